@@ -1,0 +1,33 @@
+//! The contract that every program keeps, and nothing else.
+//!
+//! A program reads a stream of documents to its end, brings about what those of its own kinds
+//! declare, and writes the same stream with `status` filled in.
+//!
+//! **Invariant:** no network, no domain; and no clock but for the seconds that people see on
+//! standard error. A program that needs one brings its own.
+
+mod document;
+mod drive;
+mod fault;
+mod interrupt;
+mod known;
+mod mistake;
+mod name;
+mod progress;
+mod read;
+mod status;
+mod stream;
+mod verb;
+mod write;
+
+pub use document::{Declared, Kind, schema};
+pub use drive::{Job, Program, Refers, run};
+pub use fault::{Error, Exit, Fault, report};
+pub use interrupt::{interrupted, uninterrupted};
+pub use known::Known;
+pub use name::Name;
+pub use progress::{Step, begin, detail, note};
+pub use status::{Condition, Status};
+pub use stream::Stream;
+pub use verb::{LogFormat, Output, Target, Verb};
+pub use write::{print, say};

@@ -1,0 +1,106 @@
+//! What people see meanwhile, on standard error: one line per step.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::verb::{LogFormat, Output};
+
+/// Who speaks, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Voice {
+    pub(crate) program: &'static str,
+    pub(crate) output: Output,
+}
+
+static VOICE: OnceLock<Voice> = OnceLock::new();
+
+pub(crate) fn speak_as(program: &'static str, output: Output) {
+    VOICE.get_or_init(|| Voice { program, output });
+}
+
+pub(crate) fn voice() -> Voice {
+    let nobody = Voice { program: "", output: Output::default() };
+    VOICE.get().copied().unwrap_or(nobody)
+}
+
+/// A step that has begun. Say [`Step::done`], or it failed.
+#[derive(Debug)]
+#[must_use = "a step that is dropped has failed"]
+pub struct Step {
+    document: String,
+    name: String,
+    began: Instant,
+    done: bool,
+}
+
+/// Begins a step on the document called `document`.
+pub fn begin(document: impl Display, name: impl Display) -> Step {
+    let (document, name) = (document.to_string(), name.to_string());
+    let (voice, stderr) = (voice(), io::stderr());
+    if stderr.is_terminal() && !voice.output.quiet && voice.output.log_format == LogFormat::Text {
+        // Overwritten by the line of the finished step.
+        crate::write::say_part(format_args!("{}…\r", line(&document, &name)));
+    }
+    Step { document, name, began: Instant::now(), done: false }
+}
+
+impl Step {
+    /// Ends it well; `detail` says what came of it.
+    pub fn done(mut self, detail: impl Display) {
+        self.done = true;
+        self.end("✔", &detail.to_string());
+    }
+
+    fn end(&self, mark: &str, detail: &str) {
+        let (voice, seconds) = (voice(), self.began.elapsed().as_secs_f64());
+        match voice.output.log_format {
+            _ if voice.output.quiet => {}
+            LogFormat::Json => crate::say(json!({
+                "program": voice.program, "document": self.document, "step": self.name,
+                "done": self.done, "seconds": (seconds * 1e3).round() / 1e3, "detail": detail,
+            })),
+            LogFormat::Text => {
+                let line = line(&self.document, &self.name);
+                let text = format!("{line} {mark} {seconds:.1} s   {detail}");
+                crate::say(text.trim_end());
+            }
+        }
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if !self.done {
+            self.end("✘", "");
+        }
+    }
+}
+
+fn line(document: &str, name: &str) -> String {
+    format!("{:<16} {document:<12} {name:<24}", voice().program)
+}
+
+/// Says one line about the document called `document`.
+pub fn note(document: impl Display, text: impl Display) {
+    let voice = voice();
+    match voice.output.log_format {
+        _ if voice.output.quiet => {}
+        LogFormat::Json => crate::say(json!({
+            "program": voice.program, "document": document.to_string(), "note": text.to_string(),
+        })),
+        LogFormat::Text => {
+            crate::say(format_args!("{:<16} {document:<12} {text}", voice.program));
+        }
+    }
+}
+
+/// Says one line that only `--verbose` shows.
+pub fn detail(document: impl Display, text: impl Display) {
+    if voice().output.verbose {
+        note(document, text);
+    }
+}

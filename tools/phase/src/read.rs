@@ -1,0 +1,166 @@
+//! The only door through which documents enter.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
+
+use crate::document::{Document, Origin};
+use crate::mistake::Mistake;
+
+/// Largest input, in bytes; anything larger is a mistake.
+const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What the text of a document of ours holds.
+const OURS: &str = "holistic/";
+
+/// Deepest nesting of directories below a named one.
+const DEPTH_MAX: usize = 32;
+
+/// Reads `inputs` (`-` or none at all: standard input) to their end.
+pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<Mistake>) {
+    let stdin = [PathBuf::from("-")];
+    let inputs = if inputs.is_empty() { &stdin } else { inputs };
+    let (mut documents, mut mistakes) = (Vec::new(), Vec::new());
+    for input in inputs {
+        if input.is_dir() {
+            folder(input, 0, &mut documents, &mut mistakes);
+            continue;
+        }
+        let (name, text) = match input.to_str() {
+            Some("-") => ("<stdin>".to_owned(), limited(io::stdin())),
+            _ => (input.display().to_string(), File::open(input).and_then(limited)),
+        };
+        match text {
+            Ok(text) => parse(&name, &text, &mut documents, &mut mistakes),
+            Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+        }
+    }
+    if documents.is_empty() && mistakes.is_empty() {
+        let message = "no document came in: did the program before this one fail?";
+        mistakes.push(Mistake::in_input("input", message));
+    }
+    (documents, mistakes)
+}
+
+/// The documents of ours in the `*.yaml` of `folder`, at any depth. What others keep there is not
+/// read: a manifest, a patch or an encrypted file may be anything.
+fn folder(folder: &Path, depth: usize, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
+    let name = folder.display().to_string();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) if depth <= DEPTH_MAX => entries,
+        Ok(_) => return mistakes.push(Mistake::in_input(&name, "directories nest too deep")),
+        Err(error) => return mistakes.push(Mistake::in_input(&name, &error.to_string())),
+    };
+    let mut entries: Vec<_> = entries.flatten().collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if hidden {
+            continue;
+        }
+        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+            self::folder(&path, depth + 1, documents, mistakes);
+        } else if path.extension().is_some_and(|it| it == "yaml") {
+            let name = path.display().to_string();
+            match File::open(&path).and_then(limited) {
+                Ok(text) if text.contains(OURS) => {
+                    let first = documents.len();
+                    parse(&name, &text, documents, mistakes);
+                    let theirs = documents.split_off(first);
+                    documents.extend(theirs.into_iter().filter(Document::is_ours));
+                }
+                Ok(_) => {}
+                Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+            }
+        }
+    }
+}
+
+fn limited(input: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    match input.take(INPUT_BYTES_MAX + 1).read_to_string(&mut text)? as u64 {
+        ..=INPUT_BYTES_MAX => Ok(text),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
+    }
+}
+
+fn parse(name: &str, text: &str, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
+    for (above, part) in parts(text) {
+        let origin = Origin { name: name.to_owned(), above, text: part.to_owned() };
+        match values(part) {
+            Ok(values) => {
+                for value in values {
+                    match unfit(&value) {
+                        Some(why) => mistakes.push(Mistake::in_text(&origin, (1, 1), why)),
+                        None => documents.push(Document { origin: origin.clone(), value }),
+                    }
+                }
+            }
+            Err(error) => {
+                let number = |it: u64| usize::try_from(it).unwrap_or(1);
+                let place = error.location().map(|at| (number(at.line()), number(at.column())));
+                let mut message = UserMessageFormatter.format_message(&error).into_owned();
+                if message.contains("`apiVersion`") {
+                    message.push_str(": begin every document with `---`");
+                }
+                mistakes.push(Mistake::in_text(&origin, place.unwrap_or((1, 1)), &message));
+            }
+        }
+    }
+}
+
+fn values(part: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        strict_booleans: true, // `no` is a word
+        leading_zero_numbers_as_strings: true, // 0644 is not 644
+        with_snippet: false, // a neighbouring line may hold a secret
+    };
+    match serde_saphyr::from_multiple_with_options(part, options) {
+        Err(error) if !matches!(error, serde_saphyr::Error::DuplicateMappingKey { .. }) => {
+            // Measured: JSON is not quite YAML, which has no U+007F and no keys beyond 1024.
+            serde_json::from_str(part).map(|value| vec![value]).or(Err(error))
+        }
+        values => values,
+    }
+}
+
+/// The parts of `text` that are one document each, and how many lines are above each: cut at
+/// every `---`, and at every `{` in the first column, as JSON values have it.
+fn parts(text: &str) -> Vec<(usize, &str)> {
+    let (mut parts, mut above, mut start, mut end) = (Vec::new(), 0, 0, 0);
+    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
+        if line.starts_with('{') || line.starts_with("--- ") || line.trim_end() == "---" {
+            parts.push((above, &text[start..end]));
+            (above, start) = (number, end);
+        }
+        end += line.len();
+    }
+    parts.push((above, &text[start..]));
+    parts
+}
+
+/// Why `value` cannot go through the stream.
+fn unfit(value: &Value) -> Option<&'static str> {
+    if !value["apiVersion"].is_string() || !value["kind"].is_string() {
+        Some("a document is an object with `apiVersion` and `kind`")
+    } else if is_rounded(value) {
+        Some("a number is too large to be passed on unchanged: quote it")
+    } else {
+        None
+    }
+}
+
+fn is_rounded(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            number.is_f64() && number.as_f64().is_some_and(|it| it.abs() > 9e15)
+        }
+        Value::Array(items) => items.iter().any(is_rounded),
+        Value::Object(entries) => entries.values().any(is_rounded),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}

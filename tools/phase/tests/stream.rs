@@ -1,0 +1,119 @@
+//! Every mistake of a stream is found at once, wherever it hides.
+
+use std::error::Error as StdError;
+use std::fs;
+
+use phase::{Error, Kind, Stream};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+type Test = Result<(), Box<dyn StdError>>;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only read")]
+struct Fleet {
+    machines: Vec<Machine>,
+    source: Option<Source>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only read")]
+struct Machine {
+    name: String,
+    disks: u8,
+    zone: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "only read")]
+enum Source {
+    Git { url: String },
+    Nothing,
+}
+
+impl Kind for Fleet {
+    const KIND: &'static str = "Fleet";
+    type Observed = ();
+    type Evidence = ();
+    type Step = ();
+}
+
+/// The mistakes in `text`, without the name of the input and the excerpts.
+fn mistakes(text: &str) -> Result<Vec<String>, Box<dyn StdError>> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("a.yaml"), text)?;
+    let mut stream = Stream::read(&[folder.path().join("a.yaml")]);
+    stream.own::<Fleet>();
+    let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else {
+        return Ok(Vec::new());
+    };
+    let place = |it: &String| it.split_once(".yaml:")?.1.lines().next().map(str::to_owned);
+    Ok(mistakes.iter().filter_map(place).collect())
+}
+
+fn fleet(spec: &str) -> String {
+    format!("apiVersion: holistic/v1alpha1\nkind: Fleet\nmetadata: {{ name: x }}\nspec:\n{spec}")
+}
+
+#[test]
+fn in_lists_and_alternatives_and_beside_one_another() -> Test {
+    let text = fleet(
+        "  machines:
+    - { name: a, disks: none, zone: 1 }
+    - name: b
+    - { name: c, disks: 1, zone: z, colour: red }
+  source:
+    git: { uri: x }
+",
+    );
+    let expected = [
+        "6:18: spec.machines.0.disks: invalid type: string, expected u8",
+        "6:31: spec.machines.0.zone: invalid type: integer `1`, expected a string",
+        "7:7: spec.machines.1: missing field `disks`",
+        "7:7: spec.machines.1: missing field `zone`",
+        "8:37: spec.machines.2.colour: unknown field `colour`, expected one of `name`, `disks`, `zone`",
+        "10:5: spec.source.git: missing field `url`",
+        "10:12: spec.source.git.uri: unknown field `uri`, expected `url`",
+    ];
+    assert_eq!(mistakes(&text)?, expected);
+    Ok(())
+}
+
+#[test]
+fn without_quoting_what_may_be_a_secret() -> Test {
+    let text = fleet("  machines: hunter2\n  source: hunter2\n  token: hunter2\n");
+    let expected = [
+        "5:3: spec.machines: invalid type: string, expected a sequence",
+        "6:3: spec.source: unknown variant, expected `git` or `nothing`",
+        "7:3: spec.token: unknown field `token`, expected `machines` or `source`",
+    ];
+    assert_eq!(mistakes(&text)?, expected);
+    Ok(())
+}
+
+#[test]
+fn in_each_document_and_between_them() -> Test {
+    let good = fleet("  { machines: [], source: nothing }\n");
+    let json = r#"{"apiVersion":"holistic/v1alpha1","kind":"Fleet","spec":{"machines":{}}}"#;
+    let text = format!("{good}---\n{good}---\n{good}{good}---\njust text\n---\na: b: c\n{json}\n");
+    let expected = [
+        "9:13: metadata.name: another Fleet has this name",
+        "18:1: duplicate mapping key `apiVersion` is not allowed here: begin every document with `---`",
+        "23:1: a document is an object with `apiVersion` and `kind`",
+        "26:5: mapping values are not allowed in this context",
+        "27:1: missing field `metadata`",
+        "27:58: spec.machines: invalid type: map, expected a sequence",
+    ];
+    assert_eq!(mistakes(&text)?, expected);
+    Ok(())
+}
+
+#[test]
+fn in_what_could_only_be_passed_on_changed() -> Test {
+    let text = "apiVersion: v1\nkind: Foreign\nnumber: 18446744073709551617\n";
+    assert_eq!(mistakes(text)?, ["1:1: a number is too large to be passed on unchanged: quote it"]);
+    Ok(())
+}
