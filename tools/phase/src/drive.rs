@@ -2,7 +2,7 @@
 
 use crate::document::{Kind, StatusOf};
 use crate::stream::Stream;
-use crate::verb::{Target, Verb};
+use crate::verb::Verb;
 use crate::{Declared, Error, Exit, Fault, Status};
 
 /// What a program does with one of its documents.
@@ -106,38 +106,45 @@ pub fn run<P: Program>(
         | Verb::Verify(target)
         | Verb::Destroy(target) => target,
     };
-    begin(name, target);
+    crate::progress::speak_as(name, target.output);
+    crate::interrupt::listen();
     let mut stream = Stream::read(&target.documents);
+    let exit = drive(&mut stream, verb, program)?;
+    stream.write()?;
+    Ok(exit)
+}
+
+/// Takes every owned document of `stream` through `verb`, each after what it refers to; for
+/// `destroy`, before.
+fn drive<P: Program>(
+    stream: &mut Stream,
+    verb: &Verb,
+    program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
+) -> Result<Exit, Error> {
     let own = stream.own::<P::Kind>();
     for document in &own {
         for refers in P::refers(document) {
             stream.refer(document, &refers.path, refers.kind, &refers.name);
         }
     }
-    let own = in_order::<P>(&mut stream, own);
-    let program = program(&mut stream, &own);
+    let mut own = in_order::<P>(stream, own);
+    let program = program(stream, &own);
     stream.accept()?;
     if own.is_empty() {
         crate::note("-", format_args!("no {} came in: nothing to do", P::Kind::KIND));
     }
-    let backwards = matches!(verb, Verb::Destroy(_) | Verb::Plan { destroy: true, .. });
-    let order: Box<dyn Iterator<Item = _>> =
-        if backwards { Box::new(own.iter().rev()) } else { Box::new(own.iter()) };
+    if matches!(verb, Verb::Destroy(_) | Verb::Plan { destroy: true, .. }) {
+        own.reverse();
+    }
     let mut exit = Exit::Done;
-    for document in order {
-        let job = Job { own: document, stream: &stream };
+    for document in &own {
+        let job = Job { own: document, stream };
         let (status, end) = take(&program, verb, &job)
             .unwrap_or_else(|error| (Status::failed(&error), crate::report(&error)));
         stream.set_status(document, &status);
         exit = exit.max(end);
     }
-    stream.write()?;
     Ok(exit)
-}
-
-fn begin(name: &'static str, target: &Target) {
-    crate::progress::speak_as(name, target.output);
-    crate::interrupt::listen();
 }
 
 /// Takes one document through `verb`.
@@ -198,4 +205,187 @@ fn in_order<P: Program>(
         }
     }
     ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::fs;
+
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::Condition;
+    use crate::verb::Target;
+
+    /// A document that may refer to another of its kind, and to a `Host`.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Service {
+        host: Option<String>,
+        service: Option<String>,
+    }
+
+    impl Kind for Service {
+        const KIND: &'static str = "Service";
+        type Observed = ();
+        type Evidence = ();
+        type Step = &'static str;
+    }
+
+    /// Writes down in which order it was asked to do what.
+    #[derive(Default)]
+    struct Diary(RefCell<Vec<String>>);
+
+    impl Diary {
+        fn note(&self, verb: &str, job: &Job<'_, Service>) {
+            self.0.borrow_mut().push(format!("{verb} {}", job.own.name));
+        }
+    }
+
+    impl Program for &Diary {
+        type Kind = Service;
+        type Error = Error;
+
+        fn refers(own: &Declared<Service>) -> Vec<Refers> {
+            let host = own.spec.host.iter().map(|it| Refers::to_ready("/spec/host", "Host", it));
+            let service = own.spec.service.iter();
+            let service = service.map(|it| Refers::to_ready("/spec/service", "Service", it));
+            host.chain(service).collect()
+        }
+
+        fn plan(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+            self.note("plan", job);
+            Ok(Status::planned(None, vec!["create"]))
+        }
+
+        fn undo(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+            self.note("undo", job);
+            Ok(Status::planned(None, vec!["remove"]))
+        }
+
+        fn apply(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+            self.note("apply", job);
+            Ok(Status::new(Condition::ready(true, "Applied", "it runs")))
+        }
+
+        fn verify(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+            self.apply(job)
+        }
+
+        fn destroy(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+            self.note("destroy", job);
+            Ok(Status::destroyed("nothing is left"))
+        }
+    }
+
+    /// A document as a line of JSON, with the status that another program has given it.
+    fn document(kind: &str, name: &str, spec: &str, ready: Option<bool>) -> String {
+        let status = ready.map_or(String::new(), |it| {
+            let condition = serde_json::json!(Condition::ready(it, "Said", "so"));
+            format!(r#","status":{{"conditions":[{condition}]}}"#)
+        });
+        format!(
+            r#"{{"apiVersion":"holistic/v1alpha1","kind":"{kind}","metadata":{{"name":"{name}"}},"spec":{{{spec}}}{status}}}"#
+        ) + "\n"
+    }
+
+    /// What the program was asked to do, the reason of each document, and how it ended.
+    fn driven(verb: &Verb, text: &str) -> Result<(Vec<String>, Vec<String>, Exit), Error> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("documents.yaml");
+        fs::write(&file, text)?;
+        let (diary, mut stream) = (Diary::default(), Stream::read(&[file]));
+        let exit = drive(&mut stream, verb, |_, _| &diary)?;
+        let reason = |it: &serde_json::Value| {
+            it["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
+        };
+        let reasons = stream.documents().map(reason).collect();
+        Ok((diary.0.take(), reasons, exit))
+    }
+
+    fn plan(check: bool, destroy: bool) -> Verb {
+        Verb::Plan { target: Target::default(), check, destroy }
+    }
+
+    #[test]
+    fn a_document_comes_after_those_it_refers_to_and_goes_before_them() -> Result<(), Error> {
+        let text = document("Service", "web", r#""service":"data""#, None)
+            + &document("Service", "data", r#""service":"disk""#, None)
+            + &document("Service", "disk", "", None);
+
+        let (asked, reasons, exit) = driven(&Verb::Apply(Target::default()), &text)?;
+        assert_eq!(asked, ["apply disk", "apply data", "apply web"]);
+        assert_eq!((reasons, exit), (vec!["Applied".to_owned(); 3], Exit::Done));
+
+        let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
+        assert_eq!(asked, ["destroy web", "destroy data", "destroy disk"]);
+        assert_eq!((reasons, exit), (vec!["Destroyed".to_owned(); 3], Exit::Done));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> {
+        let text = document("Host", "edge", "", Some(false))
+            + &document("Service", "web", r#""host":"edge""#, None)
+            + &document("Service", "mail", r#""service":"web""#, None);
+        for verb in [Verb::Apply(Target::default()), Verb::Verify(Target::default())] {
+            let (asked, reasons, exit) = driven(&verb, &text)?;
+            assert_eq!(asked, [""; 0], "nothing is touched");
+            assert_eq!(reasons, ["Said", "DependencyNotReady", "DependencyNotReady"]);
+            assert_eq!(exit, Exit::Temporary);
+        }
+        let (asked, _, exit) = driven(&plan(false, false), &text)?;
+        assert_eq!((asked.len(), exit), (2, Exit::Done));
+        Ok(())
+    }
+
+    #[test]
+    fn steps_that_are_left_are_drift_only_to_a_check() -> Result<(), Error> {
+        let text = document("Service", "web", "", None);
+        assert_eq!(driven(&plan(false, false), &text)?.2, Exit::Done);
+        assert_eq!(driven(&plan(true, false), &text)?.2, Exit::Drift);
+        let (asked, _, exit) = driven(&plan(true, true), &text)?;
+        assert_eq!((asked, exit), (vec!["undo web".to_owned()], Exit::Drift));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_destroyed_that_another_document_still_needs() -> Result<(), Error> {
+        let service = document("Service", "web", "", Some(true));
+        for (kind, ready, freed) in [
+            ("Delivery", Some(true), false),
+            ("Delivery", Some(false), false), // its own destroy has failed
+            ("Delivery", None, false),
+            ("Drain", Some(true), true), // proven
+            ("Drain", Some(false), false),
+        ] {
+            let text = service.clone() + &document(kind, "it", r#""service":"web""#, ready);
+            let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
+            assert_eq!(asked.is_empty(), !freed, "{kind} {ready:?}");
+            let end =
+                if freed { ("Destroyed", Exit::Done) } else { ("StillNeeded", Exit::Temporary) };
+            assert_eq!((reasons[0].as_str(), exit), end);
+        }
+        let destroyed = document("Delivery", "it", r#""service":"web""#, Some(false));
+        let destroyed = destroyed.replace("Said", Condition::DESTROYED);
+        let (asked, ..) = driven(&Verb::Destroy(Target::default()), &(service + &destroyed))?;
+        assert_eq!(asked, ["destroy web"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_circle_and_a_dangling_reference_are_mistakes() {
+        let circle = document("Service", "a", r#""service":"b""#, None)
+            + &document("Service", "b", r#""service":"a""#, None);
+        let dangling = document("Service", "a", r#""host":"edge""#, None);
+        for (text, what) in [(circle, "refers to itself"), (dangling, "no Host came in")] {
+            let end = driven(&Verb::Apply(Target::default()), &text);
+            assert!(
+                matches!(&end, Err(Error::Mistakes { mistakes, .. }) if mistakes[0].contains(what)),
+                "{end:?}"
+            );
+        }
+    }
 }

@@ -111,7 +111,9 @@ impl Fault for Error {
         match self {
             Self::Mistakes { .. } => Some("`schema` prints what a document may hold".to_owned()),
             Self::NotReady { document, .. } => Some(format!("see to {document} first")),
-            Self::StillNeeded { by, .. } => Some(format!("destroy {by} first")),
+            Self::StillNeeded { by, .. } => {
+                Some(format!("destroy {by} first; or prove it, if it is a Drain"))
+            }
             Self::Interrupted => {
                 Some("run the same command again: it goes on from here".to_owned())
             }

@@ -117,3 +117,24 @@ fn in_what_could_only_be_passed_on_changed() -> Test {
     assert_eq!(mistakes(text)?, ["1:1: a number is too large to be passed on unchanged: quote it"]);
     Ok(())
 }
+
+/// A directory stands for our documents in it, at any depth; what others keep there may be anything.
+#[test]
+fn only_in_what_is_ours_of_a_directory() -> Test {
+    let folder = tempfile::tempdir()?;
+    fs::create_dir_all(folder.path().join("b/c"))?;
+    fs::create_dir(folder.path().join(".hidden"))?;
+    fs::write(folder.path().join("a.yaml"), fleet("  { machines: [] }\n"))?;
+    fs::write(folder.path().join("b/manifest.yaml"), "apiVersion: v1\nkind: Pod\n")?;
+    fs::write(folder.path().join("b/chart.yaml"), "{{ not: yaml: at all")?;
+    fs::write(folder.path().join("b/c/z.yaml"), fleet("  machines: 1\n").replace(": x", ": z"))?;
+    fs::write(folder.path().join(".hidden/z.yaml"), "apiVersion: holistic/v1alpha1\nkind: [")?;
+    let mut stream = Stream::read(&[folder.path().to_owned()]);
+    assert_eq!(stream.own::<Fleet>().len(), 1);
+    let Err(Error::Mistakes { mistakes, documents }) = stream.accept() else {
+        return Err("a mistake was not found".into());
+    };
+    assert_eq!((mistakes.len(), documents), (1, 2));
+    assert!(mistakes[0].contains("b/c/z.yaml:5:3: spec.machines"), "{}", mistakes[0]);
+    Ok(())
+}
