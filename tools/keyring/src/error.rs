@@ -1,0 +1,235 @@
+//! Everything that can go wrong, what to do about it, and whether to try again.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use phase::{Exit, Fault};
+
+/// Everything that can go wrong with a secret. None of it quotes one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program was asked to end, or a document is not there.
+    #[error(transparent)]
+    Phase(#[from] phase::Error),
+    /// A variable of the environment is not there.
+    #[error("the environment variable {0} is not set")]
+    Unset(String),
+    /// A file cannot be read.
+    #[error("cannot read {}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is more than a secret can be.
+    #[error("{what} is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// Of what.
+        what: String,
+        /// How much there may be.
+        bytes_max: u64,
+    },
+    /// Nothing is there, where a secret should be.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// A secret that should be text is not.
+    #[error("a secret that should be text is not UTF-8")]
+    NotText,
+    /// A command could not be started.
+    #[error("cannot run `{program}`")]
+    NotRun {
+        /// Its program.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A command failed.
+    #[error("`{program}` did not give its secret: {status}")]
+    CommandFailed {
+        /// Its program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A command took too long.
+    #[error("`{program}` did not give its secret within {seconds} seconds")]
+    Slow {
+        /// Its program.
+        program: String,
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// The root, or the key of a phase, is something else.
+    #[error("{what} is not a key of 32 bytes: {why}")]
+    NotAKey {
+        /// Where it was found.
+        what: String,
+        /// What was found.
+        why: String,
+    },
+    /// What signs requests to a store is something else.
+    #[error("{0} is not the credentials of an S3 store")]
+    NotCredentials(String),
+    /// No such project came in.
+    #[error("no Project called `{0}` came in")]
+    NoProject(String),
+    /// There is nobody to seal for.
+    #[error("the project has no recipients: nobody could open what is sealed")]
+    NoRecipients,
+    /// Sealing failed.
+    #[error("cannot seal a secret")]
+    NotSealed(#[from] io::Error),
+    /// What was sealed is broken.
+    #[error("cannot open what was sealed")]
+    NotUnsealed(#[source] age::DecryptError),
+    /// What was sealed is for others.
+    #[error("what was sealed is for others: the identities in {places} are none of its recipients")]
+    NotForUs {
+        /// Where identities were found.
+        places: String,
+    },
+    /// There is no identity to open anything with.
+    #[error("there is no age identity to open this with")]
+    NoIdentity,
+    /// What should be an identity is not.
+    #[error("line {line} of {place} is not an age identity")]
+    NotAnIdentity {
+        /// Where.
+        place: String,
+        /// In which line.
+        line: usize,
+    },
+    /// A file is not encrypted.
+    #[error("{} is not encrypted with SOPS: a secret lies there in clear", file.display())]
+    SopsInClear {
+        /// Which.
+        file: PathBuf,
+    },
+    /// A SOPS file is not as `sops` writes it.
+    #[error("{} is not as `sops` writes it: {what}", file.display())]
+    SopsGarbled {
+        /// Which.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A SOPS file is for others.
+    #[error("{} cannot be opened with {places}: it is for {}", file.display(), recipients.join(", "))]
+    SopsNotForUs {
+        /// Which.
+        file: PathBuf,
+        /// Where identities were found.
+        places: String,
+        /// Whom it is for.
+        recipients: Vec<String>,
+    },
+    /// A SOPS file was changed.
+    #[error("{} was changed since it was encrypted: {what}", file.display())]
+    SopsTampered {
+        /// Which.
+        file: PathBuf,
+        /// How that is known.
+        what: String,
+    },
+    /// A SOPS file lacks a value.
+    #[error("{} has no `{key}`", file.display())]
+    SopsNoKey {
+        /// Which.
+        file: PathBuf,
+        /// What it lacks.
+        key: String,
+    },
+}
+
+impl Fault for Error {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Phase(error) => error.reason(),
+            Self::NoProject(_) => "ProjectMissing",
+            Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
+            Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
+            Self::Unset(_)
+            | Self::Unreadable { .. }
+            | Self::TooLarge { .. }
+            | Self::Empty(_)
+            | Self::NotText
+            | Self::NotRun { .. }
+            | Self::CommandFailed { .. }
+            | Self::Slow { .. }
+            | Self::NotAKey { .. }
+            | Self::NotCredentials(_)
+            | Self::NoIdentity
+            | Self::NotAnIdentity { .. }
+            | Self::SopsInClear { .. }
+            | Self::SopsGarbled { .. }
+            | Self::SopsNotForUs { .. }
+            | Self::SopsTampered { .. }
+            | Self::SopsNoKey { .. } => "SecretUnavailable",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Phase(error) => return error.help(),
+            Self::Unset(name) => return Some(format!("export {name}, or change the reference")),
+            Self::Unreadable { .. } => "paths are relative to the current directory",
+            Self::TooLarge { .. } => "check that the reference names a secret",
+            Self::Empty(_) => "an empty secret protects nothing: set it, or change the reference",
+            Self::NotText => "check that the reference names the right secret",
+            Self::NotRun { .. } => "install it, or change the reference",
+            Self::CommandFailed { .. } => "--verbose shows what it said; you may have to sign in",
+            Self::Slow { .. } => "it may be waiting for you: sign in first, then try again",
+            Self::NotAKey { .. } => "make one with `openssl rand -base64 32`",
+            Self::NotCredentials(_) => "it takes a map with `accessKeyId` and `secretAccessKey`",
+            Self::NoProject(_) => "give the Project's document, too",
+            Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
+            Self::NotSealed(_) => return None,
+            Self::NotUnsealed(_) => "it was changed, or cut short, since it was sealed",
+            Self::NotForUs { .. } | Self::SopsNotForUs { .. } => {
+                "set SOPS_AGE_KEY_FILE to the file, or SOPS_AGE_KEY to the text, of an identity \
+                 of one of them"
+            }
+            Self::NoIdentity => {
+                "set SOPS_AGE_KEY_FILE to the file, or SOPS_AGE_KEY to the text, of an identity"
+            }
+            Self::NotAnIdentity { .. } => "each line is AGE-SECRET-KEY-1… or begins with #",
+            Self::SopsInClear { .. } => {
+                "encrypt it with `sops encrypt --in-place`, and replace the secrets in it if \
+                 anybody could have read them"
+            }
+            Self::SopsGarbled { .. } => "restore it from Git, or write it again with `sops`",
+            Self::SopsTampered { .. } => "restore it from Git; edit it with `sops` only",
+            Self::SopsNoKey { .. } => "`sops edit` shows and changes what it has",
+        };
+        Some(help.to_owned())
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Phase(error) => error.exit(),
+            Self::CommandFailed { .. } | Self::Slow { .. } => Exit::Temporary,
+            Self::Unset(_)
+            | Self::Unreadable { .. }
+            | Self::TooLarge { .. }
+            | Self::Empty(_)
+            | Self::NotText
+            | Self::NotRun { .. }
+            | Self::NotAKey { .. }
+            | Self::NotCredentials(_)
+            | Self::NoProject(_)
+            | Self::NoRecipients
+            | Self::NotSealed(_)
+            | Self::NotUnsealed(_)
+            | Self::NotForUs { .. }
+            | Self::NoIdentity
+            | Self::NotAnIdentity { .. }
+            | Self::SopsInClear { .. }
+            | Self::SopsGarbled { .. }
+            | Self::SopsNotForUs { .. }
+            | Self::SopsTampered { .. }
+            | Self::SopsNoKey { .. } => Exit::Permanent,
+        }
+    }
+}

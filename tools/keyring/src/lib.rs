@@ -1,0 +1,35 @@
+//! Where secrets come from, and how they are handed on.
+//!
+//! ```text
+//! {env} {file} {sops,key} {command} ── resolve ──► Secret
+//! root ── phase_key ──► PhaseKey ── bytes, p256, ed25519, age ──► everything that can be derived
+//! plaintext ── seal ──► status.sealed ── unseal ──► Secret
+//! ```
+//!
+//! **Invariant:** a document holds a [`Reference`], never a value; and no message quotes what a
+//! person may have written in its place.
+//! **Invariant:** the same root, names and generations give the same secrets, on every machine.
+//! **Invariant:** nothing decrypted is ever written to a file.
+
+mod command;
+mod derive;
+mod error;
+mod identities;
+mod project;
+mod reference;
+mod seal;
+mod secret;
+mod sops;
+mod url;
+
+pub use derive::{PhaseKey, RootKey, phase_key, root_key, variable};
+pub use error::Error;
+pub use identities::Identities;
+pub use project::{
+    Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
+};
+pub use reference::Reference;
+pub use seal::{AgeRecipient, seal, seal_to, unseal, unseal_with};
+pub use secret::Secret;
+pub use sops::Sops;
+pub use url::Url;

@@ -1,0 +1,244 @@
+//! The document that all programs read and none owns.
+
+use std::collections::BTreeMap;
+
+use phase::{Declared, Kind, Name, Stream};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{AgeRecipient, Error, Reference, Secret, Url};
+
+/// The phases that have a key.
+const PHASES: [&str; 5] =
+    ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
+
+/// What all phases of a project have in common.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Project {
+    /// The one secret that nothing can derive: 32 bytes, as base64, as hex, or as they are.
+    pub root: Reference,
+    /// Who can open what is sealed: people and CI.
+    pub recipients: Vec<Recipient>,
+    /// Bump one to rotate one: `<phase>` or `<phase>/<item>`. Every other is in generation 1.
+    #[serde(default)]
+    pub generations: BTreeMap<String, u32>,
+    /// Where the remotes are.
+    #[serde(default)]
+    pub endpoints: Endpoints,
+}
+
+impl Kind for Project {
+    const KIND: &'static str = "Project";
+    type Observed = ();
+    type Evidence = ();
+    type Step = ();
+}
+
+/// Somebody who can open what is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "Named")]
+pub struct Recipient {
+    /// For people.
+    pub name: Name,
+    /// The public half of their age identity: what `age-keygen -y` prints.
+    pub age: AgeRecipient,
+}
+
+/// Somebody who can open what is sealed.
+// Before the key is read, so that a wrong one is told with its name, and never quoted.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with `name` and `age`")]
+struct Named {
+    /// For people.
+    name: Name,
+    /// The public half of their age identity: what `age-keygen -y` prints.
+    #[schemars(with = "AgeRecipient")]
+    age: Value,
+}
+
+impl TryFrom<Named> for Recipient {
+    type Error = String;
+
+    fn try_from(Named { name, age }: Named) -> Result<Self, String> {
+        let age = age.as_str().unwrap_or_default().to_owned();
+        let age = AgeRecipient::try_from(age).map_err(|why| format!("`age` of {name} is {why}"))?;
+        Ok(Self { name, age })
+    }
+}
+
+/// Where the remotes are, and with what they let us in.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Endpoints {
+    /// Where repositories are.
+    pub forge: Option<Forge>,
+    /// Where artifacts are published.
+    pub registry: Option<Registry>,
+    /// Where machines are.
+    pub cloud: Option<Cloud>,
+    /// Where drained data is kept.
+    pub store: Option<Store>,
+    /// Where the images of Flux's controllers are: `https://ghcr.io/fluxcd`.
+    pub flux: Option<Registry>,
+    /// How Nix builds here.
+    pub nix: Option<Nix>,
+}
+
+/// A forge.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Forge {
+    /// GitHub.
+    Github {
+        /// Of its API: `https://api.github.com`.
+        url: Url,
+        /// An API token.
+        token: Reference,
+    },
+    /// Gitea or Forgejo.
+    Gitea {
+        /// Of the instance, without `/api/v1`.
+        url: Url,
+        /// An API token.
+        token: Reference,
+    },
+}
+
+/// An OCI registry.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Registry {
+    /// With what stands before every repository: `https://ghcr.io/zabronax`.
+    pub url: Url,
+    /// To whom the token belongs, where that matters.
+    pub user: Option<String>,
+    /// What lets us push; without one, whatever it lets anybody do.
+    pub token: Option<Reference>,
+}
+
+/// A cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Cloud {
+    /// Hetzner Cloud.
+    Hetzner {
+        /// Of its API: `https://api.hetzner.cloud/v1`.
+        url: Url,
+        /// An API token that may write.
+        token: Reference,
+    },
+}
+
+/// An object store.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Store {
+    /// Any that speaks S3.
+    S3 {
+        /// Without the bucket.
+        url: Url,
+        /// With which requests are signed.
+        region: String,
+        /// Where everything goes.
+        bucket: String,
+        /// A map, or JSON text, with `accessKeyId` and `secretAccessKey`.
+        credentials: Reference,
+    },
+}
+
+/// How Nix builds here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Nix {
+    /// Flake inputs to take from elsewhere: `nixpkgs: path:/…`.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+}
+
+/// What signs requests to an S3 store.
+#[derive(Clone, Debug)]
+pub struct S3Credentials {
+    /// The public half.
+    pub access_key_id: String,
+    /// The secret half.
+    pub secret_access_key: Secret,
+}
+
+impl S3Credentials {
+    /// Resolves `reference` and reads `{"accessKeyId": …, "secretAccessKey": …}` there.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be resolved, or is something else.
+    pub fn resolve(reference: &Reference) -> Result<Self, Error> {
+        let wrong = || Error::NotCredentials(reference.to_string());
+        let secret = reference.resolve()?;
+        let mut value: Value = serde_json::from_slice(secret.expose()).map_err(|_| wrong())?;
+        let mut take = |name: &str| match value.get_mut(name).map(Value::take) {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text),
+            _ => Err(wrong()),
+        };
+        let access_key_id = take("accessKeyId")?;
+        let secret_access_key = Secret::new(take("secretAccessKey")?.into_bytes());
+        Ok(Self { access_key_id, secret_access_key })
+    }
+}
+
+/// Every project that came in.
+#[derive(Debug)]
+pub struct Projects(Vec<Declared<Project>>);
+
+impl Projects {
+    /// Reads the projects of `stream`; what is wrong with them is kept for its `accept`.
+    pub fn read(stream: &mut Stream) -> Self {
+        let projects = stream.own::<Project>();
+        for project in &projects {
+            for (path, message) in mistakes(&project.spec) {
+                stream.mistake(project, &path, &message);
+            }
+        }
+        Self(projects)
+    }
+
+    /// The one called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoProject`].
+    pub fn get(&self, name: impl AsRef<str>) -> Result<&Declared<Project>, Error> {
+        let name = name.as_ref();
+        let found = self.0.iter().find(|it| it.name.as_str() == name);
+        found.ok_or_else(|| Error::NoProject(name.to_owned()))
+    }
+}
+
+/// What the types cannot say: where, and what is wrong.
+fn mistakes(project: &Project) -> Vec<(String, String)> {
+    let mut mistakes = Vec::new();
+    let mut mistake = |path: String, message: &str| mistakes.push((path, message.to_owned()));
+    if project.recipients.is_empty() {
+        let message = "nobody could open what is sealed: name at least one recipient";
+        mistake("/spec/recipients".to_owned(), message);
+    }
+    for (index, recipient) in project.recipients.iter().enumerate() {
+        if project.recipients[..index].iter().any(|it| it.name == recipient.name) {
+            mistake(format!("/spec/recipients/{index}/name"), "another recipient has this name");
+        }
+    }
+    for (key, generation) in &project.generations {
+        let path = format!("/spec/generations/{}", key.replace('~', "~0").replace('/', "~1"));
+        let (phase, item) = key.split_once('/').map_or((&**key, None), |it| (it.0, Some(it.1)));
+        if !PHASES.contains(&phase) || item.is_some_and(str::is_empty) {
+            let message = format!(
+                "nothing would rotate: write <phase> or <phase>/<item>, where a phase is one of {}",
+                PHASES.join(", ")
+            );
+            mistake(path, &message);
+        } else if *generation == 0 {
+            mistake(path, "generations begin with 1");
+        }
+    }
+    mistakes
+}

@@ -1,0 +1,179 @@
+//! Where a secret is: what a document holds instead of the secret.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::{Error, Identities, Secret, Sops, command};
+
+/// Largest secret, in bytes.
+pub(crate) const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+const FORMS: &str = "a reference to a secret is one of {env: NAME}, {file: PATH}, \
+                     {sops: FILE, key: a.b} and {command: [program, argument]}";
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// In a variable of the environment.
+    Env {
+        /// Its name.
+        env: String,
+    },
+    /// In a file.
+    File {
+        /// Its path.
+        file: PathBuf,
+    },
+    /// In a SOPS file.
+    Sops {
+        /// Its path.
+        sops: PathBuf,
+        /// Which value of it: `a.b`; a number is an index into a list.
+        key: String,
+    },
+    /// On the standard output of a command.
+    Command {
+        /// The program and its arguments; no shell reads them.
+        command: Vec<String>,
+    },
+}
+
+impl Reference {
+    /// Fetches the secret. A whole map or list of a SOPS file comes as JSON.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, is empty, or cannot be read.
+    pub fn resolve(&self) -> Result<Secret, Error> {
+        let secret = match self {
+            Self::Env { env } => {
+                let value = std::env::var_os(env).ok_or_else(|| Error::Unset(env.clone()))?;
+                Secret::new(value.into_encoded_bytes())
+            }
+            Self::File { file } => read(file, SECRET_BYTES_MAX)?,
+            Self::Sops { sops, key } => {
+                Sops::open(sops, &Identities::from_environment()?)?.get(key)?
+            }
+            Self::Command { command } => command::run(command)?,
+        };
+        if secret.is_empty() { Err(Error::Empty(self.to_string())) } else { Ok(secret) }
+    }
+}
+
+/// Reads a whole file that may hold a secret.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Secret, Error> {
+    let unreadable = |source| Error::Unreadable { file: path.to_owned(), source };
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::TooLarge { what: path.display().to_string(), bytes_max });
+    }
+    Ok(Secret::new(std::mem::take(&mut *bytes)))
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env { env } => write!(f, "the environment variable {env}"),
+            Self::File { file } => write!(f, "{}", file.display()),
+            Self::Sops { sops, key } => write!(f, "`{key}` of {}", sops.display()),
+            Self::Command { command } => {
+                write!(f, "the output of `{} …`", command.first().map_or("", String::as_str))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Reference {
+    /// By hand, so that no message quotes a token that a person wrote where a reference belongs.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from).map_err(|_| D::Error::custom(FORMS))?;
+        let fields = value.as_object().ok_or_else(|| D::Error::custom(FORMS))?;
+        parse(fields).map_err(D::Error::custom)
+    }
+}
+
+fn parse(fields: &Map<String, Value>) -> Result<Reference, &'static str> {
+    let text = |name: &str| fields.get(name).map(|it| it.as_str().filter(|it| !it.is_empty()));
+    let mut names: Vec<_> = fields.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    match names.as_slice() {
+        ["env"] => {
+            let env = text("env").flatten().filter(|it| is_variable(it));
+            let env = env.ok_or("`env` takes the name of a variable: A-Z, 0-9 and _")?;
+            Ok(Reference::Env { env: env.to_owned() })
+        }
+        ["file"] => {
+            let file = text("file").flatten().ok_or("`file` takes a path")?;
+            Ok(Reference::File { file: file.into() })
+        }
+        ["key", "sops"] => {
+            let sops = text("sops").flatten().ok_or("`sops` takes the path of a SOPS file")?;
+            let key = text("key").flatten().filter(|it| !it.split('.').any(str::is_empty));
+            let key = key.ok_or("`key` takes the way to a value: a.b")?;
+            Ok(Reference::Sops { sops: sops.into(), key: key.to_owned() })
+        }
+        ["sops"] => Err("`sops` needs `key` beside it: which value of the file"),
+        ["command"] => {
+            let words = fields.get("command").and_then(Value::as_array);
+            let words = words.filter(|it| it.first().is_some_and(|it| *it != ""));
+            let words = words.and_then(|it| it.iter().map(|it| it.as_str()).collect());
+            let words: Vec<&str> =
+                words.ok_or("`command` takes a list of words, the program first")?;
+            Ok(Reference::Command { command: words.into_iter().map(str::to_owned).collect() })
+        }
+        _ => Err(FORMS),
+    }
+}
+
+/// Strict, so that a token pasted here is refused before anything would name it.
+fn is_variable(name: &str) -> bool {
+    let allowed = |it: u8| it.is_ascii_uppercase() || it.is_ascii_digit() || it == b'_';
+    name.len() <= 128 && name.bytes().all(allowed) && !name.as_bytes()[0].is_ascii_digit()
+}
+
+impl JsonSchema for Reference {
+    fn schema_name() -> Cow<'static, str> {
+        "Reference".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let form = |description: &str, fields: Value| {
+            let required: Vec<_> = fields.as_object().into_iter().flat_map(Map::keys).collect();
+            json_schema!({
+                "type": "object",
+                "description": description,
+                "properties": fields,
+                "required": required,
+                "additionalProperties": false,
+            })
+        };
+        let text = json_schema!({ "type": "string", "minLength": 1 });
+        let variable = json_schema!({ "type": "string", "pattern": "^[A-Z_][A-Z0-9_]{0,127}$" });
+        let words = json_schema!({ "type": "array", "items": { "type": "string" }, "minItems": 1 });
+        json_schema!({
+            "description": "Where a secret is: a document never holds the secret itself.",
+            "oneOf": [
+                form("In a variable of the environment.", serde_json::json!({ "env": variable })),
+                form("In a file.", serde_json::json!({ "file": text })),
+                form(
+                    "In a SOPS file; a number in `key` is an index into a list.",
+                    serde_json::json!({ "sops": text, "key": text }),
+                ),
+                form(
+                    "On the standard output of a command, which no shell reads.",
+                    serde_json::json!({ "command": words }),
+                ),
+            ],
+        })
+    }
+}
