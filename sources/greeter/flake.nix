@@ -1,0 +1,39 @@
+{
+  description = "greeter: greets over HTTP, and remembers how many it has greeted";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs = { self, nixpkgs }:
+    let
+      inherit (nixpkgs) lib;
+      eachSystem = f: lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system: f nixpkgs.legacyPackages.${system});
+      # Static: one file, no reference to anything else in the store. Its tests run in the build.
+      package = pkgs: pkgs.pkgsStatic.rustPlatform.buildRustPackage {
+        pname = "greeter";
+        version = (lib.importTOML ./Cargo.toml).package.version;
+        src = lib.fileset.toSource {
+          root = ./.;
+          fileset = lib.fileset.unions [ ./Cargo.toml ./Cargo.lock ./src ./tests ];
+        };
+        cargoLock.lockFile = ./Cargo.lock;
+        meta = {
+          description = "Greets over HTTP, and remembers how many it has greeted";
+          mainProgram = "greeter";
+          license = [ lib.licenses.mit lib.licenses.asl20 ];
+        };
+      };
+    in
+    {
+      packages = eachSystem (pkgs: { default = package pkgs; });
+      apps = eachSystem (pkgs: { default = { type = "app"; program = lib.getExe (package pkgs); }; });
+      checks = eachSystem (pkgs: {
+        default = package pkgs;
+        prepares = pkgs.runCommand "greeter-prepares" { } ''
+          mkdir data
+          GREETER_DATA=$PWD/data GREETER_OWNER=$(id -u) ${lib.getExe (package pkgs)} prepare
+          touch $out
+        '';
+      });
+      hydraJobs = eachSystem (pkgs: { default = package pkgs; });
+    };
+}

@@ -1,0 +1,43 @@
+//! Greets over HTTP: `greeter serve` (the default) answers, `greeter prepare` makes its volume
+//! writable first, as root, and ends.
+
+use std::env;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use greeter::{Counter, log, prepare, server};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::line("error", &[("message", &error)]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let data = PathBuf::from(env::var_os("GREETER_DATA").unwrap_or_else(|| "/data".into()));
+    let verb = env::args().nth(1);
+    match verb.as_deref() {
+        None | Some("serve") => {
+            let address = env::var("GREETER_ADDRESS").unwrap_or_else(|_| "0.0.0.0:8080".to_owned());
+            let counter = Counter::open(&data)
+                .map_err(|error| format!("cannot read the counter in {}: {error}", data.display()))?;
+            let listener = TcpListener::bind(&address)
+                .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+            server::run(&listener, &Arc::new(counter)).map_err(|error| error.to_string())
+        }
+        Some("prepare") => {
+            let owner = env::var("GREETER_OWNER").unwrap_or_else(|_| "65532".to_owned());
+            let owner =
+                owner.parse().map_err(|_| "GREETER_OWNER is not a number of a user".to_owned())?;
+            prepare(&data, owner)
+                .map_err(|error| format!("cannot hand {} over: {error}", data.display()))
+        }
+        Some(other) => Err(format!("`{other}` is neither `serve` nor `prepare`")),
+    }
+}
