@@ -30,7 +30,7 @@
         default = package pkgs;
         prepares = pkgs.runCommand "greeter-prepares" { } ''
           mkdir data
-          GREETER_DATA=$PWD/data GREETER_OWNER=$(id -u) ${lib.getExe (package pkgs)} prepare
+          GREETER_DATA=$PWD/data GREETER_OWNER=$(id -u):$(id -g) ${lib.getExe (package pkgs)} prepare
           touch $out
         '';
       });

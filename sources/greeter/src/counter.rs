@@ -22,7 +22,10 @@ impl Counter {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let count = match fs::read_to_string(folder.join("counter")) {
             Ok(text) => text.trim_end().parse().map_err(|error| {
-                io::Error::new(ErrorKind::InvalidData, format!("`counter` holds no number: {error}"))
+                io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!("`counter` holds no number: {error}"),
+                )
             })?,
             Err(error) if error.kind() == ErrorKind::NotFound => 0,
             Err(error) => return Err(error),

@@ -39,9 +39,6 @@ mod tests {
     #[test]
     fn a_line_stays_one_line_whatever_is_in_it() {
         let text = object("error", &[("message", &"two\nlines \"quoted\" \\ \u{1b}")]);
-        assert_eq!(
-            text,
-            r#"{"event":"error","message":"two\u000alines \"quoted\" \\ \u001b"}"#
-        );
+        assert_eq!(text, r#"{"event":"error","message":"two\u000alines \"quoted\" \\ \u001b"}"#);
     }
 }

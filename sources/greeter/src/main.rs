@@ -25,17 +25,20 @@ fn run() -> Result<(), String> {
     match verb.as_deref() {
         None | Some("serve") => {
             let address = env::var("GREETER_ADDRESS").unwrap_or_else(|_| "0.0.0.0:8080".to_owned());
-            let counter = Counter::open(&data)
-                .map_err(|error| format!("cannot read the counter in {}: {error}", data.display()))?;
+            let counter = Counter::open(&data).map_err(|error| {
+                format!("cannot read the counter in {}: {error}", data.display())
+            })?;
             let listener = TcpListener::bind(&address)
                 .map_err(|error| format!("cannot listen on {address}: {error}"))?;
             server::run(&listener, &Arc::new(counter)).map_err(|error| error.to_string())
         }
         Some("prepare") => {
-            let owner = env::var("GREETER_OWNER").unwrap_or_else(|_| "65532".to_owned());
-            let owner =
-                owner.parse().map_err(|_| "GREETER_OWNER is not a number of a user".to_owned())?;
-            prepare(&data, owner)
+            let owner = env::var("GREETER_OWNER").unwrap_or_else(|_| "65532:65532".to_owned());
+            let numbers = owner
+                .split_once(':')
+                .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+            let (user, group) = numbers.ok_or("GREETER_OWNER is not <user>:<group>, as numbers")?;
+            prepare(&data, user, group)
                 .map_err(|error| format!("cannot hand {} over: {error}", data.display()))
         }
         Some(other) => Err(format!("`{other}` is neither `serve` nor `prepare`")),

@@ -7,24 +7,24 @@ use std::path::Path;
 
 use crate::log;
 
-/// Gives `folder` and the files in it to `owner`. Needs `CAP_CHOWN` and nothing else; what
-/// belongs to `owner` already is not touched.
+/// Gives `folder` and the files in it to `user` and `group`. Needs `CAP_CHOWN` and nothing else;
+/// what belongs to them already is not touched.
 ///
 /// # Errors
 ///
 /// The folder cannot be read, or not be given away.
-pub fn prepare(folder: &Path, owner: u32) -> io::Result<()> {
+pub fn prepare(folder: &Path, user: u32, group: u32) -> io::Result<()> {
     let mut given = 0;
     let inside = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
     // The folder last: who no longer owns it may no longer read it.
     let all = inside.chain([Ok(folder.to_owned())]).collect::<io::Result<Vec<_>>>()?;
     for path in all {
         let there = fs::symlink_metadata(&path)?;
-        if (there.uid(), there.gid()) != (owner, owner) {
-            lchown(&path, Some(owner), Some(owner))?;
+        if (there.uid(), there.gid()) != (user, group) {
+            lchown(&path, Some(user), Some(group))?;
             given += 1;
         }
     }
-    log::line("prepared", &[("owner", &owner), ("given", &given)]);
+    log::line("prepared", &[("user", &user), ("given", &given)]);
     Ok(())
 }

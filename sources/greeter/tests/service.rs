@@ -86,7 +86,10 @@ fn what_was_counted_survives_a_stop() -> Test {
     first.signal("TERM")?;
     let (status, log) = first.ended()?;
     assert!(status.success(), "{status}");
-    assert!(log.ends_with("{\"event\":\"stopped\",\"greeted\":\"1\",\"unfinished\":\"0\"}\n"), "{log}");
+    assert!(
+        log.ends_with("{\"event\":\"stopped\",\"greeted\":\"1\",\"unfinished\":\"0\"}\n"),
+        "{log}"
+    );
 
     let second = Greeter::start(&data.0)?;
     assert!(second.get("/?again")?.ends_with("number 2.\n"));
@@ -126,7 +129,8 @@ fn it_does_not_start_without_its_volume() -> Test {
 fn preparing_twice_gives_nothing_away_the_second_time() -> Test {
     let data = Folder::new("prepare")?;
     fs::write(data.0.join("counter"), "7\n")?;
-    let owner = String::from_utf8(Command::new("id").arg("-u").output()?.stdout)?;
+    let me = Command::new("sh").args(["-c", "echo $(id -u):$(id -g)"]).output()?;
+    let owner = String::from_utf8(me.stdout)?;
     let prepare = || {
         Command::new(env!("CARGO_BIN_EXE_greeter"))
             .arg("prepare")
