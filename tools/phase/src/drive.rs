@@ -2,7 +2,7 @@
 
 use crate::document::{Kind, StatusOf};
 use crate::stream::Stream;
-use crate::verb::Verb;
+use crate::verb::{Output, Verb};
 use crate::{Declared, Error, Exit, Fault, Status};
 
 /// What a program does with one of its documents.
@@ -84,6 +84,12 @@ pub struct Job<'a, K> {
     pub stream: &'a Stream,
 }
 
+/// Lets a program that is no phase (the lab) speak, and be interrupted, as the others.
+pub fn start(name: &'static str, output: Output) {
+    crate::progress::speak_as(name, output);
+    crate::interrupt::listen();
+}
+
 /// Runs one verb of the program called `name`. `program` is made once every document has been
 /// read, and may find further mistakes in them: it runs before anything else is looked at.
 ///
@@ -106,8 +112,7 @@ pub fn run<P: Program>(
         | Verb::Verify(target)
         | Verb::Destroy(target) => target,
     };
-    crate::progress::speak_as(name, target.output);
-    crate::interrupt::listen();
+    start(name, target.output);
     let mut stream = Stream::read(&target.documents);
     let exit = drive(&mut stream, verb, program)?;
     stream.write()?;

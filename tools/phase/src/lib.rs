@@ -21,7 +21,7 @@ mod verb;
 mod write;
 
 pub use document::{Declared, Kind, schema};
-pub use drive::{Job, Program, Refers, run};
+pub use drive::{Job, Program, Refers, run, start};
 pub use fault::{Error, Exit, Fault, report};
 pub use interrupt::{interrupted, uninterrupted};
 pub use known::Known;

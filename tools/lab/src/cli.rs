@@ -1,0 +1,76 @@
+//! The command line. Doc comments here are the help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::place::Network;
+
+/// Starts real components on loopback in place of the vendors' services
+///
+/// `lab up` is a phase 0 in the pipe: it reads documents, starts what they need (a forge, a
+/// registry, a cloud, a store), and writes them on with `Project.spec.endpoints` replaced. It
+/// speaks on standard error.
+///
+/// Exit status: 0 done, 2 command line or document wrong, 100 do not retry, 111 retry.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Build components from their Go modules into the cache; by default what the lifecycle needs
+    Build {
+        /// Which: `kubernetes`, `etcd`, `flux`, `gitea`, `oracles`, `object-store`, …
+        #[arg(value_name = "COMPONENT")]
+        components: Vec<String>,
+        #[command(flatten)]
+        output: phase::Output,
+    },
+    /// Start what the documents need, and write them on with the lab's endpoints
+    Up(phase::Target),
+    /// End every process of the lab; its state stays
+    Down {
+        /// Remove its state, too
+        #[arg(long)]
+        wipe: bool,
+        #[command(flatten)]
+        output: phase::Output,
+    },
+    /// Print what runs, where, and how many writes each remote has seen, as JSON
+    Status {
+        #[command(flatten)]
+        output: phase::Output,
+    },
+    /// Run the lab in the foreground; `up` starts this by itself
+    #[command(hide = true)]
+    Serve {
+        #[command(flatten)]
+        output: phase::Output,
+    },
+}
+
+/// Where the lab is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    /// Where the lab keeps its state; `.lab` in the repository if not given
+    #[arg(long, env = "LAB_DIR", value_name = "FOLDER", global = true)]
+    pub(crate) directory: Option<PathBuf>,
+    /// Where built components are kept; `.cache` in the repository if not given
+    #[arg(long, env = "LAB_CACHE", value_name = "FOLDER", global = true)]
+    pub(crate) cache: Option<PathBuf>,
+    /// The loopback addresses that the lab may use
+    #[arg(
+        long,
+        env = "LAB_NETWORK",
+        value_name = "127.N.0.0/16",
+        default_value = "127.77.0.0/16",
+        global = true
+    )]
+    pub(crate) network: Network,
+}

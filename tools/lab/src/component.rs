@@ -1,0 +1,262 @@
+//! What the lab builds, as data: from which module, how, and who needs it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Error;
+use crate::files;
+
+/// A Go module in `continuous-integration/components`, and what comes out of it.
+#[derive(Debug)]
+pub(crate) struct Component {
+    /// Its folder.
+    pub(crate) name: &'static str,
+    /// What is built, in one `go build`.
+    pub(crate) packages: &'static [&'static str],
+    /// The programs that come out, and what each is called in `bin`.
+    pub(crate) programs: &'static [(&'static str, &'static str)],
+    /// What the linker is told beside `-s -w`.
+    pub(crate) linker: &'static str,
+    /// Build tags.
+    pub(crate) tags: &'static str,
+    /// Whether it needs a C compiler.
+    pub(crate) cgo: bool,
+    /// Folders of a module that the program needs at run time.
+    pub(crate) assets: Option<(&'static str, &'static [&'static str])>,
+    /// The kinds of documents that need it.
+    pub(crate) needed_by: &'static [&'static str],
+    /// Whether `lab build` builds it without being told so.
+    pub(crate) by_default: bool,
+}
+
+const PLAIN: Component = Component {
+    name: "",
+    packages: &[],
+    programs: &[],
+    linker: "",
+    tags: "",
+    cgo: false,
+    assets: None,
+    needed_by: &[],
+    by_default: false,
+};
+
+/// Every one of them, those that most depends on first.
+pub(crate) const COMPONENTS: &[Component] = &[
+    Component {
+        name: "etcd",
+        packages: &["go.etcd.io/etcd/server/v3"],
+        programs: &[("server", "etcd")],
+        needed_by: &["Cluster"],
+        by_default: true,
+        ..PLAIN
+    },
+    Component {
+        name: "kubernetes",
+        packages: &[
+            "k8s.io/kubernetes/cmd/kube-apiserver",
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+            "k8s.io/kubernetes/cmd/kubelet",
+            "k8s.io/kubernetes/cmd/kubectl",
+        ],
+        programs: &[
+            ("kube-apiserver", "kube-apiserver"),
+            ("kube-controller-manager", "kube-controller-manager"),
+            ("kube-scheduler", "kube-scheduler"),
+            ("kubelet", "kubelet"),
+            ("kubectl", "kubectl"),
+        ],
+        // Without these it calls itself v0.0.0.
+        linker: "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
+                 -X k8s.io/component-base/version.gitMajor=1 \
+                 -X k8s.io/component-base/version.gitMinor=36",
+        needed_by: &["Cluster"],
+        by_default: true,
+        ..PLAIN
+    },
+    Component {
+        name: "gitea",
+        packages: &["code.gitea.io/gitea"],
+        programs: &[("gitea", "gitea")],
+        tags: "sqlite,sqlite_unlock_notify",
+        cgo: true,
+        assets: Some(("code.gitea.io/gitea", &["options", "templates", "public"])),
+        needed_by: &["Repository"],
+        by_default: true,
+        ..PLAIN
+    },
+    Component {
+        name: "flux",
+        packages: &[
+            "github.com/fluxcd/source-controller",
+            "github.com/fluxcd/kustomize-controller",
+        ],
+        programs: &[
+            ("source-controller", "source-controller"),
+            ("kustomize-controller", "kustomize-controller"),
+        ],
+        needed_by: &["Delivery"],
+        by_default: true,
+        ..PLAIN
+    },
+    // The lab itself packs its images with crane.
+    Component {
+        name: "oracles",
+        packages: &[
+            "github.com/google/go-containerregistry/cmd/crane",
+            "github.com/getsops/sops/v3/cmd/sops",
+            "github.com/sigstore/cosign/v3/cmd/cosign",
+        ],
+        programs: &[("crane", "crane"), ("sops", "sops"), ("cosign", "cosign")],
+        needed_by: &["Cluster", "Delivery"],
+        by_default: true,
+        ..PLAIN
+    },
+    Component {
+        name: "object-store",
+        packages: &["github.com/versity/versitygw/cmd/versitygw"],
+        programs: &[("versitygw", "versitygw")],
+        needed_by: &["Drain"],
+        ..PLAIN
+    },
+    Component {
+        name: "actions",
+        packages: &["github.com/nektos/act", "github.com/rhysd/actionlint/cmd/actionlint"],
+        programs: &[("act", "act"), ("actionlint", "actionlint")],
+        ..PLAIN
+    },
+    Component {
+        name: "opentofu",
+        packages: &["github.com/opentofu/opentofu/cmd/tofu"],
+        programs: &[("tofu", "tofu")],
+        ..PLAIN
+    },
+];
+
+impl Component {
+    /// Those called `names`; without any, those that the lifecycle needs.
+    pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Self>, Error> {
+        if names.is_empty() {
+            return Ok(COMPONENTS.iter().filter(|it| it.by_default).collect());
+        }
+        for name in names {
+            if !COMPONENTS.iter().any(|it| it.name == name) {
+                return Err(Error::NoSuchComponent { name: name.clone() });
+            }
+        }
+        Ok(COMPONENTS.iter().filter(|it| names.iter().any(|name| it.name == name)).collect())
+    }
+
+    /// What `go build` is told: the same flags, the same bytes.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let linker = format!("-s -w {}", self.linker);
+        let mut flags =
+            vec!["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", linker.trim_end()];
+        if !self.tags.is_empty() {
+            flags.extend(["-tags", self.tags]);
+        }
+        flags.into_iter().map(str::to_owned).collect()
+    }
+
+    /// What decides its bytes: its versions, its flags, and the modules of ours that it uses.
+    pub(crate) fn key(&self, components: &Path) -> Result<String, Error> {
+        let folder = components.join(self.name);
+        let mut parts = BTreeMap::new();
+        for name in ["go.mod", "go.sum"] {
+            let path = folder.join(name);
+            let bytes = fs::read(&path).map_err(files::cannot("read", &path))?;
+            parts.insert(name.to_owned(), bytes);
+        }
+        for local in local_modules(&String::from_utf8_lossy(&parts["go.mod"])) {
+            contents(&folder.join(&local), &local, &mut parts)?;
+        }
+        let asked =
+            [self.flags(), self.packages.iter().map(|it| (*it).to_owned()).collect()].concat();
+        parts.insert("flags".to_owned(), format!("{asked:?} cgo={}", self.cgo).into_bytes());
+        let mut digest = Sha256::new();
+        for (name, bytes) in parts {
+            digest.update(format!("{name} {}\n", bytes.len()));
+            digest.update(bytes);
+        }
+        Ok(files::hex(&digest.finalize()[..8]))
+    }
+}
+
+/// The folders beside a `go.mod` that stand in for modules.
+fn local_modules(text: &str) -> Vec<String> {
+    let replaced = text.lines().filter_map(|line| line.split_once("=> ")).map(|(_, to)| to.trim());
+    replaced.filter(|it| it.starts_with("./") || it.starts_with("../")).map(str::to_owned).collect()
+}
+
+/// Every file in `folder`, by its name.
+fn contents(folder: &Path, name: &str, parts: &mut BTreeMap<String, Vec<u8>>) -> Result<(), Error> {
+    let entries = fs::read_dir(folder).map_err(files::cannot("read", folder))?;
+    let paths: Vec<PathBuf> = entries.flatten().map(|it| it.path()).collect();
+    for path in paths {
+        let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if path.is_dir() {
+            contents(&path, &name, parts)?;
+        } else {
+            let bytes = fs::read(&path).map_err(files::cannot("read", &path))?;
+            parts.insert(name, bytes);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Test = Result<(), Box<dyn std::error::Error>>;
+
+    fn component(name: &str) -> &'static Component {
+        COMPONENTS.iter().find(|it| it.name == name).expect("it is in the table")
+    }
+
+    #[test]
+    fn anything_that_decides_the_bytes_makes_a_new_key_and_nothing_else_does() -> Test {
+        let folder = tempfile::tempdir()?;
+        let module = folder.path().join("components/flux");
+        let ours = folder.path().join("components/ours");
+        fs::create_dir_all(&module)?;
+        fs::create_dir_all(ours.join("deep"))?;
+        fs::write(module.join("go.mod"), "module x\nreplace (\n\texample.org/a => ../ours\n)\n")?;
+        fs::write(module.join("go.sum"), "a v1 h1:x\n")?;
+        fs::write(ours.join("deep/a.go"), "package a\n")?;
+        let components = folder.path().join("components");
+        let key = || component("flux").key(&components);
+
+        let first = key()?;
+        fs::write(module.join("README"), "not part of it")?;
+        assert_eq!(key()?, first);
+
+        fs::write(module.join("go.sum"), "a v1 h1:y\n")?;
+        let second = key()?;
+        assert_ne!(second, first, "go.sum decides");
+
+        fs::write(ours.join("deep/a.go"), "package a // changed\n")?;
+        assert_ne!(key()?, second, "a module of ours decides");
+        Ok(())
+    }
+
+    #[test]
+    fn a_module_without_its_sums_is_refused() -> Test {
+        let folder = tempfile::tempdir()?;
+        fs::create_dir_all(folder.path().join("etcd"))?;
+        fs::write(folder.path().join("etcd/go.mod"), "module x\n")?;
+        assert!(matches!(component("etcd").key(folder.path()), Err(Error::File { .. })));
+        Ok(())
+    }
+
+    #[test]
+    fn the_lifecycle_needs_no_more_than_it_uses() -> Test {
+        let names: Vec<_> = Component::named(&[])?.iter().map(|it| it.name).collect();
+        assert_eq!(names, ["etcd", "kubernetes", "gitea", "flux", "oracles"]);
+        Ok(())
+    }
+}

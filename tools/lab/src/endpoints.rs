@@ -1,0 +1,145 @@
+//! Which documents need what, and what `Project.spec.endpoints` becomes: the one thing in the
+//! stream that the lab changes.
+
+use std::collections::BTreeMap;
+
+use phase::{Declared, Kind, Stream};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::Error;
+use crate::place::Place;
+use crate::service::Service;
+use crate::{cloud, forge, nix, store};
+
+/// A `Project`, of which the lab has to know next to nothing: the programs behind it read it
+/// strictly.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(crate) struct Project(Map<String, Value>);
+
+impl Kind for Project {
+    const KIND: &'static str = "Project";
+    type Observed = ();
+    type Evidence = ();
+    type Step = ();
+}
+
+impl Project {
+    /// The store that it declares.
+    fn store(&self) -> Option<&Value> {
+        self.0.get("endpoints")?.pointer("/store/s3")
+    }
+
+    /// The bucket that it declares.
+    pub(crate) fn bucket(&self) -> Option<String> {
+        self.store()?["bucket"].as_str().map(str::to_owned)
+    }
+}
+
+/// Which kinds of documents came in.
+#[derive(Debug)]
+pub(crate) struct Needs {
+    kinds: Vec<String>,
+    store: bool,
+}
+
+impl Needs {
+    pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
+        let kinds = ours(stream).filter_map(|it| it["kind"].as_str()).map(str::to_owned).collect();
+        Self { kinds, store: projects.iter().any(|it| it.spec.store().is_some()) }
+    }
+
+    pub(crate) fn has(&self, kind: &str) -> bool {
+        self.kinds.iter().any(|it| it == kind)
+    }
+
+    /// The services that are to run.
+    pub(crate) fn services(&self, place: &Place) -> Vec<Service> {
+        let mut services = vec![Service::Registry, Service::Cloud];
+        if self.has("Repository") {
+            services.push(Service::Forge);
+        }
+        if self.store && place.program("versitygw").exists() {
+            services.push(Service::Store);
+        }
+        services
+    }
+}
+
+fn ours(stream: &Stream) -> impl Iterator<Item = &Value> {
+    let is_ours =
+        |it: &&Value| it["apiVersion"].as_str().unwrap_or_default().starts_with("holistic/");
+    stream.documents().filter(is_ours)
+}
+
+/// Who owns the repositories of each project; the project's own name stands for nobody.
+pub(crate) fn owners(
+    stream: &mut Stream,
+    projects: &[Declared<Project>],
+) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for project in projects {
+        let repositories = ours(stream).filter(|it| {
+            it["kind"] == "Repository" && it["spec"]["project"] == project.name.as_str()
+        });
+        let mut names: Vec<_> =
+            repositories.filter_map(|it| it["spec"]["owner"].as_str()).map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        if names.len() > 1 {
+            let message = "repositories of one project have several owners, and the lab's forge has one account for it";
+            stream.mistake(project, "/spec", message);
+        }
+        let owner = names.into_iter().next().unwrap_or_else(|| project.name.to_string());
+        owners.insert(project.name.to_string(), owner);
+    }
+    owners
+}
+
+/// What stands in for the vendors, for the project whose repositories are `owner`'s.
+pub(crate) fn endpoints(
+    place: &Place,
+    services: &[Service],
+    project: &Project,
+    owner: &str,
+) -> Result<Value, Error> {
+    let mut endpoints = Map::new();
+    let mut add = |name: &str, value| endpoints.insert(name.to_owned(), value);
+    if services.contains(&Service::Forge) {
+        let url = format!("http://{}", place.forge());
+        let token = forge::token(place, owner)?;
+        add("forge", json!({"gitea": {"url": url, "token": {"file": token}}}));
+    }
+    add(
+        "registry",
+        json!({"url": format!("http://{}/{}", place.registry(), owner.to_lowercase())}),
+    );
+    let (url, token) = (format!("http://{}/v1", place.cloud()), cloud::token(place));
+    add("cloud", json!({"hetzner": {"url": url, "token": {"file": token}}}));
+    if let Some(declared) = project.store().filter(|_| services.contains(&Service::Store)) {
+        let url = format!("http://{}", place.store());
+        let credentials = json!({"file": store::credentials(place)});
+        add(
+            "store",
+            json!({"s3": {
+                "url": url, "region": declared["region"], "bucket": declared["bucket"], "credentials": credentials,
+            }}),
+        );
+    }
+    add("flux", json!({"url": format!("http://{}/fluxcd", place.registry())}));
+    add("nix", json!({"inputs": {"nixpkgs": nix::input(place)}}));
+    Ok(Value::Object(endpoints))
+}
+
+/// Gives `project` its new endpoints, and changes nothing else.
+pub(crate) fn replace(stream: &mut Stream, project: &Declared<Project>, endpoints: Value) {
+    if project.spec.0.contains_key("endpoints") {
+        stream.replace(project, "/spec/endpoints", endpoints);
+    } else {
+        let mut spec = project.spec.0.clone();
+        spec.insert("endpoints".to_owned(), endpoints);
+        stream.replace(project, "/spec", Value::Object(spec));
+    }
+}

@@ -1,0 +1,79 @@
+//! Real components on loopback, for people without an account: phase 0 of the pipe.
+//!
+//! ```text
+//! documents ──► lab up ──► the same documents, with the lab's endpoints
+//!                 │
+//!                 ├─ build: Go modules ──► programs in the cache
+//!                 └─ serve: forge, registry, store, cloud ──► machines
+//! ```
+//!
+//! **Invariant:** `lab up` writes no document unless the lab answers: what still names the vendors
+//! never reaches the programs behind it.
+//! **Invariant:** of a document only `Project.spec.endpoints` is changed.
+//! **Invariant:** a process is ended by its id and start time, and only if the lab has started it.
+//! **Invariant:** everything listens on loopback.
+
+mod build;
+mod cli;
+#[cfg(feature = "emulators")]
+mod cloud;
+#[cfg(not(feature = "emulators"))]
+#[path = "cloud_stub.rs"]
+mod cloud;
+mod component;
+mod down;
+mod endpoints;
+mod error;
+mod files;
+mod forge;
+mod http;
+mod images;
+mod install;
+mod lock;
+mod nix;
+mod place;
+mod port;
+mod process;
+mod registry;
+mod serve;
+mod service;
+mod state;
+mod status;
+mod store;
+mod supervise;
+mod up;
+mod writes;
+
+pub use cli::Cli;
+pub use error::Error;
+
+use phase::Exit;
+
+use cli::Verb;
+use component::Component;
+use place::Place;
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// [`Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, Error> {
+    let (Verb::Build { output, .. }
+    | Verb::Up(phase::Target { output, .. })
+    | Verb::Down { output, .. }
+    | Verb::Status { output }
+    | Verb::Serve { output }) = &cli.verb;
+    phase::start("lab", *output);
+    let place = Place::find(&cli.settings)?;
+    match &cli.verb {
+        Verb::Build { components, .. } => {
+            build::build(&place, &Component::named(components)?)?;
+        }
+        Verb::Up(target) => up::up(&place, target)?,
+        Verb::Down { wipe, .. } => down::down(&place, *wipe)?,
+        Verb::Status { .. } => phase::print([&status::status(&place)?])?,
+        Verb::Serve { .. } => serve::serve(&place)?,
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,128 @@
+//! Where everything is: folders, files and loopback addresses.
+
+use std::env;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::Error;
+use crate::cli::Settings;
+use crate::files;
+
+/// What marks the repository's root: the components that the lab builds.
+const COMPONENTS: &str = "continuous-integration/components";
+
+/// The first two bytes of the lab's addresses: a /16 inside 127.0.0.0/8, every address of which
+/// is there without configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network(pub(crate) [u8; 2]);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "not of the form 127.N.0.0/16, with N from 1 to 255".to_owned();
+        let address = text.strip_suffix("/16").ok_or_else(wrong)?;
+        match address.parse::<Ipv4Addr>().map(|it| it.octets()) {
+            // 127.0.0.0/16 is where everybody else's services are.
+            Ok([127, second @ 1..=255, 0, 0]) => Ok(Self([127, second])),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.0.0/16", self.0[0], self.0[1])
+    }
+}
+
+/// One lab.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The repository.
+    pub(crate) root: PathBuf,
+    /// The lab's state.
+    pub(crate) directory: PathBuf,
+    /// What it builds.
+    pub(crate) cache: PathBuf,
+    pub(crate) network: Network,
+}
+
+impl Place {
+    /// The lab of the repository in which this runs.
+    pub(crate) fn find(settings: &Settings) -> Result<Self, Error> {
+        let here = env::current_dir().map_err(files::cannot("enter", Path::new(".")))?;
+        let root = here.ancestors().find(|it| it.join(COMPONENTS).is_dir());
+        let root = root.ok_or_else(|| Error::NoRepository { from: here.clone() })?.to_owned();
+        let or = |given: &Option<PathBuf>, name| match given {
+            Some(given) => here.join(given),
+            None => root.join(name),
+        };
+        let (directory, cache) = (or(&settings.directory, ".lab"), or(&settings.cache, ".cache"));
+        Ok(Self { directory, cache, network: settings.network, root })
+    }
+
+    fn address(&self, port: u16) -> SocketAddr {
+        let [first, second] = self.network.0;
+        SocketAddr::new(IpAddr::from([first, second, 0, 1]), port)
+    }
+
+    pub(crate) fn forge(&self) -> SocketAddr {
+        self.address(3000)
+    }
+
+    pub(crate) fn registry(&self) -> SocketAddr {
+        self.address(5000)
+    }
+
+    pub(crate) fn store(&self) -> SocketAddr {
+        self.address(7070)
+    }
+
+    pub(crate) fn cloud(&self) -> SocketAddr {
+        self.address(8080)
+    }
+
+    /// The sources of the components.
+    pub(crate) fn components(&self) -> PathBuf {
+        self.root.join(COMPONENTS)
+    }
+
+    /// A program that the lab has built.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.cache.join("bin").join(name)
+    }
+
+    /// What the component called `name` says.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.directory.join("logs").join(name).with_extension("log")
+    }
+
+    /// A file that only its owner may read.
+    pub(crate) fn secret(&self, name: &str) -> PathBuf {
+        self.directory.join("secrets").join(name)
+    }
+
+    /// The Talos machines.
+    pub(crate) fn machines(&self) -> PathBuf {
+        self.directory.join("machines")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_is_a_sixteenth_of_loopback_and_nothing_else() {
+        assert_eq!("127.77.0.0/16".parse(), Ok(Network([127, 77])));
+        for wrong in
+            ["127.0.0.0/16", "10.77.0.0/16", "127.77.1.0/16", "127.77.0.0/24", "127.77", ""]
+        {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+        assert_eq!(Network([127, 77]).to_string(), "127.77.0.0/16");
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether an address is free, and if not, who has it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use crate::Error;
+use crate::files;
+
+/// Lets `service` have `address`.
+pub(crate) fn free(service: &str, address: SocketAddr) -> Result<(), Error> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Err(Error::PortInUse { service: service.to_owned(), address, by: holder(address) })
+        }
+        Err(error) => Err(files::cannot("listen on", Path::new(&address.to_string()))(error)),
+    }
+}
+
+/// The process that listens there, as far as the kernel tells us.
+fn holder(address: SocketAddr) -> Option<String> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+        let table = fs::read_to_string(table).ok()?;
+        table.lines().find_map(|line| listens(line, address))
+    })?;
+    let socket = format!("socket:[{inode}]");
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let pid = process.file_name().to_string_lossy().into_owned();
+        if pid.parse::<u32>().is_err() {
+            continue; // `self`, and what is no process
+        }
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+        let mut links = descriptors.flatten().filter_map(|it| fs::read_link(it.path()).ok());
+        if links.any(|it| it.as_os_str() == socket.as_str()) {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (process {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+/// The inode of the socket in `line`, if it listens on `address` or on every address.
+fn listens(line: &str, address: SocketAddr) -> Option<String> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<_> = line.split_ascii_whitespace().collect();
+    let (local, state, inode) = (*fields.get(1)?, *fields.get(3)?, *fields.get(9)?);
+    let (host, port) = local.split_once(':')?;
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    let exact = format!("{:08X}", u32::from_le_bytes(ip.octets()));
+    let here = host == exact || host.bytes().all(|it| it == b'0');
+    let port = u16::from_str_radix(port, 16).ok()?;
+    (state == LISTEN && here && port == address.port()).then(|| inode.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Test = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn an_address_in_use_is_named_together_with_the_process_that_has_it() -> Test {
+        let listener = TcpListener::bind("127.71.9.1:0")?;
+        let address = listener.local_addr()?;
+        let Err(Error::PortInUse { by, .. }) = free("forge", address) else {
+            return Err("it is in use".into());
+        };
+        let by = by.ok_or("the kernel knows")?;
+        assert!(by.contains(&format!("(process {})", std::process::id())), "{by}");
+
+        drop(listener);
+        free("forge", address)?;
+        Ok(())
+    }
+}
