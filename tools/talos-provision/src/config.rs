@@ -1,0 +1,154 @@
+//! Machine configurations for Talos 1.13, byte for byte as Talos's own generator writes them.
+//!
+//! **Invariant:** a function of its arguments. Two machines differ in their host name, and in what
+//! patches say.
+
+pub(crate) mod emit;
+mod patch;
+mod schema;
+
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+pub use patch::Patch;
+
+use crate::pki::Bundle;
+use crate::spec::Role;
+
+/// What the configurations of a cluster's machines have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Common<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// Where the Kubernetes API answers, with its port.
+    pub endpoint: &'a str,
+    /// The version of Kubernetes, without `v`.
+    pub kubernetes: &'a str,
+    /// Its secrets.
+    pub bundle: &'a Bundle,
+}
+
+/// The configuration of a machine in the role `role`: all its documents.
+#[must_use]
+pub fn generate(common: &Common<'_>, role: Role) -> Vec<Value> {
+    let root = json!({
+        "version": "v1alpha1",
+        "debug": false,
+        "persist": true,
+        "machine": machine(common, role),
+        "cluster": cluster(common, role),
+    });
+    let hostname = json!({"apiVersion": "v1alpha1", "kind": "HostnameConfig", "auto": "stable"});
+    vec![root, hostname]
+}
+
+/// The same with `hostname` and every patch, as it is given to the machine.
+///
+/// # Errors
+///
+/// Which patch does not fit, and why.
+pub fn render<'a>(
+    mut documents: Vec<Value>,
+    patches: impl IntoIterator<Item = &'a Patch>,
+) -> Result<Zeroizing<String>, String> {
+    for patch in patches {
+        documents = patch.apply(documents)?;
+    }
+    Ok(Zeroizing::new(emit::documents(&documents)))
+}
+
+fn machine(common: &Common<'_>, role: Role) -> Value {
+    let bundle = common.bundle;
+    let control = role == Role::Controlplane;
+    let mut machine = json!({
+        "type": role.as_str(),
+        "token": *bundle.trustd_token,
+        "ca": {"crt": bundle.os.crt, "key": if control { &bundle.os.key } else { "" }},
+        "certSANs": [],
+        "kubelet": {
+            "image": format!("ghcr.io/siderolabs/kubelet:v{}", common.kubernetes),
+            "defaultRuntimeSeccompProfileEnabled": true,
+            "disableManifestsDirectory": true,
+        },
+        "install": {"wipe": false, "grubUseUKICmdline": true},
+        "features": {
+            "diskQuotaSupport": true,
+            "kubePrism": {"enabled": true, "port": 7445},
+            "hostDNS": {"enabled": true, "forwardKubeDNSToHost": true},
+        },
+    });
+    if control {
+        machine["nodeLabels"] = json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
+    }
+    machine
+}
+
+fn cluster(common: &Common<'_>, role: Role) -> Value {
+    let bundle = common.bundle;
+    let image = |name: &str| {
+        json!({"image": format!("registry.k8s.io/{name}:v{}", common.kubernetes)})
+    };
+    let discovery = json!({
+        "enabled": true,
+        "registries": {"kubernetes": {"disabled": true}, "service": {}},
+    });
+    let network = json!({
+        "dnsDomain": "cluster.local",
+        "podSubnets": ["10.244.0.0/16"],
+        "serviceSubnets": ["10.96.0.0/12"],
+    });
+    if role == Role::Worker {
+        return json!({
+            "id": *bundle.id,
+            "secret": *bundle.secret,
+            "controlPlane": {"endpoint": common.endpoint},
+            "clusterName": common.cluster,
+            "network": network,
+            "token": *bundle.bootstrap_token,
+            "ca": {"crt": bundle.kubernetes.crt, "key": ""},
+            "discovery": discovery,
+        });
+    }
+    let pair = |it: &crate::pki::Pair| json!({"crt": it.crt, "key": *it.key});
+    let mut api_server = image("kube-apiserver");
+    api_server["admissionControl"] = json!([{"name": "PodSecurity", "configuration": pod_security()}]);
+    api_server["auditPolicy"] = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "rules": [{"level": "Metadata"}],
+    });
+    json!({
+        "id": *bundle.id,
+        "secret": *bundle.secret,
+        "controlPlane": {"endpoint": common.endpoint},
+        "clusterName": common.cluster,
+        "network": network,
+        "token": *bundle.bootstrap_token,
+        "secretboxEncryptionSecret": *bundle.secretbox,
+        "ca": pair(&bundle.kubernetes),
+        "aggregatorCA": pair(&bundle.aggregator),
+        "serviceAccount": {"key": *bundle.service_account},
+        "apiServer": api_server,
+        "controllerManager": image("kube-controller-manager"),
+        "proxy": image("kube-proxy"),
+        "scheduler": image("kube-scheduler"),
+        "discovery": discovery,
+        "etcd": {"ca": pair(&bundle.etcd)},
+    })
+}
+
+fn pod_security() -> Value {
+    json!({
+        "apiVersion": "pod-security.admission.config.k8s.io/v1alpha1",
+        "defaults": {
+            "audit": "restricted",
+            "audit-version": "latest",
+            "enforce": "baseline",
+            "enforce-version": "latest",
+            "warn": "restricted",
+            "warn-version": "latest",
+        },
+        "exemptions": {"namespaces": ["kube-system"], "runtimeClasses": [], "usernames": []},
+        "kind": "PodSecurityConfiguration",
+    })
+}

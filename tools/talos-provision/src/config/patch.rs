@@ -1,0 +1,328 @@
+//! Strategic merge patches, as Talos has them: maps join, single values give way, lists grow.
+
+use serde_json::{Map, Value};
+
+use super::schema::{self, Merge, Shape};
+
+/// A patch: documents, of which each is merged into its like.
+#[derive(Clone, Debug, Default)]
+pub struct Patch(Vec<Value>);
+
+/// What stands for the removal of the map in which it is written.
+const DIRECTIVE: &str = "$patch";
+
+impl Patch {
+    /// Reads a patch, strictly: a field that Talos does not know is a mistake here and now, not on
+    /// the machine.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it and what would be right; never a value, which may be secret.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
+            .map_err(|_| "not YAML".to_owned())?;
+        for document in &documents {
+            check(document)?;
+        }
+        Ok(Self(documents))
+    }
+
+    /// A patch of our own, which is right by construction.
+    pub(crate) fn of(documents: Vec<Value>) -> Self {
+        Self(documents)
+    }
+
+    /// `documents` with this patch in them.
+    ///
+    /// # Errors
+    ///
+    /// What does not fit.
+    pub(crate) fn apply(&self, mut documents: Vec<Value>) -> Result<Vec<Value>, String> {
+        for patch in &self.0 {
+            let like = documents.iter().position(|it| identity(it) == identity(patch));
+            if is_delete(patch) {
+                if identity(patch).0.is_none() {
+                    return Err("the v1alpha1 document itself cannot be deleted".to_owned());
+                }
+                if let Some(like) = like {
+                    documents.remove(like);
+                }
+                continue;
+            }
+            let shape = schema::of(patch["kind"].as_str());
+            let mut patch = patch.clone();
+            match like {
+                Some(like) => {
+                    delete(&mut documents[like], &mut patch, "")?;
+                    let left = documents[like].take();
+                    documents[like] = merge(left, patch, shape.unwrap_or(&FREE), "")?;
+                }
+                None => documents.push(patch),
+            }
+        }
+        documents.into_iter().map(normal).collect()
+    }
+}
+
+const FREE: Shape = Shape::Any(Merge::Join);
+
+/// A document in Talos's own order.
+pub(crate) fn normal(document: Value) -> Result<Value, String> {
+    match schema::of(document["kind"].as_str()) {
+        Some(shape) => schema::normal(document, shape, ""),
+        None => Ok(document), // of a kind that is newer than this program
+    }
+}
+
+/// By what documents are alike.
+fn identity(document: &Value) -> (Option<&str>, Option<&str>, Option<&str>) {
+    let text = |key: &str| document[key].as_str();
+    (text("kind"), text("kind").and(text("apiVersion")), text("kind").and(text("name")))
+}
+
+fn is_delete(value: &Value) -> bool {
+    value[DIRECTIVE] == "delete"
+}
+
+fn check(document: &Value) -> Result<(), String> {
+    match document {
+        Value::Array(operations) => Err(json6902(operations)),
+        Value::Object(_) => {
+            let Some(shape) = schema::of(document["kind"].as_str()) else {
+                return Ok(());
+            };
+            schema::normal(without_directives(document.clone()), shape, "").map(|_| ())
+        }
+        Value::Null => Ok(()),
+        _ => Err("not a patch, which is a map".to_owned()),
+    }
+}
+
+fn without_directives(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let entries = map.into_iter().filter(|(key, it)| key != DIRECTIVE && !is_delete(it));
+            Value::Object(entries.map(|(key, it)| (key, without_directives(it))).collect())
+        }
+        Value::Array(items) => {
+            items.into_iter().filter(|it| !is_delete(it)).map(without_directives).collect()
+        }
+        leaf => leaf,
+    }
+}
+
+/// Why a JSON6902 patch is refused, and how the same is said.
+fn json6902(operations: &[Value]) -> String {
+    let mut strategic = Value::Object(Map::new());
+    for operation in operations {
+        let Some(path) = operation["path"].as_str() else { continue };
+        let leaf = match operation["op"].as_str() {
+            Some("remove") => serde_json::json!({DIRECTIVE: "delete"}),
+            _ => Value::String("…".to_owned()), // not the value: it may be a secret
+        };
+        let steps = path.trim_start_matches('/').split('/');
+        let steps: Vec<_> = steps.map(|it| it.replace("~1", "/").replace("~0", "~")).collect();
+        put(&mut strategic, &steps, leaf);
+    }
+    let strategic = super::emit::document(&strategic);
+    let strategic: Vec<_> = strategic.lines().map(|line| format!("  {line}")).collect();
+    format!(
+        "JSON6902 patches do not work on configurations of more than one document, which all are: \
+         write a strategic merge patch\n{}",
+        strategic.join("\n")
+    )
+}
+
+fn put(into: &mut Value, steps: &[String], leaf: Value) {
+    match steps {
+        [] => *into = leaf,
+        [step, rest @ ..] if step == "-" || step.parse::<usize>().is_ok() => {
+            let mut item = Value::Object(Map::new());
+            put(&mut item, rest, leaf);
+            *into = Value::Array(vec![item]);
+        }
+        [step, rest @ ..] => {
+            if !into.is_object() {
+                *into = Value::Object(Map::new());
+            }
+            if let Some(map) = into.as_object_mut() {
+                put(map.entry(step.clone()).or_insert(Value::Null), rest, leaf);
+            }
+        }
+    }
+}
+
+/// Carries out the deletions of `patch`, and takes them out of it: they come before the merge.
+fn delete(left: &mut Value, patch: &mut Value, path: &str) -> Result<(), String> {
+    let nothing = |path: &str| format!("{path} cannot be deleted: it is not there");
+    match (left, patch) {
+        (left, Value::Object(patch)) => {
+            let mut deleted = Vec::new();
+            for (key, right) in patch.iter_mut() {
+                let path = format!("{path}/{key}");
+                if is_delete(right) {
+                    let map = left.as_object_mut().ok_or_else(|| nothing(&path))?;
+                    map.shift_remove(key).ok_or_else(|| nothing(&path))?;
+                    deleted.push(key.clone());
+                } else if let Some(left) = left.get_mut(key) {
+                    delete(left, right, &path)?;
+                } else if has_delete(right) {
+                    return Err(nothing(&path));
+                }
+            }
+            patch.retain(|key, _| !deleted.contains(key));
+        }
+        (Value::Array(left), Value::Array(patch)) => {
+            for item in patch.iter().filter(|it| is_delete(it)) {
+                let by = item.as_object().into_iter().flatten().find(|(key, _)| *key != DIRECTIVE);
+                let by = by.ok_or_else(|| format!("{path}: nothing says which item to delete"))?;
+                let index = left.iter().position(|it| it.get(by.0) == Some(by.1));
+                left.remove(index.ok_or_else(|| nothing(path))?);
+            }
+            patch.retain(|it| !is_delete(it));
+            if patch.iter().any(has_delete) {
+                return Err(format!("{path}: a deletion below an item of a list is not possible"));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn has_delete(value: &Value) -> bool {
+    is_delete(value)
+        || match value {
+            Value::Object(map) => map.values().any(has_delete),
+            Value::Array(items) => items.iter().any(has_delete),
+            _ => false,
+        }
+}
+
+fn merge(left: Value, right: Value, shape: &Shape, path: &str) -> Result<Value, String> {
+    match (left, right, shape) {
+        (left, Value::Null, _) => Ok(left),
+        (Value::Null, right, _)
+        | (_, right, Shape::Any(Merge::Replace) | Shape::List(_, Merge::Replace)) => Ok(right),
+        (Value::Object(left), Value::Object(right), shape) => {
+            merge_maps(left, right, shape, path).map(Value::Object)
+        }
+        (Value::Array(left), Value::Array(right), Shape::List(inner, Merge::By(keys))) => {
+            merge_keyed(left, right, (inner, keys), path).map(Value::Array)
+        }
+        (Value::Array(mut left), Value::Array(right), _) => {
+            left.extend(right);
+            Ok(Value::Array(left))
+        }
+        (left, right, Shape::Any(_))
+            if left.is_object() != right.is_object() || left.is_array() != right.is_array() =>
+        {
+            Err(format!("{path} is of another type in the patch"))
+        }
+        (left, right, _) if is_zero(&right) => Ok(left),
+        (_, right, _) => Ok(right),
+    }
+}
+
+/// Which single values never win.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        _ => false,
+    }
+}
+
+fn merge_maps(
+    mut left: Map<String, Value>,
+    right: Map<String, Value>,
+    shape: &Shape,
+    path: &str,
+) -> Result<Map<String, Value>, String> {
+    for (key, right) in right {
+        let inner = match shape {
+            Shape::Struct(fields) => fields.iter().find(|it| it.name == key).map(|it| &it.shape),
+            // A flag of `extraArgs` is replaced as a whole.
+            Shape::Map(inner) if **inner == FREE => Some(&Shape::Any(Merge::Replace)),
+            Shape::Map(inner) => Some(&**inner),
+            Shape::Any(_) | Shape::List(..) | Shape::Scalar => None,
+        };
+        let path = format!("{path}/{key}");
+        let before = left.get_mut(&key).map_or(Value::Null, Value::take);
+        left.insert(key, merge(before, right, inner.unwrap_or(&FREE), &path)?);
+    }
+    Ok(left)
+}
+
+fn merge_keyed(
+    mut left: Vec<Value>,
+    right: Vec<Value>,
+    (inner, keys): (&Shape, &[String]),
+    path: &str,
+) -> Result<Vec<Value>, String> {
+    for item in right {
+        let key = keys.iter().find(|key| item.get(key.as_str()).is_some());
+        let same = |it: &Value| key.is_some_and(|key| it.get(key) == item.get(key));
+        match left.iter().position(same) {
+            Some(index) => left[index] = merge(left[index].take(), item, inner, path)?,
+            None => left.push(item),
+        }
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patched(left: &str, patch: &str) -> Result<String, String> {
+        let left: Vec<Value> = serde_saphyr::from_multiple(left).expect("valid YAML");
+        let documents = Patch::parse(patch)?.apply(left)?;
+        Ok(super::super::emit::documents(&documents))
+    }
+
+    const LEFT: &str = "version: v1alpha1\nmachine: {type: worker, certSANs: [a], sysctls: {x: '1'}}\n\
+        cluster: {controlPlane: {endpoint: e}, network: {dnsDomain: d, podSubnets: [p], serviceSubnets: [s]}}\n\
+        ---\napiVersion: v1alpha1\nkind: HostnameConfig\nauto: stable\n";
+
+    #[test]
+    fn maps_join_single_values_give_way_lists_grow_and_subnets_are_replaced() {
+        let patch = "machine: {certSANs: [b], sysctls: {y: '2'}, type: controlplane}\n\
+            cluster: {network: {podSubnets: [q]}}";
+        let text = patched(LEFT, patch).expect("it fits");
+        assert!(text.contains("    certSANs:\n        - a\n        - b\n"), "{text}");
+        assert!(text.contains("    sysctls:\n        x: \"1\"\n        y: \"2\"\n"), "{text}");
+        assert!(text.contains("type: controlplane"), "{text}");
+        assert!(text.contains("podSubnets:\n            - q\n"), "{text}");
+    }
+
+    #[test]
+    fn a_patch_can_delete_a_map_an_item_and_a_document() {
+        let patch = "machine: {sysctls: {$patch: delete}}\n---\napiVersion: v1alpha1\nkind: HostnameConfig\n$patch: delete\n";
+        let text = patched(LEFT, patch).expect("it fits");
+        assert!(!text.contains("sysctls") && !text.contains("Hostname"), "{text}");
+        let twice = patched(LEFT, "machine: {time: {$patch: delete}}");
+        assert_eq!(twice, Err("/machine/time cannot be deleted: it is not there".to_owned()));
+    }
+
+    #[test]
+    fn another_document_is_appended() {
+        let text = patched(LEFT, "apiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n");
+        assert!(text.expect("it fits").ends_with("---\napiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n"));
+    }
+
+    #[test]
+    fn a_field_that_talos_does_not_know_is_refused_while_reading() {
+        let error = Patch::parse("machine: {kubelet: {extraArg: {}}}").expect_err("a typo");
+        assert_eq!(error, "/machine/kubelet/extraArg is not a field that Talos knows");
+    }
+
+    #[test]
+    fn a_json_patch_is_refused_and_shown_as_a_strategic_one_without_its_values() {
+        let patch = "- {op: add, path: /machine/network/hostname, value: hunter2}\n- {op: remove, path: /cluster/proxy}";
+        let error = Patch::parse(patch).expect_err("JSON6902");
+        assert!(error.contains("strategic merge patch"), "{error}");
+        assert!(error.contains("hostname: …") && error.contains("$patch: delete"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

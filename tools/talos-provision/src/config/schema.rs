@@ -1,0 +1,205 @@
+//! What a machine configuration may hold, and in which order Talos writes it.
+
+use std::iter::Peekable;
+use std::str::Chars;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+/// The shape of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One value.
+    Scalar,
+    /// Known fields.
+    Struct(Vec<Field>),
+    /// Items that are appended; or replaced, or merged with the one that has the same keys.
+    List(Box<Shape>, Merge),
+    /// Any keys; written in alphabetical order.
+    Map(Box<Shape>),
+    /// Anything that YAML can say.
+    Any(Merge),
+}
+
+/// How a patch changes what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Merge {
+    /// Both stay.
+    Join,
+    /// The patch wins.
+    Replace,
+    /// Items that agree on the first of these keys that they have are one.
+    By(Vec<String>),
+}
+
+/// A field of a [`Shape::Struct`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    /// Written even when it is empty.
+    pub(crate) always: bool,
+    pub(crate) shape: Shape,
+}
+
+/// The shape of the document that has no `kind`, or of one that has.
+pub(crate) fn of(kind: Option<&str>) -> Option<&'static Shape> {
+    let wanted = kind.unwrap_or("");
+    KINDS.iter().find(|(kind, _)| kind == wanted).map(|(_, shape)| shape)
+}
+
+// `name` one value, `!` always written, `{…}` fields, `[…]` a list, `<…>` a map, `*` anything;
+// `=` replaced by a patch, `[a|b:…]` merged by these keys.
+static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
+    let lines = include_str!("schema.txt").lines().filter(|it| !it.starts_with('#'));
+    let kinds = lines.filter_map(|line| line.split_once(": "));
+    let shape = |text: &str| Shape::Struct(fields(&mut text.chars().peekable()));
+    let common = |kind: &str, rest: &str| match kind {
+        "v1alpha1" => (String::new(), shape(rest)),
+        _ => (kind.to_owned(), shape(&format!("apiVersion! kind! {rest}"))),
+    };
+    kinds.map(|(kind, rest)| common(kind, rest)).collect()
+});
+
+fn fields(text: &mut Peekable<Chars<'_>>) -> Vec<Field> {
+    let mut fields = Vec::new();
+    loop {
+        while text.next_if(|it| it.is_whitespace()).is_some() {}
+        let name = word(text);
+        if name.is_empty() {
+            return fields;
+        }
+        let always = text.next_if_eq(&'!').is_some();
+        fields.push(Field { name, always, shape: shape(text) });
+    }
+}
+
+fn word(text: &mut Peekable<Chars<'_>>) -> String {
+    let mut word = String::new();
+    while let Some(letter) = text.next_if(|it| it.is_ascii_alphanumeric()) {
+        word.push(letter);
+    }
+    word
+}
+
+fn shape(text: &mut Peekable<Chars<'_>>) -> Shape {
+    let replace = text.next_if_eq(&'=').is_some();
+    let plain = if replace { Merge::Replace } else { Merge::Join };
+    match text.peek() {
+        Some('*') => {
+            text.next();
+            Shape::Any(plain)
+        }
+        Some('{') => {
+            text.next();
+            let fields = fields(text);
+            text.next_if_eq(&'}');
+            Shape::Struct(fields)
+        }
+        Some('<') => {
+            text.next();
+            let inner = shape(text);
+            text.next_if_eq(&'>');
+            Shape::Map(Box::new(inner))
+        }
+        Some('[') => {
+            text.next();
+            let mut keys = vec![word(text)];
+            while text.next_if_eq(&'|').is_some() {
+                keys.push(word(text));
+            }
+            let keyed = text.next_if_eq(&':').is_some();
+            let inner = shape(text);
+            text.next_if_eq(&']');
+            Shape::List(Box::new(inner), if keyed { Merge::By(keys) } else { plain })
+        }
+        _ => Shape::Scalar,
+    }
+}
+
+/// `value` as Talos writes it: fields in their order, optional ones left out when empty.
+///
+/// # Errors
+///
+/// The path of a field that there is not, or whose value has another shape.
+pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, String> {
+    let not = |what: &str| Err(format!("{path} is not {what}"));
+    match (shape, value) {
+        (_, Value::Null) => Ok(Value::Null),
+        (Shape::Struct(fields), Value::Object(mut map)) => {
+            let mut out = Map::new();
+            for field in fields {
+                let path = format!("{path}/{}", field.name);
+                match map.shift_remove(&field.name) {
+                    Some(value) => {
+                        let value = normal(value, &field.shape, &path)?;
+                        if field.always || !is_empty(&value, &field.shape) {
+                            out.insert(field.name.clone(), value);
+                        }
+                    }
+                    None if field.always => {
+                        out.insert(field.name.clone(), empty(&field.shape));
+                    }
+                    None => {}
+                }
+            }
+            match map.keys().next() {
+                Some(unknown) => Err(format!("{path}/{unknown} is not a field that Talos knows")),
+                None => Ok(Value::Object(out)),
+            }
+        }
+        (Shape::List(inner, _), Value::Array(items)) => {
+            let items = items.into_iter().enumerate();
+            items.map(|(index, it)| normal(it, inner, &format!("{path}/{index}"))).collect()
+        }
+        (Shape::Map(inner), Value::Object(map)) => {
+            let entry = |(key, value): (String, Value)| {
+                let value = normal(value, inner, &format!("{path}/{key}"))?;
+                Ok((key, value))
+            };
+            let mut map: Map<String, Value> = map.into_iter().map(entry).collect::<Result<_, _>>()?;
+            map.sort_keys();
+            Ok(Value::Object(map))
+        }
+        (Shape::Any(_), value) => Ok(sorted(value)),
+        (Shape::Scalar, value @ (Value::Bool(_) | Value::Number(_) | Value::String(_))) => {
+            Ok(value)
+        }
+        (Shape::Struct(_) | Shape::Map(_), _) => not("a map"),
+        (Shape::List(..), _) => not("a list"),
+        (Shape::Scalar, _) => not("one value"),
+    }
+}
+
+/// Free-form maps are written with sorted keys, at every depth.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut map: Map<_, _> = map.into_iter().map(|(key, it)| (key, sorted(it))).collect();
+            map.sort_keys();
+            Value::Object(map)
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        leaf => leaf,
+    }
+}
+
+/// Whether an optional field is left out. A struct that is there says something even when empty.
+fn is_empty(value: &Value, shape: &Shape) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty() && !matches!(shape, Shape::Struct(_)),
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::Bool(_) => false,
+    }
+}
+
+fn empty(shape: &Shape) -> Value {
+    match shape {
+        Shape::Scalar => Value::String(String::new()),
+        Shape::List(..) => Value::Array(Vec::new()),
+        Shape::Struct(_) | Shape::Map(_) => Value::Object(Map::new()),
+        Shape::Any(_) => Value::Null,
+    }
+}

@@ -1,0 +1,285 @@
+//! Hetzner Cloud: a reader and a writer, so that code that plans cannot write.
+//!
+//! **Invariant:** whatever is made carries the labels of [`Scope`], and nothing that lacks them is
+//! changed or removed.
+
+mod http;
+mod model;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyring::Secret;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Error;
+use crate::money::Money;
+use crate::plan::{Found, Kind, Node, Rule, Server, Shape, Thing, Wanted};
+use crate::spec::Role;
+use http::Http;
+pub use http::Refusal;
+pub(crate) use http::rest;
+use model::Labels;
+pub(crate) use writer::Writer;
+
+/// Most items of a page.
+const PAGE_ITEMS: &str = "50";
+/// Most pages of a list.
+const PAGES_MAX: u32 = 100;
+/// The type of load balancer that is made.
+const BALANCER_TYPE: &str = "lb11";
+
+/// Whose resources are spoken of.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    /// The project's name.
+    pub(crate) project: String,
+    /// The cluster's name.
+    pub(crate) cluster: String,
+}
+
+const PROJECT: &str = "holistic/project";
+const CLUSTER: &str = "holistic/cluster";
+const ROLE: &str = "holistic/role";
+const POOL: &str = "holistic/pool";
+
+impl Scope {
+    fn labels(&self) -> Labels {
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        [label(PROJECT, &self.project), label(CLUSTER, &self.cluster)].into()
+    }
+
+    fn selector(&self) -> String {
+        format!("{PROJECT}={},{CLUSTER}={}", self.project, self.cluster)
+    }
+
+    /// What tells the load balancer which servers are its targets.
+    fn control_planes(&self) -> String {
+        format!("{},{ROLE}={}", self.selector(), Role::Controlplane.as_str())
+    }
+
+    fn owns(&self, labels: &Labels) -> bool {
+        self.labels().iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// What the cloud shows of a cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) things: BTreeMap<Thing, Found>,
+    pub(crate) servers: BTreeMap<String, Server>,
+}
+
+/// What the cloud offers.
+#[derive(Debug)]
+pub(crate) struct Offers {
+    servers: Vec<model::ServerType>,
+    balancers: Vec<model::BalancerType>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reader {
+    http: Http,
+    scope: Scope,
+}
+
+impl Reader {
+    pub(crate) fn new(url: &str, token: Secret, scope: Scope) -> Self {
+        Self { http: Http::new(url, token), scope }
+    }
+
+    /// All that carries our labels, and what else has one of the names that we would give.
+    pub(crate) fn look(&self, things: &BTreeSet<Thing>, servers: &BTreeSet<String>) -> Result<View, Error> {
+        let mut view = View::default();
+        for server in self.owned("servers", servers)? {
+            let (name, server) = self.server(server);
+            view.servers.insert(name, server);
+        }
+        for kind in [Kind::PlacementGroup, Kind::Network, Kind::Firewall, Kind::LoadBalancer] {
+            let names = things.iter().filter(|it| it.kind == kind).map(|it| it.name.clone());
+            for (name, found) in self.things(kind, &names.collect())? {
+                view.things.insert(Thing { kind, name }, found);
+            }
+        }
+        Ok(view)
+    }
+
+    fn things(&self, kind: Kind, names: &BTreeSet<String>) -> Result<Vec<(String, Found)>, Error> {
+        let found = |id, labels: &Labels, shape| Found {
+            id,
+            ours: self.scope.owns(labels),
+            shape,
+            address: None,
+            monthly: Money::default(),
+        };
+        Ok(match kind {
+            Kind::PlacementGroup => {
+                let items: Vec<model::PlacementGroup> = self.owned(family(kind), names)?;
+                let item = |it: model::PlacementGroup| {
+                    (it.name, found(it.id, &it.labels, Shape::PlacementGroup))
+                };
+                items.into_iter().map(item).collect()
+            }
+            Kind::Network => {
+                let items: Vec<model::Network> = self.owned(family(kind), names)?;
+                let item = |it: model::Network| {
+                    let nodes: Vec<_> = it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
+                    let shape = Shape::Network { range: it.ip_range, nodes: nodes.join(", ") };
+                    (it.name, found(it.id, &it.labels, shape))
+                };
+                items.into_iter().map(item).collect()
+            }
+            Kind::Firewall => {
+                let items: Vec<model::Firewall> = self.owned(family(kind), names)?;
+                let item = |it: model::Firewall| {
+                    let shape = Shape::Firewall(rules(it.rules));
+                    (it.name, found(it.id, &it.labels, shape))
+                };
+                items.into_iter().map(item).collect()
+            }
+            Kind::LoadBalancer => {
+                let items: Vec<model::LoadBalancer> = self.owned(family(kind), names)?;
+                let item = |it: model::LoadBalancer| {
+                    let monthly = model::price(&it.load_balancer_type.prices, &it.location.name);
+                    let address = it.public_net.ipv4.and_then(|it| it.ip);
+                    let found = found(it.id, &it.labels, Shape::LoadBalancer);
+                    (it.name, Found { address, monthly, ..found })
+                };
+                items.into_iter().map(item).collect()
+            }
+        })
+    }
+
+    fn server(&self, it: model::Server) -> (String, Server) {
+        let role = match it.labels.get(ROLE).map(String::as_str) {
+            Some("controlplane") => Some(Role::Controlplane),
+            Some("worker") => Some(Role::Worker),
+            _ => None,
+        };
+        let server = Server {
+            id: it.id,
+            ours: self.scope.owns(&it.labels),
+            role,
+            monthly: model::price(&it.server_type.prices, it.place()),
+            location: it.place().to_owned(),
+            r#type: it.server_type.name,
+            address: it.public_net.ipv4.and_then(|it| it.ip),
+            running: it.status == "running",
+            node: Node::Silent { why: "it has not been asked".to_owned() },
+        };
+        (it.name, server)
+    }
+
+    /// What carries our labels; and, of `names`, what has them without.
+    fn owned<T: DeserializeOwned>(&self, family: &str, names: &BTreeSet<String>) -> Result<Vec<T>, Error> {
+        let mut items = self.list(family, ("label_selector", &self.scope.selector()))?;
+        for name in names {
+            if !items.iter().any(|it| it["name"] == **name) {
+                items.extend(self.list(family, ("name", name))?);
+            }
+        }
+        typed(items)
+    }
+
+    fn list(&self, family: &str, filter: (&str, &str)) -> Result<Vec<Value>, Error> {
+        let mut items = Vec::new();
+        for page in 1..=PAGES_MAX {
+            let number = page.to_string();
+            let query = [filter, ("page", &number), ("per_page", PAGE_ITEMS)];
+            let mut answer = self.http.get(&format!("/{family}"), &query)?;
+            match answer[family].take() {
+                Value::Array(more) => items.extend(more),
+                _ => return Err(Error::Unexpected { what: format!("no list of {family}") }),
+            }
+            if answer["meta"]["pagination"]["next_page"].is_null() {
+                return Ok(items);
+            }
+        }
+        Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
+    }
+
+    /// What may be had, and for how much.
+    pub(crate) fn offers(&self) -> Result<Offers, Error> {
+        let none = ("sort", "id");
+        let servers = typed(self.list("server_types", none)?)?;
+        Ok(Offers { servers, balancers: typed(self.list("load_balancer_types", none)?)? })
+    }
+
+    /// The newest image of Talos `version` for `architecture`.
+    pub(crate) fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
+        let selector = format!("os=talos,version={version}");
+        let images: Vec<model::Image> = typed(self.list("images", ("label_selector", &selector))?)?;
+        let fits = |it: &&model::Image| it.architecture == architecture && it.status == "available";
+        let newest = images.iter().filter(fits).max_by_key(|it| (&it.created, it.id));
+        newest.map(|it| it.id).ok_or_else(|| Error::NoImage {
+            version: version.to_owned(),
+            architecture: architecture.to_owned(),
+        })
+    }
+}
+
+impl Offers {
+    /// Fills in what the machines of `wanted` cost, and answers which architectures they have.
+    pub(crate) fn price(&self, wanted: &mut Wanted) -> Result<BTreeMap<String, String>, Error> {
+        let mut architectures = BTreeMap::new();
+        for machine in wanted.machines.values_mut() {
+            let place = machine.locations.first().map_or("", String::as_str);
+            let offered = |it: &&model::ServerType| {
+                machine.locations.iter().any(|place| it.prices.iter().any(|it| it.location == *place))
+            };
+            let known = self.servers.iter().find(|it| it.name == machine.r#type && offered(it));
+            let Some(known) = known else {
+                let others = self.servers.iter().filter(offered);
+                let others = others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
+                return Err(Error::UnknownType {
+                    name: machine.r#type.clone(),
+                    place: machine.locations.join(", "),
+                    others: others.collect::<Vec<_>>().join(", "),
+                });
+            };
+            machine.monthly = Some(model::price(&known.prices, place));
+            architectures.insert(known.name.clone(), known.architecture.clone());
+        }
+        let place = wanted.machines.values().next().and_then(|it| it.locations.first());
+        let place = place.map_or("", String::as_str);
+        let balancer = self.balancers.iter().find(|it| it.name == BALANCER_TYPE);
+        for thing in wanted.things.keys().filter(|it| it.kind == Kind::LoadBalancer) {
+            if let Some(balancer) = balancer {
+                wanted.prices.insert(thing.clone(), model::price(&balancer.prices, place));
+            }
+        }
+        Ok(architectures)
+    }
+}
+
+/// As paths have it.
+fn family(kind: Kind) -> &'static str {
+    match kind {
+        Kind::PlacementGroup => "placement_groups",
+        Kind::Network => "networks",
+        Kind::Firewall => "firewalls",
+        Kind::LoadBalancer => "load_balancers",
+    }
+}
+
+fn rules(rules: Vec<model::FirewallRule>) -> Vec<Rule> {
+    let rule = |it: model::FirewallRule| {
+        let mut sources = it.source_ips;
+        sources.sort();
+        Rule { protocol: it.protocol, port: it.port, sources }
+    };
+    // One that lets something out is of another protocol than any that we would write.
+    let rule = |it: model::FirewallRule| match it.direction.as_str() {
+        "in" => rule(it),
+        direction => Rule { protocol: format!("{direction} {}", it.protocol), ..rule(it) },
+    };
+    let mut rules: Vec<_> = rules.into_iter().map(rule).collect();
+    rules.sort();
+    rules
+}
+
+fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
+    let typed = items.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+    typed.map_err(|source| Error::Garbled { what: "the cloud", source })
+}

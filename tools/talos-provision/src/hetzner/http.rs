@@ -1,0 +1,221 @@
+//! One call of the cloud's API: its pace, its errors, and whether to repeat it.
+
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use keyring::Secret;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{HeaderMap, Method, Request, Response};
+
+use crate::Error;
+
+/// Longest that one call may take, in seconds.
+const CALL_SECONDS_MAX: u64 = 30;
+/// Longest that one call is repeated, in seconds.
+const RETRY_SECONDS_MAX: u64 = 180;
+/// Longest answer, in bytes.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Longest pause between two tries, in milliseconds.
+const PAUSE_MILLISECONDS_MAX: u64 = 5_000;
+
+pub(crate) struct Http {
+    agent: Agent,
+    /// Without a slash at its end.
+    base: String,
+    token: Secret,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+/// How a call that changes something ended, when not well.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The API said no.
+    Refused(Refusal),
+    /// Nobody knows whether the change was made: look before you repeat it.
+    Unclear(String),
+    /// Anything that ends the run.
+    Fatal(Error),
+}
+
+/// What the API says when it says no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of HTTP.
+    pub status: u16,
+    /// `uniqueness_error` or the like.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// By which the vendor finds the call again.
+    pub correlation: Option<String>,
+}
+
+impl Refusal {
+    /// Whether the very same call may succeed in a moment.
+    fn passes(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "conflict" | "locked" | "rate_limit_exceeded" | "bad_gateway" | "timeout" | "maintenance"
+        ) || self.is_server_error()
+    }
+
+    fn is_server_error(&self) -> bool {
+        self.status >= 500
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(refusal) => Self::Refused(refusal),
+            Trouble::Unclear(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
+            Trouble::Fatal(error) => error,
+        }
+    }
+}
+
+impl Http {
+    pub(crate) fn new(base: &str, token: Secret) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(CALL_SECONDS_MAX)))
+            .build();
+        Self { agent: config.into(), base: base.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// Asks; repeated until it is answered.
+    pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
+        let query: Vec<_> = query.iter().map(|(key, it)| format!("{key}={}", encoded(it))).collect();
+        let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
+        self.call(&Method::GET, &path, None).map_err(Into::into)
+    }
+
+    /// Changes something in a way that may be repeated.
+    pub(crate) fn change(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
+        self.call(method, path, body)
+    }
+
+    /// Makes something. Not repeated once it may have been made: see [`Trouble::Unclear`].
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Trouble> {
+        self.call(&Method::POST, path, Some(body))
+    }
+
+    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(200);
+        loop {
+            phase::uninterrupted().map_err(|it| Trouble::Fatal(it.into()))?;
+            phase::detail("-", format_args!("{method} {path}"));
+            let (why, wait) = match self.once(method, path, body) {
+                Ok((status, headers, text)) if status < 300 => {
+                    let _ = headers;
+                    return read(&text).map_err(Trouble::Fatal);
+                }
+                Ok((status, headers, text)) => {
+                    let refusal = refusal(status, &headers, &text);
+                    if !refusal.passes() {
+                        return Err(Trouble::Refused(refusal));
+                    }
+                    let why = format!("{} ({})", refusal.message, refusal.code);
+                    if method == Method::POST && refusal.is_server_error() {
+                        return Err(Trouble::Unclear(why));
+                    }
+                    let limited = refusal.code == "rate_limit_exceeded";
+                    (why, if limited { refill(&headers).max(pause) } else { pause })
+                }
+                Err(why) if method == Method::POST => return Err(Trouble::Unclear(why)),
+                Err(why) => (why, pause),
+            };
+            if began.elapsed() + wait > Duration::from_secs(RETRY_SECONDS_MAX) {
+                let what = "the cloud".to_owned();
+                return Err(Trouble::Fatal(Error::Unreachable { what, why }));
+            }
+            phase::detail("-", format_args!("{why}: again in {:.1} s", wait.as_secs_f64()));
+            rest(wait).map_err(Trouble::Fatal)?;
+            pause = (pause * 2).min(Duration::from_millis(PAUSE_MILLISECONDS_MAX));
+        }
+    }
+
+    fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, HeaderMap, String), String> {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let token = self.token.text().map_err(|it| it.to_string())?;
+        let request = request.header("Authorization", format!("Bearer {token}"));
+        let sent = match body {
+            Some(body) => {
+                let request = request.header("Content-Type", "application/json");
+                let request = request.body(body.to_string()).map_err(|it| it.to_string())?;
+                self.agent.run(request)
+            }
+            None => self.agent.run(request.body(()).map_err(|it| it.to_string())?),
+        };
+        let mut response: Response<_> = sent.map_err(|it| it.to_string())?;
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let text = text.map_err(|it| it.to_string())?;
+        Ok((response.status().as_u16(), response.headers().clone(), text))
+    }
+}
+
+/// Waits, unless somebody asks the program to end.
+pub(crate) fn rest(time: Duration) -> Result<(), Error> {
+    let until = Instant::now() + time;
+    loop {
+        phase::uninterrupted()?;
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        thread::sleep(left.min(Duration::from_millis(100)));
+    }
+}
+
+fn read(text: &str) -> Result<Value, Error> {
+    if text.trim().is_empty() {
+        return Ok(Value::Null); // what DELETE answers
+    }
+    serde_json::from_str(text).map_err(|source| Error::Garbled { what: "the cloud", source })
+}
+
+fn refusal(status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+    let body: Value = serde_json::from_str(text).unwrap_or_default();
+    let field = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
+    let (code, message) = (field("code"), field("message"));
+    let named = |code: String| match status {
+        _ if !code.is_empty() => code,
+        429 => "rate_limit_exceeded".to_owned(),
+        423 => "locked".to_owned(),
+        _ => format!("status {status}"),
+    };
+    let correlation = headers.get("X-Correlation-Id").and_then(|it| it.to_str().ok());
+    Refusal { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
+}
+
+/// Until there may be a call again, as the API says it.
+fn refill(headers: &HeaderMap) -> Duration {
+    let reset = headers.get("RateLimit-Reset").and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    // That is when the bucket is full again, and it refills evenly: a part of it is enough.
+    let full = reset.unwrap_or_default().saturating_sub(now);
+    Duration::from_secs((full / 20).clamp(1, 60))
+}
+
+/// As a query holds it.
+fn encoded(text: &str) -> String {
+    let encode = |it: u8| match it {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(it).to_string()
+        }
+        it => format!("%{it:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}

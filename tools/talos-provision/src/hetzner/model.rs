@@ -1,0 +1,151 @@
+//! What the API answers, as far as it is read. A word that is new to this version stays a word: it
+//! must not make a whole list unreadable.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::money::Money;
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ServerType {
+    pub(crate) name: String,
+    pub(crate) architecture: String,
+    pub(crate) cores: u32,
+    pub(crate) memory: f64,
+    pub(crate) prices: Vec<Price>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct BalancerType {
+    pub(crate) name: String,
+    pub(crate) prices: Vec<Price>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Price {
+    pub(crate) location: String,
+    price_monthly: Amount,
+}
+
+#[derive(Debug, Deserialize)]
+struct Amount {
+    net: String,
+}
+
+/// What something costs in `location`; where that is unknown, what it costs somewhere.
+pub(crate) fn price(prices: &[Price], location: &str) -> Money {
+    let there = prices.iter().find(|it| it.location == location).or(prices.first());
+    there.and_then(|it| Money::parse(&it.price_monthly.net)).unwrap_or_default()
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Server {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) status: String,
+    pub(crate) labels: Labels,
+    pub(crate) server_type: ServerType,
+    pub(crate) location: Option<Named>,
+    pub(crate) datacenter: Option<Datacenter>,
+    pub(crate) public_net: PublicNet,
+}
+
+impl Server {
+    pub(crate) fn place(&self) -> &str {
+        let place = self.location.as_ref().or(self.datacenter.as_ref().map(|it| &it.location));
+        place.map_or("", |it| &it.name)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Datacenter {
+    location: Named,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PublicNet {
+    pub(crate) ipv4: Option<Address>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Address {
+    pub(crate) ip: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Network {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) ip_range: String,
+    pub(crate) subnets: Vec<NetworkSubnet>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct NetworkSubnet {
+    pub(crate) ip_range: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Firewall {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) rules: Vec<FirewallRule>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct FirewallRule {
+    pub(crate) direction: String,
+    pub(crate) protocol: String,
+    pub(crate) port: Option<String>,
+    #[serde(default)]
+    pub(crate) source_ips: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlacementGroup {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct LoadBalancer {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) load_balancer_type: BalancerType,
+    pub(crate) location: Named,
+    pub(crate) public_net: PublicNet,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Image {
+    pub(crate) id: u64,
+    pub(crate) status: String,
+    pub(crate) architecture: String,
+    pub(crate) created: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Action {
+    pub(crate) id: u64,
+    pub(crate) command: String,
+    pub(crate) status: String,
+    pub(crate) error: Option<ActionError>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ActionError {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}

@@ -1,0 +1,267 @@
+//! The only code that changes anything in the cloud.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::http::{Refusal, Trouble, rest};
+use super::model::{Action, Labels};
+use super::{BALANCER_TYPE, POOL, ROLE, Reader, family, typed};
+use crate::Error;
+use crate::plan::{Kind, Machine, Rule, Shape, Thing};
+
+/// Longest that actions may run, in seconds.
+const ACTION_SECONDS_MAX: u64 = 600;
+/// How often a call whose end is unclear is made again, once nothing was found.
+const TRIES_MAX: usize = 4;
+/// Most ids that one poll asks for.
+const IDS_MAX: usize = 25;
+
+/// Changes what a [`Reader`] sees.
+#[derive(Debug)]
+pub(crate) struct Writer<'a>(&'a Reader);
+
+/// Where the machines of a cluster are put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site<'a> {
+    pub(crate) image: u64,
+    pub(crate) network: u64,
+    pub(crate) firewall: u64,
+    pub(crate) group: u64,
+    pub(crate) machine: &'a Machine,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(reader: &'a Reader) -> Self {
+        Self(reader)
+    }
+
+    /// Makes something that machines share.
+    pub(crate) fn create(&self, thing: &Thing, shape: &Shape, zone: &str, place: &str, network: Option<u64>) -> Result<(), Error> {
+        let scope = &self.0.scope;
+        let mut body = json!({"name": thing.name, "labels": scope.labels()});
+        let rest = match shape {
+            Shape::PlacementGroup => json!({"type": "spread"}),
+            Shape::Network { range, nodes } => json!({
+                "ip_range": range,
+                "subnets": [{"type": "cloud", "ip_range": nodes, "network_zone": zone}],
+            }),
+            Shape::Firewall(rules) => json!({"rules": inbound(rules)}),
+            Shape::LoadBalancer => json!({
+                "load_balancer_type": BALANCER_TYPE,
+                "location": place,
+                "algorithm": {"type": "round_robin"},
+                "network": network,
+                "public_interface": true,
+                "services": [{
+                    "protocol": "tcp",
+                    "listen_port": 6443,
+                    "destination_port": 6443,
+                    "proxyprotocol": false,
+                    "health_check":
+                        {"protocol": "tcp", "port": 6443, "interval": 5, "timeout": 3, "retries": 3},
+                }],
+                "targets": [{
+                    "type": "label_selector",
+                    "label_selector": {"selector": scope.control_planes()},
+                    "use_private_ip": true,
+                }],
+            }),
+        };
+        if let (Some(body), Value::Object(rest)) = (body.as_object_mut(), rest) {
+            body.extend(rest);
+        }
+        let actions = self.make(family(thing.kind), &thing.name, &body)?;
+        self.wait(&actions)
+    }
+
+    /// Lets in whom `rules` say, and nobody else.
+    pub(crate) fn set_rules(&self, firewall: u64, rules: &[Rule]) -> Result<(), Error> {
+        let path = format!("/firewalls/{firewall}/actions/set_rules");
+        let body = json!({"rules": inbound(rules)});
+        let answer = self.0.http.change(&Method::POST, &path, Some(&body))?;
+        self.wait(&actions(&answer))
+    }
+
+    /// Orders a server, in the first of its locations where it can be had. It is there once the
+    /// actions have ended.
+    pub(crate) fn order(&self, name: &str, site: &Site<'_>) -> Result<Vec<u64>, Error> {
+        let mut refused = None;
+        for location in &site.machine.locations {
+            match self.order_in(name, site, location) {
+                Err(Error::Refused(why)) if is_unavailable(&why) => {
+                    phase::note(name, format_args!("not to be had in {location}: {}", why.message));
+                    refused = Some(why);
+                }
+                end => return end,
+            }
+        }
+        Err(Error::Unavailable {
+            name: name.to_owned(),
+            r#type: site.machine.r#type.clone(),
+            locations: site.machine.locations.join(", "),
+            why: refused.map_or_else(String::new, |it| it.message),
+        })
+    }
+
+    fn order_in(&self, name: &str, site: &Site<'_>, location: &str) -> Result<Vec<u64>, Error> {
+        let mut labels: Labels = self.0.scope.labels();
+        labels.insert(ROLE.to_owned(), site.machine.role.as_str().to_owned());
+        labels.insert(POOL.to_owned(), site.machine.pool.clone());
+        let body = json!({
+            "name": name,
+            "labels": labels,
+            "server_type": site.machine.r#type,
+            "image": site.image,
+            "location": location,
+            "networks": [site.network],
+            "firewalls": [{"firewall": site.firewall}],
+            "placement_group": site.group,
+            "public_net": {"enable_ipv4": true, "enable_ipv6": true},
+            "start_after_create": true,
+        });
+        self.make("servers", name, &body)
+    }
+
+    /// Makes something that is called `name`, exactly once: when it is unclear whether it was
+    /// made, or another run made it meanwhile, what is there is looked at first.
+    fn make(&self, family: &str, name: &str, body: &Value) -> Result<Vec<u64>, Error> {
+        let mut pause = Duration::from_millis(500);
+        for attempt in 1.. {
+            let why = match self.0.http.post(&format!("/{family}"), body) {
+                Ok(answer) => return Ok(actions(&answer)),
+                Err(Trouble::Refused(refusal)) if refusal.code == "uniqueness_error" => {
+                    refusal.message
+                }
+                Err(Trouble::Unclear(why)) => why,
+                Err(trouble) => return Err(trouble.into()),
+            };
+            let there = self.0.list(family, ("name", name))?;
+            if let Some(there) = there.first() {
+                let labels = serde_json::from_value(there["labels"].clone()).unwrap_or_default();
+                if self.0.scope.owns(&labels) {
+                    return self.running_actions(family, there);
+                }
+                return Err(Error::Taken { what: format!("{name} among {family}") });
+            }
+            if attempt == TRIES_MAX {
+                return Err(Error::Unreachable { what: "the cloud".to_owned(), why });
+            }
+            rest(pause)?;
+            pause *= 2;
+        }
+        unreachable!("the loop has a limit")
+    }
+
+    /// The actions on what is there already that have not ended.
+    fn running_actions(&self, family: &str, there: &Value) -> Result<Vec<u64>, Error> {
+        let Some(id) = there["id"].as_u64().filter(|_| family == "servers") else {
+            return Ok(Vec::new());
+        };
+        let path = format!("/servers/{id}/actions");
+        let answer = self.0.http.get(&path, &[("status", "running")])?;
+        Ok(actions(&json!({"next_actions": answer["actions"]})))
+    }
+
+    /// Removes something that machines shared.
+    pub(crate) fn remove(&self, kind: Kind, id: u64) -> Result<(), Error> {
+        let began = Instant::now();
+        loop {
+            match self.delete(&format!("/{}/{id}", family(kind))) {
+                // Measured by others: a firewall or a network is in use for a moment after its servers.
+                Err(Error::Refused(refusal)) if refusal.code == "resource_in_use" && began.elapsed() < Duration::from_secs(60) => {
+                    rest(Duration::from_secs(1))?;
+                }
+                end => return end.and_then(|actions| self.wait(&actions)),
+            }
+        }
+    }
+
+    /// Removes a server; it is gone once the actions have ended.
+    pub(crate) fn remove_server(&self, id: u64) -> Result<Vec<u64>, Error> {
+        self.delete(&format!("/servers/{id}"))
+    }
+
+    fn delete(&self, path: &str) -> Result<Vec<u64>, Error> {
+        match self.0.http.change(&Method::DELETE, path, None) {
+            Ok(answer) => Ok(actions(&answer)),
+            Err(Trouble::Refused(refusal)) if refusal.code == "not_found" => Ok(Vec::new()),
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
+    /// Waits until all of `ids` have ended, asking for all of them at once.
+    pub(crate) fn wait(&self, ids: &[u64]) -> Result<(), Error> {
+        let began = Instant::now();
+        let mut open: Vec<u64> = ids.to_vec();
+        let mut pause = Duration::from_millis(100);
+        while !open.is_empty() {
+            let asked: Vec<u64> = open.iter().copied().take(IDS_MAX).collect();
+            let text: Vec<String> = asked.iter().map(ToString::to_string).collect();
+            let query: Vec<_> = text.iter().map(|it| ("id", it.as_str())).collect();
+            let query = [query.as_slice(), &[("per_page", "50")]].concat();
+            let mut answer = self.0.http.get("/actions", &query)?;
+            let Value::Array(items) = answer["actions"].take() else {
+                return Err(Error::Unexpected { what: "no list of actions".to_owned() });
+            };
+            let actions: Vec<Action> = typed(items)?;
+            for id in asked {
+                let action = actions.iter().find(|it| it.id == id);
+                let action = action.ok_or_else(|| Error::Unexpected {
+                    what: format!("action {id} is not in the list"),
+                })?;
+                match action.status.as_str() {
+                    "running" => {}
+                    "success" => open.retain(|it| *it != id),
+                    _ => return Err(failed(action)),
+                }
+            }
+            if began.elapsed() > Duration::from_secs(ACTION_SECONDS_MAX) {
+                return Err(Error::TimedOut { what: format!("{} actions of the cloud", open.len()) });
+            }
+            if !open.is_empty() {
+                rest(pause)?;
+                pause = (pause * 3 / 2).min(Duration::from_secs(3));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(action: &Action) -> Error {
+    let error = action.error.as_ref();
+    Error::ActionFailed {
+        command: action.command.clone(),
+        code: error.map_or_else(String::new, |it| it.code.clone()),
+        message: error.map_or_else(String::new, |it| it.message.clone()),
+    }
+}
+
+fn is_unavailable(refusal: &Refusal) -> bool {
+    matches!(refusal.code.as_str(), "resource_unavailable" | "placement_error")
+}
+
+/// The actions of an answer, and what they bring about in turn.
+fn actions(answer: &Value) -> Vec<u64> {
+    let next = answer["next_actions"].as_array().into_iter().flatten();
+    let more = answer["actions"].as_array().into_iter().flatten();
+    let all = std::iter::once(&answer["action"]).chain(next).chain(more);
+    all.filter_map(|it| it["id"].as_u64()).collect()
+}
+
+fn inbound(rules: &[Rule]) -> Value {
+    let rule = |it: &Rule| {
+        let mut rule = json!({
+            "direction": "in",
+            "protocol": it.protocol,
+            "source_ips": it.sources,
+            "destination_ips": [],
+        });
+        if let Some(port) = &it.port {
+            rule["port"] = json!(port);
+        }
+        rule
+    };
+    rules.iter().map(rule).collect()
+}

@@ -1,0 +1,148 @@
+//! The secrets bundle, as Talos's own tools keep it in `secrets.yaml`.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::config::emit;
+
+/// The secrets of a cluster, each as machine configurations hold it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// By which the members of the cluster find one another.
+    pub id: Zeroizing<String>,
+    /// With which they hide what they tell one another.
+    pub secret: Zeroizing<String>,
+    /// With which a kubelet joins.
+    pub bootstrap_token: Zeroizing<String>,
+    /// With which a node asks for its certificate.
+    pub trustd_token: Zeroizing<String>,
+    /// With which Kubernetes encrypts its secrets at rest.
+    pub secretbox: Zeroizing<String>,
+    /// etcd's authority.
+    pub etcd: Pair,
+    /// Kubernetes's authority.
+    pub kubernetes: Pair,
+    /// The authority of Kubernetes's API extensions.
+    pub aggregator: Pair,
+    /// The authority of Talos's API.
+    pub os: Pair,
+    /// With which Kubernetes signs service account tokens.
+    pub service_account: Zeroizing<String>,
+}
+
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bundle").finish_non_exhaustive()
+    }
+}
+
+/// A certificate and its key: PEM in base64.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// The certificate.
+    pub crt: String,
+    /// Its key.
+    pub key: Zeroizing<String>,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").field("crt", &self.crt).finish_non_exhaustive()
+    }
+}
+
+impl Bundle {
+    /// Reads a `secrets.yaml` as `talosctl gen secrets` writes it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, without a value.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let file: File = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|_| "not a secrets bundle of Talos".to_owned())?;
+        Ok(Self {
+            id: file.cluster.id,
+            secret: file.cluster.secret,
+            bootstrap_token: file.secrets.bootstraptoken,
+            trustd_token: file.trustdinfo.token,
+            secretbox: file.secrets.secretboxencryptionsecret,
+            etcd: file.certs.etcd,
+            kubernetes: file.certs.k8s,
+            aggregator: file.certs.k8saggregator,
+            os: file.certs.os,
+            service_account: file.certs.k8sserviceaccount.key,
+        })
+    }
+
+    /// The same file again.
+    #[must_use]
+    pub fn write(&self) -> Zeroizing<String> {
+        let pair = |it: &Pair| json!({"crt": it.crt, "key": *it.key});
+        let file: Value = json!({
+            "cluster": {"id": *self.id, "secret": *self.secret},
+            "secrets": {
+                "bootstraptoken": *self.bootstrap_token,
+                "secretboxencryptionsecret": *self.secretbox,
+            },
+            "trustdinfo": {"token": *self.trustd_token},
+            "certs": {
+                "etcd": pair(&self.etcd),
+                "k8s": pair(&self.kubernetes),
+                "k8saggregator": pair(&self.aggregator),
+                "k8sserviceaccount": {"key": *self.service_account},
+                "os": pair(&self.os),
+            },
+        });
+        Zeroizing::new(emit::document(&file))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster: Cluster,
+    secrets: Secrets,
+    trustdinfo: Trustd,
+    certs: Certs,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cluster {
+    id: Zeroizing<String>,
+    secret: Zeroizing<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Secrets {
+    bootstraptoken: Zeroizing<String>,
+    secretboxencryptionsecret: Zeroizing<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trustd {
+    token: Zeroizing<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Certs {
+    etcd: Pair,
+    k8s: Pair,
+    k8saggregator: Pair,
+    k8sserviceaccount: KeyOnly,
+    os: Pair,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyOnly {
+    key: Zeroizing<String>,
+}

@@ -1,0 +1,182 @@
+//! X.509 certificates as Talos's generator makes them, but from nothing that differs between runs.
+
+use ed25519_dalek::Signer as _;
+use jiff::civil::DateTime;
+use p256::ecdsa;
+use p256::ecdsa::signature::Signer as _;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::der;
+
+/// A private key of the two kinds that a cluster needs.
+pub(crate) enum Key {
+    /// Talos's own API.
+    Ed25519(ed25519_dalek::SigningKey),
+    /// Kubernetes and etcd.
+    P256(ecdsa::SigningKey),
+}
+
+impl Key {
+    /// The algorithm with which it signs.
+    fn algorithm(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(_) => der::sequence(&[&der::object(&[0x2b, 0x65, 0x70])]),
+            Self::P256(_) => {
+                let ecdsa_with_sha256 = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+                der::sequence(&[&der::object(&ecdsa_with_sha256)])
+            }
+        }
+    }
+
+    /// What a certificate says of its public half.
+    pub(crate) fn public(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => {
+                let public = der::bits(key.verifying_key().as_bytes());
+                der::sequence(&[&self.algorithm(), &public])
+            }
+            Self::P256(key) => {
+                let ec = der::object(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1]);
+                let curve = der::object(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7]);
+                let point = key.verifying_key().to_sec1_point(false);
+                let public = der::bits(point.as_bytes());
+                der::sequence(&[&der::sequence(&[&ec, &curve]), &public])
+            }
+        }
+    }
+
+    /// Deterministic: Ed25519 by nature, ECDSA by RFC 6979.
+    fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => key.sign(bytes).to_bytes().to_vec(),
+            Self::P256(key) => {
+                let signature: ecdsa::Signature = key.sign(bytes);
+                signature.to_der().as_bytes().to_vec()
+            }
+        }
+    }
+
+    /// PKCS#8 for Ed25519, SEC1 for P-256.
+    pub(crate) fn der(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(match self {
+            Self::Ed25519(key) => {
+                let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+                [head.as_slice(), key.as_bytes()].concat()
+            }
+            Self::P256(key) => {
+                let scalar = Zeroizing::new(key.to_bytes().to_vec());
+                let curve = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+                let point = key.verifying_key().to_sec1_point(false);
+                let public = der::explicit(1, &der::bits(point.as_bytes()));
+                let version = [2, 1, 1];
+                der::sequence(&[&version, &der::octets(&scalar), &curve, &public])
+            }
+        })
+    }
+
+    /// The label of its PEM. The one of Ed25519 is Talos's own: nothing else reads it.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Ed25519(_) => "ED25519 PRIVATE KEY",
+            Self::P256(_) => "EC PRIVATE KEY",
+        }
+    }
+}
+
+/// Whom a certificate names. Nobody at all is allowed: so it is with the aggregator's authority.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Subject<'a> {
+    pub(crate) organization: Option<&'a str>,
+    pub(crate) common_name: Option<&'a str>,
+}
+
+impl Subject<'_> {
+    fn der(self) -> Vec<u8> {
+        let part = |id, text: Option<&str>| {
+            let named = |text| der::sequence(&[&der::object(id), &der::text(text)]);
+            text.map_or(Vec::new(), |text| der::set(&[&named(text)]))
+        };
+        let organization = part(der::ORGANIZATION, self.organization);
+        der::sequence(&[&organization, &part(der::COMMON_NAME, self.common_name)])
+    }
+}
+
+/// `digitalSignature` of a key usage.
+pub(crate) const SIGN: u8 = 0x80;
+/// `keyEncipherment` of a key usage.
+pub(crate) const ENCIPHER: u8 = 0x20;
+/// `keyCertSign` of a key usage.
+pub(crate) const SIGN_CERTIFICATES: u8 = 0x04;
+
+/// Everything that a certificate says.
+pub(crate) struct Certificate<'a> {
+    pub(crate) serial: &'a [u8],
+    pub(crate) issuer: Subject<'a>,
+    pub(crate) subject: Subject<'a>,
+    pub(crate) not_before: DateTime,
+    pub(crate) not_after: DateTime,
+    pub(crate) public: &'a [u8],
+    pub(crate) usage: u8,
+    pub(crate) extended: &'a [&'a [u8]],
+    pub(crate) role: Role<'a>,
+}
+
+/// What may be signed with a certificate's key.
+pub(crate) enum Role<'a> {
+    /// Other certificates; with its own key identifier.
+    Authority(&'a [u8]),
+    /// Nothing but a connection; with its issuer's key identifier.
+    Leaf(&'a [u8]),
+}
+
+impl Certificate<'_> {
+    /// What is signed, when `signer` signs it.
+    pub(crate) fn signed_part(&self, signer: &Key) -> Vec<u8> {
+        let validity = der::sequence(&[&der::time(self.not_before), &der::time(self.not_after)]);
+        der::sequence(&[
+            &der::explicit(0, &[2, 1, 2]), // version 3
+            &der::integer(self.serial),
+            &signer.algorithm(),
+            &self.issuer.der(),
+            &validity,
+            &self.subject.der(),
+            self.public,
+            &der::explicit(3, &self.extensions()),
+        ])
+    }
+
+    /// In Go's order.
+    fn extensions(&self) -> Vec<u8> {
+        let critical = |id, content: &[u8]| {
+            der::sequence(&[&der::object(id), &der::yes(), &der::octets(content)])
+        };
+        let other =
+            |id, content: &[u8]| der::sequence(&[&der::object(id), &der::octets(content)]);
+        let extended: Vec<u8> = self.extended.iter().flat_map(|it| der::object(it)).collect();
+        let usage = critical(der::KEY_USAGE, &der::named_bits(self.usage));
+        let extended = other(der::EXTENDED_KEY_USAGE, &der::sequence(&[&extended]));
+        let role = match self.role {
+            Role::Authority(id) => [
+                critical(der::BASIC_CONSTRAINTS, &der::sequence(&[&der::yes()])),
+                other(der::SUBJECT_KEY_ID, &der::octets(id)),
+            ]
+            .concat(),
+            Role::Leaf(id) => {
+                other(der::AUTHORITY_KEY_ID, &der::sequence(&[&der::value(0x80, id)]))
+            }
+        };
+        der::sequence(&[&usage, &extended, &role])
+    }
+
+    pub(crate) fn sign(&self, signer: &Key) -> Vec<u8> {
+        let signed = self.signed_part(signer);
+        let signature = der::bits(&signer.sign(&signed));
+        der::sequence(&[&signed, &signer.algorithm(), &signature])
+    }
+}
+
+/// By which a certificate's key is called.
+pub(crate) fn key_id(public: &[u8]) -> Vec<u8> {
+    Sha256::digest(public)[..20].to_vec()
+}

@@ -1,0 +1,98 @@
+//! DER, as far as certificates and keys need it: what is written, byte for byte as Go writes it.
+
+use jiff::civil::DateTime;
+
+/// `commonName`, 2.5.4.3.
+pub(crate) const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+/// `organizationName`, 2.5.4.10.
+pub(crate) const ORGANIZATION: &[u8] = &[0x55, 4, 10];
+/// `keyUsage`, 2.5.29.15.
+pub(crate) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
+/// `extKeyUsage`, 2.5.29.37.
+pub(crate) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
+/// `basicConstraints`, 2.5.29.19.
+pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
+/// `subjectKeyIdentifier`, 2.5.29.14.
+pub(crate) const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 14];
+/// `authorityKeyIdentifier`, 2.5.29.35.
+pub(crate) const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 35];
+/// `serverAuth`, 1.3.6.1.5.5.7.3.1.
+pub(crate) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+/// `clientAuth`, 1.3.6.1.5.5.7.3.2.
+pub(crate) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+
+pub(crate) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    let length = content.len().to_be_bytes();
+    match length.iter().position(|&it| it != 0) {
+        Some(first) if content.len() >= 0x80 => {
+            let length = &length[first..];
+            bytes.push(0x80 | u8::try_from(length.len()).unwrap_or(u8::MAX));
+            bytes.extend(length);
+        }
+        _ => bytes.push(length[length.len() - 1]),
+    }
+    bytes.extend(content);
+    bytes
+}
+
+pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+    value(0x30, &parts.concat())
+}
+
+pub(crate) fn set(parts: &[&[u8]]) -> Vec<u8> {
+    value(0x31, &parts.concat())
+}
+
+/// What is tagged `[number]` and keeps its own tag inside.
+pub(crate) fn explicit(number: u8, content: &[u8]) -> Vec<u8> {
+    value(0xa0 | number, content)
+}
+
+pub(crate) fn object(id: &[u8]) -> Vec<u8> {
+    value(0x06, id)
+}
+
+/// A positive integer, from its bytes with the highest first.
+pub(crate) fn integer(bytes: &[u8]) -> Vec<u8> {
+    let first = bytes.iter().position(|&it| it != 0).unwrap_or(bytes.len().saturating_sub(1));
+    let mut content = bytes[first..].to_vec();
+    if content.first().is_none_or(|&it| it >= 0x80) {
+        content.insert(0, 0);
+    }
+    value(0x02, &content)
+}
+
+pub(crate) fn yes() -> Vec<u8> {
+    value(0x01, &[0xff])
+}
+
+pub(crate) fn octets(content: &[u8]) -> Vec<u8> {
+    value(0x04, content)
+}
+
+pub(crate) fn bits(content: &[u8]) -> Vec<u8> {
+    value(0x03, &[&[0], content].concat())
+}
+
+/// Named bits, the first being the highest, without those at the end that are not set.
+pub(crate) fn named_bits(content: u8) -> Vec<u8> {
+    let unused = u8::try_from(content.trailing_zeros().min(7)).unwrap_or(7);
+    value(0x03, &[unused, content])
+}
+
+/// A `PrintableString` where that is enough, as Go has it.
+pub(crate) fn text(content: &str) -> Vec<u8> {
+    let printable = |it: char| it.is_ascii_alphanumeric() || " '()+,-./:=?".contains(it);
+    let tag = if content.chars().all(printable) { 0x13 } else { 0x0c };
+    value(tag, content.as_bytes())
+}
+
+/// A `UTCTime` up to 2049, a `GeneralizedTime` from then on.
+pub(crate) fn time(at: DateTime) -> Vec<u8> {
+    let rest = at.strftime("%m%d%H%M%SZ");
+    match at.year() {
+        year @ 1950..2050 => value(0x17, format!("{:02}{rest}", year % 100).as_bytes()),
+        year => value(0x18, format!("{year:04}{rest}").as_bytes()),
+    }
+}

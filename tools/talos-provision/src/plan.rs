@@ -1,0 +1,144 @@
+//! What will change: pure functions, data in, data out.
+//!
+//! **Invariant:** a machine that does not answer is neither made again nor removed from etcd.
+
+#[cfg(test)]
+mod laws;
+mod obstacle;
+mod step;
+mod world;
+
+pub use obstacle::{Obstacle, obstacles};
+pub use step::{Stage, Step};
+pub use world::{Etcd, Found, Kind, Machine, Member, Node, Rule, Server, Shape, Thing, Wanted, World};
+
+use phase::Known;
+
+use crate::spec::Role;
+
+/// The steps from `world` to one that holds `wanted`. What is no longer declared goes last.
+#[must_use]
+pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (thing, shape) in &wanted.things {
+        match world.things.get(thing) {
+            None => steps.push(Step::Create {
+                thing: thing.clone(),
+                monthly: wanted.prices.get(thing).copied(),
+            }),
+            Some(found) if found.ours && found.shape != *shape && thing.kind == Kind::Firewall => {
+                steps.push(Step::Update { thing: thing.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+    steps.extend(stale(wanted, world).map(|it| Step::RemoveMember {
+        hostname: it.hostname.clone(),
+        id: it.hex(),
+    }));
+    for (name, machine) in &wanted.machines {
+        if !world.servers.contains_key(name) {
+            steps.push(Step::CreateServer {
+                name: name.clone(),
+                role: machine.role,
+                r#type: machine.r#type.clone(),
+                locations: machine.locations.clone(),
+                monthly: machine.monthly,
+            });
+        }
+    }
+    steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
+    if world.etcd == Etcd::Absent
+        && let Some((name, _)) = in_order(wanted).find(|(name, machine)| {
+            let foreign = world.servers.get(*name).is_some_and(|it| !it.ours);
+            machine.role == Role::Controlplane && !foreign
+        })
+    {
+        steps.push(Step::Bootstrap { name: name.clone() });
+    }
+    steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
+        name: name.clone(),
+        id: server.id,
+        leave: server.role == Some(Role::Controlplane) && server.node.is_configured(),
+    }));
+    steps.extend(forgotten(wanted, world).map(|name| Step::ForgetNode { name: name.clone() }));
+    steps
+}
+
+/// The steps that take away what [`plan`] made, in the reverse order.
+#[must_use]
+pub fn undo(world: &World) -> Vec<Step> {
+    let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
+    let servers = servers.map(|(name, server)| Step::RemoveServer {
+        name: name.clone(),
+        id: server.id,
+        leave: false, // nobody stays whom it could hurt
+    });
+    let things = world.things.iter().rev().filter(|(_, found)| found.ours);
+    servers.chain(things.map(|(thing, _)| Step::Remove { thing: thing.clone() })).collect()
+}
+
+/// Control planes first: the others need them.
+fn in_order(wanted: &Wanted) -> impl Iterator<Item = (&String, &Machine)> {
+    let of = |role| wanted.machines.iter().filter(move |(_, machine)| machine.role == role);
+    of(Role::Controlplane).chain(of(Role::Worker))
+}
+
+fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
+    let node = match world.servers.get(name) {
+        Some(server) if server.ours => Some(&server.node),
+        Some(_) => return None,
+        None => None,
+    };
+    let alive = match node {
+        Some(Node::Configured { sha256, .. }) if machine.configuration.now() == Some(sha256) => {
+            return None;
+        }
+        Some(Node::Refused { .. }) => return None, // an obstacle
+        Some(Node::Configured { .. }) => true,
+        None | Some(Node::Maintenance | Node::Silent { .. }) => false,
+    };
+    Some(Step::Configure { name: name.to_owned(), sha256: machine.configuration.clone(), alive })
+}
+
+/// Members of etcd whose machine is gone, or has not been configured since it was made anew.
+fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a Member> {
+    let members = match &world.etcd {
+        Etcd::Members(members) => members.as_slice(),
+        Etcd::Absent | Etcd::Unknown => &[],
+    };
+    members.iter().filter(|member| match world.servers.get(&member.hostname) {
+        None => wanted.is_name_of_ours(&member.hostname),
+        Some(server) => server.ours && server.node == Node::Maintenance,
+    })
+}
+
+/// Servers that this document made and no longer declares.
+fn surplus<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = (&'a String, &'a Server)> {
+    let servers = world.servers.iter();
+    servers.filter(|(name, server)| server.ours && !wanted.machines.contains_key(*name))
+}
+
+/// Nodes that Kubernetes remembers and whose machine is neither there nor declared, nor will be
+/// once the steps before have been taken.
+fn forgotten<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a String> {
+    world.nodes.iter().filter(|name| {
+        let stays = world.servers.get(*name).is_some_and(|it| !it.ours);
+        wanted.is_name_of_ours(name) && !wanted.machines.contains_key(*name) && !stays
+    })
+}
+
+impl Wanted {
+    /// Whether `name` is what a machine of this cluster would be called.
+    fn is_name_of_ours(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.cluster).and_then(|it| it.strip_prefix('-'));
+        let number = rest.and_then(|it| it.rsplit_once('-')).map(|it| it.1);
+        number.is_some_and(|it| it.parse::<u8>().is_ok())
+    }
+
+    /// Whether everything that configurations are made of is there.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.machines.values().all(|it| it.configuration != Known::AfterApply)
+    }
+}

@@ -1,0 +1,102 @@
+//! What stands in the way, and no step can change.
+
+use super::{Kind, Node, Thing, Wanted, World};
+
+/// Something that only a person can decide.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// A name is taken by something that does not carry our labels.
+    #[error("{what} is there, and does not carry the labels of this cluster")]
+    Taken {
+        /// What.
+        what: String,
+    },
+    /// Something cannot become what is declared without being made anew.
+    #[error("{what} is {is}, and {declared} is declared")]
+    Differs {
+        /// What.
+        what: String,
+        /// What it is.
+        is: String,
+        /// What is declared.
+        declared: String,
+    },
+    /// A machine answers as a stranger.
+    #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
+    Stranger {
+        /// Which.
+        name: String,
+        /// How so.
+        why: String,
+    },
+}
+
+impl Obstacle {
+    /// What to do about it.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => "rename the cluster, or remove what has its name",
+            Self::Differs { .. } => {
+                "declare what is there; or remove it yourself, and it is made anew as declared"
+            }
+            Self::Stranger { .. } => {
+                "its disk, or the generation of `os-ca`, is another than this document's: \
+                 remove the server if it may go, and it is made anew"
+            }
+        }
+    }
+}
+
+/// All that stands in the way of `wanted`.
+#[must_use]
+pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
+    let mut obstacles = Vec::new();
+    for (thing, shape) in &wanted.things {
+        match world.things.get(thing) {
+            Some(found) if !found.ours => {
+                obstacles.push(Obstacle::Taken { what: format!("the {thing}") });
+            }
+            Some(found) if found.shape != *shape && thing.kind != Kind::Firewall => {
+                obstacles.push(differs(thing, &found.shape, shape));
+            }
+            Some(_) | None => {}
+        }
+    }
+    for (name, machine) in &wanted.machines {
+        let Some(server) = world.servers.get(name) else { continue };
+        if !server.ours {
+            obstacles.push(Obstacle::Taken { what: format!("the server {name}") });
+            continue;
+        }
+        let mut same = |what: &str, is: &str, declared: &str| {
+            if is != declared {
+                obstacles.push(Obstacle::Differs {
+                    what: format!("the {what} of the server {name}"),
+                    is: is.to_owned(),
+                    declared: declared.to_owned(),
+                });
+            }
+        };
+        same("type", &server.r#type, &machine.r#type);
+        same("role", server.role.map_or("none", |it| it.as_str()), machine.role.as_str());
+        match &server.node {
+            Node::Configured { talos, .. } => same("Talos", talos, &machine.talos),
+            Node::Refused { why } => {
+                obstacles.push(Obstacle::Stranger { name: name.clone(), why: why.clone() });
+            }
+            Node::Silent { .. } | Node::Maintenance => {}
+        }
+    }
+    obstacles
+}
+
+fn differs(thing: &Thing, is: &super::Shape, declared: &super::Shape) -> Obstacle {
+    let text = |shape: &super::Shape| match shape {
+        super::Shape::Network { range, nodes } => format!("{range} with machines in {nodes}"),
+        super::Shape::PlacementGroup => "spread".to_owned(),
+        super::Shape::LoadBalancer => "for the control planes".to_owned(),
+        super::Shape::Firewall(rules) => format!("{} rules", rules.len()),
+    };
+    Obstacle::Differs { what: format!("the {thing}"), is: text(is), declared: text(declared) }
+}

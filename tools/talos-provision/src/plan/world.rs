@@ -1,0 +1,244 @@
+//! What is wanted and what is there, as values that can be compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use phase::Known;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::money::Money;
+use crate::spec::{Role, Source, Subnet};
+
+/// What a document declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The cluster's name.
+    pub cluster: String,
+    /// What machines share.
+    pub things: BTreeMap<Thing, Shape>,
+    /// What of that costs something in a month.
+    pub prices: BTreeMap<Thing, Money>,
+    /// The machines, by name.
+    pub machines: BTreeMap<String, Machine>,
+}
+
+/// One declared machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What it does.
+    pub role: Role,
+    /// Its pool.
+    pub pool: String,
+    /// Hetzner's type of server.
+    pub r#type: String,
+    /// Where it may stand, in the order in which that is tried.
+    pub locations: Vec<String>,
+    /// The placement group that keeps it apart from others of its pool.
+    pub group: Thing,
+    /// The digest of its configuration.
+    pub configuration: Known<String>,
+    /// The version of Talos.
+    pub talos: String,
+    /// What it costs in a month, where that has been asked.
+    pub monthly: Option<Money>,
+}
+
+/// What is there, as far as a document can speak of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// What machines share: what carries our labels, and what else has a declared name.
+    pub things: BTreeMap<Thing, Found>,
+    /// The same of servers.
+    pub servers: BTreeMap<String, Server>,
+    /// The members of etcd.
+    pub etcd: Etcd,
+    /// The nodes that Kubernetes remembers; none, before it answers.
+    pub nodes: BTreeSet<String>,
+}
+
+/// Something that machines share.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+pub struct Thing {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name, unique among its kind.
+    pub name: String,
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Kinds of what machines share, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// Keeps machines on different hosts.
+    PlacementGroup,
+    /// The private network.
+    Network,
+    /// Who may reach the machines.
+    Firewall,
+    /// The endpoint.
+    LoadBalancer,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PlacementGroup => "placement group",
+            Self::Network => "network",
+            Self::Firewall => "firewall",
+            Self::LoadBalancer => "load balancer",
+        })
+    }
+}
+
+/// What is declared about a [`Thing`], and can be compared with what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// It spreads.
+    PlacementGroup,
+    /// Its addresses.
+    Network {
+        /// All of them.
+        range: String,
+        /// Those of machines.
+        nodes: String,
+    },
+    /// Who may come in; sorted.
+    Firewall(Vec<Rule>),
+    /// It forwards the Kubernetes API to the control planes.
+    LoadBalancer,
+}
+
+impl Shape {
+    /// The network with these addresses.
+    #[must_use]
+    pub fn network(range: Subnet, nodes: Subnet) -> Self {
+        Self::Network { range: range.to_string(), nodes: nodes.to_string() }
+    }
+}
+
+/// Who may come in where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// `tcp` or `icmp`.
+    pub protocol: String,
+    /// Where that has one.
+    pub port: Option<String>,
+    /// From where; sorted.
+    pub sources: Vec<String>,
+}
+
+impl Rule {
+    /// Lets `sources` in.
+    #[must_use]
+    pub fn new(protocol: &str, port: Option<u16>, sources: &[Source]) -> Self {
+        let mut sources: Vec<_> = sources.iter().map(|it| it.as_str().to_owned()).collect();
+        sources.sort();
+        let port = port.map(|it| it.to_string());
+        Self { protocol: protocol.to_owned(), port, sources }
+    }
+}
+
+/// A [`Thing`] that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its number.
+    pub id: u64,
+    /// Whether it carries our labels.
+    pub ours: bool,
+    /// What it is like.
+    pub shape: Shape,
+    /// Where it answers, if it is something that does.
+    pub address: Option<String>,
+    /// What it costs in a month.
+    pub monthly: Money,
+}
+
+/// A server that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its number.
+    pub id: u64,
+    /// Whether it carries our labels.
+    pub ours: bool,
+    /// What it does, as its label says.
+    pub role: Option<Role>,
+    /// Hetzner's type of server.
+    pub r#type: String,
+    /// Where it stands.
+    pub location: String,
+    /// Its public address.
+    pub address: Option<String>,
+    /// Whether the cloud says that it runs.
+    pub running: bool,
+    /// What it costs in a month.
+    pub monthly: Money,
+    /// What runs on it.
+    pub node: Node,
+}
+
+/// What runs on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// It does not answer: nothing is known about it.
+    Silent {
+        /// Why.
+        why: String,
+    },
+    /// It answers, but not as a machine of this cluster.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// It waits for its configuration.
+    Maintenance,
+    /// It has one, and shows a certificate of this cluster.
+    Configured {
+        /// The digest of the configuration.
+        sha256: String,
+        /// The version of Talos.
+        talos: String,
+    },
+}
+
+impl Node {
+    /// Whether it has a configuration of ours.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        matches!(self, Self::Configured { .. })
+    }
+}
+
+/// What the control planes say of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Etcd {
+    /// Those that could say do not answer.
+    Unknown,
+    /// No control plane has ever been bootstrapped.
+    Absent,
+    /// Its members.
+    Members(Vec<Member>),
+}
+
+/// A member of etcd.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Its machine's name.
+    pub hostname: String,
+    /// Its number.
+    pub id: u64,
+}
+
+impl Member {
+    /// Its number, as etcd's own tools show it.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        format!("{:x}", self.id)
+    }
+}

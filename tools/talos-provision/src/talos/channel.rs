@@ -1,0 +1,114 @@
+//! One connection to one machine, and calls on it. A connection never outlives a boot: it is used
+//! once, and not opened again behind our back.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::wire;
+
+/// Longest that a connection may take, in seconds.
+const CONNECT_SECONDS_MAX: u64 = 4;
+/// Longest that a call may take, in seconds.
+const CALL_SECONDS_MAX: u64 = 15;
+
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(super) enum Closed {
+    /// Nothing answers, or something that does not speak TLS.
+    Silent(String),
+    /// It shows a certificate that the cluster's authority has not signed.
+    Stranger(String),
+}
+
+/// A connection to one machine.
+pub(super) struct Connection(Grpc<Channel>);
+
+impl Connection {
+    pub(super) async fn open(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
+        let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
+        let opened = timeout(limit, Self::connect(address, tls)).await;
+        opened.unwrap_or_else(|_| Err(Closed::Silent(format!("no answer from {address}"))))
+    }
+
+    async fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
+        let silent = |it: &dyn std::error::Error| Closed::Silent(format!("{address}: {it}"));
+        let stream = TcpStream::connect(address).await.map_err(|it| silent(&it))?;
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
+        let stream = stream.map_err(|error| match refused(&error) {
+            Some(why) => Closed::Stranger(why),
+            None => silent(&error),
+        })?;
+        let mut once = Some(TokioIo::new(stream));
+        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+            let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+            async move { stream }
+        });
+        let endpoint = Endpoint::from_shared(format!("http://{address}"));
+        let origin = format!("https://{address}").parse().map_err(|it| silent(&it))?;
+        let endpoint = endpoint.map_err(|it| silent(&it))?.origin(origin);
+        let endpoint = endpoint.timeout(Duration::from_secs(CALL_SECONDS_MAX));
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|it| silent(&it))?;
+        let client = Grpc::new(channel)
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
+        Ok(Self(client))
+    }
+
+    /// Calls a method of the machine service, and takes the one message that it answers.
+    pub(super) async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + Debug + 'static,
+    {
+        let reply: wire::Reply<A> = self.unary(path, request).await?;
+        let message = reply.messages.into_iter().next();
+        message.ok_or_else(|| Status::new(Code::Internal, "the answer holds no message"))
+    }
+
+    /// Calls a method whose answer is not wrapped.
+    pub(super) async fn unary<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let call = async {
+            let ready = self.0.ready().await;
+            ready.map_err(|it| Status::new(Code::Unavailable, it.to_string()))?;
+            let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+            let codec: ProstCodec<Q, A> = ProstCodec::default();
+            self.0.unary(Request::new(request), path, codec).await
+        };
+        let answer = timeout(Duration::from_secs(CALL_SECONDS_MAX), call).await;
+        let late = |_| Status::new(Code::DeadlineExceeded, "no answer in time");
+        Ok(answer.map_err(late)??.into_inner())
+    }
+}
+
+/// What is wrong with the certificate, if that is what is wrong.
+fn refused(error: &io::Error) -> Option<String> {
+    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    match inner {
+        rustls::Error::InvalidCertificate(why) => Some(match why {
+            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature => {
+                "its certificate was signed by another authority".to_owned()
+            }
+            why => format!("its certificate is not valid: {why}"),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,199 @@
+//! The only code that changes anything on a machine.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status};
+use zeroize::Zeroizing;
+
+use super::{Access, Reader, Target, runtime, said};
+use crate::Error;
+use crate::pki::hex;
+use crate::plan::Node;
+use crate::wire;
+
+/// Longest that a machine may take to answer and to take its configuration over, in seconds.
+const CONFIGURE_SECONDS_MAX: u64 = 600;
+/// Longest that a bootstrap is asked for, in seconds.
+const BOOTSTRAP_SECONDS_MAX: u64 = 300;
+/// Between two looks, in milliseconds.
+const PAUSE_MILLISECONDS: u64 = 500;
+
+/// Changes what a [`Reader`] sees.
+#[derive(Debug)]
+pub(crate) struct Writer<'a>(&'a Reader);
+
+/// A machine and the configuration that it must have.
+#[derive(Clone)]
+pub(crate) struct Order {
+    pub(crate) target: Target,
+    pub(crate) configuration: Zeroizing<String>,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(reader: &'a Reader) -> Self {
+        Self(reader)
+    }
+
+    /// Sees to it that every machine has its configuration, all at once.
+    pub(crate) fn configure(&self, orders: Vec<Order>) -> Result<(), Error> {
+        runtime()?.block_on(async {
+            let mut given = JoinSet::new();
+            for order in orders {
+                let reader = self.0.clone();
+                given.spawn(async move {
+                    let step = phase::begin(&order.target.name, "configure");
+                    let end = give(&reader, &order).await;
+                    if end.is_ok() {
+                        step.done("it has the configuration, and shows a certificate of ours");
+                    }
+                    end
+                });
+            }
+            // All are waited for: what one has begun must not be cut off by another's failure.
+            given.join_all().await.into_iter().collect()
+        })
+    }
+
+    /// Lets etcd begin on `target`; done as well when it has begun before.
+    pub(crate) fn bootstrap(&self, target: &Target) -> Result<(), Error> {
+        let request = wire::Bootstrap { recover_etcd: false, recover_skip_hash_check: false };
+        self.ask::<_, wire::Done>(target, wire::path::BOOTSTRAP, &request, |code| {
+            code == Code::AlreadyExists
+        })
+    }
+
+    /// Takes a member out of etcd, asking another; done as well when it is not there.
+    pub(crate) fn remove_member(&self, target: &Target, id: u64) -> Result<(), Error> {
+        let request = wire::EtcdRemoveMemberById { member_id: id };
+        self.ask::<_, wire::Done>(target, wire::path::ETCD_REMOVE_MEMBER_BY_ID, &request, |code| {
+            code == Code::NotFound
+        })
+    }
+
+    /// Lets a control plane hand over and leave etcd.
+    pub(crate) fn leave(&self, target: &Target) -> Result<(), Error> {
+        let nobody = |_| false;
+        let forfeit = wire::path::ETCD_FORFEIT_LEADERSHIP;
+        self.ask::<_, wire::EtcdLeadershipForfeited>(target, forfeit, &wire::Empty {}, nobody)?;
+        let leave = wire::path::ETCD_LEAVE_CLUSTER;
+        self.ask::<_, wire::Done>(target, leave, &wire::Empty {}, nobody)
+    }
+
+    /// Asks until there is an answer that asking again cannot change. `done` are the refusals that
+    /// mean that somebody has seen to it before.
+    fn ask<Q, A>(
+        &self,
+        target: &Target,
+        path: &'static str,
+        request: &Q,
+        done: impl Fn(Code) -> bool,
+    ) -> Result<(), Error>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + std::fmt::Debug + 'static,
+    {
+        runtime()?.block_on(async {
+            let until = Instant::now() + Duration::from_secs(BOOTSTRAP_SECONDS_MAX);
+            loop {
+                phase::uninterrupted()?;
+                let why = match self.0.connect(target).await {
+                    Access::Secure(mut connection) => {
+                        match connection.call::<Q, A>(path, request.clone()).await {
+                            Ok(_) => return Ok(()),
+                            Err(status) if done(status.code()) => return Ok(()),
+                            Err(status) if passes(&status) => said(&status),
+                            Err(status) => return Err(refused(target, &status)),
+                        }
+                    }
+                    Access::Silent(why) => why,
+                    Access::Maintenance(_) => "it waits for its configuration".to_owned(),
+                    Access::Stranger(why) => return Err(Error::stranger(&target.name, why)),
+                };
+                pause(until, target, why).await?;
+            }
+        })
+    }
+}
+
+/// Waits for the machine, gives it its configuration unless it has that, and waits until it has.
+async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
+    let (target, bytes) = (&order.target, order.configuration.as_bytes());
+    let wanted = hex(bytes);
+    let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
+    let mut given = false;
+    loop {
+        phase::uninterrupted()?;
+        let mut connection = match reader.connect(target).await {
+            Access::Silent(why) => {
+                pause(until, target, why).await?;
+                continue;
+            }
+            Access::Stranger(why) => return Err(Error::stranger(&target.name, why)),
+            Access::Maintenance(_) if given => {
+                pause(until, target, "it has not taken its configuration over".to_owned()).await?;
+                continue;
+            }
+            Access::Maintenance(connection) => connection,
+            Access::Secure(mut connection) => match super::read(&mut connection, target.role).await {
+                Ok(look) if matches!(&look.node, Node::Configured { sha256, .. } if *sha256 == wanted) => {
+                    return Ok(());
+                }
+                Ok(_) if !given => connection,
+                Ok(_) => {
+                    pause(until, target, "it has not taken its configuration over".to_owned()).await?;
+                    continue;
+                }
+                Err(status) if passes(&status) => {
+                    pause(until, target, said(&status)).await?;
+                    continue;
+                }
+                Err(status) => return Err(refused(target, &status)),
+            },
+        };
+        let request = wire::ApplyConfiguration {
+            data: bytes.to_vec(),
+            mode: wire::ApplyMode::Auto.into(),
+            dry_run: false,
+            try_mode_timeout: None,
+        };
+        let path = wire::path::APPLY_CONFIGURATION;
+        match connection.call::<_, wire::ConfigurationApplied>(path, request).await {
+            Ok(applied) => {
+                given = true;
+                for warning in applied.warnings {
+                    phase::detail(&target.name, warning);
+                }
+            }
+            Err(status) if passes(&status) => pause(until, target, said(&status)).await?,
+            Err(status) => return Err(refused(target, &status)),
+        }
+    }
+}
+
+async fn pause(until: Instant, target: &Target, why: String) -> Result<(), Error> {
+    if Instant::now() > until {
+        return Err(Error::Unreachable { what: target.name.clone(), why });
+    }
+    sleep(Duration::from_millis(PAUSE_MILLISECONDS)).await;
+    Ok(())
+}
+
+/// Whether the same call may succeed in a moment: the API starts anew when maintenance ends, and
+/// answers `FailedPrecondition` until what it needs is there.
+fn passes(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::Unknown
+    )
+}
+
+fn refused(target: &Target, status: &Status) -> Error {
+    Error::NodeRefused { name: target.name.clone(), why: said(status) }
+}
