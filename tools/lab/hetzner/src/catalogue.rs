@@ -1,0 +1,313 @@
+//! What the vendor offers: the same for everybody, and never changing while the lab runs.
+//!
+//! Cores, memory, disks and places are the vendor's; prices are of the right size and shape, not a quotation.
+
+use serde_json::{Value, json};
+
+use crate::call::{Answer, Call};
+use crate::error::Refusal;
+use crate::list;
+
+/// A place where servers may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Location {
+    pub(crate) id: u64,
+    pub(crate) name: &'static str,
+    pub(crate) zone: &'static str,
+    country: &'static str,
+    city: &'static str,
+    description: &'static str,
+    latitude: f64,
+    longitude: f64,
+}
+
+const fn location(
+    id: u64,
+    name: &'static str,
+    zone: &'static str,
+    country: &'static str,
+    city: &'static str,
+    description: &'static str,
+    at: (f64, f64),
+) -> Location {
+    Location { id, name, zone, country, city, description, latitude: at.0, longitude: at.1 }
+}
+
+const LOCATIONS: [Location; 6] = [
+    location(
+        1,
+        "fsn1",
+        "eu-central",
+        "DE",
+        "Falkenstein",
+        "Falkenstein DC Park 1",
+        (50.476_12, 12.370_071),
+    ),
+    location(
+        2,
+        "nbg1",
+        "eu-central",
+        "DE",
+        "Nuremberg",
+        "Nuremberg DC Park 1",
+        (49.452_102, 11.076_665),
+    ),
+    location(
+        3,
+        "hel1",
+        "eu-central",
+        "FI",
+        "Helsinki",
+        "Helsinki DC Park 1",
+        (60.169_857, 24.938_379),
+    ),
+    location(4, "ash", "us-east", "US", "Ashburn, VA", "Ashburn, VA", (39.045_821, -77.487_073)),
+    location(
+        5,
+        "hil",
+        "us-west",
+        "US",
+        "Hillsboro, OR",
+        "Hillsboro, OR",
+        (45.542_22, -122.951_924),
+    ),
+    location(6, "sin", "ap-southeast", "SG", "Singapore", "Singapore", (1.283_333, 103.833_333)),
+];
+
+const EUROPE: &[&str] = &["fsn1", "nbg1", "hel1"];
+const EVERYWHERE: &[&str] = &["fsn1", "nbg1", "hel1", "ash", "hil", "sin"];
+
+/// A size of servers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerType {
+    pub(crate) id: u64,
+    pub(crate) name: &'static str,
+    pub(crate) architecture: &'static str,
+    pub(crate) disk: u32,
+    cores: u32,
+    memory: u32,
+    /// Net, in hundredths of a euro.
+    cents_per_month: u64,
+    pub(crate) locations: &'static [&'static str],
+}
+
+const fn size(
+    id: u64,
+    name: &'static str,
+    architecture: &'static str,
+    (cores, memory, disk): (u32, u32, u32),
+    cents_per_month: u64,
+    locations: &'static [&'static str],
+) -> ServerType {
+    ServerType { id, name, architecture, disk, cores, memory, cents_per_month, locations }
+}
+
+const SERVER_TYPES: [ServerType; 15] = [
+    size(22, "cpx11", "x86", (2, 2, 40), 385, EVERYWHERE),
+    size(23, "cpx21", "x86", (3, 4, 80), 705, EVERYWHERE),
+    size(24, "cpx31", "x86", (4, 8, 160), 1310, EVERYWHERE),
+    size(25, "cpx41", "x86", (8, 16, 240), 2460, EVERYWHERE),
+    size(26, "cpx51", "x86", (16, 32, 360), 5440, EVERYWHERE),
+    size(45, "cax11", "arm", (2, 4, 40), 329, EUROPE),
+    size(93, "cax21", "arm", (4, 8, 80), 599, EUROPE),
+    size(94, "cax31", "arm", (8, 16, 160), 1199, EUROPE),
+    size(95, "cax41", "arm", (16, 32, 320), 2399, EUROPE),
+    size(96, "ccx13", "x86", (2, 8, 80), 1249, EVERYWHERE),
+    size(97, "ccx23", "x86", (4, 16, 160), 2449, EVERYWHERE),
+    size(114, "cx23", "x86", (2, 4, 40), 299, EUROPE),
+    size(115, "cx33", "x86", (4, 8, 80), 499, EUROPE),
+    size(116, "cx43", "x86", (8, 16, 160), 899, EUROPE),
+    size(117, "cx53", "x86", (16, 32, 320), 1699, EUROPE),
+];
+
+/// A size of load balancers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BalancerType {
+    pub(crate) id: u64,
+    pub(crate) name: &'static str,
+    pub(crate) services: usize,
+    pub(crate) targets: usize,
+    connections: u32,
+    certificates: u32,
+    cents_per_month: u64,
+}
+
+const BALANCER_TYPES: [BalancerType; 3] = [
+    BalancerType {
+        id: 1,
+        name: "lb11",
+        services: 5,
+        targets: 25,
+        connections: 10_000,
+        certificates: 10,
+        cents_per_month: 539,
+    },
+    BalancerType {
+        id: 2,
+        name: "lb21",
+        services: 15,
+        targets: 75,
+        connections: 20_000,
+        certificates: 25,
+        cents_per_month: 1640,
+    },
+    BalancerType {
+        id: 3,
+        name: "lb31",
+        services: 30,
+        targets: 150,
+        connections: 40_000,
+        certificates: 50,
+        cents_per_month: 3280,
+    },
+];
+
+/// A location by id or name.
+pub(crate) fn location_of(wanted: &str) -> Result<Location, Refusal> {
+    let found = LOCATIONS.iter().find(|it| it.name == wanted || it.id.to_string() == wanted);
+    found.copied().ok_or_else(|| Refusal::unfit(format!("location '{wanted}' not found")))
+}
+
+/// The first location of a network zone.
+pub(crate) fn location_in(zone: &str) -> Result<Location, Refusal> {
+    let found = LOCATIONS.iter().find(|it| it.zone == zone);
+    found.copied().ok_or_else(|| Refusal::invalid(&[("network_zone", "is not a network zone")]))
+}
+
+pub(crate) fn server_type_of(wanted: &str) -> Result<ServerType, Refusal> {
+    let found = SERVER_TYPES.iter().find(|it| it.name == wanted || it.id.to_string() == wanted);
+    found.copied().ok_or_else(|| Refusal::unfit(format!("server type '{wanted}' not found")))
+}
+
+pub(crate) fn balancer_type_of(wanted: &str) -> Result<BalancerType, Refusal> {
+    let found = BALANCER_TYPES.iter().find(|it| it.name == wanted || it.id.to_string() == wanted);
+    found.copied().ok_or_else(|| Refusal::unfit(format!("load balancer type '{wanted}' not found")))
+}
+
+/// Lists and single items of the catalogue.
+pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, Refusal> {
+    let (key, single, items): (_, _, Vec<Value>) = match path.first() {
+        Some(&"locations") => {
+            ("locations", "location", LOCATIONS.iter().map(Location::shown).collect())
+        }
+        Some(&"datacenters") => {
+            ("datacenters", "datacenter", LOCATIONS.iter().map(Location::datacenter).collect())
+        }
+        Some(&"server_types") => {
+            ("server_types", "server_type", SERVER_TYPES.iter().map(ServerType::shown).collect())
+        }
+        _ => (
+            "load_balancer_types",
+            "load_balancer_type",
+            BALANCER_TYPES.iter().map(BalancerType::shown).collect(),
+        ),
+    };
+    let mut answer = match path {
+        [_] => list::page(call, key, items, &["name"], &["id", "name"])?,
+        [_, id] => {
+            let item = items.into_iter().find(|it| it["id"].to_string() == *id);
+            Answer::ok(json!({single: item.ok_or_else(|| Refusal::not_found(single, id))?}))
+        }
+        _ => return Err(crate::routes::nowhere(path)),
+    };
+    if let Some(body) = answer.body.as_mut().filter(|_| *path == ["datacenters"]) {
+        body["recommendation"] = json!(LOCATIONS[0].id);
+    }
+    Ok(answer)
+}
+
+impl Location {
+    pub(crate) fn shown(&self) -> Value {
+        json!({
+            "id": self.id, "name": self.name, "description": self.description, "country": self.country, "city": self.city,
+            "latitude": self.latitude, "longitude": self.longitude, "network_zone": self.zone,
+        })
+    }
+
+    fn datacenter(&self) -> Value {
+        let ids: Vec<_> = SERVER_TYPES
+            .iter()
+            .filter(|it| it.locations.contains(&self.name))
+            .map(|it| it.id)
+            .collect();
+        json!({
+            "id": self.id, "name": format!("{}-dc1", self.name), "description": format!("{} 1 virtual DC", self.city), "location": self.shown(),
+            "server_types": {"supported": ids, "available": ids, "available_for_migration": ids},
+        })
+    }
+}
+
+impl ServerType {
+    pub(crate) fn shown(&self) -> Value {
+        let dedicated = self.name.starts_with("ccx");
+        let locations = LOCATIONS.iter().filter(|it| self.locations.contains(&it.name));
+        let locations: Vec<_> = locations.map(|it| json!({"id": it.id, "name": it.name, "deprecation": null, "available": true, "recommended": true})).collect();
+        json!({
+            "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "cores": self.cores,
+            "memory": f64::from(self.memory), "disk": f64::from(self.disk), "deprecated": false, "deprecation": null,
+            "category": if dedicated { "General Purpose" } else { "Cost-Optimized" },
+            "prices": prices(self.cents_per_month, self.locations), "storage_type": "local",
+            "cpu_type": if dedicated { "dedicated" } else { "shared" }, "architecture": self.architecture, "locations": locations,
+        })
+    }
+}
+
+impl BalancerType {
+    pub(crate) fn shown(&self) -> Value {
+        json!({
+            "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "max_connections": self.connections,
+            "max_services": self.services, "max_targets": self.targets, "max_assigned_certificates": self.certificates,
+            "deprecated": null, "prices": prices(self.cents_per_month, EVERYWHERE),
+        })
+    }
+}
+
+/// All prices.
+pub(crate) fn pricing() -> Value {
+    let priced = |id: u64, name: &str, cents: u64, places: &[&str]| json!({"id": id, "name": name, "prices": prices(cents, places)});
+    let servers: Vec<_> = SERVER_TYPES
+        .iter()
+        .map(|it| priced(it.id, it.name, it.cents_per_month, it.locations))
+        .collect();
+    let balancers: Vec<_> = BALANCER_TYPES
+        .iter()
+        .map(|it| priced(it.id, it.name, it.cents_per_month, EVERYWHERE))
+        .collect();
+    let per_place = |cents: u64| -> Vec<Value> {
+        EVERYWHERE.iter().map(|it| json!({"location": it, "price_hourly": hourly(cents), "price_monthly": price(cents * 100)})).collect()
+    };
+    json!({"pricing": {
+        "currency": "EUR", "vat_rate": "19.00",
+        "image": {"price_per_gb_month": price(110)},
+        "volume": {"price_per_gb_month": price(440)},
+        "floating_ip": {"price_monthly": price(30_000)},
+        "floating_ips": [{"type": "ipv4", "prices": per_place(300)}, {"type": "ipv6", "prices": per_place(100)}],
+        "primary_ips": [{"type": "ipv4", "prices": per_place(50)}, {"type": "ipv6", "prices": per_place(0)}],
+        "server_backup": {"percentage": "20.00"},
+        "server_types": servers,
+        "load_balancer_types": balancers,
+    }})
+}
+
+fn prices(cents_per_month: u64, locations: &[&str]) -> Vec<Value> {
+    let price_at = |it: &&str| {
+        json!({
+            "location": it, "price_hourly": hourly(cents_per_month), "price_monthly": price(cents_per_month * 100),
+            "included_traffic": 21_990_232_555_520_u64, "price_per_tb_traffic": price(10_000),
+        })
+    };
+    locations.iter().map(price_at).collect()
+}
+
+fn hourly(cents_per_month: u64) -> Value {
+    price((cents_per_month * 100).div_ceil(624))
+}
+
+/// A net price in ten-thousandths of a euro, and what it is with 19 % of value added tax.
+fn price(net: u64) -> Value {
+    let gross = net * 119;
+    json!({
+        "net": format!("{}.{:04}000000", net / 10_000, net % 10_000),
+        "gross": format!("{}.{:06}0000000000", gross / 1_000_000, gross % 1_000_000),
+    })
+}

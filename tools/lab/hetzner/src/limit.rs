@@ -1,0 +1,65 @@
+//! How many calls may be made.
+
+use std::time::Instant;
+
+/// A bucket of tokens: one for each call, refilled evenly.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    size: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+/// What a client is told in the `RateLimit` headers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate {
+    pub(crate) limit: f64,
+    pub(crate) remaining: f64,
+    /// Until the bucket is full again.
+    pub(crate) full_in_seconds: f64,
+}
+
+impl Bucket {
+    pub(crate) fn full(calls_per_hour: u32) -> Self {
+        let size = f64::from(calls_per_hour.max(1));
+        Self { size, tokens: size, at: Instant::now() }
+    }
+
+    /// Takes a token, if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let refilled = now.saturating_duration_since(self.at).as_secs_f64() * self.size / 3600.0;
+        self.tokens = (self.tokens + refilled).min(self.size);
+        self.at = now;
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
+
+    pub(crate) fn rate(&self) -> Rate {
+        let full_in_seconds = ((self.size - self.tokens) * 3600.0 / self.size).ceil();
+        Rate { limit: self.size, remaining: self.tokens.floor(), full_in_seconds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_bucket_that_was_emptied_gives_one_call_for_each_share_of_the_hour() {
+        let start = Instant::now();
+        let mut bucket = Bucket { size: 60.0, tokens: 60.0, at: start };
+        assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 60);
+        assert_eq!(bucket.rate(), Rate { limit: 60.0, remaining: 0.0, full_in_seconds: 3600.0 });
+        assert!(!bucket.take(start + Duration::from_secs(59)));
+        assert!(bucket.take(start + Duration::from_secs(61)));
+        assert!(!bucket.take(start + Duration::from_secs(62)));
+        assert_eq!(
+            (0..100).filter(|_| bucket.take(start + Duration::from_secs(99_999))).count(),
+            60
+        );
+    }
+}
