@@ -1,0 +1,235 @@
+//! The only writer, and the waits between its steps.
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::cluster::{Reader, Writer};
+use crate::kstatus::{self, State, text};
+use crate::object::{Identity, Stage, order};
+use crate::observe::{self, Look, Seen, observe};
+use crate::plan::{Live, Step, World, plan};
+use crate::wanted::Wanted;
+
+/// Asked for at least this often; a look takes some 20 requests of a millisecond each.
+const POLL: Duration = Duration::from_millis(200);
+
+const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+
+/// How long one run waits, all in all.
+pub(crate) struct Deadline {
+    at: Instant,
+    pub(crate) seconds: u32,
+}
+
+impl Deadline {
+    pub(crate) fn after(seconds: u32) -> Self {
+        Self { at: Instant::now() + Duration::from_secs(seconds.into()), seconds }
+    }
+
+    /// Waits a little; or fails, since `missing` has taken too long.
+    pub(crate) fn wait(&self, missing: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
+        phase::uninterrupted()?;
+        if Instant::now() >= self.at {
+            return Err(Error::NotYet { seconds: self.seconds, missing: missing() });
+        }
+        sleep(POLL);
+        Ok(())
+    }
+}
+
+/// Takes `steps`, and waits until the cluster and Flux have acted on them.
+pub(crate) fn apply(
+    name: &str,
+    wanted: &Wanted,
+    steps: &[Step],
+    world: &World,
+    (reader, writer): (&Reader, &Writer),
+    deadline: &Deadline,
+) -> Result<(), Error> {
+    let blocked = steps.iter().filter_map(|it| match it {
+        Step::Blocked { object, made_by } => Some(format!("{object}, made by {made_by}")),
+        _ => None,
+    });
+    let objects: Vec<_> = blocked.collect();
+    if !objects.is_empty() {
+        return Err(Error::Foreign { objects });
+    }
+    for stage in [Stage::Definitions, Stage::Classes, Stage::Rest] {
+        let mut taken = 0;
+        for step in steps.iter().filter(|it| order(it.object()).0 == stage) {
+            phase::uninterrupted()?;
+            take(name, wanted, step, world.get(step.object()), (reader, writer), deadline)?;
+            taken += 1;
+        }
+        // What follows a definition needs the API server to serve it.
+        if stage != Stage::Rest && taken > 0 {
+            delivered(name, wanted, reader, deadline, Some(stage))?;
+        }
+    }
+    delivered(name, wanted, reader, deadline, None)
+}
+
+fn take(
+    name: &str,
+    wanted: &Wanted,
+    step: &Step,
+    live: Option<&Live>,
+    (reader, writer): (&Reader, &Writer),
+    deadline: &Deadline,
+) -> Result<(), Error> {
+    let object = step.object();
+    match step {
+        Step::Create { .. } | Step::Update { .. } => {
+            let declared = wanted.objects.iter().find(|it| Identity::of(it) == *object);
+            let declared = declared.filter(|it| !is_unknown(it));
+            let unknown = || Error::NotKnownYet { object: object.to_string() };
+            let doing = phase::begin(name, if live.is_none() { "create" } else { "update" });
+            write(writer, declared.ok_or_else(unknown)?, deadline)?;
+            doing.done(step);
+        }
+        Step::Reconcile { .. } if object.group().ends_with(".toolkit.fluxcd.io") => {
+            let live = live.map(|it| &it.object).unwrap_or(&Value::Null);
+            let revision = wanted.revision().now().cloned().unwrap_or_default();
+            // Any string that has changed will do. No clock: the revision says why we ask.
+            let asked = live["metadata"]["annotations"][REQUESTED_AT] == revision.as_str();
+            let at = match asked {
+                true => format!("{revision}/{}", text(&live["metadata"], "resourceVersion")),
+                false => revision,
+            };
+            let doing = phase::begin(name, "reconcile");
+            writer.merge(object, &json!({"metadata": {"annotations": {REQUESTED_AT: at}}}))?;
+            doing.done(step);
+        }
+        Step::Reconcile { .. } | Step::Blocked { .. } => {}
+        Step::Remove { .. } => {
+            if let Some(object) = reader.get(object)? {
+                writer.delete(&object)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies one object. A definition that is served may still be unknown to the server that
+/// answers: that passes.
+fn write(writer: &Writer, declared: &Value, deadline: &Deadline) -> Result<(), Error> {
+    loop {
+        match writer.apply(declared) {
+            Err(Error::NotKnownYet { object }) => {
+                deadline
+                    .wait(|| vec![format!("{object}: the API server does not know its kind")])?;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether anything in it is not known yet.
+fn is_unknown(of: &Value) -> bool {
+    match of {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(is_unknown),
+        Value::Object(fields) => fields.values().any(is_unknown),
+        _ => false,
+    }
+}
+
+/// Waits until what is wanted (of one stage, or all) is there and works. Says what it waits for,
+/// whenever that changes.
+fn delivered(
+    name: &str,
+    wanted: &Wanted,
+    reader: &Reader,
+    deadline: &Deadline,
+    stage: Option<Stage>,
+) -> Result<(), Error> {
+    let mut said = BTreeMap::new();
+    let doing = phase::begin(name, if stage.is_some() { "establish" } else { "deliver" });
+    loop {
+        let seen = observe(reader, name, wanted, Look::Progress)?;
+        refused(wanted, &seen)?;
+        let missing = missing(wanted, &seen, stage);
+        if missing.is_empty() {
+            doing.done(format_args!("{} objects delivered", seen.inventory.len()));
+            return Ok(());
+        }
+        for (object, why) in &missing {
+            if said.get(object) != Some(why) {
+                phase::note(name, format_args!("waiting for {object}: {why}"));
+            }
+        }
+        said = missing.into_iter().collect();
+        deadline.wait(|| said.iter().map(|(object, why)| format!("{object}: {why}")).collect())?;
+    }
+}
+
+fn missing(wanted: &Wanted, seen: &Seen, stage: Option<Stage>) -> Vec<(String, String)> {
+    let ids = wanted.objects.iter().map(Identity::of).filter(observe::takes_time);
+    let ids = ids.filter(|it| stage.is_none_or(|stage| order(it).0 == stage));
+    let behind = |id: Identity| match seen.world.get(&id) {
+        None => Some((id.to_string(), "it is not there".to_owned())),
+        Some(live) => live.behind.clone().map(|why| (id.to_string(), why)),
+    };
+    ids.filter_map(behind).collect()
+}
+
+/// Fails for good when Flux has said something that waiting will not change.
+fn refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
+    for (id, live) in &seen.world {
+        let object = &live.object;
+        if id.kind == "Deployment" || !has_answered(object) {
+            continue;
+        }
+        if *id == wanted.source
+            && let Some(verified) = kstatus::condition(object, "SourceVerified")
+            && text(verified, "status") == "False"
+            && verified["observedGeneration"] == object["metadata"]["generation"]
+            && !is_about_the_way(text(verified, "message"))
+        {
+            return Err(Error::SignatureRefused { message: text(verified, "message").to_owned() });
+        }
+        let reading = kstatus::read(object, jiff::Timestamp::now());
+        if reading.state == State::Failed {
+            let message = format!("{}: {}", reading.reason, reading.message);
+            return Err(Error::Stalled { object: id.to_string(), message });
+        }
+    }
+    Ok(())
+}
+
+/// Whether what its status says came after we last asked.
+fn has_answered(object: &Value) -> bool {
+    let asked = &object["metadata"]["annotations"][REQUESTED_AT];
+    asked.is_null() || *asked == object["status"]["lastHandledReconcileAt"]
+}
+
+/// Whether a verification failed on the way to the registry, and not on what was found there.
+fn is_about_the_way(message: &str) -> bool {
+    let signs = [
+        "dial tcp",
+        "connection re",
+        "i/o timeout",
+        "deadline exceeded",
+        "EOF",
+        "TOOMANYREQUESTS",
+        "status code 500",
+        "status code 502",
+        "status code 503",
+        "status code 504",
+    ];
+    signs.iter().any(|it| message.contains(it))
+}
+
+/// A whole look after the steps: what is left to do.
+pub(crate) fn settled(name: &str, wanted: &Wanted, reader: &Reader) -> Result<Seen, Error> {
+    let seen = observe(reader, name, wanted, Look::Whole)?;
+    let left = plan(&wanted.objects, &seen.world);
+    if left.is_empty() {
+        return Ok(seen);
+    }
+    Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
+}

@@ -1,0 +1,140 @@
+//! Which image is that? Asks a registry for a tag, and computes the digest of what it answers.
+
+use std::time::Duration;
+
+use data_encoding::{BASE64, HEXLOWER};
+use http::StatusCode;
+use keyring::Registry;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use ureq::{Agent, Body};
+
+use crate::Error;
+
+/// Manifests are a few kilobytes; registries refuse those above 4 MiB.
+const MANIFEST_MAX_BYTES: u64 = 4 << 20;
+const TOKEN_MAX_BYTES: u64 = 64 << 10;
+const ANSWER_SECONDS: u64 = 20;
+
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+/// The digest of what `tag` of `repository` is in `registry` now.
+pub(crate) fn digest(registry: &Registry, repository: &str, tag: &str) -> Result<String, Error> {
+    let image = format!("{}/{repository}:{tag}", registry.url.rest());
+    let credentials = credentials(registry)?;
+    ask(registry, repository, tag, credentials.as_deref())
+        .map_err(|(why, temporary)| Error::Image { image, why, temporary })
+}
+
+/// `user:token` in base64, if the registry has a token; what Docker calls `auth`.
+pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, keyring::Error> {
+    let Some(token) = &registry.token else { return Ok(None) };
+    let token = token.resolve()?;
+    // Those that take a token alone, such as GHCR, ignore the name, and want one.
+    let user = registry.user.as_deref().unwrap_or("token");
+    Ok(Some(BASE64.encode(format!("{user}:{}", token.text()?).as_bytes())))
+}
+
+type Failed = (String, bool);
+
+fn ask(
+    registry: &Registry,
+    repository: &str,
+    tag: &str,
+    credentials: Option<&str>,
+) -> Result<String, Failed> {
+    let agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(ANSWER_SECONDS)))
+        .build()
+        .into();
+    let scheme = if registry.url.is_plain() { "http" } else { "https" };
+    let path = match registry.url.path() {
+        "" => repository.to_owned(),
+        path => format!("{path}/{repository}"),
+    };
+    let url = format!("{scheme}://{}/v2/{path}/manifests/{tag}", registry.url.host());
+    let basic = credentials.map(|it| format!("Basic {it}"));
+    let mut response = get(&agent, &url, basic.as_deref())?;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = response.headers().get("www-authenticate");
+        let challenge = challenge.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let url_of_token = token_url(challenge)
+            .filter(|it| it.starts_with("https://") || registry.url.is_plain())
+            .ok_or(("it wants a password".to_owned(), false))?;
+        let bearer = token(&agent, &url_of_token, basic.as_deref())?;
+        response = get(&agent, &url, Some(&format!("Bearer {bearer}")))?;
+    }
+    match response.status().as_u16() {
+        200 => {
+            let manifest = read(response, MANIFEST_MAX_BYTES)?;
+            Ok(format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(manifest))))
+        }
+        404 => Err(("the registry does not have it".to_owned(), false)),
+        401 | 403 => Err(("the registry does not let us see it".to_owned(), false)),
+        status => Err((format!("the registry answers with status {status}"), true)),
+    }
+}
+
+fn get(
+    agent: &Agent,
+    url: &str,
+    authorization: Option<&str>,
+) -> Result<http::Response<Body>, Failed> {
+    let request = agent.get(url).header("accept", ACCEPT);
+    let request = match authorization {
+        Some(it) => request.header("authorization", it),
+        None => request,
+    };
+    request.call().map_err(|error| (error.to_string(), true))
+}
+
+fn read(mut response: http::Response<Body>, limit: u64) -> Result<Vec<u8>, Failed> {
+    let body = response.body_mut().with_config().limit(limit).read_to_vec();
+    body.map_err(|error| (error.to_string(), true))
+}
+
+fn token(agent: &Agent, url: &str, basic: Option<&str>) -> Result<String, Failed> {
+    let response = get(agent, url, basic)?;
+    let status = response.status();
+    let answer: Value =
+        serde_json::from_slice(&read(response, TOKEN_MAX_BYTES)?).unwrap_or_default();
+    let token = answer["token"].as_str().or(answer["access_token"].as_str());
+    token.map(str::to_owned).ok_or_else(|| {
+        (
+            format!("the registry's token service answers with status {status}"),
+            status.is_server_error(),
+        )
+    })
+}
+
+/// Where the challenge `Bearer realm="…",service="…",scope="…"` sends us.
+fn token_url(challenge: &str) -> Option<String> {
+    let parameters = challenge.strip_prefix("Bearer ")?;
+    let parameter = |name: &str| {
+        let start = parameters.find(&format!("{name}=\""))? + name.len() + 2;
+        let value = parameters.get(start..)?;
+        value.find('"').and_then(|end| value.get(..end)).map(str::to_owned)
+    };
+    let (realm, service) = (parameter("realm")?, parameter("service").unwrap_or_default());
+    let scope = parameter("scope").unwrap_or_default();
+    Some(format!("{realm}?service={service}&scope={scope}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_says_where_a_token_is_to_be_had() {
+        let challenge = r#"Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:fluxcd/source-controller:pull""#;
+        let url =
+            "https://ghcr.io/token?service=ghcr.io&scope=repository:fluxcd/source-controller:pull";
+        assert_eq!(token_url(challenge).as_deref(), Some(url));
+        assert_eq!(token_url("Basic realm=\"x\""), None);
+        assert_eq!(token_url("Bearer realm=\"x"), None);
+    }
+}

@@ -1,0 +1,294 @@
+//! Puts Flux into a cluster, and has it deliver one attested artifact.
+//!
+//! ```text
+//! documents ── wanted ──┐
+//!                       ├── plan ──► apply ──► look again ──► documents with status
+//! cluster ──── observe ─┘
+//! ```
+//!
+//! **Invariant:** [`plan`](crate::plan) is a function of values: it opens nothing and asks nothing.
+//! **Invariant:** only `apply` and `remove` are given a writer.
+//! **Invariant:** a status is computed from what is seen, never from what was done; so the second
+//! run writes the same bytes as the first, and nothing to the cluster.
+
+mod apply;
+mod cli;
+mod cluster;
+mod diff;
+mod error;
+mod image;
+mod install;
+mod kstatus;
+mod object;
+mod observe;
+mod plan;
+mod remove;
+pub mod spec;
+mod verify;
+mod wanted;
+
+pub use cli::Cli;
+pub use error::Error;
+
+use std::collections::BTreeSet;
+
+use keyring::{Projects, Secret};
+use phase::{Condition, Declared, Exit, Known, Name, Program, Refers, Stream};
+use serde_json::Value;
+
+use apply::Deadline;
+use cluster::{Reader, Writer};
+use observe::{Evidence, Look, Observed, Seen, observe};
+use plan::{Step, World};
+use spec::{Component, Delivery};
+use wanted::{Artifact, Wanted};
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// [`phase::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
+    phase::run("flux-seed", &cli.verb, FluxSeed::read)
+}
+
+type Job<'a> = phase::Job<'a, Delivery>;
+type Status = phase::Status<Observed, Evidence, Step>;
+
+struct FluxSeed {
+    projects: Projects,
+}
+
+impl FluxSeed {
+    fn read(stream: &mut Stream, own: &[Declared<Delivery>]) -> Self {
+        for (index, delivery) in own.iter().enumerate() {
+            if Component::all().iter().any(|it| !delivery.spec.flux.components.contains(it)) {
+                let message = "a delivery needs both: source-controller and kustomize-controller";
+                stream.mistake(delivery, "/spec/flux/components", message);
+            }
+            if own[..index].iter().any(|it| it.spec.cluster == delivery.spec.cluster) {
+                let message = "another Delivery installs Flux in this cluster";
+                stream.mistake(delivery, "/spec/cluster", message);
+            }
+            let project = project_of(stream, &delivery.spec.cluster);
+            if let Some(project) = project {
+                stream.refer(delivery, "/spec/cluster", "Project", &project);
+            }
+        }
+        Self { projects: Projects::read(stream) }
+    }
+
+    /// What `own` asks for. `plan` shows what cannot be told yet; the others need to know.
+    fn wanted(
+        &self,
+        job: &Job<'_>,
+        artifact: Known<Artifact>,
+        images: Images,
+    ) -> Result<Wanted, Error> {
+        let own = job.own;
+        let project = project_of(job.stream, &own.spec.cluster).unwrap_or_default();
+        let project = self.projects.get(project)?;
+        let key = keyring::phase_key(project, "flux-seed")?;
+        let images = match images {
+            Images::Unknown => {
+                let components = own.spec.flux.components.iter();
+                components.map(|it| (*it, Known::AfterApply)).collect()
+            }
+            Images::IfTold => wanted::images(&own.spec, &project.spec, |error| {
+                phase::note(&own.name, error);
+                Ok(())
+            })?,
+            Images::Told => wanted::images(&own.spec, &project.spec, Err)?,
+        };
+        Wanted::new(own, &project.spec, &key, images, artifact)
+    }
+
+    fn known(&self, job: &Job<'_>) -> Result<(Wanted, Secret), Error> {
+        let wanted = self.wanted(job, Known::Now(artifact(job)?), Images::Told)?;
+        Ok((wanted, kubeconfig(job)?))
+    }
+}
+
+/// What to do about the digests of the controllers' images.
+enum Images {
+    /// They do not matter.
+    Unknown,
+    /// Ask, and go on without.
+    IfTold,
+    /// Ask.
+    Told,
+}
+
+impl Program for FluxSeed {
+    type Kind = Delivery;
+    type Error = Error;
+
+    fn refers(own: &Declared<Delivery>) -> Vec<Refers> {
+        vec![
+            Refers::to_ready("/spec/cluster", "Cluster", &own.spec.cluster),
+            Refers::to_ready("/spec/artifact", "Artifact", &own.spec.artifact),
+        ]
+    }
+
+    fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
+        let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
+        let seen = if ready {
+            let reader = Reader::open(&kubeconfig(job)?)?;
+            Some(observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?)
+        } else {
+            phase::note(&job.own.name, "the cluster is not there yet: everything is to be created");
+            None
+        };
+        let steps = match &seen {
+            Some(seen) => plan::plan(&wanted.objects, &seen.world),
+            None => plan::plan(&wanted.objects, &World::new()),
+        };
+        let observed = Observed::of(&wanted, seen.as_ref());
+        Ok(match seen {
+            Some(seen) if steps.is_empty() => delivered(job, &wanted, &seen, "Delivered"),
+            _ => Status::planned(Some(observed), steps),
+        })
+    }
+
+    fn undo(&self, job: &Job<'_>) -> Result<Status, Error> {
+        if is_gone(job) {
+            return Ok(Status::planned(None, Vec::new()));
+        }
+        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
+        let reader = Reader::open(&kubeconfig(job)?)?;
+        let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Removal)?;
+        for kept in plan::kept(&wanted.objects, &seen.world) {
+            phase::note(&job.own.name, format_args!("stays: {kept}"));
+        }
+        let steps = plan::undo(&wanted.objects, &seen.world);
+        Ok(Status::planned(Some(Observed::of(&wanted, Some(&seen))), steps))
+    }
+
+    fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let (wanted, kubeconfig) = self.known(job)?;
+        let (reader, name) = (Reader::open(&kubeconfig)?, job.own.name.as_str());
+        let mut seen = observe(&reader, name, &wanted, Look::Whole)?;
+        let steps = plan::plan(&wanted.objects, &seen.world);
+        if !steps.is_empty() {
+            let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
+            let both = (&reader, &Writer::open(&kubeconfig)?);
+            apply::apply(name, &wanted, &steps, &seen.world, both, &deadline)?;
+            seen = apply::settled(name, &wanted, &reader)?;
+        }
+        Ok(delivered(job, &wanted, &seen, "Delivered"))
+    }
+
+    fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let (wanted, kubeconfig) = self.known(job)?;
+        let reader = Reader::open(&kubeconfig)?;
+        let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?;
+        let doing = phase::begin(&job.own.name, "prove");
+        let proven = verify::verify(&reader, &wanted, &seen, &attested(job.stream))?;
+        doing.done(format_args!("{proven} containers run what was attested"));
+        Ok(delivered(job, &wanted, &seen, "Proven"))
+    }
+
+    fn destroy(&self, job: &Job<'_>) -> Result<Status, Error> {
+        if is_gone(job) {
+            return Ok(Status::destroyed("the cluster is gone, and all that was in it"));
+        }
+        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
+        let (kubeconfig, name) = (kubeconfig(job)?, job.own.name.as_str());
+        let reader = Reader::open(&kubeconfig)?;
+        if job.own.spec.claims == spec::Claims::Drained {
+            let seen = observe(&reader, name, &wanted, Look::Whole)?;
+            drained(job, remove::claims(&wanted, &seen))?;
+        }
+        let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
+        let both = (&reader, &Writer::open(&kubeconfig)?);
+        let kept = remove::remove(name, &wanted, both, &deadline)?;
+        Ok(Status::destroyed(match kept.as_slice() {
+            [] => "nothing is left of it".to_owned(),
+            kept => format!("left, since it is not ours alone: {}", kept.join("; ")),
+        }))
+    }
+}
+
+fn delivered(job: &Job<'_>, wanted: &Wanted, seen: &Seen, reason: &str) -> Status {
+    let revision = wanted.revision();
+    let message =
+        format!("{} delivers {revision} to {}", wanted.kustomization, job.own.spec.cluster);
+    Status {
+        observed: Some(Observed::of(wanted, Some(seen))),
+        evidence: observe::evidence(job.own.spec.flux.version, wanted),
+        ..Status::new(Condition::ready(true, reason, message))
+    }
+}
+
+fn artifact(job: &Job<'_>) -> Result<Artifact, phase::Error> {
+    let name = job.own.spec.artifact.as_str();
+    let read = |path| job.stream.status_of::<String>("Artifact", name, path);
+    let (reference, digest) = (read("/observed/reference")?, read("/observed/digest")?);
+    let not_ready = |why: &str| phase::Error::NotReady {
+        document: format!("Artifact/{name}"),
+        why: why.to_owned(),
+    };
+    let digest = spec::Digest::try_from(digest).map_err(not_ready)?;
+    let repository = reference.strip_suffix(&format!("@{digest}"));
+    let repository =
+        repository.ok_or_else(|| not_ready("its reference and its digest disagree"))?;
+    Ok(Artifact {
+        repository: repository.to_owned(),
+        digest: digest.to_string(),
+        public_key: read("/observed/publicKey")?,
+    })
+}
+
+/// The digests of everything that was attested.
+fn attested(stream: &Stream) -> BTreeSet<String> {
+    let artifacts = stream.documents().filter(|it| {
+        let version = it["apiVersion"].as_str().unwrap_or_default();
+        version.starts_with("holistic/") && it["kind"] == "Artifact"
+    });
+    let names = artifacts.filter_map(|it| it["metadata"]["name"].as_str());
+    let digest = |name| stream.status_of("Artifact", name, "/observed/digest").ok();
+    names.filter_map(digest).collect()
+}
+
+/// The cluster's kubeconfig, opened with the caller's own age identity.
+fn kubeconfig(job: &Job<'_>) -> Result<Secret, Error> {
+    let name = job.own.spec.cluster.as_str();
+    let cluster = job.stream.document("Cluster", name);
+    let sealed = cluster.and_then(|it| it["status"]["sealed"]["kubeconfig"].as_str());
+    let sealed = sealed.ok_or_else(|| phase::Error::NotReady {
+        document: format!("Cluster/{name}"),
+        why: "its status lacks /sealed/kubeconfig".to_owned(),
+    })?;
+    Ok(keyring::unseal(sealed)?)
+}
+
+fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {
+    let cluster = stream.document("Cluster", cluster.as_str())?;
+    cluster["spec"]["project"].as_str().map(str::to_owned)
+}
+
+/// Whether the cluster has been destroyed.
+fn is_gone(job: &Job<'_>) -> bool {
+    let cluster = job.stream.document("Cluster", job.own.spec.cluster.as_str());
+    let conditions = cluster.and_then(|it| it["status"]["conditions"].as_array());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|it| it["type"] == "Ready" && it["reason"] == Condition::DESTROYED)
+}
+
+/// Refuses to go on when the data of `claims` is nowhere else.
+fn drained(job: &Job<'_>, claims: Vec<String>) -> Result<(), Error> {
+    let cluster = job.own.spec.cluster.as_str();
+    let drains = job.stream.documents().filter(|it| {
+        let name = it["metadata"]["name"].as_str().unwrap_or_default();
+        it["kind"] == "Drain"
+            && it["spec"]["cluster"] == cluster
+            && job.stream.ready("Drain", name).is_ok()
+    });
+    let sources = drains.flat_map(|it| it["spec"]["sources"].as_array().into_iter().flatten());
+    let named: BTreeSet<&str> = sources.filter_map(|it: &Value| it["claim"].as_str()).collect();
+    let claims: Vec<_> = claims.into_iter().filter(|it| !named.contains(it.as_str())).collect();
+    if claims.is_empty() { Ok(()) } else { Err(Error::NotDrained { claims }) }
+}

@@ -1,0 +1,291 @@
+//! What is there, as far as a Delivery can speak of it. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use phase::Known;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::Error;
+use crate::cluster::Reader;
+use crate::diff::{self, Foreign};
+use crate::kstatus::{self, State, text};
+use crate::object::{Identity, NAMESPACE};
+use crate::plan::{Live, Made, World};
+use crate::spec::{Component, Version};
+use crate::wanted::{LABEL, Wanted, sha256};
+use crate::{install, wanted};
+
+/// What a Delivery has brought about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// What Flux must have applied: the digest of the artifact.
+    pub revision: Known<String>,
+    /// The images of the controllers.
+    pub images: BTreeMap<Component, Known<String>>,
+    /// Encrypt to this with `sops`, and Flux can decrypt.
+    pub sops_recipient: String,
+    /// Everything that has been delivered.
+    pub objects: Vec<String>,
+    /// What of it runs.
+    pub workloads: Vec<Workload>,
+    /// What others have added to the installation itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<Foreign>,
+}
+
+/// Something delivered that runs pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// Which.
+    pub object: String,
+    /// How many of how many pods are ready.
+    pub ready: String,
+}
+
+/// A digest that binds what is there to what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Of what.
+    #[serde(rename = "type")]
+    pub of: String,
+    /// Its digest.
+    pub digest: String,
+}
+
+/// All that one look has shown.
+pub(crate) struct Seen {
+    pub(crate) world: World,
+    /// What Flux has delivered, by its own account, and what there is of it.
+    pub(crate) inventory: Vec<(Identity, Option<Value>)>,
+}
+
+/// At what to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// At everything.
+    Whole,
+    /// At what takes time to get ready.
+    Progress,
+    /// At everything, and at what others keep in it.
+    Removal,
+}
+
+/// Looks at all that is `wanted` by the Delivery called `name`.
+pub(crate) fn observe(
+    reader: &Reader,
+    name: &str,
+    wanted: &Wanted,
+    look: Look,
+) -> Result<Seen, Error> {
+    let now = Timestamp::now();
+    let mut seen = Seen { world: World::new(), inventory: Vec::new() };
+    for declared in &wanted.objects {
+        let id = Identity::of(declared);
+        if look == Look::Progress && !takes_time(&id) {
+            continue;
+        }
+        let Some(mut object) = reader.get(&id)? else { continue };
+        if id == wanted.kustomization {
+            seen.inventory = inventory(reader, &object)?;
+        }
+        let behind = behind(&id, &object, wanted, &seen.inventory, now);
+        if look == Look::Progress {
+            // Only whole looks compare; the others need not carry 40 kB for each definition.
+            object["metadata"]["managedFields"].take();
+        }
+        let made = made(&object, name, look);
+        seen.world.insert(id, Live { object, made, holds: Vec::new(), behind });
+    }
+    if look == Look::Removal {
+        holdings(reader, wanted, &mut seen)?;
+    }
+    Ok(seen)
+}
+
+/// Whether it is one for whose readiness we wait.
+pub(crate) fn takes_time(id: &Identity) -> bool {
+    let waits = ["CustomResourceDefinition", "Deployment", "OCIRepository", "Kustomization"];
+    waits.contains(&id.kind.as_str())
+}
+
+fn made(object: &Value, name: &str, look: Look) -> Made {
+    let label = object["metadata"]["labels"][LABEL].as_str();
+    match label {
+        Some(label) if label != name => Made::Foreign,
+        _ if look == Look::Progress => Made::Ours,
+        _ if !diff::is_managed(object) => Made::Foreign,
+        Some(_) => Made::Ours,
+        None => Made::Unmarked,
+    }
+}
+
+fn inventory(
+    reader: &Reader,
+    kustomization: &Value,
+) -> Result<Vec<(Identity, Option<Value>)>, Error> {
+    let entries = kustomization["status"]["inventory"]["entries"].as_array();
+    let mut inventory = Vec::new();
+    for entry in entries.into_iter().flatten() {
+        let id = Identity::of_entry(text(entry, "id"), text(entry, "v"));
+        let id = id.ok_or_else(|| Error::Garbled { request: "get the inventory".to_owned() })?;
+        let object = reader.get(&id)?;
+        inventory.push((id, object));
+    }
+    inventory.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(inventory)
+}
+
+/// Why the controller of `object` has not done yet what it says; `None` when it has.
+fn behind(
+    id: &Identity,
+    object: &Value,
+    wanted: &Wanted,
+    inventory: &[(Identity, Option<Value>)],
+    now: Timestamp,
+) -> Option<String> {
+    if !takes_time(id) {
+        return None;
+    }
+    let reading = kstatus::read(object, now);
+    if reading.state != State::Current {
+        return Some(format!("{}: {}", reading.reason, reading.message));
+    }
+    let has = if *id == wanted.source {
+        &object["status"]["artifact"]["revision"]
+    } else if *id == wanted.kustomization {
+        &object["status"]["lastAppliedRevision"]
+    } else {
+        return None;
+    };
+    match wanted.revision() {
+        Known::Now(revision) if has.as_str() == Some(&revision) => {}
+        _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
+    }
+    let missing = |(id, object): &(Identity, Option<Value>)| match object {
+        None => Some(format!("{id} is not there")),
+        Some(object) => match kstatus::read(object, now) {
+            it if it.state == State::Current => None,
+            it => Some(format!("{id}: {}: {}", it.reason, it.message)),
+        },
+    };
+    inventory.iter().find_map(missing)
+}
+
+/// Finds what others keep in our definitions and in our namespace.
+fn holdings(reader: &Reader, wanted: &Wanted, seen: &mut Seen) -> Result<(), Error> {
+    let ours: BTreeSet<Identity> = wanted.objects.iter().map(Identity::of).collect();
+    let ours = ours.iter().chain(seen.inventory.iter().map(|(id, _)| id)).cloned();
+    let ours: BTreeSet<Identity> = ours.collect();
+    for (id, live) in &mut seen.world {
+        let objects = match id.kind.as_str() {
+            "CustomResourceDefinition" => {
+                let spec = &live.object["spec"];
+                let versions = spec["versions"].as_array().into_iter().flatten();
+                let served = versions.into_iter().find(|it| it["served"] == true);
+                let version = served.map(|it| text(it, "name")).unwrap_or_default();
+                let api_version = format!("{}/{version}", text(spec, "group"));
+                reader.list(&api_version, text(&spec["names"], "kind"), None)?
+            }
+            "Namespace" => {
+                let mut objects = Vec::new();
+                for (api_version, kind) in reader.namespaced_kinds()? {
+                    if kind != "Event" && kind != "PodMetrics" {
+                        objects.extend(reader.list(&api_version, &kind, Some(NAMESPACE))?);
+                    }
+                }
+                objects.retain(|it| !is_furniture(it));
+                objects
+            }
+            _ => continue,
+        };
+        let others = objects.iter().map(Identity::of).filter(|it| !ours.contains(it));
+        live.holds = others.map(|it| it.to_string()).collect();
+        live.holds.sort();
+        live.holds.dedup();
+    }
+    Ok(())
+}
+
+/// Whether an object of a namespace comes and goes with it, or with its owner.
+fn is_furniture(object: &Value) -> bool {
+    let owned = object["metadata"]["ownerReferences"].as_array().is_some_and(|it| !it.is_empty());
+    let id = Identity::of(object);
+    let always = [("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")];
+    let elections = Component::all().into_iter().map(|it| format!("{it}-leader-election"));
+    // Endpoints carry the name of their Service, and no owner.
+    owned
+        || always.contains(&(id.kind.as_str(), id.name.as_str()))
+        || id.kind == "Endpoints"
+        || id.kind == "Lease" && elections.into_iter().any(|it| it == id.name)
+}
+
+impl Observed {
+    /// What `seen` shows of all that is `wanted`; nothing has been seen of a cluster that is not
+    /// there yet.
+    pub(crate) fn of(wanted: &Wanted, seen: Option<&Seen>) -> Self {
+        let none = Seen { world: World::new(), inventory: Vec::new() };
+        let seen = seen.unwrap_or(&none);
+        let workload = |(id, object): &(Identity, Option<Value>)| {
+            let object = object.as_ref()?;
+            let (of, ready) = match id.kind.as_str() {
+                "DaemonSet" => {
+                    let count = |it: &str| object["status"][it].as_i64().unwrap_or(0);
+                    (count("desiredNumberScheduled"), count("numberReady"))
+                }
+                "Deployment" | "StatefulSet" | "ReplicaSet" => (
+                    object["spec"]["replicas"].as_i64().unwrap_or(1),
+                    object["status"]["readyReplicas"].as_i64().unwrap_or(0),
+                ),
+                _ => return None,
+            };
+            Some(Workload { object: id.to_string(), ready: format!("{ready}/{of}") })
+        };
+        Self {
+            revision: wanted.revision(),
+            images: wanted.images.clone(),
+            sops_recipient: wanted.sops_recipient.clone(),
+            objects: seen.inventory.iter().map(|(id, _)| id.to_string()).collect(),
+            workloads: seen.inventory.iter().filter_map(workload).collect(),
+            foreign: foreign(wanted, &seen.world),
+        }
+    }
+}
+
+/// What others have added to our objects.
+pub(crate) fn foreign(wanted: &Wanted, world: &World) -> Vec<Foreign> {
+    let of = |declared: &Value| {
+        let id = Identity::of(declared);
+        let live = world.get(&id).filter(|it| it.made != Made::Foreign);
+        let added = live.map(|it| diff::foreign(declared, &it.object)).unwrap_or_default();
+        let object = id.to_string();
+        added.into_iter().map(move |(path, manager)| Foreign {
+            object: object.clone(),
+            path,
+            manager,
+        })
+    };
+    wanted.objects.iter().flat_map(of).collect()
+}
+
+/// What binds the installation and the delivery to what they were made of.
+pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
+    let evidence = |of: &str, digest: String| Evidence { of: of.to_owned(), digest };
+    let mut all = vec![evidence("install", install::digest(version))];
+    if let Some(artifact) = wanted.artifact.now() {
+        all.push(evidence("artifact", artifact.digest.clone()));
+        all.push(evidence("publicKey", wanted::sha256(&artifact.public_key)));
+    }
+    let images = wanted.images.iter().filter_map(|(component, image)| {
+        let (_, digest) = image.now()?.rsplit_once('@')?;
+        Some(evidence(&format!("image/{component}"), digest.to_owned()))
+    });
+    all.extend(images);
+    all.push(evidence("sopsRecipient", sha256(&wanted.sops_recipient)));
+    all
+}

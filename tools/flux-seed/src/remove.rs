@@ -1,0 +1,119 @@
+//! The way back: Flux takes away what it delivered, then we what we installed.
+
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::apply::Deadline;
+use crate::cluster::{Reader, Writer};
+use crate::kstatus::text;
+use crate::object::Identity;
+use crate::observe::{Look, Seen, observe};
+use crate::plan::{Step, kept, undo};
+use crate::wanted::Wanted;
+
+/// How often we look again. What others kept may have been delivered itself, and gone by now.
+const ROUNDS: usize = 4;
+
+/// Removes what is ours, in the reverse order, and tells what stays.
+pub(crate) fn remove(
+    name: &str,
+    wanted: &Wanted,
+    (reader, writer): (&Reader, &Writer),
+    deadline: &Deadline,
+) -> Result<Vec<String>, Error> {
+    let mut survivors = Vec::new();
+    for _ in 0..ROUNDS {
+        let seen = observe(reader, name, wanted, Look::Removal)?;
+        let steps = undo(&wanted.objects, &seen.world);
+        if steps.is_empty() {
+            let kept = kept(&wanted.objects, &seen.world);
+            return Ok(kept.into_iter().chain(survivors).collect());
+        }
+        for step in &steps {
+            phase::uninterrupted()?;
+            let doing = phase::begin(name, "remove");
+            take(step, wanted, &seen, (reader, writer), deadline, &mut survivors)?;
+            doing.done(step.object());
+        }
+    }
+    let seen = observe(reader, name, wanted, Look::Removal)?;
+    let left = undo(&wanted.objects, &seen.world);
+    Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
+}
+
+fn take(
+    step: &Step,
+    wanted: &Wanted,
+    seen: &Seen,
+    (reader, writer): (&Reader, &Writer),
+    deadline: &Deadline,
+    survivors: &mut Vec<String>,
+) -> Result<(), Error> {
+    let id = step.object();
+    let Some(live) = seen.world.get(id) else { return Ok(()) };
+    if *id != wanted.kustomization {
+        writer.delete(&live.object)?;
+        return gone(reader, id, &live.object, deadline);
+    }
+    if live.object["spec"]["suspend"] == true {
+        // A suspended one would be gone at once, and have removed nothing.
+        writer.merge(id, &json!({"spec": {"suspend": false}}))?;
+    }
+    writer.delete(&live.object)?;
+    gone(reader, id, &live.object, deadline)?;
+    for (id, object) in &seen.inventory {
+        let Some(object) = object else { continue };
+        if is_pruned(&live.object, object) {
+            gone(reader, id, object, deadline)?;
+        } else {
+            survivors.push(format!("{id} (Flux was told to leave it)"));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the very object is no longer there.
+fn gone(reader: &Reader, id: &Identity, was: &Value, deadline: &Deadline) -> Result<(), Error> {
+    loop {
+        let there = reader.get(id)?;
+        let Some(there) = there.filter(|it| it["metadata"]["uid"] == was["metadata"]["uid"]) else {
+            return Ok(());
+        };
+        deadline.wait(|| {
+            let finalizers = &there["metadata"]["finalizers"];
+            let waits =
+                if finalizers.is_null() { String::new() } else { format!(": {finalizers}") };
+            vec![format!("{id} is still there{waits}")]
+        })?;
+    }
+}
+
+/// Whether the end of `kustomization` takes `object` with it, by Flux's own rules.
+pub(crate) fn is_pruned(kustomization: &Value, object: &Value) -> bool {
+    let (labels, annotations) = (&object["metadata"]["labels"], &object["metadata"]["annotations"]);
+    let says = |key: &str, value: &str| {
+        let key = format!("kustomize.toolkit.fluxcd.io/{key}");
+        [labels, annotations]
+            .into_iter()
+            .any(|it| it[&key].as_str().is_some_and(|it| it.eq_ignore_ascii_case(value)))
+    };
+    let owner = |key: &str| text(labels, &format!("kustomize.toolkit.fluxcd.io/{key}")).to_owned();
+    let metadata = &kustomization["metadata"];
+    kustomization["spec"]["prune"] == true
+        && owner("name") == text(metadata, "name")
+        && owner("namespace") == text(metadata, "namespace")
+        && !says("prune", "disabled")
+        && !says("reconcile", "disabled")
+        && !says("ssa", "Ignore")
+}
+
+/// The volume claims that would go.
+pub(crate) fn claims(wanted: &Wanted, seen: &Seen) -> Vec<String> {
+    let Some(kustomization) = seen.world.get(&wanted.kustomization) else { return Vec::new() };
+    let claim = |(id, object): &(Identity, Option<Value>)| {
+        let pruned = object.as_ref().is_some_and(|it| is_pruned(&kustomization.object, it));
+        let name = format!("{}/{}", id.namespace.as_deref().unwrap_or_default(), id.name);
+        (id.kind == "PersistentVolumeClaim" && pruned).then_some(name)
+    };
+    seen.inventory.iter().filter_map(claim).collect()
+}

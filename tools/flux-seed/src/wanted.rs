@@ -1,0 +1,233 @@
+//! What do the documents ask for, object by object?
+
+use std::collections::BTreeMap;
+
+use age::secrecy::ExposeSecret as _;
+use data_encoding::BASE64;
+use keyring::{PhaseKey, Project, Registry, Secret};
+use phase::{Declared, Known};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::install::{self, Instance};
+use crate::object::{Identity, NAMESPACE, order};
+use crate::spec::{Component, Delivery};
+use crate::{Error, image};
+
+/// Says which Delivery has made an object. It goes on all of them.
+pub(crate) const LABEL: &str = "holistic/delivery";
+
+/// The item of the phase key from which Flux's age identity is derived.
+const SOPS: &str = "sops-age";
+
+/// Where Flux's images are, unless the project says otherwise.
+const UPSTREAM: &str = "https://ghcr.io/fluxcd";
+
+/// The artifact, as its own document tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Artifact {
+    /// `<registry>/<repository>`.
+    pub(crate) repository: String,
+    /// Of what was attested.
+    pub(crate) digest: String,
+    /// In PEM.
+    pub(crate) public_key: String,
+}
+
+/// All that must be there, in the order in which it comes.
+pub(crate) struct Wanted {
+    pub(crate) objects: Vec<Value>,
+    pub(crate) images: BTreeMap<Component, Known<String>>,
+    pub(crate) artifact: Known<Artifact>,
+    /// Where a person encrypts to, so that Flux can decrypt.
+    pub(crate) sops_recipient: String,
+    pub(crate) source: Identity,
+    pub(crate) kustomization: Identity,
+}
+
+impl Wanted {
+    pub(crate) fn new(
+        own: &Declared<Delivery>,
+        project: &Project,
+        key: &PhaseKey,
+        images: BTreeMap<Component, Known<String>>,
+        artifact: Known<Artifact>,
+    ) -> Result<Self, Error> {
+        let flux = flux_registry(project)?;
+        let pull = image::credentials(&flux)?;
+        let mut objects = install::render(&Instance {
+            version: own.spec.flux.version,
+            network: own.spec.flux.network,
+            images: &images,
+            pull_secret: pull.is_some().then_some("flux-images"),
+        });
+        objects.extend(pull.map(|it| docker_config("flux-images", flux.url.host(), &it)));
+        let registry = project.endpoints.registry.as_ref();
+        let login = registry.map(image::credentials).transpose()?.flatten();
+        let (source, kustomization) =
+            (source(own, registry, login.is_some(), &artifact), kustomization(own));
+        if let (Some(registry), Some(login)) = (registry, login) {
+            objects.push(docker_config(&registry_secret(own), registry.url.host(), &login));
+        }
+        let identity = key.age(own.name.as_str(), SOPS);
+        let mut identities = vec![("identity.agekey", identity.to_string())];
+        let generation = key.generation(SOPS);
+        if generation > 1 {
+            // What was encrypted before the rotation stays readable until it is encrypted anew.
+            let previous = key.at(SOPS, generation - 1).age(own.name.as_str(), SOPS);
+            identities.push(("previous.agekey", previous.to_string()));
+        }
+        let identities = identities.iter().map(|(name, it)| (*name, it.expose_secret().as_bytes()));
+        objects.push(secret(&sops_secret(own), "Opaque", identities));
+        let mut cosign = secret(&cosign_secret(own), "Opaque", []);
+        cosign["data"] = match &artifact {
+            Known::Now(it) => json!({"cosign.pub": BASE64.encode(it.public_key.as_bytes())}),
+            Known::AfterApply => json!({"cosign.pub": null}),
+        };
+        let identities = (Identity::of(&source), Identity::of(&kustomization));
+        objects.extend([cosign, source, kustomization]);
+        for object in &mut objects {
+            object["metadata"]["labels"][LABEL] = own.name.as_str().into();
+        }
+        objects.sort_by(|a, b| {
+            let (a, b) = (Identity::of(a), Identity::of(b));
+            order(&a).cmp(&order(&b))
+        });
+        Ok(Self {
+            objects,
+            images,
+            artifact,
+            sops_recipient: identity.to_public().to_string(),
+            source: identities.0,
+            kustomization: identities.1,
+        })
+    }
+
+    /// The revision that Flux must have applied: a digest alone, since that is what it was given.
+    pub(crate) fn revision(&self) -> Known<String> {
+        self.artifact.now().map(|it| it.digest.clone()).into()
+    }
+}
+
+/// Where the images of the controllers are.
+pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
+    if let Some(flux) = &project.endpoints.flux {
+        return Ok(flux.clone());
+    }
+    let url = UPSTREAM.to_owned().try_into();
+    let url = url.map_err(|_| Error::Garbled { request: UPSTREAM.to_owned() })?;
+    Ok(Registry { url, user: None, token: None })
+}
+
+/// The whole reference of each controller's image. One that cannot be told is not known yet.
+pub(crate) fn images(
+    spec: &Delivery,
+    project: &Project,
+    mut cannot_tell: impl FnMut(Error) -> Result<(), Error>,
+) -> Result<BTreeMap<Component, Known<String>>, Error> {
+    let registry = flux_registry(project)?;
+    let mut images = BTreeMap::new();
+    for &component in &spec.flux.components {
+        let tag = install::tag(spec.flux.version, component);
+        let digest = match spec.flux.digests.get(&component) {
+            Some(digest) => Some(digest.to_string()),
+            None => match image::digest(&registry, component.as_str(), &tag) {
+                Ok(digest) => Some(digest),
+                Err(error) => {
+                    cannot_tell(error)?;
+                    None
+                }
+            },
+        };
+        let image = digest.map(|it| format!("{}/{component}:{tag}@{it}", registry.url.rest()));
+        images.insert(component, image.into());
+    }
+    Ok(images)
+}
+
+fn source(
+    own: &Declared<Delivery>,
+    registry: Option<&Registry>,
+    login: bool,
+    artifact: &Known<Artifact>,
+) -> Value {
+    let artifact = artifact.now();
+    let mut spec = json!({
+        "interval": format!("{}s", own.spec.interval_seconds.seconds()),
+        "timeout": "60s",
+        "url": artifact.map(|it| format!("oci://{}", it.repository)),
+        "ref": {"digest": artifact.map(|it| &it.digest)},
+        "verify": {"provider": "cosign", "secretRef": {"name": cosign_secret(own)}},
+        "suspend": false,
+    });
+    if registry.is_some_and(|it| it.url.is_plain()) {
+        spec["insecure"] = true.into();
+    }
+    if login {
+        spec["secretRef"] = json!({"name": registry_secret(own)});
+    }
+    json!({
+        "apiVersion": "source.toolkit.fluxcd.io/v1",
+        "kind": "OCIRepository",
+        "metadata": {"name": own.name, "namespace": NAMESPACE},
+        "spec": spec,
+    })
+}
+
+fn kustomization(own: &Declared<Delivery>) -> Value {
+    json!({
+        "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+        "kind": "Kustomization",
+        "metadata": {"name": own.name, "namespace": NAMESPACE},
+        "spec": {
+            "interval": format!("{}s", own.spec.interval_seconds.seconds()),
+            "retryInterval": "15s",
+            "timeout": format!("{}s", own.spec.timeout_seconds.seconds()),
+            "path": own.spec.path,
+            "prune": own.spec.prune,
+            "wait": true,
+            "force": false,
+            "suspend": false,
+            "decryption": {"provider": "sops", "secretRef": {"name": sops_secret(own)}},
+            "sourceRef": {"kind": "OCIRepository", "name": own.name},
+        },
+    })
+}
+
+fn sops_secret(own: &Declared<Delivery>) -> String {
+    format!("{}-sops", own.name)
+}
+
+fn cosign_secret(own: &Declared<Delivery>) -> String {
+    format!("{}-cosign", own.name)
+}
+
+fn registry_secret(own: &Declared<Delivery>) -> String {
+    format!("{}-registry", own.name)
+}
+
+fn docker_config(name: &str, host: &str, auth: &str) -> Value {
+    let config = Secret::new(json!({"auths": {host: {"auth": auth}}}).to_string().into_bytes());
+    let data = [(".dockerconfigjson", config.expose())];
+    secret(name, "kubernetes.io/dockerconfigjson", data)
+}
+
+fn secret<'a>(
+    name: &str,
+    of_type: &str,
+    data: impl IntoIterator<Item = (&'static str, &'a [u8])>,
+) -> Value {
+    let data = data.into_iter().map(|(key, bytes)| (key, BASE64.encode(bytes)));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "type": of_type,
+        "data": data.collect::<BTreeMap<_, _>>(),
+    })
+}
+
+/// The digest of some text, as evidence has it.
+pub(crate) fn sha256(text: &str) -> String {
+    format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(text)))
+}
