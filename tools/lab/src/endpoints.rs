@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use phase::{Declared, Kind, Stream};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use keyring::{Project, Store};
+use phase::{Declared, Stream};
 use serde_json::{Map, Value, json};
 
 use crate::Error;
@@ -13,28 +12,10 @@ use crate::place::Place;
 use crate::service::Service;
 use crate::{cloud, forge, nix, store};
 
-/// A `Project`, of which the lab has to know next to nothing: the programs behind it read it
-/// strictly.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub(crate) struct Project(Map<String, Value>);
-
-impl Kind for Project {
-    const KIND: &'static str = "Project";
-    type Observed = ();
-    type Evidence = ();
-    type Step = ();
-}
-
-impl Project {
-    /// The store that it declares.
-    fn store(&self) -> Option<&Value> {
-        self.0.get("endpoints")?.pointer("/store/s3")
-    }
-
-    /// The bucket that it declares.
-    pub(crate) fn bucket(&self) -> Option<String> {
-        self.store()?["bucket"].as_str().map(str::to_owned)
+/// The store that `project` declares: region and bucket.
+pub(crate) fn declared_store(project: &Project) -> Option<(&str, &str)> {
+    match project.endpoints.store.as_ref()? {
+        Store::S3 { region, bucket, .. } => Some((region, bucket)),
     }
 }
 
@@ -48,7 +29,7 @@ pub(crate) struct Needs {
 impl Needs {
     pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
         let kinds = ours(stream).filter_map(|it| it["kind"].as_str()).map(str::to_owned).collect();
-        Self { kinds, store: projects.iter().any(|it| it.spec.store().is_some()) }
+        Self { kinds, store: projects.iter().any(|it| declared_store(&it.spec).is_some()) }
     }
 
     pub(crate) fn has(&self, kind: &str) -> bool {
@@ -118,15 +99,14 @@ pub(crate) fn endpoints(
     );
     let (url, token) = (format!("http://{}/v1", place.cloud()), cloud::token(place));
     add("cloud", json!({"hetzner": {"url": url, "token": {"file": token}}}));
-    if let Some(declared) = project.store().filter(|_| services.contains(&Service::Store)) {
+    if let Some((region, bucket)) = declared_store(project)
+        && services.contains(&Service::Store)
+    {
         let url = format!("http://{}", place.store());
         let credentials = json!({"file": store::credentials(place)});
-        add(
-            "store",
-            json!({"s3": {
-                "url": url, "region": declared["region"], "bucket": declared["bucket"], "credentials": credentials,
-            }}),
-        );
+        let store =
+            json!({"url": url, "region": region, "bucket": bucket, "credentials": credentials});
+        add("store", json!({"s3": store}));
     }
     add("flux", json!({"url": format!("http://{}/fluxcd", place.registry())}));
     add("nix", json!({"inputs": {"nixpkgs": nix::input(place)}}));
@@ -135,11 +115,8 @@ pub(crate) fn endpoints(
 
 /// Gives `project` its new endpoints, and changes nothing else.
 pub(crate) fn replace(stream: &mut Stream, project: &Declared<Project>, endpoints: Value) {
-    if project.spec.0.contains_key("endpoints") {
-        stream.replace(project, "/spec/endpoints", endpoints);
-    } else {
-        let mut spec = project.spec.0.clone();
-        spec.insert("endpoints".to_owned(), endpoints);
-        stream.replace(project, "/spec", Value::Object(spec));
-    }
+    let document = stream.document("Project", project.name.as_str());
+    let mut spec = document.map_or(Value::Null, |it| it["spec"].clone());
+    spec["endpoints"] = endpoints;
+    stream.replace(project, "/spec", spec);
 }

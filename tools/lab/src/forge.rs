@@ -116,6 +116,7 @@ ROOT_PATH = {home}/log
 logger.access.MODE = requests
 [log.requests]
 MODE = file
+LEVEL = Info
 FILE_NAME = access.log
 LOG_ROTATE = false
 "

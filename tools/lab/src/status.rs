@@ -12,6 +12,9 @@ use crate::{cloud, nix, state, store};
 pub(crate) fn status(place: &Place) -> Result<Value, Error> {
     let running = state::is_running(place)?;
     let state = state::read(place)?.filter(|_| running);
+    // Where it runs, not where it would if it were started now.
+    let network = state.as_ref().and_then(|it| it.network.parse().ok()).unwrap_or(place.network);
+    let place = &Place { network, ..place.clone() };
     let services = if running { state::wanted(place)? } else { Vec::new() };
     let component = |service: &Service| {
         let record = state.as_ref().and_then(|it| it.services.get(service.name()));
@@ -32,7 +35,7 @@ pub(crate) fn status(place: &Place) -> Result<Value, Error> {
     Ok(json!({
         "running": running,
         "directory": place.directory,
-        "network": state.as_ref().map_or_else(|| place.network.to_string(), |it| it.network.clone()),
+        "network": place.network.to_string(),
         "components": services.iter().map(component).collect::<Vec<_>>(),
         "endpoints": endpoints(place, &services),
         "writes": Writes::count(place)?,

@@ -1,24 +1,32 @@
 //! The object store: versitygw, on a folder of the lab's.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+
+use serde_json::json;
 
 use crate::Error;
 use crate::files;
 use crate::place::Place;
 
+const ACCESS: &str = "accessKeyId";
+const SECRET: &str = "secretAccessKey";
+
 fn folder(place: &Place) -> PathBuf {
     place.directory.join("store")
 }
 
-/// The file that holds its credentials, as `ACCESS_KEY:SECRET_KEY`.
+/// The file that holds its credentials, as documents want them.
 pub(crate) fn credentials(place: &Place) -> PathBuf {
     place.secret("store")
 }
 
 /// Sees to its folders, its credentials and its buckets, each a folder.
-pub(crate) fn prepare(place: &Place, buckets: &[String]) -> Result<(), Error> {
-    files::secret(&credentials(place), 32, |it| format!("lab:{}", files::hex(it)))?;
+pub(crate) fn prepare(place: &Place, buckets: &[&str]) -> Result<(), Error> {
+    files::secret(&credentials(place), 32, |it| {
+        json!({ACCESS: "lab", SECRET: files::hex(it)}).to_string()
+    })?;
     files::folder(&folder(place).join("versions"))?;
     for bucket in buckets {
         files::folder(&folder(place).join("buckets").join(bucket))?;
@@ -28,12 +36,14 @@ pub(crate) fn prepare(place: &Place, buckets: &[String]) -> Result<(), Error> {
 
 /// The command that runs it.
 pub(crate) fn command(place: &Place) -> Result<Command, Error> {
-    let secret = files::read(&credentials(place))?.unwrap_or_default();
-    let secret = String::from_utf8_lossy(&secret).into_owned();
-    let (access, secret) = secret.trim().split_once(':').unwrap_or_default();
+    let path = credentials(place);
+    let text = files::read(&path)?.unwrap_or_default();
+    let credentials: BTreeMap<String, String> =
+        serde_json::from_slice(&text).map_err(|source| Error::Garbled { path, source })?;
+    let part = |name| credentials.get(name).map(String::as_str).unwrap_or_default();
     let mut command = Command::new(place.program("versitygw"));
     // It takes them from its environment, or from its arguments, which anybody may list.
-    command.env_clear().env("ROOT_ACCESS_KEY", access).env("ROOT_SECRET_KEY", secret);
+    command.env_clear().env("ROOT_ACCESS_KEY", part(ACCESS)).env("ROOT_SECRET_KEY", part(SECRET));
     command.args(["--port", &place.store().to_string(), "posix", "--versioning-dir"]);
     command.arg(folder(place).join("versions")).arg(folder(place).join("buckets"));
     Ok(command)

@@ -3,11 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyring::Project;
 use phase::{Declared, Stream, Target};
 
 use crate::Error;
 use crate::component::{COMPONENTS, Component};
-use crate::endpoints::{self, Needs, Project};
+use crate::endpoints::{self, Needs};
 use crate::place::Place;
 use crate::process::TICK;
 use crate::service::Service;
@@ -41,7 +42,9 @@ pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     if needs.has("Delivery") {
         images::ensure_flux(place)?;
     }
-    nix::ensure(place)?;
+    if needs.has("Artifact") {
+        nix::ensure(place)?;
+    }
     for project in &projects {
         let owner = &owners[project.name.as_str()];
         let endpoints = endpoints::endpoints(place, &services, &project.spec, owner)?;
@@ -81,7 +84,8 @@ fn started(
             Service::Forge => forge::prepare(place)?,
             Service::Cloud => cloud::prepare(place)?,
             Service::Store => {
-                let buckets: Vec<_> = projects.iter().filter_map(|it| it.spec.bucket()).collect();
+                let buckets = projects.iter().filter_map(|it| endpoints::declared_store(&it.spec));
+                let buckets: Vec<_> = buckets.map(|(_, bucket)| bucket).collect();
                 store::prepare(place, &buckets)?;
             }
         }

@@ -73,11 +73,12 @@ fn is_http_write(line: &str) -> bool {
     request(line).is_some_and(|(method, _)| !matches!(method, "GET" | "HEAD" | "OPTIONS"))
 }
 
-/// Git asks for objects with a `POST`.
+/// Git asks for objects with a `POST`, and the forge's own hooks tell it what they see.
 fn is_forge_write(line: &str) -> bool {
-    let fetch =
-        |path: &str| path.split('?').next().is_some_and(|it| it.ends_with("/git-upload-pack"));
-    is_http_write(line) && request(line).is_some_and(|(_, path)| !fetch(path))
+    let Some((_, path)) = request(line) else { return false };
+    let path = path.split('?').next().unwrap_or(path);
+    let no_write = path.ends_with("/git-upload-pack") || path.starts_with("/api/internal/");
+    is_http_write(line) && !no_write
 }
 
 /// As much of an audit event as decides whether it is a write.
@@ -136,6 +137,7 @@ mod tests {
             ("GET /zabronax/holistic.git/info/refs?service=git-receive-pack HTTP/1.1", false),
             ("PATCH /api/v1/repos/zabronax/holistic HTTP/1.1", true),
             ("DELETE /api/v1/repos/zabronax/holistic HTTP/1.1", true),
+            ("POST /api/internal/hook/post-receive/zabronax/holistic HTTP/1.1", false),
             ("HEAD / HTTP/1.1", false),
         ] {
             assert_eq!(is_forge_write(&line(request)), write, "{request}");

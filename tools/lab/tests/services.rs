@@ -1,0 +1,339 @@
+//! A lab with a real forge and a real registry, on addresses of its own: what is promised of `up`,
+//! `status` and `down`. `lab build gitea` comes first; without it these tests build it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+type Test = Result<(), Box<dyn Error>>;
+
+const NETWORK: &str = "127.71.0.0/16";
+
+const PROJECT: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Project
+metadata: { name: holistic, labels: { kept: \"yes\" } }
+spec:
+  root: { env: ROOT }
+  recipients: []
+  endpoints:
+    forge: { github: { url: \"https://api.github.com\", token: { env: GITHUB } } }
+    registry: { url: \"https://ghcr.io/zabronax\", token: { env: GHCR } }
+";
+
+const REPOSITORY: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Repository
+metadata: { name: holistic }
+spec: { project: holistic, owner: Zabronax, unknownToTheLab: [1, { deep: true }] }
+status: { conditions: [] }
+";
+
+/// One lab at a time has these addresses.
+static ADDRESSES: Mutex<()> = Mutex::new(());
+
+/// A lab in a folder of its own, which goes with it.
+struct Lab {
+    folder: TempDir,
+    _addresses: MutexGuard<'static, ()>,
+}
+
+impl Lab {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let addresses = ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::tempdir()?;
+        // The forge's user has to get through.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        Ok(Self { folder, _addresses: addresses })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.folder.path().join("lab")
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut program = Command::new(cargo_bin!("lab"));
+        program.env_clear();
+        for kept in ["PATH", "HOME", "LAB_CACHE", "CARGO_HOME", "RUSTUP_HOME"] {
+            program.envs(std::env::var_os(kept).map(|it| (kept, it)));
+        }
+        program.env("LAB_DIR", self.directory()).env("LAB_NETWORK", NETWORK);
+        program.args(line.split(' '));
+        program
+    }
+
+    fn run(&self, line: &str, input: impl Into<Vec<u8>>) -> Assert {
+        self.command(line).write_stdin(input).assert()
+    }
+
+    fn status(&self) -> Result<Value, Box<dyn Error>> {
+        Ok(serde_json::from_slice(&self.run("status", "").success().get_output().stdout)?)
+    }
+
+    /// The process of the component called `name`.
+    fn pid(&self, name: &str) -> Result<u64, Box<dyn Error>> {
+        let status = self.status()?;
+        let components = status["components"].as_array().ok_or("a list")?;
+        let component = components.iter().find(|it| it["name"] == name);
+        component
+            .and_then(|it| it["pid"].as_u64())
+            .ok_or_else(|| format!("{name}: {status:#}").into())
+    }
+
+    fn writes(&self, remote: &str) -> Result<u64, Box<dyn Error>> {
+        self.status()?["writes"][remote].as_u64().ok_or_else(|| "a number".into())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let ended = self.command("down").output();
+        if !ended.is_ok_and(|it| it.status.success()) && !thread::panicking() {
+            panic!("the lab does not end");
+        }
+    }
+}
+
+fn documents(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
+    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
+    lines.map(serde_json::from_slice).collect()
+}
+
+fn stderr(run: &Assert) -> String {
+    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
+}
+
+fn is_running(pid: u64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+fn kill(signal: &str, pid: u64) {
+    Command::new("kill").args([signal, &pid.to_string()]).assert().success();
+}
+
+fn until(what: &str, done: impl Fn() -> Result<bool, Box<dyn Error>>) -> Test {
+    let end = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < end {
+        if done()? {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Err(format!("not within 30 s: {what}").into())
+}
+
+/// When each file of `folder` was written, but for logs and what the services write by themselves.
+fn written(folder: &Path) -> Result<BTreeMap<PathBuf, SystemTime>, Box<dyn Error>> {
+    let mut times = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if ["logs", "log", "data", "repositories", "cloud", ".ssh"].contains(&name.as_str()) {
+            continue;
+        }
+        if path.is_dir() {
+            times.extend(written(&path)?);
+        } else {
+            times.insert(path.clone(), path.metadata()?.modified()?);
+        }
+    }
+    Ok(times)
+}
+
+#[test]
+fn only_the_endpoints_of_a_project_are_replaced_and_every_program_can_read_them() -> Test {
+    let lab = Lab::new()?;
+    let other =
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: x }\ndata: { endpoints: a }\n";
+    let run = lab.run("up", [PROJECT, REPOSITORY, other].concat()).success();
+
+    let mut out = documents(&run)?;
+    assert_eq!(out.len(), 3);
+    let endpoints = out[0]["spec"]["endpoints"].take();
+    let token = lab.directory().join("secrets/forge-Zabronax");
+    assert_eq!(
+        endpoints["forge"],
+        json!({"gitea": {"url": "http://127.71.0.1:3000", "token": {"file": token}}})
+    );
+    assert_eq!(endpoints["registry"], json!({"url": "http://127.71.0.1:5000/zabronax"}));
+    assert_eq!(endpoints["flux"], json!({"url": "http://127.71.0.1:5000/fluxcd"}));
+    assert_eq!(
+        out[0],
+        json!({"apiVersion": "holistic/v1alpha1", "kind": "Project",
+            "metadata": {"name": "holistic", "labels": {"kept": "yes"}},
+            "spec": {"root": {"env": "ROOT"}, "recipients": [], "endpoints": null}})
+    );
+    assert_eq!(
+        out[1]["spec"],
+        json!({"project": "holistic", "owner": "Zabronax", "unknownToTheLab": [1, {"deep": true}]})
+    );
+    assert_eq!(out[1]["status"], json!({"conditions": []}));
+    assert_eq!(out[2]["data"], json!({"endpoints": "a"}));
+
+    let file = lab.folder.path().join("out.json");
+    fs::write(&file, &run.get_output().stdout)?;
+    let mut stream = phase::Stream::read(&[file]);
+    let projects = keyring::Projects::read(&mut stream);
+    stream.accept()?;
+    assert!(projects.get("holistic")?.spec.endpoints.cloud.is_some());
+
+    assert_eq!(fs::metadata(&token)?.permissions().mode() & 0o077, 0, "a secret");
+    let secret = fs::read_to_string(&token)?;
+    let said = stderr(&run) + &String::from_utf8_lossy(&run.get_output().stdout);
+    assert!(!said.contains(secret.trim()));
+    Ok(())
+}
+
+#[test]
+fn a_second_up_finds_the_running_lab_and_changes_nothing() -> Test {
+    let lab = Lab::new()?;
+    let input = [PROJECT, REPOSITORY].concat();
+    let first = lab.run("up", input.clone()).success();
+    let (status, files) = (lab.status()?, written(&lab.directory())?);
+
+    let second = lab.run("up", first.get_output().stdout.clone()).success();
+    assert_eq!(second.get_output().stdout, first.get_output().stdout);
+    assert_eq!(stderr(&second), "", "there is nothing to say");
+    assert_eq!(lab.status()?, status);
+    assert_eq!(written(&lab.directory())?, files);
+    Ok(())
+}
+
+#[test]
+fn what_is_pushed_is_counted_as_a_write_and_what_is_fetched_is_not() -> Test {
+    let lab = Lab::new()?;
+    lab.run("up", [PROJECT, REPOSITORY].concat()).success();
+    let token = fs::read_to_string(lab.directory().join("secrets/forge-Zabronax"))?;
+    let mut agent = ureq::post("http://127.71.0.1:3000/api/v1/user/repos")
+        .header("authorization", format!("token {token}"))
+        .send_json(json!({"name": "holistic", "private": true}))?;
+    let made: Value = agent.body_mut().read_json()?;
+    assert_eq!(made["full_name"], "Zabronax/holistic");
+    let before = lab.writes("forge")?;
+    assert!(before >= 1);
+
+    let repository = lab.folder.path().join("repository");
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
+        git.arg("-C").arg(&repository).args(["-c", "user.name=a", "-c", "user.email=a@b.c"]);
+        git.args(arguments).assert().success();
+    };
+    fs::create_dir(&repository)?;
+    git(&["init", "-q", "-b", "main"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "first"]);
+    git(&[
+        "remote",
+        "add",
+        "origin",
+        &format!("http://Zabronax:{token}@127.71.0.1:3000/Zabronax/holistic.git"),
+    ]);
+    git(&["push", "-q", "origin", "main"]);
+    assert_eq!(lab.writes("forge")?, before + 1);
+    git(&["fetch", "-q", "origin"]);
+    git(&["push", "-q", "origin", "main"]);
+    assert_eq!(lab.writes("forge")?, before + 1);
+
+    ureq::post("http://127.71.0.1:5000/v2/x/blobs/uploads/").send_empty()?;
+    ureq::get("http://127.71.0.1:5000/v2/").call()?;
+    assert_eq!(lab.writes("registry")?, 1);
+    Ok(())
+}
+
+#[test]
+fn what_is_killed_comes_back_with_what_it_held_and_nothing_is_left_behind() -> Test {
+    let lab = Lab::new()?;
+    let input = [PROJECT, REPOSITORY].concat();
+    let first = lab.run("up", input.clone()).success();
+    let forge = lab.pid("forge")?;
+
+    kill("-KILL", forge);
+    until("the forge is started again", || Ok(lab.pid("forge").is_ok_and(|it| it != forge)))?;
+    until("the forge answers", || {
+        Ok(lab.status()?["components"]
+            .as_array()
+            .is_some_and(|it| it.iter().all(|it| it["healthy"] == true)))
+    })?;
+
+    let (forge, registry, daemon) = (lab.pid("forge")?, lab.pid("registry")?, lab.pid("cloud")?);
+    kill("-KILL", daemon);
+    until("the lab is gone", || Ok(lab.status()?["running"] == false))?;
+    assert!(is_running(forge) && is_running(registry), "they are orphans now");
+
+    let again = lab.run("up", input).success();
+    assert_eq!(
+        again.get_output().stdout,
+        first.get_output().stdout,
+        "the same accounts and tokens"
+    );
+    assert!(!is_running(forge) && !is_running(registry), "the orphans were ended");
+    let (forge, registry, daemon) = (lab.pid("forge")?, lab.pid("registry")?, lab.pid("cloud")?);
+    lab.run("down", "").success();
+    assert!([forge, registry, daemon].iter().all(|it| !is_running(*it)));
+    Ok(())
+}
+
+#[test]
+fn two_ups_at_once_start_one_lab() -> Test {
+    let lab = Lab::new()?;
+    let (one, two) = thread::scope(|scope| {
+        let one = scope.spawn(|| lab.command("up").write_stdin(PROJECT).output());
+        let two = scope.spawn(|| lab.command("up").write_stdin(PROJECT).output());
+        (one.join(), two.join())
+    });
+    let (one, two) = (one.map_err(|_| "panic")??, two.map_err(|_| "panic")??);
+    assert!(one.status.success() && two.status.success(), "{one:?} {two:?}");
+    assert_eq!(one.stdout, two.stdout);
+    let log = fs::read_to_string(lab.directory().join("logs/lab.log"))?;
+    assert_eq!(log.matches("registry     runs as process").count(), 1, "{log}");
+    Ok(())
+}
+
+#[test]
+fn an_address_in_use_is_named_and_no_document_comes_out() -> Test {
+    let lab = Lab::new()?;
+    let listener = TcpListener::bind("127.71.0.1:5000")?;
+    let run = lab.run("up", PROJECT).code(100).stdout("");
+    let said = stderr(&run);
+    let us = format!("(process {})", std::process::id());
+    assert!(said.contains("127.71.0.1:5000, which the registry needs, is in use by"), "{said}");
+    assert!(said.contains(&us), "{said}");
+
+    drop(listener);
+    lab.run("up", PROJECT).success();
+    let run = lab.command("up").env("LAB_NETWORK", "127.72.0.0/16").write_stdin(PROJECT).assert();
+    let said = stderr(&run.code(100).stdout(""));
+    assert!(said.contains("runs on 127.71.0.0/16, not on 127.72.0.0/16"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn wiping_removes_what_the_lab_made_and_nothing_else() -> Test {
+    let lab = Lab::new()?;
+    fs::create_dir(lab.directory())?;
+    fs::write(lab.directory().join("diary"), "dear diary")?;
+    let said = stderr(&lab.run("down --wipe", "").code(100));
+    assert!(said.contains("was not made by the lab"), "{said}");
+    assert!(lab.directory().join("diary").exists());
+
+    fs::remove_dir_all(lab.directory())?;
+    lab.run("up", PROJECT).success();
+    let daemon = lab.pid("cloud")?;
+    lab.run("down --wipe", "").success();
+    assert!(!lab.directory().exists());
+    assert!(!is_running(daemon));
+    Ok(())
+}
