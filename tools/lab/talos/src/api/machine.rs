@@ -1,0 +1,164 @@
+//! What a machine says of itself, and `Bootstrap`.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+use talos_provision::wire::{
+    Bootstrap, Data, Done, Event, EventsRequest, FeaturesInfo, Hostname, PlatformInfo,
+    ReadRequest, Reply, ServiceList, Version, VersionInfo,
+};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::{StreamExt, once};
+use tonic::Status;
+
+use super::Answers;
+use crate::config::{Configuration, Kind};
+use crate::machine::Machine;
+use crate::pki::Leaf;
+
+pub(super) async fn version(machine: Arc<Machine>) -> Result<Reply<Version>, Status> {
+    let version = VersionInfo {
+        tag: machine.version.clone(),
+        sha: "lab".to_owned(),
+        built: String::new(),
+        go_version: String::new(),
+        os: "linux".to_owned(),
+        arch: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
+    };
+    Ok(Reply::from(Version {
+        metadata: None,
+        version: Some(version),
+        platform: Some(PlatformInfo { name: "hcloud".to_owned(), mode: "cloud".to_owned() }),
+        features: Some(FeaturesInfo { rbac: true }),
+    }))
+}
+
+pub(super) async fn hostname(machine: Arc<Machine>) -> Result<Reply<Hostname>, Status> {
+    Ok(Reply::from(Hostname { metadata: None, hostname: machine.hostname() }))
+}
+
+pub(super) async fn services(machine: Arc<Machine>) -> Result<Reply<ServiceList>, Status> {
+    Ok(Reply::from(ServiceList { metadata: None, services: machine.view.services() }))
+}
+
+/// Lets the first member of etcd begin; once in the life of a disk.
+pub(super) async fn bootstrap(machine: Arc<Machine>, _: Bootstrap) -> Result<Reply<Done>, Status> {
+    let config = active(&machine)?;
+    if config.kind == Kind::Worker {
+        return Err(Status::unimplemented("bootstrap is only available on control plane nodes"));
+    }
+    let mut live = machine.live();
+    if !live.accepts_bootstrap {
+        return Err(Status::failed_precondition("bootstrap is not available yet"));
+    }
+    if live.bootstrap_asked || machine.place.has_etcd_data() {
+        return Err(Status::already_exists("etcd data directory is not empty"));
+    }
+    live.bootstrap_asked = true;
+    drop(live);
+    machine.bootstrap.notify_one();
+    Ok(Reply::from(Done { metadata: None }))
+}
+
+/// A kubeconfig for an administrator of the cluster, packed as Talos packs it.
+pub(super) async fn kubeconfig(machine: Arc<Machine>) -> Result<Answers<Data>, Status> {
+    let config = active(&machine)?;
+    if config.kind == Kind::Worker {
+        return Err(Status::unimplemented("kubeconfig is only available on control plane nodes"));
+    }
+    let issued = config.cluster.issue(&Leaf::client("admin", &["system:masters"])).map_err(internal)?;
+    let name = config.text("/cluster/clusterName").unwrap_or("cluster");
+    let (user, encode) = (format!("admin@{name}"), |it: &str| BASE64.encode(it.as_bytes()));
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config",
+        "clusters": [{"name": name, "cluster": {
+            "server": config.endpoint,
+            "certificate-authority-data": encode(&config.accepted("/cluster/acceptedCAs", &config.cluster))}}],
+        "users": [{"name": user, "user": {
+            "client-certificate-data": encode(&issued.certificate_pem),
+            "client-key-data": encode(&issued.key_pem)}}],
+        "contexts": [{"name": user, "context": {"cluster": name, "namespace": "default", "user": user}}],
+        "current-context": user,
+    });
+    let bytes = packed("kubeconfig", kubeconfig.to_string().as_bytes()).map_err(internal)?;
+    Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
+}
+
+/// A gzip of one tar entry without the padding and the end that tar wants: so Talos sends it.
+fn packed(name: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, field: &[u8]| header[at..at + field.len()].copy_from_slice(field);
+    put(0, name.as_bytes());
+    put(100, b"0000600\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{:011o}\0", content.len()).as_bytes());
+    put(136, b"00000000000\0");
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|it| u32::from(*it)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut out = GzEncoder::new(Vec::new(), Compression::default());
+    out.write_all(&header)?;
+    out.write_all(content)?;
+    out.finish()
+}
+
+/// Files of the machine that somebody needs: which boot this is.
+pub(super) async fn read(machine: Arc<Machine>, asked: ReadRequest) -> Result<Answers<Data>, Status> {
+    let bytes = match asked.path.as_str() {
+        "/proc/sys/kernel/random/boot_id" => format!("{}\n", machine.view.boot_id()).into_bytes(),
+        "/etc/hostname" => format!("{}\n", machine.hostname()).into_bytes(),
+        other => return Err(Status::not_found(format!("open {other}: no such file or directory"))),
+    };
+    Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
+}
+
+/// What happened, as far back as asked, and what happens from now on.
+pub(super) async fn events(machine: Arc<Machine>, asked: EventsRequest) -> Result<Answers<Event>, Status> {
+    let (past, live) = machine.view.events();
+    let actor = asked.with_actor_id;
+    let wanted = move |it: &Event| actor.is_empty() || it.actor_id == actor;
+    let from = if !asked.tail_id.is_empty() {
+        past.iter().position(|it| it.id == asked.tail_id).map_or(0, |it| it + 1)
+    } else if asked.tail_events < 0 || asked.tail_seconds > 0 {
+        0
+    } else {
+        past.len().saturating_sub(usize::try_from(asked.tail_events).unwrap_or(0))
+    };
+    let past: Vec<_> = past.into_iter().skip(from).collect();
+    // A listener that is too slow misses events, as it would in Talos.
+    let live = BroadcastStream::new(live).filter_map(Result::ok);
+    let all = tokio_stream::iter(past).chain(live).filter(wanted);
+    Ok(Box::pin(all.map(Ok)))
+}
+
+/// The configuration that is active, which whoever is past maintenance mode has.
+pub(super) fn active(machine: &Machine) -> Result<Arc<Configuration>, Status> {
+    machine.active().ok_or_else(|| Status::failed_precondition("machine type is not set"))
+}
+
+pub(super) fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_one_entry_whose_size_says_where_it_ends() {
+        let packed = packed("kubeconfig", b"hello").expect("packed");
+        let mut out = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut out).expect("unpacked");
+        assert_eq!(out.len(), 512 + 5);
+        assert_eq!(&out[..10], b"kubeconfig");
+        assert_eq!(&out[124..135], b"00000000005");
+        assert_eq!(&out[512..], b"hello");
+    }
+}

@@ -1,0 +1,205 @@
+//! The Talos API of one machine: who may ask for what, and where an answer comes from.
+
+mod apply;
+mod cluster;
+mod etcd;
+mod life;
+mod machine;
+mod state;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use rustls::ServerConfig;
+use talos_provision::wire::{Empty, MESSAGE_BYTES_MAX, Reboot, Shutdown, path};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::server::Grpc;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use crate::machine::Machine;
+use crate::pki;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Most connections at once.
+const CONNECTIONS_MAX: usize = 256;
+
+/// A stream of answers.
+pub(crate) type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
+
+/// Who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody, as a reader who may also apply a configuration.
+    Maintenance,
+    /// Whoever shows a certificate of the configuration's authority, with the roles it names.
+    Configured,
+}
+
+/// What a caller may do; each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Nobody,
+    Reader,
+    Operator,
+    Admin,
+}
+
+/// A machine's API while it is served; it stops, and so do its connections, with this value.
+pub(crate) struct Listener(JoinHandle<()>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Listener {
+    pub(crate) fn start(machine: Arc<Machine>, listener: TcpListener, tls: Arc<ServerConfig>, access: Access) -> Self {
+        Self(tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(tls);
+            let mut connections = JoinSet::new();
+            loop {
+                if connections.len() >= CONNECTIONS_MAX {
+                    connections.join_next().await;
+                }
+                while connections.try_join_next().is_some() {}
+                let Ok((stream, _)) = listener.accept().await else {
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
+                connections.spawn(connection(machine.clone(), acceptor.clone(), stream, access));
+            }
+        }))
+    }
+}
+
+async fn connection(machine: Arc<Machine>, acceptor: TlsAcceptor, stream: TcpStream, access: Access) {
+    let _ = stream.set_nodelay(true);
+    // Whoever cannot be trusted, or does not speak TLS, is told by TLS itself.
+    let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let role = match access {
+        Access::Maintenance => Role::Reader,
+        Access::Configured => certificates.first().map_or(Role::Nobody, |it| role(&pki::organizations(it))),
+    };
+    let service = service_fn(move |request| {
+        let machine = machine.clone();
+        async move { Ok::<_, Infallible>(answer(machine, access, role, request).await) }
+    });
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    let _ = server.max_concurrent_streams(64).serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// The greatest of the roles that a certificate names.
+fn role(organizations: &[String]) -> Role {
+    let roles = organizations.iter().map(|it| match it.as_str() {
+        "os:admin" => Role::Admin,
+        "os:operator" => Role::Operator,
+        "os:reader" => Role::Reader,
+        _ => Role::Nobody,
+    });
+    roles.max().unwrap_or(Role::Nobody)
+}
+
+/// The least role that may call a method; `None` for a method that this emulator does not have.
+fn needed(method: &str) -> Option<Role> {
+    Some(match method {
+        path::VERSION
+        | path::HOSTNAME
+        | path::SERVICE_LIST
+        | path::EVENTS
+        | path::ETCD_MEMBER_LIST
+        | path::ETCD_STATUS
+        | path::ETCD_ALARM_LIST
+        | path::HEALTH_CHECK
+        | path::STATE_GET
+        | path::STATE_LIST => Role::Reader,
+        path::REBOOT | path::SHUTDOWN => Role::Operator,
+        path::APPLY_CONFIGURATION
+        | path::BOOTSTRAP
+        | path::KUBECONFIG
+        | path::READ
+        | path::RESET
+        | path::ETCD_LEAVE_CLUSTER
+        | path::ETCD_REMOVE_MEMBER_BY_ID => Role::Admin,
+        _ => return None,
+    })
+}
+
+async fn answer(machine: Arc<Machine>, access: Access, role: Role, request: Request<Incoming>) -> Response<Body> {
+    let method = request.uri().path().to_owned();
+    let Some(needed) = needed(&method) else {
+        return Status::unimplemented(format!("the emulator has no {method}")).into_http();
+    };
+    let applies = access == Access::Maintenance && method == path::APPLY_CONFIGURATION;
+    if role < needed && !applies {
+        return Status::permission_denied("not authorized").into_http();
+    }
+    let it = machine;
+    match method.as_str() {
+        path::VERSION => unary(request, move |_: Empty| machine::version(it.clone())).await,
+        path::HOSTNAME => unary(request, move |_: Empty| machine::hostname(it.clone())).await,
+        path::SERVICE_LIST => unary(request, move |_: Empty| machine::services(it.clone())).await,
+        path::BOOTSTRAP => unary(request, move |asked| machine::bootstrap(it.clone(), asked)).await,
+        path::KUBECONFIG => streaming(request, move |_: Empty| machine::kubeconfig(it.clone())).await,
+        path::READ => streaming(request, move |asked| machine::read(it.clone(), asked)).await,
+        path::EVENTS => streaming(request, move |asked| machine::events(it.clone(), asked)).await,
+        path::APPLY_CONFIGURATION => unary(request, move |asked| apply::apply(it.clone(), access, asked)).await,
+        path::RESET => unary(request, move |asked| life::reset(it.clone(), asked)).await,
+        path::REBOOT => unary(request, move |_: Reboot| life::reboot(it.clone())).await,
+        path::SHUTDOWN => unary(request, move |_: Shutdown| life::shutdown(it.clone())).await,
+        path::ETCD_MEMBER_LIST => unary(request, move |asked| etcd::members(it.clone(), asked)).await,
+        path::ETCD_STATUS => unary(request, move |_: Empty| etcd::status(it.clone())).await,
+        path::ETCD_ALARM_LIST => unary(request, move |_: Empty| etcd::alarms(it.clone())).await,
+        path::ETCD_LEAVE_CLUSTER => unary(request, move |_: Empty| etcd::leave(it.clone())).await,
+        path::ETCD_REMOVE_MEMBER_BY_ID => unary(request, move |asked| etcd::remove(it.clone(), asked)).await,
+        path::HEALTH_CHECK => streaming(request, move |asked| cluster::health(it.clone(), asked)).await,
+        path::STATE_GET => unary(request, move |asked| state::get(it.clone(), role, asked)).await,
+        path::STATE_LIST => streaming(request, move |asked| state::list(it.clone(), role, asked)).await,
+        _ => Status::new(Code::Internal, "a method with a role and no answer").into_http(),
+    }
+}
+
+async fn unary<Q, A, F, W>(request: Request<Incoming>, mut handler: F) -> Response<Body>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    F: FnMut(Q) -> W,
+    W: Future<Output = Result<A, Status>>,
+{
+    let service = tower::service_fn(move |asked: tonic::Request<Q>| {
+        let answer = handler(asked.into_inner());
+        async move { answer.await.map(tonic::Response::new) }
+    });
+    let codec = ProstCodec::<A, Q>::default();
+    Grpc::new(codec).max_decoding_message_size(MESSAGE_BYTES_MAX).unary(service, request).await
+}
+
+async fn streaming<Q, A, F, W>(request: Request<Incoming>, mut handler: F) -> Response<Body>
+where
+    Q: Message + Default + 'static,
+    A: Message + Default + 'static,
+    F: FnMut(Q) -> W,
+    W: Future<Output = Result<Answers<A>, Status>>,
+{
+    let service = tower::service_fn(move |asked: tonic::Request<Q>| {
+        let answer = handler(asked.into_inner());
+        async move { answer.await.map(tonic::Response::new) }
+    });
+    let codec = ProstCodec::<A, Q>::default();
+    Grpc::new(codec).max_decoding_message_size(MESSAGE_BYTES_MAX).server_streaming(service, request).await
+}
