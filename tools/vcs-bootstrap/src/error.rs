@@ -1,0 +1,240 @@
+//! Everything that can go wrong, what to do about it, and whether to try again.
+
+use std::io;
+
+use phase::{Exit, Fault};
+
+use crate::model::Refusal;
+
+/// Everything that can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream is not right, not ready, or cannot be written.
+    #[error(transparent)]
+    Stream(#[from] phase::Error),
+    /// A secret cannot be resolved.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// The project does not say where the forge is.
+    #[error("the project does not say where its forge is")]
+    NoForge,
+    /// The forge, or the way to it, is out of order.
+    #[error("the forge does not answer: {method} {path}")]
+    Unreachable {
+        /// What was asked.
+        method: String,
+        /// Where.
+        path: String,
+        /// Why not.
+        source: Cause,
+    },
+    /// A request that must not be repeated blindly may or may not have taken effect.
+    #[error("it is not known whether {method} {path} took effect")]
+    Ambiguous {
+        /// What was asked.
+        method: String,
+        /// Where.
+        path: String,
+        /// What happened instead of an answer.
+        source: Cause,
+    },
+    /// The forge does not take the token.
+    #[error("the forge does not accept the token")]
+    Unauthorised,
+    /// The token may not do this.
+    #[error("the token may not {method} {path}: {message}")]
+    Forbidden {
+        /// What was asked.
+        method: String,
+        /// Where.
+        path: String,
+        /// What the forge said.
+        message: String,
+        /// The permissions that would do.
+        accepted: Option<String>,
+    },
+    /// The plan that the owner pays for does not have it.
+    #[error("the owner's plan at the forge does not allow {path}: {message}")]
+    PlanGate {
+        /// What was asked for.
+        path: String,
+        /// What the forge said.
+        message: String,
+    },
+    /// The forge wants us to wait for longer than we do.
+    #[error("the forge asks to be left alone for {seconds} seconds")]
+    Limited {
+        /// For how long.
+        seconds: u64,
+    },
+    /// The repository has moved.
+    #[error("{place} has been renamed or moved")]
+    Renamed {
+        /// From where.
+        place: String,
+    },
+    /// The forge refuses what was asked.
+    #[error("the forge refuses {method} {path} with status {status}: {message}")]
+    Refused {
+        /// What was asked.
+        method: String,
+        /// Where.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the forge said.
+        message: String,
+    },
+    /// The forge answered something that this version does not understand.
+    #[error("the forge's answer to {path} lacks {what}")]
+    Garbled {
+        /// To what.
+        path: String,
+        /// What is missing.
+        what: String,
+    },
+    /// The public key of the repository's secrets cannot be used.
+    #[error("the forge's public key for secrets is not one")]
+    NotAPublicKey,
+    /// Git cannot be run.
+    #[error("cannot run git")]
+    NoGit(#[source] io::Error),
+    /// Git took too long.
+    #[error("`git {command}` did not end within {seconds} seconds")]
+    GitSlow {
+        /// Its command.
+        command: String,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// Git failed.
+    #[error("`git {command}` failed: {message}")]
+    GitFailed {
+        /// Its command.
+        command: String,
+        /// What it said.
+        message: String,
+    },
+    /// There is no history to push.
+    #[error("{what}")]
+    NoHistory {
+        /// What is there instead.
+        what: String,
+        /// What to do.
+        help: String,
+    },
+    /// The forge does not let the branch move.
+    #[error("the forge refuses the push of {branch}: {message}")]
+    PushRefused {
+        /// Which branch.
+        branch: String,
+        /// What the forge said.
+        message: String,
+    },
+    /// What is declared cannot be brought about as things are.
+    #[error("{}", .0.iter().map(|it| it.what.as_str()).collect::<Vec<_>>().join("; "))]
+    Blocked(Vec<Refusal>),
+    /// The forge took every step and still differs.
+    #[error("steps left after all were taken: {}", .0.join(", "))]
+    Unsettled(Vec<String>),
+    /// What is there is not what is declared.
+    #[error("not as declared: {}", .0.join("; "))]
+    Unproven(Vec<String>),
+}
+
+/// What stands behind an error of a library.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl Fault for Error {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Stream(error) => error.reason(),
+            Self::Keyring(error) => error.reason(),
+            Self::NoForge => "NoForge",
+            Self::Unreachable { .. } => "Unreachable",
+            Self::Ambiguous { .. } => "Ambiguous",
+            Self::Unauthorised => "Unauthorised",
+            Self::Forbidden { .. } => "PermissionMissing",
+            Self::PlanGate { .. } => "PlanGate",
+            Self::Limited { .. } => "RateLimited",
+            Self::Renamed { .. } => "Renamed",
+            Self::Refused { .. } => "Refused",
+            Self::Garbled { .. } => "Garbled",
+            Self::NotAPublicKey => "NotAPublicKey",
+            Self::NoGit(_) => "NoGit",
+            Self::GitSlow { .. } => "GitSlow",
+            Self::GitFailed { .. } => "GitFailed",
+            Self::NoHistory { .. } => "NoHistory",
+            Self::PushRefused { .. } => "PushRefused",
+            Self::Blocked(refused) => refused.first().map_or("Blocked", |it| it.reason),
+            Self::Unsettled(_) => "Unsettled",
+            Self::Unproven(_) => "Unproven",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Stream(error) => return error.help(),
+            Self::Keyring(error) => return error.help(),
+            Self::NoHistory { help, .. } => return Some(help.clone()),
+            Self::Blocked(refused) => {
+                return Some(refused.iter().map(|it| &*it.help).collect::<Vec<_>>().join("; "));
+            }
+            Self::Forbidden { accepted: Some(accepted), .. } => {
+                return Some(format!("give the token one of these permissions: {accepted}"));
+            }
+            Self::NoForge => "set spec.endpoints.forge of the project",
+            Self::Unreachable { .. } => "see whether the forge is up, then run the same again",
+            Self::Ambiguous { .. } => "run the same command again: it looks before it goes on",
+            Self::Unauthorised => "make a new token and put it where spec.endpoints.forge points",
+            Self::Forbidden { .. } => {
+                "the token needs administration of the repository, its contents, secrets and \
+                 variables; a token for selected repositories cannot create one"
+            }
+            Self::PlanGate { .. } => {
+                "upgrade the owner's plan, make the repository public, or do not declare it"
+            }
+            Self::Limited { .. } => "run the same command again later: it goes on from here",
+            Self::Renamed { .. } => "change metadata.name or spec.owner, or move it back",
+            Self::Refused { .. } => "change what the message names, then run the same again",
+            Self::Garbled { .. } => "check the forge's address; is it the root of its API?",
+            Self::NotAPublicKey => "run the same command again; if it stays, report it",
+            Self::NoGit(_) => "install Git 2.31 or newer",
+            Self::GitSlow { .. } => "see to the network, then run the same command again",
+            Self::GitFailed { .. } => "put right what Git says, then run the same again",
+            Self::PushRefused { .. } => {
+                "a rule of the forge forbids it: push by a pull request, declare `bypass: \
+                 administrators`, or sign the commits, as the message says"
+            }
+            Self::Unsettled(_) => "`plan` shows them; another writer may be at work",
+            Self::Unproven(_) => "`plan` shows what differs, `apply` puts it right",
+        };
+        Some(help.to_owned())
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Stream(error) => error.exit(),
+            Self::Keyring(error) => error.exit(),
+            Self::Unreachable { .. }
+            | Self::Ambiguous { .. }
+            | Self::Limited { .. }
+            | Self::GitSlow { .. }
+            | Self::GitFailed { .. }
+            | Self::NotAPublicKey
+            | Self::Unsettled(_) => Exit::Temporary,
+            Self::NoForge
+            | Self::Unauthorised
+            | Self::Forbidden { .. }
+            | Self::PlanGate { .. }
+            | Self::Renamed { .. }
+            | Self::Refused { .. }
+            | Self::Garbled { .. }
+            | Self::NoGit(_)
+            | Self::NoHistory { .. }
+            | Self::PushRefused { .. }
+            | Self::Blocked(_)
+            | Self::Unproven(_) => Exit::Permanent,
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The forge: a reader, and a writer that only `apply` and `destroy` are given. What differs
+//! between forges is in `github.rs` and `gitea.rs`; what does not is here.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use data_encoding::{BASE64, BASE64_NOPAD};
+use http::Method;
+use keyring::{Secret, Url};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::client::{Answer, Client};
+use crate::model::{DeployKey, Place, Refusal, Rule, Section, SeenKey, Settings};
+use crate::{Error, gitea, github, receipt};
+
+/// Which forge it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forge {
+    GitHub,
+    Gitea,
+}
+
+/// One repository's place at a forge, and the way there.
+pub(crate) struct Remote {
+    pub(crate) client: Client,
+    pub(crate) forge: Forge,
+    pub(crate) place: Place,
+    me: OnceCell<String>,
+}
+
+/// Reads.
+pub(crate) struct Reader<'a>(pub(crate) &'a Remote);
+
+/// Writes.
+pub(crate) struct Writer<'a>(pub(crate) &'a Remote);
+
+/// A repository, as a forge tells of it in one answer.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) id: u64,
+    pub(crate) administrator: Option<bool>,
+    pub(crate) archived: bool,
+    pub(crate) settings: Settings,
+    pub(crate) topics: BTreeSet<String>,
+    pub(crate) default_branch: String,
+    /// Where Git finds it.
+    pub(crate) git: Url,
+    /// Where people find it.
+    pub(crate) web: String,
+}
+
+impl Forge {
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::GitHub => "GitHub",
+            Self::Gitea => "Gitea",
+        }
+    }
+
+    fn homepage(self) -> &'static str {
+        match self {
+            Self::GitHub => "homepage",
+            Self::Gitea => "website",
+        }
+    }
+
+    /// The query that asks for the largest page.
+    fn page(self) -> &'static str {
+        match self {
+            Self::GitHub => "per_page=100",
+            Self::Gitea => "limit=50",
+        }
+    }
+}
+
+impl Remote {
+    pub(crate) fn open(forge: &keyring::Forge, place: Place) -> Result<(Self, Secret), Error> {
+        let (forge, url, token) = match forge {
+            keyring::Forge::Github { url, token } => (Forge::GitHub, url.clone(), token),
+            keyring::Forge::Gitea { url, token } => {
+                let url = Url::try_from(format!("{url}/api/v1"));
+                (Forge::Gitea, url.map_err(|_| Error::NoForge)?, token)
+            }
+        };
+        let token = token.resolve()?;
+        let pause = match forge {
+            Forge::GitHub => Duration::from_secs(1),
+            Forge::Gitea => Duration::ZERO,
+        };
+        let client = Client::new(&url, &token, pause)?;
+        Ok((Self { client, forge, place, me: OnceCell::new() }, token))
+    }
+
+    /// The path of something below the repository.
+    pub(crate) fn path(&self, below: &str) -> String {
+        format!("/repos/{}{below}", self.place)
+    }
+
+    /// To whom the token belongs.
+    pub(crate) fn me(&self) -> Result<&str, Error> {
+        if let Some(me) = self.me.get() {
+            return Ok(me);
+        }
+        let answer = self.client.get("/user")?.expect(&[200])?;
+        let me = answer.body["login"].as_str().ok_or_else(|| answer.lacks("login"))?;
+        Ok(self.me.get_or_init(|| me.to_owned()))
+    }
+
+    /// A write below the repository.
+    pub(crate) fn write(
+        &self,
+        method: &Method,
+        below: &str,
+        body: Option<&Value>,
+        expected: &[u16],
+    ) -> Result<Answer, Error> {
+        self.client.write(method, &self.path(below), body, expected)
+    }
+
+    /// Every item of a list below the repository.
+    pub(crate) fn list(
+        &self,
+        below: &str,
+        items: fn(&Value) -> Option<&Vec<Value>>,
+    ) -> Result<Result<Vec<Value>, Refusal>, Error> {
+        // GitHub's variables alone have smaller pages: 30 at most.
+        let small = self.forge == Forge::GitHub && below == VARIABLES;
+        let page = if small { "per_page=30" } else { self.forge.page() };
+        self.client.list(&self.path(below), page, items)
+    }
+}
+
+const VARIABLES: &str = "/actions/variables";
+const SECRETS: &str = "/actions/secrets";
+const KEYS: &str = "/keys";
+
+impl Reader<'_> {
+    /// The repository, if it is there. 404 is also what somebody gets who may not see it; then
+    /// creating it fails, and says so.
+    pub(crate) fn repository(&self) -> Result<Option<Found>, Error> {
+        let answer = self.0.client.get(&self.0.path(""))?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        found(&answer.expect(&[200])?, self.0.forge).map(Some)
+    }
+
+    /// The rules among `names`.
+    pub(crate) fn rules(
+        &self,
+        names: &BTreeSet<String>,
+    ) -> Result<Section<BTreeMap<String, Rule>>, Error> {
+        match self.0.forge {
+            Forge::GitHub => github::rules(self.0, names),
+            Forge::Gitea => gitea::rules(self.0, names),
+        }
+    }
+
+    /// The names of the secrets, and when each was written last.
+    pub(crate) fn secrets(&self) -> Result<Section<BTreeMap<String, Option<String>>>, Error> {
+        let secrets = self.0.list(SECRETS, match self.0.forge {
+            Forge::GitHub => |it| it["secrets"].as_array(),
+            Forge::Gitea => Value::as_array,
+        })?;
+        Ok(section(secrets, |secret| {
+            let updated_at = secret["updated_at"].as_str().map(str::to_owned);
+            Some((secret["name"].as_str()?.to_owned(), updated_at))
+        }))
+    }
+
+    /// The text of the receipt, if there is one.
+    pub(crate) fn receipt(&self) -> Result<Section<Option<String>>, Error> {
+        let (list, value): (fn(&Value) -> Option<&Vec<Value>>, _) = match self.0.forge {
+            Forge::GitHub => (|it| it["variables"].as_array(), "value"),
+            Forge::Gitea => (Value::as_array, "data"),
+        };
+        let variables = self.0.list(VARIABLES, list)?;
+        let variables = section(variables, |variable| {
+            let text = |name: &str| variable[name].as_str().map(str::to_owned);
+            Some((text("name")?, text(value)?))
+        });
+        Ok(match variables {
+            Section::Known(mut all) => Section::Known(all.remove(receipt::VARIABLE)),
+            Section::Unknown(refusal) => Section::Unknown(refusal),
+        })
+    }
+
+    /// The deploy keys, by fingerprint.
+    pub(crate) fn deploy_keys(&self) -> Result<Section<BTreeMap<String, SeenKey>>, Error> {
+        Ok(section(self.0.list(KEYS, Value::as_array)?, |key| {
+            let title = key["title"].as_str().unwrap_or_default().to_owned();
+            let read_only = key["read_only"].as_bool().unwrap_or_default();
+            let seen = SeenKey { id: key["id"].as_u64()?, title, read_only };
+            Some((fingerprint(key["key"].as_str()?)?, seen))
+        }))
+    }
+}
+
+fn section<T>(
+    list: Result<Vec<Value>, Refusal>,
+    item: impl Fn(&Value) -> Option<(String, T)>,
+) -> Section<BTreeMap<String, T>> {
+    match list {
+        Ok(items) => Section::Known(items.iter().filter_map(item).collect()),
+        Err(refusal) => Section::Unknown(refusal),
+    }
+}
+
+/// What both forges answer alike, but for the name of the homepage.
+fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
+    let body = &answer.body;
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let flag = |name: &str| body[name].as_bool().ok_or_else(|| answer.lacks(name));
+    let topics = body["topics"].as_array().ok_or_else(|| answer.lacks("topics"))?;
+    let git = body["clone_url"].as_str().map(|it| Url::try_from(it.to_owned()));
+    Ok(Found {
+        id: body["id"].as_u64().ok_or_else(|| answer.lacks("id"))?,
+        administrator: body["permissions"]["admin"].as_bool(),
+        archived: flag("archived")?,
+        settings: Settings {
+            description: Some(text("description")),
+            homepage: Some(text(forge.homepage())),
+            private: Some(flag("private")?),
+            issues: Some(flag("has_issues")?),
+            wiki: Some(flag("has_wiki")?),
+            projects: Some(flag("has_projects")?),
+        },
+        topics: topics.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        default_branch: text("default_branch"),
+        git: git.and_then(Result::ok).ok_or_else(|| answer.lacks("an https clone_url"))?,
+        web: text("html_url"),
+    })
+}
+
+impl Writer<'_> {
+    /// Creates the repository, empty, and waits until it is there to be read.
+    pub(crate) fn create(
+        &self,
+        description: &str,
+        private: bool,
+        branch: Option<&str>,
+    ) -> Result<Found, Error> {
+        let Remote { client, place, forge, .. } = self.0;
+        let mine = self.0.me()?.eq_ignore_ascii_case(&place.owner);
+        let path = if mine { "/user/repos".to_owned() } else { format!("/orgs/{}/repos", place.owner) };
+        let mut body = json!({ "name": place.name, "description": description, "private": private });
+        if let (Forge::Gitea, Some(branch)) = (forge, branch) {
+            body["default_branch"] = branch.into();
+        }
+        client.write(&Method::POST, &path, Some(&body), &[201])?;
+        client.has_created();
+        Reader(self.0).repository()?.ok_or_else(|| Error::Forbidden {
+            method: Method::GET.to_string(),
+            path: self.0.path(""),
+            message: "it was created, and cannot be seen".to_owned(),
+            accepted: None,
+        })
+    }
+
+    pub(crate) fn change(&self, to: &Settings) -> Result<(), Error> {
+        let Settings { description, homepage, private, issues, wiki, projects } = to;
+        let fields = [
+            ("description", json!(description)),
+            (self.0.forge.homepage(), json!(homepage)),
+            ("private", json!(private)),
+            ("has_issues", json!(issues)),
+            ("has_wiki", json!(wiki)),
+            ("has_projects", json!(projects)),
+        ];
+        self.patch(fields.into_iter().filter(|(_, value)| !value.is_null()))
+    }
+
+    pub(crate) fn change_default_branch(&self, to: &str) -> Result<(), Error> {
+        self.patch([("default_branch", to.into())])
+    }
+
+    pub(crate) fn archive(&self, archived: bool) -> Result<(), Error> {
+        self.patch([("archived", archived.into())])
+    }
+
+    fn patch<'a>(&self, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Result<(), Error> {
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.0.write(&Method::PATCH, "", Some(&Value::Object(fields.collect())), &[200]).map(drop)
+    }
+
+    pub(crate) fn delete(&self) -> Result<(), Error> {
+        self.0.write(&Method::DELETE, "", None, &[204, 404]).map(drop)
+    }
+
+    pub(crate) fn set_topics(&self, topics: &BTreeSet<String>) -> Result<(), Error> {
+        let name = match self.0.forge {
+            Forge::GitHub => "names",
+            Forge::Gitea => "topics",
+        };
+        self.0.write(&Method::PUT, "/topics", Some(&json!({ name: topics })), &[200, 204]).map(drop)
+    }
+
+    pub(crate) fn put_rule(&self, name: &str, rule: &Rule) -> Result<(), Error> {
+        match self.0.forge {
+            Forge::GitHub => github::put_rule(self.0, name, rule),
+            Forge::Gitea => gitea::put_rule(self.0, name, rule),
+        }
+    }
+
+    pub(crate) fn remove_rule(&self, name: &str) -> Result<(), Error> {
+        match self.0.forge {
+            Forge::GitHub => github::remove_rule(self.0, name),
+            Forge::Gitea => gitea::remove_rule(self.0, name),
+        }
+    }
+
+    pub(crate) fn write_secret(&self, name: &str, value: &str) -> Result<(), Error> {
+        match self.0.forge {
+            Forge::GitHub => github::write_secret(self.0, name, value),
+            Forge::Gitea => gitea::write_secret(self.0, name, value),
+        }
+    }
+
+    pub(crate) fn remove_secret(&self, name: &str) -> Result<(), Error> {
+        let below = format!("{SECRETS}/{name}");
+        self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
+    }
+
+    pub(crate) fn add_deploy_key(&self, DeployKey { title, key }: &DeployKey) -> Result<(), Error> {
+        let body = json!({ "title": title, "key": key, "read_only": true });
+        self.0.write(&Method::POST, KEYS, Some(&body), &[201]).map(drop)
+    }
+
+    pub(crate) fn remove_deploy_key(&self, id: u64) -> Result<(), Error> {
+        let below = format!("{KEYS}/{id}");
+        self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
+    }
+
+    /// Writes the receipt; `known` says whether there is one to replace.
+    pub(crate) fn write_receipt(&self, text: &str, known: bool) -> Result<(), Error> {
+        let name = receipt::VARIABLE;
+        let named = format!("{VARIABLES}/{name}");
+        let whole = json!({ "name": name, "value": text });
+        let (method, below, body) = match (self.0.forge, known) {
+            (Forge::GitHub, false) => (Method::POST, VARIABLES, whole),
+            (Forge::GitHub, true) => (Method::PATCH, &*named, whole),
+            (Forge::Gitea, false) => (Method::POST, &*named, json!({ "value": text })),
+            (Forge::Gitea, true) => (Method::PUT, &*named, json!({ "value": text })),
+        };
+        self.0.write(&method, below, Some(&body), &[200, 201, 204]).map(drop)
+    }
+
+    pub(crate) fn forget(&self) -> Result<(), Error> {
+        let below = format!("{VARIABLES}/{}", receipt::VARIABLE);
+        self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
+    }
+}
+
+/// An Ed25519 public key as OpenSSH writes it: type and key, each after its length.
+pub(crate) fn openssh(key: &[u8; 32]) -> String {
+    const TYPE: &str = "ssh-ed25519";
+    let part = |it: &[u8]| [&u32::try_from(it.len()).unwrap_or_default().to_be_bytes()[..], it].concat();
+    let blob = [part(TYPE.as_bytes()), part(key)].concat();
+    format!("{TYPE} {}", BASE64.encode(&blob))
+}
+
+/// The fingerprint of a public key, as `ssh-keygen -l` prints it. The comment does not matter.
+pub(crate) fn fingerprint(key: &str) -> Option<String> {
+    let blob = BASE64.decode(key.split_whitespace().nth(1)?.as_bytes()).ok()?;
+    Some(format!("SHA256:{}", BASE64_NOPAD.encode(&Sha256::digest(blob))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_has_the_fingerprint_that_ssh_keygen_prints() {
+        // `ssh-keygen -t ed25519`, then `-l`, with OpenSSH 9.2.
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII6IUqST+ANliC35BtkqlSANmQ0LRbALyhW7I3EIg1gX somebody@somewhere";
+        assert_eq!(fingerprint(key).as_deref(), Some("SHA256:IbBtrX+dCalYRzSW/wdn5QKSPhDM2bQsVnzbJhytebg"));
+        let blob = BASE64.decode(key.split(' ').nth(1).unwrap_or_default().as_bytes());
+        let blob: [u8; 32] = blob.expect("base64")[19..].try_into().expect("32 bytes");
+        assert!(key.starts_with(&openssh(&blob)));
+    }
+}

@@ -1,0 +1,43 @@
+//! Brings about the repository that a `Repository` document declares.
+//!
+//! ```text
+//! document, project ── wanted ──┐
+//!                               ├── plan ──► apply ──► look again ──► document with status
+//! forge, Git ──────── observe ──┘
+//! ```
+//!
+//! **Invariant:** [`plan`] is a function of values: it opens nothing and asks nothing.
+//! **Invariant:** only `apply` is given a writer.
+//! **Invariant:** a status is computed from what is seen, never from what was done.
+//! **Invariant:** what may not be read is unknown: reported, never compared, never removed.
+//! **Invariant:** only what a receipt in the world proves to be ours is ever removed.
+
+mod apply;
+mod cli;
+mod client;
+mod error;
+mod forge;
+mod git;
+mod gitea;
+mod github;
+pub mod model;
+pub mod observe;
+pub mod plan;
+mod program;
+mod receipt;
+pub mod spec;
+mod wanted;
+
+pub use cli::Cli;
+pub use error::Error;
+
+use phase::Exit;
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// [`phase::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
+    phase::run("vcs-bootstrap", &cli.verb, program::Bootstrap::read)
+}

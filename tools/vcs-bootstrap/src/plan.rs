@@ -1,0 +1,494 @@
+//! What will change: pure functions, data in, data out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::model::{
+    DeployKey, Head, Mark, Present, Pushed, Receipt, Recorded, Refusal, Rule, Section, Settings,
+    Wanted, World,
+};
+use crate::spec::{Mode, OnDestroy, Push};
+
+#[cfg(test)]
+mod tests;
+
+/// One change. Says what it makes true, and from what, so that a reader can object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// The repository is not there.
+    Create {
+        /// Whether only those who are let in can see it, from its first moment.
+        private: bool,
+    },
+    /// It was archived by `destroy`, and is declared again.
+    Unarchive {},
+    /// Says beside the repository what we made of it.
+    Record {
+        /// What it says then.
+        receipt: Receipt,
+        /// The secrets whose time of writing is read back first: known after apply.
+        times_of: BTreeSet<String>,
+    },
+    /// Plain settings differ.
+    ChangeSettings {
+        /// What they are.
+        from: Settings,
+        /// What they become.
+        to: Settings,
+    },
+    /// The branch is not there, or behind.
+    Push {
+        /// Which.
+        branch: String,
+        /// The commit that is there.
+        from: Option<String>,
+        /// The commit that is here.
+        to: String,
+    },
+    /// People see another branch first.
+    ChangeDefaultBranch {
+        /// Which.
+        from: String,
+        /// Which they see then.
+        to: String,
+    },
+    /// Topics are missing, or are not declared where the list is authoritative.
+    SetTopics {
+        /// What they are.
+        from: BTreeSet<String>,
+        /// What they become.
+        to: BTreeSet<String>,
+    },
+    /// A secret is not known to hold what it must.
+    WriteSecret {
+        /// Its name.
+        name: String,
+        /// How we know.
+        because: Because,
+    },
+    /// A deploy key is not there.
+    AddDeployKey {
+        /// Its fingerprint.
+        fingerprint: String,
+        /// What is added.
+        key: DeployKey,
+    },
+    /// A rule is not there, or differs.
+    PutRule {
+        /// Its name.
+        name: String,
+        /// What it is.
+        from: Option<Rule>,
+        /// What it becomes.
+        to: Rule,
+    },
+    /// A rule that we made is no longer declared.
+    RemoveRule {
+        /// Its name.
+        name: String,
+    },
+    /// A secret that we wrote is no longer declared.
+    RemoveSecret {
+        /// Its name.
+        name: String,
+    },
+    /// A deploy key that we made is no longer declared, or may write.
+    RemoveDeployKey {
+        /// Its fingerprint.
+        fingerprint: String,
+        /// The forge's own number for it.
+        id: u64,
+    },
+    /// Nothing of ours is left in a repository that we found.
+    Forget {},
+    /// The repository that we made is kept, and takes no more changes.
+    Archive {},
+    /// The repository that we made goes, with all that is in it.
+    Delete {},
+}
+
+/// How we know that a secret must be written, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Because {
+    /// It is not there.
+    Absent,
+    /// It is there, and nothing says what it holds.
+    Unrecorded,
+    /// Its value has changed here.
+    Changed,
+    /// Somebody else has written it since.
+    WrittenByOthers,
+}
+
+/// Steps to take, and what stands in the way of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are taken.
+    pub steps: Vec<Step>,
+    /// What must be seen to first.
+    pub refused: Vec<Refusal>,
+}
+
+/// The steps from `world` to one that holds what is `wanted`.
+#[must_use]
+pub fn plan(wanted: &Wanted, world: &World) -> Plan {
+    let mut steps = Vec::new();
+    let before = world.clone().unwrap_or_else(|| {
+        let private = wanted.settings.private.unwrap_or(true);
+        steps.push(Step::Create { private });
+        newborn(private, wanted)
+    });
+    let mut refused = refusals(&before);
+    let recorded = recorded(&before);
+    let Some(seen) = recorded.clone().filter(|_| refused.is_empty()) else {
+        return Plan { steps: Vec::new(), refused };
+    };
+    let seen = seen.unwrap_or(Receipt { made: before.newborn, ..Receipt::default() });
+    if before.archived {
+        if !seen.archived {
+            refused.push(archived_by_others());
+            return Plan { steps: Vec::new(), refused };
+        }
+        steps.push(Step::Unarchive {});
+    }
+    let sections = Sections::of(wanted, &before, &seen, &mut refused);
+    let claim = sections.claim(wanted, &seen);
+    if recorded != Some(Some(claim.clone())) {
+        steps.push(Step::Record { receipt: claim.clone(), times_of: BTreeSet::new() });
+    }
+    steps.extend(settings(wanted, &before));
+    steps.extend(history(wanted, &before, &mut refused));
+    steps.extend(topics(wanted, &before));
+    let times_of = sections.written.iter().map(|(name, _)| name.clone()).collect();
+    let receipt = sections.receipt(wanted, &claim);
+    let last = Step::Record { receipt: receipt.clone(), times_of };
+    let again = receipt != claim || !sections.written.is_empty();
+    steps.extend(sections.steps());
+    steps.extend(again.then_some(last));
+    Plan { steps, refused }
+}
+
+/// The steps that take away what [`plan`] made.
+#[must_use]
+pub fn undo(wanted: &Wanted, world: &World) -> Plan {
+    let Some(before) = world else { return Plan::default() };
+    let mut refused = refusals(before);
+    let Some(seen) = recorded(before).filter(|_| refused.is_empty()) else {
+        return Plan { steps: Vec::new(), refused };
+    };
+    let newborn = before.newborn.then(|| Receipt { made: true, ..Receipt::default() });
+    let Some(receipt) = seen.clone().or(newborn) else { return Plan::default() };
+    if receipt.made && wanted.on_destroy == OnDestroy::Delete {
+        return Plan { steps: vec![Step::Delete {}], refused };
+    }
+    if before.archived && receipt.archived {
+        return Plan::default();
+    }
+    if before.archived && !receipt.made {
+        refused.push(archived_by_others());
+        return Plan { steps: Vec::new(), refused };
+    }
+    let nothing = Wanted {
+        rules: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        deploy_keys: BTreeMap::new(),
+        ..wanted.clone()
+    };
+    // In an archive, rules do no harm; in what we only found, they would.
+    let kept = if receipt.made { receipt.rules.clone() } else { BTreeSet::new() };
+    let goes = Receipt { rules: &receipt.rules - &kept, ..receipt.clone() };
+    let sections = Sections::of(&nothing, before, &goes, &mut refused);
+    if !refused.is_empty() {
+        return Plan { steps: Vec::new(), refused };
+    }
+    let mut steps: Vec<Step> = before.archived.then_some(Step::Unarchive {}).into_iter().collect();
+    steps.extend(sections.steps());
+    if receipt.made {
+        let receipt = Receipt { made: true, archived: true, rules: kept, ..Receipt::default() };
+        if seen.as_ref() != Some(&receipt) {
+            steps.push(Step::Record { receipt, times_of: BTreeSet::new() });
+        }
+        steps.push(Step::Archive {});
+    } else {
+        steps.push(Step::Forget {});
+    }
+    Plan { steps, refused }
+}
+
+/// A repository as it is right after [`Step::Create`]. Only `private` and the branch are known;
+/// every other declared setting is a step to take.
+fn newborn(private: bool, wanted: &Wanted) -> Present {
+    let branch = wanted.history.as_ref().map(|it| it.branch.clone());
+    Present {
+        id: 0,
+        administrator: None,
+        archived: false,
+        newborn: true,
+        settings: Settings { private: Some(private), ..Settings::default() },
+        topics: BTreeSet::new(),
+        default_branch: branch.unwrap_or_default(),
+        head: Head::Absent,
+        mark: Section::Known(Mark::None),
+        rules: Section::Known(BTreeMap::new()),
+        secrets: Section::Known(BTreeMap::new()),
+        deploy_keys: Section::Known(BTreeMap::new()),
+    }
+}
+
+/// The receipt that is there (`Some(None)`: none is), unless it cannot be told.
+#[expect(clippy::option_option, reason = "it is not there, or may not be read: two things")]
+fn recorded(before: &Present) -> Option<Option<Receipt>> {
+    match before.mark.known()? {
+        Mark::None => Some(None),
+        Mark::Ours(receipt) => Some(Some(receipt.clone())),
+        Mark::Disputed => None,
+    }
+}
+
+/// What stands in the way of every step.
+fn refusals(before: &Present) -> Vec<Refusal> {
+    let mut refused = Vec::new();
+    if before.administrator == Some(false) {
+        refused.push(Refusal {
+            reason: "PermissionMissing",
+            what: "the token may not administer the repository".to_owned(),
+            help: "give the token administration of it, or ask somebody who has it".to_owned(),
+        });
+    }
+    match &before.mark {
+        Section::Unknown(refusal) => refused.push(refusal.clone()),
+        Section::Known(Mark::Disputed) => refused.push(Refusal {
+            reason: "ReceiptDisputed",
+            what: format!(
+                "the Actions variable {} was not written with this project's key for this \
+                 repository, so nobody can tell what is ours in it",
+                crate::receipt::VARIABLE
+            ),
+            help: "if the root or the repository was replaced, delete the variable: what is there \
+                   then counts as made by others"
+                .to_owned(),
+        }),
+        Section::Known(_) => {}
+    }
+    refused
+}
+
+fn archived_by_others() -> Refusal {
+    Refusal {
+        reason: "Archived",
+        what: "the repository is archived, and not by us".to_owned(),
+        help: "unarchive it if it is to be used again".to_owned(),
+    }
+}
+
+fn settings(wanted: &Wanted, before: &Present) -> Option<Step> {
+    let mut wanted = wanted.settings.clone();
+    if before.newborn {
+        wanted.description.get_or_insert_default();
+    }
+    let to = wanted.changed_from(&before.settings);
+    let changed = to != Settings::default();
+    changed.then(|| Step::ChangeSettings { from: before.settings.of(&to), to })
+}
+
+fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec<Step> {
+    let Some(Pushed { push, branch, commit }) = &wanted.history else { return Vec::new() };
+    let mut steps = Vec::new();
+    let mut step = |from: Option<&String>| {
+        let (branch, to) = (branch.clone(), commit.clone());
+        steps.push(Step::Push { branch, from: from.cloned(), to });
+    };
+    match (&before.head, push) {
+        (_, Push::Never) => return steps,
+        (Head::Absent, _) => step(None),
+        (Head::Behind(from), Push::FastForward) => step(Some(from)),
+        (Head::Elsewhere(there), Push::FastForward) => refused.push(Refusal {
+            reason: "HistoryDiverged",
+            what: format!(
+                "the forge's {branch} is at {there}, which is not an ancestor of {commit} here"
+            ),
+            help: "`git pull --rebase`, then try again: nothing is ever forced".to_owned(),
+        }),
+        (Head::Same | Head::Ahead(_) | Head::Behind(_) | Head::Elsewhere(_), _) => {}
+    }
+    if before.default_branch != *branch {
+        let (from, to) = (before.default_branch.clone(), branch.clone());
+        steps.push(Step::ChangeDefaultBranch { from, to });
+    }
+    steps
+}
+
+fn topics(wanted: &Wanted, before: &Present) -> Option<Step> {
+    let (mode, items) = wanted.topics.as_ref()?;
+    let to = match mode {
+        Mode::Additive => &before.topics | items,
+        Mode::Authoritative => items.clone(),
+    };
+    (to != before.topics).then(|| Step::SetTopics { from: before.topics.clone(), to })
+}
+
+/// What changes in the lists that a receipt speaks of. `None`: the list may not be read, so it is
+/// neither compared nor pruned, and what the receipt says of it stays.
+struct Sections {
+    rules: Option<Vec<Step>>,
+    secrets: Option<Vec<Step>>,
+    deploy_keys: Option<Vec<Step>>,
+    new_rules: BTreeSet<String>,
+    written: Vec<(String, Because)>,
+}
+
+impl Sections {
+    fn of(wanted: &Wanted, before: &Present, receipt: &Receipt, refused: &mut Vec<Refusal>) -> Self {
+        let rules = read(&before.rules, [!wanted.rules.is_empty(), !receipt.rules.is_empty()], refused);
+        let secrets =
+            read(&before.secrets, [!wanted.secrets.is_empty(), !receipt.secrets.is_empty()], refused);
+        let keys = [!wanted.deploy_keys.is_empty(), !receipt.deploy_keys.is_empty()];
+        let keys = read(&before.deploy_keys, keys, refused);
+        let missing = |it: &&String| rules.is_some_and(|seen| !seen.contains_key(*it));
+        let written = secrets.map_or(Vec::new(), |seen| {
+            let because = |(name, mac): (&String, &String)| {
+                let because = because(mac, seen.get(name), receipt.secrets.get(name))?;
+                Some((name.clone(), because))
+            };
+            wanted.secrets.iter().filter_map(because).collect()
+        });
+        Self {
+            new_rules: wanted.rules.keys().filter(missing).cloned().collect(),
+            rules: rules.map(|seen| {
+                let put = wanted.rules.iter().filter_map(|(name, to)| {
+                    let (from, name, to) = (seen.get(name).cloned(), name.clone(), to.clone());
+                    let met = from.as_ref().is_some_and(|from| to.is_met_by(from));
+                    (!met).then_some(Step::PutRule { name, from, to })
+                });
+                let stale = receipt.rules.iter().filter(|it| !wanted.rules.contains_key(*it));
+                let stale = stale.filter(|it| seen.contains_key(*it)).cloned();
+                put.chain(stale.map(|name| Step::RemoveRule { name })).collect()
+            }),
+            secrets: secrets.map(|seen| {
+                let write = written.iter().cloned();
+                let write = write.map(|(name, because)| Step::WriteSecret { name, because });
+                let stale = receipt.secrets.keys().filter(|it| !wanted.secrets.contains_key(*it));
+                let stale = stale.filter(|it| seen.contains_key(*it)).cloned();
+                write.chain(stale.map(|name| Step::RemoveSecret { name })).collect()
+            }),
+            deploy_keys: keys.map(|seen| {
+                let remove = |fingerprint: &String, id| {
+                    let fingerprint = fingerprint.clone();
+                    Step::RemoveDeployKey { fingerprint, id }
+                };
+                let put = wanted.deploy_keys.iter().flat_map(|(fingerprint, key)| {
+                    let seen = seen.get(fingerprint);
+                    let wrong = seen.filter(|it| !it.read_only).map(|it| remove(fingerprint, it.id));
+                    let (fingerprint, key) = (fingerprint.clone(), key.clone());
+                    let add = (seen.is_none() || wrong.is_some())
+                        .then_some(Step::AddDeployKey { fingerprint, key });
+                    wrong.into_iter().chain(add)
+                });
+                let stale =
+                    receipt.deploy_keys.iter().filter(|it| !wanted.deploy_keys.contains_key(*it));
+                let stale = stale.filter_map(|it| Some(remove(it, seen.get(it)?.id)));
+                put.chain(stale).collect()
+            }),
+            written,
+        }
+    }
+
+    /// What the receipt must say before anything is made: a rule that was not there and is there
+    /// after an interruption is ours; so is a key whose private half only we can derive.
+    fn claim(&self, wanted: &Wanted, seen: &Receipt) -> Receipt {
+        let deploy_keys = match self.deploy_keys {
+            Some(_) => wanted.deploy_keys.keys().cloned().collect(),
+            None => BTreeSet::new(),
+        };
+        Receipt {
+            made: seen.made,
+            archived: false,
+            rules: &seen.rules | &self.new_rules,
+            deploy_keys: &seen.deploy_keys | &deploy_keys,
+            secrets: seen.secrets.clone(),
+        }
+    }
+
+    /// What the receipt says in the end.
+    fn receipt(&self, wanted: &Wanted, claim: &Receipt) -> Receipt {
+        let mut receipt = claim.clone();
+        if self.rules.is_some() {
+            receipt.rules.retain(|it| wanted.rules.contains_key(it));
+        }
+        if self.deploy_keys.is_some() {
+            receipt.deploy_keys.retain(|it| wanted.deploy_keys.contains_key(it));
+        }
+        if self.secrets.is_some() {
+            receipt.secrets.retain(|name, _| wanted.secrets.contains_key(name));
+            for (name, _) in &self.written {
+                let mac = wanted.secrets.get(name).cloned().unwrap_or_default();
+                receipt.secrets.insert(name.clone(), Recorded { mac, updated_at: None });
+            }
+        }
+        receipt
+    }
+
+    /// Secrets and keys first: a rule may keep us from what comes after it.
+    fn steps(self) -> impl Iterator<Item = Step> {
+        [self.secrets, self.deploy_keys, self.rules].into_iter().flatten().flatten()
+    }
+}
+
+/// What was read of a section, if anything speaks of it.
+fn read<'a, T>(
+    section: &'a Section<T>,
+    spoken_of: [bool; 2],
+    refused: &mut Vec<Refusal>,
+) -> Option<&'a T> {
+    match section {
+        Section::Known(value) => Some(value),
+        Section::Unknown(refusal) => {
+            refused.extend(spoken_of.contains(&true).then(|| refusal.clone()));
+            None
+        }
+    }
+}
+
+#[expect(clippy::option_option, reason = "not there, or there without a time: two things")]
+fn because(
+    mac: &str,
+    seen: Option<&Option<String>>,
+    recorded: Option<&Recorded>,
+) -> Option<Because> {
+    let (Some(updated_at), Some(recorded)) = (seen, recorded) else {
+        return Some(if seen.is_none() { Because::Absent } else { Because::Unrecorded });
+    };
+    if recorded.mac != mac {
+        Some(Because::Changed)
+    } else {
+        (recorded.updated_at != *updated_at).then_some(Because::WrittenByOthers)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { .. } => write!(f, "create"),
+            Self::Unarchive {} => write!(f, "unarchive"),
+            Self::Record { .. } => write!(f, "record"),
+            Self::ChangeSettings { .. } => write!(f, "settings"),
+            Self::Push { branch, .. } => write!(f, "push {branch}"),
+            Self::ChangeDefaultBranch { to, .. } => write!(f, "default branch {to}"),
+            Self::SetTopics { .. } => write!(f, "topics"),
+            Self::WriteSecret { name, .. } => write!(f, "secret {name}"),
+            Self::AddDeployKey { .. } => write!(f, "deploy key"),
+            Self::PutRule { name, .. } => write!(f, "rule {name}"),
+            Self::RemoveRule { name } => write!(f, "remove rule {name}"),
+            Self::RemoveSecret { name } => write!(f, "remove secret {name}"),
+            Self::RemoveDeployKey { .. } => write!(f, "remove deploy key"),
+            Self::Forget {} => write!(f, "forget"),
+            Self::Archive {} => write!(f, "archive"),
+            Self::Delete {} => write!(f, "delete"),
+        }
+    }
+}

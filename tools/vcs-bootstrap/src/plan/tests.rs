@@ -1,0 +1,403 @@
+//! The three laws of a plan and of its reverse, over every small world.
+
+use super::*;
+use crate::model::{Pushed, SeenKey};
+use crate::spec::{PullRequest, Require};
+
+/// When a step writes a secret, in these worlds.
+const NOW: &str = "now";
+
+fn set<const N: usize>(items: [&str; N]) -> BTreeSet<String> {
+    items.into_iter().map(str::to_owned).collect()
+}
+
+fn rule(approvals: u8) -> Rule {
+    Rule {
+        branches: set(["main"]),
+        require: Require { pull_request: Some(PullRequest { approvals }), ..Require::default() },
+        administrators_too: Some(true),
+        in_force: true,
+    }
+}
+
+fn key(id: u64, read_only: bool) -> SeenKey {
+    SeenKey { id, title: "flux".to_owned(), read_only }
+}
+
+fn named<T>(items: impl IntoIterator<Item = (&'static str, T)>) -> BTreeMap<String, T> {
+    items.into_iter().map(|(name, item)| (name.to_owned(), item)).collect()
+}
+
+fn declarations() -> Vec<Wanted> {
+    let minimal = Wanted {
+        settings: Settings::default(),
+        topics: None,
+        history: None,
+        rules: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        deploy_keys: BTreeMap::new(),
+        on_destroy: OnDestroy::Archive,
+    };
+    let history = |push| {
+        Some(Pushed { push, branch: "main".to_owned(), commit: "c2".to_owned() })
+    };
+    let full = Wanted {
+        settings: Settings {
+            description: Some("ours".to_owned()),
+            private: Some(true),
+            wiki: Some(false),
+            ..Settings::default()
+        },
+        topics: Some((Mode::Authoritative, set(["a"]))),
+        history: history(Push::FastForward),
+        rules: named([("main", rule(1))]),
+        secrets: named([("S", "mac".to_owned())]),
+        deploy_keys: named([("f", DeployKey { title: "flux".to_owned(), key: "k".to_owned() })]),
+        on_destroy: OnDestroy::Archive,
+    };
+    vec![
+        Wanted { on_destroy: OnDestroy::Delete, ..full.clone() },
+        Wanted {
+            topics: Some((Mode::Additive, set(["a"]))),
+            history: history(Push::OnCreate),
+            ..full.clone()
+        },
+        full,
+        minimal,
+    ]
+}
+
+/// Every world but the empty one, from every state of each of its parts.
+fn worlds() -> Vec<World> {
+    let plain = |description: &str| Settings {
+        description: Some(description.to_owned()),
+        homepage: Some(String::new()),
+        private: Some(true),
+        issues: Some(true),
+        wiki: Some(description != "ours"),
+        projects: Some(true),
+    };
+    let behind = Head::Behind("c1".to_owned());
+    let recorded =
+        |mac: &str| named([("S", Recorded { mac: mac.to_owned(), updated_at: Some("t".into()) })]);
+    let rules = [
+        (named([]), set([])),
+        (named([("main", rule(1))]), set(["main"])),
+        (named([("main", rule(2)), ("old", rule(0))]), set(["old"])),
+        (named([("main", rule(1)), ("theirs", rule(3))]), set([])),
+    ];
+    let time = |it: &str| Some(it.to_owned());
+    let secrets = [
+        (named([]), named([])),
+        (named([("S", time("t"))]), recorded("mac")),
+        (named([("S", time("later")), ("THEIRS", time("t"))]), recorded("mac")),
+        (named([("S", time("t"))]), recorded("old")),
+        (named([("S", None)]), named([])),
+    ];
+    let keys = [
+        (named([]), set([])),
+        (named([("f", key(1, true)), ("theirs", key(2, false))]), set(["f"])),
+        (named([("f", key(1, false)), ("old", key(3, true))]), set(["old"])),
+    ];
+    let mut worlds = vec![None];
+    for (marked, made, archived) in [
+        (false, true, false),  // created, then interrupted
+        (false, false, false), // somebody else's
+        (true, true, false),
+        (true, true, true), // destroyed
+        (true, false, false),
+    ] {
+        for (description, topics) in [("ours", set(["a"])), ("theirs", set(["b"]))] {
+            for head in [Head::Absent, Head::Same, behind.clone()] {
+                for (rules, our_rules) in &rules {
+                    for (secrets, recorded) in &secrets {
+                        for (keys, our_keys) in &keys {
+                            let receipt = Receipt {
+                                made,
+                                archived,
+                                rules: our_rules.clone(),
+                                deploy_keys: our_keys.clone(),
+                                secrets: recorded.clone(),
+                            };
+                            let mark = if marked { Mark::Ours(receipt) } else { Mark::None };
+                            worlds.push(Some(Present {
+                                id: 7,
+                                administrator: Some(true),
+                                archived,
+                                newborn: made && !marked,
+                                settings: plain(if made && !marked { "newborn" } else { description }),
+                                topics: topics.clone(),
+                                default_branch: "main".to_owned(),
+                                head: head.clone(),
+                                mark: Section::Known(mark),
+                                rules: Section::Known(rules.clone()),
+                                secrets: Section::Known(secrets.clone()),
+                                deploy_keys: Section::Known(keys.clone()),
+                            }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    worlds
+}
+
+fn list<T>(section: &mut Section<BTreeMap<String, T>>) -> &mut BTreeMap<String, T> {
+    match section {
+        Section::Known(list) => list,
+        Section::Unknown(_) => panic!("a step changes what may not be read"),
+    }
+}
+
+/// The world after `step`, as the forges behave.
+fn after(step: &Step, world: World) -> World {
+    if let Step::Create { private } = step {
+        assert_eq!(world, None, "nothing is created twice");
+        let all = Settings {
+            description: Some("newborn".to_owned()),
+            homepage: Some(String::new()),
+            private: Some(*private),
+            issues: Some(true),
+            wiki: Some(true),
+            projects: Some(true),
+        };
+        let minimal = declarations().pop().expect("the smallest declaration");
+        return Some(Present { id: 7, settings: all, ..newborn(*private, &minimal) });
+    }
+    let mut it = world.expect("a step other than the first needs a repository");
+    assert!(
+        !it.archived || matches!(step, Step::Unarchive {} | Step::Delete {}),
+        "an archive takes no change: {step}"
+    );
+    match step.clone() {
+        Step::Create { .. } => {}
+        Step::Unarchive {} => it.archived = false,
+        Step::Archive {} => it.archived = true,
+        Step::Delete {} => return None,
+        Step::Record { mut receipt, times_of } => {
+            for name in times_of {
+                let time = list(&mut it.secrets).get(&name).cloned().flatten();
+                receipt.secrets.get_mut(&name).expect("a secret just written").updated_at = time;
+            }
+            it.mark = Section::Known(Mark::Ours(receipt));
+        }
+        Step::Forget {} => it.mark = Section::Known(Mark::None),
+        Step::ChangeSettings { to, .. } => {
+            it.newborn &= to.description.is_none();
+            let old = it.settings;
+            it.settings = Settings {
+                description: to.description.or(old.description),
+                homepage: to.homepage.or(old.homepage),
+                private: to.private.or(old.private),
+                issues: to.issues.or(old.issues),
+                wiki: to.wiki.or(old.wiki),
+                projects: to.projects.or(old.projects),
+            };
+        }
+        Step::Push { .. } => {
+            it.head = Head::Same;
+            it.default_branch = "main".to_owned();
+        }
+        Step::ChangeDefaultBranch { to, .. } => it.default_branch = to,
+        Step::SetTopics { to, .. } => it.topics = to,
+        Step::WriteSecret { name, .. } => {
+            list(&mut it.secrets).insert(name, Some(NOW.to_owned()));
+        }
+        Step::RemoveSecret { name } => drop(list(&mut it.secrets).remove(&name)),
+        Step::AddDeployKey { fingerprint, .. } => {
+            assert!(list(&mut it.deploy_keys).insert(fingerprint, key(9, true)).is_none());
+        }
+        Step::RemoveDeployKey { fingerprint, .. } => {
+            list(&mut it.deploy_keys).remove(&fingerprint);
+        }
+        Step::PutRule { name, to, .. } => drop(list(&mut it.rules).insert(name, to)),
+        Step::RemoveRule { name } => drop(list(&mut it.rules).remove(&name)),
+    }
+    Some(it)
+}
+
+fn take(steps: &[Step], world: &World) -> World {
+    steps.iter().fold(world.clone(), |world, step| after(step, world))
+}
+
+fn for_all(law: impl Fn(&Wanted, &World)) {
+    for wanted in declarations() {
+        for before in worlds() {
+            law(&wanted, &before);
+        }
+    }
+}
+
+fn receipt(world: &World) -> Option<Receipt> {
+    recorded(world.as_ref()?).flatten()
+}
+
+#[test]
+fn a_plan_reaches_what_is_declared_then_rests() {
+    for_all(|wanted, before| {
+        let Plan { steps, refused } = plan(wanted, before);
+        assert_eq!(refused, [], "{before:?}");
+        let world = take(&steps, before);
+        let after = world.as_ref().expect("the repository");
+        assert_eq!(wanted.settings.changed_from(&after.settings), Settings::default(), "reaches");
+        assert!(!after.archived && !after.newborn, "reaches");
+        for (name, rule) in &wanted.rules {
+            assert!(rule.is_met_by(&after.rules.known().expect("known")[name]), "reaches");
+        }
+        for (name, mac) in &wanted.secrets {
+            assert!(after.secrets.known().expect("known").contains_key(name), "reaches");
+            assert_eq!(receipt(&world).expect("a receipt").secrets[name].mac, *mac, "reaches");
+        }
+        for fingerprint in wanted.deploy_keys.keys() {
+            assert!(after.deploy_keys.known().expect("known")[fingerprint].read_only, "reaches");
+        }
+        if wanted.history.as_ref().is_some_and(|it| it.push == Push::FastForward) {
+            assert_eq!(after.head, Head::Same, "reaches");
+        }
+        assert_eq!(plan(wanted, &world), Plan::default(), "rests after {steps:?}");
+    });
+}
+
+#[test]
+fn a_plan_leaves_alone_what_is_not_declared() {
+    for_all(|wanted, before| {
+        let Some(was) = before else { return };
+        let world = take(&plan(wanted, before).steps, before);
+        let is = world.as_ref().expect("the repository");
+        let ours = receipt(before).unwrap_or_default();
+        for (name, rule) in was.rules.known().expect("known") {
+            if !wanted.rules.contains_key(name) && !ours.rules.contains(name) {
+                assert_eq!(is.rules.known().expect("known").get(name), Some(rule));
+            }
+        }
+        for (name, time) in was.secrets.known().expect("known") {
+            if !wanted.secrets.contains_key(name) && !ours.secrets.contains_key(name) {
+                assert_eq!(is.secrets.known().expect("known").get(name), Some(time));
+            }
+        }
+        for (fingerprint, key) in was.deploy_keys.known().expect("known") {
+            if !wanted.deploy_keys.contains_key(fingerprint)
+                && !ours.deploy_keys.contains(fingerprint)
+            {
+                assert_eq!(is.deploy_keys.known().expect("known").get(fingerprint), Some(key));
+            }
+        }
+        if wanted.topics.as_ref().is_none_or(|it| it.0 == Mode::Additive) {
+            assert!(was.topics.is_subset(&is.topics));
+        }
+        if wanted.settings.description.is_none() && !was.newborn {
+            assert_eq!(was.settings, is.settings);
+        }
+        let made = was.newborn || ours.made;
+        assert_eq!(receipt(&world).expect("a receipt").made, made, "nothing found becomes made");
+    });
+}
+
+#[test]
+fn interrupted_after_any_step_a_plan_reaches_the_same_world() {
+    for_all(|wanted, before| {
+        let Plan { steps, .. } = plan(wanted, before);
+        let whole = take(&steps, before);
+        for taken in 0..steps.len() {
+            let half = take(&steps[..taken], before);
+            let Plan { steps: rest, refused } = plan(wanted, &half);
+            assert_eq!(refused, []);
+            let again = take(&rest, &half);
+            // A rule or key of ours is ours in either, and nothing else is.
+            assert_eq!(receipt(&again), receipt(&whole), "{steps:?} then {rest:?}");
+            assert_eq!(plan(wanted, &again), Plan::default());
+        }
+    });
+}
+
+#[test]
+fn undoing_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
+    for_all(|wanted, before| {
+        let Plan { steps, refused } = undo(wanted, before);
+        assert_eq!(refused, []);
+        let world = take(&steps, before);
+        assert_eq!(undo(wanted, &world), Plan::default(), "rests after {steps:?}");
+        let Some(was) = before else { return };
+        let ours = receipt(before);
+        let made = was.newborn || ours.as_ref().is_some_and(|it| it.made);
+        let Some(is) = &world else {
+            assert!(made && wanted.on_destroy == OnDestroy::Delete, "deletes only what we made");
+            return;
+        };
+        assert_eq!(is.archived, made, "archives what we made, and only that");
+        if was.archived {
+            return; // and nothing can change in it
+        }
+        let ours = ours.unwrap_or_default();
+        let secrets = is.secrets.known().expect("known");
+        assert!(ours.secrets.keys().all(|it| !secrets.contains_key(it)), "reaches");
+        let keys = is.deploy_keys.known().expect("known");
+        assert!(ours.deploy_keys.iter().all(|it| !keys.contains_key(it)), "reaches");
+        let rules = is.rules.known().expect("known");
+        assert!(made || ours.rules.iter().all(|it| !rules.contains_key(it)), "reaches");
+        let left = |it: &String| !ours.secrets.contains_key(it);
+        assert!(was.secrets.known().expect("known").keys().filter(|it| left(it)).all(|it| secrets
+            .contains_key(it)));
+        let left = |it: &String| !ours.deploy_keys.contains(it);
+        assert!(was.deploy_keys.known().expect("known").keys().filter(|it| left(it)).all(|it| {
+            keys.contains_key(it)
+        }));
+        assert_eq!((&was.settings, &was.topics, &was.head), (&is.settings, &is.topics, &is.head));
+    });
+}
+
+#[test]
+fn undoing_that_was_interrupted_ends_where_it_would_have() {
+    for_all(|wanted, before| {
+        let Plan { steps, .. } = undo(wanted, before);
+        let whole = take(&steps, before);
+        for taken in 0..steps.len() {
+            let half = take(&steps[..taken], before);
+            assert_eq!(take(&undo(wanted, &half).steps, &half), whole, "{steps:?}");
+        }
+    });
+}
+
+#[test]
+fn what_was_destroyed_can_be_applied_again() {
+    for_all(|wanted, before| {
+        let gone = take(&undo(wanted, before).steps, before);
+        let back = take(&plan(wanted, &gone).steps, &gone);
+        assert_eq!(plan(wanted, &back), Plan::default());
+    });
+}
+
+#[test]
+fn what_may_not_be_read_is_neither_changed_nor_removed() {
+    let refusal = Refusal { reason: "PermissionMissing", what: "rules".into(), help: "".into() };
+    for_all(|wanted, before| {
+        let Some(present) = before else { return };
+        let blind = Some(Present { rules: Section::Unknown(refusal.clone()), ..present.clone() });
+        let Plan { steps, refused } = plan(wanted, &blind);
+        let ours = receipt(before).unwrap_or_default();
+        assert_eq!(refused.is_empty(), wanted.rules.is_empty() && ours.rules.is_empty());
+        take(&steps, &blind); // panics when a step changes what is unknown
+        let kept = steps.iter().filter_map(|it| match it {
+            Step::Record { receipt, .. } => Some(&receipt.rules),
+            _ => None,
+        });
+        assert!(kept.into_iter().all(|it| *it == ours.rules), "a receipt forgets nothing unseen");
+        let blind = Some(Present { mark: Section::Unknown(refusal.clone()), ..present.clone() });
+        assert_eq!(plan(wanted, &blind), Plan { steps: vec![], refused: vec![refusal.clone()] });
+        let disputed = Present { mark: Section::Known(Mark::Disputed), ..present.clone() };
+        let plan = plan(wanted, &Some(disputed));
+        assert_eq!((plan.steps, plan.refused[0].reason), (vec![], "ReceiptDisputed"));
+    });
+}
+
+#[test]
+fn history_that_is_elsewhere_is_never_forced() {
+    let wanted = &declarations()[0];
+    for world in worlds().into_iter().flatten().filter(|it| !it.archived) {
+        let elsewhere = Head::Elsewhere("c9".to_owned());
+        let Plan { steps, refused } = plan(wanted, &Some(Present { head: elsewhere, ..world }));
+        assert_eq!(refused[0].reason, "HistoryDiverged");
+        assert!(!steps.iter().any(|it| matches!(it, Step::Push { .. })));
+    }
+}

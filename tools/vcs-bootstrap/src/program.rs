@@ -1,0 +1,260 @@
+//! What each verb does with one document.
+
+use keyring::{Projects, Secret};
+use phase::{Condition, Declared, Job, Kind, Program, Refers, Stream};
+
+use crate::apply::Hand;
+use crate::forge::{Forge, Reader, Remote};
+use crate::model::{Head, Place, Present};
+use crate::observe::{self, Look};
+use crate::plan::{self, Plan, Step};
+use crate::receipt::Seal;
+use crate::spec::{Push, Repository};
+use crate::wanted::{self, Declaration};
+use crate::{Error, observe::Evidence, observe::Observed};
+
+/// How often we look, plan and act before we say that the forge does not settle.
+const ROUNDS_MAX: usize = 3;
+
+/// The most topics that GitHub allows.
+const TOPICS_MAX: usize = 20;
+
+type Status = phase::Status<Observed, Evidence, Step>;
+
+/// The program, once every document has been read.
+pub(crate) struct Bootstrap {
+    projects: Projects,
+}
+
+impl Bootstrap {
+    /// Finds what the types of a document cannot say.
+    pub(crate) fn read(stream: &mut Stream, own: &[Declared<Repository>]) -> Self {
+        let projects = Projects::read(stream);
+        for document in own {
+            let spec = &document.spec;
+            if projects.get(&spec.project).is_ok_and(|it| it.spec.endpoints.forge.is_none()) {
+                let message = "this project does not say where its forge is (endpoints.forge)";
+                stream.mistake(document, "/spec/project", message);
+            }
+            if spec.topics.as_ref().is_some_and(|it| it.items.len() > TOPICS_MAX) {
+                let message = format!("a repository has {TOPICS_MAX} topics at most");
+                stream.mistake(document, "/spec/topics/items", &message);
+            }
+            for (index, rule) in spec.rules.iter().enumerate() {
+                if rule.branches.is_empty() {
+                    let path = format!("/spec/rules/{index}/branches");
+                    stream.mistake(document, &path, "a rule without a branch protects nothing");
+                }
+                if spec.rules[..index].iter().any(|it| it.name == rule.name) {
+                    let path = format!("/spec/rules/{index}/name");
+                    stream.mistake(document, &path, "another rule has this name");
+                }
+            }
+        }
+        Self { projects }
+    }
+
+    fn begin(&self, job: &Job<'_, Repository>, history: bool) -> Result<Work, Error> {
+        let own = job.own;
+        let project = self.projects.get(&own.spec.project)?;
+        let forge = project.spec.endpoints.forge.as_ref().ok_or(Error::NoForge)?;
+        let place = Place { owner: own.spec.owner.to_string(), name: own.name.to_string() };
+        let seal = Seal::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
+        let (remote, token) = Remote::open(forge, place)?;
+        let declaration = wanted::declaration(own, project, remote.forge, &seal, history)?;
+        Ok(Work { remote, token, seal, declaration })
+    }
+}
+
+impl Program for Bootstrap {
+    type Kind = Repository;
+    type Error = Error;
+
+    fn refers(own: &Declared<Repository>) -> Vec<Refers> {
+        vec![Refers::to_present("/spec/project", "Project", &own.spec.project)]
+    }
+
+    fn plan(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(job, true)?;
+        let look = work.look()?;
+        let Plan { steps, refused } = plan::plan(&work.declaration.wanted, &look.world);
+        if steps.is_empty() && refused.is_empty() {
+            return Ok(work.settled(&look));
+        }
+        if steps.is_empty() {
+            return Err(Error::Blocked(refused));
+        }
+        let mut status = Status::planned(work.observed(&look), steps);
+        for refusal in refused {
+            phase::note(&job.own.name, format_args!("unknown: {}", refusal.what));
+            status.conditions.push(Condition::new("Known", false, refusal.reason, refusal.what));
+        }
+        status.conditions.extend(work.complete());
+        Ok(status)
+    }
+
+    fn undo(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(job, false)?;
+        let look = work.look()?;
+        let Plan { steps, refused } = plan::undo(&work.declaration.wanted, &look.world);
+        if !refused.is_empty() {
+            return Err(Error::Blocked(refused));
+        }
+        Ok(match steps.as_slice() {
+            [] => Status::destroyed(kept(&look)),
+            _ => Status::planned(work.observed(&look), steps),
+        })
+    }
+
+    fn apply(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(job, true)?;
+        let look = work.settle(plan::plan)?;
+        Ok(work.settled(&look))
+    }
+
+    fn verify(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(job, true)?;
+        let look = work.look()?;
+        let Plan { steps, refused } = plan::plan(&work.declaration.wanted, &look.world);
+        if !refused.is_empty() {
+            return Err(Error::Blocked(refused));
+        }
+        let mut wrong: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        wrong.extend(look.world.as_ref().and_then(|it| work.moved(it)));
+        if !wrong.is_empty() {
+            return Err(Error::Unproven(wrong));
+        }
+        let mut status = work.settled(&look);
+        if work.remote.forge == Forge::Gitea && !work.declaration.secrets.is_empty() {
+            let message = "the secrets are there under their names, and what was written last by \
+                           us is what is declared; Gitea does not tell when a secret was written, \
+                           so a change by hand would not be seen";
+            phase::note(&job.own.name, message);
+            status.conditions.push(Condition::new("SecretsProven", false, "NotTold", message));
+        }
+        Ok(status)
+    }
+
+    fn destroy(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(job, false)?;
+        let look = work.settle(plan::undo)?;
+        Ok(Status::destroyed(kept(&look)))
+    }
+}
+
+/// One document, what it declares, and the way to its forge.
+struct Work {
+    remote: Remote,
+    token: Secret,
+    seal: Seal,
+    declaration: Declaration,
+}
+
+impl Work {
+    fn look(&self) -> Result<Look, Error> {
+        let wanted = &self.declaration.wanted;
+        let head = |found: &_| observe::head(found, wanted, &self.token);
+        observe::look(&Reader(&self.remote), &self.seal, wanted, head)
+    }
+
+    /// Looks, plans and acts until a look finds nothing left to do.
+    fn settle(
+        &self,
+        plan: fn(&crate::model::Wanted, &crate::model::World) -> Plan,
+    ) -> Result<Look, Error> {
+        let wanted = &self.declaration.wanted;
+        let mut rounds = 0;
+        loop {
+            let look = self.look()?;
+            let Plan { steps, refused } = plan(wanted, &look.world);
+            if !refused.is_empty() {
+                return Err(Error::Blocked(refused));
+            }
+            if steps.is_empty() {
+                return Ok(look);
+            }
+            if rounds == ROUNDS_MAX {
+                return Err(Error::Unsettled(steps.iter().map(ToString::to_string).collect()));
+            }
+            rounds += 1;
+            match self.hand(&look).take(&steps) {
+                // Nobody knows whether it took effect, until we look.
+                Err(Error::Ambiguous { .. } | Error::GitFailed { .. }) if rounds < ROUNDS_MAX => {
+                    phase::note(&self.remote.place.name, "no answer: looking what became of it");
+                }
+                taken => taken?,
+            }
+        }
+    }
+
+    fn hand<'a>(&'a self, look: &Look) -> Hand<'a> {
+        Hand {
+            remote: &self.remote,
+            seal: &self.seal,
+            token: &self.token,
+            secrets: &self.declaration.secrets,
+            id: look.found.as_ref().map(|it| it.id),
+            git: look.found.as_ref().map(|it| it.git.clone()),
+            recorded: look.recorded,
+            branch: self.declaration.wanted.history.as_ref().map(|it| &*it.branch),
+        }
+    }
+
+    fn observed(&self, look: &Look) -> Option<Observed> {
+        look.observed(&self.remote.place, &self.declaration.wanted)
+    }
+
+    /// The status of a document for which nothing is left to do.
+    fn settled(&self, look: &Look) -> Status {
+        let wanted = &self.declaration.wanted;
+        let observed = self.observed(look);
+        let url = observed.as_ref().map_or("", |it| &it.url);
+        let message = format!(
+            "{url} is as declared (rules: {}, secrets: {}, deploy keys: {})",
+            wanted.rules.len(),
+            wanted.secrets.len(),
+            wanted.deploy_keys.len()
+        );
+        let mut status = Status::new(Condition::ready(true, "InPlace", message));
+        status.conditions.extend(self.complete());
+        status.evidence = look.evidence(wanted);
+        status.observed = observed;
+        status
+    }
+
+    /// Says what the forge does not have, if anything that is declared.
+    fn complete(&self) -> Option<Condition> {
+        let unsupported = &self.declaration.unsupported;
+        if unsupported.is_empty() {
+            return None;
+        }
+        let message = unsupported.join("; ");
+        phase::note(&self.remote.place.name, format_args!("unsupported: {message}"));
+        Some(Condition::new("Complete", false, "UnsupportedByForge", message))
+    }
+
+    /// How the branch differs where a plan has no step for it.
+    fn moved(&self, world: &Present) -> Option<String> {
+        let history = self.declaration.wanted.history.as_ref()?;
+        let branch = &history.branch;
+        match &world.head {
+            Head::Ahead(there) if history.push == Push::FastForward => Some(format!(
+                "{branch} of the forge is ahead, at {there}: `git pull` first"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// What is left after `destroy`, and why.
+fn kept(look: &Look) -> String {
+    match (&look.found, &look.world) {
+        (Some(found), Some(world)) if world.archived => {
+            format!("{} is archived, without our secrets and keys: its history stays", found.web)
+        }
+        (Some(found), _) => {
+            format!("{} was made by others: it stays, without what we made in it", found.web)
+        }
+        (None, _) => format!("there is no {} any more", Repository::KIND.to_lowercase()),
+    }
+}

@@ -1,0 +1,147 @@
+//! What a document declares, in the words of one forge: secrets and keys derived, what the forge
+//! lacks set aside.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use data_encoding::BASE64;
+use keyring::{PhaseKey, Project};
+use phase::Declared;
+use zeroize::Zeroizing;
+
+use crate::Error;
+use crate::forge::{self, Forge};
+use crate::git::Git;
+use crate::model::{DeployKey, Pushed, Rule, Settings, Wanted};
+use crate::receipt::Seal;
+use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
+
+/// What is declared, and what stays out of every plan.
+pub(crate) struct Declaration {
+    pub(crate) wanted: Wanted,
+    /// The values of secrets, by name.
+    pub(crate) secrets: BTreeMap<String, Zeroizing<String>>,
+    /// What the forge does not have, each with the reason.
+    pub(crate) unsupported: Vec<String>,
+}
+
+/// The item of a phase's key from which its deploy key derives.
+const DEPLOY_KEY: &str = "deploy-key";
+
+pub(crate) fn declaration(
+    own: &Declared<Repository>,
+    project: &Declared<Project>,
+    forge: Forge,
+    seal: &Seal,
+    with_history: bool,
+) -> Result<Declaration, Error> {
+    let spec = &own.spec;
+    let (rules, unsupported) = rules(spec, forge);
+    let mut secrets = BTreeMap::new();
+    for phase in &spec.secrets.phase_keys {
+        let key = keyring::phase_key(project, phase.as_str())?;
+        let value = Zeroizing::new(BASE64.encode(key.expose()));
+        secrets.insert(keyring::variable(phase.as_str()), value);
+    }
+    let mut deploy_keys = BTreeMap::new();
+    for phase in &spec.deploy_keys {
+        let key = keyring::phase_key(project, phase.as_str())?;
+        deploy_keys.extend(deploy_key(&key, phase.as_str(), own.name.as_str()));
+    }
+    let features = &spec.features;
+    let wanted = Wanted {
+        settings: Settings {
+            description: spec.description.as_ref().map(ToString::to_string),
+            homepage: spec.homepage.as_ref().map(ToString::to_string),
+            private: spec.visibility.map(|it| it == Visibility::Private),
+            issues: features.issues,
+            wiki: features.wiki,
+            projects: features.projects,
+        },
+        topics: spec.topics.as_ref().map(|topics| {
+            (topics.mode, topics.items.iter().map(ToString::to_string).collect())
+        }),
+        history: if with_history { pushed(spec)? } else { None },
+        rules,
+        secrets: secrets
+            .iter()
+            .map(|(name, value)| (name.clone(), seal.secret(name, value.as_bytes())))
+            .collect(),
+        deploy_keys,
+        on_destroy: spec.on_destroy,
+    };
+    Ok(Declaration { wanted, secrets, unsupported })
+}
+
+fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
+    let Some(history) = spec.history.as_ref().filter(|it| it.push != Push::Never) else {
+        return Ok(None);
+    };
+    let branch = history.branch.to_string();
+    let commit = Git.commit(&branch)?;
+    Ok(Some(Pushed { push: history.push, branch, commit }))
+}
+
+fn deploy_key(key: &PhaseKey, phase: &str, scope: &str) -> Option<(String, DeployKey)> {
+    let public = key.ed25519(scope, DEPLOY_KEY).verifying_key();
+    let openssh = forge::openssh(public.as_bytes());
+    // Gitea allows a title once, so that a rotated key needs another.
+    let title = format!("{phase} (generation {})", key.generation(DEPLOY_KEY));
+    Some((forge::fingerprint(&openssh)?, DeployKey { title, key: openssh }))
+}
+
+/// The rules, under the names by which `forge` knows them, and what it does not have.
+fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String>) {
+    let (mut rules, mut unsupported) = (BTreeMap::<String, Rule>::new(), Vec::new());
+    for declared in &spec.rules {
+        let mut require = declared.require.clone();
+        if require.linear_history && forge == Forge::Gitea {
+            require.linear_history = false;
+            unsupported.push(format!(
+                "rule {}: Gitea has no rule against merge commits",
+                declared.name
+            ));
+        }
+        let rule = |branches: BTreeSet<String>| Rule {
+            branches,
+            require: require.clone(),
+            administrators_too: Some(declared.bypass == Bypass::Nobody),
+            in_force: true,
+        };
+        let branches = declared.branches.iter().map(ToString::to_string);
+        match forge {
+            Forge::GitHub => {
+                rules.insert(declared.name.to_string(), rule(branches.collect()));
+            }
+            // A protection there is called as its branch, and there is one for each.
+            Forge::Gitea => {
+                for branch in branches {
+                    let new = rule(BTreeSet::from([branch.clone()]));
+                    let both = match rules.remove(&branch) {
+                        Some(other) => stricter(&new, &other),
+                        None => new,
+                    };
+                    rules.insert(branch, both);
+                }
+            }
+        }
+    }
+    (rules, unsupported)
+}
+
+/// The rule that holds where both do, as rulesets add up at GitHub.
+fn stricter(one: &Rule, other: &Rule) -> Rule {
+    let Require { pull_request, signed_commits, linear_history, status_checks } = &one.require;
+    let approvals = |it: &Option<PullRequest>| it.as_ref().map(|it| it.approvals);
+    let approvals = approvals(pull_request).max(approvals(&other.require.pull_request));
+    Rule {
+        branches: one.branches.clone(),
+        require: Require {
+            pull_request: approvals.map(|approvals| PullRequest { approvals }),
+            signed_commits: *signed_commits || other.require.signed_commits,
+            linear_history: *linear_history || other.require.linear_history,
+            status_checks: status_checks | &other.require.status_checks,
+        },
+        administrators_too: one.administrators_too.max(other.administrators_too),
+        in_force: true,
+    }
+}

@@ -1,0 +1,174 @@
+//! A real Gitea on a loopback address, for one test: in a folder of its own, gone afterwards.
+
+use std::error::Error;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::proxy::Proxy;
+
+/// Where these tests listen, and nothing else does.
+const HOST: &str = "127.76.0.1";
+
+/// How long it may take to start.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A running Gitea; the way to it leads through `proxy`.
+pub(crate) struct Gitea {
+    pub(crate) proxy: Proxy,
+    pub(crate) token: String,
+    server: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Gitea {
+    pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let address = TcpListener::bind((HOST, 0))?.local_addr()?;
+        let proxy = Proxy::listen(HOST, address)?;
+        let (home, user) = (folder.path().join("gitea"), account()?);
+        fs::create_dir(&home)?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+        fs::write(home.join("app.ini"), settings(&home, address, &proxy, user.is_some())?)?;
+        if let Some(id) = user {
+            chown(&home, Some(id), None)?;
+        }
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut web = gitea(&home)?;
+        let server = web.arg("web").stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut forge = Self { proxy, token: String::new(), server, address, folder };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            let ended = forge.server.try_wait()?.is_some();
+            if ended || began.elapsed() > START_MAX {
+                return Err(fs::read_to_string(forge.folder.path().join("log"))?.into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        forge.admin("create --admin --username owner --password Ex4mple-0nly --email o@example.org --must-change-password=false")?;
+        forge.admin("create --username guest --password Ex4mple-0nly --email g@example.org --must-change-password=false")?;
+        forge.token = forge.token_of("owner")?;
+        Ok(forge)
+    }
+
+    pub(crate) fn token_of(&self, user: &str) -> Result<String, Box<dyn Error>> {
+        let line = format!("generate-access-token --username {user} --token-name t --scopes all --raw");
+        Ok(self.admin(&line)?.lines().last().unwrap_or_default().trim().to_owned())
+    }
+
+    fn admin(&self, line: &str) -> Result<String, Box<dyn Error>> {
+        let mut admin = gitea(&self.folder.path().join("gitea"))?;
+        let output = admin.args(["admin", "user"]).args(line.split(' ')).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What stands in `endpoints.forge`.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("{{gitea: {{url: \"http://{}\", token: {{env: FORGE_TOKEN}}}}}}", self.proxy.address)
+    }
+
+    /// Asks Gitea itself, past the proxy.
+    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&str>) -> Result<Value, Box<dyn Error>> {
+        let url = format!("http://{}/api/v1{path}", self.address);
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail-with-body", "-X", method, &url]);
+        curl.args(["-H", &format!("Authorization: token {}", self.token)]);
+        if let Some(body) = body {
+            curl.args(["-H", "Content-Type: application/json", "-d", body]);
+        }
+        let output = curl.output()?;
+        let text = String::from_utf8(output.stdout)?;
+        if !output.status.success() {
+            return Err(format!("{method} {path}: {text}").into());
+        }
+        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+}
+
+impl Drop for Gitea {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// The number of the user `git`, if we are root: Gitea refuses to run as root.
+fn account() -> Result<Option<u32>, Box<dyn Error>> {
+    let id = |arguments: &[&str]| -> Result<u32, Box<dyn Error>> {
+        let output = Command::new("id").args(arguments).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text.trim().parse().map_err(|_| "as root, this needs a user `git`: useradd -m git")?)
+    };
+    Ok(if id(&["-u"])? == 0 { Some(id(&["-u", "git"])?) } else { None })
+}
+
+fn program() -> Result<PathBuf, Box<dyn Error>> {
+    let folders = std::env::var_os("LAB_BIN").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = folders.into_iter().chain(std::env::split_paths(&path));
+    let found = folders.map(|it| it.join("gitea")).find(|it| it.is_file());
+    Ok(found.ok_or("gitea is neither in LAB_BIN nor in PATH: run ./tasks/test, which brings it")?)
+}
+
+fn gitea(home: &Path) -> Result<Command, Box<dyn Error>> {
+    let mut command = Command::new(program()?);
+    command.arg("--config").arg(home.join("app.ini")).current_dir(home).stdin(Stdio::null());
+    command.env_clear().env("HOME", home).env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    if let Some(id) = account()? {
+        command.env("USER", "git").uid(id);
+    }
+    Ok(command)
+}
+
+fn settings(
+    home: &Path,
+    address: SocketAddr,
+    proxy: &Proxy,
+    as_git: bool,
+) -> Result<String, Box<dyn Error>> {
+    let user = if as_git { "git".to_owned() } else { std::env::var("USER")? };
+    let beside = |it: PathBuf| it.with_file_name("static");
+    let assets = [beside(program()?), beside(fs::canonicalize(program()?)?)];
+    let assets = assets.iter().find(|it| it.is_dir());
+    let assets = assets.ok_or("no folder `static` (options, templates, public) beside gitea")?;
+    Ok(format!(
+        "RUN_USER = {user}
+WORK_PATH = {home}
+[server]
+HTTP_ADDR = {host}
+HTTP_PORT = {port}
+ROOT_URL = http://{proxy}/
+STATIC_ROOT_PATH = {assets}
+DISABLE_SSH = true
+OFFLINE_MODE = true
+[database]
+DB_TYPE = sqlite3
+PATH = {home}/gitea.db
+[security]
+INSTALL_LOCK = true
+[repository]
+ROOT = {home}/repositories
+[cron.update_checker]
+ENABLED = false
+[log]
+LEVEL = Warn
+",
+        home = home.display(),
+        host = address.ip(),
+        port = address.port(),
+        proxy = proxy.address,
+        assets = assets.display(),
+    ))
+}

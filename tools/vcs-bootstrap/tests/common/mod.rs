@@ -1,0 +1,105 @@
+//! What the tests that need a forge have in common: a folder with a Git repository in it, the
+//! program, and what to say to it.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) type Test = Result<(), Box<dyn Error>>;
+
+/// 32 bytes, as hex.
+pub(crate) const ROOT: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// An age recipient that nobody in these tests needs.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+/// A folder with a Git repository and documents in it.
+pub(crate) struct Sandbox {
+    pub(crate) folder: TempDir,
+    token: String,
+}
+
+impl Sandbox {
+    /// `forge` is what stands in `endpoints.forge`, with the token in `FORGE_TOKEN`.
+    pub(crate) fn new(forge: &str, token: &str) -> Result<Self, Box<dyn Error>> {
+        let sandbox = Self { folder: tempfile::tempdir()?, token: token.to_owned() };
+        let project = format!(
+            "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: lab}}\nspec:\n  \
+             root: {{env: ROOT}}\n  recipients: [{{name: nobody, age: {RECIPIENT}}}]\n  \
+             endpoints: {{forge: {forge}}}\n"
+        );
+        fs::write(sandbox.path().join("project.yaml"), project)?;
+        sandbox.git(&["init", "--quiet", "--initial-branch=main"])?;
+        sandbox.commit("first")?;
+        Ok(sandbox)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the `Repository` document.
+    pub(crate) fn declare(&self, name: &str, spec: &str) -> Test {
+        let text = format!(
+            "---\napiVersion: holistic/v1alpha1\nkind: Repository\nmetadata: {{name: {name}}}\n\
+             spec: {{project: lab, {spec}}}\n"
+        );
+        Ok(fs::write(self.path().join("repository.yaml"), text)?)
+    }
+
+    pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
+        let who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgSign=false"];
+        let output = Command::new("git")
+            .args(who)
+            .args(arguments)
+            .current_dir(self.path())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    pub(crate) fn commit(&self, message: &str) -> Result<String, Box<dyn Error>> {
+        self.git(&["commit", "--quiet", "--allow-empty", "-m", message])?;
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Runs the program, with nothing of the developer's environment.
+    pub(crate) fn run(&self, verb: &str) -> Assert {
+        self.run_with(verb, &[("ROOT", ROOT)])
+    }
+
+    pub(crate) fn run_with(&self, verb: &str, environment: &[(&str, &str)]) -> Assert {
+        let mut program = assert_cmd::Command::new(cargo_bin!("vcs-bootstrap"));
+        program.current_dir(self.path()).env_clear();
+        program.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        program.env("FORGE_TOKEN", &self.token).envs(environment.iter().copied());
+        program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]).assert()
+    }
+}
+
+/// The status of the repository that was written.
+pub(crate) fn status(run: &Assert) -> Result<Value, Box<dyn Error>> {
+    let stdout = &run.get_output().stdout;
+    let last = stdout.split(|&byte| byte == b'\n').rfind(|it| !it.is_empty());
+    let document: Value = serde_json::from_slice(last.ok_or("no document was written")?)?;
+    Ok(document["status"].clone())
+}
+
+/// The Ready condition: status and reason.
+pub(crate) fn ready(status: &Value) -> (&str, &str) {
+    let ready = &status["conditions"][0];
+    (ready["status"].as_str().unwrap_or_default(), ready["reason"].as_str().unwrap_or_default())
+}
+
+/// The names of the steps of a plan, in order.
+pub(crate) fn steps(status: &Value) -> Vec<String> {
+    let steps = status["plan"].as_array().into_iter().flatten();
+    steps.filter_map(|it| Some(it.as_object()?.keys().next()?.clone())).collect()
+}

@@ -1,0 +1,296 @@
+//! Against a real Gitea. Needs `gitea` (in `LAB_BIN` or `PATH`, with its folder `static` beside it),
+//! `git` and `curl`; as root, a user called `git`.
+
+mod common;
+#[path = "common/gitea.rs"]
+mod gitea;
+#[path = "common/proxy.rs"]
+mod proxy;
+
+use std::error::Error;
+
+use common::{ROOT, Sandbox, Test, ready, status, steps};
+use gitea::Gitea;
+use serde_json::{Value, json};
+
+const FULL: &str = "owner: owner, description: One of ours, homepage: 'https://example.org', \
+    visibility: private, topics: {mode: authoritative, items: [nix, gitops]}, \
+    features: {wiki: false, projects: false}, \
+    history: {push: fastForward, branch: main}, \
+    rules: [{name: main, branches: [main, release/*], require: {pullRequest: {approvals: 1}}, \
+    bypass: administrators}], secrets: {phaseKeys: [artifact-attest, flux-seed]}, \
+    deployKeys: [flux-seed]";
+
+fn forge() -> Result<(Gitea, Sandbox), Box<dyn Error>> {
+    let gitea = Gitea::start()?;
+    let sandbox = Sandbox::new(&gitea.endpoint(), &gitea.token)?;
+    sandbox.declare("greeter", FULL)?;
+    Ok((gitea, sandbox))
+}
+
+/// The commit of `main` in Gitea.
+fn main_of(gitea: &Gitea, name: &str) -> Result<Value, Box<dyn Error>> {
+    Ok(gitea.api("GET", &format!("/repos/owner/{name}/branches/main"), None)?["commit"]["id"].clone())
+}
+
+#[test]
+fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
+    let (gitea, sandbox) = forge()?;
+    let plan = status(&sandbox.run("plan --check").code(3))?;
+    assert_eq!(steps(&plan)[..2], ["create", "record"]);
+    assert_eq!(gitea.proxy.writes(), [""; 0], "a plan writes nothing");
+
+    let first = sandbox.run("apply").success();
+    let applied = status(&first)?;
+    assert_eq!(ready(&applied), ("True", "InPlace"));
+    assert_eq!(applied["plan"], json!([]));
+    assert_eq!(applied["observed"]["made"], true);
+    assert!(!gitea.proxy.writes().is_empty());
+
+    let repository = gitea.api("GET", "/repos/owner/greeter", None)?;
+    assert_eq!(repository["description"], "One of ours");
+    assert_eq!(repository["website"], "https://example.org");
+    assert_eq!(repository["private"], true);
+    assert_eq!(repository["has_wiki"], false);
+    assert_eq!(repository["topics"], json!(["gitops", "nix"]));
+    assert_eq!(main_of(&gitea, "greeter")?, sandbox.git(&["rev-parse", "HEAD"])?);
+    let keys = gitea.api("GET", "/repos/owner/greeter/keys", None)?;
+    assert_eq!((keys[0]["read_only"].as_bool(), keys.as_array().map(Vec::len)), (Some(true), Some(1)));
+    assert_eq!(applied["observed"]["deployKeys"][keys[0]["fingerprint"].as_str().unwrap_or("")]["key"], keys[0]["key"]);
+
+    let second = sandbox.run("apply").success();
+    assert_eq!(gitea.proxy.writes(), [""; 0], "a second run writes nothing");
+    assert_eq!(second.get_output().stdout, first.get_output().stdout, "and says the same");
+    sandbox.run("plan --check").success();
+
+    let proven = status(&sandbox.run("verify").success())?;
+    assert_eq!(proven["conditions"][1]["type"], "SecretsProven");
+    assert_eq!(proven["conditions"][1]["reason"], "NotTold");
+
+    // A new commit is the one step of the next run: its rule lets administrators push.
+    let commit = sandbox.commit("second")?;
+    sandbox.run("verify").code(100);
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(steps(&plan), ["push"]);
+    sandbox.run("apply").success();
+    assert_eq!(main_of(&gitea, "greeter")?, commit);
+    assert_eq!(gitea.proxy.writes(), ["POST /owner/greeter.git/git-receive-pack"]);
+
+    let gone = status(&sandbox.run("destroy").success())?;
+    assert_eq!(ready(&gone), ("False", "Destroyed"));
+    assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], true);
+    assert_eq!(gitea.api("GET", "/repos/owner/greeter/actions/secrets", None)?, json!([]));
+    assert_eq!(gitea.api("GET", "/repos/owner/greeter/keys", None)?, json!([]));
+    gitea.proxy.writes();
+    sandbox.run("destroy").success();
+    assert_eq!(gitea.proxy.writes(), [""; 0], "nothing is left to destroy");
+
+    sandbox.run("apply").success();
+    assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], false);
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
+    sandbox.run("destroy").success();
+    assert!(gitea.api("GET", "/repos/owner/greeter", None).is_err(), "it is deleted");
+    Ok(())
+}
+
+#[test]
+fn interrupted_after_any_write_it_converges_when_run_again() -> Test {
+    let (gitea, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let whole = gitea.proxy.writes().len();
+    for writes in 0..whole {
+        for loses_answer in [false, true] {
+            let name = format!("cut-{writes}-{loses_answer}");
+            sandbox.declare(&name, FULL)?;
+            if loses_answer {
+                gitea.proxy.lose_the_answer_after(writes);
+            } else {
+                gitea.proxy.die_after(writes);
+                let failed = status(&sandbox.run("apply").code(111))?;
+                assert_eq!(ready(&failed).0, "False");
+                gitea.proxy.heal();
+            }
+            let applied = status(&sandbox.run("apply").success())?;
+            assert_eq!(applied["observed"]["made"], true, "it is still known to be ours: {name}");
+            gitea.proxy.writes();
+            sandbox.run("apply").success();
+            assert_eq!(gitea.proxy.writes(), [""; 0], "{name} rests");
+            let keys = gitea.api("GET", &format!("/repos/owner/{name}/keys"), None)?;
+            assert_eq!(keys.as_array().map(Vec::len), Some(1), "nothing is made twice");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
+    let (gitea, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let at = "/repos/owner/greeter";
+    let theirs = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII6IUqST+ANliC35BtkqlSANmQ0LRbALyhW7I3EIg1gX";
+    let api = |method: &str, below: &str, body: &Value| {
+        gitea.api(method, &format!("{at}{below}"), Some(&body.to_string()))
+    };
+    api("POST", "/keys", &json!({"title": "theirs", "key": theirs, "read_only": false}))?;
+    api("PUT", "/actions/secrets/THEIRS", &json!({"data": "x"}))?;
+    api("POST", "/actions/variables/THEIRS", &json!({"value": "x"}))?;
+    api("POST", "/branch_protections", &json!({"rule_name": "theirs", "enable_push": false}))?;
+
+    api("PATCH", "", &json!({"description": "drifted", "has_wiki": true}))?;
+    api("PUT", "/topics", &json!({"topics": ["drifted"]}))?;
+    api("PATCH", "/branch_protections/main", &json!({"required_approvals": 0, "enable_force_push": true}))?;
+    api("DELETE", "/actions/secrets/FLUX_SEED_KEY", &json!({}))?;
+    let ours = gitea.api("GET", &format!("{at}/keys"), None)?;
+    let ours = ours.as_array().and_then(|it| it.iter().find(|it| it["title"] != "theirs")).cloned();
+    api("DELETE", &format!("/keys/{}", ours.ok_or("our key")?["id"]), &json!({}))?;
+
+    gitea.proxy.writes();
+    let plan = status(&sandbox.run("plan --check").code(3))?;
+    let drift = ["changeSettings", "setTopics", "writeSecret", "addDeployKey", "putRule"];
+    assert_eq!(steps(&plan)[..5], drift);
+    sandbox.run("verify").code(100);
+    sandbox.run("apply").success();
+    sandbox.run("verify").success();
+    let rule = gitea.api("GET", &format!("{at}/branch_protections/main"), None)?;
+    assert_eq!((rule["required_approvals"].as_u64(), rule["enable_force_push"].as_bool()), (Some(1), Some(false)));
+
+    // What is no longer declared goes, if we made it; what others made stays.
+    let less = FULL.replace(", release/*", "").replace(", flux-seed]}", "]}");
+    sandbox.declare("greeter", &less.replace("deployKeys: [flux-seed]", "deployKeys: []"))?;
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(steps(&plan), ["removeSecret", "removeDeployKey", "removeRule", "record"]);
+    sandbox.run("apply").success();
+    let names = |below: &str, name: &str| -> Result<Vec<Value>, Box<dyn Error>> {
+        let list = gitea.api("GET", &format!("{at}{below}"), None)?;
+        Ok(list.as_array().into_iter().flatten().map(|it| it[name].clone()).collect())
+    };
+    assert_eq!(names("/keys", "title")?, ["theirs"]);
+    assert_eq!(names("/branch_protections", "rule_name")?, ["main", "theirs"]);
+    assert_eq!(names("/actions/secrets", "name")?, ["ARTIFACT_ATTEST_KEY", "THEIRS"]);
+
+    // A new generation of a phase's key is a changed secret, known without reading the old one.
+    let project = std::fs::read_to_string(sandbox.path().join("project.yaml"))?;
+    std::fs::write(
+        sandbox.path().join("project.yaml"),
+        project.replace("  endpoints", "  generations: {artifact-attest: 2}\n  endpoints"),
+    )?;
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(plan["plan"][0]["writeSecret"]["because"], "changed");
+    sandbox.run("apply").success();
+    sandbox.run("plan --check").success();
+    Ok(())
+}
+
+#[test]
+fn a_repository_that_others_made_is_adopted_and_never_archived_or_deleted() -> Test {
+    let (gitea, sandbox) = forge()?;
+    let body = json!({"name": "greeter", "private": true, "description": "theirs"}).to_string();
+    gitea.api("POST", "/user/repos", Some(&body))?;
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
+    let applied = status(&sandbox.run("apply").success())?;
+    assert_eq!(applied["observed"]["made"], false);
+
+    sandbox.run("destroy").success();
+    let left = gitea.api("GET", "/repos/owner/greeter", None)?;
+    assert_eq!((left["archived"].as_bool(), left["topics"].as_array().map(Vec::len)), (Some(false), Some(2)));
+    for below in ["actions/secrets", "actions/variables", "keys", "branch_protections"] {
+        assert_eq!(gitea.api("GET", &format!("/repos/owner/greeter/{below}"), None)?, json!([]), "{below}");
+    }
+    gitea.proxy.writes();
+    sandbox.run("destroy").success();
+    assert_eq!(gitea.proxy.writes(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_receipt_that_was_copied_or_forged_proves_nothing() -> Test {
+    let (gitea, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let variable = "actions/variables/HOLISTIC_RECEIPT";
+    let receipt = gitea.api("GET", &format!("/repos/owner/greeter/{variable}"), None)?;
+
+    gitea.api("POST", "/user/repos", Some(&json!({"name": "victim"}).to_string()))?;
+    let copy = json!({"value": receipt["data"]}).to_string();
+    gitea.api("POST", &format!("/repos/owner/victim/{variable}"), Some(&copy))?;
+    sandbox.declare("victim", &format!("{FULL}, onDestroy: delete"))?;
+    gitea.proxy.writes();
+    for verb in ["plan", "apply", "destroy", "plan --destroy"] {
+        let refused = status(&sandbox.run(verb).code(100))?;
+        assert_eq!(ready(&refused), ("False", "ReceiptDisputed"), "{verb}");
+    }
+    assert_eq!(gitea.proxy.writes(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn history_is_never_forced() -> Test {
+    let (gitea, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    sandbox.git(&["commit", "--quiet", "--amend", "--allow-empty", "-m", "rewritten"])?;
+    let before = main_of(&gitea, "greeter")?;
+    let refused = sandbox.run("apply").code(100);
+    assert_eq!(ready(&status(&refused)?), ("False", "HistoryDiverged"));
+    assert_eq!(main_of(&gitea, "greeter")?, before);
+
+    // Pushed on creation only, the branch belongs to pull requests from then on.
+    sandbox.declare("greeter", &FULL.replace("fastForward", "onCreate"))?;
+    sandbox.run("apply").success();
+    assert_eq!(main_of(&gitea, "greeter")?, before);
+    Ok(())
+}
+
+#[test]
+fn what_the_forge_does_not_have_is_said_and_a_stranger_is_told_what_he_lacks() -> Test {
+    let (gitea, sandbox) = forge()?;
+    let linear = FULL.replace("{approvals: 1}", "{approvals: 1}, linearHistory: true");
+    sandbox.declare("greeter", &linear)?;
+    let applied = status(&sandbox.run("apply").success())?;
+    assert_eq!(ready(&applied), ("True", "InPlace"));
+    assert_eq!(applied["conditions"][1]["reason"], "UnsupportedByForge");
+    sandbox.run("plan --check").success();
+
+    gitea.api("PATCH", "/repos/owner/greeter", Some(&json!({"private": false}).to_string()))?;
+    let guest = Sandbox::new(&gitea.endpoint(), &gitea.token_of("guest")?)?;
+    guest.declare("greeter", FULL)?;
+    let refused = guest.run("apply").code(100);
+    assert_eq!(ready(&status(&refused)?), ("False", "PermissionMissing"));
+    let wrong = Sandbox::new(&gitea.endpoint(), "0123456789abcdef0123456789abcdef01234567")?;
+    wrong.declare("greeter", FULL)?;
+    assert_eq!(ready(&status(&wrong.run("plan").code(100))?), ("False", "Unauthorised"));
+    Ok(())
+}
+
+#[test]
+fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
+    let (gitea, sandbox) = forge()?;
+    // A `git` that tells what it is given, and then does what git does.
+    let spy = sandbox.path().join("spy");
+    std::fs::create_dir(&spy)?;
+    let git = String::from_utf8(std::process::Command::new("sh").args(["-c", "command -v git"]).output()?.stdout)?;
+    let log = sandbox.path().join("log");
+    let script = format!("#!/bin/sh\n{{ printf '%s\\n' \"$@\"; env; }} >>{}\nexec {} \"$@\"\n", log.display(), git.trim());
+    std::fs::write(spy.join("git"), script)?;
+    std::process::Command::new("chmod").args(["+x", "spy/git"]).current_dir(sandbox.path()).status()?;
+    // A hook of the developer's, which would run with git's descriptors.
+    let hook = sandbox.path().join(".git/hooks/pre-push");
+    std::fs::create_dir_all(sandbox.path().join(".git/hooks"))?;
+    std::fs::write(&hook, format!("#!/bin/sh\necho a hook ran >>{}\n", log.display()))?;
+    std::process::Command::new("chmod").arg("+x").arg(&hook).status()?;
+    // A rewriting of addresses that would send the token elsewhere.
+    sandbox.git(&["config", "url.http://127.76.0.9:1/.insteadOf", &format!("http://{}/", gitea.proxy.address)])?;
+
+    let path = format!("{}:{}", spy.display(), std::env::var("PATH")?);
+    let run = sandbox.run_with("apply --verbose", &[("ROOT", ROOT), ("PATH", &path)]).success();
+    let said = std::fs::read_to_string(&log)?;
+    assert!(said.contains("push\n") && said.contains("GIT_TERMINAL_PROMPT=0"), "{said}");
+    assert!(!said.contains("a hook ran"));
+    let output = run.get_output();
+    let all = [said.as_bytes(), &output.stdout, &output.stderr].concat();
+    let all = String::from_utf8_lossy(&all);
+    for secret in [&gitea.token, ROOT] {
+        assert!(!all.contains(secret), "{all}");
+    }
+    let key = gitea.api("GET", "/repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT", None)?;
+    assert!(key["data"].as_str().is_some_and(|it| it.starts_with("v1 ")));
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Against a mock of GitHub, which cannot run here: see `common/github.rs` for what it proves and
+//! what it cannot. What it must hold besides is held against a real Gitea in `gitea.rs`.
+
+mod common;
+#[path = "common/github.rs"]
+mod github;
+#[path = "common/openapi.rs"]
+mod openapi;
+
+use std::error::Error;
+
+use common::{Sandbox, Test, ready, status, steps};
+use github::{GitHub, TOKEN};
+use serde_json::json;
+
+const FULL: &str = "owner: owner, description: One of ours, visibility: private, \
+    topics: {items: [nix, gitops]}, features: {wiki: false}, history: {push: fastForward}, \
+    rules: [{name: main, branches: [main], require: {pullRequest: {approvals: 1}, \
+    signedCommits: true, linearHistory: true, statusChecks: [test]}, bypass: administrators}], \
+    secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
+
+/// What ARTIFACT_ATTEST_KEY must be for the root of these tests.
+const ATTEST_KEY_BYTES: usize = 32;
+
+fn forge() -> Result<(GitHub, Sandbox), Box<dyn Error>> {
+    let github = GitHub::start()?;
+    let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
+    sandbox.declare("greeter", FULL)?;
+    Ok((github, sandbox))
+}
+
+/// Everything was asked for as GitHub describes it.
+fn assert_described(github: &GitHub) {
+    assert_eq!(github.state(|it| it.wrong.clone()), [""; 0]);
+}
+
+#[test]
+fn it_is_applied_from_nothing_rests_and_goes() -> Test {
+    let (github, sandbox) = forge()?;
+    let applied = sandbox.run("apply").success();
+    assert_eq!(ready(&status(&applied)?), ("True", "InPlace"));
+    assert_eq!(
+        github.writes(),
+        [
+            "POST /user/repos",
+            "POST /repos/owner/greeter/actions/variables",
+            "PATCH /repos/owner/greeter",
+            "PUT /repos/owner/greeter/topics",
+            "PUT /repos/owner/greeter/actions/secrets/ARTIFACT_ATTEST_KEY",
+            "POST /repos/owner/greeter/keys",
+            "POST /repos/owner/greeter/rulesets",
+            "PATCH /repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT",
+        ]
+    );
+    let secret = github.state(|it| it.secret("ARTIFACT_ATTEST_KEY")).ok_or("a secret")?;
+    let bytes = data_encoding::BASE64.decode(secret.as_bytes())?;
+    assert_eq!(bytes.len(), ATTEST_KEY_BYTES, "what was sealed opens");
+    let rules = github.state(|it| it.rulesets[&40]["rules"].clone());
+    let kinds: Vec<_> = rules.as_array().into_iter().flatten().map(|it| &it["type"]).collect();
+    let all = ["deletion", "non_fast_forward", "pull_request", "required_signatures", "required_linear_history", "required_status_checks"];
+    assert_eq!(kinds, all);
+
+    let again = sandbox.run("apply").success();
+    assert_eq!(github.writes(), [""; 0]);
+    assert_eq!(again.get_output().stdout, applied.get_output().stdout);
+    sandbox.run("plan --check").success();
+    let proven = status(&sandbox.run("verify").success())?;
+    assert_eq!(proven["conditions"].as_array().map(Vec::len), Some(1), "GitHub tells the times");
+
+    sandbox.run("destroy").success();
+    assert_eq!(github.state(|it| it.repository.clone()).ok_or("a repository")?["archived"], true);
+    assert_eq!(github.state(|it| (it.secrets.len(), it.keys.len())), (0, 0));
+    assert_described(&github);
+    Ok(())
+}
+
+#[test]
+fn a_secret_that_somebody_else_wrote_is_seen_by_its_time() -> Test {
+    let (github, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    github.state(|it| {
+        let secret = it.secrets.get_mut("ARTIFACT_ATTEST_KEY").expect("the secret");
+        secret.1 = "2026-02-01T00:00:00Z".to_owned();
+    });
+    sandbox.run("verify").code(100);
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(steps(&plan), ["writeSecret", "record"]);
+    assert_eq!(plan["plan"][0]["writeSecret"]["because"], "writtenByOthers");
+    sandbox.run("apply").success();
+    sandbox.run("plan --check").success();
+    Ok(())
+}
+
+#[test]
+fn a_rule_keeps_what_is_stricter_and_loses_what_is_looser() -> Test {
+    let (github, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let stranger = json!({"actor_id": 9, "actor_type": "Team", "bypass_mode": "always"});
+    github.state(|it| {
+        let ruleset = it.rulesets.get_mut(&40).expect("the rule");
+        ruleset["rules"].as_array_mut().expect("rules").push(json!({"type": "creation"}));
+        ruleset["rules"][2]["parameters"]["require_code_owner_review"] = true.into();
+    });
+    sandbox.run("plan --check").success();
+    github.state(|it| {
+        let ruleset = it.rulesets.get_mut(&40).expect("the rule");
+        ruleset["bypass_actors"].as_array_mut().expect("actors").push(stranger);
+    });
+    sandbox.run("apply").success();
+    let ruleset = github.state(|it| it.rulesets[&40].clone());
+    assert_eq!(ruleset["bypass_actors"].as_array().map(Vec::len), Some(1));
+    let rules = ruleset["rules"].to_string();
+    assert!(rules.contains("creation") && rules.contains(r#""require_code_owner_review":true"#));
+
+    // Who is exempt is told only to some; what is not told is not compared.
+    github.state(|it| it.hides_actors = true);
+    sandbox.run("plan --check").success();
+    assert_described(&github);
+    Ok(())
+}
+
+#[test]
+fn a_write_whose_answer_is_lost_is_looked_for_and_never_repeated() -> Test {
+    for write in 1..=8 {
+        let (github, sandbox) = forge()?;
+        github.state(|it| it.loses = Some(write));
+        let applied = status(&sandbox.run("apply").success())?;
+        assert_eq!(applied["observed"]["made"], true);
+        assert_eq!(github.state(|it| (it.rulesets.len(), it.keys.len())), (1, 1));
+        let posts: Vec<_> = github.writes();
+        let creations = posts.iter().filter(|it| it.starts_with("POST"));
+        assert_eq!(creations.count(), 4, "{posts:?}");
+        assert_described(&github);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_new_repository_that_is_not_there_yet_is_waited_for() -> Test {
+    let (github, sandbox) = forge()?;
+    github.state(|it| it.hides = 2);
+    sandbox.run("apply").success();
+    Ok(())
+}
+
+#[test]
+fn too_many_requests_are_waited_out() -> Test {
+    let (github, sandbox) = forge()?;
+    github.state(|it| it.limits = 2);
+    sandbox.run("apply").success();
+    Ok(())
+}
+
+#[test]
+fn a_key_for_secrets_that_is_replaced_meanwhile_is_read_again() -> Test {
+    let (github, sandbox) = forge()?;
+    github.state(|it| it.rotates = true);
+    sandbox.run("apply").success();
+    assert!(github.state(|it| it.secret("ARTIFACT_ATTEST_KEY")).is_some());
+    Ok(())
+}
+
+#[test]
+fn what_the_owners_plan_does_not_allow_is_named_and_the_rest_is_planned() -> Test {
+    let (github, sandbox) = forge()?;
+    github.state(|it| it.gates_rules = true);
+    let failed = status(&sandbox.run("apply").code(100))?;
+    assert_eq!(ready(&failed), ("False", "PlanGate"));
+    sandbox.declare("greeter", &FULL.replace("One of ours", "Another"))?;
+    github.writes();
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(plan["conditions"][1]["reason"], "PlanGate");
+    assert!(!steps(&plan).contains(&"putRule".to_owned()), "unknown is not compared");
+    assert_eq!(github.writes(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn lists_are_read_to_their_last_page() -> Test {
+    let (github, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let alphabet = |it: &mut github::State| {
+        it.variables.extend((0..70).map(|n| (format!("A{n}"), "x".to_owned())));
+        it.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
+        it.keys.extend((100..230).map(|n| (n, json!({"id": n, "key": format!("ssh-rsa AAA{n}"), "read_only": true, "title": "x"}))));
+    };
+    github.state(alphabet);
+    sandbox.run("plan --check").success();
+    github.state(|it| it.variables.remove("HOLISTIC_RECEIPT"));
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(steps(&plan)[0], "record");
+    assert_described(&github);
+    Ok(())
+}
