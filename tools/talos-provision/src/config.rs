@@ -78,16 +78,16 @@ fn machine(common: &Common<'_>, role: Role) -> Value {
         },
     });
     if control {
-        machine["nodeLabels"] = json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
+        machine["nodeLabels"] =
+            json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
     }
     machine
 }
 
 fn cluster(common: &Common<'_>, role: Role) -> Value {
     let bundle = common.bundle;
-    let image = |name: &str| {
-        json!({"image": format!("registry.k8s.io/{name}:v{}", common.kubernetes)})
-    };
+    let image =
+        |name: &str| json!({"image": format!("registry.k8s.io/{name}:v{}", common.kubernetes)});
     let discovery = json!({
         "enabled": true,
         "registries": {"kubernetes": {"disabled": true}, "service": {}},
@@ -111,7 +111,8 @@ fn cluster(common: &Common<'_>, role: Role) -> Value {
     }
     let pair = |it: &crate::pki::Pair| json!({"crt": it.crt, "key": *it.key});
     let mut api_server = image("kube-apiserver");
-    api_server["admissionControl"] = json!([{"name": "PodSecurity", "configuration": pod_security()}]);
+    api_server["admissionControl"] =
+        json!([{"name": "PodSecurity", "configuration": pod_security()}]);
     api_server["auditPolicy"] = json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",

@@ -21,7 +21,7 @@ use http::Http;
 pub use http::Refusal;
 pub(crate) use http::rest;
 use model::Labels;
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Site, Writer};
 
 /// Most items of a page.
 const PAGE_ITEMS: &str = "50";
@@ -90,7 +90,11 @@ impl Reader {
     }
 
     /// All that carries our labels, and what else has one of the names that we would give.
-    pub(crate) fn look(&self, things: &BTreeSet<Thing>, servers: &BTreeSet<String>) -> Result<View, Error> {
+    pub(crate) fn look(
+        &self,
+        things: &BTreeSet<Thing>,
+        servers: &BTreeSet<String>,
+    ) -> Result<View, Error> {
         let mut view = View::default();
         for server in self.owned("servers", servers)? {
             let (name, server) = self.server(server);
@@ -124,7 +128,8 @@ impl Reader {
             Kind::Network => {
                 let items: Vec<model::Network> = self.owned(family(kind), names)?;
                 let item = |it: model::Network| {
-                    let nodes: Vec<_> = it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
+                    let nodes: Vec<_> =
+                        it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
                     let shape = Shape::Network { range: it.ip_range, nodes: nodes.join(", ") };
                     (it.name, found(it.id, &it.labels, shape))
                 };
@@ -172,7 +177,11 @@ impl Reader {
     }
 
     /// What carries our labels; and, of `names`, what has them without.
-    fn owned<T: DeserializeOwned>(&self, family: &str, names: &BTreeSet<String>) -> Result<Vec<T>, Error> {
+    fn owned<T: DeserializeOwned>(
+        &self,
+        family: &str,
+        names: &BTreeSet<String>,
+    ) -> Result<Vec<T>, Error> {
         let mut items = self.list(family, ("label_selector", &self.scope.selector()))?;
         for name in names {
             if !items.iter().any(|it| it["name"] == **name) {
@@ -226,12 +235,16 @@ impl Offers {
         for machine in wanted.machines.values_mut() {
             let place = machine.locations.first().map_or("", String::as_str);
             let offered = |it: &&model::ServerType| {
-                machine.locations.iter().any(|place| it.prices.iter().any(|it| it.location == *place))
+                machine
+                    .locations
+                    .iter()
+                    .any(|place| it.prices.iter().any(|it| it.location == *place))
             };
             let known = self.servers.iter().find(|it| it.name == machine.r#type && offered(it));
             let Some(known) = known else {
                 let others = self.servers.iter().filter(offered);
-                let others = others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
+                let others =
+                    others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
                 return Err(Error::UnknownType {
                     name: machine.r#type.clone(),
                     place: machine.locations.join(", "),

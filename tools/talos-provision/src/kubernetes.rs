@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
-use ureq::tls::{Certificate, ClientCert, KeyKind, PrivateKey, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
+use crate::Error;
 use crate::pki::Pki;
 
 /// Longest that a call may take, in seconds.
@@ -27,10 +28,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(pki: &Pki, endpoint: &str) -> Self {
+    pub(crate) fn new(pki: &Pki, endpoint: &str) -> Result<Self, Error> {
         let admin = &pki.kubernetes_admin;
         let chain = [Certificate::from_der(&admin.certificate).to_owned()];
-        let key = PrivateKey::from_der(KeyKind::Sec1, &admin.key.der()).to_owned();
+        let key = PrivateKey::from_pem(admin.key_pem().as_bytes());
+        let key = key.map_err(|it| Error::Keys(it.to_string()))?;
         let root = [Certificate::from_der(&pki.kubernetes.certificate).to_owned()];
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&root))
@@ -42,7 +44,7 @@ impl Reader {
             .max_idle_connections(0)
             .tls_config(tls.build())
             .build();
-        Self { agent: config.into(), endpoint: endpoint.to_owned() }
+        Ok(Self { agent: config.into(), endpoint: endpoint.to_owned() })
     }
 
     /// Whether it serves; the reason, if not.
@@ -57,7 +59,8 @@ impl Reader {
         let items = list["items"].as_array().ok_or("it answered no list of nodes")?;
         let node = |it: &Value| {
             let conditions = it["status"]["conditions"].as_array().into_iter().flatten();
-            let ready = conditions.filter(|it| it["type"] == "Ready").any(|it| it["status"] == "True");
+            let ready =
+                conditions.filter(|it| it["type"] == "Ready").any(|it| it["status"] == "True");
             Some(Registered { name: it["metadata"]["name"].as_str()?.to_owned(), ready })
         };
         Ok(items.iter().filter_map(node).collect())

@@ -1,3 +1,175 @@
 //! Machines at Hetzner, Talos on them, and a Kubernetes control plane that answers.
+//!
+//! ```text
+//! document, root ── pki, config ──► configurations ──┐
+//! cloud, machines, Kubernetes ── observe ────────────┴── plan ──► apply ──► look again ──► status
+//! ```
+//!
+//! **Invariant:** [`plan`] is a function of values: it opens nothing and asks nothing.
+//! **Invariant:** only `apply` makes writers.
+//! **Invariant:** keys, certificates and configurations are functions of the document and the
+//! root: the same on every machine, at any time.
 
+mod apply;
+mod cli;
+pub mod config;
+mod error;
+mod hetzner;
+mod kubernetes;
+mod money;
+pub mod observe;
+pub mod pki;
+pub mod plan;
+mod read;
+mod session;
+pub mod spec;
+mod talos;
 pub mod wire;
+
+pub use cli::Cli;
+pub use error::Error;
+pub use hetzner::Refusal;
+pub use money::Money;
+
+use std::collections::BTreeMap;
+
+use keyring::Projects;
+use phase::{Condition, Declared, Exit, Job, Known, Program, Refers};
+
+use observe::{Evidence, Observation, Observed};
+use plan::Step;
+use session::{Ground, Patches, Session};
+use spec::Cluster;
+
+/// What the program fills in.
+pub type Status = phase::Status<Observed, Evidence, Step>;
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// [`phase::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
+    phase::run("talos-provision", &cli.verb, TalosProvision::read)
+}
+
+/// The program, with what it read beside its own documents.
+struct TalosProvision {
+    projects: Projects,
+    /// By the name of the document.
+    patches: BTreeMap<String, Patches>,
+}
+
+impl Program for TalosProvision {
+    type Kind = Cluster;
+    type Error = Error;
+
+    fn refers(own: &Declared<Cluster>) -> Vec<Refers> {
+        vec![Refers::to_present("/spec/project", "Project", &own.spec.project)]
+    }
+
+    fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        let session = self.session(job)?;
+        let view = session.ground.see()?;
+        let mut now = session.look(&view)?;
+        apply::unobstructed(&now)?;
+        for (name, machine) in &now.wanted.machines {
+            if let Known::Now(sha256) = &machine.configuration {
+                phase::detail(name, format_args!("configuration sha256:{sha256}"));
+            }
+        }
+        let steps = plan::plan(&now.wanted, &now.world);
+        if steps.is_empty() {
+            return self.status(job, &session, &now);
+        }
+        if steps.iter().any(|it| matches!(it, Step::Create { .. } | Step::CreateServer { .. })) {
+            session.ground.cloud.offers()?.price(&mut now.wanted)?;
+        }
+        Ok(Status::planned(Some(now.observed()), plan::plan(&now.wanted, &now.world)))
+    }
+
+    fn undo(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        let view = Ground::open(job.own, &self.projects)?.see()?;
+        match plan::undo(&apply::world(&view)) {
+            steps if steps.is_empty() => Ok(Status::destroyed("nothing of it is there")),
+            steps => Ok(Status::planned(None, steps)),
+        }
+    }
+
+    fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        let session = self.session(job)?;
+        let now = apply::apply(&session)?;
+        self.status(job, &session, &now)
+    }
+
+    fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        let session = self.session(job)?;
+        read::not_expired(job.own.spec.certificates)?;
+        let now = session.look(&session.ground.see()?)?;
+        apply::unobstructed(&now)?;
+        let left = plan::plan(&now.wanted, &now.world);
+        if let Some(step) = left.first() {
+            let more = left.len() - 1;
+            let what = format!("`{step}` is left to do, and {more} steps after it");
+            return Err(Error::Unproven { what });
+        }
+        let conditions = now.conditions(job.own.spec.network.cni);
+        if let Some(what) = observe::unwell(&conditions) {
+            return Err(Error::Unproven { what });
+        }
+        self.status(job, &session, &now)
+    }
+
+    fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        let kept = apply::destroy(&Ground::open(job.own, &self.projects)?)?;
+        Ok(Status::destroyed(match kept.as_slice() {
+            [] => "nothing of it is left".to_owned(),
+            kept => format!("left, since others made it: {}", kept.join(", ")),
+        }))
+    }
+}
+
+impl TalosProvision {
+    fn session<'a>(&'a self, job: &Job<'a, Cluster>) -> Result<Session<'a>, Error> {
+        let patches = self.patches.get(job.own.name.as_str());
+        let patches = patches.ok_or_else(|| Error::Patch("they were not read".to_owned()))?;
+        Session::open(job.own, &self.projects, patches)
+    }
+
+    /// What is there, and nothing is left to do.
+    fn status(
+        &self,
+        job: &Job<'_, Cluster>,
+        session: &Session<'_>,
+        now: &Observation,
+    ) -> Result<Status, Error> {
+        let checks = now.conditions(job.own.spec.network.cni);
+        let ready = match observe::unwell(&checks) {
+            None => {
+                let machines = now.wanted.machines.len();
+                Condition::ready(
+                    true,
+                    "Provisioned",
+                    format!("machines: {machines}, all checks pass"),
+                )
+            }
+            Some(why) => Condition::ready(false, "Unwell", why),
+        };
+        let mut status = Status::new(ready);
+        status.conditions.extend(checks);
+        status.observed = Some(now.observed());
+        status.evidence = now.evidence(&session.pki);
+        if let Known::Now(endpoint) = &now.endpoint {
+            let project = self.projects.get(&job.own.spec.project)?;
+            let name = job.own.name.as_str();
+            let mut seal = |what: &str, text: &str| {
+                let sealed = keyring::seal(&project.spec, text.as_bytes())?;
+                status.sealed.insert(what.to_owned(), sealed);
+                Ok::<_, Error>(())
+            };
+            seal("kubeconfig", &session.pki.kubeconfig(name, endpoint))?;
+            seal("talosconfig", &session.pki.talosconfig(name, &now.control_planes()))?;
+        }
+        Ok(status)
+    }
+}

@@ -8,6 +8,8 @@ mod certificate;
 mod clients;
 mod der;
 mod pem;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -16,9 +18,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub use bundle::{Bundle, Pair};
-use certificate::{
-    Certificate, ENCIPHER, Key, Role, SIGN, SIGN_CERTIFICATES, Subject, key_id,
-};
+use certificate::{Certificate, ENCIPHER, Key, Role, SIGN, SIGN_CERTIFICATES, Subject, key_id};
 
 use crate::spec::Certificates;
 
@@ -57,12 +57,20 @@ pub(crate) struct Client {
     pub(crate) key: Key,
 }
 
+impl Client {
+    /// The key as PEM.
+    pub(crate) fn key_pem(&self) -> Zeroizing<String> {
+        pem::pem(self.key.label(), &self.key.der())
+    }
+}
+
 impl Pki {
     /// Derives all of the cluster called `cluster`.
     #[must_use]
     pub fn derive(key: &PhaseKey, cluster: &str, dates: &Certificates) -> Self {
         let maker = Maker { key, cluster, dates };
-        let os = maker.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
+        let os =
+            maker.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
         let etcd = maker.authority("etcd-ca", Some("etcd"), maker.p256("etcd-ca"));
         let kubernetes = maker.authority("k8s-ca", Some("kubernetes"), maker.p256("k8s-ca"));
         let aggregator = maker.authority("aggregator-ca", None, maker.p256("aggregator-ca"));

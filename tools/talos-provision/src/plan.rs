@@ -10,7 +10,9 @@ mod world;
 
 pub use obstacle::{Obstacle, obstacles};
 pub use step::{Stage, Step};
-pub use world::{Etcd, Found, Kind, Machine, Member, Node, Rule, Server, Shape, Thing, Wanted, World};
+pub use world::{
+    Etcd, Found, Kind, Machine, Member, Node, Rule, Server, Shape, Thing, Wanted, World,
+};
 
 use phase::Known;
 
@@ -32,10 +34,10 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
             Some(_) => {}
         }
     }
-    steps.extend(stale(wanted, world).map(|it| Step::RemoveMember {
-        hostname: it.hostname.clone(),
-        id: it.hex(),
-    }));
+    steps.extend(
+        stale(wanted, world)
+            .map(|it| Step::RemoveMember { hostname: it.hostname.clone(), id: it.hex() }),
+    );
     for (name, machine) in &wanted.machines {
         if !world.servers.contains_key(name) {
             steps.push(Step::CreateServer {
@@ -48,13 +50,8 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         }
     }
     steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
-    if world.etcd == Etcd::Absent
-        && let Some((name, _)) = in_order(wanted).find(|(name, machine)| {
-            let foreign = world.servers.get(*name).is_some_and(|it| !it.ours);
-            machine.role == Role::Controlplane && !foreign
-        })
-    {
-        steps.push(Step::Bootstrap { name: name.clone() });
+    if world.etcd == Etcd::Absent {
+        steps.extend(oldest(wanted, world).map(|name| Step::Bootstrap { name: name.clone() }));
     }
     steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
@@ -62,7 +59,20 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         leave: server.role == Some(Role::Controlplane) && server.node.is_configured(),
     }));
     steps.extend(forgotten(wanted, world).map(|name| Step::ForgetNode { name: name.clone() }));
+    let undeclared =
+        |(thing, found): &(&Thing, &Found)| found.ours && !wanted.things.contains_key(*thing);
+    let things = world.things.iter().rev().filter(undeclared);
+    steps.extend(things.map(|(thing, _)| Step::Remove { thing: thing.clone() }));
     steps
+}
+
+/// The control plane where etcd begins: the one that has been there longest. Were a machine to
+/// have data of etcd after all, it would be that one, and it would refuse to begin anew.
+fn oldest<'a>(wanted: &'a Wanted, world: &World) -> Option<&'a String> {
+    let controls = wanted.machines.iter().filter(|(_, it)| it.role == Role::Controlplane);
+    let ours = controls.filter(|(name, _)| world.servers.get(*name).is_none_or(|it| it.ours));
+    let age = |name: &String| world.servers.get(name).map_or(u64::MAX, |it| it.id);
+    ours.map(|(name, _)| name).min_by_key(|name| (age(name), *name))
 }
 
 /// The steps that take away what [`plan`] made, in the reverse order.
@@ -114,7 +124,10 @@ fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a M
 }
 
 /// Servers that this document made and no longer declares.
-fn surplus<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = (&'a String, &'a Server)> {
+fn surplus<'a>(
+    wanted: &'a Wanted,
+    world: &'a World,
+) -> impl Iterator<Item = (&'a String, &'a Server)> {
     let servers = world.servers.iter();
     servers.filter(|(name, server)| server.ours && !wanted.machines.contains_key(*name))
 }

@@ -125,7 +125,7 @@ fn years() -> Years {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "u8")]
-#[schemars(transparent)]
+#[schemars(with = "u8")]
 struct Years(u8);
 
 impl TryFrom<u8> for Years {
@@ -241,7 +241,9 @@ impl TryFrom<String> for Source {
 }
 
 /// A subnet of IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct Subnet(Ipv4Addr, u8);
@@ -291,7 +293,9 @@ impl fmt::Display for Subnet {
 }
 
 /// A released version: `v1.13.9`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = r"^v[0-9]+\.[0-9]+\.[0-9]+$"))]
 pub struct Version {
@@ -349,8 +353,13 @@ impl TryFrom<String> for Endpoint {
         let wrong = "not an endpoint, which is like https://prod.example.org:6443";
         let (host, port) =
             text.strip_prefix("https://").and_then(|it| it.rsplit_once(':')).ok_or(wrong)?;
-        let allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || ".-".contains(it);
+        let allowed =
+            |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || ".-".contains(it);
         let port = port.parse::<u16>().is_ok_and(|it| it > 0);
-        if port && !host.is_empty() && host.chars().all(allowed) { Ok(Self(text)) } else { Err(wrong) }
+        if port && !host.is_empty() && host.chars().all(allowed) {
+            Ok(Self(text))
+        } else {
+            Err(wrong)
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
 use crate::wire;
 use channel::{Closed, Connection};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Order, Writer};
 
 /// A machine to ask.
 #[derive(Clone, Debug)]
@@ -47,6 +47,11 @@ pub(crate) struct Look {
 impl Look {
     fn nothing(node: Node, etcd: Etcd) -> Self {
         Self { node, stage: None, unmet: None, etcd }
+    }
+
+    /// Whether its configuration is the one with this digest.
+    fn has(&self, wanted: &str) -> bool {
+        matches!(&self.node, Node::Configured { sha256, .. } if sha256 == wanted)
     }
 }
 
@@ -190,9 +195,9 @@ async fn etcd(connection: &mut Connection) -> Result<Etcd, Status> {
     let service = list.services.iter().find(|it| it.id == "etcd");
     match service.map(|it| it.state.as_str()) {
         // Measured by others: "Running pre state" is where it waits for its bootstrap.
-        None | Some("Initialized" | "Preparing" | "Waiting") => return Ok(Etcd::Absent),
+        Some("Initialized" | "Preparing" | "Waiting") => return Ok(Etcd::Absent),
         Some("Running") => {}
-        Some(_) => return Ok(Etcd::Unknown),
+        None | Some(_) => return Ok(Etcd::Unknown),
     }
     let request = wire::EtcdMemberListRequest { query_local: false };
     let members = connection.call::<_, wire::EtcdMembers>(wire::path::ETCD_MEMBER_LIST, request);

@@ -114,12 +114,15 @@ fn scalar(out: &mut String, text: &str, column: usize) {
 
 /// yaml.v3's choice, and then its emitter's.
 fn style(text: &str) -> Style {
-    let special = |it: char| it != '\n' && (it.is_control() || it == '\u{feff}' || it == '\u{2028}');
+    let special =
+        |it: char| it != '\n' && (it.is_control() || it == '\u{feff}' || it == '\u{2028}');
     let special = text.chars().any(special);
     let breaks = text.contains('\n');
     let space_then_break = text.contains(" \n");
     if breaks {
-        let block = !special && !space_then_break && !text.ends_with(' ');
+        // Go would begin such a block with the number of its spaces, and get that wrong in a list.
+        let begins = text.starts_with([' ', '\n']);
+        let block = !special && !space_then_break && !text.ends_with(' ') && !begins;
         return if block { Style::Literal } else { Style::Double };
     }
     if special || text.is_empty() || reads_as_another_type(text) {
@@ -152,23 +155,22 @@ fn has_indicators(text: &str) -> bool {
 
 fn reads_as_another_type(text: &str) -> bool {
     const WORDS: [&str; 44] = [
-        "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "<<", ".nan",
-        ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF",
-        "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off",
-        "OFF", "TRUE", "FALSE", "NULL", "true", "false",
+        "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", "<<",
+        ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf",
+        "-.Inf", "-.INF", "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No",
+        "NO", "off", "Off", "OFF", "TRUE", "FALSE", "NULL", "true", "false",
     ];
     WORDS.contains(&text) || is_number(text) || is_date(text)
 }
 
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let digits = |it: &str, radix| {
-        !it.is_empty() && it.chars().all(|it| it == '_' || it.is_digit(radix))
-    };
+    let digits =
+        |it: &str, radix| !it.is_empty() && it.chars().all(|it| it == '_' || it.is_digit(radix));
     let based = [("0x", 16), ("0X", 16), ("0o", 8), ("0b", 2), ("0B", 2)];
-    let based = based.iter().any(|(prefix, radix)| {
-        unsigned.strip_prefix(prefix).is_some_and(|it| digits(it, *radix))
-    });
+    let based = based
+        .iter()
+        .any(|(prefix, radix)| unsigned.strip_prefix(prefix).is_some_and(|it| digits(it, *radix)));
     let starts = unsigned.starts_with(|it: char| it.is_ascii_digit() || it == '.');
     let bare = unsigned.replace('_', "");
     let decimal = starts
@@ -189,9 +191,7 @@ fn is_number(text: &str) -> bool {
 fn is_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
     let number = |it: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
-        it.is_some_and(|it| {
-            lengths.contains(&it.len()) && it.chars().all(|it| it.is_ascii_digit())
-        })
+        it.is_some_and(|it| lengths.contains(&it.len()) && it.chars().all(|it| it.is_ascii_digit()))
     };
     number(parts.next(), 4..=4)
         && number(parts.next(), 1..=2)
@@ -223,9 +223,6 @@ fn double(out: &mut String, text: &str) {
 
 fn literal(out: &mut String, text: &str, column: usize) {
     out.push('|');
-    if text.starts_with([' ', '\n']) {
-        let _ = write!(out, "{STEP}");
-    }
     if !text.ends_with('\n') {
         out.push('-');
     } else if text.ends_with("\n\n") || text == "\n" {
@@ -275,7 +272,10 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_as_the_same_value() {
-        let words = ["a", "yes", "1", "a\nb\n", "a\n\n", " x", "x: y", "#", "", "é", "\u{7}", "a\nb", "\n a\n"];
+        let words = [
+            "a", "yes", "1", "a\nb\n", "a\n\n", " x", "x: y", "#", "", "é", "\u{7}", "a\nb",
+            "\n a\n",
+        ];
         for text in words {
             let value = serde_json::json!({"k": text, "l": [text, {"m": text, "n": [text]}]});
             let read: Value = serde_saphyr::from_str(&document(&value)).expect("valid YAML");

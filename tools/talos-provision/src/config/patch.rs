@@ -153,13 +153,13 @@ fn put(into: &mut Value, steps: &[String], leaf: Value) {
     }
 }
 
-/// Carries out the deletions of `patch`, and takes them out of it: they come before the merge.
-fn delete(left: &mut Value, patch: &mut Value, path: &str) -> Result<(), String> {
+/// Carries out the deletions of `right`, and takes them out of it: they come before the merge.
+fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String> {
     let nothing = |path: &str| format!("{path} cannot be deleted: it is not there");
-    match (left, patch) {
-        (left, Value::Object(patch)) => {
+    match (left, right) {
+        (left, Value::Object(entries)) => {
             let mut deleted = Vec::new();
-            for (key, right) in patch.iter_mut() {
+            for (key, right) in entries.iter_mut() {
                 let path = format!("{path}/{key}");
                 if is_delete(right) {
                     let map = left.as_object_mut().ok_or_else(|| nothing(&path))?;
@@ -171,17 +171,17 @@ fn delete(left: &mut Value, patch: &mut Value, path: &str) -> Result<(), String>
                     return Err(nothing(&path));
                 }
             }
-            patch.retain(|key, _| !deleted.contains(key));
+            entries.retain(|key, _| !deleted.contains(key));
         }
-        (Value::Array(left), Value::Array(patch)) => {
-            for item in patch.iter().filter(|it| is_delete(it)) {
+        (Value::Array(left), Value::Array(items)) => {
+            for item in items.iter().filter(|it| is_delete(it)) {
                 let by = item.as_object().into_iter().flatten().find(|(key, _)| *key != DIRECTIVE);
                 let by = by.ok_or_else(|| format!("{path}: nothing says which item to delete"))?;
                 let index = left.iter().position(|it| it.get(by.0) == Some(by.1));
                 left.remove(index.ok_or_else(|| nothing(path))?);
             }
-            patch.retain(|it| !is_delete(it));
-            if patch.iter().any(has_delete) {
+            items.retain(|it| !is_delete(it));
+            if items.iter().any(has_delete) {
                 return Err(format!("{path}: a deletion below an item of a list is not possible"));
             }
         }
@@ -287,11 +287,11 @@ mod tests {
 
     #[test]
     fn maps_join_single_values_give_way_lists_grow_and_subnets_are_replaced() {
-        let patch = "machine: {certSANs: [b], sysctls: {y: '2'}, type: controlplane}\n\
+        let patch = "machine: {certSANs: [b], sysctls: {z: '2'}, type: controlplane}\n\
             cluster: {network: {podSubnets: [q]}}";
         let text = patched(LEFT, patch).expect("it fits");
         assert!(text.contains("    certSANs:\n        - a\n        - b\n"), "{text}");
-        assert!(text.contains("    sysctls:\n        x: \"1\"\n        y: \"2\"\n"), "{text}");
+        assert!(text.contains("    sysctls:\n        x: \"1\"\n        z: \"2\"\n"), "{text}");
         assert!(text.contains("type: controlplane"), "{text}");
         assert!(text.contains("podSubnets:\n            - q\n"), "{text}");
     }
@@ -308,7 +308,10 @@ mod tests {
     #[test]
     fn another_document_is_appended() {
         let text = patched(LEFT, "apiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n");
-        assert!(text.expect("it fits").ends_with("---\napiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n"));
+        assert!(
+            text.expect("it fits")
+                .ends_with("---\napiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n")
+        );
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub(crate) enum Merge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: String,
-    /// Written even when it is empty.
-    pub(crate) always: bool,
+    /// What is written when it is empty; nothing, if it is optional.
+    pub(crate) always: Option<Value>,
     pub(crate) shape: Shape,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn of(kind: Option<&str>) -> Option<&'static Shape> {
     KINDS.iter().find(|(kind, _)| kind == wanted).map(|(_, shape)| shape)
 }
 
-// `name` one value, `!` always written, `{…}` fields, `[…]` a list, `<…>` a map, `*` anything;
+// `name` one value, `!` always written (`!0` as a number, `!~` as no), `{…}` fields, `[…]` a list, `<…>` a map, `*` anything;
 // `=` replaced by a patch, `[a|b:…]` merged by these keys.
 static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
     let lines = include_str!("schema.txt").lines().filter(|it| !it.starts_with('#'));
@@ -69,13 +69,17 @@ fn fields(text: &mut Peekable<Chars<'_>>) -> Vec<Field> {
             return fields;
         }
         let always = text.next_if_eq(&'!').is_some();
-        fields.push(Field { name, always, shape: shape(text) });
+        let number = text.next_if_eq(&'0').map(|_| Value::from(0));
+        let no = text.next_if_eq(&'~').map(|_| Value::from(false));
+        let shape = shape(text);
+        let always = always.then(|| number.or(no).unwrap_or_else(|| empty(&shape)));
+        fields.push(Field { name, always, shape });
     }
 }
 
 fn word(text: &mut Peekable<Chars<'_>>) -> String {
     let mut word = String::new();
-    while let Some(letter) = text.next_if(|it| it.is_ascii_alphanumeric()) {
+    while let Some(letter) = text.next_if(char::is_ascii_alphanumeric) {
         word.push(letter);
     }
     word
@@ -129,17 +133,14 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
             let mut out = Map::new();
             for field in fields {
                 let path = format!("{path}/{}", field.name);
-                match map.shift_remove(&field.name) {
-                    Some(value) => {
-                        let value = normal(value, &field.shape, &path)?;
-                        if field.always || !is_empty(&value, &field.shape) {
-                            out.insert(field.name.clone(), value);
-                        }
+                if let Some(value) = map.shift_remove(&field.name) {
+                    let value = normal(value, &field.shape, &path)?;
+                    if field.always.is_some() || !is_empty(&value, &field.shape) {
+                        out.insert(field.name.clone(), value);
                     }
-                    None if field.always => {
-                        out.insert(field.name.clone(), empty(&field.shape));
-                    }
-                    None => {}
+                } else {
+                    let always = field.always.iter();
+                    out.extend(always.map(|it| (field.name.clone(), it.clone())));
                 }
             }
             match map.keys().next() {
@@ -154,9 +155,10 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
         (Shape::Map(inner), Value::Object(map)) => {
             let entry = |(key, value): (String, Value)| {
                 let value = normal(value, inner, &format!("{path}/{key}"))?;
-                Ok((key, value))
+                Ok::<_, String>((key, value))
             };
-            let mut map: Map<String, Value> = map.into_iter().map(entry).collect::<Result<_, _>>()?;
+            let mut map: Map<String, Value> =
+                map.into_iter().map(entry).collect::<Result<_, _>>()?;
             map.sort_keys();
             Ok(Value::Object(map))
         }

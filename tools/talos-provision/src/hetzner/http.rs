@@ -61,7 +61,12 @@ impl Refusal {
     fn passes(&self) -> bool {
         matches!(
             self.code.as_str(),
-            "conflict" | "locked" | "rate_limit_exceeded" | "bad_gateway" | "timeout" | "maintenance"
+            "conflict"
+                | "locked"
+                | "rate_limit_exceeded"
+                | "bad_gateway"
+                | "timeout"
+                | "maintenance"
         ) || self.is_server_error()
     }
 
@@ -91,13 +96,20 @@ impl Http {
 
     /// Asks; repeated until it is answered.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
-        let query: Vec<_> = query.iter().map(|(key, it)| format!("{key}={}", encoded(it))).collect();
-        let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
+        let query: Vec<_> =
+            query.iter().map(|(key, it)| format!("{key}={}", encoded(it))).collect();
+        let path =
+            if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
         self.call(&Method::GET, &path, None).map_err(Into::into)
     }
 
     /// Changes something in a way that may be repeated.
-    pub(crate) fn change(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
+    pub(crate) fn change(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Trouble> {
         self.call(method, path, body)
     }
 

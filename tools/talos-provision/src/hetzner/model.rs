@@ -47,6 +47,7 @@ pub(crate) fn price(prices: &[Price], location: &str) -> Money {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 pub(crate) struct Server {
     pub(crate) id: u64,
     pub(crate) name: String,
@@ -119,6 +120,7 @@ pub(crate) struct PlacementGroup {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 pub(crate) struct LoadBalancer {
     pub(crate) id: u64,
     pub(crate) name: String,

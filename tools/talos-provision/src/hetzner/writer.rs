@@ -38,7 +38,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes something that machines share.
-    pub(crate) fn create(&self, thing: &Thing, shape: &Shape, zone: &str, place: &str, network: Option<u64>) -> Result<(), Error> {
+    pub(crate) fn create(
+        &self,
+        thing: &Thing,
+        shape: &Shape,
+        zone: &str,
+        place: &str,
+        network: Option<u64>,
+    ) -> Result<u64, Error> {
         let scope = &self.0.scope;
         let mut body = json!({"name": thing.name, "labels": scope.labels()});
         let rest = match shape {
@@ -72,8 +79,9 @@ impl<'a> Writer<'a> {
         if let (Some(body), Value::Object(rest)) = (body.as_object_mut(), rest) {
             body.extend(rest);
         }
-        let actions = self.make(family(thing.kind), &thing.name, &body)?;
-        self.wait(&actions)
+        let (id, actions) = self.make(family(thing.kind), &thing.name, &body)?;
+        self.wait(&actions)?;
+        Ok(id)
     }
 
     /// Lets in whom `rules` say, and nobody else.
@@ -121,16 +129,21 @@ impl<'a> Writer<'a> {
             "public_net": {"enable_ipv4": true, "enable_ipv6": true},
             "start_after_create": true,
         });
-        self.make("servers", name, &body)
+        self.make("servers", name, &body).map(|(_, actions)| actions)
     }
 
     /// Makes something that is called `name`, exactly once: when it is unclear whether it was
-    /// made, or another run made it meanwhile, what is there is looked at first.
-    fn make(&self, family: &str, name: &str, body: &Value) -> Result<Vec<u64>, Error> {
+    /// made, or another run made it meanwhile, what is there is looked at first. Answers its id,
+    /// and the actions that are under way.
+    fn make(&self, family: &str, name: &str, body: &Value) -> Result<(u64, Vec<u64>), Error> {
+        let singular = family.trim_end_matches('s');
+        let id = |it: &Value| {
+            it["id"].as_u64().ok_or_else(|| Error::Unexpected { what: format!("no {singular}") })
+        };
         let mut pause = Duration::from_millis(500);
         for attempt in 1.. {
             let why = match self.0.http.post(&format!("/{family}"), body) {
-                Ok(answer) => return Ok(actions(&answer)),
+                Ok(answer) => return Ok((id(&answer[singular])?, actions(&answer))),
                 Err(Trouble::Refused(refusal)) if refusal.code == "uniqueness_error" => {
                     refusal.message
                 }
@@ -141,7 +154,7 @@ impl<'a> Writer<'a> {
             if let Some(there) = there.first() {
                 let labels = serde_json::from_value(there["labels"].clone()).unwrap_or_default();
                 if self.0.scope.owns(&labels) {
-                    return self.running_actions(family, there);
+                    return Ok((id(there)?, self.running_actions(family, there)?));
                 }
                 return Err(Error::Taken { what: format!("{name} among {family}") });
             }
@@ -170,7 +183,10 @@ impl<'a> Writer<'a> {
         loop {
             match self.delete(&format!("/{}/{id}", family(kind))) {
                 // Measured by others: a firewall or a network is in use for a moment after its servers.
-                Err(Error::Refused(refusal)) if refusal.code == "resource_in_use" && began.elapsed() < Duration::from_secs(60) => {
+                Err(Error::Refused(refusal))
+                    if refusal.code == "resource_in_use"
+                        && began.elapsed() < Duration::from_secs(60) =>
+                {
                     rest(Duration::from_secs(1))?;
                 }
                 end => return end.and_then(|actions| self.wait(&actions)),
@@ -218,7 +234,9 @@ impl<'a> Writer<'a> {
                 }
             }
             if began.elapsed() > Duration::from_secs(ACTION_SECONDS_MAX) {
-                return Err(Error::TimedOut { what: format!("{} actions of the cloud", open.len()) });
+                return Err(Error::TimedOut {
+                    what: format!("{} actions of the cloud", open.len()),
+                });
             }
             if !open.is_empty() {
                 rest(pause)?;

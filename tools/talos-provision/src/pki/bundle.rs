@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::config::emit;
 
 /// The secrets of a cluster, each as machine configurations hold it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
     /// By which the members of the cluster find one another.
     pub id: Zeroizing<String>,
@@ -40,7 +40,7 @@ impl fmt::Debug for Bundle {
 }
 
 /// A certificate and its key: PEM in base64.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The certificate.

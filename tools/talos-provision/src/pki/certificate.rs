@@ -3,7 +3,6 @@
 use ed25519_dalek::Signer as _;
 use jiff::civil::DateTime;
 use p256::ecdsa;
-use p256::ecdsa::signature::Signer as _;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -151,8 +150,7 @@ impl Certificate<'_> {
         let critical = |id, content: &[u8]| {
             der::sequence(&[&der::object(id), &der::yes(), &der::octets(content)])
         };
-        let other =
-            |id, content: &[u8]| der::sequence(&[&der::object(id), &der::octets(content)]);
+        let other = |id, content: &[u8]| der::sequence(&[&der::object(id), &der::octets(content)]);
         let extended: Vec<u8> = self.extended.iter().flat_map(|it| der::object(it)).collect();
         let usage = critical(der::KEY_USAGE, &der::named_bits(self.usage));
         let extended = other(der::EXTENDED_KEY_USAGE, &der::sequence(&[&extended]));
@@ -169,10 +167,10 @@ impl Certificate<'_> {
         der::sequence(&[&usage, &extended, &role])
     }
 
-    pub(crate) fn sign(&self, signer: &Key) -> Vec<u8> {
-        let signed = self.signed_part(signer);
-        let signature = der::bits(&signer.sign(&signed));
-        der::sequence(&[&signed, &signer.algorithm(), &signature])
+    pub(crate) fn sign(&self, by: &Key) -> Vec<u8> {
+        let content = self.signed_part(by);
+        let signature = der::bits(&by.sign(&content));
+        der::sequence(&[&content, &by.algorithm(), &signature])
     }
 }
 

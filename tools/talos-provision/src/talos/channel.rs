@@ -89,7 +89,7 @@ impl Connection {
         let call = async {
             let ready = self.0.ready().await;
             ready.map_err(|it| Status::new(Code::Unavailable, it.to_string()))?;
-            let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+            let path = http::uri::PathAndQuery::from_static(path);
             let codec: ProstCodec<Q, A> = ProstCodec::default();
             self.0.unary(Request::new(request), path, codec).await
         };

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 use super::{Access, Reader, Target, runtime, said};
 use crate::Error;
 use crate::pki::hex;
-use crate::plan::Node;
 use crate::wire;
 
 /// Longest that a machine may take to answer and to take its configuration over, in seconds.
@@ -29,6 +28,8 @@ pub(crate) struct Writer<'a>(&'a Reader);
 pub(crate) struct Order {
     pub(crate) target: Target,
     pub(crate) configuration: Zeroizing<String>,
+    /// Whether it works already: then it must work again before the next one is touched.
+    pub(crate) alive: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -136,13 +137,19 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
                 continue;
             }
             Access::Maintenance(connection) => connection,
-            Access::Secure(mut connection) => match super::read(&mut connection, target.role).await {
-                Ok(look) if matches!(&look.node, Node::Configured { sha256, .. } if *sha256 == wanted) => {
-                    return Ok(());
-                }
+            Access::Secure(mut connection) => match super::read(&mut connection, target.role).await
+            {
+                Ok(look) if look.has(&wanted) => match look.unmet.filter(|_| order.alive) {
+                    None => return Ok(()),
+                    Some(unmet) => {
+                        pause(until, target, unmet).await?;
+                        continue;
+                    }
+                },
                 Ok(_) if !given => connection,
                 Ok(_) => {
-                    pause(until, target, "it has not taken its configuration over".to_owned()).await?;
+                    pause(until, target, "it has not taken its configuration over".to_owned())
+                        .await?;
                     continue;
                 }
                 Err(status) if passes(&status) => {

@@ -1,0 +1,126 @@
+//! The only code that is given writers.
+//!
+//! Steps are taken a stage at a time, and what is there is looked at again before the next: an
+//! address, a configuration or a member that a stage brought about is seen, not assumed. So a run
+//! that was interrupted anywhere is continued by the next one.
+
+mod take;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::hetzner::{View, Writer, rest};
+use crate::observe::{Observation, unwell};
+use crate::plan::{self, Etcd, Stage, Step, World};
+use crate::session::{Ground, Session};
+
+/// Most stages that one run takes.
+const STAGES_MAX: usize = 200;
+/// Longest that a cluster may take to be well, in seconds.
+const WELL_SECONDS_MAX: u64 = 900;
+/// How often the cloud is asked while machines are waited for, in seconds.
+const CLOUD_SECONDS: u64 = 15;
+
+/// Takes every step, and waits until the cluster is well.
+pub(crate) fn apply(session: &Session<'_>) -> Result<Observation, Error> {
+    let mut view = session.ground.see()?;
+    for _ in 0..STAGES_MAX {
+        let (now, left) = ready_for_more(session, &mut view)?;
+        let Some(stage) = left.iter().map(Step::stage).min() else {
+            return Ok(now);
+        };
+        let steps: Vec<_> = left.into_iter().filter(|it| it.stage() == stage).collect();
+        take::stage(session, &now, &view, stage, &steps)?;
+        if matches!(stage, Stage::Things | Stage::Servers | Stage::Removal) {
+            view = session.ground.see()?;
+        }
+    }
+    Err(Error::Unsettled { steps: STAGES_MAX })
+}
+
+/// Waits until a step may be taken, or until none is left and everything is well.
+fn ready_for_more(
+    session: &Session<'_>,
+    view: &mut View,
+) -> Result<(Observation, Vec<Step>), Error> {
+    let (began, mut asked) = (Instant::now(), Instant::now());
+    let mut waiting = None;
+    loop {
+        phase::uninterrupted()?;
+        let now = session.look(view)?;
+        unobstructed(&now)?;
+        let steps = plan::plan(&now.wanted, &now.world);
+        let conditions = now.conditions(session.spec().network.cni);
+        let ill = match steps.iter().map(Step::stage).min() {
+            None => unwell(&conditions),
+            // What goes must not go while the rest cannot do without it.
+            Some(Stage::Removal) => now.needs_what_goes(&conditions),
+            Some(_) => None,
+        };
+        let Some(ill) = ill else {
+            if let Some(step) = waiting {
+                phase::Step::done(step, "every check passes");
+            }
+            return Ok((now, steps));
+        };
+        waiting.get_or_insert_with(|| phase::begin(session.name(), "health"));
+        phase::detail(session.name(), &ill);
+        if began.elapsed() > Duration::from_secs(WELL_SECONDS_MAX) {
+            return Err(Error::Unwell { what: ill });
+        }
+        rest(Duration::from_millis(500))?;
+        if asked.elapsed() > Duration::from_secs(CLOUD_SECONDS) {
+            (*view, asked) = (session.ground.see()?, Instant::now());
+        }
+    }
+}
+
+/// Lets steps be taken, unless something stands in their way.
+pub(crate) fn unobstructed(now: &Observation) -> Result<(), Error> {
+    let obstacles = plan::obstacles(&now.wanted, &now.world);
+    if obstacles.is_empty() { Ok(()) } else { Err(Error::Obstacles(obstacles)) }
+}
+
+/// What the cloud shows, for [`plan::undo`]: it asks nothing of machines.
+pub(crate) fn world(view: &View) -> World {
+    let (things, servers) = (view.things.clone(), view.servers.clone());
+    World { things, servers, etcd: Etcd::Unknown, nodes: BTreeSet::new() }
+}
+
+/// Removes all that carries our labels; answers what else has our names.
+pub(crate) fn destroy(ground: &Ground<'_>) -> Result<Vec<String>, Error> {
+    let writer = Writer::new(&ground.cloud);
+    let view = ground.see()?;
+    let mut gone = Vec::new();
+    let steps = plan::undo(&world(&view));
+    for step in &steps {
+        phase::uninterrupted()?;
+        if let Step::RemoveServer { id, .. } = step {
+            gone.extend(writer.remove_server(*id)?);
+        }
+    }
+    if !gone.is_empty() {
+        let machines = phase::begin(&ground.own.name, "remove machines");
+        writer.wait(&gone)?;
+        machines.done("");
+    }
+    for step in &steps {
+        phase::uninterrupted()?;
+        if let Step::Remove { thing } = step
+            && let Some(found) = view.things.get(thing)
+        {
+            let removal = phase::begin(&ground.own.name, step);
+            writer.remove(thing.kind, found.id)?;
+            removal.done("");
+        }
+    }
+    let kept = ground.see()?;
+    match plan::undo(&world(&kept)).len() {
+        0 => {
+            let things = kept.things.into_keys().map(|it| it.to_string());
+            Ok(things.chain(kept.servers.into_keys()).collect())
+        }
+        steps => Err(Error::Unsettled { steps }),
+    }
+}

@@ -1,0 +1,217 @@
+//! How each step is taken.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use phase::Known;
+
+use crate::hetzner::{Site, View, Writer, rest};
+use crate::observe::Observation;
+use crate::plan::{Etcd, Kind, Machine, Stage, Step, Thing};
+use crate::session::{Session, target};
+use crate::talos::{self, Order};
+use crate::{Error, kubernetes};
+
+/// Longest that etcd may take to show a change, in seconds.
+const ETCD_SECONDS_MAX: u64 = 300;
+
+/// Takes `steps`, which are all of one stage.
+pub(super) fn stage(
+    session: &Session<'_>,
+    now: &Observation,
+    view: &View,
+    stage: Stage,
+    steps: &[Step],
+) -> Result<(), Error> {
+    match stage {
+        Stage::Things => things(session, now, steps),
+        Stage::Servers => servers(session, now, steps),
+        Stage::Configurations => configurations(session, now, view, steps),
+        Stage::Changes => configurations(session, now, view, &steps[..1]),
+        Stage::Members | Stage::Bootstrap | Stage::Removal => steps.iter().try_for_each(|step| {
+            phase::uninterrupted()?;
+            let taken = phase::begin(session.name(), step);
+            let detail = one(session, now, view, step)?;
+            taken.done(detail);
+            Ok(())
+        }),
+    }
+}
+
+fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<(), Error> {
+    let writer = Writer::new(&session.ground.cloud);
+    let there = now.world.things.iter().map(|(thing, found)| (thing.clone(), found.id));
+    let mut ids: BTreeMap<Thing, u64> = there.collect();
+    let spec = session.spec();
+    let place = spec.pools.iter().find_map(|it| it.locations.first()).map_or("", String::as_str);
+    for step in steps {
+        phase::uninterrupted()?;
+        let taken = phase::begin(session.name(), step);
+        match step {
+            Step::Create { thing, .. } => {
+                let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
+                let shape = &now.wanted.things[thing];
+                let id = writer.create(thing, shape, &spec.network.zone, place, network)?;
+                ids.insert(thing.clone(), id);
+            }
+            Step::Update { thing } => {
+                if let crate::plan::Shape::Firewall(rules) = &now.wanted.things[thing] {
+                    writer.set_rules(ids[thing], rules)?;
+                }
+            }
+            _ => {}
+        }
+        taken.done("");
+    }
+    Ok(())
+}
+
+/// All are ordered before any is waited for.
+fn servers(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<(), Error> {
+    let cloud = &session.ground.cloud;
+    let writer = Writer::new(cloud);
+    let id = |kind: Kind| now.world.things.iter().find(|(it, _)| it.kind == kind).map(|it| it.1.id);
+    let lacks =
+        |what: &str| Error::Unexpected { what: format!("it does not show the {what} just made") };
+    let mut wanted = now.wanted.clone();
+    let architectures = cloud.offers()?.price(&mut wanted)?;
+    let mut images = BTreeMap::new();
+    let mut running = Vec::new();
+    let ordered = phase::begin(session.name(), format_args!("create {} machines", steps.len()));
+    for step in steps {
+        phase::uninterrupted()?;
+        let Step::CreateServer { name, .. } = step else { continue };
+        let machine = &wanted.machines[name];
+        let architecture = &architectures[&machine.r#type];
+        let image = match images.get(architecture) {
+            Some(image) => *image,
+            None => cloud.image(&machine.talos, architecture)?,
+        };
+        images.insert(architecture.clone(), image);
+        let site = Site {
+            image,
+            network: id(Kind::Network).ok_or_else(|| lacks("network"))?,
+            firewall: id(Kind::Firewall).ok_or_else(|| lacks("firewall"))?,
+            group: now.world.things.get(&machine.group).ok_or_else(|| lacks("placement group"))?.id,
+            machine,
+        };
+        running.extend(writer.order(name, &site)?);
+    }
+    writer.wait(&running)?;
+    ordered.done("");
+    Ok(())
+}
+
+fn configurations(
+    session: &Session<'_>,
+    now: &Observation,
+    view: &View,
+    steps: &[Step],
+) -> Result<(), Error> {
+    let Known::Now(endpoint) = &now.endpoint else {
+        return Err(Error::Unexpected {
+            what: "the load balancer has no public address".to_owned(),
+        });
+    };
+    let order = |name: &String, machine: &Machine, alive: bool| {
+        Ok(Order {
+            target: target(view, name)?,
+            configuration: session.configuration(name, machine, endpoint)?,
+            alive,
+        })
+    };
+    let orders = steps.iter().filter_map(|step| match step {
+        Step::Configure { name, alive, .. } => {
+            Some(order(name, &now.wanted.machines[name], *alive))
+        }
+        _ => None,
+    });
+    let orders = orders.collect::<Result<Vec<_>, Error>>()?;
+    talos::Writer::new(&session.talos).configure(orders)
+}
+
+fn one(
+    session: &Session<'_>,
+    now: &Observation,
+    view: &View,
+    step: &Step,
+) -> Result<String, Error> {
+    let writer = talos::Writer::new(&session.talos);
+    match step {
+        Step::RemoveMember { hostname, id } => {
+            let id = u64::from_str_radix(id, 16).unwrap_or_default();
+            writer.remove_member(&target(view, member(now, hostname)?)?, id)?;
+            until(session, view, |it| !has_member(it, hostname))?;
+            Ok("its machine is gone".to_owned())
+        }
+        Step::Bootstrap { name } => {
+            writer.bootstrap(&target(view, name)?)?;
+            until(session, view, |it| it.world.etcd != Etcd::Absent)?;
+            Ok("etcd has begun".to_owned())
+        }
+        Step::RemoveServer { name, id, leave } => {
+            if *leave && has_member(now, name) {
+                writer.leave(&target(view, name)?)?;
+                // Its own word is not enough: another member must have let it go.
+                until(session, view, |it| {
+                    it.looks.iter().any(|(other, look)| other != name && lets_go(&look.etcd, name))
+                })?;
+            }
+            let cloud = Writer::new(&session.ground.cloud);
+            cloud.wait(&cloud.remove_server(*id)?)?;
+            Ok(String::new())
+        }
+        Step::ForgetNode { name } => {
+            let Known::Now(endpoint) = &now.endpoint else { return Ok(String::new()) };
+            let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
+            let forgotten = kubernetes::Writer::new(&reader).forget(name);
+            forgotten.map_err(|why| Error::KubernetesRefused { why })?;
+            Ok(String::new())
+        }
+        Step::Remove { thing } => {
+            if let Some(found) = now.world.things.get(thing) {
+                Writer::new(&session.ground.cloud).remove(thing.kind, found.id)?;
+            }
+            Ok(String::new())
+        }
+        Step::Create { .. }
+        | Step::Update { .. }
+        | Step::CreateServer { .. }
+        | Step::Configure { .. } => unreachable!("they are of other stages"),
+    }
+}
+
+/// A control plane other than `but` that knows the members of etcd.
+fn member<'a>(now: &'a Observation, but: &str) -> Result<&'a String, Error> {
+    let knows =
+        |it: &(&'a String, &'a talos::Look)| it.0 != but && matches!(it.1.etcd, Etcd::Members(_));
+    let found = now.looks.iter().find(knows).map(|it| it.0);
+    found.ok_or_else(|| Error::Unwell { what: "no member of etcd answers".to_owned() })
+}
+
+fn has_member(now: &Observation, name: &str) -> bool {
+    match &now.world.etcd {
+        Etcd::Members(members) => members.iter().any(|it| it.hostname == name),
+        Etcd::Absent | Etcd::Unknown => false,
+    }
+}
+
+fn lets_go(etcd: &Etcd, name: &str) -> bool {
+    matches!(etcd, Etcd::Members(members) if members.iter().all(|it| it.hostname != name))
+}
+
+/// Looks until `done`.
+fn until(
+    session: &Session<'_>,
+    view: &View,
+    done: impl Fn(&Observation) -> bool,
+) -> Result<(), Error> {
+    let began = Instant::now();
+    while !done(&session.look(view)?) {
+        if began.elapsed() > Duration::from_secs(ETCD_SECONDS_MAX) {
+            return Err(Error::TimedOut { what: "etcd does not show the change".to_owned() });
+        }
+        rest(Duration::from_millis(500))?;
+    }
+    Ok(())
+}

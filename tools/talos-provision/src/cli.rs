@@ -1,0 +1,18 @@
+//! The command line. Doc comments here are the help text.
+
+use clap::Parser;
+
+/// Makes the machines, the Talos configuration and the Kubernetes control plane of `Cluster` documents
+///
+/// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
+/// speaks on standard error. Needs the `Project` to which a `Cluster` belongs: it says where the
+/// cloud is, and every key and certificate is derived from its root (or from `TALOS_PROVISION_KEY`).
+///
+/// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 do not
+/// retry, 111 retry.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: phase::Verb,
+}

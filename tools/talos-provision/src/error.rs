@@ -1,0 +1,272 @@
+//! Everything that can go wrong, what to do about it, and whether to try again.
+
+use std::io;
+
+use phase::{Exit, Fault};
+
+use crate::hetzner::Refusal;
+use crate::plan::Obstacle;
+
+/// Everything that can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream is not right, not ready, or cannot be written.
+    #[error(transparent)]
+    Stream(#[from] phase::Error),
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// The cloud said no.
+    #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
+    Refused(Refusal),
+    /// Something did not answer for as long as it was waited for.
+    #[error("no answer from {what}: {why}")]
+    Unreachable {
+        /// Who.
+        what: String,
+        /// What was last heard.
+        why: String,
+    },
+    /// An answer is not what it should be.
+    #[error("{what} answered something that this version does not understand")]
+    Garbled {
+        /// Who.
+        what: &'static str,
+        /// What was wrong.
+        source: serde_json::Error,
+    },
+    /// An answer lacks something.
+    #[error("the cloud answered something unexpected: {what}")]
+    Unexpected {
+        /// What.
+        what: String,
+    },
+    /// There is nothing to start a machine from.
+    #[error("there is no image of Talos {version} for {architecture}")]
+    NoImage {
+        /// The version.
+        version: String,
+        /// `x86` or `arm`.
+        architecture: String,
+    },
+    /// A type of server is not offered.
+    #[error("unknown server type `{name}`: it is not offered in {place}")]
+    UnknownType {
+        /// Which.
+        name: String,
+        /// Where.
+        place: String,
+        /// What is.
+        others: String,
+    },
+    /// No location has what is declared.
+    #[error("{name}, a {type}, is not to be had now in any of {locations}: {why}")]
+    Unavailable {
+        /// Which machine.
+        name: String,
+        /// Its type.
+        r#type: String,
+        /// Where was tried.
+        locations: String,
+        /// What the cloud said last.
+        why: String,
+    },
+    /// A name is taken.
+    #[error("the name is taken: {what}, which does not carry the labels of this cluster")]
+    Taken {
+        /// By what.
+        what: String,
+    },
+    /// The cloud began something and could not end it.
+    #[error("the cloud could not {command}: {message} ({code})")]
+    ActionFailed {
+        /// What.
+        command: String,
+        /// Its code.
+        code: String,
+        /// Why not.
+        message: String,
+    },
+    /// Something took too long.
+    #[error("still not done after all the time there was: {what}")]
+    TimedOut {
+        /// What.
+        what: String,
+    },
+    /// The derived keys are of no use. A mistake of this program.
+    #[error("the derived keys cannot be used: {0}")]
+    Keys(String),
+    /// The machine on which this runs has nothing left.
+    #[error("cannot start to talk to machines")]
+    Runtime(#[source] io::Error),
+    /// A machine said no.
+    #[error("{name} refuses: {why}")]
+    NodeRefused {
+        /// Which.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// Kubernetes said no.
+    #[error("the Kubernetes API does not do it: {why}")]
+    KubernetesRefused {
+        /// Why.
+        why: String,
+    },
+    /// Things that no step can change.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
+    Obstacles(Vec<Obstacle>),
+    /// A patch does not fit the configuration.
+    #[error("a patch does not fit: {0}")]
+    Patch(String),
+    /// All steps are taken, and the cluster does not work.
+    #[error("every step is taken, and the cluster is not well: {what}")]
+    Unwell {
+        /// What is not.
+        what: String,
+    },
+    /// Steps are left after all were taken.
+    #[error("{steps} steps are left after all were taken")]
+    Unsettled {
+        /// How many.
+        steps: usize,
+    },
+    /// What is there is not what is declared.
+    #[error("it does not hold: {what}")]
+    Unproven {
+        /// What.
+        what: String,
+    },
+    /// The declared end has passed.
+    #[error("the certificates have ended on {day}")]
+    Expired {
+        /// When.
+        day: String,
+    },
+}
+
+impl Error {
+    /// A machine answers that is not one of ours.
+    pub(crate) fn stranger(name: &str, why: String) -> Self {
+        Self::Obstacles(vec![Obstacle::Stranger { name: name.to_owned(), why }])
+    }
+}
+
+impl Fault for Error {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Stream(error) => error.reason(),
+            Self::Keyring(error) => error.reason(),
+            Self::Refused(_) => "CloudRefused",
+            Self::Unreachable { .. } => "Unreachable",
+            Self::Garbled { .. } | Self::Unexpected { .. } => "Garbled",
+            Self::NoImage { .. } => "NoImage",
+            Self::UnknownType { .. } => "UnknownType",
+            Self::Unavailable { .. } => "Unavailable",
+            Self::Taken { .. } => "NameTaken",
+            Self::ActionFailed { .. } => "ActionFailed",
+            Self::TimedOut { .. } => "TimedOut",
+            Self::Keys(_) => "KeysUnusable",
+            Self::Runtime(_) => "RuntimeFailed",
+            Self::NodeRefused { .. } => "NodeRefused",
+            Self::KubernetesRefused { .. } => "KubernetesRefused",
+            Self::Obstacles(_) => "Obstructed",
+            Self::Patch(_) => "PatchUnfit",
+            Self::Unwell { .. } => "Unwell",
+            Self::Unsettled { .. } => "Unsettled",
+            Self::Unproven { .. } => "Unproven",
+            Self::Expired { .. } => "Expired",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Stream(error) => return error.help(),
+            Self::Keyring(error) => return error.help(),
+            Self::Obstacles(obstacles) => return obstacles.first().map(|it| it.help().to_owned()),
+            Self::NoImage { version, architecture } => {
+                return Some(image_help(version, architecture));
+            }
+            Self::UnknownType { others, .. } if !others.is_empty() => {
+                return Some(format!("there are {others}"));
+            }
+            Self::UnknownType { .. } => "nothing at all is offered there: check the locations",
+            Self::Refused(refusal) => match refusal.code.as_str() {
+                "unauthorized" => "check the token in the Project's `endpoints.cloud`",
+                "forbidden" | "token_readonly" => {
+                    "the token may only read: make one that may write"
+                }
+                "resource_limit_exceeded" => "ask the vendor to raise the project's limit",
+                "protected" => "lift the protection by hand, if it may really go",
+                _ => "the vendor's answer says what it does not like",
+            },
+            Self::Unreachable { .. } | Self::TimedOut { .. } => {
+                "run the same command again: it goes on from here"
+            }
+            Self::Garbled { .. } | Self::Unexpected { .. } => {
+                "something else answers at that address, or this version is too old for it"
+            }
+            Self::Unavailable { .. } => {
+                "declare more locations or another type, or try again later"
+            }
+            Self::Taken { .. } => "rename the cluster, or remove what has its name",
+            Self::ActionFailed { .. } => {
+                "run the same command again; the vendor's status page may know more"
+            }
+            Self::Keys(_) => "this is a mistake of the program: please report it",
+            Self::Runtime(_) => "check the limits of this machine, then run the same command again",
+            Self::NodeRefused { .. } => "the machine's answer says what it does not like",
+            Self::KubernetesRefused { .. } => {
+                "run the same command again, or remove the node by hand"
+            }
+            Self::Patch(_) => {
+                "correct the patch; `plan` tries all of them without touching anything"
+            }
+            Self::Unwell { .. } => "run the same command again; `-v` tells what it waits for",
+            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
+            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::Expired { .. } => "move `spec.certificates` on in the document, and apply it",
+        };
+        Some(help.to_owned())
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Stream(error) => error.exit(),
+            Self::Keyring(error) => error.exit(),
+            Self::UnknownType { .. } => Exit::Usage,
+            Self::Unreachable { .. }
+            | Self::Unavailable { .. }
+            | Self::ActionFailed { .. }
+            | Self::TimedOut { .. }
+            | Self::Runtime(_)
+            | Self::KubernetesRefused { .. }
+            | Self::Unwell { .. }
+            | Self::Unsettled { .. } => Exit::Temporary,
+            Self::Refused(_)
+            | Self::Garbled { .. }
+            | Self::Unexpected { .. }
+            | Self::NoImage { .. }
+            | Self::Taken { .. }
+            | Self::Keys(_)
+            | Self::NodeRefused { .. }
+            | Self::Obstacles(_)
+            | Self::Patch(_)
+            | Self::Unproven { .. }
+            | Self::Expired { .. } => Exit::Permanent,
+        }
+    }
+}
+
+fn image_help(version: &str, architecture: &str) -> String {
+    // Measured: the digest of the schematic without extensions.
+    let plain = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";
+    let file = match architecture {
+        "arm" => "hcloud-arm64.raw.xz",
+        _ => "hcloud-amd64.raw.xz",
+    };
+    format!(
+        "start any server in its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
+         to /dev/sda with xz -d, make a snapshot of it, and give that the labels os=talos and version={version}"
+    )
+}

@@ -1,0 +1,324 @@
+//! The three laws of a plan, and of its reverse, over every small world.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use phase::Known;
+
+use super::*;
+use crate::money::Money;
+
+const OURS: &str = "the digest that is declared";
+const OTHER: &str = "another digest";
+
+fn thing(kind: Kind) -> Thing {
+    Thing { kind, name: "c".to_owned() }
+}
+
+fn machine(role: Role) -> Machine {
+    Machine {
+        role,
+        pool: "p".to_owned(),
+        r#type: "cax11".to_owned(),
+        locations: vec!["fsn1".to_owned()],
+        group: thing(Kind::PlacementGroup),
+        configuration: Known::Now(OURS.to_owned()),
+        talos: "v1.13.9".to_owned(),
+        monthly: None,
+    }
+}
+
+fn rules(port: u16) -> Shape {
+    Shape::Firewall(vec![Rule::new("tcp", Some(port), &[])])
+}
+
+fn wanted(machines: &[(&str, Role)]) -> Wanted {
+    Wanted {
+        cluster: "c".to_owned(),
+        things: BTreeMap::from([
+            (thing(Kind::Firewall), rules(1)),
+            (thing(Kind::LoadBalancer), Shape::LoadBalancer),
+        ]),
+        prices: BTreeMap::new(),
+        machines: machines
+            .iter()
+            .map(|(name, role)| ((*name).to_owned(), machine(*role)))
+            .collect(),
+    }
+}
+
+fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
+    Server {
+        id,
+        ours,
+        role: ours.then_some(role),
+        r#type: "cax11".to_owned(),
+        location: "fsn1".to_owned(),
+        address: None,
+        running: true,
+        monthly: Money::default(),
+        node,
+    }
+}
+
+fn configured(sha256: &str) -> Node {
+    Node::Configured { sha256: sha256.to_owned(), talos: "v1.13.9".to_owned() }
+}
+
+fn silent() -> Node {
+    Node::Silent { why: String::new() }
+}
+
+fn found(ours: bool, shape: Shape) -> Found {
+    Found { id: 9, ours, shape, address: None, monthly: Money::default() }
+}
+
+fn member(hostname: &str, id: u64) -> Member {
+    Member { hostname: hostname.to_owned(), id }
+}
+
+/// One declared machine of the worlds below; and one that is declared by nobody.
+const CONTROL: &str = "c-p-1";
+const WORKER: &str = "c-w-1";
+const EXTRA: &str = "c-p-2";
+
+fn servers(role: Role) -> Vec<Option<Server>> {
+    let nodes = [configured(OURS), configured(OTHER), Node::Maintenance, silent()];
+    let ours = nodes.into_iter().map(|node| Some(server(1, role, true, node)));
+    ours.chain([None, Some(server(2, role, false, silent()))]).collect()
+}
+
+/// Runs `law` on every pair of a declaration and a world.
+fn for_all(law: impl Fn(&Wanted, &World)) {
+    use Role::{Controlplane, Worker};
+    let declared =
+        [wanted(&[(CONTROL, Controlplane)]), wanted(&[(CONTROL, Controlplane), (WORKER, Worker)])];
+    let firewalls = [None, Some((true, 1)), Some((true, 2)), Some((false, 2))];
+    let etcds = [
+        Etcd::Absent,
+        Etcd::Unknown,
+        Etcd::Members(vec![member(CONTROL, 11)]),
+        Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("stranger", 13)]),
+    ];
+    let extras = [
+        None,
+        Some(server(3, Controlplane, true, configured(OTHER))),
+        Some(server(3, Worker, false, silent())),
+    ];
+    for wanted in &declared {
+        for control in servers(Controlplane) {
+            for worker in servers(Worker) {
+                for extra in &extras {
+                    for firewall in firewalls {
+                        for etcd in &etcds {
+                            let named = [(CONTROL, &control), (WORKER, &worker), (EXTRA, extra)];
+                            let servers = named
+                                .into_iter()
+                                .filter_map(|(name, it)| Some((name.to_owned(), it.clone()?)));
+                            let shown = firewall.map(|(ours, port)| {
+                                (thing(Kind::Firewall), found(ours, rules(port)))
+                            });
+                            let network =
+                                (thing(Kind::Network), found(true, Shape::PlacementGroup));
+                            let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
+                            law(
+                                wanted,
+                                &World {
+                                    things: shown.into_iter().chain([network]).collect(),
+                                    servers: servers.collect(),
+                                    etcd: etcd.clone(),
+                                    nodes: nodes.into(),
+                                },
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The world after `step`, had it gone well.
+fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
+    match step {
+        Step::Create { thing, .. } | Step::Update { thing } => {
+            world.things.insert(thing.clone(), found(true, wanted.things[thing].clone()));
+        }
+        Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
+        Step::CreateServer { name, role, .. } => {
+            world.servers.insert(name.clone(), server(7, *role, true, Node::Maintenance));
+        }
+        Step::Configure { name, .. } => {
+            let server = world.servers.get_mut(name).expect("a server to configure");
+            server.node = configured(OURS);
+            if let (Role::Controlplane, Etcd::Members(members)) =
+                (wanted.machines[name].role, &mut world.etcd)
+                && members.iter().all(|it| it.hostname != *name)
+            {
+                members.push(member(name, 17));
+            }
+        }
+        Step::Bootstrap { name } => {
+            assert!(
+                world.servers[name].node.is_configured(),
+                "bootstraps what has its configuration"
+            );
+            world.etcd = Etcd::Members(vec![member(name, 17)]);
+        }
+        Step::RemoveServer { name, leave: leaves, .. } => {
+            if *leaves {
+                leave(&mut world, name);
+            }
+            world.servers.remove(name);
+        }
+        Step::ForgetNode { name } => {
+            world.nodes.remove(name);
+        }
+        Step::Remove { thing } => {
+            world.things.remove(thing);
+        }
+    }
+    world
+}
+
+fn leave(world: &mut World, hostname: &str) {
+    if let Etcd::Members(members) = &mut world.etcd {
+        members.retain(|it| it.hostname != hostname);
+    }
+}
+
+fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
+    steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
+}
+
+/// What a silent machine is and has can only be told once it answers.
+fn can_be_reached(wanted: &Wanted, world: &World) -> bool {
+    obstacles(wanted, world).is_empty()
+}
+
+#[test]
+fn a_plan_reaches_what_is_declared_and_then_rests() {
+    for_all(|wanted, before| {
+        if !can_be_reached(wanted, before) {
+            return;
+        }
+        let mut world = before.clone();
+        // What goes or begins may need what another look shows: as `apply`, plan again.
+        for _ in 0..4 {
+            world = take(wanted, &world, &plan(wanted, &world));
+        }
+        for (thing, shape) in &wanted.things {
+            assert_eq!(world.things[thing].shape, *shape, "reaches");
+        }
+        for name in wanted.machines.keys() {
+            assert_eq!(world.servers[name].node, configured(OURS), "reaches");
+        }
+        assert_ne!(world.etcd, Etcd::Absent, "reaches");
+        assert!(!world.nodes.contains(EXTRA) || world.servers.contains_key(EXTRA), "reaches");
+        assert_eq!(plan(wanted, &world), [], "rests");
+    });
+}
+
+#[test]
+fn a_plan_leaves_alone_what_others_made() {
+    for_all(|wanted, before| {
+        for step in plan(wanted, before) {
+            let (servers, things) = (&before.servers, &before.things);
+            match &step {
+                Step::CreateServer { name, .. } => assert!(!servers.contains_key(name), "{step}"),
+                Step::Configure { name, .. } | Step::Bootstrap { name } => {
+                    assert!(servers.get(name).is_none_or(|it| it.ours), "{step}");
+                }
+                Step::RemoveServer { name, .. } => {
+                    assert!(servers[name].ours && !wanted.machines.contains_key(name), "{step}");
+                }
+                Step::Create { thing, .. } => assert!(!things.contains_key(thing), "{step}"),
+                Step::Update { thing } | Step::Remove { thing } => {
+                    assert!(things[thing].ours, "{step}")
+                }
+                Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname } => {
+                    assert_ne!(hostname, "stranger", "{step}");
+                    assert!(servers.get(hostname).is_none_or(|it| it.ours), "{step}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_machine_that_does_not_answer_is_neither_made_again_nor_thrown_out() {
+    for_all(|wanted, before| {
+        let silent = before
+            .servers
+            .iter()
+            .filter(|(_, it)| it.ours && matches!(it.node, Node::Silent { .. }));
+        let silent: BTreeSet<_> = silent.map(|(name, _)| name).collect();
+        for step in plan(wanted, before) {
+            match &step {
+                Step::CreateServer { name, .. } | Step::RemoveMember { hostname: name, .. } => {
+                    assert!(!silent.contains(name), "{step}");
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_no_longer_declared_goes_last() {
+    for_all(|wanted, before| {
+        let stages: Vec<_> = plan(wanted, before).iter().map(Step::stage).collect();
+        let first = stages.iter().position(|it| *it == Stage::Removal).unwrap_or(stages.len());
+        assert!(stages[first..].iter().all(|it| *it == Stage::Removal), "{stages:?}");
+    });
+}
+
+#[test]
+fn etcd_begins_only_where_nobody_says_that_it_has_begun() {
+    for_all(|wanted, before| {
+        let begins =
+            plan(wanted, before).iter().filter(|it| matches!(it, Step::Bootstrap { .. })).count();
+        assert!(begins <= 1 && (begins == 0 || before.etcd == Etcd::Absent));
+    });
+}
+
+#[test]
+fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
+    let wanted = wanted(&[
+        (CONTROL, Role::Controlplane),
+        (EXTRA, Role::Controlplane),
+        ("c-p-3", Role::Controlplane),
+    ]);
+    let there = |id| server(id, Role::Controlplane, true, configured(OURS));
+    let world = World {
+        things: wanted
+            .things
+            .iter()
+            .map(|(it, shape)| (it.clone(), found(true, shape.clone())))
+            .collect(),
+        servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
+        etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),
+        nodes: BTreeSet::from([EXTRA.to_owned()]),
+    };
+    let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
+    assert_eq!(steps, ["remove etcd member c-p-2", "create c-p-2", "configure c-p-2"]);
+}
+
+#[test]
+fn undoing_takes_all_that_is_ours_machines_first_then_rests() {
+    for_all(|wanted, before| {
+        let steps = undo(before);
+        let world = take(wanted, before, &steps);
+        assert!(world.servers.values().all(|it| !it.ours), "reaches");
+        assert!(world.things.values().all(|it| !it.ours), "reaches");
+        assert_eq!(undo(&world), [], "rests");
+        for (name, server) in before.servers.iter().filter(|(_, it)| !it.ours) {
+            assert_eq!(world.servers.get(name), Some(server), "leaves alone");
+        }
+        for (thing, found) in before.things.iter().filter(|(_, it)| !it.ours) {
+            assert_eq!(world.things.get(thing), Some(found), "leaves alone");
+        }
+        let machines =
+            steps.iter().take_while(|it| matches!(it, Step::RemoveServer { .. })).count();
+        assert!(steps[machines..].iter().all(|it| matches!(it, Step::Remove { .. })), "in order");
+    });
+}

@@ -1,0 +1,190 @@
+//! What types cannot say of a document: every mistake is found before anything is touched.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use keyring::Projects;
+use phase::{Declared, Stream};
+
+use crate::config::{self, Common, Patch};
+use crate::pki::Bundle;
+use crate::session::{Patches, settings};
+use crate::spec::{Certificates, Cluster, Pool, Role, Version};
+use crate::{Error, TalosProvision};
+
+/// Largest patch, in bytes.
+const PATCH_BYTES_MAX: u64 = 1024 * 1024;
+/// Most machines of one cluster: Hetzner lets no more into one network.
+const MACHINES_MAX: usize = 99;
+/// Longest name of a machine: a host name.
+const NAME_LETTERS_MAX: usize = 63;
+
+impl TalosProvision {
+    pub(crate) fn read(stream: &mut Stream, own: &[Declared<Cluster>]) -> Self {
+        let projects = Projects::read(stream);
+        let mut patches = std::collections::BTreeMap::new();
+        for cluster in own {
+            let mut mistakes = Vec::new();
+            let project = projects.get(&cluster.spec.project);
+            if project.is_ok_and(|it| it.spec.endpoints.cloud.is_none()) {
+                mistake(&mut mistakes, "/spec/project", "this Project has no `endpoints.cloud`");
+            }
+            versions(&cluster.spec, &mut mistakes);
+            pools(cluster, &mut mistakes);
+            networks(&cluster.spec, &mut mistakes);
+            let read = read_patches(&cluster.spec, &mut mistakes);
+            for (path, message) in mistakes {
+                stream.mistake(cluster, &path, &message);
+            }
+            patches.insert(cluster.name.to_string(), read);
+        }
+        Self { projects, patches }
+    }
+}
+
+type Mistakes = Vec<(String, String)>;
+
+fn mistake(mistakes: &mut Mistakes, path: impl Into<String>, message: impl Into<String>) {
+    mistakes.push((path.into(), message.into()));
+}
+
+fn versions(spec: &Cluster, mistakes: &mut Mistakes) {
+    let Version { major, minor, .. } = spec.talos;
+    if (major, minor) != (1, 13) {
+        let message = "this version writes configurations for Talos v1.13 alone";
+        mistake(mistakes, "/spec/talos", message);
+    } else if spec.kubernetes.major != 1 || !(31..=36).contains(&spec.kubernetes.minor) {
+        let message = "Talos v1.13 runs Kubernetes v1.31 to v1.36";
+        mistake(mistakes, "/spec/kubernetes", message);
+    }
+}
+
+fn pools(cluster: &Declared<Cluster>, mistakes: &mut Mistakes) {
+    let pools = &cluster.spec.pools;
+    let mut names = BTreeSet::new();
+    for (index, pool) in pools.iter().enumerate() {
+        let path = |field: &str| format!("/spec/pools/{index}/{field}");
+        if !names.insert(&pool.name) {
+            mistake(mistakes, path("name"), "another pool has this name");
+        }
+        if pool.locations.is_empty() {
+            mistake(mistakes, path("locations"), "name at least one location");
+        }
+        let machine = format!("{}-{}-{}", cluster.name, pool.name, pool.count);
+        if machine.len() > NAME_LETTERS_MAX {
+            let message =
+                format!("`{machine}` would be longer than a host name, which has 63 letters");
+            mistake(mistakes, path("name"), message);
+        }
+    }
+    let count = |it: &Pool| usize::from(it.count);
+    let controls = pools.iter().filter(|it| it.role == Role::Controlplane);
+    let (number, last) = controls.fold((0, None), |(sum, _), it| (sum + count(it), Some(&it.name)));
+    if number % 2 == 0 {
+        let index = pools.iter().position(|it| Some(&it.name) == last);
+        let path = index.map_or("/spec/pools".to_owned(), |it| format!("/spec/pools/{it}/count"));
+        let message = match number {
+            0 => "no control plane is declared: etcd needs one, three or five".to_owned(),
+            _ => format!(
+                "{number} control planes bear the loss of no more machines than {}: declare an odd number",
+                number - 1
+            ),
+        };
+        mistake(mistakes, path, message);
+    }
+    if pools.iter().map(count).sum::<usize>() > MACHINES_MAX {
+        mistake(mistakes, "/spec/pools", format!("more than {MACHINES_MAX} machines"));
+    }
+}
+
+fn networks(spec: &Cluster, mistakes: &mut Mistakes) {
+    let network = &spec.network;
+    if !network.range.holds(network.nodes) {
+        mistake(
+            mistakes,
+            "/spec/network/nodes",
+            format!("not a part of the range {}", network.range),
+        );
+    }
+    let named = [("range", network.range), ("pods", network.pods), ("services", network.services)];
+    for (index, (name, subnet)) in named.iter().enumerate() {
+        for (other, of) in &named[..index] {
+            if subnet.overlaps(*of) {
+                let message = format!("{subnet} overlaps `{other}`, which is {of}");
+                mistake(mistakes, format!("/spec/network/{name}"), message);
+            }
+        }
+    }
+}
+
+/// Reads all patches, and tries them on a configuration that is empty but for its shape.
+fn read_patches(spec: &Cluster, mistakes: &mut Mistakes) -> Patches {
+    let mut patches = Patches::default();
+    for (index, file) in spec.patches.iter().enumerate() {
+        let patch = read_patch(file, &format!("/spec/patches/{index}"), mistakes);
+        patches.all.extend(patch);
+    }
+    for (number, pool) in spec.pools.iter().enumerate() {
+        let before = mistakes.len();
+        let files = pool.patches.iter().enumerate();
+        let read: Vec<_> = files
+            .filter_map(|(index, file)| {
+                read_patch(file, &format!("/spec/pools/{number}/patches/{index}"), mistakes)
+            })
+            .collect();
+        if mistakes.len() == before {
+            fit(spec, pool, number, &patches.all, &read, mistakes);
+        }
+        patches.pools.push(read);
+    }
+    patches
+}
+
+fn fit(
+    spec: &Cluster,
+    pool: &Pool,
+    number: usize,
+    all: &[Patch],
+    own: &[Patch],
+    mistakes: &mut Mistakes,
+) {
+    let kubernetes = spec.kubernetes.to_string();
+    let bundle = Bundle::default();
+    let common = Common { cluster: "c", endpoint: "e", kubernetes: &kubernetes, bundle: &bundle };
+    let mut tried = vec![settings(spec, "name", pool.role)];
+    let named = all.iter().enumerate().map(|(index, it)| (format!("/spec/patches/{index}"), it));
+    let path = |index| format!("/spec/pools/{number}/patches/{index}");
+    let named = named.chain(own.iter().enumerate().map(|(index, it)| (path(index), it)));
+    for (path, patch) in named {
+        tried.push(patch.clone());
+        let documents = config::generate(&common, pool.role);
+        if let Err(why) = config::render(documents, &tried) {
+            let message = format!("does not fit the configuration of `{}`: {why}", pool.name);
+            return mistake(mistakes, path, message);
+        }
+    }
+}
+
+fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch> {
+    let mut text = String::new();
+    let read =
+        File::open(file).and_then(|it| it.take(PATCH_BYTES_MAX + 1).read_to_string(&mut text));
+    let parsed = match read {
+        Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => Err("it is larger than 1 MiB".to_owned()),
+        Ok(_) => Patch::parse(&text),
+        Err(error) => Err(error.to_string()),
+    };
+    let told = parsed.map_err(|why| format!("{}: {why}", file.display()));
+    told.map_err(|message| mistake(mistakes, path, message)).ok()
+}
+
+/// Whether certificates have not ended. The clock decides, and is not written anywhere.
+pub(crate) fn not_expired(certificates: Certificates) -> Result<(), Error> {
+    let end = certificates.not_after();
+    let passed = end.to_zoned(TimeZone::UTC).is_ok_and(|it| it.timestamp() < Timestamp::now());
+    if passed { Err(Error::Expired { day: end.date().to_string() }) } else { Ok(()) }
+}

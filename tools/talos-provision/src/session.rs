@@ -1,0 +1,263 @@
+//! One document, and all that is needed to look at what it declares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyring::{Cloud, Projects};
+use phase::{Declared, Known};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::config::{self, Common, Patch};
+use crate::hetzner::{self, Scope, View};
+use crate::observe::{Kubernetes, Observation};
+use crate::pki::{Pki, hex};
+use crate::plan::{Kind, Machine, Rule, Shape, Thing, Wanted, World};
+use crate::spec::{Cluster, Cni, Pool, Role};
+use crate::talos::{self, Target};
+use crate::{Error, kubernetes, wire};
+
+/// Most servers of one spread placement group.
+const GROUP_SERVERS_MAX: u8 = 10;
+
+/// The patches of a document's files, read once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patches {
+    /// For every machine.
+    pub(crate) all: Vec<Patch>,
+    /// For every machine of a pool, in the order of pools.
+    pub(crate) pools: Vec<Vec<Patch>>,
+}
+
+/// Where a cluster's machines are.
+pub(crate) struct Ground<'a> {
+    pub(crate) own: &'a Declared<Cluster>,
+    pub(crate) cloud: hetzner::Reader,
+}
+
+impl<'a> Ground<'a> {
+    pub(crate) fn open(own: &'a Declared<Cluster>, projects: &Projects) -> Result<Self, Error> {
+        let project = projects.get(&own.spec.project)?;
+        let Some(Cloud::Hetzner { url, token }) = &project.spec.endpoints.cloud else {
+            return Err(Error::Unexpected { what: "the Project has no cloud".to_owned() });
+        };
+        let scope = Scope { project: project.name.to_string(), cluster: own.name.to_string() };
+        Ok(Self { own, cloud: hetzner::Reader::new(url.as_str(), token.resolve()?, scope) })
+    }
+
+    /// What the cloud shows.
+    pub(crate) fn see(&self) -> Result<View, Error> {
+        let things = things(self.own).into_keys().collect();
+        let servers: BTreeSet<_> = machines(self.own).into_keys().collect();
+        self.cloud.look(&things, &servers)
+    }
+}
+
+/// A document with its keys.
+pub(crate) struct Session<'a> {
+    pub(crate) ground: Ground<'a>,
+    pub(crate) pki: Pki,
+    pub(crate) talos: talos::Reader,
+    patches: &'a Patches,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn open(
+        own: &'a Declared<Cluster>,
+        projects: &Projects,
+        patches: &'a Patches,
+    ) -> Result<Self, Error> {
+        let ground = Ground::open(own, projects)?;
+        let project = projects.get(&own.spec.project)?;
+        let key = keyring::phase_key(project, "talos-provision")?;
+        let pki = Pki::derive(&key, own.name.as_str(), &own.spec.certificates);
+        let talos = talos::Reader::new(&pki)?;
+        Ok(Self { ground, pki, talos, patches })
+    }
+
+    pub(crate) fn spec(&self) -> &Cluster {
+        &self.ground.own.spec
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.ground.own.name.as_str()
+    }
+
+    /// Asks machines and Kubernetes, on the ground of what the cloud showed.
+    pub(crate) fn look(&self, view: &View) -> Result<Observation, Error> {
+        let endpoint = self.endpoint(view);
+        let wanted = self.wanted(&endpoint)?;
+        let targets = view.servers.iter().filter_map(|(name, server)| {
+            let target = Target {
+                name: name.clone(),
+                role: server.role.unwrap_or(Role::Worker),
+                address: server.address.clone()?,
+            };
+            server.ours.then_some(target)
+        });
+        let targets: Vec<_> = targets.collect();
+        let looks = self.talos.look(&targets)?;
+        let controls = targets.iter().filter(|it| it.role == Role::Controlplane);
+        let etcd = talos::agree(controls.filter_map(|it| looks.get(&it.name)).map(|it| &it.etcd));
+        let mut servers = view.servers.clone();
+        for (name, server) in &mut servers {
+            if let Some(look) = looks.get(name) {
+                server.node = look.node.clone();
+            }
+        }
+        let kubernetes = match (&endpoint, &etcd) {
+            (Known::Now(endpoint), crate::plan::Etcd::Members(_)) => self.kubernetes(endpoint)?,
+            _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },
+        };
+        let nodes = kubernetes.nodes.iter().map(|it| it.name.clone()).collect();
+        let world = World { things: view.things.clone(), servers, etcd, nodes };
+        Ok(Observation { endpoint, wanted, world, looks, kubernetes })
+    }
+
+    fn kubernetes(&self, endpoint: &str) -> Result<Kubernetes, Error> {
+        let reader = kubernetes::Reader::new(&self.pki, endpoint)?;
+        Ok(match reader.readyz().and_then(|()| reader.nodes()) {
+            Ok(nodes) => Kubernetes { ready: Ok(()), nodes },
+            Err(why) => Kubernetes { ready: Err(why), nodes: Vec::new() },
+        })
+    }
+
+    /// The declared endpoint, or the load balancer's.
+    pub(crate) fn endpoint(&self, view: &View) -> Known<String> {
+        if let Some(endpoint) = &self.spec().endpoint {
+            return Known::Now(endpoint.as_str().to_owned());
+        }
+        let balancer = view.things.iter().find(|(it, _)| it.kind == Kind::LoadBalancer);
+        let address = balancer.and_then(|(_, found)| found.address.as_ref());
+        Known::from(address.map(|it| format!("https://{it}:6443")))
+    }
+
+    fn wanted(&self, endpoint: &Known<String>) -> Result<Wanted, Error> {
+        let mut machines = machines(self.ground.own);
+        if let Known::Now(endpoint) = endpoint {
+            for (name, machine) in &mut machines {
+                let configuration = self.configuration(name, machine, endpoint)?;
+                machine.configuration = Known::Now(hex(configuration.as_bytes()));
+            }
+        }
+        Ok(Wanted {
+            cluster: self.name().to_owned(),
+            things: things(self.ground.own),
+            prices: BTreeMap::new(),
+            machines,
+        })
+    }
+
+    /// The configuration of one machine.
+    pub(crate) fn configuration(
+        &self,
+        name: &str,
+        machine: &Machine,
+        endpoint: &str,
+    ) -> Result<Zeroizing<String>, Error> {
+        let spec = self.spec();
+        let kubernetes = spec.kubernetes.to_string();
+        let common = Common {
+            cluster: self.name(),
+            endpoint,
+            kubernetes: kubernetes.trim_start_matches('v'),
+            bundle: &self.pki.bundle,
+        };
+        let pool = spec.pools.iter().position(|it| it.name == *machine.pool.as_str());
+        let pool = pool.and_then(|it| self.patches.pools.get(it));
+        let documents = config::generate(&common, machine.role);
+        let settings = [settings(spec, name, machine.role)];
+        let patches = settings.iter().chain(&self.patches.all).chain(pool.into_iter().flatten());
+        config::render(documents, patches).map_err(Error::Patch)
+    }
+}
+
+/// Where a machine's Talos API answers.
+pub(crate) fn target(view: &View, name: &str) -> Result<Target, Error> {
+    let server = view.servers.get(name);
+    let address = server.and_then(|it| it.address.clone());
+    let address = address.ok_or_else(|| Error::Unexpected {
+        what: format!("{name} has no public address, where port {} would be", wire::PORT),
+    })?;
+    let role = server.and_then(|it| it.role).unwrap_or(Role::Worker);
+    Ok(Target { name: name.to_owned(), role, address })
+}
+
+/// What the document says, as a patch of the generated configuration.
+pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
+    let network = &spec.network;
+    let mut root = json!({
+        "machine": {"kubelet": {"nodeIP": {"validSubnets": [network.nodes]}}},
+        "cluster": {"network": {
+            "podSubnets": [network.pods],
+            "serviceSubnets": [network.services],
+        }},
+    });
+    if network.cni == Cni::None {
+        root["cluster"]["network"]["cni"] = json!({"name": "none"});
+    }
+    if role == Role::Controlplane {
+        root["cluster"]["etcd"] = json!({"advertisedSubnets": [network.nodes]});
+    }
+    let hostname = json!({
+        "apiVersion": "v1alpha1",
+        "kind": "HostnameConfig",
+        "auto": "off",
+        "hostname": name,
+    });
+    Patch::of(vec![root, hostname])
+}
+
+/// What the machines of the document share.
+fn things(own: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
+    let spec = &own.spec;
+    let named = |kind| Thing { kind, name: own.name.to_string() };
+    let mut rules = vec![
+        Rule::new("icmp", None, &spec.firewall.icmp),
+        Rule::new("tcp", Some(wire::PORT), &spec.firewall.talos),
+        Rule::new("tcp", Some(6443), &spec.firewall.kubernetes),
+    ];
+    rules.retain(|it| !it.sources.is_empty());
+    rules.sort();
+    let mut things = BTreeMap::from([
+        (named(Kind::Network), Shape::network(spec.network.range, spec.network.nodes)),
+        (named(Kind::Firewall), Shape::Firewall(rules)),
+    ]);
+    if spec.endpoint.is_none() {
+        things.insert(named(Kind::LoadBalancer), Shape::LoadBalancer);
+    }
+    for machine in machines(own).into_values() {
+        things.insert(machine.group, Shape::PlacementGroup);
+    }
+    things
+}
+
+/// The machines of the document; their configurations are not known yet.
+fn machines(own: &Declared<Cluster>) -> BTreeMap<String, Machine> {
+    let machine = |pool: &Pool, number: u8| {
+        let mut locations = pool.locations.clone();
+        let turn = usize::from(number - 1) % locations.len().max(1);
+        locations.rotate_left(turn);
+        let machine = Machine {
+            role: pool.role,
+            pool: pool.name.to_string(),
+            r#type: pool.r#type.clone(),
+            locations,
+            group: group(own, pool, number),
+            configuration: Known::AfterApply,
+            talos: own.spec.talos.to_string(),
+            monthly: None,
+        };
+        (format!("{}-{}-{number}", own.name, pool.name), machine)
+    };
+    let pools = own.spec.pools.iter();
+    pools.flat_map(|pool| (1..=pool.count).map(move |number| machine(pool, number))).collect()
+}
+
+/// A group has room for ten: every ten machines of a pool have one.
+fn group(own: &Declared<Cluster>, pool: &Pool, number: u8) -> Thing {
+    let name = match (number - 1) / GROUP_SERVERS_MAX {
+        0 => format!("{}-{}", own.name, pool.name),
+        group => format!("{}-{}-{}", own.name, pool.name, group + 1),
+    };
+    Thing { kind: Kind::PlacementGroup, name }
+}

@@ -1,0 +1,43 @@
+//! What Talos's own generator wrote from the same secrets, byte for byte.
+
+use talos_provision::config::{Common, generate, render};
+use talos_provision::pki::Bundle;
+use talos_provision::spec::Role;
+
+fn configuration(role: Role) -> String {
+    let bundle = Bundle::parse(include_str!("fixtures/talos/secrets.yaml")).expect("a bundle");
+    let common = Common {
+        cluster: "base",
+        endpoint: "https://base:6443",
+        kubernetes: "1.28.0",
+        bundle: &bundle,
+    };
+    render(generate(&common, role), []).expect("no patch").to_string()
+}
+
+#[test]
+fn a_control_plane_gets_what_talosctl_would_have_generated() {
+    let golden = include_str!("fixtures/talos/v1.13/base-controlplane.yaml");
+    assert_eq!(configuration(Role::Controlplane), golden);
+}
+
+#[test]
+fn a_worker_gets_what_talosctl_would_have_generated() {
+    assert_eq!(configuration(Role::Worker), include_str!("fixtures/talos/v1.13/base-worker.yaml"));
+}
+
+#[test]
+fn a_patch_that_says_nothing_changes_nothing() {
+    use talos_provision::config::Patch;
+    let golden = include_str!("fixtures/talos/v1.13/base-controlplane.yaml");
+    let bundle = Bundle::parse(include_str!("fixtures/talos/secrets.yaml")).expect("a bundle");
+    let common = Common {
+        cluster: "base",
+        endpoint: "https://base:6443",
+        kubernetes: "1.28.0",
+        bundle: &bundle,
+    };
+    let nothing = Patch::parse("machine: {}\n").expect("a patch");
+    let text = render(generate(&common, Role::Controlplane), [&nothing]).expect("it fits");
+    assert_eq!(*text, golden, "the order of fields is Talos's own");
+}

@@ -1,0 +1,159 @@
+//! What is derived, as OpenSSL sees it.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use data_encoding::BASE64;
+use serde_json::Value;
+use talos_provision::pki::Pki;
+use talos_provision::spec::Certificates;
+use tempfile::TempDir;
+
+fn dates(text: &str) -> Certificates {
+    serde_json::from_str(text).expect("dates")
+}
+
+fn derived(cluster: &str, dates_text: &str) -> (TempDir, Pki) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pki = Pki::derive(&support::phase_key(folder.path()), cluster, &dates(dates_text));
+    (folder, pki)
+}
+
+const DATES: &str = r#"{"notBefore": "2026-11-01", "years": 10}"#;
+
+fn openssl(folder: &Path, line: &str) -> String {
+    let run = Command::new("openssl").args(line.split(' ')).current_dir(folder).output();
+    let run = run.expect("openssl runs");
+    let text = String::from_utf8_lossy(&run.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success(), "openssl {line}: {text}{errors}");
+    text
+}
+
+fn put(folder: &Path, name: &str, field: &str) {
+    let pem = BASE64.decode(field.as_bytes()).expect("base64");
+    fs::write(folder.join(name), pem).expect("written");
+}
+
+#[test]
+fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
+    let (folder, pki) = derived("prod", DATES);
+    let bundle = &pki.bundle;
+    let authorities = [
+        ("os", &bundle.os, "subject=O = talos", "ED25519"),
+        ("etcd", &bundle.etcd, "subject=O = etcd", "ecdsa-with-SHA256"),
+        ("k8s", &bundle.kubernetes, "subject=O = kubernetes", "ecdsa-with-SHA256"),
+        ("aggregator", &bundle.aggregator, "subject=\n", "ecdsa-with-SHA256"),
+    ];
+    for (name, pair, subject, algorithm) in authorities {
+        put(folder.path(), name, &pair.crt);
+        openssl(folder.path(), &format!("verify -CAfile {name} {name}"));
+        let text = openssl(folder.path(), &format!("x509 -in {name} -noout -text -subject"));
+        assert!(text.contains(subject), "{text}");
+        assert!(text.contains(algorithm), "{text}");
+        assert!(text.contains("Not Before: Nov  1 00:00:00 2026 GMT"), "{text}");
+        assert!(text.contains("Not After : Nov  1 00:00:00 2036 GMT"), "{text}");
+        let extensions = [
+            "X509v3 Key Usage: critical\n                Digital Signature, Certificate Sign\n",
+            "X509v3 Extended Key Usage: \n                TLS Web Server Authentication, TLS Web Client Authentication\n",
+            "X509v3 Basic Constraints: critical\n                CA:TRUE\n",
+            "X509v3 Subject Key Identifier: \n",
+        ];
+        let places = extensions.map(|it| text.find(it).unwrap_or_else(|| panic!("{it} in {text}")));
+        assert!(places.is_sorted(), "{text}");
+        assert!(!text.contains("Authority Key Identifier"), "{text}");
+    }
+    for (name, pair) in [("etcd", &bundle.etcd), ("k8s", &bundle.kubernetes)] {
+        put(folder.path(), "key", &pair.key);
+        let of_key = openssl(folder.path(), "pkey -in key -pubout");
+        assert_eq!(of_key, openssl(folder.path(), &format!("x509 -in {name} -noout -pubkey")));
+    }
+    // The label is Talos's own; the bytes under it are everybody's.
+    let os = String::from_utf8(BASE64.decode(bundle.os.key.as_bytes()).expect("base64"));
+    let os = os.expect("PEM").replace("ED25519 PRIVATE KEY", "PRIVATE KEY");
+    fs::write(folder.path().join("key"), os).expect("written");
+    let of_key = openssl(folder.path(), "pkey -in key -pubout");
+    assert_eq!(of_key, openssl(folder.path(), "x509 -in os -noout -pubkey"));
+    put(folder.path(), "key", &bundle.service_account);
+    assert!(openssl(folder.path(), "pkey -in key -text -noout").contains("prime256v1"));
+}
+
+#[test]
+fn both_administrators_are_clients_of_their_authorities_and_nothing_more() {
+    let (folder, pki) = derived("prod", DATES);
+    let talos: Value =
+        serde_saphyr::from_str(&pki.talosconfig("prod", &["127.0.0.1".to_owned()])).expect("YAML");
+    let kube: Value =
+        serde_saphyr::from_str(&pki.kubeconfig("prod", "https://127.0.0.1:6443")).expect("YAML");
+    let text = |it: &Value| it.as_str().expect("text").to_owned();
+    let context = &talos["contexts"]["prod"];
+    let user = &kube["users"][0]["user"];
+    let ca = &kube["clusters"][0]["cluster"]["certificate-authority-data"];
+    let clients = [
+        (
+            text(&context["ca"]),
+            text(&context["crt"]),
+            "subject=O = os:admin\n",
+            "Digital Signature\n",
+        ),
+        (
+            text(ca),
+            text(&user["client-certificate-data"]),
+            "subject=O = system:masters, CN = admin\n",
+            "Digital Signature, Key Encipherment\n",
+        ),
+    ];
+    for (ca, crt, subject, usage) in clients {
+        put(folder.path(), "ca", &ca);
+        put(folder.path(), "crt", &crt);
+        openssl(folder.path(), "verify -purpose sslclient -CAfile ca crt");
+        let text = openssl(folder.path(), "x509 -in crt -noout -text -subject");
+        assert!(text.contains(subject) && text.contains(usage), "{text}");
+        assert!(
+            text.contains(
+                "X509v3 Extended Key Usage: \n                TLS Web Client Authentication\n"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("Basic Constraints") && !text.contains("Subject Key Id"), "{text}");
+    }
+    assert_eq!(kube["current-context"], "admin@prod");
+    assert_eq!(kube["contexts"][0]["context"]["namespace"], "default");
+}
+
+#[test]
+fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others() {
+    let all = |cluster: &str, dates: &str| {
+        let (_folder, pki) = derived(cluster, dates);
+        let kubeconfig = pki.kubeconfig(cluster, "https://127.0.0.1:6443").to_string();
+        (pki.bundle.write().to_string(), kubeconfig)
+    };
+    let first = all("prod", DATES);
+    assert_eq!(first, all("prod", DATES));
+    assert_ne!(first.0, all("test", DATES).0);
+    let later = all("prod", r#"{"notBefore": "2026-11-02", "years": 10}"#);
+    assert_ne!(first, later);
+    // Only certificates know the dates: tokens and keys stay, so that nobody is thrown out.
+    let token = |it: &str| it.lines().find(|it| it.contains("bootstraptoken")).map(str::to_owned);
+    assert_eq!(token(&first.0), token(&later.0));
+}
+
+#[test]
+fn tokens_have_the_form_that_kubernetes_wants() {
+    let (_folder, pki) = derived("prod", DATES);
+    for token in [&pki.bundle.bootstrap_token, &pki.bundle.trustd_token] {
+        let (id, rest) = token.split_once('.').expect("a dot");
+        assert_eq!((id.len(), rest.len()), (6, 16));
+        let allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
+        assert!(id.chars().chain(rest.chars()).all(allowed));
+    }
+    assert_eq!(BASE64.decode(pki.bundle.secret.as_bytes()).expect("base64").len(), 32);
+    assert_eq!(BASE64.decode(pki.bundle.secretbox.as_bytes()).expect("base64").len(), 32);
+    assert_eq!(
+        data_encoding::BASE64URL.decode(pki.bundle.id.as_bytes()).expect("base64").len(),
+        32
+    );
+}

@@ -1,0 +1,58 @@
+//! A project with a root that everybody knows.
+
+use std::fs;
+use std::path::Path;
+
+use keyring::{PhaseKey, Projects};
+use phase::Stream;
+
+/// An age recipient; of the example in age's own documentation.
+pub(crate) const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+
+/// The project, as text; its cloud is at `url`.
+#[must_use]
+pub(crate) fn project(url: &str) -> String {
+    format!(
+        "---
+apiVersion: holistic/v1alpha1
+kind: Project
+metadata: {{name: holistic}}
+spec:
+  root: {{file: root}}
+  recipients: [{{name: founder, age: {RECIPIENT}}}]
+  endpoints:
+    cloud: {{hetzner: {{url: {url}, token: {{file: token}}}}}}
+"
+    )
+}
+
+/// Puts the project and what it refers to into `folder`.
+///
+/// # Panics
+///
+/// The folder cannot be written.
+pub(crate) fn write(folder: &Path, url: &str) {
+    fs::write(folder.join("root"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("root");
+    fs::write(folder.join("token"), "lab").expect("token");
+    fs::write(folder.join("project.yaml"), project(url)).expect("project");
+}
+
+/// The key of this phase.
+///
+/// # Panics
+///
+/// The project cannot be read.
+#[must_use]
+pub(crate) fn phase_key(folder: &Path) -> PhaseKey {
+    write(folder, "http://127.0.0.1:1/v1");
+    let file = folder.join("project.yaml");
+    let text = fs::read_to_string(&file).expect("project");
+    let root = folder.join("root");
+    fs::write(&file, text.replace("{file: root}", &format!("{{file: {}}}", root.display())))
+        .expect("project");
+    let mut stream = Stream::read(&[file]);
+    let projects = Projects::read(&mut stream);
+    stream.accept().expect("no mistakes");
+    let project = projects.get("holistic").expect("the project");
+    keyring::root_key(project).expect("a root").phase(project, "talos-provision")
+}
