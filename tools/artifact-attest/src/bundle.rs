@@ -1,0 +1,172 @@
+//! A signed statement as cosign and Flux read it: a Sigstore bundle v0.3 with DSSE inside.
+
+use data_encoding::{BASE64, HEXLOWER};
+use p256::ecdsa::signature::{Signer as _, Verifier as _};
+use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::oci::{Descriptor, Digest, EMPTY, Manifest};
+use crate::statement::Predicate;
+
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const MEDIA_TYPE_ANY: &str = "application/vnd.dev.sigstore.bundle";
+const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// The configuration of every referrer. Shared by all of a repository: never to be deleted.
+pub(crate) const NOTHING: &[u8] = b"{}";
+
+/// What comes before a P-256 point to make it a public key in DER (RFC 5480).
+const SPKI: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// Who signs, and since which rotation.
+pub(crate) struct Signing {
+    key: SigningKey,
+    pub(crate) public: Public,
+}
+
+/// What verifies.
+#[derive(Clone, Debug)]
+pub(crate) struct Public {
+    key: VerifyingKey,
+    der: Vec<u8>,
+    pub(crate) generation: u32,
+}
+
+impl Signing {
+    pub(crate) fn new(key: SigningKey, generation: u32) -> Self {
+        let verifying = *key.verifying_key();
+        let point = verifying.to_sec1_point(false);
+        let der = [&SPKI, point.as_bytes()].concat();
+        Self { key, public: Public { key: verifying, der, generation } }
+    }
+
+    /// The bundle of `statement`. Its nonce follows from key and statement (RFC 6979): the same
+    /// statement is the same bundle.
+    pub(crate) fn sign(&self, statement: &[u8]) -> Vec<u8> {
+        let signature: Signature = self.key.sign(&signed(statement));
+        crate::bytes(&json!({
+            "mediaType": MEDIA_TYPE,
+            "verificationMaterial": {"publicKey": {"hint": self.public.hint()}},
+            "dsseEnvelope": {
+                "payload": BASE64.encode(statement),
+                "payloadType": PAYLOAD_TYPE,
+                "signatures": [{"sig": BASE64.encode(signature.to_der().as_bytes())}],
+            },
+        }))
+    }
+}
+
+impl Public {
+    /// As `cosign verify --key` takes it.
+    pub(crate) fn pem(&self) -> String {
+        let text = BASE64.encode(&self.der);
+        let lines: Vec<_> =
+            text.as_bytes().chunks(64).map(|it| String::from_utf8_lossy(it)).collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    }
+
+    pub(crate) fn id(&self) -> String {
+        format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(&self.der)))
+    }
+
+    fn hint(&self) -> String {
+        BASE64.encode(&Sha256::digest(&self.der))
+    }
+
+    /// The statement in `bundle`, if this key signed it and it is about `subject` alone. What is
+    /// signed by others, or about something else, is none of ours.
+    pub(crate) fn open(&self, bundle: &[u8], subject: &Digest) -> Option<Vec<u8>> {
+        let bundle: Value = serde_json::from_slice(bundle).ok()?;
+        let envelope = &bundle["dsseEnvelope"];
+        let [signature] = envelope["signatures"].as_array()?.as_slice() else { return None };
+        let ours = bundle["mediaType"].as_str()?.starts_with(MEDIA_TYPE_ANY)
+            && envelope["payloadType"] == PAYLOAD_TYPE;
+        let decoded = |it: &Value| BASE64.decode(it.as_str()?.as_bytes()).ok();
+        let statement = decoded(&envelope["payload"])?;
+        let signature = Signature::from_der(&decoded(&signature["sig"])?).ok()?;
+        self.key.verify(&signed(&statement), &signature).ok()?;
+        let content: Value = serde_json::from_slice(&statement).ok()?;
+        let [about] = content["subject"].as_array()?.as_slice() else { return None };
+        (ours && about["digest"] == json!({"sha256": subject.hex()})).then_some(statement)
+    }
+}
+
+/// What is signed (DSSE, pre-authentication encoding).
+fn signed(statement: &[u8]) -> Vec<u8> {
+    let head = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), statement.len());
+    [head.as_bytes(), statement].concat()
+}
+
+/// The manifest by which `bundle` refers to `subject`.
+pub(crate) fn referrer(subject: &Descriptor, predicate: Predicate, bundle: &[u8]) -> Manifest {
+    let layer = Descriptor::of(MEDIA_TYPE, bundle);
+    let annotations = [("content", "dsse-envelope"), ("predicateType", predicate.uri())];
+    let annotation =
+        |(name, value): (&str, &str)| (format!("dev.sigstore.bundle.{name}"), value.to_owned());
+    Manifest {
+        artifact_type: Some(MEDIA_TYPE.to_owned()),
+        subject: Some(subject.clone()),
+        annotations: annotations.into_iter().map(annotation).collect(),
+        ..Manifest::new(Descriptor::of(EMPTY, NOTHING), layer)
+    }
+}
+
+/// The bundle that a referrer's manifest speaks of, if it speaks of one.
+pub(crate) fn layer(manifest: &[u8]) -> Option<Descriptor> {
+    let manifest: Manifest = serde_json::from_slice(manifest).ok()?;
+    let mut layers = manifest.layers.into_iter();
+    let (layer, none) = (layers.next()?, layers.next());
+    (none.is_none() && layer.media_type.starts_with(MEDIA_TYPE_ANY)).then_some(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signing(seed: u8) -> Signing {
+        Signing::new(SigningKey::from_slice(&[seed; 32]).expect("a scalar"), 1)
+    }
+
+    fn statement(subject: &Digest) -> Vec<u8> {
+        crate::bytes(&json!({"subject": [{"digest": {"sha256": subject.hex()}}]}))
+    }
+
+    #[test]
+    fn a_bundle_opens_with_its_key_for_its_subject_and_for_no_other() {
+        let (ours, theirs) = (signing(1), signing(2));
+        let (this, that) = (Digest::of(b"this"), Digest::of(b"that"));
+        let bundle = ours.sign(&statement(&this));
+        assert_eq!(ours.public.open(&bundle, &this), Some(statement(&this)));
+        assert_eq!(ours.public.open(&bundle, &that), None, "another digest");
+        assert_eq!(theirs.public.open(&bundle, &this), None, "a foreign key");
+        assert_eq!(ours.sign(&statement(&this)), bundle, "the same bytes each time");
+    }
+
+    #[test]
+    fn no_byte_of_a_bundle_can_be_changed_without_being_seen() {
+        let (ours, this) = (signing(1), Digest::of(b"this"));
+        let bundle = ours.sign(&statement(&this));
+        let text = String::from_utf8(bundle.clone()).expect("JSON is text");
+        // The hint names the key for people; nobody reads it to verify, cosign included.
+        let hint =
+            text.find("\"hint\"").expect("a hint")..text.find("\"dsse").expect("an envelope");
+        for at in (0..bundle.len()).filter(|it| !hint.contains(it)) {
+            let mut forged = bundle.clone();
+            forged[at] ^= 1;
+            let opened = ours.public.open(&forged, &this);
+            assert!(opened.is_none() || opened == Some(statement(&this)), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_public_key_is_pem_as_openssl_writes_it() {
+        let pem = signing(1).public.pem();
+        assert!(
+            pem.starts_with("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE")
+        );
+        assert!(pem.lines().all(|it| it.len() <= 64));
+    }
+}

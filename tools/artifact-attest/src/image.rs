@@ -1,0 +1,276 @@
+//! An image of what Nix built: one layer, the same bytes wherever it is packed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Seek as _, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use flate2::{Compression, GzBuilder};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tar::{EntryType, Header};
+
+use crate::Error;
+use crate::nix::Closure;
+use crate::oci::{Blob, Content, Descriptor, Digest, IMAGE_CONFIG, IMAGE_LAYER, Manifest, Package};
+use crate::spec::{Image, System};
+
+/// When everything in a layer was made: the first second, as Nix has it in its store.
+const MADE: u64 = 1;
+/// The operating system in the header of a gzip stream: unknown.
+const GZIP_OS_UNKNOWN: u8 = 255;
+
+/// What an image says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Look<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) system: System,
+    pub(crate) source: &'a str,
+    pub(crate) rev: &'a str,
+}
+
+impl Look<'_> {
+    fn annotations(&self) -> BTreeMap<String, String> {
+        annotations(self.source, self.rev)
+    }
+
+    fn config(&self, diff_id: &Digest) -> Vec<u8> {
+        let ports = self.image.ports.iter().map(|port| (format!("{port}/tcp"), json!({})));
+        crate::bytes(&json!({
+            "architecture": self.system.oci(),
+            "os": "linux",
+            "config": {
+                "User": self.image.user,
+                "ExposedPorts": ports.collect::<BTreeMap<_, Value>>(),
+                "Env": ["PATH=/bin"],
+                "Entrypoint": self.image.entrypoint,
+                "WorkingDir": "/",
+                "Labels": self.annotations(),
+            },
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        }))
+    }
+
+    fn manifest(&self, config: &[u8], layer: Descriptor) -> Vec<u8> {
+        let config = Descriptor::of(IMAGE_CONFIG, config);
+        Manifest { annotations: self.annotations(), ..Manifest::new(config, layer) }.bytes()
+    }
+
+    /// The image of `closure`, whose folders in `out` are linked from `/`.
+    pub(crate) fn package(&self, closure: &Closure, out: &str) -> Result<Package, Error> {
+        let (layer, diff_id) = layer(closure, Path::new(out))
+            .map_err(|source| Error::Unreadable { what: out.to_owned(), source })?;
+        let config = self.config(&diff_id);
+        let manifest = self.manifest(&config, layer.descriptor.clone());
+        Ok(Package { manifest, blobs: vec![layer, Blob::new(IMAGE_CONFIG, config)] })
+    }
+
+    /// Whether a published manifest and its configuration are what [`Self::package`] would make
+    /// of the layer in it.
+    pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
+        let layer = serde_json::from_slice::<Manifest>(manifest).ok();
+        let layer = layer.and_then(|it| it.layers.into_iter().next());
+        let diff_id = serde_json::from_slice::<Value>(config).ok();
+        let diff_id =
+            diff_id.and_then(|it| it["rootfs"]["diff_ids"][0].as_str().map(str::to_owned));
+        match (layer, diff_id.map(Digest::try_from)) {
+            (Some(layer), Some(Ok(diff_id))) => {
+                layer.media_type == IMAGE_LAYER
+                    && self.config(&diff_id) == config
+                    && self.manifest(config, layer) == manifest
+            }
+            _ => false,
+        }
+    }
+}
+
+pub(crate) fn annotations(source: &str, rev: &str) -> BTreeMap<String, String> {
+    let title = |name: &str| format!("org.opencontainers.image.{name}");
+    [(title("revision"), rev.to_owned()), (title("source"), source.to_owned())].into()
+}
+
+/// The layer, and the digest of it uncompressed.
+fn layer(closure: &Closure, out: &Path) -> io::Result<(Blob, Digest)> {
+    let mut archive = tar::Builder::new(Hashing::new(gzip(Hashing::new(tempfile::tempfile()?))));
+    for folder in ancestors(closure) {
+        append(&mut archive, &folder, EntryType::Directory, 0o755, 0, io::empty())?;
+    }
+    for path in closure.keys() {
+        tree(&mut archive, Path::new(path))?;
+    }
+    for entry in sorted(out)? {
+        let name = entry.file_name().unwrap_or_default();
+        link(&mut archive, Path::new(name), &entry)?;
+    }
+    let archive = archive.into_inner()?;
+    let diff_id = Digest::from_sha256(&archive.hash.finalize());
+    let mut compressed = archive.inner.finish()?;
+    compressed.flush()?;
+    let (digest, size) = (Digest::from_sha256(&compressed.hash.finalize()), compressed.size);
+    let mut file = compressed.inner;
+    file.rewind()?;
+    let descriptor = Descriptor { media_type: IMAGE_LAYER.to_owned(), digest, size };
+    Ok((Blob { descriptor, content: Content::File(file) }, diff_id))
+}
+
+pub(crate) fn gzip<W: Write>(to: W) -> flate2::write::GzEncoder<W> {
+    GzBuilder::new().mtime(0).operating_system(GZIP_OS_UNKNOWN).write(to, Compression::new(6))
+}
+
+/// Every folder above the paths of `closure`, without the root: `nix`, `nix/store`.
+fn ancestors(closure: &Closure) -> Vec<PathBuf> {
+    let above = closure.keys().flat_map(|it| Path::new(it).ancestors().skip(1));
+    let mut above: Vec<_> = above.filter_map(|it| it.strip_prefix("/").ok()).collect();
+    above.retain(|it| !it.as_os_str().is_empty());
+    above.sort();
+    above.dedup();
+    above.into_iter().map(Path::to_owned).collect()
+}
+
+fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut entries =
+        fs::read_dir(folder)?.map(|it| Ok(it?.path())).collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    Ok(entries)
+}
+
+fn tree<W: Write>(archive: &mut tar::Builder<W>, path: &Path) -> io::Result<()> {
+    let there = fs::symlink_metadata(path)?;
+    let name = path.strip_prefix("/").unwrap_or(path);
+    if there.is_symlink() {
+        return link(archive, name, &fs::read_link(path)?);
+    }
+    // Nix keeps nothing of a mode but whether a file may be run.
+    let executable = there.is_dir() || there.permissions().mode() & 0o100 != 0;
+    let mode = if executable { 0o555 } else { 0o444 };
+    if there.is_dir() {
+        append(archive, name, EntryType::Directory, mode, 0, io::empty())?;
+        return sorted(path)?.iter().try_for_each(|it| tree(archive, it));
+    }
+    append(archive, name, EntryType::Regular, mode, there.len(), File::open(path)?)
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(MADE);
+    header.set_size(size);
+    header
+}
+
+fn append<W: Write>(
+    archive: &mut tar::Builder<W>,
+    name: &Path,
+    kind: EntryType,
+    mode: u32,
+    size: u64,
+    content: impl io::Read,
+) -> io::Result<()> {
+    let mut name = name.as_os_str().as_bytes().to_vec();
+    if kind == EntryType::Directory {
+        name.push(b'/');
+    }
+    let name = PathBuf::from(std::ffi::OsStr::from_bytes(&name));
+    archive.append_data(&mut header(kind, mode, size), name, content)
+}
+
+fn link<W: Write>(archive: &mut tar::Builder<W>, name: &Path, to: &Path) -> io::Result<()> {
+    archive.append_link(&mut header(EntryType::Symlink, 0o777, 0), name, to)
+}
+
+/// The bytes of files as an archive, compressed; and its digest before that.
+pub(crate) fn archive(files: &BTreeMap<String, String>) -> io::Result<(Vec<u8>, Digest)> {
+    let mut archive = tar::Builder::new(Hashing::new(gzip(Vec::new())));
+    for (name, text) in files {
+        let name = Path::new(name);
+        append(&mut archive, name, EntryType::Regular, 0o644, text.len() as u64, text.as_bytes())?;
+    }
+    let archive = archive.into_inner()?;
+    let diff_id = Digest::from_sha256(&archive.hash.finalize());
+    Ok((archive.inner.finish()?, diff_id))
+}
+
+/// Digests and counts what is written through it.
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+    size: u64,
+}
+
+impl<W> Hashing<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), size: 0 }
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn files(root: &Path) -> io::Result<()> {
+        fs::create_dir_all(root.join("bin"))?;
+        fs::write(root.join("bin/run"), "#!/bin/sh\n")?;
+        fs::set_permissions(root.join("bin/run"), fs::Permissions::from_mode(0o755))?;
+        fs::write(root.join("notes"), "x".repeat(70_000))?;
+        symlink("bin/run", root.join("start"))
+    }
+
+    #[test]
+    fn the_same_files_are_the_same_layer_whenever_and_by_whomever_they_were_made() -> io::Result<()>
+    {
+        let folder = tempfile::tempdir()?;
+        let out = folder.path().join("a-path-in-a-store-that-is-long-enough-to-need-more-than-one-header-of-a-tar-archive-because-it-exceeds-a-hundred");
+        files(&out)?;
+        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
+        let (first, diff_id) = layer(&closure, &out)?;
+        let notes = File::options().append(true).open(out.join("notes"))?;
+        notes.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9))?;
+        fs::set_permissions(out.join("bin/run"), fs::Permissions::from_mode(0o700))?;
+        let (second, again) = layer(&closure, &out)?;
+        assert_eq!((first.descriptor, diff_id), (second.descriptor, again));
+        Ok(())
+    }
+
+    #[test]
+    fn a_layer_links_what_was_built_from_the_root() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let out = folder.path().join("out");
+        files(&out)?;
+        let closure = Closure::from([(out.display().to_string(), "0".repeat(64))]);
+        let (blob, _) = layer(&closure, &out)?;
+        let Content::File(file) = blob.content else { unreachable!("a layer is a file") };
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+        let mut links = BTreeMap::new();
+        for entry in archive.entries()? {
+            let entry = entry?;
+            if let Some(to) = entry.link_name()? {
+                links.insert(entry.path()?.display().to_string(), to.display().to_string());
+            }
+        }
+        assert_eq!(links["bin"], out.join("bin").display().to_string());
+        Ok(())
+    }
+}

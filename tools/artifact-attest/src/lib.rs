@@ -1,0 +1,291 @@
+//! Publishes artifacts: built with Nix, built again to prove it, signed, attested.
+//!
+//! ```text
+//! document ── git, nix ──► recipe ──┐
+//!                                   ├── plan ──► build ──► blobs ► bundles ► tag ──► look again
+//! registry ── signed statements ────┘
+//! ```
+//!
+//! **Invariant:** [`plan`] is a function of values: it opens nothing and asks nothing.
+//! **Invariant:** only `apply` is given a writer.
+//! **Invariant:** a tag never names what is not wholly there, attested and signed.
+//! **Invariant:** nothing negative is ever signed: verifiers read that a key signed, not what.
+//! **Invariant:** the same commit and the same key are the same bytes, down to the signatures; so a
+//! second run only reads, and a lost signature is made again by running again.
+
+mod apply;
+mod bundle;
+mod cli;
+mod documents;
+mod error;
+mod http;
+mod image;
+mod manifests;
+mod nix;
+mod observe;
+mod oci;
+pub mod plan;
+mod recipe;
+mod registry;
+mod sbom;
+mod source;
+pub mod spec;
+mod statement;
+mod tool;
+
+pub use cli::Cli;
+pub use error::Error;
+pub use oci::Digest;
+pub use statement::Predicate;
+
+use std::collections::BTreeMap;
+
+use keyring::Projects;
+use phase::{Condition, Declared, Exit, Job, Known, Program, Refers, Stream};
+use serde::Serialize;
+
+use bundle::Signing;
+use documents::{Shape, Work};
+use nix::Nix;
+use observe::Seen;
+use oci::Manifest;
+use plan::{Step, Wanted, World};
+use recipe::Recipe;
+use spec::{Artifact, Evidence, Observed};
+use statement::{Built, Predicate as About};
+
+/// What the program fills in.
+type Status = phase::Status<Observed, Evidence, Step>;
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// [`phase::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
+    phase::run("artifact-attest", &cli.verb, ArtifactAttest::read)
+}
+
+/// Values of ours always serialise: strings, numbers and maps with strings as keys.
+fn bytes(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+struct ArtifactAttest {
+    projects: Projects,
+}
+
+impl ArtifactAttest {
+    fn read(stream: &mut Stream, own: &[Declared<Artifact>]) -> Self {
+        let projects = Projects::read(stream);
+        for artifact in own {
+            for (path, message) in documents::mistakes(stream, &projects, artifact) {
+                stream.mistake(artifact, &path, &message);
+            }
+        }
+        Self { projects }
+    }
+
+    /// What `job` is made from; none, as long as it waits for another document.
+    fn recipe(&self, job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
+        let name = job.own.name.as_str();
+        match Shape::of(&job.own.spec) {
+            Some(Shape::Image(build, image)) => {
+                let shape = (build, image, job.own.spec.rebuild);
+                Recipe::image(&nix(name, work), &work.source, shape).map(Some)
+            }
+            Some(Shape::Manifests(declared)) => {
+                let mut references = BTreeMap::new();
+                for image in &declared.images {
+                    match job.stream.status_of("Artifact", image.as_str(), "/observed/reference") {
+                        Ok(reference) => references.insert(image.to_string(), reference),
+                        Err(phase::Error::NotReady { .. }) => return Ok(None),
+                        Err(error) => return Err(error.into()),
+                    };
+                }
+                Recipe::manifests(name, &work.source, declared, references).map(Some)
+            }
+            None => unreachable!("a document of no shape was refused"),
+        }
+    }
+
+    /// The same, once all that it waits for is there.
+    fn ready_recipe(&self, job: &Job<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
+        let recipe = self.recipe(job, work)?;
+        recipe.ok_or_else(|| {
+            let document = format!("Artifact/{}", job.own.name);
+            let why = "what it refers to has no reference yet".to_owned();
+            phase::Error::NotReady { document, why }.into()
+        })
+    }
+
+    fn work(&self, job: &Job<'_, Artifact>) -> Result<Work, Error> {
+        Work::new(job.stream, &self.projects, job.own)
+    }
+}
+
+fn nix<'a>(document: &'a str, work: &'a Work) -> Nix<'a> {
+    Nix { document, inputs: &work.inputs }
+}
+
+impl Program for ArtifactAttest {
+    type Kind = Artifact;
+    type Error = Error;
+
+    fn refers(own: &Declared<Artifact>) -> Vec<Refers> {
+        let images = own.spec.manifests.iter().flat_map(|it| &it.images).enumerate();
+        let images = images.map(|(index, name)| {
+            Refers::to_ready(format!("/spec/manifests/images/{index}"), "Artifact", name)
+        });
+        images.chain([Refers::to_present("/spec/project", "Project", &own.spec.project)]).collect()
+    }
+
+    fn plan(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
+        let work = self.work(job)?;
+        let Some(recipe) = self.recipe(job, &work)? else {
+            let (digest, tag) = (Known::AfterApply, Known::AfterApply);
+            let statements = [About::Provenance, About::Signature].into();
+            let wanted = Wanted { build: None, digest, tag, statements };
+            let observed = work.observed(&wanted, &Built::default());
+            return Ok(Status::planned(Some(observed), plan::plan(&wanted, &World::default())));
+        };
+        Ok(status(&work, &recipe, &look(&work, &recipe)?))
+    }
+
+    fn undo(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
+        let work = self.work(job)?;
+        Ok(Status::planned(None, plan::undo(&work.publications(job)?)))
+    }
+
+    fn apply(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
+        let (name, work) = (job.own.name.as_str(), self.work(job)?);
+        let recipe = self.ready_recipe(job, &work)?;
+        let mut seen = look(&work, &recipe)?;
+        let made = if seen.wanted.build.is_some() { recipe.make(&nix(name, &work))? } else { None };
+        if let Some((package, built)) = &made {
+            let made = Some((package, built));
+            seen = observe::observe(&work.reader(), &recipe, &work.signing.public, made)?;
+        }
+        let steps = plan::plan(&seen.wanted, &seen.world);
+        if steps.is_empty() {
+            return Ok(status(&work, &recipe, &seen));
+        }
+        let hand = apply::Hand {
+            document: name,
+            signing: &work.signing,
+            manifest: &seen.manifest,
+            package: made.as_ref().map(|it| &it.0).or(recipe.at_hand()),
+            statements: &seen.statements,
+        };
+        apply::apply(&steps, &hand, &work.writer())?;
+        let seen = look(&work, &recipe)?;
+        match plan::plan(&seen.wanted, &seen.world) {
+            left if left.is_empty() => Ok(status(&work, &recipe, &seen)),
+            left => Err(Error::Unsettled { steps: left.len() }),
+        }
+    }
+
+    fn verify(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
+        let (name, work) = (job.own.name.as_str(), self.work(job)?);
+        let recipe = self.ready_recipe(job, &work)?;
+        let step = phase::begin(name, "verify");
+        let seen = look(&work, &recipe)?;
+        let left = plan::plan(&seen.wanted, &seen.world);
+        if !left.is_empty() {
+            let left: Vec<_> = left.iter().map(missing).collect();
+            return Err(Error::Unproven { what: left.join(", ") });
+        }
+        let then = job.stream.status(job.own);
+        let now = evidence(&work.signing, &recipe, &seen);
+        if let Some(then) = then["evidence"].as_array().filter(|it| !it.is_empty()) {
+            for it in &now {
+                if !then.contains(&serde_json::json!(it)) {
+                    let what =
+                        format!("the evidence of its {} has changed since `apply`", it.about);
+                    return Err(Error::Unproven { what });
+                }
+            }
+        }
+        let reader = work.reader();
+        let blobs = observe::check(&reader, &seen.manifest)?;
+        if recipe.at_hand().is_some() {
+            let layer = serde_json::from_slice::<Manifest>(&seen.manifest).ok();
+            let layer = layer.and_then(|it| it.layers.into_iter().next()).map(|it| it.digest);
+            let layer = layer.map(|it| reader.blob(&it)).transpose()?.flatten().unwrap_or_default();
+            if let Some(stranger) = recipe.strangers(&layer)?.first() {
+                let what = format!("`{stranger}` is published, and was attested by nobody");
+                return Err(Error::Unproven { what });
+            }
+        }
+        step.done(format_args!("blobs read back: {blobs}, signed: {}", seen.statements.len()));
+        Ok(status(&work, &recipe, &seen))
+    }
+
+    fn destroy(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
+        let work = self.work(job)?;
+        let steps = plan::undo(&work.publications(job)?);
+        if !steps.is_empty() {
+            apply::destroy(job.own.name.as_str(), &steps, &work.writer())?;
+        }
+        let kept = work.publications(job)?;
+        match plan::undo(&kept) {
+            left if left.is_empty() => {
+                Ok(Status::destroyed(format!("manifests left, which others made: {}", kept.len())))
+            }
+            left => Err(Error::Unsettled { steps: left.len() }),
+        }
+    }
+}
+
+/// What is there, and what can be made without building.
+fn look(work: &Work, recipe: &Recipe) -> Result<Seen, Error> {
+    let built = Built::default();
+    let made = recipe.at_hand().map(|it| (it, &built));
+    observe::observe(&work.reader(), recipe, &work.signing.public, made)
+}
+
+fn status(work: &Work, recipe: &Recipe, seen: &Seen) -> Status {
+    let observed = work.observed(&seen.wanted, &seen.built);
+    let steps = plan::plan(&seen.wanted, &seen.world);
+    if !steps.is_empty() {
+        return Status::planned(Some(observed), steps);
+    }
+    let message = format!("{} is signed and attested", observed.reference);
+    let ready = Condition::ready(true, "Published", message);
+    let evidence = evidence(&work.signing, recipe, seen);
+    Status { observed: Some(observed), evidence, ..Status::new(ready) }
+}
+
+/// What a step that is left to take says about what is missing.
+fn missing(step: &Step) -> String {
+    match step {
+        Step::Attest { statements, .. } => {
+            let all: Vec<_> = statements.iter().map(ToString::to_string).collect();
+            format!("no {} that our key signed", all.join(", no "))
+        }
+        Step::Tag { tag, .. } => format!("{tag} names something else, or nothing"),
+        Step::Build { .. } => {
+            "nothing published says, signed by us, that it is what is declared".into()
+        }
+        other => format!("{other} is left to do"),
+    }
+}
+
+fn evidence(signing: &Signing, recipe: &Recipe, seen: &Seen) -> Vec<Evidence> {
+    let about = |about: &str| Evidence {
+        about: about.to_owned(),
+        git_commit: None,
+        sha256: None,
+        key_id: None,
+        generation: None,
+    };
+    let source = Evidence { git_commit: Some(recipe.source.rev.clone()), ..about("source") };
+    let signed = seen.statements.iter().filter(|it| *it.0 != About::Signature);
+    let signed = signed.map(|(predicate, statement)| Evidence {
+        sha256: Some(Digest::of(statement).hex().to_owned()),
+        ..about(&predicate.to_string())
+    });
+    let (key_id, generation) = (Some(signing.public.id()), Some(signing.public.generation));
+    let signature = Evidence { key_id, generation, ..about("signature") };
+    [source].into_iter().chain(signed).chain([signature]).collect()
+}

@@ -1,0 +1,161 @@
+//! What is there, as far as a document can speak of it. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use phase::Known;
+
+use crate::Error;
+use crate::bundle::Public;
+use crate::oci::{Digest, Manifest, Package};
+use crate::plan::{Publication, Wanted, World};
+use crate::recipe::Recipe;
+use crate::registry::{Reader, Signed};
+use crate::statement::{self, Built, Predicate, Statements};
+
+/// What is wanted and what is there, side by side.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) wanted: Wanted,
+    pub(crate) world: World,
+    /// The manifest, as it is or as it will be; empty, if only building can tell.
+    pub(crate) manifest: Vec<u8>,
+    /// What building has told, now or before.
+    pub(crate) built: Built,
+    /// Word for word, what must be said of it; empty, if only building can tell.
+    pub(crate) statements: Statements,
+}
+
+/// Looks whether what `recipe` makes is published. `made` is what has just been made by it, if it
+/// has; without it, what is published is believed as far as our own signature says what it was
+/// made from, and what it came out as.
+pub(crate) fn observe(
+    reader: &Reader,
+    recipe: &Recipe,
+    key: &Public,
+    made: Option<(&Package, &Built)>,
+) -> Result<Seen, Error> {
+    let tag = recipe.tag()?;
+    let found = reader.manifest(&tag)?;
+    let tagged = found.as_ref().map(|it| it.digest.clone());
+    let unknown = |tagged| Seen {
+        wanted: Wanted {
+            build: recipe.build(),
+            digest: Known::AfterApply,
+            tag: Known::Now(tag.clone()),
+            statements: recipe.predicates(),
+        },
+        world: World { tagged, ..World::default() },
+        manifest: Vec::new(),
+        built: Built::default(),
+        statements: Statements::new(),
+    };
+    let manifest = match (made, found) {
+        (Some((package, _)), _) => package.manifest.clone(),
+        (None, Some(found)) => found.bytes,
+        (None, None) => return Ok(unknown(None)),
+    };
+    let digest = Digest::of(&manifest);
+    let whole = whole(reader, recipe, &digest, &manifest)?;
+    let signed = reader.signed(&digest, key)?;
+    let built = match made {
+        Some((_, built)) => Some(built.clone()),
+        None if whole => proven(recipe, &digest, &signed),
+        None => None,
+    };
+    let Some(built) = built else { return Ok(unknown(tagged)) };
+    let statements = recipe.statements(&digest, &built);
+    let said = |it: &Vec<u8>| signed.iter().any(|signed| signed.statement == *it);
+    let attested = statements.iter().filter(|it| said(it.1)).map(|it| *it.0).collect();
+    Ok(Seen {
+        wanted: Wanted {
+            build: None,
+            digest: Known::Now(digest),
+            tag: Known::Now(tag),
+            statements: statements.keys().copied().collect(),
+        },
+        world: World { tagged, whole, attested },
+        manifest,
+        built,
+        statements,
+    })
+}
+
+/// Whether the manifest is there, is one that `recipe` makes, and has all of its blobs.
+fn whole(
+    reader: &Reader,
+    recipe: &Recipe,
+    digest: &Digest,
+    manifest: &[u8],
+) -> Result<bool, Error> {
+    if reader.manifest(digest.as_str())?.is_none() {
+        return Ok(false);
+    }
+    let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(manifest) else {
+        return Ok(false);
+    };
+    let Some(config) = reader.blob(&config.digest)? else { return Ok(false) };
+    if !recipe.fits(manifest, &config) {
+        return Ok(false);
+    }
+    for layer in &layers {
+        if !reader.has(&layer.digest)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What building told, if we have said so of this manifest, and of this recipe.
+fn proven(recipe: &Recipe, digest: &Digest, signed: &[Signed]) -> Option<Built> {
+    signed.iter().find_map(|it| {
+        let built = statement::built(&it.statement)?;
+        let twice = recipe.build().is_some_and(|it| it.twice);
+        let expected = recipe.statements(digest, &built);
+        let same = expected.get(&Predicate::Provenance) == Some(&it.statement);
+        (same && (built.rebuilt || !twice)).then_some(built)
+    })
+}
+
+/// Reads every blob of a manifest to its end, and compares.
+pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
+    let manifest: Manifest = serde_json::from_slice(manifest)
+        .map_err(|_| Error::Unproven { what: "the manifest is none".to_owned() })?;
+    let blobs = || manifest.layers.iter().chain([&manifest.config]);
+    for blob in blobs() {
+        phase::uninterrupted()?;
+        reader.check(blob)?;
+    }
+    Ok(blobs().count())
+}
+
+/// Everything in the repository that may be ours: what a tag names, what somebody says something
+/// about, and `more`.
+pub(crate) fn publications(
+    reader: &Reader,
+    key: &Public,
+    more: Option<Digest>,
+) -> Result<Vec<Publication>, Error> {
+    let mut subjects: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
+    subjects.extend(more.map(|it| (it, BTreeSet::new())));
+    for tag in reader.tags()? {
+        phase::uninterrupted()?;
+        if let Some(subject) = Digest::from_fallback_tag(&tag) {
+            subjects.entry(subject).or_default();
+        } else if let Some(found) = reader.manifest(&tag)? {
+            subjects.entry(found.digest).or_default().insert(tag);
+        }
+    }
+    let mut publications = Vec::new();
+    for (digest, tags) in subjects {
+        phase::uninterrupted()?;
+        let there = reader.manifest(digest.as_str())?.is_some();
+        let mut bundles: BTreeSet<_> =
+            reader.signed(&digest, key)?.into_iter().map(|it| it.referrer).collect();
+        if !there {
+            bundles.extend(reader.dangling(&digest)?);
+        }
+        publications.push(Publication { digest, there, tags, bundles });
+    }
+    publications.retain(|it| it.there || !it.bundles.is_empty());
+    Ok(publications)
+}

@@ -1,0 +1,284 @@
+//! What will change: pure functions, data in, data out.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use phase::Known;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::oci::Digest;
+use crate::statement::Predicate;
+
+/// What is declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What must be built first, when nothing that is published tells what it comes out as.
+    pub build: Option<Build>,
+    /// Of the manifest.
+    pub digest: Known<Digest>,
+    /// Under which it is found.
+    pub tag: Known<String>,
+    /// What must be said of it, signed.
+    pub statements: BTreeSet<Predicate>,
+}
+
+/// Something to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// The path of the derivation.
+    pub derivation: String,
+    /// Whether to build it twice.
+    pub twice: bool,
+}
+
+/// What a registry holds of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// What the tag names.
+    pub tagged: Option<Digest>,
+    /// Whether the manifest and all of its blobs are there.
+    pub whole: bool,
+    /// What is said of it, word for word as it should be, signed by us.
+    pub attested: BTreeSet<Predicate>,
+}
+
+/// One manifest of ours in a registry, and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Of the manifest.
+    pub digest: Digest,
+    /// Whether the manifest itself is there.
+    pub there: bool,
+    /// What names it.
+    pub tags: BTreeSet<String>,
+    /// The manifests of the bundles that our key signed.
+    pub bundles: BTreeSet<Digest>,
+}
+
+/// One change. In a plan they come in the order in which nobody ever sees a tag that names
+/// something unsigned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Build it.
+    Build {
+        /// The path of the derivation.
+        derivation: String,
+    },
+    /// Build it again, and compare.
+    Rebuild {
+        /// The path of the derivation.
+        derivation: String,
+    },
+    /// Upload the blobs, and the manifest under its digest.
+    Publish {
+        /// Of the manifest.
+        digest: Known<Digest>,
+    },
+    /// Sign statements, and upload them as referrers of the manifest.
+    Attest {
+        /// Of the manifest.
+        digest: Known<Digest>,
+        /// What they are about.
+        statements: BTreeSet<Predicate>,
+    },
+    /// Make the tag name the manifest.
+    Tag {
+        /// Which.
+        tag: Known<String>,
+        /// What it names until now.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<Digest>,
+        /// What it will name.
+        to: Known<Digest>,
+    },
+    /// Remove the manifest, and the tags that name it.
+    Withdraw {
+        /// Of the manifest.
+        digest: Digest,
+        /// What names it.
+        tags: BTreeSet<String>,
+    },
+    /// Remove the bundles that our key signed.
+    Detach {
+        /// Of the manifest that they are about.
+        digest: Digest,
+        /// Their manifests.
+        bundles: BTreeSet<Digest>,
+    },
+}
+
+/// The steps from `world` to one that holds `wanted`.
+#[must_use]
+pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
+    let Wanted { build, digest, tag, statements } = wanted;
+    let mut steps = Vec::new();
+    if let Some(Build { derivation, twice }) = build {
+        steps.push(Step::Build { derivation: derivation.clone() });
+        if *twice {
+            steps.push(Step::Rebuild { derivation: derivation.clone() });
+        }
+    }
+    let known = digest.now();
+    if known.is_none() || !world.whole {
+        steps.push(Step::Publish { digest: digest.clone() });
+    }
+    let none = BTreeSet::new();
+    let attested = if known.is_some() { &world.attested } else { &none };
+    let missing: BTreeSet<_> = statements.difference(attested).copied().collect();
+    if !missing.is_empty() {
+        steps.push(Step::Attest { digest: digest.clone(), statements: missing });
+    }
+    if known.is_none() || world.tagged.as_ref() != known {
+        let (tag, from) = (tag.clone(), world.tagged.clone());
+        steps.push(Step::Tag { tag, from, to: digest.clone() });
+    }
+    steps
+}
+
+/// The steps that take away what [`plan`] made: all that our key signed, and nothing else.
+#[must_use]
+pub fn undo(world: &[Publication]) -> Vec<Step> {
+    let ours = world.iter().filter(|it| !it.bundles.is_empty());
+    // The manifest first: once its bundles are gone, nothing proves any more that it is ours.
+    ours.flat_map(|Publication { digest, there, tags, bundles }| {
+        let withdraw = Step::Withdraw { digest: digest.clone(), tags: tags.clone() };
+        let detach = Step::Detach { digest: digest.clone(), bundles: bundles.clone() };
+        there.then_some(withdraw).into_iter().chain([detach])
+    })
+    .collect()
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Build { .. } => "build",
+            Self::Rebuild { .. } => "rebuild",
+            Self::Publish { .. } => "publish",
+            Self::Attest { .. } => "attest",
+            Self::Tag { .. } => "tag",
+            Self::Withdraw { .. } => "withdraw",
+            Self::Detach { .. } => "detach",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Predicate; 3] = [Predicate::Provenance, Predicate::Sbom, Predicate::Signature];
+
+    fn digest(text: &str) -> Digest {
+        Digest::of(text.as_bytes())
+    }
+
+    fn subsets() -> Vec<BTreeSet<Predicate>> {
+        let subset =
+            |bits: usize| (0..3).filter(|it| bits & (1 << it) != 0).map(|it| ALL[it]).collect();
+        (0..8).map(subset).collect()
+    }
+
+    fn worlds() -> Vec<World> {
+        let mut worlds = Vec::new();
+        for tagged in [None, Some(digest("this")), Some(digest("that"))] {
+            for whole in [false, true] {
+                for attested in subsets() {
+                    worlds.push(World { tagged: tagged.clone(), whole, attested });
+                }
+            }
+        }
+        worlds
+    }
+
+    fn wanted(statements: BTreeSet<Predicate>, digest: Known<Digest>) -> Wanted {
+        let derivation = "/nix/store/x.drv".to_owned();
+        let build = digest.now().is_none().then_some(Build { derivation, twice: true });
+        Wanted { build, digest, tag: Known::Now("f00-1".to_owned()), statements }
+    }
+
+    /// The world after `step`. Whoever looks at it must never see a tag that names what is not
+    /// wholly there and signed.
+    fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
+        match step {
+            Step::Build { .. } | Step::Rebuild { .. } => {}
+            Step::Publish { .. } => world.whole = true,
+            Step::Attest { statements, .. } => world.attested.extend(statements),
+            Step::Tag { to, .. } => {
+                assert!(world.whole && world.attested.is_superset(&wanted.statements), "unsigned");
+                world.tagged = to.now().cloned();
+            }
+            Step::Withdraw { .. } | Step::Detach { .. } => unreachable!("no step of a plan"),
+        }
+        world
+    }
+
+    #[test]
+    fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
+        for statements in subsets() {
+            let wanted = wanted(statements, Known::Now(digest("this")));
+            for before in worlds() {
+                let steps = plan(&wanted, &before);
+                let end = steps.iter().fold(before.clone(), |world, it| after(&wanted, world, it));
+                assert_eq!(end.tagged, Some(digest("this")), "reaches");
+                assert!(end.whole && end.attested.is_superset(&wanted.statements), "reaches");
+                assert_eq!(plan(&wanted, &end), [], "rests");
+                let more: BTreeSet<_> = end.attested.difference(&wanted.statements).collect();
+                let before: BTreeSet<_> = before.attested.difference(&wanted.statements).collect();
+                assert_eq!(more, before, "leaves alone");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_built_twice_whatever_is_there() {
+        let wanted = wanted(ALL.into(), Known::AfterApply);
+        for world in worlds() {
+            let names: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
+            assert_eq!(names, ["build", "rebuild", "publish", "attest", "tag"]);
+        }
+    }
+
+    /// Every publication that is there or not, tagged or not, with or without bundles of ours.
+    fn publications() -> Vec<Publication> {
+        let mut all = Vec::new();
+        for bits in 0..8 {
+            let set = |bit: usize, text: &str| {
+                if bits & bit == 0 { BTreeSet::new() } else { BTreeSet::from([text.to_owned()]) }
+            };
+            let bundles = set(1, "bundle").iter().map(|it| digest(it)).collect();
+            let (digest, there) = (digest(&bits.to_string()), bits & 2 != 0);
+            all.push(Publication { digest, there, tags: set(4, "tag"), bundles });
+        }
+        all
+    }
+
+    #[test]
+    fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_signed() {
+        let all = publications();
+        for first in &all {
+            for second in &all {
+                let before = vec![first.clone(), second.clone()];
+                let mut world = before.clone();
+                for step in undo(&before) {
+                    match step {
+                        Step::Withdraw { digest, .. } => {
+                            for it in world.iter_mut().filter(|it| it.digest == digest) {
+                                assert!(!it.bundles.is_empty(), "nothing proves that it is ours");
+                                it.there = false;
+                            }
+                        }
+                        Step::Detach { digest, .. } => {
+                            world.retain(|it| it.digest != digest || it.bundles.is_empty());
+                        }
+                        _ => unreachable!("no step of an undo"),
+                    }
+                }
+                assert_eq!(undo(&world), [], "reaches, rests");
+                let theirs = before.iter().filter(|it| it.bundles.is_empty());
+                assert!(theirs.eq(world.iter()), "leaves alone");
+            }
+        }
+    }
+}

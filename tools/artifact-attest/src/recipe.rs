@@ -1,0 +1,176 @@
+//! What something is made from, looked up; and all that follows from it without making it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Error;
+use crate::image::Look;
+use crate::manifests::{self, Files};
+use crate::nix::{Derivation, Nix};
+use crate::oci::{Digest, Package};
+use crate::plan;
+use crate::sbom::Lock;
+use crate::source::Source;
+use crate::spec::{Build, Image, Manifests, Rebuild};
+use crate::statement::{self, Built, Origin, Predicate, Statements};
+
+/// What something is made from.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// The name of the document.
+    pub(crate) name: String,
+    /// Where others fetch the source from.
+    pub(crate) url: String,
+    pub(crate) source: Source,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Image {
+        build: Build,
+        image: Image,
+        twice: bool,
+        derivation: Derivation,
+        lock: Option<Lock>,
+    },
+    Manifests {
+        /// As they are in the commit.
+        written: Files,
+        /// What their images are pinned to, by name.
+        references: BTreeMap<String, String>,
+        package: Package,
+    },
+}
+
+impl Recipe {
+    /// What Nix would build of the commit.
+    pub(crate) fn image(
+        nix: &Nix<'_>,
+        url: &str,
+        (build, image, rebuild): (&Build, &Image, Option<Rebuild>),
+    ) -> Result<Self, Error> {
+        let source = Source::look(nix.document, &build.flake)?;
+        let derivation = nix.evaluate(&source, build)?;
+        let lock = source.file(nix.document, "Cargo.lock")?;
+        let lock = lock.map(|it| Lock::read(&it)).transpose();
+        let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
+        let twice = rebuild.unwrap_or_default() == Rebuild::Required;
+        let (build, image) = (build.clone(), image.clone());
+        let what = What::Image { build, image, twice, derivation, lock };
+        Ok(Self { name: nix.document.to_owned(), url: url.to_owned(), source, what })
+    }
+
+    /// The manifests of the commit, with images pinned to `references`.
+    pub(crate) fn manifests(
+        name: &str,
+        url: &str,
+        declared: &Manifests,
+        references: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let source = Source::look(name, &declared.path)?;
+        let written = source.manifests(name)?;
+        let pinned = manifests::pin(&written, &references)?;
+        let package = manifests::package(&pinned, url, &source.rev)?;
+        let what = What::Manifests { written, references, package };
+        Ok(Self { name: name.to_owned(), url: url.to_owned(), source, what })
+    }
+
+    fn look<'a>(&'a self, build: &Build, image: &'a Image) -> Look<'a> {
+        Look { image, system: build.system, source: &self.url, rev: &self.source.rev }
+    }
+
+    /// The beginning of the commit, and of what is made of it. Two that differ never share one,
+    /// so that a tag need not move, and nothing is left behind unnamed.
+    pub(crate) fn tag(&self) -> Result<String, Error> {
+        let of = match &self.what {
+            What::Image { build, image, derivation, .. } => {
+                let same = self.look(build, image).package(&BTreeMap::new(), "")?.digest();
+                Digest::of(format!("{same} {}", derivation.digest).as_bytes())
+            }
+            What::Manifests { package, .. } => package.digest(),
+        };
+        let rev = self.source.rev.get(..7).unwrap_or_default();
+        Ok(format!("{rev}-{}", &of.hex()[..8]))
+    }
+
+    /// What must be built, unless what is published tells what it comes out as.
+    pub(crate) fn build(&self) -> Option<plan::Build> {
+        match &self.what {
+            What::Image { derivation, twice, .. } => {
+                Some(plan::Build { derivation: derivation.path.clone(), twice: *twice })
+            }
+            What::Manifests { .. } => None,
+        }
+    }
+
+    /// What can be made without building.
+    pub(crate) fn at_hand(&self) -> Option<&Package> {
+        match &self.what {
+            What::Image { .. } => None,
+            What::Manifests { package, .. } => Some(package),
+        }
+    }
+
+    /// Builds it, builds it again, and packs it.
+    pub(crate) fn make(&self, nix: &Nix<'_>) -> Result<Option<(Package, Built)>, Error> {
+        let What::Image { build, image, twice, derivation, .. } = &self.what else {
+            return Ok(None);
+        };
+        let step = phase::begin(&self.name, "build");
+        nix.build(derivation, build)?;
+        step.done(&derivation.out);
+        if *twice {
+            phase::uninterrupted()?;
+            let step = phase::begin(&self.name, "rebuild");
+            nix.rebuild(derivation, build)?;
+            step.done("the same bytes");
+        }
+        phase::uninterrupted()?;
+        let closure = nix.closure(derivation)?;
+        let missing = || Error::NixGarbled { command: "path-info" };
+        let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
+        let package = self.look(build, image).package(&closure, &derivation.out)?;
+        Ok(Some((package, Built { nar_sha256, rebuilt: *twice, closure })))
+    }
+
+    /// Whether a published manifest and its configuration are ones that this makes.
+    pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
+        match &self.what {
+            What::Image { build, image, .. } => self.look(build, image).fits(manifest, config),
+            What::Manifests { package, .. } => package.manifest == manifest,
+        }
+    }
+
+    /// What must be said of it.
+    pub(crate) fn predicates(&self) -> BTreeSet<Predicate> {
+        let nothing = Digest::of(b"");
+        self.statements(&nothing, &Built::default()).into_keys().collect()
+    }
+
+    /// What must be said of the manifest with this digest, word for word.
+    pub(crate) fn statements(&self, digest: &Digest, built: &Built) -> Statements {
+        let Source { folder, rev, .. } = &self.source;
+        let origin = Origin { source: &self.url, rev, folder };
+        match &self.what {
+            What::Image { build, derivation, lock, .. } => {
+                let what = (build.attribute.as_str(), build.system.nix());
+                let lock = lock.as_ref();
+                statement::of_image(&self.name, digest, origin, what, derivation, built, lock)
+            }
+            What::Manifests { references, .. } => {
+                statement::of_manifests(digest, origin, references)
+            }
+        }
+    }
+
+    /// The images in a published layer that were neither pinned by us nor in the source; none for
+    /// what has no such layer.
+    pub(crate) fn strangers(&self, layer: &[u8]) -> Result<Vec<String>, Error> {
+        match &self.what {
+            What::Image { .. } => Ok(Vec::new()),
+            What::Manifests { written, references, .. } => {
+                manifests::strangers(layer, written, references)
+            }
+        }
+    }
+}

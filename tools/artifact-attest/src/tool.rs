@@ -1,0 +1,117 @@
+//! The two programs that this one starts: `git` and `nix`.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::Error;
+
+/// Longest answer, in bytes.
+const OUTPUT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How many of the last lines that a program says are kept for the error.
+const LINES_KEPT: usize = 20;
+/// Longest line of those, in characters.
+const LINE_MAX: usize = 400;
+
+/// What a child may know of this program's environment. Not our key, nor anybody's token.
+const PASSED_ON: [&str; 18] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "NIX_CONF_DIR",
+    "NIX_CONFIG",
+    "NIX_REMOTE",
+    "NIX_SSL_CERT_FILE",
+    "SSL_CERT_FILE",
+    "NIX_STORE_DIR",
+    "NIX_STATE_DIR",
+    "NIX_LOG_DIR",
+    "https_proxy",
+    "no_proxy",
+];
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// None, if a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    /// The last lines of its standard error.
+    pub(crate) said: String,
+}
+
+impl Ended {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+}
+
+/// Runs `program` to its end. What it says is shown with `--verbose`.
+pub(crate) fn run<A: AsRef<OsStr>>(
+    document: &str,
+    program: &'static str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<Ended, Error> {
+    let failed = |source| Error::Tool { program, source };
+    let passed = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(passed)
+        .env("LC_ALL", "C")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let document = document.to_owned();
+    let listener = err.map(|err| thread::spawn(move || listen(&document, err)));
+    let mut stdout = Vec::new();
+    if let Some(out) = out {
+        out.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut stdout).map_err(failed)?;
+    }
+    if stdout.len() as u64 > OUTPUT_BYTES_MAX {
+        let _ = child.kill(); // it may have ended by itself
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    let status = child.wait().map_err(failed)?;
+    let said = listener.and_then(|it| it.join().ok()).unwrap_or_default();
+    Ok(Ended { code: status.code(), stdout, said })
+}
+
+fn listen(document: &str, err: impl Read) -> String {
+    let mut last = VecDeque::new();
+    let mut lines = BufReader::new(err);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A line without end is cut: reading goes on, so that the child never waits for us.
+        match (&mut lines).take(64 * 1024).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        let text: String = String::from_utf8_lossy(&line)
+            .chars()
+            .filter(|it| !it.is_control() || *it == '\t')
+            .take(LINE_MAX)
+            .collect();
+        if text.trim().is_empty() {
+            continue;
+        }
+        phase::detail(document, &text);
+        last.push_back(text);
+        if last.len() > LINES_KEPT {
+            last.pop_front();
+        }
+    }
+    Vec::from(last).join("\n")
+}

@@ -1,0 +1,344 @@
+//! Real registries, real Nix, real Git; and cosign and crane to say whether it is right.
+
+mod support;
+
+use std::fs;
+
+use serde_json::{Value, json};
+use support::proxy::{Proxy, request};
+use support::{Result, Sandbox, Server, THEIRS, Test, digest, ready, reference, text, tool};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// The digests of everything that refers to what `document` published.
+fn referrers(registry: &str, repository: &str, document: &Value) -> Result<Vec<String>> {
+    let digest = digest(document)?;
+    let native =
+        request(registry, &format!("GET /v2/test/{repository}/referrers/{digest}"), "", b"")?;
+    let index = match native {
+        (200, index) => index,
+        _ => {
+            let tag = digest.replace(':', "-");
+            request(registry, &format!("GET /v2/test/{repository}/manifests/{tag}"), "", b"")?.1
+        }
+    };
+    let index: Value = serde_json::from_str(&index)?;
+    let entries = index["manifests"].as_array().ok_or("no list")?;
+    let mut digests: Vec<_> = entries.iter().map(|it| it["digest"].to_string()).collect();
+    digests.sort();
+    Ok(digests)
+}
+
+fn tags(registry: &str, repository: &str) -> Result<Vec<String>> {
+    let (status, list) =
+        request(registry, &format!("GET /v2/test/{repository}/tags/list"), "", b"")?;
+    let list: Value = if status == 404 { json!({}) } else { serde_json::from_str(&list)? };
+    let list = list["tags"].as_array().cloned().unwrap_or_default();
+    Ok(list.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn two_clones_publish_the_same_bytes_to_both_kinds_of_registry_and_a_second_run_only_reads() -> Test
+{
+    let folder = tempfile::tempdir()?;
+    let docker = Server::docker("127.75.0.10:5000", folder.path(), true)?;
+    let ggcr = Server::ggcr("127.75.0.11:5000")?;
+    let mut seen = Vec::new();
+    for (server, address) in [(&docker, "127.75.0.12:5000"), (&ggcr, "127.75.0.13:5000")] {
+        let proxy = Proxy::start(address, &server.1)?;
+        let sandbox = Sandbox::new(address)?;
+        let input = sandbox.documents("tiny");
+
+        let plan = sandbox.expect(3, "plan --check", &input)?;
+        assert_eq!(plan[1]["status"]["observed"]["digest"], "known after apply");
+        assert_eq!(proxy.counted().1, 0, "a plan writes nothing");
+
+        let applied = sandbox.expect(0, "apply", &input)?;
+        assert_eq!(ready(&applied[1]), ["True", "Published"]);
+        assert_eq!(applied[1]["status"]["observed"]["reproducible"], true);
+
+        proxy.cut_after(None);
+        let again = sandbox.expect(0, "apply", &text(&applied))?;
+        assert_eq!(text(&again), text(&applied));
+        assert_eq!(proxy.counted().1, 0, "a second run writes nothing");
+        sandbox.expect(0, "plan --check", &input)?;
+        sandbox.expect(0, "verify", &text(&applied))?;
+
+        sandbox.cosign(&applied[1], &["verify"])?;
+        for kind in ["slsaprovenance1", "cyclonedx"] {
+            sandbox.cosign(&applied[1], &["verify-attestation", "--type", kind])?;
+        }
+        let reference = reference(&applied[1])?;
+        tool("crane", &["validate", "--remote", reference], folder.path())?;
+        let config: Value =
+            serde_json::from_str(&tool("crane", &["config", reference], folder.path())?)?;
+        assert_eq!(config["config"]["User"], "65532");
+        assert_eq!(config["config"]["Entrypoint"], json!(["/bin/tiny"]));
+        seen.push((
+            digest(&applied[1])?.to_owned(),
+            applied[1]["status"]["evidence"].clone(),
+            referrers(address, "tiny", &applied[1])?,
+        ));
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0].2.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn manifests_are_published_with_the_attested_image_in_them() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.20:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.with_manifests("tiny");
+    let plan = sandbox.expect(3, "plan --check", &input)?;
+    assert_eq!(plan[2]["status"]["observed"]["reference"], "known after apply");
+
+    let applied = sandbox.expect(0, "apply", &input)?;
+    sandbox.expect(0, "verify", &text(&applied))?;
+    sandbox.cosign(&applied[2], &["verify"])?;
+    sandbox.cosign(&applied[2], &["verify-attestation", "--type", "slsaprovenance1"])?;
+
+    let manifest = tool("crane", &["manifest", reference(&applied[2])?], folder.path())?;
+    let manifest: Value = serde_json::from_str(&manifest)?;
+    let layer = manifest["layers"][0]["digest"].as_str().ok_or("no layer")?;
+    let layer = format!("{}/test/manifests@{layer}", server.1);
+    let unpack = format!("{} blob {layer} | tar -xzO tiny.yaml", "crane");
+    let path = support::path().into_string().map_err(|_| "a strange PATH")?;
+    let published = tool("env", &[&format!("PATH={path}"), "sh", "-c", &unpack], folder.path())?;
+    assert!(
+        published.contains(&format!("image: {}}}] # pinned", reference(&applied[1])?)),
+        "{published}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_image_that_nobody_attested_is_refused_before_anything_is_touched() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.21:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    sandbox.write("manifests/other.yaml", "---\nspec: {containers: [{image: 'nginx:1'}]}\n")?;
+    let run = sandbox.run("apply", &sandbox.with_manifests("tiny"))?;
+    assert_eq!(run.status.code(), Some(2));
+    let said = String::from_utf8(run.stderr)?;
+    assert!(said.contains("other.yaml:2: `nginx:1` is neither pinned"), "{said}");
+    assert_eq!(tags(&server.1, "tiny")?, [] as [String; 0]);
+    Ok(())
+}
+
+#[test]
+fn what_is_in_no_commit_is_not_published() -> Test {
+    let sandbox = Sandbox::new("127.75.0.22:5000")?; // where nobody listens, nor needs to
+    sandbox.write("sources/tiny/new", "")?;
+    let run = sandbox.expect(100, "apply", &sandbox.documents("tiny"))?;
+    assert_eq!(ready(&run[1]), ["False", "NotCommitted"]);
+    Ok(())
+}
+
+#[test]
+fn what_comes_out_differently_is_neither_published_nor_signed() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.23:5000", folder.path(), true)?;
+    let proxy = Proxy::start("127.75.0.24:5000", &server.1)?;
+    let sandbox = Sandbox::new("127.75.0.24:5000")?;
+    for (attribute, reason) in [("flaky", "NotReproducible"), ("broken", "BuildFailed")] {
+        let attribute = format!("./sources/tiny, attribute: {attribute}");
+        let input = sandbox.documents("tiny").replace("./sources/tiny", &attribute);
+        let run = sandbox.expect(100, "apply", &input)?;
+        assert_eq!(ready(&run[1]), ["False", reason]);
+    }
+    assert_eq!(proxy.counted().1, 0);
+    Ok(())
+}
+
+#[test]
+fn a_run_that_is_cut_off_before_any_write_leaves_nothing_unsigned_and_the_next_goes_on() -> Test {
+    let folder = tempfile::tempdir()?;
+    let docker = Server::docker("127.75.0.30:5000", folder.path(), true)?;
+    let ggcr = Server::ggcr("127.75.0.31:5000")?;
+    for (server, address) in [(&docker, "127.75.0.32:5000"), (&ggcr, "127.75.0.33:5000")] {
+        let proxy = Proxy::start(address, &server.1)?;
+        let sandbox = Sandbox::new(address)?;
+        let mut applied = Vec::new();
+        let mut cuts = 0;
+        for writes in 0.. {
+            let repository = format!("tiny-{writes}");
+            let input = sandbox.documents(&repository);
+            proxy.cut_after(Some(writes));
+            let run = sandbox.run("apply", &input)?;
+            proxy.cut_after(None);
+            if run.status.code() == Some(0) {
+                break;
+            }
+            cuts += 1;
+            assert_eq!(run.status.code(), Some(111), "after {writes} writes");
+            if tags(&server.1, &repository)?.iter().any(|it| !it.starts_with("sha256-")) {
+                sandbox.expect(0, "verify", &input)?;
+            }
+            applied = sandbox.expect(0, "apply", &input)?;
+            sandbox.expect(0, "verify", &text(&applied))?;
+            assert_eq!(referrers(&server.1, &repository, &applied[1])?.len(), 3);
+        }
+        assert!(cuts > 15, "cut off {cuts} times");
+        sandbox.cosign(&applied[1], &["verify"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn destroy_that_is_cut_off_goes_on_until_nothing_is_left() -> Test {
+    let folder = tempfile::tempdir()?;
+    let docker = Server::docker("127.75.0.40:5000", folder.path(), true)?;
+    let ggcr = Server::ggcr("127.75.0.41:5000")?;
+    for (server, address) in [(&docker, "127.75.0.42:5000"), (&ggcr, "127.75.0.43:5000")] {
+        let proxy = Proxy::start(address, &server.1)?;
+        let sandbox = Sandbox::new(address)?;
+        for writes in 0.. {
+            let repository = format!("tiny-{writes}");
+            let applied = text(&sandbox.expect(0, "apply", &sandbox.documents(&repository))?);
+            sandbox.expect(3, "plan --check --destroy", &applied)?;
+            proxy.cut_after(Some(writes));
+            let run = sandbox.run("destroy", &applied)?;
+            proxy.cut_after(None);
+            let gone = sandbox.expect(0, "destroy", &applied)?;
+            assert_eq!(ready(&gone[1]), ["False", "Destroyed"]);
+            assert_eq!(tags(&server.1, &repository)?, [] as [String; 0], "after {writes} writes");
+            sandbox.expect(0, "plan --check --destroy", &text(&gone))?;
+            if run.status.code() == Some(0) {
+                assert!(writes >= 4, "{writes}");
+                break;
+            }
+            assert_eq!(run.status.code(), Some(111), "after {writes} writes");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn destroy_leaves_what_others_signed_and_says_when_the_registry_takes_no_deletions() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.44:5000", folder.path(), false)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny");
+    let theirs = sandbox.expect_as(THEIRS, 0, "apply", &input)?;
+    let gone = sandbox.expect(0, "destroy", &text(&theirs))?;
+    assert_eq!(
+        gone[1]["status"]["conditions"][0]["message"],
+        "manifests left, which others made: 1"
+    );
+    sandbox.expect_as(THEIRS, 0, "verify", &text(&theirs))?;
+
+    let run = sandbox.expect_as(THEIRS, 100, "destroy", &text(&theirs))?;
+    assert_eq!(ready(&run[1]), ["False", "DeletionOff"]);
+    Ok(())
+}
+
+#[test]
+fn what_a_foreign_key_signed_is_not_proven() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.50:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny");
+    let theirs = sandbox.expect_as(THEIRS, 0, "apply", &input)?;
+    let run = sandbox.expect(100, "verify", &text(&theirs))?;
+    assert_eq!(ready(&run[1]), ["False", "Unproven"]);
+
+    // Ours beside theirs: both stand, each verifies its own.
+    let ours = sandbox.expect(0, "apply", &input)?;
+    sandbox.expect(0, "verify", &text(&ours))?;
+    sandbox.expect_as(THEIRS, 0, "verify", &text(&theirs))?;
+    assert_eq!(referrers(&server.1, "tiny", &ours[1])?.len(), 6);
+    Ok(())
+}
+
+#[test]
+fn a_tag_that_was_moved_is_seen_and_put_right() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.51:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny");
+    let applied = sandbox.expect(0, "apply", &input)?;
+    let observed = &applied[1]["status"]["observed"];
+    let tag = observed["tag"].as_str().ok_or("no tag")?;
+
+    // Another digest under our tag: the same image, with one more annotation.
+    let mut forged: Value = serde_json::from_str(&tool(
+        "crane",
+        &["manifest", reference(&applied[1])?],
+        folder.path(),
+    )?)?;
+    forged["annotations"]["more"] = json!("x");
+    let line = format!("PUT /v2/test/tiny/manifests/{tag}");
+    assert_eq!(request(&server.1, &line, MANIFEST, forged.to_string().as_bytes())?.0, 201);
+    let run = sandbox.expect(100, "verify", &text(&applied))?;
+    assert_eq!(ready(&run[1]), ["False", "Unproven"]);
+    assert_eq!(text(&sandbox.expect(0, "apply", &input)?), text(&applied));
+    sandbox.expect(0, "verify", &text(&applied))?;
+    Ok(())
+}
+
+#[test]
+fn a_byte_that_was_flipped_is_seen() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.52:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let applied = sandbox.expect(0, "apply", &sandbox.documents("tiny"))?;
+    let blobs = folder.path().join("registry/docker/registry/v2/blobs/sha256");
+    let mut flipped = 0;
+    for folder in fs::read_dir(&blobs)?.flatten() {
+        for blob in fs::read_dir(folder.path())?.flatten() {
+            let data = blob.path().join("data");
+            let before = fs::read(&data)?;
+            if before == b"{}" {
+                continue; // the configuration of every referrer: nothing is read from it
+            }
+            let mut after = before.clone();
+            let middle = after.len() / 2;
+            after[middle] ^= 1;
+            support::writable(&data)?;
+            fs::write(&data, after)?;
+            let run = sandbox.run("verify", &text(&applied))?;
+            // The list of referrers is signed by nobody: a flip in it hides what is there, or
+            // changes what nobody believes.
+            let index =
+                String::from_utf8_lossy(&before).contains("image.index.v1+json\",\"manifests");
+            assert!(index || run.status.code() == Some(100), "{}: {}", data.display(), run.status);
+            flipped += 1;
+            fs::write(&data, before)?;
+        }
+    }
+    assert!(flipped >= 10, "{flipped}"); // image: 3, bundles: 3 and their manifests 3, the index
+    sandbox.expect(0, "verify", &text(&applied))?;
+    Ok(())
+}
+
+#[test]
+fn a_forged_statement_under_its_own_digest_is_not_believed() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.53:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny");
+    let applied = sandbox.expect(0, "apply", &input)?;
+    let tag = digest(&applied[1])?.replace(':', "-");
+    let list = format!("/v2/test/tiny/manifests/{tag}");
+    let index: Value =
+        serde_json::from_str(&request(&server.1, &format!("GET {list}"), "", b"")?.1)?;
+
+    // Somebody removes our provenance from the list, as cleaners do, or somebody worse.
+    let mut poorer = index.clone();
+    let entries = poorer["manifests"].as_array_mut().ok_or("no list")?;
+    entries.retain(|it| !it.to_string().contains("slsa.dev/provenance"));
+    let put = |index: &Value| {
+        let kind = "application/vnd.oci.image.index.v1+json";
+        request(&server.1, &format!("PUT {list}"), kind, index.to_string().as_bytes())
+    };
+    assert_eq!(put(&poorer)?.0, 201);
+    let run = sandbox.expect(100, "verify", &text(&applied))?;
+    assert_eq!(ready(&run[1]), ["False", "Unproven"]);
+
+    // And it comes back by applying again: the same bytes.
+    assert_eq!(text(&sandbox.expect(0, "apply", &input)?), text(&applied));
+    assert_eq!(referrers(&server.1, "tiny", &applied[1])?.len(), 3);
+    Ok(())
+}

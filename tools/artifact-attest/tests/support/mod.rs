@@ -1,0 +1,330 @@
+//! A folder with a project in it, a real registry, and a proxy that can cut the line.
+//!
+//! Real programs, found in `LAB_BIN` or on `PATH`: git, nix, docker-registry, ggcr-registry (its
+//! source is in `tests/ggcr-registry`), cosign, crane. One that is missing fails the test.
+
+#![allow(dead_code, reason = "each test uses some of it")]
+
+pub(crate) mod proxy;
+
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Test = Result<()>;
+
+/// 32 bytes in base64: whose signatures the tests trust, and whose they do not.
+pub(crate) const OURS: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const THEIRS: &str = "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
+
+/// A path with `LAB_BIN` before it.
+pub(crate) fn path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let Some(lab) = env::var_os("LAB_BIN") else { return path };
+    let all = env::split_paths(&lab).chain(env::split_paths(&path)).collect::<Vec<_>>();
+    env::join_paths(all).unwrap_or(path)
+}
+
+/// Runs a program of the lab, which must end well; what it writes to standard output.
+pub(crate) fn tool(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
+    let output = Command::new("env")
+        .arg(program)
+        .args(arguments)
+        .current_dir(folder)
+        .env("PATH", path())
+        .output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} {}: {} {said}", arguments.join(" "), output.status).into())
+}
+
+/// A server that ends with the test.
+pub(crate) struct Server(Child, pub(crate) String);
+
+impl Server {
+    /// Debian's docker-registry on `address`: it has no referrers API. `deletes` is whether it
+    /// takes deletions.
+    pub(crate) fn docker(address: &str, folder: &Path, deletes: bool) -> Result<Self> {
+        let root = folder.join("registry");
+        let config = folder.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: {deletes}}}\nhttp: {{addr: '{address}'}}\n",
+            root.display()
+        );
+        fs::write(&config, text)?;
+        let config = config.display().to_string();
+        Self::start("docker-registry", &["serve", &config], address)
+    }
+
+    /// go-containerregistry's registry on `address`, with the referrers API.
+    pub(crate) fn ggcr(address: &str) -> Result<Self> {
+        Self::start("ggcr-registry", &[address], address)
+    }
+
+    fn start(program: &str, arguments: &[&str], address: &str) -> Result<Self> {
+        if TcpStream::connect(address).is_ok() {
+            return Err(format!("something listens on {address} already").into());
+        }
+        let child = Command::new("env")
+            .arg(program)
+            .args(arguments)
+            .env("PATH", path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut server = Self(child, address.to_owned());
+        for _ in 0..200 {
+            if let Some(status) = server.0.try_wait()? {
+                return Err(format!("{program} ended: {status}").into());
+            }
+            if TcpStream::connect(address).is_ok() {
+                return Ok(server);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Err(format!("{program} does not listen on {address}").into())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it may have ended
+        let _ = self.0.wait();
+    }
+}
+
+/// A clone of a project's repository, and what a run needs beside it.
+pub(crate) struct Sandbox {
+    folder: TempDir,
+    registry: String,
+}
+
+const FLAKE: &str = r#"{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+  outputs = { self, nixpkgs }: let pkgs = nixpkgs.legacyPackages.x86_64-linux; in {
+    packages.x86_64-linux.default = pkgs.runCommand "tiny-1.0" { } "mkdir -p $out/bin; cp ${./run} $out/bin/tiny";
+    packages.x86_64-linux.flaky = pkgs.runCommand "flaky" { } "mkdir $out; date +%N > $out/now";
+    packages.x86_64-linux.broken = pkgs.runCommand "broken" { } "echo it is broken >&2; exit 7";
+  };
+}
+"#;
+
+const DEPLOYMENT: &str = "---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tiny}
+spec:
+  template:
+    spec:
+      containers: [{name: tiny, image: tiny}] # pinned when it is published
+";
+
+const LOCK: &str = include_str!("../../../../sources/greeter/flake.lock");
+
+impl Sandbox {
+    /// A clone that publishes to `registry`, an address. Every clone has the same commits.
+    pub(crate) fn new(registry: &str) -> Result<Self> {
+        let sandbox = Self { folder: tempfile::tempdir()?, registry: registry.to_owned() };
+        sandbox.write_nix()?;
+        sandbox.write("sources/tiny/flake.nix", FLAKE)?;
+        sandbox.write("sources/tiny/flake.lock", LOCK)?;
+        sandbox.write("sources/tiny/run", "#!/bin/sh\necho tiny\n")?;
+        sandbox.write("sources/tiny/Cargo.lock", "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"00\"\n")?;
+        sandbox.write("manifests/tiny.yaml", DEPLOYMENT)?;
+        sandbox.git(&["init", "-q", "-b", "main"])?;
+        sandbox.commit("everything")?;
+        Ok(sandbox)
+    }
+
+    fn write_nix(&self) -> Test {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let from = here.join("../../continuous-integration/nix/standin");
+        let to = self.outside("standin");
+        tool("cp", &["-r", &from.display().to_string(), &to.display().to_string()], here)?;
+        fs::write(to.join("host.nix"), tool("sh", &["host.sh"], &to)?)?;
+        fs::create_dir_all(self.outside("nix"))?;
+        let registry = self.outside("nix/registry.json");
+        fs::write(&registry, r#"{"version":2,"flakes":[]}"#)?;
+        let conf = format!(
+            "experimental-features = nix-command flakes\nbuild-users-group =\nsubstituters =\ndownload-attempts = 1\nconnect-timeout = 1\nflake-registry = {}\nsandbox = true\nsandbox-fallback = false\nsandbox-paths = /bin /lib /lib64 /usr /etc/alternatives\n",
+            registry.display()
+        );
+        fs::write(self.outside("nix/nix.conf"), conf)?;
+        Ok(())
+    }
+
+    /// A path in the clone.
+    pub(crate) fn inside(&self, name: &str) -> PathBuf {
+        self.folder.path().join("clone").join(name)
+    }
+
+    /// A path beside the clone.
+    pub(crate) fn outside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> Test {
+        let path = self.inside(name);
+        fs::create_dir_all(path.parent().ok_or("no folder")?)?;
+        fs::write(path, text)?;
+        Ok(())
+    }
+
+    fn git(&self, arguments: &[&str]) -> Test {
+        let status = Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
+            .args(arguments)
+            .current_dir(self.inside(""))
+            .env("GIT_AUTHOR_DATE", "2026-01-01T00:00:00Z")
+            .env("GIT_COMMITTER_DATE", "2026-01-01T00:00:00Z")
+            .status()?;
+        if status.success() { Ok(()) } else { Err("git failed".into()) }
+    }
+
+    /// The same files at the same time by the same person are the same commit.
+    pub(crate) fn commit(&self, message: &str) -> Test {
+        self.git(&["add", "-A"])?;
+        self.git(&["commit", "-q", "-m", message])
+    }
+
+    /// The project, the image and the manifests; the image goes to `repository`.
+    pub(crate) fn documents(&self, repository: &str) -> String {
+        let (registry, standin) = (&self.registry, self.outside("standin"));
+        let standin = standin.display();
+        format!(
+            "---
+apiVersion: holistic/v1alpha1
+kind: Project
+metadata: {{name: test}}
+spec:
+  root: {{env: NEVER_ASKED}}
+  recipients: [{{name: a, age: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}}]
+  endpoints:
+    registry: {{url: 'http://{registry}/test'}}
+    nix: {{inputs: {{nixpkgs: 'path:{standin}'}}}}
+---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: {{name: tiny}}
+spec:
+  project: test
+  source: https://example.org/test/test
+  build: {{flake: ./sources/tiny}}
+  image: {{repository: {repository}, entrypoint: [/bin/tiny], ports: [8080]}}
+"
+        )
+    }
+
+    pub(crate) fn with_manifests(&self, repository: &str) -> String {
+        self.documents(repository)
+            + "---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: {name: manifests}
+spec:
+  project: test
+  source: https://example.org/test/test
+  manifests: {path: ./manifests, repository: manifests, images: [tiny]}
+"
+    }
+
+    /// Runs `artifact-attest` on `input` in the clone, with nothing of the developer's environment.
+    pub(crate) fn run(&self, line: &str, input: &str) -> Result<Output> {
+        self.run_as(OURS, line, input)
+    }
+
+    pub(crate) fn run_as(&self, key: &str, line: &str, input: &str) -> Result<Output> {
+        let file = self.outside("input");
+        fs::write(&file, input)?;
+        let output = Command::new(cargo_bin!("artifact-attest"))
+            .args(line.split(' '))
+            .arg(file)
+            .current_dir(self.inside(""))
+            .env_clear()
+            .env("PATH", path())
+            .env("HOME", self.folder.path())
+            .env("NIX_CONF_DIR", self.outside("nix"))
+            .env("ARTIFACT_ATTEST_KEY", key)
+            .output()?;
+        Ok(output)
+    }
+
+    /// Runs it, and it must end with `code`; the documents that it wrote.
+    pub(crate) fn expect(&self, code: i32, line: &str, input: &str) -> Result<Vec<Value>> {
+        check(code, line, &self.run(line, input)?)
+    }
+
+    pub(crate) fn expect_as(
+        &self,
+        key: &str,
+        code: i32,
+        line: &str,
+        input: &str,
+    ) -> Result<Vec<Value>> {
+        check(code, line, &self.run_as(key, line, input)?)
+    }
+
+    /// What the real cosign says of `document`, by `verb`.
+    pub(crate) fn cosign(&self, document: &Value, verb: &[&str]) -> Result<String> {
+        let observed = &document["status"]["observed"];
+        let key = self.outside("cosign.pub");
+        fs::write(&key, observed["publicKey"].as_str().ok_or("no key")?)?;
+        let key = key.display().to_string();
+        let more = [
+            "--key",
+            &key,
+            "--insecure-ignore-tlog",
+            "--allow-http-registry",
+            "--allow-insecure-registry",
+        ];
+        let reference = observed["reference"].as_str().ok_or("no reference")?;
+        tool("cosign", &[verb, &more, &[reference]].concat(), self.folder.path())
+    }
+}
+
+fn check(code: i32, line: &str, output: &Output) -> Result<Vec<Value>> {
+    if output.status.code() != Some(code) {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{line}: {}, not {code}\n{said}", output.status).into());
+    }
+    let lines = output.stdout.split(|it| *it == b'\n').filter(|it| !it.is_empty());
+    Ok(lines.map(serde_json::from_slice).collect::<std::result::Result<_, _>>()?)
+}
+
+pub(crate) fn text(documents: &[Value]) -> String {
+    documents.iter().map(|it| format!("{it}\n")).collect()
+}
+
+pub(crate) fn ready(document: &Value) -> [&str; 2] {
+    let condition = &document["status"]["conditions"][0];
+    [&condition["status"], &condition["reason"]].map(|it| it.as_str().unwrap_or_default())
+}
+
+pub(crate) fn reference(document: &Value) -> Result<&str> {
+    document["status"]["observed"]["reference"].as_str().ok_or("no reference".into())
+}
+
+pub(crate) fn digest(document: &Value) -> Result<&str> {
+    document["status"]["observed"]["digest"].as_str().ok_or("no digest".into())
+}
+
+/// Makes `path` writable: what a registry keeps is its own.
+pub(crate) fn writable(path: &Path) -> Test {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A proxy before a registry: it counts what is written, and can cut the line before the next
+//! write, as if the machine had lost its power.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread;
+
+/// Requests that were let through, and how many more writes are.
+#[derive(Debug, Default)]
+struct State {
+    reads: usize,
+    writes: usize,
+    left: Option<usize>,
+}
+
+/// Listens as long as the test runs.
+pub(crate) struct Proxy(Arc<Mutex<State>>);
+
+impl Proxy {
+    /// Hands everything that comes to `address` on to `upstream`.
+    pub(crate) fn start(address: &str, upstream: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let state = Arc::new(Mutex::new(State::default()));
+        let (upstream, shared) = (upstream.to_owned(), state.clone());
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (upstream, state) = (upstream.clone(), shared.clone());
+                // A client that is cut off sees a closed connection: that is the point.
+                thread::spawn(move || pass(client, &upstream, &state));
+            }
+        });
+        Ok(Self(state))
+    }
+
+    /// Lets `writes` more requests through that write, and then none at all; `None` lets all.
+    pub(crate) fn cut_after(&self, writes: Option<usize>) {
+        self.with(|it| *it = State { left: writes, ..State::default() });
+    }
+
+    /// How many requests have read, and how many have written, since then.
+    pub(crate) fn counted(&self) -> (usize, usize) {
+        self.with(|it| (it.reads, it.writes))
+    }
+
+    fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+        what(&mut self.0.lock().expect("no test panics with the lock in hand"))
+    }
+}
+
+fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Result<()> {
+    let (head, mut body) = head(&mut client)?;
+    let is_write = !head.starts_with("GET ") && !head.starts_with("HEAD ");
+    {
+        let mut state = state.lock().map_err(|_| io::Error::other("poisoned"))?;
+        match &mut state.left {
+            Some(0) if is_write => state.left = Some(usize::MAX), // dead from here on
+            Some(usize::MAX) => {}
+            Some(left) if is_write => *left -= 1,
+            _ => {}
+        }
+        if state.left == Some(usize::MAX) {
+            return Ok(());
+        }
+        if is_write { state.writes += 1 } else { state.reads += 1 }
+    }
+    let lower = head.to_ascii_lowercase();
+    let length = lower.split("content-length:").nth(1).and_then(|it| it.split("\r\n").next());
+    let length: usize = length.and_then(|it| it.trim().parse().ok()).unwrap_or_default();
+    let mut rest = vec![0; length.saturating_sub(body.len())];
+    client.read_exact(&mut rest)?;
+    body.append(&mut rest);
+    let mut server = TcpStream::connect(upstream)?;
+    let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    server.write_all(head.as_bytes())?;
+    server.write_all(&body)?;
+    io::copy(&mut server, &mut client)?;
+    Ok(())
+}
+
+/// A request's head, and what of its body came with it.
+fn head(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    loop {
+        let end = bytes.windows(4).position(|it| it == b"\r\n\r\n");
+        if let Some(end) = end {
+            let body = bytes.split_off(end + 4);
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), body));
+        }
+        let mut chunk = [0; 4096];
+        match client.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => bytes.extend_from_slice(&chunk[..read]),
+        }
+    }
+}
+
+/// One request, as somebody else would send it; the status, and the body that came back.
+pub(crate) fn request(
+    address: &str,
+    line: &str,
+    kind: &str,
+    body: &[u8],
+) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    let length = body.len();
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+    )?;
+    stream.write_all(body)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let location = head.lines().find_map(|it| it.strip_prefix("Location: "));
+    Ok((status, location.map_or(body.to_owned(), str::to_owned)))
+}
