@@ -59,15 +59,16 @@ pub(crate) enum Verb {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
     /// Where the lab keeps its state; `.lab` in the repository if not given
-    #[arg(long, env = "LAB_DIR", value_name = "FOLDER", global = true)]
+    #[arg(long, env = "LAB_DIR", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) directory: Option<PathBuf>,
     /// Where built components are kept; `.cache` in the repository if not given
-    #[arg(long, env = "LAB_CACHE", value_name = "FOLDER", global = true)]
+    #[arg(long, env = "LAB_CACHE", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) cache: Option<PathBuf>,
     /// The loopback addresses that the lab may use
     #[arg(
         long,
         env = "LAB_NETWORK",
+        hide_env_values = true,
         value_name = "127.N.0.0/16",
         default_value = "127.77.0.0/16",
         global = true

@@ -38,16 +38,25 @@ pub(crate) fn prepare(place: &Place) -> Result<(), Error> {
     Ok(())
 }
 
-/// The machines, whether any is on or not.
-pub(crate) fn fleet(place: &Place) -> Arc<Fleet> {
-    Fleet::new(FleetSettings {
+/// The machines, whether any is on or not. What an earlier lab has left of them is ended.
+fn fleet(place: &Place) -> Result<Arc<Fleet>, Error> {
+    let settings = FleetSettings {
         directory: place.machines(),
         binaries: place.cache.join("bin"),
         plain_registries: vec![place.registry().to_string()],
         pause_image: images::pause(place),
         kubeprism: KUBEPRISM.into(),
         node: node(),
-    })
+    };
+    Fleet::new(settings).map_err(files::cannot("open", &place.machines()))
+}
+
+/// Ends what is left of machines when the lab itself was killed.
+pub(crate) fn sweep(place: &Place) -> Result<(), Error> {
+    if place.machines().is_dir() {
+        fleet(place)?.shutdown();
+    }
+    Ok(())
 }
 
 /// Whether pods can run on this machine.
@@ -78,7 +87,7 @@ impl Running {
         let cannot_listen = |error| files::cannot("listen on", Path::new(&address))(error);
         let listener = TcpListener::bind(place.cloud()).map_err(cannot_listen)?;
         listener.set_nonblocking(true).map_err(cannot_listen)?;
-        let fleet = fleet(place);
+        let fleet = fleet(place)?;
         let cloud = Cloud::open(settings, fleet.clone()).map_err(files::cannot("open", &state))?;
         let thread = thread::spawn(move || {
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::files;
 use crate::place::Place;
-use crate::{serve, state};
+use crate::{cloud, serve, state};
 
 /// How long a lab with several clusters may take to end.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -30,7 +30,7 @@ pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
         end(place)?;
     } else {
         serve::sweep(place)?;
-        serve::sweep_machines(place);
+        cloud::sweep(place)?;
         phase::note("-", "no lab runs");
     }
     if wipe {
@@ -53,7 +53,9 @@ fn end(place: &Place) -> Result<(), Error> {
     if !state.daemon.ended_within(LIMIT) {
         return Err(Error::StillRunning { pid: state.daemon.pid, seconds: LIMIT.as_secs() });
     }
-    serve::sweep(place)?; // should it have been killed meanwhile
+    // Should it have been killed meanwhile.
+    serve::sweep(place)?;
+    cloud::sweep(place)?;
     step.done(format_args!("process {} and all that it had started", state.daemon.pid));
     Ok(())
 }

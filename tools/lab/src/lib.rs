@@ -15,10 +15,6 @@
 
 mod build;
 mod cli;
-#[cfg(feature = "emulators")]
-mod cloud;
-#[cfg(not(feature = "emulators"))]
-#[path = "cloud_stub.rs"]
 mod cloud;
 mod component;
 mod down;

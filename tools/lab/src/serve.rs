@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::cloud::{self, Running};
+use crate::cloud::Running;
 use crate::files;
 use crate::place::Place;
 use crate::process::{GRACE, Process, TICK};
@@ -110,11 +110,6 @@ pub(crate) fn sweep(place: &Place) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Ends what is left of machines when the lab itself was killed.
-pub(crate) fn sweep_machines(place: &Place) {
-    cloud::fleet(place).shutdown();
 }
 
 /// Starts the lab, detached from whoever asks for it.

@@ -81,7 +81,9 @@ pub(crate) fn wanted(place: &Place) -> Result<Vec<Service>, Error> {
 }
 
 pub(crate) fn want(place: &Place, services: &[Service]) -> Result<(), Error> {
-    let names: Vec<_> = services.iter().map(|it| it.name()).collect();
+    // In one order, whatever came first: a file that says the same is not written again.
+    let wanted = Service::ALL.iter().filter(|it| services.contains(it));
+    let names: Vec<_> = wanted.map(|it| it.name()).collect();
     settle(&wanted_path(place), &names)
 }
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyring::Project;
+use keyring::{Project, Projects};
 use phase::{Declared, Stream, Target};
 
 use crate::Error;
@@ -21,6 +21,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// vendors must not reach the programs behind this one.
 pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     let mut stream = Stream::read(&target.documents);
+    // As strictly as the programs behind this one: nothing is built for what they would refuse.
+    Projects::read(&mut stream);
     let projects = stream.own::<Project>();
     let owners = endpoints::owners(&mut stream, &projects);
     stream.accept()?;

@@ -38,14 +38,26 @@ impl Writes {
     }
 }
 
-/// The API servers' records of who asked for what.
+/// The API servers' records of who asked for what, with those that were set aside when full.
 fn audit_logs(machines: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = match fs::read_dir(machines) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(files::cannot("read", machines)(error)),
-    };
-    Ok(entries.flatten().map(|it| it.path().join("audit.log")).collect())
+    let mut logs = Vec::new();
+    for machine in entries(machines)? {
+        let files = if machine.is_dir() { entries(&machine)? } else { Vec::new() };
+        logs.extend(files.into_iter().filter(|it| {
+            let name = it.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("audit") && it.extension().is_some_and(|it| it == "log")
+        }));
+    }
+    Ok(logs)
+}
+
+/// What is in `folder`; nothing, if it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().map(|it| it.path()).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(files::cannot("read", folder)(error)),
+    }
 }
 
 fn count(log: &Path, is_write: impl Fn(&str) -> bool) -> Result<u64, Error> {

@@ -27,11 +27,13 @@ kind: Project
 metadata: { name: holistic, labels: { kept: \"yes\" } }
 spec:
   root: { env: ROOT }
-  recipients: []
+  recipients: [{ name: founder, age: age1f3tv7g2z60ea2jxamfst4dvrgutq5jrc5jwws8u8qhunczdacv5q77lvmq }]
   endpoints:
     forge: { github: { url: \"https://api.github.com\", token: { env: GITHUB } } }
     registry: { url: \"https://ghcr.io/zabronax\", token: { env: GHCR } }
 ";
+
+const RECIPIENT: &str = "age1f3tv7g2z60ea2jxamfst4dvrgutq5jrc5jwws8u8qhunczdacv5q77lvmq";
 
 const REPOSITORY: &str = "---
 apiVersion: holistic/v1alpha1
@@ -100,9 +102,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let ended = self.command("down").output();
-        if !ended.is_ok_and(|it| it.status.success()) && !thread::panicking() {
-            panic!("the lab does not end");
-        }
+        let well = ended.is_ok_and(|it| it.status.success());
+        assert!(well || thread::panicking(), "the lab does not end");
     }
 }
 
@@ -174,7 +175,7 @@ fn only_the_endpoints_of_a_project_are_replaced_and_every_program_can_read_them(
         out[0],
         json!({"apiVersion": "holistic/v1alpha1", "kind": "Project",
             "metadata": {"name": "holistic", "labels": {"kept": "yes"}},
-            "spec": {"root": {"env": "ROOT"}, "recipients": [], "endpoints": null}})
+            "spec": {"root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": RECIPIENT}], "endpoints": null}})
     );
     assert_eq!(
         out[1]["spec"],
