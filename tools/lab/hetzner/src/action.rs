@@ -192,6 +192,6 @@ pub(crate) fn one(
 }
 
 /// The answer of a call that only began an action.
-pub(crate) fn begun(action: Value) -> Answer {
+pub(crate) fn begun(action: &Value) -> Answer {
     Answer::made(json!({"action": action}))
 }

@@ -23,7 +23,7 @@ pub(crate) fn load_balancer(state: &State, name: &str) -> Result<Ipv4Addr, Refus
 fn free(state: &State, name: &str, first: u8, blocks: u8) -> Result<Ipv4Addr, Refusal> {
     let servers = state.servers.iter().map(|it| it.address);
     let balancers = state.load_balancers.iter().map(|it| it.address);
-    let primary = state.primary_ips.iter().filter_map(|it| it.ipv4());
+    let primary = state.primary_ips.iter().filter_map(crate::primary_ips::PrimaryIp::ipv4);
     let used: BTreeSet<_> = servers.chain(balancers).chain(primary).collect();
     let [a, b] = state.network;
     let places = u64::from(blocks) * 254;
@@ -51,6 +51,7 @@ fn byte(number: u64) -> u8 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::call::Call;

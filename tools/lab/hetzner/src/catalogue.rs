@@ -205,8 +205,11 @@ pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, Refusal> {
     let mut answer = match path {
         [_] => list::page(call, key, items, &["name"], &["id", "name"])?,
         [_, id] => {
-            let item = items.into_iter().find(|it| it["id"].to_string() == *id);
-            Answer::ok(json!({single: item.ok_or_else(|| Refusal::not_found(single, id))?}))
+            let id = id.parse::<u64>().ok();
+            let item = items.into_iter().find(|it| id.is_some() && it["id"].as_u64() == id);
+            Answer::ok(
+                json!({single: item.ok_or_else(|| Refusal::not_found(single, path.last().copied().unwrap_or_default()))?}),
+            )
         }
         _ => return Err(crate::routes::nowhere(path)),
     };

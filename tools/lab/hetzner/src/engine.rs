@@ -1,5 +1,6 @@
 //! Runs actions: a moment passes, a machine is touched, the state follows.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use crate::action::{Effect, Progress};
@@ -32,7 +33,7 @@ impl Cloud {
                 if at_once && !fault.after_effect() {
                     // What would have been done while answering is not done: only the actions are kept.
                     let (actions, next_id) = (next.actions, next.next_id);
-                    next = State { actions, next_id, ..held.clone() };
+                    next = State { next_id, actions, ..held.clone() };
                 }
             }
         }
@@ -48,16 +49,13 @@ impl Cloud {
 
     /// Takes up the actions that ran when the emulator was ended, those of one resource in their order.
     pub(crate) fn resume(self: &Arc<Self>) {
-        let running: Vec<u64> = {
-            let state = self.state();
-            state
-                .actions
-                .values()
-                .filter(|it| it.status == Progress::Running)
-                .map(|it| it.id)
-                .collect()
-        };
-        self.run(running);
+        let mut running = BTreeMap::<_, Vec<u64>>::new();
+        for action in self.state().actions.values().filter(|it| it.status == Progress::Running) {
+            running.entry(action.resources.first().cloned()).or_default().push(action.id);
+        }
+        for actions in running.into_values() {
+            self.run(actions);
+        }
     }
 
     /// One after the other. The task holds no more than a weak reference while it waits, so that a cloud
@@ -165,7 +163,7 @@ fn done(state: &mut State, effect: &Effect) {
     match effect {
         Effect::Nothing => {}
         Effect::Create { server } | Effect::Stop { server } => {
-            servers::set(state, *server, servers::Status::Off)
+            servers::set(state, *server, servers::Status::Off);
         }
         Effect::Start { server } | Effect::Restart { server } | Effect::Rebuild { server } => {
             servers::set(state, *server, servers::Status::Running);

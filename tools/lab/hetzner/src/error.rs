@@ -8,7 +8,7 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
-    pub(crate) details: Option<Value>,
+    pub(crate) details: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -28,19 +28,21 @@ impl Refusal {
             .map(|(name, message)| json!({"name": name, "messages": [message]}))
             .collect();
         Self {
-            details: Some(json!({"fields": listed})),
+            details: Some(Box::new(json!({"fields": listed}))),
             ..Self::new(422, "invalid_input", format!("invalid input in field '{names}'"))
         }
     }
 
     /// Fields that are right each by itself, and together impossible.
     pub(crate) fn unfit(message: impl Into<String>) -> Self {
-        Self { details: Some(json!({})), ..Self::new(422, "invalid_input", message) }
+        Self { details: Some(Box::new(json!({}))), ..Self::new(422, "invalid_input", message) }
     }
 
     pub(crate) fn taken(kind: &str, field: &str) -> Self {
         Self {
-            details: Some(json!({"fields": [{"name": field, "messages": ["is already used"]}]})),
+            details: Some(Box::new(
+                json!({"fields": [{"name": field, "messages": ["is already used"]}]}),
+            )),
             ..Self::new(409, "uniqueness_error", format!("{kind} {field} is already used"))
         }
     }

@@ -208,5 +208,5 @@ pub(crate) fn act(
     let input: Input = call.input()?;
     let image = own(state, id)?;
     image.protected = input.delete.unwrap_or(image.protected);
-    Ok(begun(state.begin("change_protection", &[("image", id)], Effect::Nothing)))
+    Ok(begun(&state.begin("change_protection", &[("image", id)], Effect::Nothing)))
 }

@@ -12,6 +12,10 @@
 //! of targets, which is looked at again after a restart.
 //! **Invariant:** machines are touched by actions only, so that whoever waits for an action has waited for them.
 //!
+//! A test steers it without a token: `GET /_lab/writes` counts the calls that changed something, and
+//! `POST /_lab/faults` takes a list of faults to come, `DELETE /_lab/faults` forgets them. A fault is
+//! `{method, path, status, code, message?, after_effect?, times?, command?}`: see `fault.rs`.
+//!
 //! Real are: TCP through load balancers, health checks, limits, locks, the order of things.
 //! Not real: firewalls filter nothing, HTTP services are forwarded as TCP, and private networks hand out
 //! addresses that nothing listens on (a balancer reaches a machine at its loopback address either way).
@@ -92,7 +96,8 @@ impl Default for Pace {
     }
 }
 
-/// What a server's power button does. Calls block; they are made on threads that may.
+/// What a server's power button does. Calls block; they are made on threads that may. After a restart of the
+/// emulator the last call is made again if its action had not ended: to be on is to stay on, to be off, off.
 pub trait Machines: Send + Sync + 'static {
     /// Starts the machine. Also called for what was running when the emulator starts again.
     fn power_on(&self, server: &Server);

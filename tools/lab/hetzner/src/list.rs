@@ -95,6 +95,7 @@ fn compare(a: &Value, b: &Value) -> Ordering {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -273,5 +273,5 @@ pub(crate) fn act(
         _ => return Err(nowhere(&["load_balancers", "actions", command])),
     };
     change(state.load_balancers.get_mut(id)?);
-    Ok(begun(state.begin(command, &resources, Effect::Nothing)))
+    Ok(begun(&state.begin(command, &resources, Effect::Nothing)))
 }

@@ -324,10 +324,11 @@ pub(crate) fn act(
         }
         _ => return Err(nowhere(&["networks", "actions", command])),
     }
-    Ok(begun(state.begin(command, &[(Network::KIND, id)], Effect::Nothing)))
+    Ok(begun(&state.begin(command, &[(Network::KIND, id)], Effect::Nothing)))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

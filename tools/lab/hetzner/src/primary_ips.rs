@@ -271,5 +271,5 @@ pub(crate) fn act(
         }
         _ => return Err(nowhere(&["primary_ips", "actions", command])),
     };
-    Ok(begun(state.begin(done, &resources, Effect::Nothing)))
+    Ok(begun(&state.begin(done, &resources, Effect::Nothing)))
 }

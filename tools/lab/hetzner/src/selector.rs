@@ -95,6 +95,7 @@ fn take(text: &str, part: impl Fn(char) -> bool) -> (&str, &str) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -25,9 +25,9 @@ pub(crate) fn act(
 ) -> Result<Answer, Refusal> {
     state.unlocked("server", id)?;
     match command {
-        "poweron" => Ok(begun(power_on(state, id))),
-        "poweroff" => Ok(begun(stop(state, id, "stop_server"))),
-        "shutdown" => Ok(begun(stop(state, id, "shutdown_server"))),
+        "poweron" => Ok(begun(&power_on(state, id))),
+        "poweroff" => Ok(begun(&stop(state, id, "stop_server"))),
+        "shutdown" => Ok(begun(&stop(state, id, "shutdown_server"))),
         "reboot" => restart(state, id, "reboot_server"),
         "reset" => restart(state, id, "reset_server"),
         "change_protection" => change_protection(state, call, id),
@@ -53,7 +53,7 @@ pub(crate) fn act(
                 (command == "enable_backup").then(|| "22-02".to_owned());
             Ok(simple(state, id, command))
         }
-        "reset_password" => with_password(state, id, "reset_password", Effect::Nothing),
+        "reset_password" => Ok(with_password(state, id, "reset_password", Effect::Nothing)),
         "request_console" => {
             let action = state.begin("request_console", &[("server", id)], Effect::Nothing);
             Ok(Answer::made(
@@ -65,17 +65,12 @@ pub(crate) fn act(
 }
 
 fn simple(state: &mut State, id: u64, command: &str) -> Answer {
-    begun(state.begin(command, &[("server", id)], Effect::Nothing))
+    begun(&state.begin(command, &[("server", id)], Effect::Nothing))
 }
 
-fn with_password(
-    state: &mut State,
-    id: u64,
-    command: &str,
-    effect: Effect,
-) -> Result<Answer, Refusal> {
+fn with_password(state: &mut State, id: u64, command: &str, effect: Effect) -> Answer {
     let action = state.begin(command, &[("server", id)], effect);
-    Ok(Answer::made(json!({"action": action, "root_password": "nobody-logs-in-here"})))
+    Answer::made(json!({"action": action, "root_password": "nobody-logs-in-here"}))
 }
 
 fn power_on(state: &mut State, id: u64) -> Value {
@@ -95,7 +90,7 @@ fn restart(state: &mut State, id: u64, command: &str) -> Result<Answer, Refusal>
         return Err(Refusal::because("server_error", "server is not running"));
     }
     servers::set(state, id, Status::Starting);
-    Ok(begun(state.begin(command, &[("server", id)], Effect::Restart { server: id })))
+    Ok(begun(&state.begin(command, &[("server", id)], Effect::Restart { server: id })))
 }
 
 fn stopped(state: &State, id: u64) -> Result<(), Refusal> {
@@ -155,7 +150,7 @@ fn attach(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
         &[("server", id), ("network", network)],
         Effect::Attach { server: id, network },
     );
-    Ok(begun(action))
+    Ok(begun(&action))
 }
 
 fn attached_to(state: &State, id: u64, network: u64) -> Result<(), Refusal> {
@@ -176,7 +171,7 @@ fn detach(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
     let InNetwork { network, .. } = call.input()?;
     attached_to(state, id, network)?;
     servers::detach(state, id, network);
-    Ok(begun(state.begin(
+    Ok(begun(&state.begin(
         "detach_from_network",
         &[("server", id), ("network", network)],
         Effect::Nothing,
@@ -197,7 +192,7 @@ fn change_alias_ips(state: &mut State, call: &Call, id: u64) -> Result<Answer, R
         let nets = state.servers.get_mut(id)?.private_net.iter_mut();
         nets.filter(|it| it.network == network).for_each(|it| it.alias_ips.push(alias));
     }
-    Ok(begun(state.begin(
+    Ok(begun(&state.begin(
         "change_alias_ips",
         &[("server", id), ("network", network)],
         Effect::Nothing,
@@ -223,7 +218,7 @@ fn enable_rescue(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refu
         return Err(Refusal::unfit("rescue mode is already enabled"));
     }
     server.rescue = true;
-    with_password(state, id, "enable_rescue", Effect::Nothing)
+    Ok(with_password(state, id, "enable_rescue", Effect::Nothing))
 }
 
 fn rebuild(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
@@ -244,7 +239,7 @@ fn rebuild(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
     if input.user_data.is_some() {
         server.user_data = input.user_data;
     }
-    with_password(state, id, "rebuild_server", Effect::Rebuild { server: id })
+    Ok(with_password(state, id, "rebuild_server", Effect::Rebuild { server: id }))
 }
 
 fn create_image(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {

@@ -41,6 +41,7 @@ pub(crate) struct PrivateNet {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_field_names, reason = "the words of the API")]
 pub(crate) struct Server {
     pub(crate) head: Head,
     pub(crate) status: Status,
@@ -332,7 +333,7 @@ fn give_addresses(
     for (enabled, given, is_four) in [(four, wanted.ipv4, true), (six, wanted.ipv6, false)] {
         match given {
             Some(given) if enabled => {
-                primary_ips::assign(state, given, id, location.name, Some(is_four))?
+                primary_ips::assign(state, given, id, location.name, Some(is_four))?;
             }
             Some(_) => return Err(Refusal::unfit("a primary IP needs its family to be enabled")),
             None if enabled => primary_ips::make_for(state, id, is_four)?,

@@ -39,6 +39,7 @@ struct CheckHttp {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_field_names, reason = "the words of the API")]
 struct Http {
     cookie_name: String,
     cookie_lifetime: u32,
@@ -255,5 +256,5 @@ pub(crate) fn act(
             _ => return Err(nowhere(&["load_balancers", "actions", command])),
         }
     }
-    Ok(begun(state.begin(command, &[("load_balancer", id)], Effect::Nothing)))
+    Ok(begun(&state.begin(command, &[("load_balancer", id)], Effect::Nothing)))
 }

@@ -86,6 +86,7 @@ pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, Refusal> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

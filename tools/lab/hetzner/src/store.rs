@@ -254,6 +254,7 @@ pub(crate) fn shown(head: &Head, more: Value) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::routes;

@@ -161,12 +161,13 @@ pub(crate) fn add(state: &mut State, id: u64, input: &TargetInput) -> Result<(),
         What::Server(server) => {
             state.servers.get(*server)?;
             if target.peers(state, balancer).is_empty() {
-                return Err(match target.use_private_ip {
-                    true => Refusal::because(
+                return Err(if target.use_private_ip {
+                    Refusal::because(
                         "server_not_attached_to_network",
                         "server is not in the network of the load balancer",
-                    ),
-                    false => Refusal::because("missing_ipv4", "server has no public IPv4 address"),
+                    )
+                } else {
+                    Refusal::because("missing_ipv4", "server has no public IPv4 address")
                 });
             }
         }
@@ -204,5 +205,5 @@ pub(crate) fn act(
         let place = targets.iter().position(|it| it.what == what);
         targets.remove(place.ok_or_else(|| Refusal::new(404, "not_found", "target not found"))?);
     }
-    Ok(begun(state.begin(command, &[("load_balancer", id)], Effect::Nothing)))
+    Ok(begun(&state.begin(command, &[("load_balancer", id)], Effect::Nothing)))
 }

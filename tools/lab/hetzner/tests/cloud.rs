@@ -1,7 +1,10 @@
 //! What an embedder relies on: machines are touched by actions, and nothing is lost between two runs.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod emulator;
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
@@ -38,7 +41,7 @@ fn a_machine_is_touched_by_actions_in_their_order() {
 }
 
 #[test]
-fn a_restart_in_the_middle_loses_nothing_and_repeats_nothing() {
+fn a_restart_in_the_middle_loses_nothing_and_makes_nothing_twice() {
     let slow = Pace { action: Duration::from_secs(60), ..Pace::default() };
     let emulator = Emulator::at("restart", Pace::default());
     let first = emulator.post("/servers", &server("r-1"));
@@ -112,4 +115,85 @@ fn a_machine_that_goes_off_by_itself_is_seen_as_off() {
     assert_eq!(emulator.get(&format!("/servers/{id}"))["server"]["status"], "off");
     let kept: Value = serde_json::from_slice(&std::fs::read(emulator.state()).unwrap()).unwrap();
     assert_eq!(kept["servers"][id.to_string()]["status"], "off");
+}
+
+#[test]
+fn many_clients_at_once_get_servers_with_numbers_and_addresses_of_their_own() {
+    let emulator = Emulator::start("many");
+    let subnet = json!({"type": "cloud", "network_zone": "eu-central", "ip_range": "10.0.1.0/24"});
+    let network = emulator
+        .post("/networks", &json!({"name": "n", "ip_range": "10.0.0.0/16", "subnets": [subnet]}));
+    let network = &network["network"]["id"];
+    let make = &|name: String| {
+        let mut wanted = server(&name);
+        wanted["networks"] = json!([network]);
+        emulator.post("/servers", &wanted)["server"]["id"].as_u64().unwrap()
+    };
+    let ids: BTreeSet<u64> = std::thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..20).map(|it| scope.spawn(move || make(format!("many-{it}")))).collect();
+        clients.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let servers = emulator.get("/servers?per_page=50")["servers"].as_array().unwrap().clone();
+    let all = |pointer: &str| -> BTreeSet<String> {
+        servers.iter().map(|it| it.pointer(pointer).unwrap().to_string()).collect()
+    };
+    assert_eq!(servers.len(), 20);
+    assert_eq!(all("/id"), ids.iter().map(u64::to_string).collect());
+    assert_eq!(all("/public_net/ipv4/ip").len(), 20);
+    assert_eq!(all("/private_net/0/ip"), (1..=20).map(|it| format!("\"10.0.1.{it}\"")).collect());
+    assert_eq!(all("/status"), BTreeSet::from(["\"running\"".to_owned()]));
+    assert_eq!(emulator.machines.0.lock().unwrap().len(), 20);
+}
+
+#[test]
+fn what_an_action_runs_on_is_locked_until_it_is_done() {
+    let emulator =
+        Emulator::at("locked", Pace { action: Duration::from_secs(60), ..Pace::default() });
+    let refused = |method: &str, path: &str, body: &Value| {
+        let (status, _, answer) = emulator.call(method, path, body);
+        (status, answer["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let (_, _, made) = emulator.call("POST", "/v1/servers", &server("l"));
+    let path = format!("/v1/servers/{}", made["server"]["id"]);
+    let locked = (423, "locked".to_owned());
+    for command in [
+        "poweroff",
+        "poweron",
+        "shutdown",
+        "reset",
+        "rebuild",
+        "enable_rescue",
+        "change_protection",
+        "attach_to_network",
+    ] {
+        assert_eq!(
+            refused("POST", &format!("{path}/actions/{command}"), &json!({})),
+            locked,
+            "{command}"
+        );
+    }
+    assert_eq!(refused("DELETE", &path, &Value::Null), locked);
+    let shown = emulator.call("GET", &path, &Value::Null).2;
+    assert_eq!(
+        (&shown["server"]["locked"], &shown["server"]["status"]),
+        (&json!(true), &json!("initializing"))
+    );
+    let (status, _, _) = emulator.call("PUT", &path, &json!({"labels": {"still": "allowed"}}));
+    assert_eq!(status, 200);
+
+    // Networks and firewalls have another word for it.
+    let conflict = (409, "conflict".to_owned());
+    let (_, _, network) =
+        emulator.call("POST", "/v1/networks", &json!({"name": "l", "ip_range": "10.0.0.0/16"}));
+    let path = format!("/v1/networks/{}", network["network"]["id"]);
+    let subnet = json!({"type": "cloud", "network_zone": "eu-central"});
+    assert_eq!(refused("POST", &format!("{path}/actions/add_subnet"), &subnet).0, 201);
+    assert_eq!(refused("POST", &format!("{path}/actions/add_subnet"), &subnet), conflict);
+    assert_eq!(refused("DELETE", &path, &Value::Null), conflict);
+    let (_, _, wall) = emulator.call("POST", "/v1/firewalls", &json!({"name": "l"}));
+    assert_eq!(
+        refused("DELETE", &format!("/v1/firewalls/{}", wall["firewall"]["id"]), &Value::Null),
+        conflict
+    );
 }
