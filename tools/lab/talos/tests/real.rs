@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use common::{CONTROL_PLANE, Talos, WORKER, binaries, configuration, fleet, is_root, issue, issue_talos, pem, run, server, until};
+use data_encoding::BASE64;
 use lab_talos::Machines;
 use talos_provision::wire::{
     ApplyConfiguration, ApplyMode, Bootstrap, ConfigurationApplied, Data, Done, Empty,
@@ -87,12 +88,14 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
         kubectl.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=120s"]);
         eprintln!("bootstrap to both nodes Ready: {:.1} s", bootstrapped.elapsed().as_secs_f64());
         until("the machine to be ready", 60, || (stage(&admin) == Some(Stage::Running)).then_some(()));
-        kubectl.run(&["run", "hello", "--image", &format!("{REGISTRY}/hello:1"), "--overrides", POD]);
-        kubectl.run(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=60s"]);
+        kubectl.run(&["create", "namespace", "machines"]);
+        kubectl.run(&["label", "namespace", "machines", "pod-security.kubernetes.io/enforce=privileged"]);
+        kubectl.run(&["-n", "machines", "run", "hello", "--image", &format!("{REGISTRY}/hello:1"), "--overrides", POD]);
+        kubectl.run(&["-n", "machines", "wait", "pod/hello", "--for=condition=Ready", "--timeout=60s"]);
         took("a pod runs");
-        let node = kubectl.run(&["get", "pod", "hello", "-o", "jsonpath={.spec.nodeName}"]);
+        let node = kubectl.run(&["-n", "machines", "get", "pod", "hello", "-o", "jsonpath={.spec.nodeName}"]);
         assert_eq!(node, "two", "a control plane takes no pods");
-        assert!(kubectl.run(&["logs", "hello"]).contains("hello"));
+        assert!(kubectl.run(&["-n", "machines", "logs", "hello"]).contains("hello"));
         assert!(machines.join("two/var/mnt/greeting").is_dir(), "a host path is the machine's own");
     }
     assert!(fs::read_to_string(machines.join("one/audit.log")).expect("an audit log").contains("kubectl"));
@@ -118,7 +121,7 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
     if is_root() {
         until("the machine to be ready again", 90, || (stage(&admin) == Some(Stage::Running)).then_some(()));
         until("the pod to run again", 120, || {
-            let log = kubectl.try_run(&["get", "pod", "hello", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}"])?;
+            let log = kubectl.try_run(&["-n", "machines", "get", "pod", "hello", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}"])?;
             (log == "1 Running").then_some(())
         });
         eprintln!("second boot to the pod: {:.1} s", began.elapsed().as_secs_f64());
@@ -132,9 +135,7 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
     nothing_is_left(&machines);
 }
 
-const POD: &str = r#"{"spec": {"automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1, "volumes": [{"name": "v", "hostPath": {"path": "/var/mnt/greeting", "type": "DirectoryOrCreate"}}]}}"#;
-
-use data_encoding::BASE64;
+const POD: &str = r#"{"spec": {"containers": [{"name": "hello", "image": "127.73.1.8:5000/hello:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1, "volumes": [{"name": "v", "hostPath": {"path": "/var/mnt/greeting", "type": "DirectoryOrCreate"}}]}}"#;
 
 fn apply(talos: &Talos, data: &[u8], mode: ApplyMode) -> Result<ConfigurationApplied, tonic::Status> {
     let question = ApplyConfiguration { data: data.to_vec(), mode: mode.into(), ..ApplyConfiguration::default() };

@@ -41,8 +41,17 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0)
 }
 
+/// Machines without nodes: etcd and the API, which needs no root.
+pub(crate) fn control_plane_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
+    with_nodes(directory, "127.73.0.1:5000", prism, Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned()))
+}
+
 pub(crate) fn fleet(directory: &Path, registry: &str, prism: Ipv4Addr) -> Arc<Fleet> {
     let node = if is_root() { Node::Real } else { Node::ControlPlaneOnly("the lab is not root".to_owned()) };
+    with_nodes(directory, registry, prism, node)
+}
+
+fn with_nodes(directory: &Path, registry: &str, prism: Ipv4Addr, node: Node) -> Arc<Fleet> {
     Fleet::new(FleetSettings {
         directory: directory.to_owned(),
         binaries: binaries(),
@@ -204,14 +213,32 @@ impl Talos {
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
+        let first = self.take(path, question, 1)?.into_iter().next();
+        first.ok_or_else(|| Status::not_found("nothing came"))
+    }
+
+    /// So many answers of a stream, or those that come in two seconds.
+    pub(crate) fn take<Q, A>(&self, path: &'static str, question: Q, count: usize) -> Result<Vec<A>, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
         let mut client = self.client();
-        self.runtime.block_on(async {
+        let mut answers = Vec::new();
+        let take = async {
             client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             let codec = ProstCodec::<Q, A>::default();
             let path = PathAndQuery::from_static(path);
             let mut stream = client.server_streaming(Request::new(question), path, codec).await?.into_inner();
-            stream.message().await?.ok_or_else(|| Status::not_found("nothing came"))
-        })
+            while answers.len() < count {
+                let Some(answer) = stream.message().await? else { break };
+                answers.push(answer);
+            }
+            Ok::<_, Status>(())
+        };
+        let limited = async { tokio::time::timeout(Duration::from_secs(2), take).await };
+        self.runtime.block_on(limited).unwrap_or(Ok(()))?;
+        Ok(answers)
     }
 }
 
