@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::hetzner::{View, Writer, rest};
+use crate::hetzner::{Stock, View, Writer, rest};
 use crate::observe::{Observation, unwell};
 use crate::plan::{self, Etcd, Stage, Step, World};
 use crate::session::{Ground, Session};
@@ -25,18 +25,41 @@ const CLOUD_SECONDS: u64 = 15;
 /// Takes every step, and waits until the cluster is well.
 pub(crate) fn apply(session: &Session<'_>) -> Result<Observation, Error> {
     let mut view = session.ground.see()?;
+    let mut stock = Stock::default();
     for _ in 0..STAGES_MAX {
-        let (now, left) = ready_for_more(session, &mut view)?;
+        let (mut now, left) = ready_for_more(session, &mut view)?;
+        // What machines are made from is asked for before anything else is made for them.
+        if left.iter().any(|it| stock.lacks(it)) {
+            stock = stocked(session, &mut now, &left)?;
+        }
         let Some(stage) = left.iter().map(Step::stage).min() else {
             return Ok(now);
         };
         let steps: Vec<_> = left.into_iter().filter(|it| it.stage() == stage).collect();
-        take::stage(session, &now, &view, stage, &steps)?;
+        take::stage(session, &now, (&view, &stock), stage, &steps)?;
         if matches!(stage, Stage::Things | Stage::Servers | Stage::Removal) {
             view = session.ground.see()?;
         }
     }
     Err(Error::Unsettled { steps: STAGES_MAX })
+}
+
+/// What the machines of `steps` are made from, and at what price: nothing is asked if none are.
+pub(crate) fn stocked(
+    session: &Session<'_>,
+    now: &mut Observation,
+    steps: &[Step],
+) -> Result<Stock, Error> {
+    let name = |step: &Step| match step {
+        Step::CreateServer { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let names: BTreeSet<_> = steps.iter().filter_map(name).collect();
+    let things = steps.iter().any(|it| matches!(it, Step::Create { .. }));
+    if names.is_empty() && !things {
+        return Ok(Stock::default());
+    }
+    session.ground.cloud.stock(&mut now.wanted, &names)
 }
 
 /// Waits until a step may be taken, or until none is left and everything is well.

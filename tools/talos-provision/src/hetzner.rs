@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::money::Money;
-use crate::plan::{Found, Kind, Node, Rule, Server, Shape, Thing, Wanted};
+use crate::plan::{Found, Kind, Machine, Node, Rule, Server, Shape, Step, Thing, Wanted};
 use crate::spec::Role;
 use http::Http;
 pub use http::Refusal;
@@ -71,11 +71,17 @@ pub(crate) struct View {
     pub(crate) servers: BTreeMap<String, Server>,
 }
 
-/// What the cloud offers.
-#[derive(Debug)]
-pub(crate) struct Offers {
-    servers: Vec<model::ServerType>,
-    balancers: Vec<model::BalancerType>,
+/// What machines are made from: the image for each type of server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stock {
+    pub(crate) images: BTreeMap<String, u64>,
+}
+
+impl Stock {
+    /// Whether `step` needs what has not been asked for.
+    pub(crate) fn lacks(&self, step: &Step) -> bool {
+        matches!(step, Step::CreateServer { r#type, .. } if !self.images.contains_key(r#type))
+    }
 }
 
 #[derive(Debug)]
@@ -208,15 +214,41 @@ impl Reader {
         Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
     }
 
-    /// What may be had, and for how much.
-    pub(crate) fn offers(&self) -> Result<Offers, Error> {
+    /// Finds what the machines called `names` are made from, and fills in what everything that is
+    /// to be made costs.
+    pub(crate) fn stock(
+        &self,
+        wanted: &mut Wanted,
+        names: &BTreeSet<String>,
+    ) -> Result<Stock, Error> {
         let none = ("sort", "id");
-        let servers = typed(self.list("server_types", none)?)?;
-        Ok(Offers { servers, balancers: typed(self.list("load_balancer_types", none)?)? })
+        let types: Vec<model::ServerType> = typed(self.list("server_types", none)?)?;
+        let mut stock = Stock::default();
+        for (name, machine) in &mut wanted.machines {
+            if !names.contains(name) {
+                continue;
+            }
+            let r#type = offered(&types, machine)?;
+            let place = machine.locations.first().map_or("", String::as_str);
+            machine.monthly = Some(model::price(&r#type.prices, place));
+            if !stock.images.contains_key(&machine.r#type) {
+                let image = self.image(&machine.talos, &r#type.architecture)?;
+                stock.images.insert(machine.r#type.clone(), image);
+            }
+        }
+        if let Some(thing) = wanted.things.keys().find(|it| it.kind == Kind::LoadBalancer) {
+            let types: Vec<model::BalancerType> = typed(self.list("load_balancer_types", none)?)?;
+            let place = wanted.machines.values().next().and_then(|it| it.locations.first());
+            if let Some(r#type) = types.iter().find(|it| it.name == BALANCER_TYPE) {
+                let price = model::price(&r#type.prices, place.map_or("", String::as_str));
+                wanted.prices.insert(thing.clone(), price);
+            }
+        }
+        Ok(stock)
     }
 
     /// The newest image of Talos `version` for `architecture`.
-    pub(crate) fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
+    fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
         let selector = format!("os=talos,version={version}");
         let images: Vec<model::Image> = typed(self.list("images", ("label_selector", &selector))?)?;
         let fits = |it: &&model::Image| it.architecture == architecture && it.status == "available";
@@ -228,42 +260,24 @@ impl Reader {
     }
 }
 
-impl Offers {
-    /// Fills in what the machines of `wanted` cost, and answers which architectures they have.
-    pub(crate) fn price(&self, wanted: &mut Wanted) -> Result<BTreeMap<String, String>, Error> {
-        let mut architectures = BTreeMap::new();
-        for machine in wanted.machines.values_mut() {
-            let place = machine.locations.first().map_or("", String::as_str);
-            let offered = |it: &&model::ServerType| {
-                machine
-                    .locations
-                    .iter()
-                    .any(|place| it.prices.iter().any(|it| it.location == *place))
-            };
-            let known = self.servers.iter().find(|it| it.name == machine.r#type && offered(it));
-            let Some(known) = known else {
-                let others = self.servers.iter().filter(offered);
-                let others =
-                    others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
-                return Err(Error::UnknownType {
-                    name: machine.r#type.clone(),
-                    place: machine.locations.join(", "),
-                    others: others.collect::<Vec<_>>().join(", "),
-                });
-            };
-            machine.monthly = Some(model::price(&known.prices, place));
-            architectures.insert(known.name.clone(), known.architecture.clone());
+/// The declared type, if it is to be had in any of the declared locations.
+fn offered<'a>(
+    types: &'a [model::ServerType],
+    machine: &Machine,
+) -> Result<&'a model::ServerType, Error> {
+    let there = |it: &&model::ServerType| {
+        machine.locations.iter().any(|place| it.prices.iter().any(|it| it.location == *place))
+    };
+    let found = types.iter().filter(there).find(|it| it.name == machine.r#type);
+    found.ok_or_else(|| {
+        let others = types.iter().filter(there);
+        let others = others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
+        Error::UnknownType {
+            name: machine.r#type.clone(),
+            place: machine.locations.join(", "),
+            others: others.collect::<Vec<_>>().join(", "),
         }
-        let place = wanted.machines.values().next().and_then(|it| it.locations.first());
-        let place = place.map_or("", String::as_str);
-        let balancer = self.balancers.iter().find(|it| it.name == BALANCER_TYPE);
-        for thing in wanted.things.keys().filter(|it| it.kind == Kind::LoadBalancer) {
-            if let Some(balancer) = balancer {
-                wanted.prices.insert(thing.clone(), model::price(&balancer.prices, place));
-            }
-        }
-        Ok(architectures)
-    }
+    })
 }
 
 /// As paths have it.

@@ -82,9 +82,7 @@ impl Program for TalosProvision {
         if steps.is_empty() {
             return self.status(job, &session, &now);
         }
-        if steps.iter().any(|it| matches!(it, Step::Create { .. } | Step::CreateServer { .. })) {
-            session.ground.cloud.offers()?.price(&mut now.wanted)?;
-        }
+        apply::stocked(&session, &mut now, &steps)?;
         Ok(Status::planned(Some(now.observed()), plan::plan(&now.wanted, &now.world)))
     }
 

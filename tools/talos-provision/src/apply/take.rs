@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use phase::Known;
 
-use crate::hetzner::{Site, View, Writer, rest};
+use crate::hetzner::{Site, Stock, View, Writer, rest};
 use crate::observe::Observation;
 use crate::plan::{Etcd, Kind, Machine, Stage, Step, Thing};
 use crate::session::{Session, target};
@@ -19,13 +19,13 @@ const ETCD_SECONDS_MAX: u64 = 300;
 pub(super) fn stage(
     session: &Session<'_>,
     now: &Observation,
-    view: &View,
+    (view, stock): (&View, &Stock),
     stage: Stage,
     steps: &[Step],
 ) -> Result<(), Error> {
     match stage {
         Stage::Things => things(session, now, steps),
-        Stage::Servers => servers(session, now, steps),
+        Stage::Servers => servers(session, now, stock, steps),
         Stage::Configurations => configurations(session, now, view, steps),
         Stage::Changes => configurations(session, now, view, &steps[..1]),
         Stage::Members | Stage::Bootstrap | Stage::Removal => steps.iter().try_for_each(|step| {
@@ -67,29 +67,25 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
 }
 
 /// All are ordered before any is waited for.
-fn servers(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<(), Error> {
+fn servers(
+    session: &Session<'_>,
+    now: &Observation,
+    stock: &Stock,
+    steps: &[Step],
+) -> Result<(), Error> {
     let cloud = &session.ground.cloud;
     let writer = Writer::new(cloud);
     let id = |kind: Kind| now.world.things.iter().find(|(it, _)| it.kind == kind).map(|it| it.1.id);
-    let lacks =
-        |what: &str| Error::Unexpected { what: format!("it does not show the {what} just made") };
-    let mut wanted = now.wanted.clone();
-    let architectures = cloud.offers()?.price(&mut wanted)?;
-    let mut images = BTreeMap::new();
+    let lacks = |what: &str| Error::Unexpected { what: format!("there is no {what}") };
     let mut running = Vec::new();
     let ordered = phase::begin(session.name(), format_args!("create {} machines", steps.len()));
     for step in steps {
         phase::uninterrupted()?;
         let Step::CreateServer { name, .. } = step else { continue };
-        let machine = &wanted.machines[name];
-        let architecture = &architectures[&machine.r#type];
-        let image = match images.get(architecture) {
-            Some(image) => *image,
-            None => cloud.image(&machine.talos, architecture)?,
-        };
-        images.insert(architecture.clone(), image);
+        let machine = &now.wanted.machines[name];
+        let image = stock.images.get(&machine.r#type).copied();
         let site = Site {
-            image,
+            image: image.ok_or_else(|| lacks("image"))?,
             network: id(Kind::Network).ok_or_else(|| lacks("network"))?,
             firewall: id(Kind::Firewall).ok_or_else(|| lacks("firewall"))?,
             group: now.world.things.get(&machine.group).ok_or_else(|| lacks("placement group"))?.id,

@@ -1,13 +1,21 @@
 //! A project with a root that everybody knows.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub(crate) mod cloud;
+
 use std::fs;
 use std::path::Path;
 
 use keyring::{PhaseKey, Projects};
 use phase::Stream;
 
-/// An age recipient; of the example in age's own documentation.
-pub(crate) const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+/// An age recipient.
+pub(crate) const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
+
+/// Its identity: for tests alone.
+pub(crate) const IDENTITY: &str =
+    "AGE-SECRET-KEY-1SSTF4J46QG2269C7HQVRWLXWMPAU66V8HME8MW94U94Y5UYM0ASSZR8X8P\n";
 
 /// The project, as text; its cloud is at `url`.
 #[must_use]

@@ -1,0 +1,175 @@
+//! The program against an emulated cloud whose machines never answer: what is made, exactly once,
+//! whatever goes wrong; and what is left alone.
+
+mod support;
+
+use std::sync::Arc;
+
+use lab_hetzner::NoMachines;
+use serde_json::{Value, json};
+use support::cloud::{Site, until};
+
+const CLUSTER: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Cluster
+metadata: {name: prod}
+spec:
+  project: holistic
+  talos: v1.13.9
+  kubernetes: v1.36.3
+  certificates: {notBefore: 2026-11-01}
+  pools:
+    - {name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]}
+    - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
+";
+
+fn site() -> Site {
+    Site::open(Arc::new(NoMachines), CLUSTER)
+}
+
+fn steps(cluster: &Value) -> Vec<String> {
+    let steps = cluster["status"]["plan"].as_array().expect("a plan");
+    let kind = |it: &Value| {
+        let (kind, step) = it.as_object()?.iter().next()?;
+        let name = [&step["name"], &step["thing"]["name"]].into_iter().find_map(|it| it.as_str());
+        Some(format!("{kind} {}", name.unwrap_or_default()))
+    };
+    steps.iter().filter_map(kind).collect()
+}
+
+#[test]
+fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
+    let site = site();
+    let cluster = site.run("plan --check").code(3).cluster();
+    assert_eq!(
+        steps(&cluster),
+        [
+            "create prod-control",
+            "create prod-work",
+            "create prod",
+            "create prod",
+            "create prod",
+            "createServer prod-control-1",
+            "createServer prod-work-1",
+            "createServer prod-work-2",
+            "configure prod-control-1",
+            "configure prod-work-1",
+            "configure prod-work-2",
+            "bootstrap prod-control-1",
+        ]
+    );
+    let plan = &cluster["status"]["plan"];
+    assert_eq!(plan[5]["createServer"]["monthly"], "3.29");
+    assert_eq!(plan[8]["configure"]["sha256"], "known after apply");
+    assert_eq!(cluster["status"]["observed"]["endpoint"], "known after apply");
+    assert_eq!(site.writes(), 0);
+}
+
+#[test]
+fn whatever_the_cloud_answers_every_machine_is_made_once() {
+    let site = site();
+    site.fault("GET", "/v1/networks", 429, "rate_limit_exceeded", false);
+    site.fault("POST", "/v1/networks", 423, "locked", false);
+    site.fault("POST", "/v1/firewalls", 504, "timeout", true);
+    site.fault("POST", "/v1/load_balancers", 409, "conflict", false);
+    site.fault("POST", "/v1/servers", 412, "resource_unavailable", false);
+    site.fault("POST", "/v1/servers", 503, "unavailable", true);
+    site.fault("POST", "/v1/servers", 502, "bad_gateway", false);
+    site.fault("GET", "/v1/actions", 500, "server_error", false);
+    let run = site.start("apply");
+    let running = |it: &Value| it["status"] == "running";
+    until("three machines", || {
+        let servers = site.list("servers");
+        servers.len() == 3 && servers.iter().all(running)
+    });
+    let end = run.interrupt().code(111);
+    let condition = &end.cluster()["status"]["conditions"][0];
+    assert_eq!([&condition["status"], &condition["reason"]], ["False", "Interrupted"]);
+
+    assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1", "prod-work-2"]);
+    for family in ["networks", "firewalls", "load_balancers"] {
+        assert_eq!(site.names(family), ["prod"], "{family}");
+    }
+    let servers = site.list("servers");
+    let control = servers.iter().find(|it| it["name"] == "prod-control-1").expect("the machine");
+    assert_eq!(control["location"]["name"], "nbg1", "the first location had none");
+    assert_eq!(control["labels"]["holistic/role"], "controlplane");
+    assert_eq!(control["image"]["architecture"], "arm");
+    assert!(!site.call("GET", "/v1/servers", &Value::Null).to_string().contains("user_data"));
+
+    // The next run sees what is there, and makes nothing more.
+    let writes = site.writes();
+    let plan = site.run("plan").code(0).cluster();
+    let left = ["configure prod-control-1", "configure prod-work-1", "configure prod-work-2"];
+    assert_eq!(steps(&plan), left, "etcd is unknown, and not assumed to be absent");
+    assert!(
+        plan["status"]["observed"]["endpoint"]
+            .as_str()
+            .expect("text")
+            .starts_with("https://127.74.200.")
+    );
+    let run = site.start("apply");
+    until("it waits for machines", || {
+        std::fs::read_to_string(site.path("err"))
+            .is_ok_and(|it| it.contains("/v1/") || it.contains("GET"))
+    });
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    run.interrupt().code(111);
+    assert_eq!(site.writes(), writes);
+    site.run("verify").code(100);
+
+    let undone = site.run("plan --destroy").code(0).cluster();
+    assert_eq!(steps(&undone).len(), 8);
+    let destroyed = site.run("destroy").code(0).cluster();
+    assert_eq!(destroyed["status"]["conditions"][0]["reason"], "Destroyed");
+    for family in ["servers", "networks", "firewalls", "load_balancers", "placement_groups"] {
+        assert_eq!(site.names(family), [""; 0], "{family}");
+    }
+    site.run("destroy").code(0);
+}
+
+#[test]
+fn what_others_made_is_neither_taken_over_nor_removed() {
+    let site = site();
+    let theirs = json!({"name": "prod-work-2", "server_type": "cx23", "image": "debian-13", "location": "hel1"});
+    site.call("POST", "/v1/servers", &theirs);
+    site.call("POST", "/v1/networks", &json!({"name": "prod", "ip_range": "10.9.0.0/16"}));
+    let writes = site.writes();
+    let end = site.run("apply").code(100);
+    assert!(end.err.contains("the server prod-work-2 is there"), "{}", end.err);
+    assert!(end.err.contains("the network prod is there"), "{}", end.err);
+    assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Obstructed");
+    let end = site.run("destroy").code(0);
+    let message = end.cluster()["status"]["conditions"][0]["message"].clone();
+    assert!(message.as_str().expect("text").contains("prod-work-2"), "{message}");
+    assert_eq!(site.writes(), writes);
+}
+
+#[test]
+fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
+    let site = site();
+    std::fs::write(site.path("token"), "another").expect("written");
+    let end = site.run("plan").code(100);
+    assert!(
+        end.err.contains("(unauthorized)") && end.err.contains("help: check the token"),
+        "{}",
+        end.err
+    );
+    assert!(!end.err.contains("another"), "{}", end.err);
+
+    std::fs::write(site.path("token"), "lab").expect("written");
+    std::fs::write(site.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
+    let end = site.run("plan").code(2);
+    assert!(
+        end.err.contains("unknown server type `cx24`: it is not offered in hel1"),
+        "{}",
+        end.err
+    );
+    assert!(end.err.contains("cx23 (2 cores, 4 GB)"), "{}", end.err);
+
+    std::fs::write(site.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8"))
+        .expect("written");
+    let end = site.run("plan").code(100);
+    assert!(end.err.contains("there is no image of Talos v1.13.8 for"), "{}", end.err);
+    assert!(end.err.contains("factory.talos.dev"), "{}", end.err);
+}

@@ -1,0 +1,152 @@
+//! The whole way, with real etcd, Kubernetes and kubelets on machines that speak Talos's API.
+//!
+//! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
+
+mod support;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use lab_talos::{Fleet, FleetSettings, Node};
+use serde_json::Value;
+use support::cloud::{End, Site, until};
+
+fn document(controls: u8, workers: u8) -> String {
+    format!(
+        "---
+apiVersion: holistic/v1alpha1
+kind: Cluster
+metadata: {{name: prod}}
+spec:
+  project: holistic
+  talos: v1.13.9
+  kubernetes: v1.36.3
+  certificates: {{notBefore: 2026-11-01}}
+  pools:
+    - {{name: control, role: controlplane, count: {controls}, type: cax11, locations: [fsn1, nbg1, hel1]}}
+    - {{name: work, role: worker, count: {workers}, type: cax21, locations: [fsn1]}}
+"
+    )
+}
+
+fn binaries() -> PathBuf {
+    let folder = std::env::var_os("LAB_BIN");
+    PathBuf::from(
+        folder.expect("LAB_BIN names the folder with etcd, kube-apiserver, … and kubectl"),
+    )
+}
+
+/// Machines whose end takes all that they started with it.
+struct Machines {
+    fleet: Arc<Fleet>,
+    _disks: tempfile::TempDir,
+}
+
+impl Machines {
+    fn open(prism: u8) -> Self {
+        let disks = tempfile::tempdir().expect("a folder");
+        let settings = FleetSettings {
+            directory: disks.path().join("machines"),
+            binaries: binaries(),
+            plain_registries: Vec::new(),
+            pause_image: "127.74.0.3:5000/pause:1".to_owned(), // no pod runs
+            kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, prism), 7445)),
+            node: Node::Real,
+        };
+        Self { fleet: Fleet::new(settings).expect("a fleet"), _disks: disks }
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        self.fleet.shutdown();
+    }
+}
+
+fn condition(end: &End, about: &str) -> Value {
+    let cluster = end.cluster();
+    let conditions = cluster["status"]["conditions"].as_array().expect("conditions").clone();
+    conditions.into_iter().find(|it| it["type"] == about).expect("the condition")["status"].clone()
+}
+
+/// What is written, without the one part that differs from run to run.
+fn unsealed(end: &End) -> Value {
+    let mut cluster = end.cluster();
+    cluster["status"]["sealed"] = Value::Null;
+    cluster
+}
+
+fn kubectl(folder: &Path, line: &str) -> String {
+    let mut command = Command::new(binaries().join("kubectl"));
+    command.env_clear().env("HOME", folder).args(["--kubeconfig", "kubeconfig"]);
+    let run = command.args(line.split(' ')).current_dir(folder).output().expect("kubectl runs");
+    assert!(run.status.success(), "kubectl {line}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8_lossy(&run.stdout).into_owned()
+}
+
+/// The sealed kubeconfig, opened as its recipient would.
+fn open_kubeconfig(site: &Site, end: &End) {
+    let sealed =
+        end.cluster()["status"]["sealed"]["kubeconfig"].as_str().expect("sealed").to_owned();
+    fs::write(site.path("sealed"), sealed).expect("written");
+    fs::write(site.path("identity"), support::IDENTITY).expect("written");
+    let line = ["-d", "-i", "identity", "-o", "kubeconfig", "sealed"];
+    let opened = Command::new("age").args(line).current_dir(site.folder.path()).status();
+    assert!(opened.expect("age runs").success());
+}
+
+#[test]
+fn one_control_plane_and_one_worker_become_a_cluster_rest_and_go_again() {
+    let machines = Machines::open(9);
+    let site = Site::open(machines.fleet.clone(), &document(1, 1));
+    let end = site.run("apply").code(0);
+    for about in ["Ready", "Machines", "Configured", "Etcd", "Api", "Nodes"] {
+        assert_eq!(condition(&end, about), "True", "{about}");
+    }
+    open_kubeconfig(&site, &end);
+    let nodes = kubectl(site.folder.path(), "get nodes -o name");
+    assert_eq!(nodes, "node/prod-control-1\nnode/prod-work-1\n");
+
+    let writes = site.writes();
+    let again = site.run("apply").code(0);
+    assert_eq!(unsealed(&again), unsealed(&end));
+    assert_eq!(site.writes(), writes, "a second apply changes nothing");
+    assert_eq!(unsealed(&site.run("plan --check").code(0)), unsealed(&end));
+    assert_eq!(unsealed(&site.run("verify").code(0)), unsealed(&end));
+
+    site.run("destroy").code(0);
+    assert!(site.names("servers").is_empty());
+}
+
+#[test]
+fn a_lost_control_plane_comes_back_and_one_that_is_not_declared_any_more_goes() {
+    let machines = Machines::open(10);
+    let site = Site::open(machines.fleet.clone(), &document(3, 0));
+    let end = site.run("apply").code(0);
+    open_kubeconfig(&site, &end);
+    kubectl(site.folder.path(), "create configmap kept --from-literal=a=b");
+
+    let lost = site.list("servers").into_iter().find(|it| it["name"] == "prod-control-2");
+    let id = lost.expect("the machine")["id"].clone();
+    site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+    until("the machine is gone", || site.names("servers").len() == 2);
+    let plan = site.run("plan").code(0).cluster();
+    let steps = plan["status"]["plan"].as_array().expect("steps");
+    let kinds: Vec<_> =
+        steps.iter().flat_map(|it| it.as_object().expect("a step").keys()).collect();
+    assert_eq!(kinds, ["removeMember", "createServer", "configure"]);
+    site.run("apply").code(0);
+    site.run("verify").code(0);
+    kubectl(site.folder.path(), "get configmap kept");
+
+    fs::write(site.path("cluster.yaml"), document(1, 0)).expect("written");
+    site.run("apply").code(0);
+    assert_eq!(site.names("servers"), ["prod-control-1"]);
+    site.run("verify").code(0);
+    assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), "node/prod-control-1\n");
+    kubectl(site.folder.path(), "get configmap kept");
+    site.run("destroy").code(0);
+}
