@@ -25,8 +25,9 @@ const NEWS: Duration = Duration::from_secs(20);
 /// and what the compiler keeps of it several times that.
 const FREE_MIB: u64 = 4096;
 
-/// Where a build works until it is whole.
-const UNFINISHED: &str = ".unfinished";
+/// Where a build works until it is whole, followed by its process: a compiler that outlived a `lab`
+/// that was killed must not write into the next one's.
+const UNFINISHED: &str = ".unfinished-";
 
 /// Builds those of `components` that are not in the cache, and links all of their programs.
 pub(crate) fn build(place: &Place, components: &[&Component]) -> Result<(), Error> {
@@ -63,8 +64,8 @@ fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> 
     let parent = built.parent().unwrap_or(&place.cache);
     files::folder(parent)?;
     enough_space(parent)?;
-    let unfinished = parent.join(UNFINISHED);
-    files::remove(&unfinished)?; // of a build that was killed
+    tidy(parent)?;
+    let unfinished = parent.join(format!("{UNFINISHED}{}", std::process::id()));
     files::folder(&unfinished)?;
 
     let step = phase::begin(component.name, "build");
@@ -85,6 +86,14 @@ fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> 
             Err(error)
         }
     }
+}
+
+/// Removes what builds that were killed have left.
+fn tidy(folder: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(folder).map_err(files::cannot("read", folder))?;
+    let left =
+        entries.flatten().filter(|it| it.file_name().to_string_lossy().starts_with(UNFINISHED));
+    left.map(|it| it.path()).try_for_each(|it| files::remove(&it))
 }
 
 /// How many packages it had to compile.

@@ -12,10 +12,10 @@ use crate::place::Place;
 use crate::service::Service;
 use crate::{cloud, forge, nix, store};
 
-/// The store that `project` declares: region and bucket.
-pub(crate) fn declared_store(project: &Project) -> Option<(&str, &str)> {
+/// The bucket of the store that `project` declares.
+pub(crate) fn declared_bucket(project: &Project) -> Option<&str> {
     match project.endpoints.store.as_ref()? {
-        Store::S3 { region, bucket, .. } => Some((region, bucket)),
+        Store::S3 { bucket, .. } => Some(bucket),
     }
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Needs {
 impl Needs {
     pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
         let kinds = ours(stream).filter_map(|it| it["kind"].as_str()).map(str::to_owned).collect();
-        Self { kinds, store: projects.iter().any(|it| declared_store(&it.spec).is_some()) }
+        Self { kinds, store: projects.iter().any(|it| declared_bucket(&it.spec).is_some()) }
     }
 
     pub(crate) fn has(&self, kind: &str) -> bool {
@@ -99,13 +99,12 @@ pub(crate) fn endpoints(
     );
     let (url, token) = (format!("http://{}/v1", place.cloud()), cloud::token(place));
     add("cloud", json!({"hetzner": {"url": url, "token": {"file": token}}}));
-    if let Some((region, bucket)) = declared_store(project)
+    if let Some(bucket) = declared_bucket(project)
         && services.contains(&Service::Store)
     {
         let url = format!("http://{}", place.store());
         let credentials = json!({"file": store::credentials(place)});
-        let store =
-            json!({"url": url, "region": region, "bucket": bucket, "credentials": credentials});
+        let store = json!({"url": url, "region": store::REGION, "bucket": bucket, "credentials": credentials});
         add("store", json!({"s3": store}));
     }
     add("flux", json!({"url": format!("http://{}/fluxcd", place.registry())}));

@@ -10,6 +10,9 @@ use crate::Error;
 use crate::files;
 use crate::place::Place;
 
+/// For which requests are signed.
+pub(crate) const REGION: &str = "us-east-1";
+
 const ACCESS: &str = "accessKeyId";
 const SECRET: &str = "secretAccessKey";
 
@@ -44,7 +47,9 @@ pub(crate) fn command(place: &Place) -> Result<Command, Error> {
     let mut command = Command::new(place.program("versitygw"));
     // It takes them from its environment, or from its arguments, which anybody may list.
     command.env_clear().env("ROOT_ACCESS_KEY", part(ACCESS)).env("ROOT_SECRET_KEY", part(SECRET));
-    command.args(["--port", &place.store().to_string(), "posix", "--versioning-dir"]);
+    command
+        .args(["--port", &place.store().to_string(), "--region", REGION, "posix"])
+        .arg("--versioning-dir");
     command.arg(folder(place).join("versions")).arg(folder(place).join("buckets"));
     Ok(command)
 }

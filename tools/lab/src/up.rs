@@ -86,9 +86,8 @@ fn started(
             Service::Forge => forge::prepare(place)?,
             Service::Cloud => cloud::prepare(place)?,
             Service::Store => {
-                let buckets = projects.iter().filter_map(|it| endpoints::declared_store(&it.spec));
-                let buckets: Vec<_> = buckets.map(|(_, bucket)| bucket).collect();
-                store::prepare(place, &buckets)?;
+                let buckets = projects.iter().filter_map(|it| endpoints::declared_bucket(&it.spec));
+                store::prepare(place, &buckets.collect::<Vec<_>>())?;
             }
         }
     }
