@@ -10,10 +10,12 @@ mod writer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::Error;
@@ -23,6 +25,11 @@ use crate::spec::Role;
 use crate::wire;
 use channel::{Closed, Connection};
 pub(crate) use writer::{Order, Writer};
+
+/// How often a machine that seems to be a stranger is looked at again.
+const STRANGER_LOOKS: u32 = 4;
+/// Between two such looks, in milliseconds.
+const PAUSE_MILLISECONDS: u64 = 500;
 
 /// A machine to ask.
 #[derive(Clone, Debug)]
@@ -101,7 +108,19 @@ impl Reader {
     }
 
     /// Connects as this cluster does; to a machine that nobody has configured yet, as anybody does.
+    /// A machine that takes its configuration over changes from one to the other between two calls:
+    /// it is a stranger only if it still is a moment later.
     async fn connect(&self, target: &Target) -> Access {
+        for _ in 0..STRANGER_LOOKS {
+            match self.try_to_connect(target).await {
+                Access::Stranger(_) => sleep(Duration::from_millis(PAUSE_MILLISECONDS)).await,
+                access => return access,
+            }
+        }
+        self.try_to_connect(target).await
+    }
+
+    async fn try_to_connect(&self, target: &Target) -> Access {
         let Ok(ip) = target.address.parse() else {
             return Access::Silent(format!("`{}` is not an address", target.address));
         };

@@ -75,11 +75,12 @@ impl<'a> Writer<'a> {
 
     /// Lets a control plane hand over and leave etcd.
     pub(crate) fn leave(&self, target: &Target) -> Result<(), Error> {
-        let nobody = |_| false;
+        // A courtesy: without it, others elect a leader a moment later.
+        let cannot = |code| code == Code::Unimplemented;
         let forfeit = wire::path::ETCD_FORFEIT_LEADERSHIP;
-        self.ask::<_, wire::EtcdLeadershipForfeited>(target, forfeit, &wire::Empty {}, nobody)?;
+        self.ask::<_, wire::EtcdLeadershipForfeited>(target, forfeit, &wire::Empty {}, cannot)?;
         let leave = wire::path::ETCD_LEAVE_CLUSTER;
-        self.ask::<_, wire::Done>(target, leave, &wire::Empty {}, nobody)
+        self.ask::<_, wire::Done>(target, leave, &wire::Empty {}, |_| false)
     }
 
     /// Asks until there is an answer that asking again cannot change. `done` are the refusals that
