@@ -27,8 +27,6 @@ pub(crate) fn apply(steps: &[Step], hand: &Hand<'_>, writer: &Writer) -> Result<
     for step in steps {
         phase::uninterrupted()?;
         match step {
-            // Taken before: what is published depends on what comes out of them.
-            Step::Build { .. } | Step::Rebuild { .. } => {}
             Step::Publish { .. } => publish(hand, writer)?,
             Step::Attest { statements, .. } => attest(statements, hand, writer)?,
             Step::Tag { tag, .. } => {
@@ -37,7 +35,11 @@ pub(crate) fn apply(steps: &[Step], hand: &Hand<'_>, writer: &Writer) -> Result<
                 writer.put(tag, MANIFEST, hand.manifest)?;
                 step.done(tag);
             }
-            Step::Withdraw { .. } | Step::Detach { .. } => {}
+            // The first two are taken before: the plan of the others depends on what comes of them.
+            Step::Build { .. }
+            | Step::Rebuild { .. }
+            | Step::Withdraw { .. }
+            | Step::Detach { .. } => {}
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use clap::Parser;
 ///
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
 /// speaks on standard error. Builds with `nix`, and asks `git` what the source is: both must be
-/// on PATH. The key that signs is derived from the project's root, or from ARTIFACT_ATTEST_KEY.
+/// on PATH. The key that signs is derived from the project's root, or from `ARTIFACT_ATTEST_KEY`.
 ///
 /// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 do not
 /// retry, 111 retry.

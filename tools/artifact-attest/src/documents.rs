@@ -71,7 +71,7 @@ pub(crate) fn mistakes(
     let folder = "not a folder: paths begin where the program runs, at the root of the repository";
     match Shape::of(&own.spec) {
         None => {
-            mistake("/spec", "an Artifact has either `build` and `image`, or `manifests` alone")
+            mistake("/spec", "an Artifact has either `build` and `image`, or `manifests` alone");
         }
         Some(Shape::Image(build, image)) => {
             if !build.flake.is_dir() {
@@ -91,7 +91,7 @@ pub(crate) fn mistakes(
         Some(Shape::Manifests(declared)) if declared.path.is_dir() => {
             match source::worktree(own.name.as_str(), &declared.path) {
                 Ok(files) if files.is_empty() => {
-                    mistake("/spec/manifests/path", "no *.yaml is in it")
+                    mistake("/spec/manifests/path", "no *.yaml is in it");
                 }
                 Ok(files) => {
                     for message in manifests::mistakes(&files, &declared.images) {

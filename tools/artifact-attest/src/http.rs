@@ -343,7 +343,7 @@ pub(crate) fn refused(
         .and_then(|it| serde_json::from_slice(&it).ok())
         .unwrap_or_default();
     let said = said["errors"][0]["code"].as_str().unwrap_or_default();
-    let said = said.chars().filter(|it| it.is_ascii_graphic()).take(80).collect();
+    let said = said.chars().filter(char::is_ascii_graphic).take(80).collect();
     Error::Refused { method: method.to_string(), url, status: status.as_u16(), said }
 }
 

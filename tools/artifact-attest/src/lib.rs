@@ -86,42 +86,42 @@ impl ArtifactAttest {
         Self { projects }
     }
 
-    /// What `job` is made from; none, as long as it waits for another document.
-    fn recipe(&self, job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
-        let name = job.own.name.as_str();
-        match Shape::of(&job.own.spec) {
-            Some(Shape::Image(build, image)) => {
-                let shape = (build, image, job.own.spec.rebuild);
-                Recipe::image(&nix(name, work), &work.source, shape).map(Some)
-            }
-            Some(Shape::Manifests(declared)) => {
-                let mut references = BTreeMap::new();
-                for image in &declared.images {
-                    match job.stream.status_of("Artifact", image.as_str(), "/observed/reference") {
-                        Ok(reference) => references.insert(image.to_string(), reference),
-                        Err(phase::Error::NotReady { .. }) => return Ok(None),
-                        Err(error) => return Err(error.into()),
-                    };
-                }
-                Recipe::manifests(name, &work.source, declared, references).map(Some)
-            }
-            None => unreachable!("a document of no shape was refused"),
-        }
-    }
-
-    /// The same, once all that it waits for is there.
-    fn ready_recipe(&self, job: &Job<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
-        let recipe = self.recipe(job, work)?;
-        recipe.ok_or_else(|| {
-            let document = format!("Artifact/{}", job.own.name);
-            let why = "what it refers to has no reference yet".to_owned();
-            phase::Error::NotReady { document, why }.into()
-        })
-    }
-
     fn work(&self, job: &Job<'_, Artifact>) -> Result<Work, Error> {
         Work::new(job.stream, &self.projects, job.own)
     }
+}
+
+/// What `job` is made from; none, as long as it waits for another document.
+fn recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
+    let name = job.own.name.as_str();
+    match Shape::of(&job.own.spec) {
+        Some(Shape::Image(build, image)) => {
+            let shape = (build, image, job.own.spec.rebuild);
+            Recipe::image(&nix(name, work), &work.source, shape).map(Some)
+        }
+        Some(Shape::Manifests(declared)) => {
+            let mut references = BTreeMap::new();
+            for image in &declared.images {
+                match job.stream.status_of("Artifact", image.as_str(), "/observed/reference") {
+                    Ok(reference) => references.insert(image.to_string(), reference),
+                    Err(phase::Error::NotReady { .. }) => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                };
+            }
+            Recipe::manifests(name, &work.source, declared, references).map(Some)
+        }
+        None => unreachable!("a document of no shape was refused"),
+    }
+}
+
+/// The same, once all that it waits for is there.
+fn ready_recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
+    let recipe = recipe(job, work)?;
+    recipe.ok_or_else(|| {
+        let document = format!("Artifact/{}", job.own.name);
+        let why = "what it refers to has no reference yet".to_owned();
+        phase::Error::NotReady { document, why }.into()
+    })
 }
 
 fn nix<'a>(document: &'a str, work: &'a Work) -> Nix<'a> {
@@ -142,7 +142,7 @@ impl Program for ArtifactAttest {
 
     fn plan(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
         let work = self.work(job)?;
-        let Some(recipe) = self.recipe(job, &work)? else {
+        let Some(recipe) = recipe(job, &work)? else {
             let (digest, tag) = (Known::AfterApply, Known::AfterApply);
             let statements = [About::Provenance, About::Signature].into();
             let wanted = Wanted { build: None, digest, tag, statements };
@@ -159,7 +159,7 @@ impl Program for ArtifactAttest {
 
     fn apply(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
         let (name, work) = (job.own.name.as_str(), self.work(job)?);
-        let recipe = self.ready_recipe(job, &work)?;
+        let recipe = ready_recipe(job, &work)?;
         let mut seen = look(&work, &recipe)?;
         let made = if seen.wanted.build.is_some() { recipe.make(&nix(name, &work))? } else { None };
         if let Some((package, built)) = &made {
@@ -187,7 +187,7 @@ impl Program for ArtifactAttest {
 
     fn verify(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
         let (name, work) = (job.own.name.as_str(), self.work(job)?);
-        let recipe = self.ready_recipe(job, &work)?;
+        let recipe = ready_recipe(job, &work)?;
         let step = phase::begin(name, "verify");
         let seen = look(&work, &recipe)?;
         let left = plan::plan(&seen.wanted, &seen.world);

@@ -96,12 +96,12 @@ pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String>
     for (path, text) in files {
         match images(text) {
             Err(why) => mistakes.push(format!("{path} is not YAML: {why}")),
-            Ok(uses) => {
-                for it in uses {
+            Ok(images) => {
+                for it in images {
                     let line = it.line;
                     match &it.image {
                         None => {
-                            mistakes.push(format!("{path}:{line}: an alias: write the image out"))
+                            mistakes.push(format!("{path}:{line}: an alias: write the image out"));
                         }
                         Some(image) if listed.iter().any(|it| it.as_ref() == image) => {
                             used.push(image.clone());

@@ -142,13 +142,11 @@ fn flake(source: &Source) -> String {
 }
 
 fn encoded(path: &str) -> String {
-    path.bytes().fold(String::new(), |mut text, byte| {
-        match byte {
-            b'/' | b'.' | b'_' | b'-' | b'~' => text.push(char::from(byte)),
-            it if it.is_ascii_alphanumeric() => text.push(char::from(it)),
-            it => text.push_str(&format!("%{it:02X}")),
+    path.bytes().fold(String::new(), |text, byte| match byte {
+        it if it.is_ascii_alphanumeric() || b"/._-~".contains(&it) => {
+            text + &char::from(it).to_string()
         }
-        text
+        it => text + &format!("%{it:02X}"),
     })
 }
 

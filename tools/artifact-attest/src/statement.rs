@@ -111,7 +111,7 @@ pub(crate) fn of_image(
         ("attr", format!("{}#{attribute}", origin.folder)),
         ("system", system.to_owned()),
     ]);
-    let provenance = provenance("nix-flake", parameters, dependencies, byproducts);
+    let provenance = provenance("nix-flake", &parameters, dependencies, &byproducts);
     let bom = sbom::document(name, digest, &derivation.out, built, lock);
     statements(digest, [(Predicate::Provenance, provenance), (Predicate::Sbom, bom)])
 }
@@ -128,15 +128,15 @@ pub(crate) fn of_manifests(
     });
     let dependencies = images.chain([origin.dependency()]).collect();
     let parameters = origin.parameters(&[("path", origin.folder.to_owned())]);
-    let provenance = provenance("manifests", parameters, dependencies, Vec::new());
+    let provenance = provenance("manifests", &parameters, dependencies, &[]);
     statements(digest, [(Predicate::Provenance, provenance)])
 }
 
 fn provenance(
     kind: &str,
-    parameters: Value,
+    parameters: &Value,
     mut dependencies: Vec<Value>,
-    byproducts: Vec<Value>,
+    byproducts: &[Value],
 ) -> Value {
     dependencies.sort_by_key(|it| it["uri"].to_string());
     let mut predicate = json!({

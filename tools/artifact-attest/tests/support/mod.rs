@@ -307,7 +307,7 @@ fn check(code: i32, line: &str, output: &Output) -> Result<Vec<Value>> {
 }
 
 pub(crate) fn text(documents: &[Value]) -> String {
-    documents.iter().map(|it| format!("{it}\n")).collect()
+    documents.iter().fold(String::new(), |text, it| text + &it.to_string() + "\n")
 }
 
 pub(crate) fn ready(document: &Value) -> [&str; 2] {

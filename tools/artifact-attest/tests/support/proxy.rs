@@ -7,12 +7,18 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 
+/// How many writes are left once the line is cut: none, and no reads either.
+const DEAD: usize = usize::MAX;
+
 /// Requests that were let through, and how many more writes are.
 #[derive(Debug, Default)]
 struct State {
     reads: usize,
     writes: usize,
     left: Option<usize>,
+    /// Whether the first write that is not let through is done all the same, and only its answer
+    /// lost.
+    answer_lost: bool,
 }
 
 /// Listens as long as the test runs.
@@ -35,8 +41,8 @@ impl Proxy {
     }
 
     /// Lets `writes` more requests through that write, and then none at all; `None` lets all.
-    pub(crate) fn cut_after(&self, writes: Option<usize>) {
-        self.with(|it| *it = State { left: writes, ..State::default() });
+    pub(crate) fn cut_after(&self, writes: Option<usize>, answer_lost: bool) {
+        self.with(|it| *it = State { left: writes, answer_lost, ..State::default() });
     }
 
     /// How many requests have read, and how many have written, since then.
@@ -52,19 +58,21 @@ impl Proxy {
 fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Result<()> {
     let (head, mut body) = head(&mut client)?;
     let is_write = !head.starts_with("GET ") && !head.starts_with("HEAD ");
-    {
+    let lost = {
         let mut state = state.lock().map_err(|_| io::Error::other("poisoned"))?;
-        match &mut state.left {
-            Some(0) if is_write => state.left = Some(usize::MAX), // dead from here on
-            Some(usize::MAX) => {}
-            Some(left) if is_write => *left -= 1,
-            _ => {}
-        }
-        if state.left == Some(usize::MAX) {
+        let cut = is_write && state.left == Some(0);
+        if state.left == Some(DEAD) || (cut && !state.answer_lost) {
+            state.left = Some(DEAD);
             return Ok(());
         }
-        if is_write { state.writes += 1 } else { state.reads += 1 }
-    }
+        state.left = if cut { Some(DEAD) } else { state.left.map(|it| it - usize::from(is_write)) };
+        if is_write {
+            state.writes += 1;
+        } else {
+            state.reads += 1;
+        }
+        cut
+    };
     let lower = head.to_ascii_lowercase();
     let length = lower.split("content-length:").nth(1).and_then(|it| it.split("\r\n").next());
     let length: usize = length.and_then(|it| it.trim().parse().ok()).unwrap_or_default();
@@ -75,7 +83,11 @@ fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Resu
     let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     server.write_all(head.as_bytes())?;
     server.write_all(&body)?;
-    io::copy(&mut server, &mut client)?;
+    if lost {
+        io::copy(&mut server, &mut io::sink())?;
+    } else {
+        io::copy(&mut server, &mut client)?;
+    }
     Ok(())
 }
 

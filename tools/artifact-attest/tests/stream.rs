@@ -1,0 +1,149 @@
+//! What a pipe relies on: what goes in comes out, and nothing is touched that should not be.
+
+use std::error::Error;
+use std::fs;
+use std::process::Command as Process;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use tempfile::TempDir;
+
+type Test = Result<(), Box<dyn Error>>;
+
+/// A registry that nobody runs, on this machine.
+const PROJECT: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Project
+metadata: {name: test}
+spec:
+  root: {env: ROOT}
+  recipients: [{name: a, age: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}]
+  endpoints: {registry: {url: 'http://127.75.0.99:9/test'}}
+";
+
+const FIRST: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: {name: first}
+spec: {project: test, source: https://example.org/test, manifests: {path: ./manifests, repository: first}}
+";
+
+const SECOND: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: {name: second}
+spec: {project: test, source: https://example.org/test, manifests: {path: ./pod, repository: second, images: [first]}}
+";
+
+/// A folder with a commit in it.
+struct Sandbox(TempDir);
+
+impl Sandbox {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let sandbox = Self(tempfile::tempdir()?);
+        for (name, text) in [
+            ("manifests", "---\nkind: ConfigMap\n"),
+            ("pod", "---\nspec: {containers: [{image: first}]}\n"),
+        ] {
+            fs::create_dir(sandbox.0.path().join(name))?;
+            fs::write(sandbox.0.path().join(name).join("a.yaml"), text)?;
+        }
+        for line in
+            ["init -q", "add -A", "-c user.name=a -c user.email=a@example.org commit -q -m a"]
+        {
+            let git = Process::new("git").args(line.split(' ')).current_dir(&sandbox.0).status()?;
+            assert!(git.success());
+        }
+        Ok(sandbox)
+    }
+
+    /// Runs `line`, with nothing of the developer's environment.
+    fn run(&self, line: &str, input: impl Into<Vec<u8>>) -> Assert {
+        let mut program = Command::new(cargo_bin!("artifact-attest"));
+        program.env_clear().env("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+        program.env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(&self.0);
+        program.args(line.split(' ')).write_stdin(input).assert()
+    }
+}
+
+/// The documents that were written, one per line.
+fn documents(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
+    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
+    lines.map(serde_json::from_slice).collect()
+}
+
+fn ready(document: &Value) -> [&Value; 2] {
+    let condition = &document["status"]["conditions"][0];
+    [&condition["status"], &condition["reason"]]
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_worth_another_try_and_what_waits_for_it_is_not_tried() -> Test
+{
+    let run = Sandbox::new()?.run("apply", [PROJECT, SECOND, FIRST].concat()).code(111);
+    let documents = documents(&run)?;
+    assert_eq!(ready(&documents[2]), ["False", "Unreachable"]);
+    assert_eq!(ready(&documents[1]), ["False", "DependencyNotReady"]);
+    Ok(())
+}
+
+#[test]
+fn documents_of_other_kinds_pass_unchanged_and_in_order() -> Test {
+    let foreign =
+        "{\"apiVersion\":\"v1\",\"kind\":\"Artifact\",\"spec\":{\"z\":1,\"a\":[{},[]]}}\n";
+    let run = Sandbox::new()?.run("plan", [foreign, PROJECT, foreign].concat()).success();
+    let stdout = String::from_utf8(run.get_output().stdout.clone())?;
+    let lines: Vec<_> = stdout.split_inclusive('\n').collect();
+    assert_eq!([lines[0], lines[2]], [foreign, foreign]);
+    Ok(())
+}
+
+#[test]
+fn nothing_comes_in_when_the_program_before_has_failed() -> Test {
+    let sandbox = Sandbox::new()?;
+    sandbox.run("apply", "").code(2).stdout("");
+    sandbox.run("apply", FIRST).code(2).stdout(""); // its project was lost on the way
+    Ok(())
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
+    let sandbox = Sandbox::new()?;
+    let token = PROJECT.replace("9/test'", "9/test', token: hunter2");
+    let user = PROJECT.replace("127.75.0.99:9", "a:hunter2@127.75.0.99:9");
+    for project in [token, user, PROJECT.replace("{env: ROOT}", "hunter2")] {
+        let run = sandbox.run("apply", [&project, FIRST].concat()).code(2);
+        let stderr = String::from_utf8(run.get_output().stderr.clone())?;
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_that_is_none_is_told_without_its_value() -> Test {
+    let mut program = Command::new(cargo_bin!("artifact-attest"));
+    let sandbox = Sandbox::new()?;
+    let run = program
+        .env_clear()
+        .env("ARTIFACT_ATTEST_KEY", "hunter2")
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .current_dir(&sandbox.0)
+        .arg("apply")
+        .write_stdin([PROJECT, FIRST].concat())
+        .assert()
+        .code(100);
+    let all = [run.get_output().stdout.clone(), run.get_output().stderr.clone()].concat();
+    assert!(!String::from_utf8(all)?.contains("hunter2"));
+    Ok(())
+}
+
+#[test]
+fn the_committed_schema_is_the_one_it_prints() -> Test {
+    let schema = Sandbox::new()?.run("schema", "").success();
+    let schema: Value = serde_json::from_slice(&schema.get_output().stdout)?;
+    let schema = serde_json::to_string_pretty(&schema)? + "\n";
+    snapbox::assert_data_eq!(schema, snapbox::file!["../schema.json"].raw());
+    Ok(())
+}
