@@ -12,6 +12,7 @@ use crate::kstatus::{self, State, text};
 use crate::object::{Identity, Stage, order};
 use crate::observe::{self, Look, Seen, observe};
 use crate::plan::{Live, Step, World, plan};
+use crate::remove::gone;
 use crate::wanted::Wanted;
 
 /// Asked for at least this often; a look takes some 20 requests of a millisecond each.
@@ -58,10 +59,18 @@ pub(crate) fn apply(
     if !objects.is_empty() {
         return Err(Error::Foreign { objects });
     }
+    // The Kustomization acts on a new artifact by itself; asked before that, on the old one.
+    let follows = steps.iter().any(|it| *it.object() == wanted.source);
     for stage in [Stage::Definitions, Stage::Classes, Stage::Rest] {
         let mut taken = 0;
         for step in steps.iter().filter(|it| order(it.object()).0 == stage) {
             phase::uninterrupted()?;
+            if matches!(step, Step::Reconcile { .. })
+                && *step.object() == wanted.kustomization
+                && follows
+            {
+                continue;
+            }
             take(name, wanted, step, world.get(step.object()), (reader, writer), deadline)?;
             taken += 1;
         }
@@ -92,13 +101,14 @@ fn take(
             doing.done(step);
         }
         Step::Reconcile { .. } if object.group().ends_with(".toolkit.fluxcd.io") => {
-            let live = live.map(|it| &it.object).unwrap_or(&Value::Null);
+            let live = live.map_or(&Value::Null, |it| &it.object);
             let revision = wanted.revision().now().cloned().unwrap_or_default();
             // Any string that has changed will do. No clock: the revision says why we ask.
             let asked = live["metadata"]["annotations"][REQUESTED_AT] == revision.as_str();
-            let at = match asked {
-                true => format!("{revision}/{}", text(&live["metadata"], "resourceVersion")),
-                false => revision,
+            let at = if asked {
+                format!("{revision}/{}", text(&live["metadata"], "resourceVersion"))
+            } else {
+                revision
             };
             let doing = phase::begin(name, "reconcile");
             writer.merge(object, &json!({"metadata": {"annotations": {REQUESTED_AT: at}}}))?;
@@ -106,9 +116,11 @@ fn take(
         }
         Step::Reconcile { .. } | Step::Blocked { .. } => {}
         Step::Remove { .. } => {
-            if let Some(object) = reader.get(object)? {
-                writer.delete(&object)?;
-            }
+            let Some(live) = live else { return Ok(()) };
+            let doing = phase::begin(name, "remove");
+            writer.delete(&live.object)?;
+            gone(reader, object, &live.object, deadline)?;
+            doing.done(step);
         }
     }
     Ok(())
@@ -154,7 +166,10 @@ fn delivered(
         refused(wanted, &seen)?;
         let missing = missing(wanted, &seen, stage);
         if missing.is_empty() {
-            doing.done(format_args!("{} objects delivered", seen.inventory.len()));
+            match stage {
+                Some(_) => doing.done("the API server serves what was defined"),
+                None => doing.done(format_args!("{} objects", seen.inventory.len())),
+            }
             return Ok(());
         }
         for (object, why) in &missing {

@@ -65,13 +65,24 @@ impl Reader {
         kind: &str,
         namespace: Option<&str>,
     ) -> Result<Vec<Value>, Error> {
+        self.labelled(api_version, kind, namespace, "")
+    }
+
+    /// Those of them that carry `label`, as `key%3Dvalue`.
+    pub(crate) fn labelled(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        label: &str,
+    ) -> Result<Vec<Value>, Error> {
         let Some(resource) = self.0.resource(api_version, kind)? else { return Ok(Vec::new()) };
         let path = collection(api_version, &resource, namespace);
         let strict = !is_custom(api_version.split_once('/').map_or("", |it| it.0));
         let mut objects = Vec::new();
         let mut next = String::new();
         for _ in 0..PAGES {
-            let page = format!("{path}?limit={PAGE}&continue={next}");
+            let page = format!("{path}?limit={PAGE}&labelSelector={label}&continue={next}");
             let request = format!("list {kind}");
             let answer = self.0.ask(Method::GET, &page, None, None, &request, strict)?;
             let Some(mut answer) = answer else { return Ok(objects) };
@@ -84,7 +95,7 @@ impl Reader {
                 it["kind"] = kind.into();
                 it
             }));
-            next = answer["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            answer["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut next);
             if next.is_empty() {
                 return Ok(objects);
             }

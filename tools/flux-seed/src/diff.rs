@@ -110,7 +110,8 @@ fn merge_key(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether these are two ways to write one amount: the server writes `1000m` as `1`.
+/// Whether these are two ways to write one amount: the server writes `1000m` as `1`,
+/// and `1000` as `1k`.
 fn quantities(declared: &Value, live: &Value, path: &str) -> bool {
     let amounts = ["limits.", "requests.", "hard."].iter().any(|it| path.contains(it));
     let amount = |it: &Value| match it {
@@ -126,6 +127,9 @@ fn milli(text: &str) -> Option<i64> {
     let scale: i64 = match unit {
         "m" => 1,
         "" => 1000,
+        "k" => 1_000_000,
+        "M" => 1_000_000_000,
+        "G" => 1_000_000_000_000,
         "Ki" => 1000 << 10,
         "Mi" => 1000 << 20,
         "Gi" => 1000 << 30,

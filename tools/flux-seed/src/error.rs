@@ -111,6 +111,28 @@ pub enum Error {
         /// What does not hold.
         what: Vec<String>,
     },
+    /// Somebody is still at work on what is to be proven.
+    #[error("not to be proven yet: {}", what.join("; "))]
+    NotYetProven {
+        /// What is going on.
+        what: Vec<String>,
+    },
+    /// Flux could not read what it delivers.
+    #[error("not encrypted to {recipient}, and so not for this Delivery to read: {}", files.join(", "))]
+    NotDecryptable {
+        /// Which files.
+        files: Vec<String>,
+        /// Whose they should be.
+        recipient: String,
+    },
+    /// The manifests cannot be looked at.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// Data would be lost.
     #[error("no Drain that is Ready names the claims {}, and removing them loses their data", claims.join(", "))]
     NotDrained {
@@ -137,6 +159,9 @@ impl Fault for Error {
             Self::NotYet { .. } => "NotDelivered",
             Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
+            Self::NotDecryptable { .. } => "NotDecryptable",
+            Self::Unreadable { .. } => "Unreadable",
+            Self::NotYetProven { .. } => "NotYetProven",
             Self::NotDrained { .. } => "NotDrained",
         }
     }
@@ -179,6 +204,11 @@ impl Fault for Error {
             }
             Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
             Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::NotYetProven { .. } => "run the same command again in a while",
+            Self::NotDecryptable { .. } => {
+                "add that recipient to .sops.yaml, then `sops updatekeys` each of the files"
+            }
+            Self::Unreadable { .. } => "run at the root of the repository, with leave to read it",
             Self::NotDrained { .. } => {
                 "run `data-drain apply` before this, or say `claims: discarded` if nobody needs it"
             }
@@ -196,6 +226,7 @@ impl Fault for Error {
             | Self::Forbidden { .. }
             | Self::NotKnownYet { .. }
             | Self::NotYet { .. }
+            | Self::NotYetProven { .. }
             | Self::NotDrained { .. }
             | Self::Unsettled { .. } => Exit::Temporary,
             Self::Kubeconfig { .. }
@@ -205,6 +236,8 @@ impl Fault for Error {
             | Self::Foreign { .. }
             | Self::SignatureRefused { .. }
             | Self::Stalled { .. }
+            | Self::NotDecryptable { .. }
+            | Self::Unreadable { .. }
             | Self::Unproven { .. } => Exit::Permanent,
         }
     }

@@ -40,10 +40,12 @@ impl Reading {
 /// Why it is not Current; `None` when it is.
 type Verdict = Option<Reading>;
 
+#[expect(clippy::unnecessary_wraps, reason = "every rule ends in one of these or in `None`")]
 fn wait(reason: &str, message: impl Into<String>) -> Verdict {
     Some(Reading::new(InProgress, reason, message))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every rule ends in one of these or in `None`")]
 fn fail(reason: &str, message: impl Into<String>) -> Verdict {
     Some(Reading::new(Failed, reason, message))
 }

@@ -23,6 +23,7 @@ mod object;
 mod observe;
 mod plan;
 mod remove;
+mod sops;
 pub mod spec;
 mod verify;
 mod wanted;
@@ -31,6 +32,7 @@ pub use cli::Cli;
 pub use error::Error;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use keyring::{Projects, Secret};
 use phase::{Condition, Declared, Exit, Known, Name, Program, Refers, Stream};
@@ -95,12 +97,23 @@ impl FluxSeed {
                 components.map(|it| (*it, Known::AfterApply)).collect()
             }
             Images::IfTold => wanted::images(&own.spec, &project.spec, |error| {
-                phase::note(&own.name, error);
+                phase::note(own.name.as_str(), error);
                 Ok(())
             })?,
             Images::Told => wanted::images(&own.spec, &project.spec, Err)?,
         };
         Wanted::new(own, &project.spec, &key, images, artifact)
+    }
+
+    /// Proves that Flux can read what it will deliver; where the manifests are not at hand, Flux
+    /// itself will tell.
+    fn readable(job: &Job<'_>, wanted: &Wanted) -> Result<(), Error> {
+        let artifact = job.stream.document("Artifact", job.own.spec.artifact.as_str());
+        let folder = artifact.and_then(|it| it["spec"]["manifests"]["path"].as_str());
+        match folder.map(Path::new).filter(|it| it.is_dir()) {
+            Some(folder) => sops::prove(folder, &wanted.sops_recipient),
+            None => Ok(()),
+        }
     }
 
     fn known(&self, job: &Job<'_>) -> Result<(Wanted, Secret), Error> {
@@ -110,6 +123,7 @@ impl FluxSeed {
 }
 
 /// What to do about the digests of the controllers' images.
+#[derive(Clone, Copy)]
 enum Images {
     /// They do not matter.
     Unknown,
@@ -132,12 +146,16 @@ impl Program for FluxSeed {
 
     fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
         let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
+        Self::readable(job, &wanted)?;
         let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
         let seen = if ready {
             let reader = Reader::open(&kubeconfig(job)?)?;
             Some(observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?)
         } else {
-            phase::note(&job.own.name, "the cluster is not there yet: everything is to be created");
+            phase::note(
+                job.own.name.as_str(),
+                "the cluster is not there yet: everything is to be created",
+            );
             None
         };
         let steps = match &seen {
@@ -158,15 +176,16 @@ impl Program for FluxSeed {
         let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
         let reader = Reader::open(&kubeconfig(job)?)?;
         let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Removal)?;
-        for kept in plan::kept(&wanted.objects, &seen.world) {
-            phase::note(&job.own.name, format_args!("stays: {kept}"));
+        for kept in plan::kept(&seen.world) {
+            phase::note(job.own.name.as_str(), format_args!("stays: {kept}"));
         }
-        let steps = plan::undo(&wanted.objects, &seen.world);
+        let steps = plan::undo(&seen.world);
         Ok(Status::planned(Some(Observed::of(&wanted, Some(&seen))), steps))
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
         let (wanted, kubeconfig) = self.known(job)?;
+        Self::readable(job, &wanted)?;
         let (reader, name) = (Reader::open(&kubeconfig)?, job.own.name.as_str());
         let mut seen = observe(&reader, name, &wanted, Look::Whole)?;
         let steps = plan::plan(&wanted.objects, &seen.world);
@@ -183,7 +202,7 @@ impl Program for FluxSeed {
         let (wanted, kubeconfig) = self.known(job)?;
         let reader = Reader::open(&kubeconfig)?;
         let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?;
-        let doing = phase::begin(&job.own.name, "prove");
+        let doing = phase::begin(job.own.name.as_str(), "prove");
         let proven = verify::verify(&reader, &wanted, &seen, &attested(job.stream))?;
         doing.done(format_args!("{proven} containers run what was attested"));
         Ok(delivered(job, &wanted, &seen, "Proven"))

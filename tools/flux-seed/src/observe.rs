@@ -102,10 +102,31 @@ pub(crate) fn observe(
         let made = made(&object, name, look);
         seen.world.insert(id, Live { object, made, holds: Vec::new(), behind });
     }
+    if look != Look::Progress {
+        stale(reader, name, wanted, &mut seen)?;
+    }
     if look == Look::Removal {
         holdings(reader, wanted, &mut seen)?;
     }
     Ok(seen)
+}
+
+/// Finds what the Delivery has made and declares no longer, by its label.
+fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Result<(), Error> {
+    let ids: Vec<_> = wanted.objects.iter().map(Identity::of).collect();
+    let kinds: BTreeSet<_> =
+        ids.iter().map(|it| (&it.api_version, &it.kind, &it.namespace)).collect();
+    let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
+    for (api_version, kind, namespace) in kinds {
+        for object in reader.labelled(api_version, kind, namespace.as_deref(), &label)? {
+            let id = Identity::of(&object);
+            if !ids.contains(&id) && made(&object, name, Look::Whole) == Made::Ours {
+                let live = Live { object, made: Made::Ours, holds: Vec::new(), behind: None };
+                seen.world.insert(id, live);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether it is one for whose readiness we wait.

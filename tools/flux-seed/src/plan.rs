@@ -1,6 +1,6 @@
 //! What will change: pure functions, data in, data out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::diff;
-use crate::object::Identity;
+use crate::object::{Identity, order};
 
 /// What a cluster holds of all that a Delivery can speak of.
 pub(crate) type World = BTreeMap<Identity, Live>;
@@ -65,7 +65,7 @@ pub enum Step {
         /// Who has made it.
         made_by: String,
     },
-    /// It is there, and was made by the document that goes.
+    /// It is there, and was made by the document, which goes or declares it no longer.
     Remove {
         /// Which.
         object: Identity,
@@ -88,33 +88,37 @@ pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
         let because = live.behind.clone()?;
         Some(Step::Reconcile { object, because })
     };
-    wanted.iter().filter_map(step).collect()
+    let declared: BTreeSet<Identity> = wanted.iter().map(Identity::of).collect();
+    let stale = removable(world, |id| {
+        // These hold what others made: they go with everything else, or not at all.
+        let holds = id.kind == "CustomResourceDefinition" || id.kind == "Namespace";
+        !holds && !declared.contains(id)
+    });
+    wanted.iter().filter_map(step).chain(stale).collect()
 }
 
 /// The steps that take away what [`plan`] made, in the reverse order.
-pub(crate) fn undo(wanted: &[Value], world: &World) -> Vec<Step> {
-    let step = |declared: &Value| {
-        let object = Identity::of(declared);
-        let live = world.get(&object)?;
-        let ours = live.made == Made::Ours && live.holds.is_empty();
-        ours.then_some(Step::Remove { object })
-    };
-    wanted.iter().rev().filter_map(step).collect()
+pub(crate) fn undo(world: &World) -> Vec<Step> {
+    removable(world, |_| true)
 }
 
-/// What of `wanted` is there and stays when [`undo`] is done, and why.
-pub(crate) fn kept(wanted: &[Value], world: &World) -> Vec<String> {
-    let keep = |declared: &Value| {
-        let object = Identity::of(declared);
-        let live = world.get(&object)?;
-        match live.made {
-            Made::Ours if live.holds.is_empty() => None,
-            Made::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
-            Made::Unmarked => Some(format!("{object} (lacks our label)")),
-            Made::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
-        }
+fn removable(world: &World, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
+    let ours = |live: &Live| live.made == Made::Ours && live.holds.is_empty();
+    let ids = world.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_by_key(|id| std::cmp::Reverse(order(id)));
+    ids.into_iter().map(|id| Step::Remove { object: id.clone() }).collect()
+}
+
+/// What is there and stays when [`undo`] is done, and why.
+pub(crate) fn kept(world: &World) -> Vec<String> {
+    let keep = |(object, live): (&Identity, &Live)| match live.made {
+        Made::Ours if live.holds.is_empty() => None,
+        Made::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
+        Made::Unmarked => Some(format!("{object} (lacks our label)")),
+        Made::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
     };
-    wanted.iter().filter_map(keep).collect()
+    world.iter().filter_map(keep).collect()
 }
 
 impl Step {
@@ -173,7 +177,7 @@ mod tests {
     }
 
     /// Runs `law` on every pair of a declaration and a world of the objects `a`, `b` and, which is
-    /// never declared, `c`.
+    /// never declared and somebody else's, `c`.
     fn for_all(law: impl Fn(&[Value], &World)) {
         let (a, b) = (declared("a", "new"), declared("b", "new"));
         for wanted in [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![a, b].split_off(1)]
@@ -181,7 +185,7 @@ mod tests {
             for a in states("a") {
                 for b in states("b") {
                     let others =
-                        Live { made: Made::Ours, ..states("c")[1].clone().expect("there") };
+                        Live { made: Made::Foreign, ..states("c")[1].clone().expect("there") };
                     let there = [a.clone(), b, Some(others)].into_iter().flatten();
                     law(&wanted, &there.map(|it| (Identity::of(&it.object), it)).collect());
                 }
@@ -226,7 +230,9 @@ mod tests {
             assert!(left.iter().all(|it| matches!(it, Step::Blocked { .. })), "rests: {left:?}");
             for (id, live) in before {
                 let is_declared = wanted.iter().any(|it| Identity::of(it) == *id);
-                if live.made == Made::Foreign || !is_declared {
+                if !is_declared && live.made == Made::Ours && live.holds.is_empty() {
+                    assert_eq!(after.get(id), None, "removes what is no longer declared");
+                } else if live.made == Made::Foreign || !is_declared {
                     assert_eq!(after.get(id), Some(live), "leaves alone");
                 }
             }
@@ -236,23 +242,17 @@ mod tests {
     #[test]
     fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need() {
         for_all(|wanted, before| {
-            let after = take(&undo(wanted, before), wanted, before);
-            assert_eq!(undo(wanted, &after), [], "rests");
-            for declared in wanted {
-                let live = after.get(&Identity::of(declared));
-                let gone = live.is_none_or(|it| it.made != Made::Ours || !it.holds.is_empty());
-                assert!(gone, "reaches");
+            let after = take(&undo(before), wanted, before);
+            assert_eq!(undo(&after), [], "rests");
+            for live in after.values() {
+                assert!(live.made != Made::Ours || !live.holds.is_empty(), "reaches");
             }
             for (id, live) in before {
-                let is_declared = wanted.iter().any(|it| Identity::of(it) == *id);
-                if !is_declared || live.made != Made::Ours || !live.holds.is_empty() {
+                if live.made != Made::Ours || !live.holds.is_empty() {
                     assert_eq!(after.get(id), Some(live), "leaves alone");
                 }
             }
-            assert_eq!(
-                kept(wanted, &after).len(),
-                wanted.iter().filter(|it| after.contains_key(&Identity::of(it))).count()
-            );
+            assert_eq!(kept(&after).len(), after.len(), "and tells why");
         });
     }
 
@@ -269,7 +269,7 @@ mod tests {
         let wanted = [declared("a", "new"), declared("b", "new")];
         let steps = plan(&wanted, &World::new());
         let world = take(&steps, &wanted, &World::new());
-        let (mut made, removed) = (steps, undo(&wanted, &world));
+        let (mut made, removed) = (steps, undo(&world));
         made.reverse();
         let ids = |of: &[Step]| of.iter().map(|it| it.object().clone()).collect::<Vec<_>>();
         assert_eq!(ids(&made), ids(&removed));

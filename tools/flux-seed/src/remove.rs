@@ -24,9 +24,9 @@ pub(crate) fn remove(
     let mut survivors = Vec::new();
     for _ in 0..ROUNDS {
         let seen = observe(reader, name, wanted, Look::Removal)?;
-        let steps = undo(&wanted.objects, &seen.world);
+        let steps = undo(&seen.world);
         if steps.is_empty() {
-            let kept = kept(&wanted.objects, &seen.world);
+            let kept = kept(&seen.world);
             return Ok(kept.into_iter().chain(survivors).collect());
         }
         for step in &steps {
@@ -37,7 +37,7 @@ pub(crate) fn remove(
         }
     }
     let seen = observe(reader, name, wanted, Look::Removal)?;
-    let left = undo(&wanted.objects, &seen.world);
+    let left = undo(&seen.world);
     Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
 }
 
@@ -73,7 +73,12 @@ fn take(
 }
 
 /// Waits until the very object is no longer there.
-fn gone(reader: &Reader, id: &Identity, was: &Value, deadline: &Deadline) -> Result<(), Error> {
+pub(crate) fn gone(
+    reader: &Reader,
+    id: &Identity,
+    was: &Value,
+    deadline: &Deadline,
+) -> Result<(), Error> {
     loop {
         let there = reader.get(id)?;
         let Some(there) = there.filter(|it| it["metadata"]["uid"] == was["metadata"]["uid"]) else {

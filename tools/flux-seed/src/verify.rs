@@ -9,10 +9,10 @@ use crate::cluster::Reader;
 use crate::kstatus::{condition, text};
 use crate::object::{Identity, NAMESPACE};
 use crate::observe::{self, Seen};
-use crate::plan::plan;
+use crate::plan::{Step, plan};
 use crate::wanted::Wanted;
 
-/// How many owners stand between a pod and what was declared: CronJob, Job, pod.
+/// How many owners stand between a pod and what was declared: `CronJob`, `Job`, pod.
 const OWNERS: usize = 4;
 
 /// Proves that `seen` is what is wanted, and that no container runs an image that is not among
@@ -23,12 +23,15 @@ pub(crate) fn verify(
     seen: &Seen,
     attested: &BTreeSet<String>,
 ) -> Result<usize, Error> {
-    let mut wrong: Vec<_> =
-        plan(&wanted.objects, &seen.world).iter().map(|it| format!("left to do: {it}")).collect();
-    let foreign = observe::foreign(wanted, &seen.world);
-    wrong.extend(
-        foreign.iter().map(|it| format!("{} has added {} to {}", it.manager, it.path, it.object)),
-    );
+    let (mut wrong, mut pending) = (Vec::new(), Vec::new());
+    for step in plan(&wanted.objects, &seen.world) {
+        // What somebody is still at work on is no proof of the contrary.
+        let of = if matches!(step, Step::Reconcile { .. }) { &mut pending } else { &mut wrong };
+        of.push(step.to_string());
+    }
+    for it in observe::foreign(wanted, &seen.world) {
+        wrong.push(format!("{} has added {} to {}", it.manager, it.path, it.object));
+    }
     wrong.extend(unverified(wanted, seen));
     let pinned: BTreeSet<String> = wanted
         .images
@@ -58,10 +61,14 @@ pub(crate) fn verify(
             } else {
                 continue;
             };
-            proven += containers(&pod, allowed, &mut wrong)?;
+            proven += containers(&pod, allowed, &mut wrong, &mut pending);
         }
     }
-    if wrong.is_empty() { Ok(proven) } else { Err(Error::Unproven { what: wrong }) }
+    match (wrong.is_empty(), pending.is_empty()) {
+        (true, true) => Ok(proven),
+        (true, false) => Err(Error::NotYetProven { what: pending }),
+        (false, _) => Err(Error::Unproven { what: wrong }),
+    }
 }
 
 /// Whether Flux itself says that it has verified what it delivers.
@@ -101,35 +108,35 @@ fn owners(reader: &Reader, pod: &Value) -> Result<Vec<String>, Error> {
     Ok(uids)
 }
 
-/// Adds what is wrong with the containers of `pod`; how many are right.
+/// Adds what is wrong with the containers of `pod`, and what cannot be told yet; how many are
+/// right.
 fn containers(
     pod: &Value,
     allowed: &BTreeSet<String>,
     wrong: &mut Vec<String>,
-) -> Result<usize, Error> {
+    pending: &mut Vec<String>,
+) -> usize {
     let id = Identity::of(pod);
-    let mut proven = 0;
-    let mut seen = 0;
+    let (mut proven, mut told) = (0, 0);
     for list in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
         for it in pod["status"][list].as_array().into_iter().flatten() {
-            seen += 1;
             let (name, image) = (text(it, "name"), text(it, "imageID"));
             match image.rsplit_once('@') {
                 Some((_, digest)) if allowed.contains(digest) => proven += 1,
-                _ if image.is_empty() => return Err(not_yet(&id)),
+                _ if image.is_empty() => continue,
                 _ => wrong.push(format!(
                     "container {name} of {id} runs {image}, which nobody has attested"
                 )),
             }
+            told += 1;
         }
     }
-    let declared = pod["spec"]["containers"].as_array().map_or(0, Vec::len);
-    if seen < declared { Err(not_yet(&id)) } else { Ok(proven) }
-}
-
-fn not_yet(id: &Identity) -> Error {
-    let missing = vec![format!("{id}: its kubelet has not said which image it runs")];
-    Error::NotYet { seconds: 0, missing }
+    let declared = ["initContainers", "containers", "ephemeralContainers"];
+    let declared = declared.map(|it| pod["spec"][it].as_array().map_or(0, Vec::len));
+    if told < declared.iter().sum::<usize>() {
+        pending.push(format!("the kubelet has not said yet which images {id} runs"));
+    }
+    proven
 }
 
 #[cfg(test)]
@@ -147,15 +154,16 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
                 "spec": {"containers": [{}]}, "status": {"containerStatuses": statuses}})
         };
-        let mut wrong = Vec::new();
-        assert!(matches!(containers(&pod(&["r/x@sha256:a"]), &allowed, &mut wrong), Ok(1)));
-        assert_eq!(wrong, [] as [&str; 0]);
+        let look = |images: &[&str]| {
+            let (mut wrong, mut pending) = (Vec::new(), Vec::new());
+            let proven = containers(&pod(images), &allowed, &mut wrong, &mut pending);
+            (proven, wrong.len(), pending.len())
+        };
+        assert_eq!(look(&["r/x@sha256:a"]), (1, 0, 0));
         for other in ["r/x@sha256:b", "sha256:a", "r/x:a"] {
-            let mut wrong = Vec::new();
-            assert!(matches!(containers(&pod(&[other]), &allowed, &mut wrong), Ok(0)), "{other}");
-            assert_eq!(wrong.len(), 1, "{other}");
+            assert_eq!(look(&[other]), (0, 1, 0), "{other}");
         }
-        assert!(containers(&pod(&[""]), &allowed, &mut Vec::new()).is_err(), "not pulled yet");
-        assert!(containers(&pod(&[]), &allowed, &mut Vec::new()).is_err(), "not started yet");
+        assert_eq!(look(&[""]), (0, 0, 1), "not pulled yet");
+        assert_eq!(look(&[]), (0, 0, 1), "not started yet");
     }
 }

@@ -90,7 +90,8 @@ fn the_manifests_are_what_their_modules_assemble() -> Test {
     let (folder, modules) = inputs()?;
     let lines = |part: &str| -> Test<String> {
         let objects = kustomize(&folder.path().join(part))?;
-        Ok(objects.iter().map(|it| format!("{it}\n")).collect())
+        let lines: Vec<_> = objects.iter().map(ToString::to_string).collect();
+        Ok(lines.join("\n") + "\n")
     };
     let assembled = [
         ("source-controller.jsonl", lines("bases/source-controller")?),

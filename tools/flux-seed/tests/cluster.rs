@@ -1,0 +1,242 @@
+//! Against a real API server, real Flux and real cosign: what a delivery brings about, what it
+//! refuses, and what it leaves alone.
+
+mod lab;
+
+use std::process::Command;
+
+use lab::{Lab, Published, Test, bin, run, status, until};
+use serde_json::{Value, json};
+
+const RECIPIENT: &str = "/observed/sopsRecipient";
+
+/// A Deployment of the image that was published, and a Secret that only Flux can read.
+fn manifests(
+    lab: &Lab,
+    greeter: &Published,
+    recipient: &str,
+    replicas: u32,
+) -> Test<[(&'static str, String); 2]> {
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "greeter", "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "greeter"}},
+            "template": {
+                "metadata": {"labels": {"app": "greeter"}},
+                "spec": {"containers": [{"name": "greeter", "image": greeter.reference}]},
+            },
+        },
+    });
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "greeting", "namespace": "default"},
+        "stringData": {"text": "hello"},
+    });
+    let plain = lab.path("secret.yaml");
+    std::fs::write(&plain, secret.to_string())?;
+    let sops = "encrypt --input-type yaml --output-type yaml --encrypted-regex ^stringData$ --age";
+    let mut sops_command = Command::new(bin("sops"));
+    // Away from the rules that this repository has for its own secrets.
+    sops_command.current_dir(std::env::temp_dir());
+    let sealed = run(sops_command.args(sops.split(' ')).arg(recipient).arg(plain))?;
+    Ok([("greeter.yaml", deployment.to_string()), ("greeting.yaml", sealed)])
+}
+
+fn borrowed<'a>(of: &'a [(&'static str, String); 2]) -> [(&'static str, &'a str); 2] {
+    [(of[0].0, &of[0].1), (of[1].0, &of[1].1)]
+}
+
+/// A lab in which everything is published and nothing delivered.
+fn published() -> Test<(Lab, Published, String, Vec<Value>)> {
+    let lab = Lab::start()?;
+    let greeter = lab.push("zabronax/greeter:1", &[("greeter", "a binary")])?;
+    let nothing = Published { public_key: "a key".to_owned(), ..greeter.clone() };
+    let before = lab.flux_seed("plan -q", &lab.documents(&nothing, &greeter)?).success();
+    let recipient =
+        status(&before)?.pointer(RECIPIENT).and_then(Value::as_str).ok_or("one")?.to_owned();
+    let manifests = manifests(&lab, &greeter, &recipient, 1)?;
+    let deployments = lab.publish(&borrowed(&manifests), "cosign")?;
+    let documents = lab.documents(&deployments, &greeter)?;
+    Ok((lab, greeter, recipient, documents))
+}
+
+/// Whether an entry of the audit log is about looking.
+fn reads(entry: &Value) -> bool {
+    entry["verb"] == "get" || entry["verb"] == "list"
+}
+
+fn reason(status: &Value) -> &str {
+    status["conditions"][0]["reason"].as_str().unwrap_or_default()
+}
+
+/// Every object of a few kinds, with what changes whenever somebody writes it.
+fn versions(lab: &Lab) -> Test<String> {
+    let kinds = "crd,ns,clusterrole,clusterrolebinding,resourcequota,sa,secret,svc,networkpolicy";
+    let columns = "-o custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion";
+    Ok(lab.kubectl(&format!("get {kinds} -A {columns}"))?
+        + &lab.kubectl(&format!("get ocirepository,kustomization -A {columns}"))?)
+}
+
+#[test]
+fn a_signed_artifact_is_delivered_then_nothing_is_written_and_destroy_leaves_what_others_made()
+-> Test {
+    let (mut lab, _, _, documents) = published()?;
+    let planned = lab.flux_seed("plan --check", &documents).code(3);
+    let steps = status(&planned)?["plan"].as_array().map(Vec::len);
+    let (asked, _) = lab.asked(0)?;
+    assert!(asked.iter().all(reads), "a plan reads");
+
+    lab.play();
+    let first = lab.flux_seed("apply", &documents).success();
+    let applied = status(&first)?;
+    assert_eq!(reason(&applied), "Delivered");
+    assert_eq!(steps, Some(25), "21 objects of Flux, 2 Secrets, a source and a Kustomization");
+    assert_eq!(
+        applied["observed"]["workloads"],
+        json!([{"object": "Deployment default/greeter", "ready": "1/1"}])
+    );
+    let secret = lab.get("secret greeting");
+    assert_eq!(secret["data"]["text"], "aGVsbG8=", "decrypted by Flux with the derived identity");
+
+    it_only_reads_when_nothing_has_changed(&lab, &lab::documents(&first)?)?;
+    let documents = lab::documents(&first)?;
+    what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
+    destroy_leaves_what_others_made(&lab, &documents)
+}
+
+fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Test {
+    let (before, (_, from)) = (versions(lab)?, lab.asked(0)?);
+    let again = lab.flux_seed("apply", documents).success();
+    let (asked, _) = lab.asked(from)?;
+    assert!(!asked.is_empty());
+    for it in &asked {
+        assert!(reads(it), "{} {}", it["verb"], it["requestURI"]);
+    }
+    assert_eq!(versions(lab)?, before);
+    assert_eq!(lab::documents(&again)?, documents, "the same bytes");
+    lab.flux_seed("plan --check -q", documents).success();
+    Ok(())
+}
+
+fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Value]) -> Test {
+    let proven = lab.flux_seed("verify", documents).success();
+    assert_eq!(reason(&status(&proven)?), "Proven");
+
+    // Nobody has attested what runs: the artifact is not in the stream.
+    let without: Vec<_> =
+        documents.iter().filter(|it| it["metadata"]["name"] != "greeter").cloned().collect();
+    let unproven = lab.flux_seed("verify", &without).code(100);
+    assert_eq!(reason(&status(&unproven)?), "Unproven");
+
+    // A variable is added: a dry run would not tell. A replica is added: it would.
+    lab.kubectl("-n flux-system set env deployment/source-controller SPY=1")?;
+    let tampered = lab.flux_seed("verify", documents).code(100);
+    let message = status(&tampered)?["conditions"][0]["message"].to_string();
+    assert!(message.contains("[name=SPY]") && message.contains("kubectl-set"), "{message}");
+    lab.kubectl("-n flux-system set env deployment/source-controller SPY-")?;
+
+    lab.kubectl(
+        "-n flux-system patch kustomization prod --type=merge -p {\"spec\":{\"suspend\":true}}",
+    )?;
+    let drifted = lab.flux_seed("plan --check", documents).code(3);
+    let steps = status(&drifted)?["plan"].take();
+    let updated = steps.as_array().into_iter().flatten().find_map(|it| it.get("update"));
+    let changed = updated.map(|it| &it["changed"]);
+    assert_eq!(changed, Some(&json!(["spec.suspend"])), "{steps}");
+    lab.flux_seed("apply", documents).success();
+    lab.flux_seed("verify -q", documents).success();
+    Ok(())
+}
+
+fn destroy_leaves_what_others_made(lab: &Lab, documents: &[Value]) -> Test {
+    let map = |name: &str, namespace: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}});
+    lab.by_hand(&map("theirs", "flux-system"))?;
+    lab.by_hand(&map("theirs", "default"))?;
+    lab.by_hand(&json!({
+        "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+        "metadata": {"name": "theirs", "namespace": "default"},
+        "spec": {"interval": "1h", "url": "http://127.0.0.1:1/x", "suspend": true},
+    }))?;
+    let planned = lab.flux_seed("plan --destroy", documents).success();
+    let first = status(&planned)?["plan"][0]["remove"]["object"]["kind"].clone();
+    assert_eq!(first, "Kustomization");
+
+    let destroyed = lab.flux_seed("destroy", documents).success();
+    let destroyed = status(&destroyed)?;
+    assert_eq!(reason(&destroyed), "Destroyed");
+    let message = destroyed["conditions"][0]["message"].to_string();
+    assert!(message.contains("ConfigMap flux-system/theirs"), "{message}");
+    assert!(message.contains("GitRepository default/theirs"), "{message}");
+    for gone in [
+        "deployment greeter",
+        "secret greeting",
+        "-n flux-system deployment source-controller",
+        "crd ocirepositories.source.toolkit.fluxcd.io",
+        "clusterrole flux-view-flux-system",
+    ] {
+        assert_eq!(lab.get(gone), Value::Null, "{gone}");
+    }
+    for left in [
+        "configmap theirs",
+        "-n flux-system configmap theirs",
+        "gitrepositories theirs",
+        "clusterrole cluster-admin",
+    ] {
+        assert_ne!(lab.get(left), Value::Null, "{left}");
+    }
+
+    lab.kubectl("-n flux-system delete configmap theirs")?;
+    lab.kubectl("patch gitrepository theirs --type=merge -p {\"metadata\":{\"finalizers\":null}}")?;
+    lab.kubectl("delete gitrepository theirs --wait=false")?;
+    until("the GitRepository", || lab.get("gitrepository theirs").is_null())?;
+    let destroyed = lab.flux_seed("destroy", documents).success();
+    assert_eq!(status(&destroyed)?["conditions"][0]["message"], "nothing is left of it");
+    assert_eq!(lab.get("ns flux-system"), Value::Null);
+    assert_eq!(lab.get("crd")["items"], json!([]));
+    Ok(())
+}
+
+#[test]
+fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running() -> Test {
+    let (mut lab, greeter, recipient, documents) = published()?;
+    lab.play();
+    lab.flux_seed("apply -q", &documents).success();
+    let good =
+        lab.get("-n flux-system kustomization prod")["status"]["lastAppliedRevision"].clone();
+
+    let manifests = manifests(&lab, &greeter, &recipient, 2)?;
+    let wrong = lab.publish(&borrowed(&manifests), "another")?;
+    assert_ne!(good, json!(wrong.digest));
+    let documents = lab.documents(&wrong, &greeter)?;
+    let refused = lab.flux_seed("apply", &documents).code(100);
+    assert_eq!(reason(&status(&refused)?), "SignatureRefused");
+    let message = status(&refused)?["conditions"][0]["message"].to_string();
+    assert!(message.contains("failed to verify the signature"), "Flux's own words: {message}");
+    let kustomization = lab.get("-n flux-system kustomization prod");
+    assert_eq!(kustomization["status"]["lastAppliedRevision"], good);
+    assert_eq!(lab.get("deployment greeter")["status"]["readyReplicas"], 1);
+
+    // Signed by the right key after all: the same document, and the same digest.
+    lab.sign(&wrong, "cosign")?;
+    let applied = lab.flux_seed("apply", &documents).success();
+    assert_eq!(status(&applied)?["observed"]["workloads"][0]["ready"], "2/2");
+    Ok(())
+}
+
+#[test]
+fn what_is_in_the_way_is_named_and_nothing_is_changed() -> Test {
+    let (lab, _, _, documents) = published()?;
+    lab.kubectl("create namespace flux-system")?;
+    let blocked = lab.flux_seed("apply", &documents).code(100);
+    assert_eq!(reason(&status(&blocked)?), "Foreign");
+    let message = status(&blocked)?["conditions"][0]["message"].to_string();
+    assert!(message.contains("Namespace flux-system, made by kubectl"), "{message}");
+    assert_eq!(lab.get("crd")["items"], json!([]));
+    let (asked, _) = lab.asked(0)?;
+    assert!(asked.iter().all(reads), "nothing is written");
+    let destroyed = lab.flux_seed("destroy", &documents).success();
+    assert_eq!(reason(&status(&destroyed)?), "Destroyed");
+    assert_ne!(lab.get("ns flux-system"), Value::Null, "it is not ours");
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! A real API server with its controllers, a registry, and Flux's own controllers as processes.
+//!
+//! The one thing that is played is the kubelet: it says of every pod that it runs the image of its
+//! spec. What a node really does is for the tests of the whole lifecycle.
+//!
+//! Components come from the folder in `LAB_BIN`, or else from `PATH`. Without them these tests
+//! fail: they never skip.
+
+mod parts;
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+/// The one secret; anything of 32 bytes.
+const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+static LABS: AtomicU8 = AtomicU8::new(1);
+
+pub(crate) struct Lab {
+    folder: TempDir,
+    pub(crate) address: String,
+    identity: String,
+    recipient: String,
+    /// In the order of their beginning; they end in the reverse.
+    children: Vec<(&'static str, Child)>,
+    player: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+}
+
+/// The folder or name under which a component is run.
+pub(crate) fn bin(name: &str) -> PathBuf {
+    match std::env::var_os("LAB_BIN") {
+        Some(folder) if Path::new(&folder).join(name).exists() => PathBuf::from(folder).join(name),
+        _ => name.into(),
+    }
+}
+
+/// Runs a command to its end, and returns what it printed.
+pub(crate) fn run(command: &mut Command) -> Test<String> {
+    let out = command.stdin(Stdio::null()).output();
+    let out = out.map_err(|it| format!("{command:?}: {it}"))?;
+    if out.status.success() {
+        return Ok(String::from_utf8(out.stdout)?);
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&out.stderr)).into())
+}
+
+/// Asks until `done`; 60 s at most.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> Test {
+    let begin = Instant::now();
+    while !done() {
+        if begin.elapsed() > Duration::from_secs(60) {
+            return Err(format!("{what}: not within 60 s").into());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+impl Lab {
+    /// A cluster without Flux, and a registry with the images of Flux's controllers.
+    pub(crate) fn start() -> Test<Self> {
+        let address = format!("127.78.0.{}", LABS.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::tempdir()?;
+        let key = folder.path().join("age.key");
+        run(Command::new("age-keygen").arg("-o").arg(&key))?;
+        let recipient = run(Command::new("age-keygen").arg("-y").arg(&key))?.trim().to_owned();
+        let identity = fs::read_to_string(&key)?;
+        let identity = identity.lines().last().ok_or("an identity")?.to_owned();
+        let (children, player) = (Vec::new(), None);
+        let mut lab = Self { folder, address, identity, recipient, children, player };
+        lab.certificates()?;
+        lab.control_plane()?;
+        lab.registry()?;
+        for image in ["fluxcd/source-controller:v1.9.6", "fluxcd/kustomize-controller:v1.9.5"] {
+            lab.push(image, &[("a-binary", image)])?;
+        }
+        lab.keys("cosign")?;
+        lab.keys("another")?;
+        Ok(lab)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a component; what it says is in a file of its name.
+    fn child(
+        &mut self,
+        name: &'static str,
+        program: &str,
+        with: impl FnOnce(&mut Command),
+    ) -> Test {
+        let mut command = Command::new(bin(program));
+        let log = File::create(self.path(&format!("{name}.log")))?;
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        with(&mut command);
+        let child = command.spawn().map_err(|it| format!("{program}: {it}"))?;
+        self.children.push((name, child));
+        Ok(())
+    }
+
+    pub(crate) fn kubectl(&self, line: &str) -> Test<String> {
+        run(&mut self.kubectl_command(line))
+    }
+
+    fn kubectl_command(&self, line: &str) -> Command {
+        let mut kubectl = Command::new(bin("kubectl"));
+        kubectl.arg("--kubeconfig").arg(self.path("person.kubeconfig")).args(line.split(' '));
+        kubectl
+    }
+
+    /// What `kubectl get … -o json` prints; null if it is not there.
+    pub(crate) fn get(&self, line: &str) -> Value {
+        let answer = self.kubectl(&format!("get {line} -o json"));
+        answer.ok().and_then(|it| serde_json::from_str(&it).ok()).unwrap_or_default()
+    }
+
+    /// Applies an object as a person would.
+    pub(crate) fn by_hand(&self, object: &Value) -> Test {
+        let mut kubectl = self.kubectl_command("create -f -").stdin(Stdio::piped()).spawn()?;
+        kubectl.stdin.take().ok_or("a pipe")?.write_all(object.to_string().as_bytes())?;
+        if kubectl.wait()?.success() {
+            Ok(())
+        } else {
+            Err(format!("kubectl create {object}").into())
+        }
+    }
+
+    /// The program, with nothing of the developer's environment.
+    pub(crate) fn flux_seed(&self, line: &str, input: &[Value]) -> Assert {
+        let mut program = assert_cmd::Command::new(cargo_bin!("flux-seed"));
+        let input: Vec<_> = input.iter().map(ToString::to_string).collect();
+        let input = input.join("\n");
+        program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", &self.identity);
+        program.args(line.split(' ')).write_stdin(input).assert()
+    }
+
+    /// The documents with which a delivery begins: a Project, a Cluster, two Artifacts, a Delivery.
+    pub(crate) fn documents(
+        &self,
+        deployments: &Published,
+        greeter: &Published,
+    ) -> Test<Vec<Value>> {
+        let document = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        let ready = |mut document: Value, status: Value| {
+            document["status"] = status;
+            document["status"]["conditions"] =
+                json!([{"type": "Ready", "status": "True", "reason": "Lab", "message": ""}]);
+            document
+        };
+        let registry = format!("http://{}:5000", self.address);
+        let project = document(
+            "Project",
+            "holistic",
+            json!({
+                "root": {"env": "ROOT"},
+                "recipients": [{"name": "founder", "age": self.recipient}],
+                "endpoints": {
+                    "registry": {"url": format!("{registry}/zabronax")},
+                    "flux": {"url": format!("{registry}/fluxcd")},
+                },
+            }),
+        );
+        let cluster = document("Cluster", "prod", json!({"project": "holistic"}));
+        let cluster =
+            ready(cluster, json!({"sealed": {"kubeconfig": self.sealed("program.kubeconfig")?}}));
+        let artifact = |name: &str, it: &Published| {
+            let document = document("Artifact", name, json!({"project": "holistic"}));
+            ready(
+                document,
+                json!({"observed": {
+                    "reference": it.reference, "digest": it.digest, "publicKey": it.public_key,
+                }}),
+            )
+        };
+        let delivery = document(
+            "Delivery",
+            "prod",
+            json!({
+                "cluster": "prod", "artifact": "deployments", "timeoutSeconds": 60,
+                "flux": {"version": "2.9.5", "network": "host"},
+            }),
+        );
+        let (deployments, greeter) =
+            (artifact("deployments", deployments), artifact("greeter", greeter));
+        Ok(vec![project, cluster, greeter, deployments, delivery])
+    }
+
+    fn sealed(&self, kubeconfig: &str) -> Test<String> {
+        run(Command::new("age").args(["-a", "-r", &self.recipient]).arg(self.path(kubeconfig)))
+    }
+
+    /// Publishes manifests, and signs them with the key called `key`.
+    pub(crate) fn publish(&self, manifests: &[(&str, &str)], key: &str) -> Test<Published> {
+        let mut published = self.push("zabronax/deployments:1", manifests)?;
+        self.sign(&published, key)?;
+        published.public_key = fs::read_to_string(self.path("cosign.pub"))?;
+        Ok(published)
+    }
+
+    /// Pushes an image of one layer that holds `files`.
+    pub(crate) fn push(&self, image: &str, files: &[(&str, &str)]) -> Test<Published> {
+        let folder = tempfile::tempdir()?;
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text)?;
+        }
+        let tar = self.path("layer.tar");
+        run(Command::new("tar").arg("cf").arg(&tar).arg("-C").arg(folder.path()).arg("."))?;
+        let image = format!("{}:5000/{image}", self.address);
+        let crane =
+            |line: &str| run(Command::new(bin("crane")).arg("--insecure").args(line.split(' ')));
+        crane(&format!("append --oci-empty-base -f {} -t {image}", tar.display()))?;
+        let digest = crane(&format!("digest {image}"))?.trim().to_owned();
+        let repository = image.rsplit_once(':').ok_or("a tag")?.0;
+        let reference = format!("{repository}@{digest}");
+        Ok(Published { reference, digest, public_key: String::new() })
+    }
+
+    pub(crate) fn sign(&self, it: &Published, key: &str) -> Test {
+        let line = "--allow-http-registry --allow-insecure-registry -y --signing-config";
+        let mut cosign = Command::new(bin("cosign"));
+        cosign.arg("sign").args(line.split(' ')).arg(self.path("signing.json"));
+        cosign.arg("--key").arg(self.path(key).with_extension("key")).arg(&it.reference);
+        run(cosign.env("COSIGN_PASSWORD", "")).map(|_| ())
+    }
+
+    /// What the API server was asked by the program since `from`, and how long its log is now.
+    pub(crate) fn asked(&self, from: usize) -> Test<(Vec<Value>, usize)> {
+        let log = fs::read_to_string(self.path("audit.log"))?;
+        let lines = log.get(from..).unwrap_or_default().lines();
+        let entries: Result<Vec<Value>, _> = lines.map(serde_json::from_str).collect();
+        let mut entries = entries?;
+        entries.retain(|it| it["user"]["username"] == "program");
+        Ok((entries, log.len()))
+    }
+}
+
+/// Something in the registry.
+#[derive(Clone)]
+pub(crate) struct Published {
+    pub(crate) reference: String,
+    pub(crate) digest: String,
+    pub(crate) public_key: String,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some((stop, player)) = self.player.take() {
+            stop.store(true, Ordering::Relaxed);
+            let _ = player.join();
+        }
+        // An API server that lost its etcd hangs for a minute: backwards.
+        while let Some((name, mut child)) = self.children.pop() {
+            let _ = child.kill();
+            let _ = child.wait();
+            #[expect(clippy::print_stderr, reason = "what a component said explains the failure")]
+            if std::thread::panicking() {
+                let log = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+                let lines: Vec<_> = log.lines().rev().take(5).collect();
+                eprintln!(
+                    "--- {name}:\n{}",
+                    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
+            }
+        }
+    }
+}
+
+/// The documents that were written, one per line.
+pub(crate) fn documents(run: &Assert) -> Test<Vec<Value>> {
+    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
+    Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
+}
+
+/// The status of the last document: the Delivery's.
+pub(crate) fn status(run: &Assert) -> Test<Value> {
+    Ok(documents(run)?.pop().ok_or("a document")?["status"].take())
+}
