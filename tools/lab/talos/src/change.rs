@@ -6,9 +6,24 @@ use crate::config::Configuration;
 
 /// Fields of `machine` that Talos takes over while it runs.
 const LIVE: [&str; 18] = [
-    "acceptedCAs", "ca", "certSANs", "controlPlane", "install", "kernel", "kubelet", "logging",
-    "network", "nodeAnnotations", "nodeLabels", "nodeTaints", "pods", "registries",
-    "seccompProfiles", "sysctls", "sysfs", "time",
+    "acceptedCAs",
+    "ca",
+    "certSANs",
+    "controlPlane",
+    "install",
+    "kernel",
+    "kubelet",
+    "logging",
+    "network",
+    "nodeAnnotations",
+    "nodeLabels",
+    "nodeTaints",
+    "pods",
+    "registries",
+    "seccompProfiles",
+    "sysctls",
+    "sysfs",
+    "time",
 ];
 const LIVE_FEATURES: [&str; 5] =
     ["hostDNS", "imageCache", "kubePrism", "kubernetesTalosAPIAccess", "nodeAddressSortAlgorithm"];
@@ -46,11 +61,18 @@ fn without_live(main: &Value) -> Value {
     rest
 }
 
+/// Whether the Talos API trusts somebody else, or says something else of itself.
+pub(crate) fn touches_api(now: &Configuration, next: &Configuration) -> bool {
+    let differs = |it: &str| now.main["machine"].get(it) != next.main["machine"].get(it);
+    ["ca", "acceptedCAs", "certSANs"].into_iter().any(differs) || now.hostname() != next.hostname()
+}
+
 /// What has to start again when `next` takes the place of `now` without a reboot.
 pub(crate) fn touched(now: &Configuration, next: &Configuration) -> Touched {
     let differs = |pointer: &str| now.main.pointer(pointer) != next.main.pointer(pointer);
     let kubelet = ["kubelet", "nodeLabels", "nodeTaints", "nodeAnnotations", "registries"];
-    let mirrors = |it: &Configuration| it.others("RegistryMirrorConfig").cloned().collect::<Vec<_>>();
+    let mirrors =
+        |it: &Configuration| it.others("RegistryMirrorConfig").cloned().collect::<Vec<_>>();
     Touched {
         etcd: differs("/cluster/etcd"),
         control_plane: differs("/cluster") || differs("/machine/certSANs"),
@@ -92,14 +114,18 @@ mod tests {
 
     #[test]
     fn a_label_of_the_node_needs_no_reboot_and_restarts_the_kubelet_only() {
-        let (now, next) = (read(CONTROL_PLANE), read(&CONTROL_PLANE.replace("balancers: \"\"", "balancers: \"x\"")));
+        let (now, next) = (
+            read(CONTROL_PLANE),
+            read(&CONTROL_PLANE.replace("balancers: \"\"", "balancers: \"x\"")),
+        );
         assert!(!needs_reboot(&now, &next));
         assert_eq!(touched(&now, &next), Touched { kubelet: true, ..Touched::default() });
     }
 
     #[test]
     fn a_feature_that_talos_reads_only_at_boot_needs_a_reboot() {
-        let next = read(&CONTROL_PLANE.replace("diskQuotaSupport: true", "diskQuotaSupport: false"));
+        let next =
+            read(&CONTROL_PLANE.replace("diskQuotaSupport: true", "diskQuotaSupport: false"));
         assert!(needs_reboot(&read(CONTROL_PLANE), &next));
     }
 
@@ -126,7 +152,9 @@ mod tests {
     fn user_data_may_be_packed_or_no_configuration_at_all() {
         let encoded = data_encoding::BASE64.encode(CONTROL_PLANE.as_bytes());
         for user_data in [CONTROL_PLANE, encoded.as_str()] {
-            let read = crate::config::from_user_data(user_data).expect("a configuration").expect("a right one");
+            let read = crate::config::from_user_data(user_data)
+                .expect("a configuration")
+                .expect("a right one");
             assert_eq!(read.bytes, CONTROL_PLANE.as_bytes());
         }
         assert!(crate::config::from_user_data("#cloud-config\nhostname: x\n").is_none());

@@ -60,7 +60,11 @@ impl Configuration {
         let main = match mains.len() {
             1 => mains.remove(0),
             0 => return Err(Trouble::new("the configuration holds no v1alpha1 document")),
-            _ => return Err(Trouble::new("the configuration holds more than one v1alpha1 document")),
+            _ => {
+                return Err(Trouble::new(
+                    "the configuration holds more than one v1alpha1 document",
+                ));
+            }
         };
         let version = text(&main, "/version").unwrap_or("nothing");
         if version != "v1alpha1" {
@@ -82,7 +86,9 @@ impl Configuration {
                     return Err(Trouble::new(format!("{place}.key is not allowed on a worker")));
                 }
                 Kind::ControlPlane if !authority.can_issue() => {
-                    return Err(Trouble::new(format!("{place}.key is required on a control plane")));
+                    return Err(Trouble::new(format!(
+                        "{place}.key is required on a control plane"
+                    )));
                 }
                 Kind::Worker | Kind::ControlPlane => {}
             }
@@ -103,7 +109,17 @@ impl Configuration {
             Kind::Worker => None,
         };
         let bytes = bytes.to_vec();
-        Ok(Arc::new(Self { bytes, main, others, kind, machine, cluster, control_plane, endpoint, token }))
+        Ok(Arc::new(Self {
+            bytes,
+            main,
+            others,
+            kind,
+            machine,
+            cluster,
+            control_plane,
+            endpoint,
+            token,
+        }))
     }
 
     /// The value at a JSON pointer of the v1alpha1 document, when it is text that is not empty.
@@ -127,7 +143,9 @@ impl Configuration {
     /// Flags that the configuration adds to a component; a list repeats its flag.
     pub(crate) fn extra_arguments(&self, pointer: &str) -> Vec<(String, String)> {
         let mut out = Vec::new();
-        for (flag, value) in self.main.pointer(pointer).and_then(Value::as_object).into_iter().flatten() {
+        for (flag, value) in
+            self.main.pointer(pointer).and_then(Value::as_object).into_iter().flatten()
+        {
             match value {
                 Value::Array(values) => out.extend(
                     values.iter().filter_map(Value::as_str).map(|it| (flag.clone(), it.to_owned())),
@@ -183,17 +201,23 @@ impl Configuration {
     pub(crate) fn accepted(&self, list: &str, authority: &Authority) -> String {
         let mut out = String::new();
         for accepted in self.main.pointer(list).and_then(Value::as_array).into_iter().flatten() {
-            out.push_str(&text(accepted, "/crt").and_then(|it| unwrap(it).ok()).unwrap_or_default());
+            out.push_str(
+                &text(accepted, "/crt").and_then(|it| unwrap(it).ok()).unwrap_or_default(),
+            );
         }
         out + &authority.pem
     }
 
     /// Authorities whose clients the Talos API accepts beside those of `machine.ca`.
-    pub(crate) fn accepted_machine_authorities(&self) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    pub(crate) fn accepted_machine_authorities(
+        &self,
+    ) -> Result<Vec<CertificateDer<'static>>, Trouble> {
         let list = self.main.pointer("/machine/acceptedCAs").and_then(Value::as_array);
         let certificates = list.into_iter().flatten().filter_map(|it| text(it, "/crt"));
         certificates
-            .map(|it| Authority::read(&unwrap(it)?, None).attempt("machine.acceptedCAs").map(|it| it.der))
+            .map(|it| {
+                Authority::read(&unwrap(it)?, None).attempt("machine.acceptedCAs").map(|it| it.der)
+            })
             .collect()
     }
 
@@ -245,7 +269,8 @@ fn documents(bytes: &[u8]) -> Result<Vec<Value>, Trouble> {
     let text = std::str::from_utf8(bytes).attempt("the configuration is not UTF-8")?;
     // What a parser complains about may quote a secret: the place is enough.
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-        let place = error.location().map(|it| format!(" at line {}", it.line())).unwrap_or_default();
+        let place =
+            error.location().map(|it| format!(" at line {}", it.line())).unwrap_or_default();
         Trouble::new(format!("the configuration is not YAML{place}"))
     })?;
     let documents: Vec<Value> = documents.into_iter().filter(|it| !it.is_null()).collect();

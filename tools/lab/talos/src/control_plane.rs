@@ -27,18 +27,28 @@ pub(crate) struct Setting {
 }
 
 /// Writes all files of a control plane into the machine's directory.
-pub(crate) fn write(setting: &Setting, config: &Configuration, own: &ControlPlane) -> Result<(), Trouble> {
+pub(crate) fn write(
+    setting: &Setting,
+    config: &Configuration,
+    own: &ControlPlane,
+) -> Result<(), Trouble> {
     let place = &setting.place;
-    authority(place, "ca", &config.cluster, &config.accepted("/cluster/acceptedCAs", &config.cluster))?;
+    authority(
+        place,
+        "ca",
+        &config.cluster,
+        &config.accepted("/cluster/acceptedCAs", &config.cluster),
+    )?;
     authority(place, "aggregator-ca", &own.aggregator, &own.aggregator.pem)?;
     authority(place, "etcd-ca", &own.etcd, &own.etcd.pem)?;
     place.write("pki/service-account.key", &own.service_account_pem)?;
 
     let (_, first_service, _) = config.services();
     let domain = config.dns_domain();
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
+            .map(str::to_owned)
+            .to_vec();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(setting.hostname.clone());
     let here = [setting.address, Ipv4Addr::LOCALHOST].map(IpAddr::V4);
@@ -61,7 +71,12 @@ pub(crate) fn write(setting: &Setting, config: &Configuration, own: &ControlPlan
     once(&mut server.names);
     issue(place, "apiserver", &config.cluster, &server)?;
     let masters = ["system:masters"];
-    issue(place, "apiserver-kubelet-client", &config.cluster, &Leaf::client("apiserver-kubelet-client", &masters))?;
+    issue(
+        place,
+        "apiserver-kubelet-client",
+        &config.cluster,
+        &Leaf::client("apiserver-kubelet-client", &masters),
+    )?;
     issue(place, "front-proxy-client", &own.aggregator, &Leaf::client("front-proxy-client", &[]))?;
 
     let member = Leaf {
@@ -85,7 +100,10 @@ pub(crate) fn write(setting: &Setting, config: &Configuration, own: &ControlPlan
             "client-certificate-data": BASE64.encode(issued.certificate_pem.as_bytes()),
             "client-key-data": BASE64.encode(issued.key_pem.as_bytes()),
         });
-        place.write_json(&format!("kubernetes/{file}.kubeconfig"), &kubeconfig(&server, &config.cluster.pem, &user))?;
+        place.write_json(
+            &format!("kubernetes/{file}.kubeconfig"),
+            &kubeconfig(&server, &config.cluster.pem, &user),
+        )?;
     }
     place.write_json("kubernetes/encryption.json", &encryption(config))?;
     place.write_json("kubernetes/admission.json", &admission(config))?;
@@ -113,7 +131,12 @@ fn once<T: Ord>(list: &mut Vec<T>) {
     list.dedup();
 }
 
-fn authority(place: &Place, name: &str, authority: &Authority, accepted: &str) -> Result<(), Trouble> {
+fn authority(
+    place: &Place,
+    name: &str,
+    authority: &Authority,
+    accepted: &str,
+) -> Result<(), Trouble> {
     place.write(&format!("pki/{name}.crt"), &authority.pem)?;
     place.write(&format!("pki/{name}-accepted.crt"), accepted)?;
     authority.key_pem.as_ref().map_or(Ok(()), |key| place.write(&format!("pki/{name}.key"), key))
@@ -149,7 +172,12 @@ fn admission(config: &Configuration) -> Value {
 }
 
 /// etcd, as the first member or as one more; `cluster` is `name=peer-url,…`.
-pub(crate) fn etcd(setting: &Setting, config: &Configuration, cluster: &str, state: &str) -> Program {
+pub(crate) fn etcd(
+    setting: &Setting,
+    config: &Configuration,
+    cluster: &str,
+    state: &str,
+) -> Program {
     let (place, address) = (&setting.place, setting.address);
     let (client, peer) = (format!("https://{address}:2379"), peer_url(address));
     let mut arguments = Arguments::default();
@@ -270,12 +298,14 @@ pub(crate) fn controllers(setting: &Setting, config: &Configuration) -> [Program
     manager.add(config.extra_arguments("/cluster/controllerManager/extraArgs"));
     let mut scheduler = common("scheduler");
     scheduler.add(config.extra_arguments("/cluster/scheduler/extraArgs"));
-    [("kube-controller-manager", manager), ("kube-scheduler", scheduler)].map(|(name, arguments)| Program {
-        name,
-        path: setting.binaries.join(name),
-        arguments: arguments.list(),
-        environment: Vec::new(),
-    })
+    [("kube-controller-manager", manager), ("kube-scheduler", scheduler)].map(
+        |(name, arguments)| Program {
+            name,
+            path: setting.binaries.join(name),
+            arguments: arguments.list(),
+            environment: Vec::new(),
+        },
+    )
 }
 
 /// Flags of one program: those of a configuration replace those of the node.
@@ -325,7 +355,10 @@ mod tests {
         assert_eq!(read("pki/ca.crt"), config.cluster.pem);
         assert_eq!(read("pki/etcd-ca.crt"), own.etcd.pem);
         assert_eq!(read("pki/service-account.key"), own.service_account_pem);
-        assert!(read("kubernetes/encryption.json").contains("45yd2Ke+sytiICojDf8aibTfgt99nzJmO53cjDqrCto="));
+        assert!(
+            read("kubernetes/encryption.json")
+                .contains("45yd2Ke+sytiICojDf8aibTfgt99nzJmO53cjDqrCto=")
+        );
         assert!(read("kubernetes/admission.json").contains("PodSecurityConfiguration"));
         let mode = std::fs::metadata(directory.path().join("pki/ca.key")).expect("a key");
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&mode) & 0o777, 0o600);
@@ -339,7 +372,9 @@ mod tests {
         );
         let config = Configuration::read(text.as_bytes()).expect("a configuration");
         let arguments = api_server(&setting(Path::new("/machine")), &config).arguments;
-        let of = |flag: &str| arguments.iter().filter(|it| it.starts_with(flag)).cloned().collect::<Vec<_>>();
+        let of = |flag: &str| {
+            arguments.iter().filter(|it| it.starts_with(flag)).cloned().collect::<Vec<_>>()
+        };
         assert_eq!(of("--profiling"), ["--profiling=true"]);
         assert_eq!(of("--feature-gates"), ["--feature-gates=A=true", "--feature-gates=B=true"]);
         assert_eq!(of("--bind-address"), ["--bind-address=127.73.0.11"]);

@@ -139,7 +139,8 @@ impl Etcd {
             #[prost(bool, tag = "1")]
             linearizable: bool,
         }
-        let listed: Listed = self.call("/etcdserverpb.Cluster/MemberList", List { linearizable: !local }).await?;
+        let listed: Listed =
+            self.call("/etcdserverpb.Cluster/MemberList", List { linearizable: !local }).await?;
         Ok(listed.members.into_iter().map(shown).collect())
     }
 
@@ -170,7 +171,8 @@ impl Etcd {
 
     /// Makes a learner a member that votes; done, when it is one already.
     pub(crate) async fn promote(&self, id: u64) -> Result<(), Status> {
-        let promoted: Result<Members, _> = self.call("/etcdserverpb.Cluster/MemberPromote", MemberId { id }).await;
+        let promoted: Result<Members, _> =
+            self.call("/etcdserverpb.Cluster/MemberPromote", MemberId { id }).await;
         match promoted {
             Err(status) if status.message().contains("can only promote a learner") => Ok(()),
             other => other.map(drop),
@@ -178,7 +180,8 @@ impl Etcd {
     }
 
     pub(crate) async fn remove(&self, id: u64) -> Result<(), Status> {
-        let removed: Result<Members, _> = self.call("/etcdserverpb.Cluster/MemberRemove", MemberId { id }).await;
+        let removed: Result<Members, _> =
+            self.call("/etcdserverpb.Cluster/MemberRemove", MemberId { id }).await;
         removed.map(drop).map_err(|status| match status.code() {
             Code::NotFound => Status::not_found(format!("etcd member {id:x} not found")),
             _ => status,
@@ -229,8 +232,12 @@ fn channel(address: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, Troub
     // The scheme is what tonic is told; the bytes are TLS.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).attempt("an address")?;
     let endpoint = endpoint.connect_timeout(LIMIT).timeout(LIMIT);
-    Ok(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-        let tls = tls.clone();
-        async move { tls::connect(address, tls).await.map(TokioIo::new).map_err(std::io::Error::from) }
-    })))
+    Ok(
+        endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            let tls = tls.clone();
+            async move {
+                tls::connect(address, tls).await.map(TokioIo::new).map_err(std::io::Error::from)
+            }
+        })),
+    )
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::change::Touched;
 use crate::config::Configuration;
 use crate::machine::Machine;
@@ -13,6 +15,10 @@ const NODE_GRACE: Duration = Duration::from_secs(8);
 const CONTROLLER_GRACE: Duration = Duration::from_secs(3);
 const API_GRACE: Duration = Duration::from_secs(10);
 const ETCD_GRACE: Duration = Duration::from_secs(8);
+
+/// How long members of etcd may be unsure of one another.
+const UNSURE: Duration = Duration::from_millis(500);
+const UNSURE_TRIES: u8 = 60;
 
 impl Machine {
     /// Ends everything, in order.
@@ -79,7 +85,19 @@ impl Machine {
         let id = id.attempt("cannot leave etcd")?.member_id;
         // Asked of another member, since this one ends in the middle of its answer.
         let peer = self.fleet.etcd_peer(self, config).unwrap_or(client);
-        let removed = peer.remove(id).await.map_err(|it| it.message().to_owned());
-        removed.attempt("cannot leave etcd")
+        // Members that have only just met are not sure of each other yet, and etcd then refuses.
+        for _ in 0..UNSURE_TRIES {
+            match peer.remove(id).await {
+                Err(status) if status.message().contains("unhealthy cluster") => {
+                    sleep(UNSURE).await;
+                }
+                other => {
+                    return other
+                        .map_err(|it| it.message().to_owned())
+                        .attempt("cannot leave etcd");
+                }
+            }
+        }
+        Err(Trouble::new("cannot leave etcd: its members do not reach one another"))
     }
 }

@@ -1,4 +1,4 @@
-//! All machines of a lab, and what they share: a runtime, KubePrism, the pod network, one another.
+//! All machines of a lab, and what they share: a runtime, `KubePrism`, the pod network, one another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -84,7 +84,8 @@ impl Fleet {
             .thread_name("machines")
             .enable_all()
             .build()?;
-        let held_back = fs::read_to_string(settings.directory.join("held-back")).unwrap_or_default();
+        let held_back =
+            fs::read_to_string(settings.directory.join("held-back")).unwrap_or_default();
         let shared = Arc::new(Shared {
             held_back: Mutex::new(held_back.lines().map(str::to_owned).collect()),
             settings,
@@ -135,7 +136,7 @@ impl Drop for Fleet {
 impl Machines for Fleet {
     fn power_on(&self, server: &Server) {
         let (shared, server) = (self.shared.clone(), server.clone());
-        self.wait(async move { shared.power_on(&server).await });
+        self.wait(async move { shared.power_on(&server) });
     }
 
     fn power_off(&self, id: u64) {
@@ -167,7 +168,7 @@ impl Shared {
         }
     }
 
-    async fn power_on(self: &Arc<Self>, server: &Server) {
+    fn power_on(self: &Arc<Self>, server: &Server) {
         if server.rescue || self.machines().contains_key(&server.id) {
             return;
         }
@@ -231,22 +232,29 @@ impl Shared {
     }
 
     /// What trustd does on a control plane: issues a certificate to a node that knows the token.
-    pub(crate) fn trustd(&self, config: &Configuration, leaf: &Leaf) -> Option<Result<Issued, Trouble>> {
+    pub(crate) fn trustd(
+        &self,
+        config: &Configuration,
+        leaf: &Leaf,
+    ) -> Option<Result<Issued, Trouble>> {
         let (_, issuer) = self.control_planes(config).into_iter().find(|(_, other)| {
-            other.machine.der == config.machine.der && other.text("/machine/token") == config.text("/machine/token")
+            other.machine.der == config.machine.der
+                && other.text("/machine/token") == config.text("/machine/token")
         })?;
         Some(issuer.machine.issue(leaf))
     }
 
     /// Another member of the cluster's etcd.
     pub(crate) fn etcd_peer(&self, machine: &Machine, config: &Configuration) -> Option<Etcd> {
-        let others = self.control_planes(config).into_iter().filter(|(it, _)| it.id != machine.id);
-        others.filter_map(|(it, _)| it.live().etcd.clone()).next()
+        let mut others =
+            self.control_planes(config).into_iter().filter(|(it, _)| it.id != machine.id);
+        others.find_map(|(it, _)| it.live().etcd.clone())
     }
 
     /// An API server of the cluster that answers.
     pub(crate) fn kubernetes(&self, config: &Configuration) -> Option<Kubernetes> {
-        let mut serving = self.control_planes(config).into_iter().filter(|(it, _)| it.live().serves_kubernetes);
+        let mut serving =
+            self.control_planes(config).into_iter().filter(|(it, _)| it.live().serves_kubernetes);
         let (machine, own) = serving.next()?;
         Kubernetes::of(&own, machine.address).ok()
     }
@@ -265,7 +273,8 @@ impl Shared {
         let Ok(listener) = kubeprism::bind(self.settings.kubeprism).await else { return };
         let (shared, config) = (Arc::downgrade(self), config.clone());
         let servers = move || -> Vec<Ipv4Addr> {
-            let control_planes = shared.upgrade().map(|it| it.control_planes(&config)).unwrap_or_default();
+            let control_planes =
+                shared.upgrade().map(|it| it.control_planes(&config)).unwrap_or_default();
             let serving = control_planes.iter().filter(|(it, _)| it.live().serves_kubernetes);
             serving.map(|(it, _)| it.address).collect()
         };
@@ -274,20 +283,29 @@ impl Shared {
     }
 
     /// The part of the pod network that is the machine's own, for as long as it has a disk.
-    pub(crate) async fn pod_network(&self, machine: &Machine, config: &Configuration) -> Result<PodNetwork, Trouble> {
+    pub(crate) async fn pod_network(
+        &self,
+        machine: &Machine,
+        config: &Configuration,
+    ) -> Result<PodNetwork, Trouble> {
         let pods = config.pods();
         let _choosing = self.choosing.lock().await;
-        let labels: Vec<_> = place::all(&self.settings.directory).iter().filter_map(Place::label).collect();
+        let labels: Vec<_> =
+            place::all(&self.settings.directory).iter().filter_map(Place::label).collect();
         let own = labels.iter().find(|it| it.id == machine.id);
-        let mut label = own.cloned().ok_or_else(|| Trouble::new("the machine has lost its disk"))?;
-        let mut used: BTreeSet<u8> = labels.iter().filter(|it| it.id != machine.id).filter_map(|it| it.pods).collect();
+        let mut label =
+            own.cloned().ok_or_else(|| Trouble::new("the machine has lost its disk"))?;
+        let mut used: BTreeSet<u8> =
+            labels.iter().filter(|it| it.id != machine.id).filter_map(|it| it.pods).collect();
         if self.settings.node == Node::Real {
             network::remove(&network::bridge(machine.address)).await;
             used.extend(network::used(pods).await);
         }
         let number = match label.pods {
             Some(number) if !used.contains(&number) => number,
-            _ => (1..=254).find(|it| !used.contains(it)).ok_or_else(|| Trouble::new("the pod network is used up"))?,
+            _ => (1..=254)
+                .find(|it| !used.contains(it))
+                .ok_or_else(|| Trouble::new("the pod network is used up"))?,
         };
         label.pods = Some(number);
         machine.place.set_label(&label).attempt("cannot label the disk")?;

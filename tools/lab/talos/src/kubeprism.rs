@@ -1,4 +1,4 @@
-//! KubePrism: one local address behind which is whatever API server of the cluster answers.
+//! `KubePrism`: one local address behind which is whatever API server of the cluster answers.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -13,7 +13,7 @@
 //! **Invariant:** a secret comes from the machine configuration or is made on the machine, as in Talos.
 //! **Invariant:** a process is ended by the id that was written down when it started, checked against
 //! the time at which it started.
-//! **Invariant:** machines share nothing but what [`fleet`] says: their own discovery, KubePrism, and
+//! **Invariant:** machines share nothing but what [`fleet`] says: their own discovery, `KubePrism`, and
 //! the pod network. Whoever has no key asks one who has, as a worker asks trustd.
 
 mod api;

@@ -39,9 +39,18 @@ pub(crate) enum Order {
     Install,
     /// The configuration has changed from this one, without a reboot.
     Reconfigured(Arc<Configuration>),
-    Reboot { actor: String },
-    Shutdown { actor: String },
-    Reset { actor: String, graceful: bool, reboot: bool, wipe: Wipe },
+    Reboot {
+        actor: String,
+    },
+    Shutdown {
+        actor: String,
+    },
+    Reset {
+        actor: String,
+        graceful: bool,
+        reboot: bool,
+        wipe: Wipe,
+    },
     /// Leave etcd and stay.
     LeaveEtcd(oneshot::Sender<Result<(), Trouble>>),
     /// The power goes; processes are left to whoever asks.
@@ -94,13 +103,20 @@ pub(crate) struct Machine {
 /// What comes after a boot.
 enum Next {
     /// Boot again; after a reboot with another boot id.
-    Boot { rebooted: bool },
+    Boot {
+        rebooted: bool,
+    },
     Off,
 }
 
 impl Machine {
     /// Powers a machine on; its label is on its disk already.
-    pub(crate) fn start(fleet: Arc<Shared>, server: &lab_hetzner::Server, version: String, place: Place) -> Arc<Self> {
+    pub(crate) fn start(
+        fleet: Arc<Shared>,
+        server: &lab_hetzner::Server,
+        version: String,
+        place: Place,
+    ) -> Arc<Self> {
         let (orders, received) = mpsc::channel(16);
         let machine = Arc::new(Self {
             id: server.id,
@@ -232,7 +248,9 @@ impl Machine {
             Ok::<_, Trouble>((self.listen().await?, tls::server(issued, &[])?))
         };
         let _listener = match serving.await {
-            Ok((listener, tls)) => Some(Listener::start(self.clone(), listener, tls, Access::Maintenance)),
+            Ok((listener, tls)) => {
+                Some(Listener::start(self.clone(), listener, tls, Access::Maintenance))
+            }
             Err(trouble) => {
                 self.view.sequence_failed("boot", &trouble.to_string(), "");
                 None
@@ -289,32 +307,40 @@ impl Machine {
         }
     }
 
-    async fn configured(self: &Arc<Self>, mut config: Arc<Configuration>, orders: &mut mpsc::Receiver<Order>) -> Next {
+    async fn configured(
+        self: &Arc<Self>,
+        mut config: Arc<Configuration>,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Next {
         self.view.sequence("boot", SequenceAction::Start, "");
-        let serving = tokio::spawn(self.clone().serve(config.clone()));
-        let mut serving = Aborting(serving);
-        let mut rising = Aborting(tokio::spawn(self.clone().rise(config.clone())));
+        let mut serving = Aborting::spawn(self.clone().serve(config.clone()));
+        let mut rising = Aborting::spawn(self.clone().rise(config.clone()));
         loop {
             let Some(order) = orders.recv().await else { return Next::Off };
             match order {
                 Order::Install => {}
-                Order::Halt => return Next::Off,
+                Order::Halt => {
+                    serving.end().await;
+                    rising.end().await;
+                    return Next::Off;
+                }
                 Order::Reconfigured(before) => {
                     let Some(next) = self.active() else { continue };
                     let touched = change::touched(&before, &next);
-                    rising.0.abort();
-                    let _ = (&mut rising.0).await;
+                    rising.end().await;
                     self.restart(touched).await;
                     config = next;
-                    // New connections get the new certificate and the new authorities.
-                    serving.0.abort();
-                    let _ = (&mut serving.0).await;
-                    serving = Aborting(tokio::spawn(self.clone().serve(config.clone())));
-                    rising = Aborting(tokio::spawn(self.clone().rise(config.clone())));
+                    if change::touches_api(&before, &config) {
+                        // The answer to whoever asked for this is still on its way.
+                        sleep(Duration::from_millis(200)).await;
+                        serving.end().await;
+                        serving = Aborting::spawn(self.clone().serve(config.clone()));
+                    }
+                    rising = Aborting::spawn(self.clone().rise(config.clone()));
                 }
                 Order::Reboot { actor } => {
                     self.view.stage(Stage::Rebooting);
-                    rising.0.abort();
+                    rising.end().await;
                     sleep(Duration::from_millis(200)).await;
                     drop(serving);
                     self.end_all().await;
@@ -323,7 +349,7 @@ impl Machine {
                 Order::Shutdown { actor } => {
                     self.view.sequence("shutdown", SequenceAction::Start, &actor);
                     self.view.stage(Stage::ShuttingDown);
-                    rising.0.abort();
+                    rising.end().await;
                     sleep(Duration::from_millis(200)).await;
                     drop(serving);
                     self.end_all().await;
@@ -333,14 +359,16 @@ impl Machine {
                     let before = self.view.status().0.stage();
                     self.view.sequence("reset", SequenceAction::Start, &actor);
                     self.view.stage(Stage::Resetting);
-                    if graceful && config.kind == Kind::ControlPlane && self.place.has_etcd_data()
+                    if graceful
+                        && config.kind == Kind::ControlPlane
+                        && self.place.has_etcd_data()
                         && let Err(trouble) = self.leave_etcd(&config).await
                     {
                         self.view.sequence_failed("reset", &trouble.to_string(), &actor);
                         self.view.stage(before);
                         continue;
                     }
-                    rising.0.abort();
+                    rising.end().await;
                     self.end_all().await;
                     self.wipe(wipe);
                     self.view.sequence("reset", SequenceAction::Stop, &actor);
@@ -351,8 +379,7 @@ impl Machine {
                 Order::LeaveEtcd(answer) => {
                     let left = self.leave_etcd(&config).await;
                     if left.is_ok() {
-                        rising.0.abort();
-                        let _ = (&mut rising.0).await;
+                        rising.end().await;
                         self.end_control_plane().await;
                         self.place.remove("etcd");
                         self.view.service("etcd", "Finished", Some(false), "left the cluster");
@@ -407,10 +434,26 @@ impl Machine {
 }
 
 /// A task that ends with its owner.
-struct Aborting(JoinHandle<()>);
+struct Aborting(Option<JoinHandle<()>>);
+
+impl Aborting {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(task)))
+    }
+
+    /// Ends the task, and waits until it starts nothing any more.
+    async fn end(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
 
 impl Drop for Aborting {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }

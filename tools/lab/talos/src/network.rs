@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn the_name_of_a_bridge_fits_and_is_the_machines_own() {
-        let (one, other) = (bridge(Ipv4Addr::new(127, 73, 0, 1)), bridge(Ipv4Addr::new(127, 73, 1, 0)));
+        let (one, other) =
+            (bridge(Ipv4Addr::new(127, 73, 0, 1)), bridge(Ipv4Addr::new(127, 73, 1, 0)));
         assert!(one.len() <= 15);
         assert_ne!(one, other);
     }

@@ -34,7 +34,11 @@ pub(crate) struct Node<'a> {
 
 impl Node<'_> {
     /// Starts containerd, and waits until it answers.
-    pub(crate) async fn start(&self, config: &Configuration, processes: &Processes) -> Result<(), Trouble> {
+    pub(crate) async fn start(
+        &self,
+        config: &Configuration,
+        processes: &Processes,
+    ) -> Result<(), Trouble> {
         let place = &self.setting.place;
         for stale in ["node/containerd.up", "node/kubelet.run", "var/lib/cni"] {
             place.remove(stale);
@@ -51,10 +55,18 @@ impl Node<'_> {
         if config.text("/cluster/network/cni/name") != Some("none") {
             place.write_json("node/cni/10-lab.conflist", &self.cni())?;
         }
-        let mut arguments: Vec<String> =
-            ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut arguments: Vec<String> = [
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--propagation",
+            "private",
+            "sh",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         arguments.extend([place.text("node/node.sh"), place.0.display().to_string()]);
         let path = PathBuf::from("unshare");
         processes.start(Program { name: PROCESS, path, arguments, environment: Vec::new() })?;
@@ -68,14 +80,21 @@ impl Node<'_> {
     }
 
     /// Writes what the kubelet needs, and lets it run; one that runs already starts again with it.
-    pub(crate) fn run_kubelet(&self, config: &Configuration, processes: &Processes) -> Result<(), Trouble> {
+    pub(crate) fn run_kubelet(
+        &self,
+        config: &Configuration,
+        processes: &Processes,
+    ) -> Result<(), Trouble> {
         let place = &self.setting.place;
         place.write("node/ca.crt", config.accepted("/cluster/acceptedCAs", &config.cluster))?;
         place.write_json("node/kubelet.json", &self.kubelet(config))?;
         let (id, secret) = &config.token;
         let user = json!({"token": format!("{id}.{secret}")});
         let authority = config.accepted("/cluster/acceptedCAs", &config.cluster);
-        place.write_json("node/bootstrap.kubeconfig", &kubeconfig(&self.server, &authority, &user))?;
+        place.write_json(
+            "node/bootstrap.kubeconfig",
+            &kubeconfig(&self.server, &authority, &user),
+        )?;
         let mut arguments = Arguments::default();
         arguments.set("config", place.text("node/kubelet.json"));
         arguments.set("kubeconfig", "/var/lib/kubelet/kubeconfig");
@@ -94,10 +113,12 @@ impl Node<'_> {
     }
 
     fn containerd(&self, config: &Configuration) -> String {
-        let mut mirrors = String::new();
+        let mut mirrors = Vec::new();
         let mut mirror = |host: &str, endpoints: &[String]| {
-            let endpoints = json!(endpoints);
-            mirrors += &format!("  [plugins.{CRI}.registry.mirrors.{}]\n    endpoint = {endpoints}\n", json!(host));
+            let (host, endpoints) = (json!(host), json!(endpoints));
+            mirrors.push(format!(
+                "  [plugins.{CRI}.registry.mirrors.{host}]\n    endpoint = {endpoints}\n"
+            ));
         };
         for host in self.plain_registries {
             mirror(host, &[format!("http://{host}")]);
@@ -128,6 +149,7 @@ state = "/run/containerd"
 {mirrors}"#,
             pause = json!(self.pause_image),
             cni = json!(self.setting.place.text("node/cni")),
+            mirrors = mirrors.concat(),
         )
     }
 
@@ -217,7 +239,10 @@ fn registry_mirrors(config: &Configuration) -> Vec<(String, Vec<String>)> {
         text.map(str::to_owned).collect::<Vec<_>>()
     };
     let old = config.main.pointer("/machine/registries/mirrors").and_then(Value::as_object);
-    let old = old.into_iter().flatten().map(|(host, it)| (host.clone(), texts(it.get("endpoints"), None)));
+    let old = old
+        .into_iter()
+        .flatten()
+        .map(|(host, it)| (host.clone(), texts(it.get("endpoints"), None)));
     let new = config.others("RegistryMirrorConfig").filter_map(|it| {
         Some((it["name"].as_str()?.to_owned(), texts(it.get("endpoints"), Some("url"))))
     });
@@ -278,17 +303,32 @@ mod tests {
     #[test]
     fn a_control_plane_is_tainted_and_labelled_unless_pods_may_run_there() {
         let (kubelet_config, labels, _) = kubelet(CONTROL_PLANE);
-        assert_eq!(kubelet_config["registerWithTaints"], json!([{"key": CONTROL_PLANE_ROLE, "effect": "NoSchedule"}]));
+        assert_eq!(
+            kubelet_config["registerWithTaints"],
+            json!([{"key": CONTROL_PLANE_ROLE, "effect": "NoSchedule"}])
+        );
         assert!(labels.iter().any(|(key, _)| key == CONTROL_PLANE_ROLE));
-        let open = CONTROL_PLANE.replace("    clusterName:", "    allowSchedulingOnControlPlanes: true\n    clusterName:");
+        let open = CONTROL_PLANE.replace(
+            "    clusterName:",
+            "    allowSchedulingOnControlPlanes: true\n    clusterName:",
+        );
         assert_eq!(kubelet(&open).0["registerWithTaints"], json!([]));
     }
 
     #[test]
     fn mirrors_of_the_configuration_and_of_the_lab_both_reach_containerd() {
-        let text = format!("{CONTROL_PLANE}---\napiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: ghcr.io\nendpoints:\n    - url: http://127.77.0.1:5000\n");
+        let text = format!(
+            "{CONTROL_PLANE}---\napiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: ghcr.io\nendpoints:\n    - url: http://127.77.0.1:5000\n"
+        );
         let (.., containerd) = kubelet(&text);
-        assert!(containerd.contains("mirrors.\"127.77.0.1:5000\"]\n    endpoint = [\"http://127.77.0.1:5000\"]"));
-        assert!(containerd.contains("mirrors.\"ghcr.io\"]\n    endpoint = [\"http://127.77.0.1:5000\"]"));
+        assert!(
+            containerd.contains(
+                "mirrors.\"127.77.0.1:5000\"]\n    endpoint = [\"http://127.77.0.1:5000\"]"
+            )
+        );
+        assert!(
+            containerd
+                .contains("mirrors.\"ghcr.io\"]\n    endpoint = [\"http://127.77.0.1:5000\"]")
+        );
     }
 }

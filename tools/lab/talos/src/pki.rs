@@ -104,7 +104,10 @@ impl Authority {
 
     /// Issues a certificate with a key of its own, of the authority's kind.
     pub(crate) fn issue(&self, leaf: &Leaf) -> Result<Issued, Trouble> {
-        let issuer = self.issuer.as_ref().ok_or_else(|| Trouble::new("an authority without its key cannot issue"))?;
+        let issuer = self
+            .issuer
+            .as_ref()
+            .ok_or_else(|| Trouble::new("an authority without its key cannot issue"))?;
         let ed25519 = issuer.key().is_compatible(&PKCS_ED25519);
         let kind = if ed25519 { &PKCS_ED25519 } else { &PKCS_ECDSA_P256_SHA256 };
         let what = || format!("cannot issue a certificate for {}", leaf.common_name);
@@ -147,7 +150,8 @@ fn params(leaf: &Leaf, ed25519: bool) -> Result<CertificateParams, Trouble> {
     params.use_authority_key_identifier_extension = true;
     params.subject_alt_names = leaf.addresses.iter().copied().map(SanType::IpAddress).collect();
     for name in &leaf.names {
-        let name = Ia5String::try_from(name.as_str()).attempt("a name for a certificate is not ASCII")?;
+        let name =
+            Ia5String::try_from(name.as_str()).attempt("a name for a certificate is not ASCII")?;
         params.subject_alt_names.push(SanType::DnsName(name));
     }
     Ok(params)
@@ -163,7 +167,8 @@ fn validity(mut params: CertificateParams) -> CertificateParams {
 
 /// A key that is written as PEM under any of the labels that Talos accepts, but RSA.
 fn key_pair(pem: &str) -> Result<KeyPair, Trouble> {
-    KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8(pem)?)).attempt("a private key cannot be used")
+    KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8(pem)?))
+        .attempt("a private key cannot be used")
 }
 
 /// The PKCS#8 form of a key that is written as PEM.
@@ -173,7 +178,9 @@ fn pkcs8(pem: &str) -> Result<Vec<u8>, Trouble> {
         // What Talos calls ED25519 is PKCS#8 under a label of its own.
         "ED25519 PRIVATE KEY" | "PRIVATE KEY" => Ok(der),
         "EC PRIVATE KEY" => Ok(sec1_to_pkcs8(&der)),
-        other => Err(Trouble::new(format!("a private key is labelled `{other}`, which an authority's cannot be"))),
+        other => Err(Trouble::new(format!(
+            "a private key is labelled `{other}`, which an authority's cannot be"
+        ))),
     }
 }
 
@@ -254,7 +261,8 @@ mod tests {
 
     #[test]
     fn a_key_of_somebody_else_is_refused() {
-        let (one, other) = (Authority::fleeting().expect("one"), Authority::fleeting().expect("other"));
+        let (one, other) =
+            (Authority::fleeting().expect("one"), Authority::fleeting().expect("other"));
         assert!(Authority::read(&one.pem, other.key_pem.as_deref()).is_err());
         assert!(Authority::read(&one.pem, one.key_pem.as_deref()).is_ok());
     }

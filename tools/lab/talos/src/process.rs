@@ -283,11 +283,20 @@ mod tests {
 
     fn sleeper() -> Program {
         let path = PathBuf::from("/bin/sleep");
-        Program { name: "sleeper", path, arguments: vec!["600".to_owned()], environment: Vec::new() }
+        Program {
+            name: "sleeper",
+            path,
+            arguments: vec!["600".to_owned()],
+            environment: Vec::new(),
+        }
     }
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime")
     }
 
     #[test]
@@ -327,8 +336,10 @@ mod tests {
         };
         let (mut stray, mut stranger) = (spawn(), spawn());
         let of = |child: &std::process::Child| known(child.id()).expect("known");
-        fs::write(records.join("a"), format!("{} {}", stray.id(), of(&stray).started)).expect("written");
-        fs::write(records.join("b"), format!("{} {}", stranger.id(), of(&stranger).started + 1)).expect("written");
+        fs::write(records.join("a"), format!("{} {}", stray.id(), of(&stray).started))
+            .expect("written");
+        fs::write(records.join("b"), format!("{} {}", stranger.id(), of(&stranger).started + 1))
+            .expect("written");
         end_strays(directory.path());
         assert!(stray.try_wait().expect("waited").is_some());
         assert!(stranger.try_wait().expect("waited").is_none());

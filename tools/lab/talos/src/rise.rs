@@ -41,7 +41,10 @@ impl Machine {
         self.fleet.raise_kubeprism(config).await;
         let pods = self.pods(config).await?;
         if let Some(own) = &config.control_plane {
-            self.view.service("etcd", "Preparing", None, "Running pre state");
+            let state = if self.place.has_etcd_data() { "Starting" } else { "Preparing" };
+            if self.live().etcd.is_none() {
+                self.view.service("etcd", state, None, "Running pre state");
+            }
             control_plane::write(&setting, config, own)?;
         }
         self.start_containerd(config, &setting, &pods).await?;
@@ -65,7 +68,12 @@ impl Machine {
         }
     }
 
-    fn node<'a>(&'a self, config: &Configuration, setting: &'a Setting, pods: &'a PodNetwork) -> Node<'a> {
+    fn node<'a>(
+        &'a self,
+        config: &Configuration,
+        setting: &'a Setting,
+        pods: &'a PodNetwork,
+    ) -> Node<'a> {
         let prism = config.main["machine"]["features"]["kubePrism"]["enabled"] == true;
         let server = match self.fleet.kubeprism() {
             Some(address) if prism => format!("https://{address}"),
@@ -81,7 +89,12 @@ impl Machine {
         }
     }
 
-    async fn start_containerd(&self, config: &Configuration, setting: &Setting, pods: &PodNetwork) -> Result<(), Trouble> {
+    async fn start_containerd(
+        &self,
+        config: &Configuration,
+        setting: &Setting,
+        pods: &PodNetwork,
+    ) -> Result<(), Trouble> {
         if let NodeKind::ControlPlaneOnly(why) = &self.fleet.settings.node {
             for service in ["containerd", "cri", "kubelet"] {
                 self.view.service(service, "Skipped", None, why);
@@ -105,7 +118,12 @@ impl Machine {
     }
 
     /// Starts etcd: with the data on the disk, as one more member, or as the first.
-    async fn start_etcd(&self, config: &Configuration, own: &ControlPlane, setting: &Setting) -> Result<(), Trouble> {
+    async fn start_etcd(
+        &self,
+        config: &Configuration,
+        own: &ControlPlane,
+        setting: &Setting,
+    ) -> Result<(), Trouble> {
         let client = etcd::Etcd::at(self.address, own)?;
         let alone = format!("{}={}", setting.hostname, peer_url(self.address));
         // Only one machine at a time may join, and only until it votes.
@@ -159,14 +177,18 @@ impl Machine {
         Ok(())
     }
 
-    async fn start_control_plane(&self, config: &Configuration, setting: &Setting) -> Result<(), Trouble> {
+    async fn start_control_plane(
+        &self,
+        config: &Configuration,
+        setting: &Setting,
+    ) -> Result<(), Trouble> {
         if !self.processes.runs("kube-apiserver") {
             self.processes.start(control_plane::api_server(setting, config))?;
         }
         let kubernetes = Kubernetes::of(config, self.address)?;
         while !kubernetes.is_ready().await {
             let pod = format!("kube-system/kube-apiserver-{} not ready", setting.hostname);
-            self.view.condition("staticPods", Some(pod));
+            self.view.condition("staticPods", Some(&pod));
             sleep(PAUSE).await;
         }
         self.live().serves_kubernetes = true;
@@ -180,13 +202,29 @@ impl Machine {
             kubernetes.apply(object).await?;
         }
         for manifest in manifests::inline(config) {
-            let (kubeconfig, cache) = (setting.place.text("kubernetes/admin.kubeconfig"), setting.place.text("kubernetes/cache"));
+            let (kubeconfig, cache) = (
+                setting.place.text("kubernetes/admin.kubeconfig"),
+                setting.place.text("kubernetes/cache"),
+            );
             let arguments = [
-                "--kubeconfig", &kubeconfig, "--cache-dir", &cache,
-                "apply", "--server-side", "--force-conflicts", "-f", "-",
+                "--kubeconfig",
+                &kubeconfig,
+                "--cache-dir",
+                &cache,
+                "apply",
+                "--server-side",
+                "--force-conflicts",
+                "-f",
+                "-",
             ];
             let kubectl = setting.binaries.join("kubectl");
-            let applied = process::run(&kubectl, &arguments, Some(manifest.as_bytes()), Duration::from_secs(30)).await;
+            let applied = process::run(
+                &kubectl,
+                &arguments,
+                Some(manifest.as_bytes()),
+                Duration::from_secs(30),
+            )
+            .await;
             if let Err(trouble) = applied {
                 self.view.sequence_failed("boot", &trouble.to_string(), "");
             }
@@ -195,7 +233,12 @@ impl Machine {
     }
 
     /// Starts the kubelet once there is an API server it can join, and labels the node.
-    async fn start_kubelet(&self, config: &Arc<Configuration>, setting: &Setting, pods: &PodNetwork) -> Result<(), Trouble> {
+    async fn start_kubelet(
+        &self,
+        config: &Arc<Configuration>,
+        setting: &Setting,
+        pods: &PodNetwork,
+    ) -> Result<(), Trouble> {
         if self.fleet.settings.node != NodeKind::Real {
             return Ok(());
         }
@@ -210,14 +253,17 @@ impl Machine {
             self.view.service("kubelet", "Starting", None, "");
             node.run_kubelet(config, &self.processes)?;
         }
-        let labels: serde_json::Map<_, _> =
-            node::labels(config).into_iter().map(|(key, value)| (key, Value::String(value))).collect();
+        let labels: serde_json::Map<_, _> = node::labels(config)
+            .into_iter()
+            .map(|(key, value)| (key, Value::String(value)))
+            .collect();
         let annotations = config.main.pointer("/machine/nodeAnnotations").cloned();
-        let metadata = json!({"labels": labels, "annotations": annotations.unwrap_or_else(|| json!({}))});
-        let patch = json!({"metadata": metadata}).to_string();
+        let metadata =
+            json!({"labels": labels, "annotations": annotations.unwrap_or_else(|| json!({}))});
+        let change = json!({"metadata": metadata}).to_string();
         let path = format!("/api/v1/nodes/{}", setting.hostname);
         loop {
-            let body = Some(("application/merge-patch+json", patch.as_bytes()));
+            let body = Some(("application/merge-patch+json", change.as_bytes()));
             let question = Question { method: "PATCH", path: &path, body };
             if kubernetes.ask(&question).await.is_ok_and(|(status, _)| status == 200) {
                 return Ok(());
@@ -227,8 +273,17 @@ impl Machine {
     }
 
     /// Looks at everything again and again, and shows what is seen.
-    async fn watch(&self, config: &Arc<Configuration>, setting: &Setting, pods: &PodNetwork) -> Result<(), Trouble> {
-        let own = config.control_plane.is_some().then(|| Kubernetes::of(config, self.address)).transpose()?;
+    async fn watch(
+        &self,
+        config: &Arc<Configuration>,
+        setting: &Setting,
+        pods: &PodNetwork,
+    ) -> Result<(), Trouble> {
+        let own = config
+            .control_plane
+            .is_some()
+            .then(|| Kubernetes::of(config, self.address))
+            .transpose()?;
         loop {
             if self.fleet.settings.node == NodeKind::Real {
                 let health = SocketAddr::from((pods.gateway, HEALTH_PORT));
@@ -240,7 +295,7 @@ impl Machine {
                     Some(kubernetes) => kubernetes.node_is_ready(&setting.hostname).await,
                     None => false,
                 };
-                self.view.condition("nodeReady", (!ready).then_some(reason));
+                self.view.condition("nodeReady", (!ready).then_some(&reason));
             }
             if let Some(kubernetes) = &own {
                 let client = self.live().etcd.clone();
@@ -253,7 +308,7 @@ impl Machine {
                 let ready = kubernetes.is_ready().await;
                 self.live().serves_kubernetes = ready;
                 let pod = format!("kube-system/kube-apiserver-{} not ready", setting.hostname);
-                self.view.condition("staticPods", (!ready).then_some(pod));
+                self.view.condition("staticPods", (!ready).then_some(&pod));
             }
             let risen = self.view.is_well("apid")
                 && (config.kind == Kind::Worker || self.view.is_well("etcd"))
@@ -278,7 +333,8 @@ pub(crate) struct Kubernetes {
 impl Kubernetes {
     /// The API server at `address`, of a cluster whose authority `config` holds with its key.
     pub(crate) fn of(config: &Configuration, address: std::net::Ipv4Addr) -> Result<Self, Trouble> {
-        let issued = config.cluster.issue(&crate::pki::Leaf::client("talos:admin", &["system:masters"]))?;
+        let issued =
+            config.cluster.issue(&crate::pki::Leaf::client("talos:admin", &["system:masters"]))?;
         let tls = tls::client(&config.cluster.der, issued.certificate, issued.key, b"http/1.1")?;
         Ok(Self { address: SocketAddr::from((address, 6443)), tls })
     }
@@ -294,7 +350,8 @@ impl Kubernetes {
     async fn node_is_ready(&self, name: &str) -> bool {
         let path = format!("/api/v1/nodes/{name}");
         let answer = self.ask(&Question::get(&path)).await;
-        let node: Value = answer.ok().and_then(|(_, it)| serde_json::from_slice(&it).ok()).unwrap_or_default();
+        let node: Value =
+            answer.ok().and_then(|(_, it)| serde_json::from_slice(&it).ok()).unwrap_or_default();
         let conditions = node["status"]["conditions"].as_array();
         conditions.into_iter().flatten().any(|it| it["type"] == "Ready" && it["status"] == "True")
     }
@@ -310,7 +367,10 @@ impl Kubernetes {
         let body = object.to_string();
         let body = Some(("application/apply-patch+yaml", body.as_bytes()));
         let (status, _) = self.ask(&Question { method: "PATCH", path: &path, body }).await?;
-        if matches!(status, 200 | 201) { Ok(()) } else { Err(Trouble::new(format!("{name} was refused with {status}"))) }
+        if matches!(status, 200 | 201) {
+            Ok(())
+        } else {
+            Err(Trouble::new(format!("{name} was refused with {status}")))
+        }
     }
 }
-

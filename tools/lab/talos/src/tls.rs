@@ -35,7 +35,10 @@ fn roots(pem: &[&CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Trouble
 }
 
 /// A server that asks for a certificate of one of `clients`; of none, for none.
-pub(crate) fn server(issued: Issued, clients: &[&CertificateDer<'static>]) -> Result<Arc<ServerConfig>, Trouble> {
+pub(crate) fn server(
+    issued: Issued,
+    clients: &[&CertificateDer<'static>],
+) -> Result<Arc<ServerConfig>, Trouble> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .attempt("TLS")?;
@@ -46,7 +49,8 @@ pub(crate) fn server(issued: Issued, clients: &[&CertificateDer<'static>]) -> Re
         builder.with_client_cert_verifier(verifier.build().attempt("client certificates")?)
     };
     let chain = vec![issued.certificate];
-    let mut config = builder.with_single_cert(chain, issued.key).attempt("the node's certificate")?;
+    let mut config =
+        builder.with_single_cert(chain, issued.key).attempt("the node's certificate")?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
@@ -70,9 +74,13 @@ pub(crate) fn client(
 }
 
 /// A connection to `address`, whose certificate must name it.
-pub(crate) async fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Trouble> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, Trouble> {
     let what = || format!("cannot reach {address}");
-    let stream = timeout(CONNECT, TcpStream::connect(address)).await.attempt(what())?.attempt(what())?;
+    let stream =
+        timeout(CONNECT, TcpStream::connect(address)).await.attempt(what())?.attempt(what())?;
     let name = ServerName::IpAddress(address.ip().into());
     let connected = timeout(CONNECT, TlsConnector::from(config).connect(name, stream)).await;
     connected.attempt(what())?.attempt(what())
@@ -99,7 +107,9 @@ pub(crate) async fn ask(
     question: &Question<'_>,
 ) -> Result<(u16, Vec<u8>), Trouble> {
     let exchange = async { exchange(connect(address, config).await?, address, question).await };
-    timeout(EXCHANGE, exchange).await.attempt(format!("{address} did not answer {}", question.path))?
+    timeout(EXCHANGE, exchange)
+        .await
+        .attempt(format!("{address} did not answer {}", question.path))?
 }
 
 /// Asks in the clear, as the kubelet's health is asked for.

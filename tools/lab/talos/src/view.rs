@@ -65,7 +65,7 @@ impl View {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
         {
             let mut now = self.now();
-            now.boot_id = boot_id.trim().to_owned();
+            boot_id.trim().clone_into(&mut now.boot_id);
             now.services.clear();
             now.unmet.clear();
             now.events.clear();
@@ -95,20 +95,25 @@ impl View {
         };
         let unmet = now.unmet.iter();
         let unmet_conditions = unmet
-            .map(|(name, reason)| UnmetCondition { name: (*name).to_owned(), reason: reason.clone() })
+            .map(|(name, reason)| UnmetCondition {
+                name: (*name).to_owned(),
+                reason: reason.clone(),
+            })
             .collect();
         let status = Some(MachineStatus { ready, unmet_conditions });
         (MachineStatusEvent { stage: now.stage.into(), status }, now.version)
     }
 
     /// Says whether a condition is met, and why not.
-    pub(crate) fn condition(&self, name: &'static str, unmet: Option<String>) {
+    pub(crate) fn condition(&self, name: &'static str, unmet: Option<&str>) {
         let changed = {
             let mut now = self.now();
-            match &unmet {
-                Some(reason) => now.unmet.insert(name, reason.clone()) != unmet,
-                None => now.unmet.remove(name).is_some(),
-            }
+            let changed = now.unmet.get(name).map(String::as_str) != unmet;
+            match unmet {
+                Some(reason) => now.unmet.insert(name, reason.to_owned()),
+                None => now.unmet.remove(name),
+            };
+            changed
         };
         if changed {
             self.status_changed();
@@ -122,7 +127,13 @@ impl View {
     }
 
     /// A service is in another state, or says something else.
-    pub(crate) fn service(&self, name: &'static str, state: &'static str, healthy: Option<bool>, message: &str) {
+    pub(crate) fn service(
+        &self,
+        name: &'static str,
+        state: &'static str,
+        healthy: Option<bool>,
+        message: &str,
+    ) {
         let mut now = self.now();
         let seen = now.services.entry(name).or_insert_with(|| Seen {
             state: "",
@@ -142,21 +153,33 @@ impl View {
         if seen.events.len() == SERVICE_EVENTS_MAX {
             seen.events.pop_front();
         }
-        let event = ServiceEvent { msg: message.to_owned(), state: state.to_owned(), ts: Some(timestamp()) };
+        let event = ServiceEvent {
+            msg: message.to_owned(),
+            state: state.to_owned(),
+            ts: Some(timestamp()),
+        };
         seen.events.push_back(event);
         let waiting: Vec<_> = now
             .services
             .iter()
-            .filter(|(_, it)| it.state != "Skipped" && (it.state != "Running" || it.healthy == Some(false)))
-            .map(|(name, it)| format!("{name} not {}", if it.state == "Running" { "healthy" } else { "running" }))
+            .filter(|(_, it)| {
+                it.state != "Skipped" && (it.state != "Running" || it.healthy == Some(false))
+            })
+            .map(|(name, it)| {
+                format!("{name} not {}", if it.state == "Running" { "healthy" } else { "running" })
+            })
             .collect();
         drop(now);
-        self.condition("services", (!waiting.is_empty()).then(|| waiting.join(", ")));
+        let waiting = waiting.join(", ");
+        self.condition("services", (!waiting.is_empty()).then_some(&waiting));
     }
 
     /// Whether a service runs and is well.
     pub(crate) fn is_well(&self, name: &str) -> bool {
-        self.now().services.get(name).is_some_and(|it| it.state == "Running" && it.healthy != Some(false))
+        self.now()
+            .services
+            .get(name)
+            .is_some_and(|it| it.state == "Running" && it.healthy != Some(false))
     }
 
     pub(crate) fn services(&self) -> Vec<Service> {
@@ -179,7 +202,8 @@ impl View {
 
     /// A sequence begins or ends, on behalf of `actor`.
     pub(crate) fn sequence(&self, sequence: &str, action: SequenceAction, actor: &str) {
-        let event = SequenceEvent { sequence: sequence.to_owned(), action: action.into(), error: None };
+        let event =
+            SequenceEvent { sequence: sequence.to_owned(), action: action.into(), error: None };
         self.tell("SequenceEvent", &event, actor);
     }
 
@@ -196,7 +220,10 @@ impl View {
         now.event += 1;
         let event = Event {
             metadata: None,
-            data: Some(Any { type_url: format!("{EVENT_TYPE_PREFIX}{name}"), value: message.encode_to_vec() }),
+            data: Some(Any {
+                type_url: format!("{EVENT_TYPE_PREFIX}{name}"),
+                value: message.encode_to_vec(),
+            }),
             id: format!("{:020x}", now.event),
             actor_id: actor.to_owned(),
         };

@@ -1,4 +1,4 @@
-//! The API against a client that nobody here wrote: PyPI's `talos-linux-api-v1-6-0`.
+//! The API against a client that nobody here wrote: `talos-linux-api-v1-6-0` of `PyPI`.
 //!
 //! Needs `LAB_BIN`, and Python 3 with pip, which fetches that one package.
 
@@ -9,7 +9,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{CONTROL_PLANE, binaries, configuration, control_plane_fleet, issue_talos, run, server, until};
+use common::{
+    CONTROL_PLANE, binaries, configuration, control_plane_fleet, issue_talos, run, server, until,
+};
 use lab_talos::Machines;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 73, 2, 1);
@@ -24,10 +26,17 @@ fn a_client_that_nobody_here_wrote_brings_up_a_cluster() {
     let fleet = control_plane_fleet(&place.join("machines"), Ipv4Addr::new(127, 73, 2, 9));
     fleet.power_on(&server(1, "foreign", ADDRESS, None));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign.py");
-    run(&python().display().to_string(), &[script, &ADDRESS.to_string(), &place.display().to_string()]);
+    run(
+        &python().display().to_string(),
+        &[script, &ADDRESS.to_string(), &place.display().to_string()],
+    );
     until("the kubeconfig to open the cluster", 60, || {
         let mut kubectl = Command::new(binaries().join("kubectl"));
-        kubectl.arg("--kubeconfig").arg(place.join("kubeconfig")).arg("--cache-dir").arg(place.join("cache"));
+        kubectl
+            .arg("--kubeconfig")
+            .arg(place.join("kubeconfig"))
+            .arg("--cache-dir")
+            .arg(place.join("cache"));
         let output = kubectl.args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
         let output = output.stdin(Stdio::null()).output().expect("kubectl");
         (output.stdout == b"admin").then_some(())
@@ -40,7 +49,8 @@ fn python() -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign-talos");
     let python = place.join("bin/python");
     let has = |it: &Path| {
-        let import = Command::new(it).args(["-c", "import talos_linux_api.v1_6_0.machine"]).output();
+        let import =
+            Command::new(it).args(["-c", "import talos_linux_api.v1_6_0.machine"]).output();
         import.is_ok_and(|it| it.status.success())
     };
     if !has(&python) {

@@ -2,12 +2,16 @@
 //!
 //! Needs `LAB_BIN`.
 
+#![expect(clippy::print_stderr, reason = "times are measured here")]
+
 mod common;
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use common::{CONTROL_PLANE, Talos, configuration, control_plane_fleet, issue_talos, server, until};
+use common::{
+    CONTROL_PLANE, Talos, configuration, control_plane_fleet, issue_talos, server, until,
+};
 use lab_talos::Machines;
 use talos_provision::wire::{
     ApplyConfiguration, ApplyMode, Begun, Bootstrap, ConfigurationApplied, Data, Done, Empty,
@@ -30,13 +34,15 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
         fleet.power_on(&server(id, &format!("control-{id}"), address, Some(config.clone())));
     }
     let talos = ADDRESSES.map(|it| Talos::known(it, place, "admin"));
-    let began = Instant::now();
-    until("bootstrap", 30, || talos[0].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()).ok());
+    let start = Instant::now();
+    until("bootstrap", 30, || {
+        talos[0].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()).ok()
+    });
     until("three members that vote", 120, || {
         let members = members(&talos[1]).ok()?;
         (members.len() == 3 && members.iter().all(|it| !it.is_learner)).then_some(())
     });
-    eprintln!("bootstrap to three members: {:.1} s", began.elapsed().as_secs_f64());
+    eprintln!("bootstrap to three members: {:.1} s", start.elapsed().as_secs_f64());
     let again = talos[2].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
     assert_eq!(again.expect_err("refused").code(), Code::AlreadyExists);
 
@@ -65,11 +71,17 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
     let begun: Reply<Begun> = talos[0].call(path::RESET, reset).expect("begun");
     let actor = begun.messages[0].actor_id.clone();
     let failed = until("the reset to fail", 30, || {
-        let asked = EventsRequest { tail_events: -1, with_actor_id: actor.clone(), ..EventsRequest::default() };
+        let asked = EventsRequest {
+            tail_events: -1,
+            with_actor_id: actor.clone(),
+            ..EventsRequest::default()
+        };
         let events = talos[0].take::<_, Event>(path::EVENTS, asked, 2).ok()?;
         events.into_iter().find_map(|it| {
             let event = it.data.filter(|it| it.type_url.ends_with("SequenceEvent"))?;
-            <talos_provision::wire::SequenceEvent as prost::Message>::decode(event.value.as_slice()).ok()?.error
+            <talos_provision::wire::SequenceEvent as prost::Message>::decode(event.value.as_slice())
+                .ok()?
+                .error
         })
     });
     assert!(failed.message.contains("last member"), "{failed:?}");
@@ -77,7 +89,8 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
 }
 
 fn members(talos: &Talos) -> Result<Vec<EtcdMember>, Status> {
-    let members: Reply<EtcdMembers> = talos.call(path::ETCD_MEMBER_LIST, EtcdMemberListRequest::default())?;
+    let members: Reply<EtcdMembers> =
+        talos.call(path::ETCD_MEMBER_LIST, EtcdMemberListRequest::default())?;
     Ok(members.messages.into_iter().flat_map(|it| it.members).collect())
 }
 
@@ -92,7 +105,8 @@ fn boot_id(talos: &Talos) -> Option<Vec<u8>> {
 
 fn apply(talos: &Talos, config: &str) -> Result<ApplyMode, Status> {
     let data = config.as_bytes().to_vec();
-    let question = ApplyConfiguration { data, mode: ApplyMode::Auto.into(), ..ApplyConfiguration::default() };
+    let question =
+        ApplyConfiguration { data, mode: ApplyMode::Auto.into(), ..ApplyConfiguration::default() };
     let answer: Reply<ConfigurationApplied> = talos.call(path::APPLY_CONFIGURATION, question)?;
     Ok(answer.messages[0].mode())
 }

@@ -2,6 +2,8 @@
 //!
 //! Needs `LAB_BIN`; a node and its pods need root, docker-registry, gcc, containerd and crun.
 
+#![expect(clippy::print_stderr, reason = "times are measured here")]
+
 mod common;
 
 use std::fs;
@@ -10,15 +12,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use common::{CONTROL_PLANE, Talos, WORKER, binaries, configuration, fleet, is_root, issue, issue_talos, pem, run, server, until};
+use common::{
+    CONTROL_PLANE, Talos, WORKER, binaries, configuration, fleet, is_root, issue, issue_talos, pem,
+    run, server, until,
+};
 use data_encoding::BASE64;
 use lab_talos::Machines;
+use prost::Message;
 use talos_provision::wire::{
     ApplyConfiguration, ApplyMode, Bootstrap, ConfigurationApplied, Data, Done, Empty,
     EtcdMemberListRequest, EtcdMembers, MachineConfigSpec, MachineStatusEvent, ReadRequest, Reply,
     Stage, StateGet, StateGot, Version, path, resource,
 };
-use prost::Message;
 use tonic::Code;
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 73, 1, 1);
@@ -27,6 +32,7 @@ const PRISM: Ipv4Addr = Ipv4Addr::new(127, 73, 1, 9);
 const REGISTRY: &str = "127.73.1.8:5000";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one life, told in order")]
 fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
     let directory = tempfile::tempdir().expect("a directory");
     let (place, machines) = (directory.path(), directory.path().join("machines"));
@@ -44,7 +50,9 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
 
     // In maintenance mode anybody reads, and nobody administers.
     let stranger = Talos::stranger(ONE);
-    until("maintenance mode", 10, || stranger.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok());
+    until("maintenance mode", 10, || {
+        stranger.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok()
+    });
     until("the stage", 10, || (stage(&stranger) == Some(Stage::Maintenance)).then_some(()));
     let refused = stranger.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
     assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied);
@@ -56,18 +64,22 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
 
     // Then only whom the configuration's own authority vouches for.
     let (admin, reader) = (Talos::known(ONE, place, "admin"), Talos::known(ONE, place, "reader"));
-    until("the node's own API", 20, || admin.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok());
+    until("the node's own API", 20, || {
+        admin.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok()
+    });
     assert!(stranger.call::<_, Reply<Version>>(path::VERSION, Empty {}).is_err());
     let refused = reader.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
     assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied);
     assert_eq!(active(&admin), config.as_bytes());
     assert_eq!(stage(&admin), Some(Stage::Booting));
 
-    until("bootstrap", 60, || match admin.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()) {
-        Ok(_) => Some(()),
-        Err(status) => {
-            assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-            None
+    until("bootstrap", 60, || {
+        match admin.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()) {
+            Ok(_) => Some(()),
+            Err(status) => {
+                assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+                None
+            }
         }
     });
     took("bootstrapped");
@@ -87,20 +99,58 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
         });
         kubectl.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=120s"]);
         eprintln!("bootstrap to both nodes Ready: {:.1} s", bootstrapped.elapsed().as_secs_f64());
-        until("the machine to be ready", 60, || (stage(&admin) == Some(Stage::Running)).then_some(()));
+        until("the machine to be ready", 60, || {
+            (stage(&admin) == Some(Stage::Running)).then_some(())
+        });
         kubectl.run(&["create", "namespace", "machines"]);
-        kubectl.run(&["label", "namespace", "machines", "pod-security.kubernetes.io/enforce=privileged"]);
-        kubectl.run(&["-n", "machines", "run", "hello", "--image", &format!("{REGISTRY}/hello:1"), "--overrides", POD]);
-        kubectl.run(&["-n", "machines", "wait", "pod/hello", "--for=condition=Ready", "--timeout=60s"]);
+        kubectl.run(&[
+            "label",
+            "namespace",
+            "machines",
+            "pod-security.kubernetes.io/enforce=privileged",
+        ]);
+        kubectl.run(&[
+            "-n",
+            "machines",
+            "run",
+            "hello",
+            "--image",
+            &format!("{REGISTRY}/hello:1"),
+            "--overrides",
+            POD,
+        ]);
+        kubectl.run(&[
+            "-n",
+            "machines",
+            "wait",
+            "pod/hello",
+            "--for=condition=Ready",
+            "--timeout=60s",
+        ]);
         took("a pod runs");
-        let node = kubectl.run(&["-n", "machines", "get", "pod", "hello", "-o", "jsonpath={.spec.nodeName}"]);
+        let node = kubectl.run(&[
+            "-n",
+            "machines",
+            "get",
+            "pod",
+            "hello",
+            "-o",
+            "jsonpath={.spec.nodeName}",
+        ]);
         assert_eq!(node, "two", "a control plane takes no pods");
         assert!(kubectl.run(&["-n", "machines", "logs", "hello"]).contains("hello"));
         assert!(machines.join("two/var/mnt/greeting").is_dir(), "a host path is the machine's own");
     }
-    assert!(fs::read_to_string(machines.join("one/audit.log")).expect("an audit log").contains("kubectl"));
-    let boot: Data = admin.first(path::READ, ReadRequest { path: "/proc/sys/kernel/random/boot_id".to_owned() }).expect("read");
-    let cluster = kubectl.run(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
+    assert!(
+        fs::read_to_string(machines.join("one/audit.log"))
+            .expect("an audit log")
+            .contains("kubectl")
+    );
+    let boot: Data = admin
+        .first(path::READ, ReadRequest { path: "/proc/sys/kernel/random/boot_id".to_owned() })
+        .expect("read");
+    let cluster =
+        kubectl.run(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
 
     let ending = Instant::now();
     fleet.shutdown();
@@ -116,12 +166,24 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
     eprintln!("second boot to readyz: {:.1} s", began.elapsed().as_secs_f64());
     let same = kubectl.run(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
     assert_eq!(same, cluster);
-    let now: Data = admin.first(path::READ, ReadRequest { path: "/proc/sys/kernel/random/boot_id".to_owned() }).expect("read");
+    let now: Data = admin
+        .first(path::READ, ReadRequest { path: "/proc/sys/kernel/random/boot_id".to_owned() })
+        .expect("read");
     assert_ne!(now.bytes, boot.bytes);
     if is_root() {
-        until("the machine to be ready again", 90, || (stage(&admin) == Some(Stage::Running)).then_some(()));
+        until("the machine to be ready again", 90, || {
+            (stage(&admin) == Some(Stage::Running)).then_some(())
+        });
         until("the pod to run again", 120, || {
-            let log = kubectl.try_run(&["-n", "machines", "get", "pod", "hello", "-o", "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}"])?;
+            let log = kubectl.try_run(&[
+                "-n",
+                "machines",
+                "get",
+                "pod",
+                "hello",
+                "-o",
+                "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}",
+            ])?;
             (log == "1 Running").then_some(())
         });
         eprintln!("second boot to the pod: {:.1} s", began.elapsed().as_secs_f64());
@@ -137,8 +199,16 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
 
 const POD: &str = r#"{"spec": {"containers": [{"name": "hello", "image": "127.73.1.8:5000/hello:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1, "volumes": [{"name": "v", "hostPath": {"path": "/var/mnt/greeting", "type": "DirectoryOrCreate"}}]}}"#;
 
-fn apply(talos: &Talos, data: &[u8], mode: ApplyMode) -> Result<ConfigurationApplied, tonic::Status> {
-    let question = ApplyConfiguration { data: data.to_vec(), mode: mode.into(), ..ApplyConfiguration::default() };
+fn apply(
+    talos: &Talos,
+    data: &[u8],
+    mode: ApplyMode,
+) -> Result<ConfigurationApplied, tonic::Status> {
+    let question = ApplyConfiguration {
+        data: data.to_vec(),
+        mode: mode.into(),
+        ..ApplyConfiguration::default()
+    };
     let answer: Reply<ConfigurationApplied> = talos.call(path::APPLY_CONFIGURATION, question)?;
     Ok(answer.messages.into_iter().next().expect("a message"))
 }
@@ -186,13 +256,22 @@ struct Kubectl(PathBuf);
 
 impl Kubectl {
     fn new(place: &Path) -> Self {
-        let authority = (pem(CONTROL_PLANE, "\ncluster:", "crt:"), pem(CONTROL_PLANE, "\ncluster:", "key:"));
+        let authority =
+            (pem(CONTROL_PLANE, "\ncluster:", "crt:"), pem(CONTROL_PLANE, "\ncluster:", "key:"));
         let curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-        issue(place, "kubernetes", "/O=system:masters/CN=admin", (&authority.0, &authority.1), &curve);
+        issue(
+            place,
+            "kubernetes",
+            "/O=system:masters/CN=admin",
+            (&authority.0, &authority.1),
+            &curve,
+        );
         let at = |it: &str| place.join(it).display().to_string();
         let kubeconfig = format!(
             "{{apiVersion: v1, kind: Config, current-context: x, clusters: [{{name: x, cluster: {{server: 'https://{ONE}:6443', certificate-authority: '{}'}}}}], users: [{{name: x, user: {{client-certificate: '{}', client-key: '{}'}}}}], contexts: [{{name: x, context: {{cluster: x, user: x}}}}]}}",
-            at("kubernetes.ca.crt"), at("kubernetes.crt"), at("kubernetes.key"),
+            at("kubernetes.ca.crt"),
+            at("kubernetes.crt"),
+            at("kubernetes.key"),
         );
         let path = place.join("kubeconfig");
         fs::write(&path, kubeconfig).expect("written");
@@ -201,7 +280,12 @@ impl Kubectl {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binaries().join("kubectl"));
-        command.arg("--kubeconfig").arg(&self.0).arg("--cache-dir").arg(self.0.with_extension("cache")).args(arguments);
+        command
+            .arg("--kubeconfig")
+            .arg(&self.0)
+            .arg("--cache-dir")
+            .arg(self.0.with_extension("cache"))
+            .args(arguments);
         command.stdin(Stdio::null());
         command
     }
@@ -228,22 +312,59 @@ impl Registry {
         let root = place.join("registry");
         fs::write(&config, format!("version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{REGISTRY}'}}\n", root.display())).expect("written");
         let mut command = Command::new("docker-registry");
-        command.args(["serve", &config.display().to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["serve", &config.display().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = command.spawn().expect("docker-registry");
         let registry = Self(child);
         let crane = binaries().join("crane").display().to_string();
-        for (name, body) in [("pause", "for(;;)pause();"), ("hello", "puts(\"hello\");fflush(stdout);for(;;)pause();")] {
+        for (name, body) in [
+            ("pause", "for(;;)pause();"),
+            ("hello", "puts(\"hello\");fflush(stdout);for(;;)pause();"),
+        ] {
             let source = place.join(format!("{name}.c"));
-            fs::write(&source, format!("#include <stdio.h>\n#include <unistd.h>\nint main(){{{body}}}\n")).expect("written");
+            fs::write(
+                &source,
+                format!("#include <stdio.h>\n#include <unistd.h>\nint main(){{{body}}}\n"),
+            )
+            .expect("written");
             let (place, source) = (place.display().to_string(), source.display().to_string());
             run("gcc", &["-static", "-O2", "-o", &format!("{place}/{name}"), &source]);
             run("tar", &["cf", &format!("{place}/{name}.tar"), "-C", &place, name]);
             let (raw, image) = (format!("{REGISTRY}/{name}:0"), format!("{REGISTRY}/{name}:1"));
             until("the registry", 20, || {
-                let append = ["append", "--insecure", "--oci-empty-base", "-f", &format!("{place}/{name}.tar"), "-t", &raw];
-                Command::new(&crane).args(append).output().expect("crane").status.success().then_some(())
+                let append = [
+                    "append",
+                    "--insecure",
+                    "--oci-empty-base",
+                    "-f",
+                    &format!("{place}/{name}.tar"),
+                    "-t",
+                    &raw,
+                ];
+                Command::new(&crane)
+                    .args(append)
+                    .output()
+                    .expect("crane")
+                    .status
+                    .success()
+                    .then_some(())
             });
-            run(&crane, &["mutate", "--insecure", &raw, "--entrypoint", &format!("/{name}"), "--set-platform", "linux/amd64", "-t", &image]);
+            run(
+                &crane,
+                &[
+                    "mutate",
+                    "--insecure",
+                    &raw,
+                    "--entrypoint",
+                    &format!("/{name}"),
+                    "--set-platform",
+                    "linux/amd64",
+                    "-t",
+                    &image,
+                ],
+            );
         }
         registry
     }

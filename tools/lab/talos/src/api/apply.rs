@@ -7,8 +7,8 @@ use talos_provision::wire::{ApplyConfiguration, ApplyMode, ConfigurationApplied,
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::machine::internal;
 use super::Access;
+use super::machine::internal;
 use crate::change::{difference, needs_reboot};
 use crate::config::Configuration;
 use crate::machine::{Machine, Order};
@@ -16,14 +16,17 @@ use crate::machine::{Machine, Order};
 /// How long a trial lasts unless the caller says so.
 const TRIAL: Duration = Duration::from_secs(60);
 
-pub(super) async fn apply(
-    machine: Arc<Machine>,
+pub(super) fn apply(
+    machine: &Arc<Machine>,
     access: Access,
-    asked: ApplyConfiguration,
+    asked: &ApplyConfiguration,
 ) -> Result<Reply<ConfigurationApplied>, Status> {
-    let next = Configuration::read(&asked.data).map_err(|trouble| Status::invalid_argument(trouble.to_string()))?;
+    let next = Configuration::read(&asked.data)
+        .map_err(|trouble| Status::invalid_argument(trouble.to_string()))?;
     let Ok(_applying) = machine.applying.try_lock() else {
-        return Err(Status::failed_precondition("another apply configuration is already in progress"));
+        return Err(Status::failed_precondition(
+            "another apply configuration is already in progress",
+        ));
     };
     let asked_mode = ApplyMode::try_from(asked.mode)
         .map_err(|_| Status::invalid_argument(format!("mode {} is not known", asked.mode)))?;
@@ -48,12 +51,14 @@ pub(super) async fn apply(
         ApplyMode::Auto if reboot => ApplyMode::Reboot,
         ApplyMode::Auto => ApplyMode::NoReboot,
         ApplyMode::NoReboot | ApplyMode::Try if reboot => {
-            return Err(Status::invalid_argument("this config change can't be applied in immediate mode: it needs a reboot"));
+            return Err(Status::invalid_argument(
+                "this config change can't be applied in immediate mode: it needs a reboot",
+            ));
         }
         other => other,
     };
     if !asked.dry_run {
-        take(&machine, mode, &now, &next, asked.try_mode_timeout.map(|it| it.seconds))?;
+        take(machine, mode, &now, &next, asked.try_mode_timeout.as_ref().map(|it| it.seconds))?;
     }
     Ok(answered(mode, asked.dry_run, &now.bytes, &next))
 }
@@ -84,7 +89,9 @@ fn take(
     let accepted = match mode {
         ApplyMode::NoReboot | ApplyMode::Try if now.bytes == next.bytes => true,
         ApplyMode::NoReboot | ApplyMode::Try => machine.order(Order::Reconfigured(now.clone())),
-        ApplyMode::Reboot | ApplyMode::Auto => machine.order(Order::Reboot { actor: String::new() }),
+        ApplyMode::Reboot | ApplyMode::Auto => {
+            machine.order(Order::Reboot { actor: String::new() })
+        }
         ApplyMode::Staged => true,
     };
     if !accepted {
@@ -99,7 +106,13 @@ fn take(
 }
 
 /// Goes back to what was active before a trial, unless something else was applied meanwhile.
-async fn end_trial(machine: Arc<Machine>, before: Arc<Configuration>, tried: Arc<Configuration>, trial: u64, limit: Duration) {
+async fn end_trial(
+    machine: Arc<Machine>,
+    before: Arc<Configuration>,
+    tried: Arc<Configuration>,
+    trial: u64,
+    limit: Duration,
+) {
     sleep(limit).await;
     {
         let mut live = machine.live();
@@ -112,7 +125,12 @@ async fn end_trial(machine: Arc<Machine>, before: Arc<Configuration>, tried: Arc
     machine.order(Order::Reconfigured(tried));
 }
 
-fn answered(mode: ApplyMode, dry_run: bool, now: &[u8], next: &Configuration) -> Reply<ConfigurationApplied> {
+fn answered(
+    mode: ApplyMode,
+    dry_run: bool,
+    now: &[u8],
+    next: &Configuration,
+) -> Reply<ConfigurationApplied> {
     let done = match mode {
         ApplyMode::Reboot | ApplyMode::Auto => "Applied configuration with a reboot",
         ApplyMode::NoReboot | ApplyMode::Try => "Applied configuration without a reboot",
@@ -124,5 +142,10 @@ fn answered(mode: ApplyMode, dry_run: bool, now: &[u8], next: &Configuration) ->
     } else {
         done.to_owned()
     };
-    Reply::from(ConfigurationApplied { metadata: None, warnings: Vec::new(), mode: mode.into(), mode_details })
+    Reply::from(ConfigurationApplied {
+        metadata: None,
+        warnings: Vec::new(),
+        mode: mode.into(),
+        mode_details,
+    })
 }

@@ -19,13 +19,26 @@ const PAUSE: Duration = Duration::from_millis(500);
 const WAIT: Duration = Duration::from_secs(300);
 
 /// Waits for one check after the other, and says so.
-pub(super) async fn health(machine: Arc<Machine>, asked: HealthCheck) -> Result<Answers<HealthCheckProgress>, Status> {
-    let config = active(&machine)?;
-    let wait = asked.wait_timeout.and_then(|it| u64::try_from(it.seconds).ok()).filter(|it| *it > 0);
+pub(super) fn health(
+    machine: &Arc<Machine>,
+    asked: &HealthCheck,
+) -> Result<Answers<HealthCheckProgress>, Status> {
+    let config = active(machine)?;
+    let wait = asked
+        .wait_timeout
+        .as_ref()
+        .and_then(|it| u64::try_from(it.seconds).ok())
+        .filter(|it| *it > 0);
     let end = Instant::now() + wait.map_or(WAIT, Duration::from_secs).min(WAIT);
     let (tell, told) = mpsc::channel(16);
+    let machine = machine.clone();
     tokio::spawn(async move {
-        for check in ["etcd to be healthy", "apid to be ready", "kubelet to be healthy", "control plane components to be ready"] {
+        for check in [
+            "etcd to be healthy",
+            "apid to be ready",
+            "kubelet to be healthy",
+            "control plane components to be ready",
+        ] {
             loop {
                 let well = is_well(&machine, &config, check);
                 let word = if well { "OK" } else { "..." };
@@ -53,7 +66,8 @@ fn is_well(machine: &Machine, config: &Configuration, check: &str) -> bool {
         "etcd to be healthy" => config.control_plane.is_none() || machine.view.is_well("etcd"),
         "apid to be ready" => machine.view.is_well("apid"),
         "kubelet to be healthy" => {
-            machine.view.is_well("kubelet") || machine.fleet.settings.node != crate::fleet::Node::Real
+            machine.view.is_well("kubelet")
+                || machine.fleet.settings.node != crate::fleet::Node::Real
         }
         _ => machine.fleet.kubernetes(config).is_some(),
     }

@@ -22,7 +22,10 @@ fn own(machine: &Machine) -> Result<Etcd, Status> {
     own.ok_or_else(|| Status::unavailable("etcd is not running"))
 }
 
-pub(super) async fn members(machine: Arc<Machine>, asked: EtcdMemberListRequest) -> Result<Reply<EtcdMembers>, Status> {
+pub(super) async fn members(
+    machine: Arc<Machine>,
+    asked: EtcdMemberListRequest,
+) -> Result<Reply<EtcdMembers>, Status> {
     let client = match own(&machine) {
         Err(status) if status.code() == tonic::Code::Unavailable && !asked.query_local => {
             machine.fleet.etcd_peer(&machine, &*active(&machine)?).ok_or(status)?
@@ -39,8 +42,8 @@ pub(super) async fn status(machine: Arc<Machine>) -> Result<Reply<EtcdStatus>, S
 }
 
 /// There is a disk big enough for every alarm here.
-pub(super) async fn alarms(machine: Arc<Machine>) -> Result<Reply<EtcdAlarms>, Status> {
-    own(&machine)?;
+pub(super) fn alarms(machine: &Machine) -> Result<Reply<EtcdAlarms>, Status> {
+    own(machine)?;
     Ok(Reply::from(EtcdAlarms::default()))
 }
 
@@ -54,7 +57,10 @@ pub(super) async fn leave(machine: Arc<Machine>) -> Result<Reply<Done>, Status> 
     Ok(Reply::from(Done { metadata: None }))
 }
 
-pub(super) async fn remove(machine: Arc<Machine>, asked: EtcdRemoveMemberById) -> Result<Reply<Done>, Status> {
+pub(super) async fn remove(
+    machine: Arc<Machine>,
+    asked: EtcdRemoveMemberById,
+) -> Result<Reply<Done>, Status> {
     own(&machine)?.remove(asked.member_id).await?;
     Ok(Reply::from(Done { metadata: None }))
 }

@@ -1,35 +1,42 @@
 //! Reset, reboot and shutdown: asked for here, done in the machine's life.
 
-use std::sync::Arc;
-
 use talos_provision::wire::{Begun, Reply, Reset, Stage, WipeMode};
 use tonic::Status;
 
-use crate::view::stage_name;
 use crate::machine::{Machine, Order, Wipe};
+use crate::view::stage_name;
 
-pub(super) async fn reset(machine: Arc<Machine>, asked: Reset) -> Result<Reply<Begun>, Status> {
-    let everything = asked.system_partitions_to_wipe.is_empty() && asked.mode() != WipeMode::UserDisks;
-    let wiped = |label: &str| everything || asked.system_partitions_to_wipe.iter().any(|it| it.wipe && it.label == label);
+pub(super) fn reset(machine: &Machine, asked: &Reset) -> Result<Reply<Begun>, Status> {
+    let everything =
+        asked.system_partitions_to_wipe.is_empty() && asked.mode() != WipeMode::UserDisks;
+    let wiped = |label: &str| {
+        everything || asked.system_partitions_to_wipe.iter().any(|it| it.wipe && it.label == label)
+    };
     let wipe = Wipe { state: wiped("STATE"), ephemeral: wiped("EPHEMERAL") };
     let (graceful, reboot) = (asked.graceful, asked.reboot);
-    begin(&machine, |actor| Order::Reset { actor, graceful, reboot, wipe })
+    begin(machine, |actor| Order::Reset { actor, graceful, reboot, wipe })
 }
 
-pub(super) async fn reboot(machine: Arc<Machine>) -> Result<Reply<Begun>, Status> {
-    begin(&machine, |actor| Order::Reboot { actor })
+pub(super) fn reboot(machine: &Machine) -> Result<Reply<Begun>, Status> {
+    begin(machine, |actor| Order::Reboot { actor })
 }
 
-pub(super) async fn shutdown(machine: Arc<Machine>) -> Result<Reply<Begun>, Status> {
-    begin(&machine, |actor| Order::Shutdown { actor })
+pub(super) fn shutdown(machine: &Machine) -> Result<Reply<Begun>, Status> {
+    begin(machine, |actor| Order::Shutdown { actor })
 }
 
 fn begin(machine: &Machine, order: impl FnOnce(String) -> Order) -> Result<Reply<Begun>, Status> {
     let stage = machine.view.status().0.stage();
     if matches!(stage, Stage::Rebooting | Stage::Resetting | Stage::ShuttingDown) {
-        return Err(Status::failed_precondition(format!("the machine is {} already", stage_name(stage))));
+        return Err(Status::failed_precondition(format!(
+            "the machine is {} already",
+            stage_name(stage)
+        )));
     }
-    let actor_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default().trim().to_owned();
+    let actor_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
     if machine.order(order(actor_id.clone())) {
         Ok(Reply::from(Begun { metadata: None, actor_id }))
     } else {

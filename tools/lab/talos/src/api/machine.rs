@@ -8,8 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 use talos_provision::wire::{
-    Bootstrap, Data, Done, Event, EventsRequest, FeaturesInfo, Hostname, PlatformInfo,
-    ReadRequest, Reply, ServiceList, Version, VersionInfo,
+    Bootstrap, Data, Done, Event, EventsRequest, FeaturesInfo, Hostname, PlatformInfo, ReadRequest,
+    Reply, ServiceList, Version, VersionInfo,
 };
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{StreamExt, once};
@@ -20,7 +20,7 @@ use crate::config::{Configuration, Kind};
 use crate::machine::Machine;
 use crate::pki::Leaf;
 
-pub(super) async fn version(machine: Arc<Machine>) -> Result<Reply<Version>, Status> {
+pub(super) fn version(machine: &Machine) -> Reply<Version> {
     let version = VersionInfo {
         tag: machine.version.clone(),
         sha: "lab".to_owned(),
@@ -29,25 +29,25 @@ pub(super) async fn version(machine: Arc<Machine>) -> Result<Reply<Version>, Sta
         os: "linux".to_owned(),
         arch: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
     };
-    Ok(Reply::from(Version {
+    Reply::from(Version {
         metadata: None,
         version: Some(version),
         platform: Some(PlatformInfo { name: "hcloud".to_owned(), mode: "cloud".to_owned() }),
         features: Some(FeaturesInfo { rbac: true }),
-    }))
+    })
 }
 
-pub(super) async fn hostname(machine: Arc<Machine>) -> Result<Reply<Hostname>, Status> {
-    Ok(Reply::from(Hostname { metadata: None, hostname: machine.hostname() }))
+pub(super) fn hostname(machine: &Machine) -> Reply<Hostname> {
+    Reply::from(Hostname { metadata: None, hostname: machine.hostname() })
 }
 
-pub(super) async fn services(machine: Arc<Machine>) -> Result<Reply<ServiceList>, Status> {
-    Ok(Reply::from(ServiceList { metadata: None, services: machine.view.services() }))
+pub(super) fn services(machine: &Machine) -> Reply<ServiceList> {
+    Reply::from(ServiceList { metadata: None, services: machine.view.services() })
 }
 
 /// Lets the first member of etcd begin; once in the life of a disk.
-pub(super) async fn bootstrap(machine: Arc<Machine>, _: Bootstrap) -> Result<Reply<Done>, Status> {
-    let config = active(&machine)?;
+pub(super) fn bootstrap(machine: &Machine, _: Bootstrap) -> Result<Reply<Done>, Status> {
+    let config = active(machine)?;
     if config.kind == Kind::Worker {
         return Err(Status::unimplemented("bootstrap is only available on control plane nodes"));
     }
@@ -65,12 +65,13 @@ pub(super) async fn bootstrap(machine: Arc<Machine>, _: Bootstrap) -> Result<Rep
 }
 
 /// A kubeconfig for an administrator of the cluster, packed as Talos packs it.
-pub(super) async fn kubeconfig(machine: Arc<Machine>) -> Result<Answers<Data>, Status> {
-    let config = active(&machine)?;
+pub(super) fn kubeconfig(machine: &Machine) -> Result<Answers<Data>, Status> {
+    let config = active(machine)?;
     if config.kind == Kind::Worker {
         return Err(Status::unimplemented("kubeconfig is only available on control plane nodes"));
     }
-    let issued = config.cluster.issue(&Leaf::client("admin", &["system:masters"])).map_err(internal)?;
+    let issued =
+        config.cluster.issue(&Leaf::client("admin", &["system:masters"])).map_err(internal)?;
     let name = config.text("/cluster/clusterName").unwrap_or("cluster");
     let (user, encode) = (format!("admin@{name}"), |it: &str| BASE64.encode(it.as_bytes()));
     let kubeconfig = json!({
@@ -110,7 +111,7 @@ fn packed(name: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 /// Files of the machine that somebody needs: which boot this is.
-pub(super) async fn read(machine: Arc<Machine>, asked: ReadRequest) -> Result<Answers<Data>, Status> {
+pub(super) fn read(machine: &Machine, asked: &ReadRequest) -> Result<Answers<Data>, Status> {
     let bytes = match asked.path.as_str() {
         "/proc/sys/kernel/random/boot_id" => format!("{}\n", machine.view.boot_id()).into_bytes(),
         "/etc/hostname" => format!("{}\n", machine.hostname()).into_bytes(),
@@ -120,7 +121,7 @@ pub(super) async fn read(machine: Arc<Machine>, asked: ReadRequest) -> Result<An
 }
 
 /// What happened, as far back as asked, and what happens from now on.
-pub(super) async fn events(machine: Arc<Machine>, asked: EventsRequest) -> Result<Answers<Event>, Status> {
+pub(super) fn events(machine: &Machine, asked: EventsRequest) -> Answers<Event> {
     let (past, live) = machine.view.events();
     let actor = asked.with_actor_id;
     let wanted = move |it: &Event| actor.is_empty() || it.actor_id == actor;
@@ -135,7 +136,7 @@ pub(super) async fn events(machine: Arc<Machine>, asked: EventsRequest) -> Resul
     // A listener that is too slow misses events, as it would in Talos.
     let live = BroadcastStream::new(live).filter_map(Result::ok);
     let all = tokio_stream::iter(past).chain(live).filter(wanted);
-    Ok(Box::pin(all.map(Ok)))
+    Box::pin(all.map(Ok))
 }
 
 /// The configuration that is active, which whoever is past maintenance mode has.
@@ -155,7 +156,8 @@ mod tests {
     fn what_is_packed_is_one_entry_whose_size_says_where_it_ends() {
         let packed = packed("kubeconfig", b"hello").expect("packed");
         let mut out = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut out).expect("unpacked");
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut out)
+            .expect("unpacked");
         assert_eq!(out.len(), 512 + 5);
         assert_eq!(&out[..10], b"kubeconfig");
         assert_eq!(&out[124..135], b"00000000005");

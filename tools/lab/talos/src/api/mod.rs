@@ -8,6 +8,7 @@ mod machine;
 mod state;
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,12 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    pub(crate) fn start(machine: Arc<Machine>, listener: TcpListener, tls: Arc<ServerConfig>, access: Access) -> Self {
+    pub(crate) fn start(
+        machine: Arc<Machine>,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        access: Access,
+    ) -> Self {
         Self(tokio::spawn(async move {
             let acceptor = TlsAcceptor::from(tls);
             let mut connections = JoinSet::new();
@@ -87,14 +93,21 @@ impl Listener {
     }
 }
 
-async fn connection(machine: Arc<Machine>, acceptor: TlsAcceptor, stream: TcpStream, access: Access) {
+async fn connection(
+    machine: Arc<Machine>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    access: Access,
+) {
     let _ = stream.set_nodelay(true);
     // Whoever cannot be trusted, or does not speak TLS, is told by TLS itself.
     let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let role = match access {
         Access::Maintenance => Role::Reader,
-        Access::Configured => certificates.first().map_or(Role::Nobody, |it| role(&pki::organizations(it))),
+        Access::Configured => {
+            certificates.first().map_or(Role::Nobody, |it| role(&pki::organizations(it)))
+        }
     };
     let service = service_fn(move |request| {
         let machine = machine.clone();
@@ -140,7 +153,12 @@ fn needed(method: &str) -> Option<Role> {
     })
 }
 
-async fn answer(machine: Arc<Machine>, access: Access, role: Role, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    machine: Arc<Machine>,
+    access: Access,
+    role: Role,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let method = request.uri().path().to_owned();
     let Some(needed) = needed(&method) else {
         return Status::unimplemented(format!("the emulator has no {method}")).into_http();
@@ -151,25 +169,41 @@ async fn answer(machine: Arc<Machine>, access: Access, role: Role, request: Requ
     }
     let it = machine;
     match method.as_str() {
-        path::VERSION => unary(request, move |_: Empty| machine::version(it.clone())).await,
-        path::HOSTNAME => unary(request, move |_: Empty| machine::hostname(it.clone())).await,
-        path::SERVICE_LIST => unary(request, move |_: Empty| machine::services(it.clone())).await,
-        path::BOOTSTRAP => unary(request, move |asked| machine::bootstrap(it.clone(), asked)).await,
-        path::KUBECONFIG => streaming(request, move |_: Empty| machine::kubeconfig(it.clone())).await,
-        path::READ => streaming(request, move |asked| machine::read(it.clone(), asked)).await,
-        path::EVENTS => streaming(request, move |asked| machine::events(it.clone(), asked)).await,
-        path::APPLY_CONFIGURATION => unary(request, move |asked| apply::apply(it.clone(), access, asked)).await,
-        path::RESET => unary(request, move |asked| life::reset(it.clone(), asked)).await,
-        path::REBOOT => unary(request, move |_: Reboot| life::reboot(it.clone())).await,
-        path::SHUTDOWN => unary(request, move |_: Shutdown| life::shutdown(it.clone())).await,
-        path::ETCD_MEMBER_LIST => unary(request, move |asked| etcd::members(it.clone(), asked)).await,
+        path::VERSION => unary(request, move |_: Empty| ready(Ok(machine::version(&it)))).await,
+        path::HOSTNAME => unary(request, move |_: Empty| ready(Ok(machine::hostname(&it)))).await,
+        path::SERVICE_LIST => {
+            unary(request, move |_: Empty| ready(Ok(machine::services(&it)))).await
+        }
+        path::BOOTSTRAP => unary(request, move |asked| ready(machine::bootstrap(&it, asked))).await,
+        path::KUBECONFIG => {
+            streaming(request, move |_: Empty| ready(machine::kubeconfig(&it))).await
+        }
+        path::READ => streaming(request, move |asked| ready(machine::read(&it, &asked))).await,
+        path::EVENTS => {
+            streaming(request, move |asked| ready(Ok(machine::events(&it, asked)))).await
+        }
+        path::APPLY_CONFIGURATION => {
+            unary(request, move |asked| ready(apply::apply(&it, access, &asked))).await
+        }
+        path::RESET => unary(request, move |asked| ready(life::reset(&it, &asked))).await,
+        path::REBOOT => unary(request, move |_: Reboot| ready(life::reboot(&it))).await,
+        path::SHUTDOWN => unary(request, move |_: Shutdown| ready(life::shutdown(&it))).await,
+        path::ETCD_MEMBER_LIST => {
+            unary(request, move |asked| etcd::members(it.clone(), asked)).await
+        }
         path::ETCD_STATUS => unary(request, move |_: Empty| etcd::status(it.clone())).await,
-        path::ETCD_ALARM_LIST => unary(request, move |_: Empty| etcd::alarms(it.clone())).await,
+        path::ETCD_ALARM_LIST => unary(request, move |_: Empty| ready(etcd::alarms(&it))).await,
         path::ETCD_LEAVE_CLUSTER => unary(request, move |_: Empty| etcd::leave(it.clone())).await,
-        path::ETCD_REMOVE_MEMBER_BY_ID => unary(request, move |asked| etcd::remove(it.clone(), asked)).await,
-        path::HEALTH_CHECK => streaming(request, move |asked| cluster::health(it.clone(), asked)).await,
-        path::STATE_GET => unary(request, move |asked| state::get(it.clone(), role, asked)).await,
-        path::STATE_LIST => streaming(request, move |asked| state::list(it.clone(), role, asked)).await,
+        path::ETCD_REMOVE_MEMBER_BY_ID => {
+            unary(request, move |asked| etcd::remove(it.clone(), asked)).await
+        }
+        path::HEALTH_CHECK => {
+            streaming(request, move |asked| ready(cluster::health(&it, &asked))).await
+        }
+        path::STATE_GET => unary(request, move |asked| ready(state::get(&it, role, asked))).await,
+        path::STATE_LIST => {
+            streaming(request, move |asked| ready(state::list(&it, role, &asked))).await
+        }
         _ => Status::new(Code::Internal, "a method with a role and no answer").into_http(),
     }
 }
@@ -201,5 +235,8 @@ where
         async move { answer.await.map(tonic::Response::new) }
     });
     let codec = ProstCodec::<A, Q>::default();
-    Grpc::new(codec).max_decoding_message_size(MESSAGE_BYTES_MAX).server_streaming(service, request).await
+    Grpc::new(codec)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .server_streaming(service, request)
+        .await
 }

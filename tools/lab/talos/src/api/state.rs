@@ -1,7 +1,5 @@
 //! The machine's state as resources: its status and its configuration.
 
-use std::sync::Arc;
-
 use prost::Message;
 use serde_json::json;
 use talos_provision::wire::{
@@ -14,22 +12,34 @@ use super::{Answers, Role};
 use crate::machine::Machine;
 use crate::view::stage_name;
 
-pub(super) async fn get(machine: Arc<Machine>, role: Role, asked: StateGet) -> Result<StateGot, Status> {
-    let found = all(&machine, role, &asked.namespace, &asked.r#type)?;
-    let found = found.into_iter().find(|it| it.metadata.as_ref().is_some_and(|it| it.id == asked.id));
+pub(super) fn get(machine: &Machine, role: Role, asked: StateGet) -> Result<StateGot, Status> {
+    let found = all(machine, role, &asked.namespace, &asked.r#type)?;
+    let found =
+        found.into_iter().find(|it| it.metadata.as_ref().is_some_and(|it| it.id == asked.id));
     let StateGet { namespace, r#type, id } = asked;
-    let resource = found.ok_or_else(|| Status::not_found(format!("resource {type}({namespace}/{id}) doesn't exist")))?;
+    let resource = found.ok_or_else(|| {
+        Status::not_found(format!("resource {type}({namespace}/{id}) doesn't exist"))
+    })?;
     Ok(StateGot { resource: Some(resource) })
 }
 
-pub(super) async fn list(machine: Arc<Machine>, role: Role, asked: StateList) -> Result<Answers<StateListed>, Status> {
-    let found = all(&machine, role, &asked.namespace, &asked.r#type)?;
+pub(super) fn list(
+    machine: &Machine,
+    role: Role,
+    asked: &StateList,
+) -> Result<Answers<StateListed>, Status> {
+    let found = all(machine, role, &asked.namespace, &asked.r#type)?;
     let listed = found.into_iter().map(|it| Ok(StateListed { resource: Some(it) }));
     Ok(Box::pin(tokio_stream::iter(listed.collect::<Vec<_>>())))
 }
 
 /// Every resource of one type; of a type that the emulator does not have, none.
-fn all(machine: &Machine, role: Role, namespace: &str, kind: &str) -> Result<Vec<Resource>, Status> {
+fn all(
+    machine: &Machine,
+    role: Role,
+    namespace: &str,
+    kind: &str,
+) -> Result<Vec<Resource>, Status> {
     match (namespace, kind) {
         (resource::STATUS_NAMESPACE, resource::STATUS_TYPE) => {
             let (status, version) = machine.view.status();
@@ -41,7 +51,10 @@ fn all(machine: &Machine, role: Role, namespace: &str, kind: &str) -> Result<Vec
         }
         (resource::CONFIG_NAMESPACE, resource::CONFIG_TYPE) => {
             let live = machine.live();
-            let both = [(resource::CONFIG_ACTIVE, &live.active), (resource::CONFIG_PERSISTENT, &live.persistent)];
+            let both = [
+                (resource::CONFIG_ACTIVE, &live.active),
+                (resource::CONFIG_PERSISTENT, &live.persistent),
+            ];
             let there = both.into_iter().filter_map(|(id, config)| Some((id, config.as_ref()?)));
             Ok(there
                 .map(|(id, config)| {
@@ -57,13 +70,21 @@ fn all(machine: &Machine, role: Role, namespace: &str, kind: &str) -> Result<Vec
 
 fn yaml_of(event: &MachineStatusEvent) -> String {
     let status = event.status.clone().unwrap_or_default();
-    let unmet = status.unmet_conditions.iter().map(|it| json!({"name": it.name, "reason": it.reason}));
+    let unmet =
+        status.unmet_conditions.iter().map(|it| json!({"name": it.name, "reason": it.reason}));
     let stage = stage_name(event.stage());
     // JSON is YAML.
     json!({"stage": stage, "status": {"ready": status.ready, "unmetConditions": unmet.collect::<Vec<_>>()}}).to_string()
 }
 
-fn resource_of(namespace: &str, kind: &str, id: &str, version: u64, spec: &impl Message, yaml: String) -> Resource {
+fn resource_of(
+    namespace: &str,
+    kind: &str,
+    id: &str,
+    version: u64,
+    spec: &impl Message,
+    yaml: String,
+) -> Resource {
     let metadata = ResourceMetadata {
         namespace: namespace.to_owned(),
         r#type: kind.to_owned(),

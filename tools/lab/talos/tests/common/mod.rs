@@ -33,7 +33,8 @@ pub(crate) const WORKER: &str = include_str!("../fixtures/v1.13/base-worker.yaml
 
 /// The folder with the built components: `LAB_BIN`.
 pub(crate) fn binaries() -> PathBuf {
-    let folder = std::env::var_os("LAB_BIN").expect("LAB_BIN names the folder with etcd, kube-apiserver, … and kubectl");
+    let folder = std::env::var_os("LAB_BIN")
+        .expect("LAB_BIN names the folder with etcd, kube-apiserver, … and kubectl");
     PathBuf::from(folder)
 }
 
@@ -43,11 +44,20 @@ pub(crate) fn is_root() -> bool {
 
 /// Machines without nodes: etcd and the API, which needs no root.
 pub(crate) fn control_plane_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
-    with_nodes(directory, "127.73.0.1:5000", prism, Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned()))
+    with_nodes(
+        directory,
+        "127.73.0.1:5000",
+        prism,
+        Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned()),
+    )
 }
 
 pub(crate) fn fleet(directory: &Path, registry: &str, prism: Ipv4Addr) -> Arc<Fleet> {
-    let node = if is_root() { Node::Real } else { Node::ControlPlaneOnly("the lab is not root".to_owned()) };
+    let node = if is_root() {
+        Node::Real
+    } else {
+        Node::ControlPlaneOnly("the lab is not root".to_owned())
+    };
     with_nodes(directory, registry, prism, node)
 }
 
@@ -88,7 +98,8 @@ pub(crate) fn configuration(fixture: &str, endpoint: Ipv4Addr) -> String {
 /// The PEM text of a value of a fixture: the first or second under `ca:` and so on.
 pub(crate) fn pem(fixture: &str, section: &str, field: &str) -> String {
     let from = fixture.find(section).expect(section);
-    let line = fixture[from..].lines().map(str::trim).find(|it| it.starts_with(field)).expect(field);
+    let line =
+        fixture[from..].lines().map(str::trim).find(|it| it.starts_with(field)).expect(field);
     let value = line.split_once(": ").expect("a value").1;
     let text = String::from_utf8(BASE64.decode(value.as_bytes()).expect("base64")).expect("PEM");
     // The label is Talos's own: for everybody else the same bytes are a `PRIVATE KEY`.
@@ -96,29 +107,60 @@ pub(crate) fn pem(fixture: &str, section: &str, field: &str) -> String {
 }
 
 /// A client's certificate below an authority, issued by openssl: `name.crt`, `name.key`.
-pub(crate) fn issue(directory: &Path, name: &str, subject: &str, authority: (&str, &str), algorithm: &[&str]) {
+pub(crate) fn issue(
+    directory: &Path,
+    name: &str,
+    subject: &str,
+    authority: (&str, &str),
+    algorithm: &[&str],
+) {
     let at = |ending: &str| directory.join(format!("{name}{ending}")).display().to_string();
     fs::write(at(".ca.crt"), authority.0).expect("written");
     fs::write(at(".ca.key"), authority.1).expect("written");
-    fs::write(at(".ext"), "keyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n").expect("written");
+    fs::write(at(".ext"), "keyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n")
+        .expect("written");
     let mut generate = vec!["genpkey"];
     generate.extend(algorithm);
     run("openssl", &[&generate[..], &["-out", &at(".key")]].concat());
     run("openssl", &["req", "-new", "-key", &at(".key"), "-subj", subject, "-out", &at(".csr")]);
     run(
         "openssl",
-        &["x509", "-req", "-in", &at(".csr"), "-CA", &at(".ca.crt"), "-CAkey", &at(".ca.key"), "-CAcreateserial", "-days", "2", "-extfile", &at(".ext"), "-out", &at(".crt")],
+        &[
+            "x509",
+            "-req",
+            "-in",
+            &at(".csr"),
+            "-CA",
+            &at(".ca.crt"),
+            "-CAkey",
+            &at(".ca.key"),
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            &at(".ext"),
+            "-out",
+            &at(".crt"),
+        ],
     );
 }
 
 pub(crate) fn issue_talos(directory: &Path, name: &str, role: &str) {
     let authority = (pem(CONTROL_PLANE, "    ca:", "crt:"), pem(CONTROL_PLANE, "    ca:", "key:"));
-    issue(directory, name, &format!("/O={role}"), (&authority.0, &authority.1), &["-algorithm", "ed25519"]);
+    issue(
+        directory,
+        name,
+        &format!("/O={role}"),
+        (&authority.0, &authority.1),
+        &["-algorithm", "ed25519"],
+    );
 }
 
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().expect(program);
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output =
+        Command::new(program).args(arguments).stdin(Stdio::null()).output().expect(program);
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {arguments:?}: {out}{error}");
     out.into_owned()
 }
@@ -159,7 +201,9 @@ impl Talos {
         let read = |ending: &str| directory.join(format!("{name}{ending}"));
         let mut roots = RootCertStore::empty();
         let authority = pem(CONTROL_PLANE, "    ca:", "crt:");
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM")).expect("an authority");
+        roots
+            .add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM"))
+            .expect("an authority");
         let certificate = CertificateDer::from_pem_file(read(".crt")).expect("a certificate");
         let key = PrivateKeyDer::from_pem_file(read(".key")).expect("a key");
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -173,7 +217,8 @@ impl Talos {
 
     fn with(address: Ipv4Addr, mut tls: ClientConfig) -> Self {
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { runtime, address, tls: Arc::new(tls) }
     }
 
@@ -181,14 +226,16 @@ impl Talos {
         let (address, tls) = (SocketAddr::from((self.address, 50000)), self.tls.clone());
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let _inside = self.runtime.enter();
-        tonic::client::Grpc::new(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-            let tls = TlsConnector::from(tls.clone());
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                let name = ServerName::IpAddress(address.ip().into());
-                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
-            }
-        })))
+        tonic::client::Grpc::new(endpoint.connect_with_connector_lazy(tower::service_fn(
+            move |_: Uri| {
+                let tls = TlsConnector::from(tls.clone());
+                async move {
+                    let stream = TcpStream::connect(address).await?;
+                    let name = ServerName::IpAddress(address.ip().into());
+                    Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+                }
+            },
+        )))
     }
 
     pub(crate) fn call<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
@@ -218,7 +265,12 @@ impl Talos {
     }
 
     /// So many answers of a stream, or those that come in two seconds.
-    pub(crate) fn take<Q, A>(&self, path: &'static str, question: Q, count: usize) -> Result<Vec<A>, Status>
+    pub(crate) fn take<Q, A>(
+        &self,
+        path: &'static str,
+        question: Q,
+        count: usize,
+    ) -> Result<Vec<A>, Status>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
@@ -229,7 +281,8 @@ impl Talos {
             client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             let codec = ProstCodec::<Q, A>::default();
             let path = PathAndQuery::from_static(path);
-            let mut stream = client.server_streaming(Request::new(question), path, codec).await?.into_inner();
+            let mut stream =
+                client.server_streaming(Request::new(question), path, codec).await?.into_inner();
             while answers.len() < count {
                 let Some(answer) = stream.message().await? else { break };
                 answers.push(answer);
@@ -257,11 +310,21 @@ impl ServerCertVerifier for Trusting {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
