@@ -1,6 +1,7 @@
 //! The only writer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use keyring::{Secret, Url};
 use zeroize::Zeroizing;
@@ -8,10 +9,10 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::client;
 use crate::forge::{Reader, Remote, Writer};
-use crate::git::{Git, Origin};
+use crate::git::{self, Origin};
 use crate::model::{Receipt, Section};
-use crate::plan::Step;
 use crate::receipt::Seal;
+use crate::step::Step;
 
 /// What the steps need beside themselves: values that no plan holds.
 pub(crate) struct Hand<'a> {
@@ -61,8 +62,8 @@ impl Hand<'_> {
             Step::ChangeSettings { to, .. } => writer.change(to)?,
             Step::Push { branch, to, .. } => {
                 let url = self.git.as_ref().ok_or_else(unseen)?;
-                Git.push(&Origin { url, token: self.token }, branch, to)?;
-                detail = to.clone();
+                git::push(&Origin { url, token: self.token }, branch, to)?;
+                detail.clone_from(to);
             }
             Step::ChangeDefaultBranch { to, .. } => writer.change_default_branch(to)?,
             Step::SetTopics { to, .. } => writer.set_topics(to)?,
@@ -92,12 +93,14 @@ impl Hand<'_> {
     fn reach(&self, url: &Url) -> Result<(), Error> {
         let origin = Origin { url, token: self.token };
         for seconds in [1, 2, 4, 8] {
-            match Git.remote(&origin, "main") {
-                Err(Error::GitFailed { .. }) => client::wait(std::time::Duration::from_secs(seconds))?,
+            match git::remote(&origin, "main") {
+                Err(Error::GitFailed { .. }) => {
+                    client::wait(Duration::from_secs(seconds))?;
+                }
                 reached => return reached.map(drop),
             }
         }
-        Git.remote(&origin, "main").map(drop)
+        git::remote(&origin, "main").map(drop)
     }
 
     /// `receipt`, with the times that the forge tells of the secrets just written.

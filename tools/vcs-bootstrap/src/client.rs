@@ -33,6 +33,9 @@ const PAGES_MAX: usize = 100;
 /// How much of what a forge says is repeated.
 const MESSAGE_CHARACTERS_MAX: usize = 400;
 
+/// Finds the items of a list in an answer.
+pub(crate) type Items = fn(&Value) -> Option<&Vec<Value>>;
+
 /// A connection to one forge.
 pub(crate) struct Client {
     runtime: Runtime,
@@ -111,13 +114,13 @@ impl Client {
         answer?.expect(expected)
     }
 
-    /// Every item of a list. `items` finds them in an answer; `size` is the query that asks for
+    /// Every item of a list. `size` is the query that asks for
     /// the largest page.
     pub(crate) fn list(
         &self,
         path: &str,
         size: &str,
-        items: fn(&Value) -> Option<&Vec<Value>>,
+        items: Items,
     ) -> Result<Result<Vec<Value>, Refusal>, Error> {
         let mut all = Vec::new();
         for page in 1..=PAGES_MAX {
@@ -146,7 +149,7 @@ impl Client {
             let last = attempt == ATTEMPTS_MAX;
             let newborn = self.created.get().is_some_and(|it| it.elapsed() < NEWBORN_MAX);
             let backoff = self.backoff * (1 << (attempt - 1));
-            let lost = |source: Cause| {
+            let silence = |source: Cause| {
                 let (method, path) = (method.to_string(), path.to_owned());
                 if method == "POST" {
                     Error::Ambiguous { method, path, source }
@@ -155,7 +158,7 @@ impl Client {
                 }
             };
             match sent {
-                Err(cause) if last || method == Method::POST => return Err(lost(cause)),
+                Err(cause) if last || method == Method::POST => return Err(silence(cause)),
                 Err(_) => wait(backoff)?,
                 Ok(answer) if answer.wait_seconds.is_some() => {
                     let seconds = answer.wait_seconds.unwrap_or_default().max(1 << attempt);
@@ -167,7 +170,7 @@ impl Client {
                 }
                 Ok(answer) if answer.status >= 500 => {
                     if last || method == Method::POST {
-                        return Err(lost(format!("status {}", answer.status).into()));
+                        return Err(silence(format!("status {}", answer.status).into()));
                     }
                     wait(backoff)?;
                 }
@@ -288,7 +291,8 @@ impl Answer {
         for error in self.body["errors"].as_array().into_iter().flatten() {
             let text = |name: &str| error[name].as_str().unwrap_or_default();
             let plain = error.as_str().unwrap_or_default();
-            message += &format!("; {plain}{} {} {}", text("field"), text("code"), text("message"));
+            let parts = [plain, text("field"), text("code"), text("message")];
+            message = format!("{message}; {}", parts.join(" ").trim());
         }
         message.replace(char::is_control, " ").chars().take(MESSAGE_CHARACTERS_MAX).collect()
     }

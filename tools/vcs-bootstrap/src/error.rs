@@ -143,7 +143,7 @@ pub enum Error {
 }
 
 /// What stands behind an error of a library.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Fault for Error {
     fn reason(&self) -> &'static str {

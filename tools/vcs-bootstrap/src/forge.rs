@@ -11,7 +11,7 @@ use keyring::{Secret, Url};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, Items};
 use crate::model::{DeployKey, Place, Refusal, Rule, Section, SeenKey, Settings};
 use crate::{Error, gitea, github, receipt};
 
@@ -52,14 +52,6 @@ pub(crate) struct Found {
 }
 
 impl Forge {
-    /// For people.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::GitHub => "GitHub",
-            Self::Gitea => "Gitea",
-        }
-    }
-
     fn homepage(self) -> &'static str {
         match self {
             Self::GitHub => "homepage",
@@ -124,7 +116,7 @@ impl Remote {
     pub(crate) fn list(
         &self,
         below: &str,
-        items: fn(&Value) -> Option<&Vec<Value>>,
+        items: Items,
     ) -> Result<Result<Vec<Value>, Refusal>, Error> {
         // GitHub's variables alone have smaller pages: 30 at most.
         let small = self.forge == Forge::GitHub && below == VARIABLES;
@@ -161,10 +153,13 @@ impl Reader<'_> {
 
     /// The names of the secrets, and when each was written last.
     pub(crate) fn secrets(&self) -> Result<Section<BTreeMap<String, Option<String>>>, Error> {
-        let secrets = self.0.list(SECRETS, match self.0.forge {
-            Forge::GitHub => |it| it["secrets"].as_array(),
-            Forge::Gitea => Value::as_array,
-        })?;
+        let secrets = self.0.list(
+            SECRETS,
+            match self.0.forge {
+                Forge::GitHub => |it| it["secrets"].as_array(),
+                Forge::Gitea => Value::as_array,
+            },
+        )?;
         Ok(section(secrets, |secret| {
             let updated_at = secret["updated_at"].as_str().map(str::to_owned);
             Some((secret["name"].as_str()?.to_owned(), updated_at))
@@ -173,7 +168,7 @@ impl Reader<'_> {
 
     /// The text of the receipt, if there is one.
     pub(crate) fn receipt(&self) -> Result<Section<Option<String>>, Error> {
-        let (list, value): (fn(&Value) -> Option<&Vec<Value>>, _) = match self.0.forge {
+        let (list, value): (Items, _) = match self.0.forge {
             Forge::GitHub => (|it| it["variables"].as_array(), "value"),
             Forge::Gitea => (Value::as_array, "data"),
         };
@@ -245,8 +240,10 @@ impl Writer<'_> {
     ) -> Result<Found, Error> {
         let Remote { client, place, forge, .. } = self.0;
         let mine = self.0.me()?.eq_ignore_ascii_case(&place.owner);
-        let path = if mine { "/user/repos".to_owned() } else { format!("/orgs/{}/repos", place.owner) };
-        let mut body = json!({ "name": place.name, "description": description, "private": private });
+        let path =
+            if mine { "/user/repos".to_owned() } else { format!("/orgs/{}/repos", place.owner) };
+        let mut body =
+            json!({ "name": place.name, "description": description, "private": private });
         if let (Forge::Gitea, Some(branch)) = (forge, branch) {
             body["default_branch"] = branch.into();
         }
@@ -357,7 +354,8 @@ impl Writer<'_> {
 /// An Ed25519 public key as OpenSSH writes it: type and key, each after its length.
 pub(crate) fn openssh(key: &[u8; 32]) -> String {
     const TYPE: &str = "ssh-ed25519";
-    let part = |it: &[u8]| [&u32::try_from(it.len()).unwrap_or_default().to_be_bytes()[..], it].concat();
+    let part =
+        |it: &[u8]| [&u32::try_from(it.len()).unwrap_or_default().to_be_bytes()[..], it].concat();
     let blob = [part(TYPE.as_bytes()), part(key)].concat();
     format!("{TYPE} {}", BASE64.encode(&blob))
 }
@@ -376,7 +374,10 @@ mod tests {
     fn a_public_key_has_the_fingerprint_that_ssh_keygen_prints() {
         // `ssh-keygen -t ed25519`, then `-l`, with OpenSSH 9.2.
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII6IUqST+ANliC35BtkqlSANmQ0LRbALyhW7I3EIg1gX somebody@somewhere";
-        assert_eq!(fingerprint(key).as_deref(), Some("SHA256:IbBtrX+dCalYRzSW/wdn5QKSPhDM2bQsVnzbJhytebg"));
+        assert_eq!(
+            fingerprint(key).as_deref(),
+            Some("SHA256:IbBtrX+dCalYRzSW/wdn5QKSPhDM2bQsVnzbJhytebg")
+        );
         let blob = BASE64.decode(key.split(' ').nth(1).unwrap_or_default().as_bytes());
         let blob: [u8; 32] = blob.expect("base64")[19..].try_into().expect("32 bytes");
         assert!(key.starts_with(&openssh(&blob)));

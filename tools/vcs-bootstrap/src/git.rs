@@ -50,110 +50,91 @@ const ENVIRONMENT: [&str; 16] = [
 /// time that git asks; `printf` is the shell's own, so nothing is ever an argument.
 const HELPER: &str = r#"!f() { test "$1" = get || exit 0; IFS= read -r u <&3 && IFS= read -r p <&3 && printf '%s\n%s\n' "$u" "$p"; }; f"#;
 
-/// The repository in the current directory.
-pub(crate) struct Git;
-
 /// The forge's repository, as git reaches it.
 pub(crate) struct Origin<'a> {
     pub(crate) url: &'a Url,
     pub(crate) token: &'a Secret,
 }
 
-impl Git {
-    /// The commit of `branch` here.
-    pub(crate) fn commit(&self, branch: &str) -> Result<String, Error> {
-        let missing = |what: String, help: &str| Error::NoHistory { what, help: help.to_owned() };
-        let inside = run(&["rev-parse", "--is-shallow-repository"], None)?;
-        match inside.text.as_str() {
-            "false" => {}
-            "true" => {
-                let what = "this is a shallow clone: what came before is not here to be pushed";
-                let help = "`git fetch --unshallow`; with actions/checkout, `fetch-depth: 0`";
-                return Err(missing(what.to_owned(), help));
-            }
-            _ => {
-                let what = format!("there is no Git repository here: {}", inside.message());
-                return Err(missing(what, "run this at the root of the repository, or `git init`"));
-            }
+/// The commit of `branch` here.
+pub(crate) fn commit(branch: &str) -> Result<String, Error> {
+    let missing = |what: String, help: &str| Error::NoHistory { what, help: help.to_owned() };
+    let inside = run(&["rev-parse", "--is-shallow-repository"], None)?;
+    match inside.text.as_str() {
+        "false" => {}
+        "true" => {
+            let what = "this is a shallow clone: what came before is not here to be pushed";
+            let help = "`git fetch --unshallow`; with actions/checkout, `fetch-depth: 0`";
+            return Err(missing(what.to_owned(), help));
         }
-        let revision = format!("refs/heads/{branch}^{{commit}}");
-        let found = run(&["rev-parse", "--verify", "--quiet", &revision], None)?;
-        if found.success {
-            return Ok(found.text);
+        _ => {
+            let what = format!("there is no Git repository here: {}", inside.message());
+            return Err(missing(what, "run this at the root of the repository, or `git init`"));
         }
-        let head = run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], None)?;
-        if !head.success {
-            let what = format!("this Git repository has no commit on {branch} yet");
-            return Err(missing(what, "commit something first"));
-        }
-        let on = run(&["symbolic-ref", "--quiet", "--short", "HEAD"], None)?;
-        let at = if on.success { format!("on {}", on.text) } else { "detached".to_owned() };
-        let what = format!("there is no branch {branch} here; HEAD is {at} at {}", head.text);
-        let help = format!("`git branch {branch}` makes one of it, or declare another branch");
-        Err(Error::NoHistory { what, help })
     }
+    let revision = format!("refs/heads/{branch}^{{commit}}");
+    let found = run(&["rev-parse", "--verify", "--quiet", &revision], None)?;
+    if found.success {
+        return Ok(found.text);
+    }
+    let head = run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], None)?;
+    if !head.success {
+        let what = format!("this Git repository has no commit on {branch} yet");
+        return Err(missing(what, "commit something first"));
+    }
+    let on = run(&["symbolic-ref", "--quiet", "--short", "HEAD"], None)?;
+    let at = if on.success { format!("on {}", on.text) } else { "detached".to_owned() };
+    let what = format!("there is no branch {branch} here; HEAD is {at} at {}", head.text);
+    let help = format!("`git branch {branch}` makes one of it, or declare another branch");
+    Err(Error::NoHistory { what, help })
+}
 
-    /// Where `branch` of the forge stands, seen from `commit` here.
-    pub(crate) fn head(
-        &self,
-        origin: &Origin<'_>,
-        branch: &str,
-        commit: &str,
-    ) -> Result<Head, Error> {
-        let Some(there) = self.remote(origin, branch)? else { return Ok(Head::Absent) };
-        if there == commit {
-            return Ok(Head::Same);
-        }
-        let here = run(&["cat-file", "-e", &format!("{there}^{{commit}}")], None)?;
-        let is_ancestor = |of: &str, old: &str| {
-            run(&["merge-base", "--is-ancestor", old, of], None).map(|it| it.success)
-        };
-        Ok(if !here.success {
-            Head::Elsewhere(there)
-        } else if is_ancestor(commit, &there)? {
-            Head::Behind(there)
-        } else if is_ancestor(&there, commit)? {
-            Head::Ahead(there)
-        } else {
-            Head::Elsewhere(there)
-        })
+/// Where `branch` of the forge stands, seen from `commit` here.
+pub(crate) fn head(origin: &Origin<'_>, branch: &str, commit: &str) -> Result<Head, Error> {
+    let Some(there) = remote(origin, branch)? else { return Ok(Head::Absent) };
+    if there == commit {
+        return Ok(Head::Same);
     }
+    let here = run(&["cat-file", "-e", &format!("{there}^{{commit}}")], None)?;
+    let is_ancestor = |of: &str, old: &str| {
+        run(&["merge-base", "--is-ancestor", old, of], None).map(|it| it.success)
+    };
+    Ok(if !here.success {
+        Head::Elsewhere(there)
+    } else if is_ancestor(commit, &there)? {
+        Head::Behind(there)
+    } else if is_ancestor(&there, commit)? {
+        Head::Ahead(there)
+    } else {
+        Head::Elsewhere(there)
+    })
+}
 
-    /// The commit of `branch` at the forge, if it has it.
-    pub(crate) fn remote(
-        &self,
-        origin: &Origin<'_>,
-        branch: &str,
-    ) -> Result<Option<String>, Error> {
-        let reference = format!("refs/heads/{branch}");
-        let listed = run(&["ls-remote", "--quiet", origin.url.as_str(), &reference], Some(origin))?;
-        if !listed.success {
-            return Err(listed.failed("ls-remote"));
-        }
-        let found = listed.text.lines().filter_map(|it| it.split_once('\t'));
-        Ok(found.filter(|it| it.1 == reference).map(|it| it.0.to_owned()).next())
+/// The commit of `branch` at the forge, if it has it.
+pub(crate) fn remote(origin: &Origin<'_>, branch: &str) -> Result<Option<String>, Error> {
+    let reference = format!("refs/heads/{branch}");
+    let listed = run(&["ls-remote", "--quiet", origin.url.as_str(), &reference], Some(origin))?;
+    if !listed.success {
+        return Err(listed.failed("ls-remote"));
     }
+    let found = listed.text.lines().filter_map(|it| it.split_once('\t'));
+    Ok(found.filter(|it| it.1 == reference).map(|it| it.0.to_owned()).next())
+}
 
-    /// Moves `branch` of the forge to `commit`; never back, never aside.
-    pub(crate) fn push(
-        &self,
-        origin: &Origin<'_>,
-        branch: &str,
-        commit: &str,
-    ) -> Result<(), Error> {
-        let refspec = format!("{commit}:refs/heads/{branch}");
-        let arguments = ["push", "--quiet", "--no-verify", origin.url.as_str(), &refspec];
-        let pushed = run(&arguments, Some(origin))?;
-        if pushed.success {
-            return Ok(());
-        }
-        let message = pushed.message();
-        let refused = ["GH013", "protected branch", "pre-receive hook declined", "[rejected]"];
-        if refused.iter().any(|it| message.contains(it)) {
-            return Err(Error::PushRefused { branch: branch.to_owned(), message });
-        }
-        Err(pushed.failed("push"))
+/// Moves `branch` of the forge to `commit`; never back, never aside.
+pub(crate) fn push(origin: &Origin<'_>, branch: &str, commit: &str) -> Result<(), Error> {
+    let refspec = format!("{commit}:refs/heads/{branch}");
+    let arguments = ["push", "--quiet", "--no-verify", origin.url.as_str(), &refspec];
+    let pushed = run(&arguments, Some(origin))?;
+    if pushed.success {
+        return Ok(());
     }
+    let message = pushed.message();
+    let refused = ["GH013", "protected branch", "pre-receive hook declined", "[rejected]"];
+    if refused.iter().any(|it| message.contains(it)) {
+        return Err(Error::PushRefused { branch: branch.to_owned(), message });
+    }
+    Err(pushed.failed("push"))
 }
 
 /// How git ended.
@@ -207,7 +188,8 @@ fn run(arguments: &[&str], origin: Option<&Origin<'_>>) -> Result<Ended, Error> 
 }
 
 fn spawn(arguments: &[&str], origin: Option<&Origin<'_>>) -> Result<Child, Error> {
-    let mut settings = vec!["core.hooksPath=/dev/null".to_owned(), "core.fsmonitor=false".to_owned()];
+    let mut settings =
+        vec!["core.hooksPath=/dev/null".to_owned(), "core.fsmonitor=false".to_owned()];
     if let Some(Origin { url, .. }) = origin {
         settings.extend([
             "credential.helper=".to_owned(), // nobody else is asked, or told

@@ -24,8 +24,8 @@ pub(crate) fn rules(
         Err(refusal) => return Ok(Section::Unknown(refusal)),
     };
     let me = remote.me()?;
-    let named = |it: &Value| Some((it["rule_name"].as_str()?.to_owned(), rule(it, me)?));
-    let rules = protections.iter().filter_map(named);
+    let with_name = |it: &Value| Some((it["rule_name"].as_str()?.to_owned(), rule(it, me)?));
+    let rules = protections.iter().filter_map(with_name);
     Ok(Section::Known(rules.filter(|(name, _)| names.contains(name)).collect()))
 }
 
@@ -61,7 +61,11 @@ fn rule(protection: &Value, me: &str) -> Option<Rule> {
                 .collect(),
         },
         // Where anybody may push, there is nothing to be exempt from but the merge override.
-        administrators_too: Some(if by_pull_request { !we } else { flag("block_admin_merge_override") }),
+        administrators_too: Some(if by_pull_request {
+            !we
+        } else {
+            flag("block_admin_merge_override")
+        }),
         in_force: !flag("enable_force_push")
             && !others
             && (!by_pull_request || flag("block_admin_merge_override") != we),

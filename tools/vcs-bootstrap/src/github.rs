@@ -44,7 +44,8 @@ pub(crate) fn rules(
         if !names.contains(name) {
             continue;
         }
-        let ruleset = remote.client.get(&remote.path(&format!("/rulesets/{id}")))?.expect(&[200])?;
+        let ruleset =
+            remote.client.get(&remote.path(&format!("/rulesets/{id}")))?.expect(&[200])?;
         let rule = rule(&ruleset.body).ok_or_else(|| ruleset.lacks("what a ruleset has"))?;
         if rules.insert(name.to_owned(), rule).is_some() {
             return Ok(Section::Unknown(Refusal {
@@ -71,7 +72,8 @@ fn rule(ruleset: &Value) -> Option<Rule> {
     let has = |kind: &str| find(kind).is_some();
     let names = &ruleset["conditions"]["ref_name"];
     let text = |it: &Value| it.as_str().map(|it| it.trim_start_matches(HEADS).to_owned());
-    let checks = find("required_status_checks").map(|it| &it["parameters"]["required_status_checks"]);
+    let checks =
+        find("required_status_checks").map(|it| &it["parameters"]["required_status_checks"]);
     let checks = checks.and_then(Value::as_array).into_iter().flatten();
     let check = |it: &Value| Line::try_from(it["context"].as_str()?.to_owned()).ok();
     let approvals = |it: &Value| {
@@ -109,7 +111,8 @@ fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
     let before = before["rules"].as_array().map_or(&[][..], Vec::as_slice);
     let with = |kind: &str, ours: Value| {
         let theirs = before.iter().find(|it| it["type"] == kind);
-        let mut all = theirs.and_then(|it| it["parameters"].as_object()).cloned().unwrap_or_default();
+        let mut all =
+            theirs.and_then(|it| it["parameters"].as_object()).cloned().unwrap_or_default();
         all.extend(ours.as_object().cloned().unwrap_or_default());
         (kind.to_owned(), Some(Value::Object(all)))
     };
@@ -143,8 +146,7 @@ fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
         None => json!({ "type": kind }),
     });
     let stricter = before.iter().filter(|it| !OURS.iter().any(|ours| it["type"] == *ours)).cloned();
-    let administrators =
-        json!({ "actor_id": ADMINISTRATORS, "actor_type": "RepositoryRole", "bypass_mode": "always" });
+    let administrators = json!({ "actor_id": ADMINISTRATORS, "actor_type": "RepositoryRole", "bypass_mode": "always" });
     let exempt = rule.administrators_too == Some(false);
     let heads = rule.branches.iter().map(|it| format!("{HEADS}{it}"));
     json!({
@@ -183,7 +185,8 @@ fn id(remote: &Remote, name: &str) -> Result<Option<u64>, Error> {
 pub(crate) fn write_secret(remote: &Remote, name: &str, value: &str) -> Result<(), Error> {
     let mut rotated = false;
     loop {
-        let answer = remote.client.get(&remote.path("/actions/secrets/public-key"))?.expect(&[200])?;
+        let answer =
+            remote.client.get(&remote.path("/actions/secrets/public-key"))?.expect(&[200])?;
         let key = answer.body["key"].as_str().and_then(|it| BASE64.decode(it.as_bytes()).ok());
         let key: [u8; 32] =
             key.and_then(|it| it.try_into().ok()).ok_or_else(|| Error::NotAPublicKey)?;
@@ -196,5 +199,23 @@ pub(crate) fn write_secret(remote: &Remote, name: &str, value: &str) -> Result<(
             Err(Error::Refused { status: 422, .. }) if !rotated => rotated = true,
             written => return written.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libsodium_seals_opens_with_the_box_that_we_seal_with() {
+        // Sealed by PyNaCl 1.6.2 (libsodium) to the key of the bytes 0 to 31.
+        let sealed =
+            "bvY9k1u1nIDQWOQnK1PUJRaRB7HINcZyKyypfpxUOhrITqX+Llzr3i5nIYzSfJ7voGt++87vkwZLP9iTdw==";
+        let sealed = BASE64.decode(sealed.as_bytes()).expect("base64");
+        let key: [u8; 32] = std::array::from_fn(|it| u8::try_from(it).unwrap_or_default());
+        let key = crypto_box::SecretKey::from(key);
+        assert_eq!(key.unseal(&sealed).expect("sealed to it"), b"a phase's key");
+        let ours = key.public_key().seal(&mut OsRng, b"a phase's key").expect("it seals");
+        assert_eq!(ours.len(), sealed.len(), "the same shape: a key, a tag, the value");
     }
 }

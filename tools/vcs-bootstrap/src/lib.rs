@@ -26,6 +26,7 @@ pub mod plan;
 mod program;
 mod receipt;
 pub mod spec;
+pub mod step;
 mod wanted;
 
 pub use cli::Cli;

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 use crate::forge::{Found, Reader};
-use crate::git::{Git, Origin};
+use crate::git::{self, Origin};
 use crate::model::{Head, Mark, Place, Present, Receipt, Rule, Section, Settings, Wanted};
 use crate::receipt::Seal;
 use crate::spec::Push;
@@ -156,14 +156,10 @@ fn asked<T>(
 }
 
 /// Where the declared branch of `found` stands.
-pub(crate) fn head(
-    found: &Found,
-    wanted: &Wanted,
-    token: &keyring::Secret,
-) -> Result<Head, Error> {
+pub(crate) fn head(found: &Found, wanted: &Wanted, token: &keyring::Secret) -> Result<Head, Error> {
     match &wanted.history {
         Some(it) if it.push != Push::Never => {
-            Git.head(&Origin { url: &found.git, token }, &it.branch, &it.commit)
+            git::head(&Origin { url: &found.git, token }, &it.branch, &it.commit)
         }
         _ => Ok(Head::Absent),
     }

@@ -7,9 +7,10 @@ use crate::apply::Hand;
 use crate::forge::{Forge, Reader, Remote};
 use crate::model::{Head, Place, Present};
 use crate::observe::{self, Look};
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Plan};
 use crate::receipt::Seal;
 use crate::spec::{Push, Repository};
+use crate::step::Step;
 use crate::wanted::{self, Declaration};
 use crate::{Error, observe::Evidence, observe::Observed};
 
@@ -238,9 +239,9 @@ impl Work {
         let history = self.declaration.wanted.history.as_ref()?;
         let branch = &history.branch;
         match &world.head {
-            Head::Ahead(there) if history.push == Push::FastForward => Some(format!(
-                "{branch} of the forge is ahead, at {there}: `git pull` first"
-            )),
+            Head::Ahead(there) if history.push == Push::FastForward => {
+                Some(format!("{branch} of the forge is ahead, at {there}: `git pull` first"))
+            }
             _ => None,
         }
     }

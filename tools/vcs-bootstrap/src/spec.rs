@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::observe::{Evidence, Observed};
-use crate::plan::Step;
+use crate::step::Step;
 
 /// A repository at the project's forge, called as the document is. What is not declared here is
 /// left as it is.
@@ -137,7 +137,9 @@ pub struct Rule {
 }
 
 /// What a change to a branch must bring.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Require {
     /// A pull request.
@@ -153,7 +155,9 @@ pub struct Require {
 }
 
 /// A pull request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct PullRequest {
     /// How many people must approve of it.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::forge::{self, Forge};
-use crate::git::Git;
+use crate::git;
 use crate::model::{DeployKey, Pushed, Rule, Settings, Wanted};
 use crate::receipt::Seal;
 use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
@@ -57,9 +57,10 @@ pub(crate) fn declaration(
             wiki: features.wiki,
             projects: features.projects,
         },
-        topics: spec.topics.as_ref().map(|topics| {
-            (topics.mode, topics.items.iter().map(ToString::to_string).collect())
-        }),
+        topics: spec
+            .topics
+            .as_ref()
+            .map(|topics| (topics.mode, topics.items.iter().map(ToString::to_string).collect())),
         history: if with_history { pushed(spec)? } else { None },
         rules,
         secrets: secrets
@@ -77,7 +78,7 @@ fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
         return Ok(None);
     };
     let branch = history.branch.to_string();
-    let commit = Git.commit(&branch)?;
+    let commit = git::commit(&branch)?;
     Ok(Some(Pushed { push: history.push, branch, commit }))
 }
 
@@ -96,10 +97,8 @@ fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String
         let mut require = declared.require.clone();
         if require.linear_history && forge == Forge::Gitea {
             require.linear_history = false;
-            unsupported.push(format!(
-                "rule {}: Gitea has no rule against merge commits",
-                declared.name
-            ));
+            unsupported
+                .push(format!("rule {}: Gitea has no rule against merge commits", declared.name));
         }
         let rule = |branches: BTreeSet<String>| Rule {
             branches,

@@ -28,9 +28,18 @@ fn forge() -> Result<(Gitea, Sandbox), Box<dyn Error>> {
     Ok((gitea, sandbox))
 }
 
-/// The commit of `main` in Gitea.
+/// The commit of `main` in Gitea, which for some moments after the first push still believes the
+/// repository to be empty, and then panics at this question.
 fn main_of(gitea: &Gitea, name: &str) -> Result<Value, Box<dyn Error>> {
-    Ok(gitea.api("GET", &format!("/repos/owner/{name}/branches/main"), None)?["commit"]["id"].clone())
+    let mut answer = gitea.api("GET", &format!("/repos/owner/{name}/branches/main"), None);
+    for _ in 0..50 {
+        if answer.is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        answer = gitea.api("GET", &format!("/repos/owner/{name}/branches/main"), None);
+    }
+    Ok(answer?["commit"]["id"].clone())
 }
 
 #[test]
@@ -55,8 +64,14 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
     assert_eq!(repository["topics"], json!(["gitops", "nix"]));
     assert_eq!(main_of(&gitea, "greeter")?, sandbox.git(&["rev-parse", "HEAD"])?);
     let keys = gitea.api("GET", "/repos/owner/greeter/keys", None)?;
-    assert_eq!((keys[0]["read_only"].as_bool(), keys.as_array().map(Vec::len)), (Some(true), Some(1)));
-    assert_eq!(applied["observed"]["deployKeys"][keys[0]["fingerprint"].as_str().unwrap_or("")]["key"], keys[0]["key"]);
+    assert_eq!(
+        (keys[0]["read_only"].as_bool(), keys.as_array().map(Vec::len)),
+        (Some(true), Some(1))
+    );
+    assert_eq!(
+        applied["observed"]["deployKeys"][keys[0]["fingerprint"].as_str().unwrap_or("")]["key"],
+        keys[0]["key"]
+    );
 
     let second = sandbox.run("apply").success();
     assert_eq!(gitea.proxy.writes(), [""; 0], "a second run writes nothing");
@@ -138,7 +153,11 @@ fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
 
     api("PATCH", "", &json!({"description": "drifted", "has_wiki": true}))?;
     api("PUT", "/topics", &json!({"topics": ["drifted"]}))?;
-    api("PATCH", "/branch_protections/main", &json!({"required_approvals": 0, "enable_force_push": true}))?;
+    api(
+        "PATCH",
+        "/branch_protections/main",
+        &json!({"required_approvals": 0, "enable_force_push": true}),
+    )?;
     api("DELETE", "/actions/secrets/FLUX_SEED_KEY", &json!({}))?;
     let ours = gitea.api("GET", &format!("{at}/keys"), None)?;
     let ours = ours.as_array().and_then(|it| it.iter().find(|it| it["title"] != "theirs")).cloned();
@@ -152,7 +171,10 @@ fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
     sandbox.run("apply").success();
     sandbox.run("verify").success();
     let rule = gitea.api("GET", &format!("{at}/branch_protections/main"), None)?;
-    assert_eq!((rule["required_approvals"].as_u64(), rule["enable_force_push"].as_bool()), (Some(1), Some(false)));
+    assert_eq!(
+        (rule["required_approvals"].as_u64(), rule["enable_force_push"].as_bool()),
+        (Some(1), Some(false))
+    );
 
     // What is no longer declared goes, if we made it; what others made stays.
     let less = FULL.replace(", release/*", "").replace(", flux-seed]}", "]}");
@@ -192,9 +214,16 @@ fn a_repository_that_others_made_is_adopted_and_never_archived_or_deleted() -> T
 
     sandbox.run("destroy").success();
     let left = gitea.api("GET", "/repos/owner/greeter", None)?;
-    assert_eq!((left["archived"].as_bool(), left["topics"].as_array().map(Vec::len)), (Some(false), Some(2)));
+    assert_eq!(
+        (left["archived"].as_bool(), left["topics"].as_array().map(Vec::len)),
+        (Some(false), Some(2))
+    );
     for below in ["actions/secrets", "actions/variables", "keys", "branch_protections"] {
-        assert_eq!(gitea.api("GET", &format!("/repos/owner/greeter/{below}"), None)?, json!([]), "{below}");
+        assert_eq!(
+            gitea.api("GET", &format!("/repos/owner/greeter/{below}"), None)?,
+            json!([]),
+            "{below}"
+        );
     }
     gitea.proxy.writes();
     sandbox.run("destroy").success();
@@ -266,18 +295,31 @@ fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
     // A `git` that tells what it is given, and then does what git does.
     let spy = sandbox.path().join("spy");
     std::fs::create_dir(&spy)?;
-    let git = String::from_utf8(std::process::Command::new("sh").args(["-c", "command -v git"]).output()?.stdout)?;
+    let git = String::from_utf8(
+        std::process::Command::new("sh").args(["-c", "command -v git"]).output()?.stdout,
+    )?;
     let log = sandbox.path().join("log");
-    let script = format!("#!/bin/sh\n{{ printf '%s\\n' \"$@\"; env; }} >>{}\nexec {} \"$@\"\n", log.display(), git.trim());
+    let script = format!(
+        "#!/bin/sh\n{{ printf '%s\\n' \"$@\"; env; }} >>{}\nexec {} \"$@\"\n",
+        log.display(),
+        git.trim()
+    );
     std::fs::write(spy.join("git"), script)?;
-    std::process::Command::new("chmod").args(["+x", "spy/git"]).current_dir(sandbox.path()).status()?;
+    std::process::Command::new("chmod")
+        .args(["+x", "spy/git"])
+        .current_dir(sandbox.path())
+        .status()?;
     // A hook of the developer's, which would run with git's descriptors.
     let hook = sandbox.path().join(".git/hooks/pre-push");
     std::fs::create_dir_all(sandbox.path().join(".git/hooks"))?;
     std::fs::write(&hook, format!("#!/bin/sh\necho a hook ran >>{}\n", log.display()))?;
     std::process::Command::new("chmod").arg("+x").arg(&hook).status()?;
     // A rewriting of addresses that would send the token elsewhere.
-    sandbox.git(&["config", "url.http://127.76.0.9:1/.insteadOf", &format!("http://{}/", gitea.proxy.address)])?;
+    sandbox.git(&[
+        "config",
+        "url.http://127.76.0.9:1/.insteadOf",
+        &format!("http://{}/", gitea.proxy.address),
+    ])?;
 
     let path = format!("{}:{}", spy.display(), std::env::var("PATH")?);
     let run = sandbox.run_with("apply --verbose", &[("ROOT", ROOT), ("PATH", &path)]).success();

@@ -19,7 +19,7 @@ const FULL: &str = "owner: owner, description: One of ours, visibility: private,
     signedCommits: true, linearHistory: true, statusChecks: [test]}, bypass: administrators}], \
     secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
 
-/// What ARTIFACT_ATTEST_KEY must be for the root of these tests.
+/// What a phase's key holds.
 const ATTEST_KEY_BYTES: usize = 32;
 
 fn forge() -> Result<(GitHub, Sandbox), Box<dyn Error>> {
@@ -57,7 +57,14 @@ fn it_is_applied_from_nothing_rests_and_goes() -> Test {
     assert_eq!(bytes.len(), ATTEST_KEY_BYTES, "what was sealed opens");
     let rules = github.state(|it| it.rulesets[&40]["rules"].clone());
     let kinds: Vec<_> = rules.as_array().into_iter().flatten().map(|it| &it["type"]).collect();
-    let all = ["deletion", "non_fast_forward", "pull_request", "required_signatures", "required_linear_history", "required_status_checks"];
+    let all = [
+        "deletion",
+        "non_fast_forward",
+        "pull_request",
+        "required_signatures",
+        "required_linear_history",
+        "required_status_checks",
+    ];
     assert_eq!(kinds, all);
 
     let again = sandbox.run("apply").success();
@@ -182,7 +189,9 @@ fn lists_are_read_to_their_last_page() -> Test {
     let alphabet = |it: &mut github::State| {
         it.variables.extend((0..70).map(|n| (format!("A{n}"), "x".to_owned())));
         it.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
-        it.keys.extend((100..230).map(|n| (n, json!({"id": n, "key": format!("ssh-rsa AAA{n}"), "read_only": true, "title": "x"}))));
+        it.keys.extend((100..230).map(|n| {
+            (n, json!({"id": n, "key": format!("ssh-rsa AAA{n}"), "read_only": true, "title": "x"}))
+        }));
     };
     github.state(alphabet);
     sandbox.run("plan --check").success();
@@ -190,5 +199,23 @@ fn lists_are_read_to_their_last_page() -> Test {
     let plan = status(&sandbox.run("plan").success())?;
     assert_eq!(steps(&plan)[0], "record");
     assert_described(&github);
+    Ok(())
+}
+
+#[test]
+fn the_order_in_which_a_document_says_things_does_not_matter() -> Test {
+    let (github, sandbox) = forge()?;
+    let plan = sandbox.run("plan").success().get_output().stdout.clone();
+    let plan = String::from_utf8(plan)?.split("\"status\"").last().map(str::to_owned);
+    let other = "deployKeys: [flux-seed], secrets: {phaseKeys: [artifact-attest]}, \
+        rules: [{bypass: administrators, require: {statusChecks: [test], linearHistory: true, \
+        signedCommits: true, pullRequest: {approvals: 1}}, branches: [main], name: main}], \
+        history: {push: fastForward}, features: {wiki: false}, topics: {items: [gitops, nix]}, \
+        visibility: private, description: One of ours, owner: owner";
+    sandbox.declare("greeter", other)?;
+    let again = sandbox.run("plan").success().get_output().stdout.clone();
+    let again = String::from_utf8(again)?.split("\"status\"").last().map(str::to_owned);
+    assert_eq!(plan, again);
+    assert_eq!(github.writes(), [""; 0]);
     Ok(())
 }

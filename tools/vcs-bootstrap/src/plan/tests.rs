@@ -1,7 +1,7 @@
 //! The three laws of a plan and of its reverse, over every small world.
 
 use super::*;
-use crate::model::{Pushed, SeenKey};
+use crate::model::{DeployKey, Rule, SeenKey};
 use crate::spec::{PullRequest, Require};
 
 /// When a step writes a secret, in these worlds.
@@ -38,9 +38,7 @@ fn declarations() -> Vec<Wanted> {
         deploy_keys: BTreeMap::new(),
         on_destroy: OnDestroy::Archive,
     };
-    let history = |push| {
-        Some(Pushed { push, branch: "main".to_owned(), commit: "c2".to_owned() })
-    };
+    let history = |push| Some(Pushed { push, branch: "main".to_owned(), commit: "c2".to_owned() });
     let full = Wanted {
         settings: Settings {
             description: Some("ours".to_owned()),
@@ -125,7 +123,11 @@ fn worlds() -> Vec<World> {
                                 administrator: Some(true),
                                 archived,
                                 newborn: made && !marked,
-                                settings: plain(if made && !marked { "newborn" } else { description }),
+                                settings: plain(if made && !marked {
+                                    "newborn"
+                                } else {
+                                    description
+                                }),
                                 topics: topics.clone(),
                                 default_branch: "main".to_owned(),
                                 head: head.clone(),
@@ -337,12 +339,23 @@ fn undoing_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
         let rules = is.rules.known().expect("known");
         assert!(made || ours.rules.iter().all(|it| !rules.contains_key(it)), "reaches");
         let left = |it: &String| !ours.secrets.contains_key(it);
-        assert!(was.secrets.known().expect("known").keys().filter(|it| left(it)).all(|it| secrets
-            .contains_key(it)));
+        assert!(
+            was.secrets
+                .known()
+                .expect("known")
+                .keys()
+                .filter(|it| left(it))
+                .all(|it| secrets.contains_key(it))
+        );
         let left = |it: &String| !ours.deploy_keys.contains(it);
-        assert!(was.deploy_keys.known().expect("known").keys().filter(|it| left(it)).all(|it| {
-            keys.contains_key(it)
-        }));
+        assert!(
+            was.deploy_keys
+                .known()
+                .expect("known")
+                .keys()
+                .filter(|it| left(it))
+                .all(|it| { keys.contains_key(it) })
+        );
         assert_eq!((&was.settings, &was.topics, &was.head), (&is.settings, &is.topics, &is.head));
     });
 }
@@ -370,7 +383,8 @@ fn what_was_destroyed_can_be_applied_again() {
 
 #[test]
 fn what_may_not_be_read_is_neither_changed_nor_removed() {
-    let refusal = Refusal { reason: "PermissionMissing", what: "rules".into(), help: "".into() };
+    let refusal =
+        Refusal { reason: "PermissionMissing", what: "rules".into(), help: String::new() };
     for_all(|wanted, before| {
         let Some(present) = before else { return };
         let blind = Some(Present { rules: Section::Unknown(refusal.clone()), ..present.clone() });

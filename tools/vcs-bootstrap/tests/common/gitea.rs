@@ -41,6 +41,7 @@ impl Gitea {
         fs::write(home.join("app.ini"), settings(&home, address, &proxy, user.is_some())?)?;
         if let Some(id) = user {
             chown(&home, Some(id), None)?;
+            chown(home.join("app.ini"), Some(id), None)?;
         }
         let log = fs::File::create(folder.path().join("log"))?;
         let mut web = gitea(&home)?;
@@ -61,7 +62,8 @@ impl Gitea {
     }
 
     pub(crate) fn token_of(&self, user: &str) -> Result<String, Box<dyn Error>> {
-        let line = format!("generate-access-token --username {user} --token-name t --scopes all --raw");
+        let line =
+            format!("generate-access-token --username {user} --token-name t --scopes all --raw");
         Ok(self.admin(&line)?.lines().last().unwrap_or_default().trim().to_owned())
     }
 
@@ -76,11 +78,19 @@ impl Gitea {
 
     /// What stands in `endpoints.forge`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("{{gitea: {{url: \"http://{}\", token: {{env: FORGE_TOKEN}}}}}}", self.proxy.address)
+        format!(
+            "{{gitea: {{url: \"http://{}\", token: {{env: FORGE_TOKEN}}}}}}",
+            self.proxy.address
+        )
     }
 
     /// Asks Gitea itself, past the proxy.
-    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&str>) -> Result<Value, Box<dyn Error>> {
+    pub(crate) fn api(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Value, Box<dyn Error>> {
         let url = format!("http://{}/api/v1{path}", self.address);
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail-with-body", "-X", method, &url]);
@@ -117,7 +127,7 @@ fn account() -> Result<Option<u32>, Box<dyn Error>> {
 fn program() -> Result<PathBuf, Box<dyn Error>> {
     let folders = std::env::var_os("LAB_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = folders.into_iter().chain(std::env::split_paths(&path));
+    let folders = folders.into_iter().chain(std::env::split_paths(&path));
     let found = folders.map(|it| it.join("gitea")).find(|it| it.is_file());
     Ok(found.ok_or("gitea is neither in LAB_BIN nor in PATH: run ./tasks/test, which brings it")?)
 }

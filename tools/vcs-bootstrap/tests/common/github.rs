@@ -53,7 +53,7 @@ pub(crate) struct State {
 pub(crate) struct GitHub {
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
-    _history: TempDir,
+    history: TempDir,
 }
 
 struct Request {
@@ -87,9 +87,9 @@ impl GitHub {
             secret_key: (SecretKey::generate(&mut OsRng), 1),
             clock: 0,
         }));
-        let mock = Self { address: listener.local_addr()?, state, _history: history };
+        let mock = Self { address: listener.local_addr()?, state, history };
         let (state, address) = (mock.state.clone(), mock.address);
-        let folder = mock._history.path().to_owned();
+        let folder = mock.history.path().to_owned();
         let openapi = Arc::new(OpenApi::read()?);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -103,9 +103,12 @@ impl GitHub {
                         let (status, body, headers) =
                             state.answer(request, &openapi, address, &folder);
                         let text = if body.is_null() { String::new() } else { body.to_string() };
-                        let mut head = format!("HTTP/1.1 {status} Mock\r\nConnection: close\r\nContent-Length: {}\r\n", text.len());
+                        let mut head = format!(
+                            "HTTP/1.1 {status} Mock\r\nConnection: close\r\nContent-Length: {}\r\n",
+                            text.len()
+                        );
                         for (name, value) in headers {
-                            head += &format!("{name}: {value}\r\n");
+                            head.extend([name, ": ", &value, "\r\n"]);
                         }
                         Ok((head + "\r\n" + &text).into_bytes())
                     })
@@ -132,7 +135,12 @@ impl GitHub {
 impl State {
     fn now(&mut self) -> String {
         self.clock += 1;
-        format!("2026-01-01T{:02}:{:02}:{:02}Z", self.clock / 3600, self.clock / 60 % 60, self.clock % 60)
+        format!(
+            "2026-01-01T{:02}:{:02}:{:02}Z",
+            self.clock / 3600,
+            self.clock / 60 % 60,
+            self.clock % 60
+        )
     }
 
     /// The value of a secret, opened.
@@ -141,9 +149,17 @@ impl State {
         String::from_utf8(self.secret_key.0.unseal(&sealed).ok()?).ok()
     }
 
-    fn answer(&mut self, request: &Request, openapi: &OpenApi, address: SocketAddr, folder: &std::path::Path) -> Answer {
+    fn answer(
+        &mut self,
+        request: &Request,
+        openapi: &OpenApi,
+        address: SocketAddr,
+        folder: &std::path::Path,
+    ) -> Answer {
         let plain = |status, body| (status, body, Vec::new());
-        if request.headers.get("authorization").map(String::as_str) != Some(&format!("Bearer {TOKEN}")) {
+        if request.headers.get("authorization").map(String::as_str)
+            != Some(&format!("Bearer {TOKEN}"))
+        {
             return plain(401, json!({"message": "Bad credentials"}));
         }
         if self.limits > 0 {
@@ -157,8 +173,12 @@ impl State {
             return plain(404, json!({"message": "Not Found"}));
         };
         self.wrong.extend(openapi.mistakes(&operation, &request.query, &body));
-        let (status, body, headers) = self.act(request, &body, &operation, openapi, address, folder);
-        self.wrong.extend((!openapi.may_answer(&operation, status)).then(|| format!("{operation} does not answer {status}")));
+        let (status, body, headers) =
+            self.act(request, &body, &operation, openapi, address, folder);
+        self.wrong.extend(
+            (!openapi.may_answer(&operation, status))
+                .then(|| format!("{operation} does not answer {status}")),
+        );
         if request.method != "GET" {
             self.writes.push(format!("{} {}", request.method, request.path));
             if self.loses == Some(self.writes.len()) {
@@ -168,23 +188,40 @@ impl State {
         (status, body, headers)
     }
 
-    fn act(&mut self, request: &Request, body: &Value, operation: &str, openapi: &OpenApi, address: SocketAddr, folder: &std::path::Path) -> Answer {
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
+    fn act(
+        &mut self,
+        request: &Request,
+        body: &Value,
+        operation: &str,
+        openapi: &OpenApi,
+        address: SocketAddr,
+        folder: &std::path::Path,
+    ) -> Answer {
         let plain = |status, body| (status, body, Vec::new());
         let missing = || plain(404, json!({"message": "Not Found"}));
         let last = request.path.rsplit('/').next().unwrap_or_default().to_owned();
         let number = last.parse().unwrap_or_default();
-        let with = |example: Value, ours: Value| overlay(example, &ours);
+        let with = |example: &Value, ours: &Value| overlay(example, ours);
         match operation {
-            "GET /user" => return plain(200, with(openapi.example(operation), json!({"login": "owner"}))),
+            "GET /user" => {
+                return plain(200, with(&openapi.example(operation), &json!({"login": "owner"})));
+            }
             "POST /user/repos" | "POST /orgs/{org}/repos" => {
                 if self.repository.is_some() {
-                    return plain(422, json!({"message": "Repository creation failed.", "errors": [{"resource": "Repository", "code": "custom", "field": "name", "message": "name already exists on this account"}]}));
+                    return plain(
+                        422,
+                        json!({"message": "Repository creation failed.", "errors": [{"resource": "Repository", "code": "custom", "field": "name", "message": "name already exists on this account"}]}),
+                    );
                 }
                 let name = body["name"].as_str().unwrap_or_default();
-                let made = Command::new("git").args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(folder.join("owner").join(format!("{name}.git"))).status();
+                let made = Command::new("git")
+                    .args(["init", "--quiet", "--bare", "--initial-branch=main"])
+                    .arg(folder.join("owner").join(format!("{name}.git")))
+                    .status();
                 assert!(made.is_ok_and(|it| it.success()));
                 let ours = json!({"name": name, "full_name": format!("owner/{name}"), "owner": {"login": "owner"}, "description": null, "homepage": null, "private": true, "has_issues": true, "has_wiki": true, "has_projects": true, "archived": false, "topics": [], "default_branch": "main", "clone_url": format!("http://{address}/owner/{name}.git"), "html_url": format!("http://{address}/owner/{name}"), "permissions": {"admin": true}});
-                self.repository = Some(overlay(with(openapi.example(operation), ours), body));
+                self.repository = Some(overlay(&with(&openapi.example(operation), &ours), body));
                 return plain(201, json!(self.repository));
             }
             _ => {}
@@ -201,7 +238,7 @@ impl State {
         match operation {
             "GET /repos/{owner}/{repo}" => plain(200, repository.clone()),
             "PATCH /repos/{owner}/{repo}" => {
-                *repository = overlay(repository.clone(), body);
+                *repository = overlay(repository, body);
                 plain(200, repository.clone())
             }
             "DELETE /repos/{owner}/{repo}" => {
@@ -212,19 +249,24 @@ impl State {
                 repository["topics"] = body["names"].clone();
                 plain(200, body.clone())
             }
-            "GET /repos/{owner}/{repo}/rulesets" if self.gates_rules => plain(403, json!({"message": "Upgrade to GitHub Pro or make this repository public to enable this feature."})),
+            "GET /repos/{owner}/{repo}/rulesets" if self.gates_rules => plain(
+                403,
+                json!({"message": "Upgrade to GitHub Pro or make this repository public to enable this feature."}),
+            ),
             "GET /repos/{owner}/{repo}/rulesets" => {
                 let all = self.rulesets.values().map(|it| {
                     let mut it = it.clone();
-                    it.as_object_mut().map(|it| ["rules", "conditions", "bypass_actors"].map(|name| it.remove(name)));
+                    it.as_object_mut().map(|it| {
+                        ["rules", "conditions", "bypass_actors"].map(|name| it.remove(name))
+                    });
                     it
                 });
-                page(request, all.collect(), |it| json!(it))
+                page(request, &all.collect::<Vec<_>>(), |it| json!(it))
             }
             "POST /repos/{owner}/{repo}/rulesets" => {
                 let id = 40 + self.rulesets.len() as u64;
                 let ours = json!({"id": id, "source": "owner/x", "source_type": "Repository"});
-                let ruleset = overlay(overlay(openapi.example(operation), &ours), body);
+                let ruleset = overlay(&with(&openapi.example(operation), &ours), body);
                 self.rulesets.insert(id, ruleset.clone());
                 plain(201, ruleset)
             }
@@ -236,7 +278,8 @@ impl State {
                 plain(200, ruleset)
             }
             "PUT /repos/{owner}/{repo}/rulesets/{ruleset_id}" => {
-                let ruleset = overlay(self.rulesets.get(&number).cloned().unwrap_or_default(), body);
+                let ruleset =
+                    overlay(&self.rulesets.get(&number).cloned().unwrap_or_default(), body);
                 self.rulesets.insert(number, ruleset.clone());
                 plain(200, ruleset)
             }
@@ -246,7 +289,11 @@ impl State {
             }
             "GET /repos/{owner}/{repo}/actions/secrets" => {
                 let all = self.secrets.iter().map(|(name, (_, time))| json!({"name": name, "created_at": "2026-01-01T00:00:00Z", "updated_at": time}));
-                page(request, all.collect(), |it| json!({"total_count": 9, "secrets": it}))
+                page(
+                    request,
+                    &all.collect::<Vec<_>>(),
+                    |it| json!({"total_count": 9, "secrets": it}),
+                )
             }
             "GET /repos/{owner}/{repo}/actions/secrets/public-key" => {
                 let (key, id) = &self.secret_key;
@@ -257,7 +304,8 @@ impl State {
                 plain(200, answer)
             }
             "PUT /repos/{owner}/{repo}/actions/secrets/{secret_name}" => {
-                if body["key_id"] != self.secret_key.1.to_string() {
+                if body["key_id"].as_str().and_then(|it| it.parse().ok()) != Some(self.secret_key.1)
+                {
                     return plain(422, json!({"message": "Bad request - public key is outdated"}));
                 }
                 let time = self.now();
@@ -271,9 +319,14 @@ impl State {
             }
             "GET /repos/{owner}/{repo}/actions/variables" => {
                 let all = self.variables.iter().map(|(name, value)| json!({"name": name, "value": value, "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}));
-                page(request, all.collect(), |it| json!({"total_count": 99, "variables": it}))
+                page(
+                    request,
+                    &all.collect::<Vec<_>>(),
+                    |it| json!({"total_count": 99, "variables": it}),
+                )
             }
-            "POST /repos/{owner}/{repo}/actions/variables" | "PATCH /repos/{owner}/{repo}/actions/variables/{name}" => {
+            "POST /repos/{owner}/{repo}/actions/variables"
+            | "PATCH /repos/{owner}/{repo}/actions/variables/{name}" => {
                 let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
                 self.variables.insert(text("name"), text("value"));
                 let new = request.method == "POST";
@@ -283,13 +336,18 @@ impl State {
                 self.variables.remove(&last);
                 plain(204, Value::Null)
             }
-            "GET /repos/{owner}/{repo}/keys" => page(request, self.keys.values().cloned().collect(), |it| json!(it)),
+            "GET /repos/{owner}/{repo}/keys" => {
+                page(request, &self.keys.values().cloned().collect::<Vec<_>>(), |it| json!(it))
+            }
             "POST /repos/{owner}/{repo}/keys" => {
                 if self.keys.values().any(|it| it["key"] == body["key"]) {
-                    return plain(422, json!({"message": "Validation Failed", "errors": [{"resource": "PublicKey", "code": "custom", "field": "key", "message": "key is already in use"}]}));
+                    return plain(
+                        422,
+                        json!({"message": "Validation Failed", "errors": [{"resource": "PublicKey", "code": "custom", "field": "key", "message": "key is already in use"}]}),
+                    );
                 }
                 let id = 50 + self.keys.len() as u64;
-                let key = overlay(overlay(openapi.example(operation), &json!({"id": id})), body);
+                let key = overlay(&with(&openapi.example(operation), &json!({"id": id})), body);
                 self.keys.insert(id, key.clone());
                 plain(201, key)
             }
@@ -303,16 +361,17 @@ impl State {
 }
 
 /// `example`, with the values of `ours` in it.
-fn overlay(example: Value, ours: &Value) -> Value {
+fn overlay(example: &Value, ours: &Value) -> Value {
     let mut all = example.as_object().cloned().unwrap_or_else(Map::new);
     all.extend(ours.as_object().cloned().unwrap_or_default());
     Value::Object(all)
 }
 
 /// One page of a list, and the link to the next.
-fn page(request: &Request, all: Vec<Value>, shape: impl Fn(&[Value]) -> Value) -> Answer {
+fn page(request: &Request, all: &[Value], shape: impl Fn(&[Value]) -> Value) -> Answer {
     let query = |name: &str, otherwise: usize| {
-        let found = request.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        let found =
+            request.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
         found.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
     };
     let most = if request.path.ends_with("/variables") { 30 } else { 100 };
@@ -324,8 +383,11 @@ fn page(request: &Request, all: Vec<Value>, shape: impl Fn(&[Value]) -> Value) -
     (200, shape(&all[start..end]), more.then_some(link).into_iter().collect())
 }
 
-fn serve(mut client: TcpStream, answer: impl FnOnce(&Request) -> io::Result<Vec<u8>>) -> io::Result<()> {
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 65536]);
+fn serve(
+    mut client: TcpStream,
+    answer: impl FnOnce(&Request) -> io::Result<Vec<u8>>,
+) -> io::Result<()> {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 8192]);
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
             break end;
@@ -338,7 +400,8 @@ fn serve(mut client: TcpStream, answer: impl FnOnce(&Request) -> io::Result<Vec<
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
     let line: Vec<_> = lines.next().unwrap_or_default().split(' ').map(str::to_owned).collect();
-    let header = |it: &str| it.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let header =
+        |it: &str| it.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     let headers: BTreeMap<_, _> = lines.filter_map(header).collect();
     let length = headers.get("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
     let mut body = bytes.split_off(end + 4);
@@ -349,7 +412,13 @@ fn serve(mut client: TcpStream, answer: impl FnOnce(&Request) -> io::Result<Vec<
         }
     }
     let (path, query) = line[1].split_once('?').unwrap_or((&line[1], ""));
-    let request = Request { method: line[0].clone(), path: path.to_owned(), query: query.to_owned(), headers, body };
+    let request = Request {
+        method: line[0].clone(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+        body,
+    };
     client.write_all(&answer(&request)?)
 }
 

@@ -54,7 +54,8 @@ impl Sandbox {
     }
 
     pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
-        let who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgSign=false"];
+        let who =
+            ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgSign=false"];
         let output = Command::new("git")
             .args(who)
             .args(arguments)
@@ -99,6 +100,7 @@ pub(crate) fn ready(status: &Value) -> (&str, &str) {
 }
 
 /// The names of the steps of a plan, in order.
+#[allow(dead_code, reason = "not every test that has this module looks at steps")]
 pub(crate) fn steps(status: &Value) -> Vec<String> {
     let steps = status["plan"].as_array().into_iter().flatten();
     steps.filter_map(|it| Some(it.as_object()?.keys().next()?.clone())).collect()

@@ -59,7 +59,12 @@ impl OpenApi {
 
     fn check(&self, schema: &Value, value: &Value, at: &str, mistakes: &mut Vec<String>) {
         if let Some(other) = schema.as_str() {
-            return self.check(&self.0[other]["request"]["properties"]["rules"], value, at, mistakes);
+            return self.check(
+                &self.0[other]["request"]["properties"]["rules"],
+                value,
+                at,
+                mistakes,
+            );
         }
         if value.is_null() && schema["nullable"] == true {
             return;

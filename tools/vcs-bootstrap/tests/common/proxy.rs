@@ -76,7 +76,6 @@ fn pass(mut client: TcpStream, to: SocketAddr, state: &Mutex<State>) -> io::Resu
     let fate = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let fate = match (state.writes_left, is_write) {
-            (None, _) => Fate::Pass,
             (Some(0), _) if !state.loses_answer => Fate::Refuse,
             (Some(0), true) => {
                 (state.writes_left, state.loses_answer) = (None, false);
@@ -86,7 +85,7 @@ fn pass(mut client: TcpStream, to: SocketAddr, state: &Mutex<State>) -> io::Resu
                 state.writes_left = Some(left - 1);
                 Fate::Pass
             }
-            (Some(_), false) => Fate::Pass,
+            (None, _) | (Some(_), false) => Fate::Pass,
         };
         if is_write && !matches!(fate, Fate::Refuse) {
             state.writes.push(line.trim_end_matches(" HTTP/1.1").to_owned());

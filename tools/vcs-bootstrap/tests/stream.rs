@@ -1,0 +1,100 @@
+//! What a pipe relies on, and what is told of a history that cannot be pushed: without a forge.
+
+mod common;
+
+use std::fs;
+
+use common::{Sandbox, Test, ready, status};
+use serde_json::Value;
+
+/// Nobody listens here.
+const NOWHERE: &str = "{gitea: {url: \"http://127.76.0.2:9\", token: {env: FORGE_TOKEN}}}";
+
+const SPEC: &str = "owner: owner, history: {push: onCreate}";
+
+fn sandbox() -> Result<Sandbox, Box<dyn std::error::Error>> {
+    let sandbox = Sandbox::new(NOWHERE, "hunter2")?;
+    sandbox.declare("greeter", SPEC)?;
+    Ok(sandbox)
+}
+
+#[test]
+fn a_failed_program_still_writes_its_documents() -> Test {
+    let failed = sandbox()?.run("apply").code(111);
+    assert_eq!(ready(&status(&failed)?), ("False", "Unreachable"));
+    let lines = failed.get_output().stdout.split(|&it| it == b'\n').filter(|it| !it.is_empty());
+    assert_eq!(lines.count(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_folder_without_git_and_a_branch_without_commits_say_what_to_do() -> Test {
+    let says = |sandbox: &Sandbox, what: &str, help: &str| {
+        let run = sandbox.run("plan").code(100);
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(said.contains(what) && said.contains(help), "{said}");
+    };
+    let none = sandbox()?;
+    fs::remove_dir_all(none.path().join(".git"))?;
+    says(&none, "there is no Git repository here", "git init");
+
+    let empty = sandbox()?;
+    fs::remove_dir_all(empty.path().join(".git"))?;
+    empty.git(&["init", "--quiet", "--initial-branch=main"])?;
+    says(&empty, "no commit on main yet", "commit something first");
+
+    let detached = sandbox()?;
+    detached.git(&["checkout", "--quiet", "--detach"])?;
+    detached.git(&["branch", "-D", "main"])?;
+    says(&detached, "there is no branch main here; HEAD is detached", "git branch main");
+
+    let shallow = sandbox()?;
+    shallow.commit("second")?;
+    let head = shallow.git(&["rev-parse", "HEAD"])?;
+    fs::write(shallow.path().join(".git/shallow"), head + "\n")?;
+    says(&shallow, "this is a shallow clone", "fetch-depth: 0");
+    Ok(())
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
+    for spec in [
+        "owner: {token: hunter2}",
+        "owner: owner, token: hunter2",
+        "owner: owner, secrets: {phaseKeys: [hunter2]}",
+        "owner: owner, secrets: {KEY: hunter2}",
+        "owner: 'hunter2!'",
+    ] {
+        let sandbox = sandbox()?;
+        sandbox.declare("greeter", spec)?;
+        let run = sandbox.run("apply").code(2);
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(said.contains("repository.yaml:5:") && !said.contains("hunter2"), "{said}");
+        assert!(run.get_output().stdout.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_projects_own_documents_are_right() -> Test {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let mut program = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("vcs-bootstrap"));
+    program.current_dir(root).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    // Without an identity nothing can be decrypted, so that nobody is asked anything.
+    let run = program.args(["plan", "project"]).assert().code(100);
+    let repository = status(&run)?;
+    assert_eq!(repository["conditions"][0]["status"], "False");
+    Ok(())
+}
+
+#[test]
+fn the_committed_schema_is_the_one_it_prints() -> Test {
+    let schema = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("vcs-bootstrap"))
+        .arg("schema")
+        .assert()
+        .success();
+    let schema: Value = serde_json::from_slice(&schema.get_output().stdout)?;
+    let schema = serde_json::to_string_pretty(&schema)? + "\n";
+    snapbox::assert_data_eq!(schema, snapbox::file!["../schema.json"].raw());
+    Ok(())
+}
