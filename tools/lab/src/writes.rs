@@ -128,7 +128,9 @@ fn is_cluster_write(line: &str) -> bool {
         event.object_ref.api_group.as_str(),
         "authentication.k8s.io" | "authorization.k8s.io"
     );
-    let from_inside = event.user.username.starts_with("system:");
+    // Kubernetes' own components, and the machine that brings them up.
+    let inside = ["system:", "talos:"];
+    let from_inside = inside.iter().any(|it| event.user.username.starts_with(it));
     event.stage == "ResponseComplete" && !reads && !rehearses && !asks && !from_inside
 }
 
@@ -179,6 +181,7 @@ mod tests {
         assert!(!is_cluster_write(&event("admin", "patch", "?dryRun=All&fieldManager=flux-seed")));
         assert!(!is_cluster_write(&event("admin", "watch", "")));
         assert!(!is_cluster_write(&event("system:node:control-1", "update", "")));
+        assert!(!is_cluster_write(&event("talos:admin", "patch", "")));
         assert!(!is_cluster_write(
             &event("admin", "create", "").replace("apps", "authorization.k8s.io")
         ));
