@@ -8,7 +8,7 @@ use keyring::{Endpoints, Forge, Project, Projects, Url};
 use phase::{Declared, Job, Known, Stream};
 
 use crate::Error;
-use crate::bundle::Signing;
+use crate::bundle::{Public, Signing};
 use crate::http::Login;
 use crate::oci::Digest;
 use crate::plan::{Publication, Wanted};
@@ -19,6 +19,10 @@ use crate::{manifests, nix, observe, source};
 
 /// The name under which the key of this program is derived.
 const PHASE: &str = "artifact-attest";
+/// What the key is for.
+const SIGNING: &str = "signing";
+/// How many rotations back `destroy` still knows what was ours.
+const RETIRED_MAX: u32 = 8;
 
 /// Which of the two an artifact is.
 pub(crate) enum Shape<'a> {
@@ -146,6 +150,8 @@ pub(crate) struct Work {
     repository: String,
     login: Option<Rc<Login>>,
     pub(crate) signing: Signing,
+    /// What verified before the key was rotated: what it signed is ours to remove, and no more.
+    retired: Vec<Public>,
     /// Where others fetch the source from.
     pub(crate) source: String,
     /// Flake inputs to be taken from elsewhere.
@@ -162,7 +168,12 @@ impl Work {
         let Endpoints { registry, nix, .. } = &project.spec.endpoints;
         let registry = registry.as_ref().ok_or(Error::NoRegistry)?;
         let key = keyring::phase_key(project, PHASE)?;
-        let signing = key.p256(project.name.as_str(), "signing");
+        let generation = key.generation(SIGNING);
+        let of = |generation| {
+            let key = key.at(SIGNING, generation).p256(project.name.as_str(), SIGNING);
+            Signing::new(key, generation)
+        };
+        let oldest = generation.saturating_sub(RETIRED_MAX).max(1);
         let login = registry.token.as_ref().map(|token| {
             // With a token for a password, registries care little for the name.
             let user = registry.user.clone().unwrap_or_else(|| "holistic".to_owned());
@@ -174,7 +185,8 @@ impl Work {
             url: registry.url.clone(),
             repository: path.collect::<Vec<_>>().join("/"),
             login: login.transpose()?,
-            signing: Signing::new(signing, key.generation("signing")),
+            signing: of(generation),
+            retired: (oldest..generation).map(|it| of(it).public).collect(),
             source: source_url(stream, project, own).unwrap_or_default(),
             inputs: nix.as_ref().map(|it| it.inputs.clone()).unwrap_or_default(),
         })
@@ -193,7 +205,8 @@ impl Work {
     pub(crate) fn publications(&self, job: &Job<'_, Artifact>) -> Result<Vec<Publication>, Error> {
         let digest = job.stream.status(job.own)["observed"]["digest"].as_str();
         let digest = digest.and_then(|it| Digest::try_from(it.to_owned()).ok());
-        observe::publications(&self.reader(), &self.signing.public, digest)
+        let keys: Vec<_> = self.retired.iter().chain([&self.signing.public]).collect();
+        observe::publications(&self.reader(), &keys, digest)
     }
 
     /// The facts of what is, or will be, published.

@@ -56,7 +56,7 @@ pub(crate) fn observe(
     };
     let digest = Digest::of(&manifest);
     let whole = whole(reader, recipe, &digest, &manifest)?;
-    let signed = reader.signed(&digest, key)?;
+    let signed = reader.signed(&digest, &[key])?;
     let built = match made {
         Some((_, built)) => Some(built.clone()),
         None if whole => proven(recipe, &digest, &signed),
@@ -132,7 +132,7 @@ pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
 /// about, and `more`.
 pub(crate) fn publications(
     reader: &Reader,
-    key: &Public,
+    keys: &[&Public],
     more: Option<Digest>,
 ) -> Result<Vec<Publication>, Error> {
     let mut subjects: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
@@ -150,7 +150,7 @@ pub(crate) fn publications(
         phase::uninterrupted()?;
         let there = reader.manifest(digest.as_str())?.is_some();
         let mut bundles: BTreeSet<_> =
-            reader.signed(&digest, key)?.into_iter().map(|it| it.referrer).collect();
+            reader.signed(&digest, keys)?.into_iter().map(|it| it.referrer).collect();
         if !there {
             bundles.extend(reader.dangling(&digest)?);
         }

@@ -167,9 +167,9 @@ impl Reader {
         }
     }
 
-    /// Every statement about `subject` that `key` signed. What an entry says of itself is not
+    /// Every statement about `subject` that one of `keys` signed. What an entry says of itself is not
     /// believed: registries and others write all kinds of types there.
-    pub(crate) fn signed(&self, subject: &Digest, key: &Public) -> Result<Vec<Signed>, Error> {
+    pub(crate) fn signed(&self, subject: &Digest, keys: &[&Public]) -> Result<Vec<Signed>, Error> {
         let mut signed = Vec::new();
         for referrer in digests(&self.referrers(subject)?.entries) {
             let Some(found) = self.manifest(referrer.as_str())? else { continue };
@@ -178,7 +178,7 @@ impl Reader {
                 continue; // nothing of ours is that large
             }
             let Some(bundle) = self.blob(&layer.digest)? else { continue };
-            if let Some(statement) = key.open(&bundle, subject) {
+            if let Some(statement) = keys.iter().find_map(|it| it.open(&bundle, subject)) {
                 signed.push(Signed { referrer, statement });
             }
         }
@@ -290,7 +290,8 @@ impl Writer {
     /// Makes `pushed` (descriptors, as an index has them) known as referrers of `subject`, and the
     /// `gone` no longer: by nothing at all, if the registry keeps that list by itself, or else by
     /// one write of the index that stands for it. Read, merge, write, read again: no registry
-    /// that was measured compares before it swaps.
+    /// that was measured compares before it swaps, so a writer that comes between may still undo
+    /// this; whoever looks next sees it, and `apply` puts it right.
     pub(crate) fn list(
         &self,
         subject: &Digest,

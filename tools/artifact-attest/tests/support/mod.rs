@@ -59,15 +59,28 @@ impl Server {
     /// Debian's docker-registry on `address`: it has no referrers API. `deletes` is whether it
     /// takes deletions.
     pub(crate) fn docker(address: &str, folder: &Path, deletes: bool) -> Result<Self> {
+        Self::docker_with(address, folder, deletes, "")
+    }
+
+    fn docker_with(address: &str, folder: &Path, deletes: bool, more: &str) -> Result<Self> {
         let root = folder.join("registry");
         let config = folder.join("registry.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: {deletes}}}\nhttp: {{addr: '{address}'}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: {deletes}}}\nhttp: {{addr: '{address}'}}\n{more}",
             root.display()
         );
         fs::write(&config, text)?;
         let config = config.display().to_string();
         Self::start("docker-registry", &["serve", &config], address)
+    }
+
+    /// The same, for those who know that the password of `holistic` is `sesame`.
+    pub(crate) fn docker_with_password(address: &str, folder: &Path) -> Result<Self> {
+        let users = folder.join("users");
+        let hash = "$2b$05$abcdefghijklmnopqrstuuKcS.CYWVYVaLiiCKrrc0A5s3mGesJ9O";
+        fs::write(&users, format!("holistic:{hash}\n"))?;
+        let more = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
+        Self::docker_with(address, folder, true, &more)
     }
 
     /// go-containerregistry's registry on `address`, with the referrers API.
@@ -260,6 +273,8 @@ spec:
             .env("HOME", self.folder.path())
             .env("NIX_CONF_DIR", self.outside("nix"))
             .env("ARTIFACT_ATTEST_KEY", key)
+            .env("PASSWORD", "sesame")
+            .env("WRONG", "mellon")
             .output()?;
         Ok(output)
     }

@@ -19,6 +19,10 @@ struct State {
     /// Whether the first write that is not let through is done all the same, and only its answer
     /// lost.
     answer_lost: bool,
+    /// What is said to a request whose line holds a word, instead of passing it on.
+    instead: Option<(&'static str, &'static str)>,
+    /// Whether it asks for a token, which it gives to `holistic:sesame`.
+    guarded: bool,
 }
 
 /// Listens as long as the test runs.
@@ -45,6 +49,16 @@ impl Proxy {
         self.with(|it| *it = State { left: writes, answer_lost, ..State::default() });
     }
 
+    /// Answers `answer`, a status line, to requests whose line holds `word`.
+    pub(crate) fn answer(&self, word: &'static str, answer: &'static str) {
+        self.with(|it| it.instead = Some((word, answer)));
+    }
+
+    /// Asks for a token as GHCR and Docker Hub do, and gives one to who knows the password.
+    pub(crate) fn guard(&self) {
+        self.with(|it| it.guarded = true);
+    }
+
     /// How many requests have read, and how many have written, since then.
     pub(crate) fn counted(&self) -> (usize, usize) {
         self.with(|it| (it.reads, it.writes))
@@ -58,6 +72,9 @@ impl Proxy {
 fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Result<()> {
     let (head, mut body) = head(&mut client)?;
     let is_write = !head.starts_with("GET ") && !head.starts_with("HEAD ");
+    if let Some(answer) = intercepted(&head, state) {
+        return write!(client, "HTTP/1.1 {answer}");
+    }
     let lost = {
         let mut state = state.lock().map_err(|_| io::Error::other("poisoned"))?;
         let cut = is_write && state.left == Some(0);
@@ -89,6 +106,36 @@ fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Resu
         io::copy(&mut server, &mut client)?;
     }
     Ok(())
+}
+
+/// What to say to a request that is not passed on.
+fn intercepted(head: &str, state: &Mutex<State>) -> Option<String> {
+    let state = state.lock().ok()?;
+    let (line, lower) = (head.lines().next().unwrap_or_default(), head.to_ascii_lowercase());
+    let whole = |status: &str, header: &str, body: &str| {
+        let length = body.len();
+        format!("{status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    };
+    if let Some((word, status)) = state.instead
+        && line.contains(word)
+    {
+        return Some(whole(status, "", ""));
+    }
+    if !state.guarded {
+        return None;
+    }
+    let host = lower.lines().find_map(|it| it.strip_prefix("host: ")).unwrap_or_default();
+    if line.starts_with("GET /token?service=test&scope=repository:test/") {
+        // base64 of holistic:sesame
+        return Some(if head.contains("Basic aG9saXN0aWM6c2VzYW1l") {
+            whole("200 OK", "", r#"{"token":"a-token"}"#)
+        } else {
+            whole("401 Unauthorized", "", "")
+        });
+    }
+    let challenge =
+        format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"test\"\r\n");
+    (!head.contains("Bearer a-token")).then(|| whole("401 Unauthorized", &challenge, ""))
 }
 
 /// A request's head, and what of its body came with it.
