@@ -10,10 +10,10 @@ pub fn line(event: &str, fields: &[(&str, &dyn Display)]) {
 }
 
 fn object(event: &str, fields: &[(&str, &dyn Display)]) -> String {
-    let mut text = format!("{{\"event\":{}", quoted(event));
-    for (name, value) in fields {
-        text += &format!(",{}:{}", quoted(name), quoted(&value.to_string()));
-    }
+    let fields = fields.iter().map(|(name, value)| (*name, value.to_string()));
+    let text = fields.fold(format!("{{\"event\":{}", quoted(event)), |text, (name, value)| {
+        text + "," + &quoted(name) + ":" + &quoted(&value)
+    });
     text + "}"
 }
 
