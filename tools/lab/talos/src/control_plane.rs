@@ -292,6 +292,10 @@ pub(crate) fn controllers(setting: &Setting, config: &Configuration) -> [Program
     manager.set("cluster-signing-cert-file", place.text("pki/ca.crt"));
     manager.set("cluster-signing-key-file", place.text("pki/ca.key"));
     manager.set("controllers", "*,tokencleaner");
+    // It makes a service account for each of its controllers before it does anything: at 20 calls a
+    // second, which is the default, that takes 4.6 s (measured).
+    manager.set("kube-api-qps", "200");
+    manager.set("kube-api-burst", "400");
     manager.set("root-ca-file", place.text("pki/ca-accepted.crt"));
     manager.set("service-account-private-key-file", place.text("pki/service-account.key"));
     manager.set("use-service-account-credentials", "true");

@@ -191,15 +191,16 @@ impl Machine {
             self.view.condition("staticPods", Some(&pod));
             sleep(PAUSE).await;
         }
+        // A kubelet that came before its token would be sent away, and wait before it asks again.
+        for object in manifests::bootstrap(config)["items"].as_array().into_iter().flatten() {
+            kubernetes.apply(object).await?;
+        }
         self.live().serves_kubernetes = true;
         self.view.condition("staticPods", None);
         for program in control_plane::controllers(setting, config) {
             if !self.processes.runs(program.name) {
                 self.processes.start(program)?;
             }
-        }
-        for object in manifests::bootstrap(config)["items"].as_array().into_iter().flatten() {
-            kubernetes.apply(object).await?;
         }
         for manifest in manifests::inline(config) {
             let (kubeconfig, cache) = (
