@@ -38,7 +38,7 @@ pub(crate) fn apply(session: &Session<'_>) -> Result<Observation, Error> {
         let steps: Vec<_> = left.into_iter().filter(|it| it.stage() == stage).collect();
         take::stage(session, &now, (&view, &stock), stage, &steps)?;
         if matches!(stage, Stage::Things | Stage::Servers | Stage::Removal) {
-            view = session.ground.see()?;
+            view = session.ground.see_ours()?;
         }
     }
     Err(Error::Unsettled { steps: STAGES_MAX })
@@ -94,7 +94,7 @@ fn ready_for_more(
         }
         rest(Duration::from_millis(500))?;
         if asked.elapsed() > Duration::from_secs(CLOUD_SECONDS) {
-            (*view, asked) = (session.ground.see()?, Instant::now());
+            (*view, asked) = (session.ground.see_ours()?, Instant::now());
         }
     }
 }

@@ -44,7 +44,13 @@ impl<'a> Ground<'a> {
         Ok(Self { own, cloud: hetzner::Reader::new(url.as_str(), token.resolve()?, scope) })
     }
 
-    /// What the cloud shows.
+    /// What the cloud shows of what is ours.
+    pub(crate) fn see_ours(&self) -> Result<View, Error> {
+        self.cloud.look(&BTreeSet::new(), &BTreeSet::new())
+    }
+
+    /// What the cloud shows, what others made under our names included. That takes a call for each
+    /// name that is free, so it is asked once.
     pub(crate) fn see(&self) -> Result<View, Error> {
         let things = things(self.own).into_keys().collect();
         let servers: BTreeSet<_> = machines(self.own).into_keys().collect();
@@ -66,9 +72,9 @@ impl<'a> Session<'a> {
         projects: &Projects,
         patches: &'a Patches,
     ) -> Result<Self, Error> {
-        let ground = Ground::open(own, projects)?;
         let project = projects.get(&own.spec.project)?;
         let key = keyring::phase_key(project, "talos-provision")?;
+        let ground = Ground::open(own, projects)?;
         let pki = Pki::derive(&key, own.name.as_str(), &own.spec.certificates);
         let talos = talos::Reader::new(&pki)?;
         Ok(Self { ground, pki, talos, patches })

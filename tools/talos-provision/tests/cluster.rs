@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lab_talos::{Fleet, FleetSettings, Node};
 use serde_json::Value;
@@ -148,5 +149,28 @@ fn a_lost_control_plane_comes_back_and_one_that_is_not_declared_any_more_goes() 
     site.run("verify").code(0);
     assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), "node/prod-control-1\n");
     kubectl(site.folder.path(), "get configmap kept");
+    site.run("destroy").code(0);
+}
+
+#[test]
+fn an_apply_that_is_interrupted_again_and_again_ends_in_one_cluster() {
+    let machines = Machines::open(11);
+    let site = Site::open(machines.fleet.clone(), &document(1, 1));
+    let mut interrupted = 0;
+    for tenths in 1..200 {
+        let run = site.start("apply");
+        std::thread::sleep(Duration::from_millis(100 * tenths));
+        let end = run.interrupt();
+        match end.status.code() {
+            Some(0) => break,
+            Some(111) => interrupted += 1,
+            _ => panic!("{}", end.err),
+        }
+    }
+    assert!(interrupted > 3, "it was too fast to be interrupted");
+    let end = site.run("verify").code(0);
+    assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1"]);
+    let members = end.cluster()["status"]["conditions"].clone();
+    assert!(members.to_string().contains("1 members, which are the control planes"), "{members}");
     site.run("destroy").code(0);
 }

@@ -233,7 +233,7 @@ fn a_plan_leaves_alone_what_others_made() {
                 }
                 Step::Create { thing, .. } => assert!(!things.contains_key(thing), "{step}"),
                 Step::Update { thing } | Step::Remove { thing } => {
-                    assert!(things[thing].ours, "{step}")
+                    assert!(things[thing].ours, "{step}");
                 }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname } => {
                     assert_ne!(hostname, "stranger", "{step}");

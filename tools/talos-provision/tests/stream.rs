@@ -1,0 +1,139 @@
+//! What a pipe relies on: what goes in comes out, and nothing is touched that should not be.
+
+mod support;
+
+use std::error::Error;
+use std::fs;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+
+type Test = Result<(), Box<dyn Error>>;
+
+/// Nobody answers there.
+const NOWHERE: &str = "http://127.74.0.2:1/v1";
+
+const OTHER: &str = r#"{"apiVersion":"holistic/v1alpha1","kind":"Delivery","metadata":{"name":"prod"},"spec":{"cluster":"prod"},"status":{"conditions":[]}}"#;
+
+fn cluster(spec: &str) -> String {
+    format!(
+        "---
+apiVersion: holistic/v1alpha1
+kind: Cluster
+metadata: {{name: prod}}
+spec:
+  project: holistic
+  talos: v1.13.9
+  kubernetes: v1.36.3
+  certificates: {{notBefore: 2026-11-01}}
+  pools: [{{name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1]}}]
+{spec}"
+    )
+}
+
+/// Runs `verb` on `input`, with nothing of the developer's environment.
+fn run(verb: &str, input: String) -> Result<Assert, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    support::write(folder.path(), NOWHERE);
+    let mut program = Command::new(cargo_bin!("talos-provision"));
+    program.env_clear().current_dir(folder.path());
+    Ok(program.args(verb.split(' ')).write_stdin(input).assert())
+}
+
+fn lines(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
+    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
+    lines.map(serde_json::from_slice).collect()
+}
+
+fn said(run: &Assert) -> String {
+    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
+}
+
+#[test]
+fn without_a_cluster_nothing_is_done_and_every_document_passes_through_unchanged() -> Test {
+    let run = run("apply", format!("{OTHER}\n"))?.success();
+    assert_eq!(String::from_utf8(run.get_output().stdout.clone())?, format!("{OTHER}\n"));
+    Ok(())
+}
+
+#[test]
+fn an_input_without_any_document_is_a_mistake() -> Test {
+    run("apply", String::new())?.code(2);
+    Ok(())
+}
+
+#[test]
+fn a_cluster_without_its_project_is_a_mistake() -> Test {
+    let run = run("plan", cluster(""))?.code(2);
+    assert!(said(&run).contains("no Project came in"), "{}", said(&run));
+    assert!(run.get_output().stdout.is_empty());
+    Ok(())
+}
+
+#[test]
+fn it_does_not_destroy_what_another_document_still_needs() -> Test {
+    let input = support::project(NOWHERE) + &cluster("") + "---\n" + OTHER + "\n";
+    let run = run("destroy", input)?.code(111);
+    let documents = lines(&run)?;
+    assert_eq!(documents[1]["status"]["conditions"][0]["reason"], "StillNeeded");
+    assert_eq!(documents[2].to_string(), OTHER);
+    Ok(())
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
+    for spec in ["  token: hunter2\n", "  endpoint: hunter2\n", "  firewall: {talos: [hunter2]}\n"]
+    {
+        let run = run("apply", support::project(NOWHERE) + &cluster(spec))?.code(2);
+        assert!(said(&run).contains("<stdin>:"), "{}", said(&run));
+        assert!(!said(&run).contains("hunter2"), "{}", said(&run));
+    }
+    let run = run("apply", support::project("hunter2") + &cluster(""))?.code(2);
+    assert!(!said(&run).contains("hunter2"), "{}", said(&run));
+    Ok(())
+}
+
+#[test]
+fn the_projects_own_documents_are_right() -> Test {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let mut program = Command::new(cargo_bin!("talos-provision"));
+    program.current_dir(root).env_clear();
+    // Without an identity nothing can be decrypted, so that nobody is asked anything.
+    let run = program.args(["plan", "project", "machines/prod"]).assert().code(100);
+    assert!(said(&run).starts_with("error: "), "{}", said(&run));
+    let documents = lines(&run)?;
+    let cluster = documents.iter().find(|it| it["kind"] == "Cluster").ok_or("no Cluster")?;
+    assert_eq!(cluster["status"]["conditions"][0]["status"], "False");
+    Ok(())
+}
+
+#[test]
+fn the_committed_schema_is_the_one_it_prints() -> Test {
+    let printed = run("schema", String::new())?.success();
+    let schema: Value = serde_json::from_slice(&printed.get_output().stdout)?;
+    let schema = serde_json::to_string_pretty(&schema)? + "\n";
+    snapbox::assert_data_eq!(schema, snapbox::file!["../schema.json"].raw());
+    Ok(())
+}
+
+#[test]
+fn a_key_in_the_environment_stands_for_the_root() -> Test {
+    // The root is not there at all: only the phase's own key is, and so it gets as far as the cloud.
+    let folder = tempfile::tempdir()?;
+    support::write(folder.path(), NOWHERE);
+    fs::remove_file(folder.path().join("root"))?;
+    fs::write(folder.path().join("cluster.yaml"), cluster(""))?;
+    fs::remove_file(folder.path().join("token"))?;
+    let lacks = |key: &[(&str, &str)]| {
+        let mut program = Command::new(cargo_bin!("talos-provision"));
+        program.env_clear().current_dir(folder.path()).envs(key.iter().copied());
+        said(&program.args(["plan", "project.yaml", "cluster.yaml"]).assert().code(100))
+    };
+    let without = lacks(&[]);
+    assert!(without.contains("cannot read root"), "{without}");
+    let with = lacks(&[("TALOS_PROVISION_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]);
+    assert!(with.contains("cannot read token"), "{with}");
+    Ok(())
+}
