@@ -83,13 +83,59 @@ fn wait(
 fn collect(pipe: Option<impl Read + Send + 'static>, bytes_max: u64) -> Receiver<Output> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let mut more = false;
-        if let Some(mut pipe) = pipe {
-            let read = pipe.by_ref().take(bytes_max).read_to_end(&mut bytes);
-            more = read.is_ok() && io::copy(&mut pipe, &mut io::sink()).is_ok_and(|it| it > 0);
-        }
+        let Some(mut pipe) = pipe else { return };
+        // Large enough from the start: a vector that moves leaves its old bytes behind.
+        let capacity = usize::try_from(bytes_max + 1).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(capacity);
+        let _ = pipe.by_ref().take(bytes_max + 1).read_to_end(&mut bytes); // what came is what counts
+        let more = bytes.len() as u64 > bytes_max;
         let _ = send.send((Secret::new(bytes), more)); // nobody may be waiting any more
+        let _ = io::copy(&mut pipe, &mut io::sink());
     });
     receive
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> Result<Secret, Error> {
+        let words: Vec<_> = words.iter().map(|&it| it.to_owned()).collect();
+        run_for(&words, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_command_gives_its_output_and_no_shell_reads_its_words() {
+        let secret = run(&["printf", "%s\n", "$HOME; `id`"]).expect("runs");
+        assert_eq!(secret.text().expect("text"), "$HOME; `id`");
+    }
+
+    #[test]
+    fn a_command_that_fails_gives_nothing_whatever_it_printed() {
+        let error =
+            run(&["sh", "-c", "echo hunter2; echo hunter3 >&2; exit 3"]).expect_err("fails");
+        assert_eq!(error.to_string(), "`sh` did not give its secret: exit status: 3");
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_named() {
+        let error = run(&["no-such-program", "hunter2"]).expect_err("is not there");
+        assert_eq!(error.to_string(), "cannot run `no-such-program`");
+    }
+
+    #[test]
+    fn a_command_that_waits_for_somebody_is_ended() {
+        assert!(matches!(run(&["sleep", "600"]), Err(Error::Slow { seconds: 1, .. })));
+    }
+
+    #[test]
+    fn a_command_that_does_not_stop_printing_is_ended() {
+        assert!(matches!(run(&["yes"]), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_command_may_say_much_to_people() {
+        let much = "head -c 1000000 /dev/zero >&2; echo secret";
+        assert_eq!(run(&["sh", "-c", much]).expect("runs").text().expect("text"), "secret");
+    }
 }

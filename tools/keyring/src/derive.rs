@@ -5,8 +5,8 @@
 //! phase key ── HKDF-SHA256, "<scope>/<item>/<generation>" ──► bytes, keys
 //! ```
 //!
-//! The salt is always `holistic/v1`. What is derived never changes for the same names: that is
-//! what `tests/golden.rs` holds.
+//! The salt is always `holistic/v1`. What is derived never changes for the same names: `derivation.md` beside
+//! this crate is the promise, and `tests/derivation.rs` keeps it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,13 +60,15 @@ pub fn root_key(project: &Declared<Project>) -> Result<RootKey, Error> {
 ///
 /// Neither can be resolved, or what was found is not 32 bytes.
 pub fn phase_key(project: &Declared<Project>, phase: &str) -> Result<PhaseKey, Error> {
-    let env = variable(phase);
-    if std::env::var_os(&env).is_none() {
-        return Ok(root_key(project)?.phase(project, phase));
+    let reference = Reference::Env { env: variable(phase) };
+    match reference.resolve() {
+        Err(Error::Unset(_)) => Ok(root_key(project)?.phase(project, phase)),
+        given => {
+            // Empty is an error, too: that is what CI makes of a secret that it does not have.
+            let key = parse(&given?, &reference.to_string())?;
+            Ok(PhaseKey { key, generations: generations(&project.spec, phase) })
+        }
     }
-    let reference = Reference::Env { env };
-    let key = parse(&reference.resolve()?, &reference.to_string())?;
-    Ok(PhaseKey { key, generations: generations(&project.spec, phase) })
 }
 
 /// The variable of the environment that holds the key of `phase`.
@@ -200,5 +202,185 @@ impl fmt::Debug for RootKey {
 impl fmt::Debug for PhaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PhaseKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+    use ed25519_dalek::Signer as _;
+    use p256::ecdsa::Signature;
+    use p256::ecdsa::signature::Verifier as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        HEXLOWER.decode(text.replace([' ', '\n'], "").as_bytes()).expect("hex")
+    }
+
+    #[test]
+    fn hkdf_is_that_of_rfc_5869() {
+        let long = |from: u8| (from..=from + 79).collect::<Vec<u8>>();
+        let vectors = [
+            (
+                vec![0x0b; 22],
+                hex("000102030405060708090a0b0c"),
+                hex("f0f1f2f3f4f5f6f7f8f9"),
+                "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865",
+            ),
+            (
+                long(0x00),
+                long(0x60),
+                long(0xb0),
+                "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c6
+                 5e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87",
+            ),
+            (
+                vec![0x0b; 22],
+                Vec::new(),
+                Vec::new(),
+                "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8",
+            ),
+        ];
+        for (key, salt, info, expected) in vectors {
+            let expected = hex(expected);
+            let mut bytes = vec![0; expected.len()];
+            let expanded = Hkdf::<Sha256>::new(Some(&salt), &key).expand(&info, &mut bytes);
+            assert!(expanded.is_ok());
+            assert_eq!(bytes, expected);
+        }
+    }
+
+    #[test]
+    fn p256_signs_as_rfc_6979_a_2_5() {
+        let key = hex("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721");
+        let key = p256::ecdsa::SigningKey::from_slice(&key).expect("a key");
+        let vectors = [
+            (
+                "sample",
+                "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716
+                 f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8",
+            ),
+            (
+                "test",
+                "f1abb023518351cd71d881567b1ea663ed3efcf6c5132b354f28d3b0b7d38367
+                 019f4113742a2b14bd25926b49c649155f267e60d3814b4c0cc84250e46f0083",
+            ),
+        ];
+        for (message, expected) in vectors {
+            let signature: Signature = key.sign(message.as_bytes());
+            assert_eq!(signature.to_bytes().to_vec(), hex(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn ed25519_signs_as_rfc_8032() {
+        let vectors = [
+            (
+                "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+                "",
+                "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155
+                 5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+            ),
+            (
+                "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+                "72",
+                "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da
+                 085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+            ),
+            (
+                "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+                "af82",
+                "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac
+                 18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+            ),
+        ];
+        for (seed, message, expected) in vectors {
+            let seed: [u8; 32] = hex(seed).try_into().expect("32 bytes");
+            let key = ed25519_dalek::SigningKey::from_bytes(&seed);
+            assert_eq!(key.sign(&hex(message)).to_bytes().to_vec(), hex(expected));
+        }
+    }
+
+    #[test]
+    fn a_scalar_is_never_zero_and_never_the_order() {
+        let order_less_one = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632550";
+        let scalar = |of: &str| {
+            let bytes: [u8; 48] = hex(of).try_into().expect("48 bytes");
+            HEXLOWER.encode(&super::scalar(&bytes).to_bytes())
+        };
+        let wide = |of: &str| format!("{of:0>96}");
+        let last = order_less_one.replace("632550", "63254f");
+        assert_eq!(scalar(&wide("0")), format!("{:0>64}", "1"));
+        assert_eq!(scalar(&wide(&last)), order_less_one);
+        assert_eq!(scalar(&wide(order_less_one)), format!("{:0>64}", "1"));
+        assert_eq!(
+            scalar(&"f".repeat(96)),
+            "431905529c0166ce652e96b7ccca0a9a679b73e29ad16947f01cf012fc632550"
+        );
+    }
+
+    #[test]
+    fn a_key_is_32_bytes_as_base64_as_hex_or_as_they_are() {
+        let key = [0xa5; 32];
+        let right: [Vec<u8>; 5] = [
+            key.to_vec(),
+            BASE64.encode(&key).into_bytes(),
+            BASE64_NOPAD.encode(&key).into_bytes(),
+            HEXLOWER.encode(&key).into_bytes(),
+            (HEXLOWER.encode(&key).to_uppercase() + "\n").into_bytes(),
+        ];
+        for written in right {
+            assert_eq!(*parse(&Secret::new(written), "the root").expect("right"), key);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_key_and_the_error_says_what_it_is() {
+        let wrong: [(&[u8], &str); 6] = [
+            (&[0xa5; 31], "it is 31 raw bytes"),
+            (b"hunter2", "it is 7 characters, and neither base64 nor hex of 32 bytes"),
+            // 32 characters look like 32 bytes, and are far fewer.
+            (&[b'a'; 32], "it is 32 characters, and neither base64 nor hex of 32 bytes"),
+            (&[b'!'; 64], "it has the length of base64 or hex, and is not"),
+            (&[b'a'; 44], "it is base64 of 33 bytes"),
+            (b"", "it is 0 characters, and neither base64 nor hex of 32 bytes"),
+        ];
+        for (written, why) in wrong {
+            let error = parse(&Secret::new(written.to_vec()), "the root").expect_err(why);
+            assert_eq!(error.to_string(), format!("the root is not a key of 32 bytes: {why}"));
+        }
+    }
+
+    #[test]
+    fn a_phase_key_is_shown_to_nobody() {
+        let key = PhaseKey { key: Zeroizing::new([7; 32]), generations: BTreeMap::new() };
+        assert_eq!(format!("{key:?}"), "PhaseKey(…)");
+        assert_eq!(variable("artifact-attest"), "ARTIFACT_ATTEST_KEY");
+    }
+
+    proptest! {
+        #[test]
+        fn two_names_never_give_one_key(
+            key: [u8; 32],
+            one in ("[a-z-]{1,9}", "[a-z/-]{1,9}", 1..9u32),
+            other in ("[a-z-]{1,9}", "[a-z/-]{1,9}", 1..9u32),
+        ) {
+            let derive = |(scope, item, generation): &(String, String, u32)| {
+                let key = PhaseKey { key: Zeroizing::new(key), generations: BTreeMap::new() };
+                *key.at(item, *generation).bytes::<32>(scope, item)
+            };
+            prop_assert_eq!(derive(&one) == derive(&other), one == other);
+        }
+
+        #[test]
+        fn any_bytes_give_keys_that_work(key: [u8; 32]) {
+            let key = PhaseKey { key: Zeroizing::new(key), generations: BTreeMap::new() };
+            let signature: Signature = key.p256("a", "b").sign(b"message");
+            prop_assert!(key.p256("a", "b").verifying_key().verify(b"message", &signature).is_ok());
+            let recipient = key.age("a", "c").to_public().to_string();
+            prop_assert!(crate::AgeRecipient::try_from(recipient).is_ok());
+        }
     }
 }

@@ -101,12 +101,9 @@ pub enum Error {
         /// In which line.
         line: usize,
     },
-    /// A file is not encrypted.
-    #[error("{} is not encrypted with SOPS: a secret lies there in clear", file.display())]
-    SopsInClear {
-        /// Which.
-        file: PathBuf,
-    },
+    /// A file, or a value in it, is not encrypted.
+    #[error("{0} is not encrypted: a secret lies there in clear")]
+    InClear(String),
     /// A SOPS file is not as `sops` writes it.
     #[error("{} is not as `sops` writes it: {what}", file.display())]
     SopsGarbled {
@@ -116,7 +113,7 @@ pub enum Error {
         what: String,
     },
     /// A SOPS file is for others.
-    #[error("{} cannot be opened with {places}: it is for {}", file.display(), recipients.join(", "))]
+    #[error("{} is for {}, and what is here is {places}", file.display(), recipients.join(" and "))]
     SopsNotForUs {
         /// Which.
         file: PathBuf,
@@ -134,12 +131,14 @@ pub enum Error {
         what: String,
     },
     /// A SOPS file lacks a value.
-    #[error("{} has no `{key}`", file.display())]
+    #[error("{} has no `{key}`, only {}", file.display(), has.join(", "))]
     SopsNoKey {
         /// Which.
         file: PathBuf,
         /// What it lacks.
         key: String,
+        /// What it has, at the top.
+        has: Vec<String>,
     },
 }
 
@@ -162,7 +161,7 @@ impl Fault for Error {
             | Self::NotCredentials(_)
             | Self::NoIdentity
             | Self::NotAnIdentity { .. }
-            | Self::SopsInClear { .. }
+            | Self::InClear(_)
             | Self::SopsGarbled { .. }
             | Self::SopsNotForUs { .. }
             | Self::SopsTampered { .. }
@@ -195,7 +194,7 @@ impl Fault for Error {
                 "set SOPS_AGE_KEY_FILE to the file, or SOPS_AGE_KEY to the text, of an identity"
             }
             Self::NotAnIdentity { .. } => "each line is AGE-SECRET-KEY-1… or begins with #",
-            Self::SopsInClear { .. } => {
+            Self::InClear(_) => {
                 "encrypt it with `sops encrypt --in-place`, and replace the secrets in it if \
                  anybody could have read them"
             }
@@ -225,7 +224,7 @@ impl Fault for Error {
             | Self::NotForUs { .. }
             | Self::NoIdentity
             | Self::NotAnIdentity { .. }
-            | Self::SopsInClear { .. }
+            | Self::InClear(_)
             | Self::SopsGarbled { .. }
             | Self::SopsNotForUs { .. }
             | Self::SopsTampered { .. }

@@ -12,6 +12,10 @@ use crate::{Error, Secret, reference};
 /// Largest file of identities, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Identities that only others can use: in a yubikey, after quantum computers. They may stand
+/// beside those that we can.
+const OTHER_KINDS: [&str; 2] = ["AGE-PLUGIN-", "AGE-SECRET-KEY-PQ-1"];
+
 /// age identities, with which something may be opened.
 #[derive(Clone)]
 pub struct Identities {
@@ -44,7 +48,9 @@ impl Identities {
             found.append(&mut parse(&reference::read(&file, FILE_BYTES_MAX)?, &place)?);
             places.push(place);
         }
-        let home = || variable("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let below_home =
+            if cfg!(target_os = "macos") { "Library/Application Support" } else { ".config" };
+        let home = || variable("HOME").map(|home| PathBuf::from(home).join(below_home));
         let config = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
         let file = config.map(|it| it.join("sops/age/keys.txt"));
         if let Some(file) = file.filter(|it| it.exists()) {
@@ -84,13 +90,61 @@ impl From<Identity> for Identities {
 fn parse(text: &Secret, place: &str) -> Result<Vec<Identity>, Error> {
     let wrong = |line| Error::NotAnIdentity { place: place.to_owned(), line };
     let text = std::str::from_utf8(text.expose()).map_err(|_| wrong(1))?;
-    let lines = (1..).zip(text.lines().map(str::trim));
-    let keys = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    keys.map(|(number, line)| Identity::from_str(line).map_err(|_| wrong(number))).collect()
+    let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.starts_with('#'));
+    let words =
+        lines.flat_map(|(number, line)| line.split_whitespace().map(move |it| (number, it)));
+    let ours = words.filter(|(_, it)| !OTHER_KINDS.iter().any(|kind| it.starts_with(kind)));
+    ours.map(|(number, word)| Identity::from_str(word).map_err(|_| wrong(number))).collect()
 }
 
 impl fmt::Debug for Identities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Identities({})", self.places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "AGE-SECRET-KEY-1C8E3LKDAJE5CGFKLL4SWMUC0JTR6KCTMUMVN8CP5YHAYK4NPVTZQDCPV9W";
+
+    fn from(variables: &[(&str, &str)]) -> Result<Identities, Error> {
+        Identities::from_variables(|name| {
+            variables.iter().find(|it| it.0 == name).map(|it| it.1.into())
+        })
+    }
+
+    #[test]
+    fn identities_come_from_where_sops_takes_them() {
+        fn found(variables: &[(&str, &str)]) -> usize {
+            from(variables).expect("right").found.len()
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = folder.path().join("sops/age/keys.txt");
+        std::fs::create_dir_all(keys.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&keys, format!("# mine\n\n{ONE}\n")).expect("written");
+        let (folder, keys) = (folder.path().to_str().expect("text"), keys.to_str().expect("text"));
+        assert_eq!(found(&[]), 0);
+        assert_eq!(found(&[("SOPS_AGE_KEY", &format!("{ONE} {ONE}"))]), 2);
+        assert_eq!(found(&[("SOPS_AGE_KEY_FILE", keys)]), 1);
+        assert_eq!(found(&[("XDG_CONFIG_HOME", folder)]), 1);
+        assert_eq!(found(&[("HOME", folder)]), 0);
+        let all = [("SOPS_AGE_KEY", ONE), ("SOPS_AGE_KEY_FILE", keys), ("XDG_CONFIG_HOME", folder)];
+        assert_eq!(found(&all), 3);
+    }
+
+    #[test]
+    fn an_identity_that_only_a_plugin_can_use_does_not_disturb() {
+        let text = format!("AGE-PLUGIN-YUBIKEY-1QQQ\n{ONE}\nAGE-SECRET-KEY-PQ-1QQQ");
+        assert_eq!(from(&[("SOPS_AGE_KEY", &text)]).expect("right").found.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_identity_is_named_by_its_line_and_not_quoted() {
+        let error = from(&[("SOPS_AGE_KEY", &format!("{ONE}\nhunter2"))]).expect_err("wrong");
+        assert_eq!(error.to_string(), "line 2 of SOPS_AGE_KEY is not an age identity");
+        let error = from(&[("SOPS_AGE_KEY_FILE", "/nowhere/keys.txt")]).expect_err("wrong");
+        assert_eq!(error.to_string(), "cannot read /nowhere/keys.txt");
     }
 }

@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::{Error, Identities, Secret, Sops, command};
 
@@ -71,8 +72,11 @@ impl Reference {
 /// Reads a whole file that may hold a secret.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Secret, Error> {
     let unreadable = |source| Error::Unreadable { file: path.to_owned(), source };
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
     let file = File::open(path).map_err(unreadable)?;
+    // Large enough from the start: a vector that moves leaves its old bytes behind.
+    let length = file.metadata().map_err(unreadable)?.len().min(bytes_max);
+    let capacity = usize::try_from(length + 1).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > bytes_max {
         return Err(Error::TooLarge { what: path.display().to_string(), bytes_max });
@@ -175,5 +179,99 @@ impl JsonSchema for Reference {
                 ),
             ],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> Result<Reference, String> {
+        serde_json::from_value(value).map_err(|it| it.to_string())
+    }
+
+    #[test]
+    fn there_are_four_places_where_a_secret_can_be() {
+        let right = [
+            (json!({"env": "HCLOUD_TOKEN"}), "the environment variable HCLOUD_TOKEN"),
+            (json!({"file": "/run/token"}), "/run/token"),
+            (json!({"sops": "s.yaml", "key": "a.b"}), "`a.b` of s.yaml"),
+            (json!({"command": ["op", "read", "op://a/b"]}), "the output of `op …`"),
+        ];
+        for (value, shown) in right {
+            assert_eq!(read(value).expect("right").to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_pasted_where_a_reference_belongs_is_not_quoted() {
+        let wrong = [
+            json!("hunter2"),
+            json!(["hunter2"]),
+            json!({"hunter2": "hunter2"}),
+            json!({"token": "hunter2"}),
+            json!({"env": "hunter2"}),
+            json!({"env": "ghp_hunter2"}),
+            json!({"env": ["hunter2"]}),
+            json!({"env": ""}),
+            json!({"env": "1A"}),
+            json!({"env": "A", "file": "hunter2"}),
+            json!({"file": {"hunter2": 1}}),
+            json!({"sops": "hunter2"}),
+            json!({"key": "hunter2"}),
+            json!({"sops": "hunter2", "key": ""}),
+            json!({"sops": "hunter2", "key": "a..b"}),
+            json!({"command": "hunter2"}),
+            json!({"command": []}),
+            json!({"command": [""]}),
+            json!({"command": ["hunter2", 5]}),
+            json!({}),
+            json!(null),
+            json!(5),
+        ];
+        for value in wrong {
+            let error = read(value.clone()).expect_err(&value.to_string());
+            assert!(!error.contains("hunter2") && !error.contains("1A"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_same_four_forms() {
+        let schema = schemars::schema_for!(Reference).to_value();
+        let forms = schema["oneOf"].as_array().expect("forms");
+        let required: Vec<_> = forms.iter().map(|it| it["required"].to_string()).collect();
+        assert_eq!(required, [r#"["env"]"#, r#"["file"]"#, r#"["sops","key"]"#, r#"["command"]"#]);
+        assert!(forms.iter().all(|it| it["additionalProperties"] == false));
+    }
+
+    #[test]
+    fn a_secret_is_fetched_from_the_environment_and_from_a_command() {
+        let env = Reference::Env { env: "CARGO_PKG_NAME".to_owned() };
+        assert_eq!(env.resolve().expect("set").text().expect("text"), "keyring");
+        let words = ["printf", "secret"].map(str::to_owned).to_vec();
+        let command = Reference::Command { command: words };
+        assert_eq!(command.resolve().expect("runs").expose(), b"secret");
+    }
+
+    #[test]
+    fn an_empty_secret_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token");
+        std::fs::write(&file, "\n").expect("written");
+        assert!(matches!(Reference::File { file }.resolve(), Err(Error::Empty(_))));
+        let command = Reference::Command { command: vec!["true".to_owned()] };
+        assert!(matches!(command.resolve(), Err(Error::Empty(_))));
+    }
+
+    #[test]
+    fn a_file_that_is_larger_than_any_secret_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token");
+        std::fs::write(&file, vec![b'x'; 64 * 1024]).expect("written");
+        assert!(Reference::File { file: file.clone() }.resolve().is_ok());
+        std::fs::write(&file, vec![b'x'; 64 * 1024 + 1]).expect("written");
+        assert!(matches!(Reference::File { file }.resolve(), Err(Error::TooLarge { .. })));
     }
 }

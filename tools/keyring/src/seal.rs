@@ -116,3 +116,62 @@ pub(crate) fn open(identities: &Identities, armored: &str) -> Result<Secret, Dec
     }
     Ok(Secret::new(std::mem::take(&mut *plaintext)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn somebody() -> (Identities, AgeRecipient) {
+        let identity = age::x25519::Identity::generate();
+        let recipient = AgeRecipient::try_from(identity.to_public().to_string());
+        (identity.into(), recipient.expect("a recipient"))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_for_each_recipient(plaintext: Vec<u8>) {
+            let ((one, first), (two, second)) = (somebody(), somebody());
+            let sealed = seal_to([&first, &second], &plaintext).expect("sealed");
+            for identities in [one, two] {
+                let opened = unseal_with(&identities, &sealed).expect("opened");
+                prop_assert_eq!(opened.expose(), plaintext.as_slice());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_does_not_open_for_others() {
+        let (recipient, other) = (somebody().1, somebody().0);
+        let sealed = seal_to([&recipient], b"hunter2").expect("sealed");
+        assert!(matches!(unseal_with(&other, &sealed), Err(Error::NotForUs { .. })));
+    }
+
+    #[test]
+    fn what_was_changed_since_it_was_sealed_does_not_open() {
+        let (identities, recipient) = somebody();
+        let sealed = seal_to([&recipient], &[7; 100]).expect("sealed");
+        let middle = sealed.len() - 80;
+        let changed: String = (0..)
+            .zip(sealed.chars())
+            .map(|(index, it)| if index == middle { if it == 'A' { 'B' } else { 'A' } } else { it })
+            .collect();
+        assert!(matches!(unseal_with(&identities, &changed), Err(Error::NotUnsealed(_))));
+        assert!(matches!(unseal_with(&identities, &sealed[..90]), Err(Error::NotUnsealed(_))));
+    }
+
+    #[test]
+    fn nothing_is_sealed_for_nobody() {
+        assert!(matches!(seal_to([], b"hunter2"), Err(Error::NoRecipients)));
+    }
+
+    #[test]
+    fn an_identity_in_the_place_of_a_recipient_is_refused_and_not_quoted() {
+        let identity = "AGE-SECRET-KEY-1C8E3LKDAJE5CGFKLL4SWMUC0JTR6KCTMUMVN8CP5YHAYK4NPVTZQDCPV9W";
+        for wrong in [identity, &identity.to_lowercase(), "age1hunter2", "hunter2", ""] {
+            let error = AgeRecipient::try_from(wrong.to_owned()).expect_err(wrong);
+            assert!(!error.contains("1C8E3") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,31 +1,190 @@
-//! SOPS files, as the real `sops` writes them.
+//! SOPS files, as the real `sops` writes them and stays able to edit them.
+//!
+//! ```text
+//! text ── file ──► nodes, metadata
+//! metadata ── identities ──► data key ── cipher ──► values
+//! values ── rule ──► MAC, which must be the one in the metadata
+//! ```
+//!
+//! **Invariant:** no value is given out before the MAC over all of them has been checked.
 
-use std::path::Path;
+mod cipher;
+mod file;
+mod node;
+mod rule;
 
-use crate::{Error, Identities, Secret};
+use std::path::{Path, PathBuf};
 
-/// A SOPS file, opened.
+use age::DecryptError;
+use data_encoding::HEXUPPER;
+use sha2::{Digest as _, Sha512};
+
+use crate::{Error, Identities, Secret, reference, seal};
+use cipher::{DataKey, Opened};
+use file::Metadata;
+use node::{Leaf, Node, Value};
+use rule::Rule;
+
+/// Largest file, in bytes.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// With what the MAC begins when it covers encrypted values alone, so that it is another one.
+const ENCRYPTED_ONLY: [u8; 32] = [
+    0x8a, 0x3f, 0xd2, 0xad, 0x54, 0xce, 0x66, 0x52, 0x7b, 0x10, 0x34, 0xf3, 0xd1, 0x47, 0xbe, 0x0b,
+    0x0b, 0x97, 0x5b, 0x3b, 0xf4, 0x4f, 0x72, 0xc6, 0xfd, 0xad, 0xec, 0x81, 0x76, 0xf2, 0x7d, 0x69,
+];
+
+/// A SOPS file, opened and found unchanged.
 #[derive(Debug)]
 pub struct Sops {
-    file: std::path::PathBuf,
+    file: PathBuf,
+    documents: Vec<Node>,
 }
 
 impl Sops {
-    /// Opens `file`.
+    /// Opens `file`, whose name tells its format: YAML, JSON or dotenv.
     ///
     /// # Errors
     ///
-    /// It is no SOPS file, is not for us, or was changed.
-    pub fn open(file: &Path, _identities: &Identities) -> Result<Self, Error> {
-        Err(Error::SopsGarbled { file: file.to_owned(), what: "not yet".to_owned() })
+    /// It is not encrypted, is for others, or was changed since.
+    pub fn open(file: &Path, identities: &Identities) -> Result<Self, Error> {
+        let text = reference::read(file, FILE_BYTES_MAX)?;
+        let (documents, metadata) = file::read(file, &text)?;
+        let rule = Rule::of(&metadata)
+            .map_err(|what| Error::SopsGarbled { file: file.to_owned(), what })?;
+        let key = data_key(file, &metadata, identities)?;
+        let mut opening = Opening { file, key, rule, metadata: &metadata, mac: Sha512::new() };
+        if metadata.mac_only_encrypted {
+            opening.mac.update(ENCRYPTED_ONLY);
+        }
+        let mut opened = Vec::new();
+        for document in documents {
+            opened.extend(opening.node(&mut Vec::new(), document)?);
+        }
+        opening.finish()?;
+        Ok(Self { file: file.to_owned(), documents: opened })
     }
 
-    /// The value at `key`.
+    /// The value at `key`: `a.b`, where a number is an index into a list. A whole map or list
+    /// comes as JSON.
     ///
     /// # Errors
     ///
-    /// It is not there.
+    /// It is not there, or stands in clear beside what is encrypted.
     pub fn get(&self, key: &str) -> Result<Secret, Error> {
-        Err(Error::SopsNoKey { file: self.file.clone(), key: key.to_owned() })
+        let found = self.documents.iter().find_map(|it| it.at(key.split('.')));
+        let found = found.ok_or_else(|| Error::SopsNoKey {
+            file: self.file.clone(),
+            key: key.to_owned(),
+            has: self.documents.iter().flat_map(Node::keys).map(str::to_owned).collect(),
+        })?;
+        if found.is_encrypted() {
+            Ok(found.secret())
+        } else {
+            Err(Error::InClear(format!("`{key}` of {}", self.file.display())))
+        }
+    }
+}
+
+/// The key of all values, from whichever of the recipients is one of `identities`.
+fn data_key(file: &Path, metadata: &Metadata, identities: &Identities) -> Result<DataKey, Error> {
+    let garbled = |what: &str| Error::SopsGarbled { file: file.to_owned(), what: what.to_owned() };
+    if metadata.age.is_empty() {
+        return Err(garbled("it is encrypted for no age recipient"));
+    }
+    for recipient in &metadata.age {
+        match seal::open(identities, &recipient.sealed_key) {
+            Ok(key) => {
+                return DataKey::new(&key).ok_or_else(|| garbled("its data key is not 32 bytes"));
+            }
+            Err(DecryptError::NoMatchingKeys) => {}
+            Err(_) => return Err(garbled("a copy of its data key is broken")),
+        }
+    }
+    Err(Error::SopsNotForUs {
+        file: file.to_owned(),
+        recipients: metadata.age.iter().map(|it| it.recipient.clone()).collect(),
+        places: identities.places().unwrap_or("no identity at all").to_owned(),
+    })
+}
+
+/// A file that is being opened.
+struct Opening<'a> {
+    file: &'a Path,
+    key: DataKey,
+    rule: Rule,
+    metadata: &'a Metadata,
+    mac: Sha512,
+}
+
+impl Opening<'_> {
+    /// Opens all below `path`, in order. Nothing is left of a comment, which stands in a list as
+    /// if it were an item.
+    fn node(&mut self, path: &mut Vec<String>, node: Node) -> Result<Option<Node>, Error> {
+        Ok(Some(match node {
+            Node::Map(entries) => {
+                let mut opened = Vec::with_capacity(entries.len());
+                for (key, value) in entries {
+                    path.push(key.clone());
+                    opened.extend(self.node(path, value)?.map(|value| (key, value)));
+                    path.pop();
+                }
+                Node::Map(opened)
+            }
+            Node::List(items) => {
+                let mut opened = Vec::with_capacity(items.len());
+                for item in items {
+                    opened.extend(self.node(path, item)?);
+                }
+                Node::List(opened)
+            }
+            Node::Leaf(leaf) => return self.leaf(path, leaf.value),
+        }))
+    }
+
+    fn leaf(&mut self, path: &[String], value: Value) -> Result<Option<Node>, Error> {
+        if matches!(value, Value::Null) {
+            return Ok(Some(Node::Leaf(Leaf { value, encrypted: false }))); // sops passes it by
+        }
+        let encrypted = match &value {
+            Value::Text(text) => self.rule.encrypts(path).unwrap_or(cipher::is_encrypted(text)),
+            _ => self.rule.encrypts(path).unwrap_or(false),
+        };
+        let value = match value {
+            value if !encrypted => value,
+            Value::Text(text) if text.is_empty() => Value::Text(text), // sops leaves it as it is
+            Value::Text(text) => {
+                let changed = |what| self.changed(format!("`{}` {what}", path.join(".")));
+                let context = path.join(":") + ":";
+                match self.key.open(&text, &context).map_err(changed)? {
+                    Opened::Value(value) => value,
+                    Opened::Comment => return Ok(None), // the MAC passes it by
+                }
+            }
+            _ => return Err(self.changed(format!("`{}` is not encrypted", path.join(".")))),
+        };
+        if encrypted || !self.metadata.mac_only_encrypted {
+            self.mac.update(value.mac_bytes());
+        }
+        Ok(Some(Node::Leaf(Leaf { value, encrypted })))
+    }
+
+    /// Compares the MAC of what was opened with the one in the metadata.
+    fn finish(self) -> Result<(), Error> {
+        let changed = |what| self.changed(format!("its MAC {what}"));
+        let written = self.key.open(&self.metadata.mac, &self.metadata.lastmodified);
+        let Opened::Value(written) = written.map_err(changed)? else {
+            return Err(self.changed("its MAC is a comment".to_owned()));
+        };
+        let seen = HEXUPPER.encode(&self.mac.clone().finalize());
+        if *written.mac_bytes() == *seen.as_bytes() {
+            Ok(())
+        } else {
+            Err(self.changed("its MAC is that of other values".to_owned()))
+        }
+    }
+
+    fn changed(&self, what: String) -> Error {
+        Error::SopsTampered { file: self.file.to_owned(), what }
     }
 }

@@ -1,0 +1,196 @@
+//! What a file holds, in the order written.
+
+use std::fmt;
+
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap as _, SerializeSeq as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use crate::Secret;
+
+/// A map, a list or a value.
+pub(super) enum Node {
+    Map(Vec<(String, Node)>),
+    List(Vec<Node>),
+    Leaf(Leaf),
+}
+
+/// A value, and whether the file keeps it encrypted.
+pub(super) struct Leaf {
+    pub(super) value: Value,
+    pub(super) encrypted: bool,
+}
+
+/// A value. A number is kept as SOPS writes it.
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Number(String),
+    Text(Zeroizing<String>),
+    Bytes(Zeroizing<Vec<u8>>),
+}
+
+impl Value {
+    /// What of it goes into the MAC.
+    pub(super) fn mac_bytes(&self) -> &[u8] {
+        match self {
+            Self::Null => b"",
+            Self::Bool(true) => b"True",
+            Self::Bool(false) => b"False",
+            Self::Number(number) => number.as_bytes(),
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn text(text: &str) -> Self {
+        Value::Text(Zeroizing::new(text.to_owned())).into()
+    }
+
+    /// What stands at the end of `way`.
+    pub(super) fn at<'a>(&self, mut way: impl Iterator<Item = &'a str>) -> Option<&Self> {
+        way.try_fold(self, |node, step| match node {
+            Self::Map(entries) => entries.iter().find(|it| it.0 == step).map(|it| &it.1),
+            Self::List(items) => items.get(step.parse::<usize>().ok()?),
+            Self::Leaf(_) => None,
+        })
+    }
+
+    /// The keys of a map.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let entries = if let Self::Map(entries) = self { entries.as_slice() } else { &[] };
+        entries.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// The text at `key` of a map.
+    pub(super) fn text_at(&self, key: &str) -> Option<&str> {
+        match self.at([key].into_iter())? {
+            Self::Leaf(Leaf { value: Value::Text(text), .. }) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether the file keeps it, or anything in it, encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        match self {
+            Self::Map(entries) => entries.iter().any(|(_, it)| it.is_encrypted()),
+            Self::List(items) => items.iter().any(Self::is_encrypted),
+            Self::Leaf(leaf) => leaf.encrypted,
+        }
+    }
+
+    /// A value as it is; a map or a list as JSON.
+    pub(super) fn secret(&self) -> Secret {
+        Secret::new(match self {
+            Self::Leaf(Leaf { value: Value::Bool(bool), .. }) => bool.to_string().into_bytes(),
+            Self::Leaf(leaf) => leaf.value.mac_bytes().to_vec(),
+            // Keys are text, so that it cannot fail.
+            Self::Map(_) | Self::List(_) => serde_json::to_vec(self).unwrap_or_default(),
+        })
+    }
+}
+
+impl From<Value> for Node {
+    fn from(value: Value) -> Self {
+        Self::Leaf(Leaf { value, encrypted: false })
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Node(…)")
+    }
+}
+
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Map(entries) => {
+                let mut map = to.serialize_map(Some(entries.len()))?;
+                entries.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
+                map.end()
+            }
+            Self::List(items) => {
+                let mut list = to.serialize_seq(Some(items.len()))?;
+                items.iter().try_for_each(|item| list.serialize_element(item))?;
+                list.end()
+            }
+            Self::Leaf(leaf) => match &leaf.value {
+                Value::Null => to.serialize_unit(),
+                Value::Bool(bool) => to.serialize_bool(*bool),
+                Value::Text(text) => to.serialize_str(text),
+                Value::Bytes(bytes) => to.serialize_str(&data_encoding::BASE64.encode(bytes)),
+                Value::Number(number) => match (number.parse::<i64>(), number.parse::<f64>()) {
+                    (Ok(integer), _) if number != "-0" => to.serialize_i64(integer),
+                    (_, Ok(float)) => to.serialize_f64(float),
+                    _ => to.serialize_str(number),
+                },
+            },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Reading)
+    }
+}
+
+/// Takes whatever comes, as SOPS would understand it.
+struct Reading;
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map, a list or a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Value::Null.into())
+    }
+
+    fn visit_bool<E>(self, bool: bool) -> Result<Node, E> {
+        Ok(Value::Bool(bool).into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
+        Ok(Value::Number(number.to_string()).into())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "SOPS rounds it just so")]
+    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+        let number = i64::try_from(number).map_or((number as f64).to_string(), |it| it.to_string());
+        Ok(Value::Number(number).into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Node, E> {
+        Ok(Value::Number(number.to_string()).into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = from.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Node, A::Error> {
+        let mut entries: Vec<(String, Node)> = Vec::new();
+        while let Some(key) = from.next_key::<String>()? {
+            if entries.iter().any(|it| it.0 == key) {
+                return Err(A::Error::custom("a key is there twice"));
+            }
+            entries.push((key, from.next_value()?));
+        }
+        Ok(Node::Map(entries))
+    }
+}
