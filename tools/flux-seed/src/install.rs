@@ -156,6 +156,10 @@ fn deploy(
     image: &Known<String>,
     instance: &Instance<'_>,
 ) {
+    if instance.network == Network::Host {
+        // A second pod would wait for the ports of the first, and the first for the second.
+        object["spec"]["strategy"] = json!({"type": "Recreate"});
+    }
     let pod = &mut object["spec"]["template"]["spec"];
     pod["nodeSelector"] = json!({"kubernetes.io/os": "linux"});
     if let Some(secret) = instance.pull_secret {

@@ -240,3 +240,24 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() -> Test {
     assert_ne!(lab.get("ns flux-system"), Value::Null, "it is not ours");
     Ok(())
 }
+
+#[test]
+fn wherever_it_is_cut_short_the_next_run_goes_on_from_there() -> Test {
+    let (mut lab, _, _, documents) = published()?;
+    lab.play();
+    for milliseconds in [150, 300, 450, 600, 900, 1200, 2000] {
+        lab.cut_short("apply", &documents, milliseconds)?;
+    }
+    let applied = lab.flux_seed("apply", &documents).success();
+    assert_eq!(reason(&status(&applied)?), "Delivered");
+    for milliseconds in [200, 400, 800, 1600, 2400] {
+        lab.cut_short("destroy", &documents, milliseconds)?;
+    }
+    let destroyed = lab.flux_seed("destroy", &documents).success();
+    assert_eq!(status(&destroyed)?["conditions"][0]["message"], "nothing is left of it");
+    for gone in ["deployment greeter", "secret greeting", "ns flux-system"] {
+        until(gone, || lab.get(gone).is_null())?;
+    }
+    assert_eq!(lab.get("crd")["items"], json!([]));
+    Ok(())
+}

@@ -224,6 +224,8 @@ fn on_the_host_no_port_is_taken_twice_and_nothing_listens_for_the_network() {
     let images = Component::all().into_iter().map(|it| (it, Known::AfterApply)).collect();
     let objects =
         render(&Instance { version, network: Network::Host, images: &images, pull_secret: None });
+    let strategies = objects.iter().filter_map(|it| it.pointer("/spec/strategy/type"));
+    assert_eq!(strategies.collect::<Vec<_>>(), ["Recreate", "Recreate"]);
     let pods = objects.iter().filter_map(|it| it.pointer("/spec/template/spec"));
     let containers: Vec<_> = pods.map(|it| &it["containers"][0]).collect();
     let mut ports: Vec<_> = containers

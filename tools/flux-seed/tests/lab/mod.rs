@@ -150,6 +150,24 @@ impl Lab {
         program.args(line.split(' ')).write_stdin(input).assert()
     }
 
+    /// Ends the program after so many milliseconds, at once, as a machine that loses its power.
+    pub(crate) fn cut_short(&self, verb: &str, input: &[Value], milliseconds: u64) -> Test {
+        let mut program = Command::new(cargo_bin!("flux-seed"));
+        program
+            .env_clear()
+            .env("ROOT", ROOT)
+            .env("SOPS_AGE_KEY", &self.identity)
+            .args([verb, "-q"]);
+        let input: Vec<_> = input.iter().map(ToString::to_string).collect();
+        fs::write(self.path("input"), input.join("\n"))?;
+        program.stdin(File::open(self.path("input"))?).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut program = program.spawn()?;
+        sleep(Duration::from_millis(milliseconds));
+        program.kill()?;
+        program.wait()?;
+        Ok(())
+    }
+
     /// The documents with which a delivery begins: a Project, a Cluster, two Artifacts, a Delivery.
     pub(crate) fn documents(
         &self,
