@@ -118,6 +118,18 @@ fn one_control_plane_and_one_worker_become_a_cluster_rest_and_go_again() {
     assert_eq!(unsealed(&site.run("plan --check").code(0)), unsealed(&end));
     assert_eq!(unsealed(&site.run("verify").code(0)), unsealed(&end));
 
+    // A change of the document is a change of machines that live, one after the other.
+    let patch = "machine: {sysctls: {net.core.somaxconn: '65535'}, nodeLabels: {shelf: a}}";
+    fs::write(site.path("patch.yaml"), patch).expect("written");
+    let changed = document(1, 1) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n";
+    fs::write(site.path("cluster.yaml"), changed).expect("written");
+    let end = site.run("verify").code(100);
+    assert!(end.err.contains("`update firewall prod` is left to do"), "{}", end.err);
+    site.run("apply").code(0);
+    site.run("verify").code(0);
+    assert_eq!(site.list("firewalls")[0]["rules"].as_array().map(Vec::len), Some(2));
+    assert_eq!(kubectl(site.folder.path(), "get nodes -l shelf=a -o name"), nodes);
+
     site.run("destroy").code(0);
     assert!(site.names("servers").is_empty());
 }
