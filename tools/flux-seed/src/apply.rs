@@ -10,15 +10,13 @@ use crate::Error;
 use crate::cluster::{Reader, Writer};
 use crate::kstatus::{self, State, text};
 use crate::object::{Identity, Stage, order};
-use crate::observe::{self, Look, Seen, observe};
+use crate::observe::{self, Look, REQUESTED_AT, Seen, has_answered, observe};
 use crate::plan::{Live, Step, World, plan};
 use crate::remove::gone;
 use crate::wanted::Wanted;
 
 /// Asked for at least this often; a look takes some 20 requests of a millisecond each.
 const POLL: Duration = Duration::from_millis(200);
-
-const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
 /// How long one run waits, all in all.
 pub(crate) struct Deadline {
@@ -102,6 +100,9 @@ fn take(
         }
         Step::Reconcile { .. } if object.group().ends_with(".toolkit.fluxcd.io") => {
             let live = live.map_or(&Value::Null, |it| &it.object);
+            if is_at_work(live) {
+                return Ok(());
+            }
             let revision = wanted.revision().now().cloned().unwrap_or_default();
             // Any string that has changed will do. No clock: the revision says why we ask.
             let asked = live["metadata"]["annotations"][REQUESTED_AT] == revision.as_str();
@@ -216,10 +217,14 @@ fn refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether what its status says came after we last asked.
-fn has_answered(object: &Value) -> bool {
-    let asked = &object["metadata"]["annotations"][REQUESTED_AT];
-    asked.is_null() || *asked == object["status"]["lastHandledReconcileAt"]
+/// Whether its controller is at it, and need not be asked. One that waits until it tries again
+/// must be.
+fn is_at_work(object: &Value) -> bool {
+    let reconciling = kstatus::condition(object, "Reconciling");
+    match reconciling.filter(|it| text(it, "status") == "True") {
+        Some(it) => text(it, "reason") == "Progressing",
+        None => object["status"]["observedGeneration"] != object["metadata"]["generation"],
+    }
 }
 
 /// Whether a verification failed on the way to the registry, and not on what was found there.
@@ -239,12 +244,25 @@ fn is_about_the_way(message: &str) -> bool {
     signs.iter().any(|it| message.contains(it))
 }
 
-/// A whole look after the steps: what is left to do.
-pub(crate) fn settled(name: &str, wanted: &Wanted, reader: &Reader) -> Result<Seen, Error> {
-    let seen = observe(reader, name, wanted, Look::Whole)?;
-    let left = plan(&wanted.objects, &seen.world);
-    if left.is_empty() {
-        return Ok(seen);
+/// Whole looks after the steps, until nothing is left to do. Flux may be at it once more by the
+/// time we look: only that is worth another look.
+pub(crate) fn settled(
+    name: &str,
+    wanted: &Wanted,
+    reader: &Reader,
+    deadline: &Deadline,
+) -> Result<Seen, Error> {
+    loop {
+        let seen = observe(reader, name, wanted, Look::Whole)?;
+        let left = plan(&wanted.objects, &seen.world);
+        if left.is_empty() {
+            return Ok(seen);
+        }
+        let steps = || left.iter().map(ToString::to_string).collect();
+        if !left.iter().all(|it| matches!(it, Step::Reconcile { .. })) {
+            return Err(Error::Unsettled { steps: steps() });
+        }
+        refused(wanted, &seen)?;
+        deadline.wait(steps)?;
     }
-    Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
 }

@@ -193,7 +193,7 @@ impl Program for FluxSeed {
             let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
             let both = (&reader, &Writer::open(&kubeconfig)?);
             apply::apply(name, &wanted, &steps, &seen.world, both, &deadline)?;
-            seen = apply::settled(name, &wanted, &reader)?;
+            seen = apply::settled(name, &wanted, &reader, &deadline)?;
         }
         Ok(delivered(job, &wanted, &seen, "Delivered"))
     }

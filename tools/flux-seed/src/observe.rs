@@ -58,6 +58,9 @@ pub struct Evidence {
     pub digest: String,
 }
 
+/// By which Flux is asked: any string that has changed.
+pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+
 /// All that one look has shown.
 pub(crate) struct Seen {
     pub(crate) world: World,
@@ -162,6 +165,12 @@ fn inventory(
     Ok(inventory)
 }
 
+/// Whether what its status says came after anybody last asked.
+pub(crate) fn has_answered(object: &Value) -> bool {
+    let asked = &object["metadata"]["annotations"][REQUESTED_AT];
+    asked.is_null() || *asked == object["status"]["lastHandledReconcileAt"]
+}
+
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
 fn behind(
     id: &Identity,
@@ -176,6 +185,9 @@ fn behind(
     let reading = kstatus::read(object, now);
     if reading.state != State::Current {
         return Some(format!("{}: {}", reading.reason, reading.message));
+    }
+    if !has_answered(object) {
+        return Some("it was asked, and has not answered".to_owned());
     }
     let has = if *id == wanted.source {
         &object["status"]["artifact"]["revision"]
