@@ -51,6 +51,11 @@ pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
             open.pop();
             continue;
         }
+        // A comment is no node. Whether it is an event is for whichever crate of a build asks for
+        // comments.
+        if !event.is_node() {
+            continue;
+        }
         // The key under which this stands, or whether it is an item of a list of containers.
         let (key, container) = match (open.last_mut(), &event) {
             (Some(Open::Map { key: key @ None, .. }), Event::Scalar(name, ..)) => {

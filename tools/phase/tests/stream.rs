@@ -138,3 +138,21 @@ fn only_in_what_is_ours_of_a_directory() -> Test {
     assert!(mistakes[0].contains("b/c/z.yaml:5:3: spec.machines"), "{}", mistakes[0]);
     Ok(())
 }
+
+/// Any crate of a build may make the parser tell of comments: `cargo test --workspace` shows that.
+#[test]
+fn at_the_same_place_whatever_comments_stand_before_it() -> Test {
+    let text = fleet(
+        "  # of the list
+  machines: # here
+    # of the item
+    - name: a # its name
+      # of the field
+      disks: none
+      zone: z
+",
+    );
+    let expected = ["10:7: spec.machines.0.disks: invalid type: string, expected u8"];
+    assert_eq!(mistakes(&text)?, expected);
+    Ok(())
+}
