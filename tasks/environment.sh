@@ -16,6 +16,19 @@ fail() { say "error: $1"; say "  help: $2"; exit 1; }
 command -v cargo >/dev/null || fail "there is no cargo" "install Rust 1.89 or newer (https://rustup.rs), or run this task with Nix"
 command -v git >/dev/null || fail "there is no git" "apt-get install git"
 
+# Installs Debian's packages that bring what is missing: `need PROGRAM=PACKAGE…`.
+need() {
+  local missing=() pair
+  for pair in "$@"; do command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}"); done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    fail "this machine lacks ${missing[*]}" "install them (Debian: apt-get install ${missing[*]})"
+  fi
+  say "installing ${missing[*]}"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >&2 \
+    || fail "apt-get could not install ${missing[*]}" "read what it says above"
+}
+
 # Builds the programs and the lab, and puts them first on the path.
 programs() {
   say "building the programs (cargo; a first time takes minutes)"

@@ -95,6 +95,12 @@ fn take(
             let declared = declared.filter(|it| !is_unknown(it));
             let unknown = || Error::NotKnownYet { object: object.to_string() };
             let doing = phase::begin(name, if live.is_none() { "create" } else { "update" });
+            if declared.is_some_and(recreates) && live.is_some_and(|it| rolls(&it.object)) {
+                // Nobody owns what defaulting has added, so no apply takes it away; and the two
+                // together are refused.
+                let recreate = json!({"type": "Recreate", "rollingUpdate": null});
+                writer.merge(object, &json!({"spec": {"strategy": recreate}}))?;
+            }
             write(writer, declared.ok_or_else(unknown)?, deadline)?;
             doing.done(step);
         }
@@ -139,6 +145,14 @@ fn write(writer: &Writer, declared: &Value, deadline: &Deadline) -> Result<(), E
             other => return other,
         }
     }
+}
+
+fn recreates(deployment: &Value) -> bool {
+    deployment.pointer("/spec/strategy/type").is_some_and(|it| it == "Recreate")
+}
+
+fn rolls(deployment: &Value) -> bool {
+    deployment.pointer("/spec/strategy/rollingUpdate").is_some_and(Value::is_object)
 }
 
 /// Whether anything in it is not known yet.
@@ -195,18 +209,11 @@ fn missing(wanted: &Wanted, seen: &Seen, stage: Option<Stage>) -> Vec<(String, S
 
 /// Fails for good when Flux has said something that waiting will not change.
 fn refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
+    observe::signature(wanted, seen)?;
     for (id, live) in &seen.world {
         let object = &live.object;
         if id.kind == "Deployment" || !has_answered(object) {
             continue;
-        }
-        if *id == wanted.source
-            && let Some(verified) = kstatus::condition(object, "SourceVerified")
-            && text(verified, "status") == "False"
-            && verified["observedGeneration"] == object["metadata"]["generation"]
-            && !is_about_the_way(text(verified, "message"))
-        {
-            return Err(Error::SignatureRefused { message: text(verified, "message").to_owned() });
         }
         let reading = kstatus::read(object, jiff::Timestamp::now());
         if reading.state == State::Failed {
@@ -225,23 +232,6 @@ fn is_at_work(object: &Value) -> bool {
         Some(it) => text(it, "reason") == "Progressing",
         None => object["status"]["observedGeneration"] != object["metadata"]["generation"],
     }
-}
-
-/// Whether a verification failed on the way to the registry, and not on what was found there.
-fn is_about_the_way(message: &str) -> bool {
-    let signs = [
-        "dial tcp",
-        "connection re",
-        "i/o timeout",
-        "deadline exceeded",
-        "EOF",
-        "TOOMANYREQUESTS",
-        "status code 500",
-        "status code 502",
-        "status code 503",
-        "status code 504",
-    ];
-    signs.iter().any(|it| message.contains(it))
 }
 
 /// Whole looks after the steps, until nothing is left to do. Flux may be at it once more by the

@@ -171,6 +171,35 @@ pub(crate) fn has_answered(object: &Value) -> bool {
     asked.is_null() || *asked == object["status"]["lastHandledReconcileAt"]
 }
 
+/// Fails when Flux has looked at the signature of what it is to deliver, and refuses it.
+pub(crate) fn signature(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
+    let live = seen.world.get(&wanted.source).map(|it| &it.object);
+    let Some(object) = live.filter(|it| has_answered(it)) else { return Ok(()) };
+    let Some(verified) = kstatus::condition(object, "SourceVerified") else { return Ok(()) };
+    let message = text(verified, "message");
+    let refused = text(verified, "status") == "False"
+        && verified["observedGeneration"] == object["metadata"]["generation"]
+        && !is_about_the_way(message);
+    if refused { Err(Error::SignatureRefused { message: message.to_owned() }) } else { Ok(()) }
+}
+
+/// Whether a verification failed on the way to the registry, and not on what was found there.
+fn is_about_the_way(message: &str) -> bool {
+    let signs = [
+        "dial tcp",
+        "connection re",
+        "i/o timeout",
+        "deadline exceeded",
+        "EOF",
+        "TOOMANYREQUESTS",
+        "status code 500",
+        "status code 502",
+        "status code 503",
+        "status code 504",
+    ];
+    signs.iter().any(|it| message.contains(it))
+}
+
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
 fn behind(
     id: &Identity,

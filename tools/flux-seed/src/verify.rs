@@ -23,6 +23,7 @@ pub(crate) fn verify(
     seen: &Seen,
     attested: &BTreeSet<String>,
 ) -> Result<usize, Error> {
+    observe::signature(wanted, seen)?;
     let (mut wrong, mut pending) = (Vec::new(), Vec::new());
     for step in plan(&wanted.objects, &seen.world) {
         // What somebody is still at work on is no proof of the contrary.

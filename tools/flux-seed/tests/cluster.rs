@@ -102,6 +102,7 @@ fn a_signed_artifact_is_delivered_then_nothing_is_written_and_destroy_leaves_wha
     it_only_reads_when_nothing_has_changed(&lab, &lab::documents(&first)?)?;
     let documents = lab::documents(&first)?;
     what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
+    its_controllers_move_to_another_network_and_back(&lab, &documents)?;
     destroy_leaves_what_others_made(&lab, &documents)
 }
 
@@ -146,6 +147,22 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     assert_eq!(changed, Some(&json!(["spec.suspend"])), "{steps}");
     lab.flux_seed("apply", documents).success();
     lab.flux_seed("verify -q", documents).success();
+    Ok(())
+}
+
+/// From `RollingUpdate` to `Recreate`, which a plain apply cannot do.
+fn its_controllers_move_to_another_network_and_back(lab: &Lab, documents: &[Value]) -> Test {
+    for (network, strategy) in [("pod", "RollingUpdate"), ("host", "Recreate")] {
+        let mut documents = documents.to_owned();
+        for document in documents.iter_mut().filter(|it| it["kind"] == "Delivery") {
+            document["spec"]["flux"]["network"] = network.into();
+        }
+        let moved = lab.flux_seed("apply", &documents).success();
+        assert_eq!(reason(&status(&moved)?), "Delivered");
+        let controller = lab.get("deployment -n flux-system kustomize-controller");
+        assert_eq!(controller["spec"]["strategy"]["type"], strategy);
+        lab.flux_seed("plan --check", &documents).success();
+    }
     Ok(())
 }
 

@@ -159,3 +159,12 @@ fn a_destroyed_cluster_has_nothing_left_to_destroy() -> Test {
     assert_eq!(reason(&run("destroy", &input).success())?, "Destroyed");
     Ok(())
 }
+
+#[test]
+fn the_committed_schema_is_the_one_it_prints() -> Test {
+    let printed = run("schema", &[]).success();
+    let schema: Value = serde_json::from_slice(&printed.get_output().stdout)?;
+    let schema = serde_json::to_string_pretty(&schema)? + "\n";
+    snapbox::assert_data_eq!(schema, snapbox::file!["../schema.json"].raw());
+    Ok(())
+}

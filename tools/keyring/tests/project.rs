@@ -143,3 +143,11 @@ fn credentials_of_a_store_are_a_map() {
         );
     }
 }
+
+/// `SNAPSHOTS=overwrite` writes it.
+#[test]
+fn the_committed_schema_is_that_of_a_project() {
+    let schema = phase::schema::<keyring::Project>();
+    let schema = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
+    snapbox::assert_data_eq!(schema, snapbox::file!["../schema.json"].raw());
+}

@@ -44,6 +44,9 @@ const PLAIN: Component = Component {
     by_default: false,
 };
 
+/// What stands for every component: the tests use them all.
+const ALL: &str = "all";
+
 /// Every one of them, those that most depends on first.
 pub(crate) const COMPONENTS: &[Component] = &[
     Component {
@@ -129,10 +132,11 @@ pub(crate) const COMPONENTS: &[Component] = &[
         programs: &[("act", "act"), ("actionlint", "actionlint")],
         ..PLAIN
     },
+    // The registry of go-containerregistry, which has the referrers API; Debian's has not.
     Component {
-        name: "opentofu",
-        packages: &["github.com/opentofu/opentofu/cmd/tofu"],
-        programs: &[("tofu", "tofu")],
+        name: "referrers",
+        packages: &["."],
+        programs: &[("ggcr-registry", "ggcr-registry")],
         ..PLAIN
     },
 ];
@@ -140,6 +144,9 @@ pub(crate) const COMPONENTS: &[Component] = &[
 impl Component {
     /// Those called `names`; without any, those that the lifecycle needs.
     pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Self>, Error> {
+        if names == [ALL] {
+            return Ok(COMPONENTS.iter().collect());
+        }
         if names.is_empty() {
             return Ok(COMPONENTS.iter().filter(|it| it.by_default).collect());
         }
@@ -166,10 +173,11 @@ impl Component {
     pub(crate) fn key(&self, components: &Path) -> Result<String, Error> {
         let folder = components.join(self.name);
         let mut parts = BTreeMap::new();
-        for name in ["go.mod", "go.sum"] {
+        let own: &[&str] = if self.packages.contains(&".") { &["main.go"] } else { &[] };
+        for name in ["go.mod", "go.sum"].iter().chain(own) {
             let path = folder.join(name);
             let bytes = fs::read(&path).map_err(files::cannot("read", &path))?;
-            parts.insert(name.to_owned(), bytes);
+            parts.insert((*name).to_owned(), bytes);
         }
         for local in local_modules(&String::from_utf8_lossy(&parts["go.mod"])) {
             contents(&folder.join(&local), &local, &mut parts)?;

@@ -31,6 +31,7 @@ const fn tool(
 const TOOLS: &[Tool] = &[
     tool("docker-registry", "docker-registry", &[]),
     tool("git", "git", &[]),
+    tool("jq", "jq", &[]),
     tool("setsid", "util-linux", &[]),
     tool("age", "age", &[]),
     tool("nix", "nix-bin", &["Artifact"]),

@@ -1,7 +1,7 @@
 //! A folder with a project in it, a real registry, and a proxy that can cut the line.
 //!
-//! Real programs, found in `LAB_BIN` or on `PATH`: git, nix, docker-registry, ggcr-registry (its
-//! source is in `tests/ggcr-registry`), cosign, crane. One that is missing fails the test.
+//! Real programs, found in `LAB_BIN` or on `PATH`: git, nix, docker-registry, ggcr-registry,
+//! cosign, crane. One that is missing fails the test.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 

@@ -13,8 +13,8 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,9 @@ const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 static LABS: AtomicU8 = AtomicU8::new(1);
 
+/// Two clusters at a time would each be too slow for the other's deadlines.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 pub(crate) struct Lab {
     folder: TempDir,
     pub(crate) address: String,
@@ -38,6 +41,7 @@ pub(crate) struct Lab {
     /// In the order of their beginning; they end in the reverse.
     children: Vec<(&'static str, Child)>,
     player: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// The folder or name under which a component is run.
@@ -73,6 +77,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> Test {
 impl Lab {
     /// A cluster without Flux, and a registry with the images of Flux's controllers.
     pub(crate) fn start() -> Test<Self> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let address = format!("127.78.0.{}", LABS.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::tempdir()?;
         let key = folder.path().join("age.key");
@@ -81,7 +86,8 @@ impl Lab {
         let identity = fs::read_to_string(&key)?;
         let identity = identity.lines().last().ok_or("an identity")?.to_owned();
         let (children, player) = (Vec::new(), None);
-        let mut lab = Self { folder, address, identity, recipient, children, player };
+        let mut lab =
+            Self { folder, address, identity, recipient, children, player, _alone: alone };
         lab.certificates()?;
         lab.control_plane()?;
         lab.registry()?;

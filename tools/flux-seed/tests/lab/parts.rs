@@ -60,8 +60,7 @@ impl Lab {
     pub(super) fn control_plane(&mut self) -> Test {
         let address = self.address.clone();
         // The Go module builds it under this name.
-        let etcd = if bin("server").is_absolute() { "server" } else { "etcd" };
-        self.child("etcd", etcd, |it| {
+        self.child("etcd", "etcd", |it| {
             it.args(["--data-dir", "etcd", "--unsafe-no-fsync", "--log-level", "error"]);
             for (flag, port) in [
                 ("listen-client-urls", 2379),

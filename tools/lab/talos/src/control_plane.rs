@@ -222,8 +222,8 @@ pub(crate) fn api_server(setting: &Setting, config: &Configuration) -> Program {
         ("authorization-mode", "Node,RBAC"),
         ("audit-log-format", "json"),
         // Two files of so many megabytes, no more.
-        ("audit-log-maxbackup", "1"),
-        ("audit-log-maxsize", "16"),
+        ("audit-log-maxbackup", "4"),
+        ("audit-log-maxsize", "256"), // MB: `lab status` counts writes in it, and must not lose any
         ("enable-admission-plugins", "NodeRestriction"),
         ("enable-bootstrap-token-auth", "true"),
         // There is no network on which its address could be a service's endpoint.
