@@ -31,6 +31,14 @@ pub enum Error {
         /// How much there may be.
         bytes_max: u64,
     },
+    /// A receipt does not prove that data is safe.
+    #[error("the receipt of Drain/{drain} is refused: {why}")]
+    Receipt {
+        /// Whose.
+        drain: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Nothing is there, where a secret should be.
     #[error("{0} is empty")]
     Empty(String),
@@ -147,6 +155,7 @@ impl Fault for Error {
         match self {
             Self::Phase(error) => error.reason(),
             Self::NoProject(_) => "ProjectMissing",
+            Self::Receipt { .. } => "ReceiptRefused",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
             Self::Unset(_)
@@ -183,6 +192,9 @@ impl Fault for Error {
             Self::NotAKey { .. } => "make one with `openssl rand -base64 32`",
             Self::NotCredentials(_) => "it takes a map with `accessKeyId` and `secretAccessKey`",
             Self::NoProject(_) => "give the Project's document, too",
+            Self::Receipt { .. } => {
+                "run `data-drain apply` again: it reads everything back, and signs"
+            }
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
             Self::NotUnsealed(_) => "it was changed, or cut short, since it was sealed",
@@ -218,6 +230,7 @@ impl Fault for Error {
             | Self::NotAKey { .. }
             | Self::NotCredentials(_)
             | Self::NoProject(_)
+            | Self::Receipt { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)
             | Self::NotUnsealed(_)

@@ -16,6 +16,7 @@ mod derive;
 mod error;
 mod identities;
 mod project;
+mod receipt;
 mod reference;
 mod seal;
 mod secret;
@@ -28,6 +29,7 @@ pub use identities::Identities;
 pub use project::{
     Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
 };
+pub use receipt::{Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipts};
 pub use reference::Reference;
 pub use seal::{AgeRecipient, seal, seal_to, unseal, unseal_with};
 pub use secret::Secret;

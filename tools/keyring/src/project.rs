@@ -145,6 +145,9 @@ pub enum Store {
         bucket: String,
         /// A map, or JSON text, with `accessKeyId` and `secretAccessKey`.
         credentials: Reference,
+        /// The same, of somebody who may only read: what proves that the copies are there.
+        #[serde(default)]
+        reader: Option<Reference>,
     },
 }
 

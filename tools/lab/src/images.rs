@@ -92,6 +92,10 @@ fn is_there(place: &Place, repository: &str, tag: &str) -> Result<bool, Error> {
 fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
     phase::uninterrupted()?;
     let name = image.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let kept = kept(place, image, &name);
+    if let Some(kept) = kept.as_ref().filter(|it| it.is_dir()) {
+        return push(place, image, &name, kept);
+    }
     let step = phase::begin(&name, "pack");
     let layer = layer(place, image.program, &name)?;
     let reference = format!("{}/{}", place.registry(), image.repository);
@@ -126,7 +130,41 @@ fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
     mutate.args(["--user", image.user, "--set-platform", &platform, "--tag", &finished]);
     run(mutate, "crane mutate")?;
     files::remove(&layer)?;
+    if let Some(kept) = kept {
+        keep(place, &finished, &kept)?;
+    }
     step.done(finished);
+    Ok(())
+}
+
+/// Where the image of a program that the lab has built is kept: to compress it takes seconds.
+fn kept(place: &Place, image: &Image<'_>, name: &str) -> Option<PathBuf> {
+    let program = image.program.canonicalize().ok()?;
+    let built = program.parent()?;
+    // The folder is named after all that decides the bytes of what is in it.
+    let key = built.strip_prefix(place.cache.join("components").canonicalize().ok()?).ok()?;
+    Some(place.cache.join("images").join(key).join(format!("{name}-{}", image.tag)))
+}
+
+/// Keeps the image as it is in the registry: wholly or not at all.
+fn keep(place: &Place, reference: &str, kept: &Path) -> Result<(), Error> {
+    let unfinished = kept.with_extension("unfinished");
+    files::remove(&unfinished)?;
+    files::folder(kept.parent().unwrap_or(&place.cache))?;
+    let mut pull = crane(place);
+    pull.args(["pull", "--insecure", "--format", "oci", reference]).arg(&unfinished);
+    run(pull, "crane pull")?;
+    fs::rename(&unfinished, kept).map_err(files::cannot("write", kept))
+}
+
+/// Publishes an image that was kept.
+fn push(place: &Place, image: &Image<'_>, name: &str, kept: &Path) -> Result<(), Error> {
+    let step = phase::begin(name, "push");
+    let reference = format!("{}/{}:{}", place.registry(), image.repository, image.tag);
+    let mut push = crane(place);
+    push.args(["push", "--insecure"]).arg(kept).arg(&reference);
+    run(push, "crane push")?;
+    step.done(reference);
     Ok(())
 }
 

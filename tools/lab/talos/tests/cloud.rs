@@ -1,13 +1,13 @@
 //! The program against an emulated cloud whose machines never answer: what is made, exactly once,
 //! whatever goes wrong; and what is left alone.
 
-mod support;
+mod site;
 
 use std::sync::Arc;
 
 use lab_hetzner::NoMachines;
 use serde_json::{Value, json};
-use support::cloud::{Site, until};
+use site::{Site, until};
 
 const CLUSTER: &str = "---
 apiVersion: holistic/v1alpha1

@@ -2,8 +2,6 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-pub(crate) mod cloud;
-
 use std::fs;
 use std::path::Path;
 
@@ -12,10 +10,6 @@ use phase::Stream;
 
 /// An age recipient.
 pub(crate) const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
-
-/// Its identity: for tests alone.
-pub(crate) const IDENTITY: &str =
-    "AGE-SECRET-KEY-1SSTF4J46QG2269C7HQVRWLXWMPAU66V8HME8MW94U94Y5UYM0ASSZR8X8P\n";
 
 /// The project, as text; its cloud is at `url`.
 #[must_use]

@@ -1,4 +1,6 @@
-//! An emulated cloud in a thread of the test's own process, and the program beside it.
+//! `talos-provision` against an emulated cloud in a thread of the test's own process, and the program beside it.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs::{self, File};
 use std::io;
@@ -8,9 +10,41 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use assert_cmd::cargo::cargo_bin;
 use lab_hetzner::{Cloud, Machines, Settings};
 use serde_json::{Value, json};
+
+const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
+
+/// Its identity: for tests alone.
+pub(crate) const IDENTITY: &str =
+    "AGE-SECRET-KEY-1SSTF4J46QG2269C7HQVRWLXWMPAU66V8HME8MW94U94Y5UYM0ASSZR8X8P\n";
+
+/// The program, where cargo puts those of the workspace: `cargo build -p talos-provision`.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("this test");
+    let folder = test.ancestors().nth(2).expect("target/debug/deps/TEST");
+    let program = folder.join("talos-provision");
+    assert!(program.exists(), "build it first: cargo build -p talos-provision");
+    program
+}
+
+fn write(folder: &Path, url: &str) {
+    let project = format!(
+        "---
+apiVersion: holistic/v1alpha1
+kind: Project
+metadata: {{name: holistic}}
+spec:
+  root: {{file: root}}
+  recipients: [{{name: founder, age: {RECIPIENT}}}]
+  endpoints:
+    cloud: {{hetzner: {{url: {url}, token: {{file: token}}}}}}
+"
+    );
+    fs::write(folder.join("root"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("root");
+    fs::write(folder.join("token"), "lab").expect("token");
+    fs::write(folder.join("project.yaml"), project).expect("project");
+}
 
 /// A cloud, and a folder with documents that refer to it.
 pub(crate) struct Site {
@@ -37,7 +71,7 @@ impl Site {
         };
         let cloud = Cloud::open(settings, machines).expect("a cloud");
         runtime.spawn(cloud.serve(listener));
-        super::write(folder.path(), &format!("http://{address}/v1"));
+        write(folder.path(), &format!("http://{address}/v1"));
         fs::write(folder.path().join("cluster.yaml"), cluster).expect("written");
         Self { folder, address, runtime: Some(runtime) }
     }
@@ -49,7 +83,7 @@ impl Site {
     /// Starts `talos-provision <verb>` on both documents, with nothing of the developer's environment.
     pub(crate) fn start(&self, verb: &str) -> Run {
         let output = |name: &str| File::create(self.path(name)).expect("a file");
-        let mut program = Command::new(cargo_bin!("talos-provision"));
+        let mut program = Command::new(program());
         program.env_clear().current_dir(self.folder.path());
         program.args(verb.split(' ')).args(["-v", "project.yaml", "cluster.yaml"]);
         program.stdin(Stdio::null()).stdout(output("out")).stderr(output("err"));

@@ -2,18 +2,18 @@
 //!
 //! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
 
-mod support;
+mod site;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lab_talos::{Fleet, FleetSettings, Node};
 use serde_json::Value;
-use support::cloud::{End, Site, until};
+use site::{End, Site, until};
 
 fn document(controls: u8, workers: u8) -> String {
     format!(
@@ -40,14 +40,19 @@ fn binaries() -> PathBuf {
     )
 }
 
+/// Machines of one name have one address, whichever cloud they are in.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Machines whose end takes all that they started with it.
 struct Machines {
     fleet: Arc<Fleet>,
     _disks: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Machines {
     fn open(prism: u8) -> Self {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let disks = tempfile::tempdir().expect("a folder");
         let settings = FleetSettings {
             directory: disks.path().join("machines"),
@@ -57,7 +62,7 @@ impl Machines {
             kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, prism), 7445)),
             node: Node::Real,
         };
-        Self { fleet: Fleet::new(settings).expect("a fleet"), _disks: disks }
+        Self { fleet: Fleet::new(settings).expect("a fleet"), _disks: disks, _alone: alone }
     }
 }
 
@@ -93,7 +98,7 @@ fn open_kubeconfig(site: &Site, end: &End) {
     let sealed =
         end.cluster()["status"]["sealed"]["kubeconfig"].as_str().expect("sealed").to_owned();
     fs::write(site.path("sealed"), sealed).expect("written");
-    fs::write(site.path("identity"), support::IDENTITY).expect("written");
+    fs::write(site.path("identity"), site::IDENTITY).expect("written");
     let line = ["-d", "-i", "identity", "-o", "kubeconfig", "sealed"];
     let opened = Command::new("age").args(line).current_dir(site.folder.path()).status();
     assert!(opened.expect("age runs").success());
