@@ -133,6 +133,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// Data may have been written since it was copied.
+    #[error("{workload} was started again since {claim} was copied")]
+    StartedAgain {
+        /// Which claim.
+        claim: String,
+        /// What uses it.
+        workload: String,
+    },
     /// Data would be lost.
     #[error("no Drain that is Ready names the claims {}, and removing them loses their data", claims.join(", "))]
     NotDrained {
@@ -162,7 +170,7 @@ impl Fault for Error {
             Self::NotDecryptable { .. } => "NotDecryptable",
             Self::Unreadable { .. } => "Unreadable",
             Self::NotYetProven { .. } => "NotYetProven",
-            Self::NotDrained { .. } => "NotDrained",
+            Self::NotDrained { .. } | Self::StartedAgain { .. } => "NotDrained",
         }
     }
 
@@ -209,6 +217,7 @@ impl Fault for Error {
                 "add that recipient to .sops.yaml, then `sops updatekeys` each of the files"
             }
             Self::Unreadable { .. } => "run at the root of the repository, with leave to read it",
+            Self::StartedAgain { .. } => "run `data-drain apply` again, then this",
             Self::NotDrained { .. } => {
                 "run `data-drain apply` before this, or say `claims: discarded` if nobody needs it"
             }
@@ -228,6 +237,7 @@ impl Fault for Error {
             | Self::NotYet { .. }
             | Self::NotYetProven { .. }
             | Self::NotDrained { .. }
+            | Self::StartedAgain { .. }
             | Self::Unsettled { .. } => Exit::Temporary,
             Self::Kubeconfig { .. }
             | Self::Rejected { .. }

@@ -16,6 +16,7 @@ mod cli;
 mod cluster;
 mod diff;
 mod error;
+mod gate;
 mod image;
 mod install;
 mod kstatus;
@@ -34,9 +35,8 @@ pub use error::Error;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use keyring::{Projects, Secret};
+use keyring::{Claims, Project, Projects, Secret};
 use phase::{Condition, Declared, Exit, Known, Name, Program, Refers, Stream};
-use serde_json::Value;
 
 use apply::Deadline;
 use cluster::{Reader, Writer};
@@ -80,6 +80,11 @@ impl FluxSeed {
         Self { projects: Projects::read(stream) }
     }
 
+    fn project(&self, job: &Job<'_>) -> Result<&Declared<Project>, Error> {
+        let project = project_of(job.stream, &job.own.spec.cluster).unwrap_or_default();
+        Ok(self.projects.get(project)?)
+    }
+
     /// What `own` asks for. `plan` shows what cannot be told yet; the others need to know.
     fn wanted(
         &self,
@@ -87,9 +92,7 @@ impl FluxSeed {
         artifact: Known<Artifact>,
         images: Images,
     ) -> Result<Wanted, Error> {
-        let own = job.own;
-        let project = project_of(job.stream, &own.spec.cluster).unwrap_or_default();
-        let project = self.projects.get(project)?;
+        let (own, project) = (job.own, self.project(job)?);
         let key = keyring::phase_key(project, "flux-seed")?;
         let images = match images {
             Images::Unknown => {
@@ -215,9 +218,10 @@ impl Program for FluxSeed {
         let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
         let (kubeconfig, name) = (kubeconfig(job)?, job.own.name.as_str());
         let reader = Reader::open(&kubeconfig)?;
-        if job.own.spec.claims == spec::Claims::Drained {
+        if job.own.spec.claims == Claims::Drained {
             let seen = observe(&reader, name, &wanted, Look::Whole)?;
-            drained(job, remove::claims(&wanted, &seen))?;
+            let claims = remove::claims(&wanted, &seen);
+            gate::drained(job, self.project(job)?, &reader, &claims)?;
         }
         let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
         let both = (&reader, &Writer::open(&kubeconfig)?);
@@ -295,19 +299,4 @@ fn is_gone(job: &Job<'_>) -> bool {
         .into_iter()
         .flatten()
         .any(|it| it["type"] == "Ready" && it["reason"] == Condition::DESTROYED)
-}
-
-/// Refuses to go on when the data of `claims` is nowhere else.
-fn drained(job: &Job<'_>, claims: Vec<String>) -> Result<(), Error> {
-    let cluster = job.own.spec.cluster.as_str();
-    let drains = job.stream.documents().filter(|it| {
-        let name = it["metadata"]["name"].as_str().unwrap_or_default();
-        it["kind"] == "Drain"
-            && it["spec"]["cluster"] == cluster
-            && job.stream.ready("Drain", name).is_ok()
-    });
-    let sources = drains.flat_map(|it| it["spec"]["sources"].as_array().into_iter().flatten());
-    let named: BTreeSet<&str> = sources.filter_map(|it: &Value| it["claim"].as_str()).collect();
-    let claims: Vec<_> = claims.into_iter().filter(|it| !named.contains(it.as_str())).collect();
-    if claims.is_empty() { Ok(()) } else { Err(Error::NotDrained { claims }) }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::apply::Deadline;
 use crate::cluster::{Reader, Writer};
+use crate::gate::{Claim, uid};
 use crate::kstatus::text;
 use crate::object::Identity;
 use crate::observe::{Look, Seen, observe};
@@ -26,6 +27,13 @@ pub(crate) fn remove(
         let seen = observe(reader, name, wanted, Look::Removal)?;
         let steps = undo(&seen.world);
         if steps.is_empty() {
+            for object in stopped(reader, &wanted.kustomization)? {
+                phase::uninterrupted()?;
+                let (id, doing) = (Identity::of(&object), phase::begin(name, "remove"));
+                writer.delete(&object)?;
+                gone(reader, &id, &object, deadline)?;
+                doing.done(id);
+            }
             let kept = kept(&seen.world);
             return Ok(kept.into_iter().chain(survivors).collect());
         }
@@ -65,7 +73,7 @@ fn take(
         let Some(object) = object else { continue };
         if is_pruned(&live.object, object) {
             gone(reader, id, object, deadline)?;
-        } else {
+        } else if !is_stopped(object) {
             survivors.push(format!("{id} (Flux was told to leave it)"));
         }
     }
@@ -113,12 +121,35 @@ pub(crate) fn is_pruned(kustomization: &Value, object: &Value) -> bool {
 }
 
 /// The volume claims that would go.
-pub(crate) fn claims(wanted: &Wanted, seen: &Seen) -> Vec<String> {
+pub(crate) fn claims(wanted: &Wanted, seen: &Seen) -> Vec<Claim> {
     let Some(kustomization) = seen.world.get(&wanted.kustomization) else { return Vec::new() };
     let claim = |(id, object): &(Identity, Option<Value>)| {
-        let pruned = object.as_ref().is_some_and(|it| is_pruned(&kustomization.object, it));
+        let object = object.as_ref().filter(|it| is_pruned(&kustomization.object, it))?;
         let name = format!("{}/{}", id.namespace.as_deref().unwrap_or_default(), id.name);
-        (id.kind == "PersistentVolumeClaim" && pruned).then_some(name)
+        let claim = Claim { name, uid: uid(object).to_owned() };
+        (id.kind == "PersistentVolumeClaim").then_some(claim)
     };
     seen.inventory.iter().filter_map(claim).collect()
+}
+
+/// What Flux has delivered and left, since a drain had told it to keep its hands off: nobody else
+/// will take it away.
+fn stopped(reader: &Reader, kustomization: &Identity) -> Result<Vec<Value>, Error> {
+    let label = format!("kustomize.toolkit.fluxcd.io%2Fname%3D{}", kustomization.name);
+    let mut all = reader.labelled("apps/v1", "Deployment", None, &label)?;
+    all.extend(reader.labelled("apps/v1", "StatefulSet", None, &label)?);
+    all.retain(|it| is_stopped(it) && is_of(kustomization, it));
+    Ok(all)
+}
+
+fn is_stopped(object: &Value) -> bool {
+    object["metadata"]["annotations"]["data-drain.holistic/replicas"].is_string()
+}
+
+fn is_of(kustomization: &Identity, object: &Value) -> bool {
+    let label = |it: &str| {
+        text(&object["metadata"]["labels"], &format!("kustomize.toolkit.fluxcd.io/{it}")).to_owned()
+    };
+    label("name") == kustomization.name
+        && kustomization.namespace.as_deref() == Some(label("namespace").as_str())
 }

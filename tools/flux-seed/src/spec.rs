@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use keyring::Claims;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,17 +124,6 @@ pub enum Network {
     /// As the node does: by way of `KubePrism` on 127.0.0.1:7445, on ports 9790 to 9794 of
     /// 127.0.0.1. Needs no cluster network, so that Flux can deliver that, too.
     Host,
-}
-
-/// What must have happened to volume claims before they go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Claims {
-    /// A `Drain` of the cluster names them and is Ready.
-    #[default]
-    Drained,
-    /// Nothing: their data may be lost.
-    Discarded,
 }
 
 /// A digest of something in a registry: `sha256:` and 64 hexadecimal digits.

@@ -14,6 +14,7 @@
 mod command;
 mod derive;
 mod error;
+mod git;
 mod identities;
 mod project;
 mod receipt;
@@ -25,13 +26,14 @@ mod url;
 
 pub use derive::{PhaseKey, RootKey, phase_key, root_key, variable};
 pub use error::Error;
+pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git};
 pub use identities::Identities;
 pub use project::{
     Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
 };
-pub use receipt::{Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipts};
+pub use receipt::{Claims, Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipts};
 pub use reference::Reference;
-pub use seal::{AgeRecipient, seal, seal_to, unseal, unseal_with};
+pub use seal::{AgeRecipient, open_with, seal, seal_to, unseal, unseal_with};
 pub use secret::Secret;
 pub use sops::Sops;
 pub use url::Url;

@@ -11,6 +11,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use phase::{Declared, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{Error, PhaseKey, Project, root_key};
@@ -87,6 +88,8 @@ pub enum Source {
     Forge {
         /// Its document.
         repository: String,
+        /// The SHA-256 of what `git ls-remote` lists there: every branch and tag, and its commit.
+        refs: String,
     },
 }
 
@@ -152,12 +155,25 @@ impl Receipt {
         })
     }
 
-    /// Whether the claim `namespace/name`, and no later one of that name, is in it.
+    /// What was stopped so that the claim `namespace/name`, the one with this UID, did not change;
+    /// `None` if it is not in it.
     #[must_use]
-    pub fn has_claim(&self, name: &str, of: &str) -> bool {
-        self.sources.iter().any(
-            |it| matches!(&it.from, Source::Claim { claim, uid, .. } if claim == name && uid == of),
-        )
+    pub fn stopped_for(&self, name: &str, of: &str) -> Option<Option<&Stopped>> {
+        self.sources.iter().find_map(|it| match &it.from {
+            Source::Claim { claim, uid, stopped } if claim == name && uid == of => {
+                Some(stopped.as_ref())
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether the repository, with the references that `git ls-remote` lists, is in it.
+    #[must_use]
+    pub fn has_forge(&self, name: &str, ls_remote: &str) -> bool {
+        let digest = HEXLOWER.encode(&Sha256::digest(ls_remote));
+        self.sources.iter().any(|it| {
+            matches!(&it.from, Source::Forge { repository, refs } if repository == name && *refs == digest)
+        })
     }
 
     /// Whether it was taken from the cluster with this UID.
@@ -206,8 +222,20 @@ impl Envelope {
     }
 }
 
-/// The receipts of every Drain in `stream` that is Ready and is of `cluster`. Each is signed by
-/// this project's own data-drain, and holds every source that its document names.
+/// What must have happened to data before it goes with what holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Claims {
+    /// A `Drain` has a receipt for it.
+    #[default]
+    Drained,
+    /// Nothing: it may be lost.
+    Discarded,
+}
+
+/// The receipts of every Drain in `stream` that is Ready and whose spec is as `which` says. Each is
+/// signed by this project's own data-drain, for the cluster and with every source that its document
+/// names.
 ///
 /// # Errors
 ///
@@ -215,15 +243,15 @@ impl Envelope {
 pub fn receipts(
     stream: &Stream,
     project: &Declared<Project>,
-    cluster: &str,
+    which: impl Fn(&Value) -> bool,
 ) -> Result<Vec<Receipt>, Error> {
-    let name =
-        |it: &serde_json::Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let drains: Vec<_> = stream
-        .documents()
-        .filter(|it| it["kind"] == "Drain" && it["spec"]["cluster"] == cluster)
-        .filter(|it| stream.ready("Drain", &name(it)).is_ok())
-        .collect();
+    let name = |it: &Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let ours = |it: &&Value| {
+        let version = it["apiVersion"].as_str().unwrap_or_default();
+        version.starts_with("holistic/") && it["kind"] == "Drain"
+    };
+    let drains = stream.documents().filter(ours).filter(|it| which(&it["spec"]));
+    let drains: Vec<_> = drains.filter(|it| stream.ready("Drain", &name(it)).is_ok()).collect();
     if drains.is_empty() {
         return Ok(Vec::new());
     }
@@ -237,13 +265,13 @@ pub fn receipts(
         let envelope: Envelope = serde_json::from_value(envelope.clone())
             .map_err(|_| refused("its document holds something else"))?;
         let receipt = envelope.open(&name, project.name.as_str(), &key)?;
-        if receipt.cluster.name != cluster {
+        if document["spec"]["cluster"] != receipt.cluster.name.as_str() {
             return Err(refused("it is for another cluster"));
         }
         for source in document["spec"]["sources"].as_array().into_iter().flatten() {
             let copied = |it: &Copied| match &it.from {
                 Source::Claim { claim, .. } => source["claim"] == claim.as_str(),
-                Source::Forge { repository } => source["forge"] == repository.as_str(),
+                Source::Forge { repository, .. } => source["forge"] == repository.as_str(),
             };
             if !receipt.sources.iter().any(copied) {
                 return Err(refused(&format!("{source} is not in it")));

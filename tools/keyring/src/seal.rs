@@ -106,6 +106,23 @@ pub fn unseal_with(identities: &Identities, armored: &str) -> Result<Secret, Err
     })
 }
 
+/// Reads what is in an age file, with `identities`.
+///
+/// # Errors
+///
+/// There is no identity, none of them is a recipient, or it is no age file.
+pub fn open_with<R: io::Read>(
+    identities: &Identities,
+    input: R,
+) -> Result<impl io::Read + use<R>, Error> {
+    let places = identities.places().ok_or(Error::NoIdentity)?;
+    let opened = Decryptor::new(input).and_then(|it| it.decrypt(identities.iter()));
+    opened.map_err(|error| match error {
+        DecryptError::NoMatchingKeys => Error::NotForUs { places: places.to_owned() },
+        source => Error::NotUnsealed(source),
+    })
+}
+
 pub(crate) fn open(identities: &Identities, armored: &str) -> Result<Secret, DecryptError> {
     let decryptor = Decryptor::new_buffered(ArmoredReader::new(armored.trim_start().as_bytes()))?;
     let reader = decryptor.decrypt(identities.iter())?;

@@ -103,8 +103,12 @@ pub(crate) fn endpoints(
         && services.contains(&Service::Store)
     {
         let url = format!("http://{}", place.store());
-        let credentials = json!({"file": store::credentials(place)});
-        let store = json!({"url": url, "region": store::REGION, "bucket": bucket, "credentials": credentials});
+        let credentials = |it: store::Account| json!({"file": it.credentials(place)});
+        let store = json!({
+            "url": url, "region": store::REGION, "bucket": bucket,
+            "credentials": credentials(store::Account::Writer),
+            "reader": credentials(store::Account::Reader),
+        });
         add("store", json!({"s3": store}));
     }
     add("flux", json!({"url": format!("http://{}/fluxcd", place.registry())}));

@@ -51,7 +51,9 @@ fn endpoints(place: &Place, services: &[Service]) -> Value {
             Service::Forge => json!({"url": url, "tokens": place.directory.join("secrets")}),
             Service::Registry => json!({"url": url, "flux": format!("{url}/fluxcd")}),
             Service::Cloud => json!({"url": format!("{url}/v1"), "token": cloud::token(place)}),
-            Service::Store => json!({"url": url, "credentials": store::credentials(place)}),
+            Service::Store => {
+                json!({"url": url, "credentials": store::Account::Root.credentials(place)})
+            }
         };
         endpoints.insert(service.name().to_owned(), endpoint);
     }

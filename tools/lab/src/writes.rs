@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::files;
 use crate::place::Place;
-use crate::{cloud, forge, registry};
+use crate::{cloud, forge, registry, store};
 
 /// Requests that were made to change something, whether they were granted or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +19,7 @@ pub(crate) struct Writes {
     registry: u64,
     /// Since the lab was started; none while it does not answer.
     cloud: Option<u64>,
+    store: u64,
     /// By people and programs outside: what the cluster does by itself is not counted.
     cluster: u64,
 }
@@ -33,6 +34,7 @@ impl Writes {
             forge: count(&forge::access_log(place), is_forge_write)?,
             registry: count(&registry::access_log(place), is_http_write)?,
             cloud: cloud::writes(place),
+            store: count(&store::access_log(place), is_store_write)?,
             cluster,
         })
     }
@@ -83,6 +85,12 @@ fn request(line: &str) -> Option<(&str, &str)> {
 
 fn is_http_write(line: &str) -> bool {
     request(line).is_some_and(|(method, _)| !matches!(method, "GET" | "HEAD" | "OPTIONS"))
+}
+
+/// `… s3_PutObject key "PUT /bucket/key" …`
+fn is_store_write(line: &str) -> bool {
+    let writes = ["Put", "Post", "Delete", "Create", "Copy", "Upload", "Complete", "Abort"];
+    writes.iter().any(|it| line.contains(&format!(" s3_{it}")))
 }
 
 /// Git asks for objects with a `POST`, and the forge's own hooks tell it what they see.

@@ -16,6 +16,14 @@ pub enum Error {
     /// A secret cannot be had.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
+    /// Data would be lost.
+    #[error("the data of {cluster} may be nowhere else: {why}")]
+    NotDrained {
+        /// Which cluster.
+        cluster: String,
+        /// Why that is not known.
+        why: String,
+    },
     /// The cloud said no.
     #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
     Refused(Refusal),
@@ -157,6 +165,7 @@ impl Fault for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
+            Self::NotDrained { .. } => "NotDrained",
             Self::Refused(_) => "CloudRefused",
             Self::Unreachable { .. } => "Unreachable",
             Self::Garbled { .. } | Self::Unexpected { .. } => "Garbled",
@@ -203,6 +212,9 @@ impl Fault for Error {
             Self::Unreachable { .. } | Self::TimedOut { .. } => {
                 "run the same command again: it goes on from here"
             }
+            Self::NotDrained { .. } => {
+                "run `data-drain apply` before this, or say `claims: discarded` if nobody needs it"
+            }
             Self::Garbled { .. } | Self::Unexpected { .. } => {
                 "something else answers at that address, or this version is too old for it"
             }
@@ -242,6 +254,7 @@ impl Fault for Error {
             | Self::Runtime(_)
             | Self::KubernetesRefused { .. }
             | Self::Unwell { .. }
+            | Self::NotDrained { .. }
             | Self::Unsettled { .. } => Exit::Temporary,
             Self::Refused(_)
             | Self::Garbled { .. }

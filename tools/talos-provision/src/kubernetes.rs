@@ -66,6 +66,21 @@ impl Reader {
         Ok(items.iter().filter_map(node).collect())
     }
 
+    /// The UID of the namespace `kube-system`, made with the cluster and never again; and the
+    /// claims to which a volume belongs or has belonged, each with its UID.
+    pub(crate) fn volumes(&self) -> Result<(String, Vec<(String, String)>), String> {
+        let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
+        let parse = |text: String| serde_json::from_str(&text).map_err(|it| it.to_string());
+        let kube_system: Value = parse(self.get("/api/v1/namespaces/kube-system")?)?;
+        let list: Value = parse(self.get("/api/v1/persistentvolumes")?)?;
+        let items = list["items"].as_array().ok_or("it answered no list of volumes")?;
+        let claims = items.iter().map(|it| &it["spec"]["claimRef"]);
+        let claims = claims.filter(|it| it["uid"].is_string()).map(|it| {
+            (format!("{}/{}", text(&it["namespace"]), text(&it["name"])), text(&it["uid"]))
+        });
+        Ok((text(&kube_system["metadata"]["uid"]), claims.collect()))
+    }
+
     fn get(&self, path: &str) -> Result<String, String> {
         let answer = self.agent.get(format!("{}{path}", self.endpoint)).call();
         let mut answer = answer.map_err(|it| it.to_string())?;

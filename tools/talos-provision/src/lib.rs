@@ -14,6 +14,7 @@ mod apply;
 mod cli;
 pub mod config;
 mod error;
+mod gate;
 mod hetzner;
 mod kubernetes;
 mod money;
@@ -119,7 +120,10 @@ impl Program for TalosProvision {
     }
 
     fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let kept = apply::destroy(&Ground::open(job.own, &self.projects)?)?;
+        let session = self.session(job)?;
+        let view = session.ground.see_ours()?;
+        gate::drained(job, &self.projects, &session, &view)?;
+        let kept = apply::destroy(&session.ground)?;
         Ok(Status::destroyed(match kept.as_slice() {
             [] => "nothing of it is left".to_owned(),
             kept => format!("left, since others made it: {}", kept.join(", ")),

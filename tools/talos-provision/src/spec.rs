@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use jiff::ToSpan as _;
 use jiff::civil::{Date, DateTime};
+use keyring::Claims;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Cluster {
     pub certificates: Certificates,
     /// The machines.
     pub pools: Vec<Pool>,
+    /// What must have happened to the data of volumes before `destroy` takes the machines away.
+    #[serde(default)]
+    pub claims: Claims,
     /// The networks, of the machines and inside Kubernetes.
     #[serde(default)]
     pub network: Network,

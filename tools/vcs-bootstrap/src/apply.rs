@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use keyring::{Secret, Url};
+use keyring::{GitOrigin, Secret, Url};
 use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::client;
 use crate::forge::{Reader, Remote, Writer};
-use crate::git::{self, Origin};
+use crate::git;
 use crate::model::{Receipt, Section};
 use crate::receipt::Seal;
 use crate::step::Step;
@@ -62,7 +62,7 @@ impl Hand<'_> {
             Step::ChangeSettings { to, .. } => writer.change(to)?,
             Step::Push { branch, to, .. } => {
                 let url = self.git.as_ref().ok_or_else(unseen)?;
-                git::push(&Origin { url, token: self.token }, branch, to)?;
+                git::push(&GitOrigin { url, token: self.token }, branch, to)?;
                 detail.clone_from(to);
             }
             Step::ChangeDefaultBranch { to, .. } => writer.change_default_branch(to)?,
@@ -91,7 +91,7 @@ impl Hand<'_> {
 
     /// Waits until git, too, finds a repository that was just created.
     fn reach(&self, url: &Url) -> Result<(), Error> {
-        let origin = Origin { url, token: self.token };
+        let origin = GitOrigin { url, token: self.token };
         for seconds in [1, 2, 4, 8] {
             match git::remote(&origin, "main") {
                 Err(Error::GitFailed { .. }) => {

@@ -15,6 +15,12 @@ pub enum Error {
     /// A secret cannot be resolved.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
+    /// What the forge has would be lost.
+    #[error("no receipt proves that {repository} is copied as it is now, and it would be deleted")]
+    NotDrained {
+        /// Which repository.
+        repository: String,
+    },
     /// The project does not say where the forge is.
     #[error("the project does not say where its forge is")]
     NoForge,
@@ -150,6 +156,7 @@ impl Fault for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
+            Self::NotDrained { .. } => "NotDrained",
             Self::NoForge => "NoForge",
             Self::Unreachable { .. } => "Unreachable",
             Self::Ambiguous { .. } => "Ambiguous",
@@ -182,6 +189,9 @@ impl Fault for Error {
             }
             Self::Forbidden { accepted: Some(accepted), .. } => {
                 return Some(format!("give the token one of these permissions: {accepted}"));
+            }
+            Self::NotDrained { .. } => {
+                "run `data-drain apply` before this, or say `contents: discarded` if nobody needs it"
             }
             Self::NoForge => "set spec.endpoints.forge of the project",
             Self::Unreachable { .. } => "see whether the forge is up, then run the same again",
@@ -224,6 +234,7 @@ impl Fault for Error {
             | Self::NotAPublicKey
             | Self::Unsettled(_) => Exit::Temporary,
             Self::NoForge
+            | Self::NotDrained { .. }
             | Self::Unauthorised
             | Self::Forbidden { .. }
             | Self::PlanGate { .. }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
+use keyring::GitOrigin;
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 use crate::forge::{Found, Reader};
-use crate::git::{self, Origin};
+use crate::git;
 use crate::model::{Head, Mark, Place, Present, Receipt, Rule, Section, Settings, Wanted};
 use crate::receipt::Seal;
 use crate::spec::Push;
@@ -159,7 +160,7 @@ fn asked<T>(
 pub(crate) fn head(found: &Found, wanted: &Wanted, token: &keyring::Secret) -> Result<Head, Error> {
     match &wanted.history {
         Some(it) if it.push != Push::Never => {
-            git::head(&Origin { url: &found.git, token }, &it.branch, &it.commit)
+            git::head(&GitOrigin { url: &found.git, token }, &it.branch, &it.commit)
         }
         _ => Ok(Head::Absent),
     }

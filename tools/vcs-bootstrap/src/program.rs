@@ -1,7 +1,8 @@
 //! What each verb does with one document.
 
-use keyring::{Projects, Secret};
+use keyring::{Claims, GitOrigin, Projects, Secret};
 use phase::{Condition, Declared, Job, Kind, Program, Refers, Stream};
+use serde_json::Value;
 
 use crate::apply::Hand;
 use crate::forge::{Forge, Reader, Remote};
@@ -12,7 +13,7 @@ use crate::receipt::Seal;
 use crate::spec::{Push, Repository};
 use crate::step::Step;
 use crate::wanted::{self, Declaration};
-use crate::{Error, observe::Evidence, observe::Observed};
+use crate::{Error, git, observe::Evidence, observe::Observed};
 
 /// How often we look, plan and act before we say that the forge does not settle.
 const ROUNDS_MAX: usize = 3;
@@ -64,6 +65,29 @@ impl Bootstrap {
         let (remote, token) = Remote::open(forge, place)?;
         let declaration = wanted::declaration(own, project, remote.forge, &seal, history)?;
         Ok(Work { remote, token, seal, declaration })
+    }
+
+    /// Refuses to go on when a repository would be deleted that is nowhere else as it is now.
+    fn drained(&self, job: &Job<'_, Repository>, work: &Work) -> Result<(), Error> {
+        let look = work.look()?;
+        let steps = plan::undo(&work.declaration.wanted, &look.world).steps;
+        let deletes = steps.iter().any(|it| matches!(it, Step::Delete {}));
+        let (true, Some(found)) = (deletes && job.own.spec.contents == Claims::Drained, look.found)
+        else {
+            return Ok(());
+        };
+        let name = job.own.name.as_str();
+        let names = |spec: &Value| {
+            let sources = spec["sources"].as_array().into_iter().flatten();
+            sources.into_iter().any(|it| it["forge"] == name)
+        };
+        let project = self.projects.get(&job.own.spec.project)?;
+        let receipts = keyring::receipts(job.stream, project, names)?;
+        let refs = git::refs(&GitOrigin { url: &found.git, token: &work.token })?;
+        if receipts.iter().any(|it| it.has_forge(name, &refs)) {
+            return Ok(());
+        }
+        Err(Error::NotDrained { repository: found.web })
     }
 }
 
@@ -138,6 +162,7 @@ impl Program for Bootstrap {
 
     fn destroy(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
         let work = self.begin(job, false)?;
+        self.drained(job, &work)?;
         let look = work.settle(plan::undo)?;
         Ok(Status::destroyed(kept(&look)))
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use keyring::Claims;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub struct Repository {
     /// What `destroy` does with a repository that `apply` made.
     #[serde(default)]
     pub on_destroy: OnDestroy,
+    /// What must have happened to what the forge has before `destroy` deletes it.
+    #[serde(default)]
+    pub contents: Claims,
 }
 
 impl phase::Kind for Repository {

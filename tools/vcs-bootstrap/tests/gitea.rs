@@ -102,7 +102,7 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
 
     sandbox.run("apply").success();
     assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], false);
-    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
     sandbox.run("destroy").success();
     assert!(gitea.api("GET", "/repos/owner/greeter", None).is_err(), "it is deleted");
     Ok(())
@@ -208,7 +208,7 @@ fn a_repository_that_others_made_is_adopted_and_never_archived_or_deleted() -> T
     let (gitea, sandbox) = forge()?;
     let body = json!({"name": "greeter", "private": true, "description": "theirs"}).to_string();
     gitea.api("POST", "/user/repos", Some(&body))?;
-    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
     let applied = status(&sandbox.run("apply").success())?;
     assert_eq!(applied["observed"]["made"], false);
 
@@ -241,7 +241,7 @@ fn a_receipt_that_was_copied_or_forged_proves_nothing() -> Test {
     gitea.api("POST", "/user/repos", Some(&json!({"name": "victim"}).to_string()))?;
     let copy = json!({"value": receipt["data"]}).to_string();
     gitea.api("POST", &format!("/repos/owner/victim/{variable}"), Some(&copy))?;
-    sandbox.declare("victim", &format!("{FULL}, onDestroy: delete"))?;
+    sandbox.declare("victim", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
     gitea.proxy.writes();
     for verb in ["plan", "apply", "destroy", "plan --destroy"] {
         let refused = status(&sandbox.run(verb).code(100))?;

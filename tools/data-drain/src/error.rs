@@ -1,0 +1,266 @@
+//! Everything that can go wrong, what to do about it, and whether to try again.
+
+use std::io;
+use std::path::PathBuf;
+
+use phase::{Exit, Fault};
+
+/// Everything that can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream is not right, not ready, or cannot be written.
+    #[error(transparent)]
+    Stream(#[from] phase::Error),
+    /// A secret cannot be had, or a receipt not believed.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// The project lacks an endpoint.
+    #[error("the Project has no {0}")]
+    NoEndpoint(&'static str),
+    /// The cluster's kubeconfig is not one that this program will use.
+    #[error("the kubeconfig of the cluster cannot be used: {why}")]
+    Kubeconfig {
+        /// Why not.
+        why: &'static str,
+    },
+    /// This machine lets us not do what any program may.
+    #[error("this machine cannot run a client")]
+    Machine(#[source] io::Error),
+    /// Nobody answered, or too late.
+    #[error("{who} does not answer to {request}: {why}")]
+    Unreachable {
+        /// Who.
+        who: String,
+        /// What was asked.
+        request: String,
+        /// Why not.
+        why: String,
+    },
+    /// We are known, and not let.
+    #[error("{who} does not let us {request}: {message}")]
+    Forbidden {
+        /// Who.
+        who: String,
+        /// What was asked.
+        request: String,
+        /// What was said.
+        message: String,
+    },
+    /// What was sent is not taken.
+    #[error("{who} refuses to {request}: {message}")]
+    Rejected {
+        /// Who.
+        who: String,
+        /// What was asked.
+        request: String,
+        /// What was said.
+        message: String,
+    },
+    /// Somebody answered something that this version does not understand.
+    #[error("cannot read the answer to {request}")]
+    Garbled {
+        /// What was asked.
+        request: String,
+    },
+    /// Something that is to be copied, or stopped, is not there.
+    #[error("{what} is not there")]
+    Missing {
+        /// What.
+        what: String,
+    },
+    /// Something still uses what is to be copied.
+    #[error("after {seconds} s these still use what is to be copied: {}", who.join(", "))]
+    InUse {
+        /// How long was waited.
+        seconds: u32,
+        /// Which pods.
+        who: Vec<String>,
+    },
+    /// The pod that reads a volume does not start.
+    #[error("after {seconds} s the pod {pod}, which reads the volume, does not run: {why}")]
+    NoReader {
+        /// How long was waited.
+        seconds: u32,
+        /// Which.
+        pod: String,
+        /// What its status says.
+        why: String,
+    },
+    /// A source could not be read to its end.
+    #[error("cannot read {source_name} to its end")]
+    Read {
+        /// Which.
+        source_name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A source is not what it was when it was copied.
+    #[error("{source_name} has changed while it was copied")]
+    Changed {
+        /// Which.
+        source_name: String,
+    },
+    /// Git has failed.
+    #[error("git {command} failed: {message}")]
+    Git {
+        /// Which command of it.
+        command: String,
+        /// What it said.
+        message: String,
+    },
+    /// A copy could not be made.
+    #[error("cannot compress or encrypt")]
+    Seal(#[source] io::Error),
+    /// What lies in the store is not what was put there.
+    #[error("{object} is not what was copied: {why}")]
+    Tampered {
+        /// Which object.
+        object: String,
+        /// In what it differs.
+        why: String,
+    },
+    /// No receipt says that this was copied.
+    #[error("no receipt proves that {} is copied as it is now", what.join(", "))]
+    Unproven {
+        /// What.
+        what: Vec<String>,
+    },
+    /// Steps are left although all were taken.
+    #[error("steps left after all were taken: {}", steps.join("; "))]
+    Unsettled {
+        /// Which.
+        steps: Vec<String>,
+    },
+    /// A file of this machine cannot be read or written.
+    #[error("cannot {what} {}", path.display())]
+    File {
+        /// Read or write.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What was copied is not restored over something.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// What was copied cannot be written here.
+    #[error("cannot restore {}", entry)]
+    Restore {
+        /// Which entry of the archive.
+        entry: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl From<io::Error> for Error {
+    /// Whoever reads an archive knows which it was, and says so; what went wrong on the way
+    /// to it may already be one of ours.
+    fn from(source: io::Error) -> Self {
+        let read = |source| Self::Read { source_name: "the archive".to_owned(), source };
+        source.downcast::<Self>().unwrap_or_else(read)
+    }
+}
+
+impl Fault for Error {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Stream(error) => error.reason(),
+            Self::Keyring(error) => error.reason(),
+            Self::NoEndpoint(_) => "NoEndpoint",
+            Self::Kubeconfig { .. } => "KubeconfigRefused",
+            Self::Machine(_) | Self::File { .. } => "MachineFailed",
+            Self::Unreachable { .. } => "Unreachable",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::Rejected { .. } => "Rejected",
+            Self::Garbled { .. } => "Garbled",
+            Self::Missing { .. } => "SourceMissing",
+            Self::InUse { .. } => "InUse",
+            Self::NoReader { .. } => "NoReader",
+            Self::Read { .. } => "ReadFailed",
+            Self::Changed { .. } => "SourceChanged",
+            Self::Git { .. } => "GitFailed",
+            Self::Seal(_) => "SealFailed",
+            Self::Tampered { .. } => "Tampered",
+            Self::Unproven { .. } => "Unproven",
+            Self::Unsettled { .. } => "Unsettled",
+            Self::NotEmpty { .. } => "NotEmpty",
+            Self::Restore { .. } => "RestoreFailed",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Stream(error) => return error.help(),
+            Self::Keyring(error) => return error.help(),
+            Self::NoEndpoint(_) => "declare it in `endpoints` of the Project",
+            Self::Kubeconfig { .. } => {
+                "let talos-provision write it again: `talos-provision apply`"
+            }
+            Self::Machine(_) => "look at the limits of this machine: files, memory",
+            Self::Unreachable { .. } => "check the way there, then run the same command again",
+            Self::Forbidden { .. } => {
+                "give credentials that may: a writer needs PutObject, GetObject and ListBucket, a \
+                 reader GetObject; the kubeconfig must be an administrator's"
+            }
+            Self::Rejected { .. } => "read what it says; the document may ask for something else",
+            Self::Garbled { .. } => "check that the endpoint is the one of the service",
+            Self::Missing { .. } => {
+                "correct the document; what is gone already cannot be copied any more"
+            }
+            Self::InUse { .. } => {
+                "stop them, or name what runs them in `freeze`; `timeoutSeconds` is how long is waited"
+            }
+            Self::NoReader { .. } => {
+                "`kubectl describe` the pod; it needs the attested image and a node that has the volume"
+            }
+            Self::Read { .. } => "run the same command again: nothing was signed",
+            Self::Changed { .. } => "find out what writes there, stop it, and run this again",
+            Self::Git { .. } => "read what it says, then run the same command again",
+            Self::Seal(_) => "look at the memory of this machine",
+            Self::Tampered { .. } => {
+                "destroy nothing; find out who can write to the store; run `data-drain apply` again \
+                 for a copy of what is still there"
+            }
+            Self::Unproven { .. } => "run `data-drain apply`",
+            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
+            Self::File { .. } => "look at its permissions, and at the space that is left",
+            Self::NotEmpty { .. } => "name a folder that is empty or not there yet",
+            Self::Restore { .. } => {
+                "look at the space that is left; owners and devices can be restored by root alone"
+            }
+        };
+        Some(help.to_owned())
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Stream(error) => error.exit(),
+            Self::Keyring(error) => error.exit(),
+            Self::Unreachable { .. }
+            | Self::InUse { .. }
+            | Self::NoReader { .. }
+            | Self::Read { .. }
+            | Self::Changed { .. }
+            | Self::Git { .. }
+            | Self::Machine(_)
+            | Self::Unproven { .. }
+            | Self::Unsettled { .. } => Exit::Temporary,
+            Self::NoEndpoint(_)
+            | Self::Kubeconfig { .. }
+            | Self::Forbidden { .. }
+            | Self::Rejected { .. }
+            | Self::Garbled { .. }
+            | Self::Missing { .. }
+            | Self::Seal(_)
+            | Self::Tampered { .. }
+            | Self::File { .. }
+            | Self::NotEmpty { .. }
+            | Self::Restore { .. } => Exit::Permanent,
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Copies every persistent byte out of a cluster, before it is destroyed.
+//!
+//! ```text
+//! documents ── wanted ──┐
+//!                       ├── plan ──► stop ► copy ► look again ► read back ► sign ──► documents
+//! cluster, forge, store ┘
+//! ```
+//!
+//! **Invariant:** [`plan`](crate::plan) is a function of values: it opens nothing and asks nothing.
+//! **Invariant:** only `apply` and `destroy` make a writer, and nothing in the store is ever
+//! written over or deleted.
+//! **Invariant:** a status is computed from what is seen, never from what was done; so the second
+//! run writes the same bytes as the first, and nothing anywhere.
+
+mod apply;
+mod archive;
+mod cli;
+mod cluster;
+mod error;
+mod extract;
+mod forge;
+mod observe;
+mod pack;
+mod plan;
+mod restore;
+pub mod spec;
+mod store;
+mod volume;
+
+pub use cli::Cli;
+pub use error::Error;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyring::{AgeRecipient, Project, Projects, Secret, Store, Url};
+use phase::{Condition, Declared, Exit, Name, Program, Refers, Stream};
+
+use apply::World;
+use cli::Command;
+use observe::{Evidence, Keys, Observed, Seen, Wanted, claims, observe};
+use plan::Step;
+use spec::Drain;
+
+/// How long between two looks.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Runs one command.
+///
+/// # Errors
+///
+/// [`phase::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
+    match &cli.command {
+        Command::Phase(verb) => phase::run("data-drain", verb, DataDrain::read),
+        Command::Restore { target, to } => {
+            phase::start("data-drain", target.output);
+            let mut stream = Stream::read(&target.documents);
+            let drains = stream.own::<Drain>();
+            let program = DataDrain::read(&mut stream, &drains);
+            stream.accept()?;
+            let restored = drains.iter().try_for_each(|own| {
+                let job = Job { own, stream: &stream };
+                restore::restore(program.project(&job)?, &job, to)
+            });
+            Ok(restored.map_or_else(|error: Error| phase::report(&error), |()| Exit::Done))
+        }
+    }
+}
+
+type Job<'a> = phase::Job<'a, Drain>;
+type Status = phase::Status<Observed, Evidence, Step>;
+
+struct DataDrain {
+    projects: Projects,
+}
+
+impl DataDrain {
+    fn read(stream: &mut Stream, own: &[Declared<Drain>]) -> Self {
+        let projects = Projects::read(stream);
+        for drain in own {
+            for (path, message) in mistakes(&drain.spec) {
+                stream.mistake(drain, &path, &message);
+            }
+            let Some(project) = project_of(stream, &drain.spec.cluster) else { continue };
+            stream.refer(drain, "/spec/cluster", "Project", &project);
+            let Ok(project) = projects.get(&project) else { continue };
+            for (index, name) in drain.spec.recipients.iter().enumerate() {
+                let known = || project.spec.recipients.iter().map(|it| it.name.to_string());
+                if !known().any(|it| it == *name) {
+                    let known: Vec<_> = known().collect();
+                    let message = format!(
+                        "the Project has no recipient of this name, only {}",
+                        known.join(", ")
+                    );
+                    stream.mistake(drain, &format!("/spec/recipients/{index}"), &message);
+                }
+            }
+        }
+        Self { projects }
+    }
+
+    fn project(&self, job: &Job<'_>) -> Result<&Declared<Project>, Error> {
+        let project = project_of(job.stream, &job.own.spec.cluster).unwrap_or_default();
+        Ok(self.projects.get(project)?)
+    }
+
+    fn wanted<'a>(&'a self, job: &Job<'a>) -> Result<Wanted<'a>, Error> {
+        let (own, project) = (job.own, self.project(job)?);
+        let recipient = |name: &String| -> Option<AgeRecipient> {
+            let named = project.spec.recipients.iter().find(|it| it.name.to_string() == *name);
+            named.map(|it| it.age.clone())
+        };
+        let phase = keyring::phase_key(project, "data-drain")?;
+        let Store::S3 { bucket, .. } = store_of(&project.spec)?;
+        let mut forges = BTreeMap::new();
+        for forge in own.spec.sources.iter().filter_map(|it| it.forge.as_ref()) {
+            forges.insert(forge.as_str(), origin(job.stream, &project.spec, forge)?);
+        }
+        Ok(Wanted {
+            project: project.name.as_str(),
+            drain: own.name.as_str(),
+            cluster: own.spec.cluster.as_str(),
+            bucket,
+            sources: &own.spec.sources,
+            recipients: own.spec.recipients.iter().filter_map(recipient).collect(),
+            keys: Keys::new(phase, project.name.as_str()),
+            forges,
+        })
+    }
+
+    fn status(wanted: &Wanted<'_>, seen: &Seen, reason: &str) -> Status {
+        let message = format!(
+            "{} is copied for {} recipients, read back and receipted",
+            wanted.cluster,
+            wanted.recipients.len()
+        );
+        Status {
+            observed: Some(seen.observed(wanted)),
+            evidence: seen.evidence(wanted),
+            ..Status::new(Condition::ready(true, reason, message))
+        }
+    }
+}
+
+impl Program for DataDrain {
+    type Kind = Drain;
+    type Error = Error;
+
+    fn refers(own: &Declared<Drain>) -> Vec<Refers> {
+        let sources = own.spec.sources.iter().enumerate();
+        let forges = sources.filter_map(|(index, it)| {
+            Some(Refers::to_ready(
+                format!("/spec/sources/{index}/forge"),
+                "Repository",
+                it.forge.as_ref()?,
+            ))
+        });
+        let mut refers = vec![Refers::to_ready("/spec/cluster", "Cluster", &own.spec.cluster)];
+        if own.spec.sources.iter().any(|it| it.claim.is_some()) {
+            refers.push(Refers::to_ready("/spec/reader", "Artifact", &own.spec.reader));
+        }
+        refers.extend(forges);
+        refers
+    }
+
+    fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let is_ready = |kind, name: &Name| job.stream.ready(kind, name.as_str()).is_ok();
+        let forges = job.own.spec.sources.iter().filter_map(|it| it.forge.as_ref());
+        let forges_are = forges.into_iter().all(|it| is_ready("Repository", it));
+        if !is_ready("Cluster", &job.own.spec.cluster) || !forges_are {
+            let name = job.own.name.as_str();
+            phase::note(name, "what is to be copied is not there yet: nothing can be told of it");
+            return Ok(Status::planned(None, plan::plan(&not_there(&job.own.spec))));
+        }
+        let wanted = self.wanted(job)?;
+        let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
+        let seen = observe(&cluster::Reader::open(&kubeconfig(job)?)?, &store, &wanted)?;
+        let steps = plan::plan(&seen.world());
+        if steps.is_empty() {
+            return Ok(Self::status(&wanted, &seen, "Drained"));
+        }
+        Ok(Status::planned(Some(seen.observed(&wanted)), steps))
+    }
+
+    fn undo(&self, job: &Job<'_>) -> Result<Status, Error> {
+        if is_gone(job) {
+            return Ok(Status::planned(None, Vec::new()));
+        }
+        let reader = cluster::Reader::open(&kubeconfig(job)?)?;
+        let seen = claims(&reader, &job.own.spec.sources)?;
+        Ok(Status::planned(None, plan::undo(&seen.world())))
+    }
+
+    fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let (wanted, kubeconfig) = (self.wanted(job)?, kubeconfig(job)?);
+        let store = store_of(&self.project(job)?.spec)?;
+        let back = store::Reader::open(store)?;
+        let reader = cluster::Reader::open(&kubeconfig)?;
+        let mut seen = observe(&reader, &back, &wanted)?;
+        let writer = cluster::Writer::open(&kubeconfig)?;
+        let world = World {
+            reader: &reader,
+            writer: &writer,
+            back: &back,
+            store: &store::Writer::open(store)?,
+            image: &image(job)?,
+            deadline: &Deadline::after(job.own.spec.timeout_seconds.seconds()),
+        };
+        if plan::plan(&seen.world()).is_empty() {
+            apply::proven(&world, &wanted, &seen)?;
+        } else {
+            apply::apply(&world, &wanted, &seen)?;
+            seen = observe(&reader, &back, &wanted)?;
+        }
+        let left = plan::plan(&seen.world());
+        if left.is_empty() {
+            return Ok(Self::status(&wanted, &seen, "Drained"));
+        }
+        Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
+    }
+
+    fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let wanted = self.wanted(job)?;
+        let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
+        let seen = observe(&cluster::Reader::open(&kubeconfig(job)?)?, &store, &wanted)?;
+        let Some((receipt, _)) = &seen.receipt else {
+            let what = seen.world().found.into_iter().map(|it| it.source);
+            return Err(Error::Unproven { what: what.collect() });
+        };
+        apply::read_back(&store, &wanted, receipt)?;
+        Ok(Self::status(&wanted, &seen, "Proven"))
+    }
+
+    fn destroy(&self, job: &Job<'_>) -> Result<Status, Error> {
+        if is_gone(job) {
+            return Ok(Status::destroyed("the cluster is gone; the copies stay"));
+        }
+        let kubeconfig = kubeconfig(job)?;
+        let reader = cluster::Reader::open(&kubeconfig)?;
+        let seen = claims(&reader, &job.own.spec.sources)?;
+        apply::start(&cluster::Writer::open(&kubeconfig)?, job.own.name.as_str(), &seen)?;
+        let left = plan::undo(&claims(&reader, &job.own.spec.sources)?.world());
+        if left.is_empty() {
+            return Ok(Status::destroyed("what was stopped runs again; the copies stay"));
+        }
+        Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
+    }
+}
+
+/// Until when a run waits.
+pub(crate) struct Deadline {
+    pub(crate) seconds: u32,
+    end: Instant,
+}
+
+impl Deadline {
+    fn after(seconds: u32) -> Self {
+        Self { seconds, end: Instant::now() + Duration::from_secs(seconds.into()) }
+    }
+
+    /// Waits until `look` finds nothing more that is amiss.
+    pub(crate) fn until(
+        &self,
+        mut look: impl FnMut() -> Result<Option<Error>, Error>,
+    ) -> Result<(), Error> {
+        while let Some(amiss) = look()? {
+            phase::uninterrupted()?;
+            if Instant::now() >= self.end {
+                return Err(amiss);
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+}
+
+/// What the types cannot say: where, and what is wrong.
+fn mistakes(spec: &Drain) -> Vec<(String, String)> {
+    let mut mistakes = Vec::new();
+    let mut mistake = |path: &str, message: &str| {
+        mistakes.push((path.to_owned(), message.to_owned()));
+    };
+    if spec.sources.is_empty() {
+        mistake("/spec/sources", "a drain of nothing proves nothing: name a source");
+    }
+    if spec.recipients.is_empty() {
+        mistake("/spec/recipients", "nobody could open the copies: name a recipient");
+    }
+    for (index, source) in spec.sources.iter().enumerate() {
+        let path = format!("/spec/sources/{index}");
+        match (&source.claim, &source.forge, &source.freeze) {
+            (Some(_), None, Some(_)) | (None, Some(_), None) => {}
+            (Some(_), None, None) => {
+                mistake(&path, "a claim needs `freeze`: what writes to it must be stopped");
+            }
+            (None, Some(_), Some(_)) => {
+                mistake(&format!("{path}/freeze"), "a forge cannot be frozen");
+            }
+            _ => mistake(&path, "a source is either a claim or a forge"),
+        }
+        if spec.sources[..index].contains(source) {
+            mistake(&path, "another source is the same");
+        }
+    }
+    for (index, name) in spec.recipients.iter().enumerate() {
+        if spec.recipients[..index].contains(name) {
+            mistake(&format!("/spec/recipients/{index}"), "it is named twice");
+        }
+    }
+    mistakes
+}
+
+/// A world in which nothing that is to be copied is there yet.
+fn not_there(spec: &Drain) -> plan::World {
+    let found = spec.sources.iter().map(|it| plan::Found {
+        source: match (&it.claim, &it.forge) {
+            (Some(claim), _) => claim.to_string(),
+            (None, forge) => format!("forge {}", forge.as_ref().map_or("", Name::as_str)),
+        },
+        workload: None,
+    });
+    plan::World { found: found.collect(), receipted: false }
+}
+
+fn store_of(project: &Project) -> Result<&Store, Error> {
+    project.endpoints.store.as_ref().ok_or(Error::NoEndpoint("store"))
+}
+
+/// Where git finds a repository of the forge, and what lets us in.
+fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secret), Error> {
+    let name = forge.as_str();
+    let url: String = stream.status_of("Repository", name, "/observed/cloneUrl")?;
+    let url = Url::try_from(url).map_err(|why| phase::Error::NotReady {
+        document: format!("Repository/{name}"),
+        why: format!("its clone URL is {why}"),
+    })?;
+    let endpoint = project.endpoints.forge.as_ref().ok_or(Error::NoEndpoint("forge"))?;
+    let (keyring::Forge::Github { token, .. } | keyring::Forge::Gitea { token, .. }) = endpoint;
+    Ok((url, token.resolve()?))
+}
+
+/// The image that reads volumes, pinned to what was attested.
+fn image(job: &Job<'_>) -> Result<String, Error> {
+    if job.own.spec.sources.iter().all(|it| it.claim.is_none()) {
+        return Ok(String::new());
+    }
+    let name = job.own.spec.reader.as_str();
+    Ok(job.stream.status_of("Artifact", name, "/observed/reference")?)
+}
+
+/// The cluster's kubeconfig, opened with the caller's own age identity.
+fn kubeconfig(job: &Job<'_>) -> Result<Secret, Error> {
+    let name = job.own.spec.cluster.as_str();
+    let sealed = job.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
+    Ok(keyring::unseal(&sealed)?)
+}
+
+fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {
+    let cluster = stream.document("Cluster", cluster.as_str())?;
+    cluster["spec"]["project"].as_str().map(str::to_owned)
+}
+
+/// Whether the cluster has been destroyed.
+fn is_gone(job: &Job<'_>) -> bool {
+    let cluster = job.stream.document("Cluster", job.own.spec.cluster.as_str());
+    let conditions = cluster.and_then(|it| it["status"]["conditions"].as_array());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|it| it["type"] == "Ready" && it["reason"] == Condition::DESTROYED)
+}

@@ -1,0 +1,247 @@
+//! The object store. Every quirk of S3 stays here.
+//!
+//! **Invariant:** nothing is ever written over, and nothing is ever deleted.
+//! **Invariant:** an answer that got lost proves nothing: what lies there is looked at.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{ProvideErrorMetadata as _, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_http_client::tls;
+use keyring::{Reference, S3Credentials};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+
+use crate::Error;
+
+/// How often a request is tried, and how long one of them may take.
+const ATTEMPTS: u32 = 8;
+const CONNECT: Duration = Duration::from_secs(10);
+const READ: Duration = Duration::from_secs(60);
+
+/// Where the names of metadata are: `x-amz-meta-…`.
+pub(crate) type Metadata = BTreeMap<String, String>;
+
+/// Reads.
+pub(crate) struct Reader {
+    client: Client,
+    runtime: Runtime,
+    bucket: String,
+    url: String,
+}
+
+/// Writes, and looks at what it has written.
+pub(crate) struct Writer(Reader);
+
+/// What lies at a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) bytes: u64,
+    pub(crate) metadata: Metadata,
+}
+
+impl Reader {
+    /// A way to `store`, with its own `credentials` for those who only read, or else the writer's.
+    pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
+        let keyring::Store::S3 { credentials, reader, .. } = store;
+        Self::with(store, reader.as_ref().unwrap_or(credentials))
+    }
+
+    fn with(store: &keyring::Store, credentials: &Reference) -> Result<Self, Error> {
+        let keyring::Store::S3 { url, region, bucket, .. } = store;
+        let S3Credentials { access_key_id, secret_access_key } =
+            S3Credentials::resolve(credentials)?;
+        let secret = secret_access_key.text()?;
+        let credentials = Credentials::new(access_key_id, secret, None, None, "data-drain");
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+            .build_https();
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(READ);
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .endpoint_url(url.as_str())
+            .region(Region::new(region.clone()))
+            .credentials_provider(credentials)
+            .force_path_style(true)
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(timeouts.build())
+            // Ceph refuses the checksums that newer clients add; we keep our own.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(Error::Machine)?;
+        let url = url.to_string();
+        Ok(Self { client: Client::from_conf(config), runtime, bucket: bucket.clone(), url })
+    }
+
+    /// What is at `key`, without fetching it.
+    pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
+        let request = self.client.head_object().bucket(&self.bucket).key(key);
+        match self.runtime.block_on(request.send()) {
+            Ok(answer) => Ok(Some(found(&answer))),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(self.failed("look at", key, &error)),
+        }
+    }
+
+    /// The bytes at `key`, if there is something, and at most so many.
+    pub(crate) fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = Vec::new();
+        let found = self.read(key, |chunk| {
+            if (bytes.len() + chunk.len()) as u64 > bytes_max {
+                return Err(Error::Tampered {
+                    object: key.to_owned(),
+                    why: format!("it is larger than {bytes_max} bytes"),
+                });
+            }
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(found.then_some(bytes))
+    }
+
+    /// The keys that begin with `prefix`.
+    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+        let mut pages = request.into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = self.runtime.block_on(pages.next()) {
+            let page = page.map_err(|error| self.failed("list", prefix, &error))?;
+            keys.extend(page.contents().iter().filter_map(|it| it.key()).map(str::to_owned));
+        }
+        Ok(keys)
+    }
+
+    /// The SHA-256 and the size of all that is at `key`, fetched.
+    pub(crate) fn sha256(&self, key: &str) -> Result<Option<(String, u64)>, Error> {
+        let (mut sha256, mut bytes) = (Sha256::new(), 0);
+        let found = self.read(key, |chunk| {
+            sha256.update(chunk);
+            bytes += chunk.len() as u64;
+            Ok(())
+        })?;
+        let sha256 = data_encoding::HEXLOWER.encode(&sha256.finalize());
+        Ok(found.then_some((sha256, bytes)))
+    }
+
+    /// Fetches what is at `key`, chunk by chunk. Whether there is anything.
+    fn read(
+        &self,
+        key: &str,
+        mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        let request = self.client.get_object().bucket(&self.bucket).key(key);
+        self.runtime.block_on(async {
+            let mut body = match request.send().await {
+                Ok(answer) => answer.body,
+                Err(error) if status(&error) == Some(404) => return Ok(false),
+                Err(error) => return Err(self.failed("fetch", key, &error)),
+            };
+            while let Some(chunk) = body.next().await {
+                phase::uninterrupted()?;
+                let why = |error: &dyn std::error::Error| self.lost("fetch", key, error);
+                each(&chunk.map_err(|error| why(&error))?)?;
+            }
+            Ok(true)
+        })
+    }
+
+    fn failed<E>(&self, what: &str, key: &str, error: &SdkError<E>) -> Error
+    where
+        E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let request = format!("{what} {}/{key}", self.bucket);
+        let code = error.code().unwrap_or_default();
+        match status(error) {
+            Some(401 | 403) => Error::Forbidden {
+                who: self.url.clone(),
+                request,
+                message: format!("{code} {}", error.message().unwrap_or_default()),
+            },
+            Some(status @ 400..500) if status != 408 && status != 429 && status != 409 => {
+                let message = format!("{status} {code} {}", error.message().unwrap_or_default());
+                Error::Rejected { who: self.url.clone(), request, message }
+            }
+            _ => self.lost(what, key, error),
+        }
+    }
+
+    fn lost(&self, what: &str, key: &str, error: &dyn std::error::Error) -> Error {
+        let mut why = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            why = format!("{why}: {error}");
+            cause = error.source();
+        }
+        let request = format!("{what} {}/{key}", self.bucket);
+        Error::Unreachable { who: self.url.clone(), request, why }
+    }
+}
+
+impl Writer {
+    pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
+        let keyring::Store::S3 { credentials, .. } = store;
+        Reader::with(store, credentials).map(Self)
+    }
+
+    /// Writes `bytes` to `key`, where nothing is yet. `false`: something is there.
+    ///
+    /// The caller decides whether that is what it would have written.
+    pub(crate) fn create(
+        &self,
+        key: &str,
+        bytes: Vec<u8>,
+        metadata: &Metadata,
+    ) -> Result<bool, Error> {
+        let Reader { client, runtime, bucket, .. } = &self.0;
+        let mut request = client.put_object().bucket(bucket).key(key).if_none_match("*");
+        for (name, value) in metadata {
+            request = request.metadata(name, value);
+        }
+        let request = request.body(ByteStream::from(bytes));
+        match runtime.block_on(request.send()) {
+            Ok(_) => Ok(true),
+            Err(error) if status(&error) == Some(412) => Ok(false),
+            Err(error) => {
+                // It may have arrived, and the answer not.
+                let failed = self.0.failed("write", key, &error);
+                if matches!(failed, Error::Unreachable { .. }) && self.0.head(key)?.is_some() {
+                    return Ok(false);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// What is at `key`.
+    pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
+        self.0.head(key)
+    }
+
+    /// The bytes at `key`.
+    pub(crate) fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+        self.0.get(key, bytes_max)
+    }
+}
+
+fn found(answer: &HeadObjectOutput) -> Found {
+    let metadata = answer.metadata().into_iter().flatten();
+    Found {
+        bytes: answer.content_length().and_then(|it| it.try_into().ok()).unwrap_or(0),
+        metadata: metadata.map(|(name, value)| (name.clone(), value.clone())).collect(),
+    }
+}
+
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|it| it.status().as_u16())
+}
