@@ -4,18 +4,35 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::files;
+use crate::process::TICK;
+
+/// How long a process that is ending may keep its address: the kernel has forgotten whose it is
+/// before the last of its threads lets go.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Lets `service` have `address`.
 pub(crate) fn free(service: &str, address: SocketAddr) -> Result<(), Error> {
-    match TcpListener::bind(address) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Err(Error::PortInUse { service: service.to_owned(), address, by: holder(address) })
+    let end = Instant::now() + ENDING;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                let by = holder(address);
+                if by.is_some() || Instant::now() >= end {
+                    return Err(Error::PortInUse { service: service.to_owned(), address, by });
+                }
+                phase::uninterrupted()?;
+                thread::sleep(TICK);
+            }
+            Err(error) => {
+                return Err(files::cannot("listen on", Path::new(&address.to_string()))(error));
+            }
         }
-        Err(error) => Err(files::cannot("listen on", Path::new(&address.to_string()))(error)),
     }
 }
 

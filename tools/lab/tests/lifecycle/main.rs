@@ -4,6 +4,7 @@
 //! one before it has ended. Binaries of the components come from `LAB_BIN`, the programs from
 //! where cargo puts them: run `tasks/test`, or `cargo build --workspace --bins` first.
 
+mod back;
 mod project;
 
 use std::fs;
@@ -25,7 +26,7 @@ fn a_repository_becomes_a_running_workload() -> Test {
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
     what_another_key_has_signed_is_refused(&project, &input)?;
     a_lost_lab_comes_back_with_its_state(&project, &input)?;
-    the_way_back_leaves_nothing(&project, &input)
+    back::the_way_back_loses_and_leaves_nothing(&project, &input)
 }
 
 fn only_endpoints_are_replaced(project: &Project, input: &str) -> Test {
@@ -104,7 +105,7 @@ fn the_workload_runs_and_answers(project: &Project, output: &str) -> Test {
 }
 
 fn foreign_tools_accept_what_was_published(project: &Project, output: &str) -> Test {
-    for name in ["greeter", "deployments"] {
+    for name in ["greeter", "volume-reader", "deployments"] {
         let artifact = document(output, "Artifact", name)?;
         let observed = &artifact["status"]["observed"];
         let (reference, key) = (&observed["reference"], &observed["publicKey"]);
@@ -205,25 +206,6 @@ fn a_lost_lab_comes_back_with_its_state(project: &Project, input: &str) -> Test 
     let again = project.up()?;
     assert_eq!(again, input, "the same endpoints");
     forward(project, "apply", &again, 0)?;
-    Ok(())
-}
-
-fn the_way_back_leaves_nothing(project: &Project, input: &str) -> Test {
-    // Somebody has decided that nothing of it need be kept.
-    let input = input.replace(r#""prune":true"#, r#""prune":true,"claims":"discarded""#);
-    let mut stream = forward(project, "verify", &input, 0)?;
-    let (refused, status) = project.pipe("talos-provision", "destroy", &stream)?;
-    assert_eq!(status, 111, "a Delivery still needs it: {:?}", reasons(&refused)?);
-    for program in ["flux-seed", "talos-provision", "artifact-attest", "vcs-bootstrap"] {
-        let (output, status, killed) =
-            project.pipe_killed_at_every_step(program, "destroy", &stream)?;
-        say(&format!("{program} destroy: killed {killed} times, then {status}"));
-        assert_eq!(status, 0, "{program}: {:?}", reasons(&output)?);
-        stream = output;
-    }
-    for line in reasons(&stream)? {
-        assert!(line.ends_with("False Destroyed"), "{line}");
-    }
     Ok(())
 }
 
