@@ -175,3 +175,137 @@ fn times(member: &Member) -> Timestamps {
     let time = Timespec { tv_sec, tv_nsec: nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    use std::process::Command;
+
+    use super::*;
+
+    type Test = Result<(), Box<dyn std::error::Error>>;
+
+    /// An archive of these members, written without any of the care that libraries take.
+    fn archive(members: &[(&str, tar::EntryType, &str, u32, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind, target, mode, content) in members {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(*kind);
+            header.set_mode(*mode);
+            header.set_size(content.len() as u64);
+            header.set_mtime(1);
+            let fields = header.as_ustar_mut().expect("it is one");
+            fields.name[..name.len()].copy_from_slice(name.as_bytes());
+            fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
+            header.set_cksum();
+            builder.append(&header, *content).expect("in memory");
+        }
+        builder.into_inner().expect("in memory")
+    }
+
+    const FILE: tar::EntryType = tar::EntryType::Regular;
+    const LINK: tar::EntryType = tar::EntryType::Symlink;
+    const HARD: tar::EntryType = tar::EntryType::Link;
+    const FOLDER: tar::EntryType = tar::EntryType::Directory;
+
+    #[test]
+    fn what_gnu_tar_has_written_comes_out_as_it_was() -> Test {
+        let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        fs::create_dir_all(from.path().join("a/b"))?;
+        fs::write(from.path().join("a/b/file"), "what is in it")?;
+        fs::hard_link(from.path().join("a/b/file"), from.path().join("again"))?;
+        symlink("../somewhere/else", from.path().join("a/link"))?;
+        fs::write(from.path().join("n".repeat(180)), vec![1; 200_000])?;
+        fs::set_permissions(from.path().join("a/b/file"), fs::Permissions::from_mode(0o640))?;
+        fs::set_permissions(from.path().join("a"), fs::Permissions::from_mode(0o550))?;
+        let mut tar = Command::new("tar");
+        let output =
+            tar.args(["--create", "--format=posix", "."]).current_dir(&from).output()?.stdout;
+        let entries = extract(&mut output.as_slice(), to.path())?;
+        assert_eq!(entries, 7);
+        let listing = |at: &Path| {
+            let mut find = Command::new("find");
+            let format = "%P %y %m %U %G %s %T@ %l\n";
+            let output = find.arg(at).args(["-printf", format]).output().expect("find");
+            let mut lines: Vec<_> =
+                String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+            lines.retain(|it| !it.starts_with("  d")); // the two temporary folders themselves
+            lines.sort();
+            lines
+        };
+        let strip = |it: Vec<String>| -> Vec<String> {
+            it.into_iter().filter(|it| !it.starts_with(" d ")).collect()
+        };
+        assert_eq!(strip(listing(from.path())), strip(listing(to.path())));
+        let inode = |name: &str| fs::metadata(to.path().join(name)).map(|it| it.ino());
+        assert_eq!(inode("again")?, inode("a/b/file")?, "one file with two names");
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_leaves_the_folder() -> Test {
+        let outside = tempfile::tempdir()?;
+        let target = outside.path().join("target");
+        fs::write(&target, "untouched")?;
+        let (there, folder) = (target.to_string_lossy(), outside.path().to_string_lossy());
+        let absolute = format!("{folder}/planted");
+        for members in [
+            vec![("../planted", FILE, "", 0o644, b"x".as_slice())],
+            vec![("a/../../planted", FILE, "", 0o644, b"x")],
+            vec![(absolute.as_str(), FILE, "", 0o644, b"x")],
+            // Through a link that an earlier member has made.
+            vec![("out", LINK, &folder, 0o777, b""), ("out/planted", FILE, "", 0o644, b"x")],
+            vec![("out", LINK, "..", 0o777, b""), ("out/planted", FOLDER, "", 0o755, b"")],
+            // The rights of what a link leads to.
+            vec![("out", LINK, &there, 0o777, b""), ("out", FILE, "", 0o777, b"x")],
+            vec![("out", LINK, &folder, 0o777, b""), ("out", FOLDER, "", 0o777, b"")],
+            // A second name for something outside.
+            vec![("hard", HARD, &there, 0o644, b"")],
+            vec![("hard", HARD, "../target", 0o644, b"")],
+            // The same name twice.
+            vec![("a", FILE, "", 0o644, b"x"), ("a", FILE, "", 0o644, b"y")],
+        ] {
+            let inside = outside.path().join("inside");
+            fs::create_dir(&inside)?;
+            let end = extract(&mut archive(&members).as_slice(), &inside);
+            assert!(end.is_err(), "{members:?}");
+            let left: Vec<_> = fs::read_dir(&outside)?.flatten().map(|it| it.file_name()).collect();
+            assert_eq!(left.len(), 2, "{members:?} left {left:?}");
+            assert_eq!(fs::read_to_string(&target)?, "untouched", "{members:?}");
+            assert_eq!(fs::metadata(&target)?.nlink(), 1, "{members:?}");
+            fs::remove_dir_all(&inside)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn no_program_becomes_somebody_else() -> Test {
+        let folder = tempfile::tempdir()?;
+        let members = [("program", FILE, "", 0o6755, b"x".as_slice())];
+        extract(&mut archive(&members).as_slice(), folder.path())?;
+        let mode = fs::metadata(folder.path().join("program"))?.mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        Ok(())
+    }
+
+    #[test]
+    fn a_size_in_an_extended_header_is_the_one_that_counts() -> Test {
+        // CVE-2025-62518: whoever goes by the other takes content for members.
+        let smuggled = archive(&[("smuggled", FILE, "", 0o644, b"x")]);
+        let mut bytes = Vec::new();
+        let record = format!("{} size={}\n", 9 + smuggled.len().to_string().len(), smuggled.len());
+        assert_eq!(record.split(' ').next(), Some(record.len().to_string().as_str()));
+        let kind = tar::EntryType::XHeader;
+        let head = archive(&[("PaxHeaders", kind, "", 0o644, record.as_bytes())]);
+        bytes.extend(&head[..1024]);
+        bytes.extend(&archive(&[("outer", FILE, "", 0o644, b"")])[..512]);
+        bytes.extend(&smuggled);
+        bytes.extend([0; 1024]);
+        let folder = tempfile::tempdir()?;
+        extract(&mut bytes.as_slice(), folder.path())?;
+        assert!(!folder.path().join("smuggled").exists());
+        assert_eq!(fs::read(folder.path().join("outer"))?, smuggled);
+        Ok(())
+    }
+}

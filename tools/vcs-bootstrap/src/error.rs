@@ -232,9 +232,9 @@ impl Fault for Error {
             | Self::GitSlow { .. }
             | Self::GitFailed { .. }
             | Self::NotAPublicKey
+            | Self::NotDrained { .. }
             | Self::Unsettled(_) => Exit::Temporary,
             Self::NoForge
-            | Self::NotDrained { .. }
             | Self::Unauthorised
             | Self::Forbidden { .. }
             | Self::PlanGate { .. }

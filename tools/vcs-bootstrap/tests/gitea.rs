@@ -102,6 +102,11 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
 
     sandbox.run("apply").success();
     assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], false);
+    gitea.proxy.writes();
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
+    let kept = status(&sandbox.run("destroy").code(111))?;
+    assert_eq!(ready(&kept), ("False", "NotDrained"), "nobody has copied it");
+    assert_eq!(gitea.proxy.writes(), [""; 0]);
     sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
     sandbox.run("destroy").success();
     assert!(gitea.api("GET", "/repos/owner/greeter", None).is_err(), "it is deleted");

@@ -26,6 +26,7 @@ spec:
   talos: v1.13.9
   kubernetes: v1.36.3
   certificates: {{notBefore: 2026-11-01}}
+  claims: discarded
   pools:
     - {{name: control, role: controlplane, count: {controls}, type: cax11, locations: [fsn1, nbg1, hel1]}}
     - {{name: work, role: worker, count: {workers}, type: cax21, locations: [fsn1]}}

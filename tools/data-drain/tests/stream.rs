@@ -1,0 +1,159 @@
+//! What a pipe relies on: what goes in comes out, and nothing is touched or told that should not be.
+
+use std::error::Error;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use keyring::AgeRecipient;
+use serde_json::{Value, json};
+
+type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// For these tests only.
+const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
+const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+
+/// Runs the program with nothing of the developer's environment.
+fn run(line: &str, input: &[Value]) -> Assert {
+    let input: Vec<_> = input.iter().map(ToString::to_string).collect();
+    let mut program = Command::new(cargo_bin!("data-drain"));
+    program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
+    program.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "hunter2"}"#);
+    program.args(line.split(' ')).write_stdin(input.join("\n")).assert()
+}
+
+fn documents(run: &Assert) -> Test<Vec<Value>> {
+    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
+    Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
+}
+
+fn reason(run: &Assert) -> Test<String> {
+    let drain = documents(run)?.pop().ok_or("a document")?;
+    Ok(drain["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+/// All documents of a drain, from a cluster that has this kubeconfig.
+fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
+    let identity: age::x25519::Identity = IDENTITY.parse()?;
+    let recipient = identity.to_public().to_string();
+    let sealed = keyring::seal_to(
+        [&AgeRecipient::try_from(recipient.clone())?],
+        kubeconfig.to_string().as_bytes(),
+    )?;
+    let document = |kind: &str, name: &str, spec: Value, status: Value| {
+        let mut document = json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        if status.is_object() {
+            document["status"] = status;
+            document["status"]["conditions"] =
+                json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
+        }
+        document
+    };
+    // Nobody listens on port 1.
+    let store = json!({"s3": {
+        "url": "http://127.78.0.254:1", "region": "here", "bucket": "drain", "credentials": {"env": "S3"},
+    }});
+    let reference = format!("ghcr.io/zabronax/volume-reader@{DIGEST}");
+    Ok(vec![
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "foreign"}}),
+        document(
+            "Project",
+            "holistic",
+            json!({
+                "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}],
+                "endpoints": {"store": store},
+            }),
+            Value::Null,
+        ),
+        document(
+            "Cluster",
+            "prod",
+            json!({"project": "holistic"}),
+            json!({"sealed": {"kubeconfig": sealed}}),
+        ),
+        document(
+            "Artifact",
+            "volume-reader",
+            json!({"project": "holistic"}),
+            json!({"observed": {"reference": reference, "digest": DIGEST}}),
+        ),
+        document(
+            "Drain",
+            "prod",
+            json!({
+                "cluster": "prod", "recipients": ["founder"],
+                "sources": [{"claim": "default/data", "freeze": {"scaleToZero": "deployment/data"}}],
+            }),
+            Value::Null,
+        ),
+    ])
+}
+
+fn kubeconfig(user: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": {"server": "https://127.78.0.254:1"}}],
+        "users": [{"name": "me", "user": user}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
+    })
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
+    let input = with(&kubeconfig(&json!({"token": "hunter2"})))?;
+    for verb in ["plan", "apply", "verify", "destroy"] {
+        let run = run(verb, &input).code(111);
+        assert_eq!(reason(&run)?, "Unreachable", "{verb}");
+        let written = documents(&run)?;
+        assert_eq!(written[..4], input[..4], "what is not ours comes out as it went in");
+        let output = run.get_output();
+        let said = [output.stdout.clone(), output.stderr.clone()].concat();
+        assert!(!String::from_utf8(said)?.contains("hunter2"), "{verb}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
+    for user in [
+        json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}}),
+        json!({"tokenFile": "/etc/hostname"}),
+        json!({"client-certificate": "/etc/hostname", "client-key": "/etc/hostname"}),
+    ] {
+        let run = run("apply", &with(&kubeconfig(&user))?).code(100);
+        assert_eq!(reason(&run)?, "KubeconfigRefused");
+    }
+    Ok(())
+}
+
+#[test]
+fn its_output_is_its_input() -> Test {
+    let mut input = with(&kubeconfig(&json!({})))?;
+    input[2]["status"] = Value::Null;
+    let first = run("plan", &input).success();
+    let output = documents(&first)?;
+    let second = run("plan", &output).success();
+    assert_eq!(documents(&second)?, output, "the same bytes");
+    run("plan --check", &output).code(3);
+    Ok(())
+}
+
+#[test]
+fn a_destroyed_cluster_has_nothing_left_to_start() -> Test {
+    let mut input = with(&kubeconfig(&json!({})))?;
+    input[2]["status"] = json!({"conditions":
+        [{"type": "Ready", "status": "False", "reason": "Destroyed", "message": ""}]});
+    assert_eq!(reason(&run("destroy", &input).success())?, "Destroyed");
+    Ok(())
+}
+
+#[test]
+fn the_committed_schema_is_the_one_it_prints() -> Test {
+    let printed = run("schema", &[]).success();
+    let schema: Value = serde_json::from_slice(&printed.get_output().stdout)?;
+    let schema = serde_json::to_string_pretty(&schema)? + "\n";
+    snapbox::assert_data_eq!(schema, snapbox::file!["../schema.json"].raw());
+    Ok(())
+}
