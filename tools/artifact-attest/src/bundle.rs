@@ -3,8 +3,10 @@
 use data_encoding::{BASE64, HEXLOWER};
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::oci::{Descriptor, Digest, EMPTY, Manifest};
 use crate::statement::Predicate;
@@ -56,6 +58,13 @@ impl Signing {
                 "signatures": [{"sig": BASE64.encode(signature.to_der().as_bytes())}],
             },
         }))
+    }
+
+    /// The key itself, as OpenSSL takes it.
+    pub(crate) fn pem(&self) -> Zeroizing<Vec<u8>> {
+        let text = self.key.to_pkcs8_pem(LineEnding::LF);
+        let text = text.unwrap_or_else(|_| unreachable!("PKCS#8 holds any key of P-256"));
+        text.as_bytes().to_vec().into()
     }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use keyring::{Endpoints, Forge, Project, Projects, Url};
-use phase::{Declared, Job, Known, Stream};
+use keyring::{Endpoints, Forge, PhaseKey, Project, Projects, Url};
+use phase::{Declared, Derived, Job, Known, Stream};
 
 use crate::Error;
 use crate::bundle::{Public, Signing};
@@ -158,6 +158,18 @@ pub(crate) struct Work {
     pub(crate) inputs: BTreeMap<String, String>,
 }
 
+/// Who signs for `project`, in the generation that `key` is in.
+fn signing(project: &Declared<Project>, key: &PhaseKey) -> Signing {
+    Signing::new(key.p256(project.name.as_str(), SIGNING), key.generation(SIGNING))
+}
+
+/// All that derives from the root for an artifact of `project`.
+pub(crate) fn derived(project: &Declared<Project>) -> Result<Vec<Derived>, Error> {
+    let signing = signing(project, &keyring::phase_key(project, PHASE)?);
+    let public = signing.public.pem().into_bytes().into();
+    Ok(vec![Derived::new("signing.key", signing.pem()), Derived::new("signing.pub", public)])
+}
+
 impl Work {
     pub(crate) fn new(
         stream: &Stream,
@@ -169,10 +181,7 @@ impl Work {
         let registry = registry.as_ref().ok_or(Error::NoRegistry)?;
         let key = keyring::phase_key(project, PHASE)?;
         let generation = key.generation(SIGNING);
-        let of = |generation| {
-            let key = key.at(SIGNING, generation).p256(project.name.as_str(), SIGNING);
-            Signing::new(key, generation)
-        };
+        let of = |generation| signing(project, &key.at(SIGNING, generation));
         let oldest = generation.saturating_sub(RETIRED_MAX).max(1);
         let login = registry.token.as_ref().map(|token| {
             // With a token for a password, registries care little for the name.

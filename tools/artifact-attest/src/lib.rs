@@ -41,7 +41,7 @@ pub use statement::Predicate;
 use std::collections::BTreeMap;
 
 use keyring::Projects;
-use phase::{Condition, Declared, Exit, Job, Known, Program, Refers, Stream};
+use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers, Stream};
 use serde::Serialize;
 
 use bundle::Signing;
@@ -234,6 +234,10 @@ impl Program for ArtifactAttest {
             }
             left => Err(Error::Unsettled { steps: left.len() }),
         }
+    }
+
+    fn derive(&self, job: &Job<'_, Artifact>) -> Result<Vec<Derived>, Error> {
+        documents::derived(self.projects.get(&job.own.spec.project)?)
     }
 }
 

@@ -35,7 +35,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyring::{AgeRecipient, Project, Projects, Secret, Store, Url};
-use phase::{Condition, Declared, Exit, Name, Program, Refers, Stream};
+use phase::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
 
 use apply::World;
 use cli::Command;
@@ -142,6 +142,13 @@ impl DataDrain {
             ..Status::new(Condition::ready(true, reason, message))
         }
     }
+
+    /// The cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
+    fn kubeconfig(&self, job: &Job<'_>) -> Result<Secret, Error> {
+        let name = job.own.spec.cluster.as_str();
+        let sealed = job.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
+        Ok(keyring::unseal(self.project(job)?, "data-drain", &sealed)?)
+    }
 }
 
 impl Program for DataDrain {
@@ -176,7 +183,7 @@ impl Program for DataDrain {
         }
         let wanted = self.wanted(job)?;
         let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
-        let seen = observe(&cluster::Reader::open(&kubeconfig(job)?)?, &store, &wanted)?;
+        let seen = observe(&cluster::Reader::open(&self.kubeconfig(job)?)?, &store, &wanted)?;
         let steps = plan::plan(&seen.world());
         if steps.is_empty() {
             return Ok(Self::status(&wanted, &seen, "Drained"));
@@ -188,13 +195,13 @@ impl Program for DataDrain {
         if is_gone(job) {
             return Ok(Status::planned(None, Vec::new()));
         }
-        let reader = cluster::Reader::open(&kubeconfig(job)?)?;
+        let reader = cluster::Reader::open(&self.kubeconfig(job)?)?;
         let seen = claims(&reader, &job.own.spec.sources)?;
         Ok(Status::planned(None, plan::undo(&seen.world())))
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let (wanted, kubeconfig) = (self.wanted(job)?, kubeconfig(job)?);
+        let (wanted, kubeconfig) = (self.wanted(job)?, self.kubeconfig(job)?);
         let store = store_of(&self.project(job)?.spec)?;
         let back = store::Reader::open(store)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
@@ -224,7 +231,7 @@ impl Program for DataDrain {
     fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
         let wanted = self.wanted(job)?;
         let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
-        let seen = observe(&cluster::Reader::open(&kubeconfig(job)?)?, &store, &wanted)?;
+        let seen = observe(&cluster::Reader::open(&self.kubeconfig(job)?)?, &store, &wanted)?;
         let Some((receipt, _)) = &seen.receipt else {
             let what = seen.world().found.into_iter().map(|it| it.source);
             return Err(Error::Unproven { what: what.collect() });
@@ -237,7 +244,7 @@ impl Program for DataDrain {
         if is_gone(job) {
             return Ok(Status::destroyed("the cluster is gone; the copies stay"));
         }
-        let kubeconfig = kubeconfig(job)?;
+        let kubeconfig = self.kubeconfig(job)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
         let seen = claims(&reader, &job.own.spec.sources)?;
         apply::start(&cluster::Writer::open(&kubeconfig)?, job.own.name.as_str(), &seen)?;
@@ -246,6 +253,13 @@ impl Program for DataDrain {
             return Ok(Status::destroyed("what was stopped runs again; the copies stay"));
         }
         Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
+    }
+
+    fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
+        let project = self.project(job)?;
+        let key = keyring::phase_key(project, "data-drain")?;
+        let public = keyring::receipt_key(&key, project.name.as_str());
+        Ok(vec![Derived::new("receipt.pub", public.into_bytes().into())])
     }
 }
 
@@ -348,13 +362,6 @@ fn image(job: &Job<'_>) -> Result<String, Error> {
     }
     let name = job.own.spec.reader.as_str();
     Ok(job.stream.status_of("Artifact", name, "/observed/reference")?)
-}
-
-/// The cluster's kubeconfig, opened with the caller's own age identity.
-fn kubeconfig(job: &Job<'_>) -> Result<Secret, Error> {
-    let name = job.own.spec.cluster.as_str();
-    let sealed = job.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
-    Ok(keyring::unseal(&sealed)?)
 }
 
 fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {

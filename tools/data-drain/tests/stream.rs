@@ -15,11 +15,19 @@ const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
+/// Of its phase, as derivation.md of the keyring has it: derived from the root, and what derives from it.
+const PHASE_KEY: &str = "Ag/WqrTSznUws7HxGVsFvFttX4PD21eQyrhHYFAt2mU=";
+const DERIVED: &str = "AGE-SECRET-KEY-1MVG33CDTFEMARJAR7QMMPSZNE270JTSR0TF3CG0Q9JVKPVMP9Z4Q2EK03W";
+
 /// Runs the program with nothing of the developer's environment.
 fn run(line: &str, input: &[Value]) -> Assert {
+    run_with(&[("ROOT", ROOT), ("SOPS_AGE_KEY", IDENTITY)], line, input)
+}
+
+fn run_with(secrets: &[(&str, &str)], line: &str, input: &[Value]) -> Assert {
     let input: Vec<_> = input.iter().map(ToString::to_string).collect();
     let mut program = Command::new(cargo_bin!("data-drain"));
-    program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
+    program.env_clear().envs(secrets.iter().copied());
     program.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "hunter2"}"#);
     program.args(line.split(' ')).write_stdin(input.join("\n")).assert()
 }
@@ -36,7 +44,11 @@ fn reason(run: &Assert) -> Test<String> {
 
 /// All documents of a drain, from a cluster that has this kubeconfig.
 fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
-    let identity: age::x25519::Identity = IDENTITY.parse()?;
+    sealed_for(IDENTITY, kubeconfig)
+}
+
+fn sealed_for(identity: &str, kubeconfig: &Value) -> Test<Vec<Value>> {
+    let identity: age::x25519::Identity = identity.parse()?;
     let recipient = identity.to_public().to_string();
     let sealed = keyring::seal_to(
         [&AgeRecipient::try_from(recipient.clone())?],
@@ -125,6 +137,20 @@ fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
         let run = run("apply", &with(&kubeconfig(&user))?).code(100);
         assert_eq!(reason(&run)?, "KubeconfigRefused");
     }
+    Ok(())
+}
+
+#[test]
+fn the_key_of_its_phase_opens_what_was_sealed_for_that_phase() -> Test {
+    let kubeconfig = kubeconfig(&json!({"token": "hunter2"}));
+    let only_its_key = [("DATA_DRAIN_KEY", PHASE_KEY)];
+    let opened = run_with(&only_its_key, "apply", &sealed_for(DERIVED, &kubeconfig)?).code(111);
+    assert_eq!(reason(&opened)?, "Unreachable", "it knows where the cluster would be");
+    let refused = run_with(&only_its_key, "apply", &with(&kubeconfig)?).code(100);
+    assert_eq!(reason(&refused)?, "NotUnsealed");
+    let derived = DERIVED.parse::<age::x25519::Identity>()?.to_public().to_string();
+    let said = String::from_utf8(refused.get_output().stderr.clone())?;
+    assert!(said.contains(&derived), "whom to add to the project's recipients: {said}");
     Ok(())
 }
 

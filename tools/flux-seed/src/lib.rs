@@ -35,8 +35,9 @@ pub use error::Error;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use age::secrecy::ExposeSecret as _;
 use keyring::{Claims, Project, Projects, Secret};
-use phase::{Condition, Declared, Exit, Known, Name, Program, Refers, Stream};
+use phase::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers, Stream};
 
 use apply::Deadline;
 use cluster::{Reader, Writer};
@@ -121,7 +122,19 @@ impl FluxSeed {
 
     fn known(&self, job: &Job<'_>) -> Result<(Wanted, Secret), Error> {
         let wanted = self.wanted(job, Known::Now(artifact(job)?), Images::Told)?;
-        Ok((wanted, kubeconfig(job)?))
+        Ok((wanted, self.kubeconfig(job)?))
+    }
+
+    /// The cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
+    fn kubeconfig(&self, job: &Job<'_>) -> Result<Secret, Error> {
+        let name = job.own.spec.cluster.as_str();
+        let cluster = job.stream.document("Cluster", name);
+        let sealed = cluster.and_then(|it| it["status"]["sealed"]["kubeconfig"].as_str());
+        let sealed = sealed.ok_or_else(|| phase::Error::NotReady {
+            document: format!("Cluster/{name}"),
+            why: "its status lacks /sealed/kubeconfig".to_owned(),
+        })?;
+        Ok(keyring::unseal(self.project(job)?, "flux-seed", sealed)?)
     }
 }
 
@@ -152,7 +165,7 @@ impl Program for FluxSeed {
         Self::readable(job, &wanted)?;
         let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
         let seen = if ready {
-            let reader = Reader::open(&kubeconfig(job)?)?;
+            let reader = Reader::open(&self.kubeconfig(job)?)?;
             Some(observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?)
         } else {
             phase::note(
@@ -177,7 +190,7 @@ impl Program for FluxSeed {
             return Ok(Status::planned(None, Vec::new()));
         }
         let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
-        let reader = Reader::open(&kubeconfig(job)?)?;
+        let reader = Reader::open(&self.kubeconfig(job)?)?;
         let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Removal)?;
         for kept in plan::kept(&seen.world) {
             phase::note(job.own.name.as_str(), format_args!("stays: {kept}"));
@@ -216,7 +229,7 @@ impl Program for FluxSeed {
             return Ok(Status::destroyed("the cluster is gone, and all that was in it"));
         }
         let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
-        let (kubeconfig, name) = (kubeconfig(job)?, job.own.name.as_str());
+        let (kubeconfig, name) = (self.kubeconfig(job)?, job.own.name.as_str());
         let reader = Reader::open(&kubeconfig)?;
         if job.own.spec.claims == Claims::Drained {
             let seen = observe(&reader, name, &wanted, Look::Whole)?;
@@ -230,6 +243,13 @@ impl Program for FluxSeed {
             [] => "nothing is left of it".to_owned(),
             kept => format!("left, since it is not ours alone: {}", kept.join("; ")),
         }))
+    }
+
+    fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
+        let key = keyring::phase_key(self.project(job)?, "flux-seed")?;
+        let identities = wanted::sops_identities(job.own, &key);
+        let text = |it: age::x25519::Identity| it.to_string().expose_secret().as_bytes().to_vec();
+        Ok(identities.into_iter().map(|(name, it)| Derived::new(name, text(it).into())).collect())
     }
 }
 
@@ -272,18 +292,6 @@ fn attested(stream: &Stream) -> BTreeSet<String> {
     let names = artifacts.filter_map(|it| it["metadata"]["name"].as_str());
     let digest = |name| stream.status_of("Artifact", name, "/observed/digest").ok();
     names.filter_map(digest).collect()
-}
-
-/// The cluster's kubeconfig, opened with the caller's own age identity.
-fn kubeconfig(job: &Job<'_>) -> Result<Secret, Error> {
-    let name = job.own.spec.cluster.as_str();
-    let cluster = job.stream.document("Cluster", name);
-    let sealed = cluster.and_then(|it| it["status"]["sealed"]["kubeconfig"].as_str());
-    let sealed = sealed.ok_or_else(|| phase::Error::NotReady {
-        document: format!("Cluster/{name}"),
-        why: "its status lacks /sealed/kubeconfig".to_owned(),
-    })?;
-    Ok(keyring::unseal(sealed)?)
 }
 
 fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {

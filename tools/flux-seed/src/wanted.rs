@@ -69,16 +69,10 @@ impl Wanted {
         if let (Some(registry), Some(login)) = (registry, login) {
             objects.push(docker_config(&registry_secret(own), registry.url.host(), &login));
         }
-        let identity = key.age(own.name.as_str(), SOPS);
-        let mut identities = vec![("identity.agekey", identity.to_string())];
-        let generation = key.generation(SOPS);
-        if generation > 1 {
-            // What was encrypted before the rotation stays readable until it is encrypted anew.
-            let previous = key.at(SOPS, generation - 1).age(own.name.as_str(), SOPS);
-            identities.push(("previous.agekey", previous.to_string()));
-        }
-        let identities = identities.iter().map(|(name, it)| (*name, it.expose_secret().as_bytes()));
-        objects.push(secret(&sops_secret(own), "Opaque", identities));
+        let sops = sops_identities(own, key);
+        let identities: Vec<_> = sops.iter().map(|(name, it)| (*name, it.to_string())).collect();
+        let texts = identities.iter().map(|(name, it)| (*name, it.expose_secret().as_bytes()));
+        objects.push(secret(&sops_secret(own), "Opaque", texts));
         let mut cosign = secret(&cosign_secret(own), "Opaque", []);
         cosign["data"] = match &artifact {
             Known::Now(it) => json!({"cosign.pub": BASE64.encode(it.public_key.as_bytes())}),
@@ -97,7 +91,7 @@ impl Wanted {
             objects,
             images,
             artifact,
-            sops_recipient: identity.to_public().to_string(),
+            sops_recipient: sops[0].1.to_public().to_string(),
             source: identities.0,
             kustomization: identities.1,
         })
@@ -107,6 +101,21 @@ impl Wanted {
     pub(crate) fn revision(&self) -> Known<String> {
         self.artifact.now().map(|it| it.digest.clone()).into()
     }
+}
+
+/// Who Flux is to SOPS, under the names that Flux's Secret has for it: the present one first.
+pub(crate) fn sops_identities(
+    own: &Declared<Delivery>,
+    key: &PhaseKey,
+) -> Vec<(&'static str, age::x25519::Identity)> {
+    let of = |generation| key.at(SOPS, generation).age(own.name.as_str(), SOPS);
+    let generation = key.generation(SOPS);
+    let mut identities = vec![("identity.agekey", of(generation))];
+    if generation > 1 {
+        // What was encrypted before the rotation stays readable until it is encrypted anew.
+        identities.push(("previous.agekey", of(generation - 1)));
+    }
+    identities
 }
 
 /// Where the images of the controllers are.

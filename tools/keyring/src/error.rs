@@ -6,6 +6,8 @@ use std::process::ExitStatus;
 
 use phase::{Exit, Fault};
 
+use crate::AgeRecipient;
+
 /// Everything that can go wrong with a secret. None of it quotes one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -97,6 +99,8 @@ pub enum Error {
     NotForUs {
         /// Where identities were found.
         places: String,
+        /// Whom the project could seal it for, so that the phase could open it with its own key.
+        derived: Option<AgeRecipient>,
     },
     /// There is no identity to open anything with.
     #[error("there is no age identity to open this with")]
@@ -198,7 +202,14 @@ impl Fault for Error {
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
             Self::NotUnsealed(_) => "it was changed, or cut short, since it was sealed",
-            Self::NotForUs { .. } | Self::SopsNotForUs { .. } => {
+            Self::NotForUs { derived: Some(recipient), .. } => {
+                return Some(format!(
+                    "add {recipient}, whose identity derives from this phase's key, to \
+                     spec.recipients of the Project, and apply the Cluster again; or set \
+                     SOPS_AGE_KEY_FILE to the file of an identity that is named there"
+                ));
+            }
+            Self::NotForUs { derived: None, .. } | Self::SopsNotForUs { .. } => {
                 "set SOPS_AGE_KEY_FILE to the file, or SOPS_AGE_KEY to the text, of an identity \
                  of one of them"
             }

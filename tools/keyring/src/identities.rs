@@ -71,6 +71,16 @@ impl Identities {
         Ok(Self { found: parse(text, place)?, places: place.to_owned() })
     }
 
+    /// These, and the one that derives from the key of `phase`.
+    pub(crate) fn and(mut self, derived: Identity, phase: &str) -> Self {
+        if !self.places.is_empty() {
+            self.places += " and ";
+        }
+        self.places += &format!("the key of {phase}");
+        self.found.push(derived);
+        self
+    }
+
     /// Where they were found; `None` when none were.
     pub(crate) fn places(&self) -> Option<&str> {
         (!self.found.is_empty()).then_some(&self.places)

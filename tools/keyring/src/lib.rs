@@ -1,7 +1,7 @@
 //! Where secrets come from, and how they are handed on.
 //!
 //! ```text
-//! {env} {file} {sops,key} {command} ── resolve ──► Secret
+//! {env} {file} {sops,key} {command} {firstOf} ── resolve ──► Secret
 //! root ── phase_key ──► PhaseKey ── bytes, p256, ed25519, age ──► everything that can be derived
 //! plaintext ── seal ──► status.sealed ── unseal ──► Secret
 //! ```
@@ -31,7 +31,9 @@ pub use identities::Identities;
 pub use project::{
     Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
 };
-pub use receipt::{Claims, Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipts};
+pub use receipt::{
+    Claims, Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipt_key, receipts,
+};
 pub use reference::Reference;
 pub use seal::{AgeRecipient, open_with, seal, seal_to, unseal, unseal_with};
 pub use secret::Secret;

@@ -133,6 +133,16 @@ struct Signed {
     sig: String,
 }
 
+/// What verifies the receipts of `project`, as OpenSSL takes it (RFC 8410); `key` is the phase key
+/// of `data-drain`.
+#[must_use]
+pub fn receipt_key(key: &PhaseKey, project: &str) -> String {
+    let head = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let key = signing_key(key, project).verifying_key();
+    let der = BASE64.encode(&[&head[..], key.as_bytes()].concat());
+    format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n")
+}
+
 impl Receipt {
     /// Signs it; `key` is the phase key of `data-drain`. The same receipt gives the same bytes.
     ///

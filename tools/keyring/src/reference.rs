@@ -18,7 +18,8 @@ use crate::{Error, Identities, Secret, Sops, command};
 pub(crate) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 const FORMS: &str = "a reference to a secret is one of {env: NAME}, {file: PATH}, \
-                     {sops: FILE, key: a.b} and {command: [program, argument]}";
+                     {sops: FILE, key: a.b}, {command: [program, argument]} and \
+                     {firstOf: [{env: NAME}, …]}";
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,12 @@ pub enum Reference {
         /// The program and its arguments; no shell reads them.
         command: Vec<String>,
     },
+    /// In the first of several places where it is: CI has it in its environment, a person in a
+    /// SOPS file. Passed over is only a variable that is not set; whatever else is wrong is told.
+    FirstOf {
+        /// The places.
+        first_of: Vec<Reference>,
+    },
 }
 
 impl Reference {
@@ -64,6 +71,14 @@ impl Reference {
                 Sops::open(sops, &Identities::from_environment()?)?.get(key)?
             }
             Self::Command { command } => command::run(command)?,
+            Self::FirstOf { first_of } => {
+                let is_set = |it: &&Self| match it {
+                    Self::Env { env } => std::env::var_os(env).is_some(),
+                    _ => true,
+                };
+                let first = first_of.iter().find(is_set).or(first_of.last());
+                return first.map_or_else(|| Err(Error::Empty(self.to_string())), Self::resolve);
+            }
         };
         if secret.is_empty() { Err(Error::Empty(self.to_string())) } else { Ok(secret) }
     }
@@ -92,6 +107,10 @@ impl fmt::Display for Reference {
             Self::Sops { sops, key } => write!(f, "`{key}` of {}", sops.display()),
             Self::Command { command } => {
                 write!(f, "the output of `{} …`", command.first().map_or("", String::as_str))
+            }
+            Self::FirstOf { first_of } => {
+                let places: Vec<_> = first_of.iter().map(ToString::to_string).collect();
+                f.write_str(&places.join(", or "))
             }
         }
     }
@@ -135,6 +154,24 @@ fn parse(fields: &Map<String, Value>) -> Result<Reference, &'static str> {
                 words.ok_or("`command` takes a list of words, the program first")?;
             Ok(Reference::Command { command: words.into_iter().map(str::to_owned).collect() })
         }
+        ["firstOf"] => {
+            let places = fields.get("firstOf").and_then(Value::as_array);
+            let places =
+                places.filter(|it| it.len() > 1).ok_or("`firstOf` takes a list of references")?;
+            let fields =
+                |it: &Value| it.as_object().filter(|it| !it.contains_key("firstOf")).cloned();
+            let place = |it| parse(&fields(it).ok_or(FORMS)?);
+            let first_of = places.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+            // What stands behind a place that is never passed over would never be asked.
+            match first_of.split_last() {
+                Some((_, before))
+                    if before.iter().all(|it| matches!(it, Reference::Env { .. })) =>
+                {
+                    Ok(Reference::FirstOf { first_of })
+                }
+                _ => Err("all of `firstOf` but the last are `env`: nothing else is passed over"),
+            }
+        }
         _ => Err(FORMS),
     }
 }
@@ -164,20 +201,28 @@ impl JsonSchema for Reference {
         let text = json_schema!({ "type": "string", "minLength": 1 });
         let variable = json_schema!({ "type": "string", "pattern": "^[A-Z_][A-Z0-9_]{0,127}$" });
         let words = json_schema!({ "type": "array", "items": { "type": "string" }, "minItems": 1 });
+        let places = [
+            form("In a variable of the environment.", serde_json::json!({ "env": variable })),
+            form("In a file.", serde_json::json!({ "file": text })),
+            form(
+                "In a SOPS file; a number in `key` is an index into a list.",
+                serde_json::json!({ "sops": text, "key": text }),
+            ),
+            form(
+                "On the standard output of a command, which no shell reads.",
+                serde_json::json!({ "command": words }),
+            ),
+        ];
+        let several =
+            json_schema!({ "type": "array", "items": { "oneOf": places }, "minItems": 2 });
+        let several = form(
+            "In the first of these that is there: each but the last is a variable of the environment, \
+             which may not be set.",
+            serde_json::json!({ "firstOf": several }),
+        );
         json_schema!({
             "description": "Where a secret is: a document never holds the secret itself.",
-            "oneOf": [
-                form("In a variable of the environment.", serde_json::json!({ "env": variable })),
-                form("In a file.", serde_json::json!({ "file": text })),
-                form(
-                    "In a SOPS file; a number in `key` is an index into a list.",
-                    serde_json::json!({ "sops": text, "key": text }),
-                ),
-                form(
-                    "On the standard output of a command, which no shell reads.",
-                    serde_json::json!({ "command": words }),
-                ),
-            ],
+            "oneOf": places.into_iter().chain([several]).collect::<Vec<_>>(),
         })
     }
 }
@@ -193,12 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn there_are_four_places_where_a_secret_can_be() {
+    fn there_are_five_ways_to_say_where_a_secret_is() {
         let right = [
             (json!({"env": "HCLOUD_TOKEN"}), "the environment variable HCLOUD_TOKEN"),
             (json!({"file": "/run/token"}), "/run/token"),
             (json!({"sops": "s.yaml", "key": "a.b"}), "`a.b` of s.yaml"),
             (json!({"command": ["op", "read", "op://a/b"]}), "the output of `op …`"),
+            (
+                json!({"firstOf": [{"env": "HCLOUD_TOKEN"}, {"sops": "s.yaml", "key": "a"}]}),
+                "the environment variable HCLOUD_TOKEN, or `a` of s.yaml",
+            ),
         ];
         for (value, shown) in right {
             assert_eq!(read(value).expect("right").to_string(), shown);
@@ -227,6 +276,12 @@ mod tests {
             json!({"command": []}),
             json!({"command": [""]}),
             json!({"command": ["hunter2", 5]}),
+            json!({"firstOf": "hunter2"}),
+            json!({"firstOf": ["hunter2", "hunter2"]}),
+            json!({"firstOf": [{"env": "A"}]}),
+            json!({"firstOf": [{"env": "A"}, {"env": "hunter2"}]}),
+            json!({"firstOf": [{"file": "hunter2"}, {"env": "A"}]}),
+            json!({"firstOf": [{"env": "A"}, {"firstOf": [{"env": "A"}, {"env": "B"}]}]}),
             json!({}),
             json!(null),
             json!(5),
@@ -238,11 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_has_the_same_four_forms() {
+    fn the_schema_has_the_same_five_forms() {
         let schema = schemars::schema_for!(Reference).to_value();
         let forms = schema["oneOf"].as_array().expect("forms");
         let required: Vec<_> = forms.iter().map(|it| it["required"].to_string()).collect();
-        assert_eq!(required, [r#"["env"]"#, r#"["file"]"#, r#"["sops","key"]"#, r#"["command"]"#]);
+        let forms_are =
+            [r#"["env"]"#, r#"["file"]"#, r#"["sops","key"]"#, r#"["command"]"#, r#"["firstOf"]"#];
+        assert_eq!(required, forms_are);
         assert!(forms.iter().all(|it| it["additionalProperties"] == false));
     }
 
@@ -253,6 +310,19 @@ mod tests {
         let words = ["printf", "secret"].map(str::to_owned).to_vec();
         let command = Reference::Command { command: words };
         assert_eq!(command.resolve().expect("runs").expose(), b"secret");
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_passed_over_and_nothing_else_is() {
+        let env = |name: &str| Reference::Env { env: name.to_owned() };
+        let file = |name: &str| Reference::File { file: name.into() };
+        let first_of = |all: &[Reference]| Reference::FirstOf { first_of: all.to_vec() }.resolve();
+        let found = first_of(&[env("NOT_SET"), env("CARGO_PKG_NAME"), file("/nowhere")]);
+        assert_eq!(found.expect("set").text().expect("text"), "keyring");
+        let missing = first_of(&[env("NOT_SET"), file("/nowhere")]);
+        assert!(matches!(missing, Err(Error::Unreadable { .. })));
+        let missing = first_of(&[env("NOT_SET"), env("NOT_SET_EITHER")]);
+        assert!(matches!(missing, Err(Error::Unset(name)) if name == "NOT_SET_EITHER"));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::str::FromStr as _;
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::{DecryptError, Decryptor, Encryptor};
+use phase::Declared;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{Error, Identities, Project, Secret};
+use crate::{Error, Identities, Project, Secret, phase_key};
 
 /// Largest secret that is sealed, in bytes.
 const SEALED_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -84,13 +85,30 @@ pub fn seal_to<'a>(
     String::from_utf8(armored).map_err(|it| io::Error::other(it).into())
 }
 
-/// Opens what [`seal`] made, with the identities that SOPS would use.
+/// The item of a phase's key from which its identity derives.
+const RECIPIENT: &str = "recipient";
+
+/// Opens what [`seal`] made: with the identities that SOPS would use, or with the one that derives
+/// from the key of `phase`. So a job of CI that holds nothing but that key opens what it needs,
+/// where the project names it among its recipients.
 ///
 /// # Errors
 ///
 /// There is no identity, none of them is a recipient, or the text was changed.
-pub fn unseal(armored: &str) -> Result<Secret, Error> {
-    unseal_with(&Identities::from_environment()?, armored)
+pub fn unseal(project: &Declared<Project>, phase: &str, armored: &str) -> Result<Secret, Error> {
+    let identities = Identities::from_environment()?;
+    let end = unseal_with(&identities, armored);
+    let (Err(Error::NotForUs { .. } | Error::NoIdentity), Ok(key)) =
+        (&end, phase_key(project, phase))
+    else {
+        return end;
+    };
+    let derived = key.age(project.name.as_str(), RECIPIENT);
+    let recipient = AgeRecipient(derived.to_public().to_string());
+    unseal_with(&identities.and(derived, phase), armored).map_err(|error| match error {
+        Error::NotForUs { places, .. } => Error::NotForUs { places, derived: Some(recipient) },
+        other => other,
+    })
 }
 
 /// Opens what [`seal`] made, with `identities`.
@@ -101,7 +119,9 @@ pub fn unseal(armored: &str) -> Result<Secret, Error> {
 pub fn unseal_with(identities: &Identities, armored: &str) -> Result<Secret, Error> {
     let places = identities.places().ok_or(Error::NoIdentity)?;
     open(identities, armored).map_err(|error| match error {
-        DecryptError::NoMatchingKeys => Error::NotForUs { places: places.to_owned() },
+        DecryptError::NoMatchingKeys => {
+            Error::NotForUs { places: places.to_owned(), derived: None }
+        }
         source => Error::NotUnsealed(source),
     })
 }
@@ -118,7 +138,9 @@ pub fn open_with<R: io::Read>(
     let places = identities.places().ok_or(Error::NoIdentity)?;
     let opened = Decryptor::new(input).and_then(|it| it.decrypt(identities.iter()));
     opened.map_err(|error| match error {
-        DecryptError::NoMatchingKeys => Error::NotForUs { places: places.to_owned() },
+        DecryptError::NoMatchingKeys => {
+            Error::NotForUs { places: places.to_owned(), derived: None }
+        }
         source => Error::NotUnsealed(source),
     })
 }

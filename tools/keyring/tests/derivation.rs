@@ -66,7 +66,7 @@ fn phase_keys_are_those_of_the_page() {
 #[test]
 fn keys_of_a_phase_are_those_of_the_page() {
     let rows = rows("Keys of a phase");
-    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.len(), 9);
     for row in rows {
         let [kind, phase, info, expected] = row.as_slice() else { panic!("{row:?}") };
         let way: Vec<_> = info.split('/').collect();

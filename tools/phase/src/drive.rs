@@ -3,7 +3,7 @@
 use crate::document::{Kind, StatusOf};
 use crate::stream::Stream;
 use crate::verb::{Output, Verb};
-use crate::{Declared, Error, Exit, Fault, Status};
+use crate::{Declared, Derived, Error, Exit, Fault, Status, derived};
 
 /// What a program does with one of its documents.
 ///
@@ -52,6 +52,13 @@ pub trait Program {
     ///
     /// A step could not be taken, or some are left.
     fn destroy(&self, job: &Job<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
+
+    /// All that derives from the root for the document: what a person needs who has nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The root cannot be had, or something that is not derived is not known.
+    fn derive(&self, job: &Job<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error>;
 }
 
 /// One document's reference to another.
@@ -110,11 +117,12 @@ pub fn run<P: Program>(
         Verb::Plan { target, .. }
         | Verb::Apply(target)
         | Verb::Verify(target)
-        | Verb::Destroy(target) => target,
+        | Verb::Destroy(target)
+        | Verb::Derive { target, .. } => target,
     };
     start(name, target.output);
     let mut stream = Stream::read(&target.documents);
-    let exit = drive(&mut stream, verb, program)?;
+    let exit = drive(name, &mut stream, verb, program)?;
     stream.write()?;
     Ok(exit)
 }
@@ -122,6 +130,7 @@ pub fn run<P: Program>(
 /// Takes every owned document of `stream` through `verb`, each after what it refers to; for
 /// `destroy`, before.
 fn drive<P: Program>(
+    name: &str,
     stream: &mut Stream,
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
@@ -144,10 +153,18 @@ fn drive<P: Program>(
     let mut exit = Exit::Done;
     for document in &own {
         let job = Job { own: document, stream };
-        let (status, end) = take(&program, verb, &job)
-            .unwrap_or_else(|error| (Status::failed(&error), crate::report(&error)));
-        stream.set_status(document, &status);
-        exit = exit.max(end);
+        let end = if let Verb::Derive { to, .. } = verb {
+            let folder = to.join(name).join(document.name.as_str());
+            let files = program.derive(&job);
+            files.and_then(|it| Ok(derived::write(&folder, &it)?)).map(|()| None)
+        } else {
+            take(&program, verb, &job).map(Some)
+        };
+        let end = end.unwrap_or_else(|error| Some((Status::failed(&error), crate::report(&error))));
+        if let Some((status, end)) = end {
+            stream.set_status(document, &status);
+            exit = exit.max(end);
+        }
     }
     Ok(exit)
 }
@@ -179,7 +196,7 @@ fn take<P: Program>(
             job.stream.unneeded(P::Kind::KIND, job.own.name.as_str())?;
             program.destroy(job).map(done)
         }
-        Verb::Schema => unreachable!("`run` has answered it"),
+        Verb::Derive { .. } | Verb::Schema => unreachable!("it is no matter of a status"),
     }
 }
 
@@ -216,6 +233,7 @@ fn in_order<P: Program>(
 mod tests {
     use std::cell::RefCell;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use schemars::JsonSchema;
     use serde::Deserialize;
@@ -283,6 +301,11 @@ mod tests {
             self.note("destroy", job);
             Ok(Status::destroyed("nothing is left"))
         }
+
+        fn derive(&self, job: &Job<'_, Service>) -> Result<Vec<Derived>, Error> {
+            self.note("derive", job);
+            Ok(vec![Derived::new("key", b"secret".to_vec().into())])
+        }
     }
 
     /// A document as a line of JSON, with the status that another program has given it.
@@ -302,7 +325,7 @@ mod tests {
         let file = folder.path().join("documents.yaml");
         fs::write(&file, text)?;
         let (diary, mut stream) = (Diary::default(), Stream::read(&[file]));
-        let exit = drive(&mut stream, verb, |_, _| &diary)?;
+        let exit = drive("diary", &mut stream, verb, |_, _| &diary)?;
         let reason = |it: &serde_json::Value| {
             it["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
         };
@@ -353,6 +376,26 @@ mod tests {
         assert_eq!(driven(&plan(true, false), &text)?.2, Exit::Drift);
         let (asked, _, exit) = driven(&plan(true, true), &text)?;
         assert_eq!((asked, exit), (vec!["undo web".to_owned()], Exit::Drift));
+        Ok(())
+    }
+
+    #[test]
+    fn what_derives_goes_to_files_of_its_owner_and_never_over_others() -> Result<(), Error> {
+        let folder = tempfile::tempdir()?;
+        let to = folder.path().to_owned();
+        let verb = Verb::Derive { target: Target::default(), to: to.clone() };
+        let text = document("Service", "web", "", Some(true));
+        let (asked, reasons, exit) = driven(&verb, &text)?;
+        assert_eq!((asked, exit), (vec!["derive web".to_owned()], Exit::Done));
+        assert_eq!(reasons, ["Said"], "documents are passed on as they came");
+        let file = to.join("diary/web/key");
+        assert_eq!(fs::read_to_string(&file)?, "secret");
+        assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+
+        fs::write(&file, "mine")?;
+        let (_, reasons, exit) = driven(&verb, &text)?;
+        assert_eq!((reasons, exit), (vec!["OutputFailed".to_owned()], Exit::Permanent));
+        assert_eq!(fs::read_to_string(&file)?, "mine");
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::error;
 use std::io;
+use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
 use crate::verb::LogFormat;
@@ -91,6 +92,14 @@ pub enum Error {
     /// A signal asked the program to end.
     #[error("interrupted between two steps")]
     Interrupted,
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    NotWritten {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard output is full or broken.
     #[error("cannot write the documents")]
     Output(#[from] io::Error),
@@ -103,7 +112,7 @@ impl Fault for Error {
             Self::NotReady { .. } => "DependencyNotReady",
             Self::StillNeeded { .. } => "StillNeeded",
             Self::Interrupted => "Interrupted",
-            Self::Output(_) => "OutputFailed",
+            Self::NotWritten { .. } | Self::Output(_) => "OutputFailed",
         }
     }
 
@@ -117,6 +126,9 @@ impl Fault for Error {
             Self::Interrupted => {
                 Some("run the same command again: it goes on from here".to_owned())
             }
+            Self::NotWritten { .. } => {
+                Some("nothing is written over: name a folder that is not there yet".to_owned())
+            }
             Self::Output(_) => None,
         }
     }
@@ -124,6 +136,7 @@ impl Fault for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Mistakes { .. } => Exit::Usage,
+            Self::NotWritten { .. } => Exit::Permanent,
             Self::NotReady { .. }
             | Self::StillNeeded { .. }
             | Self::Interrupted

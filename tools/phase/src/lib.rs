@@ -6,6 +6,7 @@
 //! **Invariant:** no network, no domain; and no clock but for the seconds that people see on
 //! standard error. A program that needs one brings its own.
 
+mod derived;
 mod document;
 mod drive;
 mod fault;
@@ -20,6 +21,7 @@ mod stream;
 mod verb;
 mod write;
 
+pub use derived::Derived;
 pub use document::{Declared, Kind, schema};
 pub use drive::{Job, Program, Refers, run, start};
 pub use fault::{Error, Exit, Fault, report};

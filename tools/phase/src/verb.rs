@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// The five verbs that every program knows.
+/// The verbs that every program knows.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
     /// Print the steps that `apply` would take, and take none
@@ -25,6 +25,18 @@ pub enum Verb {
     Verify(Target),
     /// Remove what `apply` made, and nothing else
     Destroy(Target),
+    /// Write all that derives from the root for the documents, secrets included, to files
+    ///
+    /// They go to FOLDER/PROGRAM/DOCUMENT, which must not be there yet, and nobody else may read
+    /// them. The documents are passed on as they came, so that programs can be piped.
+    Derive {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "its own doc comments are the help")]
+        target: Target,
+        /// Where to; made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+    },
     /// Print the JSON Schema of the documents that this program owns
     Schema,
 }

@@ -13,6 +13,7 @@
 mod apply;
 mod cli;
 pub mod config;
+mod derive;
 mod error;
 mod gate;
 mod hetzner;
@@ -35,7 +36,7 @@ pub use money::Money;
 use std::collections::BTreeMap;
 
 use keyring::Projects;
-use phase::{Condition, Declared, Exit, Job, Known, Program, Refers};
+use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
 
 use observe::{Evidence, Observation, Observed};
 use plan::Step;
@@ -129,13 +130,20 @@ impl Program for TalosProvision {
             kept => format!("left, since others made it: {}", kept.join(", ")),
         }))
     }
+
+    fn derive(&self, job: &Job<'_, Cluster>) -> Result<Vec<Derived>, Error> {
+        derive::derive(job, self.projects.get(&job.own.spec.project)?, self.patches(job)?)
+    }
 }
 
 impl TalosProvision {
-    fn session<'a>(&'a self, job: &Job<'a, Cluster>) -> Result<Session<'a>, Error> {
+    fn patches(&self, job: &Job<'_, Cluster>) -> Result<&Patches, Error> {
         let patches = self.patches.get(job.own.name.as_str());
-        let patches = patches.ok_or_else(|| Error::Patch("they were not read".to_owned()))?;
-        Session::open(job.own, &self.projects, patches)
+        patches.ok_or_else(|| Error::Patch("they were not read".to_owned()))
+    }
+
+    fn session<'a>(&'a self, job: &Job<'a, Cluster>) -> Result<Session<'a>, Error> {
+        Session::open(job.own, &self.projects, self.patches(job)?)
     }
 
     /// What is there, and nothing is left to do.

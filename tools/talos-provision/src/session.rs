@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyring::{Cloud, Projects};
+use keyring::{Cloud, Project, Projects};
 use phase::{Declared, Known};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -58,6 +58,12 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// The keys of a document.
+pub(crate) fn derive(own: &Declared<Cluster>, project: &Declared<Project>) -> Result<Pki, Error> {
+    let key = keyring::phase_key(project, "talos-provision")?;
+    Ok(Pki::derive(&key, own.name.as_str(), &own.spec.certificates))
+}
+
 /// A document with its keys.
 pub(crate) struct Session<'a> {
     pub(crate) ground: Ground<'a>,
@@ -73,9 +79,8 @@ impl<'a> Session<'a> {
         patches: &'a Patches,
     ) -> Result<Self, Error> {
         let project = projects.get(&own.spec.project)?;
-        let key = keyring::phase_key(project, "talos-provision")?;
+        let pki = derive(own, project)?;
         let ground = Ground::open(own, projects)?;
-        let pki = Pki::derive(&key, own.name.as_str(), &own.spec.certificates);
         let talos = talos::Reader::new(&pki)?;
         Ok(Self { ground, pki, talos, patches })
     }
@@ -160,21 +165,32 @@ impl<'a> Session<'a> {
         machine: &Machine,
         endpoint: &str,
     ) -> Result<Zeroizing<String>, Error> {
-        let spec = self.spec();
-        let kubernetes = spec.kubernetes.to_string();
-        let common = Common {
-            cluster: self.name(),
-            endpoint,
-            kubernetes: kubernetes.trim_start_matches('v'),
-            bundle: &self.pki.bundle,
-        };
-        let pool = spec.pools.iter().position(|it| it.name == *machine.pool.as_str());
-        let pool = pool.and_then(|it| self.patches.pools.get(it));
-        let documents = config::generate(&common, machine.role);
-        let settings = [settings(spec, name, machine.role)];
-        let patches = settings.iter().chain(&self.patches.all).chain(pool.into_iter().flatten());
-        config::render(documents, patches).map_err(Error::Patch)
+        configuration(self.ground.own, (&self.pki, self.patches), (name, machine), endpoint)
     }
+}
+
+/// The configuration of one machine: a function of the document, its keys and patches, and of
+/// where the Kubernetes API answers.
+pub(crate) fn configuration(
+    own: &Declared<Cluster>,
+    (pki, patches): (&Pki, &Patches),
+    (name, machine): (&str, &Machine),
+    endpoint: &str,
+) -> Result<Zeroizing<String>, Error> {
+    let spec = &own.spec;
+    let kubernetes = spec.kubernetes.to_string();
+    let common = Common {
+        cluster: own.name.as_str(),
+        endpoint,
+        kubernetes: kubernetes.trim_start_matches('v'),
+        bundle: &pki.bundle,
+    };
+    let pool = spec.pools.iter().position(|it| it.name == *machine.pool.as_str());
+    let pool = pool.and_then(|it| patches.pools.get(it));
+    let documents = config::generate(&common, machine.role);
+    let settings = [settings(spec, name, machine.role)];
+    let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
+    config::render(documents, patches).map_err(Error::Patch)
 }
 
 /// Where a machine's Talos API answers.
@@ -238,7 +254,7 @@ fn things(own: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
 }
 
 /// The machines of the document; their configurations are not known yet.
-fn machines(own: &Declared<Cluster>) -> BTreeMap<String, Machine> {
+pub(crate) fn machines(own: &Declared<Cluster>) -> BTreeMap<String, Machine> {
     let machine = |pool: &Pool, number: u8| {
         let mut locations = pool.locations.clone();
         let turn = usize::from(number - 1) % locations.len().max(1);

@@ -1,7 +1,7 @@
 //! What each verb does with one document.
 
 use keyring::{Claims, GitOrigin, Projects, Secret};
-use phase::{Condition, Declared, Job, Kind, Program, Refers, Stream};
+use phase::{Condition, Declared, Derived, Job, Kind, Program, Refers, Stream};
 use serde_json::Value;
 
 use crate::apply::Hand;
@@ -165,6 +165,10 @@ impl Program for Bootstrap {
         self.drained(job, &work)?;
         let look = work.settle(plan::undo)?;
         Ok(Status::destroyed(kept(&look)))
+    }
+
+    fn derive(&self, job: &Job<'_, Repository>) -> Result<Vec<Derived>, Error> {
+        wanted::derived(job.own, self.projects.get(&job.own.spec.project)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use keyring::{PhaseKey, Project};
-use phase::Declared;
+use phase::{Declared, Derived};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -36,17 +36,8 @@ pub(crate) fn declaration(
 ) -> Result<Declaration, Error> {
     let spec = &own.spec;
     let (rules, unsupported) = rules(spec, forge);
-    let mut secrets = BTreeMap::new();
-    for phase in &spec.secrets.phase_keys {
-        let key = keyring::phase_key(project, phase.as_str())?;
-        let value = Zeroizing::new(BASE64.encode(key.expose()));
-        secrets.insert(keyring::variable(phase.as_str()), value);
-    }
-    let mut deploy_keys = BTreeMap::new();
-    for phase in &spec.deploy_keys {
-        let key = keyring::phase_key(project, phase.as_str())?;
-        deploy_keys.extend(deploy_key(&key, phase.as_str(), own.name.as_str()));
-    }
+    let secrets = secrets(spec, project)?;
+    let deploy_keys = deploy_keys(own, project)?;
     let features = &spec.features;
     let wanted = Wanted {
         settings: Settings {
@@ -71,6 +62,47 @@ pub(crate) fn declaration(
         on_destroy: spec.on_destroy,
     };
     Ok(Declaration { wanted, secrets, unsupported })
+}
+
+/// All that derives from the root for the repository: the secrets that CI gets, under the names of
+/// their variables, and the public halves of its deploy keys.
+pub(crate) fn derived(
+    own: &Declared<Repository>,
+    project: &Declared<Project>,
+) -> Result<Vec<Derived>, Error> {
+    let secrets = secrets(&own.spec, project)?.into_iter();
+    let secrets = secrets.map(|(name, value)| Derived::new(name, value.as_bytes().to_vec().into()));
+    let keys = deploy_keys(own, project)?.into_values();
+    let line = |it: &DeployKey| format!("{} {}\n", it.key, it.title).into_bytes();
+    let keys: Vec<u8> = keys.flat_map(|it| line(&it)).collect();
+    Ok(secrets.chain([Derived::new("deploy-keys.pub", keys.into())]).collect())
+}
+
+/// The key of each phase that CI has, by the variable that it goes to.
+fn secrets(
+    spec: &Repository,
+    project: &Declared<Project>,
+) -> Result<BTreeMap<String, Zeroizing<String>>, Error> {
+    let mut secrets = BTreeMap::new();
+    for phase in &spec.secrets.phase_keys {
+        let key = keyring::phase_key(project, phase.as_str())?;
+        let value = Zeroizing::new(BASE64.encode(key.expose()));
+        secrets.insert(keyring::variable(phase.as_str()), value);
+    }
+    Ok(secrets)
+}
+
+/// By fingerprint.
+fn deploy_keys(
+    own: &Declared<Repository>,
+    project: &Declared<Project>,
+) -> Result<BTreeMap<String, DeployKey>, Error> {
+    let mut keys = BTreeMap::new();
+    for phase in &own.spec.deploy_keys {
+        let key = keyring::phase_key(project, phase.as_str())?;
+        keys.extend(deploy_key(&key, phase.as_str(), own.name.as_str()));
+    }
+    Ok(keys)
 }
 
 fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {

@@ -1,0 +1,62 @@
+//! All that derives from the root for a cluster, written out.
+//!
+//! Nothing is asked: what the cloud has given, addresses alone, comes from the document or from its
+//! status.
+
+use keyring::Project;
+use phase::{Declared, Derived};
+use zeroize::Zeroizing;
+
+use crate::Error;
+use crate::session::{self, Patches};
+use crate::spec::{Cluster, Role};
+
+type Job<'a> = phase::Job<'a, Cluster>;
+
+/// The secrets bundle, what people and programs talk to the cluster with, and the configuration of
+/// every machine.
+pub(crate) fn derive(
+    job: &Job<'_>,
+    project: &Declared<Project>,
+    patches: &Patches,
+) -> Result<Vec<Derived>, Error> {
+    let (own, name) = (job.own, job.own.name.as_str());
+    let pki = session::derive(own, project)?;
+    let endpoint = endpoint(job)?;
+    let mut files = vec![
+        file("secrets.yaml", pki.bundle.write()),
+        file("kubeconfig", pki.kubeconfig(name, &endpoint)),
+        file("talosconfig", pki.talosconfig(name, &control_planes(job))),
+    ];
+    for (machine, declared) in session::machines(own) {
+        let configuration =
+            session::configuration(own, (&pki, patches), (&machine, &declared), &endpoint)?;
+        files.push(file(&format!("{machine}.yaml"), configuration));
+    }
+    Ok(files)
+}
+
+fn file(name: &str, mut text: Zeroizing<String>) -> Derived {
+    Derived::new(name, std::mem::take(&mut *text).into_bytes().into())
+}
+
+/// Where the Kubernetes API answers: declared, or seen by the run that wrote the status.
+fn endpoint(job: &Job<'_>) -> Result<String, Error> {
+    if let Some(declared) = &job.own.spec.endpoint {
+        return Ok(declared.as_str().to_owned());
+    }
+    let seen = &job.stream.status(job.own)["observed"]["endpoint"];
+    let seen = seen.as_str().filter(|it| it.starts_with("https://"));
+    let unknown = || phase::Error::NotReady {
+        document: format!("Cluster/{}", job.own.name),
+        why: "its endpoint is an address that the cloud gives: `plan` asks for it".to_owned(),
+    };
+    Ok(seen.map(str::to_owned).ok_or_else(unknown)?)
+}
+
+fn control_planes(job: &Job<'_>) -> Vec<String> {
+    let nodes = job.stream.status(job.own)["observed"]["nodes"].as_array();
+    let controls = nodes.into_iter().flatten();
+    let controls = controls.filter(|it| it["role"] == Role::Controlplane.as_str());
+    controls.filter_map(|it| it["address"].as_str().map(str::to_owned)).collect()
+}
