@@ -1,6 +1,7 @@
 //! A signed statement as cosign and Flux read it: a Sigstore bundle v0.3 with DSSE inside.
 
 use data_encoding::{BASE64, HEXLOWER};
+use p256::SecretKey;
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
@@ -62,7 +63,7 @@ impl Signing {
 
     /// The key itself, as OpenSSL takes it.
     pub(crate) fn pem(&self) -> Zeroizing<Vec<u8>> {
-        let text = self.key.to_pkcs8_pem(LineEnding::LF);
+        let text = SecretKey::from(&self.key).to_pkcs8_pem(LineEnding::LF);
         let text = text.unwrap_or_else(|_| unreachable!("PKCS#8 holds any key of P-256"));
         text.as_bytes().to_vec().into()
     }
