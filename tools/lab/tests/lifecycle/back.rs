@@ -19,7 +19,7 @@ pub(crate) fn the_way_back_loses_and_leaves_nothing(project: &Project, input: &s
     a_second_drain_writes_nothing_and_says_the_same(project, &stream, &drained)?;
     what_was_copied_comes_back(project, &drained, greetings)?;
     a_flipped_byte_is_refused_and_everything_runs_again(project, &drained)?;
-    what_was_started_again_is_not_destroyed(project, &drained)?;
+    let greetings = what_was_started_again_is_not_destroyed(project, &drained)?;
 
     let mut stream = stream;
     let (drained, status) = project.pipe("data-drain", "apply", &stream)?;
@@ -172,11 +172,12 @@ fn flip(file: &Path, at: usize) -> Test {
     Ok(fs::write(file, bytes)?)
 }
 
-/// The receipt is good, and for this cluster and claim; but the workload runs, and writes.
-fn what_was_started_again_is_not_destroyed(project: &Project, drained: &str) -> Test {
-    greeted(project, drained)?;
+/// The receipt is good, and for this cluster and claim; but the workload runs, and writes. How often
+/// it has greeted by then.
+fn what_was_started_again_is_not_destroyed(project: &Project, drained: &str) -> Test<u64> {
+    let greetings = greeted(project, drained)?;
     let (refused, status) = project.pipe("flux-seed", "destroy", drained)?;
     assert_eq!(status, 111, "{:?}", reasons(&refused)?);
     assert!(reasons(&refused)?.contains(&"Delivery prod False NotDrained".to_owned()));
-    Ok(())
+    Ok(greetings)
 }
