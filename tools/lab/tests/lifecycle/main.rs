@@ -5,7 +5,10 @@
 //! where cargo puts them: run `tasks/test`, or `cargo build --workspace --bins` first.
 
 mod back;
+#[path = "../pages/mod.rs"]
+mod pages;
 mod project;
+mod words;
 
 use std::fs;
 
@@ -23,6 +26,7 @@ fn a_repository_becomes_a_running_workload() -> Test {
     foreign_tools_accept_what_was_published(&project, &output)?;
     a_second_run_writes_nothing_and_says_the_same(&project, &input, &output)?;
     every_check_is_clean_and_every_proof_holds(&project, &input, &output)?;
+    let (input, output) = words::every_page_does_what_it_says(&project)?;
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
     what_another_key_has_signed_is_refused(&project, &input)?;
     a_lost_lab_comes_back_with_its_state(&project, &input)?;
