@@ -117,9 +117,11 @@ fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
 fn deploy_key(key: &PhaseKey, phase: &str, scope: &str) -> Option<(String, DeployKey)> {
     let public = key.ed25519(scope, DEPLOY_KEY).verifying_key();
     let openssh = forge::openssh(public.as_bytes());
-    // Gitea allows a title once, so that a rotated key needs another.
-    let title = format!("{phase} (generation {})", key.generation(DEPLOY_KEY));
-    Some((forge::fingerprint(&openssh)?, DeployKey { title, key: openssh }))
+    let fingerprint = forge::fingerprint(&openssh)?;
+    // Gitea allows a title once, and the key before is still there: whichever generation was
+    // bumped, the item's, the phase's or the root itself, another key has another title.
+    let title = format!("{phase} ({})", fingerprint.get(..15)?);
+    Some((fingerprint, DeployKey { title, key: openssh }))
 }
 
 /// The rules, under the names by which `forge` knows them, and what it does not have.
