@@ -138,8 +138,7 @@ fn every_decision_names_the_check_that_would_tell_if_it_were_not_so() -> Test {
         }
     }
     ids.sort_unstable();
-    let last = u16::try_from(ids.len())?;
-    assert_eq!(ids, (1..=last).collect::<Vec<_>>(), "decisions are numbered one after the other");
+    assert!(ids.windows(2).all(|it| it[0] < it[1]), "no number is given twice: {ids:?}");
     none(&mistakes);
     Ok(())
 }
