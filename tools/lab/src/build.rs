@@ -33,7 +33,7 @@ const UNFINISHED: &str = ".unfinished-";
 pub(crate) fn build(place: &Place, components: &[&Component]) -> Result<(), Error> {
     let mut missing = Vec::new();
     for component in components {
-        let key = component.key(&place.components())?;
+        let key = component.key(&place.components)?;
         let built = place.cache.join("components").join(component.name).join(&key);
         if built.is_dir() {
             phase::detail(component.name, format_args!("built: {}", built.display()));
@@ -58,7 +58,7 @@ pub(crate) fn build(place: &Place, components: &[&Component]) -> Result<(), Erro
 
 fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> {
     phase::uninterrupted()?;
-    let module = place.components().join(component.name);
+    let module = place.components.join(component.name);
     let wanted = go_version(&module)?;
     install::compilers(&wanted, component.cgo)?;
     let parent = built.parent().unwrap_or(&place.cache);

@@ -64,6 +64,18 @@ pub(crate) struct Settings {
     /// Where built components are kept; `.cache` in the repository if not given
     #[arg(long, env = "LAB_CACHE", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) cache: Option<PathBuf>,
+    /// Where the components' Go modules are; `continuous-integration/components` in the repository if not given
+    #[arg(
+        long,
+        env = "LAB_COMPONENTS",
+        hide_env_values = true,
+        value_name = "FOLDER",
+        global = true
+    )]
+    pub(crate) components: Option<PathBuf>,
+    /// The nixpkgs that artifacts are built with, as a flake; the stand-in beside the components if not given
+    #[arg(long, env = "LAB_NIXPKGS", hide_env_values = true, value_name = "FLAKE", global = true)]
+    pub(crate) nixpkgs: Option<String>,
     /// The loopback addresses that the lab may use
     #[arg(
         long,

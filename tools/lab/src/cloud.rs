@@ -45,6 +45,7 @@ fn fleet(place: &Place) -> Result<Arc<Fleet>, Error> {
         binaries: place.cache.join("bin"),
         plain_registries: vec![place.registry().to_string()],
         pause_image: images::pause(place),
+        cni: install::cni(),
         kubeprism: KUBEPRISM.into(),
         node: node(),
     };

@@ -243,7 +243,9 @@ impl Fault for Error {
     fn help(&self) -> Option<String> {
         Some(match self {
             Self::Stream(error) => return error.help(),
-            Self::NoRepository { .. } => "run it inside the repository".to_owned(),
+            Self::NoRepository { .. } => {
+                "run it inside the repository, or say where they are: LAB_COMPONENTS".to_owned()
+            }
             Self::NoSuchComponent { .. } => {
                 let names: Vec<_> = COMPONENTS.iter().map(|it| it.name).collect();
                 format!("there are {}", names.join(", "))

@@ -54,7 +54,7 @@ pub(crate) fn ensure_pause(place: &Place) -> Result<(), Error> {
 
 /// Sees to the images of Flux's controllers, tagged with the versions that were built.
 pub(crate) fn ensure_flux(place: &Place) -> Result<(), Error> {
-    let module = place.components().join("flux/go.mod");
+    let module = place.components.join("flux/go.mod");
     let text = fs::read_to_string(&module).map_err(files::cannot("read", &module))?;
     for name in ["source-controller", "kustomize-controller"] {
         let required = format!("github.com/fluxcd/{name} ");

@@ -39,7 +39,7 @@ const TOOLS: &[Tool] = &[
     tool("tar", "tar", &["Cluster"]),
     tool("containerd", "containerd", &["Cluster"]),
     tool("crun", "crun", &["Cluster"]),
-    tool("/usr/lib/cni/bridge", "containernetworking-plugins", &["Cluster"]),
+    tool("host-local", "containernetworking-plugins", &["Cluster"]),
     tool("ip", "iproute2", &["Cluster"]),
     tool("unshare", "util-linux", &["Cluster"]),
 ];
@@ -47,11 +47,16 @@ const TOOLS: &[Tool] = &[
 /// What keeps packages from starting services of their own, for as long as it is there.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Where the plugins are that give pods their addresses: `CNI_PATH`, or Debian's folder of them.
+pub(crate) fn cni() -> PathBuf {
+    env::var_os("CNI_PATH").map_or_else(|| "/usr/lib/cni".into(), PathBuf::from)
+}
+
 /// Where a program is, if the machine has it.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Debian keeps some out of the way of users.
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into(), cni()]);
     folders.map(|it| it.join(program)).find(|it| {
         fs::metadata(it).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     })

@@ -18,12 +18,17 @@ fn copied(place: &Place) -> PathBuf {
 
 /// What the flake input `nixpkgs` becomes.
 pub(crate) fn input(place: &Place) -> String {
-    format!("path:{}", copied(place).display())
+    let given = place.nixpkgs.clone();
+    given.unwrap_or_else(|| format!("path:{}", copied(place).display()))
 }
 
-/// Sees to the stand-in and to the settings; what is right already is not touched.
+/// Sees to the stand-in and to the settings; what is right already is not touched. Whoever brings
+/// a nixpkgs has settings for it, too.
 pub(crate) fn ensure(place: &Place) -> Result<(), Error> {
-    let (from, to) = (place.root.join("continuous-integration/nix/standin"), copied(place));
+    if place.nixpkgs.is_some() {
+        return Ok(());
+    }
+    let (from, to) = (place.components.join("../nix/standin"), copied(place));
     mirror(&from, &to, &[HOST])?;
     let mut host = Command::new("sh");
     host.arg(from.join("host.sh"));

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::cli::Settings;
 use crate::files;
 
-/// What marks the repository's root: the components that the lab builds.
+/// The components that the lab builds, in this repository.
 const COMPONENTS: &str = "continuous-integration/components";
 
 /// The first two bytes of the lab's addresses: a /16 inside 127.0.0.0/8, every address of which
@@ -41,8 +41,12 @@ impl fmt::Display for Network {
 /// One lab.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// The repository.
+    /// The repository whose documents these are.
     pub(crate) root: PathBuf,
+    /// The sources of the components.
+    pub(crate) components: PathBuf,
+    /// The flake that stands for nixpkgs, where it is not our own stand-in.
+    pub(crate) nixpkgs: Option<String>,
     /// The lab's state.
     pub(crate) directory: PathBuf,
     /// What it builds.
@@ -51,17 +55,27 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The lab of the repository in which this runs.
+    /// The lab of the repository in which this runs; any will do for those who say where the
+    /// components are.
     pub(crate) fn find(settings: &Settings) -> Result<Self, Error> {
         let here = env::current_dir().map_err(files::cannot("enter", Path::new(".")))?;
-        let root = here.ancestors().find(|it| it.join(COMPONENTS).is_dir());
+        let root = match settings.components {
+            Some(_) => here.ancestors().find(|it| it.join(".git").exists()).or(Some(&here)),
+            None => here.ancestors().find(|it| it.join(COMPONENTS).is_dir()),
+        };
         let root = root.ok_or_else(|| Error::NoRepository { from: here.clone() })?.to_owned();
         let or = |given: &Option<PathBuf>, name| match given {
             Some(given) => here.join(given),
             None => root.join(name),
         };
-        let (directory, cache) = (or(&settings.directory, ".lab"), or(&settings.cache, ".cache"));
-        Ok(Self { directory, cache, network: settings.network, root })
+        Ok(Self {
+            directory: or(&settings.directory, ".lab"),
+            cache: or(&settings.cache, ".cache"),
+            components: or(&settings.components, COMPONENTS),
+            nixpkgs: settings.nixpkgs.clone(),
+            network: settings.network,
+            root,
+        })
     }
 
     fn address(&self, port: u16) -> SocketAddr {
@@ -83,11 +97,6 @@ impl Place {
 
     pub(crate) fn cloud(&self) -> SocketAddr {
         self.address(8080)
-    }
-
-    /// The sources of the components.
-    pub(crate) fn components(&self) -> PathBuf {
-        self.root.join(COMPONENTS)
     }
 
     /// A program that the lab has built.

@@ -119,6 +119,7 @@ pub(crate) fn start(place: &Place) -> Result<(), Error> {
     let mut command = Command::new("sh");
     command.args(["-c", DETACHED]).arg(lab).arg("serve").current_dir(&place.root);
     command.arg("--directory").arg(&place.directory).arg("--cache").arg(&place.cache);
+    command.arg("--components").arg(&place.components);
     command.args(["--network", &place.network.to_string()]);
     command.stdin(Stdio::null()).stdout(files::log(&log)?).stderr(files::log(&log)?);
     let mut child = command.spawn().map_err(files::cannot("start", Path::new("sh")))?;

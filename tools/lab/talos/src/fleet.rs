@@ -35,6 +35,8 @@ pub struct FleetSettings {
     pub plain_registries: Vec<String>,
     /// The image of a pod's sandbox.
     pub pause_image: String,
+    /// Where the plugins are that give pods their addresses.
+    pub cni: PathBuf,
     /// Where `KubePrism` listens: `127.0.0.1:7445`.
     pub kubeprism: SocketAddr,
     /// What of a node runs.

@@ -28,6 +28,7 @@ pub(crate) struct Node<'a> {
     pub(crate) pods: &'a PodNetwork,
     pub(crate) plain_registries: &'a [String],
     pub(crate) pause_image: &'a str,
+    pub(crate) cni: &'a Path,
     /// Where the kubelet reaches an API server.
     pub(crate) server: String,
 }
@@ -139,7 +140,7 @@ state = "/run/containerd"
   netns_mounts_under_state_dir = true
   sandbox_image = {pause}
   [plugins.{CRI}.cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = {plugins}
     conf_dir = {cni}
   [plugins.{CRI}.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -148,6 +149,7 @@ state = "/run/containerd"
       BinaryName = "crun"
 {mirrors}"#,
             pause = json!(self.pause_image),
+            plugins = json!(self.cni),
             cni = json!(self.setting.place.text("node/cni")),
             mirrors = mirrors.concat(),
         )
@@ -295,6 +297,7 @@ mod tests {
             pods: &pods,
             plain_registries: &registries,
             pause_image: "pause",
+            cni: Path::new("/usr/lib/cni"),
             server: "https://127.0.0.1:7445".to_owned(),
         };
         (node.kubelet(&config), labels(&config), node.containerd(&config))

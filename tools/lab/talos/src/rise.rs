@@ -85,6 +85,7 @@ impl Machine {
             pods,
             plain_registries: &settings.plain_registries,
             pause_image: &settings.pause_image,
+            cni: &settings.cni,
             server,
         }
     }

@@ -60,6 +60,7 @@ impl Machines {
             binaries: binaries(),
             plain_registries: Vec::new(),
             pause_image: "127.74.0.3:5000/pause:1".to_owned(), // no pod runs
+            cni: "/usr/lib/cni".into(),
             kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, prism), 7445)),
             node: Node::Real,
         };

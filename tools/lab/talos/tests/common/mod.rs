@@ -67,6 +67,7 @@ fn with_nodes(directory: &Path, registry: &str, prism: Ipv4Addr, node: Node) -> 
         binaries: binaries(),
         plain_registries: vec![registry.to_owned()],
         pause_image: format!("{registry}/pause:1"),
+        cni: "/usr/lib/cni".into(),
         kubeprism: SocketAddr::from((prism, 7445)),
         node,
     })
