@@ -20,12 +20,44 @@ struct Package {
     /// None for the source itself.
     source: Option<String>,
     checksum: Option<String>,
+    /// By name, with the version where several have it.
+    #[serde(default)]
+    dependencies: Vec<String>,
+}
+
+impl Package {
+    fn is(&self, dependency: &str) -> bool {
+        let mut words = dependency.split(' ');
+        words.next() == Some(&self.name) && words.next().is_none_or(|it| it == self.version)
+    }
 }
 
 impl Lock {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
         toml::from_str(text).map_err(|error| error.message().to_owned())
+    }
+
+    /// What may be in the package called `name`. A workspace has one lock for all of its packages;
+    /// if none of them is called that, there is no telling, and it may be everything.
+    fn crates(&self, name: &str) -> impl Iterator<Item = &Package> {
+        let is_own = |it: &&Package| it.source.is_none() && it.name == name;
+        let mut reached: Vec<&Package> = match self.packages.iter().find(is_own) {
+            Some(own) => vec![own],
+            None => self.packages.iter().collect(),
+        };
+        let mut next = 0;
+        while let Some(package) = reached.get(next).copied() {
+            for needed in &package.dependencies {
+                let found = self.packages.iter().filter(|it| it.is(needed));
+                let new = found.filter(|it| !reached.iter().any(|old| std::ptr::eq(*old, *it)));
+                let new: Vec<_> = new.collect();
+                reached.extend(new);
+            }
+            next += 1;
+        }
+        let is_reached = move |it: &&Package| reached.iter().any(|old| std::ptr::eq(*old, *it));
+        self.packages.iter().filter(|it| it.source.is_some()).filter(is_reached)
     }
 }
 
@@ -47,7 +79,8 @@ pub(crate) fn document(
             "properties": [{"name": "nix:narSha256", "value": sha256}],
         })
     });
-    let crates = lock.into_iter().flat_map(|it| &it.packages).filter(|it| it.source.is_some());
+    let (built_name, version) = parts(out);
+    let crates = lock.into_iter().flat_map(|it| it.crates(built_name));
     let crates = crates.map(|Package { name, version, checksum, .. }| {
         let purl = format!("pkg:cargo/{name}@{version}");
         let mut component = json!({
@@ -58,7 +91,6 @@ pub(crate) fn document(
         }
         component
     });
-    let (_, version) = parts(out);
     json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -113,6 +145,38 @@ mod tests {
         );
         assert_eq!(bom["components"].as_array().map(Vec::len), Some(1));
         assert_eq!(bom["components"][0]["purl"], "pkg:cargo/a@1.0.0");
+        Ok(())
+    }
+
+    #[test]
+    fn what_only_another_package_of_the_workspace_needs_is_not_in_it() -> Result<(), String> {
+        let foreign = |name: &str, version: &str, needs: &str| {
+            format!(
+                "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"registry\"\ndependencies = [{needs}]\n"
+            )
+        };
+        let own = |name: &str, needs: &str| {
+            format!(
+                "[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\ndependencies = [{needs}]\n"
+            )
+        };
+        let packages = [
+            own("first", r#""shared", "a 2.0.0""#),
+            own("second", r#""shared", "b", "a 1.0.0""#),
+            own("shared", r#""c""#),
+            foreign("a", "1.0.0", ""),
+            foreign("a", "2.0.0", r#""c""#),
+            foreign("b", "1.0.0", ""),
+            foreign("c", "1.0.0", r#""a 2.0.0""#), // in a circle, as tests of crates have it
+        ];
+        let lock = Lock::read(format!("version = 4\n{}", packages.concat()).as_bytes())?;
+        let crates = |name: &str| {
+            let crates = lock.crates(name).map(|it| format!("{} {}", it.name, it.version));
+            crates.collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(crates("first"), "a 2.0.0, c 1.0.0");
+        assert_eq!(crates("second"), "a 1.0.0, a 2.0.0, b 1.0.0, c 1.0.0");
+        assert_eq!(crates("unknown"), "a 1.0.0, a 2.0.0, b 1.0.0, c 1.0.0");
         Ok(())
     }
 }
