@@ -47,9 +47,12 @@ const TOOLS: &[Tool] = &[
 /// What keeps packages from starting services of their own, for as long as it is there.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Where the plugins are that give pods their addresses: `CNI_PATH`, or Debian's folder of them.
+/// Where the plugins are that give pods their addresses: the folder of `CNI_PATH` that has them, or
+/// Debian's.
 pub(crate) fn cni() -> PathBuf {
-    env::var_os("CNI_PATH").map_or_else(|| "/usr/lib/cni".into(), PathBuf::from)
+    let given = env::var_os("CNI_PATH").unwrap_or_default();
+    let folder = env::split_paths(&given).find(|it| it.join("host-local").exists());
+    folder.unwrap_or_else(|| "/usr/lib/cni".into())
 }
 
 /// Where a program is, if the machine has it.
