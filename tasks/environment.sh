@@ -1,20 +1,37 @@
 # Sourced by every task: where things are, and what a machine must have before anything can start.
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-repository=$PWD
-export LAB_CACHE=${LAB_CACHE:-$repository/.cache} LAB_DIR=${LAB_DIR:-$repository/.lab}
-export LAB_BIN=$LAB_CACHE/bin
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repository/target}
-export GOTOOLCHAIN=local # a download would be refused, and another Go builds other bytes
-# Of this repository's own test secrets; an identity of yours wins.
-[ -n "${SOPS_AGE_KEY-}${SOPS_AGE_KEY_FILE-}" ] || export SOPS_AGE_KEY_FILE=$repository/project/test-identity.txt
-export NIX_CONF_DIR=${NIX_CONF_DIR:-$LAB_DIR/nix}
+# Tasks are in a checkout, or in what Nix made of one. In a checkout they are about that checkout itself, from Nix
+# about the repository in which they are started; HOLISTIC_PROJECT names another.
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $1"; say "  help: $2"; exit 1; }
 
-# Rust and Go are the two things that no task can install by itself.
-command -v cargo >/dev/null || fail "there is no cargo" "install Rust 1.89 or newer (https://rustup.rs), or run this task with Nix"
+# The head of a task is its help; what `lab` can be told, it says itself.
+case "${0##*/} ${1-}" in
+  lab\ *) ;;
+  *\ -h | *\ --help) sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0"; exit ;;
+esac
+
+built= # where the programs are, if Nix has built them: flake.nix writes this file
+[ ! -e "$tools/tasks/nix.sh" ] || source "$tools/tasks/nix.sh"
+
+# Git, Rust and Go are what no task can install by itself.
 command -v git >/dev/null || fail "there is no git" "apt-get install git"
+[ -n "$built" ] || command -v cargo >/dev/null || fail "there is no cargo" "install Rust 1.89 or newer (https://rustup.rs), or run this task with Nix"
+
+repository=${HOLISTIC_PROJECT:-$tools}
+if [ -n "$built" ] && [ -z "${HOLISTIC_PROJECT-}" ]; then
+  repository=$(git rev-parse --show-toplevel) || fail "this is no Git repository" "run this where a project's documents are"
+fi
+cd "$repository" || exit 1
+export LAB_CACHE=${LAB_CACHE:-$repository/.cache} LAB_DIR=${LAB_DIR:-$repository/.lab}
+export LAB_BIN=$LAB_CACHE/bin LAB_COMPONENTS=$tools/continuous-integration/components
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$tools/target}
+export GOTOOLCHAIN=local # a download would be refused, and another Go builds other bytes
+# Of the repository's own test secrets; an identity of yours wins.
+[ -n "${SOPS_AGE_KEY-}${SOPS_AGE_KEY_FILE-}" ] || export SOPS_AGE_KEY_FILE=$repository/project/test-identity.txt
+# The lab's settings go with its stand-in for nixpkgs; whoever brings a nixpkgs has settings for it.
+[ -n "${LAB_NIXPKGS-}" ] || export NIX_CONF_DIR=${NIX_CONF_DIR:-$LAB_DIR/nix}
 
 # Installs Debian's packages that bring what is missing: `need PROGRAM=PACKAGE…`.
 need() {
@@ -29,9 +46,11 @@ need() {
     || fail "apt-get could not install ${missing[*]}" "read what it says above"
 }
 
-# Builds the programs and the lab, and puts them first on the path.
+# Builds the programs and the lab, unless Nix has, and puts them first on the path.
 programs() {
-  say "building the programs (cargo; a first time takes minutes)"
-  cargo build --locked --quiet --workspace --bins
-  export PATH=$CARGO_TARGET_DIR/debug:$LAB_BIN:$PATH
+  if [ -z "$built" ]; then
+    say "building the programs (cargo; a first time takes minutes)"
+    cargo build --locked --quiet --workspace --bins --manifest-path "$tools/Cargo.toml"
+  fi
+  export PATH=${built:-$CARGO_TARGET_DIR/debug}:$LAB_BIN:$PATH
 }

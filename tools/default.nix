@@ -1,0 +1,80 @@
+# The programs, each as one static binary of its own derivation.
+#
+# The crates of others are compiled once, in a derivation that has this workspace's manifests and nothing else:
+# in place of every crate of ours is an empty one. A program's derivation goes on from there, with the folders
+# that it is made of in place of the empty ones. So a change in one program compiles that program, and a second
+# build of it (`nix-store --realise --check`) compiles all of our code again, and no other.
+{ pkgs }:
+let
+  inherit (pkgs) lib;
+
+  # Every crate of the workspace takes part in each build, since all that use a crate of others decide together with
+  # which features it is compiled, and for which kind of linking; but of most of them only the manifest.
+  source = folders: lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.difference
+      (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock (lib.fileset.fileFilter (it: it.name == "Cargo.toml") ./.) ] ++ folders))
+      tests;
+  };
+  # Tests run in the checkout (tasks/test): most need the lab, and none decides what a program is.
+  tests = lib.fileset.unions (map (it: lib.fileset.maybeMissing (it + "/tests")) crates);
+  crates = map (it: ./. + "/${it}") (folders ./. ++ map (it: "lab/${it}") (folders ./lab));
+  folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
+
+  build = definition: pkgs.pkgsStatic.rustPlatform.buildRustPackage ({
+    version = (lib.importTOML ../Cargo.toml).workspace.package.version;
+    cargoLock.lockFile = ../Cargo.lock;
+    doCheck = false;
+    # Measured: with `thin`, as cargo's releases have it, each program takes minutes to link, and each second build again.
+    env.CARGO_PROFILE_RELEASE_LTO = "false";
+    postPatch = ''
+      for manifest in $(find tools -name Cargo.toml); do
+        crate=$(dirname "$manifest")/src
+        [ -d "$crate" ] || { mkdir "$crate"; echo "//! Nothing." >"$crate/lib.rs"; }
+      done
+    '';
+  } // definition);
+
+  dependencies = build {
+    pname = "holistic-dependencies";
+    src = source [ ];
+    cargoBuildFlags = [ "--workspace" ];
+    installPhase = "cp -r target $out";
+    dontFixup = true; # it is read by the compiler alone
+  };
+
+  program = { name, description, folders }: build {
+    pname = name;
+    src = source ([ ./phase ./keyring ] ++ folders);
+    cargoBuildFlags = [ "--workspace" "--lib" "--bin" name ];
+    # Everything in the store has the same age: what is compiled here must be newer than what is not.
+    preBuild = ''
+      cp -r --preserve=timestamps ${dependencies} target
+      chmod -R u+w target
+      find tools -type f -exec touch {} +
+    '';
+    meta = {
+      inherit description;
+      mainProgram = name;
+      license = [ lib.licenses.mit lib.licenses.asl20 ];
+    };
+  };
+
+  own = name: program {
+    inherit name;
+    inherit ((lib.importTOML (./. + "/${name}/Cargo.toml")).package) description;
+    folders = [ (./. + "/${name}") ];
+  };
+in
+{
+  inherit dependencies;
+
+  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] own;
+
+  lab = own "lab";
+
+  # Manual pages and shell completions, out of the command lines of all of them.
+  manual = pkgs.runCommand "holistic-manual" { } ''
+    ${lib.getExe (program { name = "manual"; description = "Writes manual pages and shell completions"; folders = crates; })} $out
+  '';
+}
