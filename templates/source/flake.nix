@@ -1,0 +1,33 @@
+{
+  description = "hello: answers whoever asks over HTTP";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs = { self, nixpkgs }:
+    let
+      inherit (nixpkgs) lib;
+      systems = builtins.filter (it: nixpkgs.legacyPackages ? ${it}) [ "x86_64-linux" "aarch64-linux" ];
+      eachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
+      manifest = (lib.importTOML ./Cargo.toml).package;
+      # Static: one file, no reference to anything else in the store. Its tests run in the build.
+      package = pkgs: pkgs.pkgsStatic.rustPlatform.buildRustPackage {
+        pname = manifest.name;
+        inherit (manifest) version;
+        src = lib.fileset.toSource {
+          root = ./.;
+          fileset = lib.fileset.unions [ ./Cargo.toml ./Cargo.lock ./src ];
+        };
+        cargoLock.lockFile = ./Cargo.lock;
+        meta = {
+          inherit (manifest) description;
+          mainProgram = manifest.name;
+        };
+      };
+    in
+    {
+      packages = eachSystem (pkgs: { default = package pkgs; });
+      apps = eachSystem (pkgs: { default = { type = "app"; program = lib.getExe (package pkgs); }; });
+      checks = eachSystem (pkgs: { default = package pkgs; });
+      hydraJobs = eachSystem (pkgs: { default = package pkgs; });
+    };
+}
