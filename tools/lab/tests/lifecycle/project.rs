@@ -256,7 +256,7 @@ fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_lab")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-fn succeeded(output: Output) -> Test<String> {
+pub(crate) fn succeeded(output: Output) -> Test<String> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         Ok(String::from_utf8(output.stdout)?)
