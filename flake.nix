@@ -63,7 +63,8 @@
 
       hydraJobs = eachSystem ({ system, ... }: self.checks.${system});
 
-      templates = lib.mapAttrs (name: description: { path = ./templates + "/${name}"; inherit description; }) {
+      # Without nixpkgs, so that `nix flake init` need not fetch it.
+      templates = builtins.mapAttrs (name: description: { path = ./templates + "/${name}"; inherit description; }) {
         project = "A whole project: documents, a source, manifests; ./tasks/lifecycle runs it in the lab";
         source = "A source: a Rust service without dependencies, and the Artifact it is published as";
         cluster = "A cluster: its machines at Hetzner, with Talos and Kubernetes";
