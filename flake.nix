@@ -65,11 +65,22 @@
 
       # Without nixpkgs, so that `nix flake init` need not fetch it.
       templates = builtins.mapAttrs (name: description: { path = ./templates + "/${name}"; inherit description; }) {
-        project = "A whole project: documents, a source, manifests; ./tasks/lifecycle runs it in the lab";
         source = "A source: a Rust service without dependencies, and the Artifact it is published as";
         cluster = "A cluster: its machines at Hetzner, with Talos and Kubernetes";
         deployment = "A deployment: manifests, published signed, and Flux that accepts nothing else";
         decision = "A decision record";
+      } // {
+        project = {
+          path = ./templates/project;
+          description = "A whole project: documents, a source, manifests; ./tasks/lifecycle runs it in the lab";
+          # Measured: Nix 2.8 forgets which files may be run.
+          welcomeText = ''
+            Nix writes files, but not that some are there to be run. So, in an empty repository:
+
+                git init --initial-branch=main && chmod +x tasks/* && git add --all && git commit --message "From the template"
+                ./tasks/lifecycle
+          '';
+        };
       };
     };
 }

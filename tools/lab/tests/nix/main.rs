@@ -214,6 +214,7 @@ fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
     let tools = machine.tools.root().join("result").canonicalize()?;
     let home = Home { machine, folder: machine.folder("example")?, tools };
     home.sh("nix flake init --template $TOOLS#project
+        chmod +x tasks/* # as it says
         git init --quiet --initial-branch=main
         git config user.name tester
         git config user.email tester@example.org
