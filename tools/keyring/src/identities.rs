@@ -73,10 +73,8 @@ impl Identities {
 
     /// These, and the one that derives from the key of `phase`.
     pub(crate) fn and(mut self, derived: Identity, phase: &str) -> Self {
-        if !self.places.is_empty() {
-            self.places += " and ";
-        }
-        self.places += &format!("the key of {phase}");
+        let places = if self.places.is_empty() { "" } else { " and " };
+        self.places = format!("{}{places}the key of {phase}", self.places);
         self.found.push(derived);
         self
     }

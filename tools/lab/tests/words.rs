@@ -181,7 +181,7 @@ fn every_command_is_run_by_a_test_or_says_why_not() -> Test {
         match (runs, test) {
             (true, Some(test)) if named(test)? => {}
             (true, Some(test)) => {
-                mistakes.push(format!("{}: {test} knows nothing of it", page.path))
+                mistakes.push(format!("{}: {test} knows nothing of it", page.path));
             }
             (true, None) => mistakes.push(format!("{}: no `tested_by`", page.path)),
             (false, Some(_)) => mistakes.push(format!("{}: nothing of it is run", page.path)),
@@ -259,7 +259,7 @@ fn every_test_that_guards_an_invariant_exists() -> Test {
     for line in page.lines().filter(|it| it.starts_with('|')) {
         let mut source = None;
         for word in line.split('`').skip(1).step_by(2) {
-            if word.starts_with("tools/") && word.ends_with(".rs") {
+            if word.starts_with("tools/") {
                 source = Some(fs::read_to_string(root().join(word)).unwrap_or_default());
             } else if let Some(source) = &source {
                 guards += 1;
