@@ -1,0 +1,26 @@
+# Documents, for people: what each is at, and the steps that are left to take.
+
+# In a cell of a table, or a line: nothing in it is taken for markup.
+def text: gsub("&"; "&amp;") | gsub("<"; "&lt;") | gsub("(?<mark>[\\\\|`*_\\[\\]])"; "\\\(.mark)") | gsub("\\s+"; " ");
+
+# A step is a map of one: what to do, and to what.
+def step:
+  if type == "object" then to_entries[] | [.key, (.value | .. | scalars | tostring)] | join(" ") else tostring end
+  | .[:300] | text;
+
+def name: "\(.kind)/\(.metadata.name)" | text;
+
+[.[] | select(.status.conditions)] as $documents
+| "| document | Ready | reason | message |",
+  "|---|---|---|---|",
+  (
+    $documents[] | name as $name | .status.conditions[] | select(.type == "Ready")
+    | "| \($name) | \(.status | text) | \(.reason | text) | \(.message | text) |"
+  ),
+  "",
+  (
+    $documents[] | select(.status.plan // [] | length > 0)
+    | "<details><summary>\(name): steps to take: \(.status.plan | length)</summary>\n",
+      (.status.plan[] | "- \(step)"),
+      "\n</details>\n"
+  )

@@ -1,0 +1,14 @@
+# The notes of a release, from documents that artifact-attest has published.
+[.[] | select(.kind == "Artifact")] as $artifacts
+| if $artifacts | length > 0 and all(.status.conditions | any(.type == "Ready" and .status == "True"))
+  then . else error("an artifact is not published") end
+| "| artifact | commit | image |",
+  "|---|---|---|",
+  (
+    $artifacts[]
+    | "| \(.metadata.name) | `\(first(.status.evidence[].gitCommit | values))` | `\(.status.observed.reference)` |"
+  ),
+  "\nWho signed them, and what they were built from, is proven with:",
+  "\n```sh\ncat >cosign.pub <<'END'\n\($artifacts[0].status.observed.publicKey | rtrimstr("\n"))\nEND",
+  ($artifacts[].status.observed.verifyWith),
+  "```"
