@@ -4,6 +4,7 @@
 //! one before it has ended. Binaries of the components come from `LAB_BIN`, the programs from
 //! where cargo puts them: run `tasks/test`, or `cargo build --workspace --bins` first.
 
+mod actions;
 mod back;
 #[path = "../pages/mod.rs"]
 mod pages;
@@ -26,6 +27,7 @@ fn a_repository_becomes_a_running_workload() -> Test {
     foreign_tools_accept_what_was_published(&project, &output)?;
     a_second_run_writes_nothing_and_says_the_same(&project, &input, &output)?;
     every_check_is_clean_and_every_proof_holds(&project, &input, &output)?;
+    actions::workflows_do_what_the_pipe_does(&project, &input)?;
     let (input, output) = words::every_page_does_what_it_says(&project)?;
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
     what_another_key_has_signed_is_refused(&project, &input)?;

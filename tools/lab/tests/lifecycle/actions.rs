@@ -1,0 +1,465 @@
+//! The management plane: the workflows of this repository, as they stand, run against the lab.
+//!
+//! `act` runs them, with two differences from GitHub's own runner: a checkout is a copy of the
+//! folder that it runs in, and the installer of Nix is a stand-in, since this machine has Nix and
+//! no network. Jobs have nothing of this machine but its PATH and its settings of Nix: no age
+//! identity, and somebody else's home.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::kubeconfig;
+use crate::project::{DOCUMENTS, Project, Test, document, documents, say, unsealed};
+
+/// The repository at the lab's forge.
+const REPOSITORY: &str = "zabronax/holistic";
+
+const INSTALLER: &str = "cachix/install-nix-action";
+
+pub(crate) fn workflows_do_what_the_pipe_does(project: &Project, input: &str) -> Test {
+    let plane = Plane::new(project, input)?;
+    plane.workflows_are_well_formed()?;
+    plane.a_night_without_drift_writes_nothing()?;
+    plane.a_pull_request_gets_one_comment_with_its_plan()?;
+    let output = plane.a_push_to_main_is_applied_as_by_the_pipe()?;
+    plane.a_job_cannot_do_what_another_phase_does(&output)?;
+    plane.drift_fails_the_job_of_its_program_and_is_mended_by_applying(&output)?;
+    plane.a_tag_becomes_a_release_that_verifies()?;
+    plane.every_program_is_an_action(&output)
+}
+
+/// A clone of the project as CI has it, and what the forge knows about it.
+struct Plane<'a> {
+    project: &'a Project,
+    clone: PathBuf,
+    /// Of the forge's API.
+    api: String,
+    /// The token of the forge, which stands in for the one that GitHub makes for each run.
+    token: String,
+    cloud: (String, String),
+    /// The repository's secrets, as `act` reads them.
+    secrets: Vec<(&'static str, String)>,
+}
+
+impl<'a> Plane<'a> {
+    fn new(project: &'a Project, input: &str) -> Test<Self> {
+        let clone = project.root().join("clone");
+        project.sh("git clone --quiet . clone && cd clone && git config user.name tester && git config user.email tester@example.org")?;
+        let mut declared = document(input, "Project", "holistic")?;
+        let endpoints = &mut declared["spec"]["endpoints"];
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("not a text");
+        let token = |value: &Value| Test::Ok(fs::read_to_string(text(&value["token"]["file"])?)?);
+        let (forge, hetzner) = (&endpoints["forge"]["gitea"], &endpoints["cloud"]["hetzner"]);
+        let (api, forge_token) = (text(&forge["url"])? + "/api/v1", token(forge)?);
+        let cloud = (text(&hetzner["url"])?, token(hetzner)?);
+        // The lab's endpoints, as `lab up` has replaced them; the one token that jobs use comes,
+        // as in production, from their environment.
+        endpoints["cloud"]["hetzner"]["token"] = json!({"env": "HCLOUD_TOKEN"});
+        fs::write(clone.join("project/project.yaml"), format!("---\n{declared}\n"))?;
+        project.sh("cd clone && git commit --quiet --all --message 'The endpoints of the lab'")?;
+        fs::create_dir(project.root().join("somebody"))?;
+        let phase_key = |phase| {
+            let derive = format!(
+                "sops --decrypt --extract '[\"root\"]' project/secrets.yaml | python3 -c '{HKDF}' holistic/{phase}/1"
+            );
+            project.sh(&derive)
+        };
+        let secrets = vec![
+            ("ARTIFACT_ATTEST_KEY", phase_key("artifact-attest")?),
+            ("TALOS_PROVISION_KEY", phase_key("talos-provision")?),
+            ("FLUX_SEED_KEY", phase_key("flux-seed")?),
+            ("HCLOUD_TOKEN", cloud.1.clone()),
+            ("HCLOUD_READ_TOKEN", cloud.1.clone()),
+            ("GITHUB_TOKEN", forge_token.clone()),
+        ];
+        Ok(Self { project, clone, api, token: forge_token, cloud, secrets })
+    }
+
+    /// A script in the clone, as a person with every secret would run it.
+    fn sh(&self, script: &str) -> Test<String> {
+        // The token comes after the line that is shown.
+        let token = format!("HCLOUD_TOKEN={}", self.cloud.1.trim());
+        let (first, rest) = script.split_once('\n').unwrap_or((script, ""));
+        self.project.sh(&format!("cd clone # {first}\nexport {token}\n{first}\n{rest}"))
+    }
+
+    /// Asks the forge.
+    fn forge(&self, method: &str, path: &str, body: &Value) -> Test<Value> {
+        let answer = self.project.sh(&format!(
+            "# {method} {path}
+            curl --silent --show-error --fail-with-body --request {method} --header 'Authorization: token {}' \
+             --header 'Content-Type: application/json' --data '{body}' {}/repos/{REPOSITORY}/{path}",
+            self.token.trim(),
+            self.api
+        ))?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// Runs a workflow of this repository.
+    fn act(&self, workflow: &str, event: &str, payload: &Value) -> Test<Run> {
+        self.act_file(&format!(".github/workflows/{workflow}.yaml"), event, payload, &self.secrets)
+    }
+
+    fn act_file(
+        &self,
+        workflow: &str,
+        event: &str,
+        payload: &Value,
+        secrets: &[(&str, String)],
+    ) -> Test<Run> {
+        let root = self.project.root();
+        let stand_in = root.join("installer");
+        fs::create_dir_all(&stand_in)?;
+        fs::write(stand_in.join("action.yml"), STAND_IN)?;
+        let lines = secrets.iter().map(|(name, value)| format!("{name}={}\n", value.trim()));
+        fs::write(root.join("secrets.env"), lines.collect::<String>())?;
+        fs::write(root.join("event.json"), payload.to_string())?;
+        let file = |name: &str| root.join(name).display().to_string();
+        let pinned = self.pinned()?;
+        let arguments = [
+            event,
+            "--json",
+            "--workflows",
+            workflow,
+            "--eventpath",
+            &file("event.json"),
+            "--secret-file",
+            &file("secrets.env"),
+            "--platform",
+            "ubuntu-latest=-self-hosted",
+            "--container-daemon-socket",
+            "-",
+            "--local-repository",
+            &format!("{pinned}={}", stand_in.display()),
+            "--env",
+            &format!("GITHUB_API_URL={}", self.api),
+            "--env",
+            &format!("GITHUB_REPOSITORY={REPOSITORY}"),
+        ];
+        let mut act = self.project.command("act", &arguments);
+        act.current_dir(&self.clone).env("HOME", root.join("somebody"));
+        for variable in ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK"] {
+            act.env_remove(variable);
+        }
+        let began = std::time::Instant::now();
+        let ended = act.output()?;
+        let log = String::from_utf8_lossy(&ended.stdout);
+        let log = log.lines().filter_map(|it| serde_json::from_str(it).ok()).collect();
+        say(&format!("{:6.1} s  act {event} {workflow}", began.elapsed().as_secs_f64()));
+        Ok(Run { log, stderr: String::from_utf8_lossy(&ended.stderr).into_owned() })
+    }
+
+    /// The installer of Nix, and the commit at which the workflows have it.
+    fn pinned(&self) -> Test<String> {
+        let text = fs::read_to_string(self.clone.join(".github/workflows/apply.yaml"))?;
+        let line = text.lines().find_map(|it| it.split_once(INSTALLER));
+        let commit = line.and_then(|it| it.1.strip_prefix('@')?.split(' ').next());
+        Ok(format!("{INSTALLER}@{}", commit.ok_or("the installer is not pinned")?))
+    }
+
+    fn workflows_are_well_formed(&self) -> Test {
+        assert_eq!(self.sh("actionlint -no-color -shellcheck= -pyflakes=")?, "", "actionlint");
+        let files =
+            self.sh("git ls-files .github continuous-integration/actions | grep -E 'ya?ml$'")?;
+        for file in files.lines() {
+            for line in fs::read_to_string(self.clone.join(file))?.lines() {
+                let line = line.trim().trim_start_matches("- ");
+                let Some((key, value)) = line.split_once(": ") else { continue };
+                let pin = value.split_once('@').unwrap_or_default().1;
+                let (commit, version) = pin.split_once(" # v").unwrap_or_default();
+                let pinned = commit.len() == 40 && commit.chars().all(|it| it.is_ascii_hexdigit());
+                match key {
+                    "uses" => assert!(
+                        value.starts_with("./") || (pinned && !version.is_empty()),
+                        "{file}: {line}"
+                    ),
+                    "run" => assert!(!value.contains("${{") && value != "|", "{file}: {line}"),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn a_night_without_drift_writes_nothing(&self) -> Test {
+        let before = self.project.writes()?;
+        let night = self.act("drift", "schedule", &json!({}))?;
+        for job in ["attest", "provision", "deliver"] {
+            night.ended(job, "success")?;
+        }
+        assert_eq!(self.project.writes()?, before);
+        Ok(())
+    }
+
+    fn a_pull_request_gets_one_comment_with_its_plan(&self) -> Test {
+        self.sh("git switch --quiet --create change
+            printf '# A change that makes another artifact.\n' >>deployments/prod/kustomization.yaml
+            git commit --quiet --all --message 'Change what is deployed'")?;
+        let origin = self
+            .api
+            .replace("/api/v1", "")
+            .replace("//", &format!("//zabronax:{}@", self.token.trim()));
+        self.sh(&format!("# push\ngit push --quiet {origin}/{REPOSITORY}.git change"))?;
+        let change = json!({"title": "A change", "head": "change", "base": "main"});
+        let number = self.forge("POST", "pulls", &change)?["number"].clone();
+        let before = self.project.writes()?;
+        let event = |from: &str| {
+            let head = json!({"sha": "c0ffee", "repo": {"full_name": from}});
+            json!({"pull_request": {"number": number, "head": head}})
+        };
+        let comments = format!("issues/{number}/comments");
+
+        let foreign = self.act("plan", "pull_request", &event("somebody/holistic"))?;
+        assert!(foreign.results().is_empty(), "nothing runs for a fork: {:?}", foreign.results());
+
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let run = self.act("plan", "pull_request", &event(REPOSITORY))?;
+            for job in ["attest", "provision", "deliver", "comment"] {
+                run.ended(job, "success")?;
+            }
+            let there = self.forge("GET", &comments, &json!({}))?;
+            let there = there.as_array().ok_or("no list")?;
+            assert_eq!(there.len(), 1, "one comment: {there:?}");
+            ids.push(there[0]["id"].clone());
+            let body = there[0]["body"].as_str().ok_or("no body")?;
+            for part in [
+                "c0ffee",
+                "Artifact/deployments",
+                "Cluster/prod | True",
+                "Delivery/prod | False",
+                "publish",
+            ] {
+                assert!(body.contains(part), "{part} is not in {body}");
+            }
+        }
+        assert_eq!(ids[0], ids[1], "written over, not written again");
+        let after = self.project.writes()?;
+        for remote in ["registry", "cloud", "cluster"] {
+            assert_eq!(after[remote], before[remote], "a plan writes nothing to the {remote}");
+        }
+        self.forge("PATCH", &format!("pulls/{number}"), &json!({"state": "closed"}))?;
+        Ok(())
+    }
+
+    fn a_push_to_main_is_applied_as_by_the_pipe(&self) -> Test<String> {
+        self.sh("git switch --quiet main && git merge --quiet --ff-only change")?;
+        let run = self.act("apply", "push", &json!({"ref": "refs/heads/main"}))?;
+        for job in ["attest", "provision", "deliver"] {
+            run.ended(job, "success")?;
+            assert_eq!(run.output(job, "ready"), Some("true"), "{job}");
+        }
+        let before = self.project.writes()?;
+        let by_pipe = self.sh(&format!(
+            "artifact-attest apply {DOCUMENTS} | talos-provision apply | flux-seed apply"
+        ))?;
+        assert_eq!(self.project.writes()?, before, "nothing was left to do");
+        let by_jobs = self.stream(&run, "deliver")?;
+        assert_eq!(unsealed(&by_jobs)?, unsealed(&by_pipe)?, "the same documents");
+        Ok(by_pipe)
+    }
+
+    /// The documents that `job` has handed on.
+    fn stream(&self, run: &Run, job: &str) -> Test<String> {
+        let stream = run.output(job, "stream").ok_or("no stream")?;
+        fs::write(self.project.root().join("stream.gz"), BASE64.decode(stream.as_bytes())?)?;
+        self.project.sh("gzip --decompress --stdout stream.gz")
+    }
+
+    /// Everything that the job which delivers is given, used for what it is not for.
+    fn a_job_cannot_do_what_another_phase_does(&self, output: &str) -> Test {
+        fs::write(self.project.root().join("output.json"), output)?;
+        let with = |name: &str| {
+            let key = self.secrets.iter().find(|it| it.0 == name);
+            key.map_or(String::new(), |it| format!("{}={}", it.0, it.1.trim()))
+        };
+        let key = with("FLUX_SEED_KEY");
+        for program in ["artifact-attest", "talos-provision"] {
+            let other = format!(
+                "# {program}, with the key of flux-seed\nenv -u SOPS_AGE_KEY_FILE HOME=$PWD/somebody HCLOUD_TOKEN={} {key} {program} plan <output.json",
+                self.cloud.1.trim()
+            );
+            let ended = self.project.ended(&other)?;
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(100), "{program}: {said}");
+            assert!(said.contains("project/secrets.yaml is for"), "{program}: {said}");
+        }
+        // Under the name of another phase, it is a key of nobody.
+        let own =
+            document(output, "Artifact", "greeter")?["status"]["observed"]["publicKey"].take();
+        let renamed = key.replace("FLUX_SEED_KEY", "ARTIFACT_ATTEST_KEY");
+        let foreign =
+            self.project.sh(&format!("# renamed\n{renamed} artifact-attest plan <output.json"))?;
+        let foreign =
+            document(&foreign, "Artifact", "greeter")?["status"]["observed"]["publicKey"].take();
+        assert_ne!(foreign, own);
+        Ok(())
+    }
+
+    fn drift_fails_the_job_of_its_program_and_is_mended_by_applying(&self, output: &str) -> Test {
+        let night = || self.act("drift", "schedule", &json!({}));
+        // Somebody has closed every port.
+        let cloud = format!(
+            "# a firewall that lets nobody in\nask() {{ curl --silent --show-error --fail-with-body --header 'Authorization: Bearer {}' --header 'Content-Type: application/json' \"$@\"; }}
+            firewall=$(ask {url}/firewalls | jq '.firewalls[0].id')
+            ask --data '{{\"rules\": []}}' {url}/firewalls/$firewall/actions/set_rules",
+            self.cloud.1.trim(),
+            url = self.cloud.0,
+        );
+        self.project.sh(&cloud)?;
+        let run = night()?;
+        run.ended("attest", "success")?;
+        run.ended("provision", "failure")?;
+        let said = run.said("provision");
+        assert!(said.contains("exit status 3"), "{said}");
+        assert!(said.contains("Cluster/prod is not Ready"), "{said}");
+        assert!(!run.results().contains_key("deliver"), "it does not look at what it cannot tell");
+
+        // Somebody has stopped a controller; the firewall is mended by the next push.
+        let apply = || self.act("apply", "push", &json!({"ref": "refs/heads/main"}));
+        apply()?.ended("deliver", "success")?;
+        let scale = kubeconfig(self.project, output)?
+            + "kubectl --namespace flux-system scale deployment/source-controller --replicas=0";
+        self.project.sh(&scale)?;
+        let run = night()?;
+        run.ended("provision", "success")?;
+        run.ended("deliver", "failure")?;
+        let said = run.said("deliver");
+        assert!(said.contains("exit status 3"), "{said}");
+        assert!(said.contains("Delivery/prod is not Ready"), "{said}");
+        assert!(said.contains("source-controller"), "the summary names what it is: {said}");
+        apply()?.ended("deliver", "success")
+    }
+
+    /// The programs themselves are built by the tests of the flake; here a source is in their place.
+    fn a_tag_becomes_a_release_that_verifies(&self) -> Test {
+        self.sh("cp sources/volume-reader/artifact.yaml tools/artifacts.yaml
+            git add tools/artifacts.yaml && git commit --quiet --message 'A source in place of the programs'")?;
+        for _ in 0..2 {
+            let run = self.act("release", "push", &json!({"ref": "refs/tags/v0.0.1"}))?;
+            run.ended("attest", "success")?;
+            run.ended("release", "success")?;
+        }
+        let release = self.forge("GET", "releases/tags/v0.0.1", &json!({}))?;
+        let notes = release["body"].as_str().ok_or("no notes")?;
+        let digest =
+            document_digest(&self.sh("artifact-attest plan project tools/artifacts.yaml")?)?;
+        assert!(notes.contains(&digest), "{notes}");
+        let commands = notes.split("```sh\n").nth(1).and_then(|it| it.split("```").next());
+        // As a stranger would: what the notes say, and nothing else.
+        self.project.sh(commands.ok_or("no commands")?)?;
+        self.sh("git reset --quiet --hard HEAD~1")?;
+        Ok(())
+    }
+
+    /// All five, in one job of one's own, with the facts that each gives.
+    fn every_program_is_an_action(&self, output: &str) -> Test {
+        let steps = [
+            (
+                "vcs-bootstrap",
+                "documents: |\n            project\n            sources\n            machines/prod\n            deployments",
+            ),
+            ("artifact-attest", "documents: ${{ steps.vcs-bootstrap.outputs.documents }}"),
+            ("talos-provision", "stream: ${{ steps.artifact-attest.outputs.stream }}"),
+            ("flux-seed", "documents: ${{ steps.talos-provision.outputs.documents }}"),
+            ("data-drain", "documents: ${{ steps.flux-seed.outputs.documents }}"),
+        ];
+        let steps = steps.map(|(program, with)| {
+            format!("      - id: {program}\n        uses: ./continuous-integration/actions/{program}\n        with:\n          {with}\n")
+        });
+        let workflow = format!(
+            "on: push\njobs:\n  all:\n    runs-on: ubuntu-latest\n    env:\n      HCLOUD_TOKEN: ${{{{ secrets.HCLOUD_TOKEN }}}}\n      SOPS_AGE_KEY: ${{{{ secrets.SOPS_AGE_KEY }}}}\n    steps:\n      - uses: actions/checkout@v6\n{}",
+            steps.concat()
+        );
+        let file = self.project.root().join("all.yaml");
+        fs::write(&file, workflow)?;
+        let identity = self.project.sh("grep AGE-SECRET-KEY project/test-identity.txt")?;
+        let secrets = [("HCLOUD_TOKEN", self.cloud.1.clone()), ("SOPS_AGE_KEY", identity)];
+        let run = self.act_file(&file.display().to_string(), "push", &json!({}), &secrets)?;
+        run.ended("all", "success")?;
+        let said = |name| run.output("all", name).unwrap_or_default();
+        let fact = |kind: &str, name: &str, path: &str| {
+            let found = document(output, kind, name)?.pointer(path).cloned();
+            Test::Ok(found.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default())
+        };
+        assert!(said("url").ends_with(REPOSITORY), "{}", said("url"));
+        let references = said("references").lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(references.len(), 3);
+        assert!(references.contains(&fact("Artifact", "greeter", "/status/observed/reference")?));
+        assert_eq!(said("endpoint"), fact("Cluster", "prod", "/status/observed/endpoint")?);
+        assert_eq!(said("digest"), fact("Delivery", "prod", "/status/observed/revision")?);
+        assert_eq!(said("receipt"), "", "nothing is drained");
+        Ok(())
+    }
+}
+
+/// The digest of the only artifact.
+fn document_digest(text: &str) -> Test<String> {
+    let artifact = documents(text)?.into_iter().find(|it| it["kind"] == "Artifact");
+    let digest =
+        artifact.and_then(|it| it["status"]["observed"]["digest"].as_str().map(str::to_owned));
+    Ok(digest.ok_or("no digest")?)
+}
+
+/// What `act` says of a workflow that it has run.
+struct Run {
+    log: Vec<Value>,
+    stderr: String,
+}
+
+impl Run {
+    /// How each job that ran has ended.
+    fn results(&self) -> BTreeMap<&str, &str> {
+        self.log
+            .iter()
+            .filter_map(|it| Some((it["jobID"].as_str()?, it["jobResult"].as_str()?)))
+            .collect()
+    }
+
+    fn ended(&self, job: &str, how: &str) -> Test {
+        if self.results().get(job) == Some(&how) {
+            return Ok(());
+        }
+        let all =
+            self.log.iter().filter_map(|it| it["msg"].as_str()).collect::<Vec<_>>().join("\n");
+        Err(format!("{job} has not ended as {how}: {:?}\n{all}\n{}", self.results(), self.stderr)
+            .into())
+    }
+
+    /// The last value of an output of a step of `job`.
+    fn output(&self, job: &str, name: &str) -> Option<&str> {
+        let is_it =
+            |it: &&Value| it["jobID"] == job && it["command"] == "set-output" && it["name"] == name;
+        self.log.iter().rev().find(is_it)?["arg"].as_str()
+    }
+
+    /// Everything that `job` has said, its summary included.
+    fn said(&self, job: &str) -> String {
+        let said = self.log.iter().filter(|it| it["jobID"] == job);
+        said.map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What stands in for the installer of Nix.
+const STAND_IN: &str = "
+name: stand-in
+description: Nix is here already
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      run: nix --version
+";
+
+/// A phase key from the root, as derivation.md says, by a hand that is not ours: the root comes
+/// on standard input, `<project>/<phase>/<generation>` as an argument.
+const HKDF: &str = "
+import base64, hashlib, hmac, sys
+step = lambda key, data: hmac.new(key, data, hashlib.sha256).digest()
+root = base64.b64decode(sys.stdin.read())
+print(base64.b64encode(step(step(b\"holistic/v1\", root), sys.argv[1].encode() + b\"\\x01\")).decode())
+";
