@@ -29,9 +29,12 @@ pub(crate) fn digest(registry: &Registry, repository: &str, tag: &str) -> Result
         .map_err(|(why, temporary)| Error::Image { image, why, temporary })
 }
 
-/// `user:token` in base64, if the registry has a token; what Docker calls `auth`.
+/// `user:token` in base64, if the registry has one for those who read, or at all; what Docker calls
+/// `auth`.
 pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, keyring::Error> {
-    let Some(token) = &registry.token else { return Ok(None) };
+    let Some(token) = registry.reader.as_ref().or(registry.token.as_ref()) else {
+        return Ok(None);
+    };
     let token = token.resolve()?;
     // Those that take a token alone, such as GHCR, ignore the name, and want one.
     let user = registry.user.as_deref().unwrap_or("token");
@@ -136,5 +139,24 @@ mod tests {
         assert_eq!(token_url(challenge).as_deref(), Some(url));
         assert_eq!(token_url("Basic realm=\"x\""), None);
         assert_eq!(token_url("Bearer realm=\"x"), None);
+    }
+
+    #[test]
+    fn a_cluster_is_given_what_only_reads_where_that_is_declared() {
+        let of = |references: serde_json::Value| {
+            let mut registry = references;
+            registry["url"] = "https://ghcr.io/me".into();
+            let registry: Registry = serde_json::from_value(registry).expect("right");
+            let auth = credentials(&registry).expect("set")?;
+            let auth = BASE64.decode(auth.as_bytes()).expect("base64");
+            Some(String::from_utf8(auth).expect("text"))
+        };
+        let (token, reader) =
+            (serde_json::json!({"env": "NOT_SET"}), serde_json::json!({"env": "CARGO_PKG_NAME"}));
+        let both = of(serde_json::json!({"token": token, "reader": reader}));
+        assert_eq!(both.as_deref(), Some("token:flux-seed"));
+        let one = of(serde_json::json!({"user": "me", "token": reader}));
+        assert_eq!(one.as_deref(), Some("me:flux-seed"));
+        assert_eq!(of(serde_json::json!({})), None);
     }
 }

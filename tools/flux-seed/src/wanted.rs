@@ -125,7 +125,7 @@ pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
     }
     let url = UPSTREAM.to_owned().try_into();
     let url = url.map_err(|_| Error::Garbled { request: UPSTREAM.to_owned() })?;
-    Ok(Registry { url, user: None, token: None })
+    Ok(Registry { url, user: None, token: None, reader: None })
 }
 
 /// The whole reference of each controller's image. One that cannot be told is not known yet.

@@ -116,6 +116,8 @@ pub struct Registry {
     pub user: Option<String>,
     /// What lets us push; without one, whatever it lets anybody do.
     pub token: Option<Reference>,
+    /// What lets a cluster pull, and do no more; without one, the token is what it gets.
+    pub reader: Option<Reference>,
 }
 
 /// A cloud.

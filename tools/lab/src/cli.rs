@@ -65,8 +65,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "LAB_CACHE", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) cache: Option<PathBuf>,
     /// Where the components' Go modules are; `continuous-integration/components` in the repository if not given
+    // Not called as the words that `build` takes: clap knows both by their names.
     #[arg(
-        long,
+        id = "modules",
+        long = "components",
         env = "LAB_COMPONENTS",
         hide_env_values = true,
         value_name = "FOLDER",
