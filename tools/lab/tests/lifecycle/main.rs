@@ -27,7 +27,9 @@ fn a_repository_becomes_a_running_workload() -> Test {
     foreign_tools_accept_what_was_published(&project, &output)?;
     a_second_run_writes_nothing_and_says_the_same(&project, &input, &output)?;
     every_check_is_clean_and_every_proof_holds(&project, &input, &output)?;
+    a_clone_and_the_root_make_all_of_it_again(&project, &input, &output)?;
     actions::workflows_do_what_the_pipe_does(&project, &input)?;
+    forward(&project, "apply", &input, 0)?; // their clone has pushed a change that is not here
     let (input, output) = words::every_page_does_what_it_says(&project)?;
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
     what_another_key_has_signed_is_refused(&project, &input)?;
@@ -155,6 +157,24 @@ fn every_check_is_clean_and_every_proof_holds(
         }
     }
     assert_eq!(project.writes()?, before);
+    Ok(())
+}
+
+/// Byte for byte; and what another root would make is told from it.
+fn a_clone_and_the_root_make_all_of_it_again(project: &Project, input: &str, output: &str) -> Test {
+    fs::write(project.root().join(".lab/lab.json"), input)?;
+    fs::write(project.root().join(".lab/documents.json"), output)?;
+    let (before, task) = (project.writes()?, project.task("reconstruct"));
+    let ended = project.ended(&task)?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said.ends_with("compared: 14, different: 0\n") && ended.status.success(), "{said}");
+    let another = "export ARTIFACT_ATTEST_KEY=$(head -c 32 /dev/zero | base64)\n".to_owned();
+    let ended = project.ended(&(another + &task))?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    // The public key of three artifacts, what is signed with it, and what the forge was given.
+    assert!(said.ends_with("compared: 14, different: 5\n"), "{said}");
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(project.writes()?, before, "nothing is written but to a folder of its own");
     Ok(())
 }
 

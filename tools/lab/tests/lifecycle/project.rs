@@ -95,6 +95,17 @@ impl Project {
         Ok(output)
     }
 
+    /// A line of shell that runs a task of this checkout on this project.
+    pub(crate) fn task(&self, name: &str) -> String {
+        let (task, target) = (repository().join("tasks").join(name), programs());
+        format!(
+            "CARGO_TARGET_DIR={} HOLISTIC_PROJECT={} {}",
+            target.parent().unwrap_or(&target).display(),
+            self.root().display(),
+            task.display()
+        )
+    }
+
     /// Brings up the lab; the documents that the programs get.
     pub(crate) fn up(&self) -> Test<String> {
         self.sh(&format!("lab up {DOCUMENTS}"))
