@@ -60,10 +60,11 @@ let
     };
   };
 
-  own = name: program {
+  own = name: ownWith name [ ];
+  ownWith = name: others: program {
     inherit name;
     inherit ((lib.importTOML (./. + "/${name}/Cargo.toml")).package) description;
-    folders = [ (./. + "/${name}") ];
+    folders = [ (./. + "/${name}") ] ++ others;
   };
 in
 {
@@ -71,7 +72,7 @@ in
 
   programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] own;
 
-  lab = own "lab";
+  lab = ownWith "lab" [ ./talos-provision ]; # its machines speak what that program speaks
 
   # Manual pages and shell completions, out of the command lines of all of them.
   manual = pkgs.runCommand "holistic-manual" { } ''
