@@ -164,7 +164,8 @@ fn the_lifecycle_app_brings_it_all_about(machine: &Machine) -> Test {
 /// By one of them, which builds the others as it builds any source: twice, each time all of our code.
 fn programs_are_published_as_images(machine: &Machine) -> Test {
     let root = machine.tools.root();
-    let plan = "jq -c 'select(.kind == \"Project\" or .kind == \"Repository\")' .lab/lab.json \
+    let plan = "export SOPS_AGE_KEY_FILE=project/test-identity.txt
+        jq -c 'select(.kind == \"Project\" or .kind == \"Repository\")' .lab/lab.json \
         | cat - tools/artifacts.yaml | nix run $NIXPKGS .#artifact-attest -- plan";
     let planned = machine.sh(root, plan)?;
     for program in PROGRAMS {
@@ -172,7 +173,8 @@ fn programs_are_published_as_images(machine: &Machine) -> Test {
         assert!(plan[0].to_string().contains(program), "{program}: {plan}");
     }
     fs::write(root.join(".lab/images.json"), planned)?;
-    let apply = "jq -c 'select(.kind != \"Artifact\" or .metadata.name == \"vcs-bootstrap\")' .lab/images.json \
+    let apply = "export SOPS_AGE_KEY_FILE=project/test-identity.txt
+        jq -c 'select(.kind != \"Artifact\" or .metadata.name == \"vcs-bootstrap\")' .lab/images.json \
         | nix run $NIXPKGS .#artifact-attest -- apply";
     let applied = machine.sh(root, apply)?;
     all_ready(&applied)?;
