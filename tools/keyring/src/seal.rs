@@ -98,11 +98,9 @@ const RECIPIENT: &str = "recipient";
 pub fn unseal(project: &Declared<Project>, phase: &str, armored: &str) -> Result<Secret, Error> {
     let identities = Identities::from_environment()?;
     let end = unseal_with(&identities, armored);
-    let (Err(Error::NotForUs { .. } | Error::NoIdentity), Ok(key)) =
-        (&end, phase_key(project, phase))
-    else {
-        return end;
-    };
+    // The key is asked for only then: it may stand in a SOPS file, or be a command's.
+    let Err(Error::NotForUs { .. } | Error::NoIdentity) = end else { return end };
+    let Ok(key) = phase_key(project, phase) else { return end };
     let derived = key.age(project.name.as_str(), RECIPIENT);
     let recipient = AgeRecipient(derived.to_public().to_string());
     unseal_with(&identities.and(derived, phase), armored).map_err(|error| match error {
