@@ -115,6 +115,7 @@ pub(crate) fn world(view: &View) -> World {
 pub(crate) fn destroy(ground: &Ground<'_>) -> Result<Vec<String>, Error> {
     let writer = Writer::new(&ground.cloud);
     let view = ground.see()?;
+    writer.see_off(&view.leaving)?;
     let mut gone = Vec::new();
     let steps = plan::undo(&world(&view));
     for step in &steps {

@@ -69,6 +69,9 @@ impl Scope {
 pub(crate) struct View {
     pub(crate) things: BTreeMap<Thing, Found>,
     pub(crate) servers: BTreeMap<String, Server>,
+    /// The numbers of servers that somebody has deleted and that still go: nothing can be made of
+    /// them, but their names are taken until they are gone.
+    pub(crate) leaving: BTreeSet<u64>,
 }
 
 /// What machines are made from: the image for each type of server.
@@ -102,7 +105,11 @@ impl Reader {
         servers: &BTreeSet<String>,
     ) -> Result<View, Error> {
         let mut view = View::default();
-        for server in self.owned("servers", servers)? {
+        for server in self.owned::<model::Server>("servers", servers)? {
+            if server.status == "deleting" {
+                view.leaving.insert(server.id);
+                continue;
+            }
             let (name, server) = self.server(server);
             view.servers.insert(name, server);
         }

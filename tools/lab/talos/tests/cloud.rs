@@ -5,7 +5,7 @@ mod site;
 
 use std::sync::Arc;
 
-use lab_hetzner::NoMachines;
+use lab_hetzner::{Machines, NoMachines, Server};
 use serde_json::{Value, json};
 use site::{Site, until};
 
@@ -127,6 +127,49 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
         assert_eq!(site.names(family), [""; 0], "{family}");
     }
     site.run("destroy").code(0);
+}
+
+/// Machines that take as long to go as one does whose pods end in their own time.
+struct SlowToGo;
+
+impl Machines for SlowToGo {
+    fn power_on(&self, _: &Server) {}
+    fn power_off(&self, _: u64) {}
+    fn delete(&self, _: u64) {
+        std::thread::sleep(std::time::Duration::from_secs(4));
+    }
+}
+
+#[test]
+fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_is() {
+    let site = Site::open(Arc::new(SlowToGo), CLUSTER);
+    let running = |name: &str| {
+        let servers = site.list("servers");
+        let found = servers.iter().find(|it| it["name"] == name && it["status"] == "running");
+        found.and_then(|it| it["id"].as_u64())
+    };
+    let delete = |id: u64| {
+        let deleted = site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+        assert_eq!(deleted["action"]["status"], "running", "{deleted}");
+    };
+    let run = site.start("apply");
+    until("a machine", || running("prod-work-2").is_some());
+    run.interrupt().code(111);
+    let lost = running("prod-work-2").expect("a machine");
+    delete(lost);
+    let plan = site.run("plan").code(0).cluster();
+    assert!(steps(&plan).contains(&"createServer prod-work-2".to_owned()), "{plan}");
+    assert!(site.names("servers").contains(&"prod-work-2".to_owned()), "it is still going");
+
+    let run = site.start("apply");
+    until("another machine", || running("prod-work-2").is_some_and(|it| it != lost));
+    run.interrupt().code(111);
+
+    delete(running("prod-work-2").expect("a machine"));
+    site.run("destroy").code(0);
+    for family in ["servers", "networks", "placement_groups"] {
+        assert_eq!(site.names(family), [""; 0], "{family}");
+    }
 }
 
 #[test]

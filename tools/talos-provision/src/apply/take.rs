@@ -25,7 +25,10 @@ pub(super) fn stage(
 ) -> Result<(), Error> {
     match stage {
         Stage::Things => things(session, now, steps),
-        Stage::Servers => servers(session, now, stock, steps),
+        Stage::Servers => {
+            Writer::new(&session.ground.cloud).see_off(&view.leaving)?;
+            servers(session, now, stock, steps)
+        }
         Stage::Configurations => configurations(session, now, view, steps),
         Stage::Changes => configurations(session, now, view, &steps[..1]),
         Stage::Members | Stage::Bootstrap | Stage::Removal => steps.iter().try_for_each(|step| {

@@ -1,5 +1,6 @@
 //! The only code that changes anything in the cloud.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -154,7 +155,9 @@ impl<'a> Writer<'a> {
             if let Some(there) = there.first() {
                 let labels = serde_json::from_value(there["labels"].clone()).unwrap_or_default();
                 if self.0.scope.owns(&labels) {
-                    return Ok((id(there)?, self.running_actions(family, there)?));
+                    let id = id(there)?;
+                    let actions = if family == "servers" { self.running(id)? } else { Vec::new() };
+                    return Ok((id, actions));
                 }
                 return Err(Error::Taken { what: format!("{name} among {family}") });
             }
@@ -167,14 +170,30 @@ impl<'a> Writer<'a> {
         unreachable!("the loop has a limit")
     }
 
-    /// The actions on what is there already that have not ended.
-    fn running_actions(&self, family: &str, there: &Value) -> Result<Vec<u64>, Error> {
-        let Some(id) = there["id"].as_u64().filter(|_| family == "servers") else {
-            return Ok(Vec::new());
-        };
-        let path = format!("/servers/{id}/actions");
+    /// The actions on a server that have not ended.
+    fn running(&self, server: u64) -> Result<Vec<u64>, Error> {
+        let path = format!("/servers/{server}/actions");
         let answer = self.0.http.get(&path, &[("status", "running")])?;
         Ok(actions(&json!({"next_actions": answer["actions"]})))
+    }
+
+    /// Waits until servers that are being deleted are gone.
+    pub(crate) fn see_off(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
+        let began = Instant::now();
+        for server in leaving {
+            loop {
+                match self.0.http.get(&format!("/servers/{server}"), &[]) {
+                    Err(Error::Refused(refusal)) if refusal.code == "not_found" => break,
+                    Err(error) => return Err(error),
+                    Ok(_) if began.elapsed() > Duration::from_secs(ACTION_SECONDS_MAX) => {
+                        let what = format!("the end of server {server}, which was deleted");
+                        return Err(Error::TimedOut { what });
+                    }
+                    Ok(_) => rest(Duration::from_millis(500))?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes something that machines shared.
