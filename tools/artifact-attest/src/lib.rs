@@ -131,6 +131,8 @@ fn nix<'a>(document: &'a str, work: &'a Work) -> Nix<'a> {
 impl Program for ArtifactAttest {
     type Kind = Artifact;
     type Error = Error;
+    // Most of a build is one compiler, and its end one registry, that are waited for.
+    const AT_ONCE: usize = 4;
 
     fn refers(own: &Declared<Artifact>) -> Vec<Refers> {
         let images = own.spec.manifests.iter().flat_map(|it| &it.images).enumerate();

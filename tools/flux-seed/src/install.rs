@@ -175,6 +175,9 @@ fn deploy(
         // What is delivered is what was attested, and not what it points to elsewhere.
         append(&mut manager["args"], ["--no-remote-bases=true".into()]);
     }
+    // Upstream's is Kubernetes' default of ten, and the first look mostly comes too early: every
+    // installation and every change of it would wait for the second.
+    manager["readinessProbe"]["periodSeconds"] = 2.into();
     if instance.network == Network::Host {
         on_the_host(pod, component);
     }

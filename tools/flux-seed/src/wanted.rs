@@ -194,7 +194,7 @@ fn kustomization(own: &Declared<Delivery>) -> Value {
             "timeout": format!("{}s", own.spec.timeout_seconds.seconds()),
             "path": own.spec.path,
             "prune": own.spec.prune,
-            "wait": true,
+            "wait": false, // we wait ourselves, for every object of its inventory
             "force": false,
             "suspend": false,
             "decryption": {"provider": "sops", "secretRef": {"name": sops_secret(own)}},

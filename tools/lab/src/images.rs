@@ -5,6 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
 use crate::Error;
 use crate::files;
 use crate::http;
@@ -92,80 +96,81 @@ fn is_there(place: &Place, repository: &str, tag: &str) -> Result<bool, Error> {
 fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
     phase::uninterrupted()?;
     let name = image.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let kept = kept(place, image, &name);
-    if let Some(kept) = kept.as_ref().filter(|it| it.is_dir()) {
-        return push(place, image, &name, kept);
+    let step = phase::begin(&name, "publish");
+    let layout = layout(place, image, &name);
+    if !layout.is_dir() {
+        let unfinished = layout.with_extension("unfinished");
+        files::remove(&unfinished)?;
+        lay_out(&unfinished, image, &name)?;
+        fs::rename(&unfinished, &layout).map_err(files::cannot("write", &layout))?;
     }
-    let step = phase::begin(&name, "pack");
-    let layer = layer(place, image.program, &name)?;
-    let reference = format!("{}/{}", place.registry(), image.repository);
-    // The tag that others look for comes last, so that half an image is never taken for one.
-    let unfinished = format!("{reference}:unfinished");
-    let mut append = crane(place);
-    append.args([
-        "append",
-        "--insecure",
-        "--oci-empty-base",
-        "--new_tag",
-        &unfinished,
-        "--new_layer",
-    ]);
-    append.arg(&layer);
-    run(append, "crane append")?;
-    let architecture = match ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let (finished, platform) =
-        (format!("{reference}:{}", image.tag), format!("linux/{architecture}"));
-    let mut mutate = crane(place);
-    mutate.args([
-        "mutate",
-        "--insecure",
-        &unfinished,
-        "--entrypoint",
-        &format!("/usr/local/bin/{name}"),
-    ]);
-    mutate.args(["--user", image.user, "--set-platform", &platform, "--tag", &finished]);
-    run(mutate, "crane mutate")?;
-    files::remove(&layer)?;
-    if let Some(kept) = kept {
-        keep(place, &finished, &kept)?;
-    }
-    step.done(finished);
-    Ok(())
-}
-
-/// Where the image of a program that the lab has built is kept: to compress it takes seconds.
-fn kept(place: &Place, image: &Image<'_>, name: &str) -> Option<PathBuf> {
-    let program = image.program.canonicalize().ok()?;
-    let built = program.parent()?;
-    // The folder is named after all that decides the bytes of what is in it.
-    let key = built.strip_prefix(place.cache.join("components").canonicalize().ok()?).ok()?;
-    Some(place.cache.join("images").join(key).join(format!("{name}-{}", image.tag)))
-}
-
-/// Keeps the image as it is in the registry: wholly or not at all.
-fn keep(place: &Place, reference: &str, kept: &Path) -> Result<(), Error> {
-    let unfinished = kept.with_extension("unfinished");
-    files::remove(&unfinished)?;
-    files::folder(kept.parent().unwrap_or(&place.cache))?;
-    let mut pull = crane(place);
-    pull.args(["pull", "--insecure", "--format", "oci", reference]).arg(&unfinished);
-    run(pull, "crane pull")?;
-    fs::rename(&unfinished, kept).map_err(files::cannot("write", kept))
-}
-
-/// Publishes an image that was kept.
-fn push(place: &Place, image: &Image<'_>, name: &str, kept: &Path) -> Result<(), Error> {
-    let step = phase::begin(name, "push");
     let reference = format!("{}/{}:{}", place.registry(), image.repository, image.tag);
     let mut push = crane(place);
-    push.args(["push", "--insecure"]).arg(kept).arg(&reference);
+    push.args(["push", "--insecure"]).arg(&layout).arg(&reference);
     run(push, "crane push")?;
     step.done(reference);
     Ok(())
+}
+
+/// Where the image of a program is. One that the lab has built is kept beside what was built.
+fn layout(place: &Place, image: &Image<'_>, name: &str) -> PathBuf {
+    let kept = || {
+        let program = image.program.canonicalize().ok()?;
+        // The folder is named after all that decides the bytes of what is in it.
+        let built = program.parent()?;
+        let key = built.strip_prefix(place.cache.join("components").canonicalize().ok()?).ok()?;
+        Some(place.cache.join("images").join(key))
+    };
+    let folder = kept().unwrap_or_else(|| place.directory.join("images"));
+    folder.join(format!("{name}-{}.oci", image.tag))
+}
+
+/// Writes an image layout (OCI image specification, `image-layout.md`). The layer is not compressed:
+/// it goes from one folder of this machine to another, and to unpack it again would take longest of all.
+fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
+    let blobs = layout.join("blobs/sha256");
+    files::folder(&blobs)?;
+    let layer = layer(layout, image.program, name)?;
+    let bytes = fs::read(&layer).map_err(files::cannot("read", &layer))?;
+    let digest = HEXLOWER.encode(&Sha256::digest(&bytes));
+    fs::rename(&layer, blobs.join(&digest)).map_err(files::cannot("write", &blobs))?;
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar", &digest, bytes.len());
+    let config = json!({
+        "architecture": match ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        },
+        "os": "linux",
+        "config": {"User": image.user, "Entrypoint": [format!("/usr/local/bin/{name}")]},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let blob = |of: &str, content: &Value| -> Result<Value, Error> {
+        let content = content.to_string();
+        let digest = HEXLOWER.encode(&Sha256::digest(&content));
+        let path = blobs.join(&digest);
+        fs::write(&path, &content).map_err(files::cannot("write", &path))?;
+        Ok(descriptor(&format!("application/vnd.oci.image.{of}.v1+json"), &digest, content.len()))
+    };
+    let config = blob("config", &config)?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config,
+        "layers": [layer],
+    });
+    let manifest = blob("manifest", &manifest)?;
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    let version = json!({"imageLayoutVersion": "1.0.0"});
+    for (file, content) in [("index.json", index), ("oci-layout", version)] {
+        let path = layout.join(file);
+        fs::write(&path, content.to_string()).map_err(files::cannot("write", &path))?;
+    }
+    Ok(())
+}
+
+fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
+    json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size})
 }
 
 fn crane(place: &Place) -> Command {
@@ -176,29 +181,20 @@ fn crane(place: &Place) -> Command {
 }
 
 /// An archive of the program and an empty `/tmp`, without times and owners.
-fn layer(place: &Place, program: &Path, name: &str) -> Result<PathBuf, Error> {
-    let images = place.directory.join("images");
-    let (tree, layer) = (images.join(format!("{name}.tree")), images.join(format!("{name}.tar")));
-    files::remove(&tree)?;
+fn layer(folder: &Path, program: &Path, name: &str) -> Result<PathBuf, Error> {
+    let (tree, layer) = (folder.join("tree"), folder.join("layer.tar"));
     let bin = tree.join("usr/local/bin");
     files::folder(&bin)?;
     files::folder(&tree.join("tmp"))?;
     fs::copy(program, bin.join(name)).map_err(files::cannot("copy", program))?;
-    let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
     // Whatever the umask was; anybody may write to /tmp.
-    tar.args(["--mode=a+rX,u+w", "--format=ustar", "-cf"]).arg(&layer).arg("-C").arg(&tree);
-    run(
-        {
-            tar.arg("usr");
-            tar
-        },
-        "tar",
-    )?;
-    let mut tar = Command::new("tar");
-    tar.args(["--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--mode=1777"]);
-    tar.args(["--format=ustar", "-rf"]).arg(&layer).arg("-C").arg(&tree).arg("tmp");
-    run(tar, "tar")?;
+    for (mode, write, what) in [("a+rX,u+w", "-cf", "usr"), ("1777", "-rf", "tmp")] {
+        let mut tar = Command::new("tar");
+        tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
+        tar.args(["--format=ustar", &format!("--mode={mode}"), write]).arg(&layer);
+        tar.arg("-C").arg(&tree).arg(what);
+        run(tar, "tar")?;
+    }
     files::remove(&tree)?;
     Ok(layer)
 }

@@ -37,13 +37,16 @@ pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     install::ensure(place, |kind| needs.has(kind))?;
     build::build(place, &components)?;
     let services = needs.services(place);
-    started(place, &services, &projects)?;
+    start(place, &services, &projects)?;
+    // While the others, and the forge longest, begin: images need no more than the registry.
+    answers(place, Service::Registry)?;
     if needs.has("Cluster") {
         images::ensure_pause(place)?;
     }
     if needs.has("Delivery") {
         images::ensure_flux(place)?;
     }
+    services.iter().try_for_each(|service| answers(place, *service))?;
     if needs.has("Artifact") {
         nix::ensure(place)?;
     }
@@ -56,12 +59,8 @@ pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sees to it that every one of `services` runs and answers.
-fn started(
-    place: &Place,
-    services: &[Service],
-    projects: &[Declared<Project>],
-) -> Result<(), Error> {
+/// Sees to it that every one of `services` is started.
+fn start(place: &Place, services: &[Service], projects: &[Declared<Project>]) -> Result<(), Error> {
     let runs = state::is_running(place)?;
     if !runs {
         serve::sweep(place)?;
@@ -95,7 +94,7 @@ fn started(
     if !runs {
         serve::start(place)?;
     }
-    services.iter().try_for_each(|service| answers(place, *service))
+    Ok(())
 }
 
 /// Waits until `service` answers.

@@ -68,15 +68,15 @@ impl Document {
 }
 
 /// The spec of a kind of document that the program owns.
-pub trait Kind: DeserializeOwned + JsonSchema {
+pub trait Kind: DeserializeOwned + JsonSchema + Sync {
     /// The document's `kind`.
     const KIND: &'static str;
     /// The facts that its status holds.
-    type Observed: Serialize + JsonSchema;
+    type Observed: Serialize + JsonSchema + Send;
     /// The digests that its status holds.
-    type Evidence: Serialize + JsonSchema;
+    type Evidence: Serialize + JsonSchema + Send;
     /// A step of its plan.
-    type Step: Serialize + JsonSchema;
+    type Step: Serialize + JsonSchema + Send;
 }
 
 /// What a program fills in.

@@ -2,6 +2,7 @@
 
 use crate::document::{Kind, StatusOf};
 use crate::stream::Stream;
+use crate::together::at_once;
 use crate::verb::{Output, Verb};
 use crate::{Declared, Derived, Error, Exit, Fault, Status, derived};
 
@@ -13,7 +14,11 @@ pub trait Program {
     /// The documents it owns.
     type Kind: Kind;
     /// What can go wrong.
-    type Error: Fault + From<Error>;
+    type Error: Fault + From<Error> + Send;
+
+    /// How many documents are taken at once, of those that do not refer to one another. More than
+    /// one, where a document is waited for more than it is worked on.
+    const AT_ONCE: usize = 1;
 
     /// The documents to which `own` refers.
     fn refers(own: &Declared<Self::Kind>) -> Vec<Refers>;
@@ -104,7 +109,7 @@ pub fn start(name: &'static str, output: Output) {
 ///
 /// [`Error`], when the stream itself cannot be accepted or written. What goes wrong with one
 /// document is reported, stands in its status, and counts in the exit status.
-pub fn run<P: Program>(
+pub fn run<P: Program + Sync>(
     name: &'static str,
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
@@ -129,7 +134,7 @@ pub fn run<P: Program>(
 
 /// Takes every owned document of `stream` through `verb`, each after what it refers to; for
 /// `destroy`, before.
-fn drive<P: Program>(
+fn drive<P: Program + Sync>(
     name: &str,
     stream: &mut Stream,
     verb: &Verb,
@@ -151,22 +156,49 @@ fn drive<P: Program>(
         own.reverse();
     }
     let mut exit = Exit::Done;
-    for document in &own {
-        let job = Job { own: document, stream };
-        let end = if let Verb::Derive { to, .. } = verb {
-            let folder = to.join(name).join(document.name.as_str());
-            let files = program.derive(&job);
-            files.and_then(|it| Ok(derived::write(&folder, &it)?)).map(|()| None)
-        } else {
-            take(&program, verb, &job).map(Some)
-        };
-        let end = end.unwrap_or_else(|error| Some((Status::failed(&error), crate::report(&error))));
-        if let Some((status, end)) = end {
-            stream.set_status(document, &status);
-            exit = exit.max(end);
+    let mut left = own.as_slice();
+    while !left.is_empty() {
+        let (together, rest) = left.split_at(independent::<P>(left));
+        let jobs = together.iter().map(|own| Job { own, stream: &*stream });
+        let ends = at_once(jobs, |job| end(name, &program, verb, &job));
+        for (document, end) in together.iter().zip(ends) {
+            if let Some((status, end)) = end {
+                stream.set_status(document, &status);
+                exit = exit.max(end);
+            }
         }
+        left = rest;
     }
     Ok(exit)
+}
+
+/// How many of the first of `own` can be taken at once: none refers to another of them.
+fn independent<P: Program>(own: &[Declared<P::Kind>]) -> usize {
+    let refers = |from: &Declared<P::Kind>, to: &Declared<P::Kind>| {
+        P::refers(from).iter().any(|it| it.kind == P::Kind::KIND && to.name == *it.name.as_str())
+    };
+    let alone = |next: &Declared<P::Kind>, others: &[Declared<P::Kind>]| {
+        others.iter().all(|it| !refers(next, it) && !refers(it, next))
+    };
+    let most = own.len().min(P::AT_ONCE);
+    (1..most).find(|it| !alone(&own[*it], &own[..*it])).unwrap_or(most)
+}
+
+/// What becomes of one document; nothing, where `verb` says nothing of it.
+fn end<P: Program>(
+    name: &str,
+    program: &P,
+    verb: &Verb,
+    job: &Job<'_, P::Kind>,
+) -> Option<(StatusOf<P::Kind>, Exit)> {
+    let end = if let Verb::Derive { to, .. } = verb {
+        let folder = to.join(name).join(job.own.name.as_str());
+        let files = program.derive(job);
+        files.and_then(|it| Ok(derived::write(&folder, &it)?)).map(|()| None)
+    } else {
+        take(program, verb, job).map(Some)
+    };
+    end.unwrap_or_else(|error| Some((Status::failed(&error), crate::report(&error))))
 }
 
 /// Takes one document through `verb`.
@@ -231,9 +263,9 @@ fn in_order<P: Program>(
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::{Mutex, PoisonError};
 
     use schemars::JsonSchema;
     use serde::Deserialize;
@@ -259,17 +291,21 @@ mod tests {
 
     /// Writes down in which order it was asked to do what.
     #[derive(Default)]
-    struct Diary(RefCell<Vec<String>>);
+    struct Diary(Mutex<Vec<String>>);
 
     impl Diary {
         fn note(&self, verb: &str, job: &Job<'_, Service>) {
-            self.0.borrow_mut().push(format!("{verb} {}", job.own.name));
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(format!("{verb} {}", job.own.name));
         }
     }
 
     impl Program for &Diary {
         type Kind = Service;
         type Error = Error;
+        const AT_ONCE: usize = 3;
 
         fn refers(own: &Declared<Service>) -> Vec<Refers> {
             let host = own.spec.host.iter().map(|it| Refers::to_ready("/spec/host", "Host", it));
@@ -330,7 +366,7 @@ mod tests {
             it["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
         };
         let reasons = stream.documents().map(reason).collect();
-        Ok((diary.0.take(), reasons, exit))
+        Ok((diary.0.into_inner().unwrap_or_default(), reasons, exit))
     }
 
     fn plan(check: bool, destroy: bool) -> Verb {
@@ -350,6 +386,29 @@ mod tests {
         let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
         assert_eq!(asked, ["destroy web", "destroy data", "destroy disk"]);
         assert_eq!((reasons, exit), (vec!["Destroyed".to_owned(); 3], Exit::Done));
+        Ok(())
+    }
+
+    #[test]
+    fn documents_are_taken_at_once_that_do_not_refer_to_one_another() -> Result<(), Error> {
+        for (services, together) in [
+            (&[("a", None)][..], 1),
+            (&[("a", None), ("b", None), ("c", Some("a"))], 2),
+            (&[("c", Some("a")), ("b", None), ("a", None)], 2), // as `destroy` has it
+            (&[("a", None), ("b", Some("a"))], 1),
+            (&[("a", None), ("b", None), ("c", None), ("d", None)], 3), // what the program bears
+        ] {
+            let service = |(name, to): &(&str, Option<&str>)| {
+                let spec = to.map_or(String::new(), |it| format!(r#""service":"{it}""#));
+                document("Service", name, &spec, None)
+            };
+            let text: String = services.iter().map(service).collect();
+            let folder = tempfile::tempdir()?;
+            let file = folder.path().join("documents.yaml");
+            fs::write(&file, text)?;
+            let own = Stream::read(&[file]).own::<Service>();
+            assert_eq!(independent::<&Diary>(&own), together, "{services:?}");
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod progress;
 mod read;
 mod status;
 mod stream;
+mod together;
 mod verb;
 mod write;
 

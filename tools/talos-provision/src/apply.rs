@@ -92,7 +92,7 @@ fn ready_for_more(
         if began.elapsed() > Duration::from_secs(WELL_SECONDS_MAX) {
             return Err(Error::Unwell { what: ill });
         }
-        rest(Duration::from_millis(500))?;
+        rest(Duration::from_millis(250))?;
         if asked.elapsed() > Duration::from_secs(CLOUD_SECONDS) {
             (*view, asked) = (session.ground.see_ours()?, Instant::now());
         }

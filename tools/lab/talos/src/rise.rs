@@ -321,7 +321,7 @@ impl Machine {
             }
             let (status, _) = self.view.status();
             let ready = status.status.is_some_and(|it| it.ready);
-            sleep(if ready { WATCH * 2 } else { WATCH / 4 }).await;
+            sleep(if ready { WATCH * 2 } else { WATCH / 8 }).await;
         }
     }
 }

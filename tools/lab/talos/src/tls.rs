@@ -81,6 +81,7 @@ pub(crate) async fn connect(
     let what = || format!("cannot reach {address}");
     let stream =
         timeout(CONNECT, TcpStream::connect(address)).await.attempt(what())?.attempt(what())?;
+    let _ = stream.set_nodelay(true); // measured: else every question takes 40 ms longer
     let name = ServerName::IpAddress(address.ip().into());
     let connected = timeout(CONNECT, TlsConnector::from(config).connect(name, stream)).await;
     connected.attempt(what())?.attempt(what())

@@ -47,6 +47,7 @@ impl Connection {
     async fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
         let silent = |it: &dyn std::error::Error| Closed::Silent(format!("{address}: {it}"));
         let stream = TcpStream::connect(address).await.map_err(|it| silent(&it))?;
+        let _ = stream.set_nodelay(true); // measured: else every look takes 40 ms longer
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
         let stream = stream.map_err(|error| match refused(&error) {

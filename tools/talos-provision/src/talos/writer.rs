@@ -17,7 +17,7 @@ const CONFIGURE_SECONDS_MAX: u64 = 600;
 /// Longest that a bootstrap is asked for, in seconds.
 const BOOTSTRAP_SECONDS_MAX: u64 = 300;
 /// Between two looks, in milliseconds.
-const PAUSE_MILLISECONDS: u64 = 500;
+const PAUSE_MILLISECONDS: u64 = 250;
 
 /// Changes what a [`Reader`] sees.
 #[derive(Debug)]
