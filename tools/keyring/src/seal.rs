@@ -116,12 +116,7 @@ pub fn unseal(project: &Declared<Project>, phase: &str, armored: &str) -> Result
 /// There is no identity, none of them is a recipient, or the text was changed.
 pub fn unseal_with(identities: &Identities, armored: &str) -> Result<Secret, Error> {
     let places = identities.places().ok_or(Error::NoIdentity)?;
-    open(identities, armored).map_err(|error| match error {
-        DecryptError::NoMatchingKeys => {
-            Error::NotForUs { places: places.to_owned(), derived: None }
-        }
-        source => Error::NotUnsealed(source),
-    })
+    open(identities, armored).map_err(not_opened(places))
 }
 
 /// Reads what is in an age file, with `identities`.
@@ -135,12 +130,17 @@ pub fn open_with<R: io::Read>(
 ) -> Result<impl io::Read + use<R>, Error> {
     let places = identities.places().ok_or(Error::NoIdentity)?;
     let opened = Decryptor::new(input).and_then(|it| it.decrypt(identities.iter()));
-    opened.map_err(|error| match error {
+    opened.map_err(not_opened(places))
+}
+
+/// Why the identities from `places` do not open something.
+fn not_opened(places: &str) -> impl FnOnce(DecryptError) -> Error {
+    move |error| match error {
         DecryptError::NoMatchingKeys => {
             Error::NotForUs { places: places.to_owned(), derived: None }
         }
         source => Error::NotUnsealed(source),
-    })
+    }
 }
 
 pub(crate) fn open(identities: &Identities, armored: &str) -> Result<Secret, DecryptError> {

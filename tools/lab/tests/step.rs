@@ -37,8 +37,11 @@ impl Step {
         let actions =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../continuous-integration/actions");
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new(actions.join("run.sh"));
+        // Who starts the tests in the background may have had them ignore an interrupt.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=INT")
+            .arg(actions.join("run.sh"))
             .env_clear()
             .env("PATH", format!("{}:{path}", self.folder.path().display()))
             .env("RUNNER_TEMP", self.folder.path())

@@ -195,14 +195,16 @@ fn an_instance_is_what_upstream_would_have_rendered() -> Test {
         fs::write(at.join(name), text)?;
     }
     let mut theirs = sorted(kustomize(&at)?);
-    // The one object that we leave out, and the one flag that we add.
+    // The one object that we leave out, and the one flag and the period that we add.
     let left_out =
         theirs.keys().find(|it| it.name == "allow-webhooks").cloned().ok_or("a policy")?;
     theirs.remove(&left_out);
-    for (id, object) in &mut theirs {
-        if id.kind == "Deployment" && id.name == "kustomize-controller" {
-            let args = object.pointer_mut("/spec/template/spec/containers/0/args").ok_or("args")?;
-            super::append(args, ["--no-remote-bases=true".into()]);
+    for (id, object) in theirs.iter_mut().filter(|(id, _)| id.kind == "Deployment") {
+        let manager =
+            object.pointer_mut("/spec/template/spec/containers/0").ok_or("a container")?;
+        manager["readinessProbe"]["periodSeconds"] = 2.into();
+        if id.name == "kustomize-controller" {
+            super::append(&mut manager["args"], ["--no-remote-bases=true".into()]);
         }
     }
 
