@@ -4,12 +4,15 @@
 //! patches say.
 
 pub(crate) mod emit;
+mod keys;
 mod patch;
 mod schema;
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+pub use keys::Keys;
+pub(crate) use keys::keys;
 pub use patch::Patch;
 
 use crate::pki::Bundle;

@@ -7,7 +7,7 @@ use phase::{Declared, Known};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::config::{self, Common, Patch};
+use crate::config::{self, Common, Keys, Patch};
 use crate::hetzner::{self, Scope, View};
 use crate::observe::{Kubernetes, Observation};
 use crate::pki::{Pki, hex};
@@ -148,6 +148,7 @@ impl<'a> Session<'a> {
             for (name, machine) in &mut machines {
                 let configuration = self.configuration(name, machine, endpoint)?;
                 machine.configuration = Known::Now(hex(configuration.as_bytes()));
+                machine.keys = config::keys(configuration.as_bytes());
             }
         }
         Ok(Wanted {
@@ -266,6 +267,7 @@ pub(crate) fn machines(own: &Declared<Cluster>) -> BTreeMap<String, Machine> {
             locations,
             group: group(own, pool, number),
             configuration: Known::AfterApply,
+            keys: Keys::new(),
             talos: own.spec.talos.to_string(),
             monthly: None,
         };

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::Error;
+use crate::config;
 use crate::pki::{Pki, hex};
 use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
@@ -172,6 +173,7 @@ async fn read(connection: &mut Connection, role: Role) -> Result<Look, Status> {
     let node = Node::Configured {
         sha256: hex(&configuration.yaml_marshalled),
         talos: version.version.unwrap_or_default().tag,
+        keys: config::keys(&configuration.yaml_marshalled),
     };
     Ok(Look { node, stage: Some(stage), unmet, etcd })
 }

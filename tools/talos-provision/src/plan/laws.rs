@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use phase::Known;
 
 use super::*;
+use crate::config::Keys;
 use crate::money::Money;
 
 const OURS: &str = "the digest that is declared";
@@ -22,6 +23,7 @@ fn machine(role: Role) -> Machine {
         locations: vec!["fsn1".to_owned()],
         group: thing(Kind::PlacementGroup),
         configuration: Known::Now(OURS.to_owned()),
+        keys: keys(OURS),
         talos: "v1.13.9".to_owned(),
         monthly: None,
     }
@@ -60,8 +62,19 @@ fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
     }
 }
 
+fn keys(secretbox: &str) -> Keys {
+    Keys::from([("secretbox", secretbox.to_owned())])
+}
+
 fn configured(sha256: &str) -> Node {
-    Node::Configured { sha256: sha256.to_owned(), talos: "v1.13.9".to_owned() }
+    let (sha256, talos) = (sha256.to_owned(), "v1.13.9".to_owned());
+    Node::Configured { sha256, talos, keys: keys(OURS) }
+}
+
+/// A machine that was configured before a key was declared anew.
+fn rekeyed() -> Node {
+    let (sha256, talos) = (OTHER.to_owned(), "v1.13.9".to_owned());
+    Node::Configured { sha256, talos, keys: keys(OTHER) }
 }
 
 fn silent() -> Node {
@@ -82,7 +95,7 @@ const WORKER: &str = "c-w-1";
 const EXTRA: &str = "c-p-2";
 
 fn servers(role: Role) -> Vec<Option<Server>> {
-    let nodes = [configured(OURS), configured(OTHER), Node::Maintenance, silent()];
+    let nodes = [configured(OURS), configured(OTHER), rekeyed(), Node::Maintenance, silent()];
     let ours = nodes.into_iter().map(|node| Some(server(1, role, true, node)));
     ours.chain([None, Some(server(2, role, false, silent()))]).collect()
 }
@@ -260,6 +273,21 @@ fn a_machine_that_does_not_answer_is_neither_made_again_nor_thrown_out() {
                 _ => {}
             }
         }
+    });
+}
+
+#[test]
+fn no_key_is_exchanged_under_a_machine_that_works() {
+    for_all(|wanted, before| {
+        let declared =
+            before.servers.iter().filter(|(name, _)| wanted.machines.contains_key(*name));
+        let rekeyed: BTreeSet<_> =
+            declared.filter(|(_, it)| it.node == rekeyed()).map(|(name, _)| name.clone()).collect();
+        let refused = obstacles(wanted, before).into_iter().filter_map(|it| match it {
+            Obstacle::Rekeyed { name, item: "secretbox" } => Some(name),
+            _ => None,
+        });
+        assert_eq!(refused.collect::<BTreeSet<_>>(), rekeyed);
     });
 }
 

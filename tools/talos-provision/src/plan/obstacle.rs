@@ -21,6 +21,14 @@ pub enum Obstacle {
         /// What is declared.
         declared: String,
     },
+    /// A machine works with a key that is not the declared one, and cannot be exchanged.
+    #[error("the server {name} works with another `{item}` than the declared one")]
+    Rekeyed {
+        /// Which.
+        name: String,
+        /// From what the key derives.
+        item: &'static str,
+    },
     /// A machine answers as a stranger.
     #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
     Stranger {
@@ -39,6 +47,10 @@ impl Obstacle {
             Self::Taken { .. } => "rename the cluster, or remove what has its name",
             Self::Differs { .. } => {
                 "declare what is there; or remove it yourself, and it is made anew as declared"
+            }
+            Self::Rekeyed { .. } => {
+                "no running cluster can exchange that key: take the generation of the item (or of \
+                 `talos-provision`) in the Project back; or drain the cluster, destroy it and apply it anew"
             }
             Self::Stranger { .. } => {
                 "its disk, or the generation of `os-ca`, is another than this document's: \
@@ -81,7 +93,14 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
         same("type", &server.r#type, &machine.r#type);
         same("role", server.role.map_or("none", |it| it.as_str()), machine.role.as_str());
         match &server.node {
-            Node::Configured { talos, .. } => same("Talos", talos, &machine.talos),
+            Node::Configured { talos, keys, .. } => {
+                same("Talos", talos, &machine.talos);
+                let declared = |item: &str| machine.keys.get(item);
+                let others =
+                    keys.iter().filter(|(it, key)| declared(it).is_some_and(|it| it != *key));
+                let others = others.map(|(item, _)| *item);
+                obstacles.extend(others.map(|item| Obstacle::Rekeyed { name: name.clone(), item }));
+            }
             Node::Refused { why } => {
                 obstacles.push(Obstacle::Stranger { name: name.clone(), why: why.clone() });
             }

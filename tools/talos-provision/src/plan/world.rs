@@ -7,6 +7,7 @@ use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::config::Keys;
 use crate::money::Money;
 use crate::spec::{Role, Source, Subnet};
 
@@ -38,6 +39,8 @@ pub struct Machine {
     pub group: Thing,
     /// The digest of its configuration.
     pub configuration: Known<String>,
+    /// The keys in it that no running cluster can exchange.
+    pub keys: Keys,
     /// The version of Talos.
     pub talos: String,
     /// What it costs in a month, where that has been asked.
@@ -204,6 +207,8 @@ pub enum Node {
         sha256: String,
         /// The version of Talos.
         talos: String,
+        /// The keys that it works with.
+        keys: Keys,
     },
 }
 

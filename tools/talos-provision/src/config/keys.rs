@@ -1,0 +1,46 @@
+//! Which keys a machine works with: those that no running cluster can exchange.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::pki::hex;
+
+/// The digest of each, by the name of the item from which it derives.
+pub type Keys = BTreeMap<&'static str, String>;
+
+/// The items, and where their keys stand in a configuration.
+const KEPT: [(&str, &str); 6] = [
+    ("cluster-id", "/cluster/id"),
+    ("secretbox", "/cluster/secretboxEncryptionSecret"),
+    ("service-account", "/cluster/serviceAccount/key"),
+    ("etcd-ca", "/cluster/etcd/ca/crt"),
+    ("k8s-ca", "/cluster/ca/crt"),
+    ("aggregator-ca", "/cluster/aggregatorCA/crt"),
+];
+
+/// The keys in a configuration; a worker's has fewer. What is not YAML has none that we could tell.
+pub(crate) fn keys(configuration: &[u8]) -> Keys {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let text = String::from_utf8_lossy(configuration);
+    let documents = serde_saphyr::from_multiple_with_options::<Value>(&text, options);
+    let documents = documents.unwrap_or_default();
+    let key = |at: &str| documents.iter().find_map(|it| it.pointer(at)?.as_str());
+    let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, hex(key(at)?.as_bytes()))));
+    keys.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_in_the_first_document_and_each_under_its_name() {
+        let configuration = "version: v1alpha1\ncluster: {id: a, secretboxEncryptionSecret: b, ca: {crt: c}}\n---\nkind: HostnameConfig\n";
+        let keys = keys(configuration.as_bytes());
+        let found: Vec<_> = keys.iter().map(|(item, digest)| (*item, digest.as_str())).collect();
+        let of = [("cluster-id", hex(b"a")), ("k8s-ca", hex(b"c")), ("secretbox", hex(b"b"))];
+        assert_eq!(found, of.each_ref().map(|(item, digest)| (*item, digest.as_str())));
+        assert_eq!(super::keys(b"\xff: ["), Keys::new());
+    }
+}
