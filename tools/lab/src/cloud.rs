@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use lab_hetzner::{Cloud, Settings};
 use lab_talos::{Fleet, FleetSettings, Node};
@@ -20,6 +21,9 @@ use crate::place::Place;
 
 /// Where every machine's Kubernetes API is found by what runs on it, as Talos has it.
 const KUBEPRISM: ([u8; 4], u16) = ([127, 0, 0, 1], 7445);
+
+/// Longest that clusters which come back with the lab are waited for.
+const SETTLE: Duration = Duration::from_secs(45);
 
 /// The running emulator.
 pub(crate) struct Running {
@@ -90,7 +94,10 @@ impl Running {
         listener.set_nonblocking(true).map_err(cannot_listen)?;
         let fleet = fleet(place)?;
         let cloud = Cloud::open(settings, fleet.clone()).map_err(files::cannot("open", &state))?;
+        let machines = fleet.clone();
         let thread = thread::spawn(move || {
+            // Who is told that the cloud answers goes on to ask the clusters in it.
+            machines.settle(SETTLE);
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             runtime
                 .block_on(async { cloud.serve(tokio::net::TcpListener::from_std(listener)?).await })

@@ -106,7 +106,7 @@ pub(crate) const COMPONENTS: &[Component] = &[
         by_default: true,
         ..PLAIN
     },
-    // The lab itself packs its images with crane.
+    // The lab itself publishes its images with crane.
     Component {
         name: "oracles",
         packages: &[

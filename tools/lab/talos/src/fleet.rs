@@ -6,10 +6,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use lab_hetzner::{Machines, Server};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{Configuration, Kind};
 use crate::etcd::Etcd;
@@ -101,6 +103,20 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// Waits until the clusters whose machines are on answer again, but no longer than `limit`: one
+    /// that was broken before is broken now.
+    pub fn settle(&self, limit: Duration) {
+        let shared = self.shared.clone();
+        let settled = async move {
+            while !shared.serve_as_before() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        self.wait(async move {
+            let _ = timeout(limit, settled).await;
+        });
+    }
+
     /// Powers every machine off: pods and kubelets, then what talks to an API server, then API
     /// servers, then etcd. Their disks stay.
     pub fn shutdown(&self) {
@@ -189,6 +205,12 @@ impl Shared {
         let version = version.map_or_else(|| VERSION.to_owned(), Clone::clone);
         let machine = Machine::start(self.clone(), server, version, place);
         self.machines().insert(server.id, machine);
+    }
+
+    /// Whether every machine that once was a control plane is one.
+    fn serve_as_before(&self) -> bool {
+        let machines = self.machines();
+        machines.values().all(|it| !it.place.has_etcd_data() || it.live().serves_kubernetes)
     }
 
     async fn power_off(&self, id: u64) {

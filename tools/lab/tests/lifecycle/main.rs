@@ -228,9 +228,12 @@ fn what_another_key_has_signed_is_refused(project: &Project, input: &str) -> Tes
 }
 
 fn a_lost_lab_comes_back_with_its_state(project: &Project, input: &str) -> Test {
+    let stream = forward(project, "apply", input, 0)?;
     project.sh("lab down")?;
     let again = project.up()?;
     assert_eq!(again, input, "the same endpoints");
+    let (planned, status) = project.pipe("data-drain", "plan", &stream)?;
+    assert_eq!(status, 0, "its clusters answer by then: {:?}", reasons(&planned)?);
     forward(project, "apply", &again, 0)?;
     Ok(())
 }
