@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -132,7 +131,7 @@ fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
     files::folder(&blobs)?;
     let layer = layer(layout, image.program, name)?;
     let bytes = fs::read(&layer).map_err(files::cannot("read", &layer))?;
-    let digest = HEXLOWER.encode(&Sha256::digest(&bytes));
+    let digest = files::hex(&Sha256::digest(&bytes));
     fs::rename(&layer, blobs.join(&digest)).map_err(files::cannot("write", &blobs))?;
     let layer = descriptor("application/vnd.oci.image.layer.v1.tar", &digest, bytes.len());
     let config = json!({
@@ -147,7 +146,7 @@ fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
     });
     let blob = |of: &str, content: &Value| -> Result<Value, Error> {
         let content = content.to_string();
-        let digest = HEXLOWER.encode(&Sha256::digest(&content));
+        let digest = files::hex(&Sha256::digest(&content));
         let path = blobs.join(&digest);
         fs::write(&path, &content).map_err(files::cannot("write", &path))?;
         Ok(descriptor(&format!("application/vnd.oci.image.{of}.v1+json"), &digest, content.len()))

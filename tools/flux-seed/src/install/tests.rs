@@ -86,7 +86,7 @@ fn inputs() -> Test<(tempfile::TempDir, Value)> {
 }
 
 #[test]
-#[ignore = "asks Go for modules, and the lab's kubectl to assemble them: tasks/test all"]
+#[ignore = "asks Go for modules, and the lab's kubectl to assemble them: tasks/test"]
 fn the_manifests_are_what_their_modules_assemble() -> Test {
     let (folder, modules) = inputs()?;
     let lines = |part: &str| -> Test<String> {
@@ -180,7 +180,7 @@ metadata:
 ";
 
 #[test]
-#[ignore = "asks Go for modules, and the lab's kubectl to assemble them: tasks/test all"]
+#[ignore = "asks Go for modules, and the lab's kubectl to assemble them: tasks/test"]
 fn an_instance_is_what_upstream_would_have_rendered() -> Test {
     let (folder, _) = inputs()?;
     let at = folder.path().join("instance");
