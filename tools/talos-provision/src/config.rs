@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 pub use keys::Keys;
-pub(crate) use keys::keys;
+pub(crate) use keys::{keys, keys_in};
 pub use patch::Patch;
 
 use crate::pki::Bundle;
@@ -45,19 +45,22 @@ pub fn generate(common: &Common<'_>, role: Role) -> Vec<Value> {
     vec![root, hostname]
 }
 
-/// The same with `hostname` and every patch, as it is given to the machine.
+/// The same with every patch.
 ///
 /// # Errors
 ///
 /// Which patch does not fit, and why.
-pub fn render<'a>(
-    mut documents: Vec<Value>,
+pub fn patched<'a>(
+    documents: Vec<Value>,
     patches: impl IntoIterator<Item = &'a Patch>,
-) -> Result<Zeroizing<String>, String> {
-    for patch in patches {
-        documents = patch.apply(documents)?;
-    }
-    Ok(Zeroizing::new(emit::documents(&documents)))
+) -> Result<Vec<Value>, String> {
+    patches.into_iter().try_fold(documents, |documents, patch| patch.apply(documents))
+}
+
+/// The documents as they are given to the machine.
+#[must_use]
+pub fn render(documents: &[Value]) -> Zeroizing<String> {
+    Zeroizing::new(emit::documents(documents))
 }
 
 fn machine(common: &Common<'_>, role: Role) -> Value {

@@ -7,9 +7,9 @@ use keyring::Project;
 use phase::{Declared, Derived};
 use zeroize::Zeroizing;
 
-use crate::Error;
 use crate::session::{self, Patches};
 use crate::spec::{Cluster, Role};
+use crate::{Error, config};
 
 type Job<'a> = phase::Job<'a, Cluster>;
 
@@ -29,9 +29,8 @@ pub(crate) fn derive(
         file("talosconfig", pki.talosconfig(name, &control_planes(job))),
     ];
     for (machine, declared) in session::machines(own) {
-        let configuration =
-            session::configuration(own, (&pki, patches), (&machine, &declared), &endpoint)?;
-        files.push(file(&format!("{machine}.yaml"), configuration));
+        let documents = session::documents(own, (&pki, patches), (&machine, &declared), &endpoint)?;
+        files.push(file(&format!("{machine}.yaml"), config::render(&documents)));
     }
     Ok(files)
 }

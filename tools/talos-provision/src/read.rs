@@ -162,7 +162,7 @@ fn fit(
     for (path, patch) in named {
         tried.push(patch.clone());
         let documents = config::generate(&common, pool.role);
-        if let Err(why) = config::render(documents, &tried) {
+        if let Err(why) = config::patched(documents, &tried) {
             let message = format!("does not fit the configuration of `{}`: {why}", pool.name);
             return mistake(mistakes, path, message);
         }

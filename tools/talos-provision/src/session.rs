@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keyring::{Cloud, Project, Projects};
 use phase::{Declared, Known};
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Common, Keys, Patch};
@@ -102,6 +102,7 @@ impl<'a> Session<'a> {
                 name: name.clone(),
                 role: server.role.unwrap_or(Role::Worker),
                 address: server.address.clone()?,
+                declared: wanted.machines.get(name).and_then(|it| it.configuration.now().cloned()),
             };
             server.ours.then_some(target)
         });
@@ -146,9 +147,9 @@ impl<'a> Session<'a> {
         let mut machines = machines(self.ground.own);
         if let Known::Now(endpoint) = endpoint {
             for (name, machine) in &mut machines {
-                let configuration = self.configuration(name, machine, endpoint)?;
-                machine.configuration = Known::Now(hex(configuration.as_bytes()));
-                machine.keys = config::keys(configuration.as_bytes());
+                let documents = self.documents(name, machine, endpoint)?;
+                machine.configuration = Known::Now(hex(config::render(&documents).as_bytes()));
+                machine.keys = config::keys(&documents);
             }
         }
         Ok(Wanted {
@@ -166,18 +167,27 @@ impl<'a> Session<'a> {
         machine: &Machine,
         endpoint: &str,
     ) -> Result<Zeroizing<String>, Error> {
-        configuration(self.ground.own, (&self.pki, self.patches), (name, machine), endpoint)
+        Ok(config::render(&self.documents(name, machine, endpoint)?))
+    }
+
+    fn documents(
+        &self,
+        name: &str,
+        machine: &Machine,
+        endpoint: &str,
+    ) -> Result<Vec<Value>, Error> {
+        documents(self.ground.own, (&self.pki, self.patches), (name, machine), endpoint)
     }
 }
 
 /// The configuration of one machine: a function of the document, its keys and patches, and of
 /// where the Kubernetes API answers.
-pub(crate) fn configuration(
+pub(crate) fn documents(
     own: &Declared<Cluster>,
     (pki, patches): (&Pki, &Patches),
     (name, machine): (&str, &Machine),
     endpoint: &str,
-) -> Result<Zeroizing<String>, Error> {
+) -> Result<Vec<Value>, Error> {
     let spec = &own.spec;
     let kubernetes = spec.kubernetes.to_string();
     let common = Common {
@@ -191,7 +201,7 @@ pub(crate) fn configuration(
     let documents = config::generate(&common, machine.role);
     let settings = [settings(spec, name, machine.role)];
     let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
-    config::render(documents, patches).map_err(Error::Patch)
+    config::patched(documents, patches).map_err(Error::Patch)
 }
 
 /// Where a machine's Talos API answers.
@@ -202,7 +212,7 @@ pub(crate) fn target(view: &View, name: &str) -> Result<Target, Error> {
         what: format!("{name} has no public address, where port {} would be", wire::PORT),
     })?;
     let role = server.and_then(|it| it.role).unwrap_or(Role::Worker);
-    Ok(Target { name: name.to_owned(), role, address })
+    Ok(Target { name: name.to_owned(), role, address, declared: None })
 }
 
 /// What the document says, as a patch of the generated configuration.

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::Error;
-use crate::config;
+use crate::config::{self, Keys};
 use crate::pki::{Pki, hex};
 use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
@@ -38,6 +38,8 @@ pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) address: String,
+    /// The digest of the configuration that it is to have.
+    pub(crate) declared: Option<String>,
 }
 
 /// What one machine says.
@@ -95,7 +97,7 @@ impl Reader {
                 ..Look::nothing(Node::Maintenance, Etcd::Absent)
             },
             Access::Secure(mut connection) => {
-                let look = read(&mut connection, target.role).await;
+                let look = read(&mut connection, target).await;
                 look.unwrap_or_else(|status| {
                     let why = said(&status);
                     let node = match status.code() {
@@ -155,7 +157,7 @@ enum Access {
 }
 
 /// A machine of this cluster, asked for all that matters.
-async fn read(connection: &mut Connection, role: Role) -> Result<Look, Status> {
+async fn read(connection: &mut Connection, target: &Target) -> Result<Look, Status> {
     let version: wire::Version = connection.call(wire::path::VERSION, wire::Empty {}).await?;
     let (stage, unmet) = stage(connection).await?;
     let configuration = get(
@@ -166,15 +168,17 @@ async fn read(connection: &mut Connection, role: Role) -> Result<Look, Status> {
     );
     let configuration = wire::MachineConfigSpec::decode(configuration.await?.as_slice());
     let configuration = configuration.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
-    let etcd = match role {
+    let etcd = match target.role {
         Role::Controlplane => etcd(connection).await?,
         Role::Worker => Etcd::Unknown,
     };
-    let node = Node::Configured {
-        sha256: hex(&configuration.yaml_marshalled),
-        talos: version.version.unwrap_or_default().tag,
-        keys: config::keys(&configuration.yaml_marshalled),
+    let sha256 = hex(&configuration.yaml_marshalled);
+    let keys = match &target.declared {
+        Some(declared) if *declared == sha256 => Keys::new(),
+        _ => config::keys_in(&configuration.yaml_marshalled),
     };
+    let talos = version.version.unwrap_or_default().tag;
+    let node = Node::Configured { sha256, talos, keys };
     Ok(Look { node, stage: Some(stage), unmet, etcd })
 }
 

@@ -19,15 +19,19 @@ const KEPT: [(&str, &str); 6] = [
     ("aggregator-ca", "/cluster/aggregatorCA/crt"),
 ];
 
-/// The keys in a configuration; a worker's has fewer. What is not YAML has none that we could tell.
-pub(crate) fn keys(configuration: &[u8]) -> Keys {
-    let options = serde_saphyr::options! { with_snippet: false };
-    let text = String::from_utf8_lossy(configuration);
-    let documents = serde_saphyr::from_multiple_with_options::<Value>(&text, options);
-    let documents = documents.unwrap_or_default();
+/// The keys in the documents of a configuration; a worker's has fewer.
+pub(crate) fn keys(documents: &[Value]) -> Keys {
     let key = |at: &str| documents.iter().find_map(|it| it.pointer(at)?.as_str());
     let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, hex(key(at)?.as_bytes()))));
     keys.collect()
+}
+
+/// The same of a configuration as a machine has it. What is not YAML has none that we could tell.
+pub(crate) fn keys_in(configuration: &[u8]) -> Keys {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let text = String::from_utf8_lossy(configuration);
+    let documents = serde_saphyr::from_multiple_with_options(&text, options);
+    keys(&documents.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -37,10 +41,10 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_in_the_first_document_and_each_under_its_name() {
         let configuration = "version: v1alpha1\ncluster: {id: a, secretboxEncryptionSecret: b, ca: {crt: c}}\n---\nkind: HostnameConfig\n";
-        let keys = keys(configuration.as_bytes());
+        let keys = keys_in(configuration.as_bytes());
         let found: Vec<_> = keys.iter().map(|(item, digest)| (*item, digest.as_str())).collect();
         let of = [("cluster-id", hex(b"a")), ("k8s-ca", hex(b"c")), ("secretbox", hex(b"b"))];
         assert_eq!(found, of.each_ref().map(|(item, digest)| (*item, digest.as_str())));
-        assert_eq!(super::keys(b"\xff: ["), Keys::new());
+        assert_eq!(keys_in(b"\xff: ["), Keys::new());
     }
 }

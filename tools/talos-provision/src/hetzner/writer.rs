@@ -1,6 +1,7 @@
 //! The only code that changes anything in the cloud.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,8 +13,10 @@ use super::{BALANCER_TYPE, POOL, ROLE, Reader, family, typed};
 use crate::Error;
 use crate::plan::{Kind, Machine, Rule, Shape, Thing};
 
-/// Longest that actions may run, in seconds.
-const ACTION_SECONDS_MAX: u64 = 600;
+/// Longest that actions may run.
+const ACTIONS_MAX: Duration = Duration::from_secs(600);
+/// Longest that something is in use after its servers are gone.
+const IN_USE_MAX: Duration = Duration::from_secs(60);
 /// How often a call whose end is unclear is made again, once nothing was found.
 const TRIES_MAX: usize = 4;
 /// Most ids that one poll asks for.
@@ -179,38 +182,27 @@ impl<'a> Writer<'a> {
 
     /// Waits until servers that are being deleted are gone.
     pub(crate) fn see_off(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
-        let began = Instant::now();
         for server in leaving {
-            loop {
-                match self.0.http.get(&format!("/servers/{server}"), &[]) {
-                    Err(Error::Refused(refusal)) if refusal.code == "not_found" => break,
-                    Err(error) => return Err(error),
-                    Ok(_) if began.elapsed() > Duration::from_secs(ACTION_SECONDS_MAX) => {
-                        let what = format!("the end of server {server}, which was deleted");
-                        return Err(Error::TimedOut { what });
-                    }
-                    Ok(_) => rest(Duration::from_millis(500))?,
-                }
-            }
+            until(ACTIONS_MAX, || match self.0.http.get(&format!("/servers/{server}"), &[]) {
+                Err(Error::Refused(refusal)) if refusal.code == "not_found" => Ok(Break(())),
+                Err(error) => Err(error),
+                Ok(_) => Ok(Continue(format!("the end of server {server}, which was deleted"))),
+            })?;
         }
         Ok(())
     }
 
     /// Removes something that machines shared.
     pub(crate) fn remove(&self, kind: Kind, id: u64) -> Result<(), Error> {
-        let began = Instant::now();
-        loop {
-            match self.delete(&format!("/{}/{id}", family(kind))) {
+        let actions =
+            until(IN_USE_MAX, || match self.delete(&format!("/{}/{id}", family(kind))) {
                 // Measured by others: a firewall or a network is in use for a moment after its servers.
-                Err(Error::Refused(refusal))
-                    if refusal.code == "resource_in_use"
-                        && began.elapsed() < Duration::from_secs(60) =>
-                {
-                    rest(Duration::from_secs(1))?;
+                Err(Error::Refused(refusal)) if refusal.code == "resource_in_use" => {
+                    Ok(Continue(refusal.message))
                 }
-                end => return end.and_then(|actions| self.wait(&actions)),
-            }
-        }
+                end => end.map(Break),
+            })?;
+        self.wait(&actions)
     }
 
     /// Removes a server; it is gone once the actions have ended.
@@ -228,10 +220,11 @@ impl<'a> Writer<'a> {
 
     /// Waits until all of `ids` have ended, asking for all of them at once.
     pub(crate) fn wait(&self, ids: &[u64]) -> Result<(), Error> {
-        let began = Instant::now();
         let mut open: Vec<u64> = ids.to_vec();
-        let mut pause = Duration::from_millis(100);
-        while !open.is_empty() {
+        until(ACTIONS_MAX, || {
+            if open.is_empty() {
+                return Ok(Break(()));
+            }
             let asked: Vec<u64> = open.iter().copied().take(IDS_MAX).collect();
             let text: Vec<String> = asked.iter().map(ToString::to_string).collect();
             let query: Vec<_> = text.iter().map(|it| ("id", it.as_str())).collect();
@@ -252,17 +245,28 @@ impl<'a> Writer<'a> {
                     _ => return Err(failed(action)),
                 }
             }
-            if began.elapsed() > Duration::from_secs(ACTION_SECONDS_MAX) {
-                return Err(Error::TimedOut {
-                    what: format!("{} actions of the cloud", open.len()),
-                });
-            }
-            if !open.is_empty() {
-                rest(pause)?;
-                pause = (pause * 3 / 2).min(Duration::from_secs(3));
-            }
+            Ok(match open.len() {
+                0 => Break(()),
+                left => Continue(format!("{left} actions of the cloud")),
+            })
+        })
+    }
+}
+
+/// Asks again and again, until an answer ends that; or, after `limit`, with what is not done.
+fn until<T>(
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<ControlFlow<T, String>, Error>,
+) -> Result<T, Error> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match ask()? {
+            Break(end) => return Ok(end),
+            Continue(what) if began.elapsed() > limit => return Err(Error::TimedOut { what }),
+            Continue(_) => rest(pause)?,
         }
-        Ok(())
+        pause = (pause * 3 / 2).min(Duration::from_secs(3));
     }
 }
 

@@ -207,7 +207,7 @@ pub enum Node {
         sha256: String,
         /// The version of Talos.
         talos: String,
-        /// The keys that it works with.
+        /// The keys that it works with, where that is not the declared configuration.
         keys: Keys,
     },
 }

@@ -138,8 +138,7 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
                 continue;
             }
             Access::Maintenance(connection) => connection,
-            Access::Secure(mut connection) => match super::read(&mut connection, target.role).await
-            {
+            Access::Secure(mut connection) => match super::read(&mut connection, target).await {
                 Ok(look) if look.has(&wanted) => match look.unmet.filter(|_| order.alive) {
                     None => return Ok(()),
                     Some(unmet) => {

@@ -1,0 +1,231 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::*;
+use crate::Condition;
+use crate::verb::Target;
+
+/// A document that may refer to another of its kind, and to a `Host`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    host: Option<String>,
+    service: Option<String>,
+}
+
+impl Kind for Service {
+    const KIND: &'static str = "Service";
+    type Observed = ();
+    type Evidence = ();
+    type Step = &'static str;
+}
+
+/// Writes down in which order it was asked to do what.
+#[derive(Default)]
+struct Diary(Mutex<Vec<String>>);
+
+impl Diary {
+    fn note(&self, verb: &str, job: &Job<'_, Service>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(format!("{verb} {}", job.own.name));
+    }
+}
+
+impl Program for &Diary {
+    type Kind = Service;
+    type Error = Error;
+    const AT_ONCE: usize = 3;
+
+    fn refers(own: &Declared<Service>) -> Vec<Refers> {
+        let host = own.spec.host.iter().map(|it| Refers::to_ready("/spec/host", "Host", it));
+        let service = own.spec.service.iter();
+        let service = service.map(|it| Refers::to_ready("/spec/service", "Service", it));
+        host.chain(service).collect()
+    }
+
+    fn plan(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("plan", job);
+        Ok(Status::planned(None, vec!["create"]))
+    }
+
+    fn undo(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("undo", job);
+        Ok(Status::planned(None, vec!["remove"]))
+    }
+
+    fn apply(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("apply", job);
+        Ok(Status::new(Condition::ready(true, "Applied", "it runs")))
+    }
+
+    fn verify(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.apply(job)
+    }
+
+    fn destroy(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("destroy", job);
+        Ok(Status::destroyed("nothing is left"))
+    }
+
+    fn derive(&self, job: &Job<'_, Service>) -> Result<Vec<Derived>, Error> {
+        self.note("derive", job);
+        Ok(vec![Derived::new("key", b"secret".to_vec().into())])
+    }
+}
+
+/// A document as a line of JSON, with the status that another program has given it.
+fn document(kind: &str, name: &str, spec: &str, ready: Option<bool>) -> String {
+    let status = ready.map_or(String::new(), |it| {
+        let condition = serde_json::json!(Condition::ready(it, "Said", "so"));
+        format!(r#","status":{{"conditions":[{condition}]}}"#)
+    });
+    format!(
+        r#"{{"apiVersion":"holistic/v1alpha1","kind":"{kind}","metadata":{{"name":"{name}"}},"spec":{{{spec}}}{status}}}"#
+    ) + "\n"
+}
+
+/// What the program was asked to do, the reason of each document, and how it ended.
+fn driven(verb: &Verb, text: &str) -> Result<(Vec<String>, Vec<String>, Exit), Error> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("documents.yaml");
+    fs::write(&file, text)?;
+    let (diary, mut stream) = (Diary::default(), Stream::read(&[file]));
+    let exit = drive("diary", &mut stream, verb, |_, _| &diary)?;
+    let reason = |it: &serde_json::Value| {
+        it["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
+    };
+    let reasons = stream.documents().map(reason).collect();
+    Ok((diary.0.into_inner().unwrap_or_default(), reasons, exit))
+}
+
+fn plan(check: bool, destroy: bool) -> Verb {
+    Verb::Plan { target: Target::default(), check, destroy }
+}
+
+#[test]
+fn a_document_comes_after_those_it_refers_to_and_goes_before_them() -> Result<(), Error> {
+    let text = document("Service", "web", r#""service":"data""#, None)
+        + &document("Service", "data", r#""service":"disk""#, None)
+        + &document("Service", "disk", "", None);
+
+    let (asked, reasons, exit) = driven(&Verb::Apply(Target::default()), &text)?;
+    assert_eq!(asked, ["apply disk", "apply data", "apply web"]);
+    assert_eq!((reasons, exit), (vec!["Applied".to_owned(); 3], Exit::Done));
+
+    let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
+    assert_eq!(asked, ["destroy web", "destroy data", "destroy disk"]);
+    assert_eq!((reasons, exit), (vec!["Destroyed".to_owned(); 3], Exit::Done));
+    Ok(())
+}
+
+#[test]
+fn documents_are_taken_at_once_that_do_not_refer_to_one_another() -> Result<(), Error> {
+    for (services, together) in [
+        (&[("a", None)][..], 1),
+        (&[("a", None), ("b", None), ("c", Some("a"))], 2),
+        (&[("c", Some("a")), ("b", None), ("a", None)], 2), // as `destroy` has it
+        (&[("a", None), ("b", Some("a"))], 1),
+        (&[("a", None), ("b", None), ("c", None), ("d", None)], 3), // what the program bears
+    ] {
+        let service = |(name, to): &(&str, Option<&str>)| {
+            let spec = to.map_or(String::new(), |it| format!(r#""service":"{it}""#));
+            document("Service", name, &spec, None)
+        };
+        let text: String = services.iter().map(service).collect();
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("documents.yaml");
+        fs::write(&file, text)?;
+        let own = Stream::read(&[file]).own::<Service>();
+        assert_eq!(independent::<&Diary>(&own), together, "{services:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> {
+    let text = document("Host", "edge", "", Some(false))
+        + &document("Service", "web", r#""host":"edge""#, None)
+        + &document("Service", "mail", r#""service":"web""#, None);
+    for verb in [Verb::Apply(Target::default()), Verb::Verify(Target::default())] {
+        let (asked, reasons, exit) = driven(&verb, &text)?;
+        assert_eq!(asked, [""; 0], "nothing is touched");
+        assert_eq!(reasons, ["Said", "DependencyNotReady", "DependencyNotReady"]);
+        assert_eq!(exit, Exit::Temporary);
+    }
+    let (asked, _, exit) = driven(&plan(false, false), &text)?;
+    assert_eq!((asked.len(), exit), (2, Exit::Done));
+    Ok(())
+}
+
+#[test]
+fn steps_that_are_left_are_drift_only_to_a_check() -> Result<(), Error> {
+    let text = document("Service", "web", "", None);
+    assert_eq!(driven(&plan(false, false), &text)?.2, Exit::Done);
+    assert_eq!(driven(&plan(true, false), &text)?.2, Exit::Drift);
+    let (asked, _, exit) = driven(&plan(true, true), &text)?;
+    assert_eq!((asked, exit), (vec!["undo web".to_owned()], Exit::Drift));
+    Ok(())
+}
+
+#[test]
+fn what_derives_goes_to_files_of_its_owner_and_never_over_others() -> Result<(), Error> {
+    let folder = tempfile::tempdir()?;
+    let to = folder.path().to_owned();
+    let verb = Verb::Derive { target: Target::default(), to: to.clone() };
+    let text = document("Service", "web", "", Some(true));
+    let (asked, reasons, exit) = driven(&verb, &text)?;
+    assert_eq!((asked, exit), (vec!["derive web".to_owned()], Exit::Done));
+    assert_eq!(reasons, ["Said"], "documents are passed on as they came");
+    let file = to.join("diary/web/key");
+    assert_eq!(fs::read_to_string(&file)?, "secret");
+    assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+
+    fs::write(&file, "mine")?;
+    let (_, reasons, exit) = driven(&verb, &text)?;
+    assert_eq!((reasons, exit), (vec!["OutputFailed".to_owned()], Exit::Permanent));
+    assert_eq!(fs::read_to_string(&file)?, "mine");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_destroyed_that_another_document_still_needs() -> Result<(), Error> {
+    let service = document("Service", "web", "", Some(true));
+    for (kind, ready, freed) in [
+        ("Delivery", Some(true), false),
+        ("Delivery", Some(false), false), // its own destroy has failed
+        ("Delivery", None, false),
+        ("Drain", Some(true), true), // proven
+        ("Drain", Some(false), false),
+    ] {
+        let text = service.clone() + &document(kind, "it", r#""service":"web""#, ready);
+        let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
+        assert_eq!(asked.is_empty(), !freed, "{kind} {ready:?}");
+        let end = if freed { ("Destroyed", Exit::Done) } else { ("StillNeeded", Exit::Temporary) };
+        assert_eq!((reasons[0].as_str(), exit), end);
+    }
+    let destroyed = document("Delivery", "it", r#""service":"web""#, Some(false));
+    let destroyed = destroyed.replace("Said", Condition::DESTROYED);
+    let (asked, ..) = driven(&Verb::Destroy(Target::default()), &(service + &destroyed))?;
+    assert_eq!(asked, ["destroy web"]);
+    Ok(())
+}
+
+#[test]
+fn a_circle_and_a_dangling_reference_are_mistakes() {
+    let circle = document("Service", "a", r#""service":"b""#, None)
+        + &document("Service", "b", r#""service":"a""#, None);
+    let dangling = document("Service", "a", r#""host":"edge""#, None);
+    for (text, what) in [(circle, "refers to itself"), (dangling, "no Host came in")] {
+        let end = driven(&Verb::Apply(Target::default()), &text);
+        assert!(
+            matches!(&end, Err(Error::Mistakes { mistakes, .. }) if mistakes[0].contains(what)),
+            "{end:?}"
+        );
+    }
+}
