@@ -31,7 +31,7 @@ impl Machine {
     pub(crate) async fn end_node(&self) {
         self.processes.stop(node::PROCESS, NODE_GRACE).await;
         self.place.remove("node/kubelet.run");
-        node::remove_cgroups(self.address);
+        node::remove_cgroups(&self.place, self.address);
         network::remove(&network::bridge(self.address)).await;
     }
 

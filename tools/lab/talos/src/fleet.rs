@@ -180,7 +180,7 @@ impl Shared {
             // It waits for processes to end.
             let _ = tokio::task::spawn_blocking(move || process::end_strays(&left.0)).await;
             if let (Some(label), Node::Real) = (place.label(), &self.settings.node) {
-                node::remove_cgroups(label.ipv4);
+                node::remove_cgroups(&place, label.ipv4);
                 network::remove(&network::bridge(label.ipv4)).await;
             }
         }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::config::{Configuration, Kind};
 use crate::control_plane::{Arguments, Setting, kubeconfig};
 use crate::network::PodNetwork;
+use crate::place::Place;
 use crate::process::{Processes, Program, child_of, end_child};
 use crate::trouble::{Attempt, Trouble};
 
@@ -213,6 +214,10 @@ state = "/run/containerd"
     }
 }
 
+/// Where cgroups are: the one hierarchy, or one for each controller.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// Where containerd names the containers that run.
+const CONTAINERS: &str = "var/lib/containerd/io.containerd.runtime.v2.task/k8s.io";
 const CRI: &str = r#""io.containerd.grpc.v1.cri""#;
 
 /// Where the pods of a machine are counted.
@@ -251,11 +256,18 @@ fn registry_mirrors(config: &Configuration) -> Vec<(String, Vec<String>)> {
     old.chain(new).collect()
 }
 
-/// Removes the cgroups of a machine whose processes are gone.
-pub(crate) fn remove_cgroups(machine: Ipv4Addr) {
-    let name = cgroup(machine);
-    for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        remove_cgroup(&controller.path().join(name.trim_start_matches('/')), 0);
+/// Removes the cgroups of a machine whose processes are gone, and of its containers: for each of
+/// these its next kubelet would try three seconds long to find what runs in it.
+pub(crate) fn remove_cgroups(place: &Place, machine: Ipv4Addr) {
+    let containers = fs::read_dir(place.at(CONTAINERS)).into_iter().flatten().flatten();
+    let containers = containers.map(|it| Path::new("k8s.io").join(it.file_name()));
+    let own = PathBuf::from(cgroup(machine).trim_start_matches('/'));
+    let names: Vec<_> = containers.chain([own]).collect();
+    let controllers = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
+    for hierarchy in controllers.map(|it| it.path()).chain([PathBuf::from(CGROUPS)]) {
+        for name in &names {
+            remove_cgroup(&hierarchy.join(name), 0);
+        }
     }
 }
 
@@ -276,7 +288,6 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::place::Place;
 
     const CONTROL_PLANE: &str = include_str!("../tests/fixtures/v1.13/base-controlplane.yaml");
 

@@ -156,6 +156,7 @@ fn a_configuration_becomes_a_cluster_that_survives_the_lab() {
     fleet.shutdown();
     eprintln!("shutdown: {:.1} s", ending.elapsed().as_secs_f64());
     nothing_is_left(&machines);
+    assert_eq!(containers(&machines).is_empty(), !is_root(), "the pod ran until then");
 
     // The lab starts again: the same disks, and so the same cluster, without another bootstrap.
     let began = Instant::now();
@@ -246,9 +247,20 @@ fn nothing_is_left(machines: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     assert!(!mounts.contains(&place), "a mount is left behind");
     assert!(!run("ip", &["-o", "link"]).contains("lab7f4901"), "a bridge is left behind");
-    for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        assert!(!controller.path().join("lab7f490101").exists(), "a cgroup is left behind");
+    let containers = containers(machines).into_iter().map(|it| format!("k8s.io/{it}"));
+    for name in containers.chain(["lab7f490101".to_owned()]) {
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            assert!(!controller.path().join(&name).exists(), "a cgroup is left behind: {name}");
+        }
     }
+}
+
+/// The containers that ran when the machines went down.
+fn containers(machines: &Path) -> Vec<String> {
+    let machines = fs::read_dir(machines).into_iter().flatten().flatten();
+    let state = "var/lib/containerd/io.containerd.runtime.v2.task/k8s.io";
+    let states = machines.filter_map(|it| fs::read_dir(it.path().join(state)).ok());
+    states.flatten().flatten().map(|it| it.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// kubectl with a certificate that openssl issued from the configuration's authority.
