@@ -17,12 +17,24 @@ set +e
 end() {
 	trap '' TERM
 	rm -f "$machine/node/kubelet.run"
-	# First the one who would start pods again, then everything in this namespace.
+	# First the one who would start pods again; then containers, while there still is who reads what
+	# they say and whom they can tell that they go; then everything in this namespace.
 	[ -z "${kubelet:-}" ] || kill -TERM "$kubelet" 2>/dev/null
 	sleep 0.2
+	# shellcheck disable=SC2046
+	kill -TERM $(containers) 2>/dev/null
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		[ -n "$(containers)" ] || break
+		sleep 0.1
+	done
 	kill -TERM -1 2>/dev/null
-	sleep 1
+	sleep 0.2
 	exit 0
+}
+
+# The first process of every container: number one in a namespace within this one.
+containers() {
+	awk '$1 == "NSpid:" && $3 == 1 { print $2 }' /proc/[0-9]*/status 2>/dev/null
 }
 trap end TERM
 
