@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::files;
 use crate::http;
+use crate::lock;
 use crate::place::Place;
 
 /// The image of every pod's sandbox.
@@ -97,7 +98,9 @@ fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
     let name = image.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let step = phase::begin(&name, "publish");
     let layout = layout(place, image, &name);
+    let _alone = lock::exclusive(&layout.with_extension("lock"))?;
     if !layout.is_dir() {
+        // Otherwise another lab has made it meanwhile.
         let unfinished = layout.with_extension("unfinished");
         files::remove(&unfinished)?;
         lay_out(&unfinished, image, &name)?;

@@ -1,8 +1,8 @@
 //! What a person with Nix gets: every output of the flake, built and run without a network, by
 //! Debian's Nix and the stand-in for nixpkgs; the whole lifecycle; and a project from a template.
 //!
-//! A test program of its own, so that cargo runs it after the lifecycle: two labs at a time would
-//! be in each other's way, since a machine has but one table of routes.
+//! A test program of its own, which cargo runs after the lifecycle, and `tasks/test` beside it, in a
+//! network of its own: two labs in one would be in each other's way.
 
 mod home;
 #[path = "../lifecycle/project.rs"]
