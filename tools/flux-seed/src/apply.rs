@@ -1,8 +1,6 @@
-//! The only writer, and the waits between its steps.
+//! The only writer, and what it waits for between its steps.
 
 use std::collections::BTreeMap;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,32 +11,8 @@ use crate::object::{Identity, Stage, order};
 use crate::observe::{self, Look, REQUESTED_AT, Seen, has_answered, observe};
 use crate::plan::{Live, Step, World, plan};
 use crate::remove::gone;
+use crate::wait::{Deadline, is_at_work};
 use crate::wanted::Wanted;
-
-/// Asked for at least this often; a look takes some 20 requests of a millisecond each.
-const POLL: Duration = Duration::from_millis(200);
-
-/// How long one run waits, all in all.
-pub(crate) struct Deadline {
-    at: Instant,
-    pub(crate) seconds: u32,
-}
-
-impl Deadline {
-    pub(crate) fn after(seconds: u32) -> Self {
-        Self { at: Instant::now() + Duration::from_secs(seconds.into()), seconds }
-    }
-
-    /// Waits a little; or fails, since `missing` has taken too long.
-    pub(crate) fn wait(&self, missing: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
-        phase::uninterrupted()?;
-        if Instant::now() >= self.at {
-            return Err(Error::NotYet { seconds: self.seconds, missing: missing() });
-        }
-        sleep(POLL);
-        Ok(())
-    }
-}
 
 /// Takes `steps`, and waits until the cluster and Flux have acted on them.
 pub(crate) fn apply(
@@ -222,16 +196,6 @@ fn refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Whether its controller is at it, and need not be asked. One that waits until it tries again
-/// must be.
-fn is_at_work(object: &Value) -> bool {
-    let reconciling = kstatus::condition(object, "Reconciling");
-    match reconciling.filter(|it| text(it, "status") == "True") {
-        Some(it) => text(it, "reason") == "Progressing",
-        None => object["status"]["observedGeneration"] != object["metadata"]["generation"],
-    }
 }
 
 /// Whole looks after the steps, until nothing is left to do. Flux may be at it once more by the

@@ -27,6 +27,7 @@ mod remove;
 mod sops;
 pub mod spec;
 mod verify;
+mod wait;
 mod wanted;
 
 pub use cli::Cli;
@@ -39,11 +40,11 @@ use age::secrecy::ExposeSecret as _;
 use keyring::{Claims, Project, Projects, Secret};
 use phase::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers, Stream};
 
-use apply::Deadline;
 use cluster::{Reader, Writer};
 use observe::{Evidence, Look, Observed, Seen, observe};
 use plan::{Step, World};
 use spec::{Component, Delivery};
+use wait::{Deadline, at_rest};
 use wanted::{Artifact, Wanted};
 
 /// Runs one command.
@@ -166,7 +167,7 @@ impl Program for FluxSeed {
         let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
         let seen = if ready {
             let reader = Reader::open(&self.kubeconfig(job)?)?;
-            Some(observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?)
+            Some(at_rest(&reader, job.own.name.as_str(), &wanted)?)
         } else {
             phase::note(
                 job.own.name.as_str(),
@@ -217,7 +218,7 @@ impl Program for FluxSeed {
     fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
         let (wanted, kubeconfig) = self.known(job)?;
         let reader = Reader::open(&kubeconfig)?;
-        let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Whole)?;
+        let seen = at_rest(&reader, job.own.name.as_str(), &wanted)?;
         let doing = phase::begin(job.own.name.as_str(), "prove");
         let proven = verify::verify(&reader, &wanted, &seen, &attested(job.stream))?;
         doing.done(format_args!("{proven} containers run what was attested"));

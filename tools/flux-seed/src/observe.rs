@@ -179,7 +179,8 @@ pub(crate) fn signature(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
     let message = text(verified, "message");
     let refused = text(verified, "status") == "False"
         && verified["observedGeneration"] == object["metadata"]["generation"]
-        && !is_about_the_way(message);
+        && !is_about_the_way(message)
+        && !wanted.revision().now().is_some_and(|it| is_about_another(message, it));
     if refused { Err(Error::SignatureRefused { message: message.to_owned() }) } else { Ok(()) }
 }
 
@@ -198,6 +199,12 @@ fn is_about_the_way(message: &str) -> bool {
         "status code 504",
     ];
     signs.iter().any(|it| message.contains(it))
+}
+
+/// Whether a verification was one of another digest. Measured: Flux puts what it says of an artifact
+/// under the generation that is there when it says so, which may be newer than the one that it read.
+fn is_about_another(message: &str, digest: &str) -> bool {
+    message.contains("@sha256:") && !message.contains(digest)
 }
 
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
@@ -350,4 +357,23 @@ pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
     all.extend(images);
     all.push(evidence("sopsRecipient", sha256(&wanted.sops_recipient)));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_flux_says_of_the_artifact_before_is_not_about_this_one() {
+        let says = |digest: &str| {
+            format!(
+                "failed to verify the signature using provider 'cosign': no matching signatures were \
+                 found for '127.99.0.1:5000/zabronax/deployments@{digest}'"
+            )
+        };
+        assert!(is_about_another(&says("sha256:437c"), "sha256:368e"));
+        assert!(!is_about_another(&says("sha256:368e"), "sha256:368e"));
+        let unnamed = "failed to verify the signature using provider 'cosign': no key";
+        assert!(!is_about_another(unnamed, "sha256:368e"));
+    }
 }

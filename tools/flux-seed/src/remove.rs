@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::apply::Deadline;
 use crate::cluster::{Reader, Writer};
 use crate::gate::{Claim, uid};
 use crate::kstatus::text;
 use crate::object::Identity;
 use crate::observe::{Look, Seen, observe};
 use crate::plan::{Step, kept, undo};
+use crate::wait::Deadline;
 use crate::wanted::Wanted;
 
 /// How often we look again. What others kept may have been delivered itself, and gone by now.

@@ -124,6 +124,15 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     let proven = lab.flux_seed("verify", documents).success();
     assert_eq!(reason(&status(&proven)?), "Proven");
 
+    // Flux looks again, as it does at every interval: that is neither drift nor a doubt.
+    for (verb, asked) in [("verify -q", "once"), ("plan --check -q", "twice")] {
+        let asked = format!("reconcile.fluxcd.io/requestedAt={asked}");
+        for of in ["ocirepository", "kustomization"] {
+            lab.kubectl(&format!("-n flux-system annotate --overwrite {of} prod {asked}"))?;
+        }
+        lab.flux_seed(verb, documents).success();
+    }
+
     // Nobody has attested what runs: the artifact is not in the stream.
     let without: Vec<_> =
         documents.iter().filter(|it| it["metadata"]["name"] != "greeter").cloned().collect();

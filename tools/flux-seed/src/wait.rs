@@ -1,0 +1,72 @@
+//! How long we wait, and what for. Reads only.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::cluster::Reader;
+use crate::kstatus::{condition, text};
+use crate::observe::{Look, Seen, has_answered, observe};
+use crate::plan::{Step, plan};
+use crate::wanted::Wanted;
+
+/// Asked for at least this often; a look takes some 20 requests of a millisecond each.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Flux looks at what it delivers again at every interval, and says so: a second or two on a busy
+/// machine.
+const INTERVAL_TAKES_MAX: Duration = Duration::from_secs(10);
+
+/// How long one run waits, all in all.
+pub(crate) struct Deadline {
+    at: Instant,
+    pub(crate) seconds: u32,
+}
+
+impl Deadline {
+    pub(crate) fn after(seconds: u32) -> Self {
+        Self { at: Instant::now() + Duration::from_secs(seconds.into()), seconds }
+    }
+
+    /// Waits a little; or fails, since `missing` has taken too long.
+    pub(crate) fn wait(&self, missing: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
+        phase::uninterrupted()?;
+        if Instant::now() >= self.at {
+            return Err(Error::NotYet { seconds: self.seconds, missing: missing() });
+        }
+        sleep(POLL);
+        Ok(())
+    }
+}
+
+/// A whole look at a moment in which Flux is not at work: what it does at every interval is no
+/// change, and no proof of the contrary. One that stays at it is shown at work.
+pub(crate) fn at_rest(reader: &Reader, name: &str, wanted: &Wanted) -> Result<Seen, Error> {
+    let until = Instant::now() + INTERVAL_TAKES_MAX;
+    loop {
+        let seen = observe(reader, name, wanted, Look::Whole)?;
+        let passes = |step: &Step| {
+            let live = seen.world.get(step.object()).map(|it| &it.object);
+            matches!(step, Step::Reconcile { .. })
+                && live.is_some_and(|it| is_at_work(it) || !has_answered(it))
+        };
+        let steps = plan(&wanted.objects, &seen.world);
+        if steps.is_empty() || !steps.iter().all(passes) || Instant::now() >= until {
+            return Ok(seen);
+        }
+        phase::uninterrupted()?;
+        sleep(POLL);
+    }
+}
+
+/// Whether its controller is at it, and need not be asked. One that waits until it tries again
+/// must be.
+pub(crate) fn is_at_work(object: &Value) -> bool {
+    let reconciling = condition(object, "Reconciling");
+    match reconciling.filter(|it| text(it, "status") == "True") {
+        Some(it) => text(it, "reason") == "Progressing",
+        None => object["status"]["observedGeneration"] != object["metadata"]["generation"],
+    }
+}
