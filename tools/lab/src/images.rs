@@ -4,6 +4,7 @@ use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -60,22 +61,25 @@ pub(crate) fn ensure_pause(place: &Place) -> Result<(), Error> {
 pub(crate) fn ensure_flux(place: &Place) -> Result<(), Error> {
     let module = place.components.join("flux/go.mod");
     let text = fs::read_to_string(&module).map_err(files::cannot("read", &module))?;
-    for name in ["source-controller", "kustomize-controller"] {
+    let one = |name: &str| {
         let required = format!("github.com/fluxcd/{name} ");
         let lines = text.lines().map(|it| it.trim().trim_start_matches("require "));
         let mut versions = lines.filter_map(|it| it.strip_prefix(&required));
         let tag = versions.find(|it| it.starts_with('v')).unwrap_or("v0");
         let tag = tag.split_ascii_whitespace().next().unwrap_or(tag);
         let repository = format!("fluxcd/{name}");
-        if !is_there(place, &repository, tag)? {
-            let program = place.program(name);
-            pack(
-                place,
-                &Image { repository: &repository, tag, program: &program, user: "65534:65534" },
-            )?;
+        if is_there(place, &repository, tag)? {
+            return Ok(());
         }
-    }
-    Ok(())
+        let program = place.program(name);
+        pack(place, &Image { repository: &repository, tag, program: &program, user: "65534:65534" })
+    };
+    // Both at once: of each, half of the time is the registry's.
+    thread::scope(|scope| {
+        let other = scope.spawn(|| one("kustomize-controller"));
+        one("source-controller")
+            .and(other.join().unwrap_or_else(|it| std::panic::resume_unwind(it)))
+    })
 }
 
 /// Unknown is not absent: only the registry's own "no" makes an image again.
@@ -98,13 +102,15 @@ fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
     let name = image.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let step = phase::begin(&name, "publish");
     let layout = layout(place, image, &name);
-    let _alone = lock::exclusive(&layout.with_extension("lock"))?;
     if !layout.is_dir() {
-        // Otherwise another lab has made it meanwhile.
-        let unfinished = layout.with_extension("unfinished");
-        files::remove(&unfinished)?;
-        lay_out(&unfinished, image, &name)?;
-        fs::rename(&unfinished, &layout).map_err(files::cannot("write", &layout))?;
+        let _alone = lock::exclusive(&layout.with_extension("lock"))?;
+        if !layout.is_dir() {
+            // Otherwise another lab has made it meanwhile.
+            let unfinished = layout.with_extension("unfinished");
+            files::remove(&unfinished)?;
+            lay_out(&unfinished, image, &name)?;
+            fs::rename(&unfinished, &layout).map_err(files::cannot("write", &layout))?;
+        }
     }
     let reference = format!("{}/{}:{}", place.registry(), image.repository, image.tag);
     let mut push = crane(place);

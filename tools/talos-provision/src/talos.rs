@@ -97,7 +97,7 @@ impl Reader {
                 ..Look::nothing(Node::Maintenance, Etcd::Absent)
             },
             Access::Secure(mut connection) => {
-                let look = read(&mut connection, target).await;
+                let look = read(&mut connection, target.role, target.declared.as_deref()).await;
                 look.unwrap_or_else(|status| {
                     let why = said(&status);
                     let node = match status.code() {
@@ -156,8 +156,13 @@ enum Access {
     Stranger(String),
 }
 
-/// A machine of this cluster, asked for all that matters.
-async fn read(connection: &mut Connection, target: &Target) -> Result<Look, Status> {
+/// A machine of this cluster, asked for all that matters. Of one whose configuration has the digest
+/// that is `expected`, the keys are known.
+async fn read(
+    connection: &mut Connection,
+    role: Role,
+    expected: Option<&str>,
+) -> Result<Look, Status> {
     let version: wire::Version = connection.call(wire::path::VERSION, wire::Empty {}).await?;
     let (stage, unmet) = stage(connection).await?;
     let configuration = get(
@@ -168,14 +173,15 @@ async fn read(connection: &mut Connection, target: &Target) -> Result<Look, Stat
     );
     let configuration = wire::MachineConfigSpec::decode(configuration.await?.as_slice());
     let configuration = configuration.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
-    let etcd = match target.role {
+    let etcd = match role {
         Role::Controlplane => etcd(connection).await?,
         Role::Worker => Etcd::Unknown,
     };
     let sha256 = hex(&configuration.yaml_marshalled);
-    let keys = match &target.declared {
-        Some(declared) if *declared == sha256 => Keys::new(),
-        _ => config::keys_in(&configuration.yaml_marshalled),
+    let keys = if expected == Some(sha256.as_str()) {
+        Keys::new()
+    } else {
+        config::keys_in(&configuration.yaml_marshalled)
     };
     let talos = version.version.unwrap_or_default().tag;
     let node = Node::Configured { sha256, talos, keys };

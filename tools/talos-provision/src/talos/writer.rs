@@ -138,26 +138,28 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
                 continue;
             }
             Access::Maintenance(connection) => connection,
-            Access::Secure(mut connection) => match super::read(&mut connection, target).await {
-                Ok(look) if look.has(&wanted) => match look.unmet.filter(|_| order.alive) {
-                    None => return Ok(()),
-                    Some(unmet) => {
-                        pause(until, target, unmet).await?;
+            Access::Secure(mut connection) => {
+                match super::read(&mut connection, target.role, Some(&wanted)).await {
+                    Ok(look) if look.has(&wanted) => match look.unmet.filter(|_| order.alive) {
+                        None => return Ok(()),
+                        Some(unmet) => {
+                            pause(until, target, unmet).await?;
+                            continue;
+                        }
+                    },
+                    Ok(_) if !given => connection,
+                    Ok(_) => {
+                        pause(until, target, "it has not taken its configuration over".to_owned())
+                            .await?;
                         continue;
                     }
-                },
-                Ok(_) if !given => connection,
-                Ok(_) => {
-                    pause(until, target, "it has not taken its configuration over".to_owned())
-                        .await?;
-                    continue;
+                    Err(status) if passes(&status) => {
+                        pause(until, target, said(&status)).await?;
+                        continue;
+                    }
+                    Err(status) => return Err(refused(target, &status)),
                 }
-                Err(status) if passes(&status) => {
-                    pause(until, target, said(&status)).await?;
-                    continue;
-                }
-                Err(status) => return Err(refused(target, &status)),
-            },
+            }
         };
         let request = wire::ApplyConfiguration {
             data: bytes.to_vec(),
