@@ -58,12 +58,14 @@ impl Service {
 
     /// The command that runs it; none if the lab runs it by itself.
     pub(crate) fn command(self, place: &Place) -> Result<Option<Command>, Error> {
-        Ok(match self {
-            Self::Registry => Some(registry::command(place)?),
-            Self::Forge => Some(forge::command(place)?),
-            Self::Store => Some(store::command(place)?),
-            Self::Cloud => None,
-        })
+        let mut command = match self {
+            Self::Registry => registry::command(place)?,
+            Self::Forge => forge::command(place)?,
+            Self::Store => store::command(place)?,
+            Self::Cloud => return Ok(None),
+        };
+        command.env("GOGC", lab_talos::GOGC);
+        Ok(Some(command))
     }
 
     /// Whether it does what it is there for.

@@ -195,9 +195,11 @@ pub(crate) fn etcd(
         arguments.set(&format!("{prefix}cert-file"), place.text(&format!("pki/{name}.crt")));
         arguments.set(&format!("{prefix}key-file"), place.text(&format!("pki/{name}.key")));
     }
-    // Many members share two cores here: a slow heartbeat is no lost leader.
-    arguments.set("heartbeat-interval", "250");
-    arguments.set("election-timeout", "2500");
+    // A member elects itself after a random part of the timeout. The first has etcd's own, and
+    // nothing to wait for; later many share two cores, where a slow heartbeat is no lost leader.
+    let (heartbeat, election) = if state == "new" { ("100", "1000") } else { ("250", "2500") };
+    arguments.set("heartbeat-interval", heartbeat);
+    arguments.set("election-timeout", election);
     arguments.set("unsafe-no-fsync", "true");
     arguments.set("log-level", "warn");
     arguments.add(config.extra_arguments("/cluster/etcd/extraArgs"));

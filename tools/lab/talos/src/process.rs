@@ -21,6 +21,10 @@ use crate::trouble::{Attempt, Trouble};
 /// Longest pause before a process that ended is started again.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
+/// Collect garbage less often than Go would: memory is what a machine has for the hour that a lab
+/// lives. Measured: 7.6 s of CPU for an API server from its start to a running pod, 5.9 s with this.
+pub const GOGC: &str = "400";
+
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -105,6 +109,7 @@ fn spawn(program: &Program, log: &Path) -> Result<Child, Trouble> {
         .args(&program.arguments)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("GOGC", GOGC)
         .envs(program.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log)

@@ -19,7 +19,7 @@ use crate::tls::{self, Question};
 use crate::trouble::Trouble;
 use crate::{etcd, manifests, process};
 
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 const WATCH: Duration = Duration::from_secs(2);
 
 impl Machine {
@@ -53,7 +53,11 @@ impl Machine {
             self.start_etcd(config, own, &setting).await?;
             self.start_control_plane(config, &setting).await?;
         }
-        self.start_kubelet(config, &setting, &pods).await?;
+        let ((), joined) = tokio::join!(
+            self.apply_manifests(config, &setting),
+            self.start_kubelet(config, &setting, &pods),
+        );
+        joined?;
         self.watch(config, &setting, &pods).await
     }
 
@@ -203,6 +207,14 @@ impl Machine {
                 self.processes.start(program)?;
             }
         }
+        Ok(())
+    }
+
+    /// What the configuration brings for Kubernetes itself. Tells what was refused, as Talos does.
+    async fn apply_manifests(&self, config: &Configuration, setting: &Setting) {
+        if config.control_plane.is_none() {
+            return;
+        }
         for manifest in manifests::inline(config) {
             let (kubeconfig, cache) = (
                 setting.place.text("kubernetes/admin.kubeconfig"),
@@ -231,7 +243,6 @@ impl Machine {
                 self.view.sequence_failed("boot", &trouble.to_string(), "");
             }
         }
-        Ok(())
     }
 
     /// Starts the kubelet once there is an API server it can join, and labels the node.
