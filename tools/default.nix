@@ -1,9 +1,9 @@
 # The programs, each as one static binary of its own derivation.
 #
 # The crates of others are compiled once, in a derivation that has this workspace's manifests and nothing else:
-# in place of every crate of ours is an empty one. A program's derivation goes on from there, with the folders
-# that it is made of in place of the empty ones. So a change in one program compiles that program, and a second
-# build of it (`nix-store --realise --check`) compiles all of our code again, and no other.
+# in place of every crate of ours is an empty one. The two crates that all programs share go on from there, in a
+# derivation of their own, and a program from both, with its folder in place of the empty one. So a change in one program
+# compiles that program, and a second build of it (`nix-store --realise --check`) compiles it again, and no other crate.
 { pkgs }:
 let
   inherit (pkgs) lib;
@@ -43,16 +43,34 @@ let
     dontFixup = true; # it is read by the compiler alone
   };
 
+  # Everything in the store has the same age: what is compiled here must be newer than what is not.
+  goOn = before: ''
+    for built in ${toString before}; do
+      cp -rT --preserve=timestamps $built target
+      chmod -R u+w target
+    done
+    find tools -type f -exec touch {} +
+  '';
+
+  shared = build {
+    pname = "holistic-shared";
+    src = source [ ./phase ./keyring ];
+    cargoBuildFlags = [ "--workspace" "--lib" ];
+    preBuild = goOn [ dependencies ] + "touch target/before";
+    # What is not in `dependencies`.
+    installPhase = ''
+      mkdir $out
+      cd target
+      find . -type f -newer before -exec cp --parents -t $out {} +
+    '';
+    dontFixup = true;
+  };
+
   program = { name, description, folders }: build {
     pname = name;
     src = source ([ ./phase ./keyring ] ++ folders);
     cargoBuildFlags = [ "--workspace" "--lib" "--bin" name ];
-    # Everything in the store has the same age: what is compiled here must be newer than what is not.
-    preBuild = ''
-      cp -r --preserve=timestamps ${dependencies} target
-      chmod -R u+w target
-      find tools -type f -exec touch {} +
-    '';
+    preBuild = goOn [ dependencies shared ] + "find tools/phase tools/keyring -type f -exec touch --date=@1 {} +";
     meta = {
       inherit description;
       mainProgram = name;
