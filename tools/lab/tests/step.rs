@@ -1,5 +1,5 @@
 //! One step of a job: what the actions of this repository make of a program that misbehaves.
-//! `lifecycle/actions.rs` runs them with the real ones.
+//! `operations/actions.rs` runs them with the real ones.
 
 use std::error::Error;
 use std::fs;

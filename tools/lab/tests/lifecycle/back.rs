@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::project::{Project, Test, document, documents, reasons, say, unsealed};
-use crate::{forward, kubeconfig};
+use crate::project::{
+    Project, Test, document, documents, forward, kubeconfig, reasons, say, unsealed,
+};
 
 /// Everything that is destroyed, in its order.
 const BACK: [&str; 4] = ["flux-seed", "talos-provision", "artifact-attest", "vcs-bootstrap"];

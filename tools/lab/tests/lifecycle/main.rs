@@ -4,16 +4,15 @@
 //! one before it has ended. Binaries of the components come from `LAB_BIN`, the programs from
 //! where cargo puts them: run `tasks/test`, or `cargo build --workspace --bins` first.
 
-mod actions;
 mod back;
-#[path = "../pages/mod.rs"]
-mod pages;
 mod project;
-mod words;
 
 use std::fs;
 
-use project::{DOCUMENTS, PROGRAMS, Project, Test, document, documents, reasons, say, unsealed};
+use project::{
+    DOCUMENTS, PROGRAMS, Project, Test, document, documents, forward, kubeconfig, reasons, say,
+    unsealed,
+};
 use serde_json::Value;
 
 #[test]
@@ -28,9 +27,6 @@ fn a_repository_becomes_a_running_workload() -> Test {
     a_second_run_writes_nothing_and_says_the_same(&project, &input, &output)?;
     every_check_is_clean_and_every_proof_holds(&project, &input, &output)?;
     a_clone_and_the_root_make_all_of_it_again(&project, &input, &output)?;
-    actions::workflows_do_what_the_pipe_does(&project, &input)?;
-    forward(&project, "apply", &input, 0)?; // their clone has pushed a change that is not here
-    let (input, output) = words::every_page_does_what_it_says(&project)?;
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
     what_another_key_has_signed_is_refused(&project, &input)?;
     a_lost_lab_comes_back_with_its_state(&project, &input)?;
@@ -85,17 +81,6 @@ fn programs_killed_at_every_step_converge(project: &Project, input: &str) -> Tes
         assert!(line.contains(" True "), "{line}");
     }
     Ok(stream)
-}
-
-/// A shell prologue: `kubectl` with the kubeconfig that stands sealed in the Cluster's status.
-fn kubeconfig(project: &Project, output: &str) -> Test<String> {
-    let cluster = document(output, "Cluster", "prod")?;
-    let sealed = cluster["status"]["sealed"]["kubeconfig"].as_str().ok_or("no kubeconfig")?;
-    fs::write(project.root().join("kubeconfig.age"), sealed)?;
-    let file = project.root().join("kubeconfig");
-    project
-        .sh("umask 077; age --decrypt -i project/test-identity.txt kubeconfig.age > kubeconfig")?;
-    Ok(format!("export KUBECONFIG={}\n", file.display()))
 }
 
 fn the_workload_runs_and_answers(project: &Project, output: &str) -> Test {
@@ -236,15 +221,4 @@ fn a_lost_lab_comes_back_with_its_state(project: &Project, input: &str) -> Test 
     assert_eq!(status, 0, "its clusters answer by then: {:?}", reasons(&planned)?);
     forward(project, "apply", &again, 0)?;
     Ok(())
-}
-
-/// Pipes `input` through every program of the pipe forward, each of which must end with `end`.
-fn forward(project: &Project, verb: &str, input: &str, end: i32) -> Test<String> {
-    let mut stream = input.to_owned();
-    for program in PROGRAMS {
-        let status;
-        (stream, status) = project.pipe(program, verb, &stream)?;
-        assert_eq!(status, end, "{program} {verb}: {:?}", reasons(&stream)?);
-    }
-    Ok(stream)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -175,6 +175,28 @@ impl Project {
         let status: Value = serde_json::from_str(&self.sh("lab status")?)?;
         Ok(status["writes"].clone())
     }
+}
+
+/// Pipes `input` through every program of the pipe forward, each of which must end with `end`.
+pub(crate) fn forward(project: &Project, verb: &str, input: &str, end: i32) -> Test<String> {
+    let mut stream = input.to_owned();
+    for program in PROGRAMS {
+        let status;
+        (stream, status) = project.pipe(program, verb, &stream)?;
+        assert_eq!(status, end, "{program} {verb}: {:?}", reasons(&stream)?);
+    }
+    Ok(stream)
+}
+
+/// A shell prologue: `kubectl` with the kubeconfig that stands sealed in the Cluster's status.
+pub(crate) fn kubeconfig(project: &Project, output: &str) -> Test<String> {
+    let cluster = document(output, "Cluster", "prod")?;
+    let sealed = cluster["status"]["sealed"]["kubeconfig"].as_str().ok_or("no kubeconfig")?;
+    fs::write(project.root().join("kubeconfig.age"), sealed)?;
+    let file = project.root().join("kubeconfig");
+    project
+        .sh("umask 077; age --decrypt -i project/test-identity.txt kubeconfig.age > kubeconfig")?;
+    Ok(format!("export KUBECONFIG={}\n", file.display()))
 }
 
 /// A program that runs.

@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use crate::kubeconfig;
-use crate::project::{DOCUMENTS, Project, Test, document, documents, say, unsealed};
+use crate::project::{DOCUMENTS, Project, Test, document, documents, kubeconfig, say, unsealed};
 
 /// The repository at the lab's forge.
 const REPOSITORY: &str = "zabronax/holistic";
