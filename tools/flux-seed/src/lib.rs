@@ -165,19 +165,16 @@ impl Program for FluxSeed {
         let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
         Self::readable(job, &wanted)?;
         let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
-        let seen = if ready {
+        let (seen, steps) = if ready {
             let reader = Reader::open(&self.kubeconfig(job)?)?;
-            Some(at_rest(&reader, job.own.name.as_str(), &wanted)?)
+            let (seen, steps) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
+            (Some(seen), steps)
         } else {
             phase::note(
                 job.own.name.as_str(),
                 "the cluster is not there yet: everything is to be created",
             );
-            None
-        };
-        let steps = match &seen {
-            Some(seen) => plan::plan(&wanted.objects, &seen.world),
-            None => plan::plan(&wanted.objects, &World::new()),
+            (None, plan::plan(&wanted.objects, &World::new()))
         };
         let observed = Observed::of(&wanted, seen.as_ref());
         Ok(match seen {
@@ -218,9 +215,9 @@ impl Program for FluxSeed {
     fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
         let (wanted, kubeconfig) = self.known(job)?;
         let reader = Reader::open(&kubeconfig)?;
-        let seen = at_rest(&reader, job.own.name.as_str(), &wanted)?;
+        let (seen, left) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
         let doing = phase::begin(job.own.name.as_str(), "prove");
-        let proven = verify::verify(&reader, &wanted, &seen, &attested(job.stream))?;
+        let proven = verify::verify(&reader, &wanted, (&seen, &left), &attested(job.stream))?;
         doing.done(format_args!("{proven} containers run what was attested"));
         Ok(delivered(job, &wanted, &seen, "Proven"))
     }

@@ -9,23 +9,23 @@ use crate::cluster::Reader;
 use crate::kstatus::{condition, text};
 use crate::object::{Identity, NAMESPACE};
 use crate::observe::{self, Seen};
-use crate::plan::{Step, plan};
+use crate::plan::Step;
 use crate::wanted::Wanted;
 
 /// How many owners stand between a pod and what was declared: `CronJob`, `Job`, pod.
 const OWNERS: usize = 4;
 
-/// Proves that `seen` is what is wanted, and that no container runs an image that is not among
+/// Proves that `seen` is what is wanted, nothing being `left` to do, and that no container runs an image that is not among
 /// `attested`, the digests of all artifacts that came in.
 pub(crate) fn verify(
     reader: &Reader,
     wanted: &Wanted,
-    seen: &Seen,
+    (seen, left): (&Seen, &[Step]),
     attested: &BTreeSet<String>,
 ) -> Result<usize, Error> {
     observe::signature(wanted, seen)?;
     let (mut wrong, mut pending) = (Vec::new(), Vec::new());
-    for step in plan(&wanted.objects, &seen.world) {
+    for step in left {
         // What somebody is still at work on is no proof of the contrary.
         let of = if matches!(step, Step::Reconcile { .. }) { &mut pending } else { &mut wrong };
         of.push(step.to_string());

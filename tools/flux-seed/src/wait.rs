@@ -41,9 +41,13 @@ impl Deadline {
     }
 }
 
-/// A whole look at a moment in which Flux is not at work: what it does at every interval is no
-/// change, and no proof of the contrary. One that stays at it is shown at work.
-pub(crate) fn at_rest(reader: &Reader, name: &str, wanted: &Wanted) -> Result<Seen, Error> {
+/// A whole look at a moment in which Flux is not at work, and what is left to do: what Flux does at
+/// every interval is no change, and no proof of the contrary. One that stays at it is shown at work.
+pub(crate) fn at_rest(
+    reader: &Reader,
+    name: &str,
+    wanted: &Wanted,
+) -> Result<(Seen, Vec<Step>), Error> {
     let until = Instant::now() + INTERVAL_TAKES_MAX;
     loop {
         let seen = observe(reader, name, wanted, Look::Whole)?;
@@ -54,7 +58,7 @@ pub(crate) fn at_rest(reader: &Reader, name: &str, wanted: &Wanted) -> Result<Se
         };
         let steps = plan(&wanted.objects, &seen.world);
         if steps.is_empty() || !steps.iter().all(passes) || Instant::now() >= until {
-            return Ok(seen);
+            return Ok((seen, steps));
         }
         phase::uninterrupted()?;
         sleep(POLL);

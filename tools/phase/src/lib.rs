@@ -32,5 +32,6 @@ pub use name::Name;
 pub use progress::{Step, begin, detail, note};
 pub use status::{Condition, Status};
 pub use stream::Stream;
+pub use together::at_once;
 pub use verb::{LogFormat, Output, Target, Verb};
 pub use write::{print, say};

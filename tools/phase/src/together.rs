@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 /// Does the same with each of `items`, all of them at once. What came of each, in their order.
-pub(crate) fn at_once<I: Send, O: Send>(
+pub fn at_once<I: Send, O: Send>(
     items: impl ExactSizeIterator<Item = I>,
     act: impl Fn(I) -> O + Sync,
 ) -> Vec<O> {

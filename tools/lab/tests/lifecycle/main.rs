@@ -5,6 +5,7 @@
 //! where cargo puts them: run `tasks/test`, or `cargo build --workspace --bins` first.
 
 mod back;
+#[path = "../project/mod.rs"]
 mod project;
 
 use std::fs;

@@ -5,7 +5,7 @@
 //! network of its own: two labs in one would be in each other's way.
 
 mod home;
-#[path = "../lifecycle/project.rs"]
+#[path = "../project/mod.rs"]
 #[expect(dead_code, reason = "the lifecycle asks more of a project than this")]
 mod project;
 

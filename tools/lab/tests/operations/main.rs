@@ -6,7 +6,7 @@
 mod actions;
 #[path = "../pages/mod.rs"]
 mod pages;
-#[path = "../lifecycle/project.rs"]
+#[path = "../project/mod.rs"]
 #[expect(dead_code, reason = "the lifecycle asks more of a project than this")]
 mod project;
 
