@@ -12,7 +12,7 @@ case "${0##*/} ${1-}" in
   *\ -h | *\ --help) sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0"; exit ;;
 esac
 
-built= # where the programs are, if Nix has built them: flake.nix writes this file
+built=${HOLISTIC_PROGRAMS-} # where the programs are, if they are built already: Nix says so in a file of its own
 [ ! -e "$tools/tasks/nix.sh" ] || source "$tools/tasks/nix.sh"
 
 # Git, Rust and Go are what no task can install by itself.

@@ -47,18 +47,25 @@ fn borrowed<'a>(of: &'a [(&'static str, String); 2]) -> [(&'static str, &'a str)
     [(of[0].0, &of[0].1), (of[1].0, &of[1].1)]
 }
 
-/// A lab in which everything is published and nothing delivered.
-fn published() -> Test<(Lab, Published, String, Vec<Value>)> {
-    let lab = Lab::start()?;
-    let greeter = lab.push("zabronax/greeter:1", &[("greeter", "a binary")])?;
-    let nothing = Published { public_key: "a key".to_owned(), ..greeter.clone() };
-    let before = lab.flux_seed("plan -q", &lab.documents(&nothing, &greeter)?).success();
-    let recipient =
-        status(&before)?.pointer(RECIPIENT).and_then(Value::as_str).ok_or("one")?.to_owned();
-    let manifests = manifests(&lab, &greeter, &recipient, 1)?;
-    let deployments = lab.publish(&borrowed(&manifests), "cosign")?;
-    let documents = lab.documents(&deployments, &greeter)?;
-    Ok((lab, greeter, recipient, documents))
+/// What is published, before anything of it is delivered.
+struct Release {
+    greeter: Published,
+    recipient: String,
+    documents: Vec<Value>,
+}
+
+impl Release {
+    fn new(lab: &Lab) -> Test<Self> {
+        let greeter = lab.push("zabronax/greeter:1", &[("greeter", "a binary")])?;
+        let nothing = Published { public_key: "a key".to_owned(), ..greeter.clone() };
+        let before = lab.flux_seed("plan -q", &lab.documents(&nothing, &greeter)?).success();
+        let recipient =
+            status(&before)?.pointer(RECIPIENT).and_then(Value::as_str).ok_or("one")?.to_owned();
+        let manifests = manifests(lab, &greeter, &recipient, 1)?;
+        let deployments = lab.publish(&borrowed(&manifests), "cosign")?;
+        let documents = lab.documents(&deployments, &greeter)?;
+        Ok(Self { greeter, recipient, documents })
+    }
 }
 
 /// Whether an entry of the audit log is about looking.
@@ -78,32 +85,62 @@ fn versions(lab: &Lab) -> Test<String> {
         + &lab.kubectl(&format!("get ocirepository,kustomization -A {columns}"))?)
 }
 
+/// One cluster serves all of it, since to start one takes most of the time: each part but the last
+/// leaves nothing of Flux behind.
 #[test]
-fn a_signed_artifact_is_delivered_then_nothing_is_written_and_destroy_leaves_what_others_made()
--> Test {
-    let (mut lab, _, _, documents) = published()?;
-    let planned = lab.flux_seed("plan --check", &documents).code(3);
-    let steps = status(&planned)?["plan"].as_array().map(Vec::len);
-    let (asked, _) = lab.asked(0)?;
-    assert!(asked.iter().all(reads), "a plan reads");
-
+fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> Test {
+    let mut lab = Lab::start()?;
+    let release = Release::new(&lab)?;
+    what_is_in_the_way_is_named_and_nothing_is_changed(&lab, &release.documents)?;
+    a_plan_reads(&lab, &release.documents)?;
     lab.play();
-    let first = lab.flux_seed("apply", &documents).success();
+    let documents = a_signed_artifact_is_delivered(&lab, &release.documents)?;
+    it_only_reads_when_nothing_has_changed(&lab, &documents)?;
+    what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
+    its_controllers_move_to_another_network_and_back(&lab, &documents)?;
+    destroy_leaves_what_others_made(&lab, &documents)?;
+    wherever_it_is_cut_short_the_next_run_goes_on_from_there(&lab, &release.documents)?;
+    a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(&lab, &release)
+}
+
+fn what_is_in_the_way_is_named_and_nothing_is_changed(lab: &Lab, documents: &[Value]) -> Test {
+    lab.kubectl("create namespace flux-system")?;
+    let blocked = lab.flux_seed("apply", documents).code(100);
+    assert_eq!(reason(&status(&blocked)?), "Foreign");
+    let message = status(&blocked)?["conditions"][0]["message"].to_string();
+    assert!(message.contains("Namespace flux-system, made by kubectl"), "{message}");
+    assert_eq!(lab.get("crd")["items"], json!([]));
+    let (asked, _) = lab.asked(0)?;
+    assert!(asked.iter().all(reads), "nothing is written");
+    let destroyed = lab.flux_seed("destroy", documents).success();
+    assert_eq!(reason(&status(&destroyed)?), "Destroyed");
+    assert_ne!(lab.get("ns flux-system"), Value::Null, "it is not ours");
+    lab.kubectl("delete namespace flux-system")?;
+    Ok(())
+}
+
+fn a_plan_reads(lab: &Lab, documents: &[Value]) -> Test {
+    let (_, from) = lab.asked(0)?;
+    let planned = lab.flux_seed("plan --check", documents).code(3);
+    let steps = status(&planned)?["plan"].as_array().map(Vec::len);
+    assert_eq!(steps, Some(25), "21 objects of Flux, 2 Secrets, a source and a Kustomization");
+    let (asked, _) = lab.asked(from)?;
+    assert!(!asked.is_empty() && asked.iter().all(reads), "a plan reads");
+    Ok(())
+}
+
+/// The documents as they are afterwards.
+fn a_signed_artifact_is_delivered(lab: &Lab, documents: &[Value]) -> Test<Vec<Value>> {
+    let first = lab.flux_seed("apply", documents).success();
     let applied = status(&first)?;
     assert_eq!(reason(&applied), "Delivered");
-    assert_eq!(steps, Some(25), "21 objects of Flux, 2 Secrets, a source and a Kustomization");
     assert_eq!(
         applied["observed"]["workloads"],
         json!([{"object": "Deployment default/greeter", "ready": "1/1"}])
     );
     let secret = lab.get("secret greeting");
     assert_eq!(secret["data"]["text"], "aGVsbG8=", "decrypted by Flux with the derived identity");
-
-    it_only_reads_when_nothing_has_changed(&lab, &lab::documents(&first)?)?;
-    let documents = lab::documents(&first)?;
-    what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
-    its_controllers_move_to_another_network_and_back(&lab, &documents)?;
-    destroy_leaves_what_others_made(&lab, &documents)
+    lab::documents(&first)
 }
 
 fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Test {
@@ -223,18 +260,40 @@ fn destroy_leaves_what_others_made(lab: &Lab, documents: &[Value]) -> Test {
     Ok(())
 }
 
-#[test]
-fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running() -> Test {
-    let (mut lab, greeter, recipient, documents) = published()?;
-    lab.play();
-    lab.flux_seed("apply -q", &documents).success();
+fn wherever_it_is_cut_short_the_next_run_goes_on_from_there(
+    lab: &Lab,
+    documents: &[Value],
+) -> Test {
+    for milliseconds in [150, 300, 450, 600, 900, 1200, 2000] {
+        lab.cut_short("apply", documents, milliseconds)?;
+    }
+    let applied = lab.flux_seed("apply", documents).success();
+    assert_eq!(reason(&status(&applied)?), "Delivered");
+    for milliseconds in [200, 400, 800, 1600, 2400] {
+        lab.cut_short("destroy", documents, milliseconds)?;
+    }
+    let destroyed = lab.flux_seed("destroy", documents).success();
+    assert_eq!(status(&destroyed)?["conditions"][0]["message"], "nothing is left of it");
+    for gone in ["deployment greeter", "secret greeting", "ns flux-system"] {
+        until(gone, || lab.get(gone).is_null())?;
+    }
+    assert_eq!(lab.get("crd")["items"], json!([]));
+    Ok(())
+}
+
+fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(
+    lab: &Lab,
+    release: &Release,
+) -> Test {
+    let Release { greeter, recipient, documents } = release;
+    lab.flux_seed("apply -q", documents).success();
     let good =
         lab.get("-n flux-system kustomization prod")["status"]["lastAppliedRevision"].clone();
 
-    let manifests = manifests(&lab, &greeter, &recipient, 2)?;
+    let manifests = manifests(lab, greeter, recipient, 2)?;
     let wrong = lab.publish(&borrowed(&manifests), "another")?;
     assert_ne!(good, json!(wrong.digest));
-    let documents = lab.documents(&wrong, &greeter)?;
+    let documents = lab.documents(&wrong, greeter)?;
     let refused = lab.flux_seed("apply", &documents).code(100);
     assert_eq!(reason(&status(&refused)?), "SignatureRefused");
     let message = status(&refused)?["conditions"][0]["message"].to_string();
@@ -247,43 +306,5 @@ fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running() ->
     lab.sign(&wrong, "cosign")?;
     let applied = lab.flux_seed("apply", &documents).success();
     assert_eq!(status(&applied)?["observed"]["workloads"][0]["ready"], "2/2");
-    Ok(())
-}
-
-#[test]
-fn what_is_in_the_way_is_named_and_nothing_is_changed() -> Test {
-    let (lab, _, _, documents) = published()?;
-    lab.kubectl("create namespace flux-system")?;
-    let blocked = lab.flux_seed("apply", &documents).code(100);
-    assert_eq!(reason(&status(&blocked)?), "Foreign");
-    let message = status(&blocked)?["conditions"][0]["message"].to_string();
-    assert!(message.contains("Namespace flux-system, made by kubectl"), "{message}");
-    assert_eq!(lab.get("crd")["items"], json!([]));
-    let (asked, _) = lab.asked(0)?;
-    assert!(asked.iter().all(reads), "nothing is written");
-    let destroyed = lab.flux_seed("destroy", &documents).success();
-    assert_eq!(reason(&status(&destroyed)?), "Destroyed");
-    assert_ne!(lab.get("ns flux-system"), Value::Null, "it is not ours");
-    Ok(())
-}
-
-#[test]
-fn wherever_it_is_cut_short_the_next_run_goes_on_from_there() -> Test {
-    let (mut lab, _, _, documents) = published()?;
-    lab.play();
-    for milliseconds in [150, 300, 450, 600, 900, 1200, 2000] {
-        lab.cut_short("apply", &documents, milliseconds)?;
-    }
-    let applied = lab.flux_seed("apply", &documents).success();
-    assert_eq!(reason(&status(&applied)?), "Delivered");
-    for milliseconds in [200, 400, 800, 1600, 2400] {
-        lab.cut_short("destroy", &documents, milliseconds)?;
-    }
-    let destroyed = lab.flux_seed("destroy", &documents).success();
-    assert_eq!(status(&destroyed)?["conditions"][0]["message"], "nothing is left of it");
-    for gone in ["deployment greeter", "secret greeting", "ns flux-system"] {
-        until(gone, || lab.get(gone).is_null())?;
-    }
-    assert_eq!(lab.get("crd")["items"], json!([]));
     Ok(())
 }

@@ -13,8 +13,8 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -28,20 +28,16 @@ pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
 /// The one secret; anything of 32 bytes.
 const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-static LABS: AtomicU8 = AtomicU8::new(1);
-
-/// Two clusters at a time would each be too slow for the other's deadlines.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+const ADDRESS: &str = "127.78.0.1";
 
 pub(crate) struct Lab {
     folder: TempDir,
-    pub(crate) address: String,
+    address: &'static str,
     identity: String,
     recipient: String,
     /// In the order of their beginning; they end in the reverse.
     children: Vec<(&'static str, Child)>,
     player: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
-    _alone: MutexGuard<'static, ()>,
 }
 
 /// The folder or name under which a component is run.
@@ -77,17 +73,14 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> Test {
 impl Lab {
     /// A cluster without Flux, and a registry with the images of Flux's controllers.
     pub(crate) fn start() -> Test<Self> {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = format!("127.78.0.{}", LABS.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::tempdir()?;
         let key = folder.path().join("age.key");
         run(Command::new("age-keygen").arg("-o").arg(&key))?;
         let recipient = run(Command::new("age-keygen").arg("-y").arg(&key))?.trim().to_owned();
         let identity = fs::read_to_string(&key)?;
         let identity = identity.lines().last().ok_or("an identity")?.to_owned();
-        let (children, player) = (Vec::new(), None);
-        let mut lab =
-            Self { folder, address, identity, recipient, children, player, _alone: alone };
+        let (address, children, player) = (ADDRESS, Vec::new(), None);
+        let mut lab = Self { folder, address, identity, recipient, children, player };
         lab.certificates()?;
         lab.control_plane()?;
         lab.registry()?;

@@ -1,11 +1,14 @@
 //! How each component is started.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{sleep, spawn};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::spawn;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -22,7 +25,7 @@ impl Lab {
         openssl(&format!("req -x509 {curve} -keyout ca.key -out ca.crt -days 2 -subj /CN=lab"))?;
         openssl("ecparam -name prime256v1 -genkey -noout -out sa.key")?;
         openssl("ec -in sa.key -pubout -out sa.pub")?;
-        let address = &self.address;
+        let address = self.address;
         let certificate = |name: &str, subject: &str, extensions: &str| -> Test {
             fs::write(self.path("extensions"), extensions)?;
             openssl(&format!("req {curve} -keyout {name}.key -out {name}.csr -subj {subject}"))?;
@@ -58,7 +61,7 @@ impl Lab {
     }
 
     pub(super) fn control_plane(&mut self) -> Test {
-        let address = self.address.clone();
+        let address = self.address;
         // The Go module builds it under this name.
         self.child("etcd", "etcd", |it| {
             it.args(["--data-dir", "etcd", "--unsafe-no-fsync", "--log-level", "error"]);
@@ -118,50 +121,92 @@ impl Lab {
         Ok(fs::write(self.path("signing.json"), config)?)
     }
 
-    /// Plays the kubelet, and starts Flux's controllers as soon as their definitions are there.
+    /// Plays the kubelet from now on.
     pub(crate) fn play(&mut self) {
-        let stop = Arc::new(AtomicBool::new(false));
-        let folder = self.folder.path().to_owned();
-        let (address, told) = (self.address.clone(), stop.clone());
-        let player = spawn(move || {
-            let kubectl = |line: &str| {
-                let mut kubectl = Command::new(bin("kubectl"));
-                kubectl.arg("--kubeconfig").arg(folder.join("controllers.kubeconfig"));
-                run(kubectl.args(line.split(' ')))
-            };
-            let mut flux: Vec<Child> = Vec::new();
-            while !told.load(Ordering::Relaxed) {
-                let established = "wait --for=condition=Established --timeout=1s crd \
-                     ocirepositories.source.toolkit.fluxcd.io kustomizations.kustomize.toolkit.fluxcd.io";
-                let running = |it: &mut Child| matches!(it.try_wait(), Ok(None));
-                if !flux.iter_mut().all(running) || flux.is_empty() {
-                    flux.iter_mut().for_each(end);
-                    flux.clear();
-                    if kubectl(&established.split_whitespace().collect::<Vec<_>>().join(" "))
-                        .is_ok()
-                    {
-                        flux = controllers(&folder, &address);
-                    }
+        let told = Arc::new(AtomicBool::new(false));
+        let (folder, address, stop) = (self.folder.path().to_owned(), self.address, told.clone());
+        let mut kubelet = Kubelet { folder, address, pods: BTreeSet::new(), flux: Vec::new() };
+        self.player = Some((told, spawn(move || kubelet.run(&stop))));
+    }
+}
+
+/// Says of every pod that it runs. Flux's controllers really do, for as long as they have a pod.
+struct Kubelet {
+    folder: PathBuf,
+    address: &'static str,
+    /// Namespace and name of each, and whose it is by its label `app`.
+    pods: BTreeSet<(String, String, String)>,
+    flux: Vec<(&'static str, Child)>,
+}
+
+impl Kubelet {
+    fn run(&mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            self.pods.clear();
+            let watch = "get pods -A -o json --watch --output-watch-events";
+            let watch = self.kubectl(watch).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+            let Ok(mut watch) = watch else { return };
+            let Some(events) = watch.stdout.take() else { return };
+            let (tell, told) = channel();
+            let reader = spawn(move || {
+                let events = serde_json::Deserializer::from_reader(events).into_iter::<Value>();
+                events.map_while(Result::ok).try_for_each(|it| tell.send(it))
+            });
+            while !stop.load(Ordering::Relaxed) {
+                match told.recv_timeout(Duration::from_millis(100)) {
+                    Ok(event) => self.pod(&event),
+                    Err(RecvTimeoutError::Timeout) => self.controllers(),
+                    Err(RecvTimeoutError::Disconnected) => break,
                 }
-                let pods = kubectl("get pods -A -o json").unwrap_or_default();
-                let pods: Value = serde_json::from_str(&pods).unwrap_or_default();
-                for pod in pods["items"].as_array().into_iter().flatten() {
-                    if pod["status"]["phase"] == "Running" {
-                        continue;
-                    }
-                    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
-                    let line = format!(
-                        "patch pod -n {} {} --subresource=status --type=merge -p",
-                        text("namespace"),
-                        text("name")
-                    );
-                    let _ = kubectl(&format!("{line} {}", running_pod(pod)));
-                }
-                sleep(Duration::from_millis(100));
             }
-            flux.iter_mut().for_each(end);
-        });
-        self.player = Some((stop, player));
+            end(&mut watch);
+            let _ = reader.join();
+        }
+        self.flux.iter_mut().for_each(|(_, it)| end(it));
+    }
+
+    fn kubectl(&self, line: &str) -> Command {
+        let mut kubectl = Command::new(bin("kubectl"));
+        kubectl.arg("--kubeconfig").arg(self.folder.join("controllers.kubeconfig"));
+        kubectl.args(line.split(' '));
+        kubectl
+    }
+
+    fn pod(&mut self, event: &Value) {
+        let pod = &event["object"];
+        let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+        let metadata = &pod["metadata"];
+        let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+        let pod_of = (namespace.clone(), name.clone(), text(&metadata["labels"]["app"]));
+        if event["type"] == "DELETED" {
+            self.pods.remove(&pod_of);
+        } else {
+            self.pods.insert(pod_of);
+            if pod["status"]["phase"] != "Running" {
+                let line =
+                    format!("patch pod -n {namespace} {name} --subresource=status --type=merge -p");
+                let _ = run(self.kubectl(&line).arg(running_pod(pod).to_string()));
+            }
+        }
+        self.controllers();
+    }
+
+    /// Starts those that have a pod, and ends those that have none.
+    fn controllers(&mut self) {
+        for name in ["source-controller", "kustomize-controller"] {
+            let wanted = self.pods.iter().any(|(_, _, app)| app == name);
+            let at = self.flux.iter().position(|(it, _)| *it == name);
+            let runs = at.is_some_and(|at| matches!(self.flux[at].1.try_wait(), Ok(None)));
+            if let Some(at) = at.filter(|_| !wanted || !runs) {
+                end(&mut self.flux.remove(at).1);
+            }
+            if wanted
+                && !runs
+                && let Some(started) = controller(name, &self.folder, self.address)
+            {
+                self.flux.push((name, started));
+            }
+        }
     }
 }
 
@@ -170,7 +215,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// What a kubelet would say of `pod`, without a space in it.
+/// What a kubelet would say of `pod`.
 fn running_pod(pod: &Value) -> Value {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
     let statuses: Value = containers
@@ -186,30 +231,24 @@ fn running_pod(pod: &Value) -> Value {
     json!({"status": {"phase": "Running", "conditions": conditions, "containerStatuses": statuses}})
 }
 
-fn controllers(folder: &std::path::Path, address: &str) -> Vec<Child> {
-    let start = |name: &str, flags: &[String]| {
-        let temporary = folder.join(format!("{name}-tmp"));
-        fs::create_dir_all(&temporary).ok()?;
-        let mut log = fs::File::options();
-        let log = log.create(true).append(true).open(folder.join(format!("{name}.log"))).ok()?;
-        let mut command = Command::new(bin(name));
-        command.env("KUBECONFIG", folder.join("controllers.kubeconfig"));
-        command.env("RUNTIME_NAMESPACE", "flux-system").env("TMPDIR", temporary);
-        command.args(
-            "--metrics-addr=0 --health-addr=0 --events-addr= --watch-all-namespaces".split(' '),
-        );
-        command.args(flags).stdin(Stdio::null()).stdout(log.try_clone().ok()?).stderr(log);
-        command.spawn().ok()
-    };
-    let storage = folder.join("storage");
-    let _ = fs::create_dir_all(&storage);
-    let at = format!("{address}:9790");
-    let source = [
-        format!("--storage-path={}", storage.display()),
-        format!("--storage-addr={at}"),
-        format!("--storage-adv-addr={at}"),
-    ];
-    let source = start("source-controller", &source);
-    let kustomize = start("kustomize-controller", &["--requeue-dependency=5s".to_owned()]);
-    [source, kustomize].into_iter().flatten().collect()
+fn controller(name: &str, folder: &Path, address: &str) -> Option<Child> {
+    let (storage, temporary) = (folder.join("storage"), folder.join(format!("{name}-tmp")));
+    fs::create_dir_all(&storage).ok()?;
+    fs::create_dir_all(&temporary).ok()?;
+    let log =
+        fs::File::options().create(true).append(true).open(folder.join(format!("{name}.log")));
+    let log = log.ok()?;
+    let mut command = Command::new(bin(name));
+    command.env("KUBECONFIG", folder.join("controllers.kubeconfig"));
+    command.env("RUNTIME_NAMESPACE", "flux-system").env("TMPDIR", temporary);
+    command
+        .args("--metrics-addr=0 --health-addr=0 --events-addr= --watch-all-namespaces".split(' '));
+    if name == "source-controller" {
+        command.arg(format!("--storage-path={}", storage.display()));
+        command.args(["addr", "adv-addr"].map(|it| format!("--storage-{it}={address}:9790")));
+    } else {
+        command.arg("--requeue-dependency=5s");
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().ok()?).stderr(log);
+    command.spawn().ok()
 }

@@ -9,9 +9,7 @@ mod common;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use common::{
-    CONTROL_PLANE, Talos, configuration, control_plane_fleet, issue_talos, server, until,
-};
+use common::{CONTROL_PLANE, Talos, configuration, etcd_fleet, issue_talos, server, until};
 use lab_talos::Machines;
 use talos_provision::wire::{
     ApplyConfiguration, ApplyMode, Begun, Bootstrap, ConfigurationApplied, Data, Done, Empty,
@@ -28,7 +26,7 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
     let directory = tempfile::tempdir().expect("a directory");
     let place = directory.path();
     issue_talos(place, "admin", "os:admin");
-    let fleet = control_plane_fleet(&place.join("machines"), Ipv4Addr::new(127, 73, 3, 9));
+    let fleet = etcd_fleet(&place.join("machines"), Ipv4Addr::new(127, 73, 3, 9));
     let config = configuration(CONTROL_PLANE, ADDRESSES[0]);
     for (id, address) in (1..).zip(ADDRESSES) {
         fleet.power_on(&server(id, &format!("control-{id}"), address, Some(config.clone())));

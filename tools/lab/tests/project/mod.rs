@@ -95,14 +95,14 @@ impl Project {
         Ok(output)
     }
 
-    /// A line of shell that runs a task of this checkout on this project.
+    /// A line of shell that runs a task of this checkout on this project. It builds nothing: cargo
+    /// would put other files in the place of programs that run.
     pub(crate) fn task(&self, name: &str) -> String {
-        let (task, target) = (repository().join("tasks").join(name), programs());
         format!(
-            "CARGO_TARGET_DIR={} HOLISTIC_PROJECT={} {}",
-            target.parent().unwrap_or(&target).display(),
+            "HOLISTIC_PROGRAMS={} HOLISTIC_PROJECT={} {}",
+            programs().display(),
             self.root().display(),
-            task.display()
+            repository().join("tasks").join(name).display()
         )
     }
 

@@ -168,6 +168,8 @@ DB_TYPE = sqlite3
 PATH = {home}/gitea.db
 [security]
 INSTALL_LOCK = true
+[oauth2]
+ENABLED = false
 [repository]
 ROOT = {home}/repositories
 [cron.update_checker]

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -44,12 +45,18 @@ pub(crate) fn is_root() -> bool {
 
 /// Machines without nodes: etcd and the API, which needs no root.
 pub(crate) fn control_plane_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
-    with_nodes(
-        directory,
-        "127.73.0.1:5000",
-        prism,
-        Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned()),
-    )
+    let node = Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned());
+    with_nodes(directory, binaries(), "127.73.0.1:5000", prism, node)
+}
+
+/// Machines with etcd, which is asked, and nothing of Kubernetes, which is not: they never get to
+/// the end of their boot.
+pub(crate) fn etcd_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
+    let alone = directory.join("bin");
+    fs::create_dir_all(&alone).expect("a folder");
+    symlink(binaries().join("etcd"), alone.join("etcd")).expect("a link");
+    let node = Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned());
+    with_nodes(directory, alone, "127.73.0.1:5000", prism, node)
 }
 
 pub(crate) fn fleet(directory: &Path, registry: &str, prism: Ipv4Addr) -> Arc<Fleet> {
@@ -58,13 +65,19 @@ pub(crate) fn fleet(directory: &Path, registry: &str, prism: Ipv4Addr) -> Arc<Fl
     } else {
         Node::ControlPlaneOnly("the lab is not root".to_owned())
     };
-    with_nodes(directory, registry, prism, node)
+    with_nodes(directory, binaries(), registry, prism, node)
 }
 
-fn with_nodes(directory: &Path, registry: &str, prism: Ipv4Addr, node: Node) -> Arc<Fleet> {
+fn with_nodes(
+    directory: &Path,
+    binaries: PathBuf,
+    registry: &str,
+    prism: Ipv4Addr,
+    node: Node,
+) -> Arc<Fleet> {
     Fleet::new(FleetSettings {
         directory: directory.to_owned(),
-        binaries: binaries(),
+        binaries,
         plain_registries: vec![registry.to_owned()],
         pause_image: format!("{registry}/pause:1"),
         cni: "/usr/lib/cni".into(),
