@@ -10,6 +10,7 @@ use phase::{Declared, Derived, Job, Known, Stream};
 use crate::Error;
 use crate::bundle::{Public, Signing};
 use crate::http::Login;
+use crate::memory::Memory;
 use crate::oci::Digest;
 use crate::plan::{Publication, Wanted};
 use crate::registry::{Reader, Writer};
@@ -150,6 +151,8 @@ pub(crate) struct Work {
     repository: String,
     login: Option<Rc<Login>>,
     pub(crate) signing: Signing,
+    /// What was built twice before.
+    pub(crate) memory: Memory,
     /// What verified before the key was rotated: what it signed is ours to remove, and no more.
     retired: Vec<Public>,
     /// Where others fetch the source from.
@@ -198,6 +201,7 @@ impl Work {
             retired: (oldest..generation).map(|it| of(it).public).collect(),
             source: source_url(stream, project, own).unwrap_or_default(),
             inputs: nix.as_ref().map(|it| it.inputs.clone()).unwrap_or_default(),
+            memory: Memory::new(key),
         })
     }
 

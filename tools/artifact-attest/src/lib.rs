@@ -21,6 +21,7 @@ mod error;
 mod http;
 mod image;
 mod manifests;
+mod memory;
 mod nix;
 mod observe;
 mod oci;
@@ -163,7 +164,9 @@ impl Program for ArtifactAttest {
         let (name, work) = (job.own.name.as_str(), self.work(job)?);
         let recipe = ready_recipe(job, &work)?;
         let mut seen = look(&work, &recipe)?;
-        let made = if seen.wanted.build.is_some() { recipe.make(&nix(name, &work))? } else { None };
+        let nix = nix(name, &work);
+        let made =
+            if seen.wanted.build.is_some() { recipe.make(&nix, &work.memory)? } else { None };
         if let Some((package, built)) = &made {
             let made = Some((package, built));
             seen = observe::observe(&work.reader(), &recipe, &work.signing.public, made)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::Error;
 use crate::image::Look;
 use crate::manifests::{self, Files};
+use crate::memory::Memory;
 use crate::nix::{Derivation, Nix};
 use crate::oci::{Digest, Package};
 use crate::plan;
@@ -112,23 +113,32 @@ impl Recipe {
     }
 
     /// Builds it, builds it again, and packs it.
-    pub(crate) fn make(&self, nix: &Nix<'_>) -> Result<Option<(Package, Built)>, Error> {
+    pub(crate) fn make(
+        &self,
+        nix: &Nix<'_>,
+        memory: &Memory,
+    ) -> Result<Option<(Package, Built)>, Error> {
         let What::Image { build, image, twice, derivation, .. } = &self.what else {
             return Ok(None);
         };
         let step = phase::begin(&self.name, "build");
         nix.build(derivation, build)?;
         step.done(&derivation.out);
-        if *twice {
-            phase::uninterrupted()?;
-            let step = phase::begin(&self.name, "rebuild");
-            nix.rebuild(derivation, build)?;
-            step.done("the same bytes");
-        }
-        phase::uninterrupted()?;
         let closure = nix.closure(derivation)?;
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
+        if *twice {
+            phase::uninterrupted()?;
+            let step = phase::begin(&self.name, "rebuild");
+            if memory.holds(derivation, &nar_sha256) {
+                step.done("the same bytes, when this machine built it again before");
+            } else {
+                nix.rebuild(derivation, build)?;
+                memory.keep(&self.name, derivation, &nar_sha256);
+                step.done("the same bytes");
+            }
+        }
+        phase::uninterrupted()?;
         let package = self.look(build, image).package(&closure, &derivation.out)?;
         Ok(Some((package, Built { nar_sha256, rebuilt: *twice, closure })))
     }

@@ -23,7 +23,8 @@ pub struct Artifact {
     pub build: Option<Build>,
     /// How what was built becomes an image of containers.
     pub image: Option<Image>,
-    /// Whether it must come out the same when it is built again. Left out: it must.
+    /// Whether it must come out the same when it is built again. Left out: it must. A machine on
+    /// which it did builds it twice only once.
     pub rebuild: Option<Rebuild>,
     /// Manifests for Flux, with the images in them pinned.
     pub manifests: Option<Manifests>,

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use support::proxy::{Proxy, request};
-use support::{Result, Sandbox, Server, THEIRS, Test, digest, ready, reference, text, tool};
+use support::{OURS, Result, Sandbox, Server, THEIRS, Test, digest, ready, reference, text, tool};
 use tempfile::TempDir;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -153,6 +153,29 @@ fn what_comes_out_differently_is_neither_published_nor_signed() -> Test {
         assert_eq!(ready(&run[1]), ["False", reason]);
     }
     assert_eq!(proxy.counted().1, 0);
+    Ok(())
+}
+
+#[test]
+fn what_was_built_twice_is_not_built_again_by_whoever_has_the_key() -> Test {
+    let folder = tempfile::tempdir()?;
+    let _server = Server::docker("127.75.0.14:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new("127.75.0.14:5000")?;
+    let rebuilt = |key: &str, repository: &str| -> Result<bool> {
+        let run = sandbox.run_as(key, "apply --log-format json", &sandbox.documents(repository))?;
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let steps = String::from_utf8(run.stderr)?;
+        let step = steps.lines().find(|it| it.contains("\"rebuild\"")).ok_or("no such step")?;
+        Ok(serde_json::from_str::<Value>(step)?["detail"] == "the same bytes")
+    };
+    assert!(rebuilt(OURS, "one")?);
+    assert!(!rebuilt(OURS, "two")?, "remembered");
+    assert!(rebuilt(THEIRS, "three")?, "what somebody else remembers proves nothing");
+    let remembered = fs::read_dir(sandbox.outside(".cache/artifact-attest/rebuilt"))?;
+    for file in remembered {
+        fs::write(file?.path(), "0".repeat(64))?;
+    }
+    assert!(rebuilt(OURS, "four")?, "nor does what anybody may write");
     Ok(())
 }
 

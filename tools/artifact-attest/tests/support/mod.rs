@@ -270,6 +270,7 @@ spec:
             .current_dir(self.inside(""))
             .env_clear()
             .env("PATH", path())
+            .env("TMPDIR", std::env::temp_dir())
             .env("HOME", self.folder.path())
             .env("NIX_CONF_DIR", self.outside("nix"))
             .env("ARTIFACT_ATTEST_KEY", key)

@@ -69,6 +69,8 @@ impl Project {
             .env_clear()
             .env("PATH", env::join_paths(path).unwrap_or_default())
             .env("HOME", env::var_os("HOME").unwrap_or_else(|| "/root".into()))
+            .env("TMPDIR", env::temp_dir())
+            .env("XDG_CACHE_HOME", self.root().join(".cache")) // nobody has built anything here before
             .env("LAB_CACHE", &cache)
             .env("LAB_BIN", &binaries)
             .env("LAB_DIR", self.root().join(".lab"))
