@@ -48,7 +48,7 @@ impl Memory {
     }
 
     fn proof(&self, derivation: &Derivation, nar_sha256: &str) -> String {
-        let item = format!("rebuilt {nar_sha256}");
-        HEXLOWER.encode(&*self.key.bytes::<32>(derivation.digest.hex(), &item))
+        let item = format!("{} {nar_sha256}", derivation.digest.hex());
+        HEXLOWER.encode(&*self.key.bytes::<32>("rebuilt", &item))
     }
 }
