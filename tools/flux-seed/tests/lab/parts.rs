@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::BufReader;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -149,6 +150,7 @@ impl Kubelet {
             let Some(events) = watch.stdout.take() else { return };
             let (tell, told) = channel();
             let reader = spawn(move || {
+                let events = BufReader::new(events);
                 let events = serde_json::Deserializer::from_reader(events).into_iter::<Value>();
                 events.map_while(Result::ok).try_for_each(|it| tell.send(it))
             });
