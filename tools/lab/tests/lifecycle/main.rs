@@ -71,26 +71,17 @@ fn an_empty_world_is_planned_whole_and_not_touched(project: &Project, input: &st
 fn programs_killed_at_every_step_converge(project: &Project, input: &str) -> Test<String> {
     let mut stream = input.to_owned();
     for program in PROGRAMS {
-        let builds = program == "artifact-attest";
-        let some = if builds { one_source_less(&stream)? } else { stream.clone() };
         let (output, status, killed) =
-            project.pipe_killed_at_every_step(program, "apply", &some)?;
+            project.pipe_killed_at_every_step(program, "apply", &stream)?;
         say(&format!("{program}: killed {killed} times, then {status}"));
         assert!(killed > 0, "{program} took no step");
         assert_eq!(status, 0, "{program}: {:?}", reasons(&output)?);
-        stream = if builds { project.pipe(program, "apply", &stream)?.0 } else { output };
+        stream = output;
     }
     for line in reasons(&stream)? {
         assert!(line.contains(" True "), "{line}");
     }
     Ok(stream)
-}
-
-/// Whoever is killed while it builds builds again: with one source, at half the price.
-fn one_source_less(stream: &str) -> Test<String> {
-    let mut documents = documents(stream)?;
-    documents.retain(|it| it["metadata"]["name"] != "volume-reader" && it["kind"] != "Drain");
-    Ok(documents.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 fn the_workload_runs_and_answers(project: &Project, output: &str) -> Test {
