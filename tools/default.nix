@@ -28,8 +28,9 @@ let
     version = (lib.importTOML ../Cargo.toml).workspace.package.version;
     inherit cargoDeps;
     doCheck = false;
-    # Measured: with `thin`, as cargo's releases have it, each program takes minutes to link, and each second build again.
-    env.CARGO_PROFILE_RELEASE_LTO = "false";
+    # Measured: with `thin`, as cargo's releases have it, each program takes minutes to link, and each second build again;
+    # with `false`, where the parts of one crate are still optimised together, a second build takes 28.8 s of CPU, now 18.6.
+    env.CARGO_PROFILE_RELEASE_LTO = "off";
     postPatch = ''
       for manifest in $(find tools -name Cargo.toml); do
         crate=$(dirname "$manifest")/src
