@@ -7,7 +7,6 @@ use std::fs;
 use serde_json::{Value, json};
 use support::proxy::{Proxy, request};
 use support::{OURS, Result, Sandbox, Server, THEIRS, Test, digest, ready, reference, text, tool};
-use tempfile::TempDir;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -179,24 +178,23 @@ fn what_was_built_twice_is_not_built_again_by_whoever_has_the_key() -> Test {
     Ok(())
 }
 
-/// Cuts the line at every write in turn, against a new registry each time.
+/// Cuts the line between `address` and `registry` at every write in turn, having `emptied` the
+/// registry each time.
 fn cut_off(
-    server: impl Fn() -> Result<(TempDir, Server)>,
+    registry: &str,
+    mut emptied: impl FnMut() -> Test,
     address: &str,
     answer_lost: bool,
 ) -> Test {
-    let (folder, first) = server()?;
-    let upstream = first.1.clone();
-    drop((folder, first));
-    let proxy = Proxy::start(address, &upstream)?;
+    let proxy = Proxy::start(address, registry)?;
     let sandbox = Sandbox::new(address)?;
     let input = sandbox.documents("tiny");
     for writes in 0.. {
-        let (_folder, server) = server()?;
+        emptied()?;
         proxy.cut_after(Some(writes), answer_lost);
         let run = sandbox.run("apply", &input)?;
         proxy.cut_after(None, false);
-        let tagged = tags(&server.1, "tiny")?.iter().any(|it| !it.starts_with("sha256-"));
+        let tagged = tags(registry, "tiny")?.iter().any(|it| !it.starts_with("sha256-"));
         if run.status.code() == Some(0) {
             assert!(writes > 15, "cut off {writes} times");
             return Ok(());
@@ -207,25 +205,35 @@ fn cut_off(
         }
         let applied = sandbox.expect(0, "apply", &input)?;
         sandbox.expect(0, "verify", &text(&applied))?;
-        assert_eq!(referrers(&server.1, "tiny", &applied[1])?.len(), 3, "after {writes} writes");
+        assert_eq!(referrers(registry, "tiny", &applied[1])?.len(), 3, "after {writes} writes");
     }
     Ok(())
 }
 
 #[test]
 fn a_run_that_is_cut_off_before_any_write_leaves_nothing_unsigned_and_the_next_goes_on() -> Test {
-    let server = || {
-        let folder = tempfile::tempdir()?;
-        let server = Server::docker("127.75.0.30:5000", folder.path(), true)?;
-        Ok((folder, server))
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.30:5000", folder.path(), true)?;
+    let kept = folder.path().join("registry");
+    let emptied = || {
+        if kept.exists() {
+            fs::remove_dir_all(&kept)?;
+        }
+        Ok(())
     };
-    cut_off(server, "127.75.0.31:5000", false)
+    cut_off(&server.1, emptied, "127.75.0.31:5000", false)
 }
 
 #[test]
 fn a_run_that_never_hears_of_a_write_leaves_nothing_unsigned_and_the_next_goes_on() -> Test {
-    let server = || Ok((tempfile::tempdir()?, Server::ggcr("127.75.0.32:5000")?));
-    cut_off(server, "127.75.0.33:5000", true)
+    let registry = "127.75.0.32:5000";
+    let mut server = None; // which keeps all in memory
+    let emptied = || {
+        drop(server.take());
+        server = Some(Server::ggcr(registry)?);
+        Ok(())
+    };
+    cut_off(registry, emptied, "127.75.0.33:5000", true)
 }
 
 #[test]

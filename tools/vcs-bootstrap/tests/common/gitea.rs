@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,21 +34,20 @@ pub(crate) struct Gitea {
 
 impl Gitea {
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
+        let prepared = PREPARED.get_or_init(|| prepare().map_err(|it| it.to_string()));
+        let prepared = prepared.as_ref().map_err(String::as_str)?;
         let folder = tempfile::tempdir()?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+        let home = folder.path().join("gitea");
+        unpack(&prepared.home, folder.path())?;
         let address = TcpListener::bind((HOST, 0))?.local_addr()?;
         let proxy = Proxy::listen(HOST, address)?;
-        let (home, user) = (folder.path().join("gitea"), account()?);
-        fs::create_dir(&home)?;
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
-        fs::write(home.join("app.ini"), settings(&home, address, &proxy, user.is_some())?)?;
-        if let Some(id) = user {
-            chown(&home, Some(id), None)?;
-            chown(home.join("app.ini"), Some(id), None)?;
-        }
+        configure(&home, address, proxy.address)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let mut web = gitea(&home)?;
         let server = web.arg("web").stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut forge = Self { proxy, token: String::new(), server, address, folder };
+        let token = prepared.token.clone();
+        let mut forge = Self { proxy, token, server, address, folder };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             let ended = forge.server.try_wait()?.is_some();
@@ -55,25 +56,11 @@ impl Gitea {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        forge.admin("create --admin --username owner --password Ex4mple-0nly --email o@example.org --must-change-password=false")?;
-        forge.admin("create --username guest --password Ex4mple-0nly --email g@example.org --must-change-password=false")?;
-        forge.token = forge.token_of("owner")?;
         Ok(forge)
     }
 
     pub(crate) fn token_of(&self, user: &str) -> Result<String, Box<dyn Error>> {
-        let line =
-            format!("generate-access-token --username {user} --token-name t --scopes all --raw");
-        Ok(self.admin(&line)?.lines().last().unwrap_or_default().trim().to_owned())
-    }
-
-    fn admin(&self, line: &str) -> Result<String, Box<dyn Error>> {
-        let mut admin = gitea(&self.folder.path().join("gitea"))?;
-        let output = admin.args(["admin", "user"]).args(line.split(' ')).output()?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into());
-        }
-        Ok(String::from_utf8(output.stdout)?)
+        token(&self.folder.path().join("gitea"), user)
     }
 
     /// What stands in `endpoints.forge`.
@@ -114,6 +101,71 @@ impl Drop for Gitea {
     }
 }
 
+/// What every Gitea of these tests starts from: its tables, two users, and a token of one of them.
+/// Making it takes longer than the start of a Gitea.
+struct Prepared {
+    home: Vec<u8>, // a tar
+    token: String,
+}
+
+static PREPARED: OnceLock<Result<Prepared, String>> = OnceLock::new();
+
+fn prepare() -> Result<Prepared, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+    let home = folder.path().join("gitea");
+    fs::create_dir(&home)?;
+    if let Some(id) = account()? {
+        chown(&home, Some(id), None)?;
+    }
+    let nowhere = SocketAddr::from(([127, 76, 0, 1], 1));
+    configure(&home, nowhere, nowhere)?;
+    output(gitea(&home)?.arg("migrate"))?;
+    for (name, more) in [("owner", " --admin"), ("guest", "")] {
+        let line = format!(
+            "create --username {name} --password Ex4mple-0nly --email {name}@example.org --must-change-password=false{more}"
+        );
+        output(gitea(&home)?.args(["admin", "user"]).args(line.split(' ')))?;
+    }
+    let token = token(&home, "owner")?;
+    let home = output(Command::new("tar").arg("-cC").arg(folder.path()).arg("gitea"))?;
+    Ok(Prepared { home, token })
+}
+
+fn unpack(tar: &[u8], folder: &Path) -> Result<(), Box<dyn Error>> {
+    let mut command = Command::new("tar");
+    let mut child = command.arg("-xpC").arg(folder).stdin(Stdio::piped()).spawn()?;
+    child.stdin.take().ok_or("no pipe")?.write_all(tar)?;
+    if child.wait()?.success() { Ok(()) } else { Err("tar failed".into()) }
+}
+
+fn token(home: &Path, user: &str) -> Result<String, Box<dyn Error>> {
+    let line = format!("generate-access-token --username {user} --token-name t --scopes all --raw");
+    let said = output(gitea(home)?.args(["admin", "user"]).args(line.split(' ')))?;
+    let said = String::from_utf8(said)?;
+    Ok(said.lines().last().unwrap_or_default().trim().to_owned())
+}
+
+/// What a program that must end well writes to standard output.
+fn output(command: &mut Command) -> Result<Vec<u8>, Box<dyn Error>> {
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(output.stdout)
+}
+
+/// Writes the settings of a Gitea in `home` that listens on `address` behind `proxy`.
+fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let user = account()?;
+    let file = home.join("app.ini");
+    fs::write(&file, settings(home, address, proxy, user.is_some())?)?;
+    if let Some(id) = user {
+        chown(&file, Some(id), None)?;
+    }
+    Ok(())
+}
+
 /// The number of the user `git`, if we are root: Gitea refuses to run as root.
 fn account() -> Result<Option<u32>, Box<dyn Error>> {
     let id = |arguments: &[&str]| -> Result<u32, Box<dyn Error>> {
@@ -145,7 +197,7 @@ fn gitea(home: &Path) -> Result<Command, Box<dyn Error>> {
 fn settings(
     home: &Path,
     address: SocketAddr,
-    proxy: &Proxy,
+    proxy: SocketAddr,
     as_git: bool,
 ) -> Result<String, Box<dyn Error>> {
     let user = if as_git { "git".to_owned() } else { std::env::var("USER")? };
@@ -180,7 +232,6 @@ LEVEL = Warn
         home = home.display(),
         host = address.ip(),
         port = address.port(),
-        proxy = proxy.address,
         assets = assets.display(),
     ))
 }

@@ -45,8 +45,7 @@ pub(crate) fn is_root() -> bool {
 
 /// Machines without nodes: etcd and the API, which needs no root.
 pub(crate) fn control_plane_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
-    let node = Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned());
-    with_nodes(directory, binaries(), "127.73.0.1:5000", prism, node)
+    without_nodes(directory, binaries(), prism)
 }
 
 /// Machines with etcd, which is asked, and nothing of Kubernetes, which is not: they never get to
@@ -55,8 +54,12 @@ pub(crate) fn etcd_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
     let alone = directory.join("bin");
     fs::create_dir_all(&alone).expect("a folder");
     symlink(binaries().join("etcd"), alone.join("etcd")).expect("a link");
+    without_nodes(directory, alone, prism)
+}
+
+fn without_nodes(directory: &Path, binaries: PathBuf, prism: Ipv4Addr) -> Arc<Fleet> {
     let node = Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned());
-    with_nodes(directory, alone, "127.73.0.1:5000", prism, node)
+    with_nodes(directory, binaries, "127.73.0.1:5000", prism, node)
 }
 
 pub(crate) fn fleet(directory: &Path, registry: &str, prism: Ipv4Addr) -> Arc<Fleet> {
