@@ -26,7 +26,7 @@ pub struct Cli {
 pub(crate) enum Verb {
     /// Build components from their Go modules into the cache; by default what the lifecycle needs
     Build {
-        /// Which: `kubernetes`, `etcd`, `flux`, `gitea`, `oracles`, `object-store`, `actions`, `referrers`, or `all`
+        /// Which: `kubernetes`, `etcd`, `flux`, `gitea`, `oracles`, `object-store`, `actions`, `referrers`; or `all`, and with them what a lab installs in this machine
         #[arg(value_name = "COMPONENT")]
         components: Vec<String>,
         #[command(flatten)]

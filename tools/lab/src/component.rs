@@ -44,8 +44,8 @@ const PLAIN: Component = Component {
     by_default: false,
 };
 
-/// What stands for every component: the tests use them all.
-const ALL: &str = "all";
+/// What stands for every component, and all else that a lab may need: the tests use them all.
+pub(crate) const ALL: &str = "all";
 
 /// Every one of them, those that most depends on first.
 pub(crate) const COMPONENTS: &[Component] = &[

@@ -19,7 +19,7 @@ const USER: &str = "git";
 
 /// The user `git`.
 #[derive(Clone, Copy, Debug)]
-struct Account {
+pub(crate) struct Account {
     user: u32,
     group: u32,
 }
@@ -197,7 +197,7 @@ fn run(mut command: Command, name: &str) -> Result<String, Error> {
 }
 
 /// As whom it runs, if not as the user who runs the lab.
-fn account() -> Result<Option<Account>, Error> {
+pub(crate) fn account() -> Result<Option<Account>, Error> {
     if !install::is_root() {
         return Ok(None);
     }

@@ -65,6 +65,9 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
     match &cli.verb {
         Verb::Build { components, .. } => {
             build::build(&place, &Component::named(components)?)?;
+            if components == &[component::ALL] {
+                up::settle_machine(&place)?;
+            }
         }
         Verb::Up(target) => up::up(&place, target)?,
         Verb::Down { wipe, .. } => down::down(&place, *wipe)?,

@@ -17,6 +17,12 @@ use crate::{build, cloud, forge, images, install, nix, port, registry, serve, st
 /// How long a service may take to answer: Gitea makes its database first.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// What any lab needs of this machine: whoever has it can bring one up without a network.
+pub(crate) fn settle_machine(place: &Place) -> Result<(), Error> {
+    install::ensure(place, |_| true)?;
+    forge::account().map(|_| ())
+}
+
 /// Brings it about. **Nothing is written unless all of it worked**: documents that still name the
 /// vendors must not reach the programs behind this one.
 pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
