@@ -64,7 +64,7 @@ impl Service {
             Self::Store => store::command(place)?,
             Self::Cloud => return Ok(None),
         };
-        command.env("GOGC", lab_talos::GOGC);
+        command.envs(lab_talos::go_runtime());
         Ok(Some(command))
     }
 

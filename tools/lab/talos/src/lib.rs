@@ -38,4 +38,4 @@ mod view;
 
 pub use fleet::{Fleet, FleetSettings, Node};
 pub use lab_hetzner::{Machines, Server};
-pub use process::GOGC;
+pub use process::go_runtime;

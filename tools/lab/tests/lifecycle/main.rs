@@ -18,7 +18,7 @@ use serde_json::Value;
 
 #[test]
 fn a_repository_becomes_a_running_workload() -> Test {
-    let project = Project::new("127.99.0.0/16")?;
+    let project = Project::of_a_newcomer("127.99.0.0/16")?;
     let input = project.up()?;
     only_endpoints_are_replaced(&project, &input)?;
     an_empty_world_is_planned_whole_and_not_touched(&project, &input)?;

@@ -25,13 +25,15 @@ pub(crate) const PROGRAMS: [&str; 4] =
 pub(crate) struct Project {
     folder: TempDir,
     network: &'static str,
+    /// What programs remember: of this machine, as for anybody who runs them twice.
+    caches: PathBuf,
 }
 
 impl Project {
     /// This repository as it stands, committed or not, as a repository of its own.
     pub(crate) fn new(network: &'static str) -> Test<Self> {
         let folder = tempfile::Builder::new().prefix("holistic-").tempdir()?;
-        let project = Self { folder, network };
+        let project = Self { folder, network, caches: cache().join("tests") };
         let here = repository();
         let copy = r#"
             cd "$HERE"
@@ -51,14 +53,20 @@ impl Project {
         Ok(project)
     }
 
+    /// As [`Self::new`], where no program remembers anything: whatever is built is built twice.
+    pub(crate) fn of_a_newcomer(network: &'static str) -> Test<Self> {
+        let mut project = Self::new(network)?;
+        project.caches = project.root().join(".cache");
+        Ok(project)
+    }
+
     pub(crate) fn root(&self) -> &Path {
         self.folder.path()
     }
 
     /// A command in this project, with nothing of the developer's environment.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let cache =
-            env::var_os("LAB_CACHE").map_or_else(|| repository().join(".cache"), Into::into);
+        let cache = cache();
         let binaries = env::var_os("LAB_BIN").map_or_else(|| cache.join("bin"), Into::into);
         let mut path = vec![programs(), binaries.clone()];
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -70,7 +78,7 @@ impl Project {
             .env("PATH", env::join_paths(path).unwrap_or_default())
             .env("HOME", env::var_os("HOME").unwrap_or_else(|| "/root".into()))
             .env("TMPDIR", env::temp_dir())
-            .env("XDG_CACHE_HOME", self.root().join(".cache")) // nobody has built anything here before
+            .env("XDG_CACHE_HOME", &self.caches)
             .env("LAB_CACHE", &cache)
             .env("LAB_BIN", &binaries)
             .env("LAB_DIR", self.root().join(".lab"))
@@ -284,6 +292,10 @@ pub(crate) fn say(line: &str) {
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn cache() -> PathBuf {
+    env::var_os("LAB_CACHE").map_or_else(|| repository().join(".cache"), Into::into)
 }
 
 /// Where cargo has put the programs: beside the lab's own binary.
