@@ -18,6 +18,9 @@ use crate::services::Service;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long until a port that could not be listened on is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long nobody looks when all targets are well, however fast the cloud's seconds are: every look
+/// is a connection that somebody accepts, and a lab that rests should cost little.
+const AT_REST: Duration = Duration::from_millis(500);
 
 /// A balancer, a port of it, and where it listens.
 type Place = (u64, u16, Ipv4Addr);
@@ -242,13 +245,17 @@ async fn check(cloud: Weak<Cloud>, place: Place) {
                 )
             });
         }
+        let mut well = !peers.is_empty();
         while let Some(look) = looks.join_next().await {
             let (Ok((peer, good)), Some(cloud)) = (look, cloud.upgrade()) else { continue };
-            cloud.state().health.note(id, port, peer, good, service.check.retries);
+            let health = &mut cloud.state().health;
+            health.note(id, port, peer, good, service.check.retries);
+            well &= good && health.is_healthy(id, port, peer);
         }
         if let Some(cloud) = cloud.upgrade() {
             cloud.state().health.keep(id, port, &peers);
         }
-        tokio::time::sleep(second * service.check.interval).await;
+        let pause = second * service.check.interval;
+        tokio::time::sleep(if well { pause.max(AT_REST) } else { pause }).await;
     }
 }
