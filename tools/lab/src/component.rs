@@ -45,7 +45,7 @@ const PLAIN: Component = Component {
 };
 
 /// What stands for every component, and all else that a lab may need: the tests use them all.
-pub(crate) const ALL: &str = "all";
+const ALL: &str = "all";
 
 /// Every one of them, those that most depends on first.
 pub(crate) const COMPONENTS: &[Component] = &[
@@ -142,9 +142,14 @@ pub(crate) const COMPONENTS: &[Component] = &[
 ];
 
 impl Component {
+    /// Whether `names` stand for everything.
+    pub(crate) fn are_all(names: &[String]) -> bool {
+        names == [ALL]
+    }
+
     /// Those called `names`; without any, those that the lifecycle needs.
     pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Self>, Error> {
-        if names == [ALL] {
+        if Self::are_all(names) {
             return Ok(COMPONENTS.iter().collect());
         }
         if names.is_empty() {

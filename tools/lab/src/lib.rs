@@ -65,7 +65,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
     match &cli.verb {
         Verb::Build { components, .. } => {
             build::build(&place, &Component::named(components)?)?;
-            if components == &[component::ALL] {
+            if Component::are_all(components) {
                 up::settle_machine(&place)?;
             }
         }

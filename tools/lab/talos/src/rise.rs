@@ -297,7 +297,7 @@ impl Machine {
             .is_some()
             .then(|| Kubernetes::of(config, self.address))
             .transpose()?;
-        // Kept while it answers: each has a certificate of its own.
+        // Kept while the node is ready: each has a certificate of its own.
         let mut cluster: Option<Kubernetes> = None;
         loop {
             if self.fleet.settings.node == NodeKind::Real {
@@ -306,15 +306,12 @@ impl Machine {
                 let message = if well { "Health check successful" } else { "Health check failed" };
                 self.view.service("kubelet", "Running", Some(well), message);
                 let reason = format!("node \"{}\" status is not available yet", setting.hostname);
-                let node_is_ready = async |cluster: &Option<Kubernetes>| match cluster {
+                cluster = cluster.or_else(|| self.fleet.kubernetes(config));
+                let ready = match &cluster {
                     Some(kubernetes) => kubernetes.node_is_ready(&setting.hostname).await,
                     None => false,
                 };
-                let mut ready = node_is_ready(&cluster).await;
-                if !ready {
-                    cluster = self.fleet.kubernetes(config);
-                    ready = node_is_ready(&cluster).await;
-                }
+                cluster = cluster.filter(|_| ready);
                 self.view.condition("nodeReady", (!ready).then_some(&reason));
             }
             if let Some(kubernetes) = &own {

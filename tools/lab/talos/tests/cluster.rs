@@ -6,7 +6,6 @@ mod site;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,8 +158,6 @@ fn apply_interrupted_again_and_again(site: &Site) -> End {
                 return end;
             }
             Some(111) => interrupted += 1,
-            // On a busy machine a tenth of a second may be over before it listens to signals.
-            None if end.status.signal() == Some(2) && end.err.is_empty() => {}
             _ => panic!("{}: {}", end.status, end.err),
         }
     }

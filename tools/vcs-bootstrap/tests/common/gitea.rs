@@ -118,7 +118,7 @@ fn prepare() -> Result<Prepared, Box<dyn Error>> {
     if let Some(id) = account()? {
         chown(&home, Some(id), None)?;
     }
-    let nowhere = SocketAddr::from(([127, 76, 0, 1], 1));
+    let nowhere = format!("{HOST}:1").parse()?;
     configure(&home, nowhere, nowhere)?;
     output(gitea(&home)?.arg("migrate"))?;
     for (name, more) in [("owner", " --admin"), ("guest", "")] {

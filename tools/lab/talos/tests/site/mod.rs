@@ -153,9 +153,18 @@ pub(crate) struct End {
 }
 
 impl Run {
-    /// Asks it to end, as a person or CI does.
+    /// Asks it to end, as a person or CI does, once it listens: on a busy machine, one that has just
+    /// been started does not yet, and would be ended by the signal itself.
     pub(crate) fn interrupt(self) -> End {
         let id = self.child.id().to_string();
+        until("it to listen to SIGTERM, or to end", || {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it is ours");
+            let line =
+                |name: &str| status.lines().find_map(|it| it.strip_prefix(name)).map(str::trim);
+            let caught = line("SigCgt:").and_then(|it| u64::from_str_radix(it, 16).ok());
+            let listens = caught.expect("a mask") >> 14 & 1 == 1; // signal 15
+            listens || line("State:").is_some_and(|it| it.starts_with('Z'))
+        });
         let told = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(told.success());
         self.wait(Duration::from_secs(60))
