@@ -141,6 +141,8 @@ impl<'a> Plane<'a> {
         ];
         let mut act = self.project.command("act", &arguments);
         act.current_dir(&self.clone).env("HOME", root.join("somebody"));
+        // Nor this machine's cache: `act` runs jobs in it, slowly where it is on a disk.
+        act.env_remove("XDG_CACHE_HOME");
         for variable in ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK"] {
             act.env_remove(variable);
         }
