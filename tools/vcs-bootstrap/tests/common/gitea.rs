@@ -188,6 +188,8 @@ fn gitea(home: &Path) -> Result<Command, Box<dyn Error>> {
     let mut command = Command::new(program()?);
     command.arg("--config").arg(home.join("app.ini")).current_dir(home).stdin(Stdio::null());
     command.env_clear().env("HOME", home).env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    // How often Go collects garbage: Gitea starts a program of its own for each hook.
+    command.envs(std::env::var_os("GOGC").map(|it| ("GOGC", it)));
     if let Some(id) = account()? {
         command.env("USER", "git").uid(id);
     }
