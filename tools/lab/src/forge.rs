@@ -135,7 +135,6 @@ fn gitea(place: &Place) -> Result<Command, Error> {
     command.arg("--config").arg(configuration(place));
     command.current_dir(folder(place)).stdin(Stdio::null());
     command.env_clear().env("HOME", folder(place)).env("PATH", "/usr/local/bin:/usr/bin:/bin");
-    command.envs(lab_talos::go_runtime());
     if let Some(account) = account()? {
         command.env("USER", USER).uid(account.user).gid(account.group);
     } else {

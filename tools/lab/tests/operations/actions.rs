@@ -19,6 +19,11 @@ const REPOSITORY: &str = "zabronax/holistic";
 
 const INSTALLER: &str = "cachix/install-nix-action";
 
+/// What a job has not of this machine. In the last one, its cache, `act` would run jobs, slowly
+/// where that is on a disk.
+const NOT_OF_A_JOB: [&str; 6] =
+    ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK", "XDG_CACHE_HOME"];
+
 pub(crate) fn workflows_do_what_the_pipe_does(project: &Project, input: &str) -> Test {
     let plane = Plane::new(project, input)?;
     plane.workflows_are_well_formed()?;
@@ -141,9 +146,7 @@ impl<'a> Plane<'a> {
         ];
         let mut act = self.project.command("act", &arguments);
         act.current_dir(&self.clone).env("HOME", root.join("somebody"));
-        // Nor this machine's cache: `act` runs jobs in it, slowly where it is on a disk.
-        act.env_remove("XDG_CACHE_HOME");
-        for variable in ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK"] {
+        for variable in NOT_OF_A_JOB {
             act.env_remove(variable);
         }
         let began = std::time::Instant::now();

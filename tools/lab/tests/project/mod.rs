@@ -5,12 +5,10 @@ use std::env;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -135,9 +133,8 @@ impl Project {
         Ok((output, status))
     }
 
-    /// As [`Self::pipe`], but ends the program and what it has started with SIGKILL after each step
-    /// that no run before has taken, and runs it again, until it ends by itself; also after how
-    /// many it was killed.
+    /// As [`Self::pipe`], but ends the program with SIGKILL after each step that no run before has
+    /// taken, and runs it again, until it ends by itself; also after how many it was killed.
     pub(crate) fn pipe_killed_at_every_step(
         &self,
         program: &str,
@@ -161,8 +158,7 @@ impl Project {
                 return Ok((output, status, killed));
             };
             say(&format!("killed after {new}"));
-            // Nix would build on to the end, for nobody.
-            kill_process_group(Pid::from_child(&run.child), Signal::KILL)?;
+            run.child.kill()?;
             run.child.wait()?;
             if taken.len() > 200 {
                 return Err(format!("{program} takes new steps for ever").into());
@@ -178,7 +174,6 @@ impl Project {
             .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(Stdio::piped())
-            .process_group(0)
             .spawn()?;
         child.stdin.take().ok_or("no standard input")?.write_all(input.as_bytes())?;
         let stderr = BufReader::new(child.stderr.take().ok_or("no standard error")?);
