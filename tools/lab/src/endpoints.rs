@@ -2,6 +2,7 @@
 //! stream that the lab changes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use keyring::{Project, Store};
 use phase::{Declared, Stream};
@@ -19,17 +20,22 @@ pub(crate) fn declared_bucket(project: &Project) -> Option<&str> {
     }
 }
 
-/// Which kinds of documents came in.
+/// What the documents that came in need.
 #[derive(Debug)]
 pub(crate) struct Needs {
     kinds: Vec<String>,
     store: bool,
+    /// The folders that Nix is to build.
+    pub(crate) flakes: Vec<PathBuf>,
 }
 
 impl Needs {
     pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
         let kinds = ours(stream).filter_map(|it| it["kind"].as_str()).map(str::to_owned).collect();
-        Self { kinds, store: projects.iter().any(|it| declared_bucket(&it.spec).is_some()) }
+        let store = projects.iter().any(|it| declared_bucket(&it.spec).is_some());
+        let builds = ours(stream).filter(|it| it["kind"] == "Artifact");
+        let flakes = builds.filter_map(|it| it["spec"]["build"]["flake"].as_str());
+        Self { kinds, store, flakes: flakes.map(PathBuf::from).collect() }
     }
 
     pub(crate) fn has(&self, kind: &str) -> bool {

@@ -1,9 +1,10 @@
 //! Files, each written wholly or not at all.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 
@@ -16,6 +17,12 @@ pub(crate) fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) 
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },
         _ => Error::File { what, path, source },
     }
+}
+
+/// The folder that `variable` names, or the one called `name` in the user's own.
+pub(crate) fn home(variable: &str, name: &str) -> PathBuf {
+    let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
+    env::var_os(variable).map_or_else(|| home.join(name), PathBuf::from)
 }
 
 /// What `path` holds; none if it is not there.

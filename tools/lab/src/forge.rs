@@ -9,10 +9,8 @@ use std::process::{Command, Stdio};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::Error;
-use crate::files;
-use crate::http;
-use crate::install;
 use crate::place::Place;
+use crate::{command, files, http, install};
 
 /// As whom it runs when the lab runs as root, which it refuses.
 const USER: &str = "git";
@@ -159,15 +157,15 @@ pub(crate) fn token(place: &Place, owner: &str) -> Result<PathBuf, Error> {
         create.args(["admin", "user", "create", "--username", owner, "--email", &email]);
         // Nobody logs in with it: what counts is the token.
         create.args(["--random-password", "--must-change-password=false"]);
-        run(create, "gitea admin user create")?;
+        command::run(create, "gitea admin user create")?;
     }
     let mut generate = gitea(place)?;
     // A name that no token of before has, since those cannot be read back.
     let name = format!("lab-{}", files::hex(&files::random(8)?));
     generate.args(["admin", "user", "generate-access-token", "--raw", "--scopes", "all"]);
     generate.args(["--username", owner, "--token-name", &name]);
-    let token = run(generate, "gitea admin user generate-access-token")?;
-    files::settle(&file, token.trim().as_bytes(), 0o600)?;
+    let token = command::run(generate, "gitea admin user generate-access-token")?;
+    files::settle(&file, token.trim_ascii(), 0o600)?;
     step.done(format_args!("{owner}, token in {}", file.display()));
     Ok(file)
 }
@@ -183,17 +181,6 @@ fn is_accepted(place: &Place, owner: &str, token: &str) -> Result<bool, Error> {
             answer: status.to_string(),
         }),
     }
-}
-
-/// What it says on standard output, which may be a secret; errors show the other alone.
-fn run(mut command: Command, name: &str) -> Result<String, Error> {
-    let said = command.output().map_err(files::cannot("start", Path::new("gitea")))?;
-    if said.status.success() {
-        return Ok(String::from_utf8_lossy(&said.stdout).into_owned());
-    }
-    let error = String::from_utf8_lossy(&said.stderr);
-    let line = error.lines().rev().find(|it| !it.trim().is_empty()).unwrap_or("it said nothing");
-    Err(Error::Command { command: name.to_owned(), said: line.chars().take(400).collect() })
 }
 
 /// As whom it runs, if not as the user who runs the lab.

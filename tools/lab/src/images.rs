@@ -10,10 +10,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
-use crate::files;
-use crate::http;
-use crate::lock;
 use crate::place::Place;
+use crate::{command, files, http, lock};
 
 /// The image of every pod's sandbox.
 const PAUSE: (&str, &str) = ("pause", "1");
@@ -52,7 +50,7 @@ pub(crate) fn ensure_pause(place: &Place) -> Result<(), Error> {
     files::settle(&source, PAUSE_SOURCE.as_bytes(), 0o644)?;
     let mut compile = Command::new("gcc");
     compile.args(["-static", "-Os", "-s", "-Wl,--build-id=none", "-o"]).arg(&program).arg(&source);
-    run(compile, "gcc")?;
+    command::run(compile, "gcc")?;
     let (repository, tag) = PAUSE;
     pack(place, &Image { repository, tag, program: &program, user: "65535:65535" })
 }
@@ -111,7 +109,7 @@ fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
     let reference = format!("{}/{}:{}", place.registry(), image.repository, image.tag);
     let mut push = crane(place);
     push.args(["push", "--insecure"]).arg(&layout).arg(&reference);
-    run(push, "crane push")?;
+    command::run(push, "crane push")?;
     step.done(reference);
     Ok(())
 }
@@ -197,18 +195,8 @@ fn layer(folder: &Path, program: &Path, name: &str) -> Result<PathBuf, Error> {
         tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
         tar.args(["--format=ustar", &format!("--mode={mode}"), write]).arg(&layer);
         tar.arg("-C").arg(&tree).arg(what);
-        run(tar, "tar")?;
+        command::run(tar, "tar")?;
     }
     files::remove(&tree)?;
     Ok(layer)
-}
-
-fn run(mut command: Command, name: &str) -> Result<(), Error> {
-    let said = command.output().map_err(files::cannot("start", name.as_ref()))?;
-    if said.status.success() {
-        return Ok(());
-    }
-    let error = String::from_utf8_lossy(&said.stderr);
-    let line = error.lines().rev().find(|it| !it.trim().is_empty()).unwrap_or("it said nothing");
-    Err(Error::Command { command: name.to_owned(), said: line.chars().take(400).collect() })
 }

@@ -16,7 +16,9 @@
 mod build;
 mod cli;
 mod cloud;
+mod command;
 mod component;
+mod crates;
 mod down;
 mod endpoints;
 mod error;

@@ -1,13 +1,12 @@
 //! The stand-in for nixpkgs, and the settings under which Nix needs no network.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Error;
-use crate::files;
 use crate::place::Place;
+use crate::{command, crates, files};
 
 /// Written by `host.sh`: what the stand-in takes from this machine.
 const HOST: &str = "host.nix";
@@ -22,23 +21,19 @@ pub(crate) fn input(place: &Place) -> String {
     given.unwrap_or_else(|| format!("path:{}", copied(place).display()))
 }
 
-/// Sees to the stand-in and to the settings; what is right already is not touched. Whoever brings
-/// a nixpkgs has settings for it, too.
-pub(crate) fn ensure(place: &Place) -> Result<(), Error> {
+/// Sees to the stand-in, to what it builds `flakes` from, and to the settings; what is right already
+/// is not touched. Whoever brings a nixpkgs has settings for it, too.
+pub(crate) fn ensure(place: &Place, flakes: &[PathBuf]) -> Result<(), Error> {
     if place.nixpkgs.is_some() {
         return Ok(());
     }
+    crates::ensure(flakes)?; // first: the stand-in and the settings say where they are
     let (from, to) = (place.components.join("../nix/standin"), copied(place));
     mirror(&from, &to, &[HOST])?;
     let mut host = Command::new("sh");
     host.arg(from.join("host.sh"));
-    let said = host.output().map_err(files::cannot("start", &from.join("host.sh")))?;
-    if !said.status.success() {
-        let error = String::from_utf8_lossy(&said.stderr);
-        let line = error.lines().last().unwrap_or("it said nothing").to_owned();
-        return Err(Error::Command { command: "host.sh".to_owned(), said: line });
-    }
-    files::settle(&to.join(HOST), &said.stdout, 0o644)?;
+    let host = command::run(host, "host.sh")?;
+    files::settle(&to.join(HOST), &host, 0o644)?;
 
     let folder = place.directory.join("nix");
     let registry = folder.join("registry.json");
@@ -48,15 +43,10 @@ pub(crate) fn ensure(place: &Place) -> Result<(), Error> {
 }
 
 fn settings(registry: &Path) -> String {
-    let home = |variable: &str, name: &str| {
-        let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
-        env::var_os(variable).map_or_else(|| home.join(name), PathBuf::from)
-    };
-    let toolchains = home("RUSTUP_HOME", ".rustup").join("toolchains");
-    let crates = home("CARGO_HOME", ".cargo").join("registry/cache");
+    let toolchains = files::home("RUSTUP_HOME", ".rustup").join("toolchains");
     let system = ["/bin", "/lib", "/lib64", "/usr", "/etc/alternatives"].map(PathBuf::from);
     // A path that is not there would keep every build from starting.
-    let paths = system.into_iter().chain([toolchains, crates]).filter(|it| it.exists());
+    let paths = system.into_iter().chain([toolchains, crates::cache()]).filter(|it| it.exists());
     let paths: Vec<_> = paths.map(|it| it.display().to_string()).collect();
     format!(
         "# Written by `lab up`.

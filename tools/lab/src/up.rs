@@ -54,7 +54,7 @@ pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     }
     services.iter().try_for_each(|service| answers(place, *service))?;
     if needs.has("Artifact") {
-        nix::ensure(place)?;
+        nix::ensure(place, &needs.flakes)?;
     }
     for project in &projects {
         let owner = &owners[project.name.as_str()];

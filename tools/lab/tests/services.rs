@@ -304,6 +304,38 @@ fn two_ups_at_once_start_one_lab() -> Test {
 }
 
 #[test]
+fn crates_of_a_source_that_this_machine_never_had_are_there_for_nix() -> Test {
+    let lab = Lab::new()?;
+    let cargo_home = lab.folder.path().join("cargo");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sources/greeter");
+    let artifact = format!(
+        "---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: {{ name: greeter }}
+spec: {{ project: holistic, build: {{ flake: {} }} }}
+",
+        source.display()
+    );
+    let up = |line: &str| {
+        let mut up = lab.command(line);
+        up.env("CARGO_HOME", &cargo_home).write_stdin([PROJECT, &artifact].concat()).assert()
+    };
+    let said = stderr(&up("up").success());
+    assert!(said.contains("fetch"), "{said}");
+    // Those of every system: what is vendored is all that the lock names.
+    let mut cargo = Command::new("cargo");
+    cargo.args(["fetch", "--locked", "--offline", "--manifest-path"]);
+    cargo.arg(source.join("Cargo.toml")).env("CARGO_HOME", &cargo_home).assert().success();
+    let host = fs::read_to_string(lab.directory().join("nixpkgs/host.nix"))?;
+    let crates = format!("crates = \"{}/registry/cache/", cargo_home.display());
+    assert!(host.contains(&crates), "{host}");
+
+    assert_eq!(stderr(&up("up").success()), "", "there is nothing to fetch");
+    Ok(())
+}
+
+#[test]
 fn an_address_in_use_is_named_and_no_document_comes_out() -> Test {
     let lab = Lab::new()?;
     let listener = TcpListener::bind("127.71.0.1:5000")?;

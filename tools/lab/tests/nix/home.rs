@@ -35,7 +35,7 @@ impl Machine {
         let here = machine.folder.path().join("lab");
         let script = format!(
             "export LAB_DIR={}
-            for lock in Cargo.lock sources/*/Cargo.lock; do cargo fetch --quiet --locked --manifest-path ${{lock%lock}}toml; done
+            cargo fetch --quiet --locked # the tools' own; those of the sources the lab fetches
             lab up project sources >/dev/null
             lab down --quiet",
             here.display()
