@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Error;
-use crate::files;
 use crate::place::Place;
+use crate::{command, files};
 
 /// A program of the machine's own: what must be there, and the Debian package that brings it.
 #[derive(Debug)]
@@ -47,6 +47,9 @@ const TOOLS: &[Tool] = &[
 /// What keeps packages from starting services of their own, for as long as it is there.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// What a store of Nix has from its beginning.
+const NIX_MADE: &str = "/nix/var/nix/db/schema";
+
 /// Where the plugins are that give pods their addresses: the folder of `CNI_PATH` that has them, or
 /// Debian's.
 pub(crate) fn cni() -> PathBuf {
@@ -83,6 +86,21 @@ pub(crate) fn missing(kinds: impl Fn(&str) -> bool) -> Vec<&'static str> {
 
 /// Sees to it that the machine has what documents of `kinds` need.
 pub(crate) fn ensure(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
+    programs(place, &kinds)?;
+    if kinds("Artifact") { store() } else { Ok(()) }
+}
+
+/// Nix's store, which Nix makes when it first runs: of two that do so at once, one gives up.
+fn store() -> Result<(), Error> {
+    if !is_root() || Path::new(NIX_MADE).exists() {
+        return Ok(());
+    }
+    let mut init = Command::new("nix-store");
+    init.arg("--init");
+    command::run(init, "nix-store --init").map(drop)
+}
+
+fn programs(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
     let packages = missing(&kinds);
     if packages.is_empty() {
         return Ok(());
