@@ -335,6 +335,29 @@ spec: {{ project: holistic, build: {{ flake: {} }} }}
     Ok(())
 }
 
+/// Of two commands that find no store each makes one, and one of them may fail.
+#[test]
+fn where_nix_never_ran_its_store_is_made_before_two_commands_want_it() -> Test {
+    let lab = Lab::new()?;
+    let artifact = "---
+apiVersion: holistic/v1alpha1
+kind: Artifact
+metadata: { name: elsewhere }
+spec: { project: holistic }
+";
+    let program = cargo_bin!("lab").display();
+    let script = format!(
+        "mkdir -p /nix && mount -t tmpfs none /nix
+        {program} up >/dev/null
+        test -e /nix/var/nix/db/schema # with which making it ends"
+    );
+    let mut machine = Command::new("unshare");
+    machine.env("LAB_DIR", lab.directory()).env("LAB_NETWORK", NETWORK);
+    machine.args(["--mount", "sh", "-euc", &script]);
+    machine.write_stdin([PROJECT, artifact].concat()).assert().success();
+    Ok(())
+}
+
 #[test]
 fn an_address_in_use_is_named_and_no_document_comes_out() -> Test {
     let lab = Lab::new()?;
