@@ -317,11 +317,11 @@ spec: {{ project: holistic, build: {{ flake: {} }} }}
 ",
         source.display()
     );
-    let up = |line: &str| {
-        let mut up = lab.command(line);
+    let up = || {
+        let mut up = lab.command("up");
         up.env("CARGO_HOME", &cargo_home).write_stdin([PROJECT, &artifact].concat()).assert()
     };
-    let said = stderr(&up("up").success());
+    let said = stderr(&up().success());
     assert!(said.contains("fetch"), "{said}");
     // Those of every system: what is vendored is all that the lock names.
     let mut cargo = Command::new("cargo");
@@ -331,7 +331,7 @@ spec: {{ project: holistic, build: {{ flake: {} }} }}
     let crates = format!("crates = \"{}/registry/cache/", cargo_home.display());
     assert!(host.contains(&crates), "{host}");
 
-    assert_eq!(stderr(&up("up").success()), "", "there is nothing to fetch");
+    assert_eq!(stderr(&up().success()), "", "there is nothing to fetch");
     Ok(())
 }
 
