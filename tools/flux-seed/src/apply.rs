@@ -47,11 +47,11 @@ pub(crate) fn apply(
             taken += 1;
         }
         // What follows a definition needs the API server to serve it.
-        if stage != Stage::Rest && taken > 0 {
-            delivered(name, wanted, reader, deadline, Some(stage))?;
+        if stage == Stage::Rest || taken > 0 {
+            delivered(name, wanted, reader, deadline, stage)?;
         }
     }
-    delivered(name, wanted, reader, deadline, None)
+    Ok(())
 }
 
 fn take(
@@ -80,7 +80,8 @@ fn take(
         }
         Step::Reconcile { .. } if object.group().ends_with(".toolkit.fluxcd.io") => {
             let live = live.map_or(&Value::Null, |it| &it.object);
-            if is_at_work(live) {
+            // What it is at may have begun before the artifact was signed, and will refuse it then.
+            if *object != wanted.source && is_at_work(live) {
                 return Ok(());
             }
             let revision = wanted.revision().now().cloned().unwrap_or_default();
@@ -139,25 +140,27 @@ fn is_unknown(of: &Value) -> bool {
     }
 }
 
-/// Waits until what is wanted (of one stage, or all) is there and works. Says what it waits for,
-/// whenever that changes.
+/// Waits until what is wanted of one stage is there and works. Says what it waits for, whenever that
+/// changes.
 fn delivered(
     name: &str,
     wanted: &Wanted,
     reader: &Reader,
     deadline: &Deadline,
-    stage: Option<Stage>,
+    stage: Stage,
 ) -> Result<(), Error> {
     let mut said = BTreeMap::new();
-    let doing = phase::begin(name, if stage.is_some() { "establish" } else { "deliver" });
+    let last = stage == Stage::Rest;
+    let doing = phase::begin(name, if last { "deliver" } else { "establish" });
     loop {
-        let seen = observe(reader, name, wanted, Look::Progress)?;
+        let seen = observe(reader, name, wanted, Look::Progress(stage))?;
         refused(wanted, &seen)?;
         let missing = missing(wanted, &seen, stage);
         if missing.is_empty() {
-            match stage {
-                Some(_) => doing.done("the API server serves what was defined"),
-                None => doing.done(format_args!("{} objects", seen.inventory.len())),
+            if last {
+                doing.done(format_args!("{} objects", seen.inventory.len()));
+            } else {
+                doing.done("the API server serves what was defined");
             }
             return Ok(());
         }
@@ -171,9 +174,8 @@ fn delivered(
     }
 }
 
-fn missing(wanted: &Wanted, seen: &Seen, stage: Option<Stage>) -> Vec<(String, String)> {
-    let ids = wanted.objects.iter().map(Identity::of).filter(observe::takes_time);
-    let ids = ids.filter(|it| stage.is_none_or(|stage| order(it).0 == stage));
+fn missing(wanted: &Wanted, seen: &Seen, stage: Stage) -> Vec<(String, String)> {
+    let ids = wanted.objects.iter().map(Identity::of).filter(|it| observe::takes_time(it, stage));
     let behind = |id: Identity| match seen.world.get(&id) {
         None => Some((id.to_string(), "it is not there".to_owned())),
         Some(live) => live.behind.clone().map(|why| (id.to_string(), why)),

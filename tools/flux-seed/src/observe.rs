@@ -12,7 +12,7 @@ use crate::Error;
 use crate::cluster::Reader;
 use crate::diff::{self, Foreign};
 use crate::kstatus::{self, State, text};
-use crate::object::{Identity, NAMESPACE};
+use crate::object::{Identity, NAMESPACE, Stage, order};
 use crate::plan::{Live, Made, World};
 use crate::spec::{Component, Version};
 use crate::wanted::{LABEL, Wanted, sha256};
@@ -73,8 +73,8 @@ pub(crate) struct Seen {
 pub(crate) enum Look {
     /// At everything.
     Whole,
-    /// At what takes time to get ready.
-    Progress,
+    /// At what of one stage takes time to get ready. Definitions are 40 kB each.
+    Progress(Stage),
     /// At everything, and at what others keep in it.
     Removal,
 }
@@ -90,7 +90,9 @@ pub(crate) fn observe(
     let mut seen = Seen { world: World::new(), inventory: Vec::new() };
     for declared in &wanted.objects {
         let id = Identity::of(declared);
-        if look == Look::Progress && !takes_time(&id) {
+        if let Look::Progress(stage) = look
+            && !takes_time(&id, stage)
+        {
             continue;
         }
         let Some(mut object) = reader.get(&id)? else { continue };
@@ -98,14 +100,14 @@ pub(crate) fn observe(
             seen.inventory = inventory(reader, &object)?;
         }
         let behind = behind(&id, &object, wanted, &seen.inventory, now);
-        if look == Look::Progress {
-            // Only whole looks compare; the others need not carry 40 kB for each definition.
+        if matches!(look, Look::Progress(_)) {
+            // Only whole looks compare; the others need not carry it.
             object["metadata"]["managedFields"].take();
         }
         let made = made(&object, name, look);
         seen.world.insert(id, Live { object, made, holds: Vec::new(), behind });
     }
-    if look != Look::Progress {
+    if !matches!(look, Look::Progress(_)) {
         stale(reader, name, wanted, &mut seen)?;
     }
     if look == Look::Removal {
@@ -133,16 +135,21 @@ fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Resul
 }
 
 /// Whether it is one for whose readiness we wait.
-pub(crate) fn takes_time(id: &Identity) -> bool {
+fn is_awaited(id: &Identity) -> bool {
     let waits = ["CustomResourceDefinition", "Deployment", "OCIRepository", "Kustomization"];
     waits.contains(&id.kind.as_str())
+}
+
+/// Whether it is one for whose readiness we wait in `stage`.
+pub(crate) fn takes_time(id: &Identity, stage: Stage) -> bool {
+    is_awaited(id) && order(id).0 == stage
 }
 
 fn made(object: &Value, name: &str, look: Look) -> Made {
     let label = object["metadata"]["labels"][LABEL].as_str();
     match label {
         Some(label) if label != name => Made::Foreign,
-        _ if look == Look::Progress => Made::Ours,
+        _ if matches!(look, Look::Progress(_)) => Made::Ours,
         _ if !diff::is_managed(object) => Made::Foreign,
         Some(_) => Made::Ours,
         None => Made::Unmarked,
@@ -215,7 +222,7 @@ fn behind(
     inventory: &[(Identity, Option<Value>)],
     now: Timestamp,
 ) -> Option<String> {
-    if !takes_time(id) {
+    if !is_awaited(id) {
         return None;
     }
     let reading = kstatus::read(object, now);

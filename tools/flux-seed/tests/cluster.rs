@@ -302,8 +302,25 @@ fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(
     assert_eq!(kustomization["status"]["lastAppliedRevision"], good);
     assert_eq!(lab.get("deployment greeter")["status"]["readyReplicas"], 1);
 
-    // Signed by the right key after all: the same document, and the same digest.
+    // Signed by the right key after all: the same document, and the same digest; while Flux is at
+    // an attempt that began before.
     lab.sign(&wrong, "cosign")?;
+    let source = lab.get("-n flux-system ocirepository prod");
+    let mut conditions = source["status"]["conditions"].as_array().into_iter().flatten();
+    let (op, place) = match conditions.position(|it| it["type"] == "Reconciling") {
+        Some(it) => ("replace", it.to_string()),
+        None => ("add", "-".to_owned()),
+    };
+    let at_work = json!({
+        "type": "Reconciling", "status": "True", "reason": "Progressing", "message": "",
+        "lastTransitionTime": "2026-11-01T00:00:00Z",
+        "observedGeneration": source["metadata"]["generation"],
+    });
+    let at = format!("/status/conditions/{place}");
+    let patch = json!([{"op": op, "path": at, "value": at_work}]);
+    lab.kubectl(&format!(
+        "-n flux-system patch ocirepository prod --subresource=status --type=json -p {patch}"
+    ))?;
     let applied = lab.flux_seed("apply", &documents).success();
     assert_eq!(status(&applied)?["observed"]["workloads"][0]["ready"], "2/2");
     Ok(())
