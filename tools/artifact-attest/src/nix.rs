@@ -101,7 +101,7 @@ impl Nix<'_> {
     fn realise(&self, derivation: &Derivation, build: &Build, more: &[&str]) -> Result<(), Error> {
         let seconds = build.timeout_seconds.to_string();
         let arguments = [&["--realise", "--timeout", &seconds], more, &[&derivation.path]].concat();
-        let ended = tool::run(self.document, "nix-store", arguments)?;
+        let ended = tool::run_tied(self.document, "nix-store", arguments)?;
         let (path, said) = (derivation.path.clone(), ended.said);
         // Measured with Nix 2.8: 100 a builder failed, 101 it took too long, 102 a download is not
         // what was declared, 104 a second build differs.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -37,6 +37,12 @@ const PASSED_ON: [&str; 18] = [
     "no_proxy",
 ];
 
+/// Becomes `"$@"`, and ends it when standard input ends before a line came: whoever is killed can
+/// end nothing any more, and a build that nobody waits for holds up the next one of the same.
+const TIED: &str = r#"exec 3<&0
+(read -r ended <&3 || kill "$$") >/dev/null 2>&1 &
+exec "$@" </dev/null 3<&-"#;
+
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -59,20 +65,35 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     program: &'static str,
     arguments: impl IntoIterator<Item = A>,
 ) -> Result<Ended, Error> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    end_of(document, program, command)
+}
+
+/// As [`run`], for what takes long: it does not outlive this program, even if that is killed.
+pub(crate) fn run_tied<A: AsRef<OsStr>>(
+    document: &str,
+    program: &'static str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<Ended, Error> {
+    let mut command = Command::new("sh");
+    command.args(["-c", TIED, "sh", program]).args(arguments).stdin(Stdio::piped());
+    end_of(document, program, command)
+}
+
+fn end_of(document: &str, program: &'static str, mut command: Command) -> Result<Ended, Error> {
     let failed = |source| Error::Tool { program, source };
     let passed = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let mut child = Command::new(program)
-        .args(arguments)
+    let mut child = command
         .env_clear()
         .envs(passed)
         .env("LC_ALL", "C")
         .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (tie, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let document = document.to_owned();
     let listener = err.map(|err| thread::spawn(move || listen(&document, err)));
     let mut stdout = Vec::new();
@@ -84,6 +105,7 @@ pub(crate) fn run<A: AsRef<OsStr>>(
         return Err(failed(io::ErrorKind::FileTooLarge.into()));
     }
     let status = child.wait().map_err(failed)?;
+    let _ = tie.map(|mut it| it.write_all(b"ended\n")); // nobody reads it, if it was killed
     let said = listener.and_then(|it| it.join().ok()).unwrap_or_default();
     Ok(Ended { code: status.code(), stdout, said })
 }

@@ -3,6 +3,9 @@
 mod support;
 
 use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::proxy::{Proxy, request};
@@ -176,6 +179,47 @@ fn what_was_built_twice_is_not_built_again_by_whoever_has_the_key() -> Test {
     }
     assert!(rebuilt(OURS, "four")?, "nor does what anybody may write");
     Ok(())
+}
+
+/// Or else it would hold up the next one, which waits until nobody else builds the same.
+#[test]
+fn a_build_ends_with_the_run_that_was_killed() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.15:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let endless = "./sources/tiny, attribute: endless";
+    let input = sandbox.documents("tiny").replace("./sources/tiny", endless);
+    let mut run = sandbox
+        .command(OURS, "apply -q", &input)?
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let command_line = |id: u32| fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    let build = until("a build", || {
+        children(run.id()).into_iter().find(|it| command_line(*it).starts_with(b"nix-store"))
+    })?;
+    until("its builder", || (children(build).len() > 1).then_some(()))?; // and what ends it
+    run.kill()?;
+    run.wait()?;
+    until("the end of the build", || command_line(build).is_empty().then_some(()))
+}
+
+fn children(id: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|it| fs::read_to_string(it.path().join("children")).ok());
+    lists
+        .flat_map(|it| it.split_whitespace().filter_map(|it| it.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    for _ in 0..600 {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("{what}: not after 30 s").into())
 }
 
 /// Cuts the line between `address` and `registry` at every write in turn, having `emptied` the

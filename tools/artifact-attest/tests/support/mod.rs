@@ -132,6 +132,7 @@ const FLAKE: &str = r#"{
   outputs = { self, nixpkgs }: let pkgs = nixpkgs.legacyPackages.x86_64-linux; in {
     packages.x86_64-linux.default = pkgs.runCommand "tiny-1.0" { } "mkdir -p $out/bin; cp ${./run} $out/bin/tiny";
     packages.x86_64-linux.flaky = pkgs.runCommand "flaky" { } "mkdir $out; date +%N > $out/now";
+    packages.x86_64-linux.endless = pkgs.runCommand "endless" { } "sleep 300";
     packages.x86_64-linux.broken = pkgs.runCommand "broken" { } "echo it is broken >&2; exit 7";
   };
 }
@@ -262,9 +263,15 @@ spec:
     }
 
     pub(crate) fn run_as(&self, key: &str, line: &str, input: &str) -> Result<Output> {
+        Ok(self.command(key, line, input)?.output()?)
+    }
+
+    /// What [`Self::run_as`] runs.
+    pub(crate) fn command(&self, key: &str, line: &str, input: &str) -> Result<Command> {
         let file = self.outside("input");
         fs::write(&file, input)?;
-        let output = Command::new(cargo_bin!("artifact-attest"))
+        let mut command = Command::new(cargo_bin!("artifact-attest"));
+        command
             .args(line.split(' '))
             .arg(file)
             .current_dir(self.inside(""))
@@ -275,9 +282,8 @@ spec:
             .env("NIX_CONF_DIR", self.outside("nix"))
             .env("ARTIFACT_ATTEST_KEY", key)
             .env("PASSWORD", "sesame")
-            .env("WRONG", "mellon")
-            .output()?;
-        Ok(output)
+            .env("WRONG", "mellon");
+        Ok(command)
     }
 
     /// Runs it, and it must end with `code`; the documents that it wrote.
