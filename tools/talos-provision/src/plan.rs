@@ -38,8 +38,13 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         stale(wanted, world)
             .map(|it| Step::RemoveMember { hostname: it.hostname.clone(), id: it.hex() }),
     );
+    let lost = |name: &String| !world.servers.contains_key(name);
+    let forget =
+        |recreated| move |name: &String| Step::ForgetNode { name: name.clone(), recreated };
+    let recreated = wanted.machines.keys().filter(|it| lost(it) && world.nodes.contains(*it));
+    steps.extend(recreated.map(forget(true)));
     for (name, machine) in &wanted.machines {
-        if !world.servers.contains_key(name) {
+        if lost(name) {
             steps.push(Step::CreateServer {
                 name: name.clone(),
                 role: machine.role,
@@ -58,7 +63,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         id: server.id,
         leave: server.role == Some(Role::Controlplane) && server.node.is_configured(),
     }));
-    steps.extend(forgotten(wanted, world).map(|name| Step::ForgetNode { name: name.clone() }));
+    steps.extend(forgotten(wanted, world).map(forget(false)));
     let undeclared =
         |(thing, found): &(&Thing, &Found)| found.ours && !wanted.things.contains_key(*thing);
     let things = world.things.iter().rev().filter(undeclared);

@@ -171,6 +171,9 @@ fn a_lost_control_plane_comes_back_and_one_that_is_not_declared_any_more_goes() 
     let end = site.run("apply").code(0);
     open_kubeconfig(&site, &end);
     kubectl(site.folder.path(), "create configmap kept --from-literal=a=b");
+    let node =
+        || kubectl(site.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
+    let before = node();
 
     let lost = site.list("servers").into_iter().find(|it| it["name"] == "prod-control-2");
     let id = lost.expect("the machine")["id"].clone();
@@ -180,8 +183,9 @@ fn a_lost_control_plane_comes_back_and_one_that_is_not_declared_any_more_goes() 
     let steps = plan["status"]["plan"].as_array().expect("steps");
     let kinds: Vec<_> =
         steps.iter().flat_map(|it| it.as_object().expect("a step").keys()).collect();
-    assert_eq!(kinds, ["removeMember", "createServer", "configure"]);
+    assert_eq!(kinds, ["removeMember", "forgetNode", "createServer", "configure"]);
     site.run("apply").code(0);
+    assert_ne!(node(), before, "what the lost one was last is not what the new one is");
     site.run("verify").code(0);
     kubectl(site.folder.path(), "get configmap kept");
 

@@ -160,7 +160,7 @@ fn one(
             cloud.wait(&cloud.remove_server(*id)?)?;
             Ok(String::new())
         }
-        Step::ForgetNode { name } => {
+        Step::ForgetNode { name, .. } => {
             let Known::Now(endpoint) = &now.endpoint else { return Ok(String::new()) };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
             let forgotten = kubernetes::Writer::new(&reader).forget(name);

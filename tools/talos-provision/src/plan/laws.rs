@@ -163,6 +163,7 @@ fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
         Step::Configure { name, .. } => {
             let server = world.servers.get_mut(name).expect("a server to configure");
             server.node = configured(OURS);
+            world.nodes.insert(name.clone());
             if let (Role::Controlplane, Etcd::Members(members)) =
                 (wanted.machines[name].role, &mut world.etcd)
                 && members.iter().all(|it| it.hostname != *name)
@@ -183,7 +184,7 @@ fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             }
             world.servers.remove(name);
         }
-        Step::ForgetNode { name } => {
+        Step::ForgetNode { name, .. } => {
             world.nodes.remove(name);
         }
         Step::Remove { thing } => {
@@ -248,7 +249,7 @@ fn a_plan_leaves_alone_what_others_made() {
                 Step::Update { thing } | Step::Remove { thing } => {
                     assert!(things[thing].ours, "{step}");
                 }
-                Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname } => {
+                Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
                     assert_ne!(hostname, "stranger", "{step}");
                     assert!(servers.get(hostname).is_none_or(|it| it.ours), "{step}");
                 }
@@ -328,7 +329,25 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
         nodes: BTreeSet::from([EXTRA.to_owned()]),
     };
     let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
-    assert_eq!(steps, ["remove etcd member c-p-2", "create c-p-2", "configure c-p-2"]);
+    assert_eq!(
+        steps,
+        ["remove etcd member c-p-2", "forget node c-p-2", "create c-p-2", "configure c-p-2"]
+    );
+}
+
+#[test]
+fn a_lost_machine_is_forgotten_before_it_is_made_again() {
+    for_all(|wanted, before| {
+        let mut world = before.clone();
+        for step in plan(wanted, before) {
+            if let Step::CreateServer { name, .. } = &step {
+                assert!(!world.nodes.contains(name), "what it was counts for what it will be");
+            }
+            if step.stage() < Stage::Servers || matches!(step, Step::CreateServer { .. }) {
+                world = after(wanted, world, &step);
+            }
+        }
+    });
 }
 
 #[test]

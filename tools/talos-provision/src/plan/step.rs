@@ -76,6 +76,9 @@ pub enum Step {
     ForgetNode {
         /// Which.
         name: String,
+        /// Whether a machine of this name is made again: then before that, or what the lost one
+        /// was last would be taken for what the new one is.
+        recreated: bool,
     },
     /// Something that machines shared goes.
     Remove {
@@ -89,7 +92,7 @@ pub enum Step {
 pub enum Stage {
     /// What machines share.
     Things,
-    /// etcd makes room.
+    /// etcd makes room, and Kubernetes.
     Members,
     /// Machines.
     Servers,
@@ -109,14 +112,14 @@ impl Step {
     pub fn stage(&self) -> Stage {
         match self {
             Self::Create { .. } | Self::Update { .. } => Stage::Things,
-            Self::RemoveMember { .. } => Stage::Members,
+            Self::RemoveMember { .. } | Self::ForgetNode { recreated: true, .. } => Stage::Members,
             Self::CreateServer { .. } => Stage::Servers,
             Self::Configure { alive: false, .. } => Stage::Configurations,
             Self::Configure { alive: true, .. } => Stage::Changes,
             Self::Bootstrap { .. } => Stage::Bootstrap,
-            Self::RemoveServer { .. } | Self::ForgetNode { .. } | Self::Remove { .. } => {
-                Stage::Removal
-            }
+            Self::RemoveServer { .. }
+            | Self::ForgetNode { recreated: false, .. }
+            | Self::Remove { .. } => Stage::Removal,
         }
     }
 }
@@ -131,7 +134,7 @@ impl fmt::Display for Step {
             Self::Configure { name, .. } => write!(f, "configure {name}"),
             Self::Bootstrap { name } => write!(f, "bootstrap {name}"),
             Self::RemoveServer { name, .. } => write!(f, "remove {name}"),
-            Self::ForgetNode { name } => write!(f, "forget node {name}"),
+            Self::ForgetNode { name, .. } => write!(f, "forget node {name}"),
             Self::Remove { thing } => write!(f, "remove {thing}"),
         }
     }
