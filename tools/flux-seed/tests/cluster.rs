@@ -85,8 +85,8 @@ fn versions(lab: &Lab) -> Test<String> {
         + &lab.kubectl(&format!("get ocirepository,kustomization -A {columns}"))?)
 }
 
-/// One cluster serves all of it, since to start one takes most of the time: each part but the last
-/// leaves nothing of Flux behind.
+/// One cluster serves all of it, since to start one takes most of the time: each part goes on where
+/// the one before it has ended.
 #[test]
 fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> Test {
     let mut lab = Lab::start()?;
@@ -94,12 +94,12 @@ fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> T
     what_is_in_the_way_is_named_and_nothing_is_changed(&lab, &release.documents)?;
     a_plan_reads(&lab, &release.documents)?;
     lab.play();
-    let documents = a_signed_artifact_is_delivered(&lab, &release.documents)?;
+    let documents =
+        a_signed_artifact_is_delivered_however_often_cut_short(&lab, &release.documents)?;
     it_only_reads_when_nothing_has_changed(&lab, &documents)?;
     what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
     its_controllers_move_to_another_network_and_back(&lab, &documents)?;
-    destroy_leaves_what_others_made(&lab, &documents)?;
-    wherever_it_is_cut_short_the_next_run_goes_on_from_there(&lab, &release.documents)?;
+    destroy_leaves_what_others_made_however_often_cut_short(&lab, &documents)?;
     a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(&lab, &release)
 }
 
@@ -130,7 +130,13 @@ fn a_plan_reads(lab: &Lab, documents: &[Value]) -> Test {
 }
 
 /// The documents as they are afterwards.
-fn a_signed_artifact_is_delivered(lab: &Lab, documents: &[Value]) -> Test<Vec<Value>> {
+fn a_signed_artifact_is_delivered_however_often_cut_short(
+    lab: &Lab,
+    documents: &[Value],
+) -> Test<Vec<Value>> {
+    for milliseconds in [150, 300, 450, 600, 900, 1200, 2000] {
+        lab.cut_short("apply", documents, milliseconds)?;
+    }
     let first = lab.flux_seed("apply", documents).success();
     let applied = status(&first)?;
     assert_eq!(reason(&applied), "Delivered");
@@ -212,7 +218,7 @@ fn its_controllers_move_to_another_network_and_back(lab: &Lab, documents: &[Valu
     Ok(())
 }
 
-fn destroy_leaves_what_others_made(lab: &Lab, documents: &[Value]) -> Test {
+fn destroy_leaves_what_others_made_however_often_cut_short(lab: &Lab, documents: &[Value]) -> Test {
     let map = |name: &str, namespace: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}});
     lab.by_hand(&map("theirs", "flux-system"))?;
     lab.by_hand(&map("theirs", "default"))?;
@@ -225,6 +231,9 @@ fn destroy_leaves_what_others_made(lab: &Lab, documents: &[Value]) -> Test {
     let first = status(&planned)?["plan"][0]["remove"]["object"]["kind"].clone();
     assert_eq!(first, "Kustomization");
 
+    for milliseconds in [200, 400, 800, 1600, 2400] {
+        lab.cut_short("destroy", documents, milliseconds)?;
+    }
     let destroyed = lab.flux_seed("destroy", documents).success();
     let destroyed = status(&destroyed)?;
     assert_eq!(reason(&destroyed), "Destroyed");
@@ -256,27 +265,6 @@ fn destroy_leaves_what_others_made(lab: &Lab, documents: &[Value]) -> Test {
     let destroyed = lab.flux_seed("destroy", documents).success();
     assert_eq!(status(&destroyed)?["conditions"][0]["message"], "nothing is left of it");
     assert_eq!(lab.get("ns flux-system"), Value::Null);
-    assert_eq!(lab.get("crd")["items"], json!([]));
-    Ok(())
-}
-
-fn wherever_it_is_cut_short_the_next_run_goes_on_from_there(
-    lab: &Lab,
-    documents: &[Value],
-) -> Test {
-    for milliseconds in [150, 300, 450, 600, 900, 1200, 2000] {
-        lab.cut_short("apply", documents, milliseconds)?;
-    }
-    let applied = lab.flux_seed("apply", documents).success();
-    assert_eq!(reason(&status(&applied)?), "Delivered");
-    for milliseconds in [200, 400, 800, 1600, 2400] {
-        lab.cut_short("destroy", documents, milliseconds)?;
-    }
-    let destroyed = lab.flux_seed("destroy", documents).success();
-    assert_eq!(status(&destroyed)?["conditions"][0]["message"], "nothing is left of it");
-    for gone in ["deployment greeter", "secret greeting", "ns flux-system"] {
-        until(gone, || lab.get(gone).is_null())?;
-    }
     assert_eq!(lab.get("crd")["items"], json!([]));
     Ok(())
 }
