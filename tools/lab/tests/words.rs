@@ -252,7 +252,8 @@ fn every_test_that_guards_an_invariant_exists() -> Test {
     let path = "knowledge/architecture.md";
     let page = fs::read_to_string(root().join(path))?;
     // A part of a story that one lab serves is a test by being called.
-    let story = ["lab/tests/lifecycle/main", "lab/tests/lifecycle/back", "flux-seed/tests/cluster"];
+    let story =
+        ["lab/tests/lifecycle/main", "lab/tests/lifecycle/back", "flux-seed/tests/delivery"];
     let story = story.map(|it| fs::read_to_string(root().join(format!("tools/{it}.rs"))));
     let story = story.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     let story = story.replace("(project, ", "(&project, ");
