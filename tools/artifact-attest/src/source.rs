@@ -35,11 +35,14 @@ impl Source {
                 Err(Error::Git { path: path.to_owned(), said: ended.said })
             }
         };
-        let root = git(&["rev-parse", "--show-toplevel"])?;
-        let folder = git(&["rev-parse", "--show-prefix"])?;
-        if git(&["rev-parse", "--is-shallow-repository"])? == "true" {
+        let place = ["--show-toplevel", "--is-shallow-repository", "--show-prefix"];
+        let place = git(&[&["rev-parse"], &place[..]].concat())?;
+        let mut place = place.lines();
+        let (root, shallow) = (place.next().unwrap_or_default(), place.next());
+        if shallow == Some("true") {
             return Err(Error::Shallow { root: root.into() });
         }
+        let folder = place.next().unwrap_or_default(); // no line at the root, for it is empty
         let rev = git(&["log", "-1", "--format=%H", "--", "."])?;
         let changes = git(&["status", "--porcelain", "--untracked-files=all", "--", "."])?;
         if rev.is_empty() || !changes.is_empty() {
