@@ -160,6 +160,7 @@ fn delivered(
             if last {
                 doing.done(format_args!("{} objects", seen.inventory.len()));
             } else {
+                served(reader, &seen.world)?;
                 doing.done("the API server serves what was defined");
             }
             return Ok(());
@@ -172,6 +173,17 @@ fn delivered(
         said = missing.into_iter().collect();
         deadline.wait(|| said.iter().map(|(object, why)| format!("{object}: {why}")).collect())?;
     }
+}
+
+/// Asks for objects of every kind that was defined. The API server makes ready to keep them at the
+/// first question, and whoever begins to watch them meanwhile is sent away for a second: Flux's
+/// controllers were, and began that much later.
+fn served(reader: &Reader, world: &World) -> Result<(), Error> {
+    let definitions = world.iter().filter(|(id, _)| id.kind == "CustomResourceDefinition");
+    for (_, live) in definitions {
+        observe::defined(reader, &live.object)?;
+    }
+    Ok(())
 }
 
 fn missing(wanted: &Wanted, seen: &Seen, stage: Stage) -> Vec<(String, String)> {

@@ -253,6 +253,15 @@ fn behind(
     inventory.iter().find_map(missing)
 }
 
+/// All objects that there are of what is defined.
+pub(crate) fn defined(reader: &Reader, definition: &Value) -> Result<Vec<Value>, Error> {
+    let spec = &definition["spec"];
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    let served = versions.into_iter().find(|it| it["served"] == true);
+    let version = served.map(|it| text(it, "name")).unwrap_or_default();
+    reader.list(&format!("{}/{version}", text(spec, "group")), text(&spec["names"], "kind"), None)
+}
+
 /// Finds what others keep in our definitions and in our namespace.
 fn holdings(reader: &Reader, wanted: &Wanted, seen: &mut Seen) -> Result<(), Error> {
     let ours: BTreeSet<Identity> = wanted.objects.iter().map(Identity::of).collect();
@@ -260,14 +269,7 @@ fn holdings(reader: &Reader, wanted: &Wanted, seen: &mut Seen) -> Result<(), Err
     let ours: BTreeSet<Identity> = ours.collect();
     for (id, live) in &mut seen.world {
         let objects = match id.kind.as_str() {
-            "CustomResourceDefinition" => {
-                let spec = &live.object["spec"];
-                let versions = spec["versions"].as_array().into_iter().flatten();
-                let served = versions.into_iter().find(|it| it["served"] == true);
-                let version = served.map(|it| text(it, "name")).unwrap_or_default();
-                let api_version = format!("{}/{version}", text(spec, "group"));
-                reader.list(&api_version, text(&spec["names"], "kind"), None)?
-            }
+            "CustomResourceDefinition" => defined(reader, &live.object)?,
             "Namespace" => {
                 let mut objects = Vec::new();
                 for (api_version, kind) in reader.namespaced_kinds()? {
