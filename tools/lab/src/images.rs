@@ -124,19 +124,24 @@ fn layout(place: &Place, image: &Image<'_>, name: &str) -> PathBuf {
         Some(place.cache.join("images").join(key))
     };
     let folder = kept().unwrap_or_else(|| place.directory.join("images"));
-    folder.join(format!("{name}-{}.oci", image.tag))
+    folder.join(format!("{name}-{}.zstd.oci", image.tag))
 }
 
-/// Writes an image layout (OCI image specification, `image-layout.md`). The layer is not compressed:
-/// it goes from one folder of this machine to another, and to unpack it again would take longest of all.
+/// Writes an image layout (OCI image specification, `image-layout.md`). The layer is compressed with
+/// zstd: registry and containerd each write every byte of it to the disk and wait for that.
 fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
     let blobs = layout.join("blobs/sha256");
     files::folder(&blobs)?;
-    let layer = layer(layout, image.program, name)?;
-    let bytes = fs::read(&layer).map_err(files::cannot("read", &layer))?;
-    let digest = files::hex(&Sha256::digest(&bytes));
-    fs::rename(&layer, blobs.join(&digest)).map_err(files::cannot("write", &blobs))?;
-    let layer = descriptor("application/vnd.oci.image.layer.v1.tar", &digest, bytes.len());
+    let archive = layer(layout, image.program, name)?;
+    let bytes = fs::read(&archive).map_err(files::cannot("read", &archive))?;
+    files::remove(&archive)?;
+    let unpacked = format!("sha256:{}", files::hex(&Sha256::digest(&bytes)));
+    let packed = zstd::encode_all(&*bytes, zstd::DEFAULT_COMPRESSION_LEVEL)
+        .map_err(files::cannot("pack", &archive))?;
+    let digest = files::hex(&Sha256::digest(&packed));
+    let layer = blobs.join(&digest);
+    fs::write(&layer, &packed).map_err(files::cannot("write", &layer))?;
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar+zstd", &digest, packed.len());
     let config = json!({
         "architecture": match ARCH {
             "x86_64" => "amd64",
@@ -145,7 +150,7 @@ fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
         },
         "os": "linux",
         "config": {"User": image.user, "Entrypoint": [format!("/usr/local/bin/{name}")]},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "rootfs": {"type": "layers", "diff_ids": [unpacked]},
     });
     let blob = |of: &str, content: &Value| -> Result<Value, Error> {
         let content = content.to_string();
