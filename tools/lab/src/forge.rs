@@ -89,6 +89,8 @@ LFS_START_SERVER = false
 [database]
 DB_TYPE = sqlite3
 PATH = {home}/data/gitea.db
+; One wait for the disk a transaction, not three: its 120 tables are there in half the time.
+SQLITE_JOURNAL_MODE = WAL
 [security]
 INSTALL_LOCK = true
 SECRET_KEY_URI = file:{home}/secrets/secret-key
