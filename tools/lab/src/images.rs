@@ -132,16 +132,23 @@ fn layout(place: &Place, image: &Image<'_>, name: &str) -> PathBuf {
 fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
     let blobs = layout.join("blobs/sha256");
     files::folder(&blobs)?;
+    let blob = |of: &str, content: &[u8]| -> Result<Value, Error> {
+        let digest = files::hex(&Sha256::digest(content));
+        let path = blobs.join(&digest);
+        fs::write(&path, content).map_err(files::cannot("write", &path))?;
+        Ok(json!({
+            "mediaType": format!("application/vnd.oci.image.{of}"),
+            "digest": format!("sha256:{digest}"),
+            "size": content.len(),
+        }))
+    };
     let archive = layer(layout, image.program, name)?;
     let bytes = fs::read(&archive).map_err(files::cannot("read", &archive))?;
     files::remove(&archive)?;
     let unpacked = format!("sha256:{}", files::hex(&Sha256::digest(&bytes)));
     let packed = zstd::encode_all(&*bytes, zstd::DEFAULT_COMPRESSION_LEVEL)
         .map_err(files::cannot("pack", &archive))?;
-    let digest = files::hex(&Sha256::digest(&packed));
-    let layer = blobs.join(&digest);
-    fs::write(&layer, &packed).map_err(files::cannot("write", &layer))?;
-    let layer = descriptor("application/vnd.oci.image.layer.v1.tar+zstd", &digest, packed.len());
+    let layer = blob("layer.v1.tar+zstd", &packed)?;
     let config = json!({
         "architecture": match ARCH {
             "x86_64" => "amd64",
@@ -152,21 +159,14 @@ fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
         "config": {"User": image.user, "Entrypoint": [format!("/usr/local/bin/{name}")]},
         "rootfs": {"type": "layers", "diff_ids": [unpacked]},
     });
-    let blob = |of: &str, content: &Value| -> Result<Value, Error> {
-        let content = content.to_string();
-        let digest = files::hex(&Sha256::digest(&content));
-        let path = blobs.join(&digest);
-        fs::write(&path, &content).map_err(files::cannot("write", &path))?;
-        Ok(descriptor(&format!("application/vnd.oci.image.{of}.v1+json"), &digest, content.len()))
-    };
-    let config = blob("config", &config)?;
+    let config = blob("config.v1+json", config.to_string().as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config,
         "layers": [layer],
     });
-    let manifest = blob("manifest", &manifest)?;
+    let manifest = blob("manifest.v1+json", manifest.to_string().as_bytes())?;
     let index = json!({"schemaVersion": 2, "manifests": [manifest]});
     let version = json!({"imageLayoutVersion": "1.0.0"});
     for (file, content) in [("index.json", index), ("oci-layout", version)] {
@@ -174,10 +174,6 @@ fn lay_out(layout: &Path, image: &Image<'_>, name: &str) -> Result<(), Error> {
         fs::write(&path, content.to_string()).map_err(files::cannot("write", &path))?;
     }
     Ok(())
-}
-
-fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
-    json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size})
 }
 
 fn crane(place: &Place) -> Command {
