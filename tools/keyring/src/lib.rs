@@ -10,13 +10,16 @@
 //! person may have written in its place.
 //! **Invariant:** the same root, names and generations give the same secrets, on every machine.
 //! **Invariant:** nothing decrypted is ever written to a file.
+//! **Invariant:** a project with an endpoint on another machine uses no secret that is published.
 
 mod command;
+mod create;
 mod derive;
 mod error;
 mod git;
 mod identities;
 mod project;
+mod published;
 mod receipt;
 mod reference;
 mod seal;
@@ -24,6 +27,7 @@ mod secret;
 mod sops;
 mod url;
 
+pub use create::{encrypt, is_published, new_identity, new_root, phase_recipient};
 pub use derive::{PhaseKey, RootKey, phase_key, root_key, variable};
 pub use error::Error;
 pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git};
@@ -35,7 +39,7 @@ pub use receipt::{
     Claims, Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipt_key, receipts,
 };
 pub use reference::Reference;
-pub use seal::{AgeRecipient, open_with, seal, seal_to, unseal, unseal_with};
+pub use seal::{AgeRecipient, derived_recipient, open_with, seal, seal_to, unseal, unseal_with};
 pub use secret::Secret;
 pub use sops::Sops;
 pub use url::Url;

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{AgeRecipient, Error, Reference, Secret, Url};
+use crate::{AgeRecipient, Error, Reference, Secret, Url, published};
 
 /// The phases that have a key.
-const PHASES: [&str; 5] =
+pub(crate) const PHASES: [&str; 5] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
 
 /// What all phases of a project have in common.
@@ -196,8 +196,19 @@ impl S3Credentials {
 pub struct Projects(Vec<Declared<Project>>);
 
 impl Projects {
-    /// Reads the projects of `stream`; what is wrong with them is kept for its `accept`.
+    /// Reads the projects of `stream`; what is wrong with them is kept for its `accept`. A project
+    /// with an endpoint on another machine must use no published secret.
     pub fn read(stream: &mut Stream) -> Self {
+        let Self(mut projects) = Self::read_for_lab(stream);
+        for project in &mut projects {
+            published::guard(stream, project);
+        }
+        Self(projects)
+    }
+
+    /// Reads the projects of `stream` whatever their secrets are: the lab replaces every endpoint
+    /// before a program uses a secret.
+    pub fn read_for_lab(stream: &mut Stream) -> Self {
         let projects = stream.own::<Project>();
         for project in &projects {
             for (path, message) in mistakes(&project.spec) {
