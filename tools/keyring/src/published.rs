@@ -97,7 +97,8 @@ pub(crate) fn guard(stream: &mut Stream, project: &mut Declared<Project>) {
         }
     }
     for (path, what) in mistakes {
-        let message = format!("{what} is published with these programs, so anybody can use it: {NEW}");
+        let message =
+            format!("{what} is published with these programs, so anybody can use it: {NEW}");
         stream.mistake(project, &path, &message);
     }
 }
@@ -135,7 +136,9 @@ pub(crate) fn refuse_phase_key(
     let generations = generations(&project.spec);
     let derived = |root: &RootKey| {
         names.iter().any(|name| {
-            generations.clone().any(|generation| root.derive(name, phase, generation).expose() == key)
+            generations
+                .clone()
+                .any(|generation| root.derive(name, phase, generation).expose() == key)
         })
     };
     let is_root = |root: &RootKey| root.expose() == key;
@@ -193,7 +196,8 @@ fn recipients(project: &Project, name: &str) -> BTreeSet<String> {
                 for generation in generations(project) {
                     let key = root.derive(name, phase, generation);
                     recipients.extend(generations(project).map(|generation| {
-                        seal::derived_recipient(&key.at(seal::RECIPIENT, generation), name).to_string()
+                        seal::derived_recipient(&key.at(seal::RECIPIENT, generation), name)
+                            .to_string()
                     }));
                 }
             }

@@ -285,7 +285,8 @@ fn sops_opens_and_edits_a_file_that_we_created() {
     let recipients = [AgeRecipient::try_from(recipient).expect("a recipient")];
     let text = keyring::encrypt(&secrets, &recipients, "2026-11-28T12:00:00Z").expect("encrypted");
     fs::write(&file, text).expect("written");
-    let opened = run("sops", folder.path(), &["decrypt", "--output-type", "json", "secrets.yaml"], b"");
+    let opened =
+        run("sops", folder.path(), &["decrypt", "--output-type", "json", "secrets.yaml"], b"");
     let opened: Value = serde_json::from_slice(&opened).expect("JSON");
     let expected = json!({"root": "one", "s3": {"id": "it's: \"two\" # æ", "key": "three"}});
     assert_eq!(opened, expected);

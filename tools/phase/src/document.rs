@@ -162,7 +162,9 @@ fn is_same(
 ) -> bool {
     let differs = read.get(name).is_some_and(|read| Some(read) != written.get(name));
     let refers = written.get(name).map_or_else(Vec::new, references);
-    !differs && depth > 0 && refers.iter().all(|to| *to == name || is_same(to, read, written, depth - 1))
+    !differs
+        && depth > 0
+        && refers.iter().all(|to| *to == name || is_same(to, read, written, depth - 1))
 }
 
 /// The definitions to which `schema` refers.

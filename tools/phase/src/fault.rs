@@ -194,7 +194,10 @@ mod tests {
     fn help_never_tells_to_make_what_is_about_to_be_destroyed() {
         let (document, why) = ("Cluster/prod".to_owned(), "no program has said so".to_owned());
         let help = Error::NotReady { document, why }.help().unwrap_or_default();
-        assert_eq!(help, "run this after talos-provision, on the documents that talos-provision wrote");
+        assert_eq!(
+            help,
+            "run this after talos-provision, on the documents that talos-provision wrote"
+        );
         let needed = |by: &str| Error::StillNeeded {
             document: "Cluster/prod".to_owned(),
             by: by.to_owned(),

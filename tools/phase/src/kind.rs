@@ -81,9 +81,12 @@ pub(crate) fn mistake(value: &Value, owned: &[&str]) -> Option<(&'static str, St
     if KINDS.iter().chain(owned).any(|known| *known == kind) {
         return None;
     }
-    let near = KINDS.iter().map(|known| (distance(&kind.to_lowercase(), &known.to_lowercase()), known));
+    let near =
+        KINDS.iter().map(|known| (distance(&kind.to_lowercase(), &known.to_lowercase()), known));
     let message = match near.min() {
-        Some((typos, known)) if typos <= known.len() / 2 => format!("no such kind: did you mean {known}?"),
+        Some((typos, known)) if typos <= known.len() / 2 => {
+            format!("no such kind: did you mean {known}?")
+        }
         _ => format!("no such kind: it is one of {}", KINDS.join(", ")),
     };
     Some(("/kind", message))
@@ -122,8 +125,12 @@ mod tests {
     fn told(version: &str, kind: &str) -> Option<String> {
         let value = json!({"apiVersion": version, "kind": kind});
         let written = format!("apiVersion: {version}\nkind: {kind}\n");
-        let found = mistake(&value, &["Fleet"]).map(|(field, message)| format!("{field}: {message}"));
-        assert!(found.is_none() || may_be_meant_for_us(&written), "a folder shows it, too: {written}");
+        let found =
+            mistake(&value, &["Fleet"]).map(|(field, message)| format!("{field}: {message}"));
+        assert!(
+            found.is_none() || may_be_meant_for_us(&written),
+            "a folder shows it, too: {written}"
+        );
         found
     }
 

@@ -131,7 +131,8 @@ mod tests {
 
     /// The fields that `schema` requires and `written` lacks, and those that it does not know.
     fn unfit(schema: &Value, written: &Value) -> Vec<String> {
-        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let required =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let lacks = required.filter(|name| written.get(name).is_none());
         let known = |name: &&String| schema["properties"].get(name.as_str()).is_none();
         let unknown = written.as_object().into_iter().flat_map(|it| it.keys()).filter(known);

@@ -76,9 +76,10 @@ impl Stream {
     /// [`Error::Mistakes`], with all of them.
     pub fn accept(&mut self) -> Result<(), Error> {
         // Documents of a kind that the program reads have been read strictly.
-        let unread = self.documents.iter().filter(|document| {
-            !self.owned.iter().any(|kind| document.is(kind))
-        });
+        let unread = self
+            .documents
+            .iter()
+            .filter(|document| !self.owned.iter().any(|kind| document.is(kind)));
         for document in unread {
             if let Some((path, message)) = kind::mistake(&document.value, &self.owned) {
                 self.mistakes.push(Mistake::in_document(document, path, &message));

@@ -167,7 +167,9 @@ fn beside_a_good_document(others: &[(&str, &str)]) -> Result<Vec<String>, Box<dy
     let mut stream = Stream::read(&[folder.path().to_owned()]);
     stream.own::<Fleet>();
     let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else { return Ok(Vec::new()) };
-    let first = |it: &String| it.lines().next().and_then(|it| it.rsplit_once('/')).map(|it| it.1.to_owned());
+    let first = |it: &String| {
+        it.lines().next().and_then(|it| it.rsplit_once('/')).map(|it| it.1.to_owned())
+    };
     Ok(mistakes.iter().filter_map(first).collect())
 }
 
@@ -188,7 +190,8 @@ fn in_the_kind_and_version_of_documents_that_another_program_owns() -> Test {
 #[test]
 fn in_every_file_of_a_directory_that_may_be_ours() -> Test {
     let typo = "apiVersion: holistic/v1alpha1\nkind: Flete\nmetadata: {name: b}\n";
-    let told = "kind: no such kind: it is one of Project, Repository, Artifact, Cluster, Delivery, Drain";
+    let told =
+        "kind: no such kind: it is one of Project, Repository, Artifact, Cluster, Delivery, Drain";
     for name in ["b.yaml", "b.yml", "B.YML", "b.YAML", "b.json"] {
         let place = format!("{name}:2:1: {told}");
         assert_eq!(beside_a_good_document(&[(name, typo)])?, [place], "{name}");

@@ -188,7 +188,9 @@ fn a_key_that_derives_from_a_published_root_is_refused() {
 #[test]
 fn only_addresses_of_this_machine_are_loopback() {
     let loopback = |text: &str| Url::try_from(text.to_owned()).is_ok_and(|url| url.is_loopback());
-    for here in ["https://127.0.0.1", "https://127.9.9.9:1/x", "https://[::1]:3", "http://localhost/a"] {
+    for here in
+        ["https://127.0.0.1", "https://127.9.9.9:1/x", "https://[::1]:3", "http://localhost/a"]
+    {
         assert!(loopback(here), "{here}");
     }
     for away in [

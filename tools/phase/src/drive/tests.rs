@@ -171,7 +171,10 @@ fn a_panic_costs_one_document_and_is_permanent() -> Result<(), Error> {
         + &document("Service", "z", "", None);
     let (asked, reasons, exit) = driven(&plan(false, false), &text)?;
     assert_eq!(asked.len(), 3, "{asked:?}");
-    assert_eq!((reasons, exit), (["Planned", "Bug", "Planned"].map(str::to_owned).into(), Exit::Permanent));
+    assert_eq!(
+        (reasons, exit),
+        (["Planned", "Bug", "Planned"].map(str::to_owned).into(), Exit::Permanent)
+    );
     Ok(())
 }
 
