@@ -62,7 +62,8 @@ fn every_output_is_there(machine: &Machine) -> Test {
     let packages = [&PROGRAMS[..], &sources, &["default", "lab", "manual"]].concat();
     assert_eq!(of("packages"), set(&packages));
     let apps =
-        [&PROGRAMS[..], &["default", "lab", "lifecycle", "reconstruct", "sunset", "test"]].concat();
+        [&PROGRAMS[..], &["default", "init", "lab", "lifecycle", "reconstruct", "sunset", "test"]]
+            .concat();
     assert_eq!(of("apps"), set(&apps));
     assert_eq!(of("devShells"), set(&["default"]));
     assert!(of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));
