@@ -51,6 +51,17 @@ pub fn phase_recipient(root: &Secret, project: &str, phase: &str) -> Result<AgeR
     Ok(seal::derived_recipient(&key, project))
 }
 
+/// Public keys of the artifacts and of the receipts that will be signed with keys that derive from
+/// `root` in the project called `project`: each the Base64 body of a PEM block.
+///
+/// # Errors
+///
+/// [`Error::NotAKey`], or a key that cannot be written.
+pub fn verification_keys(root: &Secret, project: &str) -> Result<(String, String), Error> {
+    let [artifacts, receipts] = published::public_keys(&RootKey::parse(root)?, project, 1)?;
+    Ok((BASE64.encode(&artifacts), BASE64.encode(&receipts)))
+}
+
 /// A SOPS file in YAML with `entries`, in this order, that `recipients` can open. The name of an entry
 /// is `a`, or `a.b` for one in a map. `now` is an RFC 3339 time in UTC.
 ///

@@ -16,6 +16,7 @@ use bech32::{Bech32, Hrp};
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
 use hkdf::Hkdf;
 use p256::elliptic_curve::bigint::{NonZero, U384};
+use p256::pkcs8::DecodePublicKey as _;
 use phase::Declared;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -83,6 +84,34 @@ pub fn phase_key(project: &Declared<Project>, phase: &str) -> Result<PhaseKey, E
         Some(key) => Ok(key),
         None => Ok(root_key(project)?.phase(project, phase)),
     }
+}
+
+/// Public keys of which one must have signed an artifact of `project`: those that its document names,
+/// or else the one that derives from the key of the phase `artifact-attest` for `item`.
+///
+/// # Errors
+///
+/// The document names no key, and neither `ARTIFACT_ATTEST_KEY` nor the root can be read.
+pub fn artifact_keys(
+    project: &Declared<Project>,
+    item: &str,
+) -> Result<Vec<p256::ecdsa::VerifyingKey>, Error> {
+    let named = &project.spec.verification_keys.artifacts;
+    if named.is_empty() {
+        let key = phase_key(project, "artifact-attest")?;
+        return Ok(vec![*key.p256(project.name.as_str(), item).verifying_key()]);
+    }
+    let parse = |text: &String| {
+        let key = parse_artifact_key(text);
+        key.ok_or(Error::VerificationKey { why: "not a P-256 public key in PEM (RFC 5480)" })
+    };
+    named.iter().map(parse).collect()
+}
+
+/// A P-256 public key from a PEM block, or from its Base64 body on one line.
+pub(crate) fn parse_artifact_key(text: &str) -> Option<p256::ecdsa::VerifyingKey> {
+    let der = crate::receipt::spki(text)?;
+    p256::ecdsa::VerifyingKey::from_public_key_der(&der).ok()
 }
 
 /// The variable of the environment that holds the key of `phase`.

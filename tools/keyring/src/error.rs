@@ -44,6 +44,12 @@ pub enum Error {
     /// Anybody can read the secret, and an endpoint is on another machine.
     #[error("{0} is published with these programs, so anybody can use it")]
     Published(String),
+    /// A public key that the Project names cannot be read.
+    #[error("a key of spec.verificationKeys in the Project is {why}")]
+    VerificationKey {
+        /// What it is instead.
+        why: &'static str,
+    },
     /// Nothing is there, where a secret should be.
     #[error("{0} is empty")]
     Empty(String),
@@ -164,6 +170,7 @@ impl Fault for Error {
             Self::NoProject(_) => "ProjectMissing",
             Self::Published(_) => "PublishedSecret",
             Self::Receipt { .. } => "ReceiptRefused",
+            Self::VerificationKey { .. } => "VerificationKeyInvalid",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
             Self::Unset(_)
@@ -210,6 +217,9 @@ impl Fault for Error {
             Self::NoProject(_) => "give the Project's document, too",
             Self::Receipt { .. } => {
                 "run `data-drain apply` again: it reads everything back, and signs"
+            }
+            Self::VerificationKey { .. } => {
+                "copy the .pub files that `artifact-attest derive` and `data-drain derive` write"
             }
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
@@ -258,6 +268,7 @@ impl Fault for Error {
             | Self::NotCredentials(_)
             | Self::NoProject(_)
             | Self::Receipt { .. }
+            | Self::VerificationKey { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)
             | Self::NotUnsealed(_)

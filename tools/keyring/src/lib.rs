@@ -16,6 +16,7 @@ mod command;
 mod create;
 mod derive;
 mod error;
+pub mod gate;
 mod git;
 mod identities;
 mod project;
@@ -27,16 +28,21 @@ mod secret;
 mod sops;
 mod url;
 
-pub use create::{encrypt, is_published, new_identity, new_root, phase_recipient};
-pub use derive::{PhaseKey, RootKey, phase_key, root_key, variable};
+pub use create::{
+    encrypt, is_published, new_identity, new_root, phase_recipient, verification_keys,
+};
+pub use derive::{PhaseKey, RootKey, artifact_keys, phase_key, root_key, variable};
 pub use error::Error;
+pub use gate::{DataOnDestroy, DataPolicy};
 pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git};
 pub use identities::Identities;
 pub use project::{
     Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
+    VerificationKeys,
 };
 pub use receipt::{
-    Claims, Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipt_key, receipts,
+    ClaimSource, Claims, Copied, Drained, Envelope, Hold, Pack, Receipt, ReceiptKey, Source,
+    Stopped, VerifiedReceipt, receipt_keys, receipts,
 };
 pub use reference::Reference;
 pub use seal::{AgeRecipient, derived_recipient, open_with, seal, seal_to, unseal, unseal_with};

@@ -9,13 +9,14 @@
 use std::collections::BTreeSet;
 
 use data_encoding::HEXLOWER;
+use p256::pkcs8::EncodePublicKey as _;
 use phase::{Declared, Stream};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::derive::{self, RootKey};
 use crate::project::{Cloud, Endpoints, Forge, PHASES, Project, Registry, Store};
-use crate::{Error, Identities, Reference, Secret, Sops, Url, seal};
+use crate::{Error, Identities, Reference, Secret, Sops, Url, receipt, seal};
 
 /// The roots themselves, and not their digests, because the keys of the phases derive from them.
 const ROOTS: [&str; 3] = [
@@ -80,6 +81,15 @@ pub(crate) fn guard(stream: &mut Stream, project: &mut Declared<Project>) {
         if published.contains(recipient.age.as_str()) {
             let path = format!("/spec/recipients/{index}/age");
             mistakes.push((path, "the identity of this recipient".to_owned()));
+        }
+    }
+    let keys = &project.spec.verification_keys;
+    for (field, keys) in [("artifacts", &keys.artifacts), ("receipts", &keys.receipts)] {
+        for (index, key) in keys.iter().enumerate() {
+            if receipt::spki(key).is_some_and(|key| is_public_key(&project.spec, &name, &key)) {
+                let path = format!("/spec/verificationKeys/{field}/{index}");
+                mistakes.push((path, "the private half of this key".to_owned()));
+            }
         }
     }
     for (path, reference) in references(&mut project.spec) {
@@ -204,6 +214,34 @@ fn recipients(project: &Project, name: &str) -> BTreeSet<String> {
         }
     }
     recipients
+}
+
+/// The public keys of artifacts and of receipts that derive from `root`, in DER. Both items, and both
+/// phases, are in the same generation.
+pub(crate) fn public_keys(
+    root: &RootKey,
+    name: &str,
+    generation: u32,
+) -> Result<[Vec<u8>; 2], Error> {
+    let wrong = || Error::from(std::io::Error::other("a public key cannot be written"));
+    let artifacts = root.derive(name, "artifact-attest", generation).p256(name, "signing");
+    let artifacts = p256::PublicKey::from(artifacts.verifying_key());
+    let artifacts = artifacts.to_public_key_der().map_err(|_| wrong())?;
+    let receipts = root.derive(name, "data-drain", generation);
+    let receipts = receipt::ReceiptKey::of(&receipts, name).pem();
+    Ok([artifacts.as_bytes().to_vec(), receipt::spki(&receipts).ok_or_else(wrong)?])
+}
+
+/// Whether `key`, in DER, derives from a published root.
+fn is_public_key(project: &Project, name: &str, key: &[u8]) -> bool {
+    roots().any(|root| {
+        PROJECTS.into_iter().chain([name]).any(|name| {
+            generations(project).any(|generation| {
+                public_keys(&root, name, generation)
+                    .is_ok_and(|keys| keys.iter().any(|published| published == key))
+            })
+        })
+    })
 }
 
 /// Whether `secret` is a published value, contains one, or is a published root in another notation.

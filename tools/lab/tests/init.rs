@@ -105,6 +105,7 @@ fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
         for part in ["name: shop}", "ghcr.io/octocat", "user: Octocat", "bucket: shop-drain"] {
             assert!(project.contains(part), "{part} is not in {project}");
         }
+        assert_eq!(project.matches("verificationKeys:").count(), 1, "{project}");
         assert!(newcomer.read("project/repository.yaml")?.contains("owner: Octocat"));
         assert!(newcomer.read("machines/prod/cluster.yaml")?.contains("project: shop"));
         assert!(!newcomer.project().join("project/test-identity.txt").exists());

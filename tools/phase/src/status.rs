@@ -27,6 +27,20 @@ pub struct Status<O, E, S> {
     /// known, because the observation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<S>>,
+    /// What the program refused to change or remove, one entry for each object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+}
+
+/// One object that a program refused to change or remove.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// The object, for example the claim `default/data`.
+    pub object: String,
+    /// One word in `CamelCase`, for example `NoReceipt`.
+    pub reason: String,
+    /// Sentence for people: why, and what to do.
+    pub message: String,
 }
 
 impl<O, E, S> Status<O, E, S> {
@@ -39,6 +53,7 @@ impl<O, E, S> Status<O, E, S> {
             evidence: Vec::new(),
             sealed: BTreeMap::new(),
             plan: Some(Vec::new()),
+            refusals: Vec::new(),
         }
     }
 
@@ -62,7 +77,7 @@ impl<O, E, S> Status<O, E, S> {
         let causes = successors(fault.source(), |cause| cause.source());
         let message = causes.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"));
         let ready = Condition::ready(false, fault.reason(), message);
-        Self { plan: None, ..Self::new(ready) }
+        Self { plan: None, refusals: fault.refusals(), ..Self::new(ready) }
     }
 }
 

@@ -156,6 +156,39 @@ fn a_published_secret_is_a_mistake_unless_every_endpoint_is_on_this_machine() {
 }
 
 #[test]
+fn a_verification_key_with_a_published_private_half_is_a_mistake() {
+    let keys = |root: &str, name: &str| {
+        let (artifacts, receipts) =
+            crate::verification_keys(&Secret::new(root.into()), name).expect("keys");
+        json!({"artifacts": [artifacts], "receipts": [receipts]})
+    };
+    let project = fs::read_to_string(repository().join("project/project.yaml")).expect("a project");
+    let ours = keys(ROOTS[0], "holistic");
+    for key in [&ours["artifacts"][0], &ours["receipts"][0]] {
+        assert!(project.contains(key.as_str().expect("text")), "{key} is the one that ships");
+    }
+    let own = crate::new_root().expect("a root");
+    let own = keys(own.text().expect("text"), "mine");
+    for (keys, mistakes) in [(ours, 2), (keys(ROOTS[1], "mine"), 2), (own, 0)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("project.json");
+        let document = json!({
+            "apiVersion": "holistic/v1alpha1", "kind": "Project", "metadata": {"name": "mine"},
+            "spec": {
+                "root": {"env": "NOT_SET"}, "recipients": [{"name": "me", "age": STRANGER}],
+                "verificationKeys": keys,
+                "endpoints": {"forge": {"gitea": {"url": AWAY, "token": {"env": "NOT_SET"}}}},
+            },
+        });
+        fs::write(&file, document.to_string()).expect("written");
+        let mut stream = Stream::read(&[file]);
+        Projects::read(&mut stream);
+        let told = stream.accept().err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(told.matches("the private half of this key").count(), mistakes, "{told}");
+    }
+}
+
+#[test]
 fn a_published_root_from_a_command_is_refused_when_it_is_resolved() {
     let command = json!({"command": ["printf", ROOTS[1]]});
     let projects = read(&command, STRANGER, AWAY, "known after apply").expect("not run yet");

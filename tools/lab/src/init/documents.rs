@@ -32,6 +32,8 @@ pub(super) struct Recipients<'a> {
     pub(super) founder: &'a AgeRecipient,
     /// Derives from the root: CI delivers with the key of `flux-seed` alone.
     pub(super) phase: &'a AgeRecipient,
+    /// What verifies artifacts and receipts, so that whoever checks needs no secret.
+    pub(super) keys: &'a (String, String),
     /// The identity of the founder.
     pub(super) file: &'a Path,
 }
@@ -151,26 +153,36 @@ fn known_recipients(text: &str) -> String {
 
 /// `text` of a Project with these recipients in place of its own; `None` if it has no such list.
 fn with_recipients(text: &str, recipients: &Recipients<'_>) -> Option<String> {
-    const FIELD: &str = "  recipients:";
-    let mut lines = text.lines().peekable();
-    let mut replaced = String::new();
-    let mut found = false;
+    const RECIPIENTS: &str = "  recipients:";
+    const KEYS: &str = "  verificationKeys:";
+    let Recipients { founder, phase, keys: (artifacts, receipts), file } = recipients;
+    let keys = format!("{KEYS}\n    artifacts: [{artifacts}]\n    receipts: [{receipts}]\n");
+    let mut has_keys = text.lines().any(|line| line.starts_with(KEYS));
+    let (mut lines, mut replaced, mut found) = (text.lines().peekable(), String::new(), false);
     while let Some(line) = lines.next() {
-        let _ = writeln!(replaced, "{line}");
-        if !line.starts_with(FIELD) {
+        let is_keys = line.starts_with(KEYS);
+        if !is_keys {
+            let _ = writeln!(replaced, "{line}");
+        }
+        if !is_keys && !line.starts_with(RECIPIENTS) {
             continue;
         }
-        found = true;
         while lines.next_if(|line| line.starts_with("    ")).is_some() {}
-        let Recipients { founder, phase, file } = recipients;
-        let _ = write!(
-            replaced,
-            "    - {{name: founder, age: {founder}}} # {}\n    \
-             # Derived: the job of CI that delivers opens the kubeconfig with FLUX_SEED_KEY, and holds no other secret.\n    \
-             # `flux-seed` says what to write here when the root, or that phase's generation, has changed.\n    \
-             - {{name: flux-seed, age: {phase}}}\n",
-            file.display()
-        );
+        if !is_keys {
+            found = true;
+            let _ = write!(
+                replaced,
+                "    - {{name: founder, age: {founder}}} # {}\n    \
+                 # Derived: the job of CI that delivers opens the kubeconfig with FLUX_SEED_KEY, and holds no other secret.\n    \
+                 # `flux-seed` says what to write here when the root, or that phase's generation, has changed.\n    \
+                 - {{name: flux-seed, age: {phase}}}\n",
+                file.display()
+            );
+        }
+        if is_keys || !has_keys {
+            has_keys = true;
+            replaced.push_str(&keys);
+        }
     }
     found.then_some(replaced)
 }
