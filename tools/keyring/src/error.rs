@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use phase::{Exit, Fault};
 
-use crate::AgeRecipient;
+use crate::{AgeRecipient, Url};
 
 /// Everything that can go wrong with a secret. None of it quotes one.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,14 @@ pub enum Error {
         drain: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// An address that is not at the forge would get the forge's token.
+    #[error("{url} is not at the forge {forge}, so it does not get the forge's token")]
+    ForeignOrigin {
+        /// The address.
+        url: Url,
+        /// The forge, as the Project names it.
+        forge: Url,
     },
     /// Nothing is there, where a secret should be.
     #[error("{0} is empty")]
@@ -160,6 +168,7 @@ impl Fault for Error {
             Self::Phase(error) => error.reason(),
             Self::NoProject(_) => "ProjectMissing",
             Self::Receipt { .. } => "ReceiptRefused",
+            Self::ForeignOrigin { .. } => "ForeignOrigin",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
             Self::Unset(_)
@@ -198,6 +207,10 @@ impl Fault for Error {
             Self::NoProject(_) => "give the Project's document, too",
             Self::Receipt { .. } => {
                 "run `data-drain apply` again: it reads everything back, and signs"
+            }
+            Self::ForeignOrigin { .. } => {
+                "make spec.endpoints.forge of the Project and the forge's own address (ROOT_URL of \
+                 Gitea) agree; an address from a status is renewed by `vcs-bootstrap apply`"
             }
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
@@ -242,6 +255,7 @@ impl Fault for Error {
             | Self::NotCredentials(_)
             | Self::NoProject(_)
             | Self::Receipt { .. }
+            | Self::ForeignOrigin { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)
             | Self::NotUnsealed(_)

@@ -198,7 +198,10 @@ fn end<P: Program>(
     } else {
         take(program, verb, job).map(Some)
     };
-    end.unwrap_or_else(|error| Some((Status::failed(&error), crate::report(&error))))
+    end.unwrap_or_else(|error| {
+        let document = format!("{}/{}", P::Kind::KIND, job.own.name);
+        Some((Status::failed(&error), crate::fault::report_of(Some(&document), &error)))
+    })
 }
 
 /// Takes one document through `verb`.

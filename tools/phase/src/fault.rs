@@ -40,12 +40,18 @@ pub trait Fault: error::Error {
 
 /// Tells people about `fault`, and returns its exit status.
 pub fn report(fault: &dyn Fault) -> Exit {
+    report_of(None, fault)
+}
+
+/// As [`report`], about one document: `Kind/name`.
+pub(crate) fn report_of(document: Option<&str>, fault: &dyn Fault) -> Exit {
     let voice = crate::progress::voice();
     if voice.output.log_format == LogFormat::Json {
         let causes = std::iter::successors(fault.source(), |cause| cause.source());
         crate::say(serde_json::json!({
             "program": voice.program,
             "error": fault.to_string(),
+            "document": document,
             "causes": causes.map(ToString::to_string).collect::<Vec<_>>(),
             "help": fault.help(),
             "reason": fault.reason(),
@@ -53,6 +59,9 @@ pub fn report(fault: &dyn Fault) -> Exit {
         return fault.exit();
     }
     crate::say(format_args!("error: {fault}"));
+    if let Some(document) = document {
+        crate::say(format_args!("  document: {document}"));
+    }
     for cause in std::iter::successors(fault.source(), |cause| cause.source()) {
         crate::say(format_args!("  because: {cause}"));
     }

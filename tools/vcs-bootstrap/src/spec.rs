@@ -22,6 +22,10 @@ pub struct Repository {
     pub owner: Owner,
     /// Who can see it. A new one is private unless this says otherwise.
     pub visibility: Option<Visibility>,
+    /// Whether `apply` may make a private repository public (default `false`). Publishing cannot be
+    /// taken back.
+    #[serde(default)]
+    pub allow_publish: bool,
     /// What it is, in one line.
     pub description: Option<Line>,
     /// Where to read more.
@@ -176,7 +180,8 @@ pub enum Bypass {
     /// It holds for all.
     #[default]
     Nobody,
-    /// Those who administer the repository. At Gitea, which lists people: the token's own user.
+    /// Everybody who administers the repository. At Gitea, every administrator may merge, and the
+    /// owner (of an organisation: the team `Owners`) may push.
     Administrators,
 }
 

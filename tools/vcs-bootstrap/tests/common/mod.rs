@@ -71,17 +71,23 @@ impl Sandbox {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Runs the program, with nothing of the developer's environment.
+    /// Runs the program with the project's root.
     pub(crate) fn run(&self, verb: &str) -> Assert {
         self.run_with(verb, &[("ROOT", ROOT)])
     }
 
     pub(crate) fn run_with(&self, verb: &str, environment: &[(&str, &str)]) -> Assert {
+        self.command(verb).envs(environment.iter().copied()).assert()
+    }
+
+    /// The program, with nothing of the developer's environment.
+    pub(crate) fn command(&self, verb: &str) -> assert_cmd::Command {
         let mut program = assert_cmd::Command::new(cargo_bin!("vcs-bootstrap"));
         program.current_dir(self.path()).env_clear();
         program.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        program.env("FORGE_TOKEN", &self.token).envs(environment.iter().copied());
-        program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]).assert()
+        program.env("FORGE_TOKEN", &self.token);
+        program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]);
+        program
     }
 }
 
