@@ -49,6 +49,12 @@ pub enum Error {
         /// The forge, as the Project names it.
         forge: Url,
     },
+    /// A public key that the Project names cannot be read.
+    #[error("a key of spec.verificationKeys in the Project is {why}")]
+    VerificationKey {
+        /// What it is instead.
+        why: &'static str,
+    },
     /// Nothing is there, where a secret should be.
     #[error("{0} is empty")]
     Empty(String),
@@ -169,6 +175,7 @@ impl Fault for Error {
             Self::NoProject(_) => "ProjectMissing",
             Self::Receipt { .. } => "ReceiptRefused",
             Self::ForeignOrigin { .. } => "ForeignOrigin",
+            Self::VerificationKey { .. } => "VerificationKeyInvalid",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
             Self::Unset(_)
@@ -211,6 +218,9 @@ impl Fault for Error {
             Self::ForeignOrigin { .. } => {
                 "make spec.endpoints.forge of the Project and the forge's own address (ROOT_URL of \
                  Gitea) agree; an address from a status is renewed by `vcs-bootstrap apply`"
+            }
+            Self::VerificationKey { .. } => {
+                "copy the .pub files that `artifact-attest derive` and `data-drain derive` write"
             }
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
@@ -256,6 +266,7 @@ impl Fault for Error {
             | Self::NoProject(_)
             | Self::Receipt { .. }
             | Self::ForeignOrigin { .. }
+            | Self::VerificationKey { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)
             | Self::NotUnsealed(_)

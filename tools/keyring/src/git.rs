@@ -391,6 +391,10 @@ mod tests {
         Call { arguments, folder: Path::new(HERE), origin: None, repository: None, input: &[] }
     }
 
+    // hazard: A git that is killed leaves children behind, which hold the token.
+    // class: A limit ends one process of several.
+    // members: a limit on the whole time, which a slow push of much data meets
+    // now: the whole process group ends after ten minutes without progress
     #[test]
     fn a_silent_git_is_killed_with_everything_that_it_started() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -207,6 +207,21 @@ impl Fault for Error {
         }
     }
 
+    fn refusals(&self) -> Vec<phase::Refusal> {
+        let refusal = |object: String| phase::Refusal {
+            object,
+            reason: self.reason().to_owned(),
+            message: self.help().unwrap_or_default(),
+        };
+        match self {
+            Self::NotDrained { repository } => vec![refusal(repository.clone())],
+            Self::NotCovered { repository, what } => {
+                what.iter().map(|what| refusal(format!("{repository}: {what}"))).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn help(&self) -> Option<String> {
         let help = match self {
             Self::Stream(error) => return error.help(),
@@ -219,7 +234,7 @@ impl Fault for Error {
                 return Some(format!("give the token one of these permissions: {accepted}"));
             }
             Self::NotDrained { .. } => {
-                "run `data-drain apply` before this, or say `contents: discarded` if nobody needs it"
+                "run `data-drain apply` before this, or say `dataOnDestroy: discard` if nobody needs it"
             }
             Self::NoForge => "set spec.endpoints.forge of the project",
             Self::Unreachable { .. } => "see whether the forge is up, then run the same again",

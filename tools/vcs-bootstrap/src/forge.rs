@@ -112,13 +112,18 @@ impl Remote {
         Ok(self.me.get_or_init(|| me.to_owned()))
     }
 
-    /// Whether an organisation owns the repository. Asked of Gitea alone.
+    /// Whether an organisation owns the repository. Asked of Gitea alone, and of the repository, since
+    /// a token for repositories may not ask for organisations: teams are for organisations alone,
+    /// and for a user's repository the answer is 405 (routers/api/v1/repo/teams.go).
     pub(crate) fn is_of_organisation(&self) -> Result<bool, Error> {
         if let Some(known) = self.of_organisation.get() {
             return Ok(*known);
         }
-        let answer = self.client.get(&format!("/orgs/{}", self.place.owner))?;
-        let is = answer.status != 404 && answer.expect(&[200]).map(|_| true)?;
+        let answer = self.client.get(&self.path("/teams"))?;
+        let is = answer.status != 405;
+        if is {
+            answer.expect(&[200])?;
+        }
         Ok(*self.of_organisation.get_or_init(|| is))
     }
 

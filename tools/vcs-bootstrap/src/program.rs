@@ -1,6 +1,6 @@
 //! What each verb does with one document.
 
-use keyring::{Claims, GitOrigin, Projects, Secret};
+use keyring::{DataPolicy, GitOrigin, Projects, Secret};
 use phase::{Condition, Declared, Derived, Fault as _, Job, Kind, Program, Refers, Stream};
 use serde_json::Value;
 
@@ -83,7 +83,7 @@ impl Bootstrap {
     ) -> Result<Option<String>, Error> {
         let deletes = steps.iter().any(|step| matches!(step, Step::Delete {}));
         let Some(found) = look.found.as_ref().filter(|_| deletes) else { return Ok(None) };
-        if job.own.spec.contents == Claims::Discarded {
+        if job.own.spec.data_on_destroy == DataPolicy::Discard {
             return Ok(None);
         }
         let name = job.own.name.as_str();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use keyring::Claims;
+use keyring::DataPolicy;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,11 @@ pub struct Repository {
     /// What `destroy` does with a repository that `apply` made.
     #[serde(default)]
     pub on_destroy: OnDestroy,
-    /// What must have happened to what the forge has before `destroy` deletes it.
+    /// Whether `destroy` requires a drain receipt before it deletes the repository (default
+    /// `requireReceipt`). A receipt covers the Git history alone; with issues, pull requests,
+    /// releases, a wiki or files in Git LFS, only `discard` deletes it.
     #[serde(default)]
-    pub contents: Claims,
+    pub data_on_destroy: DataPolicy,
 }
 
 impl phase::Kind for Repository {

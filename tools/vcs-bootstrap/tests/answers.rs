@@ -46,6 +46,10 @@ fn assert_whole(run: &Assert, what: &str) {
     }
 }
 
+// hazard: A token with a line break ends the program in a panic, and no document is written.
+// class: An input causes a panic.
+// members: control characters, line breaks, bytes that are not UTF-8, spaces, an empty token
+// now: `TokenUnusable`, exit 100, without quoting it; all documents are written
 #[test]
 fn every_token_ends_in_a_known_exit_status_with_all_documents() -> Test {
     let answer = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".to_vec();
@@ -134,6 +138,11 @@ fn answers() -> Vec<Vec<u8>> {
     all
 }
 
+// hazard: An answer that no forge should send ends the program in a panic.
+// class: An input causes a panic.
+// members: cut, huge, nested, binary and empty answers, numbers at their limits, wrong types,
+// wrong headers
+// now: exit 0, 2, 3, 100 or 111; all documents are written
 #[test]
 fn every_answer_ends_in_a_known_exit_status_with_all_documents() -> Test {
     let answers = Arc::new(Mutex::new(answers()));

@@ -40,6 +40,11 @@ fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) 
     Ok(())
 }
 
+// hazard: A token that may not see the repository makes `destroy` report it as destroyed.
+// class: Silence is taken for absence.
+// members: fine-grained tokens, classic tokens for public repositories, guests, members of other
+// teams, 302 to a page to sign in
+// now: `RepositoryUnknown`, exit 100, with what the token lacks; nothing is planned
 #[test]
 fn a_repository_that_the_token_may_not_see_is_neither_created_nor_called_destroyed() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
@@ -83,6 +88,10 @@ fn absence_is_proven_by_a_classic_token_or_by_the_owners_own_count() -> Test {
     Ok(())
 }
 
+// hazard: A renamed repository whose old name no longer redirects is reported as destroyed.
+// class: Silence is taken for absence.
+// members: renamed, moved to another owner
+// now: `Renamed`, exit 100, with its new name
 #[test]
 fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroyed() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
@@ -104,6 +113,12 @@ fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroy
     Ok(())
 }
 
+// hazard: Following the help after a rename leaves the old deploy key with access, and the
+// repository without an owner.
+// class: Help causes damage.
+// members: `delete the variable`, `change metadata.name`
+// now: the new name in the document is enough: the receipt is bound to the forge's number, and
+// the key is replaced
 #[test]
 fn a_renamed_repository_stays_ours_and_its_old_deploy_key_goes() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
@@ -129,6 +144,11 @@ fn a_renamed_repository_stays_ours_and_its_old_deploy_key_goes() -> Test {
     Ok(())
 }
 
+// hazard: A push that the forge refuses for good is tried three times and reported as temporary.
+// class: A permanent error is called temporary.
+// members: workflow scope, GH001, GH006, GH007, GH008, GH009, GH013, hooks, protected branches,
+// archived, quota, 403, 413, SSO
+// now: one attempt, exit 100, a reason and a help of its own for each
 #[test]
 fn a_refused_push_is_tried_once_and_its_cause_is_named() -> Test {
     let hooks = [
@@ -190,6 +210,10 @@ fn a_history_that_the_token_may_not_read_does_not_hide_the_rest_of_the_plan() ->
     Ok(())
 }
 
+// hazard: The content of files in Git LFS is lost silently: only pointers are pushed.
+// class: A part is taken for the whole.
+// members: pointers in earlier commits, partial clones whose objects are elsewhere
+// now: `LfsNotSupported`, exit 100, names the files before anything is made
 #[test]
 fn a_history_with_lfs_pointers_is_refused_before_anything_is_made() -> Test {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
@@ -219,6 +243,11 @@ fn a_history_with_lfs_pointers_is_refused_before_anything_is_made() -> Test {
     Ok(())
 }
 
+// hazard: One word in a document makes a private repository public.
+// class: A write that cannot be taken back looks like any other.
+// members: none
+// now: `PublishNotAllowed`, exit 100, until the document says `allowPublish: true`; a step of
+// its own
 #[test]
 fn a_private_repository_is_not_published_by_a_document_alone() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
@@ -235,6 +264,12 @@ fn a_private_repository_is_not_published_by_a_document_alone() -> Test {
     Ok(())
 }
 
+// hazard: Changing one number of a rule removes the app that a status check is bound to, and the
+// strict policy.
+// class: A write replaces what the document does not declare.
+// members: every parameter and kind of rule that GitHub describes, exempt actors that the token
+// may not see, Gitea's merge lists and approvals
+// now: only what is declared changes; a step that protects less says so (`weakens`)
 #[test]
 fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
     let rule = |approvals: u8| {

@@ -43,7 +43,9 @@ fn declarations() -> Vec<Wanted> {
         allow_publish: false,
         on_destroy: OnDestroy::Archive,
     };
-    let history = |push| Some(Pushed { push, branch: "main".to_owned(), commit: Section::Known("c2".to_owned()) });
+    let history = |push| {
+        Some(Pushed { push, branch: "main".to_owned(), commit: Section::Known("c2".to_owned()) })
+    };
     let full = Wanted {
         settings: Settings {
             description: Some("ours".to_owned()),

@@ -54,10 +54,15 @@ impl Sandbox {
     }
 
     pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
-        let who =
-            ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgSign=false"];
+        let settings = [
+            "user.name=t",
+            "user.email=t@example.org",
+            "commit.gpgSign=false",
+            "core.hooksPath=/dev/null",
+            "core.fsmonitor=false",
+        ];
         let output = Command::new("git")
-            .args(who)
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .args(arguments)
             .current_dir(self.path())
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
