@@ -14,11 +14,11 @@ use std::thread;
 
 use crypto_box::{SecretKey, aead::OsRng};
 use data_encoding::BASE64;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::{self, Request, TOKEN, serve};
-use crate::openapi::OpenApi;
+use crate::openapi::{OpenApi, overlay};
 
 /// Where these tests listen, and nothing else does.
 const HOST: &str = "127.76.0.3";
@@ -479,13 +479,6 @@ impl State {
             _ => missing(),
         }
     }
-}
-
-/// `example`, with the values of `ours` in it.
-fn overlay(example: &Value, ours: &Value) -> Value {
-    let mut all = example.as_object().cloned().unwrap_or_else(Map::new);
-    all.extend(ours.as_object().cloned().unwrap_or_default());
-    Value::Object(all)
 }
 
 /// One page of a list, and the link to the next.
