@@ -25,11 +25,11 @@ pub(crate) fn archive(url: &Url, token: &Secret, scratch: &Path) -> Result<PathB
     let before = refs(url, token)?;
     let mirror = scratch.join("mirror.git");
     let (folder, bundle) = (mirror.to_string_lossy(), scratch.join(BUNDLE));
-    let clone = ["clone", "--quiet", "--mirror", url.as_str(), &folder];
+    let clone = ["clone", "--progress", "--mirror", url.as_str(), &folder];
     run(&clone, scratch, Some((url, token)))?;
-    run(&["fsck", "--full", "--no-dangling"], &mirror, None)?;
+    run(&["fsck", "--full", "--no-dangling", "--progress"], &mirror, None)?;
     let bundle_name = bundle.to_string_lossy();
-    run(&["bundle", "create", "--quiet", &bundle_name, "--all"], &mirror, None)?;
+    run(&["bundle", "create", "--progress", &bundle_name, "--all"], &mirror, None)?;
     run(&["bundle", "verify", "--quiet", &bundle_name], &mirror, None)?;
     if refs(url, token)? != before {
         return Err(Error::Changed { source_name: url.to_string() });
@@ -72,7 +72,7 @@ fn run(
     let ended =
         keyring::git(arguments, folder, origin.as_ref()).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => {
-                failed(format!("no end within {} s", GIT_TIME_MAX.as_secs()))
+                failed(format!("no progress within {} s", GIT_TIME_MAX.as_secs()))
             }
             _ => failed(format!("it cannot be started: {error}")),
         })?;

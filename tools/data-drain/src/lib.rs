@@ -352,6 +352,7 @@ fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secr
     })?;
     let endpoint = project.endpoints.forge.as_ref().ok_or(Error::NoEndpoint("forge"))?;
     let (keyring::Forge::Github { token, .. } | keyring::Forge::Gitea { token, .. }) = endpoint;
+    endpoint.owns(&url)?; // a status is only a file: it does not decide where the token goes
     Ok((url, token.resolve()?))
 }
 
