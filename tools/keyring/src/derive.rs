@@ -87,12 +87,17 @@ pub fn artifact_keys(
         let key = phase_key(project, "artifact-attest")?;
         return Ok(vec![*key.p256(project.name.as_str(), item).verifying_key()]);
     }
-    let parse = |pem: &String| {
-        let why = "not a P-256 public key in PEM (RFC 5480)";
-        let key = p256::ecdsa::VerifyingKey::from_public_key_pem(pem.trim());
-        key.map_err(|_| Error::VerificationKey { why })
+    let parse = |text: &String| {
+        let key = parse_artifact_key(text);
+        key.ok_or(Error::VerificationKey { why: "not a P-256 public key in PEM (RFC 5480)" })
     };
     named.iter().map(parse).collect()
+}
+
+/// A P-256 public key from a PEM block, or from its Base64 body on one line.
+pub(crate) fn parse_artifact_key(text: &str) -> Option<p256::ecdsa::VerifyingKey> {
+    let der = crate::receipt::spki(text)?;
+    p256::ecdsa::VerifyingKey::from_public_key_der(&der).ok()
 }
 
 /// The variable of the environment that holds the key of `phase`.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use p256::pkcs8::DecodePublicKey as _;
 use phase::{Declared, Kind, Name, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::derive::parse_artifact_key;
 use crate::{AgeRecipient, Error, ReceiptKey, Reference, Secret, Url};
 
 /// The phases that have a key.
@@ -34,7 +34,8 @@ pub struct Project {
     pub endpoints: Endpoints,
 }
 
-/// Public keys in PEM, as `PROGRAM derive` writes them. Several are accepted during a rotation.
+/// Public keys in PEM, as `PROGRAM derive` writes them, or the Base64 body of one on a single line.
+/// Several are accepted during a rotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VerificationKeys {
@@ -256,7 +257,7 @@ fn mistakes(project: &Project) -> Vec<(String, String)> {
         }
     }
     for (index, pem) in keys.artifacts.iter().enumerate() {
-        if p256::PublicKey::from_public_key_pem(pem.trim()).is_err() {
+        if parse_artifact_key(pem).is_none() {
             let why = "not a P-256 public key in PEM (RFC 5480)";
             mistake(format!("/spec/verificationKeys/artifacts/{index}"), why);
         }
