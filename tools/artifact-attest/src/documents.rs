@@ -204,10 +204,27 @@ impl Keys {
             return Ok(Self { current, retired: keys.collect() });
         }
         let key = keyring::phase_key(project, PHASE)?;
-        let of = |generation| signing(project, &key.at(SIGNING, generation)).public;
-        let oldest = generation.saturating_sub(RETIRED_MAX).max(1);
-        Ok(Self { current: of(generation), retired: (oldest..generation).map(of).collect() })
+        let current = signing(project, &key).public;
+        Ok(Self { current, retired: before(project, &key) })
     }
+
+    /// The same, with those before each rotation that whoever holds the phase's key can derive. For
+    /// `destroy`: what it does not know is left, and never called absent.
+    pub(crate) fn with_former(mut self, project: &Declared<Project>) -> Self {
+        let item = format!("{PHASE}/{SIGNING}");
+        let is_rotated = project.spec.generations.get(&item).is_some_and(|count| *count > 1);
+        if is_rotated && let Ok(key) = keyring::phase_key(project, PHASE) {
+            self.retired.extend(before(project, &key));
+        }
+        self
+    }
+}
+
+/// The keys before each rotation of the one that `key` derives now.
+fn before(project: &Declared<Project>, key: &PhaseKey) -> Vec<Public> {
+    let generation = key.generation(SIGNING);
+    let oldest = generation.saturating_sub(RETIRED_MAX).max(1);
+    (oldest..generation).map(|number| signing(project, &key.at(SIGNING, number)).public).collect()
 }
 
 /// The key that signs for `project`, in the generation that `key` is in.
@@ -265,6 +282,12 @@ impl Work {
             forge,
             inputs: nix.as_ref().map(|nix| nix.inputs.clone()).unwrap_or_default(),
         })
+    }
+
+    /// The same, for what removes.
+    pub(crate) fn with_former_keys(mut self, project: &Declared<Project>) -> Self {
+        self.keys = self.keys.with_former(project);
+        self
     }
 
     pub(crate) fn reader(&self) -> Reader {

@@ -180,7 +180,8 @@ impl Program for ArtifactAttest {
     }
 
     fn undo(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let work = self.work(job)?;
+        let project = self.projects.get(&job.own.spec.project)?;
+        let work = self.work(job)?.with_former_keys(project);
         let publications = work.publications(job, &work.reader().strict())?;
         Ok(Status::planned(None, plan::undo(&publications)))
     }
@@ -258,7 +259,8 @@ impl Program for ArtifactAttest {
     }
 
     fn destroy(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let work = self.work(job)?;
+        let project = self.projects.get(&job.own.spec.project)?;
+        let work = self.work(job)?.with_former_keys(project);
         let (remover, mut reader) = (work.remover(), work.reader().strict());
         let publications = match work.publications(job, &reader) {
             // Whoever may write to a repository would see it.

@@ -76,7 +76,8 @@ fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
         let from = sandbox.clone();
         let to = sandbox.outside(name);
         let mut clone = vec!["clone".to_owned(), "-q".to_owned()];
-        for (key, value) in settings {
+        // Git itself cannot check out through a process that does not speak its protocol.
+        for (key, value) in settings.iter().filter(|(key, _)| !key.ends_with(".process")) {
             clone.extend(["-c".to_owned(), format!("{key}={value}")]);
         }
         clone.extend([from.display().to_string(), to.display().to_string()]);
