@@ -46,7 +46,6 @@ fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
                 ("filter.crypt.clean", "sed s/PLAINTEXT/CIPHER/"),
             ][..],
         ),
-        ("process", &[("filter.crypt.process", "false"), ("filter.crypt.required", "false")]),
         ("crlf", &[("core.autocrlf", "true"), ("core.eol", "crlf")]),
         (
             "porcelain",
@@ -76,8 +75,7 @@ fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
         let from = sandbox.clone();
         let to = sandbox.outside(name);
         let mut clone = vec!["clone".to_owned(), "-q".to_owned()];
-        // Git itself cannot check out through a process that does not speak its protocol.
-        for (key, value) in settings.iter().filter(|(key, _)| !key.ends_with(".process")) {
+        for (key, value) in settings {
             clone.extend(["-c".to_owned(), format!("{key}={value}")]);
         }
         clone.extend([from.display().to_string(), to.display().to_string()]);
