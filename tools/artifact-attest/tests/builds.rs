@@ -42,6 +42,27 @@ fn a_commit_elsewhere_that_changes_what_is_built_is_what_is_built() -> Test {
     Ok(())
 }
 
+/// Nix 2.8 unpacks a commit with `git archive`, which converts line ends and applies filters.
+#[test]
+fn a_clones_settings_do_not_change_what_is_built() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.18:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    sandbox.write("sources/tiny/.gitattributes", "run filter=crypt\n*.lock text\n")?;
+    sandbox.commit("attributes")?;
+    let applied = sandbox.expect(0, "apply", &sandbox.documents("tiny"))?;
+    let home = "[core]\n\tautocrlf = true\n\teol = crlf\n[filter \"crypt\"]\n\tsmudge = sed s/tiny/PLAIN/\n\tclean = sed s/PLAIN/tiny/\n\trequired = true\n[log]\n\tshowSignature = true\n";
+    fs::write(sandbox.outside(".gitconfig"), home)?;
+    let configured = fs::read_to_string(sandbox.inside(".git/config"))? + home;
+    fs::write(sandbox.inside(".git/config"), configured)?;
+    fs::remove_dir_all(sandbox.outside(".cache/nix"))?; // or Nix remembers the commit
+    sandbox.expect(0, "plan --check", &text(&applied))?;
+    let again = sandbox.expect(0, "apply", &sandbox.documents("again"))?;
+    let digest = |document: &Value| document["status"]["observed"]["digest"].clone();
+    assert_eq!(digest(&again[1]), digest(&applied[1]));
+    Ok(())
+}
+
 // hazard: A lock is missing or does not fit: today's Nix resolves the inputs anew, writes and stages
 // `flake.lock` in the user's tree, and what no commit pins is published.
 // class: A published artifact does not correspond to its commit.
