@@ -126,6 +126,7 @@ impl Reader {
         let found = |id, labels: &Labels, shape| Found {
             id,
             ours: self.scope.owns(labels),
+            labels: labels.clone(),
             shape,
             address: None,
             monthly: Money::default(),

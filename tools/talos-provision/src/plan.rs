@@ -2,12 +2,14 @@
 //!
 //! **Invariant:** a machine that does not answer is neither made again nor removed from etcd.
 
+mod history;
 #[cfg(test)]
 mod laws;
 mod obstacle;
 mod step;
 mod world;
 
+pub use history::{ETCD_LABEL, History};
 pub use obstacle::{Obstacle, obstacles};
 pub use step::{Stage, Step};
 pub use world::{

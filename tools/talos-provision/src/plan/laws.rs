@@ -82,7 +82,7 @@ fn silent() -> Node {
 }
 
 fn found(ours: bool, shape: Shape) -> Found {
-    Found { id: 9, ours, shape, address: None, monthly: Money::default() }
+    Found { id: 9, ours, labels: BTreeMap::new(), shape, address: None, monthly: Money::default() }
 }
 
 fn member(hostname: &str, id: u64) -> Member {

@@ -155,6 +155,8 @@ pub struct Found {
     pub id: u64,
     /// Whether it carries our labels.
     pub ours: bool,
+    /// All its labels, those of others included: a change of one label has to send all of them.
+    pub labels: BTreeMap<String, String>,
     /// What it is like.
     pub shape: Shape,
     /// Where it answers, if it is something that does.
