@@ -37,7 +37,7 @@ pub(crate) fn apply(session: &Session<'_>) -> Result<Observation, Error> {
         };
         let steps: Vec<_> = left.into_iter().filter(|it| it.stage() == stage).collect();
         take::stage(session, &now, (&view, &stock), stage, &steps)?;
-        if matches!(stage, Stage::Things | Stage::Servers | Stage::Removal) {
+        if matches!(stage, Stage::Things | Stage::Servers | Stage::Bootstrap | Stage::Removal) {
             view = session.ground.see_ours()?;
         }
     }

@@ -71,6 +71,7 @@ impl Program for TalosProvision {
     }
 
     fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        read::not_expired(job.own)?;
         let session = self.session(job)?;
         let view = session.ground.see()?;
         let mut now = session.look(&view)?;
@@ -97,6 +98,7 @@ impl Program for TalosProvision {
     }
 
     fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        read::not_expired(job.own)?;
         let session = self.session(job)?;
         let now = apply::apply(&session)?;
         self.status(job, &session, &now)
@@ -104,7 +106,7 @@ impl Program for TalosProvision {
 
     fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        read::not_expired(job.own.spec.certificates)?;
+        read::not_expired(job.own)?;
         let now = session.look(&session.ground.see()?)?;
         apply::unobstructed(&now)?;
         let left = plan::plan(&now.wanted, &now.world);
@@ -172,13 +174,10 @@ impl TalosProvision {
         if let Known::Now(endpoint) = &now.endpoint {
             let project = self.projects.get(&job.own.spec.project)?;
             let name = job.own.name.as_str();
-            let mut seal = |what: &str, text: &str| {
+            for (what, text) in session.pki.clients(name, endpoint, &now.control_planes()) {
                 let sealed = keyring::seal(&project.spec, text.as_bytes())?;
                 status.sealed.insert(what.to_owned(), sealed);
-                Ok::<_, Error>(())
-            };
-            seal("kubeconfig", &session.pki.kubeconfig(name, endpoint))?;
-            seal("talosconfig", &session.pki.talosconfig(name, &now.control_planes()))?;
+            }
         }
         Ok(status)
     }

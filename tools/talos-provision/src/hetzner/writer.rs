@@ -11,7 +11,7 @@ use super::http::{Refusal, Trouble, rest};
 use super::model::{Action, Labels};
 use super::{BALANCER_TYPE, POOL, ROLE, Reader, family, typed};
 use crate::Error;
-use crate::plan::{Kind, Machine, Rule, Shape, Thing};
+use crate::plan::{ETCD_LABEL, Found, History, Kind, Machine, Rule, Shape, Thing};
 
 /// Longest that actions may run.
 const ACTIONS_MAX: Duration = Duration::from_secs(600);
@@ -41,17 +41,22 @@ impl<'a> Writer<'a> {
         Self(reader)
     }
 
-    /// Makes something that machines share.
+    /// Makes something that machines share. A network of a cluster whose `history` is `Never` says
+    /// so; one that is made anew under servers says nothing.
     pub(crate) fn create(
         &self,
-        thing: &Thing,
-        shape: &Shape,
+        (thing, shape): (&Thing, &Shape),
+        history: History,
         zone: &str,
         place: &str,
         network: Option<u64>,
     ) -> Result<u64, Error> {
         let scope = &self.0.scope;
-        let mut body = json!({"name": thing.name, "labels": scope.labels()});
+        let mut labels = scope.labels();
+        if thing.kind == Kind::Network && history == History::Never {
+            labels.insert(ETCD_LABEL.to_owned(), history.to_string());
+        }
+        let mut body = json!({"name": thing.name, "labels": labels});
         let rest = match shape {
             Shape::PlacementGroup => json!({"type": "spread"}),
             Shape::Network { range, nodes } => json!({
@@ -86,6 +91,17 @@ impl<'a> Writer<'a> {
         let (id, actions) = self.make(family(thing.kind), &thing.name, &body)?;
         self.wait(&actions)?;
         Ok(id)
+    }
+
+    /// Records `history` on the cluster's network, and keeps its other labels.
+    ///
+    /// The API replaces all labels at once: <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
+    pub(crate) fn record(&self, network: &Found, history: History) -> Result<(), Error> {
+        let mut labels = network.labels.clone();
+        labels.insert(ETCD_LABEL.to_owned(), history.to_string());
+        let path = format!("/networks/{}", network.id);
+        self.0.http.change(&Method::PUT, &path, Some(&json!({"labels": labels})))?;
+        Ok(())
     }
 
     /// Lets in whom `rules` say, and nobody else.

@@ -7,6 +7,7 @@ use phase::Known;
 use super::*;
 use crate::config::Keys;
 use crate::money::Money;
+use crate::spec::FirstContact;
 
 const OURS: &str = "the digest that is declared";
 const OTHER: &str = "another digest";
@@ -33,10 +34,17 @@ fn rules(port: u16) -> Shape {
     Shape::Firewall(vec![Rule::new("tcp", Some(port), &[])])
 }
 
+fn network() -> Shape {
+    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: "10.0.1.0/24".to_owned() }
+}
+
 fn wanted(machines: &[(&str, Role)]) -> Wanted {
     Wanted {
         cluster: "c".to_owned(),
+        incarnation: 1,
+        first_contact: FirstContact::TrustOnFirstUse,
         things: BTreeMap::from([
+            (thing(Kind::Network), network()),
             (thing(Kind::Firewall), rules(1)),
             (thing(Kind::LoadBalancer), Shape::LoadBalancer),
         ]),
@@ -82,11 +90,18 @@ fn silent() -> Node {
 }
 
 fn found(ours: bool, shape: Shape) -> Found {
-    Found { id: 9, ours, shape, address: None, monthly: Money::default() }
+    let (labels, monthly) = (BTreeMap::new(), Money::default());
+    Found { id: 9, ours, labels, shape, address: None, monthly }
+}
+
+/// The cluster's network, with what it records about etcd.
+fn recorded(record: &str) -> Found {
+    let labels = BTreeMap::from([(ETCD_LABEL.to_owned(), record.to_owned())]);
+    Found { labels, ..found(true, network()) }
 }
 
 fn member(hostname: &str, id: u64) -> Member {
-    Member { hostname: hostname.to_owned(), id }
+    Member { hostname: hostname.to_owned(), id, learner: false }
 }
 
 /// One declared machine of the worlds below; and one that is declared by nobody.
@@ -106,6 +121,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
     let declared =
         [wanted(&[(CONTROL, Controlplane)]), wanted(&[(CONTROL, Controlplane), (WORKER, Worker)])];
     let firewalls = [None, Some((true, 1)), Some((true, 2)), Some((false, 2))];
+    let networks = [None, Some("never"), Some("begun-1")];
     let etcds = [
         Etcd::Absent,
         Etcd::Unknown,
@@ -121,7 +137,9 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
         for control in servers(Controlplane) {
             for worker in servers(Worker) {
                 for extra in &extras {
-                    for firewall in firewalls {
+                    for (firewall, network) in
+                        firewalls.iter().flat_map(|it| networks.map(|network| (*it, network)))
+                    {
                         for etcd in &etcds {
                             let named = [(CONTROL, &control), (WORKER, &worker), (EXTRA, extra)];
                             let servers = named
@@ -131,12 +149,15 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                 (thing(Kind::Firewall), found(ours, rules(port)))
                             });
                             let network =
-                                (thing(Kind::Network), found(true, Shape::PlacementGroup));
+                                network.map(|record| (thing(Kind::Network), recorded(record)));
+                            let undeclared =
+                                (thing(Kind::PlacementGroup), found(true, Shape::PlacementGroup));
+                            let things = shown.into_iter().chain(network).chain([undeclared]);
                             let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
                             law(
                                 wanted,
                                 &World {
-                                    things: shown.into_iter().chain([network]).collect(),
+                                    things: things.collect(),
                                     servers: servers.collect(),
                                     etcd: etcd.clone(),
                                     nodes: nodes.into(),
@@ -153,8 +174,17 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
 /// The world after `step`, had it gone well.
 fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     match step {
+        Step::Create { thing, .. } if thing.kind == Kind::Network => {
+            // As `hetzner::Writer::create` labels it.
+            let history = world.history();
+            let labelled = if history == History::Never { "never" } else { "" };
+            world.things.insert(thing.clone(), recorded(labelled));
+        }
         Step::Create { thing, .. } | Step::Update { thing } => {
             world.things.insert(thing.clone(), found(true, wanted.things[thing].clone()));
+        }
+        Step::RecordStart { incarnation } => {
+            world.things.insert(thing(Kind::Network), recorded(&format!("begun-{incarnation}")));
         }
         Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
         Step::CreateServer { name, role, .. } => {
@@ -249,6 +279,9 @@ fn a_plan_leaves_alone_what_others_made() {
                 Step::Update { thing } | Step::Remove { thing } => {
                     assert!(things[thing].ours, "{step}");
                 }
+                Step::RecordStart { .. } => {
+                    assert!(things.get(&thing(Kind::Network)).is_none_or(|network| network.ours));
+                }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
                     assert_ne!(hostname, "stranger", "{step}");
                     assert!(servers.get(hostname).is_none_or(|it| it.ours), "{step}");
@@ -293,20 +326,30 @@ fn no_key_is_exchanged_under_a_machine_that_works() {
 }
 
 #[test]
+fn no_machine_whose_key_is_unknown_is_configured_unless_the_document_allows_it() {
+    for_all(|wanted, before| {
+        let wanted = Wanted { first_contact: FirstContact::Refuse, ..wanted.clone() };
+        let first = plan(&wanted, before).into_iter().filter_map(|step| match step {
+            Step::Configure { name, .. } => Some(name),
+            _ => None,
+        });
+        let knows = |name: &String| {
+            let server = before.servers.get(name);
+            server.is_some_and(|server| server.node != Node::Maintenance)
+        };
+        let unknown: Vec<_> = first.filter(|name| !knows(name)).collect();
+        let told = obstacles(&wanted, before);
+        let told = told.iter().any(|one| matches!(one, Obstacle::FirstContact { .. }));
+        assert_eq!(told, !unknown.is_empty(), "{unknown:?}");
+    });
+}
+
+#[test]
 fn what_is_no_longer_declared_goes_last() {
     for_all(|wanted, before| {
         let stages: Vec<_> = plan(wanted, before).iter().map(Step::stage).collect();
         let first = stages.iter().position(|it| *it == Stage::Removal).unwrap_or(stages.len());
         assert!(stages[first..].iter().all(|it| *it == Stage::Removal), "{stages:?}");
-    });
-}
-
-#[test]
-fn etcd_begins_only_where_nobody_says_that_it_has_begun() {
-    for_all(|wanted, before| {
-        let begins =
-            plan(wanted, before).iter().filter(|it| matches!(it, Step::Bootstrap { .. })).count();
-        assert!(begins <= 1 && (begins == 0 || before.etcd == Etcd::Absent));
     });
 }
 
@@ -323,6 +366,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
             .things
             .iter()
             .map(|(it, shape)| (it.clone(), found(true, shape.clone())))
+            .chain([(thing(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),

@@ -53,6 +53,8 @@ pub enum Step {
     Configure {
         /// Which.
         name: String,
+        /// What it does.
+        role: Role,
         /// The digest of the configuration.
         sha256: Known<String>,
         /// Whether it already works for this cluster.
@@ -62,6 +64,11 @@ pub enum Step {
     Bootstrap {
         /// Where etcd begins.
         name: String,
+    },
+    /// etcd has members, and the network does not record that yet.
+    RecordStart {
+        /// The `spec.incarnation` that is used up.
+        incarnation: u16,
     },
     /// A machine is no longer declared.
     RemoveServer {
@@ -96,12 +103,15 @@ pub enum Stage {
     Members,
     /// Machines.
     Servers,
-    /// New machines.
+    /// New control planes.
     Configurations,
+    /// etcd starts. Before workers get their configuration, because a worker gets its certificate
+    /// from a control plane that it may find through Kubernetes alone.
+    Bootstrap,
+    /// New workers.
+    Workers,
     /// Machines that work, one at a time.
     Changes,
-    /// etcd begins.
-    Bootstrap,
     /// What is no longer declared.
     Removal,
 }
@@ -114,9 +124,10 @@ impl Step {
             Self::Create { .. } | Self::Update { .. } => Stage::Things,
             Self::RemoveMember { .. } | Self::ForgetNode { recreated: true, .. } => Stage::Members,
             Self::CreateServer { .. } => Stage::Servers,
-            Self::Configure { alive: false, .. } => Stage::Configurations,
             Self::Configure { alive: true, .. } => Stage::Changes,
-            Self::Bootstrap { .. } => Stage::Bootstrap,
+            Self::Configure { role: Role::Controlplane, .. } => Stage::Configurations,
+            Self::Configure { role: Role::Worker, .. } => Stage::Workers,
+            Self::Bootstrap { .. } | Self::RecordStart { .. } => Stage::Bootstrap,
             Self::RemoveServer { .. }
             | Self::ForgetNode { recreated: false, .. }
             | Self::Remove { .. } => Stage::Removal,
@@ -133,6 +144,7 @@ impl fmt::Display for Step {
             Self::CreateServer { name, .. } => write!(f, "create {name}"),
             Self::Configure { name, .. } => write!(f, "configure {name}"),
             Self::Bootstrap { name } => write!(f, "bootstrap {name}"),
+            Self::RecordStart { .. } => write!(f, "record that etcd was started"),
             Self::RemoveServer { name, .. } => write!(f, "remove {name}"),
             Self::ForgetNode { name, .. } => write!(f, "forget node {name}"),
             Self::Remove { thing } => write!(f, "remove {thing}"),
