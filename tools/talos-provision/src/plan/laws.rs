@@ -33,12 +33,32 @@ fn rules(port: u16) -> Shape {
     Shape::Firewall(vec![Rule::new("tcp", Some(port), &[])])
 }
 
+fn balancer() -> Balancer {
+    let servers = Selected::Labels("role=controlplane".to_owned());
+    Balancer {
+        public: true,
+        services: [Forward::kubernetes()].into(),
+        targets: [Target { servers, private: true }].into(),
+    }
+}
+
+fn network() -> Shape {
+    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
+}
+
+/// The id that a shared resource of this kind has in every world.
+fn id(kind: Kind) -> u64 {
+    90 + kind as u64
+}
+
 fn wanted(machines: &[(&str, Role)]) -> Wanted {
     Wanted {
         cluster: "c".to_owned(),
         things: BTreeMap::from([
             (thing(Kind::Firewall), rules(1)),
-            (thing(Kind::LoadBalancer), Shape::LoadBalancer),
+            (thing(Kind::LoadBalancer), Shape::LoadBalancer(balancer())),
+            (thing(Kind::Network), network()),
+            (thing(Kind::PlacementGroup), Shape::PlacementGroup),
         ]),
         prices: BTreeMap::new(),
         machines: machines
@@ -48,6 +68,7 @@ fn wanted(machines: &[(&str, Role)]) -> Wanted {
     }
 }
 
+/// A server as it is when it was just created.
 fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
     Server {
         id,
@@ -56,7 +77,13 @@ fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
         r#type: "cax11".to_owned(),
         location: "fsn1".to_owned(),
         address: None,
-        running: true,
+        power: Power::On,
+        labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine(role)),
+        networks: [self::id(Kind::Network)].into(),
+        firewalls: [self::id(Kind::Firewall)].into(),
+        group: Some(self::id(Kind::PlacementGroup)),
+        image: None,
+        volumes: Vec::new(),
         monthly: Money::default(),
         node,
     }
@@ -81,8 +108,37 @@ fn silent() -> Node {
     Node::Silent { why: String::new() }
 }
 
-fn found(ours: bool, shape: Shape) -> Found {
-    Found { id: 9, ours, labels: BTreeMap::new(), shape, address: None, monthly: Money::default() }
+fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
+    let networks = (kind == Kind::LoadBalancer).then(|| id(Kind::Network));
+    Found {
+        id: id(kind),
+        ours,
+        labels: BTreeMap::new(),
+        shape,
+        networks: networks.into_iter().collect(),
+        address: None,
+        monthly: Money::default(),
+    }
+}
+
+/// A declared cluster of one control plane and one worker, and a world that holds all of it.
+pub(super) fn configured_world() -> (Wanted, World) {
+    let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
+    let there = |(name, machine): (&String, &Machine)| {
+        let number = if name == CONTROL { 1 } else { 2 };
+        (name.clone(), server(number, machine.role, true, configured(OURS)))
+    };
+    let things = wanted.things.iter();
+    let world = World {
+        things: things
+            .map(|(thing, shape)| (thing.clone(), found(true, thing.kind, shape.clone())))
+            .collect(),
+        servers: wanted.machines.iter().map(there).collect(),
+        etcd: Etcd::Members(vec![member(CONTROL, 11)]),
+        nodes: wanted.machines.keys().cloned().collect(),
+        cordoned: BTreeSet::new(),
+    };
+    (wanted, world)
 }
 
 fn member(hostname: &str, id: u64) -> Member {
@@ -90,7 +146,7 @@ fn member(hostname: &str, id: u64) -> Member {
 }
 
 /// One declared machine of the worlds below; and one that is declared by nobody.
-const CONTROL: &str = "c-p-1";
+pub(super) const CONTROL: &str = "c-p-1";
 const WORKER: &str = "c-w-1";
 const EXTRA: &str = "c-p-2";
 
@@ -128,10 +184,11 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                 .into_iter()
                                 .filter_map(|(name, it)| Some((name.to_owned(), it.clone()?)));
                             let shown = firewall.map(|(ours, port)| {
-                                (thing(Kind::Firewall), found(ours, rules(port)))
+                                let kind = Kind::Firewall;
+                                (thing(kind), found(ours, kind, rules(port)))
                             });
-                            let network =
-                                (thing(Kind::Network), found(true, Shape::PlacementGroup));
+                            let kind = Kind::Network;
+                            let network = (thing(kind), found(true, kind, network()));
                             let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
                             law(
                                 wanted,
@@ -140,6 +197,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                     servers: servers.collect(),
                                     etcd: etcd.clone(),
                                     nodes: nodes.into(),
+                                    cordoned: BTreeSet::new(),
                                 },
                             );
                         }
@@ -151,10 +209,31 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
 }
 
 /// The world after `step`, had it gone well.
-fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
+pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     match step {
-        Step::Create { thing, .. } | Step::Update { thing } => {
-            world.things.insert(thing.clone(), found(true, wanted.things[thing].clone()));
+        Step::Create { thing, .. } | Step::Update { thing, .. } => {
+            let shape = wanted.things[thing].clone();
+            world.things.insert(thing.clone(), found(true, thing.kind, shape));
+        }
+        Step::SetLabels { name, .. } => {
+            let (machine, server) = (&wanted.machines[name], server_mut(&mut world, name));
+            server.labels = crate::hetzner::relabelled(&server.labels, machine);
+            server.role = Some(machine.role);
+        }
+        Step::AttachNetwork { name, .. } => {
+            server_mut(&mut world, name).networks.insert(id(Kind::Network));
+        }
+        Step::AttachFirewall { name, .. } => {
+            server_mut(&mut world, name).firewalls.insert(id(Kind::Firewall));
+        }
+        Step::JoinGroup { name, restarts, .. } => {
+            let server = server_mut(&mut world, name);
+            assert_eq!(*restarts, server.power == Power::On, "only a server that is off can join");
+            server.group = Some(id(Kind::PlacementGroup));
+        }
+        Step::PowerOn { name, .. } => server_mut(&mut world, name).power = Power::On,
+        Step::Uncordon { name } => {
+            world.cordoned.remove(name);
         }
         Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
         Step::CreateServer { name, role, .. } => {
@@ -194,13 +273,17 @@ fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     world
 }
 
+fn server_mut<'a>(world: &'a mut World, name: &str) -> &'a mut Server {
+    world.servers.get_mut(name).expect("a server to repair")
+}
+
 fn leave(world: &mut World, hostname: &str) {
     if let Etcd::Members(members) = &mut world.etcd {
         members.retain(|it| it.hostname != hostname);
     }
 }
 
-fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
+pub(super) fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
     steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
 }
 
@@ -239,14 +322,21 @@ fn a_plan_leaves_alone_what_others_made() {
             let (servers, things) = (&before.servers, &before.things);
             match &step {
                 Step::CreateServer { name, .. } => assert!(!servers.contains_key(name), "{step}"),
-                Step::Configure { name, .. } | Step::Bootstrap { name } => {
+                Step::Configure { name, .. }
+                | Step::Bootstrap { name }
+                | Step::SetLabels { name, .. }
+                | Step::AttachNetwork { name, .. }
+                | Step::AttachFirewall { name, .. }
+                | Step::JoinGroup { name, .. }
+                | Step::PowerOn { name, .. }
+                | Step::Uncordon { name } => {
                     assert!(servers.get(name).is_none_or(|it| it.ours), "{step}");
                 }
                 Step::RemoveServer { name, .. } => {
                     assert!(servers[name].ours && !wanted.machines.contains_key(name), "{step}");
                 }
                 Step::Create { thing, .. } => assert!(!things.contains_key(thing), "{step}"),
-                Step::Update { thing } | Step::Remove { thing } => {
+                Step::Update { thing, .. } | Step::Remove { thing } => {
                     assert!(things[thing].ours, "{step}");
                 }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
@@ -322,11 +412,12 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
         things: wanted
             .things
             .iter()
-            .map(|(it, shape)| (it.clone(), found(true, shape.clone())))
+            .map(|(thing, shape)| (thing.clone(), found(true, thing.kind, shape.clone())))
             .collect(),
         servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),
         nodes: BTreeSet::from([EXTRA.to_owned()]),
+        cordoned: BTreeSet::new(),
     };
     let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
     assert_eq!(
