@@ -258,7 +258,7 @@ impl Program for DataDrain {
     fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
         let project = self.project(job)?;
         let key = keyring::phase_key(project, "data-drain")?;
-        let public = keyring::receipt_key(&key, project.name.as_str());
+        let public = keyring::ReceiptKey::of(&key, project.name.as_str()).pem();
         Ok(vec![Derived::new("receipt.pub", public.into_bytes().into())])
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use keyring::{AgeRecipient, Copied, Drained, Envelope, PhaseKey, Receipt, Secret, Stopped, Url};
+use keyring::{
+    AgeRecipient, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret, Stopped, Url,
+    VerifiedReceipt,
+};
 use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -77,6 +80,7 @@ pub(crate) struct Wanted<'a> {
 
 pub(crate) struct Keys {
     pub(crate) phase: PhaseKey,
+    receipts: ReceiptKey,
     /// Of fingerprints.
     pub(crate) fingerprint: Key,
     /// Of what says that an object is ours.
@@ -87,7 +91,13 @@ impl Keys {
     pub(crate) fn new(phase: PhaseKey, project: &str) -> Self {
         let fingerprint = phase.bytes(project, "fingerprint");
         let proof = phase.bytes(project, "proof");
-        Self { phase, fingerprint, proof }
+        let receipts = ReceiptKey::of(&phase, project);
+        Self { phase, receipts, fingerprint, proof }
+    }
+
+    /// The public half of the key that signs receipts.
+    pub(crate) fn receipts(&self) -> ReceiptKey {
+        self.receipts.clone()
     }
 }
 
@@ -95,7 +105,7 @@ impl Keys {
 pub(crate) struct Seen {
     pub(crate) uid: String,
     pub(crate) sources: Vec<Live>,
-    pub(crate) receipt: Option<(Receipt, Envelope)>,
+    pub(crate) receipt: Option<(VerifiedReceipt, Envelope)>,
 }
 
 /// One source.
@@ -144,7 +154,7 @@ pub(crate) fn observe(
         if let Some(text) = store.get(&object, RECEIPT_BYTES_MAX)? {
             let garbled = |_| Error::Tampered { object, why: "it is no receipt".to_owned() };
             let envelope: Envelope = serde_json::from_slice(&text).map_err(garbled)?;
-            let receipt = envelope.open(wanted.drain, wanted.project, &wanted.keys.phase)?;
+            let receipt = envelope.open(wanted.drain, wanted.project, &[wanted.keys.receipts()])?;
             seen.receipt = Some((receipt, envelope));
         }
     }
@@ -249,10 +259,14 @@ impl Seen {
                 let stops = workload.as_ref();
                 let still = users.is_empty()
                     && stops.is_none_or(|it| it.at.replicas == 0 && it.at.stopped.is_some());
-                still.then(|| keyring::Source::Claim {
-                    claim: claim.to_string(),
-                    uid: uid.clone(),
-                    stopped: stops.map(|it| it.stopped.clone()),
+                still.then(|| {
+                    keyring::Source::Claim(keyring::ClaimSource {
+                        claim: claim.to_string(),
+                        uid: uid.clone(),
+                        volume: String::new(),
+                        stopped: stops.map(|workload| workload.stopped.clone()),
+                        hold: None,
+                    })
                 })
             }
             Live::Forge { repository, refs } => {
@@ -294,7 +308,7 @@ impl Seen {
     pub(crate) fn observed(&self, wanted: &Wanted<'_>) -> Observed {
         let copied = |it: &Copied| CopiedSource {
             source: match &it.from {
-                keyring::Source::Claim { claim, .. } => claim.clone(),
+                keyring::Source::Claim(entry) => entry.claim.clone(),
                 keyring::Source::Forge { repository, .. } => format!("forge {repository}"),
             },
             bytes: it.bytes,
@@ -310,7 +324,7 @@ impl Seen {
     }
 
     pub(crate) fn evidence(&self, wanted: &Wanted<'_>) -> Vec<Evidence> {
-        let evidence = |(receipt, envelope): &(Receipt, Envelope)| Evidence {
+        let evidence = |(receipt, envelope): &(VerifiedReceipt, Envelope)| Evidence {
             of: "receipt".to_owned(),
             object: wanted.receipt(&receipt.run),
             envelope: envelope.clone(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-use keyring::{Copied, Envelope, Identities, PhaseKey, Project, Receipt, Source};
+use keyring::{Copied, Envelope, Identities, Project, ReceiptKey, Source, VerifiedReceipt};
 use phase::Declared;
 
 use crate::{Error, Job, extract, pack, store, store_of};
@@ -25,12 +25,12 @@ pub(crate) fn restore(
         return Err(Error::NotEmpty { path: folder.to_owned() });
     }
     let store = store::Reader::open(store_of(&project.spec)?)?;
-    let key = keyring::phase_key(project, "data-drain")?;
-    let receipt = receipt(project, job, (&store, &key))?;
+    let keys = keyring::receipt_keys(project)?;
+    let receipt = receipt(project, job, (&store, &keys))?;
     let identities = Identities::from_environment()?;
     for copied in &receipt.sources {
         let name = match &copied.from {
-            Source::Claim { claim, .. } => format!("claim/{claim}"),
+            Source::Claim(entry) => format!("claim/{}", entry.claim),
             Source::Forge { repository, .. } => format!("forge/{repository}"),
         };
         let doing = phase::begin(job.own.name.as_str(), "restore");
@@ -53,8 +53,8 @@ pub(crate) fn restore(
 fn receipt(
     project: &Declared<Project>,
     job: &Job<'_>,
-    (store, key): (&store::Reader, &PhaseKey),
-) -> Result<Receipt, Error> {
+    (store, keys): (&store::Reader, &[ReceiptKey]),
+) -> Result<VerifiedReceipt, Error> {
     let (drain, of) = (job.own.name.as_str(), project.name.as_str());
     let tampered = |object: &str, why: &str| Error::Tampered {
         object: object.to_owned(),
@@ -65,19 +65,22 @@ fn receipt(
         let read = serde_json::from_value(told.clone());
         read.map_err(|_| tampered("the receipt in the status", "it is no receipt"))?
     } else {
-        let keys = store.list(&format!("{of}/{drain}/"))?;
-        let keys: Vec<_> = keys.iter().filter(|it| it.ends_with("/receipt.json")).collect();
-        let [object] = keys.as_slice() else {
-            let what = match keys.as_slice() {
+        let objects = store.list(&format!("{of}/{drain}/"))?;
+        let objects: Vec<_> =
+            objects.iter().filter(|object| object.ends_with("/receipt.json")).collect();
+        let [object] = objects.as_slice() else {
+            let what = match objects.as_slice() {
                 [] => format!("a receipt under {of}/{drain}/"),
-                _ => format!("a single receipt (but {}), or a status that holds one", keys.len()),
+                _ => {
+                    format!("a single receipt (but {}), or a status that holds one", objects.len())
+                }
             };
             return Err(Error::Missing { what });
         };
         let text = store.get(object, RECEIPT_BYTES_MAX)?.unwrap_or_default();
         serde_json::from_slice(&text).map_err(|_| tampered(object, "it is no receipt"))?
     };
-    Ok(envelope.open(drain, of, key)?)
+    Ok(envelope.open(drain, of, keys)?)
 }
 
 /// The archive of one source, out of its packs.
