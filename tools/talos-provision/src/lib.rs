@@ -117,7 +117,7 @@ impl Program for TalosProvision {
         let view = self.see(job, &session.ground)?;
         let gate = |view: &View, now: &Observation, steps: &[Step]| {
             let refusals = gate::machines(job, &self.projects, &session, (view, now), steps)?;
-            gate::pass(&job.own.name, refusals)
+            gate::pass(job.own.name.as_str(), refusals)
         };
         let now = apply::apply(&session, view, gate)?;
         self.status(job, &session, &now)
@@ -144,7 +144,7 @@ impl Program for TalosProvision {
     fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
         let view = self.see(job, &session.ground)?;
-        gate::pass(&job.own.name, gate::whole(job, &self.projects, &session, &view)?)?;
+        gate::pass(job.own.name.as_str(), gate::whole(job, &self.projects, &session, &view)?)?;
         let kept = apply::destroy(&session.ground, &view)?;
         Ok(Status::destroyed(match kept.as_slice() {
             [] => "nothing of it is left".to_owned(),
