@@ -337,7 +337,8 @@ impl Fault for Error {
 
 /// The messages of refusals, one a line.
 fn lines(refusals: &[phase::Refusal]) -> String {
-    refusals.iter().map(|refusal| format!("\n  {}", refusal.message)).collect()
+    let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+    format!("\n  {}", messages.join("\n  "))
 }
 
 fn image_help(version: &str, architecture: &str) -> String {

@@ -59,7 +59,7 @@ pub(crate) fn machines(
     let reader = Reader::new(&session.pki, endpoint)?;
     let goes = |node: &&kubernetes::Registered| loss.nodes.contains(&node.name);
     for node in now.kubernetes.nodes.iter().filter(goes) {
-        let blocked = drain::blocked(&reader, &node.name, &session.spec().removal);
+        let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
         refusals.extend(blocked.map_err(|why| Error::KubernetesRefused { why })?);
     }
     Ok(refusals)

@@ -189,7 +189,7 @@ impl<'a> Writer<'a> {
     }
 
     fn patch(&self, node: &Registered, patch: &Value) -> Result<(), String> {
-        let path = format!("/api/v1/nodes/{}", node.name);
-        self.0.call("PATCH", &path, Some(patch)).map(drop).map_err(|why| why.text(&path))
+        let url = format!("/api/v1/nodes/{}", node.name);
+        self.0.call("PATCH", &url, Some(patch)).map(drop).map_err(|why| why.text(&url))
     }
 }

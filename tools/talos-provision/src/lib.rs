@@ -74,7 +74,7 @@ impl Program for TalosProvision {
 
     fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        let view = self.see(job, &session.ground)?;
+        let view = see(job, &session.ground)?;
         let mut now = session.look(&view)?;
         apply::unobstructed(&now)?;
         for (name, machine) in &now.wanted.machines {
@@ -95,7 +95,7 @@ impl Program for TalosProvision {
 
     fn undo(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        let view = self.see(job, &session.ground)?;
+        let view = see(job, &session.ground)?;
         let steps = plan::undo(&apply::world(&view));
         if steps.is_empty() {
             return Ok(Status::destroyed("nothing of it is there"));
@@ -114,7 +114,7 @@ impl Program for TalosProvision {
 
     fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        let view = self.see(job, &session.ground)?;
+        let view = see(job, &session.ground)?;
         let gate = |view: &View, now: &Observation, steps: &[Step]| {
             let refusals = gate::machines(job, &self.projects, &session, (view, now), steps)?;
             gate::pass(job.own.name.as_str(), refusals)
@@ -126,7 +126,7 @@ impl Program for TalosProvision {
     fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
         read::not_expired(job.own.spec.certificates)?;
-        let now = session.look(&self.see(job, &session.ground)?)?;
+        let now = session.look(&see(job, &session.ground)?)?;
         apply::unobstructed(&now)?;
         let left = plan::plan(&now.wanted, &now.world);
         if let Some(step) = left.first() {
@@ -143,7 +143,7 @@ impl Program for TalosProvision {
 
     fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        let view = self.see(job, &session.ground)?;
+        let view = see(job, &session.ground)?;
         gate::pass(job.own.name.as_str(), gate::whole(job, &self.projects, &session, &view)?)?;
         let kept = apply::destroy(&session.ground, &view)?;
         Ok(Status::destroyed(match kept.as_slice() {
@@ -155,6 +155,13 @@ impl Program for TalosProvision {
     fn derive(&self, job: &Job<'_, Cluster>) -> Result<Vec<Derived>, Error> {
         derive::derive(job, self.projects.get(&job.own.spec.project)?, self.patches(job)?)
     }
+}
+
+/// What the cloud shows, if it may be believed.
+fn see(job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
+    let view = ground.see()?;
+    absence::believed(ground, job.stream.status(job.own), &view)?;
+    Ok(view)
 }
 
 /// `status` with what `verb` would refuse to remove.
@@ -179,13 +186,6 @@ impl TalosProvision {
 
     fn session<'a>(&'a self, job: &Job<'a, Cluster>) -> Result<Session<'a>, Error> {
         Session::open(job.own, &self.projects, self.patches(job)?)
-    }
-
-    /// What the cloud shows, if it may be believed.
-    fn see(&self, job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
-        let view = ground.see()?;
-        absence::believed(ground, job.stream.status(job.own), &view)?;
-        Ok(view)
     }
 
     /// What is there, and nothing is left to do.

@@ -249,7 +249,7 @@ fn evacuate(session: &Session<'_>, now: &Observation, name: &str) -> Result<(), 
     let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
     let (Some(node), Known::Now(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
     let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
-    drain::drain(&reader, node, &session.spec().removal)
+    drain::drain(&reader, node, session.spec().removal)
 }
 
 /// Makes a server what it was when it was created.

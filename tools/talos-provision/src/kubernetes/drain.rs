@@ -111,12 +111,12 @@ fn pods(reader: &Reader, node: &str) -> Result<Vec<Value>, String> {
 pub(crate) fn blocked(
     reader: &Reader,
     node: &str,
-    removal: &Removal,
+    removal: Removal,
 ) -> Result<Vec<Refusal>, String> {
     Ok(refusals(node, &pods(reader, node)?, removal))
 }
 
-fn refusals(node: &str, pods: &[Value], removal: &Removal) -> Vec<Refusal> {
+fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
     let refusal = |pod: &Value| {
         let Fate::Blocks(loss) = fate(pod, removal.empty_dir) else { return None };
         let name = called(pod);
@@ -139,7 +139,7 @@ fn refusals(node: &str, pods: &[Value], removal: &Removal) -> Vec<Refusal> {
 }
 
 /// An error, when pods must not be evicted.
-fn unblocked(node: &str, pods: &[Value], removal: &Removal) -> Result<(), Error> {
+fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
     let refusals = refusals(node, pods, removal);
     if refusals.is_empty() {
         return Ok(());
@@ -150,7 +150,7 @@ fn unblocked(node: &str, pods: &[Value], removal: &Removal) -> Result<(), Error>
 /// Cordons a node, evicts its pods, and waits until they are gone and their volumes detached. Ends
 /// with an error when no pod has left for as long as the document allows. Interrupted anywhere, the
 /// next call goes on: all that was done is seen in the cluster.
-pub(crate) fn drain(reader: &Reader, node: &Registered, removal: &Removal) -> Result<(), Error> {
+pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Result<(), Error> {
     let refused = |why: String| Error::KubernetesRefused { why };
     unblocked(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
     Writer::new(reader).cordon(node).map_err(refused)?;
@@ -184,7 +184,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: &Removal) -> Re
 fn round(
     reader: &Reader,
     node: &Registered,
-    removal: &Removal,
+    removal: Removal,
 ) -> Result<Result<Vec<String>, String>, Error> {
     let pods = match pods(reader, &node.name) {
         Ok(pods) => pods,

@@ -155,7 +155,9 @@ fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
     for set in sets {
         let foreign: Vec<_> = set.iter().map(|index| &FOREIGN[*index]).collect();
         let mut drifted = world.clone();
-        foreign.iter().for_each(|foreign| (foreign.change)(&mut drifted));
+        for foreign in &foreign {
+            (foreign.change)(&mut drifted);
+        }
         law(&wanted, &drifted, &foreign);
     }
 }

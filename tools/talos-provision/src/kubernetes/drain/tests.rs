@@ -225,7 +225,7 @@ fn writes(cluster: &Mutex<Cluster>) -> Vec<String> {
 #[test]
 fn a_machine_is_cordoned_and_each_pod_evicted_once_its_budget_allows_it() {
     let (reader, cluster) = serve(Cluster { blocked: 1, ..busy() });
-    drain(&reader, &node(false), &removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&reader, &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster), ["cordon", "evict web-2", "evict done", "evict web-1"]);
     let left = cluster.lock().expect("the cluster").pods.clone();
     let left: Vec<_> = left.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
@@ -235,7 +235,7 @@ fn a_machine_is_cordoned_and_each_pod_evicted_once_its_budget_allows_it() {
 #[test]
 fn a_budget_that_never_yields_is_named_after_the_declared_limit() {
     let (reader, cluster) = serve(Cluster { blocked: u32::MAX, ..busy() });
-    let error = drain(&reader, &node(false), &removal(EmptyDir::Refuse, 1)).expect_err("blocked");
+    let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
     let text = error.to_string();
     assert!(text.contains("n/web-1") && text.contains("web-budget"), "{text}");
     assert!(text.contains("c-w-1 is not removed"), "{text}");
@@ -250,7 +250,7 @@ fn what_would_be_lost_stops_a_removal_before_anything_is_touched() {
         let mut busy = busy();
         busy.pods.push(pod);
         let (reader, cluster) = serve(busy);
-        let error = drain(&reader, &node(false), &removal(EmptyDir::Refuse, 30));
+        let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 30));
         let text = error.expect_err("refused").to_string();
         assert!(text.contains(code), "{text}");
         assert_eq!(writes(&cluster), [""; 0]);
@@ -263,8 +263,8 @@ fn a_removal_that_is_interrupted_at_any_step_is_continued_by_the_next_run() {
         let (reader, cluster) = serve(Cluster { dies_at: Some(step), ..busy() });
         let unschedulable = || writes(&cluster).contains(&"cordon".to_owned());
         let limit = removal(EmptyDir::Refuse, 30);
-        let _first = drain(&reader, &node(unschedulable()), &limit);
-        drain(&reader, &node(unschedulable()), &limit).expect("drained");
+        let _first = drain(&reader, &node(unschedulable()), limit);
+        drain(&reader, &node(unschedulable()), limit).expect("drained");
         let mut done = writes(&cluster);
         done.sort();
         assert_eq!(done, ["cordon", "evict done", "evict web-1", "evict web-2"], "{step}");
@@ -274,7 +274,7 @@ fn a_removal_that_is_interrupted_at_any_step_is_continued_by_the_next_run() {
 #[test]
 fn a_node_that_a_person_cordoned_is_not_marked_as_ours() {
     let (reader, cluster) = serve(busy());
-    drain(&reader, &node(true), &removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&reader, &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert!(!writes(&cluster).contains(&"cordon".to_owned()));
 }
 
@@ -283,6 +283,6 @@ fn a_lost_machine_whose_pods_were_evicted_is_not_waited_for() {
     let (reader, cluster) = serve(busy());
     let lost = Registered { ready: false, ..node(false) };
     // Its kubelet never confirms the end of a pod; here the budget still counts.
-    drain(&reader, &lost, &removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&reader, &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster).len(), 4);
 }
