@@ -47,8 +47,14 @@ pub(crate) fn apply(
         let steps: Vec<_> = left.into_iter().filter(|it| it.stage() == stage).collect();
         gate(&view, &now, &steps)?;
         take::stage(session, &now, (&view, &stock), stage, &steps)?;
-        let cloud =
-            [Stage::Things, Stage::Repairs, Stage::Servers, Stage::Restarts, Stage::Removal];
+        let cloud = [
+            Stage::Things,
+            Stage::Repairs,
+            Stage::Servers,
+            Stage::Bootstrap,
+            Stage::Restarts,
+            Stage::Removal,
+        ];
         if cloud.contains(&stage) {
             view = session.ground.see_ours()?;
         }

@@ -7,6 +7,30 @@ use phase::{Exit, Fault};
 use crate::hetzner::Refusal;
 use crate::plan::Obstacle;
 
+/// Where an answer stops being what it should be, without the value that is there.
+#[derive(Debug)]
+pub struct Unreadable(serde_json::Error);
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.0.classify() {
+            serde_json::error::Category::Data => "a field has another type",
+            serde_json::error::Category::Syntax => "it is not JSON",
+            serde_json::error::Category::Eof => "it ends too early",
+            serde_json::error::Category::Io => "it cannot be read",
+        };
+        write!(f, "{what} at line {} column {}", self.0.line(), self.0.column())
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,7 +65,7 @@ pub enum Error {
         /// Who.
         what: &'static str,
         /// What was wrong.
-        source: serde_json::Error,
+        source: Unreadable,
     },
     /// An answer lacks something.
     #[error("the cloud answered something unexpected: {what}")]
@@ -114,6 +138,14 @@ pub enum Error {
         name: String,
         /// Why.
         why: String,
+    },
+    /// etcd does not stay up.
+    #[error("etcd on {name} ends by itself again and again: {event}")]
+    EtcdCrashes {
+        /// On which machine.
+        name: String,
+        /// The last event of the service.
+        event: String,
     },
     /// Kubernetes said no.
     #[error("the Kubernetes API does not do it: {why}")]
@@ -207,6 +239,7 @@ impl Fault for Error {
             Self::Keys(_) => "KeysUnusable",
             Self::Runtime(_) => "RuntimeFailed",
             Self::NodeRefused { .. } => "NodeRefused",
+            Self::EtcdCrashes { .. } => "EtcdCrashes",
             Self::KubernetesRefused { .. } => "KubernetesRefused",
             Self::Obstacles(_) => "Obstructed",
             Self::Patch(_) => "PatchUnfit",
@@ -268,7 +301,14 @@ impl Fault for Error {
             }
             Self::Keys(_) => "this is a mistake of the program: please report it",
             Self::Runtime(_) => "check the limits of this machine, then run the same command again",
-            Self::NodeRefused { .. } => "the machine's answer says what it does not like",
+            Self::NodeRefused { .. } => {
+                "the rest of the machine's answer may quote secrets: see it on your own terminal with \
+                 `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml`"
+            }
+            Self::EtcdCrashes { .. } => {
+                "read `talosctl logs etcd` of that machine, correct `cluster.etcd` in the patches, and \
+                 run the same command again"
+            }
             Self::KubernetesRefused { .. } => {
                 "run the same command again: what was done is seen, and not repeated"
             }
@@ -278,7 +318,6 @@ impl Fault for Error {
             Self::Unwell { .. } => "run the same command again; `-v` tells what it waits for",
             Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
             Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
-            Self::Expired { .. } => "move `spec.certificates` on in the document, and apply it",
             Self::PodsLost { .. } => {
                 "the removal stopped before these pods were touched; settle each as its line says, then \
                  run the same command again"
@@ -291,6 +330,11 @@ impl Fault for Error {
             Self::WrongProject { .. } => {
                 "use a token of the Hetzner project that has these servers; only if they were removed \
                  by hand, delete `status` from the document"
+            }
+            Self::Expired { .. } => {
+                "raise `spec.certificates.years` and apply, as long as the machines' own authorities \
+                 last; once those have ended, machines accept no client any more: destroy the cluster \
+                 and apply it anew"
             }
         };
         Some(help.to_owned())
@@ -325,6 +369,7 @@ impl Fault for Error {
             | Self::Taken { .. }
             | Self::Keys(_)
             | Self::NodeRefused { .. }
+            | Self::EtcdCrashes { .. }
             | Self::Obstacles(_)
             | Self::Patch(_)
             | Self::Unproven { .. }

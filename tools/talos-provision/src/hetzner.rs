@@ -461,5 +461,5 @@ fn rules(rules: Vec<model::FirewallRule>) -> Vec<Rule> {
 
 fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
     let typed = items.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
-    typed.map_err(|source| Error::Garbled { what: "the cloud", source })
+    typed.map_err(|error| Error::Garbled { what: "the cloud", source: error.into() })
 }

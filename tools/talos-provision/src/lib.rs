@@ -73,6 +73,7 @@ impl Program for TalosProvision {
     }
 
     fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        read::not_expired(job.own)?;
         let session = self.session(job)?;
         let view = see(job, &session.ground)?;
         let mut now = session.look(&view)?;
@@ -113,6 +114,7 @@ impl Program for TalosProvision {
     }
 
     fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
+        read::not_expired(job.own)?;
         let session = self.session(job)?;
         let view = see(job, &session.ground)?;
         let gate = |view: &View, now: &Observation, steps: &[Step]| {
@@ -125,7 +127,7 @@ impl Program for TalosProvision {
 
     fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        read::not_expired(job.own.spec.certificates)?;
+        read::not_expired(job.own)?;
         let now = session.look(&see(job, &session.ground)?)?;
         apply::unobstructed(&now)?;
         let left = plan::plan(&now.wanted, &now.world);
@@ -214,13 +216,10 @@ impl TalosProvision {
         if let Known::Now(endpoint) = &now.endpoint {
             let project = self.projects.get(&job.own.spec.project)?;
             let name = job.own.name.as_str();
-            let mut seal = |what: &str, text: &str| {
+            for (what, text) in session.pki.clients(name, endpoint, &now.control_planes()) {
                 let sealed = keyring::seal(&project.spec, text.as_bytes())?;
                 status.sealed.insert(what.to_owned(), sealed);
-                Ok::<_, Error>(())
-            };
-            seal("kubeconfig", &session.pki.kubeconfig(name, endpoint))?;
-            seal("talosconfig", &session.pki.talosconfig(name, &now.control_planes()))?;
+            }
         }
         Ok(status)
     }

@@ -194,8 +194,22 @@ impl Observation {
     /// The members of etcd and the declared control planes, if each of these is one of those.
     fn members(&self) -> Result<(BTreeSet<&str>, BTreeSet<&str>), String> {
         let Etcd::Members(members) = &self.world.etcd else {
-            return Err("no control plane tells its members".to_owned());
+            let crash =
+                self.looks.iter().find_map(|(name, look)| Some((name, look.crash.as_ref()?)));
+            return Err(crash.map_or_else(
+                || "no control plane tells its members".to_owned(),
+                |(name, crash)| {
+                    format!("etcd on {name} ended {} times: {}", crash.times, crash.event)
+                },
+            ));
         };
+        for (name, look) in &self.looks {
+            if matches!(&look.etcd, Etcd::Members(others) if others != members) {
+                return Err(format!("{name} names other members than another control plane"));
+            }
+        }
+        let learners = members.iter().filter(|member| member.learner);
+        none_of(learners.map(|member| &member.hostname), "a learner, which has no vote yet")?;
         let members: BTreeSet<_> = members.iter().map(|it| it.hostname.as_str()).collect();
         let controls = self.wanted.machines.iter().filter(|(_, it)| it.role == Role::Controlplane);
         let controls: BTreeSet<_> = controls.map(|(name, _)| name.as_str()).collect();

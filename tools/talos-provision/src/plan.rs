@@ -5,22 +5,27 @@
 mod drift;
 #[cfg(test)]
 mod drift_laws;
+mod etcd;
 mod history;
 #[cfg(test)]
 mod laws;
 mod obstacle;
+#[cfg(test)]
+mod start_laws;
 mod step;
 mod world;
 
 pub use drift::Change;
+pub use etcd::{Etcd, Member};
 pub use history::{ETCD_LABEL, History};
 pub use obstacle::{Obstacle, obstacles};
 pub use step::{Stage, Step};
 pub use world::{
-    Balancer, Etcd, Forward, Found, Kind, Machine, Member, Node, Power, Rule, Selected, Server,
-    Shape, Target, Thing, Wanted, World,
+    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Target,
+    Thing, Wanted, World,
 };
 
+use etcd::Start;
 use phase::Known;
 
 use crate::spec::Role;
@@ -74,8 +79,11 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         }
     }
     steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
-    if world.etcd == Etcd::Absent {
-        steps.extend(oldest(wanted, world).map(|name| Step::Bootstrap { name: name.clone() }));
+    if let Start::On(name) = Start::of(wanted, world) {
+        steps.push(Step::Bootstrap { name: name.to_owned() });
+    }
+    if let Some(incarnation) = world.due_record(wanted) {
+        steps.push(Step::RecordStart { incarnation });
     }
     steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
@@ -87,16 +95,8 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         |(thing, found): &(&Thing, &Found)| found.ours && !wanted.things.contains_key(*thing);
     let things = world.things.iter().rev().filter(undeclared);
     steps.extend(things.map(|(thing, _)| Step::Remove { thing: thing.clone() }));
+    steps.sort_by_key(Step::stage); // stable: within a stage the order stays
     steps
-}
-
-/// The control plane where etcd begins: the one that has been there longest. Were a machine to
-/// have data of etcd after all, it would be that one, and it would refuse to begin anew.
-fn oldest<'a>(wanted: &'a Wanted, world: &World) -> Option<&'a String> {
-    let controls = wanted.machines.iter().filter(|(_, it)| it.role == Role::Controlplane);
-    let ours = controls.filter(|(name, _)| world.servers.get(*name).is_none_or(|it| it.ours));
-    let age = |name: &String| world.servers.get(name).map_or(u64::MAX, |it| it.id);
-    ours.map(|(name, _)| name).min_by_key(|name| (age(name), *name))
 }
 
 /// The steps that take away what [`plan`] made, in the reverse order; of the servers, control planes
@@ -136,7 +136,8 @@ fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
         Some(Node::Configured { .. }) => true,
         None | Some(Node::Maintenance | Node::Silent { .. }) => false,
     };
-    Some(Step::Configure { name: name.to_owned(), sha256: machine.configuration.clone(), alive })
+    let (name, sha256) = (name.to_owned(), machine.configuration.clone());
+    Some(Step::Configure { name, role: machine.role, sha256, alive })
 }
 
 /// Members of etcd whose machine is gone, or has not been configured since it was made anew.

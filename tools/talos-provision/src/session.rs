@@ -10,13 +10,21 @@ use zeroize::Zeroizing;
 use crate::config::{self, Common, Keys, Patch};
 use crate::hetzner::{self, Scope, View};
 use crate::observe::{Kubernetes, Observation};
-use crate::pki::{Pki, hex};
+use crate::pki::{self, Pki, hex};
 use crate::plan::{
-    Balancer, Forward, Kind, Machine, Rule, Selected, Shape, Target, Thing, Wanted, World,
+    Balancer, Etcd, Forward, Kind, Machine, Rule, Selected, Shape, Target, Thing, Wanted, World,
 };
 use crate::spec::{Cluster, Cni, Pool, Role};
 use crate::talos;
 use crate::{Error, kubernetes, wire};
+
+/// Lets the group [`pki::READERS`] look at what is not secret.
+const READERS_MAY_VIEW: &str = "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: holistic-readers}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'holistic:readers'}]
+";
 
 /// Most servers of one spread placement group.
 const GROUP_SERVERS_MAX: u8 = 10;
@@ -63,7 +71,7 @@ impl<'a> Ground<'a> {
 /// The keys of a document.
 pub(crate) fn derive(own: &Declared<Cluster>, project: &Declared<Project>) -> Result<Pki, Error> {
     let key = keyring::phase_key(project, "talos-provision")?;
-    Ok(Pki::derive(&key, own.name.as_str(), &own.spec.certificates))
+    Ok(Pki::derive(&key, own.name.as_str(), &own.spec.certificates, pki::now()))
 }
 
 /// A document with its keys.
@@ -112,16 +120,15 @@ impl<'a> Session<'a> {
         });
         let targets: Vec<_> = targets.collect();
         let looks = self.talos.look(&targets)?;
-        let controls = targets.iter().filter(|it| it.role == Role::Controlplane);
-        let etcd = talos::agree(controls.filter_map(|it| looks.get(&it.name)).map(|it| &it.etcd));
         let mut servers = view.servers.clone();
         for (name, server) in &mut servers {
             if let Some(look) = looks.get(name) {
                 server.node = look.node.clone();
             }
         }
+        let etcd = Etcd::together(&servers, |name| looks.get(name).map(|look| &look.etcd));
         let kubernetes = match (&endpoint, &etcd) {
-            (Known::Now(endpoint), crate::plan::Etcd::Members(_)) => self.kubernetes(endpoint)?,
+            (Known::Now(endpoint), Etcd::Members(_)) => self.kubernetes(endpoint)?,
             _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },
         };
         let nodes = kubernetes.nodes.iter().map(|it| it.name.clone()).collect();
@@ -160,6 +167,8 @@ impl<'a> Session<'a> {
         }
         Ok(Wanted {
             cluster: self.name().to_owned(),
+            incarnation: self.spec().incarnation.get(),
+            first_contact: self.spec().first_contact,
             things: things(self.ground.own),
             prices: BTreeMap::new(),
             machines,
@@ -235,6 +244,8 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
         root["cluster"]["network"]["cni"] = json!({"name": "none"});
     }
     if role == Role::Controlplane {
+        root["cluster"]["inlineManifests"] =
+            json!([{"name": "holistic-readers", "contents": READERS_MAY_VIEW}]);
         root["cluster"]["etcd"] = json!({"advertisedSubnets": [network.nodes]});
     }
     let hostname = json!({

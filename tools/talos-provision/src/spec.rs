@@ -1,7 +1,10 @@
 //! What is declared. No logic: a value of these types is right by construction.
 
+mod removal;
+
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use jiff::ToSpan as _;
@@ -10,6 +13,8 @@ use keyring::DataOnDestroy;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use removal::{EmptyDir, Removal, Seconds};
 
 use crate::observe::{Evidence, Observed};
 use crate::plan::Step;
@@ -30,6 +35,16 @@ pub struct Cluster {
     pub endpoint: Option<Endpoint>,
     /// When every certificate begins and ends.
     pub certificates: Certificates,
+    /// How often etcd may have been started from nothing, the first time included (default 1). A
+    /// cluster that was started and whose control planes all lost their disks stays down until this
+    /// number is raised by one; then it starts again, empty.
+    #[serde(default = "first_incarnation")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub incarnation: NonZeroU16,
+    /// Whether a new machine may get its first configuration, which holds the keys of the cluster's
+    /// authorities (default `refuse`).
+    #[serde(default)]
+    pub first_contact: FirstContact,
     /// The machines.
     pub pools: Vec<Pool>,
     /// Claims that may be lost without a receipt of a Drain, for example `{default/cache: discard}`,
@@ -57,57 +72,6 @@ impl phase::Kind for Cluster {
     type Step = Step;
 }
 
-/// How pods leave a machine that is removed while the cluster lives: as with `kubectl drain
-/// --ignore-daemonsets`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct Removal {
-    /// Longest time in seconds in which no pod leaves the machine (default 900). After that `apply`
-    /// fails and names the `PodDisruptionBudget`; the machine stays, and takes no new pods.
-    #[schemars(range(min = 1, max = 86400))]
-    pub eviction_seconds: Seconds,
-    /// Whether pods with an `emptyDir` volume are evicted, although its contents are lost
-    /// (default `refuse`).
-    pub empty_dir: EmptyDir,
-}
-
-impl Default for Removal {
-    fn default() -> Self {
-        Self { eviction_seconds: Seconds(900), empty_dir: EmptyDir::Refuse }
-    }
-}
-
-/// From one second to a day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "u32")]
-#[schemars(with = "u32")]
-pub struct Seconds(u32);
-
-impl TryFrom<u32> for Seconds {
-    type Error = &'static str;
-
-    fn try_from(seconds: u32) -> Result<Self, Self::Error> {
-        if (1..=86_400).contains(&seconds) { Ok(Self(seconds)) } else { Err("not from 1 to 86400") }
-    }
-}
-
-impl From<Seconds> for std::time::Duration {
-    fn from(seconds: Seconds) -> Self {
-        Self::from_secs(seconds.0.into())
-    }
-}
-
-/// What happens to `emptyDir` volumes on a machine that is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum EmptyDir {
-    /// A pod with such a volume stops the removal, as `kubectl drain` does without
-    /// `--delete-emptydir-data`.
-    Refuse,
-    /// The contents are lost.
-    Discard,
-}
-
 /// Machines that are alike.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object with `name`")]
@@ -126,6 +90,24 @@ pub struct Pool {
     /// Files with strategic merge patches for their configuration, after those of the cluster.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
+}
+
+/// What happens when a new machine answers for the first time.
+///
+/// Talos in maintenance mode shows a certificate that it made itself at that boot, and prints its
+/// fingerprint on the console alone: `talosctl apply-config --insecure --cert-fingerprint`,
+/// <https://www.talos.dev/v1.13/reference/cli/#talosctl-apply-config>. Hetzner's API does not show the
+/// console, so there is nothing to compare the certificate with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum FirstContact {
+    /// No configuration is sent, and no machine is made.
+    #[default]
+    Refuse,
+    /// Whatever answers at the address that the cloud names gets the configuration. From then on
+    /// only that certificate is accepted for the rest of the run, and afterwards only one that the
+    /// cluster's own authority signed.
+    TrustOnFirstUse,
 }
 
 /// What a machine does.
@@ -151,8 +133,9 @@ impl Role {
     }
 }
 
-/// When certificates begin and end. Their end is a date that stands here: `verify` fails once it
-/// has passed, and the remedy is a change of this document.
+/// When certificates begin and end. The authorities' end is a date that stands here: it must be moved
+/// on before it has passed. Certificates of administrators and readers are much shorter, because
+/// Kubernetes and Talos cannot revoke one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Certificates {
@@ -162,6 +145,11 @@ pub struct Certificates {
     #[serde(default = "years")]
     #[schemars(range(min = 1, max = 50))]
     years: Years,
+    /// How many days a sealed kubeconfig or talosconfig lasts (default 30). A new one is made when
+    /// half of that time has passed.
+    #[serde(default = "admin_days")]
+    #[schemars(range(min = 1, max = 365))]
+    admin_days: AdminDays,
 }
 
 impl Certificates {
@@ -176,6 +164,61 @@ impl Certificates {
     pub fn not_after(&self) -> DateTime {
         self.not_before().saturating_add(i32::from(self.years.0).years())
     }
+
+    /// From when to when what is sealed at `now` is good.
+    ///
+    /// A period begins every half of `adminDays`, counted from `notBefore`, and two periods are the
+    /// life of a certificate: so the bytes are a function of the document and of the period, and are
+    /// good for at least half of that time.
+    #[must_use]
+    pub fn period(&self, now: DateTime) -> (DateTime, DateTime) {
+        let half = i64::from(self.admin_days.0) * SECONDS_PER_DAY / 2;
+        // Machines whose clock is behind must not refuse what is new.
+        let passed = now.duration_since(self.not_before()).as_secs() - CLOCK_SECONDS_MAX;
+        let begin = self.not_before().saturating_add((passed.max(0) / half * half).seconds());
+        self.within(begin, begin.saturating_add((2 * half).seconds()))
+    }
+
+    /// From when to when what one run keeps in memory is good.
+    #[must_use]
+    pub fn run(&self, now: DateTime) -> (DateTime, DateTime) {
+        self.within(
+            now.saturating_sub(CLOCK_SECONDS_MAX.seconds()),
+            now.saturating_add(RUN_SECONDS_MAX.seconds()),
+        )
+    }
+
+    /// No certificate outlives the authority that signs it.
+    fn within(&self, begin: DateTime, end: DateTime) -> (DateTime, DateTime) {
+        (begin.max(self.not_before()), end.min(self.not_after()))
+    }
+}
+
+const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
+/// Most that the clock of a machine may be behind ours.
+const CLOCK_SECONDS_MAX: i64 = 60 * 60;
+/// Longest that one run may take.
+const RUN_SECONDS_MAX: i64 = 24 * 60 * 60;
+
+fn admin_days() -> AdminDays {
+    AdminDays(30)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "u16")]
+#[schemars(with = "u16")]
+struct AdminDays(u16);
+
+impl TryFrom<u16> for AdminDays {
+    type Error = &'static str;
+
+    fn try_from(days: u16) -> Result<Self, Self::Error> {
+        if (1..=365).contains(&days) { Ok(Self(days)) } else { Err("not from 1 to 365 days") }
+    }
+}
+
+fn first_incarnation() -> NonZeroU16 {
+    NonZeroU16::MIN
 }
 
 fn years() -> Years {

@@ -9,13 +9,17 @@ use crate::Error;
 use crate::hetzner::{self, Site, Stock, View, Writer, rest};
 use crate::kubernetes::{self, drain};
 use crate::observe::Observation;
-use crate::plan::{Change, Etcd, Kind, Machine, Shape, Stage, Step, Thing};
+use crate::plan::{Change, Etcd, History, Kind, Machine, Shape, Stage, Step, Thing};
 use crate::session::{Session, target};
 use crate::spec::Role;
 use crate::talos::{self, Order};
 
 /// Longest that etcd may take to show a change, in seconds.
 const ETCD_SECONDS_MAX: u64 = 300;
+
+/// How often etcd may end by itself before its start counts as failed. Talos starts it again every
+/// 5 s; one end may be a coincidence.
+const CRASHES_MAX: usize = 3;
 
 /// Takes `steps`, which are all of one stage.
 pub(super) fn stage(
@@ -31,7 +35,7 @@ pub(super) fn stage(
             Writer::new(&session.ground.cloud).see_off(&view.leaving)?;
             servers(session, now, stock, steps)
         }
-        Stage::Configurations => configurations(session, now, view, steps),
+        Stage::Configurations | Stage::Workers => configurations(session, now, view, steps),
         Stage::Changes => configurations(session, now, view, &steps[..1]),
         Stage::Restarts => {
             let taken = phase::begin(session.name(), &steps[0]);
@@ -78,7 +82,9 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
             Step::Create { thing, .. } => {
                 let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
                 let shape = &now.wanted.things[thing];
-                let id = writer.create(thing, shape, &spec.network.zone, place, network)?;
+                let history = now.world.history();
+                let id =
+                    writer.create((thing, shape), history, &spec.network.zone, place, network)?;
                 ids.insert(thing.clone(), id);
             }
             Step::Update { thing, changes } => {
@@ -156,6 +162,7 @@ fn configurations(
             target: target(view, name)?,
             configuration: session.configuration(name, machine, endpoint)?,
             alive,
+            first_contact: now.wanted.first_contact,
         })
     };
     let orders = steps.iter().filter_map(|step| match step {
@@ -182,10 +189,10 @@ fn one(
             until(session, view, |it| !has_member(it, hostname))?;
             Ok("its machine is gone".to_owned())
         }
-        Step::Bootstrap { name } => {
-            writer.bootstrap(&target(view, name)?)?;
-            until(session, view, |it| it.world.etcd != Etcd::Absent)?;
-            Ok("etcd has begun".to_owned())
+        Step::Bootstrap { name } => start_etcd(session, view, name),
+        Step::RecordStart { incarnation } => {
+            record(session, now, History::Begun { incarnation: *incarnation })?;
+            Ok(String::new())
         }
         Step::RemoveServer { name, id, leave } => {
             evacuate(session, now, name)?;
@@ -282,6 +289,42 @@ fn repair(session: &Session<'_>, now: &Observation, step: &Step) -> Result<(), E
     }
 }
 
+/// Starts etcd on the control plane called `name`, at most once in the life of the cluster.
+///
+/// The record comes first: a run that is killed right after it is continued by the next one on the
+/// same server, and by nothing on any other.
+fn start_etcd(session: &Session<'_>, view: &View, name: &str) -> Result<String, Error> {
+    // Another run may have started etcd since the plan was made.
+    let view = View { things: session.ground.see_ours()?.things, ..view.clone() };
+    let now = session.look(&view)?;
+    let server = now.world.servers.get(name).map(|server| server.id);
+    let (true, Some(server)) = (now.world.proves_no_etcd(&now.wanted, name), server) else {
+        return Ok("not sent: the machines say something else than a moment ago".to_owned());
+    };
+    let incarnation = now.wanted.incarnation;
+    record(session, &now, History::Starting { incarnation, server })?;
+    talos::Writer::new(&session.talos).bootstrap(&target(&view, name)?)?;
+    let mut crash = None;
+    let started = until(session, &view, |now| {
+        let crashes = now.looks.values().filter_map(|look| look.crash.clone());
+        crash = crashes.max_by_key(|crash| crash.times).filter(|crash| crash.times >= CRASHES_MAX);
+        crash.is_some() || matches!(now.world.etcd, Etcd::Members(_))
+    });
+    match crash {
+        Some(crash) => Err(Error::EtcdCrashes { name: name.to_owned(), event: crash.event }),
+        None => started.map(|()| "etcd has members".to_owned()),
+    }
+}
+
+/// Writes `history` on the cluster's network.
+fn record(session: &Session<'_>, now: &Observation, history: History) -> Result<(), Error> {
+    let mut things = now.world.things.iter();
+    let network = things.find(|(thing, found)| thing.kind == Kind::Network && found.ours);
+    let network =
+        network.ok_or_else(|| Error::Unexpected { what: "there is no network".to_owned() })?;
+    Writer::new(&session.ground.cloud).record(network.1, history)
+}
+
 /// A control plane other than `but` that knows the members of etcd.
 fn member<'a>(now: &'a Observation, but: &str) -> Result<&'a String, Error> {
     let knows =
@@ -305,7 +348,7 @@ fn lets_go(etcd: &Etcd, name: &str) -> bool {
 fn until(
     session: &Session<'_>,
     view: &View,
-    done: impl Fn(&Observation) -> bool,
+    mut done: impl FnMut(&Observation) -> bool,
 ) -> Result<(), Error> {
     let began = Instant::now();
     while !done(&session.look(view)?) {

@@ -43,19 +43,20 @@ impl<'a> Writer<'a> {
         Self(reader)
     }
 
-    /// Makes something that machines share.
+    /// Makes something that machines share. A network of a cluster whose `history` is `Never` says
+    /// so; one that is made anew under servers says nothing.
     pub(crate) fn create(
         &self,
-        thing: &Thing,
-        shape: &Shape,
+        (thing, shape): (&Thing, &Shape),
+        history: History,
         zone: &str,
         place: &str,
         network: Option<u64>,
     ) -> Result<u64, Error> {
         let scope = &self.0.scope;
         let mut labels = scope.labels();
-        if thing.kind == Kind::Network {
-            labels.insert(ETCD_LABEL.to_owned(), History::Never.to_string());
+        if thing.kind == Kind::Network && history == History::Never {
+            labels.insert(ETCD_LABEL.to_owned(), history.to_string());
         }
         let mut body = json!({"name": thing.name, "labels": labels});
         let rest = match shape {

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::laws::{CONTROL, after, configured_world, take};
+use super::laws::{
+    CONTROL, OURS, WORKER, after, configured, found as shared, member, recorded, server, take,
+    thing, wanted,
+};
 use super::*;
 
 /// One foreign change, and the step that repairs it.
@@ -144,6 +147,27 @@ const FOREIGN: &[Foreign] = &[
 
 fn kinds() -> BTreeSet<usize> {
     (0..FOREIGN.len()).collect()
+}
+
+/// A declared cluster of one control plane and one worker, and a world that holds all of it.
+fn configured_world() -> (Wanted, World) {
+    let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
+    let there = |(name, machine): (&String, &Machine)| {
+        let number = if name == CONTROL { 1 } else { 2 };
+        (name.clone(), server(number, machine.role, true, configured(OURS)))
+    };
+    let things = wanted.things.iter();
+    let world = World {
+        things: things
+            .map(|(named, shape)| (named.clone(), shared(true, named.kind, shape.clone())))
+            .chain([(thing(Kind::Network), recorded("begun-1"))])
+            .collect(),
+        servers: wanted.machines.iter().map(there).collect(),
+        etcd: Etcd::Members(vec![member(CONTROL, 11)]),
+        nodes: wanted.machines.keys().cloned().collect(),
+        cordoned: BTreeSet::new(),
+    };
+    (wanted, world)
 }
 
 /// Every foreign change alone, every pair, and all at once.

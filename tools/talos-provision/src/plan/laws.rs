@@ -7,11 +7,12 @@ use phase::Known;
 use super::*;
 use crate::config::Keys;
 use crate::money::Money;
+use crate::spec::FirstContact;
 
-const OURS: &str = "the digest that is declared";
+pub(super) const OURS: &str = "the digest that is declared";
 const OTHER: &str = "another digest";
 
-fn thing(kind: Kind) -> Thing {
+pub(super) fn thing(kind: Kind) -> Thing {
     Thing { kind, name: "c".to_owned() }
 }
 
@@ -51,13 +52,15 @@ fn id(kind: Kind) -> u64 {
     90 + kind as u64
 }
 
-fn wanted(machines: &[(&str, Role)]) -> Wanted {
+pub(super) fn wanted(machines: &[(&str, Role)]) -> Wanted {
     Wanted {
         cluster: "c".to_owned(),
+        incarnation: 1,
+        first_contact: FirstContact::TrustOnFirstUse,
         things: BTreeMap::from([
+            (thing(Kind::Network), network()),
             (thing(Kind::Firewall), rules(1)),
             (thing(Kind::LoadBalancer), Shape::LoadBalancer(balancer())),
-            (thing(Kind::Network), network()),
             (thing(Kind::PlacementGroup), Shape::PlacementGroup),
         ]),
         prices: BTreeMap::new(),
@@ -69,7 +72,7 @@ fn wanted(machines: &[(&str, Role)]) -> Wanted {
 }
 
 /// A server as it is when it was just created.
-fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
+pub(super) fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
     Server {
         id,
         ours,
@@ -93,7 +96,7 @@ fn keys(secretbox: &str) -> Keys {
     Keys::from([("secretbox", secretbox.to_owned())])
 }
 
-fn configured(sha256: &str) -> Node {
+pub(super) fn configured(sha256: &str) -> Node {
     let (sha256, talos) = (sha256.to_owned(), "v1.13.9".to_owned());
     Node::Configured { sha256, talos, keys: keys(OURS) }
 }
@@ -108,7 +111,7 @@ fn silent() -> Node {
     Node::Silent { why: String::new() }
 }
 
-fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
+pub(super) fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
     let networks = (kind == Kind::LoadBalancer).then(|| id(Kind::Network));
     Found {
         id: id(kind),
@@ -121,33 +124,19 @@ fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
     }
 }
 
-/// A declared cluster of one control plane and one worker, and a world that holds all of it.
-pub(super) fn configured_world() -> (Wanted, World) {
-    let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
-    let there = |(name, machine): (&String, &Machine)| {
-        let number = if name == CONTROL { 1 } else { 2 };
-        (name.clone(), server(number, machine.role, true, configured(OURS)))
-    };
-    let things = wanted.things.iter();
-    let world = World {
-        things: things
-            .map(|(thing, shape)| (thing.clone(), found(true, thing.kind, shape.clone())))
-            .collect(),
-        servers: wanted.machines.iter().map(there).collect(),
-        etcd: Etcd::Members(vec![member(CONTROL, 11)]),
-        nodes: wanted.machines.keys().cloned().collect(),
-        cordoned: BTreeSet::new(),
-    };
-    (wanted, world)
+/// The cluster's network, with what it records about etcd.
+pub(super) fn recorded(record: &str) -> Found {
+    let labels = BTreeMap::from([(ETCD_LABEL.to_owned(), record.to_owned())]);
+    Found { labels, ..found(true, Kind::Network, network()) }
 }
 
-fn member(hostname: &str, id: u64) -> Member {
-    Member { hostname: hostname.to_owned(), id }
+pub(super) fn member(hostname: &str, id: u64) -> Member {
+    Member { hostname: hostname.to_owned(), id, learner: false }
 }
 
 /// One declared machine of the worlds below; and one that is declared by nobody.
 pub(super) const CONTROL: &str = "c-p-1";
-const WORKER: &str = "c-w-1";
+pub(super) const WORKER: &str = "c-w-1";
 const EXTRA: &str = "c-p-2";
 
 fn servers(role: Role) -> Vec<Option<Server>> {
@@ -162,6 +151,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
     let declared =
         [wanted(&[(CONTROL, Controlplane)]), wanted(&[(CONTROL, Controlplane), (WORKER, Worker)])];
     let firewalls = [None, Some((true, 1)), Some((true, 2)), Some((false, 2))];
+    let networks = [None, Some("never"), Some("begun-1")];
     let etcds = [
         Etcd::Absent,
         Etcd::Unknown,
@@ -177,7 +167,9 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
         for control in servers(Controlplane) {
             for worker in servers(Worker) {
                 for extra in &extras {
-                    for firewall in firewalls {
+                    for (firewall, network) in
+                        firewalls.iter().flat_map(|it| networks.map(|network| (*it, network)))
+                    {
                         for etcd in &etcds {
                             let named = [(CONTROL, &control), (WORKER, &worker), (EXTRA, extra)];
                             let servers = named
@@ -187,13 +179,18 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                 let kind = Kind::Firewall;
                                 (thing(kind), found(ours, kind, rules(port)))
                             });
-                            let kind = Kind::Network;
-                            let network = (thing(kind), found(true, kind, network()));
+                            let network =
+                                network.map(|record| (thing(Kind::Network), recorded(record)));
+                            let kind = Kind::PlacementGroup;
+                            let group = || found(true, kind, Shape::PlacementGroup);
+                            let undeclared = (Thing { kind, name: "old".to_owned() }, group());
+                            let groups = [(thing(kind), group()), undeclared];
+                            let things = shown.into_iter().chain(network).chain(groups);
                             let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
                             law(
                                 wanted,
                                 &World {
-                                    things: shown.into_iter().chain([network]).collect(),
+                                    things: things.collect(),
                                     servers: servers.collect(),
                                     etcd: etcd.clone(),
                                     nodes: nodes.into(),
@@ -211,9 +208,18 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
 /// The world after `step`, had it gone well.
 pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     match step {
+        Step::Create { thing, .. } if thing.kind == Kind::Network => {
+            // As `hetzner::Writer::create` labels it.
+            let history = world.history();
+            let labelled = if history == History::Never { "never" } else { "" };
+            world.things.insert(thing.clone(), recorded(labelled));
+        }
         Step::Create { thing, .. } | Step::Update { thing, .. } => {
+            let before = world.things.get(thing).map(|found| found.labels.clone());
+            let labels = crate::hetzner::not_destroying(&before.unwrap_or_default());
             let shape = wanted.things[thing].clone();
-            world.things.insert(thing.clone(), found(true, thing.kind, shape));
+            let found = Found { labels, ..found(true, thing.kind, shape) };
+            world.things.insert(thing.clone(), found);
         }
         Step::SetLabels { name, .. } => {
             let (machine, server) = (&wanted.machines[name], server_mut(&mut world, name));
@@ -234,6 +240,9 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
         Step::PowerOn { name, .. } => server_mut(&mut world, name).power = Power::On,
         Step::Uncordon { name } => {
             world.cordoned.remove(name);
+        }
+        Step::RecordStart { incarnation } => {
+            world.things.insert(thing(Kind::Network), recorded(&format!("begun-{incarnation}")));
         }
         Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
         Step::CreateServer { name, role, .. } => {
@@ -339,6 +348,9 @@ fn a_plan_leaves_alone_what_others_made() {
                 Step::Update { thing, .. } | Step::Remove { thing } => {
                     assert!(things[thing].ours, "{step}");
                 }
+                Step::RecordStart { .. } => {
+                    assert!(things.get(&thing(Kind::Network)).is_none_or(|network| network.ours));
+                }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
                     assert_ne!(hostname, "stranger", "{step}");
                     assert!(servers.get(hostname).is_none_or(|it| it.ours), "{step}");
@@ -383,20 +395,30 @@ fn no_key_is_exchanged_under_a_machine_that_works() {
 }
 
 #[test]
+fn no_machine_whose_key_is_unknown_is_configured_unless_the_document_allows_it() {
+    for_all(|wanted, before| {
+        let wanted = Wanted { first_contact: FirstContact::Refuse, ..wanted.clone() };
+        let first = plan(&wanted, before).into_iter().filter_map(|step| match step {
+            Step::Configure { name, .. } => Some(name),
+            _ => None,
+        });
+        let knows = |name: &String| {
+            let server = before.servers.get(name);
+            server.is_some_and(|server| server.node != Node::Maintenance)
+        };
+        let unknown: Vec<_> = first.filter(|name| !knows(name)).collect();
+        let told = obstacles(&wanted, before);
+        let told = told.iter().any(|one| matches!(one, Obstacle::FirstContact { .. }));
+        assert_eq!(told, !unknown.is_empty(), "{unknown:?}");
+    });
+}
+
+#[test]
 fn what_is_no_longer_declared_goes_last() {
     for_all(|wanted, before| {
         let stages: Vec<_> = plan(wanted, before).iter().map(Step::stage).collect();
         let first = stages.iter().position(|it| *it == Stage::Removal).unwrap_or(stages.len());
         assert!(stages[first..].iter().all(|it| *it == Stage::Removal), "{stages:?}");
-    });
-}
-
-#[test]
-fn etcd_begins_only_where_nobody_says_that_it_has_begun() {
-    for_all(|wanted, before| {
-        let begins =
-            plan(wanted, before).iter().filter(|it| matches!(it, Step::Bootstrap { .. })).count();
-        assert!(begins <= 1 && (begins == 0 || before.etcd == Etcd::Absent));
     });
 }
 
@@ -413,6 +435,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
             .things
             .iter()
             .map(|(thing, shape)| (thing.clone(), found(true, thing.kind, shape.clone())))
+            .chain([(thing(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),

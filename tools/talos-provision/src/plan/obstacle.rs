@@ -1,6 +1,8 @@
 //! What stands in the way, and no step can change.
 
+use super::etcd::Start;
 use super::{Node, Shape, Thing, Wanted, World};
+use crate::spec::FirstContact;
 
 /// Something that only a person can decide.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +39,26 @@ pub enum Obstacle {
         /// How so.
         why: String,
     },
+    /// The document does not allow to configure a machine whose key is not known.
+    #[error(
+        "the first configuration of {} holds the cluster's keys, and nothing proves which machine \
+         would receive it", .names.join(", ")
+    )]
+    FirstContact {
+        /// The machines.
+        names: Vec<String>,
+    },
+    /// etcd was started before, and no control plane has its data any more.
+    #[error(
+        "the cluster {cluster} was started before (its network records `{record}`), and no control \
+         plane has data of etcd: starting etcd again would make a second, empty cluster"
+    )]
+    StartedBefore {
+        /// Which cluster.
+        cluster: String,
+        /// The value of the label on the network.
+        record: String,
+    },
 }
 
 impl Obstacle {
@@ -55,6 +77,16 @@ impl Obstacle {
             Self::Rekeyed { .. } => {
                 "no running cluster can exchange that key: take the generation of the item (or of \
                  `talos-provision`) in the Project back; or drain the cluster, destroy it and apply it anew"
+            }
+            Self::FirstContact { .. } => {
+                "let nobody but yourself reach port 50000 (`spec.firewall.talos`), and declare \
+                 `firstContact: trustOnFirstUse`: whatever answers first at the address that the \
+                 cloud names is then trusted"
+            }
+            Self::StartedBefore { .. } => {
+                "restore etcd from a snapshot with `talosctl bootstrap --recover-from`; or, if \
+                 everything in the cluster may be lost, destroy it and apply it anew, or raise \
+                 `spec.incarnation` by one and apply"
             }
             Self::Stranger { .. } => {
                 "check first what it holds: its disk, or the generation of `os-ca`, is another than this \
@@ -117,6 +149,18 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
             }
             Node::Silent { .. } | Node::Maintenance => {}
         }
+    }
+    let unknown = |name: &&String| match world.servers.get(*name) {
+        None => true,
+        Some(server) => server.ours && server.node == Node::Maintenance,
+    };
+    let names: Vec<_> = wanted.machines.keys().filter(unknown).cloned().collect();
+    if wanted.first_contact == FirstContact::Refuse && !names.is_empty() {
+        obstacles.push(Obstacle::FirstContact { names });
+    }
+    if let Start::Before(record) = Start::of(wanted, world) {
+        let (cluster, record) = (wanted.cluster.clone(), record.to_string());
+        obstacles.push(Obstacle::StartedBefore { cluster, record });
     }
     obstacles
 }

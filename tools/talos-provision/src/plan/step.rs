@@ -93,6 +93,8 @@ pub enum Step {
     Configure {
         /// Which.
         name: String,
+        /// What it does.
+        role: Role,
         /// The digest of the configuration.
         sha256: Known<String>,
         /// Whether it already works for this cluster.
@@ -102,6 +104,11 @@ pub enum Step {
     Bootstrap {
         /// Where etcd begins.
         name: String,
+    },
+    /// etcd has members, and the network does not record that yet.
+    RecordStart {
+        /// The `spec.incarnation` that is used up.
+        incarnation: u16,
     },
     /// A machine is declared whose node we cordoned, because it was being removed.
     Uncordon {
@@ -144,12 +151,15 @@ pub enum Stage {
     Members,
     /// Machines.
     Servers,
-    /// New machines.
+    /// New control planes.
     Configurations,
+    /// etcd starts. Before workers get their configuration, because a worker gets its certificate
+    /// from a control plane that it may find through Kubernetes alone.
+    Bootstrap,
+    /// New workers.
+    Workers,
     /// Machines that work, one at a time.
     Changes,
-    /// etcd begins.
-    Bootstrap,
     /// Machines that are shut down and started again, one at a time.
     Restarts,
     /// What is no longer declared.
@@ -172,9 +182,10 @@ impl Step {
             | Self::ForgetNode { recreated: true, .. }
             | Self::Uncordon { .. } => Stage::Members,
             Self::CreateServer { .. } => Stage::Servers,
-            Self::Configure { alive: false, .. } => Stage::Configurations,
             Self::Configure { alive: true, .. } => Stage::Changes,
-            Self::Bootstrap { .. } => Stage::Bootstrap,
+            Self::Configure { role: Role::Controlplane, .. } => Stage::Configurations,
+            Self::Configure { role: Role::Worker, .. } => Stage::Workers,
+            Self::Bootstrap { .. } | Self::RecordStart { .. } => Stage::Bootstrap,
             Self::RemoveServer { .. }
             | Self::ForgetNode { recreated: false, .. }
             | Self::Remove { .. } => Stage::Removal,
@@ -203,6 +214,7 @@ impl fmt::Display for Step {
             Self::Configure { name, .. } => write!(f, "configure {name}"),
             Self::Bootstrap { name } => write!(f, "bootstrap {name}"),
             Self::Uncordon { name } => write!(f, "uncordon {name}"),
+            Self::RecordStart { .. } => write!(f, "record that etcd was started"),
             Self::RemoveServer { name, .. } => write!(f, "remove {name}"),
             Self::ForgetNode { name, .. } => write!(f, "forget node {name}"),
             Self::Remove { thing } => write!(f, "remove {thing}"),

@@ -7,15 +7,20 @@ use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Etcd;
 use crate::config::Keys;
 use crate::money::Money;
-use crate::spec::{Role, Source, Subnet};
+use crate::spec::{FirstContact, Role, Source, Subnet};
 
 /// What a document declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The cluster's name.
     pub cluster: String,
+    /// How often etcd may have been started from nothing, this time included.
+    pub incarnation: u16,
+    /// Whether a machine whose key is not known may get its first configuration.
+    pub first_contact: FirstContact,
     /// What machines share.
     pub things: BTreeMap<Thing, Shape>,
     /// What of that costs something in a month.
@@ -301,33 +306,5 @@ impl Node {
     #[must_use]
     pub fn is_configured(&self) -> bool {
         matches!(self, Self::Configured { .. })
-    }
-}
-
-/// What the control planes say of etcd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Etcd {
-    /// Those that could say do not answer.
-    Unknown,
-    /// No control plane has ever been bootstrapped.
-    Absent,
-    /// Its members.
-    Members(Vec<Member>),
-}
-
-/// A member of etcd.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Member {
-    /// Its machine's name.
-    pub hostname: String,
-    /// Its number.
-    pub id: u64,
-}
-
-impl Member {
-    /// Its number, as etcd's own tools show it.
-    #[must_use]
-    pub fn hex(&self) -> String {
-        format!("{:x}", self.id)
     }
 }

@@ -51,9 +51,11 @@ pub(super) fn apply(
         ApplyMode::Auto if reboot => ApplyMode::Reboot,
         ApplyMode::Auto => ApplyMode::NoReboot,
         ApplyMode::NoReboot | ApplyMode::Try if reboot => {
-            return Err(Status::invalid_argument(
-                "this config change can't be applied in immediate mode: it needs a reboot",
-            ));
+            // Real Talos v1.13.9 repeats the difference, secrets included.
+            let difference = difference(&now.bytes, &next.bytes);
+            return Err(Status::invalid_argument(format!(
+                "this config change can't be applied in immediate mode\ndiff:\n{difference}"
+            )));
         }
         other => other,
     };
