@@ -59,8 +59,8 @@ impl Configuration {
         let documents = documents(bytes)?;
         let (mut mains, others): (Vec<_>, Vec<_>) =
             documents.into_iter().partition(|it| it.get("kind").is_none());
-        let text = String::from_utf8_lossy(bytes);
-        let mut starts = text.lines().enumerate().filter(|(_, line)| line.starts_with("kind: "));
+        let lines = String::from_utf8_lossy(bytes);
+        let mut starts = lines.lines().enumerate().filter(|(_, line)| line.starts_with("kind: "));
         for document in &others {
             strict::check(document, starts.next().map_or(0, |(line, _)| line))?;
         }
