@@ -51,7 +51,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     }
     for (name, machine) in &wanted.machines {
         if let Some(server) = world.servers.get(name).filter(|server| server.ours) {
-            steps.extend(drift::repairs(name, machine, server, world));
+            steps.extend(drift::repairs((name, machine), server, wanted, world));
         }
     }
     steps.extend(

@@ -17,7 +17,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, World};
+use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, Wanted, World};
 use crate::hetzner;
 
 /// A part of something shared that differs from the declared state.
@@ -94,23 +94,31 @@ fn balancer_changes(
 }
 
 /// The steps that make a declared server of ours what it was when it was created.
-pub(super) fn repairs(name: &str, machine: &Machine, server: &Server, world: &World) -> Vec<Step> {
+pub(super) fn repairs(
+    (name, machine): (&str, &Machine),
+    server: &Server,
+    wanted: &Wanted,
+    world: &World,
+) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
-    let has = |ids: &std::collections::BTreeSet<u64>, kind| {
-        world.id(kind).is_some_and(|id| ids.contains(&id))
+    let lacks = |ids: &std::collections::BTreeSet<u64>, kind| {
+        let declared = wanted.things.keys().any(|thing| thing.kind == kind);
+        declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
     };
     let group = world.things.get(&machine.group).map(|found| found.id);
     let mut steps = Vec::new();
     if hetzner::relabelled(&server.labels, machine) != server.labels {
         steps.push(Step::SetLabels { name: named(), id });
     }
-    if !has(&server.networks, Kind::Network) {
+    if lacks(&server.networks, Kind::Network) {
         steps.push(Step::AttachNetwork { name: named(), id });
     }
-    if !has(&server.firewalls, Kind::Firewall) {
+    if lacks(&server.firewalls, Kind::Firewall) {
         steps.push(Step::AttachFirewall { name: named(), id });
     }
-    if server.power != Power::Changing && (group.is_none() || server.group != group) {
+    let grouped = wanted.things.contains_key(&machine.group);
+    let lost = grouped && (group.is_none() || server.group != group);
+    if lost && server.power != Power::Changing {
         // https://docs.hetzner.cloud/reference/cloud#server-actions-add-to-a-placement-group:
         // "Server must be powered off for this command to succeed."
         let restarts = server.power == Power::On;

@@ -63,8 +63,8 @@ impl Shows {
             location: "fsn1".to_owned(),
             address: None,
             power: crate::plan::Power::On,
-            labels: BTreeMap::new(),
-            networks: BTreeSet::new(),
+            labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine()),
+            networks: BTreeSet::from([9]),
             firewalls: BTreeSet::new(),
             group: None,
             image: None,
@@ -86,9 +86,9 @@ impl Shows {
     }
 }
 
-fn wanted(count: usize, incarnation: u16) -> Wanted {
+fn machine() -> Machine {
     let group = Thing { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
-    let machine = Machine {
+    Machine {
         role: Role::Controlplane,
         pool: "p".to_owned(),
         r#type: "cax11".to_owned(),
@@ -98,8 +98,11 @@ fn wanted(count: usize, incarnation: u16) -> Wanted {
         keys: Keys::new(),
         talos: "v1.13.9".to_owned(),
         monthly: None,
-    };
-    let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine.clone()));
+    }
+}
+
+fn wanted(count: usize, incarnation: u16) -> Wanted {
+    let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine()));
     Wanted {
         cluster: "c".to_owned(),
         incarnation,

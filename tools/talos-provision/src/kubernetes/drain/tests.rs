@@ -27,7 +27,8 @@ fn pod(name: &str, controller: Option<&str>, more: Value) -> Value {
 fn merge(to: &mut Value, from: Value) {
     match (to, from) {
         (Value::Object(to), Value::Object(from)) => {
-            from.into_iter().for_each(|(key, value)| merge(&mut to[&key], value));
+            from.into_iter()
+                .for_each(|(key, value)| merge(to.entry(key).or_insert(Value::Null), value));
         }
         (to, from) => *to = from,
     }
