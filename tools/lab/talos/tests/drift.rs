@@ -45,13 +45,18 @@ fn id(site: &Site, family: &str, name: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no {name}"))["id"].as_u64().expect("a number")
 }
 
-/// Calls the API as another client does, and waits for the end of the action.
+/// Calls the API as another client does: again, while an action runs on the resource.
 fn change(site: &Site, method: &str, path: &str, body: &Value) {
-    let answer = site.call(method, &format!("/v1/{path}"), body);
-    assert!(answer["error"].is_null(), "{path}: {answer}");
     until(path, || {
-        let busy = |family: &str| site.list(family).iter().any(|item| item["locked"] == true);
-        !busy("servers")
+        let answer = site.call(method, &format!("/v1/{path}"), body);
+        match answer["error"]["code"].as_str() {
+            None => true,
+            Some("locked" | "conflict") => false,
+            Some(_) => panic!("{path}: {answer}"),
+        }
+    });
+    until("the end of the action", || {
+        !site.list("servers").iter().any(|server| server["locked"] == true)
     });
 }
 
@@ -70,9 +75,16 @@ fn created() -> Site {
 /// Runs `apply` until it has nothing left to do but to wait for machines.
 fn apply(site: &Site) {
     let run = site.start("apply");
-    until("repairs", || {
-        let waits = |line: &str| line.contains("configure");
-        std::fs::read_to_string(site.path("err")).is_ok_and(|text| text.lines().any(waits))
+    let looks = || {
+        let text = std::fs::read_to_string(site.path("err")).unwrap_or_default();
+        text.contains("GET /load_balancers?")
+    };
+    until("a look at the cloud", looks);
+    let mut before = None;
+    until("the end of all changes", || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let now = Some(site.writes());
+        std::mem::replace(&mut before, now) == now
     });
     run.interrupt().code(111);
 }
@@ -126,7 +138,6 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
             json!({"network": network}),
             "network",
         ),
-        ("POST", command(balancer, "disable_public_interface"), json!({}), "publicInterface"),
     ];
     for (method, path, body, _) in &changes {
         change(&site, method, path, body);
@@ -144,12 +155,19 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
     assert_eq!(steps(&plan), [""; 0], "all is repaired");
     let labels = site.list("servers").into_iter().find(|server| server["id"] == control);
     assert_eq!(labels.expect("the server")["labels"]["team"], "blue", "others' labels stay");
-    let balancer = &site.list("load_balancers")[0];
-    assert_eq!(balancer["services"].as_array().map(Vec::len), Some(1));
-    assert_eq!(balancer["targets"][0]["label_selector"]["selector"], SELECTOR);
+    let shown = &site.list("load_balancers")[0];
+    assert_eq!(shown["services"].as_array().map(Vec::len), Some(1));
+    assert_eq!(shown["targets"][0]["label_selector"]["selector"], SELECTOR);
     let writes = site.writes();
     apply(&site);
     assert_eq!(site.writes(), writes, "a second run changes nothing");
+
+    // The API allows this only to a load balancer that is in a network.
+    change(&site, "POST", &command(balancer, "disable_public_interface"), &json!({}));
+    let plan = site.run("plan").code(0).cluster();
+    assert_eq!(steps(&plan), ["update loadBalancer publicInterface"]);
+    apply(&site);
+    assert_eq!(site.list("load_balancers")[0]["public_net"]["enabled"], true);
 
     // A machine that runs is restarted for its placement group, and the plan says so.
     change(&site, "POST", &server(two, "remove_from_placement_group"), &json!({}));
