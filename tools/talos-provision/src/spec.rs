@@ -189,7 +189,7 @@ impl Certificates {
     }
 
     /// No certificate outlives the authority that signs it.
-    fn within(&self, begin: DateTime, end: DateTime) -> (DateTime, DateTime) {
+    fn within(self, begin: DateTime, end: DateTime) -> (DateTime, DateTime) {
         (begin.max(self.not_before()), end.min(self.not_after()))
     }
 }

@@ -234,7 +234,7 @@ async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<Strin
 }
 
 /// Why a machine is not ready. Talos v1.13.9 computes `ready` in the stages booting and running only
-/// and says `true` in every other one (machine_status.go), so the stage decides first.
+/// and says `true` in every other one (`machine_status.go`), so the stage decides first.
 fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
     let conditions = status.unmet_conditions.iter();
     let conditions = conditions.map(|unmet| {
@@ -289,7 +289,7 @@ async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Stat
 /// and no other file.
 ///
 /// Talos v1.13.9 goes through `Starting`, `Waiting` and `Preparing` on every boot, also of a member
-/// that has data: `ServiceRunner.Run` in internal/app/machined/pkg/system/service_runner.go,
+/// that has data: `ServiceRunner.Run` in `internal/app/machined/pkg/system/service_runner.go`,
 /// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume that is a
 /// condition of the service, so it is mounted once the state is `Preparing` and not before: of all
 /// states, this one with an empty directory is the only proof. `Bootstrap` itself refuses whatever
@@ -303,7 +303,7 @@ fn is_empty(files: &[wire::FileInfo]) -> bool {
 /// How often etcd ended by itself, if it is not up now.
 ///
 /// Talos v1.13.9 starts it again every 5 s without end, and says so in an event:
-/// internal/app/machined/pkg/system/runner/restart/restart.go.
+/// `internal/app/machined/pkg/system/runner/restart/restart.go`.
 fn crash(service: &wire::Service) -> Option<Crash> {
     let events = service.events.iter().flat_map(|events| &events.events);
     let restarts: Vec<_> = events.filter(|event| event.msg.contains("going to restart")).collect();

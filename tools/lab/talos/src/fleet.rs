@@ -276,7 +276,7 @@ impl Shared {
         let same = |other: &Configuration| {
             other.kind == Kind::ControlPlane
                 && other.text("/cluster/id") == config.text("/cluster/id")
-                && other.cluster.der == config.cluster.der
+                && other.cluster.is_same(&config.cluster)
         };
         active.filter(|(_, other)| same(other)).collect()
     }
@@ -291,7 +291,7 @@ impl Shared {
     ) -> Option<Result<Issued, Trouble>> {
         let (_, issuer) = self.control_planes(config).into_iter().find(|(machine, other)| {
             machine.live().serves_kubernetes
-                && other.machine.der == config.machine.der
+                && other.machine.is_same(&config.machine)
                 && other.text("/machine/token") == config.text("/machine/token")
         })?;
         Some(issuer.machine.issue(leaf))

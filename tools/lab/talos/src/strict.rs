@@ -65,15 +65,16 @@ fn yaml(value: &Value, indent: usize) -> String {
         Value::String(text) => format!(" {text}\n"),
         other => format!(" {other}\n"),
     };
-    match value {
+    let lines: Vec<_> = match value {
         Value::Object(map) => {
             map.iter().map(|(key, value)| format!("{space}{key}:{}", nested(value))).collect()
         }
         Value::Array(items) => {
             items.iter().map(|item| format!("{space}-{}", nested(item))).collect()
         }
-        leaf => format!("{space}{leaf}\n"),
-    }
+        leaf => vec![format!("{space}{leaf}\n")],
+    };
+    lines.concat()
 }
 
 #[cfg(test)]

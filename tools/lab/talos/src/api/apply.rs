@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::Access;
 use super::machine::internal;
-use crate::change::{difference, needs_reboot};
+use crate::change::{difference, needs_reboot, touched};
 use crate::config::Configuration;
 use crate::machine::{Machine, Order};
 
@@ -88,6 +88,11 @@ fn take(
         }
         live.trial
     };
+    if matches!(mode, ApplyMode::NoReboot | ApplyMode::Try) && touched(now, next).control_plane {
+        // From now on, not from when the API server goes down: who asks in between is not told
+        // that all is well.
+        machine.view.condition("staticPods", Some("kube-system/kube-apiserver starts again"));
+    }
     let accepted = match mode {
         ApplyMode::NoReboot | ApplyMode::Try if now.bytes == next.bytes => true,
         ApplyMode::NoReboot | ApplyMode::Try => machine.order(Order::Reconfigured(now.clone())),
