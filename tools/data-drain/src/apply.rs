@@ -7,6 +7,7 @@
 use std::fs;
 
 use keyring::Receipt;
+use phase::Refusal;
 use serde_json::json;
 
 use crate::claim::{NODE, Place, Report};
@@ -18,6 +19,9 @@ use crate::observe::{
 use crate::plan::{Hold, Step, undo};
 use crate::volume::Readers;
 use crate::{Error, Limit, cluster, forge, hold, scratch, store, volume};
+
+/// The reason in a status for a claim that cannot be drained.
+pub(crate) const REASON: &str = "NotDrainable";
 
 /// Everything that can be asked, and everything that can be changed.
 pub(crate) struct World<'a> {
@@ -49,12 +53,12 @@ pub(crate) fn apply(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Resu
         writer: world.writer,
         limit: world.limit,
     };
-    if let Some((receipt, envelope)) = &seen.receipt
+    if let Some((receipt, _)) = &seen.receipt
         && seen.world().hold == Hold::Active
     {
         // All is copied and signed: only the hold does not know it.
         read_back(world.back, wanted, receipt)?;
-        return record(world, wanted, seen, &envelope.digest());
+        return record(world, wanted, seen, &receipt.digest);
     }
     preflight(world, wanted, seen, &readers)?;
     stop(world, wanted, seen)?;
@@ -77,11 +81,7 @@ pub(crate) fn apply(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Resu
 }
 
 /// Proves again what a receipt says.
-pub(crate) fn proven(
-    back: &store::Reader,
-    wanted: &Wanted<'_>,
-    seen: &Seen,
-) -> Result<(), Error> {
+pub(crate) fn proven(back: &store::Reader, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
     seen.receipt.as_ref().map_or(Ok(()), |(receipt, _)| read_back(back, wanted, receipt))
 }
 
@@ -95,7 +95,7 @@ fn preflight(
     admissible(world.reader, wanted.drain, world.image, seen)?;
     // Credentials that do not work are found while everything still runs.
     world.store.head(&format!("{}/probe", seen.prefix(wanted)))?;
-    let mut refused = Vec::new();
+    let mut refused: Vec<Refusal> = Vec::new();
     for live in seen.claims() {
         // What is stopped is looked at before it is copied.
         let (Some(place), false) = (&live.verdict.place, live.verdict.users.is_empty()) else {
@@ -125,30 +125,42 @@ pub(crate) fn admissible(
         for fact in &live.verdict.told {
             phase::note(drain, format_args!("{}: {fact}", live.claim));
         }
-        refused.extend(live.verdict.refused.iter().map(|why| format!("{}: {why}", live.claim)));
+        refused.extend(refusals(live, &live.verdict.refused));
         let Some(place) = &live.verdict.place else { continue };
         if let Some(why) = volume::refusal(reader, drain, image, (&live.claim, place))? {
-            refused.push(format!("{}: the reader's pod is not admitted: {why}", live.claim));
+            refused.extend(refusals(live, &[format!("the reader's pod is not admitted: {why}")]));
         }
     }
     if !seen.held.claims.is_empty() && !hold::is_supported(reader)? {
         let why = "the cluster has no ValidatingAdmissionPolicy, which came with Kubernetes 1.30, so \
                    nothing could keep pods off the claims";
-        refused.push(why.to_owned());
+        refused.push(Refusal {
+            object: "the cluster".to_owned(),
+            reason: REASON.to_owned(),
+            message: why.to_owned(),
+        });
     }
     refuse(false, refused)
 }
 
-fn judged(wanted: &Wanted<'_>, live: &LiveClaim, report: &Report) -> Vec<String> {
+fn judged(wanted: &Wanted<'_>, live: &LiveClaim, report: &Report) -> Vec<Refusal> {
     for fact in report.not_kept() {
         phase::note(wanted.drain, format_args!("{}: {fact}", live.claim));
     }
-    let refused = report.refused(live.allow_empty).into_iter();
-    refused.map(|why| format!("{}: {why}", live.claim)).collect()
+    refusals(live, &report.refused(live.allow_empty))
 }
 
-fn refuse(stopped: bool, reasons: Vec<String>) -> Result<(), Error> {
-    if reasons.is_empty() { Ok(()) } else { Err(Error::Refused { stopped, reasons }) }
+fn refusals(live: &LiveClaim, reasons: &[String]) -> Vec<Refusal> {
+    let refusal = |why: &String| Refusal {
+        object: live.claim.to_string(),
+        reason: REASON.to_owned(),
+        message: why.clone(),
+    };
+    reasons.iter().map(refusal).collect()
+}
+
+fn refuse(stopped: bool, refusals: Vec<Refusal>) -> Result<(), Error> {
+    if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { stopped, refusals }) }
 }
 
 /// Stops what writes, and notes where it ran. Flux is told to leave it alone in the same breath.
@@ -191,7 +203,7 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
     if seen.hold.active.is_none() {
         seen.held.put(world.writer)?;
     }
-    seen.held.prove(world.reader, world.limit)?;
+    seen.held.prove(world.reader, &world.limit)?;
     // A pod that was admitted before the policy was active shows in this list, or has gone.
     world.limit.until(|| {
         let seen = look()?;
@@ -201,12 +213,7 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn record(
-    world: &World<'_>,
-    wanted: &Wanted<'_>,
-    seen: &Seen,
-    digest: &str,
-) -> Result<(), Error> {
+fn record(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen, digest: &str) -> Result<(), Error> {
     let doing = phase::begin(wanted.drain, "record");
     seen.held.record(world.writer, Some(digest))?;
     doing.done(Step::Record { claims: seen.held.claims.len() });
@@ -230,8 +237,7 @@ pub(crate) fn start(
         let live = seen.workloads().into_iter().find(|live| live.at.name == *workload);
         let Some(live) = live else { continue };
         let doing = phase::begin(name, "start");
-        let annotations =
-            json!({RECONCILE: live.reconciled, RECONCILED: null, REPLICAS: null});
+        let annotations = json!({RECONCILE: live.reconciled, RECONCILED: null, REPLICAS: null});
         let spec = json!({"replicas": replicas});
         writer
             .merge(&live.path, &json!({"metadata": {"annotations": annotations}, "spec": spec}))?;
@@ -265,10 +271,7 @@ fn copy(
         match live {
             Live::Claim(live) => {
                 let Some(place) = &live.verdict.place else {
-                    let refused = live.verdict.refused.iter();
-                    let refused = refused.map(|why| format!("{}: {why}", live.claim));
-                    refuse(true, refused.collect())?;
-                    continue;
+                    return refuse(true, refusals(live, &live.verdict.refused)).map(|()| receipt);
                 };
                 world.go_on()?;
                 let doing = phase::begin(wanted.drain, "mount");
@@ -308,8 +311,7 @@ fn copy(
 /// Sees a read to its end, and tells what the reader complained of.
 fn finish(wanted: &Wanted<'_>, name: &str, read: crate::exec::Running) -> Result<(), Error> {
     let ended = read.finish();
-    let (_, said) =
-        ended.map_err(|source| Error::Read { source_name: name.to_owned(), source })?;
+    let (_, said) = ended.map_err(|source| Error::Read { source_name: name.to_owned(), source })?;
     for line in said.lines() {
         phase::detail(wanted.drain, format_args!("{name}: {line}"));
     }

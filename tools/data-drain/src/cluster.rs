@@ -180,12 +180,7 @@ impl Link {
         Ok(Self { runtime: Rc::new(runtime), client })
     }
 
-    fn unless_conflict(
-        &self,
-        method: Method,
-        path: &str,
-        object: &Value,
-    ) -> Result<bool, Error> {
+    fn unless_conflict(&self, method: Method, path: &str, object: &Value) -> Result<bool, Error> {
         match self.ask(method, path, Some(("application/json", object))) {
             Ok(answer) => Ok(answer.is_some()),
             Err(Error::Conflict { .. }) => Ok(false),

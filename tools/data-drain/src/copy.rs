@@ -121,7 +121,8 @@ impl Copy<'_> {
             if let Some(pack) = self.put_at(&object, &mut sealed)? {
                 return Ok(pack);
             }
-            let text = format!("{object} is damaged or not ours: the pack is written under another name");
+            let text =
+                format!("{object} is damaged or not ours: the pack is written under another name");
             phase::note(self.wanted.drain, text);
         }
         let object = format!("{}/{name}-{fingerprint}", self.folder);
@@ -229,6 +230,7 @@ pub(crate) fn sign(
         }
     }
     doing.done(object);
-    Ok(envelope.digest())
+    // As everybody else will read it.
+    let keys = [keyring::ReceiptKey::of(&world.keys.phase, wanted.project)];
+    Ok(envelope.open(wanted.drain, wanted.project, &keys)?.digest)
 }
-

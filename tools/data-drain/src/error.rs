@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use phase::{Exit, Fault};
+use phase::{Exit, Fault, Refusal};
+
+use crate::apply::REASON;
 
 /// The name of the API server in messages.
 pub(crate) const API_SERVER: &str = "the API server";
@@ -74,12 +76,12 @@ pub enum Error {
         message: String,
     },
     /// Claims cannot be drained as they are.
-    #[error("these cannot be drained as they are: {}", reasons.join("; "))]
+    #[error("these cannot be drained as they are: {}", listed(refusals))]
     Refused {
         /// Whether the workloads have been stopped by now.
         stopped: bool,
         /// Each claim, with the reason.
-        reasons: Vec<String>,
+        refusals: Vec<Refusal>,
     },
     /// Another run of the same drain is at work.
     #[error("another run of this drain is at work: {holder}")]
@@ -198,6 +200,11 @@ pub enum Error {
     },
 }
 
+fn listed(refusals: &[Refusal]) -> String {
+    let line = |refusal: &Refusal| format!("{}: {}", refusal.object, refusal.message);
+    refusals.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
 fn because(why: &[String]) -> String {
     if why.is_empty() { String::new() } else { format!(": {}", why.join(", ")) }
 }
@@ -224,7 +231,7 @@ impl Fault for Error {
             Self::Rejected { .. } => "Rejected",
             Self::Garbled { .. } => "Garbled",
             Self::Conflict { .. } => "Conflict",
-            Self::Refused { .. } => "NotDrainable",
+            Self::Refused { .. } => REASON,
             Self::Busy { .. } => "Busy",
             Self::HoldInactive { .. } => "HoldInactive",
             Self::Missing { .. } => "SourceMissing",
@@ -318,6 +325,13 @@ impl Fault for Error {
             }
         };
         Some(help.to_owned())
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        match self {
+            Self::Refused { refusals, .. } => refusals.clone(),
+            _ => Vec::new(),
+        }
     }
 
     fn exit(&self) -> Exit {

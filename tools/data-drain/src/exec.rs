@@ -61,9 +61,7 @@ impl Running {
             })
         });
         let (frame, at, total, report) = (Vec::new(), 0, 0, None);
-        Some(Self {
-            runtime, request, process, input, output, complaint, frame, at, total, report,
-        })
+        Some(Self { runtime, request, process, input, output, complaint, frame, at, total, report })
     }
 
     /// The report that follows the last frame, and what the program wrote to standard error.

@@ -9,14 +9,12 @@
 //! Policies do not apply to policies: an administrator can delete the hold. So receipts name its
 //! UID and generation, and a hold that is gone, edited or put back invalidates them.
 
+use keyring::gate::{HoldObject, RECEIPT_ANNOTATION as RECEIPT};
 use serde_json::{Value, json};
 
 use crate::cluster::{Reader, Writer};
 use crate::observe::LABEL;
 use crate::{Error, Limit};
-
-/// Annotation on an object that may be deleted: the digest of the receipt that covers it.
-pub(crate) const RECEIPT: &str = "data-drain.holistic/receipt";
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
@@ -136,7 +134,8 @@ impl Held {
     }
 
     fn namespaces(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.claims.iter().filter_map(|name| name.split('/').next()).collect();
+        let mut names: Vec<_> =
+            self.claims.iter().filter_map(|name| name.split('/').next()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -191,12 +190,7 @@ impl Held {
                 if holds(&self.policy()["spec"], &policy["spec"])
                     && holds(&self.binding()["spec"], &binding["spec"]) =>
             {
-                Some(keyring::Hold {
-                    policy_uid: text(&policy, "uid"),
-                    policy_generation: generation(&policy),
-                    binding_uid: text(&binding, "uid"),
-                    binding_generation: generation(&binding),
-                })
+                Some(keyring::Hold { policy: part(&policy), binding: part(&binding) })
             }
             _ => None,
         };
@@ -232,7 +226,8 @@ impl Held {
                     refusals = 0;
                 }
                 let answer = answer.unwrap_or_else(|| "a pod may mount the claim".to_owned());
-                Ok((refusals < PROOFS).then_some(Error::HoldInactive { name: name.clone(), answer }))
+                Ok((refusals < PROOFS)
+                    .then_some(Error::HoldInactive { name: name.clone(), answer }))
             })?;
         }
         Ok(())
@@ -322,9 +317,8 @@ fn covered() -> String {
 
 /// A list in CEL. Names of Kubernetes objects hold no quotes; folders may.
 fn list(names: &[String]) -> String {
-    let quoted = names.iter().map(|name| {
-        format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
-    });
+    let quoted =
+        names.iter().map(|name| format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'")));
     format!("[{}]", quoted.collect::<Vec<_>>().join(", "))
 }
 
@@ -342,10 +336,9 @@ fn holds(expected: &Value, actual: &Value) -> bool {
     }
 }
 
-fn text(object: &Value, name: &str) -> String {
-    object["metadata"][name].as_str().unwrap_or_default().to_owned()
-}
-
-fn generation(object: &Value) -> i64 {
-    object["metadata"]["generation"].as_i64().unwrap_or_default()
+fn part(object: &Value) -> HoldObject {
+    let metadata = &object["metadata"];
+    let text = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
+    let generation = metadata["generation"].as_i64().unwrap_or_default();
+    HoldObject { name: text("name"), uid: text("uid"), generation }
 }

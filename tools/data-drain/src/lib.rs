@@ -51,7 +51,6 @@ pub(crate) use limit::Limit;
 use observe::{Absent, Evidence, Keys, Observed, Seen, Wanted, claims, observe};
 use plan::Step;
 use spec::{Drain, Source};
-use volume::Readers;
 
 /// Runs one command.
 ///
@@ -131,7 +130,7 @@ impl DataDrain {
             bucket,
             sources: &own.spec.sources,
             recipients: own.spec.recipients.iter().filter_map(recipient).collect(),
-            receipts: verifier(project)?,
+            receipts: keyring::receipt_keys(project)?,
             forges,
             covered: covered(job.stream, &own.spec.cluster),
         })
@@ -281,7 +280,7 @@ impl Program for DataDrain {
     fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
         let project = self.project(job)?;
         let key = keyring::phase_key(project, "data-drain")?;
-        let public = keyring::receipt_key(&key, project.name.as_str());
+        let public = keyring::ReceiptKey::of(&key, project.name.as_str()).pem();
         Ok(vec![Derived::new("receipt.pub", public.into_bytes().into())])
     }
 }
@@ -368,24 +367,6 @@ fn covered(stream: &Stream, cluster: &Name) -> BTreeSet<String> {
 
 fn store_of(project: &Project) -> Result<&Store, Error> {
     project.endpoints.store.as_ref().ok_or(Error::NoEndpoint("store"))
-}
-
-/// The key that believes this project's receipts.
-pub(crate) struct Verifier(keyring::PhaseKey);
-
-impl Verifier {
-    pub(crate) fn open(
-        &self,
-        envelope: &keyring::Envelope,
-        drain: &str,
-        project: &str,
-    ) -> Result<keyring::Receipt, Error> {
-        Ok(envelope.open(drain, project, &self.0)?)
-    }
-}
-
-pub(crate) fn verifier(project: &Declared<Project>) -> Result<Verifier, Error> {
-    Ok(Verifier(keyring::phase_key(project, "data-drain")?))
 }
 
 /// Where git finds a repository of the forge, and what lets us in.

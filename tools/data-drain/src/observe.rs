@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyring::{AgeRecipient, Copied, Drained, Envelope, PhaseKey, Receipt, Secret, Stopped, Url};
+use keyring::{
+    AgeRecipient, ClaimSource, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret,
+    Stopped, Url, VerifiedReceipt,
+};
 use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,7 +16,7 @@ use crate::hold::{self, Held};
 use crate::pack::Key;
 use crate::plan::{At, Found, Hold, World};
 use crate::spec::{Claim, Source, Workload};
-use crate::{Error, Verifier, cluster, forge, pack, store};
+use crate::{Error, cluster, forge, pack, store};
 
 /// Annotation on a workload: its replicas before a drain stopped it.
 pub(crate) const REPLICAS: &str = "data-drain.holistic/replicas";
@@ -81,7 +84,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) sources: &'a [Source],
     pub(crate) recipients: Vec<AgeRecipient>,
-    pub(crate) receipts: Verifier,
+    pub(crate) receipts: Vec<ReceiptKey>,
     /// By the name of the Repository.
     pub(crate) forges: BTreeMap<&'a str, (Url, Secret)>,
     /// The claims that any Drain of this cluster names.
@@ -111,7 +114,7 @@ pub(crate) struct Seen {
     pub(crate) sources: Vec<Live>,
     pub(crate) held: Held,
     pub(crate) hold: hold::State,
-    pub(crate) receipt: Option<(Receipt, Envelope)>,
+    pub(crate) receipt: Option<(VerifiedReceipt, Envelope)>,
     pub(crate) uncovered: Vec<String>,
 }
 
@@ -162,9 +165,8 @@ pub(crate) fn observe(
     }
     let all = reader.list("/api/v1/persistentvolumeclaims")?;
     let bound = all.iter().filter(|claim| claim["status"]["phase"] == "Bound");
-    let names = bound.map(|claim| {
-        format!("{}/{}", text_of(claim, "namespace"), text_of(claim, "name"))
-    });
+    let names =
+        bound.map(|claim| format!("{}/{}", text_of(claim, "namespace"), text_of(claim, "name")));
     seen.uncovered = names.filter(|name| !wanted.covered.contains(name)).collect();
     seen.uncovered.sort();
     if let Some(draft) = seen.draft(wanted) {
@@ -172,7 +174,7 @@ pub(crate) fn observe(
         if let Some(text) = store.get(&object, RECEIPT_BYTES_MAX)? {
             let garbled = |_| Error::Tampered { object, why: "it is no receipt".to_owned() };
             let envelope: Envelope = serde_json::from_slice(&text).map_err(garbled)?;
-            let receipt = wanted.receipts.open(&envelope, wanted.drain, wanted.project)?;
+            let receipt = envelope.open(wanted.drain, wanted.project, &wanted.receipts)?;
             // What was signed for another state of the same drain is no receipt for this one.
             seen.receipt = (receipt.run == draft.run).then_some((receipt, envelope));
         }
@@ -328,7 +330,7 @@ impl Seen {
                 Found { source: format!("forge {repository}"), is_claim: false, workload: None }
             }
         });
-        let digest = self.receipt.as_ref().map(|(_, envelope)| envelope.digest());
+        let digest = self.receipt.as_ref().map(|(receipt, _)| receipt.digest.clone());
         World {
             found: found.collect(),
             hold: match (&self.hold.active, self.hold.any) {
@@ -391,13 +393,13 @@ impl Seen {
             return None;
         }
         let source = |live: &Live| match live {
-            Live::Claim(live) => Some(keyring::Source::Claim {
+            Live::Claim(live) => Some(keyring::Source::Claim(ClaimSource {
                 claim: live.claim.to_string(),
                 uid: live.uid.clone(),
                 volume: live.volume.clone(),
                 stopped: live.workload.as_ref().map(|workload| workload.stopped.clone()),
                 hold: Some(self.hold.active.clone()?),
-            }),
+            })),
             Live::Forge { repository, refs } => {
                 Some(keyring::Source::Forge { repository: repository.clone(), refs: refs.clone() })
             }
@@ -457,7 +459,7 @@ impl Seen {
     pub(crate) fn observed(&self, wanted: &Wanted<'_>) -> Observed {
         let copied = |copied: &Copied| CopiedSource {
             source: match &copied.from {
-                keyring::Source::Claim { claim, .. } => claim.clone(),
+                keyring::Source::Claim(entry) => entry.claim.clone(),
                 keyring::Source::Forge { repository, .. } => format!("forge {repository}"),
             },
             bytes: copied.bytes,
@@ -475,7 +477,7 @@ impl Seen {
     }
 
     pub(crate) fn evidence(&self, wanted: &Wanted<'_>) -> Vec<Evidence> {
-        let evidence = |(receipt, envelope): &(Receipt, Envelope)| Evidence {
+        let evidence = |(receipt, envelope): &(VerifiedReceipt, Envelope)| Evidence {
             of: "receipt".to_owned(),
             object: self.receipt_object(wanted, &receipt.run),
             envelope: envelope.clone(),

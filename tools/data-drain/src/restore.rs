@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-use keyring::{Copied, Envelope, Identities, Project, Receipt, Source};
+use keyring::{Copied, Envelope, Identities, Project, Source, VerifiedReceipt};
 use phase::Declared;
 
-use crate::{Error, Job, extract, pack, store, store_of, verifier};
+use crate::{Error, Job, extract, pack, store, store_of};
 
 /// How large one object, and how large a receipt may be.
 const PACK_BYTES_MAX: u64 = 2 * pack::PACK_BYTES;
@@ -30,7 +30,7 @@ pub(crate) fn restore(
     let identities = Identities::from_environment()?;
     for copied in &receipt.sources {
         let name = match &copied.from {
-            Source::Claim { claim, .. } => format!("claim/{claim}"),
+            Source::Claim(entry) => format!("claim/{}", entry.claim),
             Source::Forge { repository, .. } => format!("forge/{repository}"),
         };
         let doing = phase::begin(job.own.name.as_str(), "restore");
@@ -55,7 +55,7 @@ fn receipt(
     job: &Job<'_>,
     store: &store::Reader,
     chosen: Option<&str>,
-) -> Result<Receipt, Error> {
+) -> Result<VerifiedReceipt, Error> {
     let (drain, of) = (job.own.name.as_str(), project.name.as_str());
     let tampered = |object: &str, why: &str| Error::Tampered {
         object: object.to_owned(),
@@ -77,7 +77,7 @@ fn receipt(
         let text = text.ok_or_else(|| Error::Missing { what: format!("the receipt {object}") })?;
         serde_json::from_slice(&text).map_err(|_| tampered(object, "it is no receipt"))?
     };
-    verifier(project)?.open(&envelope, drain, of)
+    Ok(envelope.open(drain, of, &keyring::receipt_keys(project)?)?)
 }
 
 /// The only receipt among `keys`.

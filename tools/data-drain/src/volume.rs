@@ -119,7 +119,8 @@ impl Volume<'_> {
         if pod["metadata"]["labels"][LABEL].is_null() {
             let request = format!("start the pod {}", self.pod);
             let who = "the cluster".to_owned();
-            let message = format!("a pod of that name lacks the label {LABEL}, so no drain made it");
+            let message =
+                format!("a pod of that name lacks the label {LABEL}, so no drain made it");
             return Err(Error::Rejected { who, request, message });
         }
         self.readers.writer.delete(&self.path(), &pod["metadata"]["uid"])

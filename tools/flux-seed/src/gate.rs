@@ -1,7 +1,7 @@
 //! What must be proven before data goes: that every claim was copied, that it is this very claim of
 //! this very cluster, and that nothing has written to it since.
 
-use keyring::{Project, Receipt, Stopped};
+use keyring::{Project, Stopped};
 use phase::Declared;
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub(crate) fn drained(
     let mut missing = Vec::new();
     for claim in claims {
         let stopped =
-            receipts.iter().find_map(|it: &Receipt| it.stopped_for(&claim.name, &claim.uid));
+            receipts.iter().find_map(|receipt| receipt.stopped_for(&claim.name, &claim.uid));
         match stopped {
             None => missing.push(claim.name.clone()),
             Some(Some(stopped)) => still(reader, claim, stopped)?,

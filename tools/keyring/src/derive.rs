@@ -16,6 +16,7 @@ use bech32::{Bech32, Hrp};
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
 use hkdf::Hkdf;
 use p256::elliptic_curve::bigint::{NonZero, U384};
+use p256::pkcs8::DecodePublicKey as _;
 use phase::Declared;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -69,6 +70,29 @@ pub fn phase_key(project: &Declared<Project>, phase: &str) -> Result<PhaseKey, E
             Ok(PhaseKey { key, generations: generations(&project.spec, phase) })
         }
     }
+}
+
+/// Public keys of which one must have signed an artifact of `project`: those that its document names,
+/// or else the one that derives from the key of the phase `artifact-attest` for `item`.
+///
+/// # Errors
+///
+/// The document names no key, and neither `ARTIFACT_ATTEST_KEY` nor the root can be read.
+pub fn artifact_keys(
+    project: &Declared<Project>,
+    item: &str,
+) -> Result<Vec<p256::ecdsa::VerifyingKey>, Error> {
+    let named = &project.spec.verification_keys.artifacts;
+    if named.is_empty() {
+        let key = phase_key(project, "artifact-attest")?;
+        return Ok(vec![*key.p256(project.name.as_str(), item).verifying_key()]);
+    }
+    let parse = |pem: &String| {
+        let why = "not a P-256 public key in PEM (RFC 5480)";
+        let key = p256::ecdsa::VerifyingKey::from_public_key_pem(pem.trim());
+        key.map_err(|_| Error::VerificationKey { why })
+    };
+    named.iter().map(parse).collect()
 }
 
 /// The variable of the environment that holds the key of `phase`.

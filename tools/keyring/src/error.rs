@@ -41,6 +41,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A public key that the Project names cannot be read.
+    #[error("a key of spec.verificationKeys in the Project is {why}")]
+    VerificationKey {
+        /// What it is instead.
+        why: &'static str,
+    },
     /// Nothing is there, where a secret should be.
     #[error("{0} is empty")]
     Empty(String),
@@ -160,6 +166,7 @@ impl Fault for Error {
             Self::Phase(error) => error.reason(),
             Self::NoProject(_) => "ProjectMissing",
             Self::Receipt { .. } => "ReceiptRefused",
+            Self::VerificationKey { .. } => "VerificationKeyInvalid",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
             Self::Unset(_)
@@ -198,6 +205,9 @@ impl Fault for Error {
             Self::NoProject(_) => "give the Project's document, too",
             Self::Receipt { .. } => {
                 "run `data-drain apply` again: it reads everything back, and signs"
+            }
+            Self::VerificationKey { .. } => {
+                "copy the .pub files that `artifact-attest derive` and `data-drain derive` write"
             }
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
@@ -242,6 +252,7 @@ impl Fault for Error {
             | Self::NotCredentials(_)
             | Self::NoProject(_)
             | Self::Receipt { .. }
+            | Self::VerificationKey { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)
             | Self::NotUnsealed(_)

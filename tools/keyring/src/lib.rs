@@ -14,6 +14,7 @@
 mod command;
 mod derive;
 mod error;
+pub mod gate;
 mod git;
 mod identities;
 mod project;
@@ -24,15 +25,18 @@ mod secret;
 mod sops;
 mod url;
 
-pub use derive::{PhaseKey, RootKey, phase_key, root_key, variable};
+pub use derive::{PhaseKey, RootKey, artifact_keys, phase_key, root_key, variable};
 pub use error::Error;
+pub use gate::{DataOnDestroy, DataPolicy};
 pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git};
 pub use identities::Identities;
 pub use project::{
     Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
+    VerificationKeys,
 };
 pub use receipt::{
-    Claims, Copied, Drained, Envelope, Pack, Receipt, Source, Stopped, receipt_key, receipts,
+    ClaimSource, Claims, Copied, Drained, Envelope, Hold, Pack, Receipt, ReceiptKey, Source,
+    Stopped, VerifiedReceipt, receipt_keys, receipts,
 };
 pub use reference::Reference;
 pub use seal::{AgeRecipient, open_with, seal, seal_to, unseal, unseal_with};

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use p256::pkcs8::DecodePublicKey as _;
 use phase::{Declared, Kind, Name, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{AgeRecipient, Error, Reference, Secret, Url};
+use crate::{AgeRecipient, Error, ReceiptKey, Reference, Secret, Url};
 
 /// The phases that have a key.
 const PHASES: [&str; 5] =
@@ -24,9 +25,25 @@ pub struct Project {
     /// Bump one to rotate one: `<phase>` or `<phase>/<item>`. Every other is in generation 1.
     #[serde(default)]
     pub generations: BTreeMap<String, u32>,
+    /// Public keys that verify what the programs sign, so that whoever checks cannot sign. Without
+    /// them, a check derives the keys and needs the root or a phase's key.
+    #[serde(default)]
+    pub verification_keys: VerificationKeys,
     /// Where the remotes are.
     #[serde(default)]
     pub endpoints: Endpoints,
+}
+
+/// Public keys in PEM, as `PROGRAM derive` writes them. Several are accepted during a rotation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct VerificationKeys {
+    /// Keys of artifact-attest's signatures (ECDSA P-256): `artifact-attest/NAME/signing.pub`.
+    #[serde(default)]
+    pub artifacts: Vec<String>,
+    /// Keys of data-drain's receipts (Ed25519): `data-drain/NAME/receipt.pub`.
+    #[serde(default)]
+    pub receipts: Vec<String>,
 }
 
 impl Kind for Project {
@@ -230,6 +247,18 @@ fn mistakes(project: &Project) -> Vec<(String, String)> {
     for (index, recipient) in project.recipients.iter().enumerate() {
         if project.recipients[..index].iter().any(|it| it.name == recipient.name) {
             mistake(format!("/spec/recipients/{index}/name"), "another recipient has this name");
+        }
+    }
+    let keys = &project.verification_keys;
+    for (index, pem) in keys.receipts.iter().enumerate() {
+        if let Err(why) = ReceiptKey::parse(pem) {
+            mistake(format!("/spec/verificationKeys/receipts/{index}"), why);
+        }
+    }
+    for (index, pem) in keys.artifacts.iter().enumerate() {
+        if p256::PublicKey::from_public_key_pem(pem.trim()).is_err() {
+            let why = "not a P-256 public key in PEM (RFC 5480)";
+            mistake(format!("/spec/verificationKeys/artifacts/{index}"), why);
         }
     }
     for (key, generation) in &project.generations {

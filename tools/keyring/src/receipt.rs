@@ -1,12 +1,16 @@
-//! What a drain has proven, signed: the key to every `destroy` that would lose data.
+//! Drain receipts: signed proofs that data was copied, without which no program destroys it.
 //!
-//! A receipt travels as a DSSE envelope, in the status of its `Drain`, and lies beside the data. It
-//! is signed with a key of the phase `data-drain`. Who wants to destroy derives that key from the
-//! project's root: so a job that holds nothing but its own phase's key destroys nothing.
+//! A receipt travels as a DSSE envelope in the status of its `Drain`, and lies beside the data. It is
+//! signed with a key that derives from the key of the phase `data-drain`, and verified with the public
+//! half that the Project names. A job that can verify a receipt can therefore not sign one.
 //!
-//! **Invariant:** nothing is believed of a receipt before its signature is.
+//! **Invariant:** no field of a receipt is used before its signature is verified.
+
+use std::ops::Deref;
 
 use data_encoding::{BASE64, HEXLOWER};
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::spki::{DecodePublicKey as _, EncodePublicKey as _};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use phase::{Declared, Stream};
 use schemars::JsonSchema;
@@ -14,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, PhaseKey, Project, root_key};
+use crate::gate::HoldObject;
+use crate::{Error, PhaseKey, Project, phase_key};
 
 /// The phase whose key signs.
 const PHASE: &str = "data-drain";
@@ -68,6 +73,9 @@ pub struct Copied {
     pub packs: Vec<Pack>,
     /// What is in them, itself encrypted.
     pub manifest: Pack,
+    /// What the copy does not keep as it was, for example sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<String>,
 }
 
 /// What a source is.
@@ -75,15 +83,7 @@ pub struct Copied {
 #[serde(deny_unknown_fields, rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Source {
     /// A volume of the cluster.
-    Claim {
-        /// `namespace/name`.
-        claim: String,
-        /// Its UID.
-        uid: String,
-        /// What was stopped so that it does not change, and which generation of it that was.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        stopped: Option<Stopped>,
-    },
+    Claim(ClaimSource),
     /// The repository at the forge.
     Forge {
         /// Its document.
@@ -91,6 +91,36 @@ pub enum Source {
         /// The SHA-256 of what `git ls-remote` lists there: every branch and tag, and its commit.
         refs: String,
     },
+}
+
+/// A claim, the volume behind it, and what has kept both from changing since.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClaimSource {
+    /// The claim as `namespace/name`.
+    pub claim: String,
+    /// UID of the claim.
+    pub uid: String,
+    /// Name of its PersistentVolume.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub volume: String,
+    /// Workload that was stopped so that the volume does not change; `None` when no pod mounted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+    /// Admission policy that keeps pods off the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// Admission policy that keeps pods off drained claims, and its binding. Both are recorded before the
+/// claim is read, so that a hold that was removed, edited or put back is detected.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Hold {
+    /// The `ValidatingAdmissionPolicy`.
+    pub policy: HoldObject,
+    /// Its `ValidatingAdmissionPolicyBinding`.
+    pub binding: HoldObject,
 }
 
 /// A workload that was stopped. Started again, it has another generation.
@@ -133,14 +163,92 @@ struct Signed {
     sig: String,
 }
 
-/// What verifies the receipts of `project`, as OpenSSL takes it (RFC 8410); `key` is the phase key
-/// of `data-drain`.
-#[must_use]
-pub fn receipt_key(key: &PhaseKey, project: &str) -> String {
-    let head = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    let key = signing_key(key, project).verifying_key();
-    let der = BASE64.encode(&[&head[..], key.as_bytes()].concat());
-    format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n")
+/// A receipt whose signature is that of this project's data-drain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedReceipt {
+    receipt: Receipt,
+    /// Digest of the signed bytes, `sha256:…`: the name of this receipt.
+    pub digest: String,
+}
+
+#[cfg(test)]
+impl VerifiedReceipt {
+    /// A receipt of the cluster with this UID, as if it had been verified.
+    pub(crate) fn for_tests(cluster: &str, entries: Vec<ClaimSource>) -> Self {
+        let pack = || Pack { object: String::new(), sha256: String::new(), bytes: 0 };
+        let sources = entries.into_iter().map(|entry| Copied {
+            from: Source::Claim(entry),
+            fingerprint: String::new(),
+            bytes: 0,
+            entries: 0,
+            packs: Vec::new(),
+            manifest: pack(),
+            not_kept: Vec::new(),
+        });
+        let receipt = Receipt {
+            project: "holistic".to_owned(),
+            drain: "prod".to_owned(),
+            cluster: Drained { name: "prod".to_owned(), uid: cluster.to_owned() },
+            run: String::new(),
+            bucket: String::new(),
+            recipients: Vec::new(),
+            sources: sources.collect(),
+        };
+        Self { receipt, digest: "sha256:test".to_owned() }
+    }
+}
+
+impl Deref for VerifiedReceipt {
+    type Target = Receipt;
+
+    fn deref(&self) -> &Receipt {
+        &self.receipt
+    }
+}
+
+/// Public key that verifies receipts, written as OpenSSL writes it (PEM, RFC 8410).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReceiptKey(VerifyingKey);
+
+impl ReceiptKey {
+    /// The public half of the key with which the phase key of data-drain signs for `project`.
+    #[must_use]
+    pub fn of(key: &PhaseKey, project: &str) -> Self {
+        Self(signing_key(key, project).verifying_key())
+    }
+
+    /// Reads a PEM block.
+    ///
+    /// # Errors
+    ///
+    /// It is not an Ed25519 public key.
+    pub fn parse(pem: &str) -> Result<Self, &'static str> {
+        let key = VerifyingKey::from_public_key_pem(pem.trim());
+        key.map(Self).map_err(|_| "not an Ed25519 public key in PEM (RFC 8410)")
+    }
+
+    /// The key as a PEM block.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.to_public_key_pem(LineEnding::LF).unwrap_or_default()
+    }
+}
+
+/// Public keys of which one must have signed a receipt of `project`: those that its document names,
+/// or else the one that derives from the key of the phase `data-drain`.
+///
+/// # Errors
+///
+/// The document names no key, and neither `DATA_DRAIN_KEY` nor the root can be read.
+pub fn receipt_keys(project: &Declared<Project>) -> Result<Vec<ReceiptKey>, Error> {
+    let named = &project.spec.verification_keys.receipts;
+    if named.is_empty() {
+        return Ok(vec![ReceiptKey::of(&phase_key(project, PHASE)?, project.name.as_str())]);
+    }
+    named
+        .iter()
+        .map(|pem| ReceiptKey::parse(pem).map_err(|why| Error::VerificationKey { why }))
+        .collect()
 }
 
 impl Receipt {
@@ -165,15 +273,15 @@ impl Receipt {
         })
     }
 
-    /// What was stopped so that the claim `namespace/name`, the one with this UID, did not change;
-    /// `None` if it is not in it.
+    /// The workload that was stopped for the claim `namespace/name` with this UID; `None` when the
+    /// receipt does not name the claim.
     #[must_use]
     pub fn stopped_for(&self, name: &str, of: &str) -> Option<Option<&Stopped>> {
-        self.sources.iter().find_map(|it| match &it.from {
-            Source::Claim { claim, uid, stopped } if claim == name && uid == of => {
-                Some(stopped.as_ref())
+        self.sources.iter().find_map(|copied| match &copied.from {
+            Source::Claim(entry) if entry.claim == name && entry.uid == of => {
+                Some(entry.stopped.as_ref())
             }
-            _ => None,
+            Source::Claim(_) | Source::Forge { .. } => None,
         })
     }
 
@@ -202,33 +310,41 @@ impl Receipt {
 }
 
 impl Envelope {
-    /// What it says, if `key`, the phase key of `data-drain`, has signed it for `project`.
+    /// The receipt, if one of `keys` has signed it for `project`.
     ///
     /// # Errors
     ///
     /// [`Error::Receipt`].
-    pub fn open(&self, drain: &str, project: &str, key: &PhaseKey) -> Result<Receipt, Error> {
+    pub fn open(
+        &self,
+        drain: &str,
+        project: &str,
+        keys: &[ReceiptKey],
+    ) -> Result<VerifiedReceipt, Error> {
         let refused = |why: &str| refused(drain, why);
         if self.payload_type != PAYLOAD_TYPE {
-            return Err(refused("it is of another kind"));
+            return Err(refused("its payload has another type"));
         }
         let decode = |text: &str| BASE64.decode(text.as_bytes()).ok();
-        let payload = decode(&self.payload).ok_or_else(|| refused("it is garbled"))?;
-        let key = signing_key(key, project).verifying_key();
+        let payload = decode(&self.payload).ok_or_else(|| refused("its payload is not base64"))?;
         let message = encoding(&payload);
-        let good = |it: &Signed| {
-            let signature = decode(&it.sig).and_then(|it| Signature::from_slice(&it).ok());
-            signature.is_some_and(|it| key.verify_strict(&message, &it).is_ok())
+        let good = |signed: &Signed| {
+            let signature =
+                decode(&signed.sig).and_then(|bytes| Signature::from_slice(&bytes).ok());
+            signature.is_some_and(|signature| {
+                keys.iter().any(|key| key.0.verify_strict(&message, &signature).is_ok())
+            })
         };
         if !self.signatures.iter().any(good) {
-            return Err(refused("no signature of this project's data-drain is on it"));
+            return Err(refused("no signature on it is that of this project's data-drain"));
         }
-        let receipt: Receipt =
-            serde_json::from_slice(&payload).map_err(|_| refused("it says what we do not know"))?;
+        let receipt: Receipt = serde_json::from_slice(&payload)
+            .map_err(|_| refused("another version of data-drain wrote it"))?;
         if receipt.project != project || receipt.drain != drain {
             return Err(refused("it was given to another document"));
         }
-        Ok(receipt)
+        let digest = format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(&payload)));
+        Ok(VerifiedReceipt { receipt, digest })
     }
 }
 
@@ -249,12 +365,12 @@ pub enum Claims {
 ///
 /// # Errors
 ///
-/// [`Error::Receipt`], and whatever keeps the root from being read.
+/// [`Error::Receipt`], and those of [`receipt_keys`].
 pub fn receipts(
     stream: &Stream,
     project: &Declared<Project>,
     which: impl Fn(&Value) -> bool,
-) -> Result<Vec<Receipt>, Error> {
+) -> Result<Vec<VerifiedReceipt>, Error> {
     let name = |it: &Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let ours = |it: &&Value| {
         let version = it["apiVersion"].as_str().unwrap_or_default();
@@ -265,7 +381,7 @@ pub fn receipts(
     if drains.is_empty() {
         return Ok(Vec::new());
     }
-    let key = root_key(project)?.phase(project, PHASE);
+    let keys = receipt_keys(project)?;
     let mut receipts = Vec::new();
     for document in drains {
         let name = name(document);
@@ -274,13 +390,13 @@ pub fn receipts(
         let envelope = envelope.ok_or_else(|| refused("its document holds none"))?;
         let envelope: Envelope = serde_json::from_value(envelope.clone())
             .map_err(|_| refused("its document holds something else"))?;
-        let receipt = envelope.open(&name, project.name.as_str(), &key)?;
+        let receipt = envelope.open(&name, project.name.as_str(), &keys)?;
         if document["spec"]["cluster"] != receipt.cluster.name.as_str() {
             return Err(refused("it is for another cluster"));
         }
         for source in document["spec"]["sources"].as_array().into_iter().flatten() {
             let copied = |it: &Copied| match &it.from {
-                Source::Claim { claim, .. } => source["claim"] == claim.as_str(),
+                Source::Claim(entry) => source["claim"] == entry.claim.as_str(),
                 Source::Forge { repository, .. } => source["forge"] == repository.as_str(),
             };
             if !receipt.sources.iter().any(copied) {

@@ -5,7 +5,8 @@ use std::fs;
 use data_encoding::BASE64;
 use ed25519_dalek::{Signer as _, SigningKey};
 use keyring::{
-    Copied, Drained, Error, Pack, Project, Projects, Receipt, Source, Stopped, phase_key, receipts,
+    ClaimSource, Copied, Drained, Error, Pack, Project, Projects, Receipt, ReceiptKey, Source,
+    Stopped, VerifiedReceipt, phase_key, receipts,
 };
 use phase::{Declared, Stream};
 use serde_json::{Value, json};
@@ -14,6 +15,11 @@ type Test<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 const RECIPIENT: &str = "age1rrphsed8kf5f7amyldf5kg5x04du8znfzrs2pj7h3hu6sr6hmc9q6df5df";
 const CLAIM: &str = "default/data";
+/// The public key of RFC 8410, section 10.1.
+const STRANGER: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+";
 const UID: &str = "8a0c0f0e-0000-4000-8000-000000000001";
 
 /// A Project, by name; its root is a file.
@@ -34,20 +40,23 @@ fn receipt() -> Receipt {
         bucket: "drain".to_owned(),
         recipients: vec![RECIPIENT.to_owned()],
         sources: vec![Copied {
-            from: Source::Claim {
+            from: Source::Claim(ClaimSource {
                 claim: CLAIM.to_owned(),
                 uid: UID.to_owned(),
+                volume: "pv-data".to_owned(),
                 stopped: Some(Stopped {
                     workload: "deployment/data".to_owned(),
                     uid: "of the workload".to_owned(),
                     generation: 3,
                 }),
-            },
+                hold: None,
+            }),
             fingerprint: "22".repeat(32),
             bytes: 1,
             entries: 1,
             packs: vec![pack("packs/0")],
             manifest: pack("manifest"),
+            not_kept: Vec::new(),
         }],
     }
 }
@@ -94,8 +103,25 @@ impl Given {
         Ok(serde_json::to_value(receipt.sign(&phase_key(project, "data-drain")?)?)?)
     }
 
+    /// The same, with a Project that names public keys for receipts.
+    fn gate_with(
+        &self,
+        keys: &[String],
+        documents: &[Value],
+    ) -> Test<Result<Vec<VerifiedReceipt>, Error>> {
+        let mut project = project_document(self.folder.path(), "holistic");
+        project["spec"]["verificationKeys"] = json!({"receipts": keys});
+        let text: Vec<_> = [project].iter().chain(documents).map(ToString::to_string).collect();
+        let file = self.folder.path().join("named.json");
+        fs::write(&file, text.join("\n"))?;
+        let mut stream = Stream::read(&[file]);
+        let projects = Projects::read(&mut stream);
+        stream.accept()?;
+        Ok(receipts(&stream, projects.get("holistic")?, |spec| spec["cluster"] == "prod"))
+    }
+
     /// What a gate for the cluster `prod` makes of these documents.
-    fn gate(&self, documents: &[Value]) -> Test<Result<Vec<Receipt>, Error>> {
+    fn gate(&self, documents: &[Value]) -> Test<Result<Vec<VerifiedReceipt>, Error>> {
         let (stream, projects) = self.read("holistic", documents)?;
         let project = projects.get("holistic")?;
         Ok(receipts(&stream, project, |it| it["cluster"] == "prod"))
@@ -108,7 +134,7 @@ fn what_data_drain_has_signed_is_believed_and_signed_the_same_twice() -> Test {
     let envelope = given.signed("holistic", &receipt())?;
     assert_eq!(given.signed("holistic", &receipt())?, envelope);
     let found = given.gate(&[drain(&envelope)])??;
-    assert_eq!(found, [receipt()]);
+    assert_eq!(found.iter().map(|found| (**found).clone()).collect::<Vec<_>>(), [receipt()]);
     assert!(found[0].of_cluster("of the cluster").is_ok());
     let stopped = found[0].stopped_for(CLAIM, UID).ok_or("it is in it")?;
     assert_eq!(stopped.map(|it| it.generation), Some(3));
@@ -162,11 +188,13 @@ fn no_tampering_opens_the_gate() -> Test {
         (
             "another claim was written into it",
             payload(&|it| {
-                it.sources[0].from = Source::Claim {
+                it.sources[0].from = Source::Claim(ClaimSource {
                     claim: "default/other".to_owned(),
                     uid: UID.to_owned(),
+                    volume: String::new(),
                     stopped: None,
-                };
+                    hold: None,
+                });
             })?,
         ),
         (
@@ -219,11 +247,19 @@ fn a_drain_that_is_not_ready_proves_nothing() -> Test {
 }
 
 #[test]
-fn the_key_of_one_phase_opens_no_gate() -> Test {
-    // A job of CI has no root: whatever it could sign with its own key, it cannot verify.
+fn a_check_without_the_root_needs_the_public_key_that_the_project_names() -> Test {
     let given = Given::new()?;
     let envelope = given.signed("holistic", &receipt())?;
+    let (_, projects) = given.read("holistic", &[])?;
+    let key = phase_key(projects.get("holistic")?, "data-drain")?;
+    let public = ReceiptKey::of(&key, "holistic").pem();
     fs::remove_file(given.folder.path().join("root"))?;
-    assert!(given.gate(&[drain(&envelope)])?.is_err());
+    assert!(given.gate(&[drain(&envelope)])?.is_err(), "a job of one phase verifies nothing");
+
+    let named = given.gate_with(&[public], &[drain(&envelope)])??;
+    assert_eq!(named.len(), 1, "whoever checks needs no secret");
+    let stranger = ReceiptKey::parse(STRANGER)?.pem();
+    let end = given.gate_with(&[stranger], &[drain(&envelope)])?;
+    assert!(matches!(end, Err(Error::Receipt { .. })), "the named key alone counts: {end:?}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The words of this repository, held against what is there: every page says what it is, what it
 //! names exists, and each of its commands is either run by a test or marked as not run.
 
+mod hazards;
 mod pages;
 
 use std::collections::BTreeMap;
@@ -293,5 +294,12 @@ fn every_program_tells_what_has_changed_in_it() -> Test {
         let version = concat!("\n## [", env!("CARGO_PKG_VERSION"), "] - 20");
         assert!(text.contains(version), "{}: nothing of this version", file.display());
     }
+    Ok(())
+}
+
+#[test]
+fn the_page_of_hazards_is_what_the_tests_say() -> Test {
+    let page = root().join("continuous-integration/hazards.md");
+    snapbox::assert_data_eq!(hazards::page()?, snapbox::Data::read_from(&page, None).raw());
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
+use crate::status::Refusal;
 use crate::verb::LogFormat;
 
 /// What the exit status promises. Of several, the greatest is the program's.
@@ -36,6 +37,10 @@ pub trait Fault: error::Error {
     fn help(&self) -> Option<String>;
     /// Whether trying again can help.
     fn exit(&self) -> Exit;
+    /// Objects that it refused to change or remove, for the status; none for most errors.
+    fn refusals(&self) -> Vec<Refusal> {
+        Vec::new()
+    }
 }
 
 /// Tells people about `fault`, and returns its exit status.

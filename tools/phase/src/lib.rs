@@ -30,7 +30,7 @@ pub use interrupt::{interrupted, uninterrupted};
 pub use known::Known;
 pub use name::Name;
 pub use progress::{Step, begin, detail, note};
-pub use status::{Condition, Status};
+pub use status::{Condition, Refusal, Status};
 pub use stream::Stream;
 pub use together::at_once;
 pub use verb::{LogFormat, Output, Target, Verb};

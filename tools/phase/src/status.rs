@@ -25,6 +25,20 @@ pub struct Status<O, E, S> {
     pub sealed: BTreeMap<String, String>,
     /// The steps that are left to take.
     pub plan: Vec<S>,
+    /// What the program refused to change or remove, one entry for each object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
+}
+
+/// One object that a program refused to change or remove.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// The object, for example the claim `default/data`.
+    pub object: String,
+    /// One word in `CamelCase`, for example `NoReceipt`.
+    pub reason: String,
+    /// Sentence for people: why, and what to do.
+    pub message: String,
 }
 
 impl<O, E, S> Status<O, E, S> {
@@ -37,6 +51,7 @@ impl<O, E, S> Status<O, E, S> {
             evidence: Vec::new(),
             sealed: BTreeMap::new(),
             plan: Vec::new(),
+            refusals: Vec::new(),
         }
     }
 
@@ -59,7 +74,8 @@ impl<O, E, S> Status<O, E, S> {
     pub fn failed(fault: &dyn Fault) -> Self {
         let causes = successors(fault.source(), |cause| cause.source());
         let message = causes.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self::new(Condition::ready(false, fault.reason(), message))
+        let ready = Condition::ready(false, fault.reason(), message);
+        Self { refusals: fault.refusals(), ..Self::new(ready) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must be proven before machines go: that every volume was copied, and that it was one of
 //! this very cluster.
 
-use keyring::{Claims, Projects, Receipt};
+use keyring::{Claims, Projects};
 use phase::{Job, Known};
 
 use crate::Error;
@@ -40,7 +40,7 @@ pub(crate) fn drained(
     };
     receipts.iter().try_for_each(|it| it.of_cluster(&uid))?;
     let is_copied = |name: &str, uid: &str| {
-        receipts.iter().any(|it: &Receipt| it.stopped_for(name, uid).is_some())
+        receipts.iter().any(|receipt| receipt.stopped_for(name, uid).is_some())
     };
     let left = volumes.iter().filter(|(name, uid)| !is_copied(name, uid));
     let left: Vec<_> = left.map(|(name, _)| name.as_str()).collect();

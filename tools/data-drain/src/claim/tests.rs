@@ -159,9 +159,9 @@ fn pod_without_a_node_is_no_place_and_is_told() {
 
 #[test]
 fn pod_that_the_drain_does_not_stop_is_refused_whatever_made_it() {
-    for (kind, uid) in [
-        ("Job", "x"), ("DaemonSet", "x"), ("StatefulSet", "another"), ("ReplicaSet", "x"),
-    ] {
+    for (kind, uid) in
+        [("Job", "x"), ("DaemonSet", "x"), ("StatefulSet", "another"), ("ReplicaSet", "x")]
+    {
         let mut case = Case::new(&host_path());
         let mut foreign = pod("foreign", Some("node-a"));
         foreign["metadata"]["labels"] = json!({"app": "another"});
@@ -217,9 +217,7 @@ fn claim_that_stopping_deletes_or_that_is_no_folder_is_refused() {
 #[test]
 fn selectors_select_as_kubernetes_has_it() {
     let pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-    let rule = |key: &str, operator: &str, values: &[&str]| {
-        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-    };
+    let rule = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     for (selector, expected) in [
         (json!({"matchLabels": {"a": "1"}}), true),
         (json!({"matchLabels": {"a": "2"}}), false),

@@ -54,9 +54,18 @@ pub(crate) struct Server {
 }
 
 const KINDS: [&str; 12] = [
-    "pods", "persistentvolumeclaims", "persistentvolumes", "namespaces", "deployments",
-    "statefulsets", "nodes", "volumeattachments", "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings", "configmaps", "leases",
+    "pods",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "namespaces",
+    "deployments",
+    "statefulsets",
+    "nodes",
+    "volumeattachments",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "configmaps",
+    "leases",
 ];
 
 struct Request {
@@ -102,22 +111,27 @@ impl Server {
             let (status, answer) = self.world().kubernetes(&request);
             let answer = answer.to_string();
             let head = "Content-Type: application/json";
-            write!(stream, "HTTP/1.1 {status} S\r\n{head}\r\nContent-Length: {}\r\n\r\n", answer.len())
-                .ok()?;
+            write!(
+                stream,
+                "HTTP/1.1 {status} S\r\n{head}\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            )
+            .ok()?;
             stream.write_all(answer.as_bytes()).ok()?;
         }
     }
 
     fn store(&self, request: &Request, stream: &mut TcpStream) -> Option<()> {
         let key = request.path.trim_start_matches("/drain/").to_owned();
-        let mut respond = |status: u16, headers: &[(String, String)], body: &[u8], length: usize| {
-            let mut head = format!("HTTP/1.1 {status} S\r\nContent-Length: {length}\r\n");
-            for (name, value) in headers {
-                head += &format!("{name}: {value}\r\n");
-            }
-            stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
-            stream.write_all(body).ok()
-        };
+        let mut respond =
+            |status: u16, headers: &[(String, String)], body: &[u8], length: usize| {
+                let mut head = format!("HTTP/1.1 {status} S\r\nContent-Length: {length}\r\n");
+                for (name, value) in headers {
+                    head += &format!("{name}: {value}\r\n");
+                }
+                stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
+                stream.write_all(body).ok()
+            };
         let denied = b"<Error><Code>AccessDenied</Code></Error>";
         if request.method == "PUT" {
             let delay = self.world().faults.put_delay;
@@ -137,7 +151,8 @@ impl Server {
                     }
                     *left -= 1;
                 }
-                let meta = request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
+                let meta =
+                    request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
                 let meta = meta.map(|(name, value)| (name.clone(), value.clone())).collect();
                 world.store.insert(key, (request.body.clone(), meta));
                 respond(200, &[], b"", 0)
@@ -178,7 +193,8 @@ impl Server {
         let mut channel = Channel { socket: Rc::clone(&socket), left: faults.cut_after };
         let ended = if query.contains("command=survey") {
             reader::survey(&folder).and_then(|report| {
-                reader::Frames::new(Channel { left: None, ..channel }).end(&report.json(), Stdin(&socket))
+                reader::Frames::new(Channel { left: None, ..channel })
+                    .end(&report.json(), Stdin(&socket))
             })
         } else {
             thread::sleep(faults.delay);
@@ -269,8 +285,11 @@ impl World {
     fn kubernetes(&mut self, request: &Request) -> (u16, Value) {
         let Request { method, path, query, body, .. } = request;
         let failure = |code: u16, message: &str| {
-            (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": "R",
-                "message": message, "metadata": {}}))
+            (
+                code,
+                json!({"kind": "Status", "status": "Failure", "code": code, "reason": "R",
+                "message": message, "metadata": {}}),
+            )
         };
         let last = path.rsplit('/').next().unwrap_or_default();
         if method == "GET" {
@@ -365,9 +384,9 @@ impl World {
             return Some(why.clone());
         }
         let namespace = path.split('/').nth(4)?;
-        let policies = self.objects.iter().filter(|(key, _)| is_in(
-            key, "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
-        ));
+        let policies = self.objects.iter().filter(|(key, _)| {
+            is_in(key, "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies")
+        });
         for (key, policy) in policies {
             if !self.objects.contains_key(&key.replace("policies/", "policybindings/")) {
                 continue;
@@ -414,7 +433,9 @@ impl World {
         let pods = format!("/api/v1/namespaces/{namespace}/pods");
         for (number, at) in object["spec"]["at"].as_array().into_iter().flatten().enumerate() {
             let pod = format!("{pods}/{name}-{number}");
-            if number >= usize::try_from(object["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap_or(0) {
+            if number
+                >= usize::try_from(object["spec"]["replicas"].as_u64().unwrap_or(1)).unwrap_or(0)
+            {
                 self.objects.remove(&pod);
                 continue;
             }

@@ -126,7 +126,8 @@ impl Lab {
     fn is_as_before(&self) -> bool {
         let world = self.server.world();
         let ours = |(path, object): (&String, &Value)| {
-            !path.contains("/namespaces/default/pods/") && object["metadata"]["labels"]["holistic/drain"].is_string()
+            !path.contains("/namespaces/default/pods/")
+                && object["metadata"]["labels"]["holistic/drain"].is_string()
                 || path.contains("/pods/data-drain")
         };
         let pods = world.objects.keys().filter(|key| key.contains("/pods/")).count();
@@ -192,7 +193,12 @@ fn documents(url: &str) -> Test<Vec<Value>> {
             }),
             Value::Null,
         ),
-        document("Cluster", "prod", json!({"project": "holistic"}), json!({"sealed": {"kubeconfig": sealed}})),
+        document(
+            "Cluster",
+            "prod",
+            json!({"project": "holistic"}),
+            json!({"sealed": {"kubeconfig": sealed}}),
+        ),
         document(
             "Artifact",
             "volume-reader",
@@ -229,7 +235,8 @@ fn each_claim_is_read_on_the_node_of_its_own_pod_and_held_until_destroy() -> Tes
     let mut started = lab.server.world().objects[path].clone();
     started["spec"]["replicas"] = 1.into();
     lab.server.world().put(path, started);
-    let pods = |lab: &Lab| lab.server.world().objects.keys().filter(|key| key.contains("/pods/")).count();
+    let pods =
+        |lab: &Lab| lab.server.world().objects.keys().filter(|key| key.contains("/pods/")).count();
     assert_eq!(pods(&lab), 0);
     assert_eq!(lab.run("plan --check")?.status, Some(3));
     assert_eq!(lab.run("verify")?.status, Some(111));
@@ -247,7 +254,11 @@ fn hold_that_was_removed_or_put_back_invalidates_the_receipt() -> Test {
     let policy = lab.server.world().objects.remove(POLICY).ok_or("a policy")?;
     let verified = lab.run("verify")?;
     assert_eq!((verified.status, verified.reason()), (Some(111), "Unproven"));
-    assert!(verified.message().contains("the hold on the claims was changed"), "{}", verified.message());
+    assert!(
+        verified.message().contains("the hold on the claims was changed"),
+        "{}",
+        verified.message()
+    );
     lab.server.world().put(POLICY, policy);
     assert_eq!(lab.run("verify")?.reason(), "Unproven", "it has another UID");
     assert_eq!(lab.run("plan --check")?.status, Some(3));
@@ -285,7 +296,8 @@ fn what_cannot_be_drained_is_refused_before_anything_stops() -> Test {
             lab.server.world().put("/api/v1/namespaces/default/pods/debug", pod);
         }),
         ("violates PodSecurity", |lab| {
-            lab.server.world().faults.pod_security = Some("pod violates PodSecurity \"restricted\"".to_owned());
+            lab.server.world().faults.pod_security =
+                Some("pod violates PodSecurity \"restricted\"".to_owned());
         }),
         ("another file system", |lab| {
             // Every machine has some in /dev.
@@ -300,7 +312,12 @@ fn what_cannot_be_drained_is_refused_before_anything_stops() -> Test {
         let mut lab = Lab::start()?;
         wrong(&mut lab);
         let ended = lab.run("apply")?;
-        assert_eq!((ended.status, ended.reason()), (Some(100), "NotDrainable"), "{why}: {}", ended.said);
+        assert_eq!(
+            (ended.status, ended.reason()),
+            (Some(100), "NotDrainable"),
+            "{why}: {}",
+            ended.said
+        );
         assert!(ended.message().contains(why), "{why}: {}", ended.message());
         assert!(ended.said.contains("nothing was stopped"), "{}", ended.said);
         let world = lab.server.world();
@@ -331,7 +348,9 @@ fn claim_that_no_pod_mounts_is_drained_where_its_data_is() -> Test {
     // The workload is gone, and so is whatever told of the node.
     let mut lab = Lab::start()?;
     let mut world = lab.server.world();
-    world.objects.retain(|path, _| path != WORKLOAD_A && path != "/api/v1/namespaces/default/pods/a-0");
+    world
+        .objects
+        .retain(|path, _| path != WORKLOAD_A && path != "/api/v1/namespaces/default/pods/a-0");
     drop(world);
     let refused = lab.run("apply")?;
     assert_eq!(refused.reason(), "NotDrainable", "{}", refused.said);
@@ -358,7 +377,8 @@ fn failure_keeps_everything_stopped_and_the_next_run_sends_only_what_is_missing(
     let ended = lab.run("apply")?;
     assert_eq!(ended.status, Some(0), "{}", ended.said);
     let world = lab.server.world();
-    let puts: Vec<_> = world.writes.iter().filter(|line| line.starts_with("PUT holistic/")).collect();
+    let puts: Vec<_> =
+        world.writes.iter().filter(|line| line.starts_with("PUT holistic/")).collect();
     assert_eq!(puts.len(), 3, "the second claim's pack and manifest, and the receipt: {puts:?}");
     Ok(())
 }
@@ -369,7 +389,12 @@ fn output_that_is_cut_short_is_never_an_archive() -> Test {
     for left in [0, 3, 600, 1500] {
         lab.server.world().faults.cut_after = Some(left);
         let failed = lab.run("apply")?;
-        assert_eq!((failed.status, failed.reason()), (Some(111), "ReadFailed"), "{left}: {}", failed.said);
+        assert_eq!(
+            (failed.status, failed.reason()),
+            (Some(111), "ReadFailed"),
+            "{left}: {}",
+            failed.said
+        );
         assert!(lab.is_frozen());
         assert!(!lab.server.world().store.keys().any(|key| key.contains("receipt")));
     }
@@ -502,7 +527,12 @@ fn second_run_beside_the_first_is_refused_and_does_no_harm() -> Test {
     }
     for verb in ["apply", "destroy"] {
         let second = lab.run(verb)?;
-        assert_eq!((second.status, second.reason()), (Some(111), "Busy"), "{verb}: {}", second.said);
+        assert_eq!(
+            (second.status, second.reason()),
+            (Some(111), "Busy"),
+            "{verb}: {}",
+            second.said
+        );
     }
     let output = first.wait_with_output()?;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

@@ -64,9 +64,7 @@ impl Lab {
         lab.child("kube-apiserver", &format!("--etcd-servers=http://{ADDRESS}:2379 --bind-address={ADDRESS} --advertise-address={ADDRESS} --secure-port=6443 --tls-cert-file=server.crt --tls-private-key-file=server.key --token-auth-file=tokens --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=RBAC --allow-privileged=true --cert-dir=server"))?;
         lab.until("kube-apiserver", |lab| lab.kubectl("get --raw /readyz").is_ok())?;
         lab.child("kube-controller-manager", "--kubeconfig=kubeconfig --service-account-private-key-file=sa.key --root-ca-file=server.crt --leader-elect=false --secure-port=0")?;
-        lab.until("a service account", |lab| {
-            lab.kubectl("get serviceaccount default").is_ok()
-        })?;
+        lab.until("a service account", |lab| lab.kubectl("get serviceaccount default").is_ok())?;
         Ok(lab)
     }
 
@@ -164,8 +162,11 @@ impl Lab {
             },
         }))?;
         self.until("service accounts and claims", |lab| {
-            let bound = |name: &str| lab.get(&format!("pvc {name} -n shop"))["status"]["phase"] == "Bound";
-            bound("data") && bound("spare") && lab.kubectl("get serviceaccount default -n shop").is_ok()
+            let bound =
+                |name: &str| lab.get(&format!("pvc {name} -n shop"))["status"]["phase"] == "Bound";
+            bound("data")
+                && bound("spare")
+                && lab.kubectl("get serviceaccount default -n shop").is_ok()
         })
     }
 
@@ -243,7 +244,9 @@ fn empty_store() -> Test<String> {
         for mut stream in listener.incoming().flatten() {
             let mut head = [0; 4096];
             let _ = stream.read(&mut head);
-            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
         }
     });
     Ok(url)
@@ -252,7 +255,10 @@ fn empty_store() -> Test<String> {
 /// Every refusal is the API server's, and names the drain.
 fn refused(what: &str, answer: Result<String, String>, refusals: &mut usize) {
     let why = answer.expect_err(what);
-    assert!(why.contains("data-drain-prod") && why.contains("held by the Drain prod"), "{what}: {why}");
+    assert!(
+        why.contains("data-drain-prod") && why.contains("held by the Drain prod"),
+        "{what}: {why}"
+    );
     *refusals += 1;
 }
 
@@ -272,8 +278,9 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
     assert!(refusals >= 20, "{refusals}");
     let alive = |lab: &Lab| {
         let kept = ["data", "spare"].map(|name| lab.get(&format!("pvc {name} -n shop")));
-        kept.iter().all(|claim| claim["status"]["phase"] == "Bound" && claim["metadata"]["deletionTimestamp"].is_null())
-            && lab.get("pv pv-data")["metadata"]["deletionTimestamp"].is_null()
+        kept.iter().all(|claim| {
+            claim["status"]["phase"] == "Bound" && claim["metadata"]["deletionTimestamp"].is_null()
+        }) && lab.get("pv pv-data")["metadata"]["deletionTimestamp"].is_null()
             && lab.get("namespace shop")["status"]["phase"] == "Active"
     };
     assert!(alive(&lab), "nothing is lost");
@@ -282,9 +289,18 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
     lab.kubectl("scale deployment app -n shop --replicas=2")?;
     for (kind, spec) in [
         ("Job", json!({"template": {"spec": {"restartPolicy": "Never"}}})),
-        ("StatefulSet", json!({"serviceName": "x", "selector": {"matchLabels": {"x": "y"}}, "template": {"metadata": {"labels": {"x": "y"}}}})),
-        ("ReplicaSet", json!({"selector": {"matchLabels": {"x": "z"}}, "template": {"metadata": {"labels": {"x": "z"}}}})),
-        ("DaemonSet", json!({"selector": {"matchLabels": {"x": "d"}}, "template": {"metadata": {"labels": {"x": "d"}}}})),
+        (
+            "StatefulSet",
+            json!({"serviceName": "x", "selector": {"matchLabels": {"x": "y"}}, "template": {"metadata": {"labels": {"x": "y"}}}}),
+        ),
+        (
+            "ReplicaSet",
+            json!({"selector": {"matchLabels": {"x": "z"}}, "template": {"metadata": {"labels": {"x": "z"}}}}),
+        ),
+        (
+            "DaemonSet",
+            json!({"selector": {"matchLabels": {"x": "d"}}, "template": {"metadata": {"labels": {"x": "d"}}}}),
+        ),
     ] {
         let mut spec = spec;
         let restart = spec["template"]["spec"]["restartPolicy"].take();
@@ -301,7 +317,9 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
             && events.matches("held by the Drain prod").count() >= 4
     })?;
     assert_eq!(lab.get("pods -n shop")["items"], json!([]), "no controller got a pod");
-    lab.create(&pod("free", |pod| pod["spec"] = json!({"containers": [{"name": "a", "image": "a"}]})))?;
+    lab.create(&pod("free", |pod| {
+        pod["spec"] = json!({"containers": [{"name": "a", "image": "a"}]})
+    }))?;
     lab.create(&pod("data", |pod| {
         pod["metadata"]["namespace"] = "other".into();
         pod["spec"] = mounting("data");
@@ -321,7 +339,8 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
 }
 
 fn pods_are_refused(lab: &Lab, refusals: &mut usize) {
-    let label = |pod: &mut Value, drain: &str| pod["metadata"]["labels"] = json!({"holistic/drain": drain});
+    let label =
+        |pod: &mut Value, drain: &str| pod["metadata"]["labels"] = json!({"holistic/drain": drain});
     let read_only = |pod: &mut Value| {
         pod["spec"]["volumes"][0]["persistentVolumeClaim"]["readOnly"] = true.into();
     };
@@ -331,31 +350,48 @@ fn pods_are_refused(lab: &Lab, refusals: &mut usize) {
     type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
     let changes: [(&str, Change<'_>); 10] = [
         ("a pod that mounts the claim", Box::new(|_| {})),
-        ("a pod whose name is generated", Box::new(|pod| {
-            pod["metadata"] = json!({"generateName": "x-", "namespace": "shop"});
-        })),
+        (
+            "a pod whose name is generated",
+            Box::new(|pod| {
+                pod["metadata"] = json!({"generateName": "x-", "namespace": "shop"});
+            }),
+        ),
         ("a pod that mounts it read-only", Box::new(read_only)),
         ("a pod with the label of readers that can write", Box::new(|pod| label(pod, "prod"))),
-        ("a pod with the label of another drain", Box::new(|pod| {
-            label(pod, "another");
-            read_only(pod);
-        })),
-        ("a pod that mounts it twice, once to write", Box::new(|pod| {
-            label(pod, "prod");
-            read_only(pod);
-            let twice = json!({"name": "again", "persistentVolumeClaim": {"claimName": "data"}});
-            pod["spec"]["volumes"].as_array_mut().expect("a list").push(twice);
-        })),
+        (
+            "a pod with the label of another drain",
+            Box::new(|pod| {
+                label(pod, "another");
+                read_only(pod);
+            }),
+        ),
+        (
+            "a pod that mounts it twice, once to write",
+            Box::new(|pod| {
+                label(pod, "prod");
+                read_only(pod);
+                let twice =
+                    json!({"name": "again", "persistentVolumeClaim": {"claimName": "data"}});
+                pod["spec"]["volumes"].as_array_mut().expect("a list").push(twice);
+            }),
+        ),
         ("a pod that mounts the other claim", Box::new(|pod| pod["spec"] = mounting("spare"))),
         ("a pod that mounts the volume's folder", Box::new(|pod| folder(pod, "/var/mnt/data"))),
         ("a pod that mounts a folder in it", Box::new(|pod| folder(pod, "/var/mnt/data/sub"))),
-        ("a pod that is bound to a node by hand", Box::new(|pod| pod["spec"]["nodeName"] = "node-a".into())),
+        (
+            "a pod that is bound to a node by hand",
+            Box::new(|pod| pod["spec"]["nodeName"] = "node-a".into()),
+        ),
     ];
     for (what, change) in changes {
         refused(what, lab.create(&pod("user", change)), refusals);
     }
     let applied = pod("applied", |_| {}).to_string();
-    refused("a pod by server-side apply", lab.kubectl_with("apply --server-side -f -", &applied), refusals);
+    refused(
+        "a pod by server-side apply",
+        lab.kubectl_with("apply --server-side -f -", &applied),
+        refusals,
+    );
     let reader = pod("reader", |pod| {
         label(pod, "prod");
         read_only(pod);
@@ -373,7 +409,10 @@ fn data_is_kept(lab: &Lab, refusals: &mut usize) {
         ("delete a volume", "delete pv pv-data --wait=false"),
         ("delete every volume", "delete --raw /api/v1/persistentvolumes"),
         ("delete the namespace", "delete namespace shop --wait=false"),
-        ("replace a claim", "replace --raw /api/v1/namespaces/shop/persistentvolumeclaims/data -f -"),
+        (
+            "replace a claim",
+            "replace --raw /api/v1/namespaces/shop/persistentvolumeclaims/data -f -",
+        ),
     ] {
         let mut claim = lab.get("pvc data -n shop");
         claim["spec"]["resources"]["requests"]["storage"] = "1Gi".into();
@@ -381,8 +420,16 @@ fn data_is_kept(lab: &Lab, refusals: &mut usize) {
     }
     for (what, target, patch) in [
         ("free the volume", "pv pv-data", json!({"spec": {"claimRef": null}})),
-        ("give the volume to another claim", "pv pv-data", json!({"spec": {"claimRef": {"name": "thief"}}})),
-        ("let the volume go with its claim", "pv pv-data", json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}})),
+        (
+            "give the volume to another claim",
+            "pv pv-data",
+            json!({"spec": {"claimRef": {"name": "thief"}}}),
+        ),
+        (
+            "let the volume go with its claim",
+            "pv pv-data",
+            json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}),
+        ),
         ("free the other volume", "pv pv-spare", json!({"spec": {"claimRef": null}})),
     ] {
         let line = format!("patch {target} --type=merge -p {patch}");
@@ -394,10 +441,12 @@ fn data_is_kept(lab: &Lab, refusals: &mut usize) {
         ("namespace shop", "delete namespace shop --wait=false"),
     ] {
         for value in [wrong, "data-drain.holistic/receipt="] {
-            lab.kubectl(&format!("annotate --overwrite {target} {value}")).expect("an annotation is free");
+            lab.kubectl(&format!("annotate --overwrite {target} {value}"))
+                .expect("an annotation is free");
             refused(delete, lab.kubectl(delete), refusals);
         }
-        lab.kubectl(&format!("annotate {target} data-drain.holistic/receipt-")).expect("it is free");
+        lab.kubectl(&format!("annotate {target} data-drain.holistic/receipt-"))
+            .expect("it is free");
     }
     // Without its parameter, the policy denies more, not less.
     let parameter = lab.get("configmap data-drain-prod -n kube-system");

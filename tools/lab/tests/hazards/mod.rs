@@ -1,0 +1,114 @@
+//! The page of hazards, generated from the comments above the tests that guard against them:
+//!
+//! ```text
+//! // hazard: A sentence that says what could happen.
+//! // class: The class of faults to which it belongs.
+//! // members: Other members of the class that were found.
+//! // now: What a user sees today.
+//! #[test]
+//! fn name_of_the_test() { … }
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Test, root};
+
+const HEAD: &str = "\
+# Hazards
+Ways in which data was lost, a secret leaked or a result was falsely called proven, each with the test that fails when it happens
+again. This page is generated from the `// hazard:` comments above those tests: `SNAPSHOTS=overwrite cargo test -p lab --test words`.
+
+| hazard | class | other members found | test | what a user sees now |
+|---|---|---|---|---|
+";
+
+/// One hazard, as the comment above its test tells it.
+#[derive(Debug, Default)]
+struct Hazard {
+    hazard: String,
+    class: String,
+    members: String,
+    now: String,
+}
+
+impl Hazard {
+    fn field(&mut self, name: &str) -> Option<&mut String> {
+        match name {
+            "hazard" => Some(&mut self.hazard),
+            "class" => Some(&mut self.class),
+            "members" => Some(&mut self.members),
+            "now" => Some(&mut self.now),
+            _ => None,
+        }
+    }
+
+    fn row(&self, program: &str, test: &str) -> String {
+        let cell = |text: &str| text.trim().replace('|', "\\|");
+        let Self { hazard, class, members, now } = self;
+        let [hazard, class, members, now] = [hazard, class, members, now].map(|text| cell(text));
+        format!("| {program}: {hazard} | {class} | {members} | `{test}` | {now} |\n")
+    }
+}
+
+/// The whole page.
+pub(crate) fn page() -> Test<String> {
+    let mut files = Vec::new();
+    rust_files(&root().join("tools"), &mut files)?;
+    files.sort();
+    let mut page = HEAD.to_owned();
+    for file in files {
+        let path = file.strip_prefix(root().join("tools"))?;
+        let program = path.iter().next().unwrap_or_default().to_string_lossy().into_owned();
+        page.extend(rows(&program, &fs::read_to_string(&file)?)?);
+    }
+    Ok(page)
+}
+
+fn rows(program: &str, text: &str) -> Test<Vec<String>> {
+    let (mut rows, mut open) = (Vec::new(), Vec::<Hazard>::new());
+    let mut field = "";
+    for line in text.lines().map(str::trim) {
+        if let Some(comment) = line.strip_prefix("// ") {
+            let (name, rest) = comment.split_once(": ").unwrap_or_default();
+            if name == "hazard" {
+                open.push(Hazard::default());
+            }
+            let Some(hazard) = open.last_mut() else { continue };
+            let (name, rest) = match name {
+                "hazard" | "class" | "members" | "now" => (name, rest),
+                _ => (field, comment),
+            };
+            field = name;
+            if let Some(text) = hazard.field(name) {
+                *text = format!("{text} {rest}");
+            }
+        } else if let Some(rest) =
+            line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn "))
+        {
+            let test = rest.split('(').next().unwrap_or_default();
+            for hazard in open.drain(..) {
+                let missing = [&hazard.hazard, &hazard.class, &hazard.members, &hazard.now];
+                assert!(missing.iter().all(|text| !text.trim().is_empty()), "{test}: {hazard:?}");
+                rows.push(hazard.row(program, test));
+            }
+            field = "";
+        }
+    }
+    assert!(open.is_empty(), "{program}: a hazard without a test: {open:?}");
+    Ok(rows)
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Test {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("hazards/mod.rs")
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
