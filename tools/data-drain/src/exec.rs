@@ -21,7 +21,9 @@ use crate::claim::Report;
 /// How long nothing may arrive. A disk that spins up and a large folder that is sorted take seconds.
 const STALL: Duration = Duration::from_secs(300);
 /// How long the answer to the last frame may take to get through.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the rest of standard error may take: a connection that was cut has no end of it.
+const COMPLAINT: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 const RECEIVED: &[u8] = b"received\n";
 /// Limits of what a pod may make us hold: the reader writes 64 KiB and a few names.
@@ -173,7 +175,8 @@ impl Running {
 
     fn said(&mut self) -> String {
         let Some(complaint) = self.complaint.take() else { return String::new() };
-        let said = self.runtime.block_on(async { tokio::time::timeout(FAREWELL, complaint).await });
+        let said =
+            self.runtime.block_on(async { tokio::time::timeout(COMPLAINT, complaint).await });
         said.ok().and_then(Result::ok).unwrap_or_default()
     }
 }

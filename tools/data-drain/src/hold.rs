@@ -214,23 +214,22 @@ impl Held {
     /// request is a dry run.
     pub(crate) fn prove(&self, reader: &Reader, limit: &Limit) -> Result<(), Error> {
         let name = Self::name(&self.drain);
-        for claim in &self.claims {
-            let (namespace, claim) = claim.split_once('/').unwrap_or_default();
-            let path = format!("/api/v1/namespaces/{namespace}/pods");
-            let mut refusals = 0;
-            limit.until(|| {
+        let mut refusals = 0;
+        limit.until(|| {
+            for claim in &self.claims {
+                let (namespace, claim) = claim.split_once('/').unwrap_or_default();
+                let path = format!("/api/v1/namespaces/{namespace}/pods");
                 let answer = reader.dry_run(&path, &probe(namespace, claim))?;
-                if answer.as_ref().is_some_and(|message| message.contains(&name)) {
-                    refusals += 1;
-                } else {
+                if answer.as_ref().is_none_or(|message| !message.contains(&name)) {
                     refusals = 0;
+                    let answer = answer.unwrap_or_else(|| format!("a pod may mount {claim}"));
+                    return Ok(Some(Error::HoldInactive { name: name.clone(), answer }));
                 }
-                let answer = answer.unwrap_or_else(|| "a pod may mount the claim".to_owned());
-                Ok((refusals < PROOFS)
-                    .then_some(Error::HoldInactive { name: name.clone(), answer }))
-            })?;
-        }
-        Ok(())
+            }
+            refusals += 1;
+            let answer = format!("{refusals} of {PROOFS} refusals");
+            Ok((refusals < PROOFS).then_some(Error::HoldInactive { name: name.clone(), answer }))
+        })
     }
 }
 
@@ -254,11 +253,6 @@ pub(crate) fn remove(reader: &Reader, writer: &Writer, drain: &str) -> Result<()
 /// Whether the cluster knows such policies.
 pub(crate) fn is_supported(reader: &Reader) -> Result<bool, Error> {
     Ok(reader.get(&format!("{BINDINGS}?limit=1"))?.is_some())
-}
-
-/// Whether any object of the hold of a drain is there.
-pub(crate) fn any(reader: &Reader, drain: &str) -> Result<bool, Error> {
-    Ok(objects(reader, drain)?.iter().any(Option::is_some))
 }
 
 fn objects(reader: &Reader, drain: &str) -> Result<[Option<Value>; 3], Error> {

@@ -97,12 +97,13 @@ impl Server {
     }
 
     fn connection(&self, stream: TcpStream) -> Option<()> {
-        if is_websocket(&stream) {
-            return self.exec(stream);
-        }
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         let mut stream = stream;
         loop {
+            // Clients use a connection again, also for a WebSocket.
+            if is_websocket(&stream) {
+                return self.exec(stream);
+            }
             let request = read(&mut reader, &mut stream)?;
             if request.path.starts_with("/drain/") || request.path == "/drain" {
                 self.store(&request, &mut stream)?;
@@ -349,7 +350,11 @@ impl World {
                 let mut there = there.clone();
                 if apply {
                     for field in ["spec", "data"] {
-                        there[field] = object[field].take();
+                        if let Some(value) =
+                            object.as_object_mut().and_then(|map| map.remove(field))
+                        {
+                            there[field] = value;
+                        }
                     }
                 }
                 merge(&mut there, &object);
