@@ -111,6 +111,21 @@ pub(crate) fn set(replicas: u32) -> Value {
     )
 }
 
+/// A workload whose manifest does not pin its image.
+fn web() -> Value {
+    object(
+        "apps/v1",
+        "Deployment",
+        "default",
+        "web",
+        json!({"spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "web:1"}]}},
+        }}),
+    )
+}
+
 /// What is delivered first.
 pub(crate) fn artifact() -> Artifact {
     let helm = object(
@@ -148,6 +163,7 @@ pub(crate) fn artifact() -> Artifact {
         ("root/released.yaml", volume("released", "default", "old", "released")),
         ("root/lb.yaml", balancer),
         ("nested/claim.yaml", claim("default", "nested", "nested", json!({}))),
+        ("nested/web.yaml", web()),
         ("paused/claim.yaml", claim("default", "paused", "paused", json!({}))),
     ]
     .into_iter()
