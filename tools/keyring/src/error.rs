@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use phase::{Exit, Fault};
 
-use crate::AgeRecipient;
+use crate::{AgeRecipient, Url};
 
 /// Everything that can go wrong with a secret. None of it quotes one.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,14 @@ pub enum Error {
     /// Anybody can read the secret, and an endpoint is on another machine.
     #[error("{0} is published with these programs, so anybody can use it")]
     Published(String),
+    /// An address that is not at the forge would get the forge's token.
+    #[error("{url} is not at the forge {forge}, so it does not get the forge's token")]
+    ForeignOrigin {
+        /// The address.
+        url: Url,
+        /// The forge, as the Project names it.
+        forge: Url,
+    },
     /// A public key that the Project names cannot be read.
     #[error("a key of spec.verificationKeys in the Project is {why}")]
     VerificationKey {
@@ -170,6 +178,7 @@ impl Fault for Error {
             Self::NoProject(_) => "ProjectMissing",
             Self::Published(_) => "PublishedSecret",
             Self::Receipt { .. } => "ReceiptRefused",
+            Self::ForeignOrigin { .. } => "ForeignOrigin",
             Self::VerificationKey { .. } => "VerificationKeyInvalid",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
@@ -217,6 +226,10 @@ impl Fault for Error {
             Self::NoProject(_) => "give the Project's document, too",
             Self::Receipt { .. } => {
                 "run `data-drain apply` again: it reads everything back, and signs"
+            }
+            Self::ForeignOrigin { .. } => {
+                "make spec.endpoints.forge of the Project and the forge's own address (ROOT_URL of \
+                 Gitea) agree; an address from a status is renewed by `vcs-bootstrap apply`"
             }
             Self::VerificationKey { .. } => {
                 "copy the .pub files that `artifact-attest derive` and `data-drain derive` write"
@@ -268,6 +281,7 @@ impl Fault for Error {
             | Self::NotCredentials(_)
             | Self::NoProject(_)
             | Self::Receipt { .. }
+            | Self::ForeignOrigin { .. }
             | Self::VerificationKey { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)

@@ -34,7 +34,7 @@ pub use create::{
 pub use derive::{PhaseKey, RootKey, artifact_keys, phase_key, root_key, variable};
 pub use error::Error;
 pub use gate::{DataOnDestroy, DataPolicy};
-pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git};
+pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git, git_is_partial, git_push, git_with_input};
 pub use identities::Identities;
 pub use project::{
     Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,

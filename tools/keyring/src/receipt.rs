@@ -73,6 +73,9 @@ pub struct Copied {
     pub packs: Vec<Pack>,
     /// What is in them, itself encrypted.
     pub manifest: Pack,
+    /// What the copy does not keep as it was, for example sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<String>,
 }
 
 /// What a source is.
@@ -180,6 +183,7 @@ impl VerifiedReceipt {
             entries: 0,
             packs: Vec::new(),
             manifest: pack(),
+            not_kept: Vec::new(),
         });
         let receipt = Receipt {
             project: "holistic".to_owned(),

@@ -56,6 +56,7 @@ fn receipt() -> Receipt {
             entries: 1,
             packs: vec![pack("packs/0")],
             manifest: pack("manifest"),
+            not_kept: Vec::new(),
         }],
     }
 }

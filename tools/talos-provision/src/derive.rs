@@ -23,11 +23,9 @@ pub(crate) fn derive(
     let (own, name) = (job.own, job.own.name.as_str());
     let pki = session::derive(own, project)?;
     let endpoint = endpoint(job)?;
-    let mut files = vec![
-        file("secrets.yaml", pki.bundle.write()),
-        file("kubeconfig", pki.kubeconfig(name, &endpoint)),
-        file("talosconfig", pki.talosconfig(name, &control_planes(job))),
-    ];
+    let mut files = vec![file("secrets.yaml", pki.bundle.write())];
+    let clients = pki.clients(name, &endpoint, &control_planes(job));
+    files.extend(clients.into_iter().map(|(name, text)| file(name, text)));
     for (machine, declared) in session::machines(own) {
         let documents = session::documents(own, (&pki, patches), (&machine, &declared), &endpoint)?;
         files.push(file(&format!("{machine}.yaml"), config::render(&documents)));

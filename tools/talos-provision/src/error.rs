@@ -7,6 +7,30 @@ use phase::{Exit, Fault};
 use crate::hetzner::Refusal;
 use crate::plan::Obstacle;
 
+/// Where an answer stops being what it should be, without the value that is there.
+#[derive(Debug)]
+pub struct Unreadable(serde_json::Error);
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.0.classify() {
+            serde_json::error::Category::Data => "a field has another type",
+            serde_json::error::Category::Syntax => "it is not JSON",
+            serde_json::error::Category::Eof => "it ends too early",
+            serde_json::error::Category::Io => "it cannot be read",
+        };
+        write!(f, "{what} at line {} column {}", self.0.line(), self.0.column())
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,12 +41,12 @@ pub enum Error {
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
     /// Data would be lost.
-    #[error("the data of {cluster} may be nowhere else: {why}")]
+    #[error("the machines of {cluster} stay, because data may be nowhere else: {}", lines(.refusals))]
     NotDrained {
         /// Which cluster.
         cluster: String,
-        /// Why that is not known.
-        why: String,
+        /// What must stay, and why.
+        refusals: Vec<phase::Refusal>,
     },
     /// The cloud said no.
     #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
@@ -41,7 +65,7 @@ pub enum Error {
         /// Who.
         what: &'static str,
         /// What was wrong.
-        source: serde_json::Error,
+        source: Unreadable,
     },
     /// An answer lacks something.
     #[error("the cloud answered something unexpected: {what}")]
@@ -115,6 +139,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// etcd does not stay up.
+    #[error("etcd on {name} ends by itself again and again: {event}")]
+    EtcdCrashes {
+        /// On which machine.
+        name: String,
+        /// The last event of the service.
+        event: String,
+    },
     /// Kubernetes said no.
     #[error("the Kubernetes API does not do it: {why}")]
     KubernetesRefused {
@@ -144,6 +176,35 @@ pub enum Error {
     Unproven {
         /// What.
         what: String,
+    },
+    /// An eviction would lose pods of a machine that is removed, or what is on it.
+    #[error("{machine} is not removed: {}", lines(.refusals))]
+    PodsLost {
+        /// The machine.
+        machine: String,
+        /// The pods.
+        refusals: Vec<phase::Refusal>,
+    },
+    /// Pods of a machine that is removed were not evicted within the declared time.
+    #[error("{machine} is not removed: no pod has left it for {seconds} s: {why}")]
+    NotEvicted {
+        /// The machine.
+        machine: String,
+        /// The declared limit.
+        seconds: u64,
+        /// What is still waited for: pods, each with the budget that does not allow its eviction.
+        why: String,
+    },
+    /// The cloud lists nothing of a cluster that the document's status describes.
+    #[error(
+        "unknown whether {cluster} exists: its status lists the servers {servers}, and this token's \
+         project has nothing of it"
+    )]
+    WrongProject {
+        /// The cluster.
+        cluster: String,
+        /// The servers of the status, by name and id.
+        servers: String,
     },
     /// The declared end has passed.
     #[error("the certificates have ended on {day}")]
@@ -178,6 +239,7 @@ impl Fault for Error {
             Self::Keys(_) => "KeysUnusable",
             Self::Runtime(_) => "RuntimeFailed",
             Self::NodeRefused { .. } => "NodeRefused",
+            Self::EtcdCrashes { .. } => "EtcdCrashes",
             Self::KubernetesRefused { .. } => "KubernetesRefused",
             Self::Obstacles(_) => "Obstructed",
             Self::Patch(_) => "PatchUnfit",
@@ -185,6 +247,9 @@ impl Fault for Error {
             Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
             Self::Expired { .. } => "Expired",
+            Self::PodsLost { .. } => "PodsWouldBeLost",
+            Self::NotEvicted { .. } => "NotEvicted",
+            Self::WrongProject { .. } => "Unknown",
         }
     }
 
@@ -207,13 +272,22 @@ impl Fault for Error {
                 }
                 "resource_limit_exceeded" => "ask the vendor to raise the project's limit",
                 "protected" => "lift the protection by hand, if it may really go",
-                _ => "the vendor's answer says what it does not like",
+                "not_found" => "check the URL in the Project's `endpoints.cloud`: it ends in `/v1`",
+                _ => {
+                    "correct what the vendor's answer names; `plan` shows where the run would go on"
+                }
             },
             Self::Unreachable { .. } | Self::TimedOut { .. } => {
                 "run the same command again: it goes on from here"
             }
-            Self::NotDrained { .. } => {
-                "run `data-drain apply` before this, or say `claims: discarded` if nobody needs it"
+            Self::NotDrained { refusals, .. } => {
+                let unknown = refusals.iter().any(|refusal| refusal.reason == "FactsUnknown");
+                if unknown {
+                    "make the Kubernetes API answer at the endpoint or at a control plane, which may need \
+                     `firewall.kubernetes` to let you in; nothing was touched"
+                } else {
+                    "nothing was touched; settle each as its line says, then run the same command again"
+                }
             }
             Self::Garbled { .. } | Self::Unexpected { .. } => {
                 "something else answers at that address, or this version is too old for it"
@@ -227,9 +301,16 @@ impl Fault for Error {
             }
             Self::Keys(_) => "this is a mistake of the program: please report it",
             Self::Runtime(_) => "check the limits of this machine, then run the same command again",
-            Self::NodeRefused { .. } => "the machine's answer says what it does not like",
+            Self::NodeRefused { .. } => {
+                "the rest of the machine's answer may quote secrets: see it on your own terminal with \
+                 `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml`"
+            }
+            Self::EtcdCrashes { .. } => {
+                "read `talosctl logs etcd` of that machine, correct `cluster.etcd` in the patches, and \
+                 run the same command again"
+            }
             Self::KubernetesRefused { .. } => {
-                "run the same command again, or remove the node by hand"
+                "run the same command again: what was done is seen, and not repeated"
             }
             Self::Patch(_) => {
                 "correct the patch; `plan` tries all of them without touching anything"
@@ -237,9 +318,33 @@ impl Fault for Error {
             Self::Unwell { .. } => "run the same command again; `-v` tells what it waits for",
             Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
             Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
-            Self::Expired { .. } => "move `spec.certificates` on in the document, and apply it",
+            Self::PodsLost { .. } => {
+                "the removal stopped before these pods were touched; settle each as its line says, then \
+                 run the same command again"
+            }
+            Self::NotEvicted { .. } => {
+                "make room: add a machine, start more replicas, or relax the PodDisruptionBudget; then \
+                 run the same command again. The machine takes no new pods meanwhile; declare it again \
+                 to keep it"
+            }
+            Self::WrongProject { .. } => {
+                "use a token of the Hetzner project that has these servers; only if they were removed \
+                 by hand, delete `status` from the document"
+            }
+            Self::Expired { .. } => {
+                "raise `spec.certificates.years` and apply, as long as the machines' own authorities \
+                 last; once those have ended, machines accept no client any more: destroy the cluster \
+                 and apply it anew"
+            }
         };
         Some(help.to_owned())
+    }
+
+    fn refusals(&self) -> Vec<phase::Refusal> {
+        match self {
+            Self::NotDrained { refusals, .. } | Self::PodsLost { refusals, .. } => refusals.clone(),
+            _ => Vec::new(),
+        }
     }
 
     fn exit(&self) -> Exit {
@@ -254,6 +359,7 @@ impl Fault for Error {
             | Self::Runtime(_)
             | Self::KubernetesRefused { .. }
             | Self::Unwell { .. }
+            | Self::NotEvicted { .. }
             | Self::NotDrained { .. }
             | Self::Unsettled { .. } => Exit::Temporary,
             Self::Refused(_)
@@ -263,12 +369,21 @@ impl Fault for Error {
             | Self::Taken { .. }
             | Self::Keys(_)
             | Self::NodeRefused { .. }
+            | Self::EtcdCrashes { .. }
             | Self::Obstacles(_)
             | Self::Patch(_)
             | Self::Unproven { .. }
+            | Self::PodsLost { .. }
+            | Self::WrongProject { .. }
             | Self::Expired { .. } => Exit::Permanent,
         }
     }
+}
+
+/// The messages of refusals, one a line.
+fn lines(refusals: &[phase::Refusal]) -> String {
+    let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+    format!("\n  {}", messages.join("\n  "))
 }
 
 fn image_help(version: &str, architecture: &str) -> String {

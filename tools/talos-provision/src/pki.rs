@@ -1,7 +1,8 @@
 //! Keys, certificates and tokens of a cluster: all of them derived, none of them stored.
 //!
-//! **Invariant:** a function of the phase's key, the cluster's name and the document's dates. No
-//! clock, no randomness: the same document gives the same bytes on every machine.
+//! **Invariant:** a function of the phase's key, the cluster's name, the document's dates, and for
+//! certificates of administrators and readers the time at which they are made. No randomness: the
+//! same document gives the same bytes on every machine.
 
 mod bundle;
 mod certificate;
@@ -13,6 +14,9 @@ mod tests;
 
 use std::fmt;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use keyring::PhaseKey;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -30,10 +34,16 @@ pub struct Pki {
     pub(crate) os: Authority,
     /// The authority of Kubernetes.
     pub(crate) kubernetes: Authority,
-    /// Who may do anything with Talos.
+    /// An administrator of Talos, for the length of one run: never written anywhere.
     pub(crate) talos_admin: Client,
-    /// Who may do anything with Kubernetes.
+    /// An administrator of Kubernetes, for the length of one run: never written anywhere.
     pub(crate) kubernetes_admin: Client,
+    /// Who may do anything, in what is sealed.
+    admin: Identities,
+    /// Who may look, in what is sealed.
+    reader: Identities,
+    /// From when to when what is sealed is good.
+    period: (DateTime, DateTime),
     /// The digest of every authority's certificate, by name.
     pub(crate) fingerprints: Vec<(&'static str, String)>,
 }
@@ -51,6 +61,33 @@ pub(crate) struct Authority {
     organization: Option<&'static str>,
 }
 
+/// What the holder of a client certificate may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anything: `os:admin`, `system:masters`.
+    Admin,
+    /// Look at what is not secret: `os:reader`, and the `ClusterRole` `view`.
+    Reader,
+}
+
+/// The group of Kubernetes whose members may look.
+pub(crate) const READERS: &str = "holistic:readers";
+
+/// One identity for Talos and one for Kubernetes.
+struct Identities {
+    talos: Identity,
+    kubernetes: Identity,
+}
+
+/// A key and the name under which it is signed.
+struct Identity {
+    key: Key,
+    subject: Subject<'static>,
+    usage: u8,
+    /// What serial numbers derive from.
+    serial: [u8; 16],
+}
+
 /// A certificate with which somebody shows who they are, and its key.
 pub(crate) struct Client {
     pub(crate) certificate: Vec<u8>,
@@ -65,9 +102,9 @@ impl Client {
 }
 
 impl Pki {
-    /// Derives all of the cluster called `cluster`.
+    /// Derives all of the cluster called `cluster`, at `now`.
     #[must_use]
-    pub fn derive(key: &PhaseKey, cluster: &str, dates: &Certificates) -> Self {
+    pub fn derive(key: &PhaseKey, cluster: &str, dates: &Certificates, now: DateTime) -> Self {
         let maker = Maker { key, cluster, dates };
         let os =
             maker.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
@@ -75,20 +112,15 @@ impl Pki {
         let kubernetes = maker.authority("k8s-ca", Some("kubernetes"), maker.p256("k8s-ca"));
         let aggregator = maker.authority("aggregator-ca", None, maker.p256("aggregator-ca"));
         let service_account = maker.p256("service-account");
-        let talos_admin = maker.client(
-            "talosconfig",
-            &os,
-            Key::Ed25519(key.ed25519(cluster, "talosconfig")),
-            Subject { organization: Some("os:admin"), common_name: None },
-            SIGN,
+        let admin = maker
+            .identities(("talosconfig", "os:admin"), ("kubeconfig", "system:masters", "admin"));
+        let reader = maker.identities(
+            ("reader-talosconfig", "os:reader"),
+            ("reader-kubeconfig", READERS, "reader"),
         );
-        let kubernetes_admin = maker.client(
-            "kubeconfig",
-            &kubernetes,
-            maker.p256("kubeconfig"),
-            Subject { organization: Some("system:masters"), common_name: Some("admin") },
-            SIGN | ENCIPHER,
-        );
+        let (run, period) = (dates.run(now), dates.period(now));
+        let talos_admin = os.sign(&admin.talos, run);
+        let kubernetes_admin = kubernetes.sign(&admin.kubernetes, run);
         let named = [
             ("os-ca", &os),
             ("etcd-ca", &etcd),
@@ -108,11 +140,60 @@ impl Pki {
             os: os.pair(),
             service_account: pem::field(service_account.label(), &service_account.der()),
         };
-        Self { bundle, os, kubernetes, talos_admin, kubernetes_admin, fingerprints }
+        Self {
+            bundle,
+            os,
+            kubernetes,
+            talos_admin,
+            kubernetes_admin,
+            admin,
+            reader,
+            period,
+            fingerprints,
+        }
+    }
+
+    fn identities(&self, access: Access) -> &Identities {
+        match access {
+            Access::Admin => &self.admin,
+            Access::Reader => &self.reader,
+        }
     }
 }
 
+/// The time of this machine, in UTC. It goes into certificates of administrators and readers alone.
+pub(crate) fn now() -> DateTime {
+    Timestamp::now().to_zoned(TimeZone::UTC).datetime()
+}
+
+/// The public key of a certificate as configurations hold it; nothing, if `text` is not one.
+pub(crate) fn public_key(text: &str) -> Option<Vec<u8>> {
+    let certificate = pem::read_field(text)?;
+    der::public_key(&certificate).map(<[u8]>::to_vec)
+}
+
 impl Authority {
+    /// Signs for `identity`, from when to when.
+    fn sign(&self, identity: &Identity, (not_before, not_after): (DateTime, DateTime)) -> Client {
+        let mut serial = Sha256::new();
+        serial.update(identity.serial);
+        serial.update(format!("{not_before} {not_after}"));
+        let mut serial: [u8; 32] = serial.finalize().into();
+        serial[0] &= 0x7f; // positive
+        let certificate = Certificate {
+            serial: &serial[..16],
+            issuer: Subject { organization: self.organization, common_name: None },
+            subject: identity.subject,
+            not_before,
+            not_after,
+            public: &identity.key.public(),
+            usage: identity.usage,
+            extended: &[der::CLIENT_AUTH],
+            role: Role::Leaf(&key_id(&self.key.public())),
+        };
+        Client { certificate: certificate.sign(&self.key), key: identity.key.clone() }
+    }
+
     fn pair(&self) -> Pair {
         Pair {
             crt: pem::field("CERTIFICATE", &self.certificate).to_string(),
@@ -180,25 +261,25 @@ impl Maker<'_> {
         Authority { certificate: certificate.sign(&key), key, organization }
     }
 
-    fn client(
+    /// An identity for Talos (item, organization) and one for Kubernetes (item, organization, name).
+    fn identities(
         &self,
-        item: &str,
-        by: &Authority,
-        key: Key,
-        subject: Subject<'_>,
-        usage: u8,
-    ) -> Client {
-        let certificate = Certificate {
-            serial: &self.serial(item),
-            issuer: Subject { organization: by.organization, common_name: None },
-            subject,
-            not_before: self.dates.not_before(),
-            not_after: self.dates.not_after(),
-            public: &key.public(),
-            usage,
-            extended: &[der::CLIENT_AUTH],
-            role: Role::Leaf(&key_id(&by.key.public())),
-        };
-        Client { certificate: certificate.sign(&by.key), key }
+        (talos, role): (&str, &'static str),
+        (kubernetes, group, name): (&str, &'static str, &'static str),
+    ) -> Identities {
+        Identities {
+            talos: Identity {
+                key: Key::Ed25519(self.key.ed25519(self.cluster, talos)),
+                subject: Subject { organization: Some(role), common_name: None },
+                usage: SIGN,
+                serial: self.serial(talos),
+            },
+            kubernetes: Identity {
+                key: self.p256(kubernetes),
+                subject: Subject { organization: Some(group), common_name: Some(name) },
+                usage: SIGN | ENCIPHER,
+                serial: self.serial(kubernetes),
+            },
+        }
     }
 }

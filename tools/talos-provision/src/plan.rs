@@ -2,18 +2,30 @@
 //!
 //! **Invariant:** a machine that does not answer is neither made again nor removed from etcd.
 
+mod drift;
+#[cfg(test)]
+mod drift_laws;
+mod etcd;
+mod history;
 #[cfg(test)]
 mod laws;
 mod obstacle;
+#[cfg(test)]
+mod start_laws;
 mod step;
 mod world;
 
+pub use drift::Change;
+pub use etcd::{Etcd, Member};
+pub use history::{ETCD_LABEL, History};
 pub use obstacle::{Obstacle, obstacles};
 pub use step::{Stage, Step};
 pub use world::{
-    Etcd, Found, Kind, Machine, Member, Node, Rule, Server, Shape, Thing, Wanted, World,
+    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Target,
+    Thing, Wanted, World,
 };
 
+use etcd::Start;
 use phase::Known;
 
 use crate::spec::Role;
@@ -28,10 +40,18 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
                 thing: thing.clone(),
                 monthly: wanted.prices.get(thing).copied(),
             }),
-            Some(found) if found.ours && found.shape != *shape && thing.kind == Kind::Firewall => {
-                steps.push(Step::Update { thing: thing.clone() });
+            Some(found) if found.ours => {
+                let changes = drift::changes(shape, found, world);
+                if !changes.is_empty() {
+                    steps.push(Step::Update { thing: thing.clone(), changes });
+                }
             }
             Some(_) => {}
+        }
+    }
+    for (name, machine) in &wanted.machines {
+        if let Some(server) = world.servers.get(name).filter(|server| server.ours) {
+            steps.extend(drift::repairs((name, machine), server, wanted, world));
         }
     }
     steps.extend(
@@ -41,6 +61,10 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     let lost = |name: &String| !world.servers.contains_key(name);
     let forget =
         |recreated| move |name: &String| Step::ForgetNode { name: name.clone(), recreated };
+    let ours = |name: &&String| world.servers.get(*name).is_some_and(|server| server.ours);
+    let cordoned =
+        wanted.machines.keys().filter(ours).filter(|name| world.cordoned.contains(*name));
+    steps.extend(cordoned.map(|name| Step::Uncordon { name: name.clone() }));
     let recreated = wanted.machines.keys().filter(|it| lost(it) && world.nodes.contains(*it));
     steps.extend(recreated.map(forget(true)));
     for (name, machine) in &wanted.machines {
@@ -55,39 +79,38 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         }
     }
     steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
-    if world.etcd == Etcd::Absent {
-        steps.extend(oldest(wanted, world).map(|name| Step::Bootstrap { name: name.clone() }));
+    if let Start::On(name) = Start::of(wanted, world) {
+        steps.push(Step::Bootstrap { name: name.to_owned() });
+    }
+    if let Some(incarnation) = world.due_record(wanted) {
+        steps.push(Step::RecordStart { incarnation });
     }
     steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
-        leave: server.role == Some(Role::Controlplane) && server.node.is_configured(),
+        leave: server.node.is_configured() && is_member(world, name, server),
     }));
     steps.extend(forgotten(wanted, world).map(forget(false)));
     let undeclared =
         |(thing, found): &(&Thing, &Found)| found.ours && !wanted.things.contains_key(*thing);
     let things = world.things.iter().rev().filter(undeclared);
     steps.extend(things.map(|(thing, _)| Step::Remove { thing: thing.clone() }));
+    steps.sort_by_key(Step::stage); // stable: within a stage the order stays
     steps
 }
 
-/// The control plane where etcd begins: the one that has been there longest. Were a machine to
-/// have data of etcd after all, it would be that one, and it would refuse to begin anew.
-fn oldest<'a>(wanted: &'a Wanted, world: &World) -> Option<&'a String> {
-    let controls = wanted.machines.iter().filter(|(_, it)| it.role == Role::Controlplane);
-    let ours = controls.filter(|(name, _)| world.servers.get(*name).is_none_or(|it| it.ours));
-    let age = |name: &String| world.servers.get(name).map_or(u64::MAX, |it| it.id);
-    ours.map(|(name, _)| name).min_by_key(|name| (age(name), *name))
-}
-
-/// The steps that take away what [`plan`] made, in the reverse order.
+/// The steps that take away what [`plan`] made, in the reverse order; of the servers, control planes
+/// first: once one of them is gone, the data gate has been passed, and without them no new data can
+/// come.
 #[must_use]
 pub fn undo(world: &World) -> Vec<Step> {
     let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
-    let servers = servers.map(|(name, server)| Step::RemoveServer {
+    let controls = |it: &(&String, &Server)| it.1.role == Some(Role::Controlplane);
+    let (controls, others): (Vec<_>, Vec<_>) = servers.partition(controls);
+    let servers = controls.into_iter().chain(others).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
-        leave: false, // nobody stays whom it could hurt
+        leave: false, // the whole cluster is being destroyed, so etcd's quorum no longer matters
     });
     let things = world.things.iter().rev().filter(|(_, found)| found.ours);
     servers.chain(things.map(|(thing, _)| Step::Remove { thing: thing.clone() })).collect()
@@ -113,7 +136,8 @@ fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
         Some(Node::Configured { .. }) => true,
         None | Some(Node::Maintenance | Node::Silent { .. }) => false,
     };
-    Some(Step::Configure { name: name.to_owned(), sha256: machine.configuration.clone(), alive })
+    let (name, sha256) = (name.to_owned(), machine.configuration.clone());
+    Some(Step::Configure { name, role: machine.role, sha256, alive })
 }
 
 /// Members of etcd whose machine is gone, or has not been configured since it was made anew.
@@ -126,6 +150,15 @@ fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a M
         None => wanted.is_name_of_ours(&member.hostname),
         Some(server) => server.ours && server.node == Node::Maintenance,
     })
+}
+
+/// Whether a server may be a member of etcd: by its label, or because etcd itself says so, since a
+/// label may be lost.
+fn is_member(world: &World, name: &str, server: &Server) -> bool {
+    let Etcd::Members(members) = &world.etcd else {
+        return server.role == Some(Role::Controlplane);
+    };
+    server.role == Some(Role::Controlplane) || members.iter().any(|it| it.hostname == name)
 }
 
 /// Servers that this document made and no longer declares.

@@ -5,21 +5,22 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::ToSpan as _;
 use keyring::Projects;
 use phase::{Declared, Stream};
 
 use crate::config::{self, Common, Patch};
-use crate::pki::Bundle;
+use crate::pki::{self, Bundle};
 use crate::session::{Patches, settings};
-use crate::spec::{Certificates, Cluster, Pool, Role, Version};
+use crate::spec::{Cluster, Pool, Role, Version};
 use crate::{Error, TalosProvision};
 
 /// Largest patch, in bytes.
 const PATCH_BYTES_MAX: u64 = 1024 * 1024;
 /// Most machines of one cluster: Hetzner lets no more into one network.
 const MACHINES_MAX: usize = 99;
+/// How many days before the authorities end every run says so.
+const WARN_DAYS: i64 = 90;
 /// Longest name of a machine: a host name.
 const NAME_LETTERS_MAX: usize = 63;
 
@@ -182,9 +183,19 @@ fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch>
     told.map_err(|message| mistake(mistakes, path, message)).ok()
 }
 
-/// Whether certificates have not ended. The clock decides, and is not written anywhere.
-pub(crate) fn not_expired(certificates: Certificates) -> Result<(), Error> {
-    let end = certificates.not_after();
-    let passed = end.to_zoned(TimeZone::UTC).is_ok_and(|it| it.timestamp() < Timestamp::now());
-    if passed { Err(Error::Expired { day: end.date().to_string() }) } else { Ok(()) }
+/// Refuses a document whose authorities have ended, and warns before they do. The clock decides, and
+/// is not written anywhere.
+pub(crate) fn not_expired(own: &Declared<Cluster>) -> Result<(), Error> {
+    let (now, end) = (pki::now(), own.spec.certificates.not_after());
+    let day = end.date();
+    if end < now {
+        return Err(Error::Expired { day: day.to_string() });
+    }
+    if end < now.saturating_add(WARN_DAYS.days()) {
+        let message = format_args!(
+            "the certificates of its authorities end on {day}: raise `certificates.years` and apply"
+        );
+        phase::note(&own.name, message);
+    }
+    Ok(())
 }

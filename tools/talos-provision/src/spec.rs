@@ -1,15 +1,20 @@
 //! What is declared. No logic: a value of these types is right by construction.
 
+mod removal;
+
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use jiff::ToSpan as _;
 use jiff::civil::{Date, DateTime};
-use keyring::Claims;
+use keyring::DataOnDestroy;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use removal::{EmptyDir, Removal, Seconds};
 
 use crate::observe::{Evidence, Observed};
 use crate::plan::Step;
@@ -30,11 +35,25 @@ pub struct Cluster {
     pub endpoint: Option<Endpoint>,
     /// When every certificate begins and ends.
     pub certificates: Certificates,
+    /// How often etcd may have been started from nothing, the first time included (default 1). A
+    /// cluster that was started and whose control planes all lost their disks stays down until this
+    /// number is raised by one; then it starts again, empty.
+    #[serde(default = "first_incarnation")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub incarnation: NonZeroU16,
+    /// Whether a new machine may get its first configuration, which holds the keys of the cluster's
+    /// authorities (default `refuse`).
+    #[serde(default)]
+    pub first_contact: FirstContact,
     /// The machines.
     pub pools: Vec<Pool>,
-    /// What must have happened to the data of volumes before `destroy` takes the machines away.
+    /// Claims that may be lost without a receipt of a Drain, for example `{default/cache: discard}`,
+    /// when `destroy` or `apply` removes the machines that hold them.
     #[serde(default)]
-    pub claims: Claims,
+    pub data_on_destroy: DataOnDestroy,
+    /// How pods leave a machine that is removed while the cluster lives.
+    #[serde(default)]
+    pub removal: Removal,
     /// The networks, of the machines and inside Kubernetes.
     #[serde(default)]
     pub network: Network,
@@ -73,6 +92,24 @@ pub struct Pool {
     pub patches: Vec<PathBuf>,
 }
 
+/// What happens when a new machine answers for the first time.
+///
+/// Talos in maintenance mode shows a certificate that it made itself at that boot, and prints its
+/// fingerprint on the console alone: `talosctl apply-config --insecure --cert-fingerprint`,
+/// <https://www.talos.dev/v1.13/reference/cli/#talosctl-apply-config>. Hetzner's API does not show the
+/// console, so there is nothing to compare the certificate with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum FirstContact {
+    /// No configuration is sent, and no machine is made.
+    #[default]
+    Refuse,
+    /// Whatever answers at the address that the cloud names gets the configuration. From then on
+    /// only that certificate is accepted for the rest of the run, and afterwards only one that the
+    /// cluster's own authority signed.
+    TrustOnFirstUse,
+}
+
 /// What a machine does.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -96,8 +133,9 @@ impl Role {
     }
 }
 
-/// When certificates begin and end. Their end is a date that stands here: `verify` fails once it
-/// has passed, and the remedy is a change of this document.
+/// When certificates begin and end. The authorities' end is a date that stands here: it must be moved
+/// on before it has passed. Certificates of administrators and readers are much shorter, because
+/// Kubernetes and Talos cannot revoke one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Certificates {
@@ -107,6 +145,11 @@ pub struct Certificates {
     #[serde(default = "years")]
     #[schemars(range(min = 1, max = 50))]
     years: Years,
+    /// How many days a sealed kubeconfig or talosconfig lasts (default 30). A new one is made when
+    /// half of that time has passed.
+    #[serde(default = "admin_days")]
+    #[schemars(range(min = 1, max = 365))]
+    admin_days: AdminDays,
 }
 
 impl Certificates {
@@ -121,6 +164,61 @@ impl Certificates {
     pub fn not_after(&self) -> DateTime {
         self.not_before().saturating_add(i32::from(self.years.0).years())
     }
+
+    /// From when to when what is sealed at `now` is good.
+    ///
+    /// A period begins every half of `adminDays`, counted from `notBefore`, and two periods are the
+    /// life of a certificate: so the bytes are a function of the document and of the period, and are
+    /// good for at least half of that time.
+    #[must_use]
+    pub fn period(&self, now: DateTime) -> (DateTime, DateTime) {
+        let half = i64::from(self.admin_days.0) * SECONDS_PER_DAY / 2;
+        // Machines whose clock is behind must not refuse what is new.
+        let passed = now.duration_since(self.not_before()).as_secs() - CLOCK_SECONDS_MAX;
+        let begin = self.not_before().saturating_add((passed.max(0) / half * half).seconds());
+        self.within(begin, begin.saturating_add((2 * half).seconds()))
+    }
+
+    /// From when to when what one run keeps in memory is good.
+    #[must_use]
+    pub fn run(&self, now: DateTime) -> (DateTime, DateTime) {
+        self.within(
+            now.saturating_sub(CLOCK_SECONDS_MAX.seconds()),
+            now.saturating_add(RUN_SECONDS_MAX.seconds()),
+        )
+    }
+
+    /// No certificate outlives the authority that signs it.
+    fn within(self, begin: DateTime, end: DateTime) -> (DateTime, DateTime) {
+        (begin.max(self.not_before()), end.min(self.not_after()))
+    }
+}
+
+const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
+/// Most that the clock of a machine may be behind ours.
+const CLOCK_SECONDS_MAX: i64 = 60 * 60;
+/// Longest that one run may take.
+const RUN_SECONDS_MAX: i64 = 24 * 60 * 60;
+
+fn admin_days() -> AdminDays {
+    AdminDays(30)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "u16")]
+#[schemars(with = "u16")]
+struct AdminDays(u16);
+
+impl TryFrom<u16> for AdminDays {
+    type Error = &'static str;
+
+    fn try_from(days: u16) -> Result<Self, Self::Error> {
+        if (1..=365).contains(&days) { Ok(Self(days)) } else { Err("not from 1 to 365 days") }
+    }
+}
+
+fn first_incarnation() -> NonZeroU16 {
+    NonZeroU16::MIN
 }
 
 fn years() -> Years {

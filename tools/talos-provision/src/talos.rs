@@ -2,8 +2,11 @@
 //!
 //! **Invariant:** what is secret goes to a machine only over a connection that nobody else can
 //! read; and, but for its very first configuration, only to one that shows a certificate of ours.
+//! That one goes only where the document trusts on first use, and only to the machine whose
+//! certificate was seen first in this run.
 
 mod channel;
+mod redact;
 mod tls;
 mod writer;
 
@@ -27,6 +30,10 @@ use crate::wire;
 use channel::{Closed, Connection};
 pub(crate) use writer::{Order, Writer};
 
+/// Where Talos keeps the data of etcd: `constants.EtcdDataPath`.
+const ETCD_DATA: &str = "/var/lib/etcd";
+/// Most files of that directory that are read: one beside the directory itself is enough.
+const FILES_MAX: usize = 2;
 /// How often a machine that seems to be a stranger is looked at again.
 const STRANGER_LOOKS: u32 = 4;
 /// Between two such looks, in milliseconds.
@@ -52,11 +59,22 @@ pub(crate) struct Look {
     pub(crate) unmet: Option<String>,
     /// What a control plane says of etcd.
     pub(crate) etcd: Etcd,
+    /// Why etcd does not stay up.
+    pub(crate) crash: Option<Crash>,
+}
+
+/// etcd that ends by itself again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Crash {
+    /// How often, as far as the machine remembers.
+    pub(crate) times: usize,
+    /// The last event that says so.
+    pub(crate) event: String,
 }
 
 impl Look {
     fn nothing(node: Node, etcd: Etcd) -> Self {
-        Self { node, stage: None, unmet: None, etcd }
+        Self { node, stage: None, unmet: None, etcd, crash: None }
     }
 
     /// Whether its configuration is the one with this digest.
@@ -69,11 +87,15 @@ impl Look {
 pub(crate) struct Reader {
     secure: Arc<ClientConfig>,
     maintenance: Arc<ClientConfig>,
+    /// What machines in maintenance mode have shown, for as long as the run lasts.
+    contacts: Arc<tls::Contacts>,
 }
 
 impl Reader {
     pub(crate) fn new(pki: &Pki) -> Result<Self, Error> {
-        Ok(Self { secure: tls::secure(pki)?, maintenance: tls::maintenance()? })
+        let contacts = Arc::default();
+        let maintenance = tls::maintenance(&contacts)?;
+        Ok(Self { secure: tls::secure(pki)?, maintenance, contacts })
     }
 
     /// Asks all of `targets` at once.
@@ -94,7 +116,7 @@ impl Reader {
             Access::Stranger(why) => Look::nothing(Node::Refused { why }, Etcd::Unknown),
             Access::Maintenance(_) => Look {
                 stage: Some(wire::Stage::Maintenance),
-                ..Look::nothing(Node::Maintenance, Etcd::Absent)
+                ..Look::nothing(Node::Maintenance, Etcd::Unknown)
             },
             Access::Secure(mut connection) => {
                 let look = read(&mut connection, target.role, target.declared.as_deref()).await;
@@ -135,10 +157,18 @@ impl Reader {
         };
         let mut connection = match Connection::open(address, &self.maintenance).await {
             Ok(connection) => connection,
-            Err(Closed::Silent(_) | Closed::Stranger(_)) => return Access::Stranger(stranger),
+            Err(Closed::Silent(_)) => return Access::Stranger(stranger),
+            Err(Closed::Stranger(_)) => {
+                return Access::Stranger(format!(
+                    "{stranger}, and it is not the one that it showed earlier in this run"
+                ));
+            }
         };
         match stage(&mut connection).await {
-            Ok((wire::Stage::Maintenance, _)) => Access::Maintenance(connection),
+            Ok((wire::Stage::Maintenance, _)) => {
+                self.contacts.pin(ip);
+                Access::Maintenance(connection)
+            }
             Ok((wire::Stage::Unknown | wire::Stage::Booting, _)) => {
                 Access::Silent("it has not finished booting".to_owned())
             }
@@ -173,9 +203,9 @@ async fn read(
     );
     let configuration = wire::MachineConfigSpec::decode(configuration.await?.as_slice());
     let configuration = configuration.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
-    let etcd = match role {
+    let (etcd, crash) = match role {
         Role::Controlplane => etcd(connection).await?,
-        Role::Worker => Etcd::Unknown,
+        Role::Worker => (Etcd::Unknown, None),
     };
     let sha256 = hex(&configuration.yaml_marshalled);
     let keys = if expected == Some(sha256.as_str()) {
@@ -185,7 +215,7 @@ async fn read(
     };
     let talos = version.version.unwrap_or_default().tag;
     let node = Node::Configured { sha256, talos, keys };
-    Ok(Look { node, stage: Some(stage), unmet, etcd })
+    Ok(Look { node, stage: Some(stage), unmet, etcd, crash })
 }
 
 /// What it works on, and why it is not ready.
@@ -200,9 +230,24 @@ async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<Strin
     let status = status.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
     let stage = wire::Stage::try_from(status.stage).unwrap_or(wire::Stage::Unknown);
     let status = status.status.unwrap_or_default();
-    let unmet = status.unmet_conditions.iter().map(|it| format!("{}: {}", it.name, it.reason));
-    let unmet = unmet.collect::<Vec<_>>().join("; ");
-    Ok((stage, (!status.ready).then_some(unmet)))
+    Ok((stage, unmet(stage, &status)))
+}
+
+/// Why a machine is not ready. Talos v1.13.9 computes `ready` in the stages booting and running only
+/// and says `true` in every other one (`machine_status.go`), so the stage decides first.
+fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
+    let conditions = status.unmet_conditions.iter();
+    let conditions = conditions.map(|unmet| {
+        format!("{}: {}", redact::first_line(&unmet.name), redact::first_line(&unmet.reason))
+    });
+    let conditions: Vec<_> = conditions.collect();
+    match stage {
+        wire::Stage::Running if status.ready => None,
+        wire::Stage::Running | wire::Stage::Booting if !conditions.is_empty() => {
+            Some(conditions.join("; "))
+        }
+        stage => Some(format!("its stage is {stage:?}")),
+    }
 }
 
 async fn get(
@@ -220,46 +265,149 @@ async fn get(
     Ok(got.resource.and_then(|it| it.spec).unwrap_or_default().proto_spec)
 }
 
-/// Members, if it runs; absent, if it has never been told to; or nothing that can be relied on.
-async fn etcd(connection: &mut Connection) -> Result<Etcd, Status> {
+/// What etcd's service and its data directory say.
+async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Status> {
     let list: wire::ServiceList = connection.call(wire::path::SERVICE_LIST, wire::Empty {}).await?;
-    let service = list.services.iter().find(|it| it.id == "etcd");
-    match service.map(|it| it.state.as_str()) {
-        // Measured by others: "Running pre state" is where it waits for its bootstrap.
-        Some("Initialized" | "Preparing" | "Waiting") => return Ok(Etcd::Absent),
-        Some("Running") => {}
-        None | Some(_) => return Ok(Etcd::Unknown),
-    }
+    let Some(service) = list.services.into_iter().find(|service| service.id == "etcd") else {
+        return Ok((Etcd::Unknown, None));
+    };
+    let etcd = match service.state.as_str() {
+        "Running" => members(connection).await,
+        "Preparing" => {
+            let request =
+                wire::ListRequest { root: ETCD_DATA.to_owned(), ..wire::ListRequest::default() };
+            let files = connection.stream(wire::path::LIST, request, FILES_MAX).await;
+            if files.is_ok_and(|files| is_empty(&files)) { Etcd::Absent } else { Etcd::Unknown }
+        }
+        _ => Etcd::Unknown,
+    };
+    let crash = if etcd == Etcd::Unknown { crash(&service) } else { None };
+    Ok((etcd, crash))
+}
+
+/// Whether the list of a directory proves that nothing is in it: the directory itself is listed,
+/// and no other file.
+///
+/// Talos v1.13.9 goes through `Starting`, `Waiting` and `Preparing` on every boot, also of a member
+/// that has data: `ServiceRunner.Run` in `internal/app/machined/pkg/system/service_runner.go`,
+/// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume that is a
+/// condition of the service, so it is mounted once the state is `Preparing` and not before: of all
+/// states, this one with an empty directory is the only proof. `Bootstrap` itself refuses whatever
+/// is not empty (`v1alpha1_server.go`), but knows one machine only.
+fn is_empty(files: &[wire::FileInfo]) -> bool {
+    let is_root =
+        |file: &wire::FileInfo| file.relative_name == "." && file.is_dir && file.error.is_empty();
+    matches!(files, [root] if is_root(root))
+}
+
+/// How often etcd ended by itself, if it is not up now.
+///
+/// Talos v1.13.9 starts it again every 5 s without end, and says so in an event:
+/// `internal/app/machined/pkg/system/runner/restart/restart.go`.
+fn crash(service: &wire::Service) -> Option<Crash> {
+    let events = service.events.iter().flat_map(|events| &events.events);
+    let restarts: Vec<_> = events.filter(|event| event.msg.contains("going to restart")).collect();
+    let event = redact::first_line(&restarts.last()?.msg);
+    Some(Crash { times: restarts.len(), event })
+}
+
+async fn members(connection: &mut Connection) -> Etcd {
     let request = wire::EtcdMemberListRequest { query_local: false };
     let members = connection.call::<_, wire::EtcdMembers>(wire::path::ETCD_MEMBER_LIST, request);
     let Ok(members) = members.await else {
-        return Ok(Etcd::Unknown);
+        return Etcd::Unknown;
     };
-    let member = |it: wire::EtcdMember| Member { hostname: it.hostname, id: it.id };
+    let member = |member: wire::EtcdMember| Member {
+        hostname: member.hostname,
+        id: member.id,
+        learner: member.is_learner,
+    };
     let mut members: Vec<_> = members.members.into_iter().map(member).collect();
     members.sort();
-    Ok(if members.is_empty() { Etcd::Unknown } else { Etcd::Members(members) })
+    if members.is_empty() { Etcd::Unknown } else { Etcd::Members(members) }
 }
 
-/// What all control planes together say of etcd. `asked` is all of them that there are.
-pub(crate) fn agree<'a>(asked: impl IntoIterator<Item = &'a Etcd>) -> Etcd {
-    let mut together = Etcd::Absent;
-    for etcd in asked {
-        match etcd {
-            Etcd::Members(_) => return etcd.clone(),
-            Etcd::Unknown => together = Etcd::Unknown,
-            Etcd::Absent => {}
-        }
-    }
-    together
-}
-
-/// What a machine answered, for people. Talos puts no secret into it.
+/// What a machine answered, for people: without what its answer quotes.
 fn said(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
+    format!("{:?}: {}", status.code(), redact::first_line(status.message()))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Error::Runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(relative_name: &str, is_dir: bool, error: &str) -> wire::FileInfo {
+        wire::FileInfo {
+            relative_name: relative_name.to_owned(),
+            is_dir,
+            error: error.to_owned(),
+            ..wire::FileInfo::default()
+        }
+    }
+
+    #[test]
+    fn only_a_directory_that_lists_itself_and_nothing_else_is_empty() {
+        assert!(is_empty(&[file(".", true, "")]));
+        for files in [
+            vec![],
+            vec![file(".", true, "permission denied")],
+            vec![file("etcd", false, "")],
+            vec![file(".", true, ""), file("member", true, "")],
+            vec![file(".", true, ""), file("lost+found", true, "")],
+            vec![file("member", true, "")],
+        ] {
+            assert!(!is_empty(&files), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn etcd_that_ends_again_and_again_is_told_with_its_last_event() {
+        let event = |msg: &str| wire::ServiceEvent { msg: msg.to_owned(), ..Default::default() };
+        let service = |events: Vec<wire::ServiceEvent>| wire::Service {
+            events: Some(wire::ServiceEvents { events }),
+            ..Default::default()
+        };
+        let waits = event("Waiting for service \"cri\" to be \"up\"");
+        assert_eq!(crash(&service(vec![waits.clone()])), None);
+        // Seen with Talos v1.13.9.
+        let ended = event("Error running Containerd(etcd), going to restart forever: exit code 2");
+        let told = crash(&service(vec![waits, ended.clone(), ended])).expect("a crash");
+        assert_eq!(told.times, 2);
+        assert!(told.event.ends_with("exit code 2"), "{}", told.event);
+    }
+
+    #[test]
+    fn ready_counts_in_the_stage_running_alone() {
+        let status = |ready, conditions: &[&str]| wire::MachineStatus {
+            ready,
+            unmet_conditions: conditions
+                .iter()
+                .map(|name| wire::UnmetCondition {
+                    name: (*name).to_owned(),
+                    reason: "x".to_owned(),
+                })
+                .collect(),
+        };
+        assert_eq!(unmet(wire::Stage::Running, &status(true, &[])), None);
+        let services = unmet(wire::Stage::Running, &status(false, &["services"]));
+        assert_eq!(services.as_deref(), Some("services: x"));
+        for stage in [
+            wire::Stage::Unknown,
+            wire::Stage::Booting,
+            wire::Stage::Installing,
+            wire::Stage::Maintenance,
+            wire::Stage::Rebooting,
+            wire::Stage::ShuttingDown,
+            wire::Stage::Resetting,
+            wire::Stage::Upgrading,
+        ] {
+            assert!(unmet(stage, &status(true, &[])).is_some(), "{stage:?}");
+        }
+        assert!(unmet(wire::Stage::Running, &status(false, &[])).is_some());
+    }
 }

@@ -47,6 +47,8 @@ pub mod path {
     pub const EVENTS: &str = "/machine.MachineService/Events";
     /// Answers a stream of [`super::Data`].
     pub const READ: &str = "/machine.MachineService/Read";
+    /// Answers a stream of [`super::FileInfo`].
+    pub const LIST: &str = "/machine.MachineService/List";
     /// Answers a stream of [`super::LifecycleProgress`].
     pub const LIFECYCLE_UPGRADE: &str = "/machine.LifecycleService/Upgrade";
     /// Answers a stream of [`super::HealthCheckProgress`].

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use data_encoding::BASE64;
+use jiff::civil::{DateTime, date};
 use serde_json::Value;
-use talos_provision::pki::Pki;
+use talos_provision::pki::{Access, Pki};
 use talos_provision::spec::Certificates;
 use tempfile::TempDir;
 
@@ -16,9 +17,18 @@ fn dates(text: &str) -> Certificates {
     serde_json::from_str(text).expect("dates")
 }
 
+/// A day in the life of the clusters below.
+fn noon(day: i8) -> DateTime {
+    date(2026, 11, day).at(12, 0, 0, 0)
+}
+
 fn derived(cluster: &str, dates_text: &str) -> (TempDir, Pki) {
+    derived_at(cluster, dates_text, noon(28))
+}
+
+fn derived_at(cluster: &str, dates_text: &str, now: DateTime) -> (TempDir, Pki) {
     let folder = tempfile::tempdir().expect("a folder");
-    let pki = Pki::derive(&support::phase_key(folder.path()), cluster, &dates(dates_text));
+    let pki = Pki::derive(&support::phase_key(folder.path()), cluster, &dates(dates_text), now);
     (folder, pki)
 }
 
@@ -81,13 +91,27 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
     assert!(openssl(folder.path(), "pkey -in key -text -noout").contains("prime256v1"));
 }
 
+/// The talosconfig and the kubeconfig of who has `access`.
+fn files(pki: &Pki, access: Access) -> (Value, Value) {
+    let talos = pki.talosconfig(access, "prod", &["127.0.0.1".to_owned()]);
+    let kube = pki.kubeconfig(access, "prod", "https://127.0.0.1:6443");
+    let parsed = |text: &str| serde_saphyr::from_str(text).expect("YAML");
+    (parsed(&talos), parsed(&kube))
+}
+
 #[test]
-fn both_administrators_are_clients_of_their_authorities_and_nothing_more() {
+fn administrators_and_readers_are_clients_of_their_authorities_for_weeks_and_nothing_more() {
+    for (access, role, group, name) in [
+        (Access::Admin, "os:admin", "system:masters", "admin"),
+        (Access::Reader, "os:reader", "holistic:readers", "reader"),
+    ] {
+        are_clients(access, role, group, name);
+    }
+}
+
+fn are_clients(access: Access, role: &str, group: &str, name: &str) {
     let (folder, pki) = derived("prod", DATES);
-    let talos: Value =
-        serde_saphyr::from_str(&pki.talosconfig("prod", &["127.0.0.1".to_owned()])).expect("YAML");
-    let kube: Value =
-        serde_saphyr::from_str(&pki.kubeconfig("prod", "https://127.0.0.1:6443")).expect("YAML");
+    let (talos, kube) = files(&pki, access);
     let text = |it: &Value| it.as_str().expect("text").to_owned();
     let context = &talos["contexts"]["prod"];
     let user = &kube["users"][0]["user"];
@@ -96,13 +120,13 @@ fn both_administrators_are_clients_of_their_authorities_and_nothing_more() {
         (
             text(&context["ca"]),
             text(&context["crt"]),
-            "subject=O = os:admin\n",
+            format!("subject=O = {role}\n"),
             "Digital Signature\n",
         ),
         (
             text(ca),
             text(&user["client-certificate-data"]),
-            "subject=O = system:masters, CN = admin\n",
+            format!("subject=O = {group}, CN = {name}\n"),
             "Digital Signature, Key Encipherment\n",
         ),
     ];
@@ -111,7 +135,10 @@ fn both_administrators_are_clients_of_their_authorities_and_nothing_more() {
         put(folder.path(), "crt", &crt);
         openssl(folder.path(), "verify -purpose sslclient -CAfile ca crt");
         let text = openssl(folder.path(), "x509 -in crt -noout -text -subject");
-        assert!(text.contains(subject) && text.contains(usage), "{text}");
+        assert!(text.contains(&subject) && text.contains(usage), "{text}");
+        // The second period of 15 days, and the next one.
+        assert!(text.contains("Not Before: Nov 16 00:00:00 2026 GMT"), "{text}");
+        assert!(text.contains("Not After : Dec 16 00:00:00 2026 GMT"), "{text}");
         assert!(
             text.contains(
                 "X509v3 Extended Key Usage: \n                TLS Web Client Authentication\n"
@@ -120,7 +147,7 @@ fn both_administrators_are_clients_of_their_authorities_and_nothing_more() {
         );
         assert!(!text.contains("Basic Constraints") && !text.contains("Subject Key Id"), "{text}");
     }
-    assert_eq!(kube["current-context"], "admin@prod");
+    assert_eq!(kube["current-context"], format!("{name}@prod"));
     assert_eq!(kube["contexts"][0]["context"]["namespace"], "default");
 }
 
@@ -128,7 +155,8 @@ fn both_administrators_are_clients_of_their_authorities_and_nothing_more() {
 fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others() {
     let all = |cluster: &str, dates: &str| {
         let (_folder, pki) = derived(cluster, dates);
-        let kubeconfig = pki.kubeconfig(cluster, "https://127.0.0.1:6443").to_string();
+        let kubeconfig = pki.kubeconfig(Access::Admin, cluster, "https://127.0.0.1:6443");
+        let kubeconfig = kubeconfig.to_string();
         (pki.bundle.write().to_string(), kubeconfig)
     };
     let first = all("prod", DATES);
@@ -139,6 +167,30 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
     // Only certificates know the dates: tokens and keys stay, so that nobody is thrown out.
     let token = |it: &str| it.lines().find(|it| it.contains("bootstraptoken")).map(str::to_owned);
     assert_eq!(token(&first.0), token(&later.0));
+}
+
+#[test]
+fn what_is_sealed_is_the_same_for_half_its_life_and_never_outlives_its_authority() {
+    let at = |text: &str, now| {
+        let (_folder, pki) = derived_at("prod", text, now);
+        pki.kubeconfig(Access::Admin, "prod", "https://127.0.0.1:6443").to_string()
+    };
+    assert_eq!(at(DATES, noon(16)), at(DATES, noon(30)), "one period of 15 days");
+    assert_ne!(at(DATES, noon(15)), at(DATES, noon(16)), "the next one");
+    let certificates = dates(r#"{"notBefore": "2026-11-01", "years": 1, "adminDays": 7}"#);
+    for hours in (0..9_000).step_by(5) {
+        let now = noon(1).saturating_add(jiff::SignedDuration::from_hours(hours));
+        let (begin, end) = certificates.period(now);
+        assert!(begin >= certificates.not_before() && end <= certificates.not_after());
+        if now < certificates.not_after() {
+            let left = end.min(certificates.not_after()).duration_since(now);
+            let least = jiff::SignedDuration::from_hours(7 * 24 / 2 - 1);
+            assert!(begin <= now && (left >= least || end == certificates.not_after()), "{now}");
+            assert!(left <= jiff::SignedDuration::from_hours(7 * 24), "{now}");
+            let (begin, end) = certificates.run(now);
+            assert!(begin <= now && now < end, "{now}");
+        }
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ spec:
   talos: v1.13.9
   kubernetes: v1.36.3
   certificates: {{notBefore: 2026-11-01}}
+  firstContact: trustOnFirstUse
   pools: [{{name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1]}}]
 {spec}"
     )

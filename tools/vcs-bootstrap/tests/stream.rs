@@ -34,6 +34,11 @@ fn a_folder_without_git_and_a_branch_without_commits_say_what_to_do() -> Test {
         let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
         assert!(said.contains(what) && said.contains(help), "{said}");
     };
+    let sandbox = || -> Result<Sandbox, Box<dyn std::error::Error>> {
+        let sandbox = sandbox()?;
+        sandbox.declare("greeter", &SPEC.replace("onCreate", "fastForward"))?;
+        Ok(sandbox)
+    };
     let none = sandbox()?;
     fs::remove_dir_all(none.path().join(".git"))?;
     says(&none, "there is no Git repository here", "git init");

@@ -1,7 +1,8 @@
 //! A machine configuration, as far as a node acts on it.
 //!
 //! **Invariant:** what a node hands back is the very bytes that it was given; nothing is written
-//! again. A value that this emulator does not act on is neither checked nor lost.
+//! again. A value of the v1alpha1 document on which this emulator does not act is neither checked nor
+//! lost; other documents are checked as Talos does.
 
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -13,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 use crate::pki::{self, Authority};
+use crate::strict;
 use crate::trouble::{Attempt, Trouble};
 
 /// Largest configuration, unpacked, in bytes.
@@ -57,6 +59,11 @@ impl Configuration {
         let documents = documents(bytes)?;
         let (mut mains, others): (Vec<_>, Vec<_>) =
             documents.into_iter().partition(|it| it.get("kind").is_none());
+        let lines = String::from_utf8_lossy(bytes);
+        let mut starts = lines.lines().enumerate().filter(|(_, line)| line.starts_with("kind: "));
+        for document in &others {
+            strict::check(document, starts.next().map_or(0, |(line, _)| line))?;
+        }
         let main = match mains.len() {
             1 => mains.remove(0),
             0 => return Err(Trouble::new("the configuration holds no v1alpha1 document")),

@@ -148,7 +148,12 @@ impl Etcd {
     /// new member's `--initial-cluster` wants them, and its id.
     pub(crate) async fn add(&self, name: &str, address: Ipv4Addr) -> Result<(u64, String), Status> {
         let peer = peer_url(address);
-        let known = self.members(false).await?;
+        let mut known = self.members(false).await?;
+        // Only a machine without data joins. Talos removes the member that had its name before, which
+        // is its own from before its disk was lost (`addMember` in services/etcd.go, v1.13.9).
+        if let Some(before) = known.iter().position(|member| member.hostname == name) {
+            self.remove(known.remove(before).id).await?;
+        }
         let found = known.iter().find(|it| it.peer_urls.contains(&peer)).map(|it| it.id);
         let (id, members) = if let Some(id) = found {
             (id, known)

@@ -26,6 +26,10 @@ use crate::{kubeprism, node, process};
 /// The Talos that a machine runs whose image does not say which.
 const VERSION: &str = "v1.13.9";
 
+/// How long etcd with data waits for other services unless the lab says otherwise: long enough that
+/// a client which looks at that moment sees `Waiting` and `Preparing`, as on real machines.
+const ETCD_WAITS: Duration = Duration::from_millis(300);
+
 /// Where machines live and what they are made of.
 #[derive(Clone, Debug)]
 pub struct FleetSettings {
@@ -69,6 +73,8 @@ pub(crate) struct Shared {
     /// Held while a part of the pod network is chosen.
     choosing: tokio::sync::Mutex<()>,
     prism: Mutex<Option<JoinHandle<()>>>,
+    /// How long services on which etcd depends take on every boot, by the name of the machine.
+    slow: Mutex<BTreeMap<String, Duration>>,
     /// Service networks that this lab keeps from leaving the host.
     held_back: Mutex<BTreeSet<String>>,
 }
@@ -97,6 +103,7 @@ impl Fleet {
             joining: tokio::sync::Mutex::default(),
             choosing: tokio::sync::Mutex::default(),
             prism: Mutex::default(),
+            slow: Mutex::default(),
         });
         let fleet = Arc::new(Self { shared: shared.clone(), runtime: Mutex::new(Some(runtime)) });
         fleet.wait(async move { shared.tidy().await });
@@ -115,6 +122,25 @@ impl Fleet {
         self.wait(async move {
             let _ = timeout(limit, settled).await;
         });
+    }
+
+    /// Makes etcd of the machine called `name` wait for `time` on every boot, as it does in Talos for
+    /// containerd, volumes, the clock, the network and its image.
+    pub fn slow_etcd(&self, name: &str, time: Duration) {
+        locked(&self.shared.slow).insert(name.to_owned(), time);
+    }
+
+    /// Takes the configuration and all data off the disk of the machine called `name`, which must be
+    /// off: as if the disk had been replaced.
+    ///
+    /// # Errors
+    ///
+    /// When the disk cannot be written.
+    pub fn empty_disk(&self, name: &str) -> io::Result<()> {
+        let place = Place(self.shared.settings.directory.join(name));
+        let Some(label) = place.label() else { return Ok(()) };
+        place.remove("");
+        place.set_label(&label).map_err(io::Error::from)
     }
 
     /// Powers every machine off: pods and kubelets, then what talks to an API server, then API
@@ -250,22 +276,31 @@ impl Shared {
         let same = |other: &Configuration| {
             other.kind == Kind::ControlPlane
                 && other.text("/cluster/id") == config.text("/cluster/id")
-                && other.cluster.der == config.cluster.der
+                && other.cluster.is_same(&config.cluster)
         };
         active.filter(|(_, other)| same(other)).collect()
     }
 
     /// What trustd does on a control plane: issues a certificate to a node that knows the token.
+    /// Without a discovery service, which a lab does not reach, a worker of real Talos learns the
+    /// addresses of control planes from Kubernetes alone: so not before Kubernetes serves.
     pub(crate) fn trustd(
         &self,
         config: &Configuration,
         leaf: &Leaf,
     ) -> Option<Result<Issued, Trouble>> {
-        let (_, issuer) = self.control_planes(config).into_iter().find(|(_, other)| {
-            other.machine.der == config.machine.der
+        let (_, issuer) = self.control_planes(config).into_iter().find(|(machine, other)| {
+            machine.live().serves_kubernetes
+                && other.machine.is_same(&config.machine)
                 && other.text("/machine/token") == config.text("/machine/token")
         })?;
         Some(issuer.machine.issue(leaf))
+    }
+
+    /// How long etcd of `machine` waits for other services on this boot.
+    pub(crate) fn etcd_waits(&self, machine: &Machine) -> Duration {
+        let slow = locked(&self.slow).get(&machine.name).copied();
+        slow.unwrap_or(if machine.place.has_etcd_data() { ETCD_WAITS } else { Duration::ZERO })
     }
 
     /// Another member of the cluster's etcd.

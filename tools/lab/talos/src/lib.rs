@@ -32,6 +32,7 @@ mod pki;
 mod place;
 mod process;
 mod rise;
+mod strict;
 mod tls;
 mod trouble;
 mod view;

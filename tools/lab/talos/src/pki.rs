@@ -98,6 +98,15 @@ impl Authority {
         Self::read(&certificate.pem(), Some(&key.serialize_pem()))
     }
 
+    /// Whether `other` is this authority, perhaps with other dates: the key decides.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let key = |authority: &Self| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(&authority.der).ok()?;
+            Some(parsed.public_key().subject_public_key.data.to_vec())
+        };
+        key(self).is_some_and(|own| key(other) == Some(own))
+    }
+
     pub(crate) fn can_issue(&self) -> bool {
         self.issuer.is_some()
     }

@@ -21,6 +21,12 @@ use crate::{etcd, manifests, process};
 
 const PAUSE: Duration = Duration::from_millis(100);
 const WATCH: Duration = Duration::from_secs(2);
+/// What etcd waits for, as Talos v1.13.9 says it.
+const ETCD_WAITS_FOR: &str =
+    "Waiting for volumes to be mounted, service \"cri\" to be \"up\", time sync, network";
+/// What Talos v1.13.9 says of etcd that ended by itself (`runner/restart/restart.go`).
+const ETCD_CRASHED: &str = "Error running Containerd(etcd), going to restart forever: \
+     task \"etcd\" failed: exit code 1";
 
 impl Machine {
     /// Brings everything up, trying again whatever fails, and then watches it; until aborted.
@@ -41,9 +47,9 @@ impl Machine {
         self.fleet.raise_kubeprism(config).await;
         let pods = self.pods(config).await?;
         if let Some(own) = &config.control_plane {
-            let state = if self.place.has_etcd_data() { "Starting" } else { "Preparing" };
-            if self.live().etcd.is_none() {
-                self.view.service("etcd", state, None, "Running pre state");
+            if !self.processes.runs("etcd") {
+                self.view.service("etcd", "Starting", None, "Starting service");
+                self.view.service("etcd", "Waiting", None, ETCD_WAITS_FOR);
             }
             control_plane::write(&setting, config, own)?;
         }
@@ -134,6 +140,13 @@ impl Machine {
         // Only one machine at a time may join, and only until it votes.
         let mut joining = None;
         if !self.processes.runs("etcd") {
+            // With data or without: `ServiceRunner.Run` in Talos v1.13.9 goes from Starting through
+            // Waiting and Preparing to Running on every boot.
+            sleep(self.fleet.etcd_waits(self)).await;
+            self.view.service("etcd", "Preparing", None, "Running pre state");
+            if self.place.has_etcd_data() {
+                sleep(PAUSE * 2).await;
+            }
             let (cluster, state) = loop {
                 if self.place.has_etcd_data() {
                     break (alone, "existing");
@@ -160,11 +173,20 @@ impl Machine {
                     () = sleep(Duration::from_millis(500)) => {}
                 }
             };
-            self.view.service("etcd", "Starting", None, "");
+            self.view.service("etcd", "Preparing", None, "Creating service runner");
             self.processes.start(control_plane::etcd(setting, config, &cluster, state))?;
         }
+        let mut started = false;
         loop {
-            if let Ok(status) = client.status().await {
+            let answer = client.status().await;
+            let runs = self.processes.runs("etcd");
+            started |= runs;
+            if started && !runs {
+                self.view.service("etcd", "Waiting", Some(false), ETCD_CRASHED);
+            } else if answer.is_err() {
+                self.view.service("etcd", "Running", None, "Started task etcd");
+            }
+            if let Ok(status) = answer {
                 if status.is_learner
                     && let Some(peer) = self.fleet.etcd_peer(self, config)
                 {

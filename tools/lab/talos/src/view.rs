@@ -182,6 +182,11 @@ impl View {
             .is_some_and(|it| it.state == "Running" && it.healthy != Some(false))
     }
 
+    /// The state of a service, if the machine has the service.
+    pub(crate) fn state(&self, name: &str) -> Option<&'static str> {
+        self.now().services.get(name).map(|seen| seen.state)
+    }
+
     pub(crate) fn services(&self) -> Vec<Service> {
         let now = self.now();
         let services = now.services.iter();

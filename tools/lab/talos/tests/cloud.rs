@@ -18,7 +18,7 @@ spec:
   talos: v1.13.9
   kubernetes: v1.36.3
   certificates: {notBefore: 2026-11-01}
-  claims: discarded
+  firstContact: trustOnFirstUse
   pools:
     - {name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]}
     - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
@@ -39,6 +39,17 @@ fn steps(cluster: &Value) -> Vec<String> {
 }
 
 #[test]
+fn without_a_declared_first_contact_no_machine_is_made() {
+    let document = CLUSTER.replace("  firstContact: trustOnFirstUse\n", "");
+    let site = Site::open(Arc::new(NoMachines), &document);
+    for verb in ["plan", "apply"] {
+        let end = site.run(verb).code(100);
+        assert!(end.err.contains("declare `firstContact: trustOnFirstUse`"), "{}", end.err);
+    }
+    assert_eq!(site.writes(), 0);
+}
+
+#[test]
 fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
     let site = site();
     let cluster = site.run("plan --check").code(3).cluster();
@@ -54,9 +65,9 @@ fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
             "createServer prod-work-1",
             "createServer prod-work-2",
             "configure prod-control-1",
+            "bootstrap prod-control-1",
             "configure prod-work-1",
             "configure prod-work-2",
-            "bootstrap prod-control-1",
         ]
     );
     let plan = &cluster["status"]["plan"];

@@ -71,7 +71,7 @@ async def main(address, folder):
     channel, talos = service(address, admin(folder))
     services = await until("the node's own API", lambda: talos.service_list(NOTHING, timeout=2))
     states = {it.id: it.state for it in services.messages[0].services}
-    assert states["etcd"] in ("Preparing", "Starting"), states
+    assert states["etcd"] in ("Starting", "Waiting", "Preparing"), states
 
     async def bootstrap():
         try:

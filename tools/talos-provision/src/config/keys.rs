@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::pki::hex;
+use crate::pki::{self, hex};
 
 /// The digest of each, by the name of the item from which it derives.
 pub type Keys = BTreeMap<&'static str, String>;
@@ -22,8 +22,13 @@ const KEPT: [(&str, &str); 6] = [
 /// The keys in the documents of a configuration; a worker's has fewer.
 pub(crate) fn keys(documents: &[Value]) -> Keys {
     let key = |at: &str| documents.iter().find_map(|it| it.pointer(at)?.as_str());
-    let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, hex(key(at)?.as_bytes()))));
+    let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
     keys.collect()
+}
+
+/// Of a certificate, the digest of its public key: its dates may move while the key stays.
+fn digest(text: &str) -> String {
+    hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
 }
 
 /// The same of a configuration as a machine has it. What is not YAML has none that we could tell.
@@ -46,5 +51,17 @@ mod tests {
         let of = [("cluster-id", hex(b"a")), ("k8s-ca", hex(b"c")), ("secretbox", hex(b"b"))];
         assert_eq!(found, of.each_ref().map(|(item, digest)| (*item, digest.as_str())));
         assert_eq!(keys_in(b"\xff: ["), Keys::new());
+    }
+
+    #[test]
+    fn a_certificate_with_other_dates_and_the_same_key_is_the_same_key() {
+        let secrets = include_str!("../../tests/fixtures/talos/secrets.yaml");
+        let bundle = pki::Bundle::parse(secrets).expect("a bundle");
+        let certificate = &bundle.kubernetes.crt;
+        let public = pki::public_key(certificate).expect("a certificate");
+        assert_eq!(digest(certificate), hex(&public));
+        // SEQUENCE of an algorithm and a BIT STRING: 91 bytes for P-256 (RFC 5480).
+        assert_eq!((public.len(), public[0]), (91, 0x30));
+        assert_ne!(digest(certificate), digest(&bundle.etcd.crt));
     }
 }

@@ -14,6 +14,8 @@ use crate::Error;
 const CALL_SECONDS_MAX: u64 = 30;
 /// Longest that one call is repeated, in seconds.
 const RETRY_SECONDS_MAX: u64 = 180;
+/// Shortest token that is looked for in answers, in bytes: a shorter one is part of other words.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Longest pause between two tries, in milliseconds.
@@ -173,7 +175,11 @@ impl Http {
         };
         let mut response: Response<_> = sent.map_err(|it| it.to_string())?;
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let text = text.map_err(|it| it.to_string())?;
+        let mut text = text.map_err(|it| it.to_string())?;
+        // A refusal may repeat the request, as error pages of proxies do.
+        if response.status().as_u16() >= 300 && token.len() >= TOKEN_BYTES_MIN {
+            text = text.replace(token, "[…]");
+        }
         Ok((response.status().as_u16(), response.headers().clone(), text))
     }
 }
@@ -195,7 +201,8 @@ fn read(text: &str) -> Result<Value, Error> {
     if text.trim().is_empty() {
         return Ok(Value::Null); // what DELETE answers
     }
-    serde_json::from_str(text).map_err(|source| Error::Garbled { what: "the cloud", source })
+    let read = serde_json::from_str(text);
+    read.map_err(|error| Error::Garbled { what: "the cloud", source: error.into() })
 }
 
 fn refusal(status: u16, headers: &HeaderMap, text: &str) -> Refusal {

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::der;
 
 /// A private key of the two kinds that a cluster needs.
+#[derive(Clone)]
 pub(crate) enum Key {
     /// Talos's own API.
     Ed25519(ed25519_dalek::SigningKey),

@@ -3,14 +3,34 @@
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Client, Pki, pem};
+use super::{Access, Client, Pki, pem};
 use crate::config::emit;
 
 impl Pki {
-    /// The configuration of `talosctl` for the cluster called `cluster`.
+    /// All that is sealed in a status, by its name there.
+    pub(crate) fn clients(
+        &self,
+        cluster: &str,
+        endpoint: &str,
+        control_planes: &[String],
+    ) -> [(&'static str, Zeroizing<String>); 4] {
+        [
+            ("kubeconfig", self.kubeconfig(Access::Admin, cluster, endpoint)),
+            ("talosconfig", self.talosconfig(Access::Admin, cluster, control_planes)),
+            ("readerKubeconfig", self.kubeconfig(Access::Reader, cluster, endpoint)),
+            ("readerTalosconfig", self.talosconfig(Access::Reader, cluster, control_planes)),
+        ]
+    }
+
+    /// The configuration of `talosctl` for the cluster called `cluster`, good for the current period.
     #[must_use]
-    pub fn talosconfig(&self, cluster: &str, endpoints: &[String]) -> Zeroizing<String> {
-        let (crt, key) = fields(&self.talos_admin);
+    pub fn talosconfig(
+        &self,
+        access: Access,
+        cluster: &str,
+        endpoints: &[String],
+    ) -> Zeroizing<String> {
+        let (crt, key) = fields(&self.os.sign(&self.identities(access).talos, self.period));
         let file = json!({
             "context": cluster,
             "contexts": {cluster: {
@@ -23,11 +43,13 @@ impl Pki {
         Zeroizing::new(emit::document(&file))
     }
 
-    /// The configuration of `kubectl` for the cluster called `cluster`.
+    /// The configuration of `kubectl` for the cluster called `cluster`, good for the current period.
     #[must_use]
-    pub fn kubeconfig(&self, cluster: &str, endpoint: &str) -> Zeroizing<String> {
-        let (crt, key) = fields(&self.kubernetes_admin);
-        let context = format!("admin@{cluster}");
+    pub fn kubeconfig(&self, access: Access, cluster: &str, endpoint: &str) -> Zeroizing<String> {
+        let identity = &self.identities(access).kubernetes;
+        let (crt, key) = fields(&self.kubernetes.sign(identity, self.period));
+        let user = identity.subject.common_name.unwrap_or_default();
+        let context = format!("{user}@{cluster}");
         let file = json!({
             "apiVersion": "v1",
             "kind": "Config",

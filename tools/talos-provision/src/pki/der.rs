@@ -96,3 +96,31 @@ pub(crate) fn time(at: DateTime) -> Vec<u8> {
         year => value(0x18, format!("{year:04}{rest}").as_bytes()),
     }
 }
+
+/// The first value in `bytes`: its tag, its content, and what follows.
+fn first(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = bytes.split_first()?;
+    let (&length, mut rest) = rest.split_first()?;
+    let mut length = usize::from(length);
+    if length >= 0x80 {
+        let digits = rest.get(..length - 0x80).filter(|digits| digits.len() <= 4)?;
+        rest = &rest[digits.len()..];
+        length = digits.iter().fold(0, |sum, digit| sum * 256 + usize::from(*digit));
+    }
+    Some((tag, rest.get(..length)?, &rest[length..]))
+}
+
+/// What a certificate says of its public key: algorithm and key (RFC 5280, section 4.1).
+pub(crate) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let (_, outer, _) = first(certificate)?;
+    let (_, mut rest, _) = first(outer)?;
+    if first(rest)?.0 == 0xa0 {
+        rest = first(rest)?.2; // version
+    }
+    // Serial number, algorithm, issuer, validity, subject.
+    for _ in 0..5 {
+        rest = first(rest)?.2;
+    }
+    let (_, _, after) = first(rest)?;
+    Some(&rest[..rest.len() - after.len()])
+}

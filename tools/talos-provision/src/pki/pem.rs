@@ -27,3 +27,12 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
 pub(crate) fn field(label: &str, der: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(BASE64.encode(pem(label, der).as_bytes()))
 }
+
+/// The DER in what [`field`] writes. Nothing, if that is not what `text` is.
+pub(crate) fn read_field(text: &str) -> Option<Vec<u8>> {
+    let pem = String::from_utf8(BASE64.decode(text.trim().as_bytes()).ok()?).ok()?;
+    let mut lines = pem.lines().filter(|line| !line.is_empty());
+    lines.next().filter(|line| line.starts_with("-----BEGIN "))?;
+    let body: String = lines.take_while(|line| !line.starts_with('-')).collect();
+    BASE64.decode(body.as_bytes()).ok()
+}

@@ -81,6 +81,35 @@ impl Connection {
         message.ok_or_else(|| Status::new(Code::Internal, "the answer holds no message"))
     }
 
+    /// Calls a method that answers a stream, and takes its first `most` messages.
+    pub(super) async fn stream<Q, A>(
+        &mut self,
+        path: &'static str,
+        request: Q,
+        most: usize,
+    ) -> Result<Vec<A>, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let call = async {
+            let ready = self.0.ready().await;
+            ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
+            let path = http::uri::PathAndQuery::from_static(path);
+            let codec: ProstCodec<Q, A> = ProstCodec::default();
+            let answer = self.0.server_streaming(Request::new(request), path, codec).await?;
+            let mut answer = answer.into_inner();
+            let mut messages = Vec::new();
+            while messages.len() < most {
+                let Some(message) = answer.message().await? else { break };
+                messages.push(message);
+            }
+            Ok(messages)
+        };
+        let answer = timeout(Duration::from_secs(CALL_SECONDS_MAX), call).await;
+        answer.map_err(|_| Status::new(Code::DeadlineExceeded, "no answer in time"))?
+    }
+
     /// Calls a method whose answer is not wrapped.
     pub(super) async fn unary<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
     where

@@ -1,11 +1,16 @@
 //! How a machine shows who it is, and how we show who we are.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 use crate::pki::Pki;
@@ -30,32 +35,76 @@ pub(super) fn secure(pki: &Pki) -> Result<Arc<ClientConfig>, Error> {
 }
 
 /// With any machine, as nobody: one that waits for its configuration cannot show who it is.
-pub(super) fn maintenance() -> Result<Arc<ClientConfig>, Error> {
+pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|it| Error::Keys(it.to_string()))?;
-    let anybody = Arc::new(Anybody(provider));
+    let verifier = Arc::new(SameAsBefore { provider, contacts: contacts.clone() });
     let mut config =
-        builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth();
+        builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    // A resumed connection would show no certificate to compare.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
-/// Takes any certificate whose key the other end holds.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+/// The certificates that machines in maintenance mode have shown in this run, by address.
+#[derive(Debug, Default)]
+pub(super) struct Contacts(Mutex<BTreeMap<String, Contact>>);
 
-impl ServerCertVerifier for Anybody {
+/// What one machine has shown, as digests of certificates.
+#[derive(Debug, Default)]
+struct Contact {
+    /// The last one.
+    shown: Option<[u8; 32]>,
+    /// The first one of which a machine in maintenance mode has proven that it has the key.
+    pinned: Option<[u8; 32]>,
+}
+
+impl Contacts {
+    fn contacts(&self) -> MutexGuard<'_, BTreeMap<String, Contact>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a certificate, and answers whether it may be trusted.
+    fn show(&self, address: &str, certificate: &[u8]) -> bool {
+        let digest: [u8; 32] = Sha256::digest(certificate).into();
+        let mut contacts = self.contacts();
+        let contact = contacts.entry(address.to_owned()).or_default();
+        contact.shown = Some(digest);
+        contact.pinned.is_none_or(|pinned| pinned == digest)
+    }
+
+    /// Accepts no other certificate of a machine in maintenance mode at `address` from now on.
+    pub(super) fn pin(&self, address: IpAddr) {
+        if let Some(contact) = self.contacts().get_mut(&address.to_string()) {
+            contact.pinned = contact.pinned.or(contact.shown);
+        }
+    }
+}
+
+/// Takes any certificate whose key the other end holds, but never a second one from one address.
+#[derive(Debug)]
+struct SameAsBefore {
+    provider: Arc<CryptoProvider>,
+    contacts: Arc<Contacts>,
+}
+
+impl ServerCertVerifier for SameAsBefore {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
+        name: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        if self.contacts.show(&name.to_str(), certificate) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+        }
     }
 
     fn verify_tls12_signature(
@@ -64,7 +113,7 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -74,11 +123,30 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_shows_another_certificate_after_its_first_contact_is_not_trusted() {
+        let contacts = Contacts::default();
+        let address: IpAddr = [127, 0, 0, 1].into();
+        assert!(contacts.show("127.0.0.1", b"of a machine that has its configuration"));
+        assert!(contacts.show("127.0.0.1", b"first"), "nothing is pinned yet");
+        contacts.pin(address);
+        assert!(contacts.show("127.0.0.1", b"first"));
+        assert!(!contacts.show("127.0.0.1", b"second"));
+        contacts.pin(address);
+        assert!(!contacts.show("127.0.0.1", b"second"), "the first one stays");
+        assert!(contacts.show("127.0.0.2", b"second"), "each address has its own");
     }
 }

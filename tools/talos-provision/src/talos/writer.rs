@@ -7,9 +7,11 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use super::{Access, Reader, Target, runtime, said};
+use super::{Access, Reader, Target, redact, runtime, said};
 use crate::Error;
 use crate::pki::hex;
+use crate::plan::Obstacle;
+use crate::spec::FirstContact;
 use crate::wire;
 
 /// Longest that a machine may take to answer and to take its configuration over, in seconds.
@@ -30,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) configuration: Zeroizing<String>,
     /// Whether it works already: then it must work again before the next one is touched.
     pub(crate) alive: bool,
+    /// Whether it may get the configuration while nothing proves which machine it is.
+    pub(crate) first_contact: FirstContact,
 }
 
 impl<'a> Writer<'a> {
@@ -137,6 +141,10 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
                 pause(until, target, "it has not taken its configuration over".to_owned()).await?;
                 continue;
             }
+            Access::Maintenance(_) if order.first_contact == FirstContact::Refuse => {
+                let names = vec![target.name.clone()];
+                return Err(Error::Obstacles(vec![Obstacle::FirstContact { names }]));
+            }
             Access::Maintenance(connection) => connection,
             Access::Secure(mut connection) => {
                 match super::read(&mut connection, target.role, Some(&wanted)).await {
@@ -172,7 +180,7 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
             Ok(applied) => {
                 given = true;
                 for warning in applied.warnings {
-                    phase::detail(&target.name, warning);
+                    phase::detail(&target.name, redact::first_line(&warning));
                 }
             }
             Err(status) if passes(&status) => pause(until, target, said(&status)).await?,

@@ -145,6 +145,31 @@ pub struct ServiceHealth {
     pub last_change: Option<Timestamp>,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListRequest {
+    #[prost(string, tag = "1")]
+    pub root: String,
+    #[prost(bool, tag = "2")]
+    pub recurse: bool,
+    #[prost(int32, tag = "3")]
+    pub recursion_depth: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FileInfo {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: Option<Metadata>,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(bool, tag = "6")]
+    pub is_dir: bool,
+    #[prost(string, tag = "7")]
+    pub error: String,
+    /// `.` for the requested directory itself, which is the first item.
+    #[prost(string, tag = "8")]
+    pub relative_name: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum WipeMode {

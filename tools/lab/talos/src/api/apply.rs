@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::Access;
 use super::machine::internal;
-use crate::change::{difference, needs_reboot};
+use crate::change::{difference, needs_reboot, touched};
 use crate::config::Configuration;
 use crate::machine::{Machine, Order};
 
@@ -51,9 +51,11 @@ pub(super) fn apply(
         ApplyMode::Auto if reboot => ApplyMode::Reboot,
         ApplyMode::Auto => ApplyMode::NoReboot,
         ApplyMode::NoReboot | ApplyMode::Try if reboot => {
-            return Err(Status::invalid_argument(
-                "this config change can't be applied in immediate mode: it needs a reboot",
-            ));
+            // Real Talos v1.13.9 repeats the difference, secrets included.
+            let difference = difference(&now.bytes, &next.bytes);
+            return Err(Status::invalid_argument(format!(
+                "this config change can't be applied in immediate mode\ndiff:\n{difference}"
+            )));
         }
         other => other,
     };
@@ -86,6 +88,11 @@ fn take(
         }
         live.trial
     };
+    if matches!(mode, ApplyMode::NoReboot | ApplyMode::Try) && touched(now, next).control_plane {
+        // From now on, not from when the API server goes down: who asks in between is not told
+        // that all is well.
+        machine.view.condition("staticPods", Some("kube-system/kube-apiserver starts again"));
+    }
     let accepted = match mode {
         ApplyMode::NoReboot | ApplyMode::Try if now.bytes == next.bytes => true,
         ApplyMode::NoReboot | ApplyMode::Try => machine.order(Order::Reconfigured(now.clone())),

@@ -1,17 +1,22 @@
 //! etcd's members, as the machine service shows them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use talos_provision::wire::{
     Done, EtcdAlarms, EtcdMemberListRequest, EtcdMembers, EtcdRemoveMemberById, EtcdStatus, Reply,
 };
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tonic::Status;
 
 use super::machine::{active, internal};
 use crate::config::Kind;
 use crate::etcd::Etcd;
 use crate::machine::{Machine, Order};
+
+/// Between two looks for a member that answers.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// This machine's own member.
 fn own(machine: &Machine) -> Result<Etcd, Status> {
@@ -26,11 +31,19 @@ pub(super) async fn members(
     machine: Arc<Machine>,
     asked: EtcdMemberListRequest,
 ) -> Result<Reply<EtcdMembers>, Status> {
-    let client = match own(&machine) {
-        Err(status) if status.code() == tonic::Code::Unavailable && !asked.query_local => {
-            machine.fleet.etcd_peer(&machine, &*active(&machine)?).ok_or(status)?
+    // Talos's client of etcd waits for a member to answer, and the machine for its client: seen with
+    // v1.13.9, where a machine that was not bootstrapped never answers.
+    let client = loop {
+        match own(&machine) {
+            Err(status) if status.code() == tonic::Code::Unavailable => {}
+            other => break other?,
         }
-        other => other?,
+        if !asked.query_local
+            && let Some(peer) = machine.fleet.etcd_peer(&machine, &*active(&machine)?)
+        {
+            break peer;
+        }
+        sleep(PAUSE).await;
     };
     let members = client.members(asked.query_local).await?;
     Ok(Reply::from(EtcdMembers { metadata: None, legacy_members: Vec::new(), members }))

@@ -8,8 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 use talos_provision::wire::{
-    Bootstrap, Data, Done, Event, EventsRequest, FeaturesInfo, Hostname, PlatformInfo, ReadRequest,
-    Reply, ServiceList, Version, VersionInfo,
+    Bootstrap, Data, Done, Event, EventsRequest, FeaturesInfo, FileInfo, Hostname, ListRequest,
+    PlatformInfo, ReadRequest, Reply, ServiceList, Version, VersionInfo,
 };
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{StreamExt, once};
@@ -19,6 +19,9 @@ use super::Answers;
 use crate::config::{Configuration, Kind};
 use crate::machine::Machine;
 use crate::pki::Leaf;
+
+/// Where Talos keeps the data of etcd: `constants.EtcdDataPath`.
+const ETCD_DATA: &str = "/var/lib/etcd";
 
 pub(super) fn version(machine: &Machine) -> Reply<Version> {
     let version = VersionInfo {
@@ -60,6 +63,8 @@ pub(super) fn bootstrap(machine: &Machine, _: Bootstrap) -> Result<Reply<Done>, 
     }
     live.bootstrap_asked = true;
     drop(live);
+    // Talos stops the service and starts it anew (`BootstrapEtcd` in services/etcd.go, v1.13.9).
+    machine.view.service("etcd", "Finished", None, "Bootstrap requested");
     machine.bootstrap.notify_one();
     Ok(Reply::from(Done { metadata: None }))
 }
@@ -118,6 +123,30 @@ pub(super) fn read(machine: &Machine, asked: &ReadRequest) -> Result<Answers<Dat
         other => return Err(Status::not_found(format!("open {other}: no such file or directory"))),
     };
     Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
+}
+
+/// The files in `/var/lib/etcd`, without those in its subdirectories. The directory exists once its
+/// volume is mounted, which is when etcd no longer waits; as in Talos, the directory itself is the
+/// first item (`pkg/archiver/walker.go`, v1.13.9).
+pub(super) fn list(machine: &Machine, asked: &ListRequest) -> Result<Answers<FileInfo>, Status> {
+    let root = asked.root.trim_end_matches('/');
+    let mounted = !matches!(machine.view.state("etcd"), None | Some("Starting" | "Waiting"));
+    if root != ETCD_DATA || !mounted {
+        return Err(Status::unknown(format!("lstat {root}: no such file or directory")));
+    }
+    let file = |name: String, relative_name: String, is_dir| FileInfo {
+        name,
+        relative_name,
+        is_dir,
+        ..FileInfo::default()
+    };
+    let entries = std::fs::read_dir(machine.place.at("etcd")).into_iter().flatten().flatten();
+    let entries = entries.map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        file(format!("{root}/{name}"), name, entry.path().is_dir())
+    });
+    let files = std::iter::once(file(root.to_owned(), ".".to_owned(), true)).chain(entries);
+    Ok(Box::pin(tokio_stream::iter(files.map(Ok).collect::<Vec<_>>())))
 }
 
 /// What happened, as far back as asked, and what happens from now on.

@@ -139,6 +139,7 @@ fn needed(method: &str) -> Option<Role> {
         | path::ETCD_STATUS
         | path::ETCD_ALARM_LIST
         | path::HEALTH_CHECK
+        | path::LIST
         | path::STATE_GET
         | path::STATE_LIST => Role::Reader,
         path::REBOOT | path::SHUTDOWN => Role::Operator,
@@ -179,6 +180,7 @@ async fn answer(
             streaming(request, move |_: Empty| ready(machine::kubeconfig(&it))).await
         }
         path::READ => streaming(request, move |asked| ready(machine::read(&it, &asked))).await,
+        path::LIST => streaming(request, move |asked| ready(machine::list(&it, &asked))).await,
         path::EVENTS => {
             streaming(request, move |asked| ready(Ok(machine::events(&it, asked)))).await
         }

@@ -1,0 +1,138 @@
+//! What control planes say of etcd, each by itself and all together.
+
+use std::collections::BTreeMap;
+
+use super::{History, Machine, Node, Server, Wanted, World};
+use crate::spec::Role;
+
+/// What control planes say of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Etcd {
+    /// A control plane does not answer, or proves neither that etcd runs nor that it has no data.
+    Unknown,
+    /// Every control plane that has a configuration proves that it has no data of etcd.
+    Absent,
+    /// The members.
+    Members(Vec<Member>),
+}
+
+/// A member of etcd.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// The name of its machine.
+    pub hostname: String,
+    /// Its id.
+    pub id: u64,
+    /// Whether it receives data without a vote: etcd does not count it for quorum.
+    pub learner: bool,
+}
+
+impl Member {
+    /// Its id, as etcd's own tools show it.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        format!("{:x}", self.id)
+    }
+}
+
+impl Etcd {
+    /// What all control planes of the cluster together say: `told` is what each of those that were
+    /// asked said.
+    ///
+    /// A server without a role may be a control plane whose label was lost, so it counts as one.
+    /// A machine in maintenance mode says nothing: it gets a configuration first.
+    #[must_use]
+    pub fn together<'a>(
+        servers: &BTreeMap<String, Server>,
+        told: impl Fn(&str) -> Option<&'a Self>,
+    ) -> Self {
+        let controls =
+            servers.iter().filter(|(_, server)| server.ours && server.role != Some(Role::Worker));
+        let mut together = Self::Absent;
+        for (name, server) in controls {
+            let said = match (&server.node, told(name)) {
+                (Node::Maintenance, _) => continue,
+                (Node::Configured { .. }, Some(said)) => said,
+                (Node::Configured { .. } | Node::Silent { .. } | Node::Refused { .. }, _) => {
+                    &Self::Unknown
+                }
+            };
+            match said {
+                Self::Members(_) => return said.clone(),
+                Self::Unknown => together = Self::Unknown,
+                Self::Absent => {}
+            }
+        }
+        together
+    }
+}
+
+/// Where etcd has to be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start<'a> {
+    /// Nowhere: it runs, or what control planes say does not prove that it never ran.
+    Nowhere,
+    /// On this control plane, once it and all others prove that they have no data.
+    On(&'a str),
+    /// Nowhere, because etcd of this cluster was started before and all of its data is gone.
+    Before(History),
+}
+
+impl<'a> Start<'a> {
+    /// Decides from what all control planes say and from what is recorded.
+    pub(super) fn of(wanted: &'a Wanted, world: &World) -> Self {
+        if world.etcd != Etcd::Absent {
+            return Self::Nowhere;
+        }
+        let history = world.history();
+        let id = |name: &str| world.servers.get(name).map(|server| server.id);
+        let is_control = |(_, machine): &(&String, &Machine)| machine.role == Role::Controlplane;
+        let is_ours = |name: &str| world.servers.get(name).is_none_or(|server| server.ours);
+        let controls = wanted.machines.iter().filter(is_control).map(|(name, _)| name.as_str());
+        let mut controls: Vec<_> = controls.filter(|name| is_ours(name)).collect();
+        // The server that was asked before, and otherwise the oldest: were a machine to have data
+        // after all, it would most likely be that one, and it would refuse.
+        controls.sort_by_key(|name| (id(name).unwrap_or(u64::MAX), *name));
+        let allowed = |name: &&str| history.allows_bootstrap(wanted.incarnation, id(name));
+        match controls.iter().copied().find(allowed) {
+            Some(name) => Self::On(name),
+            None if controls.is_empty() => Self::Nowhere,
+            None => Self::Before(history),
+        }
+    }
+}
+
+impl World {
+    /// Whether `Bootstrap` may be sent now: every declared control plane exists and proves that it
+    /// has no data of etcd, no other control plane of the cluster is silent, and the record allows
+    /// it on `name`.
+    #[must_use]
+    pub fn proves_no_etcd(&self, wanted: &Wanted, name: &str) -> bool {
+        let is_configured = |name: &String| {
+            let server = self.servers.get(name);
+            server.is_some_and(|server| server.ours && server.node.is_configured())
+        };
+        let mut controls = wanted
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.role == Role::Controlplane)
+            .map(|(name, _)| name);
+        Start::of(wanted, self) == Start::On(name) && controls.all(is_configured)
+    }
+
+    /// The record that is due because etcd has members, unless it is there already.
+    #[must_use]
+    pub(super) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
+        let recorded = match (&self.etcd, self.history()) {
+            (Etcd::Absent | Etcd::Unknown, _) => return None,
+            (Etcd::Members(_), History::Begun { incarnation }) => Some(incarnation),
+            (Etcd::Members(_), History::Never | History::Starting { .. } | History::Unknown) => {
+                None
+            }
+        };
+        // A number that was raised while the cluster lives is used up: it must not start a second
+        // cluster later.
+        let due = recorded.unwrap_or(0).max(wanted.incarnation);
+        (recorded != Some(due)).then_some(due)
+    }
+}

@@ -1,0 +1,231 @@
+//! Whether etcd of a cluster was ever started, as a label on the cluster's own network records it.
+//!
+//! Disks alone cannot prove that a cluster is new: a control plane whose disk was lost looks like
+//! one that was never used. The label is written before `Bootstrap` is sent, and goes only when
+//! `destroy` removes the network.
+//!
+//! **Invariant:** only a network that says `never`, or the absence of every resource of the cluster,
+//! counts as proof that etcd never started. A missing or unreadable label counts as started.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Found, Kind, Server, Thing, World};
+
+/// The key of the label. Its values are those of [`History`].
+pub const ETCD_LABEL: &str = "holistic/etcd";
+
+/// What is recorded about the start of etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// `never`: etcd was not started. No volume of this cluster can hold data.
+    Never,
+    /// `starting-<incarnation>-<server>`: `Bootstrap` may have been sent to this server, and no
+    /// member has been observed since.
+    Starting {
+        /// `spec.incarnation` at that time.
+        incarnation: u16,
+        /// The id of the server.
+        server: u64,
+    },
+    /// `begun-<incarnation>`: etcd had members.
+    Begun {
+        /// `spec.incarnation` at that time.
+        incarnation: u16,
+    },
+    /// The label is missing or unreadable: an older version made the network, or the label was
+    /// edited by hand.
+    Unknown,
+}
+
+impl History {
+    /// Reads the record from what the cloud shows.
+    #[must_use]
+    pub fn of(things: &BTreeMap<Thing, Found>, servers: &BTreeMap<String, Server>) -> Self {
+        let is_network =
+            |(thing, found): &(&Thing, &Found)| found.ours && thing.kind == Kind::Network;
+        match things.iter().find(is_network) {
+            Some((_, network)) => Self::parse(network.labels.get(ETCD_LABEL).map(String::as_str)),
+            // `plan` makes the network before any server, so a server without it lost its record.
+            None if servers.values().any(|server| server.ours) => Self::Unknown,
+            None => Self::Never,
+        }
+    }
+
+    /// Reads the value of the label.
+    fn parse(label: Option<&str>) -> Self {
+        let known = label.and_then(|value| {
+            let mut words = value.split('-');
+            let history = match (words.next()?, words.next(), words.next()) {
+                ("never", None, None) => Self::Never,
+                ("starting", Some(incarnation), Some(server)) => Self::Starting {
+                    incarnation: incarnation.parse().ok()?,
+                    server: server.parse().ok()?,
+                },
+                ("begun", Some(incarnation), None) => {
+                    Self::Begun { incarnation: incarnation.parse().ok()? }
+                }
+                _ => return None,
+            };
+            words.next().is_none().then_some(history)
+        });
+        known.unwrap_or(Self::Unknown)
+    }
+
+    /// Whether etcd of this cluster may have started, so that its volumes may hold data.
+    #[must_use]
+    pub fn has_begun(self) -> bool {
+        self != Self::Never
+    }
+
+    /// Whether etcd may be started on `server` (`None`: a server that does not exist yet) for a
+    /// document that declares `incarnation`, as far as the record is concerned.
+    #[must_use]
+    pub fn allows_bootstrap(self, incarnation: u16, server: Option<u64>) -> bool {
+        match self {
+            Self::Never => true,
+            // The previous run ended between the record and its confirmation: only the same
+            // server may be asked again, because that one may have received the request.
+            Self::Starting { incarnation: recorded, server: asked } => {
+                incarnation > recorded || (incarnation == recorded && server == Some(asked))
+            }
+            Self::Begun { incarnation: recorded } => incarnation > recorded,
+            Self::Unknown => incarnation > 1,
+        }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never"),
+            Self::Starting { incarnation, server } => {
+                write!(f, "starting-{incarnation}-{server}")
+            }
+            Self::Begun { incarnation } => write!(f, "begun-{incarnation}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+impl World {
+    /// What is recorded about the start of etcd.
+    #[must_use]
+    pub fn history(&self) -> History {
+        History::of(&self.things, &self.servers)
+    }
+
+    /// Whether etcd of this cluster may have started. `false` is the proof that no volume of the
+    /// cluster holds data.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.history().has_begun()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Money;
+    use crate::plan::{Node, Shape};
+
+    fn network(ours: bool, label: Option<&str>) -> (Thing, Found) {
+        let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
+        let found = Found {
+            id: 1,
+            ours,
+            labels: labels.into_iter().collect(),
+            shape: Shape::PlacementGroup,
+            networks: std::collections::BTreeSet::new(),
+            address: None,
+            monthly: Money::default(),
+        };
+        (Thing { kind: Kind::Network, name: "c".to_owned() }, found)
+    }
+
+    fn server(ours: bool) -> (String, Server) {
+        let server = Server {
+            id: 7,
+            ours,
+            role: None,
+            r#type: String::new(),
+            location: String::new(),
+            address: None,
+            power: crate::plan::Power::On,
+            labels: BTreeMap::new(),
+            networks: std::collections::BTreeSet::new(),
+            firewalls: std::collections::BTreeSet::new(),
+            group: None,
+            image: None,
+            volumes: Vec::new(),
+            monthly: Money::default(),
+            node: Node::Silent { why: String::new() },
+        };
+        ("c-p-1".to_owned(), server)
+    }
+
+    fn history(things: &[(Thing, Found)], servers: &[(String, Server)]) -> History {
+        History::of(&things.iter().cloned().collect(), &servers.iter().cloned().collect())
+    }
+
+    #[test]
+    fn only_a_network_that_says_never_or_nothing_at_all_proves_that_etcd_never_started() {
+        assert_eq!(history(&[], &[]), History::Never);
+        assert_eq!(history(&[], &[server(false)]), History::Never);
+        assert_eq!(history(&[network(true, Some("never"))], &[server(true)]), History::Never);
+        for label in [
+            None,
+            Some(""),
+            Some("never-1"),
+            Some("never "),
+            Some("begun"),
+            Some("begun-x"),
+            Some("begun-1-2"),
+            Some("begun-65536"),
+            Some("starting-1"),
+            Some("starting-1-2-3"),
+        ] {
+            let read = history(&[network(true, label)], &[]);
+            assert_eq!(read, History::Unknown, "{label:?}");
+            assert!(read.has_begun());
+        }
+        // A network that another cluster owns records nothing about this one.
+        let foreign = network(false, Some("never"));
+        assert_eq!(history(&[foreign], &[server(true)]), History::Unknown);
+        assert_eq!(history(&[], &[server(true)]), History::Unknown);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        for record in [
+            History::Never,
+            History::Starting { incarnation: 3, server: 42 },
+            History::Begun { incarnation: 2 },
+            History::Unknown,
+        ] {
+            let written = record.to_string();
+            assert_eq!(History::parse(Some(&written)), record, "{written}");
+        }
+    }
+
+    #[test]
+    fn etcd_starts_once_for_each_incarnation_and_is_asked_again_only_on_the_same_server() {
+        let starting = History::Starting { incarnation: 1, server: 7 };
+        let begun = History::Begun { incarnation: 1 };
+        for (record, incarnation, server, allowed) in [
+            (History::Never, 1, None, true),
+            (starting, 1, Some(7), true),
+            (starting, 1, Some(8), false),
+            (starting, 1, None, false),
+            (starting, 2, Some(8), true),
+            (begun, 1, Some(7), false),
+            (begun, 2, Some(7), true),
+            (History::Begun { incarnation: 2 }, 1, Some(7), false),
+            (History::Unknown, 1, Some(7), false),
+            (History::Unknown, 2, Some(7), true),
+        ] {
+            let got = record.allows_bootstrap(incarnation, server);
+            assert_eq!(got, allowed, "{record} {incarnation} {server:?}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! etcd starts once, over every small world of control planes and over every order of events.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use phase::Known;
+
+use super::etcd::Start;
+use super::*;
+use crate::config::Keys;
+use crate::money::Money;
+use crate::spec::FirstContact;
+
+const NAMES: [&str; 3] = ["c-p-1", "c-p-2", "c-p-3"];
+/// A control plane that is no longer declared.
+const EXTRA: &str = "c-p-4";
+
+/// What a control plane shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Shows {
+    Absent,
+    Maintenance,
+    Silent,
+    Stranger,
+    /// Its label was lost, so that nobody knows that it is a control plane.
+    NoRole,
+    /// Booting: `Starting` and `Waiting`.
+    Waiting,
+    PreparingEmpty,
+    PreparingWithData,
+    Running,
+}
+
+const ALL: [Shows; 9] = [
+    Shows::Absent,
+    Shows::Maintenance,
+    Shows::Silent,
+    Shows::Stranger,
+    Shows::NoRole,
+    Shows::Waiting,
+    Shows::PreparingEmpty,
+    Shows::PreparingWithData,
+    Shows::Running,
+];
+
+impl Shows {
+    fn server(self, id: u64) -> Option<Server> {
+        let why = String::new();
+        let node = match self {
+            Self::Absent => return None,
+            Self::Maintenance => Node::Maintenance,
+            Self::Silent | Self::NoRole => Node::Silent { why },
+            Self::Stranger => Node::Refused { why },
+            Self::Waiting | Self::PreparingEmpty | Self::PreparingWithData | Self::Running => {
+                let (sha256, talos) = ("declared".to_owned(), "v1.13.9".to_owned());
+                Node::Configured { sha256, talos, keys: Keys::new() }
+            }
+        };
+        Some(Server {
+            id,
+            ours: true,
+            role: (self != Self::NoRole).then_some(Role::Controlplane),
+            r#type: "cax11".to_owned(),
+            location: "fsn1".to_owned(),
+            address: None,
+            power: crate::plan::Power::On,
+            labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine()),
+            networks: BTreeSet::from([9]),
+            firewalls: BTreeSet::new(),
+            group: None,
+            image: None,
+            volumes: Vec::new(),
+            monthly: Money::default(),
+            node,
+        })
+    }
+
+    /// What it says of etcd: [`crate::talos`] tells these apart.
+    fn told(self) -> Etcd {
+        match self {
+            Self::PreparingEmpty => Etcd::Absent,
+            Self::Running => {
+                Etcd::Members(vec![Member { hostname: "x".to_owned(), id: 1, learner: false }])
+            }
+            _ => Etcd::Unknown,
+        }
+    }
+}
+
+fn machine() -> Machine {
+    let group = Thing { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
+    Machine {
+        role: Role::Controlplane,
+        pool: "p".to_owned(),
+        r#type: "cax11".to_owned(),
+        locations: vec!["fsn1".to_owned()],
+        group,
+        configuration: Known::Now("declared".to_owned()),
+        keys: Keys::new(),
+        talos: "v1.13.9".to_owned(),
+        monthly: None,
+    }
+}
+
+fn wanted(count: usize, incarnation: u16) -> Wanted {
+    let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine()));
+    Wanted {
+        cluster: "c".to_owned(),
+        incarnation,
+        first_contact: FirstContact::TrustOnFirstUse,
+        things: BTreeMap::from([(network(), shape())]),
+        prices: BTreeMap::new(),
+        machines: machines.collect(),
+    }
+}
+
+fn network() -> Thing {
+    Thing { kind: Kind::Network, name: "c".to_owned() }
+}
+
+fn shape() -> Shape {
+    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
+}
+
+fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
+    let servers =
+        shown.iter().filter_map(|(name, id, shows)| Some(((*name).to_owned(), shows.server(*id)?)));
+    let servers: BTreeMap<_, _> = servers.collect();
+    let told: BTreeMap<_, _> = shown.iter().map(|(name, _, shows)| (*name, shows.told())).collect();
+    let etcd = Etcd::together(&servers, |name| told.get(name));
+    let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
+    let found = Found {
+        id: 9,
+        ours: true,
+        labels: labels.into_iter().collect(),
+        networks: BTreeSet::new(),
+        shape: shape(),
+        address: None,
+        monthly: Money::default(),
+    };
+    World {
+        things: BTreeMap::from([(network(), found)]),
+        servers,
+        etcd,
+        nodes: BTreeSet::new(),
+        cordoned: BTreeSet::new(),
+    }
+}
+
+/// Where the next step that `apply` takes starts etcd.
+fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
+    let steps = plan(wanted, world);
+    let next = steps.iter().map(Step::stage).min()?;
+    let mut starts = steps.iter().filter(|step| step.stage() == next);
+    starts.find_map(|step| match step {
+        Step::Bootstrap { name } => Some(name.clone()),
+        _ => None,
+    })
+}
+
+/// Runs `law` on every world of one or three control planes, one that is no longer declared, each
+/// record and two incarnations.
+fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
+    let labels = [
+        None,
+        Some("never"),
+        Some("starting-1-1"),
+        Some("starting-1-8"),
+        Some("begun-1"),
+        Some("begun-2"),
+        Some("nonsense"),
+    ];
+    let singles = ALL.map(|shows| vec![shows]).to_vec();
+    let triples = ALL
+        .iter()
+        .flat_map(|a| ALL.iter().flat_map(move |b| ALL.iter().map(move |c| vec![*a, *b, *c])));
+    for controls in singles.into_iter().chain(triples) {
+        for extra in ALL {
+            let named = NAMES.iter().zip(1..).zip(&controls);
+            let mut shown: Vec<_> = named.map(|((name, id), shows)| (*name, id, *shows)).collect();
+            shown.push((EXTRA, 4, extra));
+            for label in labels {
+                for incarnation in [1, 2] {
+                    law(
+                        &wanted(controls.len(), incarnation),
+                        &world(&shown, label),
+                        &controls,
+                        extra,
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
+    for_all(|wanted, world, controls, extra| {
+        let steps = plan(wanted, world);
+        let starts = steps.iter().filter(|step| matches!(step, Step::Bootstrap { .. })).count();
+        assert!(starts <= 1, "{steps:?}");
+        let all_empty = controls.iter().all(|shows| *shows == Shows::PreparingEmpty);
+        let harmless = matches!(extra, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty);
+        let next = starts_next(wanted, world);
+        if let Some(name) = &next {
+            assert!(all_empty && harmless, "{world:?}");
+            let server = world.servers.get(name).map(|server| server.id);
+            assert!(world.history().allows_bootstrap(wanted.incarnation, server), "{world:?}");
+        }
+        for name in NAMES {
+            let proven = world.proves_no_etcd(wanted, name);
+            assert!(!proven || next.as_deref() == Some(name), "{name} {world:?}");
+        }
+        if all_empty && harmless && world.history() == History::Never {
+            assert_eq!(next.as_deref(), Some(NAMES[0]), "an empty cluster starts");
+        }
+    });
+}
+
+#[test]
+fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
+    for_all(|wanted, world, controls, extra| {
+        let gone = |shows: &Shows| {
+            matches!(shows, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty)
+        };
+        let told = obstacles(wanted, world);
+        let told = told.iter().any(|one| matches!(one, Obstacle::StartedBefore { .. }));
+        let lost = controls.iter().all(gone) && gone(&extra);
+        let ids = controls.iter().zip(1..);
+        let allowed = ids
+            .map(|(shows, id)| (*shows != Shows::Absent).then_some(id))
+            .any(|id| world.history().allows_bootstrap(wanted.incarnation, id));
+        assert_eq!(told, lost && !allowed, "{world:?}");
+    });
+}
+
+#[test]
+fn silent_machines_are_never_counted_as_empty() {
+    for_all(|wanted, world, controls, extra| {
+        let hides = |shows: &Shows| {
+            matches!(
+                shows,
+                Shows::Silent
+                    | Shows::Stranger
+                    | Shows::NoRole
+                    | Shows::Waiting
+                    | Shows::PreparingWithData
+            )
+        };
+        if controls.iter().any(hides) || hides(&extra) {
+            assert_ne!(world.etcd, Etcd::Absent);
+            assert_eq!(Start::of(wanted, world), Start::Nowhere);
+        }
+    });
+}
+
+/// Everything that decides about the next step, and what really is on the disks.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct State {
+    /// Whether each control plane has data, and whether it is up so far that it can tell.
+    disks: [(bool, bool); 3],
+    ids: [u64; 3],
+    label: String,
+    /// `spec.incarnation`.
+    declared: u16,
+    /// Incarnations of which a run has seen members.
+    seen: BTreeSet<u16>,
+}
+
+impl State {
+    fn world(&self) -> World {
+        let shown: Vec<_> = (0..3)
+            .map(|number| {
+                let shows = match self.disks[number] {
+                    (_, false) => Shows::Waiting,
+                    (true, true) => Shows::Running,
+                    (false, true) => Shows::PreparingEmpty,
+                };
+                (NAMES[number], self.ids[number], shows)
+            })
+            .collect();
+        world(&shown, Some(&self.label))
+    }
+
+    /// The world after one write of a run, which may be killed right after it: the record, the
+    /// request, or the record of members.
+    fn writes(&self) -> Vec<Self> {
+        let (wanted, world) = (wanted(3, self.declared), self.world());
+        let mut after = Vec::new();
+        for step in plan(&wanted, &world) {
+            match step {
+                Step::Bootstrap { name } if world.proves_no_etcd(&wanted, &name) => {
+                    assert!(self.disks.iter().all(|(data, _)| !data), "beside data: {self:?}");
+                    assert!(!self.seen.contains(&self.declared), "a second time: {self:?}");
+                    let number = NAMES.iter().position(|other| *other == name).expect("declared");
+                    let (incarnation, server) = (self.declared, self.ids[number]);
+                    let label = History::Starting { incarnation, server }.to_string();
+                    let recorded = Self { label, ..self.clone() };
+                    let mut started = recorded.clone();
+                    started.disks[number].0 = true;
+                    after.extend([recorded, started]);
+                }
+                Step::RecordStart { incarnation } => {
+                    let mut seen = self.seen.clone();
+                    seen.insert(incarnation);
+                    let label = History::Begun { incarnation }.to_string();
+                    after.push(Self { label, seen, ..self.clone() });
+                }
+                _ => {}
+            }
+        }
+        after
+    }
+
+    /// The world after something that no run did.
+    fn happens(&self) -> Vec<Self> {
+        let mut after = Vec::new();
+        for number in 0..3 {
+            let mut slow = self.clone();
+            slow.disks[number].1 = !slow.disks[number].1;
+            let mut emptied = self.clone();
+            emptied.disks[number].0 = false;
+            let mut replaced = emptied.clone();
+            replaced.ids[number] = 10 + number as u64;
+            let mut joined = self.clone();
+            joined.disks[number].0 |= self.disks.contains(&(true, true));
+            after.extend([slow, emptied, replaced, joined]);
+        }
+        if self.declared == 1 && self.seen.contains(&1) {
+            after.push(Self { declared: 2, ..self.clone() });
+        }
+        after
+    }
+}
+
+#[test]
+fn no_order_of_kills_losses_and_slow_boots_starts_etcd_twice_or_beside_data() {
+    let first = State {
+        disks: [(false, true); 3],
+        ids: [1, 2, 3],
+        label: "never".to_owned(),
+        declared: 1,
+        seen: BTreeSet::new(),
+    };
+    let (mut known, mut open) = (BTreeSet::from([first.clone()]), VecDeque::from([first]));
+    let mut second = false;
+    while let Some(state) = open.pop_front() {
+        second |= state.seen.contains(&2);
+        for next in state.writes().into_iter().chain(state.happens()) {
+            if known.insert(next.clone()) {
+                open.push_back(next);
+            }
+        }
+    }
+    assert!(second, "a declared second incarnation is reached");
+    assert!(known.len() > 1_000, "{} states", known.len());
+}
