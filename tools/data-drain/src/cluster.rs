@@ -52,7 +52,7 @@ impl Reader {
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
         let garbled = || Error::Garbled { request: format!("list {path}") };
         let mut answer = self.get(path)?.ok_or_else(garbled)?;
-        match answer["items"].take() {
+        match answer.get_mut("items").map(Value::take).unwrap_or_default() {
             Value::Array(items) => Ok(items),
             _ => Err(garbled()),
         }

@@ -324,7 +324,7 @@ impl Link {
             let page = format!("{path}{join}limit={PAGE}&continue={next}");
             let answer = self.ask(&Ask { accept, strict, ..Ask::get(&page, request) })?;
             let Some(mut answer) = answer else { return Ok(objects) };
-            let items = match answer["items"].take() {
+            let items = match answer.get_mut("items").map(Value::take).unwrap_or_default() {
                 Value::Array(items) => items,
                 // Measured, 1.36.3: a list of metadata without items holds null in their place.
                 Value::Null if answer["metadata"].is_object() => Vec::new(),
@@ -373,9 +373,11 @@ impl Link {
         let path = root(api_version);
         let request = format!("list what {api_version} serves");
         let answer = self.ask(&Ask::get(&path, &request))?;
-        Ok(answer.and_then(|mut it| match it["resources"].take() {
-            Value::Array(items) => Some(items),
-            _ => None,
+        Ok(answer.and_then(|mut it| {
+            match it.get_mut("resources").map(Value::take).unwrap_or_default() {
+                Value::Array(items) => Some(items),
+                _ => None,
+            }
         }))
     }
 }

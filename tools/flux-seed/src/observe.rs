@@ -113,7 +113,7 @@ pub(crate) fn observe(
         let behind = behind(&id, &object, wanted, &seen.inventory, now);
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
-            object["metadata"]["managedFields"].take();
+            object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
         let made = made(&object, name, look);
         seen.world.insert(id, Live { object, made, holds: Vec::new(), behind });

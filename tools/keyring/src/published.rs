@@ -106,10 +106,13 @@ pub(crate) fn guard(stream: &mut Stream, project: &mut Declared<Project>) {
             mistakes.push(("/spec/root".to_owned(), what));
         }
     }
-    for (path, what) in mistakes {
+    // They come out sorted by place; the way out is told once.
+    mistakes.sort();
+    for (index, (path, what)) in mistakes.iter().enumerate() {
+        let help = if index + 1 == mistakes.len() { format!(": {NEW}") } else { String::new() };
         let message =
-            format!("{what} is published with these programs, so anybody can use it: {NEW}");
-        stream.mistake(project, &path, &message);
+            format!("{what} is published with these programs, so anybody can use it{help}");
+        stream.mistake(project, path, &message);
     }
 }
 

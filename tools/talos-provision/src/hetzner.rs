@@ -286,7 +286,7 @@ impl Reader {
             let number = page.to_string();
             let query = [filter, ("page", &number), ("per_page", PAGE_ITEMS)];
             let mut answer = self.http.get(&format!("/{family}"), &query)?;
-            match answer[family].take() {
+            match answer.get_mut(family).map(Value::take).unwrap_or_default() {
                 Value::Array(more) => items.extend(more),
                 _ => return Err(Error::Unexpected { what: format!("no list of {family}") }),
             }
