@@ -195,10 +195,12 @@ fn borrow_objects(folder: &Path) -> io::Result<TempDir> {
     fs::write(path.join("HEAD"), "ref: refs/heads/main\n")?;
     fs::write(path.join("objects/info/alternates"), objects + "\n")?;
     let version = if format == "sha1" { "0" } else { "1" };
-    let mut config = format!("[core]\n\trepositoryFormatVersion = {version}\n\tbare = true\n");
-    if format != "sha1" {
-        config += &format!("[extensions]\n\tobjectFormat = {format}\n");
-    }
+    let extensions = match format.as_str() {
+        "sha1" => String::new(),
+        format => format!("[extensions]\n\tobjectFormat = {format}\n"),
+    };
+    let config =
+        format!("[core]\n\trepositoryFormatVersion = {version}\n\tbare = true\n{extensions}");
     fs::write(path.join("config"), config)?;
     Ok(borrower)
 }

@@ -299,6 +299,13 @@ impl Answer {
         })
     }
 
+    /// The forge's number for a renamed repository, where a redirect tells it (GitHub).
+    pub(crate) fn moved_number(&self) -> Option<u64> {
+        let target = self.location.as_deref().or(self.body["url"].as_str())?;
+        let (_, number) = target.split_once("/repositories/")?;
+        number.split(['/', '?', '#']).next()?.parse().ok()
+    }
+
     /// Where a renamed repository is now, as far as the answer tells: GitHub names its number
     /// (`/repositories/7`), Gitea its new path.
     fn moved_to(&self) -> Option<String> {

@@ -166,6 +166,16 @@ impl Reader<'_> {
                 Section::Unknown(refusal) => Err(Error::Blocked(vec![refusal])),
             };
         }
+        if let Some(number) = answer.moved_number()
+            && [301, 307, 308].contains(&answer.status)
+        {
+            // Asked of the forge itself: the redirect does not decide where the token goes.
+            let now = self.0.client.get(&format!("/repositories/{number}"))?;
+            if let Some(name) = now.body["full_name"].as_str().filter(|_| now.status == 200) {
+                let place = self.0.place.to_string();
+                return Err(Error::Renamed { place, to: Some(name.to_owned()) });
+            }
+        }
         let found = found(&answer.expect(&[200])?, self.0.forge)?;
         self.0.endpoint.owns(&found.git)?; // the answer does not decide where the token goes
         Ok(Some(found))

@@ -119,7 +119,6 @@ fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Section<String>, Er
         return Ok(Section::Known(listed.text));
     }
     match refused::listing(&listed.said) {
-        Some(Verdict { reason: "Unauthorised", .. }) => Err(Error::Unauthorised),
         Some(Verdict { reason, help }) => Ok(Section::Unknown(Refusal {
             reason,
             what: format!("the history at {} may not be read: {}", origin.url, listed.message()),
@@ -141,7 +140,6 @@ pub(crate) fn push(origin: &GitOrigin<'_>, branch: &str, commit: &str) -> Result
     }
     let (branch, message) = (branch.to_owned(), said(&pushed));
     match refused::push(&pushed.text, &pushed.said) {
-        Some(Verdict { reason: "Unauthorised", .. }) => Err(Error::Unauthorised),
         Some(verdict) => Err(Error::PushRefused { branch, message, verdict }),
         None => Err(Error::GitFailed { command: "push".to_owned(), message }),
     }

@@ -18,6 +18,10 @@ use crate::{Error, git, observe::Evidence, observe::Observed, sunset};
 /// How often we look, plan and act before we say that the forge does not settle.
 const ROUNDS_MAX: usize = 3;
 
+/// The most approvals that GitHub allows (its OpenAPI description: `required_approving_review_count`,
+/// "maximum: 10").
+const APPROVALS_MAX: u8 = 10;
+
 /// The most topics that GitHub allows.
 const TOPICS_MAX: usize = 20;
 
@@ -46,6 +50,12 @@ impl Bootstrap {
                 if rule.branches.is_empty() {
                     let path = format!("/spec/rules/{index}/branches");
                     stream.mistake(document, &path, "a rule without a branch protects nothing");
+                }
+                let pull_request = rule.require.pull_request.as_ref();
+                if pull_request.is_some_and(|pull| pull.approvals > APPROVALS_MAX) {
+                    let path = format!("/spec/rules/{index}/require/pullRequest/approvals");
+                    let message = format!("a rule requires {APPROVALS_MAX} approvals at most");
+                    stream.mistake(document, &path, &message);
                 }
                 if spec.rules[..index].iter().any(|it| it.name == rule.name) {
                     let path = format!("/spec/rules/{index}/name");

@@ -151,7 +151,8 @@ const UNAUTHORISED: Row = (
         "bad credentials",
     ],
     "Unauthorised",
-    "make a new token and put it where spec.endpoints.forge points",
+    "git does not accept the token that the API accepts: give it read and write access to the \
+     repository's contents, or make a new one and put it where spec.endpoints.forge points",
 );
 
 /// What refuses `git ls-remote` for good.

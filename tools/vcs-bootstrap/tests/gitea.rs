@@ -2,6 +2,8 @@
 //! `git` and `curl`; as root, a user called `git`.
 
 mod common;
+#[path = "common/drain.rs"]
+mod drain;
 #[path = "common/gitea.rs"]
 mod gitea;
 #[path = "common/proxy.rs"]
@@ -419,5 +421,43 @@ fn administrators_are_the_same_whoever_runs_it_and_other_people_are_named() -> T
     }
     assert_eq!(after["push_whitelist_usernames"], json!([]));
     first.run("plan --check").success();
+    Ok(())
+}
+
+#[test]
+fn a_repository_that_holds_more_than_its_history_is_not_deleted_at_gitea() -> Test {
+    const DELETE: &str = "owner: owner, history: {push: fastForward}, onDestroy: delete";
+    let (gitea, sandbox) = forge()?;
+    let drain = || -> Test {
+        sandbox.declare("greeter", DELETE)?;
+        let url = format!("http://{}/owner/greeter.git", gitea.proxy.address);
+        drain::write(&sandbox, "greeter", url, &gitea.token)
+    };
+    sandbox.declare("greeter", DELETE)?;
+    sandbox.run("apply").success();
+    drain()?;
+    let at = "/repos/owner/greeter";
+    for (make, body, what, remove) in [
+        ("/issues", json!({"title": "x"}), "issues", "/issues/1"),
+        ("/releases", json!({"tag_name": "v1", "draft": true}), "releases", "/releases/1"),
+        (
+            "/wiki/new",
+            json!({"title": "Home", "content_base64": "eA=="}),
+            "a wiki",
+            "/wiki/page/Home",
+        ),
+    ] {
+        gitea.api("POST", &format!("{at}{make}"), Some(&body.to_string()))?;
+        gitea.proxy.writes();
+        let run = sandbox.run("destroy").code(100);
+        assert_eq!(ready(&status(&run)?), ("False", "NotCovered"), "{what}");
+        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(said.contains(what), "{said}");
+        assert_eq!(gitea.proxy.writes(), [""; 0]);
+        gitea.api("DELETE", &format!("{at}{remove}"), None)?;
+    }
+    sandbox.run("destroy").success();
+    assert!(gitea.api("GET", at, None).is_err(), "nothing else was in it");
+    sandbox.run("destroy").success();
     Ok(())
 }

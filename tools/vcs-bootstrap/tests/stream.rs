@@ -22,6 +22,11 @@ fn sandbox() -> Result<Sandbox, Box<dyn std::error::Error>> {
 fn a_failed_program_still_writes_its_documents() -> Test {
     let failed = sandbox()?.run("apply").code(111);
     assert_eq!(ready(&status(&failed)?), ("False", "Unreachable"));
+    let said = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(
+        said.contains("  document: Repository/greeter\n"),
+        "an error names its document: {said}"
+    );
     let lines = failed.get_output().stdout.split(|&it| it == b'\n').filter(|it| !it.is_empty());
     assert_eq!(lines.count(), 2);
     Ok(())
@@ -76,6 +81,19 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
         let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
         assert!(said.contains("repository.yaml:5:") && !said.contains("hunter2"), "{said}");
         assert!(run.get_output().stdout.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_requires_more_approvals_than_a_forge_can_is_a_mistake() -> Test {
+    for (approvals, code) in [(10, 111), (11, 2)] {
+        let sandbox = sandbox()?;
+        let rule = format!(
+            "{{name: main, branches: [main], require: {{pullRequest: {{approvals: {approvals}}}}}}}"
+        );
+        sandbox.declare("greeter", &format!("{SPEC}, rules: [{rule}]"))?;
+        sandbox.run("plan").code(code);
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What `destroy` deletes: only what a receipt covers, or what the document discards.
 
 mod common;
+#[path = "common/drain.rs"]
+mod drain;
 #[path = "common/github.rs"]
 mod github;
 #[path = "common/http.rs"]
@@ -10,17 +12,12 @@ mod openapi;
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use common::{ROOT, Sandbox, Test, ready, status};
-use data_encoding::HEXLOWER;
+use common::{Sandbox, Test, ready, status};
 use github::GitHub;
 use http::TOKEN;
-use keyring::{Copied, Drained, GitOrigin, Pack, Projects, Receipt, Secret, Source, Url};
-use phase::Stream;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 const DELETE: &str = "owner: owner, history: {push: fastForward}, onDestroy: delete";
 
@@ -42,46 +39,8 @@ impl World {
     /// Writes a Drain with a receipt for the history as it is now before the Repository.
     fn drain(&self) -> Test {
         let url = format!("http://{}/owner/greeter.git", self.github.address);
-        let (url, token) = (Url::try_from(url)?, Secret::new(TOKEN.into()));
-        let origin = GitOrigin { url: &url, token: &token };
-        let listed =
-            keyring::git(&["ls-remote", "--quiet", url.as_str()], Path::new("/"), Some(&origin))?;
-        let pack = || Pack { object: "packs/0".to_owned(), sha256: "00".repeat(32), bytes: 1 };
-        let from = Source::Forge {
-            repository: "greeter".to_owned(),
-            refs: HEXLOWER.encode(&Sha256::digest(&listed.text)),
-        };
-        let (fingerprint, packs, manifest) = ("22".repeat(32), vec![pack()], pack());
-        let receipt = Receipt {
-            project: "lab".to_owned(),
-            drain: "prod".to_owned(),
-            cluster: Drained { name: "prod".to_owned(), uid: "of the cluster".to_owned() },
-            run: "11".repeat(32),
-            bucket: "drain".to_owned(),
-            recipients: Vec::new(),
-            sources: vec![Copied { from, fingerprint, bytes: 1, entries: 1, packs, manifest }],
-        };
-        let root = self.sandbox.path().join("root");
-        fs::write(&root, ROOT)?;
-        let project = fs::read_to_string(self.sandbox.path().join("project.yaml"))?;
-        let file = self.sandbox.path().join("signer.yaml");
-        fs::write(&file, project.replace("{env: ROOT}", &format!("{{file: {}}}", root.display())))?;
-        let mut stream = Stream::read(&[file]);
-        let projects = Projects::read(&mut stream);
-        stream.accept()?;
-        let key = keyring::phase_key(projects.get("lab")?, "data-drain")?;
-        let drain = json!({
-            "apiVersion": "holistic/v1alpha1", "kind": "Drain", "metadata": {"name": "prod"},
-            "spec": {"cluster": "prod", "sources": [{"forge": "greeter"}]},
-            "status": {
-                "conditions": [{"type": "Ready", "status": "True", "reason": "Drained", "message": ""}],
-                "evidence": [{"type": "receipt", "envelope": receipt.sign(&key)?}],
-            },
-        });
         self.sandbox.declare("greeter", DELETE)?;
-        let file = self.sandbox.path().join("repository.yaml");
-        let repository = fs::read_to_string(&file)?;
-        Ok(fs::write(&file, format!("---\n{drain}\n{repository}"))?)
+        drain::write(&self.sandbox, "greeter", url, TOKEN)
     }
 
     /// `destroy` stops with `reason`, names `what`, and deletes nothing.

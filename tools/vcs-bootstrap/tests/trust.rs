@@ -107,9 +107,9 @@ fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroy
         for verb in ["plan", "apply", "verify", "destroy"] {
             assert_refused(&github, &sandbox, verb, "Renamed")?;
         }
+        let said = sandbox.run("plan").get_output().stderr.clone();
+        assert!(String::from_utf8(said)?.contains("to owner/salute"), "it says where it is now");
     }
-    let said = sandbox.run("plan").get_output().stderr.clone();
-    assert!(String::from_utf8(said)?.contains("to owner/salute"), "it says where it is now");
     Ok(())
 }
 

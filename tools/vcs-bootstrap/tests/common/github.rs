@@ -79,6 +79,7 @@ pub(crate) struct GitHub {
 
 type Answer = (u16, Value, Vec<(&'static str, String)>);
 
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 impl GitHub {
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let history = tempfile::tempdir()?;
@@ -199,6 +200,7 @@ impl GitHub {
     }
 }
 
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 impl State {
     fn now(&mut self) -> String {
         self.clock += 1;

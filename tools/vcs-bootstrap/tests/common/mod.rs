@@ -25,6 +25,7 @@ pub(crate) struct Sandbox {
     token: String,
 }
 
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 impl Sandbox {
     /// `forge` is what stands in `endpoints.forge`, with the token in `FORGE_TOKEN`.
     pub(crate) fn new(forge: &str, token: &str) -> Result<Self, Box<dyn Error>> {
@@ -97,6 +98,7 @@ impl Sandbox {
 }
 
 /// The status of the repository that was written.
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 pub(crate) fn status(run: &Assert) -> Result<Value, Box<dyn Error>> {
     let stdout = &run.get_output().stdout;
     let last = stdout.split(|&byte| byte == b'\n').rfind(|it| !it.is_empty());
@@ -105,6 +107,7 @@ pub(crate) fn status(run: &Assert) -> Result<Value, Box<dyn Error>> {
 }
 
 /// The Ready condition: status and reason.
+#[allow(dead_code, reason = "not every test that has this module needs all of it")]
 pub(crate) fn ready(status: &Value) -> (&str, &str) {
     let ready = &status["conditions"][0];
     (ready["status"].as_str().unwrap_or_default(), ready["reason"].as_str().unwrap_or_default())
