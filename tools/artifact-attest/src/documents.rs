@@ -69,6 +69,13 @@ pub(crate) fn mistakes(
         if project.spec.endpoints.registry.is_none() {
             mistake("/spec/project", "that Project has no `endpoints.registry` to publish to");
         }
+        let path = project.spec.endpoints.registry.as_ref().map(|registry| registry.url.path());
+        if path.is_some_and(|path| path.bytes().any(|byte| byte.is_ascii_uppercase())) {
+            mistake(
+                "/spec/project",
+                "the path of that Project's `endpoints.registry.url` has capital letters, which no name in a registry has: write it in lower case",
+            );
+        }
         if source_url(stream, project, own).is_none() {
             mistake(
                 "/spec",

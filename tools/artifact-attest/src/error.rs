@@ -175,6 +175,14 @@ pub enum Error {
         /// Why not.
         source: Box<dyn error::Error + Send + Sync>,
     },
+    /// The registry's certificate is not trusted.
+    #[error("no trusted connection to {url}")]
+    Untrusted {
+        /// Where.
+        url: String,
+        /// Why not.
+        source: Box<dyn error::Error + Send + Sync>,
+    },
     /// The registry has too much to do.
     #[error("{url} answers {status} {said}")]
     Busy {
@@ -259,6 +267,52 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What the reader can do about an answer of the registry.
+    fn registry_help(&self) -> Option<String> {
+        let help = match self {
+            Self::Unreachable { .. } => {
+                "check the address in the Project, then run the same command again"
+            }
+            Self::Untrusted { .. } => {
+                "use a certificate that a public authority signed (Mozilla's list): authorities of one's own are not supported"
+            }
+            Self::Busy { .. } => {
+                "run the same command again later: what is published already is not sent again"
+            }
+            Self::Denied { anonymous: true, .. } => "give the Project `endpoints.registry.token`",
+            Self::Denied { .. } => {
+                "check what the token in `endpoints.registry` may do: `plan` and `verify` read, `apply` writes, `destroy` deletes"
+            }
+            Self::Refused { status: 404, .. } => {
+                "check `endpoints.registry.url`, and whether the registry makes a repository by itself (ECR, Harbor's projects: create it first)"
+            }
+            Self::Refused { status: 413, .. } => {
+                "the registry, or a proxy before it, limits the size of an upload: raise that limit"
+            }
+            Self::Refused { .. } => {
+                "the registry understood the request and will not do it: act on its words above"
+            }
+            Self::Invisible { anonymous: true, .. } => {
+                "give the Project `endpoints.registry.token`: without a login nobody can tell whether something is there"
+            }
+            Self::Invisible { .. } => {
+                "use a token that may push to the repository: `destroy` then proves that nothing is there"
+            }
+            Self::InvalidResponse { problem, .. } => return Some(problem.help()),
+            Self::Corrupt { .. } => "do not use it; delete it in the registry, then `apply`",
+            Self::DeletionOff { .. } => {
+                "switch it on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
+            }
+            Self::Unlisted { .. } => "another writer may be at work: run the same command again",
+            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
+            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            _ => return None,
+        };
+        Some(help.to_owned())
+    }
+}
+
 impl Fault for Error {
     fn reason(&self) -> &'static str {
         match self {
@@ -283,6 +337,7 @@ impl Fault for Error {
             Self::InvalidResponse { .. } => "InvalidResponse",
             Self::Invisible { .. } => "Unknown",
             Self::NoShape => "Invalid",
+            Self::Untrusted { .. } => "Untrusted",
             Self::NoKey => "NoKey",
             Self::ForeignKey { .. } => "ForeignKey",
             Self::NotInSource { .. } => "NotInSource",
@@ -363,39 +418,7 @@ impl Fault for Error {
             Self::NixGarbled { .. } => {
                 "use a Nix between 2.8 and the newest that this version knows"
             }
-            Self::Unreachable { .. } => {
-                "check the address in the Project, then run the same command again"
-            }
-            Self::Busy { .. } => {
-                "run the same command again later: what is published already is not sent again"
-            }
-            Self::Denied { anonymous: true, .. } => "give the Project `endpoints.registry.token`",
-            Self::Denied { .. } => {
-                "check what the token in `endpoints.registry` may do: it must read, write and delete packages"
-            }
-            Self::Refused { status: 404, .. } => {
-                "check `endpoints.registry.url`, and whether the registry makes a repository by itself (ECR, Harbor's projects: create it first)"
-            }
-            Self::Refused { status: 413, .. } => {
-                "the registry, or a proxy before it, limits the size of an upload: raise that limit"
-            }
-            Self::Refused { .. } => {
-                "the registry understood the request and will not do it: act on its words above"
-            }
-            Self::Invisible { anonymous: true, .. } => {
-                "give the Project `endpoints.registry.token`: without a login nobody can tell whether something is there"
-            }
-            Self::Invisible { .. } => {
-                "use a token that may push to the repository: `destroy` then proves that nothing is there"
-            }
-            Self::InvalidResponse { problem, .. } => return Some(problem.help()),
-            Self::Corrupt { .. } => "do not use it; delete it in the registry, then `apply`",
-            Self::DeletionOff { .. } => {
-                "switch it on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
-            }
-            Self::Unlisted { .. } => "another writer may be at work: run the same command again",
-            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
-            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            of_registry => return of_registry.registry_help(),
         };
         Some(help.to_owned())
     }
@@ -430,6 +453,7 @@ impl Fault for Error {
             | Self::Nix { .. }
             | Self::NoShape
             | Self::NoKey
+            | Self::Untrusted { .. }
             | Self::ForeignKey { .. }
             | Self::NotInSource { .. }
             | Self::SourceUnknown { .. }

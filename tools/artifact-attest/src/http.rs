@@ -209,8 +209,7 @@ impl Http {
         if let Some(known) = known.as_ref().filter(|_| self.is_registry(url)) {
             request = request.header(AUTHORIZATION, known);
         }
-        let unreachable =
-            |source: ureq::Error| Error::Unreachable { url: shown(url), source: source.into() };
+        let unreachable = |source: ureq::Error| failed(url, source);
         let wrong = |_| problem(url, Problem::InvalidUrl);
         match body {
             Body::None if matches!(*method, Method::POST | Method::PUT) => {
@@ -273,10 +272,7 @@ impl Http {
             request = request.header(AUTHORIZATION, basic);
         }
         let request = request.body(()).map_err(|_| problem(&from, Problem::InvalidUrl))?;
-        let mut answer = self
-            .agent
-            .run(request)
-            .map_err(|source| Error::Unreachable { url: shown(&from), source: source.into() })?;
+        let mut answer = self.agent.run(request).map_err(|source| failed(&from, source))?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -396,6 +392,26 @@ impl Http {
 
 pub(crate) fn problem(url: &str, problem: Problem) -> Error {
     Error::InvalidResponse { url: shown(url), problem }
+}
+
+/// Why there is no answer, and so whether another try can help.
+fn failed(url: &str, source: ureq::Error) -> Error {
+    let url = shown(url);
+    match source {
+        // What rustls says of a certificate comes as an I/O error of this kind.
+        ureq::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            Error::Untrusted { url, source: source.into() }
+        }
+        ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_) => {
+            Error::Untrusted { url, source: source.into() }
+        }
+        ureq::Error::RedirectFailed | ureq::Error::TooManyRedirects => {
+            let why = "a request with a body was redirected";
+            problem(&url, Problem::UnsafeLocation { to: String::new(), why })
+        }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => problem(&url, Problem::InvalidUrl),
+        source => Error::Unreachable { url, source: source.into() },
+    }
 }
 
 fn query(text: &str) -> String {

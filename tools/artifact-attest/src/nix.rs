@@ -164,11 +164,11 @@ impl Nix<'_> {
         let file = borrowed.path().join(".git/flake.nix");
         fs::write(&file, read("flake.nix")?)
             .map_err(|source| Error::Unreadable { what: "flake.nix".to_owned(), source })?;
-        let names = format!(
+        let expression = format!(
             "let f = import {}; in builtins.attrNames (removeAttrs (builtins.functionArgs f.outputs // f.inputs or {{ }}) [ \"self\" ])",
             file.display()
         );
-        let arguments = ["--eval", "--strict", "--json", "-E", &names];
+        let arguments = ["--eval", "--strict", "--json", "-E", &expression];
         let named = tool::run(self.document, "nix-instantiate", arguments)?;
         if named.code != Some(0) {
             return Err(Error::Evaluation { said: named.said, temporary: false });

@@ -69,10 +69,20 @@ impl Reader {
         Self { is_strict: true, ..self }
     }
 
+    /// Whether the registry lets this client look into the repository: whether it lists its tags.
+    /// Harbor answers `NOT_FOUND` to whatever is missing, so that the code alone does not tell.
+    fn is_visible(&self) -> Result<bool, Error> {
+        let answer = self.http.download(&self.http.at("tags/list?n=1"), "");
+        match answer {
+            Err(Error::Denied { .. } | Error::InvalidResponse { .. }) => Ok(false),
+            answer => Ok(answer?.status() == StatusCode::OK),
+        }
+    }
+
     /// Lets a 404 stand for absence, when it proves that.
     fn absent(&self, url: &str, answer: &mut Response<Answer>) -> Result<(), Error> {
         let code = answer::code(&http::message(answer));
-        if LOOKED_INSIDE.contains(&code.as_str()) {
+        if LOOKED_INSIDE.contains(&code.as_str()) || self.is_visible()? {
             return Ok(());
         }
         match self.http.standing()? {

@@ -234,3 +234,29 @@ fn a_404_proves_absence_only_to_a_client_that_would_see() -> Test {
     }
     Ok(())
 }
+
+/// Harbor answers `NOT_FOUND` to whatever is missing, to somebody who may see the repository.
+#[test]
+fn a_registry_that_lists_the_tags_has_shown_the_repository() -> Test {
+    let registry = Registry::default();
+    let shared = registry.clone();
+    let server = Server::start(move |request| {
+        if request.path() == "/v2/" && request.authorization().is_empty() {
+            return Some(Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"harbor\""));
+        }
+        let answer = shared.answer(request);
+        Some(match (answer.status, request.path().contains("/tags/")) {
+            (404, true) => Answer::new(200, r#"{"name":"test/shared","tags":[]}"#),
+            (404, false) => Answer::error(404, "NOT_FOUND", "artifact test/shared:x not found"),
+            _ => answer,
+        })
+    })?;
+    let sandbox = Sandbox::new(&server.address)?;
+    let input = sandbox.project(", token: {env: PASSWORD}") + &sandbox.artifact("a", "a", "shared");
+    for (code, verb) in
+        [(0, "plan --check --destroy"), (3, "plan --check"), (0, "apply"), (0, "verify")]
+    {
+        sandbox.expect(code, verb, &input)?;
+    }
+    Ok(())
+}
