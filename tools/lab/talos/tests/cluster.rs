@@ -187,7 +187,6 @@ fn a_second_apply_changes_nothing(site: &Site, end: &End) {
 /// Of a cluster with so many machines, changed as below.
 fn changed(controls: u8, workers: u8) -> String {
     document(controls, workers) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n"
-}\n"
 }
 
 /// One of each, and certificates that end a year earlier.
