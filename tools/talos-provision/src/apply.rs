@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::hetzner::{Stock, View, Writer, rest};
+use crate::gate;
+use crate::hetzner::{self, Stock, View, Writer, rest};
 use crate::observe::{Observation, unwell};
-use crate::plan::{self, Etcd, Stage, Step, World};
+use crate::plan::{self, Etcd, History, Kind, Stage, Step, World};
 use crate::session::{Ground, Session};
 
 /// Most stages that one run takes.
@@ -22,9 +23,17 @@ const WELL_SECONDS_MAX: u64 = 900;
 /// How often the cloud is asked while machines are waited for, in seconds.
 const CLOUD_SECONDS: u64 = 15;
 
-/// Takes every step, and waits until the cluster is well.
-pub(crate) fn apply(session: &Session<'_>) -> Result<Observation, Error> {
-    let mut view = session.ground.see()?;
+/// Takes every step, and waits until the cluster is well. `gate` is passed before anything is touched,
+/// for every machine that the plan removes; and again before each of them, since the cluster lives on
+/// meanwhile.
+pub(crate) fn apply(
+    session: &Session<'_>,
+    mut view: View,
+    gate: impl Fn(&View, &Observation, &[Step]) -> Result<(), Error>,
+) -> Result<Observation, Error> {
+    let now = session.look(&view)?;
+    unobstructed(&now)?;
+    gate(&view, &now, &plan::plan(&now.wanted, &now.world))?;
     let mut stock = Stock::default();
     for _ in 0..STAGES_MAX {
         let (mut now, left) = ready_for_more(session, &mut view)?;
@@ -36,8 +45,17 @@ pub(crate) fn apply(session: &Session<'_>) -> Result<Observation, Error> {
             return Ok(now);
         };
         let steps: Vec<_> = left.into_iter().filter(|it| it.stage() == stage).collect();
+        gate(&view, &now, &steps)?;
         take::stage(session, &now, (&view, &stock), stage, &steps)?;
-        if matches!(stage, Stage::Things | Stage::Servers | Stage::Bootstrap | Stage::Removal) {
+        let cloud = [
+            Stage::Things,
+            Stage::Repairs,
+            Stage::Servers,
+            Stage::Bootstrap,
+            Stage::Restarts,
+            Stage::Removal,
+        ];
+        if cloud.contains(&stage) {
             view = session.ground.see_ours()?;
         }
     }
@@ -77,8 +95,9 @@ fn ready_for_more(
         let conditions = now.conditions(session.spec().network.cni);
         let ill = match steps.iter().map(Step::stage).min() {
             None => unwell(&conditions),
-            // What goes must not go while the rest cannot do without it.
-            Some(Stage::Removal) => now.needs_what_goes(&conditions),
+            // Keep surplus machines, and restart none, until the others are healthy: otherwise etcd
+            // may lose its quorum.
+            Some(Stage::Restarts | Stage::Removal) => now.needs_what_goes(&conditions),
             Some(_) => None,
         };
         let Some(ill) = ill else {
@@ -108,16 +127,43 @@ pub(crate) fn unobstructed(now: &Observation) -> Result<(), Error> {
 /// What the cloud shows, for [`plan::undo`]: it asks nothing of machines.
 pub(crate) fn world(view: &View) -> World {
     let (things, servers) = (view.things.clone(), view.servers.clone());
-    World { things, servers, etcd: Etcd::Unknown, nodes: BTreeSet::new() }
+    World {
+        things,
+        servers,
+        etcd: Etcd::Unknown,
+        nodes: BTreeSet::new(),
+        cordoned: BTreeSet::new(),
+    }
 }
 
-/// Removes all that carries our labels; answers what else has our names.
-pub(crate) fn destroy(ground: &Ground<'_>) -> Result<Vec<String>, Error> {
+/// Records that the data gate was passed, for a next run that finds no control plane to ask. Of a
+/// cluster that never began, nothing has to be recorded.
+fn mark(writer: &Writer<'_>, view: &View) -> Result<(), Error> {
+    let network = view.things.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
+    let begun = History::of(&view.things, &view.servers).has_begun();
+    let servers = view.servers.values().any(|server| server.ours);
+    match network {
+        Some((_, found)) if begun && servers => {
+            let controls = gate::control_planes(view);
+            // A destroy that goes on keeps the number with which it began.
+            if hetzner::destroyed_from(&found.labels).is_some_and(|before| before >= controls) {
+                return Ok(());
+            }
+            let labels = hetzner::destroying(&found.labels, controls);
+            writer.set_labels("networks", found.id, &labels)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes all that carries our labels; answers what others made that is left.
+pub(crate) fn destroy(ground: &Ground<'_>, view: &View) -> Result<Vec<String>, Error> {
     let writer = Writer::new(&ground.cloud);
-    let view = ground.see()?;
+    let leftovers = ground.cloud.leftovers(view)?;
+    mark(&writer, view)?;
     writer.see_off(&view.leaving)?;
     let mut gone = Vec::new();
-    let steps = plan::undo(&world(&view));
+    let steps = plan::undo(&world(view));
     for step in &steps {
         phase::uninterrupted()?;
         if let Step::RemoveServer { id, .. } = step {
@@ -143,7 +189,8 @@ pub(crate) fn destroy(ground: &Ground<'_>) -> Result<Vec<String>, Error> {
     match plan::undo(&world(&kept)).len() {
         0 => {
             let things = kept.things.into_keys().map(|it| it.to_string());
-            Ok(things.chain(kept.servers.into_keys()).collect())
+            let named = things.chain(kept.servers.into_keys());
+            Ok(named.chain(ground.cloud.named(&leftovers)?).collect())
         }
         steps => Err(Error::Unsettled { steps }),
     }

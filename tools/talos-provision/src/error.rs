@@ -41,12 +41,12 @@ pub enum Error {
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
     /// Data would be lost.
-    #[error("the data of {cluster} may be nowhere else: {why}")]
+    #[error("the machines of {cluster} stay, because data may be nowhere else: {}", lines(.refusals))]
     NotDrained {
         /// Which cluster.
         cluster: String,
-        /// Why that is not known.
-        why: String,
+        /// What must stay, and why.
+        refusals: Vec<phase::Refusal>,
     },
     /// The cloud said no.
     #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
@@ -177,6 +177,35 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// An eviction would lose pods of a machine that is removed, or what is on it.
+    #[error("{machine} is not removed: {}", lines(.refusals))]
+    PodsLost {
+        /// The machine.
+        machine: String,
+        /// The pods.
+        refusals: Vec<phase::Refusal>,
+    },
+    /// Pods of a machine that is removed were not evicted within the declared time.
+    #[error("{machine} is not removed: no pod has left it for {seconds} s: {why}")]
+    NotEvicted {
+        /// The machine.
+        machine: String,
+        /// The declared limit.
+        seconds: u64,
+        /// What is still waited for: pods, each with the budget that does not allow its eviction.
+        why: String,
+    },
+    /// The cloud lists nothing of a cluster that the document's status describes.
+    #[error(
+        "unknown whether {cluster} exists: its status lists the servers {servers}, and this token's \
+         project has nothing of it"
+    )]
+    WrongProject {
+        /// The cluster.
+        cluster: String,
+        /// The servers of the status, by name and id.
+        servers: String,
+    },
     /// The declared end has passed.
     #[error("the certificates have ended on {day}")]
     Expired {
@@ -218,6 +247,9 @@ impl Fault for Error {
             Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
             Self::Expired { .. } => "Expired",
+            Self::PodsLost { .. } => "PodsWouldBeLost",
+            Self::NotEvicted { .. } => "NotEvicted",
+            Self::WrongProject { .. } => "Unknown",
         }
     }
 
@@ -240,13 +272,22 @@ impl Fault for Error {
                 }
                 "resource_limit_exceeded" => "ask the vendor to raise the project's limit",
                 "protected" => "lift the protection by hand, if it may really go",
-                _ => "the vendor's answer says what it does not like",
+                "not_found" => "check the URL in the Project's `endpoints.cloud`: it ends in `/v1`",
+                _ => {
+                    "correct what the vendor's answer names; `plan` shows where the run would go on"
+                }
             },
             Self::Unreachable { .. } | Self::TimedOut { .. } => {
                 "run the same command again: it goes on from here"
             }
-            Self::NotDrained { .. } => {
-                "run `data-drain apply` before this, or say `claims: discarded` if nobody needs it"
+            Self::NotDrained { refusals, .. } => {
+                let unknown = refusals.iter().any(|refusal| refusal.reason == "FactsUnknown");
+                if unknown {
+                    "make the Kubernetes API answer at the endpoint or at a control plane, which may need \
+                     `firewall.kubernetes` to let you in; nothing was touched"
+                } else {
+                    "nothing was touched; settle each as its line says, then run the same command again"
+                }
             }
             Self::Garbled { .. } | Self::Unexpected { .. } => {
                 "something else answers at that address, or this version is too old for it"
@@ -269,7 +310,7 @@ impl Fault for Error {
                  run the same command again"
             }
             Self::KubernetesRefused { .. } => {
-                "run the same command again, or remove the node by hand"
+                "run the same command again: what was done is seen, and not repeated"
             }
             Self::Patch(_) => {
                 "correct the patch; `plan` tries all of them without touching anything"
@@ -277,6 +318,19 @@ impl Fault for Error {
             Self::Unwell { .. } => "run the same command again; `-v` tells what it waits for",
             Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
             Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::PodsLost { .. } => {
+                "the removal stopped before these pods were touched; settle each as its line says, then \
+                 run the same command again"
+            }
+            Self::NotEvicted { .. } => {
+                "make room: add a machine, start more replicas, or relax the PodDisruptionBudget; then \
+                 run the same command again. The machine takes no new pods meanwhile; declare it again \
+                 to keep it"
+            }
+            Self::WrongProject { .. } => {
+                "use a token of the Hetzner project that has these servers; only if they were removed \
+                 by hand, delete `status` from the document"
+            }
             Self::Expired { .. } => {
                 "raise `spec.certificates.years` and apply, as long as the machines' own authorities \
                  last; once those have ended, machines accept no client any more: destroy the cluster \
@@ -284,6 +338,13 @@ impl Fault for Error {
             }
         };
         Some(help.to_owned())
+    }
+
+    fn refusals(&self) -> Vec<phase::Refusal> {
+        match self {
+            Self::NotDrained { refusals, .. } | Self::PodsLost { refusals, .. } => refusals.clone(),
+            _ => Vec::new(),
+        }
     }
 
     fn exit(&self) -> Exit {
@@ -298,6 +359,7 @@ impl Fault for Error {
             | Self::Runtime(_)
             | Self::KubernetesRefused { .. }
             | Self::Unwell { .. }
+            | Self::NotEvicted { .. }
             | Self::NotDrained { .. }
             | Self::Unsettled { .. } => Exit::Temporary,
             Self::Refused(_)
@@ -311,9 +373,17 @@ impl Fault for Error {
             | Self::Obstacles(_)
             | Self::Patch(_)
             | Self::Unproven { .. }
+            | Self::PodsLost { .. }
+            | Self::WrongProject { .. }
             | Self::Expired { .. } => Exit::Permanent,
         }
     }
+}
+
+/// The messages of refusals, one a line.
+fn lines(refusals: &[phase::Refusal]) -> String {
+    let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+    format!("\n  {}", messages.join("\n  "))
 }
 
 fn image_help(version: &str, architecture: &str) -> String {

@@ -1,58 +1,201 @@
-//! What must be proven before machines go: that every volume was copied, and that it was one of
-//! this very cluster.
+//! What must be proven before machines go: that the data on them was copied, or may be lost.
+//!
+//! The decision is [`keyring::gate::judge`]'s. This module asks the live cluster, at its endpoint and
+//! at the own address of every control plane, so that a load balancer that is gone or a control plane
+//! that is missing does not silence the cluster. A cluster that does not answer closes the gate,
+//! unless the cloud records that etcd was never started.
 
-use keyring::{Claims, Projects};
-use phase::{Job, Known};
+use keyring::Projects;
+use keyring::gate::{self, Facts, Loss, Verdict};
+use phase::{Job, Known, Refusal};
 
-use crate::Error;
-use crate::hetzner::View;
-use crate::kubernetes::Reader;
+use crate::hetzner::{self, View};
+use crate::kubernetes::{Reader, drain};
+use crate::observe::Observation;
+use crate::plan::{History, Kind, Step};
 use crate::session::Session;
 use crate::spec::{Cluster, Role};
+use crate::{Error, kubernetes};
 
-/// Refuses to go on when data on the machines of `view` is nowhere else.
-pub(crate) fn drained(
+/// What of the whole cluster must not be lost.
+pub(crate) fn whole(
     job: &Job<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
     view: &View,
-) -> Result<(), Error> {
-    let ours = || view.servers.values().filter(|it| it.ours);
-    if job.own.spec.claims == Claims::Discarded || ours().next().is_none() {
-        return Ok(());
+) -> Result<Vec<Refusal>, Error> {
+    if !view.servers.values().any(|server| server.ours) {
+        return Ok(Vec::new());
     }
-    let cluster = job.own.name.as_str();
-    let project = projects.get(&job.own.spec.project)?;
-    let receipts = keyring::receipts(job.stream, project, |it| it["cluster"] == cluster)?;
-    let refused = |why: String| Err(Error::NotDrained { cluster: cluster.to_owned(), why });
-    if receipts.is_empty() {
-        return refused("no Drain of it is Ready".to_owned());
+    let loss = Loss { cluster: true, ..Loss::default() };
+    let verdict = verdict(job, projects, session, view, &loss)?;
+    if verdict.closed.is_some() && was_passed(view) {
+        return Ok(Vec::new());
     }
-    let Known::Now(endpoint) = session.endpoint(view) else { return Ok(()) };
-    let reader = Reader::new(&session.pki, &endpoint)?;
-    let (uid, volumes) = match reader.readyz().and_then(|()| reader.volumes()) {
-        Ok(told) => told,
-        // It cannot be asked any more once its machines have begun to go.
-        Err(_) if has_begun(job.own.spec.pools.iter(), view) => return Ok(()),
-        Err(why) => {
-            return refused(format!("it does not tell what it still holds: {why}"));
-        }
-    };
-    receipts.iter().try_for_each(|it| it.of_cluster(&uid))?;
-    let is_copied = |name: &str, uid: &str| {
-        receipts.iter().any(|receipt| receipt.stopped_for(name, uid).is_some())
-    };
-    let left = volumes.iter().filter(|(name, uid)| !is_copied(name, uid));
-    let left: Vec<_> = left.map(|(name, _)| name.as_str()).collect();
-    if left.is_empty() {
-        return Ok(());
-    }
-    refused(format!("no receipt names the claims {}", left.join(", ")))
+    Ok(verdict.refusals())
 }
 
-/// Whether a control plane that is declared is gone already.
-fn has_begun<'a>(pools: impl Iterator<Item = &'a crate::spec::Pool>, view: &View) -> bool {
-    let declared = pools.filter(|it| it.role == Role::Controlplane).map(|it| usize::from(it.count));
-    let servers = view.servers.values().filter(|it| it.ours);
-    servers.filter(|it| it.role == Some(Role::Controlplane)).count() < declared.sum()
+/// What of the machines that `steps` remove must not be lost: volumes that are only there, and pods
+/// that an eviction would lose.
+pub(crate) fn machines(
+    job: &Job<'_, Cluster>,
+    projects: &Projects,
+    session: &Session<'_>,
+    (view, now): (&View, &Observation),
+    steps: &[Step],
+) -> Result<Vec<Refusal>, Error> {
+    let name = |step: &Step| match step {
+        Step::RemoveServer { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let loss = Loss { nodes: steps.iter().filter_map(name).collect(), ..Loss::default() };
+    if loss.nodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut refusals = verdict(job, projects, session, view, &loss)?.refusals();
+    let (Known::Now(endpoint), Ok(())) = (&now.endpoint, &now.kubernetes.ready) else {
+        return Ok(refusals);
+    };
+    let reader = Reader::new(&session.pki, endpoint)?;
+    let goes = |node: &&kubernetes::Registered| loss.nodes.contains(&node.name);
+    for node in now.kubernetes.nodes.iter().filter(goes) {
+        let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
+        refusals.extend(blocked.map_err(|why| Error::KubernetesRefused { why })?);
+    }
+    Ok(refusals)
+}
+
+/// An error that carries `refusals`, if there are any.
+pub(crate) fn pass(cluster: &str, refusals: Vec<Refusal>) -> Result<(), Error> {
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotDrained { cluster: cluster.to_owned(), refusals })
+}
+
+fn verdict(
+    job: &Job<'_, Cluster>,
+    projects: &Projects,
+    session: &Session<'_>,
+    view: &View,
+    loss: &Loss,
+) -> Result<Verdict, Error> {
+    let (project, cluster) = (projects.get(&job.own.spec.project)?, job.own.name.as_str());
+    let facts = facts(session, view)?;
+    let receipts = match facts {
+        Facts::Live(_) => {
+            keyring::receipts(job.stream, project, |spec| spec["cluster"] == cluster)?
+        }
+        Facts::NeverBegan | Facts::Unknown { .. } => Vec::new(),
+    };
+    Ok(gate::judge(loss, &job.own.spec.data_on_destroy, &receipts, &facts))
+}
+
+/// What the cluster itself says: at its endpoint, else at any control plane.
+fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
+    if !History::of(&view.things, &view.servers).has_begun() {
+        return Ok(Facts::NeverBegan);
+    }
+    let endpoint = match session.endpoint(view) {
+        Known::Now(endpoint) => Some(("the endpoint".to_owned(), endpoint)),
+        Known::AfterApply => None,
+    };
+    let controls = view.servers.iter().filter(|(_, server)| {
+        server.ours && server.role.is_none_or(|role| role == Role::Controlplane)
+    });
+    let controls = controls.filter_map(|(name, server)| {
+        Some((name.clone(), kubernetes::endpoint_at(server.address.as_deref()?)))
+    });
+    let mut unknown = Vec::new();
+    for (name, endpoint) in endpoint.into_iter().chain(controls) {
+        phase::uninterrupted()?;
+        let reader = Reader::new(&session.pki, &endpoint)?;
+        match Facts::ask(|path| reader.list(path)) {
+            Facts::Unknown { why } => unknown.push(format!("{name}: {why}")),
+            facts => return Ok(facts),
+        }
+    }
+    if unknown.is_empty() {
+        unknown.push("no control plane has an address to ask".to_owned());
+    }
+    Ok(Facts::Unknown { why: unknown.join("; ") })
+}
+
+/// Whether an earlier `destroy` of this cluster passed the gate, and has removed a control plane since.
+fn was_passed(view: &View) -> bool {
+    let network = view.things.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
+    let before = network.and_then(|(_, found)| hetzner::destroyed_from(&found.labels));
+    before.is_some_and(|before| control_planes(view) < before)
+}
+
+/// How many control planes of ours are there.
+pub(crate) fn control_planes(view: &View) -> usize {
+    let servers = view.servers.values().filter(|server| server.ours);
+    servers.filter(|server| server.role == Some(Role::Controlplane)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::money::Money;
+    use crate::plan::{Found, Node, Power, Server, Shape, Thing};
+
+    fn view(label: Option<&str>, controls: u64, workers: u64) -> View {
+        let labels = label.map(|value| ("holistic/destroying".to_owned(), value.to_owned()));
+        let network = Found {
+            id: 1,
+            ours: true,
+            labels: labels.into_iter().collect(),
+            shape: Shape::PlacementGroup,
+            networks: BTreeSet::new(),
+            address: None,
+            monthly: Money::default(),
+        };
+        let thing = Thing { kind: Kind::Network, name: "c".to_owned() };
+        let server = |(id, role)| {
+            let server = Server {
+                id,
+                ours: true,
+                role: Some(role),
+                r#type: String::new(),
+                location: String::new(),
+                address: None,
+                power: Power::On,
+                labels: BTreeMap::new(),
+                networks: BTreeSet::new(),
+                firewalls: BTreeSet::new(),
+                group: None,
+                image: None,
+                volumes: Vec::new(),
+                monthly: Money::default(),
+                node: Node::Maintenance,
+            };
+            (format!("c-{id}"), server)
+        };
+        let controls = (0..controls).map(|id| (id, Role::Controlplane));
+        let workers = (100..100 + workers).map(|id| (id, Role::Worker));
+        View {
+            things: BTreeMap::from([(thing, network)]),
+            servers: controls.chain(workers).map(server).collect(),
+            leaving: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_destroy_goes_on_without_an_answer_only_once_it_has_removed_a_control_plane() {
+        for (label, controls, passed) in [
+            (None, 0, false),
+            (None, 3, false),
+            (Some("3"), 3, false),
+            (Some("3"), 2, true),
+            (Some("1"), 1, false),
+            (Some("1"), 0, true),
+            (Some("true"), 0, false),
+            (Some(""), 0, false),
+        ] {
+            assert_eq!(was_passed(&view(label, controls, 2)), passed, "{label:?} {controls}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 mod http;
 mod model;
+mod repair;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +16,15 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::money::Money;
-use crate::plan::{Found, Kind, Machine, Node, Rule, Server, Shape, Step, Thing, Wanted};
+use crate::plan::{
+    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Step,
+    Target, Thing, Wanted,
+};
 use crate::spec::Role;
 use http::Http;
 pub use http::Refusal;
 pub(crate) use http::rest;
-use model::Labels;
+pub(crate) use model::Labels;
 pub(crate) use writer::{Site, Writer};
 
 /// Most items of a page.
@@ -29,6 +33,42 @@ const PAGE_ITEMS: &str = "50";
 const PAGES_MAX: u32 = 100;
 /// The type of load balancer that is made.
 const BALANCER_TYPE: &str = "lb11";
+
+/// On the network of a cluster that is being destroyed: the number of control planes that were there
+/// when the data gate was passed. Once there are fewer, the next `destroy` goes on, although the
+/// Kubernetes API may not answer any more. `apply` removes the label.
+const DESTROYING: &str = "holistic/destroying";
+
+/// Whether the label of a `destroy` is among `labels`.
+pub(crate) fn is_destroying(labels: &Labels) -> bool {
+    labels.contains_key(DESTROYING)
+}
+
+/// How many control planes there were when the data gate was passed.
+pub(crate) fn destroyed_from(labels: &Labels) -> Option<usize> {
+    labels.get(DESTROYING)?.parse().ok()
+}
+
+/// `labels`, with that of a `destroy` whose data gate was passed.
+pub(crate) fn destroying(labels: &Labels, control_planes: usize) -> Labels {
+    let mut labels = labels.clone();
+    labels.insert(DESTROYING.to_owned(), control_planes.to_string());
+    labels
+}
+
+/// `labels`, without that of a `destroy`.
+pub(crate) fn not_destroying(labels: &Labels) -> Labels {
+    let mut labels = labels.clone();
+    labels.remove(DESTROYING);
+    labels
+}
+
+/// `labels`, with the one that takes a server out of the load balancer.
+pub(crate) fn removing(labels: &Labels) -> Labels {
+    let mut labels = labels.clone();
+    labels.insert(REMOVING.to_owned(), "true".to_owned());
+    labels
+}
 
 /// Whose resources are spoken of.
 #[derive(Clone, Debug)]
@@ -43,6 +83,18 @@ const PROJECT: &str = "holistic/project";
 const CLUSTER: &str = "holistic/cluster";
 const ROLE: &str = "holistic/role";
 const POOL: &str = "holistic/pool";
+/// On a server that is being removed: the load balancer no longer forwards to it.
+const REMOVING: &str = "holistic/removing";
+
+/// `labels`, with those of a declared machine as they were when it was created. Labels that are not
+/// ours stay.
+pub(crate) fn relabelled(labels: &Labels, machine: &Machine) -> Labels {
+    let mut labels = labels.clone();
+    labels.insert(ROLE.to_owned(), machine.role.as_str().to_owned());
+    labels.insert(POOL.to_owned(), machine.pool.clone());
+    labels.remove(REMOVING);
+    labels
+}
 
 impl Scope {
     fn labels(&self) -> Labels {
@@ -55,8 +107,8 @@ impl Scope {
     }
 
     /// What tells the load balancer which servers are its targets.
-    fn control_planes(&self) -> String {
-        format!("{},{ROLE}={}", self.selector(), Role::Controlplane.as_str())
+    pub(crate) fn control_planes(&self) -> String {
+        format!("{},{ROLE}={},!{REMOVING}", self.selector(), Role::Controlplane.as_str())
     }
 
     fn owns(&self, labels: &Labels) -> bool {
@@ -72,6 +124,13 @@ pub(crate) struct View {
     /// The numbers of servers that somebody has deleted and that still go: nothing can be made of
     /// them, but their names are taken until they are gone.
     pub(crate) leaving: BTreeSet<u64>,
+}
+
+/// Something that others made for the cluster, and that outlives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    family: &'static str,
+    id: u64,
 }
 
 /// What machines are made from: the image for each type of server.
@@ -128,6 +187,7 @@ impl Reader {
             ours: self.scope.owns(labels),
             labels: labels.clone(),
             shape,
+            networks: BTreeSet::new(),
             address: None,
             monthly: Money::default(),
         };
@@ -142,9 +202,8 @@ impl Reader {
             Kind::Network => {
                 let items: Vec<model::Network> = self.owned(family(kind), names)?;
                 let item = |it: model::Network| {
-                    let nodes: Vec<_> =
-                        it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
-                    let shape = Shape::Network { range: it.ip_range, nodes: nodes.join(", ") };
+                    let nodes = it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
+                    let shape = Shape::Network { range: it.ip_range, nodes };
                     (it.name, found(it.id, &it.labels, shape))
                 };
                 items.into_iter().map(item).collect()
@@ -161,9 +220,15 @@ impl Reader {
                 let items: Vec<model::LoadBalancer> = self.owned(family(kind), names)?;
                 let item = |it: model::LoadBalancer| {
                     let monthly = model::price(&it.load_balancer_type.prices, &it.location.name);
+                    let networks = it.private_net.iter().map(|net| net.network).collect();
+                    let shape = Shape::LoadBalancer(Balancer {
+                        public: it.public_net.enabled,
+                        services: it.services.into_iter().map(forward).collect(),
+                        targets: it.targets.into_iter().filter_map(target).collect(),
+                    });
                     let address = it.public_net.ipv4.and_then(|it| it.ip);
-                    let found = found(it.id, &it.labels, Shape::LoadBalancer);
-                    (it.name, Found { address, monthly, ..found })
+                    let found = found(it.id, &it.labels, shape);
+                    (it.name, Found { networks, address, monthly, ..found })
                 };
                 items.into_iter().map(item).collect()
             }
@@ -184,7 +249,17 @@ impl Reader {
             location: it.place().to_owned(),
             r#type: it.server_type.name,
             address: it.public_net.ipv4.and_then(|it| it.ip),
-            running: it.status == "running",
+            power: match it.status.as_str() {
+                "running" => Power::On,
+                "off" => Power::Off,
+                _ => Power::Changing,
+            },
+            labels: it.labels,
+            networks: it.private_net.iter().map(|net| net.network).collect(),
+            firewalls: it.public_net.firewalls.iter().map(|wall| wall.id).collect(),
+            group: it.placement_group.map(|group| group.id),
+            image: it.image.map(|image| image.id),
+            volumes: it.volumes,
             node: Node::Silent { why: "it has not been asked".to_owned() },
         };
         (it.name, server)
@@ -255,6 +330,58 @@ impl Reader {
         Ok(stock)
     }
 
+    /// Whether a snapshot of this id is in the project of the token. Every project has the vendor's
+    /// own images, so they prove nothing.
+    pub(crate) fn has_snapshot(&self, id: u64) -> Result<bool, Error> {
+        let found = self.has("images", id)?;
+        Ok(found.is_some_and(|image| image["type"] == "snapshot"))
+    }
+
+    /// One resource, if it is there.
+    fn has(&self, family: &str, id: u64) -> Result<Option<Value>, Error> {
+        match self.http.get(&format!("/{family}/{id}"), &[]) {
+            Ok(mut answer) => {
+                Ok(answer.as_object_mut().and_then(|it| it.values_mut().next()).map(Value::take))
+            }
+            Err(Error::Refused(refusal)) if refusal.code == "not_found" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What others made in our network, or attached to our servers: load balancers of a cloud
+    /// controller, and volumes of a storage driver. They outlive the cluster, and cost.
+    pub(crate) fn leftovers(&self, view: &View) -> Result<Vec<Leftover>, Error> {
+        let ours: BTreeSet<u64> =
+            view.things.values().filter(|it| it.ours).map(|it| it.id).collect();
+        let mut leftovers = Vec::new();
+        for (thing, found) in view.things.iter().filter(|(_, found)| found.ours) {
+            if thing.kind != Kind::Network {
+                continue;
+            }
+            let Some(network) = self.has("networks", found.id)? else { continue };
+            let balancers = network["load_balancers"].as_array().into_iter().flatten();
+            let balancers = balancers.filter_map(Value::as_u64).filter(|id| !ours.contains(id));
+            leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
+        }
+        let servers = view.servers.values().filter(|server| server.ours);
+        let volumes = servers.flat_map(|server| server.volumes.iter().copied());
+        leftovers.extend(volumes.map(|id| Leftover { family: "volumes", id }));
+        Ok(leftovers)
+    }
+
+    /// Those of `leftovers` that are there, for people.
+    pub(crate) fn named(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for Leftover { family, id } in leftovers {
+            if let Some(found) = self.has(family, *id)? {
+                let name = found["name"].as_str().unwrap_or_default();
+                let kind = family.trim_end_matches('s').replace('_', " ");
+                names.push(format!("{kind} {name} ({id})"));
+            }
+        }
+        Ok(names)
+    }
+
     /// The newest image of Talos `version` for `architecture`.
     fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
         let selector = format!("os=talos,version={version}");
@@ -286,6 +413,24 @@ fn offered<'a>(
             others: others.collect::<Vec<_>>().join(", "),
         }
     })
+}
+
+fn forward(service: model::Service) -> Forward {
+    Forward {
+        protocol: service.protocol,
+        listen: service.listen_port,
+        to: service.destination_port,
+        proxy: service.proxyprotocol,
+        check: (service.health_check.protocol, service.health_check.port),
+    }
+}
+
+fn target(target: model::Target) -> Option<Target> {
+    let by_labels = target.label_selector.map(|labels| Selected::Labels(labels.selector));
+    let by_id = target.server.map(|server| Selected::Server(server.id));
+    let by_address = target.ip.map(|address| Selected::Address(address.ip));
+    let servers = by_labels.or(by_id).or(by_address)?;
+    Some(Target { servers, private: target.use_private_ip })
 }
 
 /// As paths have it.

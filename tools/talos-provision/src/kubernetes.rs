@@ -1,9 +1,12 @@
-//! The Kubernetes API, as far as it takes to know that it works: pinned to the derived authority,
-//! as the derived administrator.
+//! The Kubernetes API, as far as it takes to know that it works, what it stores, and to move pods off
+//! a machine: pinned to the derived authority, as the derived administrator.
 
+pub(crate) mod drain;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
@@ -14,12 +17,71 @@ use crate::pki::Pki;
 const CALL_SECONDS_MAX: u64 = 10;
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// On a node that was cordoned because its machine is being removed. Only such a node is uncordoned
+/// when its machine is declared again; one that a person cordoned stays as it is.
+const CORDONED: &str = "holistic/cordoned";
 
 /// A node as Kubernetes knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registered {
     pub(crate) name: String,
     pub(crate) ready: bool,
+    /// Its address in the network of the machines.
+    pub(crate) address: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether it takes no new pods.
+    pub(crate) unschedulable: bool,
+    /// Whether this program made it take no new pods.
+    pub(crate) cordoned_by_us: bool,
+}
+
+impl Registered {
+    fn parse(node: &Value) -> Option<Self> {
+        let list = |path| node.pointer(path).and_then(Value::as_array).into_iter().flatten();
+        let mut ready = list("/status/conditions").filter(|about| about["type"] == "Ready");
+        let mut internal =
+            list("/status/addresses").filter(|address| address["type"] == "InternalIP");
+        let internal = internal.find_map(|address| address["address"].as_str());
+        let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
+        let labels =
+            labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        Some(Self {
+            name: node["metadata"]["name"].as_str()?.to_owned(),
+            ready: ready.any(|about| about["status"] == "True"),
+            address: internal.map(str::to_owned),
+            labels: labels.collect(),
+            unschedulable: node["spec"]["unschedulable"] == true,
+            cordoned_by_us: node["metadata"]["annotations"][CORDONED].is_string(),
+        })
+    }
+}
+
+/// The API of one control plane at its own address: for when the endpoint does not answer. Talos puts
+/// the addresses of a node into the certificate of its API server (v1.13, `kubernetes_cert_sans.go`).
+pub(crate) fn endpoint_at(address: &str) -> String {
+    format!("https://{address}:6443")
+}
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The API answered with this status.
+    Status(u16, Value),
+    /// The API did not answer.
+    Silent(String),
+}
+
+impl Failure {
+    /// The API's own words, for people.
+    pub(crate) fn text(&self, path: &str) -> String {
+        match self {
+            Self::Silent(why) => why.clone(),
+            Self::Status(status, body) => match body["message"].as_str() {
+                Some(message) => format!("{path} answered {status}: {message}"),
+                None => format!("{path} answered {status}"),
+            },
+        }
+    }
 }
 
 pub(crate) struct Reader {
@@ -49,45 +111,41 @@ impl Reader {
 
     /// Whether it serves; the reason, if not.
     pub(crate) fn readyz(&self) -> Result<(), String> {
-        self.get("/readyz").map(|_| ())
+        self.call("GET", "/readyz", None).map(drop).map_err(|why| why.text("/readyz"))
     }
 
     /// Every node that it remembers.
     pub(crate) fn nodes(&self) -> Result<Vec<Registered>, String> {
-        let text = self.get("/api/v1/nodes")?;
-        let list: Value = serde_json::from_str(&text).map_err(|it| it.to_string())?;
-        let items = list["items"].as_array().ok_or("it answered no list of nodes")?;
-        let node = |it: &Value| {
-            let conditions = it["status"]["conditions"].as_array().into_iter().flatten();
-            let ready =
-                conditions.filter(|it| it["type"] == "Ready").any(|it| it["status"] == "True");
-            Some(Registered { name: it["metadata"]["name"].as_str()?.to_owned(), ready })
-        };
-        Ok(items.iter().filter_map(node).collect())
+        Ok(self.list("/api/v1/nodes")?.iter().filter_map(Registered::parse).collect())
     }
 
-    /// The UID of the namespace `kube-system`, made with the cluster and never again; and the
-    /// claims to which a volume belongs or has belonged, each with its UID.
-    pub(crate) fn volumes(&self) -> Result<(String, Vec<(String, String)>), String> {
-        let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
-        let parse = |text: String| serde_json::from_str(&text).map_err(|it| it.to_string());
-        let kube_system: Value = parse(self.get("/api/v1/namespaces/kube-system")?)?;
-        let list: Value = parse(self.get("/api/v1/persistentvolumes")?)?;
-        let items = list["items"].as_array().ok_or("it answered no list of volumes")?;
-        let claims = items.iter().map(|it| &it["spec"]["claimRef"]);
-        let claims = claims.filter(|it| it["uid"].is_string()).map(|it| {
-            (format!("{}/{}", text(&it["namespace"]), text(&it["name"])), text(&it["uid"]))
-        });
-        Ok((text(&kube_system["metadata"]["uid"]), claims.collect()))
+    /// The items of a list. A list without items is an error: an empty list has an empty array.
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, String> {
+        let mut answer = self.call("GET", path, None).map_err(|why| why.text(path))?;
+        match answer["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Err(format!("{path} answered no list")),
+        }
     }
 
-    fn get(&self, path: &str) -> Result<String, String> {
-        let answer = self.agent.get(format!("{}{path}", self.endpoint)).call();
-        let mut answer = answer.map_err(|it| it.to_string())?;
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let silent = |why: ureq::Error| Failure::Silent(why.to_string());
+        let url = format!("{}{path}", self.endpoint);
+        let kind =
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = ureq::http::Request::builder().method(method).uri(url);
+        let request = request.header("Content-Type", kind).header("Accept", "application/json");
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = request.body(body).map_err(|why| Failure::Silent(why.to_string()))?;
+        let mut answer = self.agent.run(request).map_err(silent)?;
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let text = text.map_err(silent)?;
+        // `/readyz` answers with plain text.
+        let parsed = serde_json::from_str(&text);
         match answer.status().as_u16() {
-            200 => text.map_err(|it| it.to_string()),
-            status => Err(format!("{path} answered {status}")),
+            200..=299 if path == "/readyz" => Ok(Value::Null),
+            200..=299 => parsed.map_err(|why| Failure::Silent(why.to_string())),
+            status => Err(Failure::Status(status, parsed.unwrap_or_default())),
         }
     }
 }
@@ -102,10 +160,36 @@ impl<'a> Writer<'a> {
 
     /// Removes a node whose machine is gone; done as well when it is not there.
     pub(crate) fn forget(&self, name: &str) -> Result<(), String> {
-        let url = format!("{}/api/v1/nodes/{name}", self.0.endpoint);
-        match self.0.agent.delete(url).call().map_err(|it| it.to_string())?.status().as_u16() {
-            200 | 202 | 404 => Ok(()),
-            status => Err(format!("it answered {status}")),
+        let path = format!("/api/v1/nodes/{name}");
+        match self.0.call("DELETE", &path, None) {
+            Ok(_) | Err(Failure::Status(404, _)) => Ok(()),
+            Err(why) => Err(why.text(&path)),
         }
+    }
+
+    /// Keeps new pods off a node. A node that a person cordoned already is not marked as ours.
+    pub(crate) fn cordon(&self, node: &Registered) -> Result<(), String> {
+        if node.unschedulable {
+            return Ok(());
+        }
+        let marked = json!({CORDONED: "its machine is being removed"});
+        self.patch(
+            node,
+            &json!({"spec": {"unschedulable": true}, "metadata": {"annotations": marked}}),
+        )
+    }
+
+    /// Lets new pods onto a node that [`Self::cordon`] kept them off.
+    pub(crate) fn uncordon(&self, node: &Registered) -> Result<(), String> {
+        let unmarked = json!({CORDONED: null});
+        self.patch(
+            node,
+            &json!({"spec": {"unschedulable": null}, "metadata": {"annotations": unmarked}}),
+        )
+    }
+
+    fn patch(&self, node: &Registered, patch: &Value) -> Result<(), String> {
+        let url = format!("/api/v1/nodes/{}", node.name);
+        self.0.call("PATCH", &url, Some(patch)).map(drop).map_err(|why| why.text(&url))
     }
 }

@@ -10,6 +10,7 @@
 //! **Invariant:** keys, certificates and configurations are functions of the document and the
 //! root: the same on every machine, at any time.
 
+mod absence;
 mod apply;
 mod cli;
 pub mod config;
@@ -38,6 +39,7 @@ use std::collections::BTreeMap;
 use keyring::Projects;
 use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
 
+use hetzner::View;
 use observe::{Evidence, Observation, Observed};
 use plan::Step;
 use session::{Ground, Patches, Session};
@@ -73,7 +75,7 @@ impl Program for TalosProvision {
     fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         read::not_expired(job.own)?;
         let session = self.session(job)?;
-        let view = session.ground.see()?;
+        let view = see(job, &session.ground)?;
         let mut now = session.look(&view)?;
         apply::unobstructed(&now)?;
         for (name, machine) in &now.wanted.machines {
@@ -85,29 +87,48 @@ impl Program for TalosProvision {
         if steps.is_empty() {
             return self.status(job, &session, &now);
         }
+        let refusals = gate::machines(job, &self.projects, &session, (&view, &now), &steps)?;
         apply::stocked(&session, &mut now, &steps)?;
-        Ok(Status::planned(Some(now.observed()), plan::plan(&now.wanted, &now.world)))
+        let steps = plan::plan(&now.wanted, &now.world);
+        let planned = Status::planned(Some(now.observed()), steps);
+        Ok(refused(job, "apply", planned, refusals))
     }
 
     fn undo(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let view = Ground::open(job.own, &self.projects)?.see()?;
-        match plan::undo(&apply::world(&view)) {
-            steps if steps.is_empty() => Ok(Status::destroyed("nothing of it is there")),
-            steps => Ok(Status::planned(None, steps)),
+        let session = self.session(job)?;
+        let view = see(job, &session.ground)?;
+        let steps = plan::undo(&apply::world(&view));
+        if steps.is_empty() {
+            return Ok(Status::destroyed("nothing of it is there"));
         }
+        let refusals = gate::whole(job, &self.projects, &session, &view)?;
+        let cloud = &session.ground.cloud;
+        let leftovers = cloud.named(&cloud.leftovers(&view)?)?;
+        let mut planned = refused(job, "destroy", Status::planned(None, steps), refusals);
+        if !leftovers.is_empty() {
+            let what = format!("others made {}, and `destroy` leaves it", leftovers.join(", "));
+            phase::note(&job.own.name, &what);
+            planned.conditions.push(Condition::new("Leftovers", true, "MadeByOthers", what));
+        }
+        Ok(planned)
     }
 
     fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         read::not_expired(job.own)?;
         let session = self.session(job)?;
-        let now = apply::apply(&session)?;
+        let view = see(job, &session.ground)?;
+        let gate = |view: &View, now: &Observation, steps: &[Step]| {
+            let refusals = gate::machines(job, &self.projects, &session, (view, now), steps)?;
+            gate::pass(job.own.name.as_str(), refusals)
+        };
+        let now = apply::apply(&session, view, gate)?;
         self.status(job, &session, &now)
     }
 
     fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
         read::not_expired(job.own)?;
-        let now = session.look(&session.ground.see()?)?;
+        let now = session.look(&see(job, &session.ground)?)?;
         apply::unobstructed(&now)?;
         let left = plan::plan(&now.wanted, &now.world);
         if let Some(step) = left.first() {
@@ -124,9 +145,9 @@ impl Program for TalosProvision {
 
     fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job)?;
-        let view = session.ground.see_ours()?;
-        gate::drained(job, &self.projects, &session, &view)?;
-        let kept = apply::destroy(&session.ground)?;
+        let view = see(job, &session.ground)?;
+        gate::pass(job.own.name.as_str(), gate::whole(job, &self.projects, &session, &view)?)?;
+        let kept = apply::destroy(&session.ground, &view)?;
         Ok(Status::destroyed(match kept.as_slice() {
             [] => "nothing of it is left".to_owned(),
             kept => format!("left, since others made it: {}", kept.join(", ")),
@@ -136,6 +157,27 @@ impl Program for TalosProvision {
     fn derive(&self, job: &Job<'_, Cluster>) -> Result<Vec<Derived>, Error> {
         derive::derive(job, self.projects.get(&job.own.spec.project)?, self.patches(job)?)
     }
+}
+
+/// What the cloud shows, if it may be believed.
+fn see(job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
+    let view = ground.see()?;
+    absence::believed(ground, job.stream.status(job.own), &view)?;
+    Ok(view)
+}
+
+/// `status` with what `verb` would refuse to remove.
+fn refused(
+    job: &Job<'_, Cluster>,
+    verb: &str,
+    mut status: Status,
+    refusals: Vec<phase::Refusal>,
+) -> Status {
+    for refusal in &refusals {
+        phase::note(&job.own.name, format_args!("`{verb}` will refuse: {}", refusal.message));
+    }
+    status.refusals = refusals;
+    status
 }
 
 impl TalosProvision {

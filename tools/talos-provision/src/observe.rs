@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::kubernetes::Registered;
 use crate::money::Money;
 use crate::pki::Pki;
-use crate::plan::{Etcd, Node, Wanted, World};
+use crate::plan::{Etcd, Node, Power, Wanted, World};
 use crate::spec::{Cni, Role};
 use crate::talos::Look;
 use crate::wire::Stage;
@@ -22,6 +22,9 @@ pub struct Observed {
     pub endpoint: Known<String>,
     /// The machines that are there, by name.
     pub nodes: Vec<Seen>,
+    /// The ids of the images that they were made from. An image belongs to one project of the cloud,
+    /// and stays when machines go: it shows later that a token is of the same project.
+    pub images: BTreeSet<u64>,
     /// What all that is there costs in a month: euros, net.
     pub monthly_cost: Money,
 }
@@ -98,6 +101,7 @@ impl Observation {
         Observed {
             endpoint: self.endpoint.clone(),
             nodes: seen.collect(),
+            images: ours.clone().filter_map(|(_, server)| server.image).collect(),
             monthly_cost: ours.map(|(_, server)| server.monthly).chain(things).sum(),
         }
     }
@@ -152,10 +156,10 @@ impl Observation {
     }
 
     fn machines(&self) -> Result<String, String> {
-        let off =
-            self.wanted.machines.keys().filter(|name| {
-                !self.world.servers.get(*name).is_some_and(|it| it.ours && it.running)
-            });
+        let off = self.wanted.machines.keys().filter(|name| {
+            let server = self.world.servers.get(*name);
+            !server.is_some_and(|it| it.ours && it.power == Power::On)
+        });
         none_of(off, "not running")?;
         Ok(format!("{} run", self.wanted.machines.len()))
     }

@@ -2,6 +2,9 @@
 //!
 //! **Invariant:** a machine that does not answer is neither made again nor removed from etcd.
 
+mod drift;
+#[cfg(test)]
+mod drift_laws;
 mod etcd;
 mod history;
 #[cfg(test)]
@@ -12,11 +15,15 @@ mod start_laws;
 mod step;
 mod world;
 
+pub use drift::Change;
 pub use etcd::{Etcd, Member};
 pub use history::{ETCD_LABEL, History};
 pub use obstacle::{Obstacle, obstacles};
 pub use step::{Stage, Step};
-pub use world::{Found, Kind, Machine, Node, Rule, Server, Shape, Thing, Wanted, World};
+pub use world::{
+    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Target,
+    Thing, Wanted, World,
+};
 
 use etcd::Start;
 use phase::Known;
@@ -33,10 +40,18 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
                 thing: thing.clone(),
                 monthly: wanted.prices.get(thing).copied(),
             }),
-            Some(found) if found.ours && found.shape != *shape && thing.kind == Kind::Firewall => {
-                steps.push(Step::Update { thing: thing.clone() });
+            Some(found) if found.ours => {
+                let changes = drift::changes(shape, found, world);
+                if !changes.is_empty() {
+                    steps.push(Step::Update { thing: thing.clone(), changes });
+                }
             }
             Some(_) => {}
+        }
+    }
+    for (name, machine) in &wanted.machines {
+        if let Some(server) = world.servers.get(name).filter(|server| server.ours) {
+            steps.extend(drift::repairs((name, machine), server, wanted, world));
         }
     }
     steps.extend(
@@ -46,6 +61,10 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     let lost = |name: &String| !world.servers.contains_key(name);
     let forget =
         |recreated| move |name: &String| Step::ForgetNode { name: name.clone(), recreated };
+    let ours = |name: &&String| world.servers.get(*name).is_some_and(|server| server.ours);
+    let cordoned =
+        wanted.machines.keys().filter(ours).filter(|name| world.cordoned.contains(*name));
+    steps.extend(cordoned.map(|name| Step::Uncordon { name: name.clone() }));
     let recreated = wanted.machines.keys().filter(|it| lost(it) && world.nodes.contains(*it));
     steps.extend(recreated.map(forget(true)));
     for (name, machine) in &wanted.machines {
@@ -69,7 +88,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
-        leave: server.role == Some(Role::Controlplane) && server.node.is_configured(),
+        leave: server.node.is_configured() && is_member(world, name, server),
     }));
     steps.extend(forgotten(wanted, world).map(forget(false)));
     let undeclared =
@@ -80,14 +99,18 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     steps
 }
 
-/// The steps that take away what [`plan`] made, in the reverse order.
+/// The steps that take away what [`plan`] made, in the reverse order; of the servers, control planes
+/// first: once one of them is gone, the data gate has been passed, and without them no new data can
+/// come.
 #[must_use]
 pub fn undo(world: &World) -> Vec<Step> {
     let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
-    let servers = servers.map(|(name, server)| Step::RemoveServer {
+    let controls = |it: &(&String, &Server)| it.1.role == Some(Role::Controlplane);
+    let (controls, others): (Vec<_>, Vec<_>) = servers.partition(controls);
+    let servers = controls.into_iter().chain(others).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
-        leave: false, // nobody stays whom it could hurt
+        leave: false, // the whole cluster is being destroyed, so etcd's quorum no longer matters
     });
     let things = world.things.iter().rev().filter(|(_, found)| found.ours);
     servers.chain(things.map(|(thing, _)| Step::Remove { thing: thing.clone() })).collect()
@@ -127,6 +150,15 @@ fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a M
         None => wanted.is_name_of_ours(&member.hostname),
         Some(server) => server.ours && server.node == Node::Maintenance,
     })
+}
+
+/// Whether a server may be a member of etcd: by its label, or because etcd itself says so, since a
+/// label may be lost.
+fn is_member(world: &World, name: &str, server: &Server) -> bool {
+    let Etcd::Members(members) = &world.etcd else {
+        return server.role == Some(Role::Controlplane);
+    };
+    server.role == Some(Role::Controlplane) || members.iter().any(|it| it.hostname == name)
 }
 
 /// Servers that this document made and no longer declares.

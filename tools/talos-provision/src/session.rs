@@ -11,9 +11,11 @@ use crate::config::{self, Common, Keys, Patch};
 use crate::hetzner::{self, Scope, View};
 use crate::observe::{Kubernetes, Observation};
 use crate::pki::{self, Pki, hex};
-use crate::plan::{Etcd, Kind, Machine, Rule, Shape, Thing, Wanted, World};
+use crate::plan::{
+    Balancer, Etcd, Forward, Kind, Machine, Rule, Selected, Shape, Target, Thing, Wanted, World,
+};
 use crate::spec::{Cluster, Cni, Pool, Role};
-use crate::talos::{self, Target};
+use crate::talos;
 use crate::{Error, kubernetes, wire};
 
 /// Lets the group [`pki::READERS`] look at what is not secret.
@@ -105,10 +107,12 @@ impl<'a> Session<'a> {
     pub(crate) fn look(&self, view: &View) -> Result<Observation, Error> {
         let endpoint = self.endpoint(view);
         let wanted = self.wanted(&endpoint)?;
+        // The label of a server may be lost.
+        let declared = |name: &String| wanted.machines.get(name).map(|machine| machine.role);
         let targets = view.servers.iter().filter_map(|(name, server)| {
-            let target = Target {
+            let target = talos::Target {
                 name: name.clone(),
-                role: server.role.unwrap_or(Role::Worker),
+                role: declared(name).or(server.role).unwrap_or(Role::Worker),
                 address: server.address.clone()?,
                 declared: wanted.machines.get(name).and_then(|it| it.configuration.now().cloned()),
             };
@@ -128,7 +132,9 @@ impl<'a> Session<'a> {
             _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },
         };
         let nodes = kubernetes.nodes.iter().map(|it| it.name.clone()).collect();
-        let world = World { things: view.things.clone(), servers, etcd, nodes };
+        let cordoned = kubernetes.nodes.iter().filter(|node| node.cordoned_by_us);
+        let cordoned = cordoned.map(|node| node.name.clone()).collect();
+        let world = World { things: view.things.clone(), servers, etcd, nodes, cordoned };
         Ok(Observation { endpoint, wanted, world, looks, kubernetes })
     }
 
@@ -214,14 +220,14 @@ pub(crate) fn documents(
 }
 
 /// Where a machine's Talos API answers.
-pub(crate) fn target(view: &View, name: &str) -> Result<Target, Error> {
+pub(crate) fn target(view: &View, name: &str) -> Result<talos::Target, Error> {
     let server = view.servers.get(name);
     let address = server.and_then(|it| it.address.clone());
     let address = address.ok_or_else(|| Error::Unexpected {
         what: format!("{name} has no public address, where port {} would be", wire::PORT),
     })?;
     let role = server.and_then(|it| it.role).unwrap_or(Role::Worker);
-    Ok(Target { name: name.to_owned(), role, address, declared: None })
+    Ok(talos::Target { name: name.to_owned(), role, address, declared: None })
 }
 
 /// What the document says, as a patch of the generated configuration.
@@ -267,7 +273,14 @@ fn things(own: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
         (named(Kind::Firewall), Shape::Firewall(rules)),
     ]);
     if spec.endpoint.is_none() {
-        things.insert(named(Kind::LoadBalancer), Shape::LoadBalancer);
+        let scope = Scope { project: spec.project.to_string(), cluster: own.name.to_string() };
+        let servers = Selected::Labels(scope.control_planes());
+        let balancer = Balancer {
+            public: true,
+            services: [Forward::kubernetes()].into(),
+            targets: [Target { servers, private: true }].into(),
+        };
+        things.insert(named(Kind::LoadBalancer), Shape::LoadBalancer(balancer));
     }
     for machine in machines(own).into_values() {
         things.insert(machine.group, Shape::PlacementGroup);

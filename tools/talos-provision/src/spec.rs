@@ -1,5 +1,7 @@
 //! What is declared. No logic: a value of these types is right by construction.
 
+mod removal;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
@@ -7,10 +9,12 @@ use std::path::PathBuf;
 
 use jiff::ToSpan as _;
 use jiff::civil::{Date, DateTime};
-use keyring::Claims;
+use keyring::DataOnDestroy;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use removal::{EmptyDir, Removal, Seconds};
 
 use crate::observe::{Evidence, Observed};
 use crate::plan::Step;
@@ -43,9 +47,13 @@ pub struct Cluster {
     pub first_contact: FirstContact,
     /// The machines.
     pub pools: Vec<Pool>,
-    /// What must have happened to the data of volumes before `destroy` takes the machines away.
+    /// Claims that may be lost without a receipt of a Drain, for example `{default/cache: discard}`,
+    /// when `destroy` or `apply` removes the machines that hold them.
     #[serde(default)]
-    pub claims: Claims,
+    pub data_on_destroy: DataOnDestroy,
+    /// How pods leave a machine that is removed while the cluster lives.
+    #[serde(default)]
+    pub removal: Removal,
     /// The networks, of the machines and inside Kubernetes.
     #[serde(default)]
     pub network: Network,

@@ -48,6 +48,7 @@ mod services;
 mod ssh_keys;
 mod store;
 mod targets;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::io;

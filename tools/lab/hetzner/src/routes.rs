@@ -9,7 +9,7 @@ use crate::error::Refusal;
 use crate::store::State;
 use crate::{
     firewalls, images, list, load_balancers, networks, placement_groups, primary_ips,
-    server_actions, servers, services, ssh_keys, targets,
+    server_actions, servers, services, ssh_keys, targets, volumes,
 };
 
 /// Answers a `GET`.
@@ -22,10 +22,10 @@ pub(crate) fn read(state: &State, call: &Call) -> Result<Answer, Refusal> {
         ["locations" | "datacenters" | "server_types" | "load_balancer_types", ..] => {
             catalogue::read(call, &path)
         }
-        ["volumes" | "floating_ips" | "certificates" | "isos"] => {
+        ["floating_ips" | "certificates" | "isos"] => {
             list::page(call, path.first().unwrap_or(&""), vec![], &[], &["id", "name", "created"])
         }
-        [family @ ("volumes" | "floating_ips" | "certificates" | "isos"), id] => {
+        [family @ ("floating_ips" | "certificates" | "isos"), id] => {
             Err(Refusal::not_found(family.trim_end_matches('s'), id))
         }
         [family, "actions"] => action::of(state, call, kind(family)?, None),
@@ -54,6 +54,10 @@ pub(crate) fn read(state: &State, call: &Call) -> Result<Answer, Refusal> {
         ["placement_groups", id] => Ok(Answer::ok(
             json!({"placement_group": state.placement_groups.get(number(id)?)?.shown(state)}),
         )),
+        ["volumes"] => volumes::list(state, call),
+        ["volumes", id] => {
+            Ok(Answer::ok(json!({"volume": state.volumes.get(number(id)?)?.shown()})))
+        }
         ["ssh_keys"] => ssh_keys::list(state, call),
         ["ssh_keys", id] => {
             Ok(Answer::ok(json!({"ssh_key": state.ssh_keys.get(number(id)?)?.shown()})))
@@ -91,6 +95,7 @@ pub(crate) fn write(state: &mut State, call: &Call) -> Result<Answer, Refusal> {
                     _ => load_balancers::act(state, call, id, command),
                 },
                 "primary_ips" => primary_ips::act(state, call, id, command),
+                "volumes" => volumes::act(state, call, id, command),
                 _ => Err(nowhere(&path)),
             }
         }
@@ -106,6 +111,8 @@ pub(crate) fn write(state: &mut State, call: &Call) -> Result<Answer, Refusal> {
         ("POST", ["placement_groups"]) => placement_groups::create(state, call),
         ("PUT", ["placement_groups", id]) => placement_groups::update(state, call, number(id)?),
         ("DELETE", ["placement_groups", id]) => placement_groups::delete(state, number(id)?),
+        ("POST", ["volumes"]) => volumes::create(state, call),
+        ("DELETE", ["volumes", id]) => volumes::delete(state, number(id)?),
         ("POST", ["ssh_keys"]) => ssh_keys::create(state, call),
         ("PUT", ["ssh_keys", id]) => ssh_keys::update(state, call, number(id)?),
         ("DELETE", ["ssh_keys", id]) => ssh_keys::delete(state, number(id)?),
@@ -153,6 +160,7 @@ fn exists(state: &State, family: &str, id: &str) -> Result<u64, Refusal> {
         "images" => state.images.get(id).map(drop),
         "load_balancers" => state.load_balancers.get(id).map(drop),
         "primary_ips" => state.primary_ips.get(id).map(drop),
+        "volumes" => state.volumes.get(id).map(drop),
         _ => Err(Refusal::not_found(kind(family)?, id)),
     }?;
     Ok(id)

@@ -303,6 +303,13 @@ fn join(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
     }
     let Input { placement_group } = call.input()?;
     stopped(state, id)?;
+    if state.servers.get(id)?.placement_group.is_some() {
+        return Err(Refusal::new(
+            422,
+            "already_in_placement_group",
+            "the server is already part of a placement group",
+        ));
+    }
     servers::has_room(state, placement_group)?;
     state.servers.get_mut(id)?.placement_group = Some(placement_group);
     Ok(simple(state, id, "add_to_placement_group"))

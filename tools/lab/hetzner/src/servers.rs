@@ -113,6 +113,7 @@ impl Server {
         let attached = self.private_net.iter().filter(|it| it.attached);
         let private: Vec<_> = attached.map(|it| json!({"network": it.network, "ip": it.ip, "alias_ips": it.alias_ips, "mac_address": mac(it.ip)})).collect();
         let balancers = state.load_balancers.iter().filter(|it| it.names(id));
+        let volumes = state.volumes.iter().filter(|volume| volume.server == Some(id));
         let group = self.placement_group.and_then(|it| state.placement_groups.seen(it));
         let server_type = self.kind_of().ok();
         shown(
@@ -131,7 +132,7 @@ impl Server {
                 "rescue_enabled": self.rescue,
                 "locked": state.busy("server", id),
                 "backup_window": self.backup_window,
-                "volumes": [],
+                "volumes": volumes.map(|volume| volume.head().id).collect::<Vec<_>>(),
                 "load_balancers": balancers.map(|it| it.head.id).collect::<Vec<_>>(),
                 "included_traffic": 21_990_232_555_520_u64,
                 "ingoing_traffic": 0,
@@ -384,6 +385,9 @@ pub(crate) fn remove(state: &mut State, id: u64) {
     state.primary_ips.retain(|it| it.assignee != Some(id) || !it.auto_delete);
     for ip in state.primary_ips.iter_mut().filter(|it| it.assignee == Some(id)) {
         ip.assignee = None;
+    }
+    for volume in state.volumes.iter_mut().filter(|volume| volume.server == Some(id)) {
+        volume.server = None;
     }
     for firewall in state.firewalls.iter_mut() {
         firewall.forget(id);

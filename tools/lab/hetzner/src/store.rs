@@ -21,6 +21,7 @@ use crate::placement_groups::PlacementGroup;
 use crate::primary_ips::PrimaryIp;
 use crate::servers::{self, Server};
 use crate::ssh_keys::SshKey;
+use crate::volumes::Volume;
 
 /// What every resource has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,6 +159,8 @@ pub(crate) struct State {
     pub(crate) images: Table<Image>,
     pub(crate) load_balancers: Table<LoadBalancer>,
     pub(crate) primary_ips: Table<PrimaryIp>,
+    #[serde(default)]
+    pub(crate) volumes: Table<Volume>,
     pub(crate) actions: BTreeMap<u64, Action>,
     /// Seen, not kept.
     #[serde(skip)]
@@ -178,6 +181,7 @@ impl State {
             images: Table::default(),
             load_balancers: Table::default(),
             primary_ips: Table::default(),
+            volumes: Table::default(),
             actions: BTreeMap::new(),
             health: Health::default(),
         };

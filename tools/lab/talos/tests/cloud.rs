@@ -19,7 +19,6 @@ spec:
   kubernetes: v1.36.3
   certificates: {notBefore: 2026-11-01}
   firstContact: trustOnFirstUse
-  claims: discarded
   pools:
     - {name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]}
     - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}

@@ -2,6 +2,8 @@
 //!
 //! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
 
+#[path = "cluster/removal.rs"]
+mod removal;
 mod site;
 
 use std::fs;
@@ -27,7 +29,6 @@ spec:
   kubernetes: v1.36.3
   certificates: {{notBefore: 2026-11-01}}
   firstContact: trustOnFirstUse
-  claims: discarded
   pools:
     - {{name: control, role: controlplane, count: {controls}, type: cax11, locations: [fsn1, nbg1, hel1]}}
     - {{name: work, role: worker, count: {workers}, type: cax21, locations: [fsn1]}}
@@ -116,8 +117,10 @@ fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shr
     a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(&site);
     a_lost_control_plane_comes_back(&site);
     a_lost_disk_beside_slow_members_starts_no_second_etcd(&site, &machines.fleet);
+    removal::a_machine_goes_only_once_its_volumes_and_its_pods_may_go(&site);
     what_is_not_declared_any_more_goes(&site);
     the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(&site, &machines.fleet);
+    removal::a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(&site);
     site.run("destroy").code(0);
     assert!(site.names("servers").is_empty());
 }
@@ -200,7 +203,7 @@ fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Site) {
     fs::write(site.path("patch.yaml"), patch).expect("written");
     fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
     let end = site.run("verify").code(100);
-    assert!(end.err.contains("`update firewall prod` is left to do"), "{}", end.err);
+    assert!(end.err.contains("`update firewall prod: rules` is left to do"), "{}", end.err);
     site.run("apply").code(0);
     site.run("verify").code(0);
     assert_eq!(site.list("firewalls")[0]["rules"].as_array().map(Vec::len), Some(2));

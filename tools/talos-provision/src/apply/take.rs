@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use phase::Known;
 
-use crate::hetzner::{Site, Stock, View, Writer, rest};
+use crate::Error;
+use crate::hetzner::{self, Site, Stock, View, Writer, rest};
+use crate::kubernetes::{self, drain};
 use crate::observe::Observation;
-use crate::plan::{Etcd, History, Kind, Machine, Stage, Step, Thing};
+use crate::plan::{Change, Etcd, History, Kind, Machine, Shape, Stage, Step, Thing};
 use crate::session::{Session, target};
+use crate::spec::Role;
 use crate::talos::{self, Order};
-use crate::{Error, kubernetes};
 
 /// Longest that etcd may take to show a change, in seconds.
 const ETCD_SECONDS_MAX: u64 = 300;
@@ -35,14 +37,36 @@ pub(super) fn stage(
         }
         Stage::Configurations | Stage::Workers => configurations(session, now, view, steps),
         Stage::Changes => configurations(session, now, view, &steps[..1]),
-        Stage::Members | Stage::Bootstrap | Stage::Removal => steps.iter().try_for_each(|step| {
-            phase::uninterrupted()?;
-            let taken = phase::begin(session.name(), step);
-            let detail = one(session, now, view, step)?;
-            taken.done(detail);
+        Stage::Restarts => {
+            let taken = phase::begin(session.name(), &steps[0]);
+            repair(session, now, &steps[0])?;
+            taken.done("");
             Ok(())
-        }),
+        }
+        Stage::Repairs | Stage::Members | Stage::Bootstrap => each(session, now, view, steps),
+        Stage::Removal => {
+            // One machine at a time: the others must be healthy again before the next one goes.
+            let removes = |step: &Step| matches!(step, Step::RemoveServer { .. });
+            let end = steps.iter().position(removes).map_or(steps.len(), |index| index + 1);
+            each(session, now, view, &steps[..end])
+        }
     }
+}
+
+/// Takes `steps` one after the other.
+fn each(
+    session: &Session<'_>,
+    now: &Observation,
+    view: &View,
+    steps: &[Step],
+) -> Result<(), Error> {
+    steps.iter().try_for_each(|step| {
+        phase::uninterrupted()?;
+        let taken = phase::begin(session.name(), step);
+        let detail = one(session, now, view, step)?;
+        taken.done(detail);
+        Ok(())
+    })
 }
 
 fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<(), Error> {
@@ -63,9 +87,24 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
                     writer.create((thing, shape), history, &spec.network.zone, place, network)?;
                 ids.insert(thing.clone(), id);
             }
-            Step::Update { thing } => {
-                if let crate::plan::Shape::Firewall(rules) = &now.wanted.things[thing] {
-                    writer.set_rules(ids[thing], rules)?;
+            Step::Update { thing, changes } => {
+                let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
+                let (declared, found) = (&now.wanted.things[thing], &now.world.things[thing]);
+                match (declared, &found.shape) {
+                    (Shape::Firewall(rules), _) => writer.set_rules(found.id, rules)?,
+                    (Shape::Network { nodes, .. }, _) => {
+                        if changes.contains(&Change::Labels) {
+                            let labels = hetzner::not_destroying(&found.labels);
+                            writer.set_labels("networks", found.id, &labels)?;
+                        }
+                        for range in nodes.iter().filter(|_| changes.contains(&Change::Subnet)) {
+                            writer.add_subnet(found.id, range, &spec.network.zone)?;
+                        }
+                    }
+                    (Shape::LoadBalancer(declared), Shape::LoadBalancer(balancer)) => {
+                        writer.set_balancer(found, (declared, balancer), network, changes)?;
+                    }
+                    _ => {}
                 }
             }
             _ => {}
@@ -156,15 +195,31 @@ fn one(
             Ok(String::new())
         }
         Step::RemoveServer { name, id, leave } => {
+            evacuate(session, now, name)?;
+            let cloud = Writer::new(&session.ground.cloud);
+            let server = &now.world.servers[name];
+            if server.role == Some(Role::Controlplane) {
+                cloud.set_labels("servers", *id, &hetzner::removing(&server.labels))?;
+            }
             if *leave && has_member(now, name) {
                 writer.leave(&target(view, name)?)?;
-                // Its own word is not enough: another member must have let it go.
+                // Confirm with another member: the leaving member's own reply does not prove its
+                // removal.
                 until(session, view, |it| {
                     it.looks.iter().any(|(other, look)| other != name && lets_go(&look.etcd, name))
                 })?;
             }
-            let cloud = Writer::new(&session.ground.cloud);
             cloud.wait(&cloud.remove_server(*id)?)?;
+            Ok(String::new())
+        }
+        Step::Uncordon { name } => {
+            let node = now.kubernetes.nodes.iter().find(|node| node.name == *name);
+            let (Some(node), Known::Now(endpoint)) = (node, &now.endpoint) else {
+                return Ok(String::new());
+            };
+            let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
+            let uncordoned = kubernetes::Writer::new(&reader).uncordon(node);
+            uncordoned.map_err(|why| Error::KubernetesRefused { why })?;
             Ok(String::new())
         }
         Step::ForgetNode { name, .. } => {
@@ -180,10 +235,57 @@ fn one(
             }
             Ok(String::new())
         }
+        Step::SetLabels { .. }
+        | Step::AttachNetwork { .. }
+        | Step::AttachFirewall { .. }
+        | Step::JoinGroup { .. }
+        | Step::PowerOn { .. } => repair(session, now, step).map(|()| String::new()),
         Step::Create { .. }
         | Step::Update { .. }
         | Step::CreateServer { .. }
         | Step::Configure { .. } => unreachable!("they are of other stages"),
+    }
+}
+
+/// Moves the pods off a machine. A machine that never joined has none.
+fn evacuate(session: &Session<'_>, now: &Observation, name: &str) -> Result<(), Error> {
+    if !now.world.has_begun() {
+        return Ok(());
+    }
+    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesRefused { why })?;
+    let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
+    let (Some(node), Known::Now(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
+    let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
+    drain::drain(&reader, node, session.spec().removal)
+}
+
+/// Makes a server what it was when it was created.
+fn repair(session: &Session<'_>, now: &Observation, step: &Step) -> Result<(), Error> {
+    let writer = Writer::new(&session.ground.cloud);
+    let lacks = |what: &str| Error::Unexpected { what: format!("there is no {what}") };
+    let id = |kind: Kind| now.world.id(kind).ok_or_else(|| lacks(&kind.to_string()));
+    match step {
+        Step::SetLabels { name, id } => {
+            let server = &now.world.servers[name];
+            let labels = hetzner::relabelled(&server.labels, &now.wanted.machines[name]);
+            writer.set_labels("servers", *id, &labels)
+        }
+        Step::AttachNetwork { name, id: server } => {
+            // etcd and the other nodes know a machine by its address: it should get the same again.
+            let node = now.kubernetes.nodes.iter().find(|node| node.name == *name);
+            let address = node.and_then(|node| node.address.as_deref());
+            writer.attach_network(*server, id(Kind::Network)?, address)
+        }
+        Step::AttachFirewall { id: server, .. } => {
+            writer.attach_firewall(*server, id(Kind::Firewall)?)
+        }
+        Step::JoinGroup { name, .. } => {
+            let group = now.world.things.get(&now.wanted.machines[name].group);
+            let group = group.ok_or_else(|| lacks("placement group"))?.id;
+            writer.join_group(&now.world.servers[name], group)
+        }
+        Step::PowerOn { id, .. } => writer.power_on(*id),
+        _ => Ok(()),
     }
 }
 

@@ -57,6 +57,30 @@ pub(crate) struct Server {
     pub(crate) location: Option<Named>,
     pub(crate) datacenter: Option<Datacenter>,
     pub(crate) public_net: PublicNet,
+    #[serde(default)]
+    pub(crate) private_net: Vec<PrivateNet>,
+    pub(crate) placement_group: Option<Numbered>,
+    pub(crate) image: Option<Numbered>,
+    #[serde(default)]
+    pub(crate) volumes: Vec<u64>,
+}
+
+/// Something of which only the id is read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Numbered {
+    pub(crate) id: u64,
+}
+
+/// An attachment to a network (hcloud-go v2.53 `schema.ServerPrivateNet`).
+#[derive(Debug, Deserialize)]
+pub(crate) struct PrivateNet {
+    pub(crate) network: u64,
+}
+
+/// A firewall of a server, `applied` or `pending` (hcloud-go v2.53 `schema.ServerFirewall`).
+#[derive(Debug, Deserialize)]
+pub(crate) struct OnServer {
+    pub(crate) id: u64,
 }
 
 impl Server {
@@ -74,6 +98,12 @@ pub(crate) struct Datacenter {
 #[derive(Debug, Deserialize)]
 pub(crate) struct PublicNet {
     pub(crate) ipv4: Option<Address>,
+    /// Of servers.
+    #[serde(default)]
+    pub(crate) firewalls: Vec<OnServer>,
+    /// Of load balancers.
+    #[serde(default)]
+    pub(crate) enabled: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,6 +158,50 @@ pub(crate) struct LoadBalancer {
     pub(crate) load_balancer_type: BalancerType,
     pub(crate) location: Named,
     pub(crate) public_net: PublicNet,
+    #[serde(default)]
+    pub(crate) private_net: Vec<PrivateNet>,
+    #[serde(default)]
+    pub(crate) services: Vec<Service>,
+    #[serde(default)]
+    pub(crate) targets: Vec<Target>,
+}
+
+/// A port of a load balancer (hcloud-go v2.53 `schema.LoadBalancerService`).
+#[derive(Debug, Deserialize)]
+pub(crate) struct Service {
+    pub(crate) protocol: String,
+    pub(crate) listen_port: u16,
+    pub(crate) destination_port: u16,
+    #[serde(default)]
+    pub(crate) proxyprotocol: bool,
+    pub(crate) health_check: HealthCheck,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct HealthCheck {
+    pub(crate) protocol: String,
+    pub(crate) port: u16,
+}
+
+/// A target of a load balancer (hcloud-go v2.53 `schema.LoadBalancerTarget`): of the three fields,
+/// the one that `type` names is set.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) server: Option<Numbered>,
+    pub(crate) label_selector: Option<LabelSelector>,
+    pub(crate) ip: Option<TargetAddress>,
+    #[serde(default)]
+    pub(crate) use_private_ip: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct LabelSelector {
+    pub(crate) selector: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct TargetAddress {
+    pub(crate) ip: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,7 +11,9 @@ use super::http::{Refusal, Trouble, rest};
 use super::model::{Action, Labels};
 use super::{BALANCER_TYPE, POOL, ROLE, Reader, family, typed};
 use crate::Error;
-use crate::plan::{ETCD_LABEL, Found, History, Kind, Machine, Rule, Shape, Thing};
+use crate::plan::{
+    ETCD_LABEL, Forward, Found, History, Kind, Machine, Rule, Selected, Shape, Target, Thing,
+};
 
 /// Longest that actions may run.
 const ACTIONS_MAX: Duration = Duration::from_secs(600);
@@ -24,7 +26,7 @@ const IDS_MAX: usize = 25;
 
 /// Changes what a [`Reader`] sees.
 #[derive(Debug)]
-pub(crate) struct Writer<'a>(&'a Reader);
+pub(crate) struct Writer<'a>(pub(super) &'a Reader);
 
 /// Where the machines of a cluster are put.
 #[derive(Clone, Copy, Debug)]
@@ -61,28 +63,19 @@ impl<'a> Writer<'a> {
             Shape::PlacementGroup => json!({"type": "spread"}),
             Shape::Network { range, nodes } => json!({
                 "ip_range": range,
-                "subnets": [{"type": "cloud", "ip_range": nodes, "network_zone": zone}],
+                "subnets": nodes.iter().map(|range| {
+                    json!({"type": "cloud", "ip_range": range, "network_zone": zone})
+                }).collect::<Vec<_>>(),
             }),
             Shape::Firewall(rules) => json!({"rules": inbound(rules)}),
-            Shape::LoadBalancer => json!({
+            Shape::LoadBalancer(balancer) => json!({
                 "load_balancer_type": BALANCER_TYPE,
                 "location": place,
                 "algorithm": {"type": "round_robin"},
                 "network": network,
-                "public_interface": true,
-                "services": [{
-                    "protocol": "tcp",
-                    "listen_port": 6443,
-                    "destination_port": 6443,
-                    "proxyprotocol": false,
-                    "health_check":
-                        {"protocol": "tcp", "port": 6443, "interval": 5, "timeout": 3, "retries": 3},
-                }],
-                "targets": [{
-                    "type": "label_selector",
-                    "label_selector": {"selector": scope.control_planes()},
-                    "use_private_ip": true,
-                }],
+                "public_interface": balancer.public,
+                "services": balancer.services.iter().map(balancer_service).collect::<Vec<_>>(),
+                "targets": balancer.targets.iter().map(balancer_target).collect::<Vec<_>>(),
             }),
         };
         if let (Some(body), Value::Object(rest)) = (body.as_object_mut(), rest) {
@@ -269,8 +262,37 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// A service of a load balancer, as requests have it.
+pub(super) fn balancer_service(service: &Forward) -> Value {
+    let (protocol, port) = &service.check;
+    json!({
+        "protocol": service.protocol,
+        "listen_port": service.listen,
+        "destination_port": service.to,
+        "proxyprotocol": service.proxy,
+        "health_check":
+            {"protocol": protocol, "port": port, "interval": 5, "timeout": 3, "retries": 3},
+    })
+}
+
+/// A target of a load balancer, as requests have it.
+pub(super) fn balancer_target(target: &Target) -> Value {
+    let private = target.private;
+    match &target.servers {
+        Selected::Labels(labels) => json!({
+            "type": "label_selector",
+            "label_selector": {"selector": labels},
+            "use_private_ip": private,
+        }),
+        Selected::Server(id) => {
+            json!({"type": "server", "server": {"id": id}, "use_private_ip": private})
+        }
+        Selected::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
+    }
+}
+
 /// Asks again and again, until an answer ends that; or, after `limit`, with what is not done.
-fn until<T>(
+pub(super) fn until<T>(
     limit: Duration,
     mut ask: impl FnMut() -> Result<ControlFlow<T, String>, Error>,
 ) -> Result<T, Error> {
@@ -300,7 +322,7 @@ fn is_unavailable(refusal: &Refusal) -> bool {
 }
 
 /// The actions of an answer, and what they bring about in turn.
-fn actions(answer: &Value) -> Vec<u64> {
+pub(super) fn actions(answer: &Value) -> Vec<u64> {
     let next = answer["next_actions"].as_array().into_iter().flatten();
     let more = answer["actions"].as_array().into_iter().flatten();
     let all = std::iter::once(&answer["action"]).chain(next).chain(more);

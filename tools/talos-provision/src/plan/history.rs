@@ -136,6 +136,7 @@ mod tests {
             ours,
             labels: labels.into_iter().collect(),
             shape: Shape::PlacementGroup,
+            networks: std::collections::BTreeSet::new(),
             address: None,
             monthly: Money::default(),
         };
@@ -150,7 +151,13 @@ mod tests {
             r#type: String::new(),
             location: String::new(),
             address: None,
-            running: true,
+            power: crate::plan::Power::On,
+            labels: BTreeMap::new(),
+            networks: std::collections::BTreeSet::new(),
+            firewalls: std::collections::BTreeSet::new(),
+            group: None,
+            image: None,
+            volumes: Vec::new(),
             monthly: Money::default(),
             node: Node::Silent { why: String::new() },
         };

@@ -9,10 +9,10 @@ use crate::config::Keys;
 use crate::money::Money;
 use crate::spec::FirstContact;
 
-const OURS: &str = "the digest that is declared";
+pub(super) const OURS: &str = "the digest that is declared";
 const OTHER: &str = "another digest";
 
-fn thing(kind: Kind) -> Thing {
+pub(super) fn thing(kind: Kind) -> Thing {
     Thing { kind, name: "c".to_owned() }
 }
 
@@ -34,11 +34,25 @@ fn rules(port: u16) -> Shape {
     Shape::Firewall(vec![Rule::new("tcp", Some(port), &[])])
 }
 
-fn network() -> Shape {
-    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: "10.0.1.0/24".to_owned() }
+fn balancer() -> Balancer {
+    let servers = Selected::Labels("role=controlplane".to_owned());
+    Balancer {
+        public: true,
+        services: [Forward::kubernetes()].into(),
+        targets: [Target { servers, private: true }].into(),
+    }
 }
 
-fn wanted(machines: &[(&str, Role)]) -> Wanted {
+fn network() -> Shape {
+    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
+}
+
+/// The id that a shared resource of this kind has in every world.
+fn id(kind: Kind) -> u64 {
+    90 + kind as u64
+}
+
+pub(super) fn wanted(machines: &[(&str, Role)]) -> Wanted {
     Wanted {
         cluster: "c".to_owned(),
         incarnation: 1,
@@ -46,7 +60,8 @@ fn wanted(machines: &[(&str, Role)]) -> Wanted {
         things: BTreeMap::from([
             (thing(Kind::Network), network()),
             (thing(Kind::Firewall), rules(1)),
-            (thing(Kind::LoadBalancer), Shape::LoadBalancer),
+            (thing(Kind::LoadBalancer), Shape::LoadBalancer(balancer())),
+            (thing(Kind::PlacementGroup), Shape::PlacementGroup),
         ]),
         prices: BTreeMap::new(),
         machines: machines
@@ -56,7 +71,8 @@ fn wanted(machines: &[(&str, Role)]) -> Wanted {
     }
 }
 
-fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
+/// A server as it is when it was just created.
+pub(super) fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
     Server {
         id,
         ours,
@@ -64,7 +80,13 @@ fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
         r#type: "cax11".to_owned(),
         location: "fsn1".to_owned(),
         address: None,
-        running: true,
+        power: Power::On,
+        labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine(role)),
+        networks: [self::id(Kind::Network)].into(),
+        firewalls: [self::id(Kind::Firewall)].into(),
+        group: Some(self::id(Kind::PlacementGroup)),
+        image: None,
+        volumes: Vec::new(),
         monthly: Money::default(),
         node,
     }
@@ -74,7 +96,7 @@ fn keys(secretbox: &str) -> Keys {
     Keys::from([("secretbox", secretbox.to_owned())])
 }
 
-fn configured(sha256: &str) -> Node {
+pub(super) fn configured(sha256: &str) -> Node {
     let (sha256, talos) = (sha256.to_owned(), "v1.13.9".to_owned());
     Node::Configured { sha256, talos, keys: keys(OURS) }
 }
@@ -89,24 +111,32 @@ fn silent() -> Node {
     Node::Silent { why: String::new() }
 }
 
-fn found(ours: bool, shape: Shape) -> Found {
-    let (labels, monthly) = (BTreeMap::new(), Money::default());
-    Found { id: 9, ours, labels, shape, address: None, monthly }
+pub(super) fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
+    let networks = (kind == Kind::LoadBalancer).then(|| id(Kind::Network));
+    Found {
+        id: id(kind),
+        ours,
+        labels: BTreeMap::new(),
+        shape,
+        networks: networks.into_iter().collect(),
+        address: None,
+        monthly: Money::default(),
+    }
 }
 
 /// The cluster's network, with what it records about etcd.
-fn recorded(record: &str) -> Found {
+pub(super) fn recorded(record: &str) -> Found {
     let labels = BTreeMap::from([(ETCD_LABEL.to_owned(), record.to_owned())]);
-    Found { labels, ..found(true, network()) }
+    Found { labels, ..found(true, Kind::Network, network()) }
 }
 
-fn member(hostname: &str, id: u64) -> Member {
+pub(super) fn member(hostname: &str, id: u64) -> Member {
     Member { hostname: hostname.to_owned(), id, learner: false }
 }
 
 /// One declared machine of the worlds below; and one that is declared by nobody.
-const CONTROL: &str = "c-p-1";
-const WORKER: &str = "c-w-1";
+pub(super) const CONTROL: &str = "c-p-1";
+pub(super) const WORKER: &str = "c-w-1";
 const EXTRA: &str = "c-p-2";
 
 fn servers(role: Role) -> Vec<Option<Server>> {
@@ -146,13 +176,16 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                 .into_iter()
                                 .filter_map(|(name, it)| Some((name.to_owned(), it.clone()?)));
                             let shown = firewall.map(|(ours, port)| {
-                                (thing(Kind::Firewall), found(ours, rules(port)))
+                                let kind = Kind::Firewall;
+                                (thing(kind), found(ours, kind, rules(port)))
                             });
                             let network =
                                 network.map(|record| (thing(Kind::Network), recorded(record)));
-                            let undeclared =
-                                (thing(Kind::PlacementGroup), found(true, Shape::PlacementGroup));
-                            let things = shown.into_iter().chain(network).chain([undeclared]);
+                            let kind = Kind::PlacementGroup;
+                            let group = || found(true, kind, Shape::PlacementGroup);
+                            let undeclared = (Thing { kind, name: "old".to_owned() }, group());
+                            let groups = [(thing(kind), group()), undeclared];
+                            let things = shown.into_iter().chain(network).chain(groups);
                             let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
                             law(
                                 wanted,
@@ -161,6 +194,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                     servers: servers.collect(),
                                     etcd: etcd.clone(),
                                     nodes: nodes.into(),
+                                    cordoned: BTreeSet::new(),
                                 },
                             );
                         }
@@ -172,7 +206,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
 }
 
 /// The world after `step`, had it gone well.
-fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
+pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     match step {
         Step::Create { thing, .. } if thing.kind == Kind::Network => {
             // As `hetzner::Writer::create` labels it.
@@ -180,8 +214,32 @@ fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             let labelled = if history == History::Never { "never" } else { "" };
             world.things.insert(thing.clone(), recorded(labelled));
         }
-        Step::Create { thing, .. } | Step::Update { thing } => {
-            world.things.insert(thing.clone(), found(true, wanted.things[thing].clone()));
+        Step::Create { thing, .. } | Step::Update { thing, .. } => {
+            let before = world.things.get(thing).map(|found| found.labels.clone());
+            let labels = crate::hetzner::not_destroying(&before.unwrap_or_default());
+            let shape = wanted.things[thing].clone();
+            let found = Found { labels, ..found(true, thing.kind, shape) };
+            world.things.insert(thing.clone(), found);
+        }
+        Step::SetLabels { name, .. } => {
+            let (machine, server) = (&wanted.machines[name], server_mut(&mut world, name));
+            server.labels = crate::hetzner::relabelled(&server.labels, machine);
+            server.role = Some(machine.role);
+        }
+        Step::AttachNetwork { name, .. } => {
+            server_mut(&mut world, name).networks.insert(id(Kind::Network));
+        }
+        Step::AttachFirewall { name, .. } => {
+            server_mut(&mut world, name).firewalls.insert(id(Kind::Firewall));
+        }
+        Step::JoinGroup { name, restarts, .. } => {
+            let server = server_mut(&mut world, name);
+            assert_eq!(*restarts, server.power == Power::On, "only a server that is off can join");
+            server.group = Some(id(Kind::PlacementGroup));
+        }
+        Step::PowerOn { name, .. } => server_mut(&mut world, name).power = Power::On,
+        Step::Uncordon { name } => {
+            world.cordoned.remove(name);
         }
         Step::RecordStart { incarnation } => {
             world.things.insert(thing(Kind::Network), recorded(&format!("begun-{incarnation}")));
@@ -224,13 +282,17 @@ fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     world
 }
 
+fn server_mut<'a>(world: &'a mut World, name: &str) -> &'a mut Server {
+    world.servers.get_mut(name).expect("a server to repair")
+}
+
 fn leave(world: &mut World, hostname: &str) {
     if let Etcd::Members(members) = &mut world.etcd {
         members.retain(|it| it.hostname != hostname);
     }
 }
 
-fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
+pub(super) fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
     steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
 }
 
@@ -269,14 +331,21 @@ fn a_plan_leaves_alone_what_others_made() {
             let (servers, things) = (&before.servers, &before.things);
             match &step {
                 Step::CreateServer { name, .. } => assert!(!servers.contains_key(name), "{step}"),
-                Step::Configure { name, .. } | Step::Bootstrap { name } => {
+                Step::Configure { name, .. }
+                | Step::Bootstrap { name }
+                | Step::SetLabels { name, .. }
+                | Step::AttachNetwork { name, .. }
+                | Step::AttachFirewall { name, .. }
+                | Step::JoinGroup { name, .. }
+                | Step::PowerOn { name, .. }
+                | Step::Uncordon { name } => {
                     assert!(servers.get(name).is_none_or(|it| it.ours), "{step}");
                 }
                 Step::RemoveServer { name, .. } => {
                     assert!(servers[name].ours && !wanted.machines.contains_key(name), "{step}");
                 }
                 Step::Create { thing, .. } => assert!(!things.contains_key(thing), "{step}"),
-                Step::Update { thing } | Step::Remove { thing } => {
+                Step::Update { thing, .. } | Step::Remove { thing } => {
                     assert!(things[thing].ours, "{step}");
                 }
                 Step::RecordStart { .. } => {
@@ -365,12 +434,13 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
         things: wanted
             .things
             .iter()
-            .map(|(it, shape)| (it.clone(), found(true, shape.clone())))
+            .map(|(thing, shape)| (thing.clone(), found(true, thing.kind, shape.clone())))
             .chain([(thing(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),
         nodes: BTreeSet::from([EXTRA.to_owned()]),
+        cordoned: BTreeSet::new(),
     };
     let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
     assert_eq!(

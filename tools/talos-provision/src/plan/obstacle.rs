@@ -1,7 +1,7 @@
 //! What stands in the way, and no step can change.
 
 use super::etcd::Start;
-use super::{Kind, Node, Thing, Wanted, World};
+use super::{Node, Shape, Thing, Wanted, World};
 use crate::spec::FirstContact;
 
 /// Something that only a person can decide.
@@ -66,9 +66,13 @@ impl Obstacle {
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
-            Self::Taken { .. } => "rename the cluster, or remove what has its name",
+            Self::Taken { .. } => {
+                "declare another name for the cluster; or, if the resource with that name belongs to \
+                 nothing else, remove it"
+            }
             Self::Differs { .. } => {
-                "declare what is there; or remove it yourself, and it is made anew as declared"
+                "declare what is there; to exchange machines without losing what is on them, add a pool \
+                 as wanted, apply, then take the old pool out of the document and apply again"
             }
             Self::Rekeyed { .. } => {
                 "no running cluster can exchange that key: take the generation of the item (or of \
@@ -85,8 +89,9 @@ impl Obstacle {
                  `spec.incarnation` by one and apply"
             }
             Self::Stranger { .. } => {
-                "its disk, or the generation of `os-ca`, is another than this document's: \
-                 remove the server if it may go, and it is made anew"
+                "check first what it holds: its disk, or the generation of `os-ca`, is another than this \
+                 document's. Take the generation back if that was changed; only a server that holds no \
+                 data may be deleted, and then `apply` creates it anew"
             }
         }
     }
@@ -101,7 +106,7 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
             Some(found) if !found.ours => {
                 obstacles.push(Obstacle::Taken { what: format!("the {thing}") });
             }
-            Some(found) if found.shape != *shape && thing.kind != Kind::Firewall => {
+            Some(found) if is_unchangeable(&found.shape, shape) => {
                 obstacles.push(differs(thing, &found.shape, shape));
             }
             Some(_) | None => {}
@@ -123,7 +128,13 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
             }
         };
         same("type", &server.r#type, &machine.r#type);
-        same("role", server.role.map_or("none", |it| it.as_str()), machine.role.as_str());
+        // A label that was changed on a machine that works as declared is drift. On any other machine
+        // the label is the only record of what the machine was created for.
+        let works = matches!(&server.node, Node::Configured { sha256, .. }
+            if machine.configuration.now() == Some(sha256));
+        if let Some(role) = server.role.filter(|_| !works) {
+            same("role", role.as_str(), machine.role.as_str());
+        }
         match &server.node {
             Node::Configured { talos, keys, .. } => {
                 same("Talos", talos, &machine.talos);
@@ -154,12 +165,29 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
     obstacles
 }
 
-fn differs(thing: &Thing, is: &super::Shape, declared: &super::Shape) -> Obstacle {
-    let text = |shape: &super::Shape| match shape {
-        super::Shape::Network { range, nodes } => format!("{range} with machines in {nodes}"),
-        super::Shape::PlacementGroup => "spread".to_owned(),
-        super::Shape::LoadBalancer => "for the control planes".to_owned(),
-        super::Shape::Firewall(rules) => format!("{} rules", rules.len()),
+/// Whether a shared resource would have to be created anew. A network keeps its range, and the
+/// machines keep the subnet that their addresses are from; further subnets belong to others.
+fn is_unchangeable(found: &Shape, declared: &Shape) -> bool {
+    match (found, declared) {
+        (
+            Shape::Network { range, nodes },
+            Shape::Network { range: declared_range, nodes: declared_nodes },
+        ) => {
+            let missing = declared_nodes.iter().any(|subnet| !nodes.contains(subnet));
+            range != declared_range || (missing && !nodes.is_empty())
+        }
+        _ => std::mem::discriminant(found) != std::mem::discriminant(declared),
+    }
+}
+
+fn differs(thing: &Thing, is: &Shape, declared: &Shape) -> Obstacle {
+    let text = |shape: &Shape| match shape {
+        Shape::Network { range, nodes } => {
+            format!("{range} with the subnets {}", nodes.join(", "))
+        }
+        Shape::PlacementGroup => "spread".to_owned(),
+        Shape::LoadBalancer(_) => "for the control planes".to_owned(),
+        Shape::Firewall(rules) => format!("{} rules", rules.len()),
     };
     Obstacle::Differs { what: format!("the {thing}"), is: text(is), declared: text(declared) }
 }

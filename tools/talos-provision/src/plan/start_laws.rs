@@ -62,7 +62,13 @@ impl Shows {
             r#type: "cax11".to_owned(),
             location: "fsn1".to_owned(),
             address: None,
-            running: true,
+            power: crate::plan::Power::On,
+            labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine()),
+            networks: BTreeSet::from([9]),
+            firewalls: BTreeSet::new(),
+            group: None,
+            image: None,
+            volumes: Vec::new(),
             monthly: Money::default(),
             node,
         })
@@ -80,9 +86,9 @@ impl Shows {
     }
 }
 
-fn wanted(count: usize, incarnation: u16) -> Wanted {
+fn machine() -> Machine {
     let group = Thing { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
-    let machine = Machine {
+    Machine {
         role: Role::Controlplane,
         pool: "p".to_owned(),
         r#type: "cax11".to_owned(),
@@ -92,8 +98,11 @@ fn wanted(count: usize, incarnation: u16) -> Wanted {
         keys: Keys::new(),
         talos: "v1.13.9".to_owned(),
         monthly: None,
-    };
-    let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine.clone()));
+    }
+}
+
+fn wanted(count: usize, incarnation: u16) -> Wanted {
+    let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine()));
     Wanted {
         cluster: "c".to_owned(),
         incarnation,
@@ -109,7 +118,7 @@ fn network() -> Thing {
 }
 
 fn shape() -> Shape {
-    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: "10.0.1.0/24".to_owned() }
+    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
 fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
@@ -123,11 +132,18 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
         id: 9,
         ours: true,
         labels: labels.into_iter().collect(),
+        networks: BTreeSet::new(),
         shape: shape(),
         address: None,
         monthly: Money::default(),
     };
-    World { things: BTreeMap::from([(network(), found)]), servers, etcd, nodes: BTreeSet::new() }
+    World {
+        things: BTreeMap::from([(network(), found)]),
+        servers,
+        etcd,
+        nodes: BTreeSet::new(),
+        cordoned: BTreeSet::new(),
+    }
 }
 
 /// Where the next step that `apply` takes starts etcd.

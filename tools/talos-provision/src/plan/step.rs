@@ -6,7 +6,7 @@ use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Thing;
+use super::{Change, Thing};
 use crate::money::Money;
 use crate::spec::Role;
 
@@ -22,10 +22,50 @@ pub enum Step {
         #[serde(skip_serializing_if = "Option::is_none")]
         monthly: Option<Money>,
     },
-    /// It is there, and lets others in than those that are declared.
+    /// Something that machines share differs from what is declared.
     Update {
         /// What.
         thing: Thing,
+        /// The parts that differ.
+        changes: Vec<Change>,
+    },
+    /// A server lost a label of ours, or still carries the one of a removal that was given up.
+    SetLabels {
+        /// Which.
+        name: String,
+        /// Its id.
+        id: u64,
+    },
+    /// A server is not attached to the network.
+    AttachNetwork {
+        /// Which.
+        name: String,
+        /// Its id.
+        id: u64,
+    },
+    /// The firewall is not applied to a server.
+    AttachFirewall {
+        /// Which.
+        name: String,
+        /// Its id.
+        id: u64,
+    },
+    /// A server is not in its placement group.
+    JoinGroup {
+        /// Which.
+        name: String,
+        /// Its id.
+        id: u64,
+        /// Whether it runs, and is shut down and started again, because only a server that is off
+        /// can join a group.
+        restarts: bool,
+    },
+    /// A server is powered off.
+    PowerOn {
+        /// Which.
+        name: String,
+        /// Its id.
+        id: u64,
     },
     /// A member of etcd has no machine any more.
     RemoveMember {
@@ -70,7 +110,13 @@ pub enum Step {
         /// The `spec.incarnation` that is used up.
         incarnation: u16,
     },
-    /// A machine is no longer declared.
+    /// A machine is declared whose node we cordoned, because it was being removed.
+    Uncordon {
+        /// Which.
+        name: String,
+    },
+    /// A machine is no longer declared. Its node is cordoned, its pods are evicted and their volumes
+    /// detached; then it leaves the load balancer and etcd, and its server is deleted.
     RemoveServer {
         /// Which.
         name: String,
@@ -99,6 +145,8 @@ pub enum Step {
 pub enum Stage {
     /// What machines share.
     Things,
+    /// Servers that others changed.
+    Repairs,
     /// etcd makes room, and Kubernetes.
     Members,
     /// Machines.
@@ -112,6 +160,8 @@ pub enum Stage {
     Workers,
     /// Machines that work, one at a time.
     Changes,
+    /// Machines that are shut down and started again, one at a time.
+    Restarts,
     /// What is no longer declared.
     Removal,
 }
@@ -122,7 +172,15 @@ impl Step {
     pub fn stage(&self) -> Stage {
         match self {
             Self::Create { .. } | Self::Update { .. } => Stage::Things,
-            Self::RemoveMember { .. } | Self::ForgetNode { recreated: true, .. } => Stage::Members,
+            Self::SetLabels { .. }
+            | Self::AttachNetwork { .. }
+            | Self::AttachFirewall { .. }
+            | Self::JoinGroup { restarts: false, .. }
+            | Self::PowerOn { .. } => Stage::Repairs,
+            Self::JoinGroup { restarts: true, .. } => Stage::Restarts,
+            Self::RemoveMember { .. }
+            | Self::ForgetNode { recreated: true, .. }
+            | Self::Uncordon { .. } => Stage::Members,
             Self::CreateServer { .. } => Stage::Servers,
             Self::Configure { alive: true, .. } => Stage::Changes,
             Self::Configure { role: Role::Controlplane, .. } => Stage::Configurations,
@@ -139,11 +197,23 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create { thing, .. } => write!(f, "create {thing}"),
-            Self::Update { thing } => write!(f, "update {thing}"),
+            Self::Update { thing, changes } => {
+                let changes: Vec<_> = changes.iter().map(|change| change.as_str()).collect();
+                write!(f, "update {thing}: {}", changes.join(", "))
+            }
+            Self::SetLabels { name, .. } => write!(f, "label {name}"),
+            Self::AttachNetwork { name, .. } => write!(f, "attach {name} to the network"),
+            Self::AttachFirewall { name, .. } => write!(f, "apply the firewall to {name}"),
+            Self::JoinGroup { name, restarts: true, .. } => {
+                write!(f, "restart {name} in its placement group")
+            }
+            Self::JoinGroup { name, .. } => write!(f, "put {name} into its placement group"),
+            Self::PowerOn { name, .. } => write!(f, "power on {name}"),
             Self::RemoveMember { hostname, .. } => write!(f, "remove etcd member {hostname}"),
             Self::CreateServer { name, .. } => write!(f, "create {name}"),
             Self::Configure { name, .. } => write!(f, "configure {name}"),
             Self::Bootstrap { name } => write!(f, "bootstrap {name}"),
+            Self::Uncordon { name } => write!(f, "uncordon {name}"),
             Self::RecordStart { .. } => write!(f, "record that etcd was started"),
             Self::RemoveServer { name, .. } => write!(f, "remove {name}"),
             Self::ForgetNode { name, .. } => write!(f, "forget node {name}"),

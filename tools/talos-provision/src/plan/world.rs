@@ -63,6 +63,8 @@ pub struct World {
     pub etcd: Etcd,
     /// The nodes that Kubernetes remembers; none, before it answers.
     pub nodes: BTreeSet<String>,
+    /// Those of them that we cordoned.
+    pub cordoned: BTreeSet<String>,
 }
 
 /// Something that machines share.
@@ -114,20 +116,75 @@ pub enum Shape {
     Network {
         /// All of them.
         range: String,
-        /// Those of machines.
-        nodes: String,
+        /// The subnets; the declared one is that of the machines.
+        nodes: Vec<String>,
     },
     /// Who may come in; sorted.
     Firewall(Vec<Rule>),
     /// It forwards the Kubernetes API to the control planes.
-    LoadBalancer,
+    LoadBalancer(Balancer),
+}
+
+/// What a load balancer forwards, and to which servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Balancer {
+    /// Whether the load balancer answers at its public address.
+    pub public: bool,
+    /// The ports that it listens on.
+    pub services: BTreeSet<Forward>,
+    /// The servers that it forwards to.
+    pub targets: BTreeSet<Target>,
+}
+
+/// One port of a load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Forward {
+    /// `tcp`, `http` or `https`.
+    pub protocol: String,
+    /// The port of the load balancer.
+    pub listen: u16,
+    /// The port of the targets.
+    pub to: u16,
+    /// Whether the PROXY protocol is spoken to the targets.
+    pub proxy: bool,
+    /// The protocol and the port of the health check.
+    pub check: (String, u16),
+}
+
+impl Forward {
+    /// The Kubernetes API, forwarded as it is.
+    #[must_use]
+    pub fn kubernetes() -> Self {
+        let tcp = || "tcp".to_owned();
+        Self { protocol: tcp(), listen: 6443, to: 6443, proxy: false, check: (tcp(), 6443) }
+    }
+}
+
+/// Servers to which a load balancer forwards.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Which servers.
+    pub servers: Selected,
+    /// Whether they are reached at their private addresses.
+    pub private: bool,
+}
+
+/// How a target names its servers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Selected {
+    /// All whose labels match, for example `holistic/role=controlplane`.
+    Labels(String),
+    /// One server, by its id.
+    Server(u64),
+    /// Any address outside the cloud.
+    Address(String),
 }
 
 impl Shape {
     /// The network with these addresses.
     #[must_use]
     pub fn network(range: Subnet, nodes: Subnet) -> Self {
-        Self::Network { range: range.to_string(), nodes: nodes.to_string() }
+        Self::Network { range: range.to_string(), nodes: vec![nodes.to_string()] }
     }
 }
 
@@ -164,6 +221,8 @@ pub struct Found {
     pub labels: BTreeMap<String, String>,
     /// What it is like.
     pub shape: Shape,
+    /// The ids of the networks that it is attached to.
+    pub networks: BTreeSet<u64>,
     /// Where it answers, if it is something that does.
     pub address: Option<String>,
     /// What it costs in a month.
@@ -185,12 +244,35 @@ pub struct Server {
     pub location: String,
     /// Its public address.
     pub address: Option<String>,
-    /// Whether the cloud says that it runs.
-    pub running: bool,
+    /// Whether it runs, as the cloud says.
+    pub power: Power,
+    /// All of its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The ids of the networks that it is attached to.
+    pub networks: BTreeSet<u64>,
+    /// The ids of the firewalls that are applied to it.
+    pub firewalls: BTreeSet<u64>,
+    /// The id of its placement group.
+    pub group: Option<u64>,
+    /// The id of the image that it was made from.
+    pub image: Option<u64>,
+    /// The ids of the volumes of the cloud that are attached to it.
+    pub volumes: Vec<u64>,
     /// What it costs in a month.
     pub monthly: Money,
     /// What runs on it.
     pub node: Node,
+}
+
+/// Whether a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// `running`.
+    On,
+    /// `off`.
+    Off,
+    /// On its way to one of them: `starting`, `stopping`, `migrating` or the like.
+    Changing,
 }
 
 /// What runs on a server.

@@ -1,0 +1,46 @@
+//! Whether the cloud may be believed when it lists nothing.
+//!
+//! A token of another project gets an empty list, and status 404 for the id of any server: the same
+//! answers as for a cluster that was destroyed. The status of the document knows better.
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::hetzner::View;
+use crate::session::Ground;
+
+/// An error, when the document's own `status` lists servers, the cloud shows nothing of the cluster,
+/// and no snapshot shows that the token is of the right project.
+pub(crate) fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Error> {
+    let servers = servers(status);
+    if servers.is_empty() || !is_empty(view) {
+        return Ok(());
+    }
+    for image in images(status) {
+        if ground.cloud.has_snapshot(image)? {
+            return Ok(());
+        }
+    }
+    let cluster = ground.own.name.to_string();
+    Err(Error::WrongProject { cluster, servers: servers.join(", ") })
+}
+
+/// Whether the cloud shows nothing of the cluster.
+fn is_empty(view: &View) -> bool {
+    let things = view.things.values().any(|found| found.ours);
+    let servers = view.servers.values().any(|server| server.ours);
+    !things && !servers && view.leaving.is_empty()
+}
+
+/// The servers that a status lists, by name and id.
+fn servers(status: &Value) -> Vec<String> {
+    let nodes = status["observed"]["nodes"].as_array().into_iter().flatten();
+    let named =
+        |node: &Value| Some(format!("{} ({})", node["name"].as_str()?, node["id"].as_u64()?));
+    nodes.filter_map(named).collect()
+}
+
+fn images(status: &Value) -> Vec<u64> {
+    let images = status["observed"]["images"].as_array().into_iter().flatten();
+    images.filter_map(Value::as_u64).collect()
+}

@@ -1,0 +1,199 @@
+//! Calls that make something of ours what it was when it was created.
+//!
+//! Each call may be made again: an answer that says that it is so already counts as success. Errors
+//! and request fields are those of <https://docs.hetzner.cloud/reference/cloud> (hcloud-go v2.53,
+//! `schema/server.go`, `schema/load_balancer.go`, `schema/firewall.go`).
+
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::http::Trouble;
+use super::model::Labels;
+use super::writer::{Writer, actions, balancer_service, balancer_target, until};
+use super::{Reader, family};
+use crate::Error;
+use crate::plan::{Balancer, Change, Found, Kind, Power, Selected, Server, Target};
+use std::ops::ControlFlow::{Break, Continue};
+use std::time::Duration;
+
+/// Longest that a server may take to shut down, before its power is cut. Talos stops pods for up to
+/// 30 s, and its kubelet for as long again.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(180);
+
+impl Writer<'_> {
+    /// Replaces the labels of a server or of something shared.
+    pub(crate) fn set_labels(&self, family: &str, id: u64, labels: &Labels) -> Result<(), Error> {
+        let body = json!({"labels": labels});
+        let changed =
+            self.reader().http.change(&Method::PUT, &format!("/{family}/{id}"), Some(&body));
+        changed.map(drop).map_err(Into::into)
+    }
+
+    /// Attaches a server to a network; at `address`, if that is known and free.
+    pub(crate) fn attach_network(
+        &self,
+        server: u64,
+        network: u64,
+        address: Option<&str>,
+    ) -> Result<(), Error> {
+        let path = format!("/servers/{server}/actions/attach_to_network");
+        let Some(address) = address else {
+            return self.act(&path, &json!({"network": network}));
+        };
+        match self.act(&path, &json!({"network": network, "ip": address})) {
+            Err(Error::Refused(why)) if why.code == "ip_not_available" => {
+                self.act(&path, &json!({"network": network}))
+            }
+            end => end,
+        }
+    }
+
+    /// Applies a firewall to a server.
+    pub(crate) fn attach_firewall(&self, server: u64, firewall: u64) -> Result<(), Error> {
+        let to = json!({"apply_to": [{"type": "server", "server": {"id": server}}]});
+        self.act(&format!("/firewalls/{firewall}/actions/apply_to_resources"), &to)
+    }
+
+    /// Starts a server.
+    pub(crate) fn power_on(&self, server: u64) -> Result<(), Error> {
+        self.act(&format!("/servers/{server}/actions/poweron"), &json!({}))
+    }
+
+    /// Puts a server into a placement group, and shuts it down for that if it runs. Interrupted
+    /// anywhere, it leaves a server that is off: the next run sees that, and goes on.
+    pub(crate) fn join_group(&self, server: &Server, group: u64) -> Result<(), Error> {
+        let (server, runs, other) = (server.id, server.power == Power::On, server.group);
+        if runs {
+            self.shut_down(server)?;
+        }
+        let act = |command: &str, body: Value| {
+            self.act(&format!("/servers/{server}/actions/{command}"), &body)
+        };
+        let left = other.map_or(Ok(()), |_| act("remove_from_placement_group", json!({})));
+        let joined =
+            left.and_then(|()| act("add_to_placement_group", json!({"placement_group": group})));
+        if runs || joined.is_err() {
+            self.power_on(server)?;
+        }
+        joined
+    }
+
+    fn shut_down(&self, server: u64) -> Result<(), Error> {
+        self.act(&format!("/servers/{server}/actions/shutdown"), &json!({}))?;
+        // The action ends when the signal was sent, not when the server is off.
+        let off = until(SHUTDOWN_MAX, || {
+            let answer = self.reader().http.get(&format!("/servers/{server}"), &[])?;
+            Ok(match answer["server"]["status"].as_str() {
+                Some("off") => Break(()),
+                _ => Continue(format!("the shutdown of server {server}")),
+            })
+        });
+        match off {
+            Err(Error::TimedOut { .. }) => {
+                self.act(&format!("/servers/{server}/actions/poweroff"), &json!({}))
+            }
+            end => end,
+        }
+    }
+
+    /// Creates the subnet of the machines.
+    pub(crate) fn add_subnet(&self, network: u64, range: &str, zone: &str) -> Result<(), Error> {
+        let body = json!({"type": "cloud", "ip_range": range, "network_zone": zone});
+        self.act(&format!("/networks/{network}/actions/add_subnet"), &body)
+    }
+
+    /// Makes a load balancer forward what is declared, and nothing else. What is missing is added
+    /// before what is not declared goes, so that the API stays reachable.
+    pub(crate) fn set_balancer(
+        &self,
+        found: &Found,
+        (declared, balancer): (&Balancer, &Balancer),
+        network: Option<u64>,
+        changes: &[Change],
+    ) -> Result<(), Error> {
+        let act = |command: &str, body: Value| {
+            let family = family(Kind::LoadBalancer);
+            self.act(&format!("/{family}/{}/actions/{command}", found.id), &body)
+        };
+        for change in changes {
+            match change {
+                Change::Network => {
+                    for other in &found.networks {
+                        act("detach_from_network", json!({"network": other}))?;
+                    }
+                    act("attach_to_network", json!({"network": network}))?;
+                }
+                Change::PublicInterface => act("enable_public_interface", json!({}))?,
+                Change::Services => {
+                    let listens = |port: u16| balancer.services.iter().any(|it| it.listen == port);
+                    for service in declared.services.difference(&balancer.services) {
+                        let update = listens(service.listen);
+                        let command = if update { "update_service" } else { "add_service" };
+                        act(command, balancer_service(service))?;
+                    }
+                    for service in balancer.services.difference(&declared.services) {
+                        if declared.services.iter().all(|other| other.listen != service.listen) {
+                            act("delete_service", json!({"listen_port": service.listen}))?;
+                        }
+                    }
+                }
+                Change::Targets => {
+                    let surplus = || balancer.targets.difference(&declared.targets);
+                    let (same, others): (Vec<_>, Vec<_>) = surplus().partition(|target| {
+                        declared.targets.iter().any(|other| other.servers == target.servers)
+                    });
+                    // The same servers at their other address: a target cannot be changed.
+                    for target in same {
+                        act("remove_target", named(target))?;
+                    }
+                    for target in declared.targets.difference(&balancer.targets) {
+                        act("add_target", balancer_target(target))?;
+                    }
+                    for target in others {
+                        act("remove_target", named(target))?;
+                    }
+                }
+                Change::Rules | Change::Subnet | Change::Labels => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Orders an action, and waits for its end.
+    fn act(&self, path: &str, body: &Value) -> Result<(), Error> {
+        match self.reader().http.change(&Method::POST, path, Some(body)) {
+            Ok(answer) => self.wait(&actions(&answer)),
+            Err(Trouble::Refused(refusal)) if is_so_already(&refusal.code) => Ok(()),
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
+    fn reader(&self) -> &Reader {
+        self.0
+    }
+}
+
+/// Whether a call failed because an earlier one did the same.
+fn is_so_already(code: &str) -> bool {
+    matches!(
+        code,
+        "server_already_attached"
+            | "load_balancer_already_attached"
+            | "load_balancer_not_attached_to_network"
+            | "firewall_already_applied"
+            | "already_in_placement_group"
+            | "target_already_defined"
+            | "source_port_already_used"
+    )
+}
+
+/// A target as `remove_target` names it.
+fn named(target: &Target) -> Value {
+    match &target.servers {
+        Selected::Labels(labels) => {
+            json!({"type": "label_selector", "label_selector": {"selector": labels}})
+        }
+        Selected::Server(id) => json!({"type": "server", "server": {"id": id}}),
+        Selected::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
+    }
+}

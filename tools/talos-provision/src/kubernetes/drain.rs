@@ -1,0 +1,266 @@
+//! Moves the pods off a machine that is removed, as `kubectl drain --ignore-daemonsets` does.
+//!
+//! The rules are those of kubectl (v1.36, `k8s.io/kubectl/pkg/drain/filters.go` and `drain.go`), and
+//! of the Eviction API (<https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>):
+//! a pod goes only when its `PodDisruptionBudget` allows it, and a budget that does not is asked
+//! again until the declared limit.
+//!
+//! **Invariant:** no pod is deleted but through an eviction.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use phase::Refusal;
+use serde_json::{Value, json};
+
+use super::{Failure, Reader, Registered, Writer};
+use crate::Error;
+use crate::hetzner::rest;
+use crate::spec::{EmptyDir, Removal};
+
+/// Between two looks at the pods of a machine.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What happens to a pod whose machine is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It stays until the machine goes: a pod of a `DaemonSet`, or one that the kubelet itself
+    /// started from a file.
+    Stays,
+    /// It is evicted.
+    Goes,
+    /// Evicting it would lose something that a person has to decide about.
+    Blocks(Loss),
+}
+
+/// What the eviction of a pod would lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The contents of its `emptyDir` volumes.
+    EmptyDir,
+    /// The pod: no controller starts another.
+    Pod,
+}
+
+/// What becomes of `pod`. The order is that of kubectl's filters.
+pub(crate) fn fate(pod: &Value, empty_dir: EmptyDir) -> Fate {
+    let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    let controller = owners.into_iter().find(|owner| owner["controller"] == true);
+    let finished = ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase);
+    if !finished && controller.is_some_and(|owner| owner["kind"] == "DaemonSet") {
+        return Fate::Stays;
+    }
+    if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
+        return Fate::Stays;
+    }
+    if finished || is_terminating(pod) {
+        return Fate::Goes;
+    }
+    let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let has_empty_dir = volumes.any(|volume| volume["emptyDir"].is_object());
+    if controller.is_none() {
+        return Fate::Blocks(Loss::Pod);
+    }
+    if has_empty_dir && empty_dir == EmptyDir::Refuse {
+        return Fate::Blocks(Loss::EmptyDir);
+    }
+    Fate::Goes
+}
+
+fn is_terminating(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// How an eviction was answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// The pod is going, or gone.
+    Accepted,
+    /// Not now, and why.
+    Later(String),
+}
+
+/// What the API said to an eviction. 429: a budget does not allow it now. 404 and 409: the pod is gone,
+/// and another one has its name. Anything else may pass, too, and is told when it does not.
+fn answer(end: Result<Value, Failure>) -> Answer {
+    match end {
+        Ok(_) | Err(Failure::Status(404 | 409, _)) => Answer::Accepted,
+        Err(Failure::Status(429, body)) => {
+            let causes = body["details"]["causes"].as_array().into_iter().flatten();
+            let budget = causes.filter(|cause| cause["reason"] == "DisruptionBudget");
+            let budget: Vec<_> =
+                budget.filter_map(|cause| cause["message"].as_str()).map(str::to_owned).collect();
+            let message = || body["message"].as_str().unwrap_or("too many requests").to_owned();
+            Answer::Later(if budget.is_empty() { message() } else { budget.join("; ") })
+        }
+        Err(why) => Answer::Later(why.text("the eviction")),
+    }
+}
+
+fn called(pod: &Value) -> String {
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+    format!("{}/{}", text("namespace"), text("name"))
+}
+
+/// The pods of a node.
+fn pods(reader: &Reader, node: &str) -> Result<Vec<Value>, String> {
+    reader.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"))
+}
+
+/// The pods of a node that must not be evicted, each with the reason.
+pub(crate) fn blocked(
+    reader: &Reader,
+    node: &str,
+    removal: Removal,
+) -> Result<Vec<Refusal>, String> {
+    Ok(refusals(node, &pods(reader, node)?, removal))
+}
+
+fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
+    let refusal = |pod: &Value| {
+        let Fate::Blocks(loss) = fate(pod, removal.empty_dir) else { return None };
+        let name = called(pod);
+        let (reason, why) = match loss {
+            Loss::Pod => (
+                "NoController",
+                "no controller starts this pod again elsewhere; give it one, or delete the pod if it \
+                 is not needed any more",
+            ),
+            Loss::EmptyDir => (
+                "EmptyDir",
+                "its `emptyDir` volume would be lost; save what is in it, and declare \
+                 `removal: {emptyDir: discard}`",
+            ),
+        };
+        let message = format!("pod {name} on {node}: {why}");
+        Some(Refusal { object: format!("pod {name}"), reason: reason.to_owned(), message })
+    };
+    pods.iter().filter_map(refusal).collect()
+}
+
+/// An error, when pods must not be evicted.
+fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
+    let refusals = refusals(node, pods, removal);
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    Err(Error::PodsLost { machine: node.to_owned(), refusals })
+}
+
+/// Cordons a node, evicts its pods, and waits until they are gone and their volumes detached. Ends
+/// with an error when no pod has left for as long as the document allows. Interrupted anywhere, the
+/// next call goes on: all that was done is seen in the cluster.
+pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Result<(), Error> {
+    let refused = |why: String| Error::KubernetesRefused { why };
+    unblocked(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
+    Writer::new(reader).cordon(node).map_err(refused)?;
+    let limit = Duration::from(removal.eviction_seconds);
+    let (mut least, mut since) = (usize::MAX, Instant::now());
+    loop {
+        phase::uninterrupted()?;
+        let waits = match round(reader, node, removal)? {
+            Ok(waits) => waits,
+            Err(why) => vec![why],
+        };
+        if waits.is_empty() {
+            return Ok(());
+        }
+        if waits.len() < least {
+            (least, since) = (waits.len(), Instant::now());
+        }
+        phase::detail(&node.name, waits.join("; "));
+        if since.elapsed() > limit {
+            return Err(Error::NotEvicted {
+                machine: node.name.clone(),
+                seconds: limit.as_secs(),
+                why: waits.join("; "),
+            });
+        }
+        rest(PAUSE)?;
+    }
+}
+
+/// Asks for the eviction of every pod that is left; answers what is still waited for.
+fn round(
+    reader: &Reader,
+    node: &Registered,
+    removal: Removal,
+) -> Result<Result<Vec<String>, String>, Error> {
+    let pods = match pods(reader, &node.name) {
+        Ok(pods) => pods,
+        Err(why) => return Ok(Err(why)),
+    };
+    unblocked(&node.name, &pods, removal)?;
+    let goes = |pod: &&Value| fate(pod, removal.empty_dir) == Fate::Goes;
+    let mut waits = Vec::new();
+    for pod in pods.iter().filter(goes) {
+        phase::uninterrupted()?;
+        if is_terminating(pod) {
+            // The kubelet of a lost machine never confirms the end of a pod.
+            if node.ready {
+                waits.push(format!("{} is stopping", called(pod)));
+            }
+            continue;
+        }
+        waits.push(match answer(evict(reader, pod)) {
+            Answer::Accepted => format!("{} is stopping", called(pod)),
+            Answer::Later(why) => format!("{}: {why}", called(pod)),
+        });
+    }
+    if !waits.is_empty() || !node.ready {
+        return Ok(Ok(waits));
+    }
+    Ok(attached(reader, &node.name, &pods))
+}
+
+fn evict(reader: &Reader, pod: &Value) -> Result<Value, Failure> {
+    let meta = &pod["metadata"];
+    let (namespace, name) = (meta["namespace"].as_str(), meta["name"].as_str());
+    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+    let body = json!({
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"namespace": namespace, "name": name},
+        // A pod that was started elsewhere under the same name is another one.
+        "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
+    });
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+    reader.call("POST", &path, Some(&body))
+}
+
+/// The volumes that are still attached to `node`, without those of the pods that stay there.
+fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, String> {
+    let attachments = reader.list("/apis/storage.k8s.io/v1/volumeattachments")?;
+    let mut here: Vec<_> =
+        attachments.iter().filter(|attachment| attachment["spec"]["nodeName"] == node).collect();
+    if here.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mounted: BTreeSet<String> = pods.iter().flat_map(claims).collect();
+    let volumes = reader.list("/api/v1/persistentvolumes")?;
+    let stays = |volume: &Value| {
+        let claim = &volume["spec"]["claimRef"];
+        let text = |field: &str| claim[field].as_str().unwrap_or_default();
+        mounted.contains(&format!("{}/{}", text("namespace"), text("name")))
+    };
+    here.retain(|attachment| {
+        let name = &attachment["spec"]["source"]["persistentVolumeName"];
+        !volumes.iter().any(|volume| volume["metadata"]["name"] == *name && stays(volume))
+    });
+    let text = |attachment: &&Value| {
+        let name = attachment["spec"]["source"]["persistentVolumeName"].as_str();
+        format!("the volume {} is still attached", name.unwrap_or_default())
+    };
+    Ok(here.iter().map(text).collect())
+}
+
+/// The claims that a pod mounts, as `namespace/name`.
+fn claims(pod: &Value) -> Vec<String> {
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let claims = volumes.filter_map(|it| it["persistentVolumeClaim"]["claimName"].as_str());
+    claims.map(|name| format!("{namespace}/{name}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! The rules of kubectl as a table; and the order of a removal against an API of the test's own.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use ureq::Agent;
+
+use super::*;
+
+fn removal(empty_dir: EmptyDir, seconds: u32) -> Removal {
+    let seconds = serde_json::from_value(json!(seconds)).expect("a limit");
+    Removal { eviction_seconds: seconds, empty_dir }
+}
+
+fn pod(name: &str, controller: Option<&str>, more: Value) -> Value {
+    let owner = controller.map(|kind| json!({"kind": kind, "name": "owner", "controller": true}));
+    let owners: Vec<_> = owner.into_iter().collect();
+    let meta = json!({"namespace": "n", "name": name, "uid": format!("uid-{name}"),
+        "ownerReferences": owners});
+    let mut pod =
+        json!({"metadata": meta, "spec": {"volumes": []}, "status": {"phase": "Running"}});
+    merge(&mut pod, more);
+    pod
+}
+
+fn merge(to: &mut Value, from: Value) {
+    match (to, from) {
+        (Value::Object(to), Value::Object(from)) => {
+            from.into_iter()
+                .for_each(|(key, value)| merge(to.entry(key).or_insert(Value::Null), value));
+        }
+        (to, from) => *to = from,
+    }
+}
+
+fn empty_dir() -> Value {
+    json!({"spec": {"volumes": [{"name": "cache", "emptyDir": {}}]}})
+}
+
+#[test]
+fn pods_leave_a_machine_by_the_rules_of_kubectl() {
+    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
+    let phase = |phase: &str| json!({"status": {"phase": phase}});
+    let finished = |phase_: &str| {
+        let mut more = empty_dir();
+        merge(&mut more, phase(phase_));
+        more
+    };
+    let stopping = json!({"metadata": {"deletionTimestamp": "2026-11-28T00:00:00Z"}});
+    let none = || json!({});
+    let table = [
+        ("of a Deployment", Some("ReplicaSet"), none(), Fate::Goes),
+        ("of a StatefulSet", Some("StatefulSet"), none(), Fate::Goes),
+        ("of a Job", Some("Job"), none(), Fate::Goes),
+        ("of a DaemonSet", Some("DaemonSet"), none(), Fate::Stays),
+        ("of a DaemonSet, with emptyDir", Some("DaemonSet"), empty_dir(), Fate::Stays),
+        ("of a DaemonSet, finished", Some("DaemonSet"), phase("Failed"), Fate::Goes),
+        ("from a file", None, mirror, Fate::Stays),
+        ("without controller", None, none(), Fate::Blocks(Loss::Pod)),
+        ("without controller, succeeded", None, finished("Succeeded"), Fate::Goes),
+        ("without controller, failed", None, finished("Failed"), Fate::Goes),
+        ("without controller, pending", None, phase("Pending"), Fate::Blocks(Loss::Pod)),
+        ("without controller, stopping", None, stopping, Fate::Goes),
+        ("with emptyDir", Some("ReplicaSet"), empty_dir(), Fate::Blocks(Loss::EmptyDir)),
+    ];
+    for (what, controller, more, wanted) in table {
+        assert_eq!(fate(&pod("p", controller, more), EmptyDir::Refuse), wanted, "a pod {what}");
+    }
+    let local = pod("p", Some("ReplicaSet"), empty_dir());
+    assert_eq!(fate(&local, EmptyDir::Discard), Fate::Goes);
+    // An owner that is not the controller starts no other pod.
+    let mut owned = pod("p", Some("ReplicaSet"), json!({}));
+    owned["metadata"]["ownerReferences"][0]["controller"] = json!(false);
+    assert_eq!(fate(&owned, EmptyDir::Discard), Fate::Blocks(Loss::Pod));
+}
+
+/// A cluster with one node, as its API shows it.
+#[derive(Default)]
+struct Cluster {
+    pods: Vec<Value>,
+    attachments: Vec<Value>,
+    volumes: Vec<Value>,
+    /// How often the budget does not allow an eviction.
+    blocked: u32,
+    /// How many calls that change something are answered before the API is gone for one call.
+    dies_at: Option<usize>,
+    /// What changed something, in order.
+    writes: Vec<String>,
+}
+
+impl Cluster {
+    fn answer(&mut self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let list = |items: &[Value]| Some((200, json!({"items": items})));
+        let path = path.split('?').next().unwrap_or_default();
+        if method == "GET" {
+            return match path {
+                "/api/v1/pods" => {
+                    let shown = list(&self.pods);
+                    // What was stopping has ended by the next look, and its volume is detached.
+                    let ended = |pod: &Value| !is_terminating(pod);
+                    self.pods.retain(ended);
+                    if !self.pods.iter().any(|pod| fate(pod, EmptyDir::Discard) == Fate::Goes) {
+                        self.attachments.retain(|it| it["metadata"]["name"] != "web");
+                    }
+                    shown
+                }
+                "/apis/storage.k8s.io/v1/volumeattachments" => list(&self.attachments),
+                "/api/v1/persistentvolumes" => list(&self.volumes),
+                _ => Some((404, json!({"message": "not found"}))),
+            };
+        }
+        if self.dies_at == Some(self.writes.len()) {
+            self.dies_at = None;
+            return None;
+        }
+        let name = path.split('/').nth(6).unwrap_or_default();
+        if path.ends_with("/eviction") {
+            assert_eq!(body["deleteOptions"]["preconditions"]["uid"], format!("uid-{name}"));
+            if name.starts_with("web") && self.blocked > 0 {
+                self.blocked -= 1;
+                let cause = json!({"reason": "DisruptionBudget",
+                    "message": "The disruption budget web-budget needs 1 healthy pods and has 1 currently"});
+                return Some((
+                    429,
+                    json!({"message": "Cannot evict pod as it would violate the pod's disruption budget.", "details": {"causes": [cause]}}),
+                ));
+            }
+            self.writes.push(format!("evict {name}"));
+            let pod = self.pods.iter_mut().find(|pod| pod["metadata"]["name"] == name);
+            pod?["metadata"]["deletionTimestamp"] = json!("2026-11-28T00:00:00Z");
+            return Some((201, json!({"kind": "Status"})));
+        }
+        assert_eq!((method, path), ("PATCH", "/api/v1/nodes/c-w-1"));
+        self.writes.push(if body["spec"]["unschedulable"] == true {
+            assert!(body["metadata"]["annotations"][super::super::CORDONED].is_string());
+            "cordon".to_owned()
+        } else {
+            "uncordon".to_owned()
+        });
+        Some((200, json!({})))
+    }
+}
+
+/// Serves `cluster` until the test ends.
+fn serve(cluster: Cluster) -> (Reader, Arc<Mutex<Cluster>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let cluster = Arc::new(Mutex::new(cluster));
+    let served = Arc::clone(&cluster);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut cluster = served.lock().expect("the cluster");
+            let _ = one(&stream, &mut cluster);
+        }
+    });
+    let config = Agent::config_builder().http_status_as_error(false).max_idle_connections(0);
+    (Reader { agent: config.build().into(), endpoint }, cluster)
+}
+
+fn one(stream: &TcpStream, cluster: &mut Cluster) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    reader.read_line(&mut first)?;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or_default();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut words = first.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let Some((status, answer)) = cluster.answer(method, path, &body) else { return Ok(()) };
+    let text = answer.to_string();
+    let mut stream = stream;
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    )
+}
+
+fn node(unschedulable: bool) -> Registered {
+    let name = "c-w-1".to_owned();
+    Registered { name, ready: true, unschedulable, ..Registered::default() }
+}
+
+/// Two pods under a budget, a finished one, a `DaemonSet`'s and a static one; and the volumes of one
+/// that goes and of one that stays.
+fn busy() -> Cluster {
+    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
+    let mounts = |claim: &str| json!({"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": claim}}]}});
+    let volume = |name: &str| json!({"metadata": {"name": name}, "spec": {"claimRef": {"namespace": "n", "name": name}}});
+    let attachment = |name: &str| {
+        json!({"metadata": {"name": name},
+            "spec": {"nodeName": "c-w-1", "source": {"persistentVolumeName": name}}})
+    };
+    let elsewhere = json!({"metadata": {"name": "other"},
+        "spec": {"nodeName": "c-w-2", "source": {"persistentVolumeName": "web"}}});
+    Cluster {
+        pods: vec![
+            pod("web-1", Some("ReplicaSet"), mounts("web")),
+            pod("web-2", Some("ReplicaSet"), json!({})),
+            pod("done", None, json!({"status": {"phase": "Succeeded"}})),
+            pod("agent", Some("DaemonSet"), mounts("agent")),
+            pod("static", None, mirror),
+        ],
+        attachments: vec![attachment("web"), attachment("agent"), elsewhere],
+        volumes: vec![volume("web"), volume("agent")],
+        ..Cluster::default()
+    }
+}
+
+fn writes(cluster: &Mutex<Cluster>) -> Vec<String> {
+    cluster.lock().expect("the cluster").writes.clone()
+}
+
+#[test]
+fn a_machine_is_cordoned_and_each_pod_evicted_once_its_budget_allows_it() {
+    let (reader, cluster) = serve(Cluster { blocked: 1, ..busy() });
+    drain(&reader, &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
+    assert_eq!(writes(&cluster), ["cordon", "evict web-2", "evict done", "evict web-1"]);
+    let left = cluster.lock().expect("the cluster").pods.clone();
+    let left: Vec<_> = left.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+    assert_eq!(left, ["agent", "static"]);
+}
+
+#[test]
+fn a_budget_that_never_yields_is_named_after_the_declared_limit() {
+    let (reader, cluster) = serve(Cluster { blocked: u32::MAX, ..busy() });
+    let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
+    let text = error.to_string();
+    assert!(text.contains("n/web-1") && text.contains("web-budget"), "{text}");
+    assert!(text.contains("c-w-1 is not removed"), "{text}");
+    assert_eq!(writes(&cluster), ["cordon", "evict done"]);
+}
+
+#[test]
+fn what_would_be_lost_stops_a_removal_before_anything_is_touched() {
+    let lone = pod("lone", None, json!({}));
+    let local = pod("local", Some("ReplicaSet"), empty_dir());
+    for (pod, code) in [(lone, "n/lone"), (local, "n/local")] {
+        let mut busy = busy();
+        busy.pods.push(pod);
+        let (reader, cluster) = serve(busy);
+        let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 30));
+        let text = error.expect_err("refused").to_string();
+        assert!(text.contains(code), "{text}");
+        assert_eq!(writes(&cluster), [""; 0]);
+    }
+}
+
+#[test]
+fn a_removal_that_is_interrupted_at_any_step_is_continued_by_the_next_run() {
+    for step in 0..4 {
+        let (reader, cluster) = serve(Cluster { dies_at: Some(step), ..busy() });
+        let unschedulable = || writes(&cluster).contains(&"cordon".to_owned());
+        let limit = removal(EmptyDir::Refuse, 30);
+        let _first = drain(&reader, &node(unschedulable()), limit);
+        drain(&reader, &node(unschedulable()), limit).expect("drained");
+        let mut done = writes(&cluster);
+        done.sort();
+        assert_eq!(done, ["cordon", "evict done", "evict web-1", "evict web-2"], "{step}");
+    }
+}
+
+#[test]
+fn a_node_that_a_person_cordoned_is_not_marked_as_ours() {
+    let (reader, cluster) = serve(busy());
+    drain(&reader, &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
+    assert!(!writes(&cluster).contains(&"cordon".to_owned()));
+}
+
+#[test]
+fn a_lost_machine_whose_pods_were_evicted_is_not_waited_for() {
+    let (reader, cluster) = serve(busy());
+    let lost = Registered { ready: false, ..node(false) };
+    // Its kubelet never confirms the end of a pod; here the budget still counts.
+    drain(&reader, &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
+    assert_eq!(writes(&cluster).len(), 4);
+}

@@ -1,0 +1,139 @@
+//! Changes that others made to what we made, and the steps that repair them.
+//!
+//! | drift | seen in | repaired by |
+//! |---|---|---|
+//! | firewall rules | firewall | `update` |
+//! | subnet removed, label of a `destroy` that was given up | network | `update` |
+//! | load balancer detached, not public, other services or targets | load balancer | `update` |
+//! | labels | server | `setLabels` |
+//! | detached from the network | server | `attachNetwork` |
+//! | firewall detached | server | `attachFirewall` |
+//! | placement group lost | server | `joinGroup`, which needs the server to be off |
+//! | powered off | server | `powerOn` |
+//!
+//! A server whose `attach_to_network` or `start_server` action failed while it was created shows the
+//! same drift, so the next run repairs it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, Wanted, World};
+use crate::hetzner;
+
+/// A part of something shared that differs from the declared state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// The rules of the firewall.
+    Rules,
+    /// The network has no subnet for the machines.
+    Subnet,
+    /// The load balancer is not attached to the network.
+    Network,
+    /// The load balancer does not answer at its public address.
+    PublicInterface,
+    /// The load balancer forwards other ports.
+    Services,
+    /// The load balancer forwards to other servers.
+    Targets,
+    /// The network carries the label of a `destroy` that was given up.
+    Labels,
+}
+
+impl Change {
+    /// The name in documents, for example `publicInterface`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Subnet => "subnet",
+            Self::Network => "network",
+            Self::PublicInterface => "public interface",
+            Self::Services => "services",
+            Self::Targets => "targets",
+            Self::Labels => "labels",
+        }
+    }
+}
+
+/// What `apply` changes about `found` so that it is as `shape` declares. Differences that no call can
+/// change are obstacles instead.
+pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change> {
+    match (shape, &found.shape) {
+        (Shape::Firewall(declared), Shape::Firewall(rules)) if rules != declared => {
+            vec![Change::Rules]
+        }
+        (Shape::Network { .. }, Shape::Network { nodes, .. }) => {
+            let changes = [
+                (nodes.is_empty(), Change::Subnet),
+                (hetzner::is_destroying(&found.labels), Change::Labels),
+            ];
+            changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
+        }
+        (Shape::LoadBalancer(declared), Shape::LoadBalancer(balancer)) => {
+            balancer_changes(declared, balancer, found, world)
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn balancer_changes(
+    declared: &Balancer,
+    balancer: &Balancer,
+    found: &Found,
+    world: &World,
+) -> Vec<Change> {
+    let attached = world.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
+    let changes = [
+        (!attached, Change::Network),
+        (balancer.public != declared.public, Change::PublicInterface),
+        (balancer.services != declared.services, Change::Services),
+        (balancer.targets != declared.targets, Change::Targets),
+    ];
+    changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
+}
+
+/// The steps that make a declared server of ours what it was when it was created.
+pub(super) fn repairs(
+    (name, machine): (&str, &Machine),
+    server: &Server,
+    wanted: &Wanted,
+    world: &World,
+) -> Vec<Step> {
+    let (id, named) = (server.id, || name.to_owned());
+    let lacks = |ids: &std::collections::BTreeSet<u64>, kind| {
+        let declared = wanted.things.keys().any(|thing| thing.kind == kind);
+        declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
+    };
+    let group = world.things.get(&machine.group).map(|found| found.id);
+    let mut steps = Vec::new();
+    if hetzner::relabelled(&server.labels, machine) != server.labels {
+        steps.push(Step::SetLabels { name: named(), id });
+    }
+    if lacks(&server.networks, Kind::Network) {
+        steps.push(Step::AttachNetwork { name: named(), id });
+    }
+    if lacks(&server.firewalls, Kind::Firewall) {
+        steps.push(Step::AttachFirewall { name: named(), id });
+    }
+    let grouped = wanted.things.contains_key(&machine.group);
+    let lost = grouped && (group.is_none() || server.group != group);
+    if lost && server.power != Power::Changing {
+        // https://docs.hetzner.cloud/reference/cloud#server-actions-add-to-a-placement-group:
+        // "Server must be powered off for this command to succeed."
+        let restarts = server.power == Power::On;
+        steps.push(Step::JoinGroup { name: named(), id, restarts });
+    }
+    if server.power == Power::Off {
+        steps.push(Step::PowerOn { name: named(), id });
+    }
+    steps
+}
+
+impl World {
+    /// The id of our only thing of this kind.
+    pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
+        let ours = |(thing, found): &(&Thing, &Found)| thing.kind == kind && found.ours;
+        self.things.iter().find(ours).map(|(_, found)| found.id)
+    }
+}

@@ -1,0 +1,271 @@
+//! The law of drift: whatever others change is seen, repaired, and then left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::laws::{
+    CONTROL, OURS, WORKER, after, configured, found as shared, member, recorded, server, take,
+    thing, wanted,
+};
+use super::*;
+
+/// One foreign change, and the step that repairs it.
+struct Foreign {
+    what: &'static str,
+    change: fn(&mut World),
+    /// Parts of the step's text.
+    repaired: &'static str,
+}
+
+fn control(world: &mut World) -> &mut Server {
+    world.servers.get_mut(CONTROL).expect("the control plane")
+}
+
+fn found(world: &mut World, kind: Kind) -> &mut Found {
+    let mut things = world.things.iter_mut();
+    things.find(|(thing, _)| thing.kind == kind).expect("the thing").1
+}
+
+fn balancer(world: &mut World) -> &mut Balancer {
+    match &mut found(world, Kind::LoadBalancer).shape {
+        Shape::LoadBalancer(balancer) => balancer,
+        _ => unreachable!("it is a load balancer"),
+    }
+}
+
+/// Every foreign change that the API allows and that a declared cluster does not survive unharmed.
+const FOREIGN: &[Foreign] = &[
+    Foreign {
+        what: "a server is powered off",
+        change: |world| control(world).power = Power::Off,
+        repaired: "power on c-p-1",
+    },
+    Foreign {
+        what: "a server is detached from the network",
+        change: |world| control(world).networks.clear(),
+        repaired: "attach c-p-1 to the network",
+    },
+    Foreign {
+        what: "the firewall is detached from a server",
+        change: |world| control(world).firewalls = [5].into(),
+        repaired: "apply the firewall to c-p-1",
+    },
+    Foreign {
+        what: "a server leaves its placement group",
+        change: |world| control(world).group = None,
+        repaired: "its placement group",
+    },
+    Foreign {
+        what: "the label of the role is removed",
+        change: |world| {
+            control(world).labels.remove("holistic/role");
+            control(world).role = None;
+        },
+        repaired: "label c-p-1",
+    },
+    Foreign {
+        what: "the label of the role is changed",
+        change: |world| {
+            control(world).labels.insert("holistic/role".to_owned(), "worker".to_owned());
+            control(world).role = Some(Role::Worker);
+        },
+        repaired: "label c-p-1",
+    },
+    Foreign {
+        what: "the label of the pool is changed",
+        change: |world| {
+            control(world).labels.insert("holistic/pool".to_owned(), "q".to_owned());
+        },
+        repaired: "label c-p-1",
+    },
+    Foreign {
+        what: "a removal was given up",
+        change: |world| {
+            control(world).labels.insert("holistic/removing".to_owned(), "true".to_owned());
+            world.cordoned.insert(CONTROL.to_owned());
+        },
+        repaired: "uncordon c-p-1",
+    },
+    Foreign {
+        what: "firewall rules are changed",
+        change: |world| found(world, Kind::Firewall).shape = Shape::Firewall(Vec::new()),
+        repaired: "update firewall c: rules",
+    },
+    Foreign {
+        what: "the subnet is deleted",
+        change: |world| {
+            let range = "10.0.0.0/16".to_owned();
+            found(world, Kind::Network).shape = Shape::Network { range, nodes: Vec::new() };
+        },
+        repaired: "update network c: subnet",
+    },
+    Foreign {
+        what: "a destroy was given up",
+        change: |world| {
+            found(world, Kind::Network)
+                .labels
+                .insert("holistic/destroying".to_owned(), "1".to_owned());
+        },
+        repaired: "update network c|labels",
+    },
+    Foreign {
+        what: "the load balancer is detached from the network",
+        change: |world| found(world, Kind::LoadBalancer).networks.clear(),
+        repaired: "update load balancer c|network",
+    },
+    Foreign {
+        what: "the load balancer loses its public interface",
+        change: |world| balancer(world).public = false,
+        repaired: "update load balancer c|public interface",
+    },
+    Foreign {
+        what: "the load balancer loses its service",
+        change: |world| balancer(world).services.clear(),
+        repaired: "update load balancer c|services",
+    },
+    Foreign {
+        what: "the load balancer has another service",
+        change: |world| {
+            let other = Forward { listen: 22, ..Forward::kubernetes() };
+            balancer(world).services.insert(other);
+        },
+        repaired: "update load balancer c|services",
+    },
+    Foreign {
+        what: "the load balancer loses its targets",
+        change: |world| balancer(world).targets.clear(),
+        repaired: "update load balancer c|targets",
+    },
+    Foreign {
+        what: "the load balancer has another target",
+        change: |world| {
+            let servers = Selected::Address("192.0.2.1".to_owned());
+            balancer(world).targets.insert(Target { servers, private: false });
+        },
+        repaired: "update load balancer c|targets",
+    },
+];
+
+fn kinds() -> BTreeSet<usize> {
+    (0..FOREIGN.len()).collect()
+}
+
+/// A declared cluster of one control plane and one worker, and a world that holds all of it.
+fn configured_world() -> (Wanted, World) {
+    let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
+    let there = |(name, machine): (&String, &Machine)| {
+        let number = if name == CONTROL { 1 } else { 2 };
+        (name.clone(), server(number, machine.role, true, configured(OURS)))
+    };
+    let things = wanted.things.iter();
+    let world = World {
+        things: things
+            .map(|(named, shape)| (named.clone(), shared(true, named.kind, shape.clone())))
+            .chain([(thing(Kind::Network), recorded("begun-1"))])
+            .collect(),
+        servers: wanted.machines.iter().map(there).collect(),
+        etcd: Etcd::Members(vec![member(CONTROL, 11)]),
+        nodes: wanted.machines.keys().cloned().collect(),
+        cordoned: BTreeSet::new(),
+    };
+    (wanted, world)
+}
+
+/// Every foreign change alone, every pair, and all at once.
+fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
+    let (wanted, world) = configured_world();
+    assert_eq!(plan(&wanted, &world), [], "the world without drift rests");
+    let pairs = kinds().into_iter().flat_map(|one| kinds().into_iter().map(move |two| [one, two]));
+    let sets = pairs.map(BTreeSet::from).chain([kinds()]);
+    for set in sets {
+        let foreign: Vec<_> = set.iter().map(|index| &FOREIGN[*index]).collect();
+        let mut drifted = world.clone();
+        for foreign in &foreign {
+            (foreign.change)(&mut drifted);
+        }
+        law(&wanted, &drifted, &foreign);
+    }
+}
+
+#[test]
+fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
+    for_all(|wanted, drifted, foreign| {
+        let what: Vec<_> = foreign.iter().map(|foreign| foreign.what).collect();
+        assert_eq!(obstacles(wanted, drifted), [], "{what:?}");
+        let steps = plan(wanted, drifted);
+        let texts: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        for foreign in foreign {
+            let parts = foreign.repaired.split('|');
+            let seen = texts.iter().any(|text| parts.clone().all(|part| text.contains(part)));
+            assert!(seen, "{}: {texts:?}", foreign.what);
+        }
+        let repaired = take(wanted, drifted, &steps);
+        assert_eq!(plan(wanted, &repaired), [], "{what:?}");
+    });
+}
+
+#[test]
+fn every_repair_may_be_interrupted_after_any_step() {
+    for_all(|wanted, drifted, _| {
+        let mut world = drifted.clone();
+        // `apply` plans again after every stage, and after every start.
+        for _ in 0..40 {
+            let Some(step) = plan(wanted, &world).into_iter().min_by_key(Step::stage) else {
+                break;
+            };
+            world = after(wanted, world, &step);
+        }
+        assert_eq!(plan(wanted, &world), []);
+    });
+}
+
+#[test]
+fn a_server_that_runs_is_restarted_only_for_its_placement_group_and_last() {
+    for_all(|wanted, drifted, _| {
+        let steps = plan(wanted, drifted);
+        let restarts = steps.iter().filter(|step| step.stage() == Stage::Restarts);
+        for step in restarts {
+            assert!(matches!(step, Step::JoinGroup { restarts: true, .. }), "{step}");
+            assert!(drifted.servers[CONTROL].group.is_none(), "{step}");
+        }
+    });
+}
+
+#[test]
+fn labels_and_servers_of_others_are_left_as_they_are() {
+    let (wanted, mut world) = configured_world();
+    let labels = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
+    control(&mut world).labels.extend(labels);
+    let subnets = vec!["10.0.1.0/24".to_owned(), "10.0.9.0/24".to_owned()];
+    let range = "10.0.0.0/16".to_owned();
+    found(&mut world, Kind::Network).shape = Shape::Network { range, nodes: subnets };
+    assert_eq!(obstacles(&wanted, &world), []);
+    assert_eq!(plan(&wanted, &world), []);
+}
+
+#[test]
+fn a_subnet_that_machines_may_use_is_not_exchanged() {
+    let (wanted, mut world) = configured_world();
+    let (range, nodes) = ("10.0.0.0/16".to_owned(), vec!["10.0.9.0/24".to_owned()]);
+    found(&mut world, Kind::Network).shape = Shape::Network { range, nodes };
+    assert_eq!(obstacles(&wanted, &world).len(), 1);
+}
+
+#[test]
+fn a_role_that_the_document_changes_is_an_obstacle_and_not_a_label_to_repair() {
+    let (mut wanted, world) = configured_world();
+    let machine = wanted.machines.get_mut(CONTROL).expect("the machine");
+    machine.role = Role::Worker;
+    machine.configuration = Known::Now("that of a worker".to_owned());
+    assert!(!obstacles(&wanted, &world).is_empty());
+}
+
+#[test]
+fn a_control_plane_without_its_label_still_leaves_etcd_before_it_is_removed() {
+    let (mut wanted, mut world) = configured_world();
+    wanted.machines.remove(CONTROL);
+    control(&mut world).role = None;
+    let leaves = plan(&wanted, &world).into_iter().any(
+        |step| matches!(step, Step::RemoveServer { name, leave: true, .. } if name == CONTROL),
+    );
+    assert!(leaves);
+}

@@ -1,0 +1,55 @@
+//! How machines are removed while the cluster lives.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// How pods leave a machine that is removed while the cluster lives: as with `kubectl drain
+/// --ignore-daemonsets`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Removal {
+    /// Longest time in seconds in which no pod leaves the machine (default 900). After that `apply`
+    /// fails and names the `PodDisruptionBudget`; the machine stays, and takes no new pods.
+    #[schemars(range(min = 1, max = 86400))]
+    pub eviction_seconds: Seconds,
+    /// Whether pods with an `emptyDir` volume are evicted, although its contents are lost
+    /// (default `refuse`).
+    pub empty_dir: EmptyDir,
+}
+
+impl Default for Removal {
+    fn default() -> Self {
+        Self { eviction_seconds: Seconds(900), empty_dir: EmptyDir::Refuse }
+    }
+}
+
+/// From one second to a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "u32")]
+#[schemars(with = "u32")]
+pub struct Seconds(u32);
+
+impl TryFrom<u32> for Seconds {
+    type Error = &'static str;
+
+    fn try_from(seconds: u32) -> Result<Self, Self::Error> {
+        if (1..=86_400).contains(&seconds) { Ok(Self(seconds)) } else { Err("not from 1 to 86400") }
+    }
+}
+
+impl From<Seconds> for std::time::Duration {
+    fn from(seconds: Seconds) -> Self {
+        Self::from_secs(seconds.0.into())
+    }
+}
+
+/// What happens to `emptyDir` volumes on a machine that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum EmptyDir {
+    /// A pod with such a volume stops the removal, as `kubectl drain` does without
+    /// `--delete-emptydir-data`.
+    Refuse,
+    /// The contents are lost.
+    Discard,
+}
