@@ -36,7 +36,7 @@
           task = name: app "${holistic}/tasks/${name}";
         in
         lib.mapAttrs (_: it: app (lib.getExe it)) tools.programs
-        // lib.genAttrs [ "lifecycle" "sunset" "reconstruct" "lab" ] task
+        // lib.genAttrs [ "init" "lifecycle" "sunset" "reconstruct" "lab" ] task
         // {
           default = task "lifecycle";
           test = app (lib.getExe (pkgs.writeShellApplication {

@@ -28,8 +28,10 @@ export LAB_CACHE=${LAB_CACHE:-$repository/.cache} LAB_DIR=${LAB_DIR:-$repository
 export LAB_BIN=$LAB_CACHE/bin LAB_COMPONENTS=$tools/continuous-integration/components
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$tools/target}
 export GOTOOLCHAIN=local # a download would be refused, and another Go builds other bytes
-# Of the repository's own test secrets; an identity of yours wins.
-[ -n "${SOPS_AGE_KEY-}${SOPS_AGE_KEY_FILE-}" ] || export SOPS_AGE_KEY_FILE=$repository/project/test-identity.txt
+# Of the repository's published secrets, which are for the lab; `tasks/init` removes them, and an identity of yours wins.
+if [ -z "${SOPS_AGE_KEY-}${SOPS_AGE_KEY_FILE-}" ] && [ -e "$repository/project/test-identity.txt" ]; then
+  export SOPS_AGE_KEY_FILE=$repository/project/test-identity.txt
+fi
 # The lab's settings go with its stand-in for nixpkgs; whoever brings a nixpkgs has settings for it.
 [ -n "${LAB_NIXPKGS-}" ] || export NIX_CONF_DIR=${NIX_CONF_DIR:-$LAB_DIR/nix}
 

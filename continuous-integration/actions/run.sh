@@ -45,8 +45,12 @@ if ! command -v "$PROGRAM" >/dev/null; then
 fi
 
 # A job that is cancelled signals this shell alone: handed on, the program finishes the step in hand.
-"$PROGRAM" "$VERB" "${flags[@]}" "${inputs[@]}" </dev/null >"$documents" &
+# What it says is kept, too: of documents that were refused nothing else tells.
+exec 4> >(tee -i "$folder/said" >&2)
+tee=$!
+"$PROGRAM" "$VERB" "${flags[@]}" "${inputs[@]}" </dev/null >"$documents" 2>&4 &
 program=$!
+exec 4>&-
 trap 'kill -TERM "$program" 2>/dev/null || true' INT TERM
 status=0
 while :; do
@@ -54,6 +58,7 @@ while :; do
   wait "$program" || status=$?
   kill -0 "$program" 2>/dev/null || break
 done
+wait "$tee" || true
 
 output ready "$(jq --slurp --raw-output --from-file "$here/ready.jq" "$documents")"
 while read -r name filter; do
@@ -62,6 +67,7 @@ done <<<"$FACTS"
 {
   printf '### %s %s: %s\n\n' "$PROGRAM" "$VERB${FLAGS:+ $FLAGS}" "exit status $status"
   jq --slurp --raw-output --from-file "$here/markdown.jq" "$documents"
+  if [ "$status" = 2 ]; then printf '```text\n%s\n```\n' "$(head --bytes=60000 "$folder/said" | tr -d '`')"; fi
 } >>"$GITHUB_STEP_SUMMARY"
 
 stream=$(gzip --best --no-name <"$documents" | base64 --wrap=0)
@@ -69,6 +75,9 @@ if [ "${#stream}" -le "$stream_bytes_max" ]; then
   output stream "$stream"
 else
   error "$PROGRAM" "its documents are too many for another job (${#stream} bytes, at most $stream_bytes_max): hand the file on, in this job"
+fi
+if [ "$status" = 2 ]; then # the documents were refused, and none was written
+  while IFS= read -r line; do error "$PROGRAM" "${line#error: }"; done < <(grep '^error: ' "$folder/said" | sed 's/%/%25/g')
 fi
 [ "$status" = 0 ] || jq --raw-output --from-file "$here/annotations.jq" "$documents" >&2
 exit "$status"

@@ -11,7 +11,12 @@ characters_max=60000
 pages_max=20
 
 [ -n "$STREAM" ] || { printf '::error title=no plan::no job before this one has handed on any documents\n' >&2; exit 1; }
-plan=$(base64 --decode <<<"$STREAM" | gzip --decompress | jq --slurp --raw-output --from-file "$here/../markdown.jq")
+documents=$(base64 --decode <<<"$STREAM" | gzip --decompress)
+plan=$(jq --slurp --raw-output --from-file "$here/../markdown.jq" <<<"$documents")
+# What no job has looked at must not look like what has nothing left to do.
+unknown=$(jq --slurp --raw-output '[.[] | select(.apiVersion // "" | startswith("holistic/"))
+  | select(.kind != "Project" and (.status.conditions | not)) | "`\(.kind)/\(.metadata.name)`"] | join(", ")' <<<"$documents")
+[ -z "$unknown" ] || plan+=$'\n\n'"Not planned here: $unknown. Their plans need keys that no pull request gets; \`drift\` looks at them on \`main\`."
 if [ "${#plan}" -gt "$characters_max" ]; then
   plan="${plan:0:$characters_max}…"$'\n\n'"It is longer than a comment can be: the rest is in the summary of the workflow."
 fi

@@ -1,7 +1,6 @@
 //! What stands before each entry: the blocks of POSIX.1-2001's `pax` interchange format.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
+use rustix::fs::Stat;
 
 const BLOCK: usize = 512;
 
@@ -30,21 +29,24 @@ pub(crate) struct Entry<'a> {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: i64,
     pub(crate) device: u64,
+    /// Extended attributes: names and values.
+    pub(crate) extended: &'a [(Vec<u8>, Vec<u8>)],
 }
 
 impl<'a> Entry<'a> {
-    pub(crate) fn new(name: &'a [u8], kind: Type, is: &Metadata) -> Self {
+    pub(crate) fn new(name: &'a [u8], kind: Type, is: &Stat) -> Self {
         Self {
             name,
             kind,
             target: b"",
             size: 0,
-            mode: is.mode() & 0o7777,
-            user: is.uid(),
-            group: is.gid(),
-            seconds: is.mtime(),
-            nanoseconds: is.mtime_nsec(),
-            device: is.rdev(),
+            mode: is.st_mode & 0o7777,
+            user: is.st_uid,
+            group: is.st_gid,
+            seconds: is.st_mtime,
+            nanoseconds: i64::try_from(is.st_mtime_nsec).unwrap_or(0),
+            device: is.st_rdev,
+            extended: &[],
         }
     }
 
@@ -53,7 +55,13 @@ impl<'a> Entry<'a> {
         let records = self.records();
         let mut blocks = Vec::new();
         if !records.is_empty() {
-            let extended = Self { size: records.len() as u64, nanoseconds: 0, device: 0, ..*self };
+            let extended = Self {
+                size: records.len() as u64,
+                nanoseconds: 0,
+                device: 0,
+                extended: &[],
+                ..*self
+            };
             blocks.extend(extended.block(b'x', b"PaxHeaders", b""));
             blocks.extend(&records);
             blocks.extend(padding(records.len() as u64));
@@ -81,6 +89,11 @@ impl<'a> Entry<'a> {
             if octal(Some(value), digits).is_none() {
                 add(key, value.to_string().as_bytes());
             }
+        }
+        for (name, value) in self.extended {
+            // `=` ends a keyword in pax; GNU tar escapes `=` and `%` in names the same way.
+            let name = String::from_utf8_lossy(name).replace('%', "%25").replace('=', "%3D");
+            add(&format!("SCHILY.xattr.{name}"), value);
         }
         records
     }

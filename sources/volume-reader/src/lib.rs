@@ -2,124 +2,237 @@
 //!
 //! **Invariant:** the same folder gives the same bytes: no clock, no name of a machine, no order
 //! that a file system chooses.
-//! **Invariant:** what cannot be read, or changes meanwhile, is an error. Nothing is left out in
-//! silence.
+//! **Invariant:** an entry that cannot be read, changes during the read, or lies on another file
+//! system is an error. Nothing is left out without a line in the [`Report`].
+//!
+//! Folders are opened relative to their parent (`openat`), because the path of a deep tree is
+//! longer than the kernel's `PATH_MAX` of 4,096 bytes.
 
+mod attributes;
+mod frames;
 mod header;
+mod report;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek,
+    statat,
+};
+
+pub use frames::Frames;
 use header::{Entry, Type};
+pub use report::Report;
 
 /// An archive ends with two blocks of zeros.
 const END: [u8; 1024] = [0; 1024];
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Writes the archive of `folder` to `out`.
+/// Writes the archive of `folder` to `out`, and returns what cannot be in it.
 ///
 /// # Errors
 ///
-/// Something cannot be read, or has changed while it was; or `out` takes no more.
-pub fn write(folder: &Path, out: impl Write) -> io::Result<()> {
-    let mut archive = Archive { out, links: HashMap::new() };
-    let root = fs::symlink_metadata(folder).map_err(about(folder))?;
-    if !root.is_dir() {
-        return Err(about(folder)(io::Error::other("it is no folder")));
+/// An entry cannot be read, changed during the read, or lies on another file system; or `out`
+/// takes no more.
+pub fn write(folder: &Path, out: impl Write) -> io::Result<Report> {
+    let mut archive = Archive { out: Some(out), links: HashMap::new(), report: Report::default() };
+    archive.root(folder)?;
+    if let Some(out) = &mut archive.out {
+        out.write_all(&END)?;
+        out.flush()?;
     }
-    archive.folder(folder, b"./", &root, root.dev())?;
-    archive.out.write_all(&END)?;
-    archive.out.flush()
+    Ok(archive.report)
 }
 
+/// Looks at every entry of `folder` without reading its content. Another program may be writing:
+/// an entry that disappears meanwhile is no error.
+///
+/// # Errors
+///
+/// A folder cannot be read.
+pub fn survey(folder: &Path) -> io::Result<Report> {
+    let mut archive =
+        Archive { out: None::<io::Sink>, links: HashMap::new(), report: Report::default() };
+    archive.root(folder)?;
+    Ok(archive.report)
+}
+
+/// A walk through a folder. Without `out` it is a survey.
 struct Archive<W> {
-    out: W,
-    /// Under which name a file with several was written first.
+    out: Option<W>,
+    /// The first name of each file that has several.
     links: HashMap<u64, Vec<u8>>,
+    report: Report,
+}
+
+/// A folder that is open, and the file system on which every entry has to be.
+struct Parent<'a> {
+    folder: &'a OwnedFd,
+    device: u64,
 }
 
 impl<W: Write> Archive<W> {
-    /// A folder, then all that is in it. What is mounted in it belongs to something else.
-    fn folder(&mut self, path: &Path, name: &[u8], is: &Metadata, device: u64) -> io::Result<()> {
-        self.out.write_all(&Entry::new(name, Type::Folder, is).header())?;
-        let names = fs::read_dir(path).and_then(|entries| {
-            entries.map(|it| it.map(|it| it.file_name())).collect::<io::Result<Vec<OsString>>>()
-        });
-        let mut names = names.map_err(about(path))?;
-        names.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-        for own in names {
-            let (path, mut name) = (path.join(&own), name.to_vec());
-            name.extend_from_slice(own.as_bytes());
-            let is = fs::symlink_metadata(&path).map_err(about(&path))?;
-            if is.is_dir() {
-                name.push(b'/');
-                if is.dev() == device {
-                    self.folder(&path, &name, &is, device)?;
-                } else {
-                    say("another file system, left out", &path);
-                }
-            } else {
-                self.other(&path, &name, &is)?;
+    fn root(&mut self, path: &Path) -> io::Result<()> {
+        let about =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        // The root itself may be a symbolic link: the caller has named it.
+        let flags = FOLDER.difference(OFlags::NOFOLLOW);
+        let folder = openat(CWD, path, flags, Mode::empty()).map_err(|it| about(it.into()))?;
+        let stat = fstat(&folder).map_err(|it| about(it.into()))?;
+        self.folder(&folder, b"./", &stat, stat.st_dev)
+    }
+
+    /// Writes a folder, then every entry in it.
+    fn folder(&mut self, at: &OwnedFd, name: &[u8], is: &Stat, device: u64) -> io::Result<()> {
+        self.report.entry(name);
+        let extended = attributes::of(at.as_fd()).map_err(about(name))?;
+        self.put(&Entry { extended: &extended, ..Entry::new(name, Type::Folder, is) })?;
+        let mut names = names(at).map_err(about(name))?;
+        names.sort();
+        let parent = Parent { folder: at, device };
+        for entry in names {
+            let name = [name, entry.to_bytes()].concat();
+            match self.entry(&parent, &entry, name.clone()) {
+                // A survey looks while others write.
+                Err(error) if self.out.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(about(&name))?,
             }
         }
         Ok(())
     }
 
-    fn other(&mut self, path: &Path, name: &[u8], is: &Metadata) -> io::Result<()> {
-        if is.nlink() > 1 {
-            if let Some(first) = self.links.get(&is.ino()) {
-                let entry = Entry { target: first, ..Entry::new(name, Type::HardLink, is) };
-                return self.out.write_all(&entry.header());
+    fn entry(&mut self, parent: &Parent<'_>, entry: &CStr, mut name: Vec<u8>) -> io::Result<()> {
+        let is = statat(parent.folder, entry, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(is.st_mode);
+        if is.st_dev != parent.device {
+            // Its data belongs to another volume, or to a subvolume that would be lost.
+            if self.out.is_some() {
+                return Err(io::Error::other(NESTED));
             }
-            self.links.insert(is.ino(), name.to_vec());
-        }
-        let kind = is.file_type();
-        if kind.is_file() {
-            return self.file(path, name, is);
-        }
-        let target: PathBuf;
-        let mut entry = Entry::new(name, Type::Pipe, is);
-        if kind.is_symlink() {
-            target = fs::read_link(path).map_err(about(path))?;
-            entry.kind = Type::SymbolicLink;
-            entry.target = target.as_os_str().as_bytes();
-        } else if kind.is_char_device() {
-            entry.kind = Type::CharacterDevice;
-        } else if kind.is_block_device() {
-            entry.kind = Type::BlockDevice;
-        } else if kind.is_socket() {
-            say("a socket, left out", path);
+            self.report.nested(&name);
             return Ok(());
         }
-        self.out.write_all(&entry.header())
-    }
-
-    fn file(&mut self, path: &Path, name: &[u8], is: &Metadata) -> io::Result<()> {
-        let changed = || about(path)(io::Error::other("it changed while it was read"));
-        let file = File::open(path).map_err(about(path))?;
-        let entry = Entry { size: is.len(), ..Entry::new(name, Type::File, is) };
-        self.out.write_all(&entry.header())?;
-        let copied = io::copy(&mut (&file).take(is.len()), &mut self.out).map_err(about(path))?;
-        let now = file.metadata().map_err(about(path))?;
-        let same = |a: &Metadata, b: &Metadata| {
-            (a.ino(), a.len(), a.mtime(), a.mtime_nsec(), a.ctime(), a.ctime_nsec())
-                == (b.ino(), b.len(), b.mtime(), b.mtime_nsec(), b.ctime(), b.ctime_nsec())
-        };
-        if copied != is.len() || !same(is, &now) {
-            return Err(changed());
+        if kind == FileType::Directory {
+            name.push(b'/');
+            let folder = openat(parent.folder, entry, FOLDER, Mode::empty())?;
+            // An automounter may have mounted a file system at this very moment.
+            let is = fstat(&folder)?;
+            if is.st_dev != parent.device {
+                return Err(io::Error::other(NESTED));
+            }
+            return self.folder(&folder, &name, &is, parent.device);
         }
-        self.out.write_all(header::padding(is.len()))
+        self.report.entry(&name);
+        self.other(parent, entry, &name, &is)
+    }
+
+    fn other(
+        &mut self,
+        parent: &Parent<'_>,
+        entry: &CStr,
+        name: &[u8],
+        is: &Stat,
+    ) -> io::Result<()> {
+        if is.st_nlink > 1 {
+            if let Some(first) = self.links.get(&is.st_ino).cloned() {
+                return self.put(&Entry { target: &first, ..Entry::new(name, Type::HardLink, is) });
+            }
+            self.links.insert(is.st_ino, name.to_vec());
+        }
+        let kind = match FileType::from_raw_mode(is.st_mode) {
+            FileType::RegularFile => return self.file(parent, entry, name, is),
+            FileType::Symlink => Type::SymbolicLink,
+            FileType::CharacterDevice => Type::CharacterDevice,
+            FileType::BlockDevice => Type::BlockDevice,
+            FileType::Socket => {
+                self.report.socket(name);
+                return Ok(());
+            }
+            _ => Type::Pipe,
+        };
+        let target = if kind == Type::SymbolicLink {
+            readlinkat(parent.folder, entry, Vec::new())?.into_bytes()
+        } else {
+            Vec::new()
+        };
+        let extended = attributes::beside(parent.folder, entry)?;
+        self.put(&Entry { target: &target, extended: &extended, ..Entry::new(name, kind, is) })
+    }
+
+    fn file(
+        &mut self,
+        parent: &Parent<'_>,
+        entry: &CStr,
+        name: &[u8],
+        is: &Stat,
+    ) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(openat(parent.folder, entry, flags, Mode::empty())?);
+        let extended = attributes::of(file.as_fd())?;
+        let size = u64::try_from(is.st_size).unwrap_or(0);
+        if has_holes(&file, size) {
+            self.report.holes(name);
+        }
+        let header = Entry { size, extended: &extended, ..Entry::new(name, Type::File, is) };
+        self.put(&header)?;
+        let Some(out) = &mut self.out else { return Ok(()) };
+        let copied = io::copy(&mut (&file).take(size), out)?;
+        let now = file.metadata()?;
+        let was = (is.st_ino, size, is.st_mtime, is.st_ctime);
+        let times = (i64::try_from(is.st_mtime_nsec), i64::try_from(is.st_ctime_nsec));
+        let same = was == (now.ino(), now.len(), now.mtime(), now.ctime())
+            && times == (Ok(now.mtime_nsec()), Ok(now.ctime_nsec()));
+        if copied != size || !same {
+            return Err(io::Error::other("it changed while it was read"));
+        }
+        out.write_all(header::padding(size))
+    }
+
+    fn put(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        if !entry.extended.is_empty() {
+            self.report.extended(entry.name, entry.extended);
+        }
+        self.out.as_mut().map_or(Ok(()), |out| out.write_all(&entry.header()))
     }
 }
 
-fn about(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+const NESTED: &str = "another file system is mounted here, and it is not part of this volume: \
+                      drain it as a volume of its own, or unmount it";
+
+/// The names in a folder.
+fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_owned();
+        if name.as_bytes() != b"." && name.as_bytes() != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
-fn say(what: &str, path: &Path) {
-    let _ = writeln!(io::stderr(), "{what}: {}", path.display());
+/// Whether the file has a hole, as far as its file system tells. The position is moved back.
+fn has_holes(file: &File, size: u64) -> bool {
+    let hole = size > 0 && seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < size);
+    let _ = seek(file, SeekFrom::Start(0));
+    hole
+}
+
+/// Puts the name of an entry before an error, once: an inner folder has already done it.
+fn about(name: &[u8]) -> impl FnOnce(io::Error) -> io::Error {
+    let name = String::from_utf8_lossy(name).into_owned();
+    move |error| {
+        let text = error.to_string();
+        if text.starts_with("./") {
+            return error;
+        }
+        io::Error::new(error.kind(), format!("{name}: {text}"))
+    }
 }

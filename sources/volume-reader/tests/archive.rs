@@ -123,6 +123,104 @@ fn what_cannot_be_read_is_an_error_that_names_it() -> Test {
     let file = folder.0.join("a file");
     fs::write(&file, "no folder")?;
     let error = archive(&file).expect_err("a file is no folder").to_string();
-    assert!(error.contains("a file: it is no folder"), "{error}");
+    assert!(error.contains("a file: Not a directory"), "{error}");
+    Ok(())
+}
+
+/// Every machine has file systems of their own in `/dev`: `pts`, `shm`.
+#[test]
+fn another_file_system_in_the_folder_is_an_error_and_a_survey_names_it() -> Test {
+    let report = volume_reader::survey(Path::new("/dev"))?;
+    assert!(report.nested.count > 0, "{report:?}");
+    assert!(report.lines().iter().any(|line| line.contains("another file system")));
+    let error = archive(Path::new("/dev")).expect_err("a nested file system").to_string();
+    assert!(error.contains("another file system is mounted here"), "{error}");
+    assert!(report.nested.names.iter().any(|name| error.starts_with(name.as_str())), "{error}");
+    Ok(())
+}
+
+#[test]
+fn survey_tells_what_an_archive_does_not_keep() -> Test {
+    let folder = Folder::new("survey")?;
+    let empty = volume_reader::survey(&folder.0)?;
+    assert!(empty.empty && empty.lines().is_empty(), "{empty:?}");
+    File::create(folder.0.join("sparse"))?.set_len(1 << 30)?;
+    let socket = std::os::unix::net::UnixListener::bind(folder.0.join("socket"))?;
+    let report = volume_reader::survey(&folder.0)?;
+    drop(socket);
+    assert_eq!((report.entries, report.empty), (3, false));
+    assert_eq!(report.sockets.names, ["./socket"]);
+    assert_eq!(report.holes.names, ["./sparse"]);
+    let json = report.json();
+    assert!(json.contains(r#""sockets":{"count":1,"names":["./socket"]}"#), "{json}");
+    Ok(())
+}
+
+#[test]
+fn extended_attributes_are_in_the_archive() -> Test {
+    let folder = Folder::new("attributes")?;
+    let file = folder.0.join("file");
+    fs::write(&file, "content")?;
+    let before = archive(&folder.0)?;
+    let set =
+        rustix::fs::setxattr(&file, "user.note", b"kept\0bytes", rustix::fs::XattrFlags::empty());
+    let report = volume_reader::survey(&folder.0)?;
+    if set == Err(rustix::io::Errno::OPNOTSUPP) {
+        // This file system has none (tmpfs before Linux 6.6), so there is nothing to lose.
+        assert_eq!(report.attributes.count, 0);
+        return Ok(());
+    }
+    set?;
+    assert_eq!(report.attributes.names, ["./file"]);
+    let after = archive(&folder.0)?;
+    assert_ne!(before, after);
+    let record = b"SCHILY.xattr.user.note=kept\0bytes\n";
+    assert!(after.windows(record.len()).any(|window| window == record));
+    Ok(())
+}
+
+/// Path names end at 4,096 bytes; a tree does not.
+#[test]
+fn tree_deeper_than_a_path_name_is_read() -> Test {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let folder = Folder::new("deep")?;
+    let mut at = openat(CWD, &folder.0, OFlags::DIRECTORY, Mode::empty())?;
+    for _ in 0..30 {
+        let name = "n".repeat(200);
+        mkdirat(&at, &name, Mode::RWXU)?;
+        at = openat(&at, &name, OFlags::DIRECTORY, Mode::empty())?;
+    }
+    assert_eq!(volume_reader::survey(&folder.0)?.entries, 31);
+    assert!(archive(&folder.0)?.len() > 6000 * 15);
+    Ok(())
+}
+
+#[test]
+fn frames_end_with_a_total_and_wait_for_the_answer() -> Test {
+    let bytes = vec![7; 200_000];
+    let framed = |answer: &[u8]| -> std::io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut frames = volume_reader::Frames::new(&mut out);
+        std::io::Write::write_all(&mut frames, &bytes)?;
+        frames.end("{}", answer)?;
+        Ok(out)
+    };
+    let mut out = framed(b"received\n")?;
+    let end = out.split_off(out.len() - 18);
+    assert_eq!(end[..4], [0; 4]);
+    assert_eq!(end[4..12], 200_000_u64.to_be_bytes());
+    assert_eq!(end[12..], *b"\0\0\0\x02{}");
+    let mut content: Vec<u8> = Vec::new();
+    let mut rest = out.as_slice();
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (frame, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        content.extend(frame);
+        rest = after;
+    }
+    assert_eq!(content, bytes);
+    for silent in ["", "received"] {
+        let error = framed(silent.as_bytes()).expect_err("nobody has received it");
+        assert!(error.to_string().contains("acknowledged"), "{error}");
+    }
     Ok(())
 }

@@ -8,8 +8,8 @@ use crate::Error;
 use crate::bundle::{self, Signing};
 use crate::oci::{Blob, Descriptor, Digest, EMPTY, MANIFEST, Package};
 use crate::plan::Step;
-use crate::registry::{Pushed, Writer};
 use crate::statement::{Predicate, Statements};
+use crate::writer::{Pushed, Writer};
 
 /// What the steps of a plan are taken with.
 pub(crate) struct Hand<'a> {
@@ -111,10 +111,10 @@ pub(crate) fn destroy(document: &str, steps: &[Step], writer: &Writer) -> Result
 }
 
 /// The list last: as long as it is there, what is left of the bundles is found by it.
-fn detach(subject: &Digest, bundles: &BTreeSet<Digest>, writer: &Writer) -> Result<(), Error> {
+fn detach(subject: &Digest, bundles: &[Digest], writer: &Writer) -> Result<(), Error> {
     for bundle in bundles {
+        phase::uninterrupted()?;
         writer.delete(bundle)?;
     }
-    let gone: Vec<_> = bundles.iter().cloned().collect();
-    writer.list(subject, &[], &gone)
+    writer.list(subject, &[], bundles)
 }

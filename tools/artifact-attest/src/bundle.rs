@@ -1,10 +1,11 @@
 //! A signed statement as cosign and Flux read it: a Sigstore bundle v0.3 with DSSE inside.
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER};
 use p256::SecretKey;
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -14,6 +15,8 @@ use crate::statement::Predicate;
 
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const MEDIA_TYPE_ANY: &str = "application/vnd.dev.sigstore.bundle";
+/// The same version in the form that earlier versions have (sigstore-go, `getBundleVersion`).
+const MEDIA_TYPE_OLD_FORM: &str = "application/vnd.dev.sigstore.bundle+json;version=0.3";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The configuration of every referrer. Shared by all of a repository: never to be deleted.
 pub(crate) const NOTHING: &[u8] = b"{}";
@@ -40,10 +43,8 @@ pub(crate) struct Public {
 
 impl Signing {
     pub(crate) fn new(key: SigningKey, generation: u32) -> Self {
-        let verifying = *key.verifying_key();
-        let point = verifying.to_sec1_point(false);
-        let der = [&SPKI, point.as_bytes()].concat();
-        Self { key, public: Public { key: verifying, der, generation } }
+        let public = Public::new(*key.verifying_key(), generation);
+        Self { key, public }
     }
 
     /// The bundle of `statement`. Its nonce follows from key and statement (RFC 6979): the same
@@ -70,6 +71,12 @@ impl Signing {
 }
 
 impl Public {
+    pub(crate) fn new(key: VerifyingKey, generation: u32) -> Self {
+        let point = key.to_sec1_point(false);
+        let der = [&SPKI, point.as_bytes()].concat();
+        Self { key, der, generation }
+    }
+
     /// As `cosign verify --key` takes it.
     pub(crate) fn pem(&self) -> String {
         let text = BASE64.encode(&self.der);
@@ -86,22 +93,123 @@ impl Public {
         BASE64.encode(&Sha256::digest(&self.der))
     }
 
-    /// The statement in `bundle`, if this key signed it and it is about `subject` alone. What is
-    /// signed by others, or about something else, is none of ours.
-    pub(crate) fn open(&self, bundle: &[u8], subject: &Digest) -> Option<Vec<u8>> {
-        let bundle: Value = serde_json::from_slice(bundle).ok()?;
-        let envelope = &bundle["dsseEnvelope"];
-        let [signature] = envelope["signatures"].as_array()?.as_slice() else { return None };
-        let ours = bundle["mediaType"].as_str()?.starts_with(MEDIA_TYPE_ANY)
-            && envelope["payloadType"] == PAYLOAD_TYPE;
-        let decoded = |it: &Value| BASE64.decode(it.as_str()?.as_bytes()).ok();
-        let statement = decoded(&envelope["payload"])?;
-        let signature = Signature::from_der(&decoded(&signature["sig"])?).ok()?;
+    /// The statement in `bundle`, if this key signed it and it is about `subject` alone. What
+    /// others signed, or what is about something else, is none of ours.
+    pub(crate) fn open(&self, bundle: &[u8], subject: &Digest) -> Option<Opened> {
+        let accepted = Accepted::read(bundle);
+        let is_accepted = accepted.is_some();
+        let (payload, signature) = match accepted {
+            Some(bundle) => bundle.parts()?,
+            None => rejected(bundle)?,
+        };
+        let statement = decoded(&payload)?;
+        let signature = Signature::from_der(&decoded(&signature)?).ok()?;
         self.key.verify(&signed(&statement), &signature).ok()?;
         let content: Value = serde_json::from_slice(&statement).ok()?;
         let [about] = content["subject"].as_array()?.as_slice() else { return None };
-        (ours && about["digest"] == json!({"sha256": subject.hex()})).then_some(statement)
+        (about["digest"] == json!({"sha256": subject.hex()}))
+            .then_some(Opened { statement, is_accepted })
     }
+}
+
+/// A statement that our key signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) statement: Vec<u8>,
+    /// Whether cosign and Flux take the bundle around it.
+    pub(crate) is_accepted: bool,
+}
+
+/// A bundle that cosign and Flux accept: what [`Signing::sign`] writes, but for the order of its
+/// fields, white space and the hint. Both read it with protojson, which refuses unknown and repeated
+/// fields, and verify it with sigstore-go, which refuses a key id other than its own, a second
+/// signature, and a bundle without verification material (cosign 3.1.3, source-controller 1.9.6;
+/// `tests/oracle.rs` compares all three).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Accepted {
+    #[serde(alias = "media_type")]
+    media_type: String,
+    #[serde(alias = "verification_material")]
+    verification_material: Material,
+    #[serde(alias = "dsse_envelope")]
+    dsse_envelope: Envelope,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Material {
+    #[serde(rename = "publicKey", alias = "public_key")]
+    _public_key: Hint,
+    /// Our bundles are in no transparency log. An entry would be verified.
+    #[serde(default, alias = "tlog_entries")]
+    tlog_entries: Option<Vec<Nothing>>,
+}
+
+/// Names the key for people. No verifier reads it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hint {
+    #[serde(default, rename = "hint")]
+    _hint: String,
+}
+
+/// No value is one.
+#[derive(Deserialize)]
+enum Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Envelope {
+    payload: String,
+    #[serde(alias = "payload_type")]
+    payload_type: String,
+    signatures: Vec<Sig>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sig {
+    sig: String,
+    #[serde(default)]
+    keyid: String,
+}
+
+/// The payload and the only signature of a bundle that others have changed around what our key
+/// signed.
+fn rejected(bundle: &[u8]) -> Option<(String, String)> {
+    let bundle: Value = serde_json::from_slice(bundle).ok()?;
+    let envelope = &bundle["dsseEnvelope"];
+    let [signature] = envelope["signatures"].as_array()?.as_slice() else { return None };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Some((text(&envelope["payload"])?, text(&signature["sig"])?))
+}
+
+impl Accepted {
+    /// The payload and the signature.
+    fn parts(self) -> Option<(String, String)> {
+        let Envelope { payload, signatures, .. } = self.dsse_envelope;
+        Some((payload, signatures.into_iter().next()?.sig))
+    }
+
+    fn read(bundle: &[u8]) -> Option<Self> {
+        let bundle: Self = serde_json::from_slice(bundle).ok()?;
+        let Self { media_type, verification_material, dsse_envelope } = &bundle;
+        let Material { tlog_entries, .. } = verification_material;
+        let Envelope { payload_type, signatures, .. } = dsse_envelope;
+        let is_accepted = (media_type == MEDIA_TYPE || media_type == MEDIA_TYPE_OLD_FORM)
+            && payload_type == PAYLOAD_TYPE
+            && tlog_entries.as_ref().is_none_or(Vec::is_empty)
+            && matches!(signatures.as_slice(), [Sig { keyid, .. }] if keyid.is_empty());
+        is_accepted.then_some(bundle)
+    }
+}
+
+/// The bytes that `text` encodes, as protojson decodes it: base64 of either alphabet, with or
+/// without padding.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
+    BASE64_NOPAD.decode(text.as_bytes()).ok()
 }
 
 /// What is signed (DSSE, pre-authentication encoding).
@@ -122,6 +230,14 @@ pub(crate) fn referrer(subject: &Descriptor, predicate: Predicate, bundle: &[u8]
         annotations: annotations.into_iter().map(annotation).collect(),
         ..Manifest::new(Descriptor::of(EMPTY, NOTHING), layer)
     }
+}
+
+/// Whether an entry of a list of referrers says of itself that it is one of our bundles. Anybody
+/// can say so: this decides what is read first, and nothing else.
+pub(crate) fn is_likely_ours(entry: &Value) -> bool {
+    let about = entry["annotations"]["dev.sigstore.bundle.predicateType"].as_str();
+    let ours = [Predicate::Provenance, Predicate::Sbom, Predicate::Signature];
+    entry["artifactType"] == MEDIA_TYPE && ours.iter().any(|known| about == Some(known.uri()))
 }
 
 /// The bundle that a referrer's manifest speaks of, if it speaks of one.
@@ -149,7 +265,8 @@ mod tests {
         let (ours, theirs) = (signing(1), signing(2));
         let (this, that) = (Digest::of(b"this"), Digest::of(b"that"));
         let bundle = ours.sign(&statement(&this));
-        assert_eq!(ours.public.open(&bundle, &this), Some(statement(&this)));
+        let opened = Opened { statement: statement(&this), is_accepted: true };
+        assert_eq!(ours.public.open(&bundle, &this), Some(opened));
         assert_eq!(ours.public.open(&bundle, &that), None, "another digest");
         assert_eq!(theirs.public.open(&bundle, &this), None, "a foreign key");
         assert_eq!(ours.sign(&statement(&this)), bundle, "the same bytes each time");
@@ -160,14 +277,13 @@ mod tests {
         let (ours, this) = (signing(1), Digest::of(b"this"));
         let bundle = ours.sign(&statement(&this));
         let text = String::from_utf8(bundle.clone()).expect("JSON is text");
-        // The hint names the key for people; nobody reads it to verify, cosign included.
         let hint =
             text.find("\"hint\"").expect("a hint")..text.find("\"dsse").expect("an envelope");
-        for at in (0..bundle.len()).filter(|it| !hint.contains(it)) {
+        for at in (0..bundle.len()).filter(|at| !hint.contains(at)) {
             let mut forged = bundle.clone();
             forged[at] ^= 1;
-            let opened = ours.public.open(&forged, &this);
-            assert!(opened.is_none() || opened == Some(statement(&this)), "byte {at}");
+            let opened = ours.public.open(&forged, &this).filter(|opened| opened.is_accepted);
+            assert!(opened.is_none_or(|opened| opened.statement == statement(&this)), "byte {at}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use phase::{Exit, Fault};
 
+use crate::answer::Problem;
 use crate::oci::Digest;
 
 /// Everything that can go wrong.
@@ -58,6 +59,58 @@ pub enum Error {
         /// Some of it, as `git status` shows it.
         changes: Vec<String>,
     },
+    /// A document is neither of the two kinds.
+    #[error("an Artifact has either `build` and `image`, or `manifests` alone")]
+    NoShape,
+    /// The project names no key.
+    #[error("the Project names no key that verifies artifacts")]
+    NoKey,
+    /// The key that signs is not the one that the project names.
+    #[error("the key that signs is {signs}, but the Project names {known}")]
+    ForeignKey {
+        /// The id of the one.
+        signs: String,
+        /// The id of the other.
+        known: String,
+    },
+    /// The source does not hold the commit.
+    #[error("no branch and no tag of {url} holds {rev}")]
+    NotInSource {
+        /// The commit.
+        rev: String,
+        /// The source.
+        url: String,
+    },
+    /// The source cannot be asked.
+    #[error("{url} cannot be asked whether it holds {rev}: {said}")]
+    SourceUnknown {
+        /// The commit.
+        rev: String,
+        /// The source.
+        url: String,
+        /// Git's last words.
+        said: String,
+        /// Whether nothing answered at all.
+        is_unreachable: bool,
+    },
+    /// A commit does not hold all of what would be built.
+    #[error("the commit only points to some of it: {}", what.join(", "))]
+    Elsewhere {
+        /// Submodules and files of Git LFS.
+        what: Vec<String>,
+    },
+    /// The flake's inputs are not pinned by the commit.
+    #[error("flake.lock is missing or does not fit flake.nix:\n{said}")]
+    Unlocked {
+        /// The last lines that Nix says.
+        said: String,
+    },
+    /// The image would not start.
+    #[error("{why}")]
+    CannotStart {
+        /// Why not.
+        why: String,
+    },
     /// A file of the source cannot be understood.
     #[error("cannot read {path}: {why}")]
     Manifest {
@@ -105,6 +158,8 @@ pub enum Error {
         path: String,
         /// The last lines that Nix says.
         said: String,
+        /// Whether a signal ended it.
+        killed: bool,
     },
     /// Nix answers something that this version does not understand.
     #[error("`nix {command}` answered something that this version does not understand")]
@@ -121,7 +176,7 @@ pub enum Error {
         source: Box<dyn error::Error + Send + Sync>,
     },
     /// The registry has too much to do.
-    #[error("{url} answers {status}")]
+    #[error("{url} answers {status} {said}")]
     Busy {
         /// Where.
         url: String,
@@ -129,10 +184,22 @@ pub enum Error {
         status: u16,
         /// How long it asks us to wait.
         seconds: u64,
+        /// The registry's own words.
+        said: String,
     },
     /// The registry does not let us.
-    #[error("not allowed: {url}")]
+    #[error("not allowed: {url} {said}")]
     Denied {
+        /// Where.
+        url: String,
+        /// Whether we did not say who we are.
+        anonymous: bool,
+        /// The registry's own words.
+        said: String,
+    },
+    /// The registry answers 404 of what it may only hide.
+    #[error("{url} answers 404, which may mean that it is hidden from this login")]
+    Invisible {
         /// Where.
         url: String,
         /// Whether we did not say who we are.
@@ -147,16 +214,16 @@ pub enum Error {
         url: String,
         /// With what.
         status: u16,
-        /// The code of its error.
+        /// The registry's own words.
         said: String,
     },
-    /// The registry answers something that this version does not understand.
-    #[error("{url} answered something that this version does not understand: {why}")]
-    Garbled {
+    /// The registry's answer cannot be used.
+    #[error("{url}: {problem}")]
+    InvalidResponse {
         /// Where.
         url: String,
         /// What is wrong with it.
-        why: &'static str,
+        problem: Problem,
     },
     /// What is kept under a digest has another.
     #[error("what the registry keeps as {what} is {found}")]
@@ -213,7 +280,16 @@ impl Fault for Error {
             Self::Busy { .. } => "Busy",
             Self::Denied { .. } => "Denied",
             Self::Refused { .. } => "Refused",
-            Self::Garbled { .. } => "Garbled",
+            Self::InvalidResponse { .. } => "InvalidResponse",
+            Self::Invisible { .. } => "Unknown",
+            Self::NoShape => "Invalid",
+            Self::NoKey => "NoKey",
+            Self::ForeignKey { .. } => "ForeignKey",
+            Self::NotInSource { .. } => "NotInSource",
+            Self::SourceUnknown { .. } => "SourceUnknown",
+            Self::Elsewhere { .. } => "NotInCommit",
+            Self::Unlocked { .. } => "Unlocked",
+            Self::CannotStart { .. } => "CannotStart",
             Self::Corrupt { .. } => "Corrupt",
             Self::DeletionOff { .. } => "DeletionOff",
             Self::Unlisted { .. } => "Unlisted",
@@ -238,6 +314,33 @@ impl Fault for Error {
                 "commit it: what is published names a commit that others can build"
             }
             Self::Manifest { .. } => "mend the file, and commit it",
+            Self::NoShape => return None,
+            Self::NoKey => {
+                "write the public key under `verificationKeys.artifacts` of the Project (`artifact-attest derive` prints it)"
+            }
+            Self::ForeignKey { .. } => {
+                "write the new public key first under `verificationKeys.artifacts` of the Project (`artifact-attest derive` prints it), or sign with the key that the Project names"
+            }
+            Self::NotInSource { url, .. } => {
+                return Some(format!(
+                    "push the branch to {url}, or name the repository that holds it as `source`"
+                ));
+            }
+            Self::SourceUnknown { is_unreachable: true, .. } => {
+                "run the same command again when the network is there; for a source that this machine never reaches say `sourceCheck: skip`, and the provenance says so"
+            }
+            Self::SourceUnknown { .. } => {
+                "check `source` and the login that Git has for it; for a source that this machine never reaches say `sourceCheck: skip`, and the provenance says so"
+            }
+            Self::Elsewhere { .. } => {
+                "commit the files themselves, or make the flake fetch them by a pinned hash"
+            }
+            Self::Unlocked { .. } => {
+                "run `nix flake lock` in the flake's folder, and commit flake.lock: what is published must follow from the commit"
+            }
+            Self::CannotStart { .. } => {
+                "correct `image.entrypoint` or what the flake installs (`ls result/bin` after `nix build`)"
+            }
             Self::Evaluation { temporary: true, .. } => "try again when the network is there",
             Self::Evaluation { .. } => {
                 "`nix build` in the source shows the same; mend it, and commit"
@@ -249,22 +352,43 @@ impl Fault for Error {
                     "nothing was published or signed; `nix-store --realise --check -K {path}` keeps both to be compared, or say `rebuild: skip`"
                 ));
             }
-            Self::Nix { .. } => "see what Nix says, then run the same command again",
+            Self::Nix { killed: true, .. } => {
+                "something ended Nix (a signal, or the machine had no memory left): run the same command again"
+            }
+            Self::Nix { path, .. } => {
+                return Some(format!(
+                    "Nix could not begin; `nix-store --realise {path}` shows the same: correct what it names (system, sandbox, daemon, store)"
+                ));
+            }
             Self::NixGarbled { .. } => {
                 "use a Nix between 2.8 and the newest that this version knows"
             }
             Self::Unreachable { .. } => {
                 "check the address in the Project, then run the same command again"
             }
-            Self::Busy { .. } => "run the same command again later: it goes on from here",
+            Self::Busy { .. } => {
+                "run the same command again later: what is published already is not sent again"
+            }
             Self::Denied { anonymous: true, .. } => "give the Project `endpoints.registry.token`",
             Self::Denied { .. } => {
                 "check what the token in `endpoints.registry` may do: it must read, write and delete packages"
             }
-            Self::Refused { .. } => "see what the registry's own log says",
-            Self::Garbled { .. } => {
-                "check that the address in the Project is that of an OCI registry"
+            Self::Refused { status: 404, .. } => {
+                "check `endpoints.registry.url`, and whether the registry makes a repository by itself (ECR, Harbor's projects: create it first)"
             }
+            Self::Refused { status: 413, .. } => {
+                "the registry, or a proxy before it, limits the size of an upload: raise that limit"
+            }
+            Self::Refused { .. } => {
+                "the registry understood the request and will not do it: act on its words above"
+            }
+            Self::Invisible { anonymous: true, .. } => {
+                "give the Project `endpoints.registry.token`: without a login nobody can tell whether something is there"
+            }
+            Self::Invisible { .. } => {
+                "use a token that may push to the repository: `destroy` then proves that nothing is there"
+            }
+            Self::InvalidResponse { problem, .. } => return Some(problem.help()),
             Self::Corrupt { .. } => "do not use it; delete it in the registry, then `apply`",
             Self::DeletionOff { .. } => {
                 "switch it on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
@@ -281,7 +405,8 @@ impl Fault for Error {
             Self::Stream(error) => error.exit(),
             Self::Secret(error) => error.exit(),
             Self::BuildTimeout { .. }
-            | Self::Nix { .. }
+            | Self::Nix { killed: true, .. }
+            | Self::SourceUnknown { is_unreachable: true, .. }
             | Self::Unreachable { .. }
             | Self::Busy { .. }
             | Self::Unlisted { .. }
@@ -300,7 +425,17 @@ impl Fault for Error {
             | Self::NixGarbled { .. }
             | Self::Denied { .. }
             | Self::Refused { .. }
-            | Self::Garbled { .. }
+            | Self::InvalidResponse { .. }
+            | Self::Invisible { .. }
+            | Self::Nix { .. }
+            | Self::NoShape
+            | Self::NoKey
+            | Self::ForeignKey { .. }
+            | Self::NotInSource { .. }
+            | Self::SourceUnknown { .. }
+            | Self::Elsewhere { .. }
+            | Self::Unlocked { .. }
+            | Self::CannotStart { .. }
             | Self::Corrupt { .. }
             | Self::DeletionOff { .. }
             | Self::Unproven { .. } => Exit::Permanent,

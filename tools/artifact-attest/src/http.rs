@@ -1,6 +1,6 @@
-//! HTTP as registries speak it: tokens, redirects, and trying again within limits.
+//! HTTP to one registry: retries, logins, redirects. Nothing else in this program opens a socket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek as _};
@@ -18,6 +18,9 @@ use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::{Agent, Body as Answer, SendBody};
 
 use crate::Error;
+use crate::answer::{self, Problem, shown};
+use crate::challenge::Challenge;
+use crate::origin::{Origin, resolved};
 
 /// How often one request is tried.
 const TRIES_MAX: u32 = 4;
@@ -31,10 +34,12 @@ const ANSWER_SECONDS_MAX: u64 = 60;
 const TRANSFER_SECONDS_MAX: u64 = 1800;
 /// Longest answer that is kept in memory, in bytes.
 pub(crate) const KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Longest message of an error that is read, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
 /// How often a download may be sent elsewhere.
 const REDIRECTS_MAX: usize = 3;
 
-/// Who asks.
+/// A user's name, and what lets that user in.
 #[derive(Debug)]
 pub(crate) struct Login {
     pub(crate) user: String,
@@ -49,14 +54,28 @@ pub(crate) enum Body<'a> {
     File(&'a File, u64),
 }
 
+/// As whom the registry knows this client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The registry has not asked.
+    Unasked,
+    /// The registry asked, and there is no login: it shows what everybody may see.
+    Anonymous,
+    /// The registry asked, and accepted the login.
+    LoggedIn,
+}
+
 /// One repository of one registry.
 pub(crate) struct Http {
     agent: Agent,
     url: Url,
+    /// None for a URL without a host that a request can be sent to.
+    origin: Option<Origin>,
     repository: String,
     actions: &'static str,
     login: Option<Rc<Login>>,
     authorization: RefCell<Option<String>>,
+    standing: Cell<Standing>,
 }
 
 impl fmt::Debug for Http {
@@ -75,22 +94,47 @@ impl Http {
     ) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            // Every redirect passes `location`, and every credential `once`.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(ANSWER_SECONDS_MAX)))
             .timeout_global(Some(Duration::from_secs(TRANSFER_SECONDS_MAX)))
             .user_agent("artifact-attest");
+        // Plain HTTP is for this machine alone: a proxy would see the login. With https a proxy is
+        // asked for a tunnel (CONNECT), and sees the host's name only.
         let config = if url.is_plain() { config.proxy(None) } else { config };
         let agent = config.build().new_agent();
-        let (url, repository) = (url.clone(), repository.to_owned());
-        Self { agent, url, repository, actions, login, authorization: RefCell::default() }
+        Self {
+            agent,
+            url: url.clone(),
+            origin: Origin::of_registry(url),
+            repository: repository.to_owned(),
+            actions,
+            login,
+            authorization: RefCell::default(),
+            standing: Cell::new(Standing::Unasked),
+        }
     }
 
     /// `/v2/<repository>/<path>` of the registry.
     pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}/v2/{}/{path}", self.site(), self.repository)
+    }
+
+    fn site(&self) -> String {
         let scheme = if self.url.is_plain() { "http" } else { "https" };
-        format!("{scheme}://{}/v2/{}/{path}", self.url.host(), self.repository)
+        format!("{scheme}://{}", self.url.host())
+    }
+
+    /// As whom the registry knows this client. Asks the registry (`GET /v2/`, the specification's
+    /// own question) when it has not said so yet.
+    pub(crate) fn standing(&self) -> Result<Standing, Error> {
+        if self.standing.get() == Standing::Unasked {
+            let url = format!("{}/v2/", self.site());
+            self.send(&Method::GET, &url, "", Body::None)?;
+        }
+        Ok(self.standing.get())
     }
 
     /// Sends a request, and tries again while that may help.
@@ -113,8 +157,8 @@ impl Http {
         body: Body<'_>,
     ) -> Result<Response<Answer>, Error> {
         phase::detail("-", format_args!("{method} {}", shown(url)));
-        let answer = self.authorized(method, url, accept, body)?;
-        not_now(&answer, url).map_or(Ok(answer), Err)
+        let mut answer = self.authorized(method, url, accept, body)?;
+        self.not_now(&mut answer, url).map_or(Ok(answer), Err)
     }
 
     fn authorized(
@@ -128,18 +172,26 @@ impl Http {
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let challenge = header(&answer, WWW_AUTHENTICATE.as_str()).unwrap_or_default();
-        let authorization = self.answer_to(&challenge, url)?;
-        *self.authorization.borrow_mut() = Some(authorization);
+        if !self.is_registry(url) {
+            return Err(problem(url, Problem::LoginElsewhere));
+        }
+        let challenges = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+        let challenges = challenges.filter_map(|value| value.to_str().ok());
+        let challenges: Vec<_> = challenges.flat_map(Challenge::read).collect();
+        let authorization = self.answer_to(&challenges, url, answer)?;
+        *self.authorization.borrow_mut() = authorization;
+        let login = self.login.as_ref();
+        self.standing.set(login.map_or(Standing::Anonymous, |_| Standing::LoggedIn));
         let answer = self.once(method, url, accept, body)?;
         match answer.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.denied(url)),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.denied(url, answer)),
             _ => Ok(answer),
         }
     }
 
-    fn denied(&self, url: &str) -> Error {
-        Error::Denied { url: shown(url), anonymous: self.login.is_none() }
+    fn denied(&self, url: &str, mut answer: Response<Answer>) -> Error {
+        let said = self.said(&mut answer);
+        Error::Denied { url: shown(url), anonymous: self.login.is_none(), said }
     }
 
     fn once(
@@ -154,12 +206,12 @@ impl Http {
             request = request.header(ACCEPT, accept);
         }
         let known = self.authorization.borrow();
-        if let Some(known) = known.as_ref().filter(|_| self.is_here(url)) {
+        if let Some(known) = known.as_ref().filter(|_| self.is_registry(url)) {
             request = request.header(AUTHORIZATION, known);
         }
         let unreachable =
             |source: ureq::Error| Error::Unreachable { url: shown(url), source: source.into() };
-        let wrong = |_| Error::Garbled { url: shown(url), why: "its address is none" };
+        let wrong = |_| problem(url, Problem::InvalidUrl);
         match body {
             Body::None if matches!(*method, Method::POST | Method::PUT) => {
                 let request =
@@ -187,118 +239,180 @@ impl Http {
         }
     }
 
-    /// Whether `url` is the registry itself: nobody else is told who we are.
-    fn is_here(&self, url: &str) -> bool {
-        let scheme = if self.url.is_plain() { "http" } else { "https" };
-        let rest = url.strip_prefix(scheme).and_then(|it| it.strip_prefix("://"));
-        rest.is_some_and(|it| it.split(['/', '?']).next() == Some(self.url.host()))
+    /// Whether `url` is at the registry's own origin: no other sees a credential.
+    fn is_registry(&self, url: &str) -> bool {
+        self.origin.is_some() && Origin::of(url) == self.origin
     }
 
-    /// What to say to `challenge`: who we are, or a token that somebody else gives for that.
-    fn answer_to(&self, challenge: &str, url: &str) -> Result<String, Error> {
-        let basic = self.login.as_deref().map(|Login { user, token }| {
-            let token = token.text().map_err(Error::from)?;
-            Ok::<_, Error>(format!("Basic {}", BASE64.encode(format!("{user}:{token}").as_bytes())))
-        });
-        let (scheme, rest) = challenge.split_once(' ').unwrap_or((challenge, ""));
-        if scheme.eq_ignore_ascii_case("basic") {
-            return basic.unwrap_or_else(|| Err(self.denied(url)));
-        }
-        let asked = |name: &str| {
-            let quoted = rest.split(&format!("{name}=\"")).nth(1)?;
-            Some(quoted.split('"').next().unwrap_or_default().to_owned())
+    /// What to send with the next request: the login, or a token that the realm gives for it.
+    fn answer_to(
+        &self,
+        challenges: &[Challenge],
+        url: &str,
+        answer: Response<Answer>,
+    ) -> Result<Option<String>, Error> {
+        let Some(bearer) = challenges.iter().find(|challenge| challenge.is("bearer")) else {
+            return match self.basic()? {
+                _ if !challenges.iter().any(|challenge| challenge.is("basic")) => {
+                    Err(problem(url, Problem::UnknownChallenge))
+                }
+                Some(basic) => Ok(Some(basic)),
+                None => Err(self.denied(url, answer)),
+            };
         };
-        let realm =
-            asked("realm").filter(|it| scheme.eq_ignore_ascii_case("bearer") && is_safe(it));
-        let realm = realm.ok_or_else(|| Error::Garbled {
-            url: shown(url),
-            why: "it asks for a login in a way that this version does not know",
-        })?;
+        let realm = bearer.get("realm").unwrap_or_default();
+        self.allowed(realm)
+            .map_err(|(realm, why)| problem(url, Problem::UnsafeRealm { realm, why }))?;
         let scope = format!("repository:{}:{}", self.repository, self.actions);
-        let service = asked("service").unwrap_or_default();
+        let service = bearer.get("service").unwrap_or_default();
+        let realm = realm.split('#').next().unwrap_or_default();
         let join = if realm.contains('?') { '&' } else { '?' };
-        let from = format!("{realm}{join}service={}&scope={}", query(&service), query(&scope));
+        let from = format!("{realm}{join}service={}&scope={}", query(service), query(&scope));
         let mut request = Request::builder().uri(&from);
-        if let Some(basic) = basic {
-            request = request.header(AUTHORIZATION, basic?);
+        if let Some(basic) = self.basic()? {
+            request = request.header(AUTHORIZATION, basic);
         }
-        let request = request
-            .body(())
-            .map_err(|_| Error::Garbled { url: shown(&from), why: "no address" })?;
+        let request = request.body(()).map_err(|_| problem(&from, Problem::InvalidUrl))?;
         let mut answer = self
             .agent
             .run(request)
             .map_err(|source| Error::Unreachable { url: shown(&from), source: source.into() })?;
         match answer.status() {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied(&from)),
-            status => {
-                let not_now = not_now(&answer, &from);
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(self.denied(&from, answer));
+            }
+            _ => {
+                let not_now = self.not_now(&mut answer, &from);
                 return Err(
-                    not_now.unwrap_or_else(|| refused(&Method::GET, &from, status, &mut answer))
+                    not_now.unwrap_or_else(|| self.refused(&Method::GET, &from, &mut answer))
                 );
             }
         }
         let token: Value = serde_json::from_slice(&kept(&mut answer, &from)?).unwrap_or_default();
         let token = token["token"].as_str().or(token["access_token"].as_str());
-        let token = token.filter(|it| it.bytes().all(|it| it.is_ascii_graphic()));
-        let token =
-            token.ok_or_else(|| Error::Garbled { url: shown(&from), why: "no token came" })?;
-        Ok(format!("Bearer {token}"))
+        let is_usable =
+            |token: &&str| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let token = token.filter(is_usable).ok_or_else(|| problem(&from, Problem::NoToken))?;
+        Ok(Some(format!("Bearer {token}")))
+    }
+
+    fn basic(&self) -> Result<Option<String>, Error> {
+        let basic = self.login.as_deref().map(|Login { user, token }| {
+            let token = token.text().map_err(Error::from)?;
+            Ok(format!("Basic {}", BASE64.encode(format!("{user}:{token}").as_bytes())))
+        });
+        basic.transpose()
+    }
+
+    /// Whether this client goes where an answer of the registry sends it; or where that is, and
+    /// why not.
+    fn allowed(&self, url: &str) -> Result<(), (String, &'static str)> {
+        let Some(target) = Origin::of(url) else {
+            return Err((String::new(), "no absolute URL of http or https"));
+        };
+        let why = match &self.origin {
+            None => Some("the registry itself has no origin"),
+            Some(registry) => registry.forbids(&target),
+        };
+        why.map_or(Ok(()), |why| Err((target.shown(), why)))
     }
 
     /// GETs `url`, wherever the registry says that it is.
-    pub(crate) fn download(&self, url: &str) -> Result<Response<Answer>, Error> {
+    pub(crate) fn download(&self, url: &str, accept: &str) -> Result<Response<Answer>, Error> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self.send(&Method::GET, &url, "", Body::None)?;
-            if !answer.status().is_redirection() {
+            let answer = self.send(&Method::GET, &url, accept, Body::None)?;
+            let is_elsewhere = matches!(answer.status().as_u16(), 301 | 302 | 307 | 308);
+            if !is_elsewhere {
                 return Ok(answer);
             }
             url = self.location(&answer, &url)?;
         }
-        Err(Error::Garbled { url: shown(&url), why: "it sends us in circles" })
+        Err(problem(&url, Problem::RedirectLoop))
     }
 
-    /// Where an answer says to go on.
+    /// Where an answer to a request for `url` says to go on.
     pub(crate) fn location(&self, answer: &Response<Answer>, url: &str) -> Result<String, Error> {
         let to = header(answer, LOCATION.as_str()).unwrap_or_default();
-        let scheme = if self.url.is_plain() { "http" } else { "https" };
-        let to =
-            if to.starts_with('/') { format!("{scheme}://{}{to}", self.url.host()) } else { to };
-        if is_safe(&to) {
-            Ok(to)
-        } else {
-            Err(Error::Garbled { url: shown(url), why: "it does not say where to go on" })
+        if to.is_empty() {
+            let why = "the answer has no Location";
+            return Err(problem(url, Problem::UnsafeLocation { to, why }));
         }
+        let to = resolved(url, &to);
+        match self.allowed(&to) {
+            Ok(()) => Ok(to.split('#').next().unwrap_or_default().to_owned()),
+            Err((to, why)) => Err(problem(url, Problem::UnsafeLocation { to, why })),
+        }
+    }
+
+    /// An answer that is not the one that was hoped for.
+    pub(crate) fn refused(
+        &self,
+        method: &Method,
+        url: &str,
+        answer: &mut Response<Answer>,
+    ) -> Error {
+        let status = answer.status();
+        let said = self.said(answer);
+        let url = shown(url);
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Error::Denied { url, anonymous: self.login.is_none(), said };
+        }
+        Error::Refused { method: method.to_string(), url, status: status.as_u16(), said }
+    }
+
+    /// The registry's own words, without what it must not know or repeat.
+    fn said(&self, answer: &mut Response<Answer>) -> String {
+        answer::said(&message(answer), &self.secrets())
+    }
+
+    /// Every form in which this client's login may come back in a message.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        let token = self.login.as_ref().and_then(|login| login.token.text().ok());
+        secrets.extend(token.map(str::to_owned));
+        for sent in [self.basic().ok().flatten(), self.authorization.borrow().clone()] {
+            let value = sent.as_deref().and_then(|sent| sent.split_once(' '));
+            secrets.extend(value.map(|(_, value)| value.to_owned()));
+        }
+        secrets
+    }
+
+    /// What the answer is, if it is that we should come again.
+    fn not_now(&self, answer: &mut Response<Answer>, url: &str) -> Option<Error> {
+        let status = answer.status();
+        // 501 and 505 say what the server can never do.
+        let is_busy = status == StatusCode::TOO_MANY_REQUESTS
+            || (status.is_server_error() && ![501, 505].contains(&status.as_u16()));
+        let asked = header(answer, RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
+        let seconds = asked.unwrap_or(0).min(WAIT_SECONDS_MAX);
+        is_busy.then(|| {
+            let said = self.said(answer);
+            Error::Busy { url: shown(url), status: status.as_u16(), seconds, said }
+        })
     }
 }
 
-/// `https`, or this machine.
-fn is_safe(url: &str) -> bool {
-    let address = url.split(['?', '#']).next().unwrap_or_default();
-    Url::try_from(address.to_owned()).is_ok()
-}
-
-/// Without its query, which may hold a token.
-pub(crate) fn shown(url: &str) -> String {
-    url.split('?').next().unwrap_or_default().to_owned()
+pub(crate) fn problem(url: &str, problem: Problem) -> Error {
+    Error::InvalidResponse { url: shown(url), problem }
 }
 
 fn query(text: &str) -> String {
     text.bytes().fold(String::new(), |text, byte| match byte {
-        it if it.is_ascii_alphanumeric() || b"-._~:/".contains(&it) => {
-            text + &char::from(it).to_string()
+        byte if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) => {
+            text + &char::from(byte).to_string()
         }
-        it => text + &format!("%{it:02X}"),
+        byte => text + &format!("%{byte:02X}"),
     })
 }
 
 pub(crate) fn header(answer: &Response<Answer>, name: &str) -> Option<String> {
-    answer.headers().get(name).and_then(|it| it.to_str().ok()).map(str::to_owned)
+    answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Does something until it works, or trying again cannot help, or it has been tried enough.
+/// Retries `attempt` with exponential back-off, at most `TRIES_MAX` times, while the error is
+/// transient.
 pub(crate) fn again<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     for waited in 0..TRIES_MAX - 1 {
         let seconds = match attempt() {
@@ -314,37 +428,12 @@ pub(crate) fn again<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<
     attempt()
 }
 
-/// What the answer is, if it is that we should come again.
-fn not_now(answer: &Response<Answer>, url: &str) -> Option<Error> {
-    let status = answer.status();
-    let again = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    let asked = header(answer, RETRY_AFTER.as_str()).and_then(|it| it.parse().ok());
-    let seconds = asked.unwrap_or(0).min(WAIT_SECONDS_MAX);
-    again.then(|| Error::Busy { url: shown(url), status: status.as_u16(), seconds })
-}
-
-/// An answer that is not the one that was hoped for.
-pub(crate) fn refused(
-    method: &Method,
-    url: &str,
-    status: StatusCode,
-    answer: &mut Response<Answer>,
-) -> Error {
-    let url = shown(url);
-    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return Error::Denied { url, anonymous: false };
-    }
-    let said: Value = answer
-        .body_mut()
-        .with_config()
-        .limit(64 * 1024)
-        .read_to_vec()
-        .ok()
-        .and_then(|it| serde_json::from_slice(&it).ok())
-        .unwrap_or_default();
-    let said = said["errors"][0]["code"].as_str().unwrap_or_default();
-    let said = said.chars().filter(char::is_ascii_graphic).take(80).collect();
-    Error::Refused { method: method.to_string(), url, status: status.as_u16(), said }
+/// The beginning of an answer that holds an error; nothing, if it cannot be read.
+pub(crate) fn message(answer: &mut Response<Answer>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let reader = answer.body_mut().as_reader();
+    let _ = reader.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes); // what came of it is enough
+    bytes
 }
 
 /// The bytes of an answer that is kept in memory.
@@ -355,40 +444,7 @@ pub(crate) fn kept(answer: &mut Response<Answer>, url: &str) -> Result<Vec<u8>, 
         .read_to_end(&mut bytes)
         .map_err(|source| Error::Unreachable { url: shown(url), source: source.into() })?;
     if bytes.len() as u64 > KEPT_BYTES_MAX {
-        return Err(Error::Garbled { url: shown(url), why: "it is larger than anything of ours" });
+        return Err(problem(url, Problem::TooLarge { bytes_max: KEPT_BYTES_MAX }));
     }
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_registry_itself_is_told_who_we_are() {
-        let url = Url::try_from("https://registry.example/a".to_owned()).expect("an address");
-        let http = Http::new(&url, "a/b", None, "pull");
-        assert!(http.is_here("https://registry.example/v2/a/b/blobs/x"));
-        for other in [
-            "https://registry.example.evil/v2/",
-            "http://registry.example/v2/",
-            "https://registry.example:444/v2/",
-            "https://evil/?https://registry.example/",
-        ] {
-            assert!(!http.is_here(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_query_is_never_shown() {
-        assert_eq!(shown("https://a/b?_state=secret"), "https://a/b");
-    }
-
-    #[test]
-    fn nobody_is_asked_for_a_token_over_plain_http_but_this_machine() {
-        assert!(is_safe("https://auth.example/token?x=1"));
-        assert!(is_safe("http://127.0.0.1:5001/token"));
-        assert!(!is_safe("http://auth.example/token"));
-        assert!(!is_safe("file:///etc/passwd"));
-    }
 }

@@ -19,6 +19,8 @@ use crate::spec::{Image, System};
 
 /// When everything in a layer was made: the first second, as Nix has it in its store.
 const MADE: u64 = 1;
+/// What a link at `/` would hide: the store itself, and what the container's runtime mounts.
+const RESERVED: [&str; 4] = ["nix", "proc", "dev", "sys"];
 /// The operating system in the header of a gzip stream: unknown.
 const GZIP_OS_UNKNOWN: u8 = 255;
 
@@ -56,6 +58,37 @@ impl Look<'_> {
     fn manifest(&self, config: &[u8], layer: Descriptor) -> Vec<u8> {
         let config = Descriptor::of(IMAGE_CONFIG, config);
         Manifest { annotations: self.annotations(), ..Manifest::new(config, layer) }.bytes()
+    }
+
+    /// Why a container of the image that links the folders of `out` from `/` could not start.
+    pub(crate) fn cannot_start(&self, out: &str) -> Option<String> {
+        let out = Path::new(out);
+        for name in RESERVED {
+            if fs::symlink_metadata(out.join(name)).is_ok() {
+                return Some(format!(
+                    "{out} has `{name}` at its top, which an image cannot link from /{name}",
+                    out = out.display()
+                ));
+            }
+        }
+        let program = self.image.entrypoint.first()?;
+        let path = Path::new(program);
+        // A name without a slash is looked up in PATH, which is /bin.
+        let path =
+            if program.contains('/') { path.to_owned() } else { Path::new("/bin").join(path) };
+        let path = if path.starts_with("/nix/store") {
+            path
+        } else {
+            out.join(path.strip_prefix("/").unwrap_or(&path))
+        };
+        let is_program = fs::metadata(&path)
+            .is_ok_and(|there| there.is_file() && there.permissions().mode() & 0o111 != 0);
+        (!is_program).then(|| {
+            format!(
+                "`{program}` of `image.entrypoint` is no program of what was built: {} is none",
+                path.display()
+            )
+        })
     }
 
     /// The image of `closure`, whose folders in `out` are linked from `/`.
@@ -187,11 +220,11 @@ fn link<W: Write>(archive: &mut tar::Builder<W>, name: &Path, to: &Path) -> io::
 }
 
 /// The bytes of files as an archive, compressed; and its digest before that.
-pub(crate) fn archive(files: &BTreeMap<String, String>) -> io::Result<(Vec<u8>, Digest)> {
+pub(crate) fn archive(files: &BTreeMap<String, Vec<u8>>) -> io::Result<(Vec<u8>, Digest)> {
     let mut archive = tar::Builder::new(Hashing::new(gzip(Vec::new())));
-    for (name, text) in files {
-        let name = Path::new(name);
-        append(&mut archive, name, EntryType::Regular, 0o644, text.len() as u64, text.as_bytes())?;
+    for (name, content) in files {
+        let (name, size) = (Path::new(name), content.len() as u64);
+        append(&mut archive, name, EntryType::Regular, 0o644, size, content.as_slice())?;
     }
     let archive = archive.into_inner()?;
     let diff_id = Digest::from_sha256(&archive.hash.finalize());

@@ -13,11 +13,15 @@
 //! **Invariant:** the same commit and the same key are the same bytes, down to the signatures; so a
 //! second run only reads, and a lost signature is made again by running again.
 
+mod answer;
 mod apply;
 mod bundle;
+mod challenge;
 mod cli;
+mod containment;
 mod documents;
 mod error;
+mod git;
 mod http;
 mod image;
 mod manifests;
@@ -25,6 +29,7 @@ mod memory;
 mod nix;
 mod observe;
 mod oci;
+mod origin;
 pub mod plan;
 mod recipe;
 mod registry;
@@ -33,7 +38,10 @@ mod source;
 pub mod spec;
 mod statement;
 mod tool;
+mod tree;
+mod writer;
 
+pub use answer::Problem;
 pub use cli::Cli;
 pub use error::Error;
 pub use oci::Digest;
@@ -45,8 +53,9 @@ use keyring::Projects;
 use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers, Stream};
 use serde::Serialize;
 
-use bundle::Signing;
-use documents::{Shape, Work};
+use bundle::Public;
+use containment::Containment;
+use documents::{Shape, Signer, Work};
 use nix::Nix;
 use observe::Seen;
 use oci::Manifest;
@@ -88,17 +97,16 @@ impl ArtifactAttest {
     }
 
     fn work(&self, job: &Job<'_, Artifact>) -> Result<Work, Error> {
-        Work::new(job.stream, &self.projects, job.own)
+        Work::new(job.stream, self.projects.get(&job.own.spec.project)?, job.own)
     }
 }
 
 /// What `job` is made from; none, as long as it waits for another document.
 fn recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
-    let name = job.own.name.as_str();
     match Shape::of(&job.own.spec) {
         Some(Shape::Image(build, image)) => {
             let shape = (build, image, job.own.spec.rebuild);
-            Recipe::image(&nix(name, work), &work.source, shape).map(Some)
+            Recipe::image(&nix(work), &work.identity, shape).map(Some)
         }
         Some(Shape::Manifests(declared)) => {
             let mut references = BTreeMap::new();
@@ -109,9 +117,9 @@ fn recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error>
                     Err(error) => return Err(error.into()),
                 };
             }
-            Recipe::manifests(name, &work.source, declared, references).map(Some)
+            Recipe::manifests(&work.identity, declared, references).map(Some)
         }
-        None => unreachable!("a document of no shape was refused"),
+        None => Err(Error::NoShape),
     }
 }
 
@@ -125,8 +133,20 @@ fn ready_recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
     })
 }
 
-fn nix<'a>(document: &'a str, work: &'a Work) -> Nix<'a> {
-    Nix { document, inputs: &work.inputs }
+fn nix(work: &Work) -> Nix<'_> {
+    Nix { document: &work.identity.document, inputs: &work.inputs }
+}
+
+impl ArtifactAttest {
+    /// What signs: its key must be the one that `plan` and `verify` know.
+    fn signer(&self, job: &Job<'_, Artifact>, work: &Work) -> Result<Signer, Error> {
+        let signer = Signer::new(self.projects.get(&job.own.spec.project)?)?;
+        if signer.signing.public.id() == work.keys.current.id() {
+            return Ok(signer);
+        }
+        let (signs, known) = (signer.signing.public.id(), work.keys.current.id());
+        Err(Error::ForeignKey { signs, known })
+    }
 }
 
 impl Program for ArtifactAttest {
@@ -152,24 +172,36 @@ impl Program for ArtifactAttest {
             let observed = work.observed(&wanted, &Built::default());
             return Ok(Status::planned(Some(observed), plan::plan(&wanted, &World::default())));
         };
-        Ok(status(&work, &recipe, &look(&work, &recipe)?))
+        let seen = look(&work, &recipe)?;
+        if lacks_provenance(&seen) && work.identity.is_source_checked {
+            announce(&work, &recipe)?;
+        }
+        Ok(status(&work, &recipe, &seen))
     }
 
     fn undo(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let work = self.work(job)?;
-        Ok(Status::planned(None, plan::undo(&work.publications(job)?)))
+        let project = self.projects.get(&job.own.spec.project)?;
+        let work = self.work(job)?.with_former_keys(project);
+        let publications = work.publications(job, &work.reader().strict())?;
+        Ok(Status::planned(None, plan::undo(&publications)))
     }
 
     fn apply(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
         let (name, work) = (job.own.name.as_str(), self.work(job)?);
+        let signer = self.signer(job, &work)?;
         let recipe = ready_recipe(job, &work)?;
         let mut seen = look(&work, &recipe)?;
-        let nix = nix(name, &work);
-        let made =
-            if seen.wanted.build.is_some() { recipe.make(&nix, &work.memory)? } else { None };
+        if lacks_provenance(&seen) {
+            work.require_contained(&recipe.source)?;
+        }
+        let made = if seen.wanted.build.is_some() {
+            recipe.make(&nix(&work), &signer.memory)?
+        } else {
+            None
+        };
         if let Some((package, built)) = &made {
             let made = Some((package, built));
-            seen = observe::observe(&work.reader(), &recipe, &work.signing.public, made)?;
+            seen = observe::observe(&work.reader(), &recipe, &work.keys.current, made)?;
         }
         let steps = plan::plan(&seen.wanted, &seen.world);
         if steps.is_empty() {
@@ -177,7 +209,7 @@ impl Program for ArtifactAttest {
         }
         let hand = apply::Hand {
             document: name,
-            signing: &work.signing,
+            signing: &signer.signing,
             manifest: &seen.manifest,
             package: made.as_ref().map(|it| &it.0).or(recipe.at_hand()),
             statements: &seen.statements,
@@ -201,7 +233,7 @@ impl Program for ArtifactAttest {
             return Err(Error::Unproven { what: left.join(", ") });
         }
         let then = job.stream.status(job.own);
-        let now = evidence(&work.signing, &recipe, &seen);
+        let now = evidence(&work.keys.current, &recipe, &seen);
         if let Some(then) = then["evidence"].as_array().filter(|it| !it.is_empty()) {
             for it in &now {
                 if !then.contains(&serde_json::json!(it)) {
@@ -227,16 +259,27 @@ impl Program for ArtifactAttest {
     }
 
     fn destroy(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let work = self.work(job)?;
-        let steps = plan::undo(&work.publications(job)?);
-        if !steps.is_empty() {
-            apply::destroy(job.own.name.as_str(), &steps, &work.writer())?;
-        }
-        let kept = work.publications(job)?;
-        match plan::undo(&kept) {
-            left if left.is_empty() => {
-                Ok(Status::destroyed(format!("manifests left, which others made: {}", kept.len())))
+        let project = self.projects.get(&job.own.spec.project)?;
+        let work = self.work(job)?.with_former_keys(project);
+        let (remover, mut reader) = (work.remover(), work.reader().strict());
+        let publications = match work.publications(job, &reader) {
+            // Whoever may write to a repository would see it.
+            Err(Error::Invisible { anonymous: false, .. }) if remover.may_write()? => {
+                reader = work.reader();
+                work.publications(job, &reader)?
             }
+            publications => publications?,
+        };
+        let steps = plan::undo(&publications);
+        if !steps.is_empty() {
+            apply::destroy(job.own.name.as_str(), &steps, &remover)?;
+        }
+        let left = work.publications(job, &reader)?;
+        let others = left.iter().filter(|known| known.there).count();
+        match plan::undo(&left) {
+            left if left.is_empty() => Ok(Status::destroyed(format!(
+                "manifests left in place, which other documents or other keys published: {others}"
+            ))),
             left => Err(Error::Unsettled { steps: left.len() }),
         }
     }
@@ -246,11 +289,37 @@ impl Program for ArtifactAttest {
     }
 }
 
+/// Whether `apply` would sign that something was made from its source.
+fn lacks_provenance(seen: &Seen) -> bool {
+    !seen.world.attested.contains(&About::Provenance)
+}
+
+/// Says what `apply` would refuse. A plan may come before the source is there: the forge is filled
+/// by an `apply`, too.
+fn announce(work: &Work, recipe: &Recipe) -> Result<(), Error> {
+    let (name, url) = (&work.identity.document, &work.identity.source);
+    let rev = &recipe.source.rev;
+    match work.containment(&recipe.source)? {
+        Containment::Contained => {}
+        Containment::Missing => phase::note(
+            name,
+            format_args!(
+                "no branch of {url} holds {rev}: `apply` signs nothing before it is pushed"
+            ),
+        ),
+        Containment::Unknown { .. } => phase::note(
+            name,
+            format_args!("{url} cannot be asked whether it holds {rev}: `apply` needs an answer"),
+        ),
+    }
+    Ok(())
+}
+
 /// What is there, and what can be made without building.
 fn look(work: &Work, recipe: &Recipe) -> Result<Seen, Error> {
     let built = Built::default();
     let made = recipe.at_hand().map(|it| (it, &built));
-    observe::observe(&work.reader(), recipe, &work.signing.public, made)
+    observe::observe(&work.reader(), recipe, &work.keys.current, made)
 }
 
 fn status(work: &Work, recipe: &Recipe, seen: &Seen) -> Status {
@@ -261,7 +330,7 @@ fn status(work: &Work, recipe: &Recipe, seen: &Seen) -> Status {
     }
     let message = format!("{} is signed and attested", observed.reference);
     let ready = Condition::ready(true, "Published", message);
-    let evidence = evidence(&work.signing, recipe, seen);
+    let evidence = evidence(&work.keys.current, recipe, seen);
     Status { observed: Some(observed), evidence, ..Status::new(ready) }
 }
 
@@ -280,7 +349,7 @@ fn missing(step: &Step) -> String {
     }
 }
 
-fn evidence(signing: &Signing, recipe: &Recipe, seen: &Seen) -> Vec<Evidence> {
+fn evidence(key: &Public, recipe: &Recipe, seen: &Seen) -> Vec<Evidence> {
     let about = |about: &str| Evidence {
         about: about.to_owned(),
         git_commit: None,
@@ -294,7 +363,7 @@ fn evidence(signing: &Signing, recipe: &Recipe, seen: &Seen) -> Vec<Evidence> {
         sha256: Some(Digest::of(statement).hex().to_owned()),
         ..about(&predicate.to_string())
     });
-    let (key_id, generation) = (Some(signing.public.id()), Some(signing.public.generation));
+    let (key_id, generation) = (Some(key.id()), Some(key.generation));
     let signature = Evidence { key_id, generation, ..about("signature") };
     [source].into_iter().chain(signed).chain([signature]).collect()
 }

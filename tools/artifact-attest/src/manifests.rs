@@ -1,7 +1,7 @@
 //! Manifests for Flux: the files of a commit, with images pinned to what was attested.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::ops::Range;
 
 use serde_json::json;
@@ -10,14 +10,22 @@ use serde_saphyr::granit_parser::{Event, Parser};
 use crate::Error;
 use crate::image;
 use crate::oci::{Blob, Descriptor, FLUX_CONFIG, FLUX_LAYER, Manifest, Package};
+use crate::tree::{Files, is_yaml};
 
 /// The lists of a pod whose items have an `image`.
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 /// Largest archive that is read back, in bytes.
 const ARCHIVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Files, by path.
-pub(crate) type Files = BTreeMap<String, String>;
+/// The text of a file of manifests.
+fn text(content: &[u8]) -> Result<&str, String> {
+    str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())
+}
+
+/// The files of `files` that hold manifests.
+fn yaml(files: &Files) -> impl Iterator<Item = (&String, &[u8])> {
+    files.iter().filter(|(path, _)| is_yaml(path)).map(|(path, content)| (path, content.as_slice()))
+}
 
 /// An image in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +106,8 @@ pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
 pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String> {
     let mut mistakes = Vec::new();
     let mut used = Vec::new();
-    for (path, text) in files {
-        match images(text) {
+    for (path, content) in yaml(files) {
+        match text(content).and_then(images) {
             Err(why) => mistakes.push(format!("{path} is not YAML: {why}")),
             Ok(images) => {
                 for it in images {
@@ -128,15 +136,19 @@ pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String>
 /// `files` with every image that `references` knows by name replaced by its reference. All else
 /// stays as people wrote it.
 pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Result<Files, Error> {
-    let pin = |(path, text): (&String, &String)| {
-        let uses = images(text).map_err(|why| Error::Manifest { path: path.clone(), why })?;
-        let mut pinned = text.clone();
+    let pin = |(path, content): (&String, &Vec<u8>)| {
+        if !is_yaml(path) {
+            return Ok((path.clone(), content.clone()));
+        }
+        let strange = |why| Error::Manifest { path: path.clone(), why };
+        let mut pinned = text(content).map_err(strange)?.to_owned();
+        let uses = images(&pinned).map_err(strange)?;
         for it in uses.iter().rev() {
             if let Some(reference) = it.image.as_ref().and_then(|it| references.get(it)) {
                 pinned.replace_range(it.range.clone(), reference);
             }
         }
-        Ok((path.clone(), pinned))
+        Ok((path.clone(), pinned.into_bytes()))
     };
     files.iter().map(pin).collect()
 }
@@ -161,8 +173,9 @@ pub(crate) fn package(files: &Files, source: &str, rev: &str) -> Result<Package,
 
 /// Every image in `files`, as it is written.
 fn named(files: &Files) -> Result<Vec<String>, Error> {
-    let uses = files.iter().map(|(path, text)| {
-        images(text).map_err(|why| Error::Manifest { path: path.clone(), why })
+    let uses = yaml(files).map(|(path, content)| {
+        let uses = text(content).and_then(images);
+        uses.map_err(|why| Error::Manifest { path: path.clone(), why })
     });
     let uses = uses.collect::<Result<Vec<_>, Error>>()?;
     Ok(uses.into_iter().flatten().filter_map(|it| it.image).collect())
@@ -178,13 +191,26 @@ pub(crate) fn strangers(
     let mut archive = Vec::new();
     let limited =
         flate2::read::GzDecoder::new(layer).take(ARCHIVE_BYTES_MAX).read_to_end(&mut archive);
-    let published = limited.and_then(|_| crate::source::yaml(&archive)).map_err(|source| {
+    let published = limited.and_then(|_| unpacked(&archive)).map_err(|source| {
         Error::Unreadable { what: "the published manifests".to_owned(), source }
     })?;
     let written = named(files)?;
     let mut strangers = named(&published)?;
     strangers.retain(|it| !references.values().any(|known| known == it) && !written.contains(it));
     Ok(strangers)
+}
+
+/// The files in a tar archive.
+fn unpacked(archive: &[u8]) -> io::Result<Files> {
+    let mut files = Files::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.display().to_string();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content)?;
+        files.insert(path, content);
+    }
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -194,7 +220,7 @@ mod tests {
     const POD: &str = "---\nkind: Deployment\nimage: elsewhere # not a container's\nspec:\n  template:\n    spec:\n      initContainers: [{name: a, image: greeter, args: [image, b]}]\n      containers:\n        # ünïcödé\n        - name: greeter\n          image: greeter   # pinned\n          env: [{name: image, value: greeter}]\n        - {name: other, image: \"busybox@sha256:00\"}\n        - name: quoted\n          image: 'greeter'\n---\nkind: List\nitems: []\n";
 
     fn files(text: &str) -> Files {
-        [("a.yaml".to_owned(), text.to_owned())].into()
+        [("a.yaml".to_owned(), text.as_bytes().to_vec())].into()
     }
 
     #[test]
@@ -205,7 +231,7 @@ mod tests {
             .replace("image: greeter,", "image: 127.0.0.1:5000/a/greeter@sha256:11,")
             .replace("image: greeter ", "image: 127.0.0.1:5000/a/greeter@sha256:11 ")
             .replace("'greeter'", "127.0.0.1:5000/a/greeter@sha256:11");
-        assert_eq!(pinned["a.yaml"], expected);
+        assert_eq!(pinned["a.yaml"], expected.into_bytes());
         Ok(())
     }
 
@@ -230,7 +256,8 @@ mod tests {
         };
         let pinned = pin(&files(POD), &references)?;
         assert_eq!(strangers(&layer(&pinned)?, &files(POD), &references)?, [] as [String; 0]);
-        let forged = files(&pinned["a.yaml"].replace("@sha256:11", "@sha256:22"));
+        let text = String::from_utf8_lossy(&pinned["a.yaml"]).into_owned();
+        let forged = files(&text.replace("@sha256:11", "@sha256:22"));
         assert_eq!(strangers(&layer(&forged)?, &files(POD), &references)?.len(), 3);
         Ok(())
     }

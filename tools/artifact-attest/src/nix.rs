@@ -1,12 +1,15 @@
 //! Nix: what would be built, what was built, and whether it comes out the same again.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::Value;
 
 use crate::Error;
+use crate::git::Borrowed;
 use crate::oci::Digest;
 use crate::source::Source;
 use crate::spec::Build;
@@ -30,8 +33,16 @@ pub(crate) struct Derivation {
 pub(crate) struct Input {
     /// Where others fetch it from; for a folder of this machine its name in the lock.
     pub(crate) uri: String,
+    pub(crate) pin: Pin,
+}
+
+/// What a lock pins an input to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pin {
     /// The SHA-256 of its NAR, in hex.
-    pub(crate) nar_sha256: String,
+    Nar(String),
+    /// A Git commit, where Nix has made no NAR of it (lazy trees).
+    Commit(String),
 }
 
 /// A path in the store, and the SHA-256 of its NAR in hex.
@@ -45,46 +56,160 @@ pub(crate) struct Nix<'a> {
     pub(crate) inputs: &'a BTreeMap<String, String>,
 }
 
+/// A commit, in a repository that Nix may read and write as it likes: not the user's.
+struct Flake<'a> {
+    borrowed: &'a Borrowed,
+    variables: &'a [(String, String)],
+    folder: &'a str,
+    rev: &'a str,
+}
+
 impl Nix<'_> {
-    /// What `build` would build from `source`. Writes the `.drv` into the store, and nothing else.
-    pub(crate) fn evaluate(&self, source: &Source, build: &Build) -> Result<Derivation, Error> {
-        let flake = flake(source);
-        let (system, attribute) = (build.system.nix(), build.attribute.as_str());
-        let installable = format!("{flake}#packages.{system}.\"{attribute}\"");
-        let paths = self.nix(&[
-            "eval",
-            "--json",
-            "--apply",
-            "it: [ it.drvPath it.outPath ]",
-            &installable,
-        ])?;
-        let (path, out): (String, String) =
-            serde_json::from_slice(&paths.stdout).map_err(|_| garbled("eval"))?;
-        if ![&path, &out].iter().all(|it| it.starts_with('/') && !it.contains("..")) {
-            return Err(garbled("eval"));
+    /// What `build` would build from `source`, and from which commit that is: the last one that
+    /// touched the folder, unless another gives a different derivation. A flake may use code outside
+    /// of its folder; then the commit that is checked out is what is built. Writes the `.drv` into
+    /// the store, and nothing else.
+    pub(crate) fn evaluate(
+        &self,
+        source: &Source,
+        build: &Build,
+    ) -> Result<(Source, Derivation), Error> {
+        let elsewhere = source.git.elsewhere(&source.head, &source.folder)?;
+        if !elsewhere.is_empty() {
+            return Err(Error::Elsewhere { what: elsewhere });
         }
+        let borrowed = source.git.borrowed(&source.head)?;
+        let variables = borrowed.variables()?;
+        let folder = source.folder.as_str();
+        let flake = |rev| Flake { borrowed: &borrowed, variables: &variables, folder, rev };
+        let head = flake(&source.head);
+        self.require_lock(&head)?;
+        let mut chosen = (source.at(&source.head), self.derivation(&head, build)?);
+        if source.rev != source.head {
+            // An older commit that does not evaluate any more is not what is built, either.
+            let touched = flake(&source.rev);
+            match self.derivation(&touched, build) {
+                Ok(same) if same == chosen.1 => chosen.0 = source.clone(),
+                _ => phase::note(
+                    self.document,
+                    format_args!(
+                        "builds {}, not {}: commits outside of the flake's folder change what is built",
+                        source.head, source.rev
+                    ),
+                ),
+            }
+        }
+        let (source, (path, out)) = chosen;
         let derivation =
             fs::read(&path).map_err(|source| Error::Unreadable { what: path.clone(), source })?;
-        let metadata = self.nix(&["flake", "metadata", "--json", &flake])?;
+        let metadata = self.metadata(&flake(&source.rev), &self.overrides())?;
+        let inputs = serde_json::from_slice::<Value>(&metadata.stdout)
+            .map_err(|_| garbled("flake metadata"))?;
         let inputs =
-            serde_json::from_slice::<Value>(&metadata.stdout).ok().as_ref().and_then(inputs);
-        let inputs = inputs.ok_or_else(|| garbled("flake metadata"))?;
-        Ok(Derivation { path, digest: Digest::of(&derivation), out, inputs })
+            inputs_of(&inputs).ok_or_else(|| garbled("flake metadata"))?.map_err(|input| {
+                Error::Unlocked { said: format!("the lock pins no hash of {input}") }
+            })?;
+        Ok((source, Derivation { path, digest: Digest::of(&derivation), out, inputs }))
     }
 
-    fn nix(&self, arguments: &[&str]) -> Result<Ended, Error> {
-        // Without an override Nix refuses a lock that does not fit: it cannot write into a commit.
+    /// The paths of the `.drv` and of what it builds.
+    fn derivation(&self, flake: &Flake<'_>, build: &Build) -> Result<(String, String), Error> {
+        let (system, attribute) = (build.system.nix(), build.attribute.as_str());
+        let installable = format!("{}#packages.{system}.\"{attribute}\"", flake.url());
+        let eval = ["eval", "--json", "--apply", "it: [ it.drvPath it.outPath ]", &installable];
+        let overrides = self.overrides();
+        let all = [&eval[..], &overrides.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        let paths = self.nix(flake, &all)?;
+        let paths: (String, String) =
+            serde_json::from_slice(&paths.stdout).map_err(|_| garbled("eval"))?;
+        let is_path = |path: &String| path.starts_with('/') && !path.contains("..");
+        if is_path(&paths.0) && is_path(&paths.1) { Ok(paths) } else { Err(garbled("eval")) }
+    }
+
+    /// Refuses a flake whose lock is missing or does not fit, as the commit has it: without what
+    /// this machine takes from elsewhere, which would hide that. Nix 2.8 refuses such a flake of
+    /// its own accord; Nix 2.34 resolves the inputs anew, and what it then builds no commit pins.
+    /// Measured with 2.8: a lock that fits needs no network.
+    fn require_lock(&self, flake: &Flake<'_>) -> Result<(), Error> {
+        let checked = self.metadata(flake, &["--no-update-lock-file".to_owned()]);
+        let Err(Error::Evaluation { said, temporary }) = checked else {
+            return checked.map(|_| ());
+        };
+        let missing = self.missing_in_lock(flake)?;
+        if !missing.is_empty() {
+            let said = format!("flake.lock lacks {}\n{said}", missing.join(", "));
+            return Err(Error::Unlocked { said });
+        }
+        // Nix tries to fetch what the lock pins in another form than flake.nix names.
+        if temporary || said.contains("lock file") {
+            return Err(Error::Unlocked { said });
+        }
+        Err(Error::Evaluation { said, temporary })
+    }
+
+    /// The inputs that a flake names and its lock does not.
+    fn missing_in_lock(&self, flake: &Flake<'_>) -> Result<Vec<String>, Error> {
+        let Flake { borrowed, folder, rev, .. } = flake;
+        let entries = borrowed.git.entries(rev, folder)?;
+        let read = |name: &str| {
+            let Some(entry) = entries.iter().find(|entry| entry.path == name) else {
+                return Ok(Vec::new());
+            };
+            let object = entry.object.as_str();
+            Ok::<_, Error>(borrowed.git.blobs(&[object])?.remove(object).unwrap_or_default())
+        };
+        let lock: Value = serde_json::from_slice(&read("flake.lock")?).unwrap_or_default();
+        let root = lock["root"].as_str().unwrap_or_default();
+        let locked = &lock["nodes"][root]["inputs"];
+        let file = borrowed.path().join(".git/flake.nix");
+        fs::write(&file, read("flake.nix")?)
+            .map_err(|source| Error::Unreadable { what: "flake.nix".to_owned(), source })?;
+        let names = format!(
+            "let f = import {}; in builtins.attrNames (removeAttrs (builtins.functionArgs f.outputs // f.inputs or {{ }}) [ \"self\" ])",
+            file.display()
+        );
+        let arguments = ["--eval", "--strict", "--json", "-E", &names];
+        let named = tool::run(self.document, "nix-instantiate", arguments)?;
+        if named.code != Some(0) {
+            return Err(Error::Evaluation { said: named.said, temporary: false });
+        }
+        let named: Vec<String> =
+            serde_json::from_slice(&named.stdout).map_err(|_| garbled("eval"))?;
+        Ok(named.into_iter().filter(|name| locked[name].is_null()).collect())
+    }
+
+    fn metadata(&self, flake: &Flake<'_>, more: &[String]) -> Result<Ended, Error> {
+        let url = flake.url();
+        let metadata = ["flake", "metadata", "--json", &url];
+        let more: Vec<_> = more.iter().map(String::as_str).collect();
+        self.nix(flake, &[&metadata[..], &more].concat())
+    }
+
+    /// What this machine takes from elsewhere. An override changes the lock in memory, so that only
+    /// a flake without any can be held to its lock here.
+    fn overrides(&self) -> Vec<String> {
+        if self.inputs.is_empty() {
+            return vec!["--no-update-lock-file".to_owned()];
+        }
+        let arguments = self
+            .inputs
+            .iter()
+            .flat_map(|(name, from)| ["--override-input".to_owned(), name.clone(), from.clone()]);
+        arguments.collect()
+    }
+
+    fn nix(&self, flake: &Flake<'_>, arguments: &[&str]) -> Result<Ended, Error> {
         let mut all = vec!["--extra-experimental-features", "nix-command flakes"];
         all.extend(arguments);
-        for (name, from) in self.inputs {
-            all.extend(["--override-input", name, from]);
-        }
-        let ended = tool::run(self.document, "nix", all)?;
+        all.push("--no-write-lock-file");
+        let variables = flake.variables.iter();
+        let variables: Vec<_> =
+            variables.map(|(name, value)| (name.as_str(), OsStr::new(value))).collect();
+        let ended = tool::run_with(self.document, "nix", all, &variables, b"")?;
         if ended.code == Some(0) {
             return Ok(ended);
         }
-        let unreachable = ["unable to download", "Could not resolve", "timed out", "try again"];
-        let temporary = unreachable.iter().any(|it| ended.said.contains(it));
+        let temporary = is_network(&ended.said);
         Err(Error::Evaluation { said: ended.said, temporary })
     }
 
@@ -103,15 +228,14 @@ impl Nix<'_> {
         let arguments = [&["--realise", "--timeout", &seconds], more, &[&derivation.path]].concat();
         let ended = tool::run_tied(self.document, "nix-store", arguments)?;
         let (path, said) = (derivation.path.clone(), ended.said);
-        // Measured with Nix 2.8: 100 a builder failed, 101 it took too long, 102 a download is not
-        // what was declared, 104 a second build differs.
-        match ended.code {
-            Some(0) => Ok(()),
-            Some(104) => Err(Error::NotReproducible { path, said }),
-            Some(101) => Err(Error::BuildTimeout { path, said }),
-            Some(100 | 102) => Err(Error::Build { path, said }),
-            _ => Err(Error::Nix { path, said }),
-        }
+        let Some(code) = ended.code else { return Err(Error::Nix { path, said, killed: true }) };
+        Err(match Failure::of(code) {
+            None => return Ok(()),
+            Some(Failure::Differs) => Error::NotReproducible { path, said },
+            Some(Failure::TimedOut) => Error::BuildTimeout { path, said },
+            Some(Failure::Build) => Error::Build { path, said },
+            Some(Failure::Other) => Error::Nix { path, said, killed: false },
+        })
     }
 
     /// What was built, with all that it needs when it runs.
@@ -120,7 +244,8 @@ impl Nix<'_> {
         let arguments = [&features[..], &["path-info", "--json", "--recursive", &derivation.out]];
         let ended = tool::run(self.document, "nix", arguments.concat())?;
         if ended.code != Some(0) {
-            return Err(Error::Nix { path: derivation.path.clone(), said: ended.said });
+            let (path, killed) = (derivation.path.clone(), ended.code.is_none());
+            return Err(Error::Nix { path, said: ended.said, killed });
         }
         let infos: Value =
             serde_json::from_slice(&ended.stdout).map_err(|_| garbled("path-info"))?;
@@ -132,13 +257,56 @@ fn garbled(command: &'static str) -> Error {
     Error::NixGarbled { command }
 }
 
+impl Flake<'_> {
+    fn url(&self) -> String {
+        url(self.borrowed.path(), self.folder, self.rev)
+    }
+}
+
 /// The flake in that very commit: what lies about in the folder cannot get into it.
-fn flake(source: &Source) -> String {
-    let (root, rev) = (encoded(&source.root.display().to_string()), &source.rev);
-    match encoded(&source.folder) {
+fn url(root: &Path, folder: &str, rev: &str) -> String {
+    let root = encoded(&root.display().to_string());
+    match encoded(folder) {
         folder if folder.is_empty() => format!("git+file://{root}?rev={rev}"),
         folder => format!("git+file://{root}?dir={folder}&rev={rev}"),
     }
+}
+
+/// Why `nix-store --realise` failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// A second build gave other bytes.
+    Differs,
+    TimedOut,
+    /// A builder failed, or a download is not what was declared.
+    Build,
+    /// Nix could not begin: no such platform, no sandbox, a daemon that refuses.
+    Other,
+}
+
+impl Failure {
+    /// The exit status is 96 and one bit for each thing that failed (Nix, `Worker::failingExitStatus`;
+    /// measured with 2.8 and 2.34: 100, 101, 102, 104): several can.
+    fn of(code: i32) -> Option<Self> {
+        match code {
+            0 => None,
+            96..=111 if code & 8 != 0 => Some(Self::Differs),
+            96..=111 if code & 1 != 0 => Some(Self::TimedOut),
+            96..=111 => Some(Self::Build),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+/// Whether Nix failed because it could not download: by the beginning of Nix's own errors, since
+/// all evaluations that fail have one exit status. A flake may say anything in the rest of them.
+fn is_network(said: &str) -> bool {
+    said.lines().map(str::trim_start).filter_map(|line| line.strip_prefix("error: ")).any(|error| {
+        let download = error.strip_prefix("unable to download '");
+        download.is_some_and(|error| {
+            !error.contains("HTTP error 4") || error.contains("HTTP error 429")
+        })
+    })
 }
 
 fn encoded(path: &str) -> String {
@@ -175,28 +343,37 @@ pub(crate) fn sri(hex: &str) -> Option<String> {
     Some(format!("sha256-{}", BASE64.encode(&bytes)))
 }
 
-fn inputs(metadata: &Value) -> Option<Vec<Input>> {
+/// Every flake in the lock; `None` for what is no lock, and the name of an input that is not pinned.
+fn inputs_of(metadata: &Value) -> Option<Result<Vec<Input>, String>> {
     let locks = &metadata["locks"];
     let root = locks["root"].as_str()?;
-    let nodes = locks["nodes"].as_object()?.iter().filter(|(name, _)| *name != root);
-    let mut inputs = nodes
-        .map(|(name, node)| {
-            let locked = &node["locked"];
-            let text = |field: &str| locked[field].as_str();
-            let uri = match text("type")? {
-                it @ ("github" | "gitlab" | "sourcehut") => {
-                    format!("{it}:{}/{}/{}", text("owner")?, text("repo")?, text("rev")?)
-                }
-                "git" => format!("git+{}?rev={}", text("url")?, text("rev")?),
-                "tarball" | "file" => text("url")?.to_owned(),
-                _ => format!("nix-flake-input:{name}"),
-            };
-            Some(Input { uri, nar_sha256: hex(text("narHash")?)? })
-        })
-        .collect::<Option<Vec<_>>>()?;
+    let mut inputs = Vec::new();
+    for (name, node) in locks["nodes"].as_object()?.iter().filter(|(name, _)| *name != root) {
+        let locked = &node["locked"];
+        let text = |field: &str| locked[field].as_str();
+        let kind = text("type")?;
+        let is_relative = text("path").is_some_and(|path| !path.starts_with('/'));
+        if kind == "path" && is_relative && text("narHash").is_none() {
+            continue; // a folder of the same commit (Nix 2.26 and newer lock no hash for it)
+        }
+        let uri = match kind {
+            forge @ ("github" | "gitlab" | "sourcehut") => {
+                format!("{forge}:{}/{}/{}", text("owner")?, text("repo")?, text("rev")?)
+            }
+            "git" => format!("git+{}?rev={}", text("url")?, text("rev")?),
+            "tarball" | "file" => text("url")?.to_owned(),
+            _ => format!("nix-flake-input:{name}"),
+        };
+        let pin = match (text("narHash"), text("rev")) {
+            (Some(sri), _) => Pin::Nar(hex(sri)?),
+            (None, Some(rev)) => Pin::Commit(rev.to_owned()),
+            (None, None) => return Some(Err(name.clone())),
+        };
+        inputs.push(Input { uri, pin });
+    }
     inputs.sort();
     inputs.dedup();
-    Some(inputs)
+    Some(Ok(inputs))
 }
 
 #[cfg(test)]
@@ -227,13 +404,66 @@ mod tests {
             "nixpkgs": {"locked": {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": "abc", "narHash": SRI}},
             "lab": {"locked": {"type": "path", "path": "/home/somebody/lab", "narHash": SRI}},
         }}});
-        let uris: Vec<_> = inputs(&metadata).into_iter().flatten().map(|it| it.uri).collect();
+        let inputs = inputs_of(&metadata).expect("a lock").expect("pinned");
+        let uris: Vec<_> = inputs.into_iter().map(|input| input.uri).collect();
         assert_eq!(uris, ["github:NixOS/nixpkgs/abc", "nix-flake-input:lab"]);
     }
 
     #[test]
     fn a_folder_with_strange_letters_is_one_folder() {
-        let source = Source { root: "/a b&c".into(), folder: "ü#1".into(), rev: "f00".into() };
-        assert_eq!(flake(&source), "git+file:///a%20b%26c?dir=%C3%BC%231&rev=f00");
+        let url = url(Path::new("/a b&c"), "ü#1", "f00");
+        assert_eq!(url, "git+file:///a%20b%26c?dir=%C3%BC%231&rev=f00");
+    }
+
+    #[test]
+    fn an_input_without_a_hash_is_in_the_same_commit_or_pinned_by_its_own_or_refused() {
+        let of = |locked: Value| {
+            inputs_of(
+                &json!({"locks": {"root": "root", "nodes": {"root": {}, "lib": {"locked": locked}}}}),
+            )
+        };
+        assert_eq!(of(json!({"type": "path", "path": "../lib"})), Some(Ok(vec![])));
+        let lazy = of(json!({"type": "git", "url": "https://example.org/a", "rev": "f00"}));
+        assert!(
+            lazy.is_some_and(|all| all.is_ok_and(|all| all[0].pin == Pin::Commit("f00".into())))
+        );
+        assert_eq!(of(json!({"type": "path", "path": "/lib"})), Some(Err("lib".into())));
+    }
+
+    #[test]
+    fn the_exit_status_of_nix_tells_whether_another_try_can_help() {
+        for (code, failure) in [
+            (0, None),
+            (1, Some(Failure::Other)),
+            (100, Some(Failure::Build)),
+            (101, Some(Failure::TimedOut)),
+            (102, Some(Failure::Build)),
+            (103, Some(Failure::TimedOut)),
+            (104, Some(Failure::Differs)),
+            (108, Some(Failure::Differs)),
+            (126, Some(Failure::Other)),
+        ] {
+            assert_eq!(Failure::of(code), failure, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_a_download_that_failed_is_worth_another_evaluation() {
+        for said in [
+            "error: unable to download 'https://example.org/x': Couldn't resolve host name (6)",
+            "       error: unable to download 'https://example.org/x': HTTP error 503",
+            "error: unable to download 'https://example.org/x': HTTP error 429",
+        ] {
+            assert!(is_network(said), "{said}");
+        }
+        for said in [
+            "error: the licence server timed out, try again",
+            "error: attribute 'unable to download' missing",
+            "warning: unable to download 'x': timed out\nerror: syntax error",
+            "error: unable to download 'https://example.org/x': HTTP error 404",
+            "error: Could not resolve the attribute",
+        ] {
+            assert!(!is_network(said), "{said}");
+        }
     }
 }

@@ -7,10 +7,10 @@ use phase::Known;
 use crate::Error;
 use crate::bundle::Public;
 use crate::oci::{Digest, Manifest, Package};
-use crate::plan::{Publication, Wanted, World};
+use crate::plan::{Owner, Publication, Wanted, World};
 use crate::recipe::Recipe;
 use crate::registry::{Reader, Signed};
-use crate::statement::{self, Built, Predicate, Statements};
+use crate::statement::{self, Built, Names, Predicate, Statements};
 
 /// What is wanted and what is there, side by side.
 #[derive(Debug)]
@@ -56,7 +56,10 @@ pub(crate) fn observe(
     };
     let digest = Digest::of(&manifest);
     let whole = whole(reader, recipe, &digest, &manifest)?;
-    let signed = reader.signed(&digest, &[key])?;
+    // Until it is known what was built, any provenance may be the one: all are read.
+    let known = made.map(|(_, built)| recipe.statements(&digest, built)).unwrap_or_default();
+    let known: Vec<_> = known.values().map(Vec::as_slice).collect();
+    let signed = reader.signed(&digest, &[key], &known)?;
     let built = match made {
         Some((_, built)) => Some(built.clone()),
         None if whole => proven(recipe, &digest, &signed),
@@ -64,7 +67,9 @@ pub(crate) fn observe(
     };
     let Some(built) = built else { return Ok(unknown(tagged)) };
     let statements = recipe.statements(&digest, &built);
-    let said = |it: &Vec<u8>| signed.iter().any(|signed| signed.statement == *it);
+    let said = |statement: &Vec<u8>| {
+        signed.iter().any(|signed| signed.is_accepted && signed.statement == *statement)
+    };
     let attested = statements.iter().filter(|it| said(it.1)).map(|it| *it.0).collect();
     Ok(Seen {
         wanted: Wanted {
@@ -119,7 +124,7 @@ fn proven(recipe: &Recipe, digest: &Digest, signed: &[Signed]) -> Option<Built> 
 /// Reads every blob of a manifest to its end, and compares.
 pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
     let manifest: Manifest = serde_json::from_slice(manifest)
-        .map_err(|_| Error::Unproven { what: "the manifest is none".to_owned() })?;
+        .map_err(|_| Error::Unproven { what: "the manifest is not one of OCI".to_owned() })?;
     let blobs = || manifest.layers.iter().chain([&manifest.config]);
     for blob in blobs() {
         phase::uninterrupted()?;
@@ -128,15 +133,16 @@ pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
     Ok(blobs().count())
 }
 
-/// Everything in the repository that may be ours: what a tag names, what somebody says something
-/// about, and `more`.
+/// Every manifest in the repository that a tag names, that others refer to, or that `more` is; and
+/// which document published it.
 pub(crate) fn publications(
     reader: &Reader,
     keys: &[&Public],
+    names: impl Fn(&[u8]) -> (Predicate, Names),
     more: Option<Digest>,
 ) -> Result<Vec<Publication>, Error> {
     let mut subjects: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
-    subjects.extend(more.map(|it| (it, BTreeSet::new())));
+    subjects.extend(more.map(|digest| (digest, BTreeSet::new())));
     for tag in reader.tags()? {
         phase::uninterrupted()?;
         if let Some(subject) = Digest::from_fallback_tag(&tag) {
@@ -149,13 +155,72 @@ pub(crate) fn publications(
     for (digest, tags) in subjects {
         phase::uninterrupted()?;
         let there = reader.manifest(digest.as_str())?.is_some();
-        let mut bundles: BTreeSet<_> =
-            reader.signed(&digest, keys)?.into_iter().map(|it| it.referrer).collect();
-        if !there {
-            bundles.extend(reader.dangling(&digest)?);
+        let signed = reader.signed(&digest, keys, &[])?;
+        let signed: Vec<_> =
+            signed.into_iter().map(|signed| (signed.referrer, names(&signed.statement))).collect();
+        let (mut owner, mut bundles) = owned(&signed);
+        if !there && owner != Owner::Others {
+            bundles.splice(0..0, reader.dangling(&digest)?);
+        } else if !there && signed.is_empty() && reader.lists_nothing(&digest)? {
+            // A list of nothing, about nothing: what a `destroy` left that was cut off at its end.
+            (owner, bundles) = (Owner::This, reader.dangling(&digest)?);
         }
-        publications.push(Publication { digest, there, tags, bundles });
+        publications.push(Publication { digest, there, tags, owner, bundles });
     }
-    publications.retain(|it| it.there || !it.bundles.is_empty());
+    publications.retain(|known| known.there || !known.bundles.is_empty());
     Ok(publications)
+}
+
+/// Which document published a manifest about which all of `signed` was signed, and the bundles that
+/// are that document's alone.
+fn owned(signed: &[(Digest, (Predicate, Names))]) -> (Owner, Vec<Digest>) {
+    let says = |names| signed.iter().any(|(_, said)| *said == (Predicate::Provenance, names));
+    let owner = match (says(Names::This), says(Names::Another)) {
+        (true, false) => Owner::This,
+        (true, true) => Owner::Shared,
+        (false, _) => Owner::Others,
+    };
+    let is_own = |(predicate, names): &(Predicate, Names)| match owner {
+        Owner::This => true,
+        // The signature is every document's; a bill of materials that bears this one's name may
+        // be of another system.
+        Owner::Shared => *predicate == Predicate::Provenance && *names == Names::This,
+        Owner::Others => false,
+    };
+    let mut bundles: Vec<_> = signed.iter().filter(|(_, said)| is_own(said)).collect();
+    bundles.sort_by_key(|(_, (predicate, _))| *predicate == Predicate::Provenance);
+    (owner, bundles.into_iter().map(|(referrer, _)| referrer.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every set of at most three statements about one manifest.
+    #[test]
+    fn a_manifest_is_this_documents_only_when_no_provenance_names_another() {
+        let kinds = [
+            (Predicate::Provenance, Names::This),
+            (Predicate::Provenance, Names::Another),
+            (Predicate::Sbom, Names::This),
+            (Predicate::Signature, Names::Any),
+        ];
+        for bits in 0..16_u8 {
+            let all = kinds.iter().enumerate().filter(|(index, _)| bits & (1 << index) != 0);
+            let signed: Vec<_> = all
+                .map(|(index, kind)| (Digest::of(&[u8::try_from(index).unwrap_or(9)]), *kind))
+                .collect();
+            let (owner, bundles) = owned(&signed);
+            match (bits & 1 != 0, bits & 2 != 0) {
+                (true, false) => {
+                    assert_eq!((owner, bundles.len()), (Owner::This, signed.len()));
+                    assert_eq!(bundles.last(), Some(&Digest::of(&[0])), "the provenance last");
+                }
+                (true, true) => {
+                    assert_eq!((owner, bundles), (Owner::Shared, vec![Digest::of(&[0])]));
+                }
+                (false, _) => assert_eq!((owner, bundles), (Owner::Others, vec![])),
+            }
+        }
+    }
 }

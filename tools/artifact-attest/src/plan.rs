@@ -50,10 +50,24 @@ pub struct Publication {
     pub digest: Digest,
     /// Whether the manifest itself is there.
     pub there: bool,
-    /// What names it.
+    /// Tags that name it.
     pub tags: BTreeSet<String>,
-    /// The manifests of the bundles that our key signed.
-    pub bundles: BTreeSet<Digest>,
+    /// Which document published it, by what our key signed.
+    pub owner: Owner,
+    /// The manifests of the bundles that belong to this document, in the order in which they are
+    /// removed: the provenance last, because it proves whose they are.
+    pub bundles: Vec<Digest>,
+}
+
+/// Which document published a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This document alone: every signed provenance names it.
+    This,
+    /// This document and others: their sources gave the same bytes.
+    Shared,
+    /// Others; or it is unknown, because no signed provenance names a document.
+    Others,
 }
 
 /// One change. In a plan they come in the order in which nobody ever sees a tag that names
@@ -100,12 +114,12 @@ pub enum Step {
         /// What names it.
         tags: BTreeSet<String>,
     },
-    /// Remove the bundles that our key signed.
+    /// Remove the bundles that our key signed for this document.
     Detach {
         /// Of the manifest that they are about.
         digest: Digest,
         /// Their manifests.
-        bundles: BTreeSet<Digest>,
+        bundles: Vec<Digest>,
     },
 }
 
@@ -137,17 +151,19 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     steps
 }
 
-/// The steps that take away what [`plan`] made: all that our key signed, and nothing else.
+/// The steps that take away what [`plan`] made for this document, in every version of it, and
+/// nothing that another document or another key published.
 #[must_use]
 pub fn undo(world: &[Publication]) -> Vec<Step> {
-    let ours = world.iter().filter(|it| !it.bundles.is_empty());
     // The manifest first: once its bundles are gone, nothing proves any more that it is ours.
-    ours.flat_map(|Publication { digest, there, tags, bundles }| {
+    let steps = world.iter().flat_map(|Publication { digest, there, tags, owner, bundles }| {
         let withdraw = Step::Withdraw { digest: digest.clone(), tags: tags.clone() };
         let detach = Step::Detach { digest: digest.clone(), bundles: bundles.clone() };
-        there.then_some(withdraw).into_iter().chain([detach])
-    })
-    .collect()
+        let withdraw = (*owner == Owner::This && *there).then_some(withdraw);
+        let detach = (*owner != Owner::Others && !bundles.is_empty()).then_some(detach);
+        withdraw.into_iter().chain(detach)
+    });
+    steps.collect()
 }
 
 impl fmt::Display for Step {
@@ -240,44 +256,56 @@ mod tests {
         }
     }
 
-    /// Every publication that is there or not, tagged or not, with or without bundles of ours.
+    /// Every publication: there or not, tagged or not, of every owner, with or without bundles.
     fn publications() -> Vec<Publication> {
         let mut all = Vec::new();
-        for bits in 0..8 {
-            let set = |bit: usize, text: &str| {
-                if bits & bit == 0 { BTreeSet::new() } else { BTreeSet::from([text.to_owned()]) }
-            };
-            let bundles = set(1, "bundle").iter().map(|it| digest(it)).collect();
-            let (digest, there) = (digest(&bits.to_string()), bits & 2 != 0);
-            all.push(Publication { digest, there, tags: set(4, "tag"), bundles });
+        for owner in [Owner::This, Owner::Shared, Owner::Others] {
+            for bits in 0..8 {
+                let bundles: Vec<_> =
+                    (bits & 1 != 0).then(|| digest("bundle")).into_iter().collect();
+                let tags = (bits & 4 != 0).then(|| "tag".to_owned()).into_iter().collect();
+                let (digest, there) = (digest(&format!("{owner:?} {bits}")), bits & 2 != 0);
+                all.push(Publication { digest, there, tags, owner, bundles });
+            }
         }
         all
     }
 
     #[test]
-    fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_signed() {
+    fn undoing_reaches_absence_then_rests_and_leaves_what_others_published() {
         let all = publications();
         for first in &all {
-            for second in &all {
+            for second in all.iter().filter(|second| second.digest != first.digest) {
                 let before = vec![first.clone(), second.clone()];
                 let mut world = before.clone();
                 for step in undo(&before) {
                     match step {
                         Step::Withdraw { digest, .. } => {
-                            for it in world.iter_mut().filter(|it| it.digest == digest) {
-                                assert!(!it.bundles.is_empty(), "nothing proves that it is ours");
-                                it.there = false;
+                            for known in world.iter_mut().filter(|known| known.digest == digest) {
+                                assert_eq!(known.owner, Owner::This, "only our own");
+                                known.there = false;
+                                known.tags.clear();
                             }
                         }
                         Step::Detach { digest, .. } => {
-                            world.retain(|it| it.digest != digest || it.bundles.is_empty());
+                            for known in world.iter_mut().filter(|known| known.digest == digest) {
+                                assert_ne!(known.owner, Owner::Others, "only our own");
+                                known.bundles.clear();
+                            }
                         }
                         _ => unreachable!("no step of an undo"),
                     }
                 }
                 assert_eq!(undo(&world), [], "reaches, rests");
-                let theirs = before.iter().filter(|it| it.bundles.is_empty());
-                assert!(theirs.eq(world.iter()), "leaves alone");
+                for (before, after) in before.iter().zip(&world) {
+                    match before.owner {
+                        Owner::This => assert!(!after.there && after.bundles.is_empty(), "reaches"),
+                        Owner::Shared => {
+                            assert_eq!((after.there, &after.tags), (before.there, &before.tags));
+                        }
+                        Owner::Others => assert_eq!(before, after, "leaves alone"),
+                    }
+                }
             }
         }
     }

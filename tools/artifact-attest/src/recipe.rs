@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
 use crate::image::Look;
-use crate::manifests::{self, Files};
+use crate::manifests;
 use crate::memory::Memory;
 use crate::nix::{Derivation, Nix};
 use crate::oci::{Digest, Package};
@@ -12,15 +12,13 @@ use crate::plan;
 use crate::sbom::Lock;
 use crate::source::Source;
 use crate::spec::{Build, Image, Manifests, Rebuild};
-use crate::statement::{self, Built, Origin, Predicate, Statements};
+use crate::statement::{self, Built, Identity, Origin, Predicate, Statements};
+use crate::tree::{self, Files};
 
 /// What something is made from.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// The name of the document.
-    pub(crate) name: String,
-    /// Where others fetch the source from.
-    pub(crate) url: String,
+    pub(crate) identity: Identity,
     pub(crate) source: Source,
     what: What,
 }
@@ -47,37 +45,40 @@ impl Recipe {
     /// What Nix would build of the commit.
     pub(crate) fn image(
         nix: &Nix<'_>,
-        url: &str,
+        identity: &Identity,
         (build, image, rebuild): (&Build, &Image, Option<Rebuild>),
     ) -> Result<Self, Error> {
         let source = Source::look(nix.document, &build.flake)?;
-        let derivation = nix.evaluate(&source, build)?;
-        let lock = source.file(nix.document, "Cargo.lock")?;
+        let (source, derivation) = nix.evaluate(&source, build)?;
+        let lock = source.file("Cargo.lock")?;
         let lock = lock.map(|it| Lock::read(&it)).transpose();
         let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
         let (build, image) = (build.clone(), image.clone());
         let what = What::Image { build, image, twice, derivation, lock };
-        Ok(Self { name: nix.document.to_owned(), url: url.to_owned(), source, what })
+        Ok(Self { identity: identity.clone(), source, what })
     }
 
     /// The manifests of the commit, with images pinned to `references`.
     pub(crate) fn manifests(
-        name: &str,
-        url: &str,
+        identity: &Identity,
         declared: &Manifests,
         references: BTreeMap<String, String>,
     ) -> Result<Self, Error> {
-        let source = Source::look(name, &declared.path)?;
-        let written = source.manifests(name)?;
+        let source = Source::look(&identity.document, &declared.path)?;
+        let written = tree::published(&source.tree()?).map_err(|mistakes| {
+            let path = declared.path.display().to_string();
+            Error::Manifest { path, why: mistakes.join("; ") }
+        })?;
         let pinned = manifests::pin(&written, &references)?;
-        let package = manifests::package(&pinned, url, &source.rev)?;
+        let package = manifests::package(&pinned, &identity.source, &source.rev)?;
         let what = What::Manifests { written, references, package };
-        Ok(Self { name: name.to_owned(), url: url.to_owned(), source, what })
+        Ok(Self { identity: identity.clone(), source, what })
     }
 
     fn look<'a>(&'a self, build: &Build, image: &'a Image) -> Look<'a> {
-        Look { image, system: build.system, source: &self.url, rev: &self.source.rev }
+        let source = &self.identity.source;
+        Look { image, system: build.system, source, rev: &self.source.rev }
     }
 
     /// The beginning of the commit, and of what is made of it. Two that differ never share one,
@@ -121,7 +122,8 @@ impl Recipe {
         let What::Image { build, image, twice, derivation, .. } = &self.what else {
             return Ok(None);
         };
-        let step = phase::begin(&self.name, "build");
+        let name = &self.identity.document;
+        let step = phase::begin(name, "build");
         // Where it is already, to ask for it is half of the work.
         let closure = nix.closure(derivation).or_else(|_| {
             nix.build(derivation, build)?;
@@ -132,17 +134,23 @@ impl Recipe {
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
         if *twice {
             phase::uninterrupted()?;
-            let step = phase::begin(&self.name, "rebuild");
+            let step = phase::begin(name, "rebuild");
             if memory.holds(derivation, &nar_sha256) {
                 step.done("the same bytes, when this machine built it again before");
             } else {
+                // All outputs, of which a cache may have given some: `--check` needs each.
+                nix.build(derivation, build)?;
                 nix.rebuild(derivation, build)?;
-                memory.keep(&self.name, derivation, &nar_sha256);
+                memory.keep(name, derivation, &nar_sha256);
                 step.done("the same bytes");
             }
         }
         phase::uninterrupted()?;
-        let package = self.look(build, image).package(&closure, &derivation.out)?;
+        let look = self.look(build, image);
+        if let Some(why) = look.cannot_start(&derivation.out) {
+            return Err(Error::CannotStart { why });
+        }
+        let package = look.package(&closure, &derivation.out)?;
         Ok(Some((package, Built { nar_sha256, rebuilt: *twice, closure })))
     }
 
@@ -163,12 +171,12 @@ impl Recipe {
     /// What must be said of the manifest with this digest, word for word.
     pub(crate) fn statements(&self, digest: &Digest, built: &Built) -> Statements {
         let Source { folder, rev, .. } = &self.source;
-        let origin = Origin { source: &self.url, rev, folder };
+        let origin = Origin { identity: &self.identity, rev, folder };
         match &self.what {
             What::Image { build, derivation, lock, .. } => {
                 let what = (build.attribute.as_str(), build.system.nix());
                 let lock = lock.as_ref();
-                statement::of_image(&self.name, digest, origin, what, derivation, built, lock)
+                statement::of_image(digest, origin, what, derivation, built, lock)
             }
             What::Manifests { references, .. } => {
                 statement::of_manifests(digest, origin, references)

@@ -1,35 +1,33 @@
-//! An OCI registry. A reader and a writer, so that code that plans cannot write; and all the
-//! quirks of registries.
+//! Reads an OCI registry, with the quirks of registries. Nothing here can write.
 
 use std::io::Read as _;
 use std::rc::Rc;
-use std::thread;
-use std::time::Duration;
 
 use keyring::Url;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use ureq::http::{Method, StatusCode};
+use ureq::Body as Answer;
+use ureq::http::{Method, Response, StatusCode};
 
 use crate::Error;
+use crate::answer::{self, Problem, shown};
 use crate::bundle::{self, Public};
-use crate::http::{self, Body, Http, Login, header, kept, refused, shown};
-use crate::oci::{Blob, Content, Descriptor, Digest, INDEX, MANIFEST};
+use crate::http::{self, Body, Http, Login, Standing, header, kept, problem};
+use crate::oci::{Descriptor, Digest, INDEX, MANIFEST};
 
-/// Longest list of tags, in pages.
-const PAGES_MAX: usize = 100;
-/// Most referrers of one manifest that are looked at.
-const REFERRERS_MAX: usize = 256;
-/// How often a list of referrers is looked at until it shows what was written.
-const LISTINGS_MAX: usize = 6;
-
-#[derive(Debug)]
-pub(crate) struct Reader(Http);
+/// Longest list of tags or referrers, in pages.
+const PAGES_MAX: usize = 1000;
+/// Codes of a 404 that are about the contents of a repository: the registry has let this client
+/// look into it. `NAME_UNKNOWN` is not among them: registries say so as well of a repository that
+/// the login may not see.
+const LOOKED_INSIDE: [&str; 3] = ["MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"];
 
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct Reader {
     http: Http,
-    reader: Reader,
+    /// Whether a 404 for the whole repository counts as its absence only when it is proven that
+    /// this client would see the repository.
+    is_strict: bool,
 }
 
 /// A manifest, as it was read.
@@ -42,36 +40,56 @@ pub(crate) struct Found {
 /// What refers to a manifest.
 #[derive(Debug)]
 pub(crate) struct Referrers {
-    /// Whether the registry keeps this list, or whoever writes does.
+    /// Whether the registry keeps this list (OCI 1.1), or each writer does, under a tag.
     pub(crate) native: bool,
     pub(crate) entries: Vec<Value>,
+    /// Whether cosign and Flux can read the list: one entry without a valid digest, and their
+    /// library (go-containerregistry 0.21) drops all of them.
+    pub(crate) is_readable: bool,
 }
 
-/// A bundle that is signed by us.
+/// A bundle that one of our keys signed.
 #[derive(Debug)]
 pub(crate) struct Signed {
-    /// Of the manifest by which it refers to its subject.
+    /// Of the manifest by which the bundle refers to its subject.
     pub(crate) referrer: Digest,
     pub(crate) statement: Vec<u8>,
-}
-
-/// Whether a blob had to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pushed {
-    Sent,
-    There,
+    /// Whether cosign and Flux accept the bundle as it is published. One that they reject is ours
+    /// to remove, and proves nothing.
+    pub(crate) is_accepted: bool,
 }
 
 impl Reader {
     pub(crate) fn new(url: &Url, repository: &str, login: Option<Rc<Login>>) -> Self {
-        Self(Http::new(url, repository, login, "pull"))
+        Self { http: Http::new(url, repository, login, "pull"), is_strict: false }
+    }
+
+    /// The same, for claims of absence: see [`Error::Invisible`].
+    pub(crate) fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
+    }
+
+    /// Lets a 404 stand for absence, when it proves that.
+    fn absent(&self, url: &str, answer: &mut Response<Answer>) -> Result<(), Error> {
+        let code = answer::code(&http::message(answer));
+        if LOOKED_INSIDE.contains(&code.as_str()) {
+            return Ok(());
+        }
+        match self.http.standing()? {
+            Standing::Unasked => Ok(()), // everybody sees everything
+            Standing::LoggedIn if !self.is_strict => Ok(()), // what is written will tell
+            standing => Err(Error::Invisible {
+                url: shown(url),
+                anonymous: standing == Standing::Anonymous,
+            }),
+        }
     }
 
     /// The manifest that a tag or a digest names, if there is one.
     pub(crate) fn manifest(&self, name: &str) -> Result<Option<Found>, Error> {
-        let url = self.0.at(&format!("manifests/{name}"));
+        let url = self.http.at(&format!("manifests/{name}"));
         let accept = format!("{MANIFEST}, {INDEX}");
-        let mut answer = self.0.send(&Method::GET, &url, &accept, Body::None)?;
+        let mut answer = self.http.download(&url, &accept)?;
         match answer.status() {
             StatusCode::OK => {
                 let bytes = kept(&mut answer, &url)?;
@@ -81,26 +99,26 @@ impl Reader {
                 }
                 Ok(Some(Found { digest, bytes }))
             }
-            StatusCode::NOT_FOUND => Ok(None),
-            status => Err(refused(&Method::GET, &url, status, &mut answer)),
+            StatusCode::NOT_FOUND => self.absent(&url, &mut answer).map(|()| None),
+            _ => Err(self.http.refused(&Method::GET, &url, &mut answer)),
         }
     }
 
     /// Whether a blob is there. That it is the one that it should be, only [`Self::check`] tells.
     pub(crate) fn has(&self, digest: &Digest) -> Result<bool, Error> {
-        let url = self.0.at(&format!("blobs/{digest}"));
-        let mut answer = self.0.send(&Method::HEAD, &url, "", Body::None)?;
+        let url = self.http.at(&format!("blobs/{digest}"));
+        let mut answer = self.http.send(&Method::HEAD, &url, "", Body::None)?;
         match answer.status() {
             status if status.is_success() || status.is_redirection() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            status => Err(refused(&Method::HEAD, &url, status, &mut answer)),
+            StatusCode::NOT_FOUND => Ok(false), // at worst it is sent again
+            _ => Err(self.http.refused(&Method::HEAD, &url, &mut answer)),
         }
     }
 
     /// A blob that is small enough to be kept in memory, if it is there.
     pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let url = self.0.at(&format!("blobs/{digest}"));
-        let mut answer = self.0.download(&url)?;
+        let url = self.http.at(&format!("blobs/{digest}"));
+        let mut answer = self.http.download(&url, "")?;
         match answer.status() {
             StatusCode::OK => {
                 let bytes = kept(&mut answer, &url)?;
@@ -109,18 +127,17 @@ impl Reader {
                     found => Err(Error::Corrupt { what: digest.to_string(), found }),
                 }
             }
-            StatusCode::NOT_FOUND => Ok(None),
-            status => Err(refused(&Method::GET, &url, status, &mut answer)),
+            StatusCode::NOT_FOUND => Ok(None), // its manifest was there
+            _ => Err(self.http.refused(&Method::GET, &url, &mut answer)),
         }
     }
 
     /// Reads a blob to its end, and compares what was read with what it should be.
     pub(crate) fn check(&self, descriptor: &Descriptor) -> Result<(), Error> {
-        let url = self.0.at(&format!("blobs/{}", descriptor.digest));
-        let mut answer = self.0.download(&url)?;
+        let url = self.http.at(&format!("blobs/{}", descriptor.digest));
+        let mut answer = self.http.download(&url, "")?;
         if answer.status() != StatusCode::OK {
-            let status = answer.status();
-            return Err(refused(&Method::GET, &url, status, &mut answer));
+            return Err(self.http.refused(&Method::GET, &url, &mut answer));
         }
         let (mut hash, mut chunk) = (Sha256::new(), vec![0; 64 * 1024]);
         let mut reader = answer.body_mut().as_reader().take(descriptor.size + 1);
@@ -139,229 +156,190 @@ impl Reader {
         }
     }
 
-    /// What refers to `subject`, by the registry's own list or by the tag that stands for it. A
-    /// registry that is busy has said nothing: that is an error, not an empty list.
+    /// What refers to `subject`, by the registry's own list or by the tag that stands for it: the
+    /// same way as go-containerregistry, with which cosign and Flux look. A registry that is busy
+    /// has said nothing: that is an error, not an empty list.
     pub(crate) fn referrers(&self, subject: &Digest) -> Result<Referrers, Error> {
-        let url = self.0.at(&format!("referrers/{subject}"));
-        let mut answer = self.0.send(&Method::GET, &url, INDEX, Body::None)?;
-        let kind = header(&answer, "content-type").unwrap_or_default();
-        match answer.status() {
-            StatusCode::OK if kind.split(';').next() == Some(INDEX) => {
-                let bytes = kept(&mut answer, &url)?;
-                Ok(Referrers { native: true, entries: entries(&bytes, &url)? })
+        let first = self.http.at(&format!("referrers/{subject}"));
+        let mut all = Referrers { native: true, entries: Vec::new(), is_readable: true };
+        let mut url = first.clone();
+        for page in 0..PAGES_MAX {
+            phase::uninterrupted()?;
+            let mut answer = self.http.download(&url, INDEX)?;
+            let kind = header(&answer, "content-type").unwrap_or_default();
+            match answer.status() {
+                StatusCode::OK if kind == INDEX => {
+                    let next = next_page(&answer);
+                    all.add(&kept(&mut answer, &url)?, &url)?;
+                    let Some(query) = next else { return Ok(all) };
+                    url = format!("{first}?{query}");
+                }
+                // GHCR has been seen to answer 303 to a page of its site.
+                StatusCode::OK
+                | StatusCode::BAD_REQUEST
+                | StatusCode::NOT_FOUND
+                | StatusCode::NOT_ACCEPTABLE
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::SEE_OTHER
+                    if page == 0 =>
+                {
+                    let tag = subject.fallback_tag();
+                    all.native = false;
+                    if let Some(found) = self.manifest(&tag)? {
+                        all.add(&found.bytes, &self.http.at(&format!("manifests/{tag}")))?;
+                    }
+                    return Ok(all);
+                }
+                _ => return Err(self.http.refused(&Method::GET, &url, &mut answer)),
             }
-            // GHCR has been seen to answer 303 to a page of its site.
-            StatusCode::OK
-            | StatusCode::BAD_REQUEST
-            | StatusCode::NOT_FOUND
-            | StatusCode::NOT_ACCEPTABLE
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::SEE_OTHER => {
-                let tag = subject.fallback_tag();
-                let found = self.manifest(&tag)?;
-                let entries =
-                    found.map_or(Ok(Vec::new()), |it| entries(&it.bytes, &self.0.at(&tag)))?;
-                Ok(Referrers { native: false, entries })
-            }
-            status => Err(refused(&Method::GET, &url, status, &mut answer)),
         }
+        Err(problem(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
     }
 
-    /// Every statement about `subject` that one of `keys` signed. What an entry says of itself is not
-    /// believed: registries and others write all kinds of types there.
-    pub(crate) fn signed(&self, subject: &Digest, keys: &[&Public]) -> Result<Vec<Signed>, Error> {
-        let mut signed = Vec::new();
-        for referrer in digests(&self.referrers(subject)?.entries) {
-            let Some(found) = self.manifest(referrer.as_str())? else { continue };
+    /// The statements about `subject` that one of `keys` signed: all of them, or, as soon as
+    /// cosign and Flux accept each of `wanted`, no more. What an entry of the list says of itself
+    /// only decides which is read first: registries and other programs write all kinds of types
+    /// there.
+    pub(crate) fn signed(
+        &self,
+        subject: &Digest,
+        keys: &[&Public],
+        wanted: &[&[u8]],
+    ) -> Result<Vec<Signed>, Error> {
+        let Referrers { mut entries, is_readable, .. } = self.referrers(subject)?;
+        entries.sort_by_key(|entry| !bundle::is_likely_ours(entry));
+        let mut signed: Vec<Signed> = Vec::new();
+        for referrer in digests(&entries) {
+            phase::uninterrupted()?;
+            let is_found = |wanted: &&[u8]| {
+                signed.iter().any(|known| known.is_accepted && known.statement == **wanted)
+            };
+            if !wanted.is_empty() && wanted.iter().all(is_found) {
+                break;
+            }
+            let Some(found) = strangers_own(self.manifest(referrer.as_str()))? else { continue };
             let Some(layer) = bundle::layer(&found.bytes) else { continue };
             if layer.size > http::KEPT_BYTES_MAX {
                 continue; // nothing of ours is that large
             }
-            let Some(bundle) = self.blob(&layer.digest)? else { continue };
-            if let Some(statement) = keys.iter().find_map(|it| it.open(&bundle, subject)) {
-                signed.push(Signed { referrer, statement });
-            }
+            let Some(bundle) = strangers_own(self.blob(&layer.digest))? else { continue };
+            let Some(opened) = keys.iter().find_map(|key| key.open(&bundle, subject)) else {
+                continue;
+            };
+            let is_whole = layer.size == bundle.len() as u64;
+            let is_accepted = is_readable && is_whole && opened.is_accepted;
+            signed.push(Signed { referrer, statement: opened.statement, is_accepted });
         }
         Ok(signed)
     }
 
     /// What is listed as a referrer of `subject`, and is not there.
     pub(crate) fn dangling(&self, subject: &Digest) -> Result<Vec<Digest>, Error> {
-        let mut dangling = digests(&self.referrers(subject)?.entries);
-        let mut there = Vec::new();
-        for it in &dangling {
-            there.push(self.manifest(it.as_str())?.is_some());
+        let mut dangling = Vec::new();
+        for digest in digests(&self.referrers(subject)?.entries) {
+            if strangers_own(self.manifest(digest.as_str()).map(|found| Some(found.is_some())))?
+                == Some(false)
+            {
+                dangling.push(digest);
+            }
         }
-        let mut there = there.into_iter();
-        dangling.retain(|_| !there.next().unwrap_or_default());
         Ok(dangling)
+    }
+
+    /// Whether a writer's own list of referrers of `subject` has entries of our kinds only, and
+    /// none of them is there.
+    pub(crate) fn lists_nothing(&self, subject: &Digest) -> Result<bool, Error> {
+        let Referrers { native, entries, .. } = self.referrers(subject)?;
+        let are_likely_ours = !entries.is_empty() && entries.iter().all(bundle::is_likely_ours);
+        Ok(!native && are_likely_ours && self.dangling(subject)?.len() == entries.len())
     }
 
     /// Every tag of the repository.
     pub(crate) fn tags(&self) -> Result<Vec<String>, Error> {
-        let (mut tags, mut url) = (Vec::new(), self.0.at("tags/list?n=1000"));
+        let (mut tags, mut url) = (Vec::new(), self.http.at("tags/list?n=1000"));
         for _ in 0..PAGES_MAX {
-            let mut answer = self.0.send(&Method::GET, &url, "", Body::None)?;
+            phase::uninterrupted()?;
+            let mut answer = self.http.download(&url, "")?;
             match answer.status() {
                 StatusCode::OK => {}
-                StatusCode::NOT_FOUND => return Ok(tags),
-                status => return Err(refused(&Method::GET, &url, status, &mut answer)),
+                StatusCode::NOT_FOUND => return self.absent(&url, &mut answer).map(|()| tags),
+                _ => return Err(self.http.refused(&Method::GET, &url, &mut answer)),
             }
-            let next = header(&answer, "link");
+            let next = next_page(&answer);
             let list: Value = serde_json::from_slice(&kept(&mut answer, &url)?).unwrap_or_default();
             // Measured: null once the last has been deleted.
             match &list["tags"] {
                 Value::Null if list["name"].is_string() => {}
                 Value::Array(list) => {
-                    tags.extend(list.iter().filter_map(|it| it.as_str().map(str::to_owned)));
+                    let names = list.iter().filter_map(Value::as_str);
+                    tags.extend(names.filter(|name| is_tag(name)).map(str::to_owned));
                 }
-                _ => return Err(Error::Garbled { url: shown(&url), why: "no list of tags came" }),
+                _ => return Err(problem(&url, Problem::NotOci { expected: "a list of tags" })),
             }
-            let next =
-                next.and_then(|it| Some(it.split_once('<')?.1.split_once('>')?.0.to_owned()));
-            let Some(next) = next else { return Ok(tags) };
-            let Some(query) = next.split_once('?') else { return Ok(tags) };
-            url = self.0.at(&format!("tags/list?{}", query.1));
+            let Some(query) = next else { return Ok(tags) };
+            url = self.http.at(&format!("tags/list?{query}"));
         }
-        Err(Error::Garbled { url: shown(&url), why: "its list of tags has no end" })
+        Err(problem(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
     }
 }
 
-fn entries(index: &[u8], url: &str) -> Result<Vec<Value>, Error> {
-    let index: Value = serde_json::from_slice(index).unwrap_or_default();
-    match &index["manifests"] {
-        Value::Array(entries) if entries.len() <= REFERRERS_MAX => Ok(entries.clone()),
-        Value::Null if index["schemaVersion"] == 2 => Ok(Vec::new()),
-        _ => Err(Error::Garbled { url: shown(url), why: "no list of referrers came" }),
+/// A tag by the OCI distribution specification. No other text becomes part of a URL.
+fn is_tag(name: &str) -> bool {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    name.len() <= 128
+        && name.starts_with(is_word)
+        && name.chars().all(|letter| is_word(letter) || matches!(letter, '.' | '-'))
+}
+
+/// The query of the next page. Only that is taken from a `Link`: the rest of the address is ours,
+/// so that no registry sends this client, or its token, to another host or another path.
+fn next_page(answer: &Response<Answer>) -> Option<String> {
+    let links = header(answer, "link")?;
+    let next = links.split(',').find(|link| !link.contains("rel=") || link.contains("next"))?;
+    let (target, _) = next.split_once('<')?.1.split_once('>')?;
+    let query = target.split_once('?')?.1.split('#').next().unwrap_or_default();
+    let is_plain = query.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_plain && !query.is_empty()).then(|| query.to_owned())
+}
+
+/// What is wrong with one referrer that anybody may have written is no reason to fail: it is none
+/// of ours. Whatever the registry fails to say remains an error.
+fn strangers_own<T>(read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match read {
+        Err(
+            Error::Corrupt { .. }
+            | Error::InvalidResponse { problem: Problem::TooLarge { .. }, .. },
+        ) => Ok(None),
+        read => read,
     }
 }
 
-fn digests(entries: &[Value]) -> Vec<Digest> {
-    let digest = |it: &Value| Digest::try_from(it["digest"].as_str()?.to_owned()).ok();
+impl Referrers {
+    fn add(&mut self, index: &[u8], url: &str) -> Result<(), Error> {
+        let index: Value = serde_json::from_slice(index).unwrap_or_default();
+        match &index["manifests"] {
+            Value::Array(entries) => {
+                let is_valid = |entry: &Value| {
+                    entry["size"].is_u64()
+                        && entry["mediaType"].is_string()
+                        && !digests(std::slice::from_ref(entry)).is_empty()
+                };
+                self.is_readable &= entries.iter().all(is_valid);
+                self.entries.extend(entries.iter().filter(|entry| is_valid(entry)).cloned());
+                Ok(())
+            }
+            Value::Null if index["schemaVersion"] == 2 => Ok(()),
+            // A writer's own list is written anew.
+            _ if !self.native => {
+                self.is_readable = false;
+                Ok(())
+            }
+            _ => Err(problem(url, Problem::NotOci { expected: "a list of referrers" })),
+        }
+    }
+}
+
+pub(crate) fn digests(entries: &[Value]) -> Vec<Digest> {
+    let digest = |entry: &Value| Digest::try_from(entry["digest"].as_str()?.to_owned()).ok();
     entries.iter().filter_map(digest).collect()
-}
-
-impl Writer {
-    pub(crate) fn new(url: &Url, repository: &str, login: Option<Rc<Login>>) -> Self {
-        let http = Http::new(url, repository, login.clone(), "pull,push,delete");
-        Self { http, reader: Reader::new(url, repository, login) }
-    }
-
-    /// Puts `blob` there, unless it is. An upload that is cut off is begun again.
-    pub(crate) fn push(&self, blob: &Blob) -> Result<Pushed, Error> {
-        if self.reader.has(&blob.descriptor.digest)? {
-            return Ok(Pushed::There);
-        }
-        http::again(|| self.upload(blob)).map(|()| Pushed::Sent)
-    }
-
-    fn upload(&self, blob: &Blob) -> Result<(), Error> {
-        let Descriptor { digest, size, .. } = &blob.descriptor;
-        let begin = self.http.at("blobs/uploads/");
-        let mut answer = self.http.attempt(&Method::POST, &begin, "", Body::None)?;
-        if answer.status() != StatusCode::ACCEPTED {
-            let status = answer.status();
-            return Err(refused(&Method::POST, &begin, status, &mut answer));
-        }
-        let to = self.http.location(&answer, &begin)?;
-        let join = if to.contains('?') { '&' } else { '?' };
-        let to = format!("{to}{join}digest={digest}");
-        let body = match &blob.content {
-            Content::Bytes(bytes) => Body::Bytes(bytes, "application/octet-stream"),
-            Content::File(file) => Body::File(file, *size),
-        };
-        let mut answer = self.http.attempt(&Method::PUT, &to, "", body)?;
-        match answer.status() {
-            StatusCode::CREATED => Ok(()),
-            status => Err(refused(&Method::PUT, &to, status, &mut answer)),
-        }
-    }
-
-    /// Puts a manifest there under a tag or its digest.
-    pub(crate) fn put(&self, name: &str, kind: &str, manifest: &[u8]) -> Result<(), Error> {
-        let url = self.http.at(&format!("manifests/{name}"));
-        let mut answer = self.http.send(&Method::PUT, &url, "", Body::Bytes(manifest, kind))?;
-        match answer.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(refused(&Method::PUT, &url, status, &mut answer)),
-        }
-    }
-
-    /// Makes `pushed` (descriptors, as an index has them) known as referrers of `subject`, and the
-    /// `gone` no longer: by nothing at all, if the registry keeps that list by itself, or else by
-    /// one write of the index that stands for it. Read, merge, write, read again: no registry
-    /// that was measured compares before it swaps, so a writer that comes between may still undo
-    /// this; whoever looks next sees it, and `apply` puts it right.
-    pub(crate) fn list(
-        &self,
-        subject: &Digest,
-        pushed: &[Value],
-        gone: &[Digest],
-    ) -> Result<(), Error> {
-        let listed = |all: &[Value]| {
-            let all = digests(all);
-            digests(pushed).iter().all(|it| all.contains(it))
-                && !gone.iter().any(|it| all.contains(it))
-        };
-        for _ in 0..LISTINGS_MAX {
-            let there = self.reader.referrers(subject)?;
-            if listed(&there.entries) {
-                return Ok(());
-            }
-            if there.native {
-                phase::uninterrupted()?;
-                thread::sleep(Duration::from_millis(500)); // some take a moment
-                continue;
-            }
-            let mut entries = Vec::new();
-            for entry in there.entries {
-                let known = digests(std::slice::from_ref(&entry));
-                let known =
-                    known.first().filter(|it| !gone.contains(it) && !digests(pushed).contains(it));
-                // An entry whose manifest has gone is dropped: registries refuse an index with one.
-                if let Some(known) = known
-                    && self.reader.manifest(known.as_str())?.is_some()
-                {
-                    entries.push(entry);
-                }
-            }
-            entries.extend_from_slice(pushed);
-            let tag = subject.fallback_tag();
-            if entries.is_empty() {
-                let Some(found) = self.reader.manifest(&tag)? else { return Ok(()) };
-                self.delete_tag(&tag, &found.digest)?;
-                return self.delete(&found.digest);
-            }
-            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-            self.put(&tag, INDEX, &crate::bytes(&index))?;
-        }
-        Err(Error::Unlisted { subject: subject.to_string() })
-    }
-
-    /// Removes a manifest, if it is there.
-    pub(crate) fn delete(&self, digest: &Digest) -> Result<(), Error> {
-        self.remove(digest.as_str(), false)
-    }
-
-    /// Removes a tag that still names `digest`. Not all registries can, and some keep the tags of
-    /// a manifest that has gone: so this comes before [`Self::delete`], never instead of it.
-    pub(crate) fn delete_tag(&self, tag: &str, digest: &Digest) -> Result<(), Error> {
-        match self.reader.manifest(tag)? {
-            Some(found) if found.digest == *digest => self.remove(tag, true),
-            _ => Ok(()),
-        }
-    }
-
-    fn remove(&self, name: &str, is_tag: bool) -> Result<(), Error> {
-        let url = self.http.at(&format!("manifests/{name}"));
-        let mut answer = self.http.send(&Method::DELETE, &url, "", Body::None)?;
-        match answer.status() {
-            status if status.is_success() => Ok(()),
-            StatusCode::NOT_FOUND => Ok(()),
-            // Measured: docker-registry 2.8 deletes by digest only, and says so like this.
-            StatusCode::BAD_REQUEST if is_tag => Ok(()),
-            StatusCode::METHOD_NOT_ALLOWED => Err(Error::DeletionOff { url: shown(&url) }),
-            status => Err(refused(&Method::DELETE, &url, status, &mut answer)),
-        }
-    }
 }

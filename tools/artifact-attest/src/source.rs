@@ -1,125 +1,120 @@
 //! Where something is made from: a commit, not a folder.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, ErrorKind, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::tool;
+use crate::git::{Git, Kind};
+use crate::tree::{FILE_BYTES_MAX, Node, Tree};
 
-/// The last commit that touched a folder, and the folder in it.
+/// A commit, and a folder in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
-    /// Where the repository is on this machine. Never in anything that is published.
-    pub(crate) root: PathBuf,
+    /// The repository on this machine. Never in anything that is published.
+    pub(crate) git: Git,
     /// The folder in the repository, without a slash at either end; empty at its root.
     pub(crate) folder: String,
-    /// The commit.
+    /// The commit: the last one that touched the folder, unless [`Self::at`] names another.
     pub(crate) rev: String,
+    /// The commit that is checked out.
+    pub(crate) head: String,
 }
 
-/// Largest file of manifests, in bytes.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
 impl Source {
-    /// The commit that `path` shows. Not an approximation of it: a folder with changes that
-    /// nobody can fetch is refused, and so is a history that ends too early to tell.
+    /// The commit that `path` shows. A folder with changes that are in no commit is refused, and so
+    /// is a history that ends too early to tell.
     pub(crate) fn look(document: &str, path: &Path) -> Result<Self, Error> {
-        let shown = path.display().to_string();
-        let git = |arguments: &[&str]| {
-            let arguments = [&["-C", &shown], arguments].concat();
-            let ended = tool::run(document, "git", arguments)?;
-            if ended.code == Some(0) {
-                Ok(ended.text())
-            } else {
-                Err(Error::Git { path: path.to_owned(), said: ended.said })
-            }
-        };
-        let place = ["--show-toplevel", "--is-shallow-repository", "--show-prefix"];
-        let place = git(&[&["rev-parse"], &place[..]].concat())?;
+        let here = Git::new(document, path);
+        let place = ["rev-parse", "--show-toplevel", "--is-shallow-repository", "--show-prefix"];
+        let place = here.text(&place)?;
         let mut place = place.lines();
         let (root, shallow) = (place.next().unwrap_or_default(), place.next());
+        let root = PathBuf::from(root);
         if shallow == Some("true") {
-            return Err(Error::Shallow { root: root.into() });
+            return Err(Error::Shallow { root });
         }
         let folder = place.next().unwrap_or_default(); // no line at the root, for it is empty
-        let rev = git(&["log", "-1", "--format=%H", "--", "."])?;
-        let changes = git(&["status", "--porcelain", "--untracked-files=all", "--", "."])?;
-        if rev.is_empty() || !changes.is_empty() {
-            let changes = changes.lines().take(5).map(str::to_owned).collect();
+        let folder = folder.trim_end_matches('/').to_owned();
+        let git = Git::new(document, &root);
+        let head = git.run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], &[], b"")?;
+        let head = head.text();
+        let rev = if head.is_empty() { String::new() } else { git.last_touched(&folder)? };
+        if rev.is_empty() {
+            let changes = vec!["all of it".to_owned()];
             return Err(Error::Dirty { path: path.to_owned(), changes });
         }
-        let folder = folder.trim_end_matches('/').to_owned();
-        Ok(Self { root: root.into(), folder, rev })
+        let changes = git.changes(&folder)?;
+        if !changes.is_empty() {
+            return Err(Error::Dirty { path: path.to_owned(), changes });
+        }
+        Ok(Self { git, folder, rev, head })
+    }
+
+    /// The same folder in another commit.
+    pub(crate) fn at(&self, rev: &str) -> Self {
+        Self { rev: rev.to_owned(), ..self.clone() }
     }
 
     /// A file in the folder of that commit, if there is one.
-    pub(crate) fn file(&self, document: &str, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let path =
-            if self.folder.is_empty() { name.into() } else { format!("{}/{name}", self.folder) };
-        let root = self.root.display().to_string();
-        let listed = tool::run(document, "git", ["-C", &root, "ls-tree", &self.rev, "--", &path])?;
-        if listed.code != Some(0) {
-            return Err(Error::Git { path: self.root.clone(), said: listed.said });
-        }
-        if listed.stdout.is_empty() {
-            return Ok(None);
-        }
-        let object = format!("{}:{path}", self.rev);
-        let shown = tool::run(document, "git", ["-C", &root, "cat-file", "blob", &object])?;
-        match shown.code {
-            Some(0) => Ok(Some(shown.stdout)),
-            _ => Err(Error::Git { path: self.root.clone(), said: shown.said }),
-        }
+    pub(crate) fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let entries = self.git.entries(&self.rev, &self.folder)?;
+        let Some(entry) = entries.iter().find(|entry| entry.path == name) else { return Ok(None) };
+        Ok(self.git.blobs(&[&entry.object])?.remove(&entry.object))
     }
 
-    /// The `*.yaml` in the folder of that commit, at any depth, by path.
-    pub(crate) fn manifests(&self, document: &str) -> Result<BTreeMap<String, String>, Error> {
-        let tree = format!("{}:{}", self.rev, self.folder);
-        let root = self.root.display().to_string();
-        let archive = tool::run(document, "git", ["-C", &root, "archive", "--format=tar", &tree])?;
-        if archive.code != Some(0) {
-            return Err(Error::Git { path: self.root.clone(), said: archive.said });
-        }
-        yaml(&archive.stdout).map_err(|source| Error::Unreadable { what: tree, source })
+    /// Everything in the folder of that commit, at any depth, by path.
+    pub(crate) fn tree(&self) -> Result<Tree, Error> {
+        let entries = self.git.entries(&self.rev, &self.folder)?;
+        let is_read = |size: u64| size <= FILE_BYTES_MAX;
+        let files = entries.iter().filter(|entry| entry.kind == Kind::File && is_read(entry.size));
+        let objects: Vec<_> = files.map(|entry| entry.object.as_str()).collect();
+        let blobs = self.git.blobs(&objects)?;
+        let node = |kind, object: &str| match (kind, blobs.get(object)) {
+            (Kind::File, Some(content)) => Node::File(content.clone()),
+            (Kind::File, None) => Node::TooLarge,
+            (Kind::Link, _) => Node::Link,
+            (Kind::Submodule, _) => Node::Submodule,
+        };
+        let nodes =
+            entries.iter().map(|entry| (entry.path.clone(), node(entry.kind, &entry.object)));
+        Ok(nodes.collect())
     }
 }
 
-/// The `*.yaml` in `path` as they lie there now, committed or not.
-pub(crate) fn worktree(document: &str, path: &Path) -> Result<BTreeMap<String, String>, Error> {
-    let shown = path.display().to_string();
+/// What is declared by `path`: what the commit holds, unless something is in no commit yet. Filters
+/// make files look different in a working tree.
+pub(crate) fn shown(document: &str, path: &Path) -> Result<Tree, Error> {
+    match Source::look(document, path) {
+        Ok(source) => source.tree(),
+        Err(_) => worktree(document, path),
+    }
+}
+
+/// Everything in `path` as it lies there now, committed or not.
+fn worktree(document: &str, path: &Path) -> Result<Tree, Error> {
+    let git = Git::new(document, path);
     let all = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."];
-    let listed = tool::run(document, "git", [&["-C", &shown], &all[..]].concat())?;
+    let listed = git.run(&all, &[], b"")?;
     if listed.code != Some(0) {
         return Err(Error::Git { path: path.to_owned(), said: listed.said });
     }
-    let mut files = BTreeMap::new();
-    for name in listed.text().split('\0').filter(|it| is_yaml(it)) {
-        match std::fs::read_to_string(path.join(name)) {
-            Ok(text) => files.insert(name.to_owned(), text),
-            Err(error) if error.kind() == ErrorKind::NotFound => None, // deleted, not yet committed
-            Err(source) => return Err(Error::Unreadable { what: name.to_owned(), source }),
+    let mut tree = BTreeMap::new();
+    for name in listed.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let name = String::from_utf8_lossy(name).trim_end_matches('/').to_owned();
+        let file = path.join(&name);
+        let Ok(there) = fs::symlink_metadata(&file) else { continue }; // deleted, not yet committed
+        let node = if there.is_symlink() {
+            Node::Link
+        } else if there.is_dir() {
+            Node::Submodule
+        } else if there.len() > FILE_BYTES_MAX {
+            Node::TooLarge
+        } else {
+            let content = fs::read(&file);
+            Node::File(content.map_err(|source| Error::Unreadable { what: name.clone(), source })?)
         };
+        tree.insert(name, node);
     }
-    Ok(files)
-}
-
-/// The `*.yaml` in a tar archive. Anything else, links included, is left out.
-pub(crate) fn yaml(archive: &[u8]) -> std::io::Result<BTreeMap<String, String>> {
-    let mut files = BTreeMap::new();
-    for entry in tar::Archive::new(Cursor::new(archive)).entries()? {
-        let mut entry = entry?;
-        let path = entry.path()?.display().to_string();
-        if entry.header().entry_type().is_file() && is_yaml(&path) {
-            let mut text = String::new();
-            entry.by_ref().take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-            files.insert(path, text);
-        }
-    }
-    Ok(files)
-}
-
-pub(crate) fn is_yaml(path: &str) -> bool {
-    let extension = Path::new(path).extension();
-    extension.is_some_and(|it| it == "yaml" || it == "yml")
+    Ok(tree)
 }

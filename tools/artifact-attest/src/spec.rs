@@ -19,6 +19,8 @@ pub struct Artifact {
     pub project: Name,
     /// Where others fetch the source from. Left out: where the project's `Repository` is.
     pub source: Option<Url>,
+    /// Whether a commit must be in `source` before it is signed (default `required`).
+    pub source_check: Option<SourceCheck>,
     /// What Nix builds.
     pub build: Option<Build>,
     /// How what was built becomes an image of containers.
@@ -42,7 +44,7 @@ impl phase::Kind for Artifact {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Build {
     /// The folder of the flake, in a Git repository. What is built is the last commit that
-    /// touched it.
+    /// touched it; or the one that is checked out, if a commit elsewhere changes what is built.
     pub flake: PathBuf,
     /// Which of the flake's packages.
     #[serde(default = "default_attribute")]
@@ -114,6 +116,18 @@ fn nobody() -> String {
     "65532".to_owned()
 }
 
+/// Whether a commit must be in the repository from which others fetch it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceCheck {
+    /// A branch or a tag of `source` must hold the commit, or `apply` signs nothing.
+    #[default]
+    Required,
+    /// The source is not asked, and the provenance says so: for a source that the machine that
+    /// signs cannot reach.
+    Skip,
+}
+
 /// Whether a second build must give the same bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -129,7 +143,8 @@ pub enum Rebuild {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Manifests {
-    /// The folder, in a Git repository. Its `*.yaml` at any depth are published.
+    /// The folder, in a Git repository. All of its files are published, at any depth, but those
+    /// whose name begins with a dot and that no Kustomization names.
     pub path: PathBuf,
     /// Where in the registry.
     pub repository: Repository,

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::nix::{Closure, Derivation};
+use crate::nix::{Closure, Derivation, Pin};
 use crate::oci::Digest;
 use crate::sbom;
 
@@ -64,17 +64,37 @@ pub(crate) struct Built {
     pub(crate) closure: Closure,
 }
 
-/// From where, by what.
+/// The document that something is published for: what makes it that document's own to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) project: String,
+    pub(crate) document: String,
+    /// The repository from which others fetch the source.
+    pub(crate) source: String,
+    /// Whether the commit is only signed when the source is seen to contain it.
+    pub(crate) is_source_checked: bool,
+}
+
+/// A document, a commit and a folder in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
-    pub(crate) source: &'a str,
+    pub(crate) identity: &'a Identity,
     pub(crate) rev: &'a str,
     pub(crate) folder: &'a str,
 }
 
 impl Origin<'_> {
     fn parameters(&self, more: &[(&str, String)]) -> Value {
-        let mut parameters = json!({"source": self.source, "rev": self.rev});
+        let Identity { project, document, source, is_source_checked } = self.identity;
+        let mut parameters = json!({
+            "project": project,
+            "document": document,
+            "source": source,
+            "rev": self.rev,
+        });
+        if !is_source_checked {
+            parameters["sourceCheck"] = json!("skip");
+        }
         for (name, value) in more {
             parameters[name] = json!(value);
         }
@@ -82,14 +102,13 @@ impl Origin<'_> {
     }
 
     fn dependency(&self) -> Value {
-        let uri = format!("git+{}@{}", self.source, self.rev);
+        let uri = format!("git+{}@{}", self.identity.source, self.rev);
         json!({"uri": uri, "digest": {"gitCommit": self.rev}})
     }
 }
 
-/// Everything that is said of an image called `name`.
+/// Everything that is said of an image.
 pub(crate) fn of_image(
-    name: &str,
     digest: &Digest,
     origin: Origin<'_>,
     (attribute, system): (&str, &str),
@@ -98,7 +117,10 @@ pub(crate) fn of_image(
     lock: Option<&sbom::Lock>,
 ) -> Statements {
     let inputs = derivation.inputs.iter();
-    let inputs = inputs.map(|it| json!({"uri": it.uri, "digest": {"narSha256": it.nar_sha256}}));
+    let inputs = inputs.map(|input| match &input.pin {
+        Pin::Nar(sha256) => json!({"uri": input.uri, "digest": {"narSha256": sha256}}),
+        Pin::Commit(commit) => json!({"uri": input.uri, "digest": {"gitCommit": commit}}),
+    });
     let drv = json!({"uri": derivation.path, "digest": {"sha256": derivation.digest.hex()}});
     let dependencies = inputs.chain([origin.dependency(), drv]).collect();
     let nar = |name: &str, sha256: &str| json!({"name": name, "digest": {"narSha256": sha256}});
@@ -112,7 +134,7 @@ pub(crate) fn of_image(
         ("system", system.to_owned()),
     ]);
     let provenance = provenance("nix-flake", &parameters, dependencies, &byproducts);
-    let bom = sbom::document(name, digest, &derivation.out, built, lock);
+    let bom = sbom::document(&origin.identity.document, digest, &derivation.out, built, lock);
     statements(digest, [(Predicate::Provenance, provenance), (Predicate::Sbom, bom)])
 }
 
@@ -169,6 +191,49 @@ fn statements(digest: &Digest, about: impl IntoIterator<Item = (Predicate, Value
     about.into_iter().chain([signature]).map(statement).collect()
 }
 
+/// What a signed statement says of the document that it was signed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// It names this document.
+    This,
+    /// It names another document, or none.
+    Another,
+    /// It is the same for every document that publishes the same bytes.
+    Any,
+}
+
+/// Whether `statement` was signed for the document of `identity`: for any version of it. What names
+/// it less than wholly is another's.
+pub(crate) fn names(
+    statement: &[u8],
+    identity: &Identity,
+    what: &[(&str, String)],
+) -> (Predicate, Names) {
+    let statement: Value = serde_json::from_slice(statement).unwrap_or_default();
+    let predicate = &statement["predicate"];
+    let is = |is_this: bool| if is_this { Names::This } else { Names::Another };
+    match statement["predicateType"].as_str().unwrap_or_default() {
+        about if about == Predicate::Provenance.uri() => {
+            let parameters = &predicate["buildDefinition"]["externalParameters"];
+            let says = |name: &str, value: &str| parameters[name] == value;
+            let is_this = says("project", &identity.project)
+                && says("document", &identity.document)
+                && says("source", &identity.source)
+                && what.iter().all(|(name, value)| match *name {
+                    // The folder may have moved.
+                    "attr" => parameters["attr"].as_str().is_some_and(|attr| attr.ends_with(value)),
+                    name => says(name, value),
+                });
+            (Predicate::Provenance, is(is_this))
+        }
+        about if about == Predicate::Sbom.uri() => {
+            let name = &predicate["metadata"]["component"]["name"];
+            (Predicate::Sbom, is(*name == identity.document.as_str()))
+        }
+        _ => (Predicate::Signature, Names::Any),
+    }
+}
+
 /// What the build told, from a provenance that was published; none if it is no such thing.
 pub(crate) fn built(provenance: &[u8]) -> Option<Built> {
     let statement: Value = serde_json::from_slice(provenance).ok()?;
@@ -197,22 +262,54 @@ mod tests {
         Derivation { path, digest, out, inputs: Vec::new() }
     }
 
+    fn identity(document: &str) -> Identity {
+        let (project, source) = ("p".to_owned(), "https://example.org/a".to_owned());
+        Identity { project, document: document.to_owned(), source, is_source_checked: true }
+    }
+
+    #[test]
+    fn a_statement_is_this_documents_only_when_it_names_all_of_it() {
+        let (this, subject) = (identity("a"), Digest::of(b"manifest"));
+        let of = |identity: &Identity, rev: &str| {
+            let origin = Origin { identity, rev, folder: "sources/a" };
+            let system = ("default", "x86_64-linux");
+            of_image(&subject, origin, system, &derivation(), &Built::default(), None)
+        };
+        let what = |system: &str| [("attr", "#default".to_owned()), ("system", system.to_owned())];
+        let provenance = |statements: &Statements, system: &str| {
+            names(&statements[&Predicate::Provenance], &this, &what(system)).1
+        };
+        assert_eq!(provenance(&of(&this, "f00"), "x86_64-linux"), Names::This);
+        assert_eq!(provenance(&of(&this, "old"), "x86_64-linux"), Names::This, "another version");
+        assert_eq!(provenance(&of(&this, "f00"), "aarch64-linux"), Names::Another);
+        let elsewhere = Identity { source: "https://example.org/b".to_owned(), ..identity("a") };
+        let project = Identity { project: "q".to_owned(), ..identity("a") };
+        for other in [identity("b"), elsewhere, project] {
+            assert_eq!(provenance(&of(&other, "f00"), "x86_64-linux"), Names::Another);
+        }
+        for odd in [&b""[..], b"[]", b"{\"predicateType\":\"https://slsa.dev/provenance/v1\"}"] {
+            assert_ne!(names(odd, &this, &[]).1, Names::This);
+        }
+    }
+
     #[test]
     fn what_a_build_told_is_read_back_from_its_provenance() {
-        let origin = Origin { source: "https://example.org/a", rev: "f00", folder: "sources/a" };
+        let identity = identity("a");
+        let origin = Origin { identity: &identity, rev: "f00", folder: "sources/a" };
         for rebuilt in [false, true] {
             let closure = [("/nix/store/x".to_owned(), "11".repeat(32))].into();
             let told = Built { nar_sha256: "11".repeat(32), rebuilt, closure };
             let subject = Digest::of(b"manifest");
             let system = ("default", "x86_64-linux");
-            let all = of_image("a", &subject, origin, system, &derivation(), &told, None);
+            let all = of_image(&subject, origin, system, &derivation(), &told, None);
             assert_eq!(built(&all[&Predicate::Provenance]), Some(told));
         }
     }
 
     #[test]
     fn dependencies_come_in_the_order_of_their_uris() {
-        let origin = Origin { source: "https://example.org/a", rev: "f00", folder: "d" };
+        let identity = identity("a");
+        let origin = Origin { identity: &identity, rev: "f00", folder: "d" };
         let references = ["z", "b"].map(|it| (it.to_owned(), format!("r/{it}@sha256:00"))).into();
         let all = of_manifests(&Digest::of(b""), origin, &references);
         let statement: Value = serde_json::from_slice(&all[&Predicate::Provenance]).expect("JSON");

@@ -67,7 +67,21 @@ pub(crate) fn run<A: AsRef<OsStr>>(
 ) -> Result<Ended, Error> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
-    end_of(document, program, command)
+    end_of(document, program, command, &[], b"")
+}
+
+/// As [`run`], with more variables of the environment, and something to read.
+pub(crate) fn run_with<A: AsRef<OsStr>>(
+    document: &str,
+    program: &'static str,
+    arguments: impl IntoIterator<Item = A>,
+    variables: &[(&str, &OsStr)],
+    input: &[u8],
+) -> Result<Ended, Error> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+    end_of(document, program, command, variables, input)
 }
 
 /// As [`run`], for what takes long: it does not outlive this program, even if that is killed.
@@ -78,10 +92,16 @@ pub(crate) fn run_tied<A: AsRef<OsStr>>(
 ) -> Result<Ended, Error> {
     let mut command = Command::new("sh");
     command.args(["-c", TIED, "sh", program]).args(arguments).stdin(Stdio::piped());
-    end_of(document, program, command)
+    end_of(document, program, command, &[], b"")
 }
 
-fn end_of(document: &str, program: &'static str, mut command: Command) -> Result<Ended, Error> {
+fn end_of(
+    document: &str,
+    program: &'static str,
+    mut command: Command,
+    variables: &[(&str, &OsStr)],
+    input: &[u8],
+) -> Result<Ended, Error> {
     let failed = |source| Error::Tool { program, source };
     let passed = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut child = command
@@ -89,11 +109,17 @@ fn end_of(document: &str, program: &'static str, mut command: Command) -> Result
         .envs(passed)
         .env("LC_ALL", "C")
         .env("GIT_TERMINAL_PROMPT", "0")
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let (tie, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut tie, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    // Beside the reading below, so that neither waits for the other.
+    let feeder = tie.take_if(|_| !input.is_empty()).map(|mut to| {
+        let input = input.to_owned();
+        thread::spawn(move || to.write_all(&input)) // a child that has read enough may end
+    });
     let document = document.to_owned();
     let listener = err.map(|err| thread::spawn(move || listen(&document, err)));
     let mut stdout = Vec::new();
@@ -106,6 +132,7 @@ fn end_of(document: &str, program: &'static str, mut command: Command) -> Result
     }
     let status = child.wait().map_err(failed)?;
     let _ = tie.map(|mut it| it.write_all(b"ended\n")); // nobody reads it, if it was killed
+    let _ = feeder.map(thread::JoinHandle::join);
     let said = listener.and_then(|it| it.join().ok()).unwrap_or_default();
     Ok(Ended { code: status.code(), stdout, said })
 }

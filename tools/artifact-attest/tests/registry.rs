@@ -319,7 +319,7 @@ fn destroy_leaves_what_others_signed_and_says_when_the_registry_takes_no_deletio
     let gone = sandbox.expect(0, "destroy", &text(&theirs))?;
     assert_eq!(
         gone[1]["status"]["conditions"][0]["message"],
-        "manifests left, which others made: 1"
+        "manifests left in place, which other documents or other keys published: 1"
     );
     sandbox.expect_as(THEIRS, 0, "verify", &text(&theirs))?;
 

@@ -27,14 +27,14 @@ const FIRST: &str = "---
 apiVersion: holistic/v1alpha1
 kind: Artifact
 metadata: {name: first}
-spec: {project: test, source: https://example.org/test, manifests: {path: ./manifests, repository: first}}
+spec: {project: test, source: https://example.org/test, sourceCheck: skip, manifests: {path: ./manifests, repository: first}}
 ";
 
 const SECOND: &str = "---
 apiVersion: holistic/v1alpha1
 kind: Artifact
 metadata: {name: second}
-spec: {project: test, source: https://example.org/test, manifests: {path: ./pod, repository: second, images: [first]}}
+spec: {project: test, source: https://example.org/test, sourceCheck: skip, manifests: {path: ./pod, repository: second, images: [first]}}
 ";
 
 /// A folder with a commit in it.

@@ -1,30 +1,27 @@
-//! The way there: stop, copy, look again, read back, sign.
+//! The way there: look, stop, hold, copy, look again, read back, sign.
 //!
 //! **Invariant:** what is signed was read from its source twice, and from the store whole.
-//! **Invariant:** if anything goes wrong, what was stopped is started again.
+//! **Invariant:** a failure starts nothing: what was stopped stays stopped and held, so the next run
+//! goes on from there. Only `destroy` starts it.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
 
-use data_encoding::HEXLOWER;
-use hmac::Mac as _;
-use keyring::{AgeRecipient, Pack, Receipt};
+use keyring::Receipt;
+use phase::Refusal;
 use serde_json::json;
 
-use crate::archive;
-use crate::observe::{Live, NODE, REPLICAS, Seen, Wanted, claims, observe};
-use crate::pack::{PACK_BYTES, Packer, Sealed, Whole, keyed, sha256};
-use crate::plan::{Step, undo};
-use crate::store::Metadata;
-use crate::volume::Volume;
-use crate::{Deadline, Error, cluster, forge, store};
+use crate::claim::{NODE, Place, Report};
+use crate::copy::{Copy, read_back, sign};
+use crate::lease::Lease;
+use crate::observe::{
+    Absent, Keys, Live, LiveClaim, RECONCILE, RECONCILED, REPLICAS, Seen, Wanted, claims, observe,
+};
+use crate::plan::{Hold, Step, undo};
+use crate::volume::Readers;
+use crate::{Error, Limit, cluster, forge, hold, scratch, store, volume};
 
-/// What keeps Flux from starting again what was stopped, by its own rules.
-const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
-/// The metadata of an object.
-const SHA256: &str = "sha256";
-const PROOF: &str = "proof";
+/// The reason in a status for a claim that cannot be drained.
+pub(crate) const REASON: &str = "NotDrainable";
 
 /// Everything that can be asked, and everything that can be changed.
 pub(crate) struct World<'a> {
@@ -32,92 +29,161 @@ pub(crate) struct World<'a> {
     pub(crate) writer: &'a cluster::Writer,
     pub(crate) back: &'a store::Reader,
     pub(crate) store: &'a store::Writer,
+    pub(crate) keys: &'a Keys,
+    pub(crate) lease: &'a Lease,
     /// The image that reads volumes.
     pub(crate) image: &'a str,
-    pub(crate) deadline: &'a Deadline,
+    pub(crate) limit: Limit,
+}
+
+impl World<'_> {
+    /// Whether to go on: no signal has come, and no other run has taken over.
+    pub(crate) fn go_on(&self) -> Result<(), Error> {
+        phase::uninterrupted()?;
+        self.lease.check()
+    }
 }
 
 /// Brings a receipt about for what is there.
 pub(crate) fn apply(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
-    let done = drain(world, wanted, seen);
-    if done.is_err() {
-        start_again(world, wanted);
+    let readers = Readers {
+        drain: wanted.drain,
+        image: world.image,
+        reader: world.reader,
+        writer: world.writer,
+        limit: world.limit,
+    };
+    if let Some((receipt, _)) = &seen.receipt
+        && seen.world().hold == Hold::Active
+    {
+        // All is copied and signed: only the hold does not know it.
+        read_back(world.back, wanted, receipt)?;
+        return record(world, wanted, seen, &receipt.digest);
     }
-    done
-}
-
-fn start_again(world: &World<'_>, wanted: &Wanted<'_>) {
-    let seen = claims(world.reader, wanted.sources);
-    if let Err(error) = seen.and_then(|seen| start(world.writer, wanted.drain, &seen)) {
-        phase::note(wanted.drain, format_args!("what was stopped stays so: {error}"));
-    }
-}
-
-/// Proves again what a receipt says; what was stopped is started when that fails.
-pub(crate) fn proven(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
-    let Some((receipt, _)) = &seen.receipt else { return Ok(()) };
-    let proven = read_back(world.back, wanted, receipt);
-    if proven.is_err() {
-        start_again(world, wanted);
-    }
-    proven
-}
-
-fn drain(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
+    preflight(world, wanted, seen, &readers)?;
     stop(world, wanted, seen)?;
-    let seen = at_rest(world, wanted)?;
-    let draft = seen.draft(wanted);
-    let mut receipt = draft.ok_or_else(|| in_use(&seen, world.deadline))?;
-    let prefix = wanted.prefix(&receipt.run);
-    for (index, live) in seen.sources.iter().enumerate() {
-        let copy = Copy { world, wanted, folder: format!("{prefix}/{index}") };
-        let copied = &mut receipt.sources[index];
-        match live {
-            Live::Claim { claim, workload, .. } => {
-                let node = workload.as_ref().and_then(|it| it.node.as_deref());
-                let both = (world.reader, world.writer);
-                let doing = phase::begin(wanted.drain, "mount");
-                let drain = wanted.drain;
-                let volume = Volume::mount(drain, claim, world.image, node, both, world.deadline)?;
-                doing.done(claim);
-                let name = claim.to_string();
-                copy.copy(&name, volume.read()?, copied)?;
-                if copy.fingerprint(&name, volume.read()?)? != copied.fingerprint {
-                    return Err(Error::Changed { source_name: name });
-                }
-            }
-            Live::Forge { repository, .. } => {
-                let (url, token) = &wanted.forges[repository.as_str()];
-                let scratch = Scratch::new()?;
-                let archive = forge::archive(url, token, &scratch.0)?;
-                let cannot = |source| Error::File { what: "read", path: archive.clone(), source };
-                let file = fs::File::open(&archive).map_err(cannot)?;
-                copy.copy(&format!("forge {repository}"), file, copied)?;
-            }
-        }
-    }
+    freeze(world, wanted)?;
+    let seen = observe(world.reader, world.back, wanted)?;
+    let receipt = seen.draft(wanted).ok_or_else(|| in_use(&seen, world.limit))?;
+    let receipt = copy(world, wanted, &seen, receipt, &readers)?;
     let after = observe(world.reader, world.back, wanted)?;
-    if after.draft(wanted).is_none_or(|it| it.run != receipt.run) {
-        return Err(Error::Changed { source_name: "what was stopped, or a repository".to_owned() });
+    if after.draft(wanted).is_none_or(|draft| draft.run != receipt.run) {
+        let what = "a workload, a pod, the hold or a repository";
+        return Err(Error::Changed { source_name: what.to_owned() });
     }
     read_back(world.back, wanted, &receipt)?;
-    sign(world, wanted, &receipt)
+    world.go_on()?;
+    let digest = sign(world, wanted, &seen, &receipt)?;
+    if seen.held.claims.is_empty() {
+        return Ok(());
+    }
+    record(world, wanted, &seen, &digest)
 }
 
-/// Stops what writes. Flux is told to leave it alone in the same breath.
+/// Proves again what a receipt says.
+pub(crate) fn proven(back: &store::Reader, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
+    seen.receipt.as_ref().map_or(Ok(()), |(receipt, _)| read_back(back, wanted, receipt))
+}
+
+/// Refuses what cannot be drained, before anything is stopped.
+fn preflight(
+    world: &World<'_>,
+    wanted: &Wanted<'_>,
+    seen: &Seen,
+    readers: &Readers<'_>,
+) -> Result<(), Error> {
+    admissible(world.reader, wanted.drain, world.image, seen)?;
+    // Credentials that do not work are found while everything still runs.
+    world.store.head(&format!("{}/probe", seen.prefix(wanted)))?;
+    let mut refused: Vec<Refusal> = Vec::new();
+    for live in seen.claims() {
+        // What is stopped is looked at before it is copied.
+        let (Some(place), false) = (&live.verdict.place, live.verdict.users.is_empty()) else {
+            continue;
+        };
+        if live.verdict.exclusive {
+            continue;
+        }
+        world.go_on()?;
+        let doing = phase::begin(wanted.drain, "survey");
+        let report = readers.mount(&live.claim, place)?.survey()?;
+        refused.extend(judged(wanted, live, &report));
+        doing.done(format_args!("{}: {} entries", live.claim, report.entries));
+    }
+    refuse(false, refused)
+}
+
+/// What the cluster alone tells: the judgement on each claim, and whether readers are admitted.
+pub(crate) fn admissible(
+    reader: &cluster::Reader,
+    drain: &str,
+    image: &str,
+    seen: &Seen,
+) -> Result<(), Error> {
+    let mut refused = Vec::new();
+    for live in seen.claims() {
+        for fact in &live.verdict.told {
+            phase::note(drain, format_args!("{}: {fact}", live.claim));
+        }
+        refused.extend(refusals(live, &live.verdict.refused));
+        let Some(place) = &live.verdict.place else { continue };
+        if let Some(why) = volume::refusal(reader, drain, image, (&live.claim, place))? {
+            refused.extend(refusals(live, &[format!("the reader's pod is not admitted: {why}")]));
+        }
+    }
+    if !seen.held.claims.is_empty() && !hold::is_supported(reader)? {
+        let why = "the cluster has no ValidatingAdmissionPolicy, which came with Kubernetes 1.30, so \
+                   nothing could keep pods off the claims";
+        refused.push(Refusal {
+            object: "the cluster".to_owned(),
+            reason: REASON.to_owned(),
+            message: why.to_owned(),
+        });
+    }
+    refuse(false, refused)
+}
+
+fn judged(wanted: &Wanted<'_>, live: &LiveClaim, report: &Report) -> Vec<Refusal> {
+    for fact in report.not_kept() {
+        phase::note(wanted.drain, format_args!("{}: {fact}", live.claim));
+    }
+    refusals(live, &report.refused(live.allow_empty))
+}
+
+fn refusals(live: &LiveClaim, reasons: &[String]) -> Vec<Refusal> {
+    let refusal = |why: &String| Refusal {
+        object: live.claim.to_string(),
+        reason: REASON.to_owned(),
+        message: why.clone(),
+    };
+    reasons.iter().map(refusal).collect()
+}
+
+fn refuse(stopped: bool, refusals: Vec<Refusal>) -> Result<(), Error> {
+    if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { stopped, refusals }) }
+}
+
+/// Stops what writes, and notes where it ran. Flux is told to leave it alone in the same breath.
 fn stop(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
-    let users = seen.users();
+    for live in seen.claims() {
+        // Once the pod is gone, nothing else tells where the data of a node-local volume is.
+        let Some(Place::Node(node)) = &live.verdict.place else { continue };
+        let annotations = json!({NODE: node});
+        world.writer.merge(&live.path, &json!({"metadata": {"annotations": annotations}}))?;
+    }
     for workload in seen.workloads() {
         let at = &workload.at;
         if at.replicas == 0 && at.stopped.is_some() {
             continue;
         }
-        phase::uninterrupted()?;
+        world.go_on()?;
         let step = Step::Stop { workload: at.name.clone(), replicas: at.replicas };
         let doing = phase::begin(wanted.drain, "stop");
         let replicas = at.stopped.unwrap_or(0).max(at.replicas).to_string();
-        let node = workload.node.clone().or_else(|| users.first().map(|it| it.1.clone()));
-        let annotations = json!({RECONCILE: "disabled", REPLICAS: replicas, NODE: node});
+        let mut annotations = json!({RECONCILE: "disabled", REPLICAS: replicas});
+        if let (Some(own), None) = (&workload.reconcile, at.stopped) {
+            annotations[RECONCILED] = own.clone().into();
+        }
         let patch = json!({"metadata": {"annotations": annotations}, "spec": {"replicas": 0}});
         world.writer.merge(&workload.path, &patch)?;
         doing.done(step);
@@ -125,14 +191,53 @@ fn stop(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error
     Ok(())
 }
 
-/// Starts what a drain has stopped, and gives it back to Flux.
-pub(crate) fn start(writer: &cluster::Writer, name: &str, seen: &Seen) -> Result<(), Error> {
+/// Waits until no pod uses what is to be copied, and sees to it that none can any more.
+fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
+    let look = || claims(world.reader, wanted.drain, wanted.sources, Absent::IsAnError);
+    let seen = look()?;
+    if seen.held.claims.is_empty() {
+        return Ok(());
+    }
+    let step = Step::Hold { claims: seen.held.claims.len() };
+    let doing = phase::begin(wanted.drain, "hold");
+    if seen.hold.active.is_none() {
+        seen.held.put(world.writer)?;
+    }
+    seen.held.prove(world.reader, &world.limit)?;
+    // A pod that was admitted before the policy was active shows in this list, or has gone.
+    world.limit.until(|| {
+        let seen = look()?;
+        Ok(seen.at_rest().is_none().then(|| in_use(&seen, world.limit)))
+    })?;
+    doing.done(step);
+    Ok(())
+}
+
+fn record(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen, digest: &str) -> Result<(), Error> {
+    let doing = phase::begin(wanted.drain, "record");
+    seen.held.record(world.writer, Some(digest))?;
+    doing.done(Step::Record { claims: seen.held.claims.len() });
+    Ok(())
+}
+
+/// Takes the hold off, starts what a drain has stopped, and gives it back to Flux.
+pub(crate) fn start(
+    reader: &cluster::Reader,
+    writer: &cluster::Writer,
+    name: &str,
+    seen: &Seen,
+) -> Result<(), Error> {
     for step in undo(&seen.world()) {
+        if let Step::Thaw { .. } = &step {
+            let doing = phase::begin(name, "thaw");
+            hold::remove(reader, writer, name)?;
+            doing.done(&step);
+        }
         let Step::Start { workload, replicas } = &step else { continue };
-        let live = seen.workloads().into_iter().find(|it| it.at.name == *workload);
+        let live = seen.workloads().into_iter().find(|live| live.at.name == *workload);
         let Some(live) = live else { continue };
         let doing = phase::begin(name, "start");
-        let annotations = json!({RECONCILE: null, REPLICAS: null, NODE: null});
+        let annotations = json!({RECONCILE: live.reconciled, RECONCILED: null, REPLICAS: null});
         let spec = json!({"replicas": replicas});
         writer
             .merge(&live.path, &json!({"metadata": {"annotations": annotations}, "spec": spec}))?;
@@ -141,191 +246,74 @@ pub(crate) fn start(writer: &cluster::Writer, name: &str, seen: &Seen) -> Result
     Ok(())
 }
 
-/// Waits until nothing uses what is to be copied.
-fn at_rest(world: &World<'_>, wanted: &Wanted<'_>) -> Result<Seen, Error> {
-    world.deadline.until(|| {
-        let seen = claims(world.reader, wanted.sources)?;
-        Ok(seen.at_rest().is_none().then(|| in_use(&seen, world.deadline)))
-    })?;
-    observe(world.reader, world.back, wanted)
+fn in_use(seen: &Seen, limit: Limit) -> Error {
+    let running = seen.workloads().into_iter().filter(|live| live.at.replicas > 0);
+    let running = running.map(|live| live.at.name.clone());
+    let mut who: Vec<_> = seen.users().into_iter().chain(running).collect();
+    if who.is_empty() {
+        who.push("no pod, but the hold is not in place".to_owned());
+    }
+    Error::InUse { seconds: limit.seconds, who }
 }
 
-fn in_use(seen: &Seen, deadline: &Deadline) -> Error {
-    let pods = seen.users().into_iter().map(|(pod, _)| pod);
-    let running = seen.workloads().into_iter().filter(|it| it.at.replicas > 0);
-    let running = running.map(|it| it.at.name.clone());
-    Error::InUse { seconds: deadline.seconds, who: pods.chain(running).collect() }
-}
-
-/// One source on its way into the store.
-struct Copy<'a> {
-    world: &'a World<'a>,
-    wanted: &'a Wanted<'a>,
-    folder: String,
-}
-
-impl Copy<'_> {
-    fn copy(
-        &self,
-        name: &str,
-        source: impl std::io::Read,
-        copied: &mut keyring::Copied,
-    ) -> Result<(), Error> {
-        let doing = phase::begin(self.wanted.drain, "copy");
-        let mut packs = Vec::new();
-        let whole = self.pack(name, source, &self.wanted.recipients, |it| {
-            packs.push(self.put(&format!("{:05}", it.number), it)?);
-            Ok(())
-        })?;
-        copied.manifest = self.put("manifest", whole.manifest)?;
-        (copied.bytes, copied.entries) = (whole.bytes, whole.entries);
-        (copied.fingerprint, copied.packs) = (whole.fingerprint, packs);
-        let (bytes, packs) = (copied.bytes, copied.packs.len());
-        doing
-            .done(format_args!("{name}: {} entries, {bytes} bytes, {packs} packs", copied.entries));
-        Ok(())
-    }
-
-    /// The fingerprint of what the source holds now.
-    fn fingerprint(&self, name: &str, source: impl std::io::Read) -> Result<String, Error> {
-        let doing = phase::begin(self.wanted.drain, "look again");
-        let whole = self.pack(name, source, &[], |_| Ok(()))?;
-        doing.done(name);
-        Ok(whole.fingerprint)
-    }
-
-    fn pack(
-        &self,
-        name: &str,
-        mut source: impl std::io::Read,
-        recipients: &[AgeRecipient],
-        finished: impl FnMut(Sealed) -> Result<(), Error>,
-    ) -> Result<Whole, Error> {
-        let key = &self.wanted.keys.fingerprint;
-        let mut packer = Packer::new(key, recipients, PACK_BYTES, finished)?;
-        archive::copy(&mut source, &mut packer).map_err(|error| match error {
-            Error::Read { source, .. } if phase::interrupted() => {
-                phase::detail(name, source);
-                Error::Stream(phase::Error::Interrupted)
-            }
-            Error::Read { source, .. } => Error::Read { source_name: name.to_owned(), source },
-            other => other,
-        })?;
-        packer.finish()
-    }
-
-    /// Puts a pack where it belongs; one that lies there already, and is ours, will do.
-    fn put(&self, name: &str, sealed: Sealed) -> Result<Pack, Error> {
-        phase::uninterrupted()?;
-        let (store, wanted) = (self.world.store, self.wanted);
-        let fingerprint = HEXLOWER.encode(&sealed.fingerprint[..8]);
-        let object = format!("{}/{name}-{fingerprint}.zst.age", self.folder);
-        let bytes = sealed.file.len() as u64;
-        let digest = sha256(&sealed.file);
-        let adopted = || {
-            let Some(found) = store.head(&object)? else { return Ok(None) };
-            let claimed = found.metadata.get(SHA256).cloned().unwrap_or_default();
-            let proof = proof(wanted, &object, &sealed.fingerprint, &claimed, found.bytes);
-            if found.metadata.get(PROOF) == Some(&proof) {
-                return Ok(Some(Pack {
-                    object: object.clone(),
-                    sha256: claimed,
-                    bytes: found.bytes,
-                }));
-            }
-            let why = "somebody else has put it there".to_owned();
-            Err(Error::Tampered { object: object.clone(), why })
-        };
-        if let Some(pack) = adopted()? {
-            phase::detail(wanted.drain, format_args!("{object} is there"));
-            return Ok(pack);
-        }
-        let proof = proof(wanted, &object, &sealed.fingerprint, &digest, bytes);
-        let metadata = [(SHA256, &digest), (PROOF, &proof)];
-        let metadata: Metadata =
-            metadata.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        if store.create(&object, sealed.file, &metadata)? {
-            return Ok(Pack { object, sha256: digest, bytes });
-        }
-        let gone =
-            || Error::Tampered { object: object.clone(), why: "it comes and goes".to_owned() };
-        adopted()?.ok_or_else(gone)
-    }
-}
-
-/// What nobody without our key can say of an object: that we have put it there, with this in it.
-fn proof(
+/// Copies every source, each in the place that its number gives it.
+fn copy(
+    world: &World<'_>,
     wanted: &Wanted<'_>,
-    object: &str,
-    fingerprint: &[u8; 32],
-    digest: &str,
-    bytes: u64,
-) -> String {
-    let mut mac = keyed(&wanted.keys.proof);
-    let said = format!("{object}\n{}\n{digest}\n{bytes}\n", HEXLOWER.encode(fingerprint));
-    mac.update(said.as_bytes());
-    HEXLOWER.encode(&mac.finalize().into_bytes())
+    seen: &Seen,
+    mut receipt: Receipt,
+    readers: &Readers<'_>,
+) -> Result<Receipt, Error> {
+    let prefix = seen.prefix(wanted);
+    for (index, live) in seen.sources.iter().enumerate() {
+        let copy = Copy { world, wanted, folder: format!("{prefix}/{index}") };
+        let copied = &mut receipt.sources[index];
+        match live {
+            Live::Claim(live) => {
+                let Some(place) = &live.verdict.place else {
+                    return refuse(true, refusals(live, &live.verdict.refused)).map(|()| receipt);
+                };
+                world.go_on()?;
+                let doing = phase::begin(wanted.drain, "mount");
+                let volume = readers.mount(&live.claim, place)?;
+                // The content may have become another since the survey, and in an exclusive volume
+                // it is seen for the first time.
+                let report = volume.survey()?;
+                refuse(true, judged(wanted, live, &report))?;
+                copied.not_kept = report.not_kept();
+                doing.done(&live.claim);
+                let name = live.claim.to_string();
+                let mut first = volume.read()?;
+                copy.copy(&name, &mut first, copied)?;
+                finish(wanted, &name, first)?;
+                let mut second = volume.read()?;
+                if copy.fingerprint(&name, &mut second)? != copied.fingerprint {
+                    return Err(Error::Changed { source_name: name });
+                }
+                finish(wanted, &name, second)?;
+            }
+            Live::Forge { repository, .. } => {
+                world.go_on()?;
+                let (url, token) = &wanted.forges[repository.as_str()];
+                let scratch = scratch::folder()?;
+                let archive = forge::archive(url, token, scratch.path())?;
+                let cannot = |source| Error::File { what: "read", path: archive.clone(), source };
+                let file = fs::File::open(&archive).map_err(cannot)?;
+                // Plaintext has no name any more once it is open.
+                fs::remove_file(&archive).map_err(cannot)?;
+                copy.copy(&format!("forge {repository}"), file, copied)?;
+            }
+        }
+    }
+    Ok(receipt)
 }
 
-/// Fetches everything that `receipt` names, with the credentials of somebody who cannot write.
-pub(crate) fn read_back(
-    store: &store::Reader,
-    wanted: &Wanted<'_>,
-    receipt: &Receipt,
-) -> Result<(), Error> {
-    let doing = phase::begin(wanted.drain, "read back");
-    let (mut objects, mut bytes) = (0, 0);
-    for pack in receipt.sources.iter().flat_map(|it| it.packs.iter().chain([&it.manifest])) {
-        phase::uninterrupted()?;
-        let tampered =
-            |why: &str| Error::Tampered { object: pack.object.clone(), why: why.to_owned() };
-        let found = store.sha256(&pack.object)?.ok_or_else(|| tampered("it is not there"))?;
-        if found.1 != pack.bytes {
-            let why = format!("it has {} bytes, not {}", found.1, pack.bytes);
-            return Err(tampered(&why));
-        }
-        if found.0 != pack.sha256 {
-            return Err(tampered("its SHA-256 differs"));
-        }
-        objects += 1;
-        bytes += found.1;
+/// Sees a read to its end, and tells what the reader complained of.
+fn finish(wanted: &Wanted<'_>, name: &str, read: crate::exec::Running) -> Result<(), Error> {
+    let ended = read.finish();
+    let (_, said) = ended.map_err(|source| Error::Read { source_name: name.to_owned(), source })?;
+    for line in said.lines() {
+        phase::detail(wanted.drain, format_args!("{name}: {line}"));
     }
-    doing.done(format_args!("{objects} objects, {bytes} bytes"));
     Ok(())
-}
-
-fn sign(world: &World<'_>, wanted: &Wanted<'_>, receipt: &Receipt) -> Result<(), Error> {
-    phase::uninterrupted()?;
-    let doing = phase::begin(wanted.drain, "sign");
-    let envelope = receipt.sign(&wanted.keys.phase)?;
-    let object = wanted.receipt(&receipt.run);
-    let text = serde_json::to_vec(&envelope).unwrap_or_default();
-    if !world.store.create(&object, text.clone(), &Metadata::new())? {
-        let there = world.store.get(&object, text.len() as u64)?;
-        if there.as_ref() != Some(&text) {
-            let why = "another receipt lies there".to_owned();
-            return Err(Error::Tampered { object, why });
-        }
-    }
-    doing.done(object);
-    Ok(())
-}
-
-/// A folder that goes when this does.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, Error> {
-        let path = std::env::temp_dir().join(format!("data-drain-{}", std::process::id()));
-        let cannot = |source| Error::File { what: "write", path: path.clone(), source };
-        let _ = fs::remove_dir_all(&path); // of a process that had our number
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(cannot)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -10,8 +10,12 @@ use sha2::{Digest as _, Sha256};
 
 const BLOCK: usize = 512;
 const CHUNK: usize = 128 * 1024;
-/// How long an extended header may be: names and targets, which no file system lets grow so long.
-const EXTENDED_BYTES_MAX: u64 = 1 << 20;
+/// Limit of an extended header. Names are short, but a file on XFS may have any number of extended
+/// attributes of 64 KiB each.
+const EXTENDED_BYTES_MAX: u64 = 16 << 20;
+
+/// What GNU tar, bsdtar and Go put before the name of an extended attribute.
+const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
 /// One member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) group: u32,
     /// When it was changed: seconds since 1970, and nanoseconds of one more.
     pub(crate) changed: (i64, u32),
+    /// Extended attributes: names and values.
+    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Member {
@@ -157,6 +163,7 @@ fn parse(block: &[u8]) -> io::Result<Member> {
         user: number(&block[108..116]),
         group: number(&block[116..124]),
         changed: (seconds.unwrap_or(0), 0),
+        attributes: Vec::new(),
     })
 }
 
@@ -169,6 +176,7 @@ struct Extended {
     user: Option<u32>,
     group: Option<u32>,
     changed: Option<(i64, u32)>,
+    attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Extended {
@@ -189,7 +197,14 @@ impl Extended {
                 b"uid" => self.user = Some(decimal(value).ok_or_else(wrong)?),
                 b"gid" => self.group = Some(decimal(value).ok_or_else(wrong)?),
                 b"mtime" => self.changed = Some(time(value).ok_or_else(wrong)?),
-                _ => {}
+                key => {
+                    if let Some(name) = key.strip_prefix(ATTRIBUTE) {
+                        let name = String::from_utf8_lossy(name);
+                        // As the writer has it: `=` ends a keyword of pax.
+                        let name = name.replace("%3D", "=").replace("%25", "%");
+                        self.attributes.push((name.into_bytes(), value.to_vec()));
+                    }
+                }
             }
             records = &records[length..];
         }
@@ -201,6 +216,7 @@ impl Extended {
         member.user = self.user.unwrap_or(member.user);
         member.group = self.group.unwrap_or(member.group);
         member.changed = self.changed.unwrap_or(member.changed);
+        member.attributes = self.attributes;
         self.path.into_iter().for_each(|it| member.name = it);
         self.target.into_iter().for_each(|it| member.target = it);
     }

@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
 /// speaks on standard error. Owns `Drain`. What it copies is encrypted with age to people's keys,
 /// read back whole with a credential that cannot write, and receipted: without that receipt the
-/// other programs destroy nothing. `destroy` starts what `apply` has stopped; copies stay.
+/// other programs destroy nothing. What `apply` has stopped stays stopped, and no pod may mount its
+/// claims, until `destroy` starts it again; copies stay.
 ///
 /// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 do not
 /// retry, 111 retry.
@@ -31,5 +32,9 @@ pub(crate) enum Command {
         /// The folder; made if it is not there
         #[arg(long, value_name = "FOLDER")]
         to: PathBuf,
+        /// The receipt to restore, as the store names it; needed when the store has several and the
+        /// documents hold none
+        #[arg(long, value_name = "OBJECT")]
+        receipt: Option<String>,
     },
 }

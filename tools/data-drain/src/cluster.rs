@@ -3,28 +3,24 @@
 //! **Invariant:** the kubeconfig is read from memory only, and names neither files nor programs.
 //! **Invariant:** [`Writer`] alone changes anything, and [`Reader`] cannot be made into one.
 
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
 use keyring::Secret;
-use kube::api::{Api, AttachParams, AttachedProcess};
+use kube::api::{Api, AttachParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 
 use crate::Error;
+use crate::error::API_SERVER;
+use crate::exec::Running;
 
-/// How long one answer may take, and how long the next byte of a volume.
+/// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
-const NEXT_BYTE: Duration = Duration::from_secs(120);
-/// How much of what a program in a pod complains of is repeated.
-const COMPLAINT_BYTES_MAX: u64 = 2000;
 /// How much of a volume waits for us at most.
 const BUFFER_BYTES: usize = 1 << 20;
 /// By which name the API server knows what we change.
@@ -61,6 +57,21 @@ impl Reader {
             _ => Err(garbled()),
         }
     }
+
+    /// Why the API server would not create `object` in the collection at `path`; `None` if it
+    /// would. Nothing is stored.
+    pub(crate) fn dry_run(&self, path: &str, object: &Value) -> Result<Option<String>, Error> {
+        let path = format!("{path}?fieldManager={MANAGER}&dryRun=All");
+        let body = Some(("application/json", object));
+        match self.0.ask(Method::POST, &path, body) {
+            Ok(Some(_)) => Ok(None),
+            Ok(None) => Ok(Some("the namespace is not there".to_owned())),
+            Err(Error::Rejected { message, .. } | Error::Forbidden { message, .. }) => {
+                Ok(Some(message))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Writer {
@@ -80,6 +91,19 @@ impl Writer {
         self.0.change(Method::PATCH, &path, Some(("application/merge-patch+json", fields)))
     }
 
+    /// Creates `object` in the collection at `path`. `false`: an object of that name is there.
+    pub(crate) fn create(&self, path: &str, object: &Value) -> Result<bool, Error> {
+        let path = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
+        self.0.unless_conflict(Method::POST, &path, object)
+    }
+
+    /// Replaces the object at `path`. `false`: its `resourceVersion` is another by now, or it is
+    /// gone.
+    pub(crate) fn replace(&self, path: &str, object: &Value) -> Result<bool, Error> {
+        let path = format!("{path}?fieldManager={MANAGER}");
+        self.0.unless_conflict(Method::PUT, &path, object)
+    }
+
     /// Removes what is at `path`, if it has this UID.
     pub(crate) fn delete(&self, path: &str, uid: &Value) -> Result<(), Error> {
         let options = json!({
@@ -89,7 +113,7 @@ impl Writer {
         self.0.ask(Method::DELETE, path, Some(("application/json", &options))).map(drop)
     }
 
-    /// Starts `command` in a pod, and reads what it writes.
+    /// Starts `command` in a pod.
     pub(crate) fn run(
         &self,
         namespace: &str,
@@ -99,7 +123,7 @@ impl Writer {
         let Link { runtime, client } = &self.0;
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let parameters = AttachParams::default()
-            .stdin(false)
+            .stdin(true)
             .stdout(true)
             .stderr(true)
             .max_stdout_buf_size(BUFFER_BYTES);
@@ -107,64 +131,13 @@ impl Writer {
             let started = pods.exec(pod, command.iter().copied(), &parameters);
             let started = tokio::time::timeout(ANSWER, started).await;
             let request = format!("run {} in {namespace}/{pod}", command.join(" "));
-            let mut process = match started {
+            let process = match started {
                 Err(_) => return Err(slow(request)),
                 Ok(Err(error)) => return Err(failed(request, error)),
                 Ok(Ok(process)) => process,
             };
-            let output: Box<dyn AsyncRead + Unpin> = match process.stdout() {
-                Some(output) => Box::new(output),
-                None => return Err(Error::Garbled { request }),
-            };
-            let complaint = process.stderr().map(|it| {
-                tokio::spawn(async move {
-                    let mut said = Vec::new();
-                    let mut it = it.take(COMPLAINT_BYTES_MAX);
-                    let _ = it.read_to_end(&mut said).await;
-                    let _ = tokio::io::copy(it.get_mut(), &mut tokio::io::sink()).await;
-                    String::from_utf8_lossy(&said).trim().to_owned()
-                })
-            });
-            let runtime = Rc::clone(runtime);
-            Ok(Running { runtime, request, process: Some(process), output, complaint })
-        })
-    }
-}
-
-/// A program in a pod, to be read to its end: an error there, too, if it did not end well.
-pub(crate) struct Running {
-    runtime: Rc<Runtime>,
-    request: String,
-    process: Option<AttachedProcess>,
-    output: Box<dyn AsyncRead + Unpin>,
-    complaint: Option<JoinHandle<String>>,
-}
-
-impl io::Read for Running {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        phase::uninterrupted().map_err(io::Error::other)?;
-        let Self { runtime, output, process, complaint, request } = self;
-        runtime.block_on(async {
-            let read = tokio::time::timeout(NEXT_BYTE, output.read(buffer)).await;
-            let read = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            if read > 0 || buffer.is_empty() {
-                return Ok(read);
-            }
-            let Some(mut process) = process.take() else { return Ok(0) };
-            let ended = match process.take_status() {
-                Some(status) => tokio::time::timeout(ANSWER, status).await.ok().flatten(),
-                None => None,
-            };
-            if ended.as_ref().is_some_and(|it| it.status.as_deref() == Some("Success")) {
-                return Ok(0);
-            }
-            let said = match complaint.take() {
-                Some(complaint) => complaint.await.unwrap_or_default(),
-                None => String::new(),
-            };
-            let how = ended.and_then(|it| it.message);
-            let how = how.unwrap_or_else(|| "the connection was cut".to_owned());
-            Err(io::Error::other(format!("{request}: {how}: {said}")))
+            let running = Running::new(Rc::clone(runtime), request.clone(), process);
+            running.ok_or(Error::Garbled { request })
         })
     }
 }
@@ -207,6 +180,14 @@ impl Link {
         Ok(Self { runtime: Rc::new(runtime), client })
     }
 
+    fn unless_conflict(&self, method: Method, path: &str, object: &Value) -> Result<bool, Error> {
+        match self.ask(method, path, Some(("application/json", object))) {
+            Ok(answer) => Ok(answer.is_some()),
+            Err(Error::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn change(
         &self,
         method: Method,
@@ -245,15 +226,16 @@ impl Link {
 
 fn slow(request: String) -> Error {
     let why = format!("no answer within {} s", ANSWER.as_secs());
-    Error::Unreachable { who: "the API server".to_owned(), request, why }
+    Error::Unreachable { who: API_SERVER.to_owned(), request, why }
 }
 
 fn failed(request: String, error: kube::Error) -> Error {
-    let who = "the API server".to_owned();
+    let who = API_SERVER.to_owned();
     match error {
         kube::Error::Api(status) => match status.code {
             401 | 403 => Error::Forbidden { who, request, message: status.message },
-            409 | 429 | 500.. => Error::Unreachable { who, request, why: status.message },
+            409 => Error::Conflict { request, message: status.message },
+            429 | 500.. => Error::Unreachable { who, request, why: status.message },
             _ => Error::Rejected { who, request, message: status.message },
         },
         error => Error::Unreachable { who, request, why: error.to_string() },

@@ -3,7 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use phase::{Exit, Fault};
+use phase::{Exit, Fault, Refusal};
+
+use crate::apply::REASON;
+
+/// The name of the API server in messages.
+pub(crate) const API_SERVER: &str = "the API server";
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,36 @@ pub enum Error {
     Garbled {
         /// What was asked.
         request: String,
+    },
+    /// The object is another by now.
+    #[error("the cluster did not take {request}: {message}")]
+    Conflict {
+        /// The request.
+        request: String,
+        /// The answer.
+        message: String,
+    },
+    /// Claims cannot be drained as they are.
+    #[error("these cannot be drained as they are: {}", listed(refusals))]
+    Refused {
+        /// Whether the workloads have been stopped by now.
+        stopped: bool,
+        /// Each claim, with the reason.
+        refusals: Vec<Refusal>,
+    },
+    /// Another run of the same drain is at work.
+    #[error("another run of this drain is at work: {holder}")]
+    Busy {
+        /// Host, boot, PID namespace, PID and start of its process.
+        holder: String,
+    },
+    /// The API server does not enforce the hold.
+    #[error("the API server does not enforce the policy {name}: {answer}")]
+    HoldInactive {
+        /// The policy.
+        name: String,
+        /// The API server's answer to a pod that mounts a held claim.
+        answer: String,
     },
     /// Something that is to be copied, or stopped, is not there.
     #[error("{what} is not there")]
@@ -120,16 +155,24 @@ pub enum Error {
         why: String,
     },
     /// No receipt says that this was copied.
-    #[error("no receipt proves that {} is copied as it is now", what.join(", "))]
+    #[error("no receipt proves that {} is copied as it is now{}", what.join(", "), because(why))]
     Unproven {
         /// What.
         what: Vec<String>,
+        /// What has changed since a receipt, as far as the cluster tells.
+        why: Vec<String>,
     },
     /// Steps are left although all were taken.
     #[error("steps left after all were taken: {}", steps.join("; "))]
     Unsettled {
         /// Which.
         steps: Vec<String>,
+    },
+    /// The store has several receipts.
+    #[error("the store has {} receipts: {}", receipts.len(), receipts.join(", "))]
+    Ambiguous {
+        /// Where they lie.
+        receipts: Vec<String>,
     },
     /// A file of this machine cannot be read or written.
     #[error("cannot {what} {}", path.display())]
@@ -157,6 +200,15 @@ pub enum Error {
     },
 }
 
+fn listed(refusals: &[Refusal]) -> String {
+    let line = |refusal: &Refusal| format!("{}: {}", refusal.object, refusal.message);
+    refusals.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+fn because(why: &[String]) -> String {
+    if why.is_empty() { String::new() } else { format!(": {}", why.join(", ")) }
+}
+
 impl From<io::Error> for Error {
     /// Whoever reads an archive knows which it was, and says so; what went wrong on the way
     /// to it may already be one of ours.
@@ -178,6 +230,10 @@ impl Fault for Error {
             Self::Forbidden { .. } => "Forbidden",
             Self::Rejected { .. } => "Rejected",
             Self::Garbled { .. } => "Garbled",
+            Self::Conflict { .. } => "Conflict",
+            Self::Refused { .. } => REASON,
+            Self::Busy { .. } => "Busy",
+            Self::HoldInactive { .. } => "HoldInactive",
             Self::Missing { .. } => "SourceMissing",
             Self::InUse { .. } => "InUse",
             Self::NoReader { .. } => "NoReader",
@@ -188,6 +244,7 @@ impl Fault for Error {
             Self::Tampered { .. } => "Tampered",
             Self::Unproven { .. } => "Unproven",
             Self::Unsettled { .. } => "Unsettled",
+            Self::Ambiguous { .. } => "Ambiguous",
             Self::NotEmpty { .. } => "NotEmpty",
             Self::Restore { .. } => "RestoreFailed",
         }
@@ -203,31 +260,64 @@ impl Fault for Error {
             }
             Self::Machine(_) => "look at the limits of this machine: files, memory",
             Self::Unreachable { .. } => "check the way there, then run the same command again",
+            Self::Forbidden { message, .. } if message.contains("PodSecurity") => {
+                "let the namespace admit the reader: label it \
+                 `pod-security.kubernetes.io/enforce=baseline`"
+            }
+            Self::Forbidden { message, .. } if message.contains("exceeded quota") => {
+                "raise the namespace's ResourceQuota by one pod with 1 GiB of memory"
+            }
+            Self::Forbidden { who, .. } if who == API_SERVER => {
+                "the API server's message names the rule; a kubeconfig of a cluster administrator is \
+                 needed: `talos-provision apply` writes one"
+            }
             Self::Forbidden { .. } => {
                 "give credentials that may: a writer needs PutObject, GetObject and ListBucket, a \
-                 reader GetObject; the kubeconfig must be an administrator's"
+                 reader GetObject"
             }
             Self::Rejected { .. } => "read what it says; the document may ask for something else",
+            Self::Conflict { .. } => "run the same command again",
+            Self::Refused { stopped: false, .. } => {
+                "nothing was stopped; see to each of them, then run this again"
+            }
+            Self::Refused { stopped: true, .. } => {
+                "nothing was signed, and the workloads stay stopped: see to each of them and run \
+                 `data-drain apply` again, or start them with `data-drain destroy`"
+            }
+            Self::Busy { .. } => "wait until it has ended, or end it; then run this again",
+            Self::HoldInactive { .. } => {
+                "nothing was copied, and the workloads stay stopped: see whether the API servers are \
+                 healthy, and run `data-drain apply` again, or start them with `data-drain destroy`"
+            }
             Self::Garbled { .. } => "check that the endpoint is the one of the service",
             Self::Missing { .. } => {
                 "correct the document; what is gone already cannot be copied any more"
             }
             Self::InUse { .. } => {
-                "stop them, or name what runs them in `freeze`; `timeoutSeconds` is how long is waited"
+                "stop them, or name what runs them in `freeze`; `timeoutSeconds` is how long is \
+                 waited. What is stopped stays so: `data-drain destroy` starts it"
             }
             Self::NoReader { .. } => {
-                "`kubectl describe` the pod; it needs the attested image and a node that has the volume"
+                "see to the reason; the pod needs the attested image and a node that has the volume. \
+                 `timeoutSeconds` is how long is waited. What is stopped stays so"
             }
-            Self::Read { .. } => "run the same command again: nothing was signed",
-            Self::Changed { .. } => "find out what writes there, stop it, and run this again",
+            Self::Read { .. } => {
+                "run the same command again: packs that have arrived are not sent again"
+            }
+            Self::Changed { .. } => {
+                "the workloads stay stopped; find out what else writes there, then run this again"
+            }
             Self::Git { .. } => "read what it says, then run the same command again",
             Self::Seal(_) => "look at the memory of this machine",
             Self::Tampered { .. } => {
-                "destroy nothing; find out who can write to the store; run `data-drain apply` again \
-                 for a copy of what is still there"
+                "delete nothing: the source may be the only good copy. Find out who can write to the \
+                 store; `data-drain destroy` and then `data-drain apply` make another copy"
             }
             Self::Unproven { .. } => "run `data-drain apply`",
             Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
+            Self::Ambiguous { .. } => {
+                "name one with `--receipt`, or give the documents that `data-drain apply` wrote"
+            }
             Self::File { .. } => "look at its permissions, and at the space that is left",
             Self::NotEmpty { .. } => "name a folder that is empty or not there yet",
             Self::Restore { .. } => {
@@ -235,6 +325,13 @@ impl Fault for Error {
             }
         };
         Some(help.to_owned())
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        match self {
+            Self::Refused { refusals, .. } => refusals.clone(),
+            _ => Vec::new(),
+        }
     }
 
     fn exit(&self) -> Exit {
@@ -246,6 +343,9 @@ impl Fault for Error {
             | Self::NoReader { .. }
             | Self::Read { .. }
             | Self::Changed { .. }
+            | Self::Conflict { .. }
+            | Self::Busy { .. }
+            | Self::HoldInactive { .. }
             | Self::Git { .. }
             | Self::Machine(_)
             | Self::Unproven { .. }
@@ -256,9 +356,11 @@ impl Fault for Error {
             | Self::Rejected { .. }
             | Self::Garbled { .. }
             | Self::Missing { .. }
+            | Self::Refused { .. }
             | Self::Seal(_)
             | Self::Tampered { .. }
             | Self::File { .. }
+            | Self::Ambiguous { .. }
             | Self::NotEmpty { .. }
             | Self::Restore { .. } => Exit::Permanent,
         }

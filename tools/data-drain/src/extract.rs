@@ -6,13 +6,13 @@
 //! what lets others act as its owner is taken off.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod,
-    linkat, mkdirat, openat, openat2, symlinkat, utimensat,
+    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    fchmod, fsetxattr, linkat, mkdirat, openat, openat2, symlinkat, utimensat,
 };
 use rustix::process::geteuid;
 
@@ -21,6 +21,11 @@ use crate::archive::{self, Member, Sink};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// The attribute that lets a program do what its user cannot (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
+/// The block of most file systems: shorter runs of zeros make no hole.
+const HOLE_BYTES_MIN: usize = 4096;
 
 /// Writes what is in `archive` to `folder`, and tells how many entries there were.
 pub(crate) fn extract(archive: &mut impl Read, folder: &Path) -> Result<u64, Error> {
@@ -91,7 +96,10 @@ impl Tree {
             let (user, group) = owner(member);
             chownat(file, c"", user, group, AtFlags::EMPTY_PATH)?;
         }
+        let is_acl = |name: &[u8]| name.starts_with(b"system.posix_acl_");
+        attribute(file, member, |name| !is_acl(name)); // before it may be read-only
         fchmod(file, mode(member))?;
+        attribute(file, member, is_acl); // a mode would change its mask
         Ok(rustix::fs::futimens(file, &times(member))?)
     }
 
@@ -141,17 +149,38 @@ impl Sink for Tree {
     }
 
     fn write(&mut self, bytes: &[u8], content: usize) -> Result<(), Error> {
-        self.file
-            .as_mut()
-            .map_or(Ok(()), |it| it.write_all(&bytes[..content]))
-            .map_err(|source| Error::Restore { entry: "what is in a file".to_owned(), source })
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let bytes = &bytes[..content];
+        // Holes came out of the volume as zeros; they would fill the disk here.
+        let written = if content >= HOLE_BYTES_MIN && bytes.iter().all(|&byte| byte == 0) {
+            file.seek_relative(i64::try_from(content).unwrap_or(i64::MAX))
+        } else {
+            file.write_all(bytes)
+        };
+        let failed = |source| Error::Restore { entry: "the content of a file".to_owned(), source };
+        written.map_err(failed)
     }
 
     fn end(&mut self, member: Member, _: Option<[u8; 32]>) -> Result<(), Error> {
         self.entries += 1;
-        match self.file.take() {
-            Some(file) => self.settle(&file, &member).map_err(about(&member)),
-            None => Ok(()),
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let ended = file.set_len(member.bytes); // a hole at its end
+        ended.and_then(|()| self.settle(&file, &member)).map_err(about(&member))
+    }
+}
+
+/// Gives a file or folder its extended attributes, as far as this file system and user can.
+fn attribute(file: &File, member: &Member, when: impl Fn(&[u8]) -> bool) {
+    for (name, value) in member.attributes.iter().filter(|(name, _)| when(name)) {
+        let set = if name == CAPABILITY {
+            Err("it would give the program rights".to_owned())
+        } else {
+            let set = fsetxattr(file, name.as_slice(), value, XattrFlags::empty());
+            set.map_err(|error| error.to_string())
+        };
+        if let Err(why) = set {
+            let (name, of) = (String::from_utf8_lossy(name), String::from_utf8_lossy(&member.name));
+            phase::note("attribute", format_args!("not restored: {name} of {of}: {why}"));
         }
     }
 }
@@ -276,6 +305,27 @@ mod tests {
             assert_eq!(fs::metadata(&target)?.nlink(), 1, "{members:?}");
             fs::remove_dir_all(&inside)?;
         }
+        Ok(())
+    }
+
+    #[test]
+    fn holes_and_attributes_come_back() -> Test {
+        let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let sparse = fs::File::create(from.path().join("sparse"))?;
+        sparse.set_len(8 << 20)?;
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 4 << 20)?;
+        let set = fsetxattr(&sparse, c"user.note", b"kept", XattrFlags::empty());
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--format=posix", "--xattrs", "."]).current_dir(&from);
+        let archive = tar.output()?.stdout;
+        extract(&mut archive.as_slice(), to.path())?;
+        let restored = to.path().join("sparse");
+        assert_eq!(fs::read(&restored)?, fs::read(from.path().join("sparse"))?);
+        assert!(fs::metadata(&restored)?.blocks() * 512 < 1 << 20, "its holes are holes again");
+        let mut value = [0; 16];
+        let read = rustix::fs::getxattr(&restored, c"user.note", &mut value);
+        // A file system without attributes (tmpfs before Linux 6.6) has none to lose.
+        assert_eq!(read.map(|length| value[..length].to_vec()), set.map(|()| b"kept".to_vec()));
         Ok(())
     }
 

@@ -25,12 +25,16 @@ pub(crate) fn archive(url: &Url, token: &Secret, scratch: &Path) -> Result<PathB
     let before = refs(url, token)?;
     let mirror = scratch.join("mirror.git");
     let (folder, bundle) = (mirror.to_string_lossy(), scratch.join(BUNDLE));
-    let clone = ["clone", "--quiet", "--mirror", url.as_str(), &folder];
+    let clone = ["clone", "--progress", "--mirror", url.as_str(), &folder];
     run(&clone, scratch, Some((url, token)))?;
-    run(&["fsck", "--full", "--no-dangling"], &mirror, None)?;
-    let bundle_name = bundle.to_string_lossy();
-    run(&["bundle", "create", "--quiet", &bundle_name, "--all"], &mirror, None)?;
-    run(&["bundle", "verify", "--quiet", &bundle_name], &mirror, None)?;
+    run(&["fsck", "--full", "--no-dangling", "--progress"], &mirror, None)?;
+    // Git refuses to bundle a repository without a commit; its empty list of references says so.
+    let is_empty = before.trim().is_empty();
+    if !is_empty {
+        let bundle_name = bundle.to_string_lossy();
+        run(&["bundle", "create", "--progress", &bundle_name, "--all"], &mirror, None)?;
+        run(&["bundle", "verify", "--quiet", &bundle_name], &mirror, None)?;
+    }
     if refs(url, token)? != before {
         return Err(Error::Changed { source_name: url.to_string() });
     }
@@ -40,9 +44,12 @@ pub(crate) fn archive(url: &Url, token: &Secret, scratch: &Path) -> Result<PathB
     writer.mode(tar::HeaderMode::Deterministic);
     append(&mut writer, REFS, before.as_bytes(), before.len() as u64).map_err(cannot)?;
     let read = |source| Error::File { what: "read", path: bundle.clone(), source };
-    let file = File::open(&bundle).map_err(read)?;
-    let length = file.metadata().map_err(read)?.len();
-    append(&mut writer, BUNDLE, file, length).map_err(cannot)?;
+    if !is_empty {
+        let file = File::open(&bundle).map_err(read)?;
+        let length = file.metadata().map_err(read)?.len();
+        append(&mut writer, BUNDLE, file, length).map_err(cannot)?;
+        fs::remove_file(&bundle).map_err(cannot)?;
+    }
     writer.into_inner().map_err(cannot)?;
     fs::remove_dir_all(&mirror).map_err(cannot)?;
     Ok(archive)
@@ -72,7 +79,7 @@ fn run(
     let ended =
         keyring::git(arguments, folder, origin.as_ref()).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => {
-                failed(format!("no end within {} s", GIT_TIME_MAX.as_secs()))
+                failed(format!("no progress within {} s", GIT_TIME_MAX.as_secs()))
             }
             _ => failed(format!("it cannot be started: {error}")),
         })?;

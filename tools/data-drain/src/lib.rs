@@ -2,27 +2,36 @@
 //!
 //! ```text
 //! documents ── wanted ──┐
-//!                       ├── plan ──► stop ► copy ► look again ► read back ► sign ──► documents
+//!                       ├── plan ──► survey ► stop ► hold ► copy ► read back ► sign ──► documents
 //! cluster, forge, store ┘
 //! ```
 //!
 //! **Invariant:** [`plan`](crate::plan) is a function of values: it opens nothing and asks nothing.
 //! **Invariant:** only `apply` and `destroy` make a writer, and nothing in the store is ever
 //! written over or deleted.
+//! **Invariant:** from the first stop until `destroy`, nothing starts again: a failure leaves the
+//! workloads stopped and the claims held.
 //! **Invariant:** a status is computed from what is seen, never from what was done; so the second
 //! run writes the same bytes as the first, and nothing anywhere.
 
 mod apply;
 mod archive;
+mod claim;
 mod cli;
 mod cluster;
+mod copy;
 mod error;
+mod exec;
 mod extract;
 mod forge;
+mod hold;
+mod lease;
+mod limit;
 mod observe;
 mod pack;
 mod plan;
 mod restore;
+mod scratch;
 pub mod spec;
 mod store;
 mod volume;
@@ -30,21 +39,18 @@ mod volume;
 pub use cli::Cli;
 pub use error::Error;
 
-use std::collections::BTreeMap;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyring::{AgeRecipient, Project, Projects, Secret, Store, Url};
 use phase::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
 
 use apply::World;
 use cli::Command;
-use observe::{Evidence, Keys, Observed, Seen, Wanted, claims, observe};
+use lease::Lease;
+pub(crate) use limit::Limit;
+use observe::{Absent, Evidence, Keys, Observed, Seen, Wanted, claims, observe};
 use plan::Step;
-use spec::Drain;
-
-/// How long between two looks.
-const TICK: Duration = Duration::from_millis(200);
+use spec::{Drain, Source};
 
 /// Runs one command.
 ///
@@ -54,7 +60,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
     match &cli.command {
         Command::Phase(verb) => phase::run("data-drain", verb, DataDrain::read),
-        Command::Restore { target, to } => {
+        Command::Restore { target, to, receipt } => {
             phase::start("data-drain", target.output);
             let mut stream = Stream::read(&target.documents);
             let drains = stream.own::<Drain>();
@@ -62,7 +68,7 @@ pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
             stream.accept()?;
             let restored = drains.iter().try_for_each(|own| {
                 let job = Job { own, stream: &stream };
-                restore::restore(program.project(&job)?, &job, to)
+                restore::restore(program.project(&job)?, &job, to, receipt.as_deref())
             });
             Ok(restored.map_or_else(|error: Error| phase::report(&error), |()| Exit::Done))
         }
@@ -112,7 +118,6 @@ impl DataDrain {
             let named = project.spec.recipients.iter().find(|it| it.name.to_string() == *name);
             named.map(|it| it.age.clone())
         };
-        let phase = keyring::phase_key(project, "data-drain")?;
         let Store::S3 { bucket, .. } = store_of(&project.spec)?;
         let mut forges = BTreeMap::new();
         for forge in own.spec.sources.iter().filter_map(|it| it.forge.as_ref()) {
@@ -125,8 +130,9 @@ impl DataDrain {
             bucket,
             sources: &own.spec.sources,
             recipients: own.spec.recipients.iter().filter_map(recipient).collect(),
-            keys: Keys::new(phase, project.name.as_str()),
+            receipts: keyring::receipt_keys(project)?,
             forges,
+            covered: covered(job.stream, &own.spec.cluster),
         })
     }
 
@@ -183,10 +189,15 @@ impl Program for DataDrain {
         }
         let wanted = self.wanted(job)?;
         let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
-        let seen = observe(&cluster::Reader::open(&self.kubeconfig(job)?)?, &store, &wanted)?;
+        let reader = cluster::Reader::open(&self.kubeconfig(job)?)?;
+        let seen = observe(&reader, &store, &wanted)?;
         let steps = plan::plan(&seen.world());
+        told(&wanted, &seen);
         if steps.is_empty() {
             return Ok(Self::status(&wanted, &seen, "Drained"));
+        }
+        if let Ok(image) = image(job) {
+            apply::admissible(&reader, wanted.drain, &image, &seen)?;
         }
         Ok(Status::planned(Some(seen.observed(&wanted)), steps))
     }
@@ -196,8 +207,7 @@ impl Program for DataDrain {
             return Ok(Status::planned(None, Vec::new()));
         }
         let reader = cluster::Reader::open(&self.kubeconfig(job)?)?;
-        let seen = claims(&reader, &job.own.spec.sources)?;
-        Ok(Status::planned(None, plan::undo(&seen.world())))
+        Ok(Status::planned(None, plan::undo(&stopped(&reader, job)?.world())))
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
@@ -206,18 +216,25 @@ impl Program for DataDrain {
         let back = store::Reader::open(store)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
         let mut seen = observe(&reader, &back, &wanted)?;
-        let writer = cluster::Writer::open(&kubeconfig)?;
-        let world = World {
-            reader: &reader,
-            writer: &writer,
-            back: &back,
-            store: &store::Writer::open(store)?,
-            image: &image(job)?,
-            deadline: &Deadline::after(job.own.spec.timeout_seconds.seconds()),
-        };
+        told(&wanted, &seen);
         if plan::plan(&seen.world()).is_empty() {
-            apply::proven(&world, &wanted, &seen)?;
+            // A copy that is damaged by now is told; nothing is started because of it.
+            apply::proven(&back, &wanted, &seen)?;
         } else {
+            let phase = keyring::phase_key(self.project(job)?, "data-drain")?;
+            let lease = Lease::take(wanted.drain, &kubeconfig)?;
+            let world = World {
+                reader: &reader,
+                writer: &cluster::Writer::open(&kubeconfig)?,
+                back: &back,
+                store: &store::Writer::open(store)?,
+                keys: &Keys::new(phase, wanted.project),
+                lease: &lease,
+                image: &image(job)?,
+                limit: Limit::new(job.own.spec.timeout_seconds.seconds()),
+            };
+            // Another run may have been at work until the lease was taken.
+            seen = observe(&reader, &back, &wanted)?;
             apply::apply(&world, &wanted, &seen)?;
             seen = observe(&reader, &back, &wanted)?;
         }
@@ -232,11 +249,12 @@ impl Program for DataDrain {
         let wanted = self.wanted(job)?;
         let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
         let seen = observe(&cluster::Reader::open(&self.kubeconfig(job)?)?, &store, &wanted)?;
-        let Some((receipt, _)) = &seen.receipt else {
-            let what = seen.world().found.into_iter().map(|it| it.source);
-            return Err(Error::Unproven { what: what.collect() });
-        };
-        apply::read_back(&store, &wanted, receipt)?;
+        told(&wanted, &seen);
+        if seen.receipt.is_none() {
+            let what = seen.world().found.into_iter().map(|found| found.source);
+            return Err(Error::Unproven { what: what.collect(), why: seen.changes() });
+        }
+        apply::proven(&store, &wanted, &seen)?;
         Ok(Self::status(&wanted, &seen, "Proven"))
     }
 
@@ -246,9 +264,13 @@ impl Program for DataDrain {
         }
         let kubeconfig = self.kubeconfig(job)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
-        let seen = claims(&reader, &job.own.spec.sources)?;
-        apply::start(&cluster::Writer::open(&kubeconfig)?, job.own.name.as_str(), &seen)?;
-        let left = plan::undo(&claims(&reader, &job.own.spec.sources)?.world());
+        if !plan::undo(&stopped(&reader, job)?.world()).is_empty() {
+            let lease = Lease::take(job.own.name.as_str(), &kubeconfig)?;
+            let writer = cluster::Writer::open(&kubeconfig)?;
+            apply::start(&reader, &writer, job.own.name.as_str(), &stopped(&reader, job)?)?;
+            lease.check()?;
+        }
+        let left = plan::undo(&stopped(&reader, job)?.world());
         if left.is_empty() {
             return Ok(Status::destroyed("what was stopped runs again; the copies stay"));
         }
@@ -260,33 +282,6 @@ impl Program for DataDrain {
         let key = keyring::phase_key(project, "data-drain")?;
         let public = keyring::ReceiptKey::of(&key, project.name.as_str()).pem();
         Ok(vec![Derived::new("receipt.pub", public.into_bytes().into())])
-    }
-}
-
-/// Until when a run waits.
-pub(crate) struct Deadline {
-    pub(crate) seconds: u32,
-    end: Instant,
-}
-
-impl Deadline {
-    fn after(seconds: u32) -> Self {
-        Self { seconds, end: Instant::now() + Duration::from_secs(seconds.into()) }
-    }
-
-    /// Waits until `look` finds nothing more that is amiss.
-    pub(crate) fn until(
-        &self,
-        mut look: impl FnMut() -> Result<Option<Error>, Error>,
-    ) -> Result<(), Error> {
-        while let Some(amiss) = look()? {
-            phase::uninterrupted()?;
-            if Instant::now() >= self.end {
-                return Err(amiss);
-            }
-            thread::sleep(TICK);
-        }
-        Ok(())
     }
 }
 
@@ -305,17 +300,21 @@ fn mistakes(spec: &Drain) -> Vec<(String, String)> {
     for (index, source) in spec.sources.iter().enumerate() {
         let path = format!("/spec/sources/{index}");
         match (&source.claim, &source.forge, &source.freeze) {
-            (Some(_), None, Some(_)) | (None, Some(_), None) => {}
-            (Some(_), None, None) => {
-                mistake(&path, "a claim needs `freeze`: what writes to it must be stopped");
-            }
+            (Some(_), None, _) | (None, Some(_), None) => {}
             (None, Some(_), Some(_)) => {
                 mistake(&format!("{path}/freeze"), "a forge cannot be frozen");
             }
             _ => mistake(&path, "a source is either a claim or a forge"),
         }
-        if spec.sources[..index].contains(source) {
-            mistake(&path, "another source is the same");
+        if source.forge.is_some() && source.node.is_some() {
+            mistake(&format!("{path}/node"), "a forge is on no node");
+        }
+        let same = |other: &Source| {
+            (source.claim.is_some() && other.claim == source.claim)
+                || (source.forge.is_some() && other.forge == source.forge)
+        };
+        if spec.sources[..index].iter().any(same) {
+            mistake(&path, "another source names the same");
         }
     }
     for (index, name) in spec.recipients.iter().enumerate() {
@@ -328,14 +327,42 @@ fn mistakes(spec: &Drain) -> Vec<(String, String)> {
 
 /// A world in which nothing that is to be copied is there yet.
 fn not_there(spec: &Drain) -> plan::World {
-    let found = spec.sources.iter().map(|it| plan::Found {
-        source: match (&it.claim, &it.forge) {
+    let found = spec.sources.iter().map(|source| plan::Found {
+        source: match (&source.claim, &source.forge) {
             (Some(claim), _) => claim.to_string(),
             (None, forge) => format!("forge {}", forge.as_ref().map_or("", Name::as_str)),
         },
+        is_claim: source.claim.is_some(),
         workload: None,
     });
-    plan::World { found: found.collect(), receipted: false }
+    let any_claim = spec.sources.iter().any(|source| source.claim.is_some());
+    let hold = if any_claim { plan::Hold::Absent } else { plan::Hold::Needless };
+    plan::World { found: found.collect(), hold, receipted: false, recorded: false }
+}
+
+/// What a drain may have stopped or held; claims that are gone are left out.
+fn stopped(reader: &cluster::Reader, job: &Job<'_>) -> Result<Seen, Error> {
+    claims(reader, job.own.name.as_str(), &job.own.spec.sources, Absent::IsLeftOut)
+}
+
+/// Tells of data that no Drain of the cluster copies.
+fn told(wanted: &Wanted<'_>, seen: &Seen) {
+    for claim in &seen.uncovered {
+        let text = format!("{claim} is a bound claim that no Drain names: its data is not copied");
+        phase::note(wanted.drain, text);
+    }
+}
+
+/// The claims that any Drain of the cluster names.
+fn covered(stream: &Stream, cluster: &Name) -> BTreeSet<String> {
+    let drains = stream.documents().filter(|document| {
+        let version = document["apiVersion"].as_str().unwrap_or_default();
+        version.starts_with("holistic/")
+            && document["kind"] == "Drain"
+            && document["spec"]["cluster"] == cluster.as_str()
+    });
+    let sources = drains.filter_map(|document| document["spec"]["sources"].as_array()).flatten();
+    sources.filter_map(|source| source["claim"].as_str().map(str::to_owned)).collect()
 }
 
 fn store_of(project: &Project) -> Result<&Store, Error> {
@@ -352,6 +379,7 @@ fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secr
     })?;
     let endpoint = project.endpoints.forge.as_ref().ok_or(Error::NoEndpoint("forge"))?;
     let (keyring::Forge::Github { token, .. } | keyring::Forge::Gitea { token, .. }) = endpoint;
+    endpoint.owns(&url)?; // a status is only a file: it does not decide where the token goes
     Ok((url, token.resolve()?))
 }
 

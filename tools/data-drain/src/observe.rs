@@ -1,30 +1,35 @@
 //! What is there, as far as a Drain can speak of it. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keyring::{
-    AgeRecipient, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret, Stopped, Url,
-    VerifiedReceipt,
+    AgeRecipient, ClaimSource, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret,
+    Stopped, Url, VerifiedReceipt,
 };
 use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::claim::{Facts, Verdict, judge};
+use crate::hold::{self, Held};
 use crate::pack::Key;
-use crate::plan::{At, Found, World};
+use crate::plan::{At, Found, Hold, World};
 use crate::spec::{Claim, Source, Workload};
 use crate::{Error, cluster, forge, pack, store};
 
-/// What says how many replicas a workload had before a drain stopped it.
+/// Annotation on a workload: its replicas before a drain stopped it.
 pub(crate) const REPLICAS: &str = "data-drain.holistic/replicas";
-/// What says on which node it ran: a volume may be there and nowhere else.
-pub(crate) const NODE: &str = "data-drain.holistic/node";
-/// What the pods carry that read volumes: the name of the Drain.
+/// Annotation on a workload: what [`RECONCILE`] was before a drain stopped it.
+pub(crate) const RECONCILED: &str = "data-drain.holistic/reconcile";
+/// Annotation that keeps Flux from starting again what was stopped, by its own rules
+/// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources>).
+pub(crate) const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
+/// Label of everything that a drain makes in a cluster: the name of the Drain.
 pub(crate) const LABEL: &str = "holistic/drain";
 
-/// How large a receipt may be.
-const RECEIPT_BYTES_MAX: u64 = 16 << 20;
+/// How large a receipt may be: one of 3 TiB has 54,000 packs and 16 MiB.
+const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 
 /// What a Drain has brought about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -32,10 +37,13 @@ const RECEIPT_BYTES_MAX: u64 = 16 << 20;
 pub struct Observed {
     /// The UID of the cluster's namespace `kube-system`.
     pub cluster_uid: Known<String>,
-    /// Under what everything lies in the bucket; not known before everything has stopped.
+    /// Where everything lies in the bucket.
     pub prefix: Known<String>,
     /// What was copied.
     pub copied: Vec<CopiedSource>,
+    /// Claims of the cluster, bound to a volume, that no Drain of it names: `namespace/name`. Their
+    /// data is not copied.
+    pub uncovered: Vec<String>,
 }
 
 /// One source that was copied.
@@ -50,6 +58,9 @@ pub struct CopiedSource {
     pub entries: u64,
     /// In how many objects it lies.
     pub packs: usize,
+    /// What the copy does not keep as it was: sockets, holes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<String>,
 }
 
 /// What lets others destroy.
@@ -73,14 +84,16 @@ pub(crate) struct Wanted<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) sources: &'a [Source],
     pub(crate) recipients: Vec<AgeRecipient>,
-    pub(crate) keys: Keys,
+    pub(crate) receipts: Vec<ReceiptKey>,
     /// By the name of the Repository.
     pub(crate) forges: BTreeMap<&'a str, (Url, Secret)>,
+    /// The claims that any Drain of this cluster names.
+    pub(crate) covered: BTreeSet<String>,
 }
 
+/// The keys of a run that writes.
 pub(crate) struct Keys {
     pub(crate) phase: PhaseKey,
-    receipts: ReceiptKey,
     /// Of fingerprints.
     pub(crate) fingerprint: Key,
     /// Of what says that an object is ours.
@@ -91,13 +104,7 @@ impl Keys {
     pub(crate) fn new(phase: PhaseKey, project: &str) -> Self {
         let fingerprint = phase.bytes(project, "fingerprint");
         let proof = phase.bytes(project, "proof");
-        let receipts = ReceiptKey::of(&phase, project);
-        Self { phase, receipts, fingerprint, proof }
-    }
-
-    /// The public half of the key that signs receipts.
-    pub(crate) fn receipts(&self) -> ReceiptKey {
-        self.receipts.clone()
+        Self { phase, fingerprint, proof }
     }
 }
 
@@ -105,28 +112,37 @@ impl Keys {
 pub(crate) struct Seen {
     pub(crate) uid: String,
     pub(crate) sources: Vec<Live>,
+    pub(crate) held: Held,
+    pub(crate) hold: hold::State,
     pub(crate) receipt: Option<(VerifiedReceipt, Envelope)>,
+    pub(crate) uncovered: Vec<String>,
 }
 
 /// One source.
 pub(crate) enum Live {
-    Claim {
-        claim: Claim,
-        uid: String,
-        workload: Option<LiveWorkload>,
-        /// The pods that have it mounted, and where they run.
-        users: Vec<(String, String)>,
-    },
-    Forge {
-        repository: String,
-        refs: String,
-    },
+    Claim(Box<LiveClaim>),
+    Forge { repository: String, refs: String },
+}
+
+pub(crate) struct LiveClaim {
+    pub(crate) claim: Claim,
+    pub(crate) path: String,
+    pub(crate) uid: String,
+    /// The name of its `PersistentVolume`.
+    pub(crate) volume: String,
+    /// The folder of a node that is the volume, if it is one.
+    folder: Option<String>,
+    pub(crate) workload: Option<LiveWorkload>,
+    pub(crate) verdict: Verdict,
+    pub(crate) allow_empty: bool,
 }
 
 pub(crate) struct LiveWorkload {
     pub(crate) path: String,
     pub(crate) at: At,
-    pub(crate) node: Option<String>,
+    /// Flux's annotation: now, and before a drain changed it.
+    pub(crate) reconcile: Option<String>,
+    pub(crate) reconciled: Option<String>,
     stopped: Stopped,
 }
 
@@ -138,137 +154,252 @@ pub(crate) fn observe(
 ) -> Result<Seen, Error> {
     let kube_system = "/api/v1/namespaces/kube-system";
     let kube_system = reader.get(kube_system)?.ok_or_else(|| missing("Namespace kube-system"))?;
-    let mut seen = Seen { uid: text(&kube_system, "uid"), sources: Vec::new(), receipt: None };
+    let mut seen = claims(reader, wanted.drain, wanted.sources, Absent::IsAnError)?;
+    seen.uid = text(&kube_system, "uid");
     for source in wanted.sources {
-        if let Some(claim) = live_claim(reader, source)? {
-            seen.sources.push(claim);
-        }
         if let Some(forge) = &source.forge {
             let (url, token) = &wanted.forges[forge.as_str()];
             let refs = pack::sha256(forge::refs(url, token)?.as_bytes());
             seen.sources.push(Live::Forge { repository: forge.to_string(), refs });
         }
     }
-    if let Some(run) = seen.run(wanted) {
-        let object = wanted.receipt(&run);
+    let all = reader.list("/api/v1/persistentvolumeclaims")?;
+    let bound = all.iter().filter(|claim| claim["status"]["phase"] == "Bound");
+    let names =
+        bound.map(|claim| format!("{}/{}", text_of(claim, "namespace"), text_of(claim, "name")));
+    seen.uncovered = names.filter(|name| !wanted.covered.contains(name)).collect();
+    seen.uncovered.sort();
+    if let Some(draft) = seen.draft(wanted) {
+        let object = seen.receipt_object(wanted, &draft.run);
         if let Some(text) = store.get(&object, RECEIPT_BYTES_MAX)? {
             let garbled = |_| Error::Tampered { object, why: "it is no receipt".to_owned() };
             let envelope: Envelope = serde_json::from_slice(&text).map_err(garbled)?;
-            let receipt = envelope.open(wanted.drain, wanted.project, &[wanted.keys.receipts()])?;
-            seen.receipt = Some((receipt, envelope));
+            let receipt = envelope.open(wanted.drain, wanted.project, &wanted.receipts)?;
+            // What was signed for another state of the same drain is no receipt for this one.
+            seen.receipt = (receipt.run == draft.run).then_some((receipt, envelope));
         }
     }
     Ok(seen)
 }
 
-/// Looks at the claims alone: at what may have been stopped.
-pub(crate) fn claims(reader: &cluster::Reader, sources: &[Source]) -> Result<Seen, Error> {
-    let live = sources.iter().map(|it| live_claim(reader, it)).filter_map(Result::transpose);
-    Ok(Seen { uid: String::new(), sources: live.collect::<Result<_, _>>()?, receipt: None })
+/// What to do about a claim that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    IsAnError,
+    /// It is left out: what is gone need not be started again.
+    IsLeftOut,
 }
 
-fn live_claim(reader: &cluster::Reader, source: &Source) -> Result<Option<Live>, Error> {
-    let Some(claim) = &source.claim else { return Ok(None) };
-    let Claim { namespace, name } = claim;
-    let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}");
-    let object = reader.get(&path)?;
-    let object = object.ok_or_else(|| missing(&format!("PersistentVolumeClaim {claim}")))?;
-    let pods = reader.list(&format!("/api/v1/namespaces/{namespace}/pods"))?;
-    let users = pods.iter().filter(|it| uses(it, name)).map(|it| {
-        let node = it["spec"]["nodeName"].as_str().unwrap_or_default();
-        (format!("{namespace}/{}", text_of(it, "name")), node.to_owned())
-    });
-    let users = users.collect();
-    let workload = source.freeze.as_ref().map(|it| &it.scale_to_zero);
-    let workload = workload.map(|it| live_workload(reader, namespace, it)).transpose()?;
-    Ok(Some(Live::Claim { claim: claim.clone(), uid: text(&object, "uid"), workload, users }))
-}
-
-fn live_workload(
+/// Looks at the claims, and at what may have been stopped or held for them.
+pub(crate) fn claims(
     reader: &cluster::Reader,
-    namespace: &str,
-    workload: &Workload,
-) -> Result<LiveWorkload, Error> {
-    let Workload { kind, name } = workload;
-    let path = format!("/apis/apps/v1/namespaces/{namespace}/{kind}s/{name}");
-    let object = reader.get(&path)?;
-    let object = object.ok_or_else(|| missing(&format!("{workload} in {namespace}")))?;
-    let replicas = object["spec"]["replicas"].as_u64().unwrap_or(1);
-    let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
-    let generation = object["metadata"]["generation"].as_i64().unwrap_or_default();
-    Ok(LiveWorkload {
-        path,
-        at: At {
-            name: format!("{namespace} {workload}"),
-            replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
-            stopped: annotation(REPLICAS).and_then(|it| it.parse().ok()),
-        },
-        node: annotation(NODE).map(str::to_owned),
-        stopped: Stopped { workload: workload.to_string(), uid: text(&object, "uid"), generation },
-    })
+    drain: &str,
+    sources: &[Source],
+    absent: Absent,
+) -> Result<Seen, Error> {
+    let mut look = Look { reader, drain, pods: BTreeMap::new(), nodes: None, attachments: None };
+    let mut live = Vec::new();
+    for source in sources {
+        match look.claim(source) {
+            Ok(claim) => live.extend(claim.map(|claim| Live::Claim(Box::new(claim)))),
+            Err(Error::Missing { .. }) if absent == Absent::IsLeftOut => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut held = Held { drain: drain.to_owned(), ..Held::default() };
+    for live in &live {
+        let Live::Claim(live) = live else { continue };
+        held.claims.push(live.claim.to_string());
+        held.volumes.push(live.volume.clone());
+        held.folders.extend(live.folder.clone());
+    }
+    held.claims.sort();
+    held.volumes.sort();
+    held.folders.sort();
+    let any_claim = sources.iter().any(|source| source.claim.is_some());
+    let hold = if any_claim { held.observe(reader)? } else { hold::State::default() };
+    let (uid, uncovered) = (String::new(), Vec::new());
+    Ok(Seen { uid, sources: live, held, hold, receipt: None, uncovered })
 }
 
-/// Whether a pod that has not ended has the claim mounted, and is not one of ours.
-fn uses(pod: &Value, claim: &str) -> bool {
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let mounts = volumes.into_iter().any(|it| it["persistentVolumeClaim"]["claimName"] == claim);
-    mounts && !ended && pod["metadata"]["labels"][LABEL].is_null()
+/// One look: lists that several claims need are fetched once.
+struct Look<'a> {
+    reader: &'a cluster::Reader,
+    drain: &'a str,
+    pods: BTreeMap<String, Vec<Value>>,
+    nodes: Option<Vec<String>>,
+    attachments: Option<Vec<Value>>,
+}
+
+impl Look<'_> {
+    fn claim(&mut self, source: &Source) -> Result<Option<LiveClaim>, Error> {
+        let Some(claim) = &source.claim else { return Ok(None) };
+        let Claim { namespace, name } = claim;
+        let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}");
+        let object = self.reader.get(&path)?;
+        let object = object.ok_or_else(|| missing(&format!("PersistentVolumeClaim {claim}")))?;
+        let volume = match object["spec"]["volumeName"].as_str() {
+            Some(volume) => self.reader.get(&format!("/api/v1/persistentvolumes/{volume}"))?,
+            None => None,
+        };
+        let workload = source.freeze.as_ref().map(|freeze| &freeze.scale_to_zero);
+        let workload = workload.map(|workload| self.workload(namespace, workload)).transpose()?;
+        let workload = workload.flatten();
+        self.lists(namespace)?;
+        let verdict = judge(&Facts {
+            drain: self.drain,
+            source,
+            claim: &object,
+            volume: volume.as_ref(),
+            workload: workload.as_ref().map(|(_, object)| object),
+            pods: &self.pods[namespace],
+            attachments: self.attachments.as_deref().unwrap_or_default(),
+            nodes: self.nodes.as_deref().unwrap_or_default(),
+        });
+        let spec = volume.as_ref().map_or(&Value::Null, |volume| &volume["spec"]);
+        let folder = [&spec["hostPath"]["path"], &spec["local"]["path"]];
+        let folder = folder.into_iter().find_map(Value::as_str);
+        Ok(Some(LiveClaim {
+            claim: claim.clone(),
+            path,
+            uid: text(&object, "uid"),
+            volume: volume.as_ref().map(|volume| text(volume, "name")).unwrap_or_default(),
+            folder: folder.map(|path| path.trim_end_matches('/').to_owned()),
+            workload: workload.map(|(live, _)| live),
+            verdict,
+            allow_empty: source.allow_empty,
+        }))
+    }
+
+    fn lists(&mut self, namespace: &str) -> Result<(), Error> {
+        if !self.pods.contains_key(namespace) {
+            let pods = self.reader.list(&format!("/api/v1/namespaces/{namespace}/pods"))?;
+            self.pods.insert(namespace.to_owned(), pods);
+        }
+        if self.nodes.is_none() {
+            let nodes = self.reader.list("/api/v1/nodes")?;
+            self.nodes = Some(nodes.iter().map(|node| text(node, "name")).collect());
+        }
+        if self.attachments.is_none() {
+            let path = "/apis/storage.k8s.io/v1/volumeattachments";
+            self.attachments = Some(self.reader.list(path)?);
+        }
+        Ok(())
+    }
+
+    /// A workload and its object; `None` if it is gone, so that nothing has to be stopped.
+    fn workload(
+        &self,
+        namespace: &str,
+        workload: &Workload,
+    ) -> Result<Option<(LiveWorkload, Value)>, Error> {
+        let Workload { kind, name } = workload;
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/{kind}s/{name}");
+        let Some(mut object) = self.reader.get(&path)? else { return Ok(None) };
+        // An object that was asked for by its path may leave its kind out.
+        object["kind"] = if kind == "statefulset" { "StatefulSet" } else { "Deployment" }.into();
+        let replicas = object["spec"]["replicas"].as_u64().unwrap_or(1);
+        let annotation =
+            |name: &str| object["metadata"]["annotations"][name].as_str().map(str::to_owned);
+        let generation = object["metadata"]["generation"].as_i64().unwrap_or_default();
+        let (workload, uid) = (workload.to_string(), text(&object, "uid"));
+        let live = LiveWorkload {
+            path,
+            at: At {
+                name: format!("{namespace} {workload}"),
+                replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+                stopped: annotation(REPLICAS).and_then(|text| text.parse().ok()),
+            },
+            reconcile: annotation(RECONCILE),
+            reconciled: annotation(RECONCILED),
+            stopped: Stopped { workload, uid, generation },
+        };
+        Ok(Some((live, object)))
+    }
 }
 
 impl Seen {
     pub(crate) fn world(&self) -> World {
-        let found = self.sources.iter().map(|it| match it {
-            Live::Claim { claim, workload, .. } => Found {
-                source: claim.to_string(),
-                workload: workload.as_ref().map(|it| it.at.clone()),
+        let found = self.sources.iter().map(|live| match live {
+            Live::Claim(live) => Found {
+                source: live.claim.to_string(),
+                is_claim: true,
+                workload: live.workload.as_ref().map(|workload| workload.at.clone()),
             },
             Live::Forge { repository, .. } => {
-                Found { source: format!("forge {repository}"), workload: None }
+                Found { source: format!("forge {repository}"), is_claim: false, workload: None }
             }
         });
-        World { found: found.collect(), receipted: self.receipt.is_some() }
+        let digest = self.receipt.as_ref().map(|(receipt, _)| receipt.digest.clone());
+        World {
+            found: found.collect(),
+            hold: match (&self.hold.active, self.hold.any) {
+                _ if self.held.claims.is_empty() && !self.hold.any => Hold::Needless,
+                (Some(_), _) => Hold::Active,
+                (None, true) => Hold::Broken,
+                (None, false) => Hold::Absent,
+            },
+            receipted: digest.is_some(),
+            recorded: digest.is_some() && digest == self.hold.receipt,
+        }
+    }
+
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &LiveClaim> {
+        self.sources.iter().filter_map(|live| match live {
+            Live::Claim(live) => Some(&**live),
+            Live::Forge { .. } => None,
+        })
     }
 
     /// The workloads that are to be stopped, each once.
     pub(crate) fn workloads(&self) -> Vec<&LiveWorkload> {
         let mut all: Vec<&LiveWorkload> = Vec::new();
-        for source in &self.sources {
-            if let Live::Claim { workload: Some(workload), .. } = source
-                && !all.iter().any(|it| it.path == workload.path)
-            {
+        for workload in self.claims().filter_map(|claim| claim.workload.as_ref()) {
+            if !all.iter().any(|other| other.path == workload.path) {
                 all.push(workload);
             }
         }
         all
     }
 
-    /// Which pods still use what is to be copied.
-    pub(crate) fn users(&self) -> Vec<(String, String)> {
-        let users = self.sources.iter().flat_map(|it| match it {
-            Live::Claim { users, .. } => users.as_slice(),
-            Live::Forge { .. } => &[],
-        });
-        users.cloned().collect()
+    /// Whether every workload is as a drain leaves it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let mut workloads = self.workloads().into_iter();
+        workloads.all(|live| live.at.replicas == 0 && live.at.stopped.is_some())
     }
 
-    /// What the sources are by now, once nothing writes to them.
+    /// The pods that still use what is to be copied.
+    pub(crate) fn users(&self) -> Vec<String> {
+        let users = self.claims().flat_map(|claim| &claim.verdict.users);
+        users.map(|user| user.pod.clone()).collect()
+    }
+
+    /// What keeps this state from being the one of a receipt, as far as the cluster tells.
+    pub(crate) fn changes(&self) -> Vec<String> {
+        let users = self.users().into_iter().map(|pod| format!("the pod {pod} mounts a claim"));
+        let running = self.workloads().into_iter().filter(|live| live.at.replicas > 0);
+        let running = running.map(|live| format!("{} runs", live.at.name));
+        let hold = match self.world().hold {
+            Hold::Absent => Some("no hold keeps pods off the claims".to_owned()),
+            Hold::Broken => Some("the hold on the claims was changed".to_owned()),
+            Hold::Active | Hold::Needless => None,
+        };
+        users.chain(running).chain(hold).collect()
+    }
+
+    /// The sources as they are now, once no pod can write to them.
     pub(crate) fn at_rest(&self) -> Option<Vec<keyring::Source>> {
+        if !self.is_stopped() || !self.users().is_empty() {
+            return None;
+        }
         let source = |live: &Live| match live {
-            Live::Claim { claim, uid, workload, users } => {
-                let stops = workload.as_ref();
-                let still = users.is_empty()
-                    && stops.is_none_or(|it| it.at.replicas == 0 && it.at.stopped.is_some());
-                still.then(|| {
-                    keyring::Source::Claim(keyring::ClaimSource {
-                        claim: claim.to_string(),
-                        uid: uid.clone(),
-                        volume: String::new(),
-                        stopped: stops.map(|workload| workload.stopped.clone()),
-                        hold: None,
-                    })
-                })
-            }
+            Live::Claim(live) => Some(keyring::Source::Claim(ClaimSource {
+                claim: live.claim.to_string(),
+                uid: live.uid.clone(),
+                volume: live.volume.clone(),
+                stopped: live.workload.as_ref().map(|workload| workload.stopped.clone()),
+                hold: Some(self.hold.active.clone()?),
+            })),
             Live::Forge { repository, refs } => {
                 Some(keyring::Source::Forge { repository: repository.clone(), refs: refs.clone() })
             }
@@ -276,7 +407,7 @@ impl Seen {
         self.sources.iter().map(source).collect()
     }
 
-    /// The receipt for what is there, with nothing copied yet; `None` as long as something runs.
+    /// The receipt for this state, with nothing copied yet; `None` as long as something runs.
     pub(crate) fn draft(&self, wanted: &Wanted<'_>) -> Option<Receipt> {
         let sources = self.at_rest()?.into_iter().map(|from| Copied {
             from,
@@ -285,6 +416,7 @@ impl Seen {
             entries: 0,
             packs: Vec::new(),
             manifest: keyring::Pack { object: String::new(), sha256: String::new(), bytes: 0 },
+            not_kept: Vec::new(),
         });
         let mut receipt = Receipt {
             project: wanted.project.to_owned(),
@@ -300,48 +432,57 @@ impl Seen {
         Some(receipt)
     }
 
-    fn run(&self, wanted: &Wanted<'_>) -> Option<String> {
-        self.draft(wanted).map(|it| it.run)
+    /// Where everything lies. The same claims of the same cluster, for the same recipients, lie in
+    /// the same place, whatever has been stopped, held or thawed since: so a run that was
+    /// interrupted, however, finds the packs that have arrived.
+    pub(crate) fn prefix(&self, wanted: &Wanted<'_>) -> String {
+        let source = |live: &Live| match live {
+            Live::Claim(live) => json!({"claim": live.claim.to_string(), "uid": live.uid}),
+            Live::Forge { repository, .. } => json!({"forge": repository}),
+        };
+        let sources: Vec<_> = self.sources.iter().map(source).collect();
+        let recipients: Vec<_> = wanted.recipients.iter().map(ToString::to_string).collect();
+        let id = json!({
+            "cluster": self.uid, "bucket": wanted.bucket, "recipients": recipients,
+            "sources": sources,
+        });
+        let id = pack::sha256(id.to_string().as_bytes());
+        format!("{}/{}/{}", wanted.project, wanted.drain, &id[..16])
+    }
+
+    /// Where the receipt for the state `run` lies.
+    pub(crate) fn receipt_object(&self, wanted: &Wanted<'_>, run: &str) -> String {
+        format!("{}/receipt-{}.json", self.prefix(wanted), &run[..run.len().min(16)])
     }
 
     /// What a status says of this look.
     pub(crate) fn observed(&self, wanted: &Wanted<'_>) -> Observed {
-        let copied = |it: &Copied| CopiedSource {
-            source: match &it.from {
+        let copied = |copied: &Copied| CopiedSource {
+            source: match &copied.from {
                 keyring::Source::Claim(entry) => entry.claim.clone(),
                 keyring::Source::Forge { repository, .. } => format!("forge {repository}"),
             },
-            bytes: it.bytes,
-            entries: it.entries,
-            packs: it.packs.len(),
+            bytes: copied.bytes,
+            entries: copied.entries,
+            packs: copied.packs.len(),
+            not_kept: copied.not_kept.clone(),
         };
-        let sources = self.receipt.iter().flat_map(|(it, _)| &it.sources);
+        let sources = self.receipt.iter().flat_map(|(receipt, _)| &receipt.sources);
         Observed {
             cluster_uid: Known::Now(self.uid.clone()),
-            prefix: self.run(wanted).map(|it| wanted.prefix(&it)).into(),
+            prefix: Known::Now(self.prefix(wanted)),
             copied: sources.map(copied).collect(),
+            uncovered: self.uncovered.clone(),
         }
     }
 
     pub(crate) fn evidence(&self, wanted: &Wanted<'_>) -> Vec<Evidence> {
         let evidence = |(receipt, envelope): &(VerifiedReceipt, Envelope)| Evidence {
             of: "receipt".to_owned(),
-            object: wanted.receipt(&receipt.run),
+            object: self.receipt_object(wanted, &receipt.run),
             envelope: envelope.clone(),
         };
         self.receipt.iter().map(evidence).collect()
-    }
-}
-
-impl Wanted<'_> {
-    /// Under what everything of `run` lies.
-    pub(crate) fn prefix(&self, run: &str) -> String {
-        format!("{}/{}/{}", self.project, self.drain, &run[..run.len().min(16)])
-    }
-
-    /// Where the receipt of `run` lies.
-    pub(crate) fn receipt(&self, run: &str) -> String {
-        format!("{}/receipt.json", self.prefix(run))
     }
 }
 

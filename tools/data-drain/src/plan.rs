@@ -10,6 +10,7 @@ use serde::Serialize;
 pub(crate) struct Found {
     /// As the document names it.
     pub(crate) source: String,
+    pub(crate) is_claim: bool,
     /// What has to be stopped before it can be copied, if anything.
     pub(crate) workload: Option<At>,
 }
@@ -29,8 +30,25 @@ pub(crate) struct At {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct World {
     pub(crate) found: Vec<Found>,
-    /// Whether a receipt for exactly this lies in the store.
+    /// The hold on the claims; [`Hold::Needless`] if no source is a claim.
+    pub(crate) hold: Hold,
+    /// Whether the store has a receipt for exactly this state.
     pub(crate) receipted: bool,
+    /// Whether the hold's parameter is the digest of that receipt.
+    pub(crate) recorded: bool,
+}
+
+/// What keeps pods off the claims, as it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nothing has to be held.
+    Needless,
+    /// No object of it is there.
+    Absent,
+    /// Some of it is there, or it is not as it should be.
+    Broken,
+    /// It is as it should be.
+    Active,
 }
 
 /// One change. Says what it makes true, and from what, so that a reader can object.
@@ -44,6 +62,11 @@ pub enum Step {
         /// How many replicas it has.
         replicas: u32,
     },
+    /// Pods could still mount the claims, or delete them.
+    Hold {
+        /// The number of claims.
+        claims: usize,
+    },
     /// No receipt says that it was copied as it is now.
     Copy {
         /// What.
@@ -54,6 +77,16 @@ pub enum Step {
         /// How many sources the receipt is for.
         sources: usize,
     },
+    /// The hold does not know the receipt yet, so nothing may be deleted.
+    Record {
+        /// The number of claims.
+        claims: usize,
+    },
+    /// The hold keeps every pod off the claims.
+    Thaw {
+        /// The number of claims.
+        claims: usize,
+    },
     /// A drain has stopped it.
     Start {
         /// What: its namespace, kind and name.
@@ -63,25 +96,34 @@ pub enum Step {
     },
 }
 
-/// The steps to a world in which nothing writes, and a receipt says that everything was copied.
+/// The steps to a world in which no pod writes, and a receipt says that everything was copied.
 pub(crate) fn plan(world: &World) -> Vec<Step> {
     let stops: Vec<_> = workloads(world).into_iter().filter_map(stop).collect();
-    if world.receipted && stops.is_empty() {
-        return Vec::new();
+    let claims = claims(world);
+    let hold = matches!(world.hold, Hold::Absent | Hold::Broken).then_some(Step::Hold { claims });
+    let record = (world.hold != Hold::Needless).then_some(Step::Record { claims });
+    if world.receipted && stops.is_empty() && hold.is_none() {
+        return record.filter(|_| !world.recorded).into_iter().collect();
     }
-    let copy = |it: &Found| Step::Copy { source: it.source.clone() };
-    let copies = world.found.iter().map(copy);
+    let copies = world.found.iter().map(|found| Step::Copy { source: found.source.clone() });
     let sign = Step::Sign { sources: world.found.len() };
-    stops.into_iter().chain(copies).chain([sign]).collect()
+    stops.into_iter().chain(hold).chain(copies).chain([sign]).chain(record).collect()
 }
 
-/// The steps to a world in which everything runs that a drain has stopped.
+/// The steps to a world in which everything runs that a drain has stopped, and may mount its
+/// claims.
 pub(crate) fn undo(world: &World) -> Vec<Step> {
-    let start = |it: &At| {
-        let replicas = it.stopped?;
-        Some(Step::Start { workload: it.name.clone(), replicas })
+    let held = matches!(world.hold, Hold::Active | Hold::Broken);
+    let thaw = held.then(|| Step::Thaw { claims: claims(world) });
+    let start = |at: &At| {
+        let replicas = at.stopped?;
+        Some(Step::Start { workload: at.name.clone(), replicas })
     };
-    workloads(world).into_iter().filter_map(start).rev().collect()
+    thaw.into_iter().chain(workloads(world).into_iter().filter_map(start).rev()).collect()
+}
+
+fn claims(world: &World) -> usize {
+    world.found.iter().filter(|found| found.is_claim).count()
 }
 
 fn stop(at: &At) -> Option<Step> {
@@ -106,6 +148,11 @@ impl fmt::Display for Step {
         match self {
             Self::Stop { workload, replicas } => write!(f, "stop {workload} ({replicas} replicas)"),
             Self::Copy { source } => write!(f, "copy {source}"),
+            Self::Hold { claims } => write!(f, "hold {claims} claims: no pod may mount them"),
+            Self::Record { claims } => {
+                write!(f, "let {claims} claims be deleted with the receipt")
+            }
+            Self::Thaw { claims } => write!(f, "let pods mount {claims} claims again"),
             Self::Sign { sources } => write!(f, "sign a receipt for {sources} sources"),
             Self::Start { workload, replicas } => {
                 write!(f, "start {workload} ({replicas} replicas)")
@@ -135,14 +182,25 @@ mod tests {
                 if one.as_ref().zip(two.as_ref()).is_some_and(|(a, b)| differ(a, b)) {
                     continue; // one workload is found in one state
                 }
-                for receipted in [false, true] {
-                    let found = |source: &str, workload: &Option<At>| Found {
-                        source: source.to_owned(),
-                        workload: workload.clone(),
-                    };
-                    let found = vec![found("a", one), found("b", two), found("forge", &None)];
-                    worlds.push(World { found, receipted });
+                let found = |source: &str, is_claim, workload: &Option<At>| Found {
+                    source: source.to_owned(),
+                    is_claim,
+                    workload: workload.clone(),
+                };
+                let found =
+                    [found("a", true, one), found("b", true, two), found("forge", false, &None)];
+                for hold in [Hold::Absent, Hold::Broken, Hold::Active] {
+                    for (receipted, recorded) in [(false, false), (true, false), (true, true)] {
+                        worlds.push(World { found: found.to_vec(), hold, receipted, recorded });
+                    }
                 }
+                let forge = vec![found("forge", false, &None)];
+                worlds.push(World {
+                    found: forge,
+                    hold: Hold::Needless,
+                    receipted: false,
+                    recorded: false,
+                });
             }
         }
         worlds
@@ -166,11 +224,26 @@ mod tests {
                         world.receipted = false; // its generation has changed
                     }
                 }
+                Step::Hold { .. } => {
+                    assert!(all.into_iter().all(|at| at.replicas == 0), "pods would be cut off");
+                    // It has another UID, or another generation.
+                    (world.hold, world.receipted, world.recorded) = (Hold::Active, false, false);
+                }
                 Step::Copy { .. } => {
-                    assert!(all.into_iter().all(|it| it.replicas == 0), "nothing writes meanwhile");
+                    assert!(all.into_iter().all(|at| at.replicas == 0), "a pod writes meanwhile");
+                    assert!(matches!(world.hold, Hold::Active | Hold::Needless), "a pod could");
                 }
                 Step::Sign { .. } => world.receipted = true,
+                Step::Record { .. } => {
+                    assert!(world.receipted, "a deletion needs the receipt");
+                    world.recorded = true;
+                }
+                Step::Thaw { .. } => {
+                    (world.hold, world.receipted) = (Hold::Absent, false);
+                    world.recorded = false;
+                }
                 Step::Start { workload, replicas } => {
+                    assert!(matches!(world.hold, Hold::Absent | Hold::Needless), "it cannot start");
                     for at in all.filter(named(workload)) {
                         at.replicas = *replicas;
                         at.stopped = None;
@@ -209,10 +282,11 @@ mod tests {
     fn nothing_is_signed_before_everything_is_copied() {
         for before in worlds() {
             let steps = plan(&before);
-            let Some(sign) = steps.iter().position(|it| matches!(it, Step::Sign { .. })) else {
+            let Some(sign) = steps.iter().position(|step| matches!(step, Step::Sign { .. })) else {
                 continue;
             };
-            assert_eq!(sign, steps.len() - 1);
+            let after = &steps[sign + 1..];
+            assert!(after.iter().all(|step| matches!(step, Step::Record { .. })), "{after:?}");
             let copied = steps.iter().filter(|it| matches!(it, Step::Copy { .. })).count();
             assert_eq!(copied, before.found.len());
         }

@@ -4,20 +4,21 @@ use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-use keyring::{Copied, Envelope, Identities, Project, ReceiptKey, Source, VerifiedReceipt};
+use keyring::{Copied, Envelope, Identities, Project, Source, VerifiedReceipt};
 use phase::Declared;
 
 use crate::{Error, Job, extract, pack, store, store_of};
 
 /// How large one object, and how large a receipt may be.
 const PACK_BYTES_MAX: u64 = 2 * pack::PACK_BYTES;
-const RECEIPT_BYTES_MAX: u64 = 16 << 20;
+const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 
 /// Writes everything that the receipt of the Drain names to `folder`, one folder for each source.
 pub(crate) fn restore(
     project: &Declared<Project>,
     job: &Job<'_>,
     folder: &Path,
+    chosen: Option<&str>,
 ) -> Result<(), Error> {
     let cannot = |source| Error::File { what: "write", path: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(cannot)?;
@@ -25,8 +26,7 @@ pub(crate) fn restore(
         return Err(Error::NotEmpty { path: folder.to_owned() });
     }
     let store = store::Reader::open(store_of(&project.spec)?)?;
-    let keys = keyring::receipt_keys(project)?;
-    let receipt = receipt(project, job, (&store, &keys))?;
+    let receipt = receipt(project, job, &store, chosen)?;
     let identities = Identities::from_environment()?;
     for copied in &receipt.sources {
         let name = match &copied.from {
@@ -49,11 +49,12 @@ pub(crate) fn restore(
     Ok(())
 }
 
-/// The receipt in the document's status, or else the only one in the store.
+/// The chosen receipt, or the one in the document's status, or else the only one in the store.
 fn receipt(
     project: &Declared<Project>,
     job: &Job<'_>,
-    (store, keys): (&store::Reader, &[ReceiptKey]),
+    store: &store::Reader,
+    chosen: Option<&str>,
 ) -> Result<VerifiedReceipt, Error> {
     let (drain, of) = (job.own.name.as_str(), project.name.as_str());
     let tampered = |object: &str, why: &str| Error::Tampered {
@@ -61,26 +62,36 @@ fn receipt(
         why: why.to_owned(),
     };
     let told = job.stream.status(job.own).pointer("/evidence/0/envelope");
-    let envelope: Envelope = if let Some(told) = told {
+    let envelope: Envelope = if let (Some(told), None) = (told, chosen) {
         let read = serde_json::from_value(told.clone());
         read.map_err(|_| tampered("the receipt in the status", "it is no receipt"))?
     } else {
-        let objects = store.list(&format!("{of}/{drain}/"))?;
-        let objects: Vec<_> =
-            objects.iter().filter(|object| object.ends_with("/receipt.json")).collect();
-        let [object] = objects.as_slice() else {
-            let what = match objects.as_slice() {
-                [] => format!("a receipt under {of}/{drain}/"),
-                _ => {
-                    format!("a single receipt (but {}), or a status that holds one", objects.len())
-                }
-            };
-            return Err(Error::Missing { what });
+        let listed;
+        let object = if let Some(chosen) = chosen {
+            chosen
+        } else {
+            listed = only(store.list(&format!("{of}/{drain}/"))?, &format!("{of}/{drain}/"))?;
+            listed.as_str()
         };
-        let text = store.get(object, RECEIPT_BYTES_MAX)?.unwrap_or_default();
+        let text = store.get(object, RECEIPT_BYTES_MAX)?;
+        let text = text.ok_or_else(|| Error::Missing { what: format!("the receipt {object}") })?;
         serde_json::from_slice(&text).map_err(|_| tampered(object, "it is no receipt"))?
     };
-    Ok(envelope.open(drain, of, keys)?)
+    Ok(envelope.open(drain, of, &keyring::receipt_keys(project)?)?)
+}
+
+/// The only receipt among `keys`.
+fn only(keys: Vec<String>, under: &str) -> Result<String, Error> {
+    let is_receipt = |key: &String| {
+        let name = key.rsplit('/').next().unwrap_or_default();
+        name.starts_with("receipt") && name.ends_with(".json")
+    };
+    let mut receipts: Vec<_> = keys.into_iter().filter(is_receipt).collect();
+    match receipts.len() {
+        0 => Err(Error::Missing { what: format!("a receipt under {under}") }),
+        1 => Ok(receipts.remove(0)),
+        _ => Err(Error::Ambiguous { receipts }),
+    }
 }
 
 /// The archive of one source, out of its packs.

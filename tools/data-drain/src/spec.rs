@@ -28,7 +28,8 @@ pub struct Drain {
     /// How much of what was copied is read back.
     #[serde(default)]
     pub read_back: ReadBack,
-    /// How long one run waits until what it stops has stopped, in seconds.
+    /// How long one step may make no progress, in seconds: until a workload has stopped, until a
+    /// reader runs (default 120). Copying has no such limit.
     #[serde(default)]
     pub timeout_seconds: Timeout,
 }
@@ -47,9 +48,16 @@ pub struct Source {
     /// A volume claim of the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
-    /// What keeps it from changing meanwhile, and afterwards.
+    /// The workload that writes to the claim. Without it no pod may mount the claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze: Option<Freeze>,
+    /// The node that holds the claim's data, for a `hostPath` volume that no pod mounts. The node
+    /// of the claim's own pod, or the volume's node affinity, is used otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Whether a volume without any file is copied (default: it is refused as the wrong one).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_empty: bool,
     /// A `Repository`: everything that `git clone --mirror` brings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forge: Option<Name>,

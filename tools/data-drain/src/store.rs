@@ -2,8 +2,11 @@
 //!
 //! **Invariant:** nothing is ever written over, and nothing is ever deleted.
 //! **Invariant:** an answer that got lost proves nothing: what lies there is looked at.
+//! **Invariant:** a slow line is no fault. Limits of time grow with the size of what is sent, and
+//! count from the last bytes that were received.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -11,6 +14,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -22,10 +26,17 @@ use tokio::runtime::Runtime;
 
 use crate::Error;
 
-/// How often a request is tried, and how long one of them may take.
+/// How often a request is tried.
 const ATTEMPTS: u32 = 8;
 const CONNECT: Duration = Duration::from_secs(10);
-const READ: Duration = Duration::from_secs(60);
+/// How long an answer may take, and the next bytes of one.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The slowest line that counts as one that works: 256 kbit/s. The client's own `read_timeout` is
+/// not used: it counts from the start of a request, so an upload of 64 MiB below 9 Mbit/s never
+/// ended (`aws_smithy_types::timeout::TimeoutConfigBuilder::read_timeout`, 1.3).
+const UPLOAD_BYTES_PER_SECOND: u64 = 32 * 1024;
+/// How often a signal is looked for while a request is on its way.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Where the names of metadata are: `x-amz-meta-…`.
 pub(crate) type Metadata = BTreeMap<String, String>;
@@ -64,7 +75,11 @@ impl Reader {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .build_https();
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(READ);
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
+        let timeouts = timeouts.operation_attempt_timeout(ANSWER);
+        // In-memory bodies of ours have a limit of their own, below.
+        let stalls = StalledStreamProtectionConfig::enabled().upload_enabled(false);
+        let stalls = stalls.grace_period(ANSWER).build();
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
@@ -74,6 +89,7 @@ impl Reader {
             .force_path_style(true)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(timeouts.build())
+            .stalled_stream_protection(stalls)
             // Ceph refuses the checksums that newer clients add; we keep our own.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -87,7 +103,7 @@ impl Reader {
     /// What is at `key`, without fetching it.
     pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
         let request = self.client.head_object().bucket(&self.bucket).key(key);
-        match self.runtime.block_on(request.send()) {
+        match self.runtime.block_on(heeding(request.send()))? {
             Ok(answer) => Ok(Some(found(&answer))),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(self.failed("look at", key, &error)),
@@ -115,7 +131,7 @@ impl Reader {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
         let mut pages = request.into_paginator().send();
         let mut keys = Vec::new();
-        while let Some(page) = self.runtime.block_on(pages.next()) {
+        while let Some(page) = self.runtime.block_on(heeding(pages.next()))? {
             let page = page.map_err(|error| self.failed("list", prefix, &error))?;
             keys.extend(page.contents().iter().filter_map(|it| it.key()).map(str::to_owned));
         }
@@ -134,26 +150,56 @@ impl Reader {
         Ok(found.then_some((sha256, bytes)))
     }
 
-    /// Fetches what is at `key`, chunk by chunk. Whether there is anything.
+    /// Fetches what is at `key`, chunk by chunk, and returns whether anything is there. A body
+    /// that is cut is continued where it ended.
     fn read(
         &self,
         key: &str,
         mut each: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        let request = self.client.get_object().bucket(&self.bucket).key(key);
-        self.runtime.block_on(async {
-            let mut body = match request.send().await {
-                Ok(answer) => answer.body,
-                Err(error) if status(&error) == Some(404) => return Ok(false),
-                Err(error) => return Err(self.failed("fetch", key, &error)),
-            };
-            while let Some(chunk) = body.next().await {
-                phase::uninterrupted()?;
-                let why = |error: &dyn std::error::Error| self.lost("fetch", key, error);
-                each(&chunk.map_err(|error| why(&error))?)?;
+        let (mut at, mut etag, mut attempt) = (0_u64, None::<String>, 1);
+        loop {
+            let mut request = self.client.get_object().bucket(&self.bucket).key(key);
+            if at > 0 {
+                // Another object by now would be another one from the middle on.
+                request = request.range(format!("bytes={at}-")).set_if_match(etag.clone());
             }
-            Ok(true)
-        })
+            let cut = self.runtime.block_on(async {
+                let answer = match heeding(request.send()).await? {
+                    Ok(answer) => answer,
+                    Err(error) if at == 0 && status(&error) == Some(404) => return Ok(None),
+                    Err(error) => return Err(self.failed("fetch", key, &error)),
+                };
+                etag = etag.take().or_else(|| answer.e_tag().map(str::to_owned));
+                let mut body = answer.body;
+                loop {
+                    let next = heeding(tokio::time::timeout(ANSWER, body.next())).await?;
+                    match next {
+                        Ok(None) => return Ok(Some(None)),
+                        Ok(Some(Ok(chunk))) => {
+                            at += chunk.len() as u64;
+                            attempt = 1;
+                            each(&chunk)?;
+                        }
+                        Ok(Some(Err(error))) => {
+                            return Ok(Some(Some(self.lost("fetch", key, &error))));
+                        }
+                        Err(error) => return Ok(Some(Some(self.lost("fetch", key, &error)))),
+                    }
+                }
+            })?;
+            match cut {
+                None => return Ok(false),
+                Some(None) => return Ok(true),
+                Some(Some(error)) if attempt >= ATTEMPTS || (at > 0 && etag.is_none()) => {
+                    return Err(error);
+                }
+                Some(Some(error)) => {
+                    attempt += 1;
+                    phase::detail(key, format_args!("continued at byte {at}: {error}"));
+                }
+            }
+        }
     }
 
     fn failed<E>(&self, what: &str, key: &str, error: &SdkError<E>) -> Error
@@ -208,8 +254,13 @@ impl Writer {
         for (name, value) in metadata {
             request = request.metadata(name, value);
         }
-        let request = request.body(ByteStream::from(bytes));
-        match runtime.block_on(request.send()) {
+        let time = ANSWER + Duration::from_secs(bytes.len() as u64 / UPLOAD_BYTES_PER_SECOND);
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
+        let timeouts = timeouts.operation_attempt_timeout(time).build();
+        let request = request.body(ByteStream::from(bytes)).customize();
+        let config = aws_sdk_s3::config::Builder::new().timeout_config(timeouts);
+        let request = request.config_override(config);
+        match runtime.block_on(heeding(request.send()))? {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(412) => Ok(false),
             Err(error) => {
@@ -228,9 +279,26 @@ impl Writer {
         self.0.head(key)
     }
 
+    /// The SHA-256 and the size of all that is at `key`, fetched.
+    pub(crate) fn sha256(&self, key: &str) -> Result<Option<(String, u64)>, Error> {
+        self.0.sha256(key)
+    }
+
     /// The bytes at `key`.
     pub(crate) fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
         self.0.get(key, bytes_max)
+    }
+}
+
+/// Waits for an answer, and heeds a signal meanwhile. A write that was given up may have arrived:
+/// the next run looks.
+async fn heeding<T>(answer: impl Future<Output = T>) -> Result<T, Error> {
+    let mut answer = pin!(answer);
+    loop {
+        if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
+            return Ok(answer);
+        }
+        phase::uninterrupted()?;
     }
 }
 

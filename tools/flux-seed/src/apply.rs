@@ -6,13 +6,47 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
+use crate::foreign;
+use crate::graph::uid;
 use crate::kstatus::{self, State, text};
 use crate::object::{Identity, Stage, order};
 use crate::observe::{self, Look, REQUESTED_AT, Seen, has_answered, observe};
 use crate::plan::{Live, Step, World, plan};
-use crate::remove::gone;
+use crate::sunset::gone;
 use crate::wait::{Deadline, is_at_work};
 use crate::wanted::Wanted;
+
+/// Fails when anything of what is wanted is there, and not ours.
+pub(crate) fn unblocked(steps: &[Step]) -> Result<(), Error> {
+    let blocked = steps.iter().filter_map(|it| match it {
+        Step::Blocked { object, made_by } => Some(format!("{object}, made by {made_by}")),
+        _ => None,
+    });
+    let objects: Vec<_> = blocked.collect();
+    if !objects.is_empty() {
+        return Err(Error::Foreign { objects });
+    }
+    Ok(())
+}
+
+/// Waits until no object of ours is being deleted any more, and looks again: what is in a Namespace
+/// that goes, goes with it.
+pub(crate) fn without_terminating(
+    name: &str,
+    wanted: &Wanted,
+    mut seen: Seen,
+    reader: &Reader,
+    deadline: &Deadline,
+) -> Result<Seen, Error> {
+    loop {
+        let going = seen.world.iter().find(|(_, live)| live.is_terminating());
+        let Some((id, live)) = going else { return Ok(seen) };
+        let doing = phase::begin(name, "wait for removal");
+        gone(reader, id, &uid(&live.object), deadline)?;
+        doing.done(id);
+        seen = observe(reader, name, wanted, Look::Whole)?;
+    }
+}
 
 /// Takes `steps`, and waits until the cluster and Flux have acted on them.
 pub(crate) fn apply(
@@ -23,14 +57,6 @@ pub(crate) fn apply(
     (reader, writer): (&Reader, &Writer),
     deadline: &Deadline,
 ) -> Result<(), Error> {
-    let blocked = steps.iter().filter_map(|it| match it {
-        Step::Blocked { object, made_by } => Some(format!("{object}, made by {made_by}")),
-        _ => None,
-    });
-    let objects: Vec<_> = blocked.collect();
-    if !objects.is_empty() {
-        return Err(Error::Foreign { objects });
-    }
     // The Kustomization acts on a new artifact by itself; asked before that, on the old one.
     let follows = steps.iter().any(|it| *it.object() == wanted.source);
     for stage in [Stage::Definitions, Stage::Classes, Stage::Rest] {
@@ -75,7 +101,14 @@ fn take(
                 let recreate = json!({"type": "Recreate", "rollingUpdate": null});
                 writer.merge(object, &json!({"spec": {"strategy": recreate}}))?;
             }
-            write(writer, declared.ok_or_else(unknown)?, deadline)?;
+            let declared = declared.ok_or_else(unknown)?;
+            let immutable =
+                live.filter(|it| it.object["kind"] == "Secret" && it.object["immutable"] == true);
+            if let Some(live) = immutable {
+                writer.delete(&live.object)?;
+                gone(reader, object, &uid(&live.object), deadline)?;
+            }
+            write(writer, declared, deadline)?;
             doing.done(step);
         }
         Step::Reconcile { .. } if object.group().ends_with(".toolkit.fluxcd.io") => {
@@ -96,12 +129,32 @@ fn take(
             writer.merge(object, &json!({"metadata": {"annotations": {REQUESTED_AT: at}}}))?;
             doing.done(step);
         }
+        Step::RemoveFields { .. } => {
+            let declared = wanted.objects.iter().find(|it| Identity::of(it) == *object);
+            // As it is after the step before, which may have been an update of the same object.
+            let (Some(declared), Some(live)) = (declared, reader.get(object)?) else {
+                return Ok(());
+            };
+            let doing = phase::begin(name, "remove fields");
+            if live["kind"] == "Secret" && live["immutable"] == true {
+                // The API server refuses every change of an immutable Secret, this one included.
+                writer.delete(&live)?;
+                gone(reader, object, &uid(&live), deadline)?;
+                write(writer, declared, deadline)?;
+            } else {
+                let extras = foreign::extras(declared, &live);
+                if !extras.is_empty() {
+                    writer.patch(object, &foreign::removal(&extras, &live))?;
+                }
+            }
+            doing.done(step);
+        }
         Step::Reconcile { .. } | Step::Blocked { .. } => {}
         Step::Remove { .. } => {
             let Some(live) = live else { return Ok(()) };
             let doing = phase::begin(name, "remove");
             writer.delete(&live.object)?;
-            gone(reader, object, &live.object, deadline)?;
+            gone(reader, object, &uid(&live.object), deadline)?;
             doing.done(step);
         }
     }
@@ -153,7 +206,7 @@ fn delivered(
     let last = stage == Stage::Rest;
     let doing = phase::begin(name, if last { "deliver" } else { "establish" });
     loop {
-        let seen = observe(reader, name, wanted, Look::Progress(stage))?;
+        let seen = deadline.look(|| observe(reader, name, wanted, Look::Progress(stage)))?;
         refused(wanted, &seen)?;
         let missing = missing(wanted, &seen, stage);
         if missing.is_empty() {
@@ -181,7 +234,7 @@ fn delivered(
 fn served(reader: &Reader, world: &World) -> Result<(), Error> {
     let definitions = world.iter().filter(|(id, _)| id.kind == "CustomResourceDefinition");
     for (_, live) in definitions {
-        observe::defined(reader, &live.object)?;
+        observe::ask_for_any(reader, &live.object)?;
     }
     Ok(())
 }
@@ -195,21 +248,43 @@ fn missing(wanted: &Wanted, seen: &Seen, stage: Stage) -> Vec<(String, String)> 
     ids.filter_map(behind).collect()
 }
 
-/// Fails for good when Flux has said something that waiting will not change.
+/// Fails for good when Flux, or something that it delivered, has said something that waiting will
+/// not change.
 fn refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
     observe::signature(wanted, seen)?;
-    for (id, live) in &seen.world {
-        let object = &live.object;
-        if id.kind == "Deployment" || !has_answered(object) {
-            continue;
-        }
-        let reading = kstatus::read(object, jiff::Timestamp::now());
-        if reading.state == State::Failed {
+    let now = jiff::Timestamp::now();
+    let stalled = |id: &Identity, object: &Value| {
+        let reading = kstatus::read(object, now);
+        (reading.state == State::Failed).then(|| {
             let message = format!("{}: {}", reading.reason, reading.message);
-            return Err(Error::Stalled { object: id.to_string(), message });
+            Error::Stalled { object: id.to_string(), message }
+        })
+    };
+    for (id, live) in &seen.world {
+        if id.kind != "Deployment"
+            && has_answered(&live.object)
+            && let Some(error) = stalled(id, &live.object)
+        {
+            return Err(error);
         }
     }
-    Ok(())
+    // What the revision before has delivered says nothing of this one.
+    let applied = seen.world.get(&wanted.kustomization).is_some_and(|live| {
+        let applied = live.object["status"]["lastAppliedRevision"].as_str();
+        has_answered(&live.object)
+            && applied.is_some()
+            && applied == wanted.revision().now().map(String::as_str)
+    });
+    let failed = |(id, object): &(Identity, Option<Value>)| {
+        // A Job that has failed is never run again. Anything else may still recover: a kubelet pulls
+        // again, an operator tries again.
+        let object = object.as_ref().filter(|it| it["kind"] == "Job")?;
+        stalled(id, object)
+    };
+    match seen.inventory.iter().find_map(failed).filter(|_| applied) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// Whole looks after the steps, until nothing is left to do. Flux may be at it once more by the
@@ -221,7 +296,7 @@ pub(crate) fn settled(
     deadline: &Deadline,
 ) -> Result<Seen, Error> {
     loop {
-        let seen = observe(reader, name, wanted, Look::Whole)?;
+        let seen = deadline.look(|| observe(reader, name, wanted, Look::Whole))?;
         let left = plan(&wanted.objects, &seen.world);
         if left.is_empty() {
             return Ok(seen);

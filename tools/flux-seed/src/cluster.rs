@@ -18,12 +18,41 @@ use tokio::runtime::Runtime;
 use crate::Error;
 use crate::diff::MANAGER;
 use crate::object::Identity;
+use crate::response;
+use crate::scan::{Served, ServedKind};
 
 /// How long one answer may take; a CRD of 40 kB takes 50 ms on a busy machine.
 const ANSWER_SECONDS: u64 = 30;
 /// How many objects one page of a list holds, and how many pages are read.
 const PAGE: usize = 500;
-const PAGES: usize = 40;
+const PAGES: usize = 200;
+
+/// Representations, as the API server negotiates them
+/// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>).
+const JSON: &str = "application/json";
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// One request.
+struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    accept: &'static str,
+    content: &'static str,
+    body: Option<&'a Value>,
+    /// What an error calls the request.
+    request: &'a str,
+    /// Whether a 404 without the reason `NotFound` is an error: the API must be known.
+    strict: bool,
+}
+
+impl<'a> Ask<'a> {
+    fn get(path: &'a str, request: &'a str) -> Self {
+        let (method, body, strict) = (Method::GET, None, false);
+        Self { method, path, accept: JSON, content: JSON, body, request, strict }
+    }
+}
 
 /// One connection.
 #[derive(Clone)]
@@ -55,7 +84,7 @@ impl Reader {
     pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Value>, Error> {
         let Some(path) = self.0.path(identity)? else { return Ok(None) };
         let request = format!("get {identity}");
-        self.0.ask(Method::GET, &path, None, None, &request, !is_custom(identity.group()))
+        self.0.ask(&Ask { strict: !is_custom(identity.group()), ..Ask::get(&path, &request) })
     }
 
     /// All objects of a kind, in a namespace or anywhere.
@@ -77,52 +106,55 @@ impl Reader {
         label: &str,
     ) -> Result<Vec<Value>, Error> {
         let Some(resource) = self.0.resource(api_version, kind)? else { return Ok(Vec::new()) };
-        let path = collection(api_version, &resource, namespace);
-        let strict = !is_custom(api_version.split_once('/').map_or("", |it| it.0));
-        let mut objects = Vec::new();
-        let mut next = String::new();
-        for _ in 0..PAGES {
-            let page = format!("{path}?limit={PAGE}&labelSelector={label}&continue={next}");
-            let request = format!("list {kind}");
-            let answer = self.0.ask(Method::GET, &page, None, None, &request, strict)?;
-            let Some(mut answer) = answer else { return Ok(objects) };
-            let Value::Array(items) = answer["items"].take() else {
-                return Err(Error::Garbled { request });
-            };
-            objects.extend(items.into_iter().map(|mut it| {
-                // Items of a list do not say what they are.
-                it["apiVersion"] = api_version.into();
-                it["kind"] = kind.into();
-                it
-            }));
-            answer["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut next);
-            if next.is_empty() {
-                return Ok(objects);
-            }
-        }
-        Err(Error::Garbled { request: format!("list {kind}: more than {} objects", PAGE * PAGES) })
+        self.0.pages(api_version, kind, (&resource, namespace), label, JSON)
     }
 
-    /// The kinds of which a namespace can hold objects, each with its API version.
-    pub(crate) fn namespaced_kinds(&self) -> Result<Vec<(String, String)>, Error> {
-        let request = "list the APIs";
-        let answer = self.0.ask(Method::GET, "/apis", None, None, request, true)?;
-        let groups = answer.as_ref().and_then(|it| it["groups"].as_array());
-        let groups = groups.ok_or_else(|| Error::Garbled { request: request.to_owned() })?;
-        let versions =
-            groups.iter().filter_map(|it| it["preferredVersion"]["groupVersion"].as_str());
-        let mut kinds = Vec::new();
-        for version in std::iter::once("v1").chain(versions) {
-            for it in self.0.resources(version)?.unwrap_or_default() {
-                let verbs = it["verbs"].as_array().into_iter().flatten();
-                let lists = verbs.into_iter().any(|it| it == "list");
-                if it["namespaced"] == true && lists {
-                    let kind = it["kind"].as_str().unwrap_or_default().to_owned();
-                    kinds.push((version.to_owned(), kind));
-                }
+    /// What the data gate wants to know of the cluster.
+    pub(crate) fn gate_facts(&self) -> keyring::gate::Facts {
+        keyring::gate::Facts::ask(|path| {
+            self.0
+                .items(path, "list what holds data", true, JSON)
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    /// Asks whether there are objects of a kind, by listing one of them.
+    pub(crate) fn ask_for_any(&self, api_version: &str, kind: &str) -> Result<(), Error> {
+        let Some(resource) = self.0.resource(api_version, kind)? else { return Ok(()) };
+        let path = format!("{}?limit=1", collection(api_version, &resource, None));
+        let request = format!("list {kind}");
+        self.0.ask(&Ask::get(&path, &request)).map(|_| ())
+    }
+
+    /// Every kind that the API server serves, once per group, and the API versions that do not
+    /// answer.
+    ///
+    /// One request per root: aggregated discovery, which every server since Kubernetes 1.30 has
+    /// (<https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery>).
+    pub(crate) fn served(&self) -> Result<Served, Error> {
+        let mut served = Served::default();
+        for root in ["/api", "/apis"] {
+            let request = "list what the API server serves";
+            let ask = Ask { accept: DISCOVERY, ..Ask::get(root, request) };
+            let answer = self.0.ask(&ask)?.unwrap_or_default();
+            if answer["kind"] != "APIGroupDiscoveryList" {
+                return Err(Error::Garbled { request: request.to_owned() });
             }
+            served.read(&answer);
         }
-        Ok(kinds)
+        Ok(served)
+    }
+
+    /// The metadata of all objects of a kind; `None` if the kind does not answer.
+    pub(crate) fn metadata(&self, kind: &ServedKind) -> Result<Option<Vec<Value>>, Error> {
+        let resource = Resource { plural: kind.plural.clone(), namespaced: kind.namespaced };
+        match self.0.pages(&kind.api_version, &kind.kind, (&resource, None), "", METADATA) {
+            // The Namespace of an API that cannot be asked is kept: the caller knows which it is.
+            Err(Error::Busy { .. } | Error::Slow { .. }) if is_aggregated(&kind.api_version) => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 }
 
@@ -135,14 +167,21 @@ impl Writer {
     pub(crate) fn apply(&self, object: &Value) -> Result<(), Error> {
         let identity = Identity::of(object);
         let query = format!("?fieldManager={MANAGER}&force=true&fieldValidation=Strict");
-        let content = Some("application/apply-patch+yaml");
+        let content = "application/apply-patch+yaml";
         self.change(Method::PATCH, &identity, &query, content, object, "apply")
+    }
+
+    /// Changes an object by a JSON patch (RFC 6902), whoever owns its fields.
+    pub(crate) fn patch(&self, identity: &Identity, patch: &Value) -> Result<(), Error> {
+        let query = format!("?fieldManager={MANAGER}");
+        let content = "application/json-patch+json";
+        self.change(Method::PATCH, identity, &query, content, patch, "change")
     }
 
     /// Changes some fields, whoever owns them.
     pub(crate) fn merge(&self, identity: &Identity, patch: &Value) -> Result<(), Error> {
         let query = format!("?fieldManager={MANAGER}");
-        let content = Some("application/merge-patch+json");
+        let content = "application/merge-patch+json";
         self.change(Method::PATCH, identity, &query, content, patch, "change")
     }
 
@@ -155,15 +194,9 @@ impl Writer {
             "propagationPolicy": "Background",
             "preconditions": {"uid": object["metadata"]["uid"]},
         });
-        match self.change(
-            Method::DELETE,
-            &identity,
-            "",
-            Some("application/json"),
-            &options,
-            "remove",
-        ) {
-            Err(Error::NotKnownYet { .. }) => Ok(()),
+        match self.change(Method::DELETE, &identity, "", JSON, &options, "remove") {
+            // Another object has the name by now (its UID differs): the one that was seen is gone.
+            Err(Error::NotKnownYet { .. } | Error::Changed { .. }) => Ok(()),
             other => other,
         }
     }
@@ -173,7 +206,7 @@ impl Writer {
         method: Method,
         identity: &Identity,
         query: &str,
-        content: Option<&'static str>,
+        content: &'static str,
         body: &Value,
         verb: &str,
     ) -> Result<(), Error> {
@@ -181,7 +214,8 @@ impl Writer {
         let path = self.0.path(identity)?.ok_or_else(gone)?;
         let request = format!("{verb} {identity}");
         let path = format!("{path}{query}");
-        let answer = self.0.ask(method, &path, content, Some(body), &request, false)?;
+        let ask = Ask { method, content, body: Some(body), ..Ask::get(&path, &request) };
+        let answer = self.0.ask(&ask)?;
         answer.map(|_| ()).ok_or_else(gone)
     }
 }
@@ -225,45 +259,84 @@ impl Link {
     }
 
     /// Asks once; kube asks again when it is told to (429, 503, 504). `None`: it is not there.
-    fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        content: Option<&'static str>,
-        body: Option<&Value>,
-        request: &str,
-        strict: bool,
-    ) -> Result<Option<Value>, Error> {
-        let garbled = || Error::Garbled { request: request.to_owned() };
-        let body = body.map(ToString::to_string).unwrap_or_default().into_bytes();
-        let content = content.unwrap_or("application/json");
-        let http = Request::builder().method(method).uri(path);
-        let http = http.header("content-type", content).body(body).map_err(|_| garbled())?;
+    fn ask(&self, ask: &Ask<'_>) -> Result<Option<Value>, Error> {
+        let request = ask.request.to_owned();
+        let garbled = || Error::Garbled { request: ask.request.to_owned() };
+        let body = ask.body.map(ToString::to_string).unwrap_or_default().into_bytes();
+        let http = Request::builder().method(&ask.method).uri(ask.path);
+        let http = http.header("content-type", ask.content).header("accept", ask.accept);
+        let http = http.body(body).map_err(|_| garbled())?;
+        phase::detail("-", format_args!("{} {}", ask.method, ask.path));
         let answer = self.runtime.block_on(async {
             let limit = Duration::from_secs(ANSWER_SECONDS);
             tokio::time::timeout(limit, self.client.request_text(http)).await
         });
-        let request = request.to_owned();
         match answer {
             Err(_) => Err(Error::Slow { request, seconds: ANSWER_SECONDS }),
-            Ok(Ok(text)) => serde_json::from_str(&text).map(Some).map_err(|_| garbled()),
-            Ok(Err(kube::Error::Api(status))) => {
-                // What is said of a secret may quote it.
-                let secret = request.contains(" Secret ");
-                let message = if secret { status.reason.clone() } else { status.message.clone() };
-                match status.code {
-                    404 if status.reason == "NotFound" || !strict => Ok(None),
-                    401 | 403 => Err(Error::Forbidden { request, message }),
-                    404 => Err(Error::Garbled { request }),
-                    409 | 429 | 500.. => {
-                        let source = Box::new(kube::Error::Api(status));
-                        Err(Error::Unreachable { request, source })
-                    }
-                    _ => Err(Error::Rejected { request, message }),
-                }
+            // Anything but an object with metadata is no answer of an API server.
+            Ok(Ok(text)) => serde_json::from_str(&text)
+                .ok()
+                .filter(is_object_of_an_api)
+                .map(Some)
+                .ok_or_else(garbled),
+            Ok(Err(kube::Error::Api(status)))
+                if status.code == 404 && (status.reason == "NotFound" || !ask.strict) =>
+            {
+                Ok(None)
             }
-            Ok(Err(source)) => Err(Error::Unreachable { request, source: Box::new(source) }),
+            Ok(Err(kube::Error::Api(status))) => Err(response::error(request, &status)),
+            Ok(Err(source)) => Err(response::failure(request, source)),
         }
+    }
+
+    /// All objects of a kind.
+    fn pages(
+        &self,
+        api_version: &str,
+        kind: &str,
+        (resource, namespace): (&Resource, Option<&str>),
+        label: &str,
+        accept: &'static str,
+    ) -> Result<Vec<Value>, Error> {
+        let path = collection(api_version, resource, namespace);
+        let path = format!("{path}?labelSelector={label}");
+        let strict = !is_custom(api_version.split_once('/').map_or("", |(group, _)| group));
+        let mut objects = self.items(&path, &format!("list {kind}"), strict, accept)?;
+        for item in &mut objects {
+            // Items of a list do not say what they are.
+            item["apiVersion"] = api_version.into();
+            item["kind"] = kind.into();
+        }
+        Ok(objects)
+    }
+
+    /// The items of a list, page by page; none if its API is unknown and need not be known.
+    fn items(
+        &self,
+        path: &str,
+        request: &str,
+        strict: bool,
+        accept: &'static str,
+    ) -> Result<Vec<Value>, Error> {
+        let join = if path.contains('?') { '&' } else { '?' };
+        let (mut objects, mut next) = (Vec::new(), String::new());
+        for _ in 0..PAGES {
+            let page = format!("{path}{join}limit={PAGE}&continue={next}");
+            let answer = self.ask(&Ask { accept, strict, ..Ask::get(&page, request) })?;
+            let Some(mut answer) = answer else { return Ok(objects) };
+            let items = match answer["items"].take() {
+                Value::Array(items) => items,
+                // Measured, 1.36.3: a list of metadata without items holds null in their place.
+                Value::Null if answer["metadata"].is_object() => Vec::new(),
+                _ => return Err(Error::Garbled { request: request.to_owned() }),
+            };
+            objects.extend(items.into_iter().filter(is_object_of_an_api));
+            answer["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut next);
+            if next.is_empty() {
+                return Ok(objects);
+            }
+        }
+        Err(Error::Garbled { request: format!("{request}: more than {} objects", PAGE * PAGES) })
     }
 
     /// Where the object is; `None` if the API server knows nothing of its kind.
@@ -299,7 +372,7 @@ impl Link {
     fn resources(&self, api_version: &str) -> Result<Option<Vec<Value>>, Error> {
         let path = root(api_version);
         let request = format!("list what {api_version} serves");
-        let answer = self.ask(Method::GET, &path, None, None, &request, false)?;
+        let answer = self.ask(&Ask::get(&path, &request))?;
         Ok(answer.and_then(|mut it| match it["resources"].take() {
             Value::Array(items) => Some(items),
             _ => None,
@@ -330,9 +403,21 @@ fn well_known(api_version: &str, kind: &str) -> Option<(&'static str, bool)> {
     })
 }
 
+/// Whether an API server other than the cluster's own may answer for this API version.
+fn is_aggregated(api_version: &str) -> bool {
+    api_version.split_once('/').is_some_and(|(group, _)| {
+        group.contains('.')
+            && (is_custom(group) || group.ends_with(".metrics.k8s.io") || group == "metrics.k8s.io")
+    })
+}
+
 /// Whether an API may be unknown to a server that is right: one of a group that somebody defined.
 fn is_custom(group: &str) -> bool {
     group.contains('.') && !group.ends_with(".k8s.io")
+}
+
+fn is_object_of_an_api(value: &Value) -> bool {
+    value.is_object() && (value["metadata"].is_object() || value["metadata"].is_null())
 }
 
 fn root(api_version: &str) -> String {

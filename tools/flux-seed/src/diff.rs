@@ -4,24 +4,10 @@
 //! The server adds defaults, so what is declared need only be *in* what is there. What we no
 //! longer declare and still own, and what others have added, `metadata.managedFields` tells.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Under which the API server keeps what is ours.
 pub(crate) const MANAGER: &str = "flux-seed";
-
-/// Something in one of our objects that we did not put there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Foreign {
-    /// The object.
-    pub object: String,
-    /// Where in it.
-    pub path: String,
-    /// Who.
-    pub manager: String,
-}
 
 /// The paths at which `live` is not what is `declared`. A declared null is not known yet, and
 /// differs from everything.
@@ -44,11 +30,14 @@ pub(crate) fn changed(declared: &Value, live: &Value) -> Vec<String> {
         }
     }
     for entry in managed(live).filter(|it| it["manager"] == MANAGER && it["operation"] == "Apply") {
-        leaves(&entry["fieldsV1"], Some(declared), "", &mut |path, declared| {
-            if declared.is_none() {
-                paths.push(path.to_owned());
+        leaves(&entry["fieldsV1"], &Leaf::root(declared, live), &mut |leaf| {
+            if leaf.declared.is_none() {
+                paths.push(leaf.path.clone());
             }
         });
+    }
+    if is_scaled_by_controller(live) {
+        paths.retain(|path| path != "spec.replicas");
     }
     paths.sort();
     paths.dedup();
@@ -138,66 +127,78 @@ fn milli(text: &str) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(scale)
 }
 
-/// What others own in `live` that is not `declared`: a sidecar, a variable, a rule. Labels,
-/// annotations and status are for others to write.
-pub(crate) fn foreign(declared: &Value, live: &Value) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let others =
-        managed(live).filter(|it| it["manager"] != MANAGER && it["subresource"] != "status");
-    for entry in others {
-        let manager = entry["manager"].as_str().unwrap_or("(unnamed)");
-        for (key, of) in fields(&entry["fieldsV1"]) {
-            if key == "f:metadata" || key == "f:status" {
-                continue;
-            }
-            let top: Value = [(key.clone(), of.clone())].into_iter().collect::<Map<_, _>>().into();
-            leaves(&top, Some(declared), "", &mut |path, declared| {
-                if declared.is_none() {
-                    found.push((path.to_owned(), manager.to_owned()));
-                }
-            });
-        }
-    }
-    found.sort();
-    found.dedup();
-    found
+/// A field of an object: for people, for a JSON patch, and what is declared there.
+pub(crate) struct Leaf<'a> {
+    pub(crate) path: String,
+    /// A JSON pointer into the live object (RFC 6901); `None` if nothing is there.
+    pub(crate) pointer: Option<String>,
+    pub(crate) declared: Option<&'a Value>,
+    pub(crate) live: Option<&'a Value>,
 }
 
-/// Calls `each` with the path of every leaf of a field set, and what is declared there.
-fn leaves(
-    set: &Value,
-    declared: Option<&Value>,
-    path: &str,
-    each: &mut dyn FnMut(&str, Option<&Value>),
-) {
-    for (key, below) in fields(set) {
-        let (kind, rest) = key.split_once(':').unwrap_or((key, ""));
-        let (path, declared) = match kind {
-            "f" if path.is_empty() => (rest.to_owned(), declared.and_then(|it| it.get(rest))),
-            "f" => (format!("{path}.{rest}"), declared.and_then(|it| it.get(rest))),
-            "k" => {
-                let key: Value = serde_json::from_str(rest).unwrap_or_default();
-                let names: Vec<_> =
-                    fields(&key).map(|(name, it)| format!("{name}={}", plain(it))).collect();
-                let items = declared.and_then(Value::as_array).into_iter().flatten();
-                let item = items.into_iter().find(|item| {
+impl<'a> Leaf<'a> {
+    /// An object as a whole.
+    pub(crate) fn root(declared: &'a Value, live: &'a Value) -> Self {
+        let (declared, live) = (Some(declared), Some(live));
+        Self { path: String::new(), pointer: Some(String::new()), declared, live }
+    }
+
+    /// The field below that `key` of a field set names: `f:NAME`, `k:{…}` or `v:…`
+    /// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/>).
+    fn below(&self, key: &str) -> Option<Self> {
+        let (kind, rest) = key.split_once(':')?;
+        let at = |part: &str| self.pointer.as_ref().map(|pointer| format!("{pointer}/{part}"));
+        match kind {
+            "f" => {
+                let dot = if self.path.is_empty() { "" } else { "." };
+                let live = self.live.and_then(|of| of.get(rest));
+                let part = rest.replace('~', "~0").replace('/', "~1");
+                Some(Self {
+                    path: format!("{}{dot}{rest}", self.path),
+                    pointer: live.and_then(|_| at(&part)),
+                    declared: self.declared.and_then(|of| of.get(rest)),
+                    live,
+                })
+            }
+            "k" | "v" => {
+                let wanted: Value = serde_json::from_str(rest).unwrap_or_default();
+                let is_it = |item: &Value| match kind {
                     // A key that is not declared has the server's default.
-                    fields(&key).all(|(name, it)| item.get(name).is_none_or(|has| has == it))
-                });
-                (format!("{path}[{}]", names.join(",")), item)
+                    "k" => fields(&wanted)
+                        .all(|(name, value)| item.get(name).is_none_or(|has| has == value)),
+                    _ => *item == wanted,
+                };
+                let items =
+                    |of: Option<&'a Value>| of.and_then(Value::as_array).into_iter().flatten();
+                let index = items(self.live).position(is_it);
+                let named = match kind {
+                    "k" => fields(&wanted)
+                        .map(|(name, value)| format!("{name}={}", plain(value)))
+                        .collect::<Vec<_>>()
+                        .join(","),
+                    _ => plain(&wanted),
+                };
+                Some(Self {
+                    path: format!("{}[{named}]", self.path),
+                    pointer: index.and_then(|index| at(&index.to_string())),
+                    declared: items(self.declared).find(|item| is_it(item)),
+                    live: index.and_then(|index| items(self.live).nth(index)),
+                })
             }
-            "v" => {
-                let value: Value = serde_json::from_str(rest).unwrap_or_default();
-                let items = declared.and_then(Value::as_array).into_iter().flatten();
-                (format!("{path}[{}]", plain(&value)), items.into_iter().find(|it| **it == value))
-            }
-            _ => continue,
-        };
-        // An item that nobody declares is told once, not by each of its fields.
-        if fields(below).next().is_none() || kind == "k" && declared.is_none() {
-            each(&path, declared);
+            _ => None,
+        }
+    }
+}
+
+/// Calls `each` with every leaf of a field set. An item of a list that is not declared is one leaf,
+/// whatever it holds.
+pub(crate) fn leaves<'a>(set: &Value, at: &Leaf<'a>, each: &mut dyn FnMut(&Leaf<'a>)) {
+    for (key, below) in fields(set) {
+        let Some(leaf) = at.below(key) else { continue };
+        if fields(below).next().is_none() || key.starts_with("k:") && leaf.declared.is_none() {
+            each(&leaf);
         } else {
-            leaves(below, declared, &path, each);
+            leaves(below, &leaf, each);
         }
     }
 }
@@ -214,11 +215,19 @@ pub(crate) fn managers(live: &Value) -> String {
     if names.is_empty() { "somebody".to_owned() } else { names.join(", ") }
 }
 
-fn managed(live: &Value) -> impl Iterator<Item = &Value> {
+/// Whether a controller such as the `HorizontalPodAutoscaler` has set the number of replicas; a person
+/// who does so is another manager.
+fn is_scaled_by_controller(live: &Value) -> bool {
+    managed(live).any(|entry| {
+        entry["manager"] == "kube-controller-manager" && entry["subresource"] == "scale"
+    }) && live["spec"]["replicas"].as_i64().is_some_and(|replicas| replicas > 0)
+}
+
+pub(crate) fn managed(live: &Value) -> impl Iterator<Item = &Value> {
     live["metadata"]["managedFields"].as_array().into_iter().flatten()
 }
 
-fn fields(of: &Value) -> impl Iterator<Item = (&String, &Value)> {
+pub(crate) fn fields(of: &Value) -> impl Iterator<Item = (&String, &Value)> {
     of.as_object().into_iter().flatten()
 }
 
@@ -273,7 +282,6 @@ mod tests {
     #[test]
     fn what_the_server_adds_is_no_difference() {
         assert_eq!(changed(&declared(), &live(|_| ())), [] as [&str; 0]);
-        assert_eq!(foreign(&declared(), &live(|_| ())), []);
     }
 
     #[test]
@@ -312,29 +320,5 @@ mod tests {
         container(&mut declared)["image"] = Value::Null;
         let at = "spec.template.spec.containers[name=manager].image (known after apply)";
         assert_eq!(changed(&declared, &live(|_| ())), [at]);
-    }
-
-    #[test]
-    fn what_others_added_is_named_with_its_manager() {
-        let live = live(|it| {
-            let sidecar = json!({"manager": "kubectl-patch", "operation": "Update", "fieldsV1": {
-                "f:metadata": {"f:annotations": {"f:note": {}}},
-                "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
-                    "k:{\"name\":\"spy\"}": {".": {}, "f:image": {}, "f:name": {}},
-                    "k:{\"name\":\"manager\"}": {"f:env": {"k:{\"name\":\"B\"}": {".": {}, "f:name": {}}}}}}}}}});
-            let status = json!({"manager": "kube-controller-manager", "operation": "Update",
-                "subresource": "status", "fieldsV1": {"f:status": {"f:replicas": {}}}});
-            if let Some(it) = it["metadata"]["managedFields"].as_array_mut() {
-                it.extend([sidecar, status]);
-            }
-        });
-        let at = "spec.template.spec.containers";
-        assert_eq!(
-            foreign(&declared(), &live),
-            [
-                (format!("{at}[name=manager].env[name=B]"), "kubectl-patch".to_owned()),
-                (format!("{at}[name=spy]"), "kubectl-patch".to_owned()),
-            ]
-        );
     }
 }

@@ -1,10 +1,20 @@
 //! Everything that can go wrong, what to do about it, and whether to try again.
 
-use phase::{Exit, Fault};
+use phase::{Exit, Fault, Refusal};
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What went wrong with one Delivery.
+    #[error("{document}: {message}")]
+    Of {
+        /// Its kind and name.
+        document: String,
+        /// The error with all its causes.
+        message: String,
+        /// The error itself.
+        error: Box<Error>,
+    },
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
     Stream(#[from] phase::Error),
@@ -23,6 +33,7 @@ pub enum Error {
         /// What was asked.
         request: String,
         /// Why not.
+        #[source]
         source: Box<kube::Error>,
     },
     /// The API server took longer than this program waits for one answer.
@@ -33,12 +44,76 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
-    /// The API server knows us, and does not let us.
-    #[error("the API server refuses {request}: {message}")]
-    Forbidden {
-        /// What was asked.
+    /// The server is not the one that the kubeconfig names.
+    #[error("the API server cannot prove who it is, asked to {request}: {why}")]
+    Untrusted {
+        /// The request.
         request: String,
-        /// What it said.
+        /// The TLS library's own words.
+        why: String,
+    },
+    /// The kubeconfig's certificate or token is not accepted.
+    #[error("the API server does not accept the kubeconfig's credentials for {request}: {message}")]
+    Unauthorized {
+        /// The request.
+        request: String,
+        /// The API server's own words.
+        message: String,
+    },
+    /// The kubeconfig's user may not do this.
+    #[error("the API server does not permit {request}: {message}")]
+    Forbidden {
+        /// The request.
+        request: String,
+        /// The API server's own words.
+        message: String,
+    },
+    /// A `ResourceQuota` is used up.
+    #[error("a quota does not permit {request}: {message}")]
+    QuotaExceeded {
+        /// The request.
+        request: String,
+        /// The API server's own words.
+        message: String,
+    },
+    /// The Namespace is being deleted.
+    #[error("cannot {request}, since its Namespace is being deleted: {message}")]
+    Terminating {
+        /// The request.
+        request: String,
+        /// The API server's own words.
+        message: String,
+    },
+    /// An admission policy or webhook denied the request.
+    #[error("an admission policy denies {request}: {message}")]
+    Denied {
+        /// The request.
+        request: String,
+        /// The policy's own words.
+        message: String,
+    },
+    /// An admission webhook did not answer.
+    #[error("an admission webhook does not answer to {request}: {message}")]
+    WebhookFailed {
+        /// The request.
+        request: String,
+        /// The API server's own words.
+        message: String,
+    },
+    /// Another writer was faster.
+    #[error("the object was changed by another writer during {request}: {message}")]
+    Changed {
+        /// The request.
+        request: String,
+        /// The API server's own words.
+        message: String,
+    },
+    /// The API server cannot answer now.
+    #[error("the API server cannot do {request} now: {message}")]
+    Busy {
+        /// The request.
+        request: String,
+        /// The API server's own words.
         message: String,
     },
     /// The API server does not take what was sent.
@@ -133,30 +208,65 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// Data may have been written since it was copied.
-    #[error("{workload} was started again since {claim} was copied")]
-    StartedAgain {
-        /// Which claim.
-        claim: String,
-        /// What uses it.
-        workload: String,
+    /// The artifact cannot be read, and claims depend on what is in it.
+    #[error("cannot read the artifact {artifact}: {why}")]
+    ArtifactUnreadable {
+        /// Its reference.
+        artifact: String,
+        /// Why not.
+        why: String,
+        /// Whether a retry may help.
+        temporary: bool,
+    },
+    /// The artifact holds objects of Flux's own installation.
+    #[error("the artifact holds objects of Flux's own installation: {}", objects.join("; "))]
+    DeliversItself {
+        /// The objects.
+        objects: Vec<String>,
     },
     /// Data would be lost.
-    #[error("no Drain that is Ready names the claims {}, and removing them loses their data", claims.join(", "))]
-    NotDrained {
-        /// Which.
-        claims: Vec<String>,
+    #[error("data would be lost: {}", refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; "))]
+    DataAtRisk {
+        /// One entry for each claim.
+        refusals: Vec<Refusal>,
     },
+}
+
+impl Error {
+    /// The error, with the Delivery that it is about. Errors of the stream name their document.
+    pub(crate) fn of(self, name: impl std::fmt::Display) -> Self {
+        if let Self::Stream(_) | Self::Of { .. } = self {
+            return self;
+        }
+        let causes = std::iter::successors(source(&self), |cause| source(*cause));
+        let message = causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"));
+        Self::Of { document: format!("Delivery/{name}"), message, error: Box::new(self) }
+    }
+}
+
+fn source<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a (dyn std::error::Error + 'static)> {
+    error.source()
 }
 
 impl Fault for Error {
     fn reason(&self) -> &'static str {
         match self {
+            Self::Of { error, .. } => error.reason(),
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::Kubeconfig { .. } => "KubeconfigRefused",
             Self::Unreachable { .. } | Self::Slow { .. } => "Unreachable",
+            Self::Untrusted { .. } => "Untrusted",
+            Self::Unauthorized { .. } => "Unauthorized",
             Self::Forbidden { .. } => "Forbidden",
+            Self::QuotaExceeded { .. } => "QuotaExceeded",
+            Self::Terminating { .. } => "Terminating",
+            Self::Denied { .. } => "Denied",
+            Self::WebhookFailed { .. } => "WebhookFailed",
+            Self::Changed { .. } => "Changed",
+            Self::Busy { .. } => "Busy",
             Self::Rejected { .. } => "Rejected",
             Self::Garbled { .. } => "Garbled",
             Self::Image { .. } => "ImageUnknown",
@@ -170,12 +280,15 @@ impl Fault for Error {
             Self::NotDecryptable { .. } => "NotDecryptable",
             Self::Unreadable { .. } => "Unreadable",
             Self::NotYetProven { .. } => "NotYetProven",
-            Self::NotDrained { .. } | Self::StartedAgain { .. } => "NotDrained",
+            Self::ArtifactUnreadable { .. } => "ArtifactUnreadable",
+            Self::DeliversItself { .. } => "DeliversItself",
+            Self::DataAtRisk { .. } => "NotDrained",
         }
     }
 
     fn help(&self) -> Option<String> {
         let help = match self {
+            Self::Of { error, .. } => return error.help(),
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
             Self::Kubeconfig { .. } => {
@@ -184,12 +297,35 @@ impl Fault for Error {
             Self::Unreachable { .. } | Self::Slow { .. } => {
                 "check the way to the cluster's endpoint, then run the same command again"
             }
-            Self::Forbidden { .. } => {
-                "the kubeconfig must be an administrator's; right after the cluster was made, run \
-                 the same command again"
+            Self::Untrusted { .. } => {
+                "the endpoint must be this cluster's and its certificate must not have expired; \
+                 compare both with the Cluster's status, and this machine's clock with the time"
             }
+            Self::Unauthorized { .. } => {
+                "the certificate in the kubeconfig has expired, or another cluster issued it: \
+                 `talos-provision apply` writes a new one"
+            }
+            Self::Forbidden { .. } => {
+                "give the kubeconfig's user the permission that the message names"
+            }
+            Self::QuotaExceeded { .. } => {
+                "raise the quota that the message names, or remove what uses it"
+            }
+            Self::Terminating { .. } => {
+                "wait until the Namespace is gone, then run the same command again; `kubectl get \
+                 namespace NAME -o yaml` names the finalizers that hold it"
+            }
+            Self::Denied { .. } => {
+                "change the object as the message says, or exempt the Namespace from that policy"
+            }
+            Self::WebhookFailed { .. } => {
+                "start the workload that serves the webhook, then run the same command again"
+            }
+            Self::Changed { .. } => "run the same command again: it looks at the object anew",
+            Self::Busy { .. } => "run the same command again in a minute",
             Self::Rejected { .. } => {
-                "correct the document, or use a version that this cluster knows"
+                "read the message: the field that it names is immutable, unknown or has a wrong \
+                 value in this version of Kubernetes"
             }
             Self::Garbled { .. } => "check that the endpoint is the one of the service",
             Self::Image { temporary: true, .. } => {
@@ -198,28 +334,50 @@ impl Fault for Error {
             Self::Image { .. } => {
                 "push the image there, or give another `endpoints.flux` in the Project"
             }
+            // Flux's definitions and Namespace are not to be deleted: its finalizers would prune
+            // every workload that it has ever delivered.
             Self::Foreign { .. } => {
-                "remove them, or have whoever made them do so; nothing was changed"
+                "nothing was changed; do NOT delete them: deleting Flux's definitions or its \
+                 Namespace makes Flux prune the workloads that it delivered. Deliver to a cluster \
+                 without Flux, or uninstall the other Flux with the tool that installed it \
+                 (`flux uninstall` leaves the workloads), or keep the Delivery's former name"
             }
             Self::NotKnownYet { .. } => "apply the documents that it refers to first",
             Self::SignatureRefused { .. } => {
                 "publish the artifact with the project's own key: `artifact-attest apply`; what was \
                  delivered before keeps running"
             }
-            Self::Stalled { .. } => "correct what it says in the artifact or the document",
-            Self::NotYet { .. } => {
-                "run the same command again: it goes on from here; `timeoutSeconds` is how long it waits"
+            Self::Stalled { .. } => {
+                "correct what it says in the manifests, then publish and apply the new artifact"
             }
-            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
-            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::NotYet { .. } => {
+                "see to what is missing; the same command waits again, `timeoutSeconds` long"
+            }
+            Self::Unsettled { .. } => {
+                "another writer sets these fields back: find its manager with `kubectl get -o yaml \
+                 --show-managed-fields`, then run the same command again"
+            }
+            Self::Unproven { .. } => {
+                "`plan` shows which of it `apply` repairs; images are repaired by a manifest that \
+                 pins each of them by its digest"
+            }
             Self::NotYetProven { .. } => "run the same command again in a while",
             Self::NotDecryptable { .. } => {
                 "add that recipient to .sops.yaml, then `sops updatekeys` each of the files"
             }
             Self::Unreadable { .. } => "run at the root of the repository, with leave to read it",
-            Self::StartedAgain { .. } => "run `data-drain apply` again, then this",
-            Self::NotDrained { .. } => {
-                "run `data-drain apply` before this, or say `claims: discarded` if nobody needs it"
+            Self::ArtifactUnreadable { temporary: true, .. } => {
+                "check `endpoints.registry` of the Project, then run the same command again"
+            }
+            Self::ArtifactUnreadable { .. } => {
+                "publish the artifact again: `artifact-attest apply`"
+            }
+            Self::DeliversItself { .. } => {
+                "take them out of the manifests: this program installs them"
+            }
+            Self::DataAtRisk { .. } => {
+                "nothing was removed; each claim needs a Drain (`data-drain apply`), or the \
+                 document discards it by name in `dataOnDestroy`"
             }
         };
         Some(help.to_owned())
@@ -227,28 +385,47 @@ impl Fault for Error {
 
     fn exit(&self) -> Exit {
         match self {
+            Self::Of { error, .. } => error.exit(),
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::Image { temporary: true, .. }
+            | Self::ArtifactUnreadable { temporary: true, .. }
+            | Self::DataAtRisk { .. }
             | Self::Unreachable { .. }
             | Self::Slow { .. }
-            | Self::Forbidden { .. }
+            | Self::Terminating { .. }
+            | Self::WebhookFailed { .. }
+            | Self::Changed { .. }
+            | Self::Busy { .. }
             | Self::NotKnownYet { .. }
             | Self::NotYet { .. }
             | Self::NotYetProven { .. }
-            | Self::NotDrained { .. }
-            | Self::StartedAgain { .. }
             | Self::Unsettled { .. } => Exit::Temporary,
             Self::Kubeconfig { .. }
+            | Self::Untrusted { .. }
+            | Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::QuotaExceeded { .. }
+            | Self::Denied { .. }
             | Self::Rejected { .. }
             | Self::Garbled { .. }
             | Self::Image { .. }
+            | Self::ArtifactUnreadable { .. }
             | Self::Foreign { .. }
             | Self::SignatureRefused { .. }
             | Self::Stalled { .. }
             | Self::NotDecryptable { .. }
             | Self::Unreadable { .. }
+            | Self::DeliversItself { .. }
             | Self::Unproven { .. } => Exit::Permanent,
+        }
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        match self {
+            Self::Of { error, .. } => error.refusals(),
+            Self::DataAtRisk { refusals } => refusals.clone(),
+            _ => Vec::new(),
         }
     }
 }

@@ -1,76 +1,151 @@
-//! What must be proven before data goes: that every claim was copied, that it is this very claim of
-//! this very cluster, and that nothing has written to it since.
+//! Asks the data gate before anything goes, and marks what a hold keeps.
+//!
+//! Two computations must both allow a removal: [`crate::graph`] tells from all live objects which
+//! claims go, and [`keyring::gate`] judges them, and what its own look at the cluster adds.
 
-use keyring::{Project, Stopped};
-use phase::Declared;
-use serde_json::Value;
+use std::collections::BTreeSet;
 
-use crate::cluster::Reader;
+use keyring::VerifiedReceipt;
+use keyring::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
+use phase::Refusal;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::Error;
+use crate::cluster::{Reader, Writer};
+use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::object::Identity;
-use crate::{Error, Job};
 
-/// A claim that would go.
-pub(crate) struct Claim {
+/// What the gate needs beside the live objects.
+pub(crate) struct Gate<'a> {
+    pub(crate) policy: &'a DataOnDestroy,
+    /// Reads and verifies the receipts, once something would go.
+    pub(crate) receipts: Box<dyn Fn() -> Result<Vec<VerifiedReceipt>, Error> + 'a>,
+}
+
+/// A claim whose data an operation would lose.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LostClaim {
     /// `namespace/name`.
-    pub(crate) name: String,
-    pub(crate) uid: String,
+    pub claim: String,
+    /// Its UID.
+    pub uid: String,
+    /// Why it goes.
+    pub because: String,
 }
 
-/// Refuses to go on when the data of `claims` is nowhere else.
-pub(crate) fn drained(
-    job: &Job<'_>,
-    project: &Declared<Project>,
-    reader: &Reader,
-    claims: &[Claim],
-) -> Result<(), Error> {
-    if claims.is_empty() {
-        return Ok(());
-    }
-    let cluster = job.own.spec.cluster.as_str();
-    let receipts = keyring::receipts(job.stream, project, |it| it["cluster"] == cluster)?;
-    let kube_system = reader.get(&identity("v1", "Namespace", None, "kube-system"))?;
-    let uid = kube_system.as_ref().map(uid).unwrap_or_default();
-    for receipt in &receipts {
-        receipt.of_cluster(uid)?;
-    }
-    let mut missing = Vec::new();
-    for claim in claims {
-        let stopped =
-            receipts.iter().find_map(|receipt| receipt.stopped_for(&claim.name, &claim.uid));
-        match stopped {
-            None => missing.push(claim.name.clone()),
-            Some(Some(stopped)) => still(reader, claim, stopped)?,
-            Some(None) => {}
-        }
-    }
-    if missing.is_empty() { Ok(()) } else { Err(Error::NotDrained { claims: missing }) }
-}
-
-/// Whether what was stopped is as the drain has left it.
-fn still(reader: &Reader, claim: &Claim, stopped: &Stopped) -> Result<(), Error> {
-    let namespace = claim.name.split('/').next().unwrap_or_default();
-    let (kind, name) = stopped.workload.split_once('/').unwrap_or_default();
-    let kind = if kind == "statefulset" { "StatefulSet" } else { "Deployment" };
-    let object = reader.get(&identity("apps/v1", kind, Some(namespace), name))?;
-    let is_still = object.as_ref().is_none_or(|it| {
-        uid(it) == stopped.uid && it["metadata"]["generation"] == stopped.generation
+/// The claims that `going` would lose.
+pub(crate) fn losses(facts: &Facts, going: &Going) -> Vec<LostClaim> {
+    let graph = Graph::new(facts);
+    let lost = graph.lost(going).into_iter().map(|doomed| LostClaim {
+        claim: claim_name(&doomed.id),
+        uid: doomed.uid.clone(),
+        because: doomed.because.to_string(),
     });
-    let started = || Error::StartedAgain {
-        claim: claim.name.clone(),
-        workload: format!("{kind} {namespace}/{name}"),
-    };
-    if is_still { Ok(()) } else { Err(started()) }
+    lost.collect()
 }
 
-fn identity(api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Identity {
-    Identity {
-        api_version: api_version.to_owned(),
-        kind: kind.to_owned(),
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
+impl Gate<'_> {
+    /// Every claim that `going` would lose, and why the gate does not let it go.
+    pub(crate) fn refusals(
+        &self,
+        reader: &Reader,
+        facts: &Facts,
+        going: &Going,
+    ) -> Result<(Verdict, Vec<Refusal>), Error> {
+        let loss = loss(facts, going);
+        let verdict = if loss == Loss::default() {
+            Verdict { closed: None, claims: Vec::new() }
+        } else {
+            judge(&loss, self.policy, &(self.receipts)()?, &reader.gate_facts())
+        };
+        let mut refusals = verdict.refusals();
+        for refusal in &mut refusals {
+            // Why the claim goes at all is for us to say.
+            let doomed = going
+                .values()
+                .find(|doomed| doomed.is_claim() && claim_name(&doomed.id) == refusal.object);
+            if let Some(doomed) = doomed {
+                refusal.message = format!("{} ({})", refusal.message, doomed.because);
+            }
+        }
+        for name in remote(facts, going) {
+            refusals.push(Refusal {
+                object: name.clone(),
+                reason: "OtherCluster".to_owned(),
+                message: format!(
+                    "{name} delivers to another cluster, whose claims cannot be asked for; remove \
+                     it with the tools of that cluster first"
+                ),
+            });
+        }
+        Ok((verdict, refusals))
+    }
+
+    /// Lets `going` go, or fails with every refusal. Claims, volumes and Namespaces that a receipt
+    /// lets go are marked with it: without the mark, the drain's hold forbids their deletion.
+    pub(crate) fn pass(
+        &self,
+        (reader, writer): (&Reader, &Writer),
+        facts: &Facts,
+        going: &Going,
+    ) -> Result<(), Error> {
+        let (verdict, refusals) = self.refusals(reader, facts, going)?;
+        if !refusals.is_empty() {
+            return Err(Error::DataAtRisk { refusals });
+        }
+        for (id, receipt) in marks(facts, going, &verdict) {
+            let Some(live) = reader.get(&id)? else { continue };
+            if live["metadata"]["annotations"][RECEIPT_ANNOTATION] != receipt.as_str() {
+                let mark = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: receipt}}});
+                writer.merge(&id, &mark)?;
+            }
+        }
+        Ok(())
     }
 }
 
-pub(crate) fn uid(object: &Value) -> &str {
-    object["metadata"]["uid"].as_str().unwrap_or_default()
+/// What the operation removes, as the gate has it.
+fn loss(facts: &Facts, going: &Going) -> Loss {
+    let graph = Graph::new(facts);
+    let claims = graph.lost(going).into_iter().map(|doomed| claim_name(&doomed.id));
+    let of_kind = |kind: &str| {
+        let all = going.values();
+        let all = all.filter(move |doomed| doomed.id.kind == kind && doomed.id.group().is_empty());
+        all.map(|doomed| doomed.id.name.clone()).collect::<BTreeSet<_>>()
+    };
+    // The volumes of claims that go are judged with the claims.
+    let direct = going.values().filter(|doomed| {
+        doomed.id.kind == "PersistentVolume" && !matches!(doomed.because, Because::Owner(_))
+    });
+    Loss {
+        claims: claims.collect(),
+        namespaces: of_kind("Namespace"),
+        volumes: direct.map(|doomed| doomed.id.name.clone()).collect(),
+        ..Loss::default()
+    }
+}
+
+/// What must carry the digest of which receipt.
+fn marks(facts: &Facts, going: &Going, verdict: &Verdict) -> Vec<(Identity, String)> {
+    let mut marks = Vec::new();
+    for claim in &facts.claims {
+        let id = Identity::of(claim);
+        let Some(receipt) = verdict.receipt_of(&claim_name(&id)) else { continue };
+        let volume =
+            facts.volumes.iter().find(|it| it["metadata"]["name"] == claim["spec"]["volumeName"]);
+        marks.extend(volume.map(|volume| (Identity::of(volume), receipt.to_owned())));
+        let namespace = going.values().find(|doomed| {
+            doomed.id.kind == "Namespace" && Some(&doomed.id.name) == id.namespace.as_ref()
+        });
+        marks.extend(namespace.map(|doomed| (doomed.id.clone(), receipt.to_owned())));
+        marks.push((id, receipt.to_owned()));
+    }
+    marks
+}
+
+pub(crate) fn claim_name(id: &Identity) -> String {
+    format!("{}/{}", id.namespace.as_deref().unwrap_or_default(), id.name)
 }

@@ -41,7 +41,8 @@ pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, keyring
     Ok(Some(BASE64.encode(format!("{user}:{}", token.text()?).as_bytes())))
 }
 
-type Failed = (String, bool);
+/// Why a request failed, and whether a retry may help.
+pub(crate) type Failed = (String, bool);
 
 fn ask(
     registry: &Registry,
@@ -49,17 +50,47 @@ fn ask(
     tag: &str,
     credentials: Option<&str>,
 ) -> Result<String, Failed> {
-    let agent = Agent::config_builder()
+    let manifest = fetch(registry, repository, &format!("manifests/{tag}"), credentials)?;
+    let manifest = read(manifest, MANIFEST_MAX_BYTES)?;
+    Ok(format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(manifest))))
+}
+
+/// The bytes of a manifest or a blob that have this digest; `what` is `manifests` or `blobs`.
+pub(crate) fn by_digest(
+    registry: &Registry,
+    repository: &str,
+    what: &str,
+    digest: &str,
+    limit: u64,
+) -> Result<Vec<u8>, Failed> {
+    let credentials = credentials(registry).map_err(|error| (error.to_string(), false))?;
+    let path = format!("{what}/{digest}");
+    let bytes = read(fetch(registry, repository, &path, credentials.as_deref())?, limit)?;
+    if format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(&bytes))) == digest {
+        Ok(bytes)
+    } else {
+        Err((format!("the registry answers with other bytes than {digest}"), false))
+    }
+}
+
+fn fetch(
+    registry: &Registry,
+    repository: &str,
+    what: &str,
+    credentials: Option<&str>,
+) -> Result<http::Response<Body>, Failed> {
+    let config = Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(ANSWER_SECONDS)))
-        .build()
-        .into();
+        .timeout_global(Some(Duration::from_secs(ANSWER_SECONDS)));
+    let config = if registry.url.is_plain() { config.proxy(None) } else { config };
+    let agent = config.build().into();
     let scheme = if registry.url.is_plain() { "http" } else { "https" };
-    let path = match registry.url.path() {
-        "" => repository.to_owned(),
-        path => format!("{path}/{repository}"),
+    let path = match (registry.url.path(), repository) {
+        ("", repository) => repository.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, repository) => format!("{path}/{repository}"),
     };
-    let url = format!("{scheme}://{}/v2/{path}/manifests/{tag}", registry.url.host());
+    let url = format!("{scheme}://{}/v2/{path}/{what}", registry.url.host());
     let basic = credentials.map(|it| format!("Basic {it}"));
     let mut response = get(&agent, &url, basic.as_deref())?;
     if response.status() == StatusCode::UNAUTHORIZED {
@@ -68,18 +99,27 @@ fn ask(
         let url_of_token = token_url(challenge)
             .filter(|it| it.starts_with("https://") || registry.url.is_plain())
             .ok_or(("it wants a password".to_owned(), false))?;
+        if basic.is_some() && !is_of(registry.url.host(), &url_of_token) {
+            let why = "its token service is another host, which does not get our password";
+            return Err((why.to_owned(), false));
+        }
         let bearer = token(&agent, &url_of_token, basic.as_deref())?;
         response = get(&agent, &url, Some(&format!("Bearer {bearer}")))?;
     }
     match response.status().as_u16() {
-        200 => {
-            let manifest = read(response, MANIFEST_MAX_BYTES)?;
-            Ok(format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(manifest))))
-        }
+        200 => Ok(response),
         404 => Err(("the registry does not have it".to_owned(), false)),
         401 | 403 => Err(("the registry does not let us see it".to_owned(), false)),
         status => Err((format!("the registry answers with status {status}"), true)),
     }
+}
+
+/// Whether a token service belongs to the registry, so that it may see the registry's password. Docker
+/// Hub alone has them apart: <https://distribution.github.io/distribution/spec/auth/token/>.
+fn is_of(registry: &str, url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    host == registry || host == "auth.docker.io" && registry == "registry-1.docker.io"
 }
 
 fn get(
@@ -130,6 +170,21 @@ fn token_url(challenge: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_token_service_of_the_registry_itself_sees_its_password() {
+        for (registry, url, is) in [
+            ("ghcr.io", "https://ghcr.io/token?service=x", true),
+            ("ghcr.io:443", "https://ghcr.io/token", false),
+            ("registry-1.docker.io", "https://auth.docker.io/token", true),
+            ("ghcr.io", "https://evil.example/token", false),
+            ("ghcr.io", "https://ghcr.io.evil.example/token", false),
+            ("ghcr.io", "https://ghcr.io@evil.example/token", false),
+            ("ghcr.io", "https://auth.docker.io/token", false),
+        ] {
+            assert_eq!(is_of(registry, url), is, "{registry} {url}");
+        }
+    }
 
     #[test]
     fn a_challenge_says_where_a_token_is_to_be_had() {

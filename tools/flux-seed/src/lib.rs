@@ -12,20 +12,30 @@
 //! run writes the same bytes as the first, and nothing to the cluster.
 
 mod apply;
+mod archive;
+mod build;
 mod cli;
 mod cluster;
 mod diff;
 mod error;
+mod facts;
+mod foreign;
 mod gate;
+mod graph;
 mod image;
+mod impact;
 mod install;
 mod kstatus;
 mod object;
 mod observe;
 mod plan;
-mod remove;
+mod prune;
+mod record;
+mod response;
+mod scan;
 mod sops;
 pub mod spec;
+mod sunset;
 mod verify;
 mod wait;
 mod wanted;
@@ -37,13 +47,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use age::secrecy::ExposeSecret as _;
-use keyring::{Claims, Project, Projects, Secret};
+use keyring::{Project, Projects, Secret, VerifiedReceipt};
 use phase::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers, Stream};
 
 use cluster::{Reader, Writer};
+use gate::Gate;
 use observe::{Evidence, Look, Observed, Seen, observe};
 use plan::{Step, World};
 use spec::{Component, Delivery};
+use sunset::Sunset;
 use wait::{Deadline, at_rest};
 use wanted::{Artifact, Wanted};
 
@@ -126,6 +138,16 @@ impl FluxSeed {
         Ok((wanted, self.kubeconfig(job)?))
     }
 
+    /// The data gate, with the receipts of every Drain of this cluster.
+    fn gate<'a>(&'a self, job: &'a Job<'_>) -> Gate<'a> {
+        let receipts = || -> Result<Vec<VerifiedReceipt>, Error> {
+            let cluster = job.own.spec.cluster.as_str();
+            let project = self.project(job)?;
+            Ok(keyring::receipts(job.stream, project, |drain| drain["cluster"] == cluster)?)
+        };
+        Gate { policy: &job.own.spec.data_on_destroy, receipts: Box::new(receipts) }
+    }
+
     /// The cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
     fn kubeconfig(&self, job: &Job<'_>) -> Result<Secret, Error> {
         let name = job.own.spec.cluster.as_str();
@@ -162,85 +184,23 @@ impl Program for FluxSeed {
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
-        Self::readable(job, &wanted)?;
-        let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
-        let (seen, steps) = if ready {
-            let reader = Reader::open(&self.kubeconfig(job)?)?;
-            let (seen, steps) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
-            (Some(seen), steps)
-        } else {
-            phase::note(
-                job.own.name.as_str(),
-                "the cluster is not there yet: everything is to be created",
-            );
-            (None, plan::plan(&wanted.objects, &World::new()))
-        };
-        let observed = Observed::of(&wanted, seen.as_ref());
-        Ok(match seen {
-            Some(seen) if steps.is_empty() => delivered(job, &wanted, &seen, "Delivered"),
-            _ => Status::planned(Some(observed), steps),
-        })
+        self.plan_delivery(job).map_err(|error| error.of(&job.own.name))
     }
 
     fn undo(&self, job: &Job<'_>) -> Result<Status, Error> {
-        if is_gone(job) {
-            return Ok(Status::planned(None, Vec::new()));
-        }
-        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
-        let reader = Reader::open(&self.kubeconfig(job)?)?;
-        let seen = observe(&reader, job.own.name.as_str(), &wanted, Look::Removal)?;
-        for kept in plan::kept(&seen.world) {
-            phase::note(job.own.name.as_str(), format_args!("stays: {kept}"));
-        }
-        let steps = plan::undo(&seen.world);
-        Ok(Status::planned(Some(Observed::of(&wanted, Some(&seen))), steps))
+        self.undo_delivery(job).map_err(|error| error.of(&job.own.name))
     }
 
     fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let (wanted, kubeconfig) = self.known(job)?;
-        Self::readable(job, &wanted)?;
-        let (reader, name) = (Reader::open(&kubeconfig)?, job.own.name.as_str());
-        let mut seen = observe(&reader, name, &wanted, Look::Whole)?;
-        let steps = plan::plan(&wanted.objects, &seen.world);
-        if !steps.is_empty() {
-            let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
-            let both = (&reader, &Writer::open(&kubeconfig)?);
-            apply::apply(name, &wanted, &steps, &seen.world, both, &deadline)?;
-            seen = apply::settled(name, &wanted, &reader, &deadline)?;
-        }
-        Ok(delivered(job, &wanted, &seen, "Delivered"))
+        self.apply_delivery(job).map_err(|error| error.of(&job.own.name))
     }
 
     fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let (wanted, kubeconfig) = self.known(job)?;
-        let reader = Reader::open(&kubeconfig)?;
-        let (seen, left) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
-        let doing = phase::begin(job.own.name.as_str(), "prove");
-        let proven = verify::verify(&reader, &wanted, (&seen, &left), &attested(job.stream))?;
-        doing.done(format_args!("{proven} containers run what was attested"));
-        Ok(delivered(job, &wanted, &seen, "Proven"))
+        self.verify_delivery(job).map_err(|error| error.of(&job.own.name))
     }
 
     fn destroy(&self, job: &Job<'_>) -> Result<Status, Error> {
-        if is_gone(job) {
-            return Ok(Status::destroyed("the cluster is gone, and all that was in it"));
-        }
-        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
-        let (kubeconfig, name) = (self.kubeconfig(job)?, job.own.name.as_str());
-        let reader = Reader::open(&kubeconfig)?;
-        if job.own.spec.claims == Claims::Drained {
-            let seen = observe(&reader, name, &wanted, Look::Whole)?;
-            let claims = remove::claims(&wanted, &seen);
-            gate::drained(job, self.project(job)?, &reader, &claims)?;
-        }
-        let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
-        let both = (&reader, &Writer::open(&kubeconfig)?);
-        let kept = remove::remove(name, &wanted, both, &deadline)?;
-        Ok(Status::destroyed(match kept.as_slice() {
-            [] => "nothing is left of it".to_owned(),
-            kept => format!("left, since it is not ours alone: {}", kept.join("; ")),
-        }))
+        self.destroy_delivery(job).map_err(|error| error.of(&job.own.name))
     }
 
     fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
@@ -248,6 +208,112 @@ impl Program for FluxSeed {
         let identities = wanted::sops_identities(job.own, &key);
         let text = |it: age::x25519::Identity| it.to_string().expose_secret().as_bytes().to_vec();
         Ok(identities.into_iter().map(|(name, it)| Derived::new(name, text(it).into())).collect())
+    }
+}
+
+/// The verbs, each for one Delivery.
+impl FluxSeed {
+    fn plan_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
+        Self::readable(job, &wanted)?;
+        let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
+        let (seen, steps) = if ready {
+            let reader = Reader::open(&self.kubeconfig(job)?)?;
+            let (seen, steps) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
+            (Some((reader, seen)), steps)
+        } else {
+            phase::note(
+                job.own.name.as_str(),
+                "the cluster is not there yet: everything is to be created",
+            );
+            (None, plan::plan(&wanted.objects, &World::new()))
+        };
+        let looked = seen.as_ref().map(|(_, seen)| seen);
+        let mut observed = Observed::of(&wanted, looked);
+        let Some((reader, seen)) = seen else { return Ok(Status::planned(Some(observed), steps)) };
+        let (name, project) = (job.own.name.as_str(), &self.project(job)?.spec);
+        let prune = prune::of_apply(name, &reader, project, &wanted, &seen)?;
+        if steps.is_empty() {
+            return Ok(delivered(job, &wanted, &seen, "Delivered"));
+        }
+        let mut refusals = Vec::new();
+        if let Some((facts, going)) = &prune {
+            refusals = self.gate(job).refusals(&reader, facts, going)?.1;
+            observed.losses = gate::losses(facts, going);
+        }
+        Ok(Status { refusals, ..Status::planned(Some(observed), steps) })
+    }
+
+    fn undo_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+        if is_gone(job) {
+            return Ok(Status::planned(None, Vec::new()));
+        }
+        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
+        let reader = Reader::open(&self.kubeconfig(job)?)?;
+        let sunset = Sunset::observe(&reader, job.own.name.as_str(), &wanted, job.own.spec.prune)?;
+        for kept in &sunset.stays {
+            phase::note(job.own.name.as_str(), format_args!("stays: {kept}"));
+        }
+        let mut observed = Observed::of(&wanted, Some(&sunset.seen));
+        observed.losses = gate::losses(&sunset.facts, &sunset.going);
+        let refusals = self.gate(job).refusals(&reader, &sunset.facts, &sunset.going)?.1;
+        Ok(Status { refusals, ..Status::planned(Some(observed), sunset.steps()) })
+    }
+
+    fn apply_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let (wanted, kubeconfig) = self.known(job)?;
+        Self::readable(job, &wanted)?;
+        let (reader, name) = (Reader::open(&kubeconfig)?, job.own.name.as_str());
+        let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
+        let mut seen = observe(&reader, name, &wanted, Look::Whole)?;
+        let steps = plan::plan(&wanted.objects, &seen.world);
+        apply::unblocked(&steps)?;
+        let project = &self.project(job)?.spec;
+        let prune = prune::of_apply(name, &reader, project, &wanted, &seen)?;
+        if !steps.is_empty() {
+            let writer = Writer::open(&kubeconfig)?;
+            let both = (&reader, &writer);
+            if let Some((facts, going)) = &prune {
+                self.gate(job).pass(both, facts, going)?;
+            }
+            seen = apply::without_terminating(name, &wanted, seen, &reader, &deadline)?;
+            let steps = plan::plan(&wanted.objects, &seen.world);
+            apply::apply(name, &wanted, &steps, &seen.world, both, &deadline)?;
+            seen = apply::settled(name, &wanted, &reader, &deadline)?;
+        }
+        Ok(delivered(job, &wanted, &seen, "Delivered"))
+    }
+
+    fn verify_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+        let (wanted, kubeconfig) = self.known(job)?;
+        let reader = Reader::open(&kubeconfig)?;
+        let (seen, left) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
+        let doing = phase::begin(job.own.name.as_str(), "prove");
+        let proven = verify::verify(&reader, &wanted, (&seen, &left), &attested(job.stream))?;
+        doing.done(format_args!("{} containers run what their manifests name", proven.containers));
+        let mut status = delivered(job, &wanted, &seen, "Proven");
+        if let Some(observed) = &mut status.observed {
+            observed.third_party = proven.third_party;
+        }
+        Ok(status)
+    }
+
+    fn destroy_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+        if is_gone(job) {
+            return Ok(Status::destroyed("the cluster is gone, and all that was in it"));
+        }
+        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
+        let (kubeconfig, name) = (self.kubeconfig(job)?, job.own.name.as_str());
+        let reader = Reader::open(&kubeconfig)?;
+        let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
+        let both = (&reader, &Writer::open(&kubeconfig)?);
+        let gate = self.gate(job);
+        let allow = |sunset: &Sunset| gate.pass(both, &sunset.facts, &sunset.going);
+        let stays = sunset::remove(name, &wanted, job.own.spec.prune, both, &deadline, &allow)?;
+        Ok(Status::destroyed(match stays.as_slice() {
+            [] => "nothing is left of it".to_owned(),
+            stays => format!("left in the cluster: {}", stays.join("; ")),
+        }))
     }
 }
 

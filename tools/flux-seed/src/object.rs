@@ -54,6 +54,14 @@ impl Identity {
         })
     }
 
+    /// Whether both name one object: an object is served under each version of its group.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.name == other.name
+            && self.namespace == other.namespace
+            && self.group() == other.group()
+    }
+
     /// The group of its API; the core group's is empty.
     pub(crate) fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)

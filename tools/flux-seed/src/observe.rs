@@ -10,11 +10,16 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
-use crate::diff::{self, Foreign};
-use crate::kstatus::{self, State, text};
+use crate::diff;
+use crate::foreign::{self, Foreign};
+use crate::gate::LostClaim;
+use crate::graph::{Going, key};
+use crate::kstatus::{self, Reading, State, condition, text};
 use crate::object::{Identity, NAMESPACE, Stage, order};
 use crate::plan::{Live, Made, World};
+use crate::scan::Scan;
 use crate::spec::{Component, Version};
+use crate::verify::ThirdParty;
 use crate::wanted::{LABEL, Wanted, sha256};
 use crate::{install, wanted};
 
@@ -32,6 +37,12 @@ pub struct Observed {
     pub objects: Vec<String>,
     /// What of it runs.
     pub workloads: Vec<Workload>,
+    /// Images that attested manifests pin, and that no artifact of the stream is.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub third_party: BTreeSet<ThirdParty>,
+    /// Claims whose data the planned steps would lose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<LostClaim>,
     /// What others have added to the installation itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,
@@ -110,9 +121,6 @@ pub(crate) fn observe(
     if !matches!(look, Look::Progress(_)) {
         stale(reader, name, wanted, &mut seen)?;
     }
-    if look == Look::Removal {
-        holdings(reader, wanted, &mut seen)?;
-    }
     Ok(seen)
 }
 
@@ -182,7 +190,7 @@ pub(crate) fn has_answered(object: &Value) -> bool {
 pub(crate) fn signature(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
     let live = seen.world.get(&wanted.source).map(|it| &it.object);
     let Some(object) = live.filter(|it| has_answered(it)) else { return Ok(()) };
-    let Some(verified) = kstatus::condition(object, "SourceVerified") else { return Ok(()) };
+    let Some(verified) = condition(object, "SourceVerified") else { return Ok(()) };
     let message = text(verified, "message");
     let refused = text(verified, "status") == "False"
         && verified["observedGeneration"] == object["metadata"]["generation"]
@@ -214,6 +222,19 @@ fn is_about_another(message: &str, digest: &str) -> bool {
     message.contains("@sha256:") && !message.contains(digest)
 }
 
+/// What an object that is not current says of itself: why it is not ready, before what its
+/// controller does about it.
+fn why(object: &Value, reading: &Reading) -> String {
+    let ready = condition(object, "Ready").filter(|it| text(it, "status") == "False");
+    let told = |it: &Value| format!("{}: {}", text(it, "reason"), text(it, "message"));
+    match ready
+        .filter(|it| text(it, "reason") != reading.reason && text(it, "reason") != "Progressing")
+    {
+        Some(ready) if reading.state == State::InProgress => told(ready),
+        _ => format!("{}: {}", reading.reason, reading.message),
+    }
+}
+
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
 fn behind(
     id: &Identity,
@@ -227,7 +248,15 @@ fn behind(
     }
     let reading = kstatus::read(object, now);
     if reading.state != State::Current {
-        return Some(format!("{}: {}", reading.reason, reading.message));
+        // Flux itself waits for what is being deleted, and does not say so.
+        let going = inventory.iter().filter(|(_, object)| {
+            *id == wanted.kustomization
+                && object.as_ref().is_some_and(|it| it["metadata"]["deletionTimestamp"].is_string())
+        });
+        let going = going.map(|(id, _)| format!("{id} is being deleted"));
+        return Some(
+            std::iter::once(why(object, &reading)).chain(going).collect::<Vec<_>>().join("; "),
+        );
     }
     if !has_answered(object) {
         return Some("it was asked, and has not answered".to_owned());
@@ -244,50 +273,55 @@ fn behind(
         _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
     }
     let missing = |(id, object): &(Identity, Option<Value>)| match object {
+        // A Job is there when the inventory is written, and goes with its `ttlSecondsAfterFinished`:
+        // https://github.com/fluxcd/kustomize-controller/pull/1578
+        None if id.kind == "Job" && id.group() == "batch" => None,
         None => Some(format!("{id} is not there")),
         Some(object) => match kstatus::read(object, now) {
             it if it.state == State::Current => None,
             it => Some(format!("{id}: {}: {}", it.reason, it.message)),
         },
     };
-    inventory.iter().find_map(missing)
+    let missing: Vec<_> = inventory.iter().filter_map(missing).collect();
+    (!missing.is_empty()).then(|| missing.join("; "))
 }
 
-/// All objects that there are of what is defined.
-pub(crate) fn defined(reader: &Reader, definition: &Value) -> Result<Vec<Value>, Error> {
+/// Asks whether there are objects of what is defined.
+pub(crate) fn ask_for_any(reader: &Reader, definition: &Value) -> Result<(), Error> {
     let spec = &definition["spec"];
     let versions = spec["versions"].as_array().into_iter().flatten();
     let served = versions.into_iter().find(|it| it["served"] == true);
     let version = served.map(|it| text(it, "name")).unwrap_or_default();
-    reader.list(&format!("{}/{version}", text(spec, "group")), text(&spec["names"], "kind"), None)
+    reader.ask_for_any(&format!("{}/{version}", text(spec, "group")), text(&spec["names"], "kind"))
 }
 
-/// Finds what others keep in our definitions and in our namespace.
-fn holdings(reader: &Reader, wanted: &Wanted, seen: &mut Seen) -> Result<(), Error> {
-    let ours: BTreeSet<Identity> = wanted.objects.iter().map(Identity::of).collect();
-    let ours = ours.iter().chain(seen.inventory.iter().map(|(id, _)| id)).cloned();
-    let ours: BTreeSet<Identity> = ours.collect();
-    for (id, live) in &mut seen.world {
-        let objects = match id.kind.as_str() {
-            "CustomResourceDefinition" => defined(reader, &live.object)?,
+/// Finds what others keep in our definitions and in our Namespace: neither goes with `going`.
+pub(crate) fn holdings(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut World) {
+    let ours: BTreeSet<_> = wanted.objects.iter().map(|it| key(&Identity::of(it))).collect();
+    let definitions: BTreeMap<_, _> = scan.kinds.iter().map(|it| (it.definition(), it)).collect();
+    for (id, live) in world {
+        let is_in: Box<dyn Fn(&Value) -> bool> = match id.kind.as_str() {
+            "CustomResourceDefinition" => {
+                let Some(kind) = definitions.get(&id.name) else { continue };
+                Box::new(move |object| {
+                    object["kind"] == *kind.kind && object["apiVersion"] == *kind.api_version
+                })
+            }
             "Namespace" => {
-                let mut objects = Vec::new();
-                for (api_version, kind) in reader.namespaced_kinds()? {
-                    if kind != "Event" && kind != "PodMetrics" {
-                        objects.extend(reader.list(&api_version, &kind, Some(NAMESPACE))?);
-                    }
-                }
-                objects.retain(|it| !is_furniture(it));
-                objects
+                let silent = scan.silent.iter();
+                live.holds.extend(silent.map(|api| format!("what {api} serves, which is silent")));
+                Box::new(|object| {
+                    object["metadata"]["namespace"] == NAMESPACE && !is_furniture(object)
+                })
             }
             _ => continue,
         };
-        let others = objects.iter().map(Identity::of).filter(|it| !ours.contains(it));
-        live.holds = others.map(|it| it.to_string()).collect();
+        let objects = scan.objects.iter().filter(|object| is_in(object)).map(Identity::of);
+        let others = objects.filter(|it| !ours.contains(&key(it)) && !going.contains_key(&key(it)));
+        live.holds.extend(others.map(|it| it.to_string()));
         live.holds.sort();
         live.holds.dedup();
     }
-    Ok(())
 }
 
 /// Whether an object of a namespace comes and goes with it, or with its owner.
@@ -330,22 +364,24 @@ impl Observed {
             sops_recipient: wanted.sops_recipient.clone(),
             objects: seen.inventory.iter().map(|(id, _)| id.to_string()).collect(),
             workloads: seen.inventory.iter().filter_map(workload).collect(),
-            foreign: foreign(wanted, &seen.world),
+            third_party: BTreeSet::new(),
+            losses: Vec::new(),
+            foreign: added(wanted, &seen.world),
         }
     }
 }
 
 /// What others have added to our objects.
-pub(crate) fn foreign(wanted: &Wanted, world: &World) -> Vec<Foreign> {
+pub(crate) fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
     let of = |declared: &Value| {
         let id = Identity::of(declared);
         let live = world.get(&id).filter(|it| it.made != Made::Foreign);
-        let added = live.map(|it| diff::foreign(declared, &it.object)).unwrap_or_default();
+        let added = live.map(|it| foreign::extras(declared, &it.object)).unwrap_or_default();
         let object = id.to_string();
-        added.into_iter().map(move |(path, manager)| Foreign {
+        added.into_iter().map(move |extra| Foreign {
             object: object.clone(),
-            path,
-            manager,
+            path: extra.path,
+            manager: extra.manager,
         })
     };
     wanted.objects.iter().flat_map(of).collect()

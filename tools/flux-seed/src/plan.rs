@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::diff;
+use crate::foreign::{self, Extra};
 use crate::object::{Identity, order};
 
 /// What a cluster holds of all that a Delivery can speak of.
@@ -22,6 +23,13 @@ pub(crate) struct Live {
     pub(crate) holds: Vec<String>,
     /// Why Flux has not done yet what it was told in it; `None` when it has.
     pub(crate) behind: Option<String>,
+}
+
+impl Live {
+    /// Whether the object is being deleted.
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.object["metadata"]["deletionTimestamp"].is_string()
+    }
 }
 
 /// Who has made an object.
@@ -51,6 +59,13 @@ pub enum Step {
         /// Where it differs. Never with a value, which may be secret.
         changed: Vec<String>,
     },
+    /// Others have added fields to it, which are removed.
+    RemoveFields {
+        /// Which.
+        object: Identity,
+        /// The fields, each as `spec.patches, added by kubectl-patch`. Never with a value.
+        fields: Vec<String>,
+    },
     /// It is as declared, and Flux has yet to act on it.
     Reconcile {
         /// Which.
@@ -76,17 +91,31 @@ pub enum Step {
 pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
     let step = |declared: &Value| {
         let object = Identity::of(declared);
-        let Some(live) = world.get(&object) else { return Some(Step::Create { object }) };
+        // An object that is being deleted does not count as there.
+        let Some(live) = world.get(&object).filter(|live| !live.is_terminating()) else {
+            return vec![Step::Create { object }];
+        };
         if live.made == Made::Foreign {
             let made_by = diff::managers(&live.object);
-            return Some(Step::Blocked { object, made_by });
+            return vec![Step::Blocked { object, made_by }];
         }
+        let mut steps = Vec::new();
         let changed = diff::changed(declared, &live.object);
         if !changed.is_empty() {
-            return Some(Step::Update { object, changed });
+            steps.push(Step::Update { object: object.clone(), changed });
         }
-        let because = live.behind.clone()?;
-        Some(Step::Reconcile { object, because })
+        let extras = foreign::extras(declared, &live.object);
+        if !extras.is_empty() {
+            let named = |extra: &Extra| format!("{}, added by {}", extra.path, extra.manager);
+            let fields = extras.iter().map(named).collect();
+            steps.push(Step::RemoveFields { object: object.clone(), fields });
+        }
+        if steps.is_empty()
+            && let Some(because) = live.behind.clone()
+        {
+            steps.push(Step::Reconcile { object, because });
+        }
+        steps
     };
     let declared: BTreeSet<Identity> = wanted.iter().map(Identity::of).collect();
     let stale = removable(world, |id| {
@@ -94,7 +123,7 @@ pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
         let holds = id.kind == "CustomResourceDefinition" || id.kind == "Namespace";
         !holds && !declared.contains(id)
     });
-    wanted.iter().filter_map(step).chain(stale).collect()
+    wanted.iter().flat_map(step).chain(stale).collect()
 }
 
 /// The steps that take away what [`plan`] made, in the reverse order.
@@ -127,6 +156,7 @@ impl Step {
         match self {
             Self::Create { object }
             | Self::Update { object, .. }
+            | Self::RemoveFields { object, .. }
             | Self::Reconcile { object, .. }
             | Self::Blocked { object, .. }
             | Self::Remove { object } => object,
@@ -140,6 +170,9 @@ impl fmt::Display for Step {
             Self::Create { object } => write!(f, "create {object}"),
             Self::Update { object, changed } => {
                 write!(f, "update {object}: {}", changed.join(", "))
+            }
+            Self::RemoveFields { object, fields } => {
+                write!(f, "remove from {object}: {}", fields.join("; "))
             }
             Self::Reconcile { object, because } => write!(f, "reconcile {object}: {because}"),
             Self::Blocked { object, made_by } => {
@@ -200,7 +233,10 @@ mod tests {
             let id = step.object().clone();
             let declared = wanted.iter().find(|it| Identity::of(it) == id);
             match step {
-                Step::Create { .. } | Step::Update { .. } | Step::Reconcile { .. } => {
+                Step::Create { .. }
+                | Step::Update { .. }
+                | Step::RemoveFields { .. }
+                | Step::Reconcile { .. } => {
                     let object = declared.expect("only what is declared is made").clone();
                     let holds = world.get(&id).map(|it| it.holds.clone()).unwrap_or_default();
                     world.insert(id, Live { object, made: Made::Ours, holds, behind: None });

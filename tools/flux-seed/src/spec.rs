@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use keyring::Claims;
+use keyring::DataOnDestroy;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,10 @@ pub struct Delivery {
     /// Remove from the cluster what a later artifact no longer holds, and everything on `destroy`.
     #[serde(default = "yes")]
     pub prune: bool,
-    /// What must have happened to the data of volume claims before `destroy` takes them away.
+    /// Data policy of the volume claims that `destroy`, or an `apply` whose artifact no longer holds
+    /// them, takes away. A claim that is not named requires a drain receipt.
     #[serde(default)]
-    pub claims: Claims,
+    pub data_on_destroy: DataOnDestroy,
     /// How often Flux corrects what others changed, in seconds.
     #[serde(default)]
     pub interval_seconds: Interval,

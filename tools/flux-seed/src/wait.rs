@@ -39,6 +39,24 @@ impl Deadline {
         sleep(POLL);
         Ok(())
     }
+
+    /// Looks, and looks again while that may help: a control plane that restarts for some seconds
+    /// does not end a wait.
+    pub(crate) fn look<T>(&self, look: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            match look() {
+                Err(
+                    error @ (Error::Unreachable { .. } | Error::Slow { .. } | Error::Busy { .. }),
+                ) => {
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    let why =
+                        source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
+                    self.wait(|| vec![why])?;
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 /// A whole look at a moment in which Flux is not at work, and what is left to do: what Flux does at

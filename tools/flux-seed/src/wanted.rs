@@ -82,6 +82,11 @@ impl Wanted {
         objects.extend([cosign, source, kustomization]);
         for object in &mut objects {
             object["metadata"]["labels"][LABEL] = own.name.as_str().into();
+            // An artifact that holds one of these objects, and a later one that does not, would
+            // otherwise make Flux prune itself.
+            // https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources
+            object["metadata"]["annotations"]["kustomize.toolkit.fluxcd.io/prune"] =
+                "disabled".into();
         }
         objects.sort_by(|a, b| {
             let (a, b) = (Identity::of(a), Identity::of(b));

@@ -151,6 +151,86 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
     Ok(())
 }
 
+/// Every place in `value`, as a JSON pointer.
+fn places(value: &Value, at: &str, all: &mut Vec<String>) {
+    all.push(at.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (key, below) in fields {
+                places(below, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), all);
+            }
+        }
+        Value::Array(items) => {
+            for (index, below) in items.iter().enumerate() {
+                places(below, &format!("{at}/{index}"), all);
+            }
+        }
+        _ => {}
+    }
+}
+
+// hazard: A document or a status that another program wrote makes the program panic, and the pipe is empty.
+// class: Input is indexed as if it had the expected shape.
+// members: statuses, conditions, sealed values, references, digests, drains, policies
+// now: exit status 0, 2, 3, 100 or 111, and every document that was accepted is written
+#[test]
+fn no_document_makes_the_program_panic() -> Test {
+    let mut input = with(&kubeconfig(&json!({"token": "hunter2"})))?;
+    input[4]["spec"]["dataOnDestroy"] = json!({"default/data": "discard"});
+    input[4]["status"] = json!({"conditions": [{"type": "Ready"}], "plan": []});
+    input.push(json!({"apiVersion": "holistic/v1alpha1", "kind": "Drain", "metadata": {"name": "d"},
+        "spec": {"cluster": "prod", "sources": [{"claim": "default/data"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "x", "message": ""}],
+            "evidence": [{"type": "receipt", "envelope": {"payload": "x"}}]}}));
+    let odd = [
+        json!(null),
+        json!(-1),
+        json!(1e300),
+        json!([]),
+        json!({}),
+        json!([[null]]),
+        json!(""),
+        json!("é\u{0}\n\"'{}%"),
+        json!("../..//@:sha256:"),
+        json!("x".repeat(70_000)),
+    ];
+    let verbs = ["plan", "plan --destroy", "apply", "verify", "destroy"];
+    let mut cases = 0;
+    for (index, document) in input.iter().enumerate() {
+        let mut all = Vec::new();
+        places(document, "", &mut all);
+        for place in all {
+            let mut changed = input.clone();
+            let value = changed[index].pointer_mut(&place).ok_or("a place")?;
+            *value = odd[cases % odd.len()].clone();
+            let run = run(verbs[cases % verbs.len()], &changed);
+            let output = run.get_output();
+            let code = output.status.code();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let known = [0, 2, 3, 100, 111].map(Some);
+            assert!(
+                known.contains(&code) && !said.contains("panicked"),
+                "{place}: {code:?}: {said}"
+            );
+            if code != Some(2) {
+                let given = changed.iter().filter(|it| !it.is_null()).count();
+                assert_eq!(documents(&run)?.len(), given, "{place}: every document is written");
+            }
+            cases += 1;
+        }
+    }
+    assert!(cases > 60, "{cases} cases");
+    Ok(())
+}
+
+#[test]
+fn an_error_names_its_document() -> Test {
+    let run = run("apply", &with(&kubeconfig(&json!({})))?).code(111);
+    let said = String::from_utf8(run.get_output().stderr.clone())?;
+    assert!(said.contains("error: Delivery/prod: the API server does not answer"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_destroyed_cluster_has_nothing_left_to_destroy() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;

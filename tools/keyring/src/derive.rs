@@ -21,7 +21,7 @@ use phase::Declared;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::{Error, Project, Reference, Secret};
+use crate::{Error, Project, Reference, Secret, published};
 
 const SALT: &[u8] = b"holistic/v1";
 
@@ -54,6 +54,25 @@ pub fn root_key(project: &Declared<Project>) -> Result<RootKey, Error> {
     parse(&reference.resolve()?, &reference.to_string()).map(RootKey)
 }
 
+/// The key of `phase` from the environment; `None` when its variable is not set.
+///
+/// # Errors
+///
+/// It is empty, is not 32 bytes, or derives from a published root.
+pub(crate) fn given_phase_key(
+    project: &Declared<Project>,
+    phase: &str,
+) -> Result<Option<PhaseKey>, Error> {
+    let reference = Reference::Env { env: variable(phase) };
+    let given = match reference.resolve() {
+        Err(Error::Unset(_)) => return Ok(None),
+        given => given?, // empty is what CI makes of a secret that it does not have
+    };
+    let key = parse(&given, &reference.to_string())?;
+    published::refuse_phase_key(project, phase, &key)?;
+    Ok(Some(PhaseKey { key, generations: generations(&project.spec, phase) }))
+}
+
 /// The key of `phase`: from the environment (`ARTIFACT_ATTEST_KEY` for `artifact-attest`) when
 /// that is set, or else from the root.
 ///
@@ -61,14 +80,9 @@ pub fn root_key(project: &Declared<Project>) -> Result<RootKey, Error> {
 ///
 /// Neither can be resolved, or what was found is not 32 bytes.
 pub fn phase_key(project: &Declared<Project>, phase: &str) -> Result<PhaseKey, Error> {
-    let reference = Reference::Env { env: variable(phase) };
-    match reference.resolve() {
-        Err(Error::Unset(_)) => Ok(root_key(project)?.phase(project, phase)),
-        given => {
-            // Empty is an error, too: that is what CI makes of a secret that it does not have.
-            let key = parse(&given?, &reference.to_string())?;
-            Ok(PhaseKey { key, generations: generations(&project.spec, phase) })
-        }
+    match given_phase_key(project, phase)? {
+        Some(key) => Ok(key),
+        None => Ok(root_key(project)?.phase(project, phase)),
     }
 }
 
@@ -87,12 +101,17 @@ pub fn artifact_keys(
         let key = phase_key(project, "artifact-attest")?;
         return Ok(vec![*key.p256(project.name.as_str(), item).verifying_key()]);
     }
-    let parse = |pem: &String| {
-        let why = "not a P-256 public key in PEM (RFC 5480)";
-        let key = p256::ecdsa::VerifyingKey::from_public_key_pem(pem.trim());
-        key.map_err(|_| Error::VerificationKey { why })
+    let parse = |text: &String| {
+        let key = parse_artifact_key(text);
+        key.ok_or(Error::VerificationKey { why: "not a P-256 public key in PEM (RFC 5480)" })
     };
     named.iter().map(parse).collect()
+}
+
+/// A P-256 public key from a PEM block, or from its Base64 body on one line.
+pub(crate) fn parse_artifact_key(text: &str) -> Option<p256::ecdsa::VerifyingKey> {
+    let der = crate::receipt::spki(text)?;
+    p256::ecdsa::VerifyingKey::from_public_key_der(&der).ok()
 }
 
 /// The variable of the environment that holds the key of `phase`.
@@ -106,8 +125,24 @@ impl RootKey {
     #[must_use]
     pub fn phase(&self, project: &Declared<Project>, phase: &str) -> PhaseKey {
         let generation = project.spec.generations.get(phase).copied().unwrap_or(1);
-        let key = hkdf(&*self.0, &format!("{}/{phase}/{generation}", project.name));
-        PhaseKey { key, generations: generations(&project.spec, phase) }
+        let generations = generations(&project.spec, phase);
+        PhaseKey { generations, ..self.derive(project.name.as_str(), phase, generation) }
+    }
+
+    /// The key of one generation of `phase` in the project called `name`; every item of it is in
+    /// generation 1.
+    pub(crate) fn derive(&self, name: &str, phase: &str, generation: u32) -> PhaseKey {
+        let key = hkdf(&*self.0, &format!("{name}/{phase}/{generation}"));
+        PhaseKey { key, generations: BTreeMap::new() }
+    }
+
+    /// Reads 32 bytes as base64, as hex, or as they are.
+    pub(crate) fn parse(secret: &Secret) -> Result<Self, Error> {
+        parse(secret, "the root").map(Self)
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -183,7 +218,7 @@ fn scalar(bytes: &[u8; 48]) -> p256::ecdsa::SigningKey {
         .unwrap_or_else(|_| unreachable!("it is from 1 to n - 1"))
 }
 
-fn identity(bytes: &[u8; 32]) -> age::x25519::Identity {
+pub(crate) fn identity(bytes: &[u8; 32]) -> age::x25519::Identity {
     let written = bech32::encode::<Bech32>(Hrp::parse_unchecked("age-secret-key-"), bytes);
     let written = Zeroizing::new(written.unwrap_or_default().to_uppercase());
     age::x25519::Identity::from_str(&written)

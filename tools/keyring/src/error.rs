@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use phase::{Exit, Fault};
 
-use crate::AgeRecipient;
+use crate::{AgeRecipient, Url};
 
 /// Everything that can go wrong with a secret. None of it quotes one.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,17 @@ pub enum Error {
         drain: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// Anybody can read the secret, and an endpoint is on another machine.
+    #[error("{0} is published with these programs, so anybody can use it")]
+    Published(String),
+    /// An address that is not at the forge would get the forge's token.
+    #[error("{url} is not at the forge {forge}, so it does not get the forge's token")]
+    ForeignOrigin {
+        /// The address.
+        url: Url,
+        /// The forge, as the Project names it.
+        forge: Url,
     },
     /// A public key that the Project names cannot be read.
     #[error("a key of spec.verificationKeys in the Project is {why}")]
@@ -165,7 +176,9 @@ impl Fault for Error {
         match self {
             Self::Phase(error) => error.reason(),
             Self::NoProject(_) => "ProjectMissing",
+            Self::Published(_) => "PublishedSecret",
             Self::Receipt { .. } => "ReceiptRefused",
+            Self::ForeignOrigin { .. } => "ForeignOrigin",
             Self::VerificationKey { .. } => "VerificationKeyInvalid",
             Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
             Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
@@ -193,25 +206,39 @@ impl Fault for Error {
         let help = match self {
             Self::Phase(error) => return error.help(),
             Self::Unset(name) => return Some(format!("export {name}, or change the reference")),
-            Self::Unreadable { .. } => "paths are relative to the current directory",
+            Self::Unreadable { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "paths are relative to the current directory",
+                io::ErrorKind::PermissionDenied => "let this user read it, or run as another user",
+                _ => "check that the reference names a file",
+            },
+            Self::Published(_) => crate::published::NEW,
             Self::TooLarge { .. } => "check that the reference names a secret",
             Self::Empty(_) => "an empty secret protects nothing: set it, or change the reference",
             Self::NotText => "check that the reference names the right secret",
             Self::NotRun { .. } => "install it, or change the reference",
             Self::CommandFailed { .. } => "--verbose shows what it said; you may have to sign in",
             Self::Slow { .. } => "it may be waiting for you: sign in first, then try again",
-            Self::NotAKey { .. } => "make one with `openssl rand -base64 32`",
+            // Not a command that makes a new one: everything that derives from the old one would change.
+            Self::NotAKey { .. } => {
+                "restore it from where it is kept: 32 bytes as base64, as hex, or as they are"
+            }
             Self::NotCredentials(_) => "it takes a map with `accessKeyId` and `secretAccessKey`",
             Self::NoProject(_) => "give the Project's document, too",
             Self::Receipt { .. } => {
                 "run `data-drain apply` again: it reads everything back, and signs"
+            }
+            Self::ForeignOrigin { .. } => {
+                "make spec.endpoints.forge of the Project and the forge's own address (ROOT_URL of \
+                 Gitea) agree; an address from a status is renewed by `vcs-bootstrap apply`"
             }
             Self::VerificationKey { .. } => {
                 "copy the .pub files that `artifact-attest derive` and `data-drain derive` write"
             }
             Self::NoRecipients => "add an age recipient to spec.recipients of the Project",
             Self::NotSealed(_) => return None,
-            Self::NotUnsealed(_) => "it was changed, or cut short, since it was sealed",
+            Self::NotUnsealed(_) => {
+                "give the documents as a program wrote them: since then this was changed, or cut short"
+            }
             Self::NotForUs { derived: Some(recipient), .. } => {
                 return Some(format!(
                     "add {recipient}, whose identity derives from this phase's key, to \
@@ -231,8 +258,9 @@ impl Fault for Error {
                 "encrypt it with `sops encrypt --in-place`, and replace the secrets in it if \
                  anybody could have read them"
             }
-            Self::SopsGarbled { .. } => "restore it from Git, or write it again with `sops`",
-            Self::SopsTampered { .. } => "restore it from Git; edit it with `sops` only",
+            Self::SopsGarbled { .. } | Self::SopsTampered { .. } => {
+                "compare it with the committed one (`git diff`), and edit it with `sops` only"
+            }
             Self::SopsNoKey { .. } => "`sops edit` shows and changes what it has",
         };
         Some(help.to_owned())
@@ -241,6 +269,7 @@ impl Fault for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Phase(error) => error.exit(),
+            Self::Published(_) => Exit::Usage,
             Self::CommandFailed { .. } | Self::Slow { .. } => Exit::Temporary,
             Self::Unset(_)
             | Self::Unreadable { .. }
@@ -252,6 +281,7 @@ impl Fault for Error {
             | Self::NotCredentials(_)
             | Self::NoProject(_)
             | Self::Receipt { .. }
+            | Self::ForeignOrigin { .. }
             | Self::VerificationKey { .. }
             | Self::NoRecipients
             | Self::NotSealed(_)

@@ -39,6 +39,8 @@ pub struct Loss {
     pub namespaces: BTreeSet<String>,
     /// Claims as `namespace/name`.
     pub claims: BTreeSet<String>,
+    /// PersistentVolumes by name, whether or not a claim owns them.
+    pub volumes: BTreeSet<String>,
     /// Machines by the name of their node, with every volume that is only there.
     pub nodes: BTreeSet<String>,
     /// UIDs of objects whose removal lets the garbage collector remove the claims that they own,
@@ -174,7 +176,7 @@ pub(crate) struct Subject {
 
 impl Subject {
     fn is_in(&self, loss: &Loss, live: &LiveCluster) -> bool {
-        if loss.cluster || self.nodes.is_in(&loss.nodes) {
+        if loss.cluster || loss.volumes.contains(&self.volume) || self.nodes.is_in(&loss.nodes) {
             return true;
         }
         let is_owned = || self.owners.iter().any(|owner| live.is_owned(owner, &loss.owners));

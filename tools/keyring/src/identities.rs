@@ -79,6 +79,20 @@ impl Identities {
         self
     }
 
+    /// Those of them whose public half is one of `recipients`.
+    pub(crate) fn published(&self, recipients: &[&str]) -> Self {
+        let is_published =
+            |identity: &&Identity| recipients.contains(&identity.to_public().to_string().as_str());
+        let found = self.found.iter().filter(is_published).cloned().collect();
+        Self { found, places: self.places.clone() }
+    }
+
+    /// The public halves.
+    #[must_use]
+    pub fn recipients(&self) -> Vec<String> {
+        self.found.iter().map(|identity| identity.to_public().to_string()).collect()
+    }
+
     /// Where they were found; `None` when none were.
     pub(crate) fn places(&self) -> Option<&str> {
         (!self.found.is_empty()).then_some(&self.places)

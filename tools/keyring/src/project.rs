@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use p256::pkcs8::DecodePublicKey as _;
 use phase::{Declared, Kind, Name, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{AgeRecipient, Error, ReceiptKey, Reference, Secret, Url};
+use crate::derive::parse_artifact_key;
+use crate::{AgeRecipient, Error, ReceiptKey, Reference, Secret, Url, published};
 
 /// The phases that have a key.
-const PHASES: [&str; 5] =
+pub(crate) const PHASES: [&str; 5] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
 
 /// What all phases of a project have in common.
@@ -34,7 +34,8 @@ pub struct Project {
     pub endpoints: Endpoints,
 }
 
-/// Public keys in PEM, as `PROGRAM derive` writes them. Several are accepted during a rotation.
+/// Public keys in PEM, as `PROGRAM derive` writes them, or the Base64 body of one on a single line.
+/// Several are accepted during a rotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VerificationKeys {
@@ -213,8 +214,19 @@ impl S3Credentials {
 pub struct Projects(Vec<Declared<Project>>);
 
 impl Projects {
-    /// Reads the projects of `stream`; what is wrong with them is kept for its `accept`.
+    /// Reads the projects of `stream`; what is wrong with them is kept for its `accept`. A project
+    /// with an endpoint on another machine must use no published secret.
     pub fn read(stream: &mut Stream) -> Self {
+        let Self(mut projects) = Self::read_for_lab(stream);
+        for project in &mut projects {
+            published::guard(stream, project);
+        }
+        Self(projects)
+    }
+
+    /// Reads the projects of `stream` whatever their secrets are: the lab replaces every endpoint
+    /// before a program uses a secret.
+    pub fn read_for_lab(stream: &mut Stream) -> Self {
         let projects = stream.own::<Project>();
         for project in &projects {
             for (path, message) in mistakes(&project.spec) {
@@ -256,7 +268,7 @@ fn mistakes(project: &Project) -> Vec<(String, String)> {
         }
     }
     for (index, pem) in keys.artifacts.iter().enumerate() {
-        if p256::PublicKey::from_public_key_pem(pem.trim()).is_err() {
+        if parse_artifact_key(pem).is_none() {
             let why = "not a P-256 public key in PEM (RFC 5480)";
             mistake(format!("/spec/verificationKeys/artifacts/{index}"), why);
         }

@@ -73,6 +73,9 @@ pub struct Copied {
     pub packs: Vec<Pack>,
     /// What is in them, itself encrypted.
     pub manifest: Pack,
+    /// What the copy does not keep as it was, for example sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<String>,
 }
 
 /// What a source is.
@@ -180,6 +183,7 @@ impl VerifiedReceipt {
             entries: 0,
             packs: Vec::new(),
             manifest: pack(),
+            not_kept: Vec::new(),
         });
         let receipt = Receipt {
             project: "holistic".to_owned(),
@@ -213,14 +217,14 @@ impl ReceiptKey {
         Self(signing_key(key, project).verifying_key())
     }
 
-    /// Reads a PEM block.
+    /// Reads a PEM block, or its Base64 body on one line.
     ///
     /// # Errors
     ///
     /// It is not an Ed25519 public key.
-    pub fn parse(pem: &str) -> Result<Self, &'static str> {
-        let key = VerifyingKey::from_public_key_pem(pem.trim());
-        key.map(Self).map_err(|_| "not an Ed25519 public key in PEM (RFC 8410)")
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let der = spki(text).and_then(|der| VerifyingKey::from_public_key_der(&der).ok());
+        der.map(Self).ok_or("not an Ed25519 public key in PEM (RFC 8410)")
     }
 
     /// The key as a PEM block.
@@ -228,6 +232,16 @@ impl ReceiptKey {
     pub fn pem(&self) -> String {
         self.0.to_public_key_pem(LineEnding::LF).unwrap_or_default()
     }
+}
+
+/// The DER bytes of a public key (`SubjectPublicKeyInfo`) from a PEM block, or from the Base64 body of
+/// one on a single line.
+pub(crate) fn spki(text: &str) -> Option<Vec<u8>> {
+    let (begin, end) = ("-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----");
+    let text = text.trim();
+    let body = text.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end)).unwrap_or(text);
+    let body: String = body.chars().filter(|letter| !letter.is_ascii_whitespace()).collect();
+    BASE64.decode(body.as_bytes()).ok()
 }
 
 /// Public keys of which one must have signed a receipt of `project`: those that its document names,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::{Error, Identities, Secret, Sops, command};
+use crate::{Error, Identities, Secret, Sops, command, published};
 
 /// Largest secret, in bytes.
 pub(crate) const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -52,6 +52,9 @@ pub enum Reference {
         /// The places.
         first_of: Vec<Reference>,
     },
+    /// One of the above, in a project with an endpoint on another machine: a published secret is
+    /// refused. Documents do not contain it; [`crate::Projects::read`] makes it.
+    Guarded(Box<Reference>),
 }
 
 impl Reference {
@@ -72,16 +75,49 @@ impl Reference {
             }
             Self::Command { command } => command::run(command)?,
             Self::FirstOf { first_of } => {
-                let is_set = |it: &&Self| match it {
-                    Self::Env { env } => std::env::var_os(env).is_some(),
-                    _ => true,
-                };
-                let first = first_of.iter().find(is_set).or(first_of.last());
+                let first = first(first_of);
                 return first.map_or_else(|| Err(Error::Empty(self.to_string())), Self::resolve);
+            }
+            Self::Guarded(inner) => {
+                let place = inner.place();
+                if let Self::Sops { sops, .. } = place {
+                    published::refuse_file(sops)?;
+                }
+                let secret = place.resolve()?;
+                published::refuse(&secret, place)?;
+                return Ok(secret);
             }
         };
         if secret.is_empty() { Err(Error::Empty(self.to_string())) } else { Ok(secret) }
     }
+
+    /// Where the secret is, after every alternative has been decided.
+    fn place(&self) -> &Self {
+        match self {
+            Self::FirstOf { first_of } => first(first_of).map_or(self, Self::place),
+            Self::Guarded(inner) => inner.place(),
+            Self::Env { .. } | Self::File { .. } | Self::Sops { .. } | Self::Command { .. } => self,
+        }
+    }
+
+    /// Whether [`Self::resolve`] runs no command, which may ask a person, and reads no pipe, which
+    /// gives its content once.
+    pub(crate) fn can_be_resolved_twice(&self) -> bool {
+        match self.place() {
+            Self::Env { .. } => true,
+            Self::File { file } | Self::Sops { sops: file, .. } => file.is_file(),
+            Self::Command { .. } | Self::FirstOf { .. } | Self::Guarded(_) => false,
+        }
+    }
+}
+
+/// The first place that is set, or else the last one, which is then reported.
+fn first(places: &[Reference]) -> Option<&Reference> {
+    let is_set = |place: &&Reference| match place {
+        Reference::Env { env } => std::env::var_os(env).is_some(),
+        _ => true,
+    };
+    places.iter().find(is_set).or(places.last())
 }
 
 /// Reads a whole file that may hold a secret.
@@ -112,6 +148,7 @@ impl fmt::Display for Reference {
                 let places: Vec<_> = first_of.iter().map(ToString::to_string).collect();
                 f.write_str(&places.join(", or "))
             }
+            Self::Guarded(inner) => inner.fmt(f),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::io::{self, Read as _, Write as _};
 use std::str::FromStr as _;
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
+use age::secrecy::ExposeSecret as _;
 use age::{DecryptError, Decryptor, Encryptor};
 use phase::Declared;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{Error, Identities, Project, Secret, phase_key};
+use crate::{Error, Identities, PhaseKey, Project, Secret, derive, phase_key, published};
 
 /// Largest secret that is sealed, in bytes.
 const SEALED_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -52,6 +53,13 @@ impl fmt::Display for AgeRecipient {
     }
 }
 
+/// The identity with this key as a line of text, and its recipient.
+pub(crate) fn identity_text(key: &[u8; 32]) -> (Secret, AgeRecipient) {
+    let identity = derive::identity(key);
+    let text = identity.to_string().expose_secret().as_bytes().to_vec();
+    (Secret::new(text), AgeRecipient(identity.to_public().to_string()))
+}
+
 /// Encrypts `plaintext` to all recipients of `project`, as text.
 ///
 /// # Errors
@@ -86,7 +94,13 @@ pub fn seal_to<'a>(
 }
 
 /// The item of a phase's key from which its identity derives.
-const RECIPIENT: &str = "recipient";
+pub(crate) const RECIPIENT: &str = "recipient";
+
+/// The recipient whose identity derives from `key`, the key of a phase of the project called `name`.
+#[must_use]
+pub fn derived_recipient(key: &PhaseKey, name: &str) -> AgeRecipient {
+    AgeRecipient(key.age(name, RECIPIENT).to_public().to_string())
+}
 
 /// Opens what [`seal`] made: with the identities that SOPS would use, or with the one that derives
 /// from the key of `phase`. So a job of CI that holds nothing but that key opens what it needs,
@@ -97,12 +111,13 @@ const RECIPIENT: &str = "recipient";
 /// There is no identity, none of them is a recipient, or the text was changed.
 pub fn unseal(project: &Declared<Project>, phase: &str, armored: &str) -> Result<Secret, Error> {
     let identities = Identities::from_environment()?;
+    published::refuse_sealed(&project.spec, &identities, armored)?;
     let end = unseal_with(&identities, armored);
     // The key is asked for only then: it may stand in a SOPS file, or be a command's.
     let Err(Error::NotForUs { .. } | Error::NoIdentity) = end else { return end };
     let Ok(key) = phase_key(project, phase) else { return end };
     let derived = key.age(project.name.as_str(), RECIPIENT);
-    let recipient = AgeRecipient(derived.to_public().to_string());
+    let recipient = derived_recipient(&key, project.name.as_str());
     unseal_with(&identities.and(derived, phase), armored).map_err(|error| match error {
         Error::NotForUs { places, .. } => Error::NotForUs { places, derived: Some(recipient) },
         other => other,

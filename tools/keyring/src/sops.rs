@@ -12,6 +12,7 @@ mod cipher;
 mod file;
 mod node;
 mod rule;
+pub(crate) mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,18 @@ impl Sops {
         }
         opening.finish()?;
         Ok(Self { file: file.to_owned(), documents: opened })
+    }
+
+    /// The keys of every value and map at the top.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.documents.iter().flat_map(Node::keys).map(str::to_owned).collect()
+    }
+
+    /// The age recipients of `file`, which need not be opened for that.
+    pub(crate) fn recipients(file: &Path) -> Result<Vec<String>, Error> {
+        let (_, metadata) = file::read(file, &reference::read(file, FILE_BYTES_MAX)?)?;
+        Ok(metadata.age.into_iter().map(|by| by.recipient).collect())
     }
 
     /// The value at `key`: `a.b`, where a number is an index into a list. A whole map or list

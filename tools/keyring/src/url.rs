@@ -26,6 +26,12 @@ impl Url {
         self.0.starts_with("http://")
     }
 
+    /// Whether it is an address of this machine: 127.0.0.0/8, [::1] or localhost.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(self.host())
+    }
+
     /// `host` or `host:port`.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -277,6 +277,25 @@ fn what_sops_edits_we_open() {
 }
 
 #[test]
+fn sops_opens_and_edits_a_file_that_we_created() {
+    let (folder, identities, recipient) = somebody();
+    let file = folder.path().join("secrets.yaml");
+    let entries = [("root", "one"), ("s3.id", "it's: \"two\" # æ"), ("s3.key", "three")];
+    let secrets = entries.map(|(name, value)| (name, Secret::new(value.as_bytes().to_vec())));
+    let recipients = [AgeRecipient::try_from(recipient).expect("a recipient")];
+    let text = keyring::encrypt(&secrets, &recipients, "2026-11-28T12:00:00Z").expect("encrypted");
+    fs::write(&file, text).expect("written");
+    let opened =
+        run("sops", folder.path(), &["decrypt", "--output-type", "json", "secrets.yaml"], b"");
+    let opened: Value = serde_json::from_slice(&opened).expect("JSON");
+    let expected = json!({"root": "one", "s3": {"id": "it's: \"two\" # æ", "key": "three"}});
+    assert_eq!(opened, expected);
+    run("sops", folder.path(), &["set", "secrets.yaml", "[\"root\"]", "\"four\""], b"");
+    let sops = Sops::open(&file, &identities).expect("opens");
+    assert_eq!(sops.get("root").expect("a root").text().expect("text"), "four");
+}
+
+#[test]
 fn the_projects_own_secrets_open_as_documents_refer_to_them() {
     // In a process of its own, which alone is given the identity.
     if std::env::var_os("IN_A_PROCESS_OF_ITS_OWN").is_none() {

@@ -5,7 +5,7 @@ use std::fs;
 use keyring::{Cloud, Error, Forge, Projects, S3Credentials, Store};
 use phase::Stream;
 
-const RECIPIENT: &str = "age1rrphsed8kf5f7amyldf5kg5x04du8znfzrs2pj7h3hu6sr6hmc9q6df5df";
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
 /// Reads a Project with this `spec`, in YAML; or all that is wrong with it.
 fn read(spec: &str) -> Result<Projects, String> {

@@ -56,6 +56,7 @@ fn receipt() -> Receipt {
             entries: 1,
             packs: vec![pack("packs/0")],
             manifest: pack("manifest"),
+            not_kept: Vec::new(),
         }],
     }
 }
@@ -255,6 +256,8 @@ fn a_check_without_the_root_needs_the_public_key_that_the_project_names() -> Tes
     fs::remove_file(given.folder.path().join("root"))?;
     assert!(given.gate(&[drain(&envelope)])?.is_err(), "a job of one phase verifies nothing");
 
+    let line = public.lines().filter(|line| !line.starts_with("-----")).collect::<String>();
+    assert_eq!(given.gate_with(&[line], &[drain(&envelope)])??.len(), 1, "its body alone will do");
     let named = given.gate_with(&[public], &[drain(&envelope)])??;
     assert_eq!(named.len(), 1, "whoever checks needs no secret");
     let stranger = ReceiptKey::parse(STRANGER)?.pem();

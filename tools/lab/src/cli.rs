@@ -47,6 +47,24 @@ pub(crate) enum Verb {
         #[command(flatten)]
         output: phase::Output,
     },
+    /// Create an identity, a root and documents of your own, in place of those that are published
+    ///
+    /// Works on the project in the current directory. The identity goes to a file that only you may
+    /// read, outside of the repository; if one is there already, that one is used. Nothing that is
+    /// your own is overwritten. Tokens are taken from GITHUB_TOKEN, GHCR_TOKEN, GHCR_READ_TOKEN,
+    /// HCLOUD_TOKEN, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_READER_ACCESS_KEY_ID and
+    /// S3_READER_SECRET_ACCESS_KEY; those that are not set can be put in later with `sops`.
+    Init {
+        /// What the project is called, for example `shop`
+        name: String,
+        /// The account at the forge and the registry that owns it, for example `octocat`
+        owner: String,
+        /// Where the age identity is, or goes; `~/.config/sops/age/keys.txt`, where `sops` looks, if not given
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        #[command(flatten)]
+        output: phase::Output,
+    },
     /// Run the lab in the foreground; `up` starts this by itself
     #[command(hide = true)]
     Serve {

@@ -97,10 +97,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         packages: &[
             "github.com/fluxcd/source-controller",
             "github.com/fluxcd/kustomize-controller",
+            "./verifier",
         ],
         programs: &[
             ("source-controller", "source-controller"),
             ("kustomize-controller", "kustomize-controller"),
+            ("verifier", "flux-verifier"),
         ],
         needed_by: &["Delivery"],
         by_default: true,
@@ -185,11 +187,12 @@ impl Component {
     pub(crate) fn key(&self, components: &Path) -> Result<String, Error> {
         let folder = components.join(self.name);
         let mut parts = BTreeMap::new();
-        let own: &[&str] = if self.packages.contains(&".") { &["main.go"] } else { &[] };
-        for name in ["go.mod", "go.sum"].iter().chain(own) {
-            let path = folder.join(name);
+        let local = self.packages.iter().filter_map(|package| package.strip_prefix('.'));
+        let own = local.map(|path| format!("{path}/main.go").trim_start_matches('/').to_owned());
+        for name in ["go.mod", "go.sum"].map(str::to_owned).into_iter().chain(own) {
+            let path = folder.join(&name);
             let bytes = fs::read(&path).map_err(files::cannot("read", &path))?;
-            parts.insert((*name).to_owned(), bytes);
+            parts.insert(name, bytes);
         }
         for local in local_modules(&String::from_utf8_lossy(&parts["go.mod"])) {
             contents(&folder.join(&local), &local, &mut parts)?;
@@ -247,6 +250,8 @@ mod tests {
         fs::create_dir_all(ours.join("deep"))?;
         fs::write(module.join("go.mod"), "module x\nreplace (\n\texample.org/a => ../ours\n)\n")?;
         fs::write(module.join("go.sum"), "a v1 h1:x\n")?;
+        fs::create_dir_all(module.join("verifier"))?;
+        fs::write(module.join("verifier/main.go"), "package main\n")?;
         fs::write(ours.join("deep/a.go"), "package a\n")?;
         let components = folder.path().join("components");
         let key = || component("flux").key(&components);

@@ -20,6 +20,35 @@ pub enum Error {
         /// Where it looked.
         from: PathBuf,
     },
+    /// An argument of `init` is wrong.
+    #[error("{what}: {why}")]
+    InitArgument {
+        /// Which.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `init` would overwrite what is somebody's own.
+    #[error("{} is not one of those that are published: it may protect something", path.display())]
+    InitOwn {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file of identities is there, and has none that can be used.
+    #[error("{} has no identity that is not published", file.display())]
+    InitIdentity {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// A document that `init` changes is not there.
+    #[error("{file} is not there, or lacks what it must have")]
+    InitDocument {
+        /// Which file.
+        file: &'static str,
+    },
+    /// A secret cannot be made.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
     /// Somebody asked for what there is not.
     #[error("there is no component called `{name}`")]
     NoSuchComponent {
@@ -214,6 +243,9 @@ impl Fault for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::NoRepository { .. } => "NoRepository",
+            Self::InitArgument { .. } | Self::InitDocument { .. } => "Invalid",
+            Self::InitOwn { .. } | Self::InitIdentity { .. } => "NotOverwritten",
+            Self::Keyring(error) => error.reason(),
             Self::NoSuchComponent { .. } => "NoSuchComponent",
             Self::File { .. } => "FileRefused",
             Self::DiskFull { .. } | Self::LittleSpace { .. } => "DiskFull",
@@ -246,6 +278,19 @@ impl Fault for Error {
             Self::NoRepository { .. } => {
                 "run it inside the repository, or say where they are: LAB_COMPONENTS".to_owned()
             }
+            Self::InitArgument { .. } => "`./tasks/init --help` says what it takes".to_owned(),
+            Self::InitDocument { .. } => {
+                "run it in a project made from the template, or in a clone of these tools".to_owned()
+            }
+            Self::InitOwn { .. } => {
+                "nothing was touched: a new root would make all that derives from the old one useless; \
+                 to rotate, bump a generation in the Project"
+                    .to_owned()
+            }
+            Self::InitIdentity { .. } => {
+                "name another file with --identity: a new one is made if it is not there".to_owned()
+            }
+            Self::Keyring(error) => return error.help(),
             Self::NoSuchComponent { .. } => {
                 let names: Vec<_> = COMPONENTS.iter().map(|it| it.name).collect();
                 format!("there are {}", names.join(", "))
@@ -311,7 +356,12 @@ impl Fault for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
-            Self::NoSuchComponent { .. } => Exit::Usage,
+            Self::Keyring(error) => error.exit(),
+            Self::InitArgument { .. }
+            | Self::InitOwn { .. }
+            | Self::InitIdentity { .. }
+            | Self::InitDocument { .. }
+            | Self::NoSuchComponent { .. } => Exit::Usage,
             Self::NoRepository { .. }
             | Self::File { .. }
             | Self::DiskFull { .. }

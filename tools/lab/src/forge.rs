@@ -134,7 +134,10 @@ fn gitea(place: &Place) -> Result<Command, Error> {
     let mut command = Command::new(place.program("gitea"));
     command.arg("--config").arg(configuration(place));
     command.current_dir(folder(place)).stdin(Stdio::null());
-    command.env_clear().env("HOME", folder(place)).env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    // `git` is where the lab itself finds it, which need not be a folder of the system.
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/bin:/usr/bin:/bin");
+    command.env_clear().env("HOME", folder(place)).env("PATH", path);
     if let Some(account) = account()? {
         command.env("USER", USER).uid(account.user).gid(account.group);
     } else {

@@ -26,6 +26,7 @@ mod files;
 mod forge;
 mod http;
 mod images;
+mod init;
 mod install;
 mod lock;
 mod nix;
@@ -61,8 +62,13 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
     | Verb::Up(phase::Target { output, .. })
     | Verb::Down { output, .. }
     | Verb::Status { output }
+    | Verb::Init { output, .. }
     | Verb::Serve { output }) = &cli.verb;
     phase::start("lab", *output);
+    if let Verb::Init { name, owner, identity, .. } = &cli.verb {
+        init::init(std::path::Path::new("."), name, owner, identity.as_deref())?;
+        return Ok(Exit::Done);
+    }
     let place = Place::find(&cli.settings)?;
     match &cli.verb {
         Verb::Build { components, .. } => {
@@ -75,6 +81,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
         Verb::Down { wipe, .. } => down::down(&place, *wipe)?,
         Verb::Status { .. } => phase::print([&status::status(&place)?])?,
         Verb::Serve { .. } => serve::serve(&place)?,
+        Verb::Init { .. } => unreachable!("it needs no lab"),
     }
     Ok(Exit::Done)
 }

@@ -28,7 +28,7 @@ pub(crate) fn settle_machine(place: &Place) -> Result<(), Error> {
 pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     let mut stream = Stream::read(&target.documents);
     // As strictly as the programs behind this one: nothing is built for what they would refuse.
-    Projects::read(&mut stream);
+    Projects::read_for_lab(&mut stream);
     let projects = stream.own::<Project>();
     let owners = endpoints::owners(&mut stream, &projects);
     stream.accept()?;

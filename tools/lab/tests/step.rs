@@ -102,6 +102,21 @@ fn nothing_that_a_document_says_is_taken_for_markup_for_a_command_or_for_an_outp
 }
 
 #[test]
+fn refused_documents_are_annotated_and_in_the_summary() -> Test {
+    let mistakes =
+        "printf 'error: a.yaml:1:1: kind: 50%% wrong\\n    1 | kind\\nmistakes: 1\\n' >&2; exit 2";
+    let step = Step::new(mistakes)?;
+    let ended = step.command("").output()?;
+    assert_eq!(ended.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("::error title=flux-seed::a.yaml:1:1: kind: 50%25 wrong\n"), "{said}");
+    let summary = fs::read_to_string(step.path("summary"))?;
+    assert!(summary.contains("error: a.yaml:1:1: kind: 50% wrong"), "{summary}");
+    assert!(step.output("documents").is_ok());
+    Ok(())
+}
+
+#[test]
 fn a_job_that_is_cancelled_lets_the_program_finish_and_hands_on_what_it_wrote() -> Test {
     let program = format!(
         "trap '{}; exit 111' TERM\ntouch \"$RUNNER_TEMP/started\"\nfor _ in {{1..300}}; do sleep 0.1; done",

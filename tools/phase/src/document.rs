@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Condition, Name, Status};
 
@@ -94,11 +95,89 @@ pub struct Declared<K> {
 }
 
 /// The JSON Schema of documents of kind `K`.
+///
+/// What people write (`spec`) and what a program writes (`status`) have different rules: a field that
+/// has a default may be left out of a spec, and a field that is skipped when it is empty is left out
+/// of a status. One derived schema could state only one of the two.
 #[must_use]
 pub fn schema<K: Kind>() -> Value {
     let mut schema = schema_for!(Object<K>).to_value();
     schema["properties"]["kind"]["const"] = K::KIND.into();
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut status = generator.into_root_schema_for::<StatusOf<K>>().to_value();
+    let none = Map::new();
+    let written = status["$defs"].as_object().unwrap_or(&none).clone();
+    let read = schema["$defs"].as_object().unwrap_or(&none).clone();
+    for (name, definition) in &written {
+        let to = if is_same(name, &read, &written, DEPTH_MAX) {
+            name.clone()
+        } else {
+            format!("Written{name}")
+        };
+        let mut definition = definition.clone();
+        rename(&mut definition, &read, &written);
+        schema["$defs"][to] = definition;
+    }
+    rename(&mut status, &read, &written);
+    if let Some(status) = status.as_object_mut() {
+        for field in ["$schema", "$defs", "title"] {
+            status.remove(field);
+        }
+        status.insert("description".to_owned(), "What is there.".into());
+    }
+    schema["properties"]["status"] = status;
     schema
+}
+
+/// How many definitions may refer to one another before they are taken to be different.
+const DEPTH_MAX: usize = 16;
+
+const DEFINITION: &str = "#/$defs/";
+
+/// Lets every reference in `schema` to a definition that differs between `read` and `written` refer to
+/// the one that is written.
+fn rename(schema: &mut Value, read: &Map<String, Value>, written: &Map<String, Value>) {
+    match schema {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                let name = value.as_str().and_then(|text| text.strip_prefix(DEFINITION));
+                match name.filter(|_| key == "$ref") {
+                    Some(name) if is_same(name, read, written, DEPTH_MAX) => {}
+                    Some(name) => *value = format!("{DEFINITION}Written{name}").into(),
+                    None => rename(value, read, written),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, read, written)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Whether what is written as `name`, and all to which it refers, is read as the same, or not at all.
+fn is_same(
+    name: &str,
+    read: &Map<String, Value>,
+    written: &Map<String, Value>,
+    depth: usize,
+) -> bool {
+    let differs = read.get(name).is_some_and(|read| Some(read) != written.get(name));
+    let refers = written.get(name).map_or_else(Vec::new, references);
+    !differs
+        && depth > 0
+        && refers.iter().all(|to| *to == name || is_same(to, read, written, depth - 1))
+}
+
+/// The definitions to which `schema` refers.
+fn references(schema: &Value) -> Vec<&str> {
+    match schema {
+        Value::Object(entries) => {
+            let own = entries.get("$ref").and_then(Value::as_str);
+            let own = own.and_then(|text| text.strip_prefix(DEFINITION));
+            own.into_iter().chain(entries.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
 }
 
 /// A document as its owner reads it: strictly, but for a status that another version wrote.
@@ -114,7 +193,7 @@ pub(crate) struct Object<K: Kind> {
     pub(crate) spec: K,
     /// What is there.
     #[serde(default, rename = "status")]
-    #[schemars(with = "Option<StatusOf<K>>")]
+    #[schemars(with = "Value")]
     _status: IgnoredAny,
 }
 

@@ -4,7 +4,7 @@ use crate::document::{Kind, StatusOf};
 use crate::stream::Stream;
 use crate::together::at_once;
 use crate::verb::{Output, Verb};
-use crate::{Declared, Derived, Error, Exit, Fault, Status, derived};
+use crate::{Declared, Derived, Error, Exit, Fault, Status, bug, derived};
 
 /// What a program does with one of its documents.
 ///
@@ -100,6 +100,7 @@ pub struct Job<'a, K> {
 pub fn start(name: &'static str, output: Output) {
     crate::progress::speak_as(name, output);
     crate::interrupt::listen();
+    crate::bug::listen();
 }
 
 /// Runs one verb of the program called `name`. `program` is made once every document has been
@@ -126,8 +127,8 @@ pub fn run<P: Program + Sync>(
         | Verb::Derive { target, .. } => target,
     };
     start(name, target.output);
-    let mut stream = Stream::read(&target.documents);
-    let exit = drive(name, &mut stream, verb, program)?;
+    let mut stream = bug::caught(|| Stream::read(&target.documents))?;
+    let exit = bug::caught(|| drive(name, &mut stream, verb, program))??;
     stream.write()?;
     Ok(exit)
 }
@@ -191,14 +192,19 @@ fn end<P: Program>(
     verb: &Verb,
     job: &Job<'_, P::Kind>,
 ) -> Option<(StatusOf<P::Kind>, Exit)> {
-    let end = if let Verb::Derive { to, .. } = verb {
-        let folder = to.join(name).join(job.own.name.as_str());
-        let files = program.derive(job);
-        files.and_then(|it| Ok(derived::write(&folder, &it)?)).map(|()| None)
-    } else {
-        take(program, verb, job).map(Some)
-    };
-    end.unwrap_or_else(|error| Some((Status::failed(&error), crate::report(&error))))
+    let end = bug::caught(|| {
+        if let Verb::Derive { to, .. } = verb {
+            let folder = to.join(name).join(job.own.name.as_str());
+            let files = program.derive(job);
+            files.and_then(|files| Ok(derived::write(&folder, &files)?)).map(|()| None)
+        } else {
+            take(program, verb, job).map(Some)
+        }
+    });
+    end.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
+        let document = format!("{}/{}", P::Kind::KIND, job.own.name);
+        Some((Status::failed(&error), crate::fault::report_on(Some(&document), &error)))
+    })
 }
 
 /// Takes one document through `verb`.
@@ -211,7 +217,7 @@ fn take<P: Program>(
     match verb {
         Verb::Plan { check, destroy, .. } => {
             let status = if *destroy { program.undo(job) } else { program.plan(job) }?;
-            let drift = *check && !status.plan.is_empty();
+            let drift = *check && status.plan.as_ref().is_none_or(|steps| !steps.is_empty());
             Ok((status, if drift { Exit::Drift } else { Exit::Done }))
         }
         Verb::Apply(_) => {

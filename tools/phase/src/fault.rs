@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
+use crate::kind::owner;
 use crate::status::Refusal;
 use crate::verb::LogFormat;
 
@@ -45,11 +46,17 @@ pub trait Fault: error::Error {
 
 /// Tells people about `fault`, and returns its exit status.
 pub fn report(fault: &dyn Fault) -> Exit {
+    report_on(None, fault)
+}
+
+/// Tells people about `fault`, which happened to `document`: its kind and name.
+pub(crate) fn report_on(document: Option<&str>, fault: &dyn Fault) -> Exit {
     let voice = crate::progress::voice();
     if voice.output.log_format == LogFormat::Json {
         let causes = std::iter::successors(fault.source(), |cause| cause.source());
         crate::say(serde_json::json!({
             "program": voice.program,
+            "document": document,
             "error": fault.to_string(),
             "causes": causes.map(ToString::to_string).collect::<Vec<_>>(),
             "help": fault.help(),
@@ -57,7 +64,10 @@ pub fn report(fault: &dyn Fault) -> Exit {
         }));
         return fault.exit();
     }
-    crate::say(format_args!("error: {fault}"));
+    match document {
+        Some(document) => crate::say(format_args!("error: {document}: {fault}")),
+        None => crate::say(format_args!("error: {fault}")),
+    }
     for cause in std::iter::successors(fault.source(), |cause| cause.source()) {
         crate::say(format_args!("  because: {cause}"));
     }
@@ -105,6 +115,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The program panicked.
+    #[error("a bug in this program, at {place}")]
+    Bug {
+        /// File, line and column of the source.
+        place: String,
+    },
     /// Standard output is full or broken.
     #[error("cannot write the documents")]
     Output(#[from] io::Error),
@@ -117,6 +133,7 @@ impl Fault for Error {
             Self::NotReady { .. } => "DependencyNotReady",
             Self::StillNeeded { .. } => "StillNeeded",
             Self::Interrupted => "Interrupted",
+            Self::Bug { .. } => "Bug",
             Self::NotWritten { .. } | Self::Output(_) => "OutputFailed",
         }
     }
@@ -124,28 +141,75 @@ impl Fault for Error {
     fn help(&self) -> Option<String> {
         match self {
             Self::Mistakes { .. } => Some("`schema` prints what a document may hold".to_owned()),
-            Self::NotReady { document, .. } => Some(format!("see to {document} first")),
+            Self::NotReady { document, .. } => {
+                let kind = document.split('/').next().unwrap_or_default();
+                let program = owner(kind)?;
+                // Not `apply`: whoever destroys must not be told to make a cluster first.
+                Some(format!("run this after {program}, on the documents that {program} wrote"))
+            }
             Self::StillNeeded { by, .. } => {
-                Some(format!("destroy {by} first; or prove it, if it is a Drain"))
+                let program = owner(by.split('/').next().unwrap_or_default())?;
+                // A Drain is not destroyed: it releases what it names once it has a receipt.
+                let verb = if program == "data-drain" { "apply" } else { "destroy" };
+                Some(format!("run `{program} {verb}` first, and give this program what it wrote"))
             }
             Self::Interrupted => {
-                Some("run the same command again: it goes on from here".to_owned())
+                Some("run the same command again: it looks at what is there, and takes the steps that \
+                      are left".to_owned())
             }
-            Self::NotWritten { .. } => {
-                Some("nothing is written over: name a folder that is not there yet".to_owned())
-            }
-            Self::Output(_) => None,
+            Self::NotWritten { source, .. } => Some(match source.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    "nothing is written over: name a folder that is not there yet".to_owned()
+                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "make space, or name a folder on another disk".to_owned()
+                }
+                _ => "name a folder in which this user may create files".to_owned(),
+            }),
+            Self::Bug { .. } => Some(
+                "report this line, the command and the document to whoever maintains the program"
+                    .to_owned(),
+            ),
+            Self::Output(_) => Some(
+                "see to where standard output goes, then run the same command again: the documents \
+                 were not written whole"
+                    .to_owned(),
+            ),
         }
     }
 
     fn exit(&self) -> Exit {
         match self {
             Self::Mistakes { .. } => Exit::Usage,
-            Self::NotWritten { .. } => Exit::Permanent,
+            Self::NotWritten { .. } | Self::Bug { .. } => Exit::Permanent,
+            // Of another document: the program before this one in the pipe may do it next time.
             Self::NotReady { .. }
             | Self::StillNeeded { .. }
             | Self::Interrupted
             | Self::Output(_) => Exit::Temporary,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_never_tells_to_make_what_is_about_to_be_destroyed() {
+        let (document, why) = ("Cluster/prod".to_owned(), "no program has said so".to_owned());
+        let help = Error::NotReady { document, why }.help().unwrap_or_default();
+        assert_eq!(
+            help,
+            "run this after talos-provision, on the documents that talos-provision wrote"
+        );
+        let needed = |by: &str| Error::StillNeeded {
+            document: "Cluster/prod".to_owned(),
+            by: by.to_owned(),
+        };
+        let help = |by: &str| needed(by).help().unwrap_or_default();
+        assert!(help("Delivery/prod").starts_with("run `flux-seed destroy` first"));
+        assert!(help("Drain/prod").starts_with("run `data-drain apply` first"));
+        assert_eq!(needed("Somebody/x").help(), None);
     }
 }

@@ -6,11 +6,13 @@
 //! **Invariant:** no network, no domain; and no clock but for the seconds that people see on
 //! standard error. A program that needs one brings its own.
 
+mod bug;
 mod derived;
 mod document;
 mod drive;
 mod fault;
 mod interrupt;
+mod kind;
 mod known;
 mod mistake;
 mod name;

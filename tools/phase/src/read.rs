@@ -8,13 +8,14 @@ use serde_json::Value;
 use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
 
 use crate::document::{Document, Origin};
+use crate::kind;
 use crate::mistake::Mistake;
 
 /// Largest input, in bytes; anything larger is a mistake.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// What the text of a document of ours holds.
-const OURS: &str = "holistic/";
+/// What ends the names of the files that are read in a directory, in any case.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Deepest nesting of directories below a named one.
 const DEPTH_MAX: usize = 32;
@@ -25,28 +26,38 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<Mistake>) {
     let inputs = if inputs.is_empty() { &stdin } else { inputs };
     let (mut documents, mut mistakes) = (Vec::new(), Vec::new());
     for input in inputs {
-        if input.is_dir() {
+        let before = (documents.len(), mistakes.len());
+        let (name, nothing) = if input.is_dir() {
             folder(input, 0, &mut documents, &mut mistakes);
-            continue;
-        }
-        let (name, text) = match input.to_str() {
-            Some("-") => ("<stdin>".to_owned(), limited(io::stdin())),
-            _ => (input.display().to_string(), File::open(input).and_then(limited)),
+            let nothing = "no document of ours is in this directory: its files *.yaml, *.yml and \
+                           *.json are read, at any depth";
+            (input.display().to_string(), nothing)
+        } else {
+            let is_stdin = input.as_os_str() == "-";
+            let name = if is_stdin { "<stdin>".to_owned() } else { input.display().to_string() };
+            let text =
+                if is_stdin { limited(io::stdin()) } else { File::open(input).and_then(limited) };
+            match text {
+                Ok(text) => parse(&name, &text, |_| true, &mut documents, &mut mistakes),
+                Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+            }
+            if is_stdin {
+                let nothing = "no document came in: did the program before this one fail?";
+                ("input".to_owned(), nothing)
+            } else {
+                (name, "no document is in this file")
+            }
         };
-        match text {
-            Ok(text) => parse(&name, &text, &mut documents, &mut mistakes),
-            Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+        // An empty input must not look like a world in which nothing is left to do.
+        if before == (documents.len(), mistakes.len()) {
+            mistakes.push(Mistake::in_input(&name, nothing));
         }
-    }
-    if documents.is_empty() && mistakes.is_empty() {
-        let message = "no document came in: did the program before this one fail?";
-        mistakes.push(Mistake::in_input("input", message));
     }
     (documents, mistakes)
 }
 
-/// The documents of ours in the `*.yaml` of `folder`, at any depth. What others keep there is not
-/// read: a manifest, a patch or an encrypted file may be anything.
+/// The documents of ours below `folder`, at any depth. Files of others are not read: a manifest, a
+/// patch or an encrypted file may be anything.
 fn folder(folder: &Path, depth: usize, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
     let name = folder.display().to_string();
     let entries = match fs::read_dir(folder) {
@@ -54,30 +65,45 @@ fn folder(folder: &Path, depth: usize, documents: &mut Vec<Document>, mistakes: 
         Ok(_) => return mistakes.push(Mistake::in_input(&name, "directories nest too deep")),
         Err(error) => return mistakes.push(Mistake::in_input(&name, &error.to_string())),
     };
-    let mut entries: Vec<_> = entries.flatten().collect();
-    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut paths = Vec::new();
     for entry in entries {
+        match entry {
+            Ok(entry) => paths.push(entry),
+            Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+        }
+    }
+    paths.sort_by_key(fs::DirEntry::file_name);
+    for entry in paths {
         let path = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         if hidden {
             continue;
         }
-        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             self::folder(&path, depth + 1, documents, mistakes);
-        } else if path.extension().is_some_and(|it| it == "yaml") {
-            let name = path.display().to_string();
-            match File::open(&path).and_then(limited) {
-                Ok(text) if text.contains(OURS) => {
-                    let first = documents.len();
-                    parse(&name, &text, documents, mistakes);
-                    let theirs = documents.split_off(first);
-                    documents.extend(theirs.into_iter().filter(Document::is_ours));
-                }
-                Ok(_) => {}
-                Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
-            }
+        } else if EXTENSIONS.iter().any(|extension| has_extension(&path, extension)) {
+            file(&path, documents, mistakes);
         }
     }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
+/// The documents of ours in a file that a directory contains.
+fn file(path: &Path, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
+    let name = path.display().to_string();
+    let text = match File::open(path).and_then(limited) {
+        Ok(text) if kind::may_be_meant_for_us(&text) => text,
+        Ok(_) => return,
+        Err(_) if has_extension(path, "json") => return, // what others keep may be anything
+        Err(error) => return mistakes.push(Mistake::in_input(&name, &error.to_string())),
+    };
+    let mut found = Vec::new();
+    // A part that is no document may be of others: a values file, a patch.
+    parse(&name, &text, kind::may_be_meant_for_us, &mut found, mistakes);
+    documents.extend(found.into_iter().filter(|document| kind::is_meant_for_us(&document.value)));
 }
 
 fn limited(input: impl Read) -> io::Result<String> {
@@ -88,13 +114,21 @@ fn limited(input: impl Read) -> io::Result<String> {
     }
 }
 
-fn parse(name: &str, text: &str, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
+/// Parses `text`. A part that is no document is a mistake where `is_meant` holds for it.
+fn parse(
+    name: &str,
+    text: &str,
+    is_meant: impl Fn(&str) -> bool,
+    documents: &mut Vec<Document>,
+    mistakes: &mut Vec<Mistake>,
+) {
     for (above, part) in parts(text) {
         let origin = Origin { name: name.to_owned(), above, text: part.to_owned() };
         match values(part) {
             Ok(values) => {
                 for value in values {
                     match unfit(&value) {
+                        Some(_) if !is_meant(part) => {}
                         Some(why) => mistakes.push(Mistake::in_text(&origin, (1, 1), why)),
                         None => documents.push(Document { origin: origin.clone(), value }),
                     }

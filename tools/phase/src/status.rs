@@ -23,8 +23,10 @@ pub struct Status<O, E, S> {
     /// one part of a status that differs from run to run.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sealed: BTreeMap<String, String>,
-    /// The steps that are left to take.
-    pub plan: Vec<S>,
+    /// The steps that are left to take; empty when nothing is left to do. Absent when they are not
+    /// known, because the observation failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<S>>,
     /// What the program refused to change or remove, one entry for each object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
@@ -50,7 +52,7 @@ impl<O, E, S> Status<O, E, S> {
             observed: None,
             evidence: Vec::new(),
             sealed: BTreeMap::new(),
-            plan: Vec::new(),
+            plan: Some(Vec::new()),
             refusals: Vec::new(),
         }
     }
@@ -60,7 +62,7 @@ impl<O, E, S> Status<O, E, S> {
     pub fn planned(observed: Option<O>, plan: Vec<S>) -> Self {
         let message = format!("steps to take: {}", plan.len());
         let ready = Condition::ready(false, "Planned", message);
-        Self { observed, plan, ..Self::new(ready) }
+        Self { observed, plan: Some(plan), ..Self::new(ready) }
     }
 
     /// The status of a document of which nothing is left; `kept` says what was not ours to remove.
@@ -75,7 +77,7 @@ impl<O, E, S> Status<O, E, S> {
         let causes = successors(fault.source(), |cause| cause.source());
         let message = causes.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"));
         let ready = Condition::ready(false, fault.reason(), message);
-        Self { refusals: fault.refusals(), ..Self::new(ready) }
+        Self { plan: None, refusals: fault.refusals(), ..Self::new(ready) }
     }
 }
 
@@ -108,5 +110,89 @@ impl Condition {
     pub fn new(about: &str, is: bool, reason: &str, message: impl Into<String>) -> Self {
         let status = if is { "True" } else { "False" }.to_owned();
         Self { about: about.to_owned(), status, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Error, Kind, schema};
+
+    /// Facts of which one is left out when it is empty, and none when it is not known.
+    #[derive(Serialize, JsonSchema)]
+    struct Facts {
+        name: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        foreign: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "only read")]
+    struct Spec {
+        #[serde(default)]
+        size: u8,
+    }
+
+    impl Kind for Spec {
+        const KIND: &'static str = "Spec";
+        type Observed = Facts;
+        type Evidence = String;
+        type Step = String;
+    }
+
+    /// The fields that `schema` requires and `written` lacks, and those that it does not know.
+    fn unfit(schema: &Value, written: &Value) -> Vec<String> {
+        let required =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let lacks = required.filter(|name| written.get(name).is_none());
+        let known = |name: &&String| schema["properties"].get(name.as_str()).is_none();
+        let unknown = written.as_object().into_iter().flat_map(|it| it.keys()).filter(known);
+        lacks.map(str::to_owned).chain(unknown.cloned()).collect()
+    }
+
+    #[test]
+    fn every_status_is_valid_against_the_schema() {
+        let facts = |foreign: &[&str], address: Option<&str>| Facts {
+            name: "a".to_owned(),
+            foreign: foreign.iter().map(|&name| name.to_owned()).collect(),
+            address: address.map(str::to_owned),
+        };
+        let ready = || Condition::ready(true, "Ready", "it runs");
+        let schema = schema::<Spec>();
+        let status = &schema["properties"]["status"];
+        assert_eq!(status["required"], json!(["conditions"]), "{schema:#}");
+        assert!(schema["$defs"]["Facts"]["required"] == json!(["name"]), "{schema:#}");
+        let full = Status {
+            observed: Some(facts(&["x"], Some("y"))),
+            evidence: vec!["z".to_owned()],
+            sealed: [("a".to_owned(), "b".to_owned())].into(),
+            ..Status::<Facts, String, String>::new(ready())
+        };
+        for written in [
+            Status::new(ready()),
+            Status::planned(None, vec!["create".to_owned()]),
+            Status::planned(Some(facts(&[], None)), Vec::new()),
+            Status::destroyed("nothing is left"),
+            Status::failed(&Error::Interrupted),
+            full,
+        ] {
+            let written = json!(written);
+            assert_eq!(unfit(status, &written), [""; 0], "{written}");
+            if let Some(observed) = written.get("observed") {
+                assert_eq!(unfit(&schema["$defs"]["Facts"], observed), [""; 0], "{written}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_observation_has_no_plan_and_a_good_one_has_one_even_if_it_is_empty() {
+        let failed = json!(Status::<Facts, String, String>::failed(&Error::Interrupted));
+        assert_eq!(failed.get("plan"), None);
+        let done = json!(Status::<Facts, String, String>::planned(None, Vec::new()));
+        assert_eq!(done["plan"], json!([]));
     }
 }

@@ -7,13 +7,15 @@ use serde_json::Value;
 
 use crate::document::{Document, Object, StatusOf};
 use crate::mistake::{Mistake, strict};
-use crate::{Declared, Error, Kind};
+use crate::{Declared, Error, Kind, kind};
 
 /// Every document, in the order read.
 #[derive(Debug)]
 pub struct Stream {
     documents: Vec<Document>,
     mistakes: Vec<Mistake>,
+    /// The kinds that [`Self::own`] was asked for.
+    owned: Vec<&'static str>,
 }
 
 impl Stream {
@@ -21,11 +23,12 @@ impl Stream {
     #[must_use]
     pub fn read(inputs: &[PathBuf]) -> Self {
         let (documents, mistakes) = crate::read::read(inputs);
-        Self { documents, mistakes }
+        Self { documents, mistakes, owned: Vec::new() }
     }
 
     /// The documents of kind `K` that are right. What is wrong is kept for [`Self::accept`].
     pub fn own<K: Kind>(&mut self) -> Vec<Declared<K>> {
+        self.owned.push(K::KIND);
         let mut own: Vec<Declared<K>> = Vec::new();
         for (position, document) in self.documents.iter().enumerate() {
             if !document.is(K::KIND) {
@@ -72,6 +75,16 @@ impl Stream {
     ///
     /// [`Error::Mistakes`], with all of them.
     pub fn accept(&mut self) -> Result<(), Error> {
+        // Documents of a kind that the program reads have been read strictly.
+        let unread = self
+            .documents
+            .iter()
+            .filter(|document| !self.owned.iter().any(|kind| document.is(kind)));
+        for document in unread {
+            if let Some((path, message)) = kind::mistake(&document.value, &self.owned) {
+                self.mistakes.push(Mistake::in_document(document, path, &message));
+            }
+        }
         self.mistakes.sort();
         self.mistakes.dedup();
         let mistakes: Vec<_> = self.mistakes.iter().map(ToString::to_string).collect();

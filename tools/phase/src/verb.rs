@@ -44,7 +44,7 @@ pub enum Verb {
 /// On what, and how to speak about it.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Target {
-    /// Documents: files, directories of `*.yaml` at any depth, or `-` for standard input, the default
+    /// Documents: files, directories, searched at any depth, or `-` for standard input, the default
     #[arg(value_name = "DOCUMENTS")]
     pub documents: Vec<PathBuf>,
     #[command(flatten)]

@@ -156,3 +156,86 @@ fn at_the_same_place_whatever_comments_stand_before_it() -> Test {
     assert_eq!(mistakes(&text)?, expected);
     Ok(())
 }
+
+/// A folder with one good document, and the mistakes that reading it with these `others` gives.
+fn beside_a_good_document(others: &[(&str, &str)]) -> Result<Vec<String>, Box<dyn StdError>> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("a.yaml"), fleet("  { machines: [] }\n"))?;
+    for (name, text) in others {
+        fs::write(folder.path().join(name), text)?;
+    }
+    let mut stream = Stream::read(&[folder.path().to_owned()]);
+    stream.own::<Fleet>();
+    let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else { return Ok(Vec::new()) };
+    let first = |it: &String| {
+        it.lines().next().and_then(|it| it.rsplit_once('/')).map(|it| it.1.to_owned())
+    };
+    Ok(mistakes.iter().filter_map(first).collect())
+}
+
+#[test]
+fn in_the_kind_and_version_of_documents_that_another_program_owns() -> Test {
+    let text = "apiVersion: holistic/v1alpha1\nkind: Respository\nmetadata: {name: a}\n---\n\
+                apiVersion: holistc/v1alpha1\nkind: Repository\nmetadata: {name: a}\n---\n\
+                apiVersion: holistic/v1alpha1\nkind: Drain\nmetadata: {name: a}\n---\n\
+                apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n";
+    let expected = [
+        "2:1: kind: no such kind: did you mean Repository?",
+        "5:1: apiVersion: not a version that is known here: write holistic/v1alpha1",
+    ];
+    assert_eq!(mistakes(text)?, expected);
+    Ok(())
+}
+
+#[test]
+fn in_every_file_of_a_directory_that_may_be_ours() -> Test {
+    let typo = "apiVersion: holistic/v1alpha1\nkind: Flete\nmetadata: {name: b}\n";
+    let told =
+        "kind: no such kind: it is one of Project, Repository, Artifact, Cluster, Delivery, Drain";
+    for name in ["b.yaml", "b.yml", "B.YML", "b.YAML", "b.json"] {
+        let place = format!("{name}:2:1: {told}");
+        assert_eq!(beside_a_good_document(&[(name, typo)])?, [place], "{name}");
+    }
+    for text in [
+        "apiVersion: holistc/v1alpha1\nkind: Repository\n",
+        "{\"apiVersion\":\"Holistic/v1alpha1\",\"kind\":\"Repository\"}",
+        "apiversion: holistic/v1alpha1\nkind: Repository\n",
+        "kind: Repository\nmetadata: {name: a}\n",
+    ] {
+        assert_eq!(beside_a_good_document(&[("b.yml", text)])?.len(), 1, "{text}");
+    }
+    let theirs = [
+        ("b.txt", typo),
+        ("c.yaml", "image: ghcr.io/holistic/greeter\n"),
+        ("d.yml", "apiVersion: cluster.x-k8s.io/v1beta1\nkind: Cluster\n"),
+        ("e.json", "\u{0}"),
+        ("f.yaml", "{{ not: yaml: at all"),
+    ];
+    assert_eq!(beside_a_good_document(&theirs)?, [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn when_an_input_has_no_document() -> Test {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir_all(path("empty"))?;
+    fs::create_dir_all(path("theirs"))?;
+    fs::write(path("theirs/pod.yaml"), "apiVersion: v1\nkind: Pod\n")?;
+    fs::write(path("comment.yaml"), "# nothing yet\n")?;
+    fs::write(path("good.yaml"), fleet("  { machines: [] }\n"))?;
+    for (input, told) in [
+        ("empty", "empty: no document of ours is in this directory"),
+        ("theirs", "theirs: no document of ours is in this directory"),
+        ("comment.yaml", "comment.yaml: no document is in this file"),
+        ("absent.yaml", "absent.yaml: No such file"),
+    ] {
+        let mut stream = Stream::read(&[path("good.yaml"), path(input)]);
+        stream.own::<Fleet>();
+        let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else {
+            return Err(format!("{input} looks like success").into());
+        };
+        assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{mistakes:?}");
+    }
+    Ok(())
+}

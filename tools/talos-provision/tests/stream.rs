@@ -97,16 +97,16 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
 }
 
 #[test]
-fn the_projects_own_documents_are_right() -> Test {
+fn the_projects_own_documents_are_right_except_for_their_published_secrets() -> Test {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let mut program = Command::new(cargo_bin!("talos-provision"));
     program.current_dir(root).env_clear();
-    // Without an identity nothing can be decrypted, so that nobody is asked anything.
-    let run = program.args(["plan", "project", "machines/prod"]).assert().code(100);
-    assert!(said(&run).starts_with("error: "), "{}", said(&run));
-    let documents = lines(&run)?;
-    let cluster = documents.iter().find(|it| it["kind"] == "Cluster").ok_or("no Cluster")?;
-    assert_eq!(cluster["status"]["conditions"][0]["status"], "False");
+    let run = program.args(["plan", "project", "machines/prod"]).assert().code(2);
+    let said = said(&run);
+    let mistakes: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(!mistakes.is_empty(), "{said}");
+    let published = "is published with these programs";
+    assert!(mistakes.iter().all(|line| line.contains(published)), "{said}");
     Ok(())
 }
 

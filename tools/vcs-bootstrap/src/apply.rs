@@ -12,6 +12,7 @@ use crate::forge::{Reader, Remote, Writer};
 use crate::git;
 use crate::model::{Receipt, Section};
 use crate::receipt::Seal;
+use crate::refused;
 use crate::step::Step;
 
 /// What the steps need beside themselves: values that no plan holds.
@@ -28,6 +29,9 @@ pub(crate) struct Hand<'a> {
     pub(crate) recorded: bool,
     /// The branch that a new repository shall show first.
     pub(crate) branch: Option<&'a str>,
+    /// What the forge's references were when a receipt was found to cover them; `None`: no receipt
+    /// is required.
+    pub(crate) covered_refs: Option<String>,
 }
 
 impl Hand<'_> {
@@ -60,6 +64,7 @@ impl Hand<'_> {
                 self.recorded = true;
             }
             Step::ChangeSettings { to, .. } => writer.change(to)?,
+            Step::Publish {} => writer.publish()?,
             Step::Push { branch, to, .. } => {
                 let url = self.git.as_ref().ok_or_else(unseen)?;
                 git::push(&GitOrigin { url, token: self.token }, branch, to)?;
@@ -84,23 +89,38 @@ impl Hand<'_> {
                 self.recorded = false;
             }
             Step::Archive {} => writer.archive(true)?,
-            Step::Delete {} => writer.delete()?,
+            Step::Delete {} => {
+                self.check_refs()?;
+                writer.delete()?;
+            }
         }
         Ok(detail)
     }
 
-    /// Waits until git, too, finds a repository that was just created.
+    /// Waits until git, too, finds a repository that was just created. A token that may not read
+    /// the history does not stop the other steps.
     fn reach(&self, url: &Url) -> Result<(), Error> {
         let origin = GitOrigin { url, token: self.token };
         for seconds in [1, 2, 4, 8] {
             match git::remote(&origin, "main") {
-                Err(Error::GitFailed { .. }) => {
-                    client::wait(Duration::from_secs(seconds))?;
-                }
+                Err(Error::GitFailed { .. }) => {}
+                Ok(Section::Unknown(refusal)) if refusal.reason == refused::HIDDEN => {}
                 reached => return reached.map(drop),
             }
+            client::wait(Duration::from_secs(seconds))?;
         }
         git::remote(&origin, "main").map(drop)
+    }
+
+    /// Asks for the references once more right before they are deleted: a commit that arrived since
+    /// the receipt was checked is in no copy.
+    fn check_refs(&self) -> Result<(), Error> {
+        let Some(covered) = &self.covered_refs else { return Ok(()) };
+        let url = self.git.as_ref().ok_or_else(unseen)?;
+        if git::refs(&GitOrigin { url, token: self.token })? == *covered {
+            return Ok(());
+        }
+        Err(Error::NotDrained { repository: self.remote.place.to_string() })
     }
 
     /// `receipt`, with the times that the forge tells of the secrets just written.

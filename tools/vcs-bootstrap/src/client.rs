@@ -47,6 +47,8 @@ pub(crate) struct Client {
     written: Cell<Option<Instant>>,
     /// When we have created a repository: for some seconds, GitHub answers 404 below it.
     created: Cell<Option<Instant>>,
+    /// Whether the forge has confirmed that it deleted the repository for us.
+    deleted: Cell<bool>,
 }
 
 /// What a forge answered.
@@ -58,6 +60,10 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
     /// The permissions that would have done, where the forge tells.
     accepted: Option<String>,
+    /// The scopes of a classic token, where the forge tells.
+    pub(crate) scopes: Option<String>,
+    /// Where a redirect points.
+    location: Option<String>,
     total: Option<usize>,
     more: bool,
     wait_seconds: Option<u64>,
@@ -71,12 +77,13 @@ impl Client {
             path: root.to_string(),
             source,
         };
+        let text = sendable(token)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unreachable(error.into()))?;
         let entered = runtime.enter();
         let octocrab = Octocrab::builder()
             .base_uri(root.as_str())
-            .and_then(|it| it.personal_token(token.text().unwrap_or_default()).build())
+            .and_then(|builder| builder.personal_token(text).build())
             .map_err(|error| unreachable(error.into()))?;
         drop(entered);
         // What is on this machine is either there at once or not at all.
@@ -86,12 +93,22 @@ impl Client {
             (pause, Duration::from_secs(1))
         };
         let (written, created) = (Cell::new(None), Cell::new(None));
-        Ok(Self { runtime, octocrab, pause, backoff, written, created })
+        let deleted = Cell::new(false);
+        Ok(Self { runtime, octocrab, pause, backoff, written, created, deleted })
     }
 
     /// For some seconds from here on, a 404 may only mean "not yet".
     pub(crate) fn has_created(&self) {
         self.created.set(Some(Instant::now()));
+    }
+
+    /// From here on, a 404 means that the repository is gone.
+    pub(crate) fn has_deleted(&self) {
+        self.deleted.set(true);
+    }
+
+    pub(crate) fn has_been_deleted(&self) -> bool {
+        self.deleted.get()
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Answer, Error> {
@@ -205,6 +222,8 @@ impl Client {
             path: path.to_owned(),
             status: head.status.as_u16(),
             accepted: header("x-accepted-github-permissions").map(str::to_owned),
+            scopes: header("x-oauth-scopes").map(str::to_owned),
+            location: header("location").map(str::to_owned),
             total: header("x-total-count").and_then(|it| it.parse().ok()),
             more: header("link").is_some_and(|it| it.contains("rel=\"next\"")),
             wait_seconds: wait_seconds(head.status, header, &body),
@@ -213,7 +232,24 @@ impl Client {
     }
 }
 
-/// How long a forge that limits us wants us to wait: GitHub's rules, which Gitea never needs.
+/// The token, if it can stand in a header. octocrab panics at any other, and a line break would add
+/// a header of its own.
+fn sendable(token: &Secret) -> Result<&str, Error> {
+    let unusable = |why: &str| Error::TokenUnusable { why: why.to_owned() };
+    let text = token.text().map_err(|_| unusable("the token is not UTF-8"))?;
+    if text.is_empty() {
+        return Err(unusable("the token is empty"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(unusable(
+            "the token contains a space, a line break or a character beyond ASCII",
+        ));
+    }
+    Ok(text)
+}
+
+/// How long a forge that limits us wants us to wait, by GitHub's rules. Proxies before a Gitea send
+/// `Retry-After`, too.
 fn wait_seconds<'a>(
     status: StatusCode,
     header: impl Fn(&'static str) -> Option<&'a str>,
@@ -255,11 +291,28 @@ impl Answer {
         }
         let (method, path, message) = (self.method.to_string(), self.path.clone(), self.message());
         Err(match self.status {
-            301 | 302 | 307 | 308 => Error::Renamed { place: path },
+            301 | 307 | 308 => Error::Renamed { place: path, to: self.moved_to() },
+            302 | 303 => Error::SignInPage { path },
             403 if message.contains("Upgrade to ") => Error::PlanGate { path, message },
             403 | 404 => Error::Forbidden { method, path, message, accepted: self.accepted },
             status => Error::Refused { method, path, status, message },
         })
+    }
+
+    /// Where a renamed repository is now, as far as the answer tells: GitHub names its number
+    /// (`/repositories/7`), Gitea its new path.
+    fn moved_to(&self) -> Option<String> {
+        let target = self.location.as_deref().or(self.body["url"].as_str())?;
+        let (_, rest) = target.split_once("/repos/").or(target.split_once("/repositories/"))?;
+        let rest = rest.split(['?', '#']).next()?;
+        let mut parts = rest.split('/');
+        let name = match (parts.next()?, parts.next()) {
+            (owner, Some(name)) if !owner.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("{owner}/{name}")
+            }
+            (id, _) => format!("the repository with number {id}"),
+        };
+        Some(name.chars().filter(|char| !char.is_control()).take(200).collect())
     }
 
     /// Why this part of a repository that we can see may not be read, if it may not.
@@ -284,7 +337,7 @@ impl Answer {
 
     /// What the forge said, or at least which status means it.
     fn message(&self) -> String {
-        if self.path.contains("/secrets/") {
+        if self.method != Method::GET && self.path.contains("/actions/secrets/") {
             return "(what it said is left out: a secret was in the request)".to_owned();
         }
         let mut message = self.body["message"].as_str().unwrap_or("no reason given").to_owned();

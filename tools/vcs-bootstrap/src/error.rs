@@ -5,6 +5,7 @@ use std::io;
 use phase::{Exit, Fault};
 
 use crate::model::Refusal;
+use crate::refused::Verdict;
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +74,33 @@ pub enum Error {
         /// For how long.
         seconds: u64,
     },
-    /// The repository has moved.
-    #[error("{place} has been renamed or moved")]
+    /// The repository has another name or owner.
+    #[error("{place} has been renamed or moved{}", .to.as_ref().map_or(String::new(), |to| format!(", to {to}")))]
     Renamed {
-        /// From where.
+        /// The name that the document gives it.
         place: String,
+        /// Its name at the forge, as far as the forge tells.
+        to: Option<String>,
+    },
+    /// The forge, or a proxy before it, answers with a page to sign in.
+    #[error("{path} answers with a redirect to another page")]
+    SignInPage {
+        /// What was asked for.
+        path: String,
+    },
+    /// The token cannot be sent.
+    #[error("the forge's token cannot be used: {why}")]
+    TokenUnusable {
+        /// What is wrong with it, without quoting it.
+        why: String,
+    },
+    /// A receipt covers the history, and the forge holds more.
+    #[error("{repository} holds what no receipt covers, and it would be deleted: {}", .what.join(", "))]
+    NotCovered {
+        /// Which repository.
+        repository: String,
+        /// What it holds: `3 issues`, `a wiki`.
+        what: Vec<String>,
     },
     /// The forge refuses what was asked.
     #[error("the forge refuses {method} {path} with status {status}: {message}")]
@@ -136,6 +159,8 @@ pub enum Error {
         branch: String,
         /// What the forge said.
         message: String,
+        /// What that means.
+        verdict: Verdict,
     },
     /// What is declared cannot be brought about as things are.
     #[error("{}", .0.iter().map(|it| it.what.as_str()).collect::<Vec<_>>().join("; "))]
@@ -172,10 +197,28 @@ impl Fault for Error {
             Self::GitSlow { .. } => "GitSlow",
             Self::GitFailed { .. } => "GitFailed",
             Self::NoHistory { .. } => "NoHistory",
-            Self::PushRefused { .. } => "PushRefused",
+            Self::PushRefused { verdict, .. } => verdict.reason,
+            Self::SignInPage { .. } => "SignInPage",
+            Self::TokenUnusable { .. } => "TokenUnusable",
+            Self::NotCovered { .. } => "NotCovered",
             Self::Blocked(refused) => refused.first().map_or("Blocked", |it| it.reason),
             Self::Unsettled(_) => "Unsettled",
             Self::Unproven(_) => "Unproven",
+        }
+    }
+
+    fn refusals(&self) -> Vec<phase::Refusal> {
+        let refusal = |object: String| phase::Refusal {
+            object,
+            reason: self.reason().to_owned(),
+            message: self.help().unwrap_or_default(),
+        };
+        match self {
+            Self::NotDrained { repository } => vec![refusal(repository.clone())],
+            Self::NotCovered { repository, what } => {
+                what.iter().map(|what| refusal(format!("{repository}: {what}"))).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -191,7 +234,7 @@ impl Fault for Error {
                 return Some(format!("give the token one of these permissions: {accepted}"));
             }
             Self::NotDrained { .. } => {
-                "run `data-drain apply` before this, or say `contents: discarded` if nobody needs it"
+                "run `data-drain apply` before this, or say `dataOnDestroy: discard` if nobody needs it"
             }
             Self::NoForge => "set spec.endpoints.forge of the project",
             Self::Unreachable { .. } => "see whether the forge is up, then run the same again",
@@ -205,16 +248,27 @@ impl Fault for Error {
                 "upgrade the owner's plan, make the repository public, or do not declare it"
             }
             Self::Limited { .. } => "run the same command again later: it goes on from here",
-            Self::Renamed { .. } => "change metadata.name or spec.owner, or move it back",
+            Self::Renamed { .. } => {
+                "write its new name and owner into metadata.name and spec.owner, and apply: what \
+                 was made stays known by the forge's number, and the deploy key is replaced; or \
+                 rename it back"
+            }
             Self::Refused { .. } => "change what the message names, then run the same again",
             Self::Garbled { .. } => "check the forge's address; is it the root of its API?",
             Self::NotAPublicKey => "run the same command again; if it stays, report it",
-            Self::NoGit(_) => "install Git 2.31 or newer",
+            Self::NoGit(_) => "install Git 2.32 or newer",
             Self::GitSlow { .. } => "see to the network, then run the same command again",
-            Self::GitFailed { .. } => "put right what Git says, then run the same again",
-            Self::PushRefused { .. } => {
-                "a rule of the forge forbids it: push by a pull request, declare `bypass: \
-                 administrators`, or sign the commits, as the message says"
+            Self::GitFailed { .. } => "see what Git says, then run the same command again",
+            Self::PushRefused { verdict, .. } => verdict.help,
+            Self::SignInPage { .. } => {
+                "check that spec.endpoints.forge is the API itself, not behind a page to sign in"
+            }
+            Self::TokenUnusable { .. } => {
+                "write the token alone, on one line, where spec.endpoints.forge points"
+            }
+            Self::NotCovered { .. } => {
+                "a receipt covers the Git history alone: export the rest, or use `onDestroy: \
+                 archive`, or say `dataOnDestroy: discard` if all of it may be lost"
             }
             Self::Unsettled(_) => "`plan` shows them; another writer may be at work",
             Self::Unproven(_) => "`plan` shows what differs, `apply` puts it right",
@@ -232,9 +286,12 @@ impl Fault for Error {
             | Self::GitSlow { .. }
             | Self::GitFailed { .. }
             | Self::NotAPublicKey
-            | Self::NotDrained { .. }
             | Self::Unsettled(_) => Exit::Temporary,
             Self::NoForge
+            | Self::NotDrained { .. }
+            | Self::NotCovered { .. }
+            | Self::SignInPage { .. }
+            | Self::TokenUnusable { .. }
             | Self::Unauthorised
             | Self::Forbidden { .. }
             | Self::PlanGate { .. }

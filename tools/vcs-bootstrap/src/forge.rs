@@ -11,6 +11,7 @@ use keyring::{Secret, Url};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::absence;
 use crate::client::{Answer, Client, Items};
 use crate::model::{DeployKey, Place, Refusal, Rule, Section, SeenKey, Settings};
 use crate::{Error, gitea, github, receipt};
@@ -27,7 +28,10 @@ pub(crate) struct Remote {
     pub(crate) client: Client,
     pub(crate) forge: Forge,
     pub(crate) place: Place,
+    /// The forge of the project: its token goes nowhere else.
+    endpoint: keyring::Forge,
     me: OnceCell<String>,
+    of_organisation: OnceCell<bool>,
 }
 
 /// Reads.
@@ -44,6 +48,12 @@ pub(crate) struct Found {
     pub(crate) archived: bool,
     pub(crate) settings: Settings,
     pub(crate) topics: BTreeSet<String>,
+    /// Whether the forge has pull requests for it; GitHub always does.
+    pub(crate) pull_requests: bool,
+    /// Whether the forge has releases for it; GitHub always does.
+    pub(crate) releases: bool,
+    /// Whether the forge has discussions for it; only GitHub can.
+    pub(crate) discussions: bool,
     pub(crate) default_branch: String,
     /// Where Git finds it.
     pub(crate) git: Url,
@@ -69,8 +79,8 @@ impl Forge {
 }
 
 impl Remote {
-    pub(crate) fn open(forge: &keyring::Forge, place: Place) -> Result<(Self, Secret), Error> {
-        let (forge, url, token) = match forge {
+    pub(crate) fn open(endpoint: &keyring::Forge, place: Place) -> Result<(Self, Secret), Error> {
+        let (forge, url, token) = match endpoint {
             keyring::Forge::Github { url, token } => (Forge::GitHub, url.clone(), token),
             keyring::Forge::Gitea { url, token } => {
                 let url = Url::try_from(format!("{url}/api/v1"));
@@ -83,7 +93,8 @@ impl Remote {
             Forge::Gitea => Duration::ZERO,
         };
         let client = Client::new(&url, &token, pause)?;
-        Ok((Self { client, forge, place, me: OnceCell::new() }, token))
+        let (endpoint, me, of_organisation) = (endpoint.clone(), OnceCell::new(), OnceCell::new());
+        Ok((Self { client, forge, place, endpoint, me, of_organisation }, token))
     }
 
     /// The path of something below the repository.
@@ -99,6 +110,21 @@ impl Remote {
         let answer = self.client.get("/user")?.expect(&[200])?;
         let me = answer.body["login"].as_str().ok_or_else(|| answer.lacks("login"))?;
         Ok(self.me.get_or_init(|| me.to_owned()))
+    }
+
+    /// Whether an organisation owns the repository. Asked of Gitea alone, and of the repository, since
+    /// a token for repositories may not ask for organisations: teams are for organisations alone,
+    /// and for a user's repository the answer is 405 (routers/api/v1/repo/teams.go).
+    pub(crate) fn is_of_organisation(&self) -> Result<bool, Error> {
+        if let Some(known) = self.of_organisation.get() {
+            return Ok(*known);
+        }
+        let answer = self.client.get(&self.path("/teams"))?;
+        let is = answer.status != 405;
+        if is {
+            answer.expect(&[200])?;
+        }
+        Ok(*self.of_organisation.get_or_init(|| is))
     }
 
     /// A write below the repository.
@@ -130,14 +156,19 @@ const SECRETS: &str = "/actions/secrets";
 const KEYS: &str = "/keys";
 
 impl Reader<'_> {
-    /// The repository, if it is there. 404 is also what somebody gets who may not see it; then
-    /// creating it fails, and says so.
-    pub(crate) fn repository(&self) -> Result<Option<Found>, Error> {
+    /// The repository; `None` only with a proof that it is not there. `earlier` is the number under
+    /// which an earlier run saw it.
+    pub(crate) fn repository(&self, earlier: Option<u64>) -> Result<Option<Found>, Error> {
         let answer = self.0.client.get(&self.0.path(""))?;
         if answer.status == 404 {
-            return Ok(None);
+            return match absence::prove(self.0, earlier)? {
+                Section::Known(()) => Ok(None),
+                Section::Unknown(refusal) => Err(Error::Blocked(vec![refusal])),
+            };
         }
-        found(&answer.expect(&[200])?, self.0.forge).map(Some)
+        let found = found(&answer.expect(&[200])?, self.0.forge)?;
+        self.0.endpoint.owns(&found.git)?; // the answer does not decide where the token goes
+        Ok(Some(found))
     }
 
     /// The rules among `names`.
@@ -209,7 +240,8 @@ fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
     let body = &answer.body;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let flag = |name: &str| body[name].as_bool().ok_or_else(|| answer.lacks(name));
-    let topics = body["topics"].as_array().ok_or_else(|| answer.lacks("topics"))?;
+    // Optional at GitHub (OpenAPI), and null at Forgejo for a repository without topics.
+    let topics = body["topics"].as_array().map_or(&[][..], Vec::as_slice);
     let git = body["clone_url"].as_str().map(|it| Url::try_from(it.to_owned()));
     Ok(Found {
         id: body["id"].as_u64().ok_or_else(|| answer.lacks("id"))?,
@@ -224,6 +256,9 @@ fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
             projects: Some(flag("has_projects")?),
         },
         topics: topics.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        pull_requests: body["has_pull_requests"] != false,
+        releases: body["has_releases"] != false,
+        discussions: body["has_discussions"] == true,
         default_branch: text("default_branch"),
         git: git.and_then(Result::ok).ok_or_else(|| answer.lacks("an https clone_url"))?,
         web: text("html_url"),
@@ -249,7 +284,7 @@ impl Writer<'_> {
         }
         client.write(&Method::POST, &path, Some(&body), &[201])?;
         client.has_created();
-        Reader(self.0).repository()?.ok_or_else(|| Error::Forbidden {
+        Reader(self.0).repository(None)?.ok_or_else(|| Error::Forbidden {
             method: Method::GET.to_string(),
             path: self.0.path(""),
             message: "it was created, and cannot be seen".to_owned(),
@@ -283,8 +318,15 @@ impl Writer<'_> {
         self.0.write(&Method::PATCH, "", Some(&Value::Object(fields.collect())), &[200]).map(drop)
     }
 
+    pub(crate) fn publish(&self) -> Result<(), Error> {
+        self.patch([("private", false.into())])
+    }
+
+    /// Deletes the repository. Only 204 proves it: 404 is also the answer to a token that may not.
     pub(crate) fn delete(&self) -> Result<(), Error> {
-        self.0.write(&Method::DELETE, "", None, &[204, 404]).map(drop)
+        self.0.write(&Method::DELETE, "", None, &[204])?;
+        self.0.client.has_deleted();
+        Ok(())
     }
 
     pub(crate) fn set_topics(&self, topics: &BTreeSet<String>) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! How Gitea and Forgejo write rules and secrets.
 //!
-//! A rule is a branch protection, which is called as the branch it protects. It has no rule against
-//! merge commits, and lists people rather than roles: an administrator is the token's own user.
+//! A rule is a branch protection, named after the branch it protects. It has no rule against merge
+//! commits, and lists people and teams rather than roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,25 @@ use crate::spec::{Line, PullRequest, Require};
 
 const PROTECTIONS: &str = "/branch_protections";
 
+/// The team that every organisation has, and that administers all of its repositories.
+const OWNERS: &str = "Owners";
+
+/// Who administers a repository, where a protection lists people and teams.
+struct Administrators<'a> {
+    user: Option<&'a str>,
+    team: Option<&'static str>,
+}
+
+/// The owner, or the owners of the organisation: the same whoever runs the program, so that two
+/// administrators with one document have one plan.
+fn administrators(remote: &Remote) -> Result<Administrators<'_>, Error> {
+    Ok(if remote.is_of_organisation()? {
+        Administrators { user: None, team: Some(OWNERS) }
+    } else {
+        Administrators { user: Some(&remote.place.owner), team: None }
+    })
+}
+
 pub(crate) fn rules(
     remote: &Remote,
     names: &BTreeSet<String>,
@@ -23,28 +42,49 @@ pub(crate) fn rules(
         Ok(protections) => protections,
         Err(refusal) => return Ok(Section::Unknown(refusal)),
     };
-    let me = remote.me()?;
-    let with_name = |it: &Value| Some((it["rule_name"].as_str()?.to_owned(), rule(it, me)?));
-    let rules = protections.iter().filter_map(with_name);
+    let administrators = administrators(remote)?;
+    let named = |protection: &Value| {
+        Some((protection["rule_name"].as_str()?.to_owned(), rule(protection, &administrators)?))
+    };
+    let rules = protections.iter().filter_map(named);
     Ok(Section::Known(rules.filter(|(name, _)| names.contains(name)).collect()))
 }
 
-fn rule(protection: &Value, me: &str) -> Option<Rule> {
+/// Whether changes come by pull requests: everybody else may not push.
+fn is_by_pull_request(protection: &Value) -> bool {
+    protection["enable_push"] != true || protection["enable_push_whitelist"] == true
+}
+
+fn rule(protection: &Value, administrators: &Administrators<'_>) -> Option<Rule> {
     let flag = |name: &str| protection[name].as_bool().unwrap_or_default();
     let texts = |name: &str| {
         let texts = protection[name].as_array().into_iter().flatten();
         texts.filter_map(Value::as_str).map(str::to_owned).collect::<BTreeSet<_>>()
     };
-    let by_pull_request = !flag("enable_push") || flag("enable_push_whitelist");
-    let exempt = if by_pull_request && flag("enable_push") {
-        texts("push_whitelist_usernames")
-    } else {
-        BTreeSet::new()
-    };
-    let we = exempt.iter().any(|it| it.eq_ignore_ascii_case(me));
-    let others = exempt.len() > usize::from(we)
-        || (flag("enable_push") && flag("push_whitelist_deploy_keys"))
-        || (flag("enable_push") && !texts("push_whitelist_teams").is_empty());
+    let by_pull_request = is_by_pull_request(protection);
+    let (mut may_push, mut also_exempt) = (false, BTreeSet::new());
+    if by_pull_request && flag("enable_push") {
+        for (list, kind, ours) in [
+            ("push_whitelist_usernames", "user", administrators.user),
+            ("push_whitelist_teams", "team", administrators.team),
+        ] {
+            for name in texts(list) {
+                if ours.is_some_and(|ours| ours.eq_ignore_ascii_case(&name)) {
+                    may_push = true;
+                } else {
+                    also_exempt.insert(format!("{kind} {name}"));
+                }
+            }
+        }
+        also_exempt.extend(flag("push_whitelist_deploy_keys").then(|| "deploy keys".to_owned()));
+    }
+    let may_merge = !flag("block_admin_merge_override");
+    // Where everybody may push, there is nothing to be exempt from but the checks of a merge.
+    let exempt = if by_pull_request { may_push && may_merge } else { may_merge };
+    if by_pull_request && may_push != may_merge {
+        let half = if may_push { "push" } else { "merge" };
+        also_exempt.insert(format!("administrators when they {half}"));
+    }
     let checks = flag("enable_status_check").then(|| texts("status_check_contexts"));
     let approvals = protection["required_approvals"].as_u64().unwrap_or_default();
     Some(Rule {
@@ -57,43 +97,61 @@ fn rule(protection: &Value, me: &str) -> Option<Rule> {
             status_checks: checks
                 .into_iter()
                 .flatten()
-                .filter_map(|it| Line::try_from(it).ok())
+                .filter_map(|context| Line::try_from(context).ok())
                 .collect(),
         },
-        // Where anybody may push, there is nothing to be exempt from but the merge override.
-        administrators_too: Some(if by_pull_request {
-            !we
-        } else {
-            flag("block_admin_merge_override")
-        }),
-        in_force: !flag("enable_force_push")
-            && !others
-            && (!by_pull_request || flag("block_admin_merge_override") != we),
+        administrators_too: Some(!exempt),
+        also_exempt,
+        except: BTreeSet::new(),
+        enforced: true,
+        forbids_deletion: true,
+        forbids_force_push: !flag("enable_force_push"),
     })
 }
 
-pub(crate) fn put_rule(remote: &Remote, name: &str, rule: &Rule) -> Result<(), Error> {
+/// The fields that say `rule`. A field that the document does not declare is left out, so that
+/// Gitea keeps it: who may merge, whose approval counts, which files are protected, and so on.
+fn protection(rule: &Rule, before: &Value, administrators: &Administrators<'_>) -> Value {
     let Require { pull_request, signed_commits, linear_history: _, status_checks } = &rule.require;
     let exempt = rule.administrators_too == Some(false);
     let mut body = json!({
         "enable_force_push": false,
-        "required_approvals": pull_request.as_ref().map_or(0, |it| it.approvals),
         "require_signed_commits": signed_commits,
-        "enable_status_check": !status_checks.is_empty(),
-        "status_check_contexts": status_checks,
         "block_admin_merge_override": !exempt,
-        "enable_push": pull_request.is_none() || exempt,
-        "enable_push_whitelist": pull_request.is_some() && exempt,
-        "push_whitelist_usernames": [],
-        "push_whitelist_teams": [],
-        "push_whitelist_deploy_keys": false,
     });
-    if pull_request.is_some() && exempt {
-        body["push_whitelist_usernames"] = json!([remote.me()?]);
+    if let Some(PullRequest { approvals }) = pull_request {
+        body["required_approvals"] = json!(approvals);
+        body["enable_push"] = json!(exempt);
+        if exempt {
+            body["enable_push_whitelist"] = json!(true);
+            body["push_whitelist_usernames"] = administrators.user.into_iter().collect();
+            body["push_whitelist_teams"] = administrators.team.into_iter().collect();
+            body["push_whitelist_deploy_keys"] = json!(false);
+        }
+    } else {
+        if before.is_object() && is_by_pull_request(before) {
+            body["required_approvals"] = json!(0); // the plan says so: no pull request any more
+        }
+        body["enable_push"] = json!(true);
+        body["enable_push_whitelist"] = json!(false);
     }
+    // Switched on without contexts, every status must be good: that is stricter, and is kept.
+    let contexts = before["status_check_contexts"].as_array();
+    let had = before["enable_status_check"] == true && contexts.is_some_and(|all| !all.is_empty());
+    if !status_checks.is_empty() || had {
+        body["enable_status_check"] = json!(!status_checks.is_empty());
+        body["status_check_contexts"] = json!(status_checks);
+    }
+    body
+}
+
+pub(crate) fn put_rule(remote: &Remote, name: &str, rule: &Rule) -> Result<(), Error> {
     let there = remote.list(PROTECTIONS, Value::as_array)?;
     let there = there.map_err(|refusal| Error::Blocked(vec![refusal]))?;
-    if there.iter().any(|it| it["rule_name"] == name) {
+    let before = there.iter().find(|protection| protection["rule_name"] == name);
+    let nothing = Value::Null;
+    let mut body = protection(rule, before.unwrap_or(&nothing), &administrators(remote)?);
+    if before.is_some() {
         return remote.write(&Method::PATCH, &below(name), Some(&body), &[200]).map(drop);
     }
     body["rule_name"] = name.into();
@@ -119,4 +177,96 @@ fn below(name: &str) -> String {
 pub(crate) fn write_secret(remote: &Remote, name: &str, value: &str) -> Result<(), Error> {
     let below = format!("/actions/secrets/{name}");
     remote.write(&Method::PUT, &below, Some(&json!({ "data": value })), &[201, 204]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(pull_request: Option<u8>, checks: &[&str], exempt: bool) -> Rule {
+        let checks = checks.iter().map(|&check| Line::try_from(check.to_owned()).expect("a line"));
+        Rule {
+            branches: BTreeSet::from(["main".to_owned()]),
+            require: Require {
+                pull_request: pull_request.map(|approvals| PullRequest { approvals }),
+                status_checks: checks.collect(),
+                ..Require::default()
+            },
+            administrators_too: Some(!exempt),
+            also_exempt: BTreeSet::new(),
+            except: BTreeSet::new(),
+            enforced: true,
+            forbids_deletion: true,
+            forbids_force_push: true,
+        }
+    }
+
+    /// What Gitea has after a PATCH: what is left out stays.
+    fn patched(before: &Value, body: &Value) -> Value {
+        let mut after = before.as_object().cloned().unwrap_or_default();
+        after.extend(body.as_object().cloned().unwrap_or_default());
+        Value::Object(after)
+    }
+
+    #[test]
+    fn a_patch_reaches_the_rule_and_keeps_every_other_field() {
+        let all = [
+            Administrators { user: Some("owner"), team: None },
+            Administrators { user: None, team: Some(OWNERS) },
+        ];
+        let theirs = json!({
+            "rule_name": "main", "enable_push": true, "enable_push_whitelist": true,
+            "push_whitelist_usernames": ["alice"], "push_whitelist_teams": ["crew"],
+            "push_whitelist_deploy_keys": true, "enable_force_push": true,
+            "enable_merge_whitelist": true, "merge_whitelist_usernames": ["alice"],
+            "enable_approvals_whitelist": true, "approvals_whitelist_username": ["bob"],
+            "block_on_rejected_reviews": true, "block_on_outdated_branch": true,
+            "dismiss_stale_approvals": true, "protected_file_patterns": "*.nix",
+            "enable_status_check": true, "status_check_contexts": [], "required_approvals": 3,
+        });
+        let kept = [
+            "enable_merge_whitelist",
+            "merge_whitelist_usernames",
+            "approvals_whitelist_username",
+            "enable_approvals_whitelist",
+            "block_on_rejected_reviews",
+            "block_on_outdated_branch",
+            "dismiss_stale_approvals",
+            "protected_file_patterns",
+        ];
+        for administrators in &all {
+            for before in [
+                theirs.clone(),
+                json!({"rule_name": "main", "enable_push": true, "required_approvals": 2}),
+                json!({"rule_name": "main"}),
+            ] {
+                for pull_request in [None, Some(0), Some(2)] {
+                    for checks in [&[][..], &["test"]] {
+                        for exempt in [false, true] {
+                            let wanted = declared(pull_request, checks, exempt);
+                            let body = protection(&wanted, &before, administrators);
+                            let after = patched(&before, &body);
+                            let seen = rule(&after, administrators).expect("a rule");
+                            assert!(wanted.is_met_by(&seen), "{wanted:?} {after}");
+                            assert!(kept.iter().all(|name| before[*name] == after[*name]));
+                            if checks.is_empty() {
+                                let name = "enable_status_check";
+                                assert_eq!(before[name], after[name], "no context is declared");
+                            }
+                            if pull_request.is_none() && !is_by_pull_request(&before) {
+                                let name = "required_approvals";
+                                assert_eq!(before[name], after[name], "approvals are not declared");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let seen = rule(&theirs, &all[0]).expect("a rule");
+        let named: Vec<_> = seen.also_exempt.iter().map(String::as_str).collect();
+        assert_eq!(
+            named,
+            ["administrators when they merge", "deploy keys", "team crew", "user alice"]
+        );
+    }
 }

@@ -13,7 +13,7 @@ use crate::forge::Remote;
 use crate::model::{Refusal, Rule, Section};
 use crate::spec::{Line, PullRequest, Require};
 
-/// Whether they are a branch's own: no organisation's, no tag's.
+/// The rulesets of the repository itself, without those of its organisation.
 const RULESETS: &str = "/rulesets?includes_parents=false";
 
 const HEADS: &str = "refs/heads/";
@@ -21,7 +21,7 @@ const HEADS: &str = "refs/heads/";
 /// GitHub's number for the role of administrators.
 const ADMINISTRATORS: u64 = 5;
 
-/// The kinds of rule that a document can speak of. Others are stricter still, and stay.
+/// The kinds of rule that a document can declare. Rules of other kinds are kept as they are.
 const OURS: [&str; 6] = [
     "deletion",
     "non_fast_forward",
@@ -82,7 +82,8 @@ fn rule(ruleset: &Value) -> Option<Rule> {
     };
     // Left out of the answer for those who may not see it.
     let actors = ruleset["bypass_actors"].as_array();
-    let others = actors.is_some_and(|all| all.iter().any(|it| !is_administrators(it)));
+    let others = actors.into_iter().flatten().filter(|actor| !is_administrators(actor));
+    let excluded = names["exclude"].as_array().into_iter().flatten();
     Some(Rule {
         branches: names["include"].as_array()?.iter().filter_map(text).collect(),
         require: Require {
@@ -92,11 +93,11 @@ fn rule(ruleset: &Value) -> Option<Rule> {
             status_checks: checks.filter_map(check).collect(),
         },
         administrators_too: actors.map(|all| !all.iter().any(is_administrators)),
-        in_force: ruleset["enforcement"] == "active"
-            && names["exclude"].as_array().is_none_or(Vec::is_empty)
-            && has("deletion")
-            && has("non_fast_forward")
-            && !others,
+        also_exempt: others.map(actor_name).collect(),
+        except: excluded.filter_map(text).collect(),
+        enforced: ruleset["enforcement"] == "active",
+        forbids_deletion: has("deletion"),
+        forbids_force_push: has("non_fast_forward"),
     })
 }
 
@@ -105,58 +106,80 @@ fn is_administrators(actor: &Value) -> bool {
     role && actor["bypass_mode"] == "always"
 }
 
-/// The ruleset that says `rule`, and whatever stricter rules `before` has.
+/// `Team 9 (always)`.
+fn actor_name(actor: &Value) -> String {
+    let kind = actor["actor_type"].as_str().unwrap_or("actor");
+    let id = actor["actor_id"].as_u64().map_or(String::new(), |id| format!(" {id}"));
+    format!("{kind}{id} ({})", actor["bypass_mode"].as_str().unwrap_or("always"))
+}
+
+/// The ruleset that says `rule`. Everything else that `before` says stays as it is: the parameters
+/// that no document can declare, the kinds of rule that no document can declare, and the app that a
+/// status check is bound to.
 fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
     let Require { pull_request, signed_commits, linear_history, status_checks } = &rule.require;
-    let before = before["rules"].as_array().map_or(&[][..], Vec::as_slice);
-    let with = |kind: &str, ours: Value| {
-        let theirs = before.iter().find(|it| it["type"] == kind);
-        let mut all =
-            theirs.and_then(|it| it["parameters"].as_object()).cloned().unwrap_or_default();
-        all.extend(ours.as_object().cloned().unwrap_or_default());
-        (kind.to_owned(), Some(Value::Object(all)))
+    let old = before["rules"].as_array().map_or(&[][..], Vec::as_slice);
+    let find = |kind: &str| old.iter().find(|old| old["type"] == kind);
+    // As it is, with `ours` in its parameters; or new, with `ours` and the `defaults`.
+    let with = |kind: &str, ours: Value, defaults: Value| {
+        let mut rule = find(kind).cloned().unwrap_or_else(|| json!({ "type": kind }));
+        if rule["parameters"].is_null() {
+            rule["parameters"] = defaults;
+        }
+        if let (Some(all), Value::Object(ours)) = (rule["parameters"].as_object_mut(), ours) {
+            all.extend(ours);
+        }
+        rule
     };
-    let plain = |kind: &str| (kind.to_owned(), None);
+    let plain = |kind: &str| find(kind).cloned().unwrap_or_else(|| json!({ "type": kind }));
     let mut rules = vec![plain("deletion"), plain("non_fast_forward")];
     if let Some(PullRequest { approvals }) = pull_request {
-        let mut all = json!({
+        let defaults = json!({
             "dismiss_stale_reviews_on_push": false,
             "require_code_owner_review": false,
             "require_last_push_approval": false,
             "required_review_thread_resolution": false,
         });
-        let (kind, parameters) =
-            with("pull_request", json!({ "required_approving_review_count": approvals }));
-        if let (Some(all), Some(Value::Object(parameters))) = (all.as_object_mut(), parameters) {
-            all.extend(parameters);
-        }
-        rules.push((kind, Some(all)));
+        let ours = json!({ "required_approving_review_count": approvals });
+        rules.push(with("pull_request", ours, defaults));
     }
     rules.extend(signed_commits.then(|| plain("required_signatures")));
     rules.extend(linear_history.then(|| plain("required_linear_history")));
     if !status_checks.is_empty() {
-        let checks: Vec<_> = status_checks.iter().map(|it| json!({ "context": it })).collect();
-        rules.push(with(
-            "required_status_checks",
-            json!({ "required_status_checks": checks, "strict_required_status_checks_policy": false }),
-        ));
+        let kind = "required_status_checks";
+        let there = find(kind).map(|rule| &rule["parameters"][kind]);
+        let there = there.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let context = |check: &Value| check["context"].as_str().unwrap_or_default().to_owned();
+        let declared = |check: &&Value| {
+            status_checks.iter().any(|check_name| check_name.as_str() == context(check))
+        };
+        let kept = there.iter().filter(declared).cloned();
+        let missing = status_checks
+            .iter()
+            .filter(|declared| !there.iter().any(|check| context(check) == declared.as_str()));
+        let new = missing.map(|context| json!({ "context": context }));
+        let ours = json!({ kind: kept.chain(new).collect::<Vec<_>>() });
+        rules.push(with(kind, ours, json!({ "strict_required_status_checks_policy": false })));
     }
-    let rules = rules.into_iter().map(|(kind, parameters)| match parameters {
-        Some(parameters) => json!({ "type": kind, "parameters": parameters }),
-        None => json!({ "type": kind }),
+    let foreign = old.iter().filter(|old| !OURS.iter().any(|ours| old["type"] == *ours)).cloned();
+    let heads = rule.branches.iter().map(|branch| match branch.strip_prefix('~') {
+        Some(_) => branch.clone(), // ~ALL and ~DEFAULT_BRANCH, which are no references
+        None => format!("{HEADS}{branch}"),
     });
-    let stricter = before.iter().filter(|it| !OURS.iter().any(|ours| it["type"] == *ours)).cloned();
-    let administrators = json!({ "actor_id": ADMINISTRATORS, "actor_type": "RepositoryRole", "bypass_mode": "always" });
-    let exempt = rule.administrators_too == Some(false);
-    let heads = rule.branches.iter().map(|it| format!("{HEADS}{it}"));
-    json!({
+    let mut body = json!({
         "name": name,
         "target": "branch",
         "enforcement": "active",
-        "bypass_actors": exempt.then_some(administrators).into_iter().collect::<Vec<_>>(),
         "conditions": { "ref_name": { "include": heads.collect::<Vec<_>>(), "exclude": [] } },
-        "rules": rules.chain(stricter).collect::<Vec<_>>(),
-    })
+        "rules": rules.into_iter().chain(foreign).collect::<Vec<_>>(),
+    });
+    // Whom the answer does not name, a write would remove unseen.
+    if before.is_null() || before["bypass_actors"].is_array() {
+        let administrators = json!({ "actor_id": ADMINISTRATORS, "actor_type": "RepositoryRole", "bypass_mode": "always" });
+        let exempt = rule.administrators_too == Some(false);
+        body["bypass_actors"] = exempt.then_some(administrators).into_iter().collect();
+    }
+    body
 }
 
 pub(crate) fn put_rule(remote: &Remote, name: &str, rule: &Rule) -> Result<(), Error> {
@@ -217,5 +240,95 @@ mod tests {
         assert_eq!(key.unseal(&sealed).expect("sealed to it"), b"a phase's key");
         let ours = key.public_key().seal(&mut OsRng, b"a phase's key").expect("it seals");
         assert_eq!(ours.len(), sealed.len(), "the same shape: a key, a tag, the value");
+    }
+
+    /// The kinds of rule that GitHub describes: the schemas of `rules` in its OpenAPI description.
+    fn kinds() -> Vec<Value> {
+        let all = include_str!("../tests/github-openapi.json");
+        let mut all: Value = serde_json::from_str(all).expect("JSON");
+        let rules =
+            all["operations"]["POST /repos/{owner}/{repo}/rulesets"]["request"]["properties"]
+                ["rules"]["items"]["oneOf"]
+                .take();
+        rules.as_array().expect("kinds").clone()
+    }
+
+    /// A value that fits `schema` and differs from what we would write: every flag set, every
+    /// number 3, every list with one item.
+    fn example(schema: &Value) -> Value {
+        if let Some(word) = schema["enum"].get(0) {
+            return word.clone();
+        }
+        match schema["type"].as_str() {
+            Some("string") => json!("theirs"),
+            Some("integer") => json!(3),
+            Some("boolean") => json!(true),
+            Some("array") => json!([example(&schema["items"])]),
+            _ => {
+                let properties = schema["properties"].as_object();
+                let each = properties.into_iter().flatten();
+                Value::Object(each.map(|(name, it)| (name.clone(), example(it))).collect())
+            }
+        }
+    }
+
+    fn declared(approvals: u8, checks: &[&str]) -> Rule {
+        let checks = checks.iter().map(|&check| Line::try_from(check.to_owned()).expect("a line"));
+        Rule {
+            branches: BTreeSet::from(["main".to_owned()]),
+            require: Require {
+                pull_request: Some(PullRequest { approvals }),
+                signed_commits: true,
+                linear_history: true,
+                status_checks: checks.collect(),
+            },
+            administrators_too: Some(true),
+            also_exempt: BTreeSet::new(),
+            except: BTreeSet::new(),
+            enforced: true,
+            forbids_deletion: true,
+            forbids_force_push: true,
+        }
+    }
+
+    #[test]
+    fn a_put_keeps_everything_that_a_document_cannot_declare() {
+        let kinds = kinds();
+        assert_eq!(kinds.len(), 23, "a new kind of rule: does this still hold?");
+        let mut rules: Vec<_> = kinds.iter().map(example).collect();
+        for rule in &mut rules {
+            if rule["type"] == "required_status_checks" {
+                rule["parameters"]["required_status_checks"] = json!([
+                    {"context": "test", "integration_id": 15368},
+                    {"context": "test", "integration_id": 57789},
+                    {"context": "lint"},
+                ]);
+            }
+        }
+        let before = json!({"name": "main", "bypass_actors": [], "rules": rules});
+        let after = ruleset("main", &declared(2, &["lint", "new", "test"]), &before);
+        for old in &rules {
+            let kind = &old["type"];
+            let new =
+                after["rules"].as_array().expect("rules").iter().find(|it| it["type"] == *kind);
+            let mut expected = old.clone();
+            if kind == "pull_request" {
+                expected["parameters"]["required_approving_review_count"] = json!(2);
+            }
+            if kind == "required_status_checks" {
+                let checks = &mut expected["parameters"]["required_status_checks"];
+                checks.as_array_mut().expect("checks").push(json!({"context": "new"}));
+            }
+            assert_eq!(new.map(Value::to_string), Some(expected.to_string()), "{kind}");
+        }
+        assert_eq!(after["rules"].as_array().map(Vec::len), Some(23), "and nothing is added");
+    }
+
+    #[test]
+    fn a_put_does_not_touch_exempt_actors_that_it_may_not_see() {
+        let hidden = json!({"name": "main", "rules": []});
+        assert!(ruleset("main", &declared(1, &[]), &hidden).get("bypass_actors").is_none());
+        let told = json!({"name": "main", "rules": [], "bypass_actors": []});
+        assert_eq!(ruleset("main", &declared(1, &[]), &told)["bypass_actors"], json!([]));
     }
 }

@@ -12,6 +12,7 @@
 //! **Invariant:** what may not be read is unknown: reported, never compared, never removed.
 //! **Invariant:** only what a receipt in the world proves to be ours is ever removed.
 
+mod absence;
 mod apply;
 mod cli;
 mod client;
@@ -25,8 +26,10 @@ pub mod observe;
 pub mod plan;
 mod program;
 mod receipt;
+mod refused;
 pub mod spec;
 pub mod step;
+mod sunset;
 mod wanted;
 
 pub use cli::Cli;

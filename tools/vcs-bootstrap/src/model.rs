@@ -123,8 +123,18 @@ pub struct Rule {
     /// Whether it holds for administrators, too. `None`: the forge does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub administrators_too: Option<bool>,
-    /// Whether it holds at all, and keeps branches from being deleted and rewritten.
-    pub in_force: bool,
+    /// Who else is exempt, as the forge names them: `Team 9 (always)`, `user alice`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub also_exempt: BTreeSet<String>,
+    /// Branches that the rule leaves out, although `branches` covers them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub except: BTreeSet<String>,
+    /// Whether the forge enforces it.
+    pub enforced: bool,
+    /// Whether it forbids deleting a branch.
+    pub forbids_deletion: bool,
+    /// Whether it forbids replacing commits of a branch.
+    pub forbids_force_push: bool,
 }
 
 impl Rule {
@@ -133,6 +143,55 @@ impl Rule {
     pub fn is_met_by(&self, seen: &Self) -> bool {
         let administrators = seen.administrators_too.or(self.administrators_too);
         *self == Self { administrators_too: administrators, ..seen.clone() }
+    }
+
+    /// What `self` no longer protects of what `before` protects: one sentence for each.
+    #[must_use]
+    pub fn weakens(&self, before: &Self) -> Vec<String> {
+        let Self {
+            branches,
+            require,
+            administrators_too,
+            also_exempt,
+            except,
+            enforced,
+            forbids_deletion,
+            forbids_force_push,
+        } = self;
+        let Require { pull_request, signed_commits, linear_history, status_checks } = require;
+        let approvals =
+            |require: &Require| require.pull_request.as_ref().map(|pull| pull.approvals);
+        let mut weaker = Vec::new();
+        let mut lost = |is: bool, what: String| weaker.extend(is.then_some(what));
+        for branch in &before.branches - branches {
+            lost(true, format!("no longer covers {branch}"));
+        }
+        for branch in except - &before.except {
+            lost(true, format!("leaves out {branch}"));
+        }
+        match (approvals(&before.require), pull_request) {
+            (Some(_), None) => lost(true, "no longer requires a pull request".to_owned()),
+            (Some(old), Some(new)) if new.approvals < old => {
+                lost(true, format!("requires {} approvals instead of {old}", new.approvals));
+            }
+            _ => {}
+        }
+        let was = &before.require;
+        let no_longer = |what: &str| format!("no longer {what}");
+        lost(was.signed_commits && !signed_commits, no_longer("requires signed commits"));
+        lost(was.linear_history && !linear_history, no_longer("requires a linear history"));
+        for check in &was.status_checks - status_checks {
+            lost(true, format!("no longer requires the status check {}", check.as_str()));
+        }
+        let exempts = *administrators_too == Some(false) && before.administrators_too == Some(true);
+        lost(exempts, "exempts administrators".to_owned());
+        for actor in also_exempt - &before.also_exempt {
+            lost(true, format!("exempts {actor}"));
+        }
+        lost(before.enforced && !enforced, no_longer("is enforced"));
+        lost(before.forbids_deletion && !forbids_deletion, no_longer("forbids deletion"));
+        lost(before.forbids_force_push && !forbids_force_push, no_longer("forbids force pushes"));
+        weaker
     }
 }
 
@@ -228,7 +287,7 @@ pub struct Present {
     /// The branch that people see first.
     pub default_branch: String,
     /// Where the declared branch stands.
-    pub head: Head,
+    pub head: Section<Head>,
     /// What we made of it.
     pub mark: Section<Mark>,
     /// Its rules, by name.
@@ -249,8 +308,9 @@ pub struct Pushed {
     pub push: Push,
     /// Which branch.
     pub branch: String,
-    /// Its commit here.
-    pub commit: String,
+    /// Its commit here, or why there is none: then it cannot be pushed, and need not be while the
+    /// forge has the branch.
+    pub commit: Section<String>,
 }
 
 /// What a document declares, in the words of one forge.
@@ -268,6 +328,8 @@ pub struct Wanted {
     pub secrets: BTreeMap<String, String>,
     /// The deploy keys, by fingerprint.
     pub deploy_keys: BTreeMap<String, DeployKey>,
+    /// Whether a private repository may be made public.
+    pub allow_publish: bool,
     /// What becomes of a repository that we made.
     pub on_destroy: OnDestroy,
 }

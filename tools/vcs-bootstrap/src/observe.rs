@@ -109,9 +109,10 @@ pub(crate) fn look(
     reader: &Reader<'_>,
     seal: &Seal,
     wanted: &Wanted,
-    origin: impl FnOnce(&Found) -> Result<Head, Error>,
+    earlier: Option<u64>,
+    origin: impl FnOnce(&Found) -> Result<Section<Head>, Error>,
 ) -> Result<Look, Error> {
-    let Some(found) = reader.repository()? else {
+    let Some(found) = reader.repository(earlier)? else {
         return Ok(Look { found: None, world: None, recorded: false });
     };
     let mark = match reader.receipt()? {
@@ -157,12 +158,16 @@ fn asked<T>(
 }
 
 /// Where the declared branch of `found` stands.
-pub(crate) fn head(found: &Found, wanted: &Wanted, token: &keyring::Secret) -> Result<Head, Error> {
+pub(crate) fn head(
+    found: &Found,
+    wanted: &Wanted,
+    token: &keyring::Secret,
+) -> Result<Section<Head>, Error> {
     match &wanted.history {
         Some(it) if it.push != Push::Never => {
-            git::head(&GitOrigin { url: &found.git, token }, &it.branch, &it.commit)
+            git::head(&GitOrigin { url: &found.git, token }, &it.branch, it.commit.known())
         }
-        _ => Ok(Head::Absent),
+        _ => Ok(Section::Known(Head::Absent)),
     }
 }
 
@@ -233,9 +238,9 @@ impl Look {
 
 /// The commit of the declared branch at the forge.
 fn commit(world: &Present, wanted: &Wanted) -> Option<String> {
-    match &world.head {
+    match world.head.known()? {
         Head::Absent => None,
-        Head::Same => wanted.history.as_ref().map(|it| it.commit.clone()),
+        Head::Same => wanted.history.as_ref().and_then(|it| it.commit.known().cloned()),
         Head::Behind(there) | Head::Ahead(there) | Head::Elsewhere(there) => Some(there.clone()),
     }
 }

@@ -48,6 +48,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Plan {
         steps.push(Step::Record { receipt: claim.clone(), times_of: BTreeSet::new() });
     }
     steps.extend(settings(wanted, &before));
+    steps.extend(publish(wanted, &before, &mut refused));
     steps.extend(history(wanted, &before, &mut refused));
     steps.extend(topics(wanted, &before));
     let times_of = sections.written.iter().map(|(name, _)| name.clone()).collect();
@@ -118,7 +119,7 @@ fn newborn(private: bool, wanted: &Wanted) -> Present {
         settings: Settings { private: Some(private), ..Settings::default() },
         topics: BTreeSet::new(),
         default_branch: branch.unwrap_or_default(),
-        head: Head::Absent,
+        head: Section::Known(Head::Absent),
         mark: Section::Known(Mark::None),
         rules: Section::Known(BTreeMap::new()),
         secrets: Section::Known(BTreeMap::new()),
@@ -155,8 +156,9 @@ fn refusals(before: &Present) -> Vec<Refusal> {
                  repository, so nobody can tell what is ours in it",
                 crate::receipt::VARIABLE
             ),
-            help: "if the root or the repository was replaced, delete the variable: what is there \
-                   then counts as made by others"
+            help: "use the root and the generations with which it was written; only if they are \
+                   lost, delete the variable: the repository then counts as made by others, and \
+                   its deploy keys and secrets must be removed by hand"
                 .to_owned(),
         }),
         Section::Known(_) => {}
@@ -172,8 +174,39 @@ fn archived_by_others() -> Refusal {
     }
 }
 
+/// Making a private repository public is a step of its own, and needs the document's consent: the
+/// document may be older than what the repository holds now. peribolos asks likewise
+/// (`--allow-repo-publish`, <https://docs.prow.k8s.io/docs/components/cli-tools/peribolos/>).
+fn publish(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Option<Step> {
+    if !publishes(wanted, before) {
+        return None;
+    }
+    if wanted.allow_publish {
+        return Some(Step::Publish {});
+    }
+    refused.push(Refusal {
+        reason: "PublishNotAllowed",
+        what: "the repository is private, and the document would make it public".to_owned(),
+        help:
+            "declare `allowPublish: true` if everything in its history may be read by everybody; \
+               otherwise declare `visibility: private`"
+                .to_owned(),
+    });
+    None
+}
+
+fn publishes(wanted: &Wanted, before: &Present) -> bool {
+    wanted.settings.private == Some(false)
+        && before.settings.private == Some(true)
+        && !before.newborn
+}
+
 fn settings(wanted: &Wanted, before: &Present) -> Option<Step> {
+    let publishes = publishes(wanted, before);
     let mut wanted = wanted.settings.clone();
+    if publishes {
+        wanted.private = None;
+    }
     if before.newborn {
         wanted.description.get_or_insert_default();
     }
@@ -184,23 +217,37 @@ fn settings(wanted: &Wanted, before: &Present) -> Option<Step> {
 
 fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec<Step> {
     let Some(Pushed { push, branch, commit }) = &wanted.history else { return Vec::new() };
-    let mut steps = Vec::new();
-    let mut step = |from: Option<&String>| {
-        let (branch, to) = (branch.clone(), commit.clone());
-        steps.push(Step::Push { branch, from: from.cloned(), to });
+    let head = match &before.head {
+        Section::Known(head) => head,
+        Section::Unknown(refusal) => {
+            refused.push(refusal.clone());
+            return Vec::new();
+        }
     };
-    match (&before.head, push) {
+    let mut steps = Vec::new();
+    let mut step = |from: Option<&String>, refused: &mut Vec<Refusal>| match commit {
+        Section::Known(commit) => {
+            let (branch, to) = (branch.clone(), commit.clone());
+            steps.push(Step::Push { branch, from: from.cloned(), to });
+        }
+        Section::Unknown(refusal) => refused.push(refusal.clone()),
+    };
+    match (head, push) {
         (_, Push::Never) => return steps,
-        (Head::Absent, _) => step(None),
-        (Head::Behind(from), Push::FastForward) => step(Some(from)),
+        (Head::Absent, _) => step(None, refused),
+        (Head::Behind(from), Push::FastForward) => step(Some(from), refused),
         (Head::Elsewhere(there), Push::FastForward) => refused.push(Refusal {
             reason: "HistoryDiverged",
             what: format!(
-                "the forge's {branch} is at {there}, which is not an ancestor of {commit} here"
+                "the forge's {branch} is at {there}, which is not an ancestor of {} here",
+                commit.known().map_or("the commit", String::as_str)
             ),
             help: "`git pull --rebase`, then try again: nothing is ever forced".to_owned(),
         }),
         (Head::Same | Head::Ahead(_) | Head::Behind(_) | Head::Elsewhere(_), _) => {}
+    }
+    if *head == Head::Absent && commit.known().is_none() {
+        return steps; // there is no branch to show first
     }
     if before.default_branch != *branch {
         let (from, to) = (before.default_branch.clone(), branch.clone());
@@ -258,7 +305,8 @@ impl Sections {
                 let put = wanted.rules.iter().filter_map(|(name, to)| {
                     let (from, name, to) = (seen.get(name).cloned(), name.clone(), to.clone());
                     let met = from.as_ref().is_some_and(|from| to.is_met_by(from));
-                    (!met).then_some(Step::PutRule { name, from, to })
+                    let weakens = from.as_ref().map_or(Vec::new(), |from| to.weakens(from));
+                    (!met).then_some(Step::PutRule { name, from, to, weakens })
                 });
                 let stale = receipt.rules.iter().filter(|it| !wanted.rules.contains_key(*it));
                 let stale = stale.filter(|it| seen.contains_key(*it)).cloned();

@@ -1,7 +1,7 @@
 //! What each verb does with one document.
 
-use keyring::{Claims, GitOrigin, Projects, Secret};
-use phase::{Condition, Declared, Derived, Job, Kind, Program, Refers, Stream};
+use keyring::{DataPolicy, GitOrigin, Projects, Secret};
+use phase::{Condition, Declared, Derived, Fault as _, Job, Kind, Program, Refers, Stream};
 use serde_json::Value;
 
 use crate::apply::Hand;
@@ -13,7 +13,7 @@ use crate::receipt::Seal;
 use crate::spec::{Push, Repository};
 use crate::step::Step;
 use crate::wanted::{self, Declaration};
-use crate::{Error, git, observe::Evidence, observe::Observed};
+use crate::{Error, git, observe::Evidence, observe::Observed, sunset};
 
 /// How often we look, plan and act before we say that the forge does not settle.
 const ROUNDS_MAX: usize = 3;
@@ -64,30 +64,43 @@ impl Bootstrap {
         let seal = Seal::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
         let (remote, token) = Remote::open(forge, place)?;
         let declaration = wanted::declaration(own, project, remote.forge, &seal, history)?;
-        Ok(Work { remote, token, seal, declaration })
+        // Only a status of this very repository: documents are copied with their statuses.
+        let observed = &job.stream.status(own)["observed"];
+        let same =
+            observed["name"] == own.name.as_str() && observed["owner"] == own.spec.owner.as_str();
+        let earlier = observed["id"].as_u64().filter(|_| same);
+        Ok(Work { remote, token, seal, declaration, earlier })
     }
 
-    /// Refuses to go on when a repository would be deleted that is nowhere else as it is now.
-    fn drained(&self, job: &Job<'_, Repository>, work: &Work) -> Result<(), Error> {
-        let look = work.look()?;
-        let steps = plan::undo(&work.declaration.wanted, &look.world).steps;
-        let deletes = steps.iter().any(|it| matches!(it, Step::Delete {}));
-        let (true, Some(found)) = (deletes && job.own.spec.contents == Claims::Drained, look.found)
-        else {
-            return Ok(());
-        };
+    /// Checks that nothing is lost when `steps` delete the repository, and returns the references that
+    /// a receipt covers.
+    fn check_deletion(
+        &self,
+        job: &Job<'_, Repository>,
+        work: &Work,
+        look: &Look,
+        steps: &[Step],
+    ) -> Result<Option<String>, Error> {
+        let deletes = steps.iter().any(|step| matches!(step, Step::Delete {}));
+        let Some(found) = look.found.as_ref().filter(|_| deletes) else { return Ok(None) };
+        if job.own.spec.data_on_destroy == DataPolicy::Discard {
+            return Ok(None);
+        }
         let name = job.own.name.as_str();
         let names = |spec: &Value| {
             let sources = spec["sources"].as_array().into_iter().flatten();
-            sources.into_iter().any(|it| it["forge"] == name)
+            sources.into_iter().any(|source| source["forge"] == name)
         };
         let project = self.projects.get(&job.own.spec.project)?;
         let receipts = keyring::receipts(job.stream, project, names)?;
-        let refs = git::refs(&GitOrigin { url: &found.git, token: &work.token })?;
-        if receipts.iter().any(|it| it.has_forge(name, &refs)) {
-            return Ok(());
+        let origin = GitOrigin { url: &found.git, token: &work.token };
+        let refs = git::refs(&origin)?;
+        let repository = found.web.clone();
+        if !receipts.iter().any(|receipt| receipt.has_forge(name, &refs)) {
+            return Err(Error::NotDrained { repository });
         }
-        Err(Error::NotDrained { repository: found.web })
+        let what = sunset::beside_history(&work.remote, found, &origin)?;
+        if what.is_empty() { Ok(Some(refs)) } else { Err(Error::NotCovered { repository, what }) }
     }
 }
 
@@ -109,6 +122,7 @@ impl Program for Bootstrap {
         if steps.is_empty() {
             return Err(Error::Blocked(refused));
         }
+        check_push(&steps)?;
         let mut status = Status::planned(work.observed(&look), steps);
         for refusal in refused {
             phase::note(&job.own.name, format_args!("unknown: {}", refusal.what));
@@ -125,15 +139,22 @@ impl Program for Bootstrap {
         if !refused.is_empty() {
             return Err(Error::Blocked(refused));
         }
-        Ok(match steps.as_slice() {
-            [] => Status::destroyed(kept(&look)),
-            _ => Status::planned(work.observed(&look), steps),
-        })
+        if steps.is_empty() {
+            return Ok(Status::destroyed(kept(&look)));
+        }
+        let closed = self.check_deletion(job, &work, &look, &steps).err();
+        let mut status = Status::planned(work.observed(&look), steps);
+        if let Some(error) = closed {
+            phase::note(&job.own.name, format_args!("destroy would stop: {error}"));
+            let condition = Condition::new("Covered", false, error.reason(), error.to_string());
+            status.conditions.push(condition);
+        }
+        Ok(status)
     }
 
     fn apply(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
         let work = self.begin(job, true)?;
-        let look = work.settle(plan::plan)?;
+        let look = work.settle(plan::plan, |_, steps| check_push(steps).map(|()| None))?;
         Ok(work.settled(&look))
     }
 
@@ -162,8 +183,8 @@ impl Program for Bootstrap {
 
     fn destroy(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
         let work = self.begin(job, false)?;
-        self.drained(job, &work)?;
-        let look = work.settle(plan::undo)?;
+        let gate = |look: &Look, steps: &[Step]| self.check_deletion(job, &work, look, steps);
+        let look = work.settle(plan::undo, gate)?;
         Ok(Status::destroyed(kept(&look)))
     }
 
@@ -178,19 +199,23 @@ struct Work {
     token: Secret,
     seal: Seal,
     declaration: Declaration,
+    /// The forge's number for the repository, as an earlier run saw it.
+    earlier: Option<u64>,
 }
 
 impl Work {
     fn look(&self) -> Result<Look, Error> {
         let wanted = &self.declaration.wanted;
         let head = |found: &_| observe::head(found, wanted, &self.token);
-        observe::look(&Reader(&self.remote), &self.seal, wanted, head)
+        observe::look(&Reader(&self.remote), &self.seal, wanted, self.earlier, head)
     }
 
-    /// Looks, plans and acts until a look finds nothing left to do.
+    /// Looks, plans and acts until a look finds nothing left to do. `gate` is asked before each
+    /// round of steps, about the look that the steps were planned from.
     fn settle(
         &self,
         plan: fn(&crate::model::Wanted, &crate::model::World) -> Plan,
+        gate: impl Fn(&Look, &[Step]) -> Result<Option<String>, Error>,
     ) -> Result<Look, Error> {
         let wanted = &self.declaration.wanted;
         let mut rounds = 0;
@@ -206,11 +231,16 @@ impl Work {
             if rounds == ROUNDS_MAX {
                 return Err(Error::Unsettled(steps.iter().map(ToString::to_string).collect()));
             }
+            let covered_refs = gate(&look, &steps)?;
             rounds += 1;
-            match self.hand(&look).take(&steps) {
-                // Nobody knows whether it took effect, until we look.
-                Err(Error::Ambiguous { .. } | Error::GitFailed { .. }) if rounds < ROUNDS_MAX => {
-                    phase::note(&self.remote.place.name, "no answer: looking what became of it");
+            let mut hand = Hand { covered_refs, ..self.hand(&look) };
+            match hand.take(&steps) {
+                // The response was lost, so the write may have been applied: observe first.
+                Err(error @ (Error::Ambiguous { .. } | Error::GitFailed { .. }))
+                    if rounds < ROUNDS_MAX =>
+                {
+                    let note = format_args!("{error}: observing the repository again");
+                    phase::note(&self.remote.place.name, note);
                 }
                 taken => taken?,
             }
@@ -227,6 +257,7 @@ impl Work {
             git: look.found.as_ref().map(|it| it.git.clone()),
             recorded: look.recorded,
             branch: self.declaration.wanted.history.as_ref().map(|it| &*it.branch),
+            covered_refs: None,
         }
     }
 
@@ -267,13 +298,24 @@ impl Work {
     fn moved(&self, world: &Present) -> Option<String> {
         let history = self.declaration.wanted.history.as_ref()?;
         let branch = &history.branch;
-        match &world.head {
+        match world.head.known()? {
             Head::Ahead(there) if history.push == Push::FastForward => {
                 Some(format!("{branch} of the forge is ahead, at {there}: `git pull` first"))
             }
             _ => None,
         }
     }
+}
+
+/// Checks before any step that the history can be pushed whole.
+fn check_push(steps: &[Step]) -> Result<(), Error> {
+    for step in steps {
+        let Step::Push { from, to, .. } = step else { continue };
+        if let Some(refusal) = git::unpushable(to, from.as_deref())? {
+            return Err(Error::Blocked(vec![refusal]));
+        }
+    }
+    Ok(())
 }
 
 /// What is left after `destroy`, and why.

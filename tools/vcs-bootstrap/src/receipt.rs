@@ -26,8 +26,16 @@ pub(crate) struct Seal {
 impl Seal {
     pub(crate) fn new(key: &PhaseKey, place: &Place) -> Self {
         const ITEM: &str = "receipt";
+        const SCOPE: &str = "repositories of the project";
+        // One key for all repositories of the project: a receipt is bound to the forge's number for
+        // its repository, so a new name changes nothing. Receipts of earlier versions were signed
+        // with a key of the repository's name, and are still accepted.
         let generations = (1..=key.generation(ITEM)).rev();
-        let keys = generations.map(|it| key.at(ITEM, it).bytes(&place.name, ITEM)).collect();
+        let at = |generation| {
+            let key = key.at(ITEM, generation);
+            [key.bytes(SCOPE, ITEM), key.bytes(&place.name, ITEM)]
+        };
+        let keys = generations.flat_map(at).collect();
         Self { keys, place: place.clone() }
     }
 
@@ -40,7 +48,7 @@ impl Seal {
     /// creation that was interrupted before its receipt is still known to be ours.
     pub(crate) fn birth_mark(&self) -> String {
         let mac = self.sign(&[b"created", self.place.to_string().as_bytes()]);
-        format!("vcs-bootstrap is setting this up ({})", &mac[..32])
+        format!("vcs-bootstrap is setting this up ({})", mac.get(..32).unwrap_or_default())
     }
 
     /// The text of `receipt`, for the repository that the forge calls `id`.

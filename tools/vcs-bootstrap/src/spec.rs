@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use keyring::Claims;
+use keyring::DataPolicy;
 use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ pub struct Repository {
     pub owner: Owner,
     /// Who can see it. A new one is private unless this says otherwise.
     pub visibility: Option<Visibility>,
+    /// Whether `apply` may make a private repository public (default `false`). Publishing cannot be
+    /// taken back.
+    #[serde(default)]
+    pub allow_publish: bool,
     /// What it is, in one line.
     pub description: Option<Line>,
     /// Where to read more.
@@ -45,9 +49,11 @@ pub struct Repository {
     /// What `destroy` does with a repository that `apply` made.
     #[serde(default)]
     pub on_destroy: OnDestroy,
-    /// What must have happened to what the forge has before `destroy` deletes it.
+    /// Whether `destroy` requires a drain receipt before it deletes the repository (default
+    /// `requireReceipt`). A receipt covers the Git history alone; with issues, pull requests,
+    /// releases, a wiki or files in Git LFS, only `discard` deletes it.
     #[serde(default)]
-    pub contents: Claims,
+    pub data_on_destroy: DataPolicy,
 }
 
 impl phase::Kind for Repository {
@@ -176,7 +182,8 @@ pub enum Bypass {
     /// It holds for all.
     #[default]
     Nobody,
-    /// Those who administer the repository. At Gitea, which lists people: the token's own user.
+    /// Everybody who administers the repository. At Gitea, every administrator may merge, and the
+    /// owner (of an organisation: the team `Owners`) may push.
     Administrators,
 }
 

@@ -78,7 +78,13 @@ pub enum Step {
         from: Option<Rule>,
         /// What it becomes.
         to: Rule,
+        /// What the rule protects now and no longer protects then.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        weakens: Vec<String>,
     },
+    /// A private repository becomes visible to everybody, with all of its history. It cannot be
+    /// taken back: what was read once is known.
+    Publish {},
     /// A rule that we made is no longer declared.
     RemoveRule {
         /// Its name.
@@ -130,7 +136,11 @@ impl fmt::Display for Step {
             Self::SetTopics { .. } => write!(f, "topics"),
             Self::WriteSecret { name, .. } => write!(f, "secret {name}"),
             Self::AddDeployKey { .. } => write!(f, "deploy key"),
+            Self::PutRule { name, weakens, .. } if !weakens.is_empty() => {
+                write!(f, "rule {name} ({})", weakens.join(", "))
+            }
             Self::PutRule { name, .. } => write!(f, "rule {name}"),
+            Self::Publish {} => write!(f, "publish: the repository becomes public"),
             Self::RemoveRule { name } => write!(f, "remove rule {name}"),
             Self::RemoveSecret { name } => write!(f, "remove secret {name}"),
             Self::RemoveDeployKey { .. } => write!(f, "remove deploy key"),

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::forge::{self, Forge};
 use crate::git;
-use crate::model::{DeployKey, Pushed, Rule, Settings, Wanted};
+use crate::model::{DeployKey, Pushed, Refusal, Rule, Section, Settings, Wanted};
 use crate::receipt::Seal;
 use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
 
@@ -59,6 +59,7 @@ pub(crate) fn declaration(
             .map(|(name, value)| (name.clone(), seal.secret(name, value.as_bytes())))
             .collect(),
         deploy_keys,
+        allow_publish: spec.allow_publish,
         on_destroy: spec.on_destroy,
     };
     Ok(Declaration { wanted, secrets, unsupported })
@@ -110,7 +111,14 @@ fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
         return Ok(None);
     };
     let branch = history.branch.to_string();
-    let commit = git::commit(&branch)?;
+    // A job that checks out a single commit, or none, can still see that nothing is to be pushed.
+    let commit = match git::commit(&branch) {
+        Ok(commit) => Section::Known(commit),
+        Err(Error::NoHistory { what, help }) if history.push == Push::OnCreate => {
+            Section::Unknown(Refusal { reason: "NoHistory", what, help })
+        }
+        Err(error) => return Err(error),
+    };
     Ok(Some(Pushed { push: history.push, branch, commit }))
 }
 
@@ -138,7 +146,11 @@ fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String
             branches,
             require: require.clone(),
             administrators_too: Some(declared.bypass == Bypass::Nobody),
-            in_force: true,
+            also_exempt: BTreeSet::new(),
+            except: BTreeSet::new(),
+            enforced: true,
+            forbids_deletion: true,
+            forbids_force_push: true,
         };
         let branches = declared.branches.iter().map(ToString::to_string);
         match forge {
@@ -175,6 +187,6 @@ fn stricter(one: &Rule, other: &Rule) -> Rule {
             status_checks: status_checks | &other.require.status_checks,
         },
         administrators_too: one.administrators_too.max(other.administrators_too),
-        in_force: true,
+        ..one.clone()
     }
 }

@@ -104,10 +104,10 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
     assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], false);
     gitea.proxy.writes();
     sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
-    let kept = status(&sandbox.run("destroy").code(111))?;
+    let kept = status(&sandbox.run("destroy").code(100))?;
     assert_eq!(ready(&kept), ("False", "NotDrained"), "nobody has copied it");
     assert_eq!(gitea.proxy.writes(), [""; 0]);
-    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, dataOnDestroy: discard"))?;
     sandbox.run("destroy").success();
     assert!(gitea.api("GET", "/repos/owner/greeter", None).is_err(), "it is deleted");
     Ok(())
@@ -213,7 +213,7 @@ fn a_repository_that_others_made_is_adopted_and_never_archived_or_deleted() -> T
     let (gitea, sandbox) = forge()?;
     let body = json!({"name": "greeter", "private": true, "description": "theirs"}).to_string();
     gitea.api("POST", "/user/repos", Some(&body))?;
-    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
+    sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, dataOnDestroy: discard"))?;
     let applied = status(&sandbox.run("apply").success())?;
     assert_eq!(applied["observed"]["made"], false);
 
@@ -246,7 +246,7 @@ fn a_receipt_that_was_copied_or_forged_proves_nothing() -> Test {
     gitea.api("POST", "/user/repos", Some(&json!({"name": "victim"}).to_string()))?;
     let copy = json!({"value": receipt["data"]}).to_string();
     gitea.api("POST", &format!("/repos/owner/victim/{variable}"), Some(&copy))?;
-    sandbox.declare("victim", &format!("{FULL}, onDestroy: delete, contents: discarded"))?;
+    sandbox.declare("victim", &format!("{FULL}, onDestroy: delete, dataOnDestroy: discard"))?;
     gitea.proxy.writes();
     for verb in ["plan", "apply", "destroy", "plan --destroy"] {
         let refused = status(&sandbox.run(verb).code(100))?;
@@ -339,5 +339,85 @@ fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
     }
     let key = gitea.api("GET", "/repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT", None)?;
     assert!(key["data"].as_str().is_some_and(|it| it.starts_with("v1 ")));
+    Ok(())
+}
+
+// hazard: A guest's token makes `destroy` report a private repository as destroyed.
+// class: Silence is taken for absence.
+// members: plan, apply, verify, destroy
+// now: `RepositoryUnknown`, exit 100
+#[test]
+fn a_guest_at_a_private_repository_neither_creates_nor_destroys_it() -> Test {
+    let (gitea, sandbox) = forge()?;
+    sandbox.run("apply").success();
+    let guest = Sandbox::new(&gitea.endpoint(), &gitea.token_of("guest")?)?;
+    for spec in [FULL, "owner: owner", "owner: owner, onDestroy: delete, dataOnDestroy: discard"] {
+        guest.declare("greeter", spec)?;
+        gitea.proxy.writes();
+        for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
+            let refused = status(&guest.run(verb).code(100))?;
+            assert_eq!(ready(&refused), ("False", "RepositoryUnknown"), "{verb}");
+        }
+        assert_eq!(gitea.proxy.writes(), [""; 0]);
+    }
+    // The owner's token proves that another is not there.
+    sandbox.declare("nothing", "owner: owner")?;
+    assert_eq!(ready(&status(&sandbox.run("destroy").success())?), ("False", "Destroyed"));
+    Ok(())
+}
+
+// hazard: Two administrators with the same document undo each other's rules.
+// class: A declaration depends on who runs the program.
+// members: people, teams and deploy keys in the lists of an adopted protection
+// now: the owner, or the team `Owners`, may push; whom a step removes is named in the plan
+#[test]
+fn administrators_are_the_same_whoever_runs_it_and_other_people_are_named() -> Test {
+    let gitea = Gitea::start()?;
+    gitea.api("POST", "/orgs", Some(&json!({"username": "crew"}).to_string()))?;
+    let teams = gitea.api("GET", "/orgs/crew/teams", None)?;
+    let owners = format!("/teams/{}/members/guest", teams[0]["id"]);
+    gitea.api("PUT", &owners, None)?;
+    let rules = "rules: [{name: main, branches: [main], require: {pullRequest: {approvals: 1}, \
+        statusChecks: [test]}, bypass: administrators}]";
+    let first = Sandbox::new(&gitea.endpoint(), &gitea.token)?;
+    let second = Sandbox::new(&gitea.endpoint(), &gitea.token_of("guest")?)?;
+    for sandbox in [&first, &second] {
+        sandbox.declare("greeter", &format!("owner: crew, {rules}"))?;
+    }
+    first.run("apply").success();
+    gitea.proxy.writes();
+    for sandbox in [&second, &first] {
+        sandbox.run("plan --check").success();
+        sandbox.run("apply").success();
+        sandbox.run("verify").success();
+    }
+    assert_eq!(gitea.proxy.writes(), [""; 0], "two administrators, one document, one plan");
+    let at = "/repos/crew/greeter/branch_protections/main";
+    let protection = gitea.api("GET", at, None)?;
+    assert_eq!(protection["push_whitelist_teams"], json!(["Owners"]));
+    assert_eq!(protection["push_whitelist_usernames"], json!([]));
+
+    // What people have made stricter stays; whom they have let in is named before it changes.
+    let theirs = json!({
+        "push_whitelist_usernames": ["guest"], "enable_merge_whitelist": true,
+        "merge_whitelist_usernames": ["guest"], "block_on_rejected_reviews": true,
+        "dismiss_stale_approvals": true, "protected_file_patterns": "*.nix",
+    });
+    gitea.api("PATCH", at, Some(&theirs.to_string()))?;
+    let plan = status(&second.run("plan --check").code(3))?;
+    assert_eq!(plan["plan"][0]["putRule"]["from"]["alsoExempt"], json!(["user guest"]));
+    second.run("apply").success();
+    let after = gitea.api("GET", at, None)?;
+    for name in [
+        "enable_merge_whitelist",
+        "merge_whitelist_usernames",
+        "block_on_rejected_reviews",
+        "dismiss_stale_approvals",
+        "protected_file_patterns",
+    ] {
+        assert_eq!(after[name], theirs[name], "{name}");
+    }
+    assert_eq!(after["push_whitelist_usernames"], json!([]));
+    first.run("plan --check").success();
     Ok(())
 }

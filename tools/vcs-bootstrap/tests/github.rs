@@ -4,13 +4,16 @@
 mod common;
 #[path = "common/github.rs"]
 mod github;
+#[path = "common/http.rs"]
+mod http;
 #[path = "common/openapi.rs"]
 mod openapi;
 
 use std::error::Error;
 
 use common::{Sandbox, Test, ready, status, steps};
-use github::{GitHub, TOKEN};
+use github::GitHub;
+use http::TOKEN;
 use serde_json::json;
 
 const FULL: &str = "owner: owner, description: One of ours, visibility: private, \

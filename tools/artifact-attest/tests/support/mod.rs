@@ -130,7 +130,7 @@ pub(crate) struct Sandbox {
 const FLAKE: &str = r#"{
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
   outputs = { self, nixpkgs }: let pkgs = nixpkgs.legacyPackages.x86_64-linux; in {
-    packages.x86_64-linux.default = pkgs.runCommand "tiny-1.0" { } "mkdir -p $out/bin; cp ${./run} $out/bin/tiny";
+    packages.x86_64-linux.default = pkgs.runCommand "tiny-1.0" { } "mkdir -p $out/bin; cp ${./run} $out/bin/tiny; chmod +x $out/bin/tiny";
     packages.x86_64-linux.flaky = pkgs.runCommand "flaky" { } "mkdir $out; date +%N > $out/now";
     packages.x86_64-linux.endless = pkgs.runCommand "endless" { } "sleep 300";
     packages.x86_64-linux.broken = pkgs.runCommand "broken" { } "echo it is broken >&2; exit 7";
@@ -238,6 +238,7 @@ metadata: {{name: tiny}}
 spec:
   project: test
   source: https://example.org/test/test
+  sourceCheck: skip
   build: {{flake: ./sources/tiny}}
   image: {{repository: {repository}, entrypoint: [/bin/tiny], ports: [8080]}}
 "
@@ -253,6 +254,7 @@ metadata: {name: manifests}
 spec:
   project: test
   source: https://example.org/test/test
+  sourceCheck: skip
   manifests: {path: ./manifests, repository: manifests, images: [tiny]}
 "
     }

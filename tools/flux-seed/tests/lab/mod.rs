@@ -26,7 +26,7 @@ use tempfile::TempDir;
 pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
 
 /// The one secret; anything of 32 bytes.
-const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 const ADDRESS: &str = "127.78.0.1";
 
@@ -234,7 +234,9 @@ impl Lab {
     pub(crate) fn push(&self, image: &str, files: &[(&str, &str)]) -> Test<Published> {
         let folder = tempfile::tempdir()?;
         for (name, text) in files {
-            fs::write(folder.path().join(name), text)?;
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().ok_or("a folder")?)?;
+            fs::write(path, text)?;
         }
         let tar = self.path("layer.tar");
         run(Command::new("tar").arg("cf").arg(&tar).arg("-C").arg(folder.path()).arg("."))?;

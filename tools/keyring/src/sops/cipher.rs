@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use super::node::Value;
-use crate::Secret;
+use crate::{Error, Secret, create};
 
 type Cipher = AesGcm<Aes256, U32>;
 
@@ -20,6 +20,9 @@ pub(super) enum Opened {
     Value(Value),
     Comment,
 }
+
+/// The tag of AES-GCM, at the end of what it encrypts.
+const TAG_BYTES: usize = 16;
 
 const BEGIN: &str = "ENC[AES256_GCM,";
 
@@ -52,6 +55,20 @@ impl DataKey {
         let payload = Payload { msg: &data, aad: context.as_bytes() };
         let plain = self.0.decrypt(&nonce, payload).map_err(|_| "does not open")?;
         typed(kind, Zeroizing::new(plain)).ok_or("is not of the type that it is said to be")
+    }
+}
+
+impl DataKey {
+    /// Encrypts `text`, and binds it to `context`.
+    pub(super) fn seal(&self, text: &str, context: &str) -> Result<String, Error> {
+        let failed = |what: &str| Error::from(std::io::Error::other(what.to_owned()));
+        let iv = create::random()?;
+        let nonce = Nonce::<Cipher>::try_from(iv.expose()).map_err(|_| failed("32 bytes"))?;
+        let payload = Payload { msg: text.as_bytes(), aad: context.as_bytes() };
+        let sealed = self.0.encrypt(&nonce, payload).map_err(|_| failed("it is too long"))?;
+        let (data, tag) = sealed.split_at(sealed.len().saturating_sub(TAG_BYTES));
+        let [data, iv, tag] = [data, iv.expose(), tag].map(|bytes| BASE64.encode(bytes));
+        Ok(format!("{BEGIN}data:{data},iv:{iv},tag:{tag},type:str]"))
     }
 }
 

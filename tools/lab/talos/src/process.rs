@@ -111,6 +111,18 @@ impl Processes {
     }
 }
 
+/// Where programs are looked for: where the lab itself found them, which need not be a folder of the
+/// system (Nix has none), and then in those of the system.
+fn search_path() -> std::ffi::OsString {
+    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if !path.is_empty() {
+        path.push(":");
+    }
+    path.push(system);
+    path
+}
+
 fn spawn(program: &Program, log: &Path) -> Result<Child, Trouble> {
     let what = || format!("cannot start {}", program.path.display());
     let log = fs::OpenOptions::new().create(true).append(true).open(log).attempt(what())?;
@@ -118,7 +130,7 @@ fn spawn(program: &Program, log: &Path) -> Result<Child, Trouble> {
     Command::new(&program.path)
         .args(&program.arguments)
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", search_path())
         .envs(go_runtime())
         .envs(program.environment.iter().cloned())
         .stdin(Stdio::null())
@@ -267,7 +279,7 @@ pub(crate) async fn run(
     let mut child = Command::new(path)
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", search_path())
         .env("HOME", "/nonexistent")
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())

@@ -1,5 +1,7 @@
 //! A copy of this repository in a folder of its own, and a lab for it.
 
+mod schema;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::error::Error;
@@ -129,6 +131,7 @@ impl Project {
             say(&line?);
         }
         let (output, status) = run.end()?;
+        schema::every_document_is_valid(&output)?;
         say(&format!("{:6.1} s  {program} {verb}: {status}", began.elapsed().as_secs_f64()));
         Ok((output, status))
     }
@@ -154,6 +157,7 @@ impl Project {
             }
             let Some(new) = new else {
                 let (output, status) = run.end()?;
+                schema::every_document_is_valid(&output)?;
                 let killed = taken.iter().filter(|it| it.contains(r#""done":true"#)).count();
                 return Ok((output, status, killed));
             };

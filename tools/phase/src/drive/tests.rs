@@ -9,7 +9,7 @@ use super::*;
 use crate::Condition;
 use crate::verb::Target;
 
-/// A document that may refer to another of its kind, and to a `Host`.
+/// A document that may refer to another of its kind, and to a `Cluster`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Service {
@@ -43,7 +43,7 @@ impl Program for &Diary {
     const AT_ONCE: usize = 3;
 
     fn refers(own: &Declared<Service>) -> Vec<Refers> {
-        let host = own.spec.host.iter().map(|it| Refers::to_ready("/spec/host", "Host", it));
+        let host = own.spec.host.iter().map(|it| Refers::to_ready("/spec/host", "Cluster", it));
         let service = own.spec.service.iter();
         let service = service.map(|it| Refers::to_ready("/spec/service", "Service", it));
         host.chain(service).collect()
@@ -51,6 +51,7 @@ impl Program for &Diary {
 
     fn plan(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
         self.note("plan", job);
+        assert!(job.own.name.as_str() != "bug", "hunter2");
         Ok(Status::planned(None, vec!["create"]))
     }
 
@@ -149,7 +150,7 @@ fn documents_are_taken_at_once_that_do_not_refer_to_one_another() -> Result<(), 
 
 #[test]
 fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> {
-    let text = document("Host", "edge", "", Some(false))
+    let text = document("Cluster", "edge", "", Some(false))
         + &document("Service", "web", r#""host":"edge""#, None)
         + &document("Service", "mail", r#""service":"web""#, None);
     for verb in [Verb::Apply(Target::default()), Verb::Verify(Target::default())] {
@@ -160,6 +161,20 @@ fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> 
     }
     let (asked, _, exit) = driven(&plan(false, false), &text)?;
     assert_eq!((asked.len(), exit), (2, Exit::Done));
+    Ok(())
+}
+
+#[test]
+fn a_panic_costs_one_document_and_is_permanent() -> Result<(), Error> {
+    let text = document("Service", "a", "", None)
+        + &document("Service", "bug", "", None)
+        + &document("Service", "z", "", None);
+    let (asked, reasons, exit) = driven(&plan(false, false), &text)?;
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert_eq!(
+        (reasons, exit),
+        (["Planned", "Bug", "Planned"].map(str::to_owned).into(), Exit::Permanent)
+    );
     Ok(())
 }
 
@@ -221,7 +236,7 @@ fn a_circle_and_a_dangling_reference_are_mistakes() {
     let circle = document("Service", "a", r#""service":"b""#, None)
         + &document("Service", "b", r#""service":"a""#, None);
     let dangling = document("Service", "a", r#""host":"edge""#, None);
-    for (text, what) in [(circle, "refers to itself"), (dangling, "no Host came in")] {
+    for (text, what) in [(circle, "refers to itself"), (dangling, "no Cluster came in")] {
         let end = driven(&Verb::Apply(Target::default()), &text);
         assert!(
             matches!(&end, Err(Error::Mistakes { mistakes, .. }) if mistakes[0].contains(what)),

@@ -4,6 +4,8 @@ use super::*;
 use crate::model::{DeployKey, Rule, SeenKey};
 use crate::spec::{PullRequest, Require};
 
+mod guards;
+
 /// When a step writes a secret, in these worlds.
 const NOW: &str = "now";
 
@@ -16,7 +18,11 @@ fn rule(approvals: u8) -> Rule {
         branches: set(["main"]),
         require: Require { pull_request: Some(PullRequest { approvals }), ..Require::default() },
         administrators_too: Some(true),
-        in_force: true,
+        also_exempt: set([]),
+        except: set([]),
+        enforced: true,
+        forbids_deletion: true,
+        forbids_force_push: true,
     }
 }
 
@@ -36,9 +42,12 @@ fn declarations() -> Vec<Wanted> {
         rules: BTreeMap::new(),
         secrets: BTreeMap::new(),
         deploy_keys: BTreeMap::new(),
+        allow_publish: false,
         on_destroy: OnDestroy::Archive,
     };
-    let history = |push| Some(Pushed { push, branch: "main".to_owned(), commit: "c2".to_owned() });
+    let history = |push| {
+        Some(Pushed { push, branch: "main".to_owned(), commit: Section::Known("c2".to_owned()) })
+    };
     let full = Wanted {
         settings: Settings {
             description: Some("ours".to_owned()),
@@ -51,6 +60,7 @@ fn declarations() -> Vec<Wanted> {
         rules: named([("main", rule(1))]),
         secrets: named([("S", "mac".to_owned())]),
         deploy_keys: named([("f", DeployKey { title: "flux".to_owned(), key: "k".to_owned() })]),
+        allow_publish: false,
         on_destroy: OnDestroy::Archive,
     };
     vec![
@@ -130,7 +140,7 @@ fn worlds() -> Vec<World> {
                                 }),
                                 topics: topics.clone(),
                                 default_branch: "main".to_owned(),
-                                head: head.clone(),
+                                head: Section::Known(head.clone()),
                                 mark: Section::Known(mark),
                                 rules: Section::Known(rules.clone()),
                                 secrets: Section::Known(secrets.clone()),
@@ -198,7 +208,7 @@ fn after(step: &Step, world: World) -> World {
             };
         }
         Step::Push { .. } => {
-            it.head = Head::Same;
+            it.head = Section::Known(Head::Same);
             it.default_branch = "main".to_owned();
         }
         Step::ChangeDefaultBranch { to, .. } => it.default_branch = to,
@@ -213,6 +223,7 @@ fn after(step: &Step, world: World) -> World {
         Step::RemoveDeployKey { fingerprint, .. } => {
             list(&mut it.deploy_keys).remove(&fingerprint);
         }
+        Step::Publish {} => it.settings.private = Some(false),
         Step::PutRule { name, to, .. } => drop(list(&mut it.rules).insert(name, to)),
         Step::RemoveRule { name } => drop(list(&mut it.rules).remove(&name)),
     }
@@ -255,7 +266,7 @@ fn a_plan_reaches_what_is_declared_then_rests() {
             assert!(after.deploy_keys.known().expect("known")[fingerprint].read_only, "reaches");
         }
         if wanted.history.as_ref().is_some_and(|it| it.push == Push::FastForward) {
-            assert_eq!(after.head, Head::Same, "reaches");
+            assert_eq!(after.head, Section::Known(Head::Same), "reaches");
         }
         assert_eq!(plan(wanted, &world), Plan::default(), "rests after {steps:?}");
     });
@@ -410,7 +421,7 @@ fn what_may_not_be_read_is_neither_changed_nor_removed() {
 fn history_that_is_elsewhere_is_never_forced() {
     let wanted = &declarations()[0];
     for world in worlds().into_iter().flatten().filter(|it| !it.archived) {
-        let elsewhere = Head::Elsewhere("c9".to_owned());
+        let elsewhere = Section::Known(Head::Elsewhere("c9".to_owned()));
         let Plan { steps, refused } = plan(wanted, &Some(Present { head: elsewhere, ..world }));
         assert_eq!(refused[0].reason, "HistoryDiverged");
         assert!(!steps.iter().any(|it| matches!(it, Step::Push { .. })));

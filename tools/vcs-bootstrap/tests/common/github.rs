@@ -6,23 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crypto_box::{SecretKey, aead::OsRng};
 use data_encoding::BASE64;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::openapi::OpenApi;
+use crate::http::{self, Request, TOKEN, serve};
+use crate::openapi::{OpenApi, overlay};
 
 /// Where these tests listen, and nothing else does.
 const HOST: &str = "127.76.0.3";
-
-pub(crate) const TOKEN: &str = "github_pat_example";
 
 /// What the mock remembers, and how it is told to misbehave.
 pub(crate) struct State {
@@ -44,6 +43,28 @@ pub(crate) struct State {
     pub(crate) gates_rules: bool,
     /// Whether the token may see who is exempt from a rule.
     pub(crate) hides_actors: bool,
+    /// The scopes of a classic token; a fine-grained token has none.
+    pub(crate) scopes: Option<&'static str>,
+    /// Whether the token may not see the repository, which is there.
+    pub(crate) hides_repository: bool,
+    /// How many repositories the owner has that the token may not see.
+    pub(crate) unseen: usize,
+    /// What the API answers to everything, instead of what it should: status and `Location`.
+    pub(crate) redirects: Option<(u16, String)>,
+    /// What git's server answers to a service (`git-receive-pack`), instead of serving it.
+    pub(crate) git_refuses: Option<(&'static str, u16, String)>,
+    /// Where the next page of each list is said to be.
+    pub(crate) next: String,
+    /// Where the repository is said to be cloned from.
+    pub(crate) clone_host: Option<String>,
+    /// The items of `issues`, `pulls` and `releases`.
+    pub(crate) lists: BTreeMap<&'static str, Vec<Value>>,
+    /// Whether somebody pushes a branch while `destroy` looks at the releases.
+    pub(crate) races: bool,
+    /// Earlier names of the repository.
+    pub(crate) previously: Vec<String>,
+    /// Every request: its first line, and its header `Authorization`.
+    pub(crate) seen: Vec<(String, Option<String>)>,
     /// What was asked for in another way than GitHub describes.
     pub(crate) wrong: Vec<String>,
     secret_key: (SecretKey, u32),
@@ -54,14 +75,6 @@ pub(crate) struct GitHub {
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
     history: TempDir,
-}
-
-struct Request {
-    method: String,
-    path: String,
-    query: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
 }
 
 type Answer = (u16, Value, Vec<(&'static str, String)>);
@@ -83,6 +96,17 @@ impl GitHub {
             rotates: false,
             gates_rules: false,
             hides_actors: false,
+            scopes: Some("repo, workflow"),
+            hides_repository: false,
+            unseen: 0,
+            redirects: None,
+            git_refuses: None,
+            next: "https://api.github.com".to_owned(),
+            clone_host: None,
+            lists: BTreeMap::new(),
+            races: false,
+            previously: Vec::new(),
+            seen: Vec::new(),
             wrong: Vec::new(),
             secret_key: (SecretKey::generate(&mut OsRng), 1),
             clock: 0,
@@ -96,10 +120,14 @@ impl GitHub {
                 let (state, folder, openapi) = (state.clone(), folder.clone(), openapi.clone());
                 thread::spawn(move || {
                     serve(client, |request| {
-                        if request.path.contains(".git/") {
-                            return git(request, &folder);
-                        }
                         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                        let line = format!("{} {}?{}", request.method, request.path, request.query);
+                        state.seen.push((line, request.headers.get("authorization").cloned()));
+                        if request.path.contains(".git/") {
+                            let refuses = state.git_refuses.clone();
+                            drop(state);
+                            return http::git(request, &folder, refuses);
+                        }
                         let (status, body, headers) =
                             state.answer(request, &openapi, address, &folder);
                         let text = if body.is_null() { String::new() } else { body.to_string() };
@@ -124,6 +152,45 @@ impl GitHub {
 
     pub(crate) fn writes(&self) -> Vec<String> {
         self.state(|it| std::mem::take(&mut it.writes))
+    }
+
+    /// Installs a hook in the repository, as a forge has them.
+    pub(crate) fn hook(&self, repository: &str, name: &str, script: &str) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let hook = self.bare(repository).join("hooks").join(name);
+        std::fs::create_dir_all(hook.parent().unwrap_or(&hook))?;
+        std::fs::write(&hook, format!("#!/bin/sh\n{script}\n"))?;
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))
+    }
+
+    /// The folder of the repository's history.
+    pub(crate) fn bare(&self, repository: &str) -> std::path::PathBuf {
+        self.history.path().join("owner").join(format!("{repository}.git"))
+    }
+
+    /// Renames the repository, as a person does it in the forge's pages.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.bare(from), self.bare(to))?;
+        let clone_url = format!("http://{}/owner/{to}.git", self.address);
+        self.state(|state| {
+            state.previously.push(from.to_owned());
+            if let Some(repository) = &mut state.repository {
+                repository["name"] = to.into();
+                repository["full_name"] = format!("owner/{to}").into();
+                repository["clone_url"] = clone_url.into();
+            }
+        });
+        Ok(())
+    }
+
+    /// How often somebody has tried to push since this was last asked.
+    pub(crate) fn pushes(&self) -> usize {
+        let seen = self.state(|state| std::mem::take(&mut state.seen));
+        let pushes = seen.iter().filter(|(line, token)| {
+            // Without the token, git only asks whether it needs one.
+            line.contains("service=git-receive-pack") && token.is_some()
+        });
+        pushes.count()
     }
 
     /// What stands in `endpoints.forge`.
@@ -167,6 +234,18 @@ impl State {
             let body = json!({"message": "You have exceeded a secondary rate limit."});
             return (403, body, vec![("Retry-After", "1".to_owned())]);
         }
+        if let Some((status, location)) = &self.redirects {
+            return (*status, json!({"message": "Moved"}), vec![("Location", location.clone())]);
+        }
+        // Not in the description, but where GitHub's own answer 301 points.
+        if let Some(id) = request.path.strip_prefix("/repositories/") {
+            let found = self.repository.as_ref().filter(|found| found["id"].to_string() == id);
+            let found = found.filter(|_| !self.hides_repository);
+            return found.map_or_else(
+                || plain(404, json!({"message": "Not Found"})),
+                |found| plain(200, found.clone()),
+            );
+        }
         let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
         let Some(operation) = openapi.find(&request.method, &request.path) else {
             self.wrong.push(format!("no such operation: {} {}", request.method, request.path));
@@ -205,8 +284,19 @@ impl State {
         let with = |example: &Value, ours: &Value| overlay(example, ours);
         match operation {
             "GET /user" => {
-                return plain(200, with(&openapi.example(operation), &json!({"login": "owner"})));
+                let count = usize::from(self.repository.is_some()) + self.unseen;
+                let ours =
+                    json!({"login": "owner", "public_repos": 0, "owned_private_repos": count});
+                let scopes = self.scopes.map(|scopes| ("X-OAuth-Scopes", scopes.to_owned()));
+                let answer = with(&openapi.example(operation), &ours);
+                return (200, answer, scopes.into_iter().collect());
             }
+            "GET /user/repos" => {
+                let seen = self.repository.iter().filter(|_| !self.hides_repository);
+                let seen: Vec<_> = seen.cloned().collect();
+                return page(request, &self.next, &seen, |items| json!(items));
+            }
+            "GET /user/memberships/orgs/{org}" => return missing(),
             "POST /user/repos" | "POST /orgs/{org}/repos" => {
                 if self.repository.is_some() {
                     return plain(
@@ -220,7 +310,7 @@ impl State {
                     .arg(folder.join("owner").join(format!("{name}.git")))
                     .status();
                 assert!(made.is_ok_and(|it| it.success()));
-                let ours = json!({"name": name, "full_name": format!("owner/{name}"), "owner": {"login": "owner"}, "description": null, "homepage": null, "private": true, "has_issues": true, "has_wiki": true, "has_projects": true, "archived": false, "topics": [], "default_branch": "main", "clone_url": format!("http://{address}/owner/{name}.git"), "html_url": format!("http://{address}/owner/{name}"), "permissions": {"admin": true}});
+                let ours = json!({"name": name, "full_name": format!("owner/{name}"), "owner": {"login": "owner"}, "description": null, "homepage": null, "private": true, "has_issues": true, "has_wiki": true, "has_projects": true, "has_discussions": false, "archived": false, "topics": [], "default_branch": "main", "clone_url": format!("http://{address}/owner/{name}.git"), "html_url": format!("http://{address}/owner/{name}"), "permissions": {"admin": true}});
                 self.repository = Some(overlay(&with(&openapi.example(operation), &ours), body));
                 return plain(201, json!(self.repository));
             }
@@ -230,13 +320,38 @@ impl State {
             self.hides -= 1;
             return missing();
         }
+        if self.hides_repository {
+            return missing();
+        }
         let Some(repository) = &mut self.repository else { return missing() };
+        let name = request.path.split('/').nth(3).unwrap_or_default();
+        if repository["name"] != name {
+            if !self.previously.iter().any(|old| old == name) {
+                return missing();
+            }
+            let url = format!("http://{address}/repositories/{}", repository["id"]);
+            let body = json!({"message": "Moved Permanently", "url": url});
+            return (301, body, vec![("Location", url)]);
+        }
+        if let Some(host) = &self.clone_host {
+            repository["clone_url"] = format!("http://{host}/owner/{name}.git").into();
+        }
         let archived = repository["archived"] == true;
         if archived && request.method != "GET" && operation.contains("{repo}/") {
             return plain(403, json!({"message": "Repository was archived so is read-only."}));
         }
         match operation {
             "GET /repos/{owner}/{repo}" => plain(200, repository.clone()),
+            "GET /repos/{owner}/{repo}/issues"
+            | "GET /repos/{owner}/{repo}/pulls"
+            | "GET /repos/{owner}/{repo}/releases" => {
+                if last == "releases" && std::mem::take(&mut self.races) {
+                    let heads = folder.join(format!("owner/{name}.git/refs/heads"));
+                    let _ = std::fs::copy(heads.join("main"), heads.join("late"));
+                }
+                let items = self.lists.get(&*last).cloned().unwrap_or_default();
+                page(request, &self.next, &items, |items| json!(items))
+            }
             "PATCH /repos/{owner}/{repo}" => {
                 *repository = overlay(repository, body);
                 plain(200, repository.clone())
@@ -261,7 +376,7 @@ impl State {
                     });
                     it
                 });
-                page(request, &all.collect::<Vec<_>>(), |it| json!(it))
+                page(request, &self.next, &all.collect::<Vec<_>>(), |it| json!(it))
             }
             "POST /repos/{owner}/{repo}/rulesets" => {
                 let id = 40 + self.rulesets.len() as u64;
@@ -288,11 +403,13 @@ impl State {
                 plain(204, Value::Null)
             }
             "GET /repos/{owner}/{repo}/actions/secrets" => {
+                let total = self.secrets.len();
                 let all = self.secrets.iter().map(|(name, (_, time))| json!({"name": name, "created_at": "2026-01-01T00:00:00Z", "updated_at": time}));
                 page(
                     request,
+                    &self.next,
                     &all.collect::<Vec<_>>(),
-                    |it| json!({"total_count": 9, "secrets": it}),
+                    |it| json!({"total_count": total, "secrets": it}),
                 )
             }
             "GET /repos/{owner}/{repo}/actions/secrets/public-key" => {
@@ -318,11 +435,13 @@ impl State {
                 plain(204, Value::Null)
             }
             "GET /repos/{owner}/{repo}/actions/variables" => {
+                let total = self.variables.len();
                 let all = self.variables.iter().map(|(name, value)| json!({"name": name, "value": value, "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}));
                 page(
                     request,
+                    &self.next,
                     &all.collect::<Vec<_>>(),
-                    |it| json!({"total_count": 99, "variables": it}),
+                    |it| json!({"total_count": total, "variables": it}),
                 )
             }
             "POST /repos/{owner}/{repo}/actions/variables"
@@ -337,7 +456,9 @@ impl State {
                 plain(204, Value::Null)
             }
             "GET /repos/{owner}/{repo}/keys" => {
-                page(request, &self.keys.values().cloned().collect::<Vec<_>>(), |it| json!(it))
+                page(request, &self.next, &self.keys.values().cloned().collect::<Vec<_>>(), |it| {
+                    json!(it)
+                })
             }
             "POST /repos/{owner}/{repo}/keys" => {
                 if self.keys.values().any(|it| it["key"] == body["key"]) {
@@ -360,15 +481,8 @@ impl State {
     }
 }
 
-/// `example`, with the values of `ours` in it.
-fn overlay(example: &Value, ours: &Value) -> Value {
-    let mut all = example.as_object().cloned().unwrap_or_else(Map::new);
-    all.extend(ours.as_object().cloned().unwrap_or_default());
-    Value::Object(all)
-}
-
 /// One page of a list, and the link to the next.
-fn page(request: &Request, all: &[Value], shape: impl Fn(&[Value]) -> Value) -> Answer {
+fn page(request: &Request, next: &str, all: &[Value], shape: impl Fn(&[Value]) -> Value) -> Answer {
     let query = |name: &str, otherwise: usize| {
         let found =
             request.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
@@ -379,74 +493,6 @@ fn page(request: &Request, all: &[Value], shape: impl Fn(&[Value]) -> Value) -> 
     let start = (size * (page - 1)).min(all.len());
     let end = (start + size).min(all.len());
     let more = end < all.len();
-    let link = ("Link", format!("<https://api.github.com/x?page={}>; rel=\"next\"", page + 1));
+    let link = ("Link", format!("<{next}/x?page={}>; rel=\"next\"", page + 1));
     (200, shape(&all[start..end]), more.then_some(link).into_iter().collect())
-}
-
-fn serve(
-    mut client: TcpStream,
-    answer: impl FnOnce(&Request) -> io::Result<Vec<u8>>,
-) -> io::Result<()> {
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 8192]);
-    let end = loop {
-        if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
-            break end;
-        }
-        match client.read(&mut chunk)? {
-            0 => return Ok(()),
-            read => bytes.extend(&chunk[..read]),
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut lines = head.split("\r\n");
-    let line: Vec<_> = lines.next().unwrap_or_default().split(' ').map(str::to_owned).collect();
-    let header =
-        |it: &str| it.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-    let headers: BTreeMap<_, _> = lines.filter_map(header).collect();
-    let length = headers.get("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
-    let mut body = bytes.split_off(end + 4);
-    while body.len() < length {
-        match client.read(&mut chunk)? {
-            0 => break,
-            read => body.extend(&chunk[..read]),
-        }
-    }
-    let (path, query) = line[1].split_once('?').unwrap_or((&line[1], ""));
-    let request = Request {
-        method: line[0].clone(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers,
-        body,
-    };
-    client.write_all(&answer(&request)?)
-}
-
-/// Git's own server. It asks for the token as GitHub does, and for nothing less.
-fn git(request: &Request, folder: &std::path::Path) -> io::Result<Vec<u8>> {
-    let basic = format!("Basic {}", BASE64.encode(format!("x-access-token:{TOKEN}").as_bytes()));
-    if request.headers.get("authorization") != Some(&basic) {
-        return Ok(b"HTTP/1.1 401 Mock\r\nWWW-Authenticate: Basic realm=\"GitHub\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec());
-    }
-    let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
-    let mut backend = Command::new("git")
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", folder)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("REMOTE_USER", "owner")
-        .env("REQUEST_METHOD", &request.method)
-        .env("PATH_INFO", &request.path)
-        .env("QUERY_STRING", &request.query)
-        .env("CONTENT_TYPE", header("content-type"))
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("HTTP_GIT_PROTOCOL", header("git-protocol"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    if let Some(mut input) = backend.stdin.take() {
-        input.write_all(&request.body)?;
-    }
-    let output = backend.wait_with_output()?.stdout;
-    let status = if output.starts_with(b"Status: ") { &output[8..11] } else { b"200" };
-    Ok([b"HTTP/1.1 ", status, b" Mock\r\nConnection: close\r\n", &output].concat())
 }

@@ -54,10 +54,15 @@ impl Sandbox {
     }
 
     pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
-        let who =
-            ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgSign=false"];
+        let settings = [
+            "user.name=t",
+            "user.email=t@example.org",
+            "commit.gpgSign=false",
+            "core.hooksPath=/dev/null",
+            "core.fsmonitor=false",
+        ];
         let output = Command::new("git")
-            .args(who)
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .args(arguments)
             .current_dir(self.path())
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -71,17 +76,23 @@ impl Sandbox {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Runs the program, with nothing of the developer's environment.
+    /// Runs the program with the project's root.
     pub(crate) fn run(&self, verb: &str) -> Assert {
         self.run_with(verb, &[("ROOT", ROOT)])
     }
 
     pub(crate) fn run_with(&self, verb: &str, environment: &[(&str, &str)]) -> Assert {
+        self.command(verb).envs(environment.iter().copied()).assert()
+    }
+
+    /// The program, with nothing of the developer's environment.
+    pub(crate) fn command(&self, verb: &str) -> assert_cmd::Command {
         let mut program = assert_cmd::Command::new(cargo_bin!("vcs-bootstrap"));
         program.current_dir(self.path()).env_clear();
         program.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        program.env("FORGE_TOKEN", &self.token).envs(environment.iter().copied());
-        program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]).assert()
+        program.env("FORGE_TOKEN", &self.token);
+        program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]);
+        program
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) struct OpenApi(Value);
 
@@ -109,4 +109,11 @@ impl OpenApi {
             }
         }
     }
+}
+
+/// `example`, with the values of `ours` in it.
+pub(crate) fn overlay(example: &Value, ours: &Value) -> Value {
+    let mut all = example.as_object().cloned().unwrap_or_else(Map::new);
+    all.extend(ours.as_object().cloned().unwrap_or_default());
+    Value::Object(all)
 }

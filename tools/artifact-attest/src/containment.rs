@@ -1,0 +1,186 @@
+//! Whether the place from which others fetch a source holds the commit that is signed.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use keyring::{GitOrigin, Secret, Url};
+use ureq::Agent;
+
+use crate::Error;
+use crate::git::Git;
+use crate::source::Source;
+
+/// Git gives up on a transfer that is slower than this for that long.
+const PATIENCE: [&str; 4] = ["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=30"];
+/// How long the probe that tells a network failure from a refusal may take.
+const PROBE_SECONDS_MAX: u64 = 30;
+
+/// What could be learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Containment {
+    /// A branch or a tag of the source holds the commit.
+    Contained,
+    /// No branch and no tag of the source does.
+    Missing,
+    /// The source could not be asked.
+    Unknown {
+        /// Git's last words.
+        said: String,
+        /// Whether nothing answered at all, so that another try may help.
+        is_unreachable: bool,
+    },
+}
+
+/// Asks `url` itself, first with what the user's own Git would send there, then with the token of
+/// the project's forge, if `url` is at that forge. When it cannot be asked, as in a CI job that
+/// holds no login for it, the branches that the user's clone has fetched from `url` count.
+pub(crate) fn look(
+    source: &Source,
+    url: &str,
+    token: Option<&(Url, Secret)>,
+) -> Result<Containment, Error> {
+    let borrowed = source.git.borrowed(&source.rev)?;
+    let ask = |arguments: &[&str]| -> Result<(bool, String, String), Error> {
+        let all = [&PATIENCE[..], arguments].concat();
+        let own = borrowed.git.run(&all, &[("GIT_LITERAL_PATHSPECS", OsStr::new("0"))], b"")?;
+        if own.code == Some(0) {
+            return Ok((true, own.text(), String::new()));
+        }
+        let Some((url, token)) = token else { return Ok((false, String::new(), own.said)) };
+        let origin = GitOrigin { url, token };
+        let ended = keyring::git(&all, borrowed.path(), Some(&origin));
+        let ended = ended.map_err(|source| Error::Tool { program: "git", source })?;
+        let said = ended.message();
+        Ok((ended.success, ended.text, said))
+    };
+    let (is_asked, listed, said) = ask(&["ls-remote", "--", url])?;
+    if !is_asked {
+        return Ok(if is_fetched(source, url)? {
+            Containment::Contained
+        } else {
+            Containment::Unknown { is_unreachable: is_unreachable(url), said }
+        });
+    }
+    let tips = tips(&listed);
+    if tips.is_empty() {
+        return Ok(Containment::Missing);
+    }
+    if is_reachable(&borrowed.git, &source.rev, &tips)? {
+        return Ok(Containment::Contained);
+    }
+    // The source may be ahead of this clone.
+    let heads = ["fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", url];
+    let all =
+        [&heads[..], &["+refs/heads/*:refs/source/heads/*", "+refs/tags/*:refs/source/tags/*"]];
+    let (is_fetched, _, said) = ask(&all.concat())?;
+    if !is_fetched {
+        return Ok(Containment::Unknown { is_unreachable: is_unreachable(url), said });
+    }
+    let is_contained = is_reachable(&borrowed.git, &source.rev, &tips)?;
+    Ok(if is_contained { Containment::Contained } else { Containment::Missing })
+}
+
+/// The branches and tags in what `git ls-remote` prints. Not the commits of pull requests, which
+/// anybody can open.
+fn tips(listed: &str) -> Vec<String> {
+    let refs = listed.lines().filter_map(|line| line.split_once('\t'));
+    let is_own = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+    let own = refs.filter(|(_, name)| is_own(name));
+    let mut tips: Vec<_> = own.map(|(object, _)| object.to_owned()).collect();
+    tips.retain(|object| object.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    tips.sort();
+    tips.dedup();
+    tips
+}
+
+/// Whether one of `tips`, as far as they are known here, holds `rev`.
+fn is_reachable(git: &Git, rev: &str, tips: &[String]) -> Result<bool, Error> {
+    let known = git.run(
+        &["cat-file", "--batch-check=%(objectname) %(objecttype)"],
+        &[],
+        (tips.join("\n") + "\n").as_bytes(),
+    )?;
+    let known = known.text();
+    let known = known.lines().filter_map(|line| line.split_once(' '));
+    let known = known.filter(|(_, kind)| ["commit", "tag"].contains(kind));
+    let mut input = format!("{rev}\n");
+    let mut any = false;
+    for (tip, _) in known {
+        any = true;
+        input.extend(["^", tip, "\n"]);
+    }
+    // Nothing is left of the history of `rev` without that of the tips, if one of them holds it.
+    let left = git.run(&["rev-list", "-1", "--stdin"], &[], input.as_bytes())?;
+    Ok(any && left.code == Some(0) && left.stdout.is_empty())
+}
+
+/// Whether a branch that the user's clone has fetched from `url` holds the commit.
+fn is_fetched(source: &Source, url: &str) -> Result<bool, Error> {
+    let remotes = ["config", "--null", "--get-regexp", r"^remote\..*\.url$"];
+    let remotes = source.git.run(&remotes, &[], b"")?; // 1, if there are none
+    let remotes = String::from_utf8_lossy(&remotes.stdout).into_owned();
+    for remote in remotes.split_terminator('\0') {
+        let Some((key, at)) = remote.split_once('\n') else { continue };
+        let name = key.trim_start_matches("remote.").trim_end_matches(".url");
+        if address(at) != address(url) {
+            continue;
+        }
+        let refs = format!("refs/remotes/{name}/");
+        let contains = format!("--contains={}", source.rev);
+        let held = source.git.run(&["for-each-ref", "--count=1", &contains, &refs], &[], b"")?;
+        if held.code == Some(0) && !held.stdout.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// `host/path` of a repository, however Git is told of it: `https://host/path.git`, `ssh://git@host/path`,
+/// `git@host:path`.
+fn address(url: &str) -> String {
+    let url = url
+        .split_once("://")
+        .map_or_else(|| url.replacen(':', "/", 1), |(_, rest)| rest.to_owned());
+    let (authority, path) = url.split_once('/').unwrap_or((&url, ""));
+    let host = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+    let path = path.trim_matches('/').trim_end_matches(".git");
+    format!("{host}/{path}")
+}
+
+/// Whether nothing answers at `url`. Git's exit status is the same for everything that it cannot
+/// fetch.
+fn is_unreachable(url: &str) -> bool {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(Duration::from_secs(PROBE_SECONDS_MAX)));
+    let config = if url.starts_with("http://") { config.proxy(None) } else { config };
+    let answer = config.build().new_agent().get(url).call();
+    answer.map_or(true, |answer| answer.status().is_server_error() || answer.status() == 429)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_the_same_however_git_is_told_of_it() {
+        for same in [
+            "https://github.com/a/b",
+            "https://GitHub.com/a/b.git/",
+            "https://x-access-token:sesame@github.com/a/b",
+            "ssh://git@github.com/a/b.git",
+            "git@github.com:a/b.git",
+        ] {
+            assert_eq!(address(same), "github.com/a/b", "{same}");
+        }
+        assert_ne!(address("https://github.com.evil/a/b"), "github.com/a/b");
+    }
+
+    #[test]
+    fn only_branches_and_tags_hold_a_commit() {
+        let listed = "aa\tHEAD\nbb\trefs/heads/main\ncc\trefs/tags/v1\ndd\trefs/tags/v1^{}\nee\trefs/pull/1/head\n--x\trefs/heads/odd\n";
+        assert_eq!(tips(listed), ["bb", "cc", "dd"]);
+    }
+}

@@ -1,0 +1,288 @@
+//! Reads a Git repository by its plumbing commands.
+//!
+//! **Invariant:** what is read is the blobs of a commit. No filter, no conversion of line ends, no
+//! `export-ignore`, no replacement and no graft is applied, whatever the user's configuration says.
+//! **Invariant:** nothing is written to the user's repository: not even its index is refreshed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::Error;
+use crate::tool::{self, Ended};
+
+/// Settings of the command line win over those of the user. Porcelain has more that would matter
+/// (`log.showSignature`, `core.quotePath`, aliases): it is not used.
+const SETTINGS: [&str; 4] = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"];
+/// Variables that say the same of objects, paths and the index.
+const VARIABLES: [(&str, &str); 4] = [
+    ("GIT_NO_REPLACE_OBJECTS", "1"),
+    ("GIT_GRAFT_FILE", "/dev/null"),
+    ("GIT_LITERAL_PATHSPECS", "1"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+];
+/// How the content of a file begins that Git LFS keeps elsewhere
+/// (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>).
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// Longest pointer, in bytes (the same specification).
+const LFS_POINTER_BYTES_MAX: u64 = 1024;
+
+/// A repository on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Git {
+    /// The name of the document, for messages.
+    document: String,
+    /// Where commands run.
+    pub(crate) folder: PathBuf,
+}
+
+/// An entry of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) object: String,
+    /// Bytes of a file; 0 for anything else.
+    pub(crate) size: u64,
+    /// From the tree that was listed.
+    pub(crate) path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Link,
+    Submodule,
+}
+
+impl Kind {
+    fn of(mode: &str) -> Option<Self> {
+        match mode {
+            "100644" | "100755" | "100664" => Some(Self::File),
+            "120000" => Some(Self::Link),
+            "160000" => Some(Self::Submodule),
+            _ => None,
+        }
+    }
+}
+
+impl Git {
+    pub(crate) fn new(document: &str, folder: &Path) -> Self {
+        Self { document: document.to_owned(), folder: folder.to_owned() }
+    }
+
+    /// Runs a command that may fail.
+    pub(crate) fn run(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &OsStr)],
+        input: &[u8],
+    ) -> Result<Ended, Error> {
+        let folder = self.folder.as_os_str();
+        let mut all = vec![OsStr::new("-C"), folder];
+        all.extend(SETTINGS.iter().chain(arguments).map(|text| OsStr::new(*text)));
+        let fixed = VARIABLES.iter().map(|(name, value)| (*name, OsStr::new(*value)));
+        let variables: Vec<_> = fixed.chain(variables.iter().copied()).collect();
+        tool::run_with(&self.document, "git", all, &variables, input)
+    }
+
+    /// Runs a command that must not fail.
+    fn must(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Error> {
+        let ended = self.run(arguments, &[], input)?;
+        if ended.code == Some(0) { Ok(ended.stdout) } else { Err(self.failed(ended.said)) }
+    }
+
+    fn failed(&self, said: String) -> Error {
+        Error::Git { path: self.folder.clone(), said }
+    }
+
+    /// The output of a command, as one line.
+    pub(crate) fn text(&self, arguments: &[&str]) -> Result<String, Error> {
+        let stdout = self.must(arguments, b"")?;
+        Ok(String::from_utf8_lossy(&stdout).trim_end_matches('\n').to_owned())
+    }
+
+    /// The last commit that touched `folder` (from the root; empty for the root itself); empty, if
+    /// none did.
+    pub(crate) fn last_touched(&self, folder: &str) -> Result<String, Error> {
+        let mut arguments = vec!["rev-list", "-1", "HEAD", "--"];
+        arguments.extend(Some(folder).filter(|folder| !folder.is_empty()));
+        self.text(&arguments)
+    }
+
+    /// What in `folder` is in no commit, at most a few of it: the letter that Git gives it, and its
+    /// path. Compares with a copy of the index, so that refreshing it changes nothing of the user's.
+    pub(crate) fn changes(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let within = Some(folder).filter(|folder| !folder.is_empty());
+        let copy = self.index()?;
+        let index = copy.path().join("index");
+        let variables = [("GIT_INDEX_FILE", index.as_os_str())];
+        // Its status only says that something has changed. `really` looks at files that the user
+        // has marked as unchanged, too.
+        self.run(&["update-index", "-q", "--really-refresh"], &variables, b"")?;
+        let compare = ["diff-index", "-z", "--raw", "--no-renames", "--ignore-submodules=none"];
+        let compare: Vec<_> = compare.into_iter().chain(["HEAD", "--"]).chain(within).collect();
+        let compared = self.run(&compare, &variables, b"")?;
+        if compared.code != Some(0) {
+            return Err(self.failed(compared.said));
+        }
+        let others = ["ls-files", "-z", "--others", "--exclude-standard", "--"];
+        let others: Vec<_> = others.into_iter().chain(within).collect();
+        let others = self.must(&others, b"")?;
+        let compared = String::from_utf8_lossy(&compared.stdout).into_owned();
+        let mut changes = Vec::new();
+        let mut fields = compared.split('\0');
+        while let (Some(change), Some(path)) = (fields.next(), fields.next()) {
+            changes.push(format!("{} {path}", change.rsplit(' ').next().unwrap_or_default()));
+        }
+        let others = String::from_utf8_lossy(&others).into_owned();
+        changes.extend(others.split_terminator('\0').map(|path| format!("? {path}")));
+        changes.truncate(5);
+        Ok(changes)
+    }
+
+    /// A copy of the index, with its time: by that Git tells which entries it must look at again.
+    fn index(&self) -> Result<TempDir, Error> {
+        let index = self.folder.join(self.text(&["rev-parse", "--git-path", "index"])?);
+        let unreadable = |source| Error::Unreadable { what: index.display().to_string(), source };
+        let copy = tempfile::tempdir().map_err(unreadable)?;
+        if let Ok(there) = fs::metadata(&index) {
+            let to = copy.path().join("index");
+            fs::copy(&index, &to).map_err(unreadable)?;
+            let file = File::options().write(true).open(&to).map_err(unreadable)?;
+            let time = there.modified().map_err(unreadable)?;
+            file.set_modified(time).map_err(unreadable)?;
+        }
+        Ok(copy)
+    }
+
+    /// Every entry below `folder` in `commit`, at any depth.
+    pub(crate) fn entries(&self, commit: &str, folder: &str) -> Result<Vec<Entry>, Error> {
+        let tree = format!("{commit}:{folder}");
+        let listed = self.must(&["ls-tree", "-r", "-l", "-z", &tree], b"")?;
+        let mut entries = Vec::new();
+        for line in listed.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+            let strange = || {
+                let line = String::from_utf8_lossy(line).into_owned();
+                Error::Manifest { path: line, why: "no file that can be published".to_owned() }
+            };
+            let line = str::from_utf8(line).map_err(|_| strange())?;
+            let (head, path) = line.split_once('\t').ok_or_else(strange)?;
+            let mut words = head.split_ascii_whitespace();
+            let mode = words.next().unwrap_or_default();
+            let object = words.nth(1).unwrap_or_default().to_owned();
+            let size = words.next().and_then(|size| size.parse().ok()).unwrap_or_default();
+            let kind = Kind::of(mode).ok_or_else(strange)?;
+            entries.push(Entry { kind, object, size, path: path.to_owned() });
+        }
+        Ok(entries)
+    }
+
+    /// The bytes of blobs, by object.
+    pub(crate) fn blobs(&self, objects: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let mut blobs = BTreeMap::new();
+        if objects.is_empty() {
+            return Ok(blobs);
+        }
+        let output = self.must(&["cat-file", "--batch"], (objects.join("\n") + "\n").as_bytes())?;
+        let mut rest = output.as_slice();
+        for object in objects {
+            let missing = || self.failed(format!("no blob {object}"));
+            let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(missing)?;
+            let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+            let words: Vec<_> = head.split(' ').collect();
+            let [name, "blob", size] = words[..] else { return Err(missing()) };
+            let size: usize = size.parse().map_err(|_| missing())?;
+            let content = rest.get(end + 1..end + 1 + size).ok_or_else(missing)?;
+            blobs.insert(name.to_owned(), content.to_vec());
+            rest = rest.get(end + size + 2..).unwrap_or_default();
+        }
+        Ok(blobs)
+    }
+
+    /// What below `folder` in `commit` the commit only points to: submodules and files of Git LFS.
+    pub(crate) fn elsewhere(&self, commit: &str, folder: &str) -> Result<Vec<String>, Error> {
+        let entries = self.entries(commit, folder)?;
+        let may_point = |entry: &&Entry| {
+            entry.kind == Kind::File && (1..=LFS_POINTER_BYTES_MAX).contains(&entry.size)
+        };
+        let small: Vec<_> = entries.iter().filter(may_point).collect();
+        let objects: Vec<_> = small.iter().map(|entry| entry.object.as_str()).collect();
+        let blobs = self.blobs(&objects)?;
+        let mut elsewhere = Vec::new();
+        for entry in &entries {
+            if entry.kind == Kind::Submodule {
+                elsewhere.push(format!("{} is a submodule", entry.path));
+            } else if blobs.get(&entry.object).is_some_and(|content| is_lfs_pointer(content)) {
+                elsewhere.push(format!("{} is a pointer of Git LFS", entry.path));
+            }
+        }
+        Ok(elsewhere)
+    }
+
+    /// A repository that borrows this one's objects and has `commit` as its HEAD, but none of its
+    /// configuration, attributes, hooks, index and files. A program that is given it reads the same
+    /// from every clone, and cannot write to the user's.
+    pub(crate) fn borrowed(&self, commit: &str) -> Result<Borrowed, Error> {
+        let temporary =
+            |source| Error::Unreadable { what: "a temporary folder".to_owned(), source };
+        let folder = tempfile::tempdir().map_err(temporary)?;
+        let format = if commit.len() == 64 { "sha256" } else { "sha1" };
+        let git = Self::new(&self.document, folder.path());
+        let format = format!("--object-format={format}");
+        git.must(&["init", "-q", "--template=", &format], b"")?;
+        let objects =
+            self.text(&["rev-parse", "--path-format=absolute", "--git-path", "objects"])?;
+        let information = folder.path().join(".git/objects/info");
+        fs::create_dir_all(&information).map_err(temporary)?;
+        fs::write(information.join("alternates"), objects + "\n").map_err(temporary)?;
+        git.must(&["update-ref", "--no-deref", "HEAD", commit], b"")?;
+        Ok(Borrowed { git, folder })
+    }
+}
+
+/// A repository that is gone when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    pub(crate) git: Git,
+    folder: TempDir,
+}
+
+impl Borrowed {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Variables that keep the user's filters and conversions from whatever runs Git in here: Nix
+    /// 2.8 unpacks a commit with `git archive`, which applies them.
+    pub(crate) fn variables(&self) -> Result<Vec<(String, String)>, Error> {
+        let names = ["config", "--null", "--name-only", "--get-regexp", r"^filter\."];
+        let names = self.git.run(&names, &[], b"")?; // 1, if there are none
+        let names = String::from_utf8_lossy(&names.stdout).into_owned();
+        let mut settings = vec![
+            ("core.autocrlf".to_owned(), "false"),
+            ("core.eol".to_owned(), "lf"),
+            ("core.attributesFile".to_owned(), "/dev/null"),
+        ];
+        for name in names.split_terminator('\0') {
+            let value = if name.ends_with(".required") { "false" } else { "" };
+            settings.push((name.to_owned(), value));
+        }
+        let mut variables = vec![("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string())];
+        for (index, (name, value)) in settings.into_iter().enumerate() {
+            variables.push((format!("GIT_CONFIG_KEY_{index}"), name));
+            variables.push((format!("GIT_CONFIG_VALUE_{index}"), value.to_owned()));
+        }
+        variables.extend(
+            VARIABLES[..2].iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        Ok(variables)
+    }
+}
+
+/// Whether a file's content is a pointer to what Git LFS keeps elsewhere.
+pub(crate) fn is_lfs_pointer(content: &[u8]) -> bool {
+    content.len() as u64 <= LFS_POINTER_BYTES_MAX && content.starts_with(LFS_POINTER)
+}

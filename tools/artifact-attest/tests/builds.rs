@@ -1,0 +1,117 @@
+//! What Nix builds is what the commit says, and what is published works.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::proxy::request;
+use support::{Result, Sandbox, Server, Test, ready, text, tool};
+
+// hazard: A commit changes code outside of the flake's folder, is never published, and stays Ready.
+// class: A published artifact does not correspond to its commit.
+// members: shared folders, a lock file above the folder, an older commit that does not evaluate
+// now: the commit that is checked out is built when it gives another derivation, and a line says so
+#[test]
+fn a_commit_elsewhere_that_changes_what_is_built_is_what_is_built() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.16:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny");
+    sandbox.write("sources/lib/text.nix", "\"v1\"")?;
+    let flake = fs::read_to_string(sandbox.inside("sources/tiny/flake.nix"))?;
+    let flake =
+        flake.replace("mkdir -p $out/bin;", "mkdir -p $out/bin; echo ${import ../lib/text.nix};");
+    sandbox.write("sources/tiny/flake.nix", &flake)?;
+    sandbox.commit("uses what is outside of its folder")?;
+    let commit = |document: &Value| document["status"]["evidence"][0]["gitCommit"].clone();
+    let first = sandbox.expect(0, "apply", &input)?;
+
+    sandbox.write("unrelated", "")?;
+    sandbox.commit("changes nothing that is built")?;
+    sandbox.expect(0, "plan --check", &text(&first))?;
+
+    sandbox.write("sources/lib/text.nix", "\"v2\"")?;
+    sandbox.commit("changes what is built")?;
+    sandbox.expect(3, "plan --check", &text(&first))?;
+    let second = sandbox.expect(0, "apply", &input)?;
+    assert_ne!(commit(&first[1]), commit(&second[1]));
+    let head = tool("git", &["rev-parse", "HEAD"], &sandbox.inside(""))?;
+    assert_eq!(commit(&second[1]), head.trim());
+    sandbox.expect(0, "verify", &text(&second))?;
+    Ok(())
+}
+
+/// Nix 2.8 unpacks a commit with `git archive`, which converts line ends and applies filters.
+#[test]
+fn a_clones_settings_do_not_change_what_is_built() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.18:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    sandbox.write("sources/tiny/.gitattributes", "run filter=crypt\n*.lock text\n")?;
+    sandbox.commit("attributes")?;
+    let applied = sandbox.expect(0, "apply", &sandbox.documents("tiny"))?;
+    let home = "[core]\n\tautocrlf = true\n\teol = crlf\n[filter \"crypt\"]\n\tsmudge = sed s/tiny/PLAIN/\n\tclean = sed s/PLAIN/tiny/\n\trequired = true\n[log]\n\tshowSignature = true\n";
+    fs::write(sandbox.outside(".gitconfig"), home)?;
+    let configured = fs::read_to_string(sandbox.inside(".git/config"))? + home;
+    fs::write(sandbox.inside(".git/config"), configured)?;
+    fs::remove_dir_all(sandbox.outside(".cache/nix"))?; // or Nix remembers the commit
+    sandbox.expect(0, "plan --check", &text(&applied))?;
+    let again = sandbox.expect(0, "apply", &sandbox.documents("again"))?;
+    let digest = |document: &Value| document["status"]["observed"]["digest"].clone();
+    assert_eq!(digest(&again[1]), digest(&applied[1]));
+    Ok(())
+}
+
+// hazard: A lock is missing or does not fit: today's Nix resolves the inputs anew, writes and stages
+// `flake.lock` in the user's tree, and what no commit pins is published.
+// class: A published artifact does not correspond to its commit.
+// members: no lock, an input that the lock lacks, an input that an override hides, submodules
+// now: `Unlocked` with every Nix, and the user's tree and index stay byte for byte as they were
+#[test]
+fn a_flake_that_its_commit_does_not_lock_is_refused_and_nothing_is_written() -> Test {
+    let sandbox = Sandbox::new("127.75.0.22:5000")?; // where nobody listens, nor needs to
+    let input = sandbox.documents("tiny");
+    let flake = fs::read_to_string(sandbox.inside("sources/tiny/flake.nix"))?;
+    let more = flake.replacen("{\n", "{\n  inputs.more.url = \"path:/nowhere\";\n", 1);
+    let more = more.replace("{ self, nixpkgs }", "{ self, nixpkgs, more }");
+    let state = || -> Result<String> {
+        let listed = tool(
+            "find",
+            &[".", "-type", "f", "-exec", "sha256sum", "{}", "+"],
+            &sandbox.inside(""),
+        )?;
+        Ok(listed)
+    };
+    sandbox.write("sources/tiny/flake.nix", &more)?;
+    sandbox.commit("an input that the lock lacks")?;
+    let before = state()?;
+    assert_eq!(ready(&sandbox.expect(100, "plan", &input)?[1]), ["False", "Unlocked"]);
+    assert_eq!(state()?, before);
+
+    sandbox.write("sources/tiny/flake.nix", &flake)?;
+    fs::remove_file(sandbox.inside("sources/tiny/flake.lock"))?;
+    sandbox.commit("no lock")?;
+    let before = state()?;
+    for verb in ["plan", "apply"] {
+        assert_eq!(ready(&sandbox.expect(100, verb, &input)?[1]), ["False", "Unlocked"]);
+    }
+    assert_eq!(state()?, before);
+    Ok(())
+}
+
+// hazard: An image is signed that cannot start: its entrypoint is in nothing that was built.
+// class: A published artifact does not work as declared.
+// members: folders at the top that would hide the store, `/proc`, `/dev` or `/sys`
+// now: `CannotStart` with the path, before anything is published
+#[test]
+fn an_image_that_could_not_start_is_not_published() -> Test {
+    let folder = tempfile::tempdir()?;
+    let server = Server::docker("127.75.0.17:5000", folder.path(), true)?;
+    let sandbox = Sandbox::new(&server.1)?;
+    let input = sandbox.documents("tiny").replace("[/bin/tiny]", "[/bin/absent]");
+    assert_eq!(ready(&sandbox.expect(100, "apply", &input)?[1]), ["False", "CannotStart"]);
+    let (status, _) = request(&server.1, "GET /v2/test/tiny/tags/list", "", b"")?;
+    assert_eq!(status, 404, "nothing is published");
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The files of an artifact, as source-controller unpacks them. Reads a registry only.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+use keyring::{Project, Registry, Url};
+use serde_json::Value;
+
+use crate::Error;
+use crate::image;
+use crate::wanted::Artifact;
+
+/// Registries refuse manifests above 4 MiB.
+const MANIFEST_MAX_BYTES: u64 = 4 << 20;
+/// source-controller refuses archives above 100 MiB by default (`--artifact-...`, untar limit).
+const LAYER_MAX_BYTES: u64 = 100 << 20;
+/// Beyond this an archive is taken for a bomb.
+const UNPACKED_MAX_BYTES: u64 = 400 << 20;
+const FILES_MAX: usize = 20_000;
+
+/// The files of an artifact by their path, without `./`.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
+/// Pulls `artifact` by its digest, and unpacks its first layer, as an `OCIRepository` without
+/// `layerSelector` does (<https://fluxcd.io/flux/components/source/ocirepositories/#layer-selector>).
+pub(crate) fn pull(project: &Project, artifact: &Artifact) -> Result<Files, Error> {
+    let failed = |(why, temporary)| Error::ArtifactUnreadable {
+        artifact: format!("{}@{}", artifact.repository, artifact.digest),
+        why,
+        temporary,
+    };
+    let (registry, repository) = registry(project, &artifact.repository)
+        .ok_or_else(|| failed(("its repository is no URL".to_owned(), false)))?;
+    let get = |what, digest: &str, limit| {
+        image::by_digest(&registry, &repository, what, digest, limit).map_err(failed)
+    };
+    let manifest = get("manifests", &artifact.digest, MANIFEST_MAX_BYTES)?;
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    let layer = manifest["layers"][0]["digest"].as_str();
+    let layer = layer.ok_or_else(|| failed(("its manifest has no layer".to_owned(), false)))?;
+    let layer = get("blobs", layer, LAYER_MAX_BYTES)?;
+    unpack(&layer).map_err(|why| failed((why, false)))
+}
+
+/// The registry of `reference`: the project's own with its credentials, or any other without.
+fn registry(project: &Project, reference: &str) -> Option<(Registry, String)> {
+    if let Some(registry) = &project.endpoints.registry {
+        let below = reference.strip_prefix(&registry.url.rest().to_string());
+        if let Some(repository) = below.and_then(|rest| rest.strip_prefix('/')) {
+            return Some((registry.clone(), repository.to_owned()));
+        }
+    }
+    let (host, repository) = reference.split_once('/')?;
+    let url = Url::try_from(format!("https://{host}")).ok()?;
+    Some((Registry { url, user: None, token: None, reader: None }, repository.to_owned()))
+}
+
+/// The regular files of a tar archive, gzipped or not.
+fn unpack(layer: &[u8]) -> Result<Files, String> {
+    let mut bytes = Vec::new();
+    let told = |why: std::io::Error| format!("its layer is no archive: {why}");
+    if layer.starts_with(&[0x1f, 0x8b]) {
+        let mut unpacked = GzDecoder::new(layer).take(UNPACKED_MAX_BYTES + 1);
+        unpacked.read_to_end(&mut bytes).map_err(told)?;
+    } else {
+        bytes.extend_from_slice(layer);
+    }
+    if bytes.len() as u64 > UNPACKED_MAX_BYTES {
+        return Err(format!("its layer is larger than {UNPACKED_MAX_BYTES} bytes"));
+    }
+    let mut files = Files::new();
+    for entry in tar::Archive::new(bytes.as_slice()).entries().map_err(told)? {
+        let mut entry = entry.map_err(told)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path().map_err(told)?.to_string_lossy().into_owned();
+        let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
+        let mut text = Vec::new();
+        entry.read_to_end(&mut text).map_err(told)?;
+        files.insert(path, text);
+        if files.len() > FILES_MAX {
+            return Err(format!("it has more than {FILES_MAX} files"));
+        }
+    }
+    Ok(files)
+}

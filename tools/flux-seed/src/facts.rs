@@ -1,0 +1,95 @@
+//! Reads the live objects from which [`crate::graph`] computes what goes.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::cluster::Reader;
+use crate::graph::{Facts, uid};
+use crate::kstatus::text;
+use crate::object::Identity;
+use crate::scan::Scan;
+
+impl Facts {
+    /// Asks the API server for everything.
+    pub(crate) fn read(reader: &Reader) -> Result<Self, Error> {
+        let scan = Scan::of(reader)?;
+        // Whichever version of an API the server has.
+        let full = |group: &str, kind: &str| {
+            let served = scan.kinds.iter().find(|served| {
+                let of = served.api_version.split_once('/').map_or("", |(group, _)| group);
+                of == group && served.kind == kind
+            });
+            served.map_or(Ok(Vec::new()), |it| reader.list(&it.api_version, &it.kind, None))
+        };
+        Ok(Self {
+            kustomizations: full("kustomize.toolkit.fluxcd.io", "Kustomization")?,
+            releases: full("helm.toolkit.fluxcd.io", "HelmRelease")?,
+            stateful_sets: full("apps", "StatefulSet")?,
+            services: full("", "Service")?,
+            claims: full("", "PersistentVolumeClaim")?,
+            volumes: full("", "PersistentVolume")?,
+            pods: full("", "Pod")?,
+            scan,
+        })
+    }
+
+    /// The UIDs of the workloads whose pods mount claims, by way of their owners.
+    pub(crate) fn claim_users(&self) -> BTreeSet<String> {
+        let mut users = BTreeSet::new();
+        for pod in &self.pods {
+            let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+            let mounts = volumes.into_iter().any(|volume| {
+                volume["persistentVolumeClaim"].is_object() || volume["ephemeral"].is_object()
+            });
+            if mounts {
+                users.extend(self.owners(pod));
+            }
+        }
+        let sets = self.stateful_sets.iter();
+        users.extend(sets.filter(|set| set["spec"]["volumeClaimTemplates"].is_array()).map(uid));
+        users
+    }
+
+    /// The pods that belong to the workload with this UID.
+    pub(crate) fn pods_of<'a>(&'a self, workload: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.pods.iter().filter(move |pod| {
+            uid(pod) != workload && self.owners(pod).iter().any(|owner| owner == workload)
+        })
+    }
+
+    /// The UIDs of an object and of all its owners.
+    fn owners(&self, object: &Value) -> Vec<String> {
+        let mut uids = vec![uid(object)];
+        let mut index = 0;
+        let mut pending = vec![object];
+        while let Some(object) = pending.get(index).copied() {
+            index += 1;
+            let references = object["metadata"]["ownerReferences"].as_array();
+            for owner in references.into_iter().flatten().map(|owner| text(owner, "uid")) {
+                if !uids.iter().any(|known| known == owner) {
+                    uids.push(owner.to_owned());
+                    pending.extend(self.scan.objects.iter().find(|it| uid(it) == owner));
+                }
+            }
+        }
+        uids
+    }
+}
+
+impl Scan {
+    /// Whether a definition made the kind of this object.
+    pub(crate) fn is_defined(&self, id: &Identity) -> bool {
+        let kind = self.kinds.iter().find(|served| {
+            let group = served.api_version.split_once('/').map_or("", |(group, _)| group);
+            group == id.group() && served.kind == id.kind
+        });
+        let name = kind.map(crate::scan::ServedKind::definition);
+        name.is_some_and(|name| {
+            self.objects.iter().any(|object| {
+                object["kind"] == "CustomResourceDefinition" && object["metadata"]["name"] == name
+            })
+        })
+    }
+}

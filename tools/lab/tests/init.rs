@@ -1,0 +1,196 @@
+//! `lab init`, which `tasks/init` runs: from published secrets to one's own, in one step.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A project in a folder of its own, and a person's home beside it.
+struct Newcomer {
+    folder: TempDir,
+}
+
+impl Newcomer {
+    /// With these files and folders of `from`.
+    fn with(from: &Path, names: &[&str]) -> Test<Self> {
+        let newcomer = Self { folder: tempfile::tempdir()? };
+        fs::create_dir(newcomer.project())?;
+        fs::create_dir(newcomer.home())?;
+        for name in names {
+            let mut copy = Command::new("cp");
+            let copied = copy.arg("-a").arg(from.join(name)).arg(newcomer.project()).status()?;
+            assert!(copied.success(), "{name}");
+        }
+        Ok(newcomer)
+    }
+
+    /// With the template of a project.
+    fn of_template() -> Test<Self> {
+        let names = [".sops.yaml", "project", "sources", "machines", "deployments"];
+        Self::with(&repository().join("templates/project"), &names)
+    }
+
+    fn project(&self) -> PathBuf {
+        self.folder.path().join("project")
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.home().join(".config/sops/age/keys.txt")
+    }
+
+    fn read(&self, name: &str) -> Test<String> {
+        let path = self.project().join(name);
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+
+    fn run(&self, words: &[&str], variables: &[(&str, &str)]) -> Test<Output> {
+        let programs = Path::new(env!("CARGO_BIN_EXE_lab")).parent().ok_or("no folder")?;
+        let path = std::env::var("PATH")?;
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .current_dir(self.project())
+            .env_clear()
+            .env("PATH", format!("{}:{path}", programs.display()))
+            .env("HOME", self.home())
+            .envs(variables.iter().copied());
+        Ok(command.output()?)
+    }
+
+    fn init(&self, more: &[&str]) -> Test<Output> {
+        let words = [&["lab", "init", "shop", "Octocat"], more].concat();
+        self.run(&words, &[("HCLOUD_TOKEN", "of-hetzner")])
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
+    for newcomer in [
+        Newcomer::of_template()?,
+        Newcomer::with(
+            &repository(),
+            &[".sops.yaml", "project", "sources", "machines", "deployments"],
+        )?,
+    ] {
+        let before = newcomer.run(&["vcs-bootstrap", "plan", "project"], &[])?;
+        assert_eq!(before.status.code(), Some(2), "{}", said(&before));
+
+        let made = newcomer.init(&[])?;
+        assert!(made.status.success(), "{}", said(&made));
+        let mode = |path: &Path| Test::Ok(fs::metadata(path)?.permissions().mode() & 0o777);
+        assert_eq!(mode(&newcomer.keys())?, 0o600);
+        assert_eq!(mode(newcomer.keys().parent().ok_or("no folder")?)?, 0o700);
+        assert!(said(&made).contains("keep a copy of it elsewhere"), "{}", said(&made));
+        assert!(said(&made).contains("not given: github (GITHUB_TOKEN)"), "{}", said(&made));
+        assert!(!said(&made).contains("of-hetzner"), "{}", said(&made));
+
+        let project = newcomer.read("project/project.yaml")?;
+        for part in ["name: shop}", "ghcr.io/octocat", "user: Octocat", "bucket: shop-drain"] {
+            assert!(project.contains(part), "{part} is not in {project}");
+        }
+        assert_eq!(project.matches("verificationKeys:").count(), 1, "{project}");
+        assert!(newcomer.read("project/repository.yaml")?.contains("owner: Octocat"));
+        assert!(newcomer.read("machines/prod/cluster.yaml")?.contains("project: shop"));
+        assert!(!newcomer.project().join("project/test-identity.txt").exists());
+
+        // Nothing that a program reads is left of what is published.
+        let derive = ["--to", "../derived", "project", "sources", "machines", "deployments"];
+        for program in ["flux-seed", "data-drain", "vcs-bootstrap"] {
+            let words = [&[program, "derive"], &derive[..]].concat();
+            let derived = newcomer.run(&words, &[])?;
+            assert!(derived.status.success(), "{program}: {}", said(&derived));
+        }
+        // What the programs say of secrets, they say before they ask anybody. No such host is anywhere.
+        for name in ["project/project.yaml", "project/repository.yaml"] {
+            let text = newcomer.read(name)?;
+            let text =
+                text.replace("api.github.com", "github.invalid").replace("ghcr.io", "ghcr.invalid");
+            let text = text.replace("api.hetzner.cloud", "hetzner.invalid");
+            fs::write(newcomer.project().join(name), text)?;
+        }
+        for program in ["vcs-bootstrap", "talos-provision"] {
+            let words =
+                ["timeout", "4", program, "plan", "project", "sources", "machines", "deployments"];
+            let planned = newcomer.run(&words, &[])?;
+            let code = planned.status.code();
+            assert!(matches!(code, Some(111 | 124)), "{program}: {code:?} {}", said(&planned));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_of_one_s_own_is_overwritten() -> Test {
+    let newcomer = Newcomer::of_template()?;
+    assert!(newcomer.init(&[])?.status.success());
+    let files = [".sops.yaml", "project/secrets.yaml", "project/project.yaml"];
+    let before: Vec<_> = files.iter().map(|name| newcomer.read(name)).collect::<Test<_>>()?;
+    let identity = fs::read(newcomer.keys())?;
+    let again = newcomer.init(&[])?;
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    assert!(said(&again).contains("nothing was touched"), "{}", said(&again));
+    // Each of the three alone is enough.
+    for own in files {
+        let other = Newcomer::of_template()?;
+        fs::copy(newcomer.project().join(own), other.project().join(own))?;
+        let refused = other.init(&[])?;
+        assert_eq!(refused.status.code(), Some(2), "{own}: {}", said(&refused));
+        assert!(!other.keys().exists(), "{own}: an identity was made");
+        assert_eq!(other.read(own)?, newcomer.read(own)?);
+    }
+    let after: Vec<_> = files.iter().map(|name| newcomer.read(name)).collect::<Test<_>>()?;
+    assert_eq!((before, identity), (after, fs::read(newcomer.keys())?));
+    Ok(())
+}
+
+#[test]
+fn an_identity_that_is_there_is_used_and_one_in_the_repository_is_refused() -> Test {
+    let first = Newcomer::of_template()?;
+    assert!(first.init(&[])?.status.success());
+    let second = Newcomer::of_template()?;
+    let keys = first.keys().display().to_string();
+    let made = second.init(&["--identity", &keys])?;
+    assert!(made.status.success(), "{}", said(&made));
+    assert_eq!(
+        first.read(".sops.yaml")?.lines().count(),
+        second.read(".sops.yaml")?.lines().count()
+    );
+    assert_ne!(first.read("project/secrets.yaml")?, second.read("project/secrets.yaml")?);
+
+    let published = repository().join("project/test-identity.txt").display().to_string();
+    for (file, told) in [
+        ("identity.txt", "it is in the repository"),
+        ("project/keys/identity.txt", "it is in the repository"),
+        ("../project/identity.txt", "it is in the repository"),
+        (published.as_str(), "has no identity that is not published"),
+    ] {
+        let third = Newcomer::of_template()?;
+        let refused = third.init(&["--identity", file])?;
+        assert_eq!(refused.status.code(), Some(2), "{file}: {}", said(&refused));
+        assert!(said(&refused).contains(told), "{file}: {}", said(&refused));
+        assert!(third.project().join("project/test-identity.txt").exists());
+    }
+    for (name, owner) in [("Shop", "me"), ("shop", "me/you"), ("", "me"), ("shop", "")] {
+        let third = Newcomer::of_template()?;
+        let refused = third.run(&["lab", "init", name, owner], &[])?;
+        assert_eq!(refused.status.code(), Some(2), "{name} {owner}: {}", said(&refused));
+    }
+    Ok(())
+}

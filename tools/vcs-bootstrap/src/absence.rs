@@ -1,0 +1,132 @@
+//! Proves that a repository is not there. A forge answers 404 both for what does not exist and for
+//! what the token may not see, so 404 alone proves nothing.
+//!
+//! **Invariant:** without a proof the repository is unknown: it is neither created nor reported as
+//! destroyed.
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::client::Answer;
+use crate::forge::{Forge, Remote};
+use crate::model::{Refusal, Section};
+
+/// Whether the token sees every repository of the owner, so that one it does not see is not there.
+pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Section<()>, Error> {
+    if remote.client.has_been_deleted() {
+        return Ok(Section::Known(()));
+    }
+    let why = match remote.forge {
+        Forge::GitHub => github(remote)?,
+        Forge::Gitea => gitea(remote)?,
+    };
+    if let Some(why) = why {
+        return Ok(Section::Unknown(unknown(remote, &why)));
+    }
+    // A repository that an earlier run saw keeps its number under every name.
+    let Some(id) = earlier else { return Ok(Section::Known(())) };
+    let answer = remote.client.get(&format!("/repositories/{id}"))?;
+    match answer.status {
+        404 => Ok(Section::Known(())),
+        200 => {
+            let to = answer.body["full_name"].as_str().map(str::to_owned);
+            Err(Error::Renamed { place: remote.place.to_string(), to })
+        }
+        status => {
+            let why = format!("the forge answers status {status} for repository number {id}");
+            Ok(Section::Unknown(unknown(remote, &why)))
+        }
+    }
+}
+
+fn unknown(remote: &Remote, why: &str) -> Refusal {
+    Refusal {
+        reason: "RepositoryUnknown",
+        what: format!(
+            "it is not known whether {} exists: the forge shows no such repository, and {why}",
+            remote.place
+        ),
+        help: "use a token of the owner (of an organisation: of one of its owners) that may see \
+               all of its repositories: at GitHub a classic token with the scope `repo`, or a \
+               fine-grained token for all repositories; then run the same again"
+            .to_owned(),
+    }
+}
+
+/// Why the token may not see everything; `None`: it sees everything.
+///
+/// A classic token names its scopes in `X-OAuth-Scopes`, and `repo` covers every repository that its
+/// user can see. <https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps>
+/// A fine-grained token has no scopes and may be for selected repositories: then the forge's own
+/// count of the owner's repositories must be the number of those it lists.
+fn github(remote: &Remote) -> Result<Option<String>, Error> {
+    let user = remote.client.get("/user")?;
+    let Some(login) = known_text(&user, "login").map(str::to_owned) else {
+        return Ok(Some(refused("/user", &user)));
+    };
+    let owner = &remote.place.owner;
+    let sees_all = user
+        .scopes
+        .as_deref()
+        .is_some_and(|scopes| scopes.split(',').any(|scope| scope.trim() == "repo"));
+    let mine = login.eq_ignore_ascii_case(owner);
+    let (counts, list) = if mine {
+        (user, "/user/repos?affiliation=owner".to_owned())
+    } else {
+        let path = format!("/user/memberships/orgs/{owner}");
+        let membership = remote.client.get(&path)?;
+        if membership.status != 200 {
+            return Ok(Some(refused(&path, &membership)));
+        }
+        let is = |name: &str, value: &str| membership.body[name] == value;
+        if !is("state", "active") || !is("role", "admin") {
+            return Ok(Some(format!("the token's user {login} is no owner of {owner}")));
+        }
+        if sees_all {
+            return Ok(None);
+        }
+        let path = format!("/orgs/{owner}");
+        (remote.client.get(&path)?, format!("{path}/repos?type=all"))
+    };
+    if sees_all {
+        return Ok(None);
+    }
+    let number = |name: &str| counts.body[name].as_u64();
+    let count = number("public_repos").zip(number("owned_private_repos"));
+    let Some(count) = count.map(|(public, private)| public.saturating_add(private)) else {
+        return Ok(Some("the token may not see how many repositories the owner has".to_owned()));
+    };
+    let listed = match remote.client.list(&list, "per_page=100", Value::as_array)? {
+        Ok(listed) => listed,
+        Err(refusal) => return Ok(Some(refusal.what)),
+    };
+    Ok((listed.len() as u64 != count).then(|| {
+        format!("the owner has {count} repositories, of which the token sees {}", listed.len())
+    }))
+}
+
+/// An administrator of the instance, the owner, and an owner of an organisation see everything;
+/// members of other teams see what their team is for.
+fn gitea(remote: &Remote) -> Result<Option<String>, Error> {
+    let user = remote.client.get("/user")?;
+    let Some(login) = known_text(&user, "login") else { return Ok(Some(refused("/user", &user))) };
+    let owner = &remote.place.owner;
+    if user.body["is_admin"] == true || login.eq_ignore_ascii_case(owner) {
+        return Ok(None);
+    }
+    let path = format!("/users/{login}/orgs/{owner}/permissions");
+    let permissions = remote.client.get(&path)?;
+    if permissions.status != 200 {
+        return Ok(Some(refused(&path, &permissions)));
+    }
+    let owns = permissions.body["is_owner"] == true || permissions.body["is_admin"] == true;
+    Ok((!owns).then(|| format!("the token's user {login} is no owner of {owner}")))
+}
+
+fn known_text<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    answer.body[name].as_str().filter(|text| answer.status == 200 && !text.is_empty())
+}
+
+fn refused(path: &str, answer: &Answer) -> String {
+    format!("the token may not read {path} (status {})", answer.status)
+}

@@ -1,0 +1,395 @@
+//! What a forge means when it refuses git: a table of the messages that forges send, each with its
+//! cause and the help that fits it.
+//!
+//! **Invariant:** a refusal is permanent unless its own words say otherwise, so it is never retried.
+
+/// Why git was refused, and what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The `reason` of the condition.
+    pub(crate) reason: &'static str,
+    /// The help.
+    pub(crate) help: &'static str,
+}
+
+/// The reason when git is told that there is no such repository.
+pub(crate) const HIDDEN: &str = "RepositoryHidden";
+
+/// Words in lower case that a message contains, any of them, and what they mean. The first row that
+/// fits decides, so the specific rows come first.
+type Row = (&'static [&'static str], &'static str, &'static str);
+
+/// Sources: GitHub's error codes and texts as quoted in the linked pages and reports.
+/// - GH001: <https://docs.github.com/en/repositories/working-with-files/managing-large-files/about-large-files-on-github>
+/// - GH006, GH013: <https://docs.github.com/en/repositories/configuring-branches-and-merges-in-your-repository/managing-rulesets/troubleshooting-rules>
+/// - GH008: <https://github.com/sinbad/lfs-folderstore/issues/13>
+/// - GH009, GH013 with secrets: <https://docs.github.com/en/code-security/secret-scanning/working-with-secret-scanning-and-push-protection/working-with-push-protection-from-the-command-line>
+/// - GH007: <https://docs.github.com/en/account-and-profile/how-tos/email-preferences/blocking-command-line-pushes-that-expose-your-personal-email-address>
+/// - workflow scope: <https://github.com/web-platform-tests/wpt/issues/31939>
+/// - SAML: <https://docs.github.com/en/authentication/authenticating-with-single-sign-on/authorizing-a-personal-access-token-for-use-with-single-sign-on>
+const PUSHES: &[Row] = &[
+    (
+        &[
+            "without `workflow` scope",
+            "without `workflows` permission",
+            "create or update workflow",
+        ],
+        "WorkflowScopeMissing",
+        "the history contains .github/workflows: give a classic token the scope `workflow`, or a \
+         fine-grained token or an App write access to Workflows",
+    ),
+    (
+        &["gh008", "unknown git lfs object", "lfs objects are missing"],
+        "LfsObjectsMissing",
+        "the history contains Git LFS pointers without their objects: upload them with \
+         `git lfs push --all`, or take the files out of LFS with `git lfs migrate export`",
+    ),
+    (
+        &["gh001", "large files detected", "file size limit"],
+        "FileTooLarge",
+        "a file in the history is larger than the forge accepts: take it out of the whole history, \
+         not only out of the last commit (`git filter-repo --strip-blobs-bigger-than 100M`)",
+    ),
+    (
+        &["gh009", "cannot contain secrets", "secrets detected", "push protection"],
+        "SecretInHistory",
+        "the history contains a secret: revoke the secret, then remove it from every commit that \
+         the message names",
+    ),
+    (
+        &["gh007", "private email"],
+        "PrivateEmail",
+        "a commit shows an e-mail address that its account keeps private: rewrite the commit with \
+         the account's noreply address",
+    ),
+    (
+        &["non-fast-forward", "fetch first", "stale info", "needs force"],
+        "HistoryDiverged",
+        "the forge has commits that are not here: `git pull --rebase`, then run this again; nothing \
+         is ever forced",
+    ),
+    (
+        &["was archived so", "repository is archived"],
+        "Archived",
+        "the repository is archived, so it accepts no push: unarchive it if it is to be used again",
+    ),
+    (
+        &["saml sso", "saml single sign-on"],
+        "SsoRequired",
+        "authorise the token for the organisation's single sign-on, in the token's settings",
+    ),
+    (
+        &["quota", "size limit", "maximum allowed size", "returned error: 413"],
+        "QuotaExceeded",
+        "the push or the repository is larger than the forge allows: free space there, raise the \
+         limit, or make the history smaller",
+    ),
+    (
+        &[
+            "gh006",
+            "gh013",
+            "protected branch",
+            "protected tag",
+            "repository rule violations",
+            "cannot force-push",
+            "not allowed to push to protected",
+        ],
+        "BranchProtected",
+        "a rule of the forge forbids it: push by a pull request, declare `bypass: administrators`, \
+         or sign the commits, as the message says",
+    ),
+    DENIED,
+    UNAUTHORISED,
+    (
+        &["repository not found", "not found", "returned error: 404"],
+        "PermissionMissing",
+        "the repository is gone, or the token may not see it: give the token access to it",
+    ),
+    (
+        &["shallow update not allowed"],
+        "HistoryIncomplete",
+        "`git fetch --unshallow` first: a shallow history is not accepted",
+    ),
+    (
+        &["currently checked out"],
+        "BranchCheckedOut",
+        "the repository there has a work tree with this branch: make it bare",
+    ),
+    (
+        &["hook declined", "pre-receive", "update hook"],
+        "HookDeclined",
+        "a hook of the forge refuses the push: change what its message names",
+    ),
+    (
+        &["fsck error", "unpacker error", "index-pack abnormal exit", "missing necessary objects"],
+        "HistoryBroken",
+        "the forge does not accept the objects: `git fsck --full` shows which are broken",
+    ),
+];
+
+const DENIED: Row = (
+    &[
+        "write access to repository not granted",
+        "permission to ",
+        "permission denied",
+        "returned error: 403",
+        "not allowed to push",
+        "no permission",
+        "access denied",
+        "user permission denied",
+    ],
+    "PermissionMissing",
+    "give the token write access to the repository's contents",
+);
+
+const UNAUTHORISED: Row = (
+    &[
+        "authentication failed",
+        "returned error: 401",
+        "invalid username or",
+        "could not read username",
+        "bad credentials",
+    ],
+    "Unauthorised",
+    "make a new token and put it where spec.endpoints.forge points",
+);
+
+/// What refuses `git ls-remote` for good.
+const LISTINGS: &[Row] = &[
+    (
+        &["saml sso", "saml single sign-on"],
+        "SsoRequired",
+        "authorise the token for the organisation's single sign-on, in the token's settings",
+    ),
+    UNAUTHORISED,
+    (
+        &["returned error: 30", "unable to update url base from redirection"],
+        "GitRedirected",
+        "the clone address redirects to another one, where the token is not sent: make the forge's \
+         own address (ROOT_URL of Gitea) and spec.endpoints.forge agree",
+    ),
+    (
+        DENIED.0,
+        "PermissionMissing",
+        "give the token read and write access to the repository's contents",
+    ),
+    (
+        &["not found", "returned error: 404", "does not exist"],
+        HIDDEN,
+        "give the token read and write access to the repository's contents",
+    ),
+];
+
+/// Reasons after which the same push may succeed: the server was busy, full or broken.
+const TEMPORARY: [&str; 11] = [
+    "cannot lock ref",
+    "failed to lock",
+    "failed to update ref",
+    "incorrect old value",
+    "reference already exists",
+    "internal server error",
+    "unable to create temporary",
+    "no space left",
+    "timed out",
+    "temporarily unavailable",
+    "try again later",
+];
+
+/// What to do about a refusal whose words are in no row.
+const OTHER: Verdict = Verdict {
+    reason: "PushRefused",
+    help: "the forge refuses this push, and would again: change what its message names",
+};
+
+/// Why the forge refuses a push for good. `porcelain` is what `git push --porcelain` writes: a line
+/// that begins with `!` for each reference that was refused. `None`: no refusal, or a passing one.
+/// <https://git-scm.com/docs/git-push#_output>
+pub(crate) fn push(porcelain: &str, said: &str) -> Option<Verdict> {
+    let refused: Vec<_> = porcelain.lines().filter(|line| line.starts_with('!')).collect();
+    let text = [porcelain, "\n", said].concat().to_lowercase();
+    let lines = refused.join("\n").to_lowercase();
+    let busy = |text: &str| TEMPORARY.iter().any(|word| text.contains(word));
+    // The reason for an unpacker error (a full disk) is in the messages, not in the line.
+    let elsewhere = refused.is_empty() || lines.contains("unpacker error");
+    if busy(&lines) || (elsewhere && busy(&text)) {
+        return None;
+    }
+    verdict(PUSHES, &text).or((!refused.is_empty()).then_some(OTHER))
+}
+
+/// Why the forge refuses to list its references for good.
+pub(crate) fn listing(said: &str) -> Option<Verdict> {
+    verdict(LISTINGS, &said.to_lowercase())
+}
+
+fn verdict(rows: &[Row], text: &str) -> Option<Verdict> {
+    let row = rows.iter().find(|row| row.0.iter().any(|word| text.contains(word)));
+    row.map(|&(_, reason, help)| Verdict { reason, help })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declined(reason: &str) -> String {
+        format!(
+            "To https://github.com/o/r.git\n!\tabc:refs/heads/main\t[remote rejected] ({reason})\nDone"
+        )
+    }
+
+    /// Porcelain output, standard error, and the reason; messages as the forges send them.
+    fn refusals() -> Vec<(String, &'static str, &'static str)> {
+        let hook = || declined("pre-receive hook declined");
+        vec![
+            (
+                declined(
+                    "refusing to allow a Personal Access Token to create or update workflow `.github/workflows/ci.yaml` without `workflow` scope",
+                ),
+                "error: failed to push some refs",
+                "WorkflowScopeMissing",
+            ),
+            (
+                declined(
+                    "refusing to allow a GitHub App to create or update workflow `.github/workflows/ci.yaml` without `workflows` permission",
+                ),
+                "",
+                "WorkflowScopeMissing",
+            ),
+            (
+                hook(),
+                "remote: error: GH001: Large files detected. You may want to try Git Large File Storage - https://git-lfs.github.com.",
+                "FileTooLarge",
+            ),
+            (
+                declined("protected branch hook declined"),
+                "remote: error: GH006: Protected branch update failed for refs/heads/main.",
+                "BranchProtected",
+            ),
+            (
+                declined("push declined due to email privacy restrictions"),
+                "remote: error: GH007: Your push would publish a private email address.",
+                "PrivateEmail",
+            ),
+            (
+                hook(),
+                "remote: error: GH008: Your push referenced at least 1 unknown Git LFS object:\nremote:     4cac19622fc3ada9c0fdeadb33f88f367b541f38b89102a3f1261ac81fd5bcb5",
+                "LfsObjectsMissing",
+            ),
+            (
+                hook(),
+                "remote: error: GH009: Secrets detected! This push failed.",
+                "SecretInHistory",
+            ),
+            (
+                declined("push declined due to repository rule violations"),
+                "remote: error: GH013: Repository rule violations found for refs/heads/main.\nremote: - Push cannot contain secrets",
+                "SecretInHistory",
+            ),
+            (
+                declined("push declined due to repository rule violations"),
+                "remote: error: GH013: Repository rule violations found for refs/heads/main.\nremote: - Changes must be made through a pull request.",
+                "BranchProtected",
+            ),
+            (
+                hook(),
+                "remote: Gitea: Not allowed to push to protected branch main",
+                "BranchProtected",
+            ),
+            (
+                hook(),
+                "remote: GitLab: LFS objects are missing. Ensure LFS is properly set up",
+                "LfsObjectsMissing",
+            ),
+            (
+                "!\tabc:refs/heads/main\t[rejected] (fetch first)".to_owned(),
+                "hint: Updates were rejected because the remote contains work",
+                "HistoryDiverged",
+            ),
+            (
+                "!\tabc:refs/heads/main\t[rejected] (non-fast-forward)".to_owned(),
+                "",
+                "HistoryDiverged",
+            ),
+            (declined("hook declined"), "remote: the message of our own hook", "HookDeclined"),
+            (hook(), "remote: commit messages need a ticket", "HookDeclined"),
+            (declined("branch is currently checked out"), "", "BranchCheckedOut"),
+            (declined("shallow update not allowed"), "", "HistoryIncomplete"),
+            (
+                declined("unpacker error"),
+                "remote: fatal: fsck error in packed object",
+                "HistoryBroken",
+            ),
+            (
+                declined("unpacker error"),
+                "remote: fatal: pack exceeds maximum allowed size (2.00 GiB)",
+                "QuotaExceeded",
+            ),
+            (declined("a reason that nobody knows yet"), "", "PushRefused"),
+            (
+                String::new(),
+                "remote: Write access to repository not granted.\nfatal: unable to access 'https://github.com/o/r.git/': The requested URL returned error: 403",
+                "PermissionMissing",
+            ),
+            (
+                String::new(),
+                "remote: Permission to o/r.git denied to someone.\nfatal: unable to access: The requested URL returned error: 403",
+                "PermissionMissing",
+            ),
+            (
+                String::new(),
+                "remote: This repository was archived so it is read-only.\nfatal: unable to access: The requested URL returned error: 403",
+                "Archived",
+            ),
+            (
+                String::new(),
+                "remote: The 'o' organization has enabled or enforced SAML SSO.\nfatal: The requested URL returned error: 403",
+                "SsoRequired",
+            ),
+            (
+                String::new(),
+                "remote: This repository is over its data quota.\nfatal: The requested URL returned error: 403",
+                "QuotaExceeded",
+            ),
+            (
+                String::new(),
+                "error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413",
+                "QuotaExceeded",
+            ),
+            (
+                String::new(),
+                "remote: Repository not found.\nfatal: repository 'https://github.com/o/r.git/' not found",
+                "PermissionMissing",
+            ),
+            (
+                String::new(),
+                "fatal: Authentication failed for 'https://github.com/o/r.git/'",
+                "Unauthorised",
+            ),
+        ]
+    }
+
+    #[test]
+    fn each_refusal_has_its_cause_and_its_own_help() {
+        for (porcelain, said, reason) in refusals() {
+            let verdict = push(&porcelain, said).map(|verdict| verdict.reason);
+            assert_eq!(verdict, Some(reason), "{porcelain} {said}");
+        }
+        let helps: std::collections::BTreeSet<_> = PUSHES.iter().map(|row| row.2).collect();
+        assert_eq!(helps.len(), PUSHES.len(), "no two causes have the same help");
+    }
+
+    #[test]
+    fn a_server_that_is_busy_or_silent_is_tried_again() {
+        for (porcelain, said) in [
+            (declined("cannot lock ref 'refs/heads/main': Unable to create"), ""),
+            (declined("failed to update ref"), ""),
+            (declined("Internal Server Error"), ""),
+            (declined("unpacker error"), "remote: fatal: write error: No space left on device"),
+            (String::new(), "fatal: unable to access: The requested URL returned error: 502"),
+            (String::new(), "fatal: unable to access: Could not resolve host: github.com"),
+            (String::new(), "fatal: the remote end hung up unexpectedly"),
+        ] {
+            assert_eq!(push(&porcelain, said), None, "{porcelain} {said}");
+        }
+    }
+}

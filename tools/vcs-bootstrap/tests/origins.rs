@@ -1,0 +1,345 @@
+//! One credential, one origin: the forge's token reaches the forge, and nothing else does.
+//!
+//! Three listeners record every request: the forge, another host, and a proxy. Configuration of the
+//! repository, of the user and of the environment tries to send git, the token, or other credentials
+//! to each of them.
+
+mod common;
+#[path = "common/github.rs"]
+mod github;
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/openapi.rs"]
+mod openapi;
+#[path = "common/recorder.rs"]
+mod recorder;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{ROOT, Sandbox, Test, ready, status};
+use data_encoding::BASE64;
+use github::GitHub;
+use http::TOKEN;
+use keyring::{GitOrigin, Secret, Url};
+use recorder::Recorder;
+
+/// What is pushed into the repository and protected: git and the API are both used.
+const FULL: &str = "owner: owner, description: ours, history: {push: fastForward}, \
+    secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
+
+/// A credential that is not the forge's token: `foreign:foreign`.
+const FOREIGN: &str = "Zm9yZWlnbjpmb3JlaWdu";
+
+struct World {
+    github: GitHub,
+    other: Recorder,
+    proxy: Recorder,
+    sandbox: Sandbox,
+    /// What a helper, a hook or a command of the configuration writes when it runs.
+    log: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+/// A world in which everything that git reads tries to get hold of the token.
+fn world() -> Result<World, Box<dyn Error>> {
+    let github = GitHub::start()?;
+    let other = Recorder::listen("127.76.0.4", UNAUTHORISED)?;
+    let proxy = Recorder::listen("127.76.0.5", PROXY_UNAUTHORISED)?;
+    let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
+    sandbox.declare("greeter", FULL)?;
+    let log = sandbox.path().join("log");
+    let home = sandbox.path().join("home");
+    fs::create_dir_all(home.join("hooks"))?;
+    let script = home.join("script");
+    let spy = format!("#!/bin/sh\necho \"$0 $*\" >>'{0}'\nenv >>'{0}'\n", log.display());
+    for name in ["script", "hooks/pre-push", "hooks/reference-transaction"] {
+        fs::write(home.join(name), &spy)?;
+        fs::set_permissions(home.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let (forge, host, via) = (github.address, other.address, proxy.address);
+    let script = script.display();
+    let config = format!(
+        "[http]\n\textraHeader = Authorization: Basic {FOREIGN}\n\tproxy = http://foreign:foreign@{via}\n\
+         \tcookieFile = {script}\n\tsaveCookies = true\n\tsslVerify = false\n\tfollowRedirects = true\n\
+         [http \"http://{forge}/\"]\n\textraHeader = Authorization: Basic {FOREIGN}\n\tproxy = http://{via}\n\
+         [url \"http://{host}/\"]\n\tinsteadOf = http://{forge}/\n\tpushInsteadOf = http://{forge}/\n\
+         [credential]\n\thelper = {script}\n\tuseHttpPath = true\n\
+         [credential \"http://{forge}\"]\n\thelper = {script}\n\tusername = foreign\n\
+         [remote \"origin\"]\n\turl = http://{host}/x.git\n\tproxy = http://{via}\n\tpromisor = true\n\
+         \tpartialCloneFilter = blob:none\n\
+         [core]\n\tsshCommand = {script}\n\taskPass = {script}\n\thooksPath = {hooks}\n\tfsmonitor = {script}\n\
+         \tgitProxy = {script}\n\
+         [protocol \"ext\"]\n\tallow = always\n\
+         [lfs]\n\turl = http://{host}/lfs\n\
+         [transfer]\n\tbundleURI = true\n[fetch]\n\turiProtocols = http,https\n",
+        hooks = home.join("hooks").display(),
+    );
+    fs::write(home.join(".gitconfig"), &config)?;
+    fs::write(home.join("more"), &config)?;
+    let netrc = [forge.ip(), host.ip(), via.ip()]
+        .map(|host| format!("machine {host} login foreign password foreign\n"));
+    fs::write(home.join(".netrc"), netrc.concat())?;
+    let own = sandbox.path().join(".git/config");
+    let include = format!("[include]\n\tpath = {}\n", home.join("more").display());
+    fs::write(&own, [fs::read_to_string(&own)?, config, include].concat())?;
+    let pairs = [
+        ("ROOT", ROOT.to_owned()),
+        ("HOME", home.display().to_string()),
+        ("GIT_ASKPASS", script.to_string()),
+        ("SSH_ASKPASS", script.to_string()),
+        ("GIT_SSH_COMMAND", script.to_string()),
+        ("GIT_PROXY_COMMAND", script.to_string()),
+        ("GIT_CONFIG_COUNT", "1".to_owned()),
+        ("GIT_CONFIG_KEY_0", "http.extraHeader".to_owned()),
+        ("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {FOREIGN}")),
+        ("GIT_CONFIG_PARAMETERS", format!("'http.proxy=http://{via}'")),
+        ("GIT_SSL_NO_VERIFY", "1".to_owned()),
+        ("http_proxy", format!("http://foreign:foreign@{via}")),
+        ("https_proxy", format!("http://foreign:foreign@{via}")),
+        ("HTTPS_PROXY", format!("http://foreign:foreign@{via}")),
+        ("ALL_PROXY", format!("http://foreign:foreign@{via}")),
+    ];
+    let environment = pairs.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    Ok(World { github, other, proxy, sandbox, log, environment })
+}
+
+const UNAUTHORISED: &str = "HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=\"other\"";
+const PROXY_UNAUTHORISED: &str = "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"proxy\"";
+
+/// How a credential looks in a header: its name in the table, and the text.
+fn credentials() -> [(&'static str, String); 3] {
+    [
+        ("the token (API)", format!("Bearer {TOKEN}")),
+        ("the token (git)", basic(&format!("x-access-token:{TOKEN}"))),
+        ("other credentials", format!("Basic {FOREIGN}")),
+    ]
+}
+
+fn basic(pair: &str) -> String {
+    format!("Basic {}", BASE64.encode(pair.as_bytes()))
+}
+
+impl World {
+    fn run(&self, verb: &str) -> assert_cmd::assert::Assert {
+        let environment = self.environment.iter().map(|(name, value)| (&**name, &**value));
+        self.sandbox.run_with(verb, &environment.collect::<Vec<_>>())
+    }
+
+    /// How many requests of each host carried each credential.
+    fn table(&self) -> BTreeMap<&'static str, [usize; 4]> {
+        let forge = self.github.state(|state| state.seen.clone());
+        let forge = forge.into_iter().map(|(line, header)| format!("{line} {header:?}"));
+        let hosts = [
+            ("forge", forge.collect::<Vec<_>>()),
+            ("other host", self.other.heads()),
+            ("proxy", self.proxy.heads()),
+        ];
+        hosts
+            .into_iter()
+            .map(|(host, requests)| {
+                let with = |text: &str| requests.iter().filter(|it| it.contains(text)).count();
+                let [api, git, foreign] = credentials().map(|(_, text)| with(&text));
+                (host, [requests.len(), api, git, foreign])
+            })
+            .collect()
+    }
+
+    /// Prints the table, and asserts that only the forge has seen the token, and nothing else.
+    fn assert_kept(&self, what: &str) {
+        let table = self.table();
+        println!("| {what} | requests | token (API) | token (git) | other credentials |");
+        for (host, counts) in &table {
+            println!("| {host} | {} |", counts.map(|count| count.to_string()).join(" | "));
+        }
+        for host in ["other host", "proxy"] {
+            assert_eq!(
+                table[host],
+                [0; 4],
+                "{what}: {:?} {:?}",
+                self.other.heads(),
+                self.proxy.heads()
+            );
+        }
+        assert_eq!(table["forge"][3], 0, "the forge sees no credentials but its own");
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        assert_eq!(log, "", "nothing that the configuration names has run");
+    }
+}
+
+// hazard: Git hands the forge's token to another host, or sends another host's credentials to
+// the forge.
+// class: A credential has no origin.
+// members: promisors of partial clones, `extraheader` of actions/checkout, `insteadOf`, proxies,
+// LFS addresses, `credential.*`, `.netrc`, cookies, `include`, `GIT_CONFIG_*`, hooks,
+// `sslVerify=false`
+// now: git with a token reads no configuration but ours, and its helper answers for one scheme,
+// host and port
+#[test]
+fn only_the_forge_sees_its_token_over_a_whole_life() -> Test {
+    let world = world()?;
+    for verb in ["plan", "apply", "verify", "destroy"] {
+        world.run(verb).success();
+    }
+    world.run("apply").success();
+    world.sandbox.commit("second")?;
+    world.run("apply").success();
+    let lost = format!("{FULL}, onDestroy: delete, dataOnDestroy: discard");
+    world.sandbox.declare("greeter", &lost)?;
+    world.run("plan --destroy").success();
+    world.run("destroy").success();
+    world.assert_kept("plan, apply, verify, destroy");
+    let [_, api, git, _] = world.table()["forge"];
+    assert!(api > 0 && git > 0, "both ways were used");
+    Ok(())
+}
+
+// hazard: A drain's mirror clone hands the forge's token to another host.
+// class: A credential has no origin.
+// members: the clone address in a status, which is only a file
+// now: `ForeignOrigin`, exit 100, before anything is sent
+#[test]
+fn only_the_forge_sees_its_token_when_a_drain_copies_the_history() -> Test {
+    let world = world()?;
+    world.run("apply").success();
+    let url = format!("http://{}/owner/greeter.git", world.github.address);
+    assert!(child(&world, &url)?, "data-drain's commands succeed");
+    assert!(world.sandbox.path().join("mirror.git/packed-refs").exists());
+    world.assert_kept("data-drain: ls-remote, clone --mirror");
+    Ok(())
+}
+
+// hazard: A proxy that demands credentials gets the forge's token.
+// class: A credential has no origin.
+// members: proxies of the environment and of the configuration, for HTTP and HTTPS
+// now: a proxy sees CONNECT alone; plain HTTP on this machine uses no proxy
+#[test]
+fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
+    let world = world()?;
+    assert!(!child(&world, "https://forge.invalid/owner/greeter.git")?, "nobody is there");
+    let heads = world.proxy.heads();
+    assert!(
+        !heads.is_empty() && heads.iter().all(|head| head.starts_with("CONNECT forge.invalid"))
+    );
+    let all = heads.concat();
+    for secret in [TOKEN.to_owned(), BASE64.encode(format!("x-access-token:{TOKEN}").as_bytes())] {
+        assert!(!all.contains(&secret), "{all}");
+    }
+    assert_eq!(world.other.heads(), [""; 0]);
+    println!("| proxy (CONNECT) | {} | 0 | 0 | its own |", heads.len());
+    Ok(())
+}
+
+/// Runs what data-drain runs, in a process of its own with the environment of `world`, since a test
+/// cannot change its own. Returns whether git succeeded.
+fn child(world: &World, url: &str) -> Result<bool, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--exact", "git_of_a_drain_runs", "--nocapture"]).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.envs(world.environment.iter().cloned());
+    command.env("RECORDER_URL", url).current_dir(world.sandbox.path());
+    let output = command.output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(String::from_utf8(output.stdout)?.contains("git succeeded"))
+}
+
+/// The child of the tests above; alone, it has nothing to do.
+#[test]
+fn git_of_a_drain_runs() -> Test {
+    let Ok(url) = std::env::var("RECORDER_URL") else { return Ok(()) };
+    let (url, token) = (Url::try_from(url)?, Secret::new(TOKEN.into()));
+    let origin = GitOrigin { url: &url, token: &token };
+    let git = |arguments: &[&str]| keyring::git(arguments, Path::new("."), Some(&origin));
+    let listed = git(&["ls-remote", "--quiet", url.as_str()])?;
+    let cloned = git(&["clone", "--progress", "--mirror", url.as_str(), "mirror.git"])?;
+    assert!(![listed.message(), cloned.message()].concat().contains("foreign@"));
+    if listed.success && cloned.success {
+        println!("git succeeded");
+    }
+    Ok(())
+}
+
+// hazard: A forge, or a proxy before it, redirects a request that carries the token to another
+// host.
+// class: A credential has no origin.
+// members: 301, 302, 303, 307, 308 of the API and of git; `Link: next` at another host
+// now: `Renamed` or `SignInPage`, exit 100; the other host sees no request
+#[test]
+fn a_redirect_is_followed_by_neither_the_api_nor_git() -> Test {
+    for code in [301, 302, 303, 307, 308] {
+        let world = world()?;
+        let elsewhere = format!("http://{}/repositories/1", world.other.address);
+        world.run("apply").success();
+        world.github.state(|it| it.redirects = Some((code, elsewhere.clone())));
+        for verb in ["plan", "apply", "verify", "destroy"] {
+            let run = world.run(verb).code(100);
+            let status = status(&run)?;
+            let reason = if [302, 303].contains(&code) { "SignInPage" } else { "Renamed" };
+            assert_eq!(ready(&status), ("False", reason), "{verb} {code}");
+        }
+        world.github.state(|it| it.redirects = None);
+        let git = format!("http://{}/x.git", world.other.address);
+        world.github.state(|it| it.git_refuses = Some(("git-upload-pack", code, git)));
+        world.run("plan").code(100);
+        world.assert_kept(&format!("redirect {code}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_next_page_at_another_host_is_not_asked_for() -> Test {
+    let world = world()?;
+    world.run("apply").success();
+    let next = format!("http://{}", world.other.address);
+    world.github.state(|it| {
+        it.next = next;
+        it.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
+    });
+    world.run("plan --check").success();
+    world.assert_kept("Link: next");
+    Ok(())
+}
+
+// hazard: The forge's answer names a clone address at another host, which then gets the token.
+// class: A credential has no origin.
+// members: another port, another scheme, a host that begins or ends alike
+// now: `ForeignOrigin`, exit 100: correct ROOT_URL or spec.endpoints.forge
+#[test]
+fn a_clone_address_at_another_host_gets_no_token() -> Test {
+    let world = world()?;
+    world.run("apply").success();
+    let other = world.other.address.to_string();
+    world.github.state(|it| it.clone_host = Some(other));
+    for verb in ["plan", "apply", "verify", "destroy"] {
+        let refused = status(&world.run(verb).code(100))?;
+        assert_eq!(ready(&refused), ("False", "ForeignOrigin"), "{verb}");
+    }
+    world.assert_kept("clone_url elsewhere");
+    Ok(())
+}
+
+#[test]
+fn a_partial_clone_is_refused_before_anything_is_fetched_or_made() -> Test {
+    let world = world()?;
+    // A commit whose file is not here: the promisor is the other host.
+    fs::write(world.sandbox.path().join("large"), "content")?;
+    let blob = world.sandbox.git(&["hash-object", "-w", "large"])?;
+    world.sandbox.git(&["add", "large"])?;
+    world.sandbox.commit("large")?;
+    fs::remove_file(world.sandbox.path().join(format!(
+        ".git/objects/{}/{}",
+        &blob[..2],
+        &blob[2..]
+    )))?;
+    for verb in ["plan", "apply"] {
+        let refused = status(&world.run(verb).code(100))?;
+        assert_eq!(ready(&refused), ("False", "HistoryIncomplete"), "{verb}");
+    }
+    assert_eq!(world.github.writes(), [""; 0]);
+    world.assert_kept("partial clone");
+    Ok(())
+}

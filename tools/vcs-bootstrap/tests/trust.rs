@@ -1,0 +1,338 @@
+//! What may be concluded from an answer, and what an existing repository keeps: against the mock of
+//! GitHub, with git's own server behind it.
+
+mod common;
+#[path = "common/github.rs"]
+mod github;
+#[path = "common/http.rs"]
+mod http;
+#[path = "common/openapi.rs"]
+mod openapi;
+
+use std::error::Error;
+use std::fs;
+
+use common::{Sandbox, Test, ready, status, steps};
+use github::GitHub;
+use http::TOKEN;
+use serde_json::{Value, json};
+
+const PLAIN: &str =
+    "owner: owner, secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
+
+fn forge(spec: &str) -> Result<(GitHub, Sandbox), Box<dyn Error>> {
+    let github = GitHub::start()?;
+    let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
+    sandbox.declare("greeter", spec)?;
+    Ok((github, sandbox))
+}
+
+fn assert_described(github: &GitHub) {
+    assert_eq!(github.state(|state| state.wrong.clone()), [""; 0]);
+}
+
+/// Fails with `reason`, and exit status 100, having written nothing.
+fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) -> Test {
+    github.writes();
+    let refused = status(&sandbox.run(verb).code(100))?;
+    assert_eq!(ready(&refused), ("False", reason), "{verb}");
+    assert_eq!(github.writes(), [""; 0], "{verb}");
+    Ok(())
+}
+
+// hazard: A token that may not see the repository makes `destroy` report it as destroyed.
+// class: Silence is taken for absence.
+// members: fine-grained tokens, classic tokens for public repositories, guests, members of other
+// teams, 302 to a page to sign in
+// now: `RepositoryUnknown`, exit 100, with what the token lacks; nothing is planned
+#[test]
+fn a_repository_that_the_token_may_not_see_is_neither_created_nor_called_destroyed() -> Test {
+    let (github, sandbox) = forge(PLAIN)?;
+    sandbox.run("apply").success();
+    // A fine-grained token for other repositories, and a classic one for public repositories.
+    for scopes in [None, Some("public_repo")] {
+        github.state(|state| (state.scopes, state.hides_repository) = (scopes, true));
+        for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
+            assert_refused(&github, &sandbox, verb, "RepositoryUnknown")?;
+        }
+    }
+    assert_described(&github);
+    Ok(())
+}
+
+#[test]
+fn absence_is_proven_by_a_classic_token_or_by_the_owners_own_count() -> Test {
+    for (scopes, unseen, proven) in [
+        (Some("repo"), 3, true),
+        (Some("gist, repo , user"), 3, true),
+        (Some("repo:status, public_repo"), 3, false),
+        (Some(""), 0, true),
+        (None, 0, true),
+        (None, 1, false),
+    ] {
+        let (github, sandbox) = forge(PLAIN)?;
+        github.state(|state| (state.scopes, state.unseen) = (scopes, unseen));
+        if proven {
+            assert_eq!(steps(&status(&sandbox.run("plan").success())?)[0], "create");
+            let gone = status(&sandbox.run("destroy").success())?;
+            assert_eq!(ready(&gone), ("False", "Destroyed"));
+        } else {
+            assert_refused(&github, &sandbox, "plan", "RepositoryUnknown")?;
+            assert_refused(&github, &sandbox, "destroy", "RepositoryUnknown")?;
+        }
+        assert_described(&github);
+    }
+    // At somebody else's account, or an organisation of which the token's user is no owner.
+    let (github, sandbox) = forge(&PLAIN.replace("owner: owner", "owner: another"))?;
+    assert_refused(&github, &sandbox, "plan", "RepositoryUnknown")?;
+    Ok(())
+}
+
+// hazard: A renamed repository whose old name no longer redirects is reported as destroyed.
+// class: Silence is taken for absence.
+// members: renamed, moved to another owner
+// now: `Renamed`, exit 100, with its new name
+#[test]
+fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroyed() -> Test {
+    let (github, sandbox) = forge(PLAIN)?;
+    let applied = sandbox.run("apply").success();
+    // The next run reads what this one wrote: the number is in it.
+    let lines = String::from_utf8(applied.get_output().stdout.clone())?;
+    fs::write(sandbox.path().join("repository.yaml"), lines.lines().last().ok_or("a document")?)?;
+    github.rename("greeter", "salute")?;
+    for forgets_the_old_name in [false, true] {
+        if forgets_the_old_name {
+            github.state(|state| state.previously.clear());
+        }
+        for verb in ["plan", "apply", "verify", "destroy"] {
+            assert_refused(&github, &sandbox, verb, "Renamed")?;
+        }
+    }
+    let said = sandbox.run("plan").get_output().stderr.clone();
+    assert!(String::from_utf8(said)?.contains("to owner/salute"), "it says where it is now");
+    Ok(())
+}
+
+// hazard: Following the help after a rename leaves the old deploy key with access, and the
+// repository without an owner.
+// class: Help causes damage.
+// members: `delete the variable`, `change metadata.name`
+// now: the new name in the document is enough: the receipt is bound to the forge's number, and
+// the key is replaced
+#[test]
+fn a_renamed_repository_stays_ours_and_its_old_deploy_key_goes() -> Test {
+    let (github, sandbox) = forge(PLAIN)?;
+    sandbox.run("apply").success();
+    let keys = |github: &GitHub| {
+        github.state(|it| it.keys.values().map(|key| key["key"].clone()).collect::<Vec<Value>>())
+    };
+    let before = keys(&github);
+    github.rename("greeter", "salute")?;
+    sandbox.declare("salute", PLAIN)?; // as the help says
+    let applied = status(&sandbox.run("apply").success())?;
+    assert_eq!(applied["observed"]["made"], true, "it is still known to be ours");
+    let after = keys(&github);
+    assert_eq!((before.len(), after.len()), (1, 1));
+    assert_ne!(before, after, "the key of the old name has no access any more");
+    sandbox.run("plan --check").success();
+    github.writes();
+    sandbox.run("apply").success();
+    assert_eq!(github.writes(), [""; 0]);
+    sandbox.run("destroy").success();
+    assert_eq!(github.state(|it| it.repository.clone()).ok_or("a repository")?["archived"], true);
+    assert_eq!(keys(&github).len(), 0);
+    Ok(())
+}
+
+// hazard: A push that the forge refuses for good is tried three times and reported as temporary.
+// class: A permanent error is called temporary.
+// members: workflow scope, GH001, GH006, GH007, GH008, GH009, GH013, hooks, protected branches,
+// archived, quota, 403, 413, SSO
+// now: one attempt, exit 100, a reason and a help of its own for each
+#[test]
+fn a_refused_push_is_tried_once_and_its_cause_is_named() -> Test {
+    let hooks = [
+        ("update", "exit 1", "HookDeclined"),
+        ("pre-receive", "echo 'error: GH001: Large files detected.' >&2; exit 1", "FileTooLarge"),
+        (
+            "pre-receive",
+            "echo 'error: GH008: unknown Git LFS object' >&2; exit 1",
+            "LfsObjectsMissing",
+        ),
+        (
+            "pre-receive",
+            "echo 'error: GH013: Repository rule violations found' >&2; exit 1",
+            "BranchProtected",
+        ),
+        // Beyond what an error repeats of a message.
+        (
+            "pre-receive",
+            "head -c 3000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'error: GH006: x' >&2; exit 1",
+            "BranchProtected",
+        ),
+    ];
+    for (hook, script, reason) in hooks {
+        let (github, sandbox) = forge(PLAIN)?;
+        sandbox.run("apply").success();
+        github.hook("greeter", hook, script)?;
+        sandbox.declare("greeter", &format!("{PLAIN}, history: {{push: fastForward}}"))?;
+        github.pushes();
+        let refused = status(&sandbox.run("apply").code(100))?;
+        assert_eq!(ready(&refused), ("False", reason));
+        assert_eq!(github.pushes(), 1, "{reason}");
+    }
+    for (code, text, reason) in [
+        (403, "Write access to repository not granted.", "PermissionMissing"),
+        (403, "This repository was archived so it is read-only.", "Archived"),
+        (413, "too large", "QuotaExceeded"),
+    ] {
+        let (github, sandbox) = forge(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
+        github.state(|it| it.git_refuses = Some(("git-receive-pack", code, text.to_owned())));
+        github.pushes();
+        let refused = status(&sandbox.run("apply").code(100))?;
+        assert_eq!(ready(&refused), ("False", reason));
+        assert_eq!(github.pushes(), 1, "{reason}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_history_that_the_token_may_not_read_does_not_hide_the_rest_of_the_plan() -> Test {
+    let (github, sandbox) = forge(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
+    sandbox.run("apply").success();
+    let text = "Write access to repository not granted.".to_owned();
+    github.state(|it| it.git_refuses = Some(("git-upload-pack", 403, text)));
+    assert_refused(&github, &sandbox, "plan", "PermissionMissing")?;
+    sandbox.declare("greeter", &format!("{PLAIN}, history: {{}}, description: new"))?;
+    let plan = status(&sandbox.run("plan --check").code(3))?;
+    assert_eq!(steps(&plan), ["changeSettings"]);
+    assert_eq!(plan["conditions"][1]["reason"], "PermissionMissing");
+    Ok(())
+}
+
+// hazard: The content of files in Git LFS is lost silently: only pointers are pushed.
+// class: A part is taken for the whole.
+// members: pointers in earlier commits, partial clones whose objects are elsewhere
+// now: `LfsNotSupported`, exit 100, names the files before anything is made
+#[test]
+fn a_history_with_lfs_pointers_is_refused_before_anything_is_made() -> Test {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+    for removed_since in [false, true] {
+        let (github, sandbox) = forge(&format!("{PLAIN}, history: {{}}"))?;
+        // Text about pointers is none.
+        fs::write(sandbox.path().join("about.md"), format!("A pointer:\n\n{pointer}"))?;
+        sandbox.git(&["add", "about.md"])?;
+        sandbox.commit("about")?;
+        sandbox.run("plan").success();
+        fs::write(sandbox.path().join("model.bin"), pointer)?;
+        sandbox.git(&["add", "model.bin"])?;
+        sandbox.commit("pointer")?;
+        if removed_since {
+            sandbox.git(&["rm", "--quiet", "model.bin"])?;
+            sandbox.commit("gone")?;
+        }
+        for verb in ["plan", "apply"] {
+            assert_refused(&github, &sandbox, verb, "LfsNotSupported")?;
+            let said = String::from_utf8(sandbox.run(verb).get_output().stderr.clone())?;
+            assert!(said.contains("model.bin") && !said.contains("about.md"), "{said}");
+        }
+        // As the help says: the repository is made, and git-lfs pushes.
+        sandbox.declare("greeter", &format!("{PLAIN}, history: {{push: never}}"))?;
+        sandbox.run("apply").success();
+    }
+    Ok(())
+}
+
+// hazard: One word in a document makes a private repository public.
+// class: A write that cannot be taken back looks like any other.
+// members: none
+// now: `PublishNotAllowed`, exit 100, until the document says `allowPublish: true`; a step of
+// its own
+#[test]
+fn a_private_repository_is_not_published_by_a_document_alone() -> Test {
+    let (github, sandbox) = forge(PLAIN)?;
+    sandbox.run("apply").success();
+    let public = format!("{PLAIN}, visibility: public");
+    sandbox.declare("greeter", &public)?;
+    assert_refused(&github, &sandbox, "apply", "PublishNotAllowed")?;
+    sandbox.declare("greeter", &format!("{public}, allowPublish: true"))?;
+    assert_eq!(steps(&status(&sandbox.run("plan").success())?), ["publish"]);
+    sandbox.run("apply").success();
+    assert_eq!(github.state(|it| it.repository.clone()).ok_or("a repository")?["private"], false);
+    sandbox.run("plan --check").success();
+    assert_described(&github);
+    Ok(())
+}
+
+// hazard: Changing one number of a rule removes the app that a status check is bound to, and the
+// strict policy.
+// class: A write replaces what the document does not declare.
+// members: every parameter and kind of rule that GitHub describes, exempt actors that the token
+// may not see, Gitea's merge lists and approvals
+// now: only what is declared changes; a step that protects less says so (`weakens`)
+#[test]
+fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
+    let rule = |approvals: u8| {
+        format!(
+            "{PLAIN}, rules: [{{name: main, branches: [main], require: {{pullRequest: {{approvals: \
+             {approvals}}}, statusChecks: [test]}}}}]"
+        )
+    };
+    let (github, sandbox) = forge(&rule(1))?;
+    sandbox.run("apply").success();
+    github.state(|it| {
+        let rules = it.rulesets.get_mut(&40).expect("the rule")["rules"].as_array_mut();
+        for rule in rules.expect("rules") {
+            if rule["type"] == "required_status_checks" {
+                rule["parameters"] = json!({
+                    "strict_required_status_checks_policy": true,
+                    "do_not_enforce_on_create": true,
+                    "required_status_checks": [{"context": "test", "integration_id": 15368}],
+                });
+            }
+        }
+    });
+    sandbox.run("plan --check").success();
+    let before = github.state(|it| it.rulesets[&40]["rules"].clone());
+    sandbox.declare("greeter", &rule(2))?;
+    let plan = status(&sandbox.run("plan").success())?;
+    assert_eq!(plan["plan"][0]["putRule"]["weakens"], Value::Null);
+    sandbox.run("apply").success();
+    let after = github.state(|it| it.rulesets[&40]["rules"].clone());
+    let number = "\"required_approving_review_count\":";
+    let expected = before.to_string().replace(&format!("{number}1"), &format!("{number}2"));
+    assert_eq!(after.to_string(), expected, "only the number of approvals is another");
+
+    // What the document takes away is said by name.
+    sandbox.declare("greeter", &rule(0).replace("statusChecks: [test]", "statusChecks: [lint]"))?;
+    let plan = status(&sandbox.run("plan").success())?;
+    let weakens = ["requires 0 approvals instead of 2", "no longer requires the status check test"];
+    assert_eq!(plan["plan"][0]["putRule"]["weakens"], json!(weakens));
+    assert_described(&github);
+    Ok(())
+}
+
+#[test]
+fn a_checkout_without_history_is_enough_while_nothing_is_to_be_pushed() -> Test {
+    let (github, sandbox) = forge(&format!("{PLAIN}, history: {{}}"))?;
+    sandbox.run("apply").success();
+    github.writes();
+    // As actions/checkout leaves it: one commit, detached; and a job without a checkout.
+    let head = sandbox.git(&["rev-parse", "HEAD"])?;
+    sandbox.git(&["checkout", "--quiet", "--detach"])?;
+    sandbox.git(&["branch", "-D", "main"])?;
+    fs::write(sandbox.path().join(".git/shallow"), head + "\n")?;
+    for checkout in [true, false] {
+        if !checkout {
+            fs::remove_dir_all(sandbox.path().join(".git"))?;
+        }
+        for verb in ["plan --check", "apply", "verify"] {
+            sandbox.run(verb).success();
+        }
+    }
+    assert_eq!(github.writes(), [""; 0]);
+    sandbox.declare("another", &format!("{PLAIN}, history: {{}}"))?;
+    github.state(|it| it.repository = None);
+    assert_refused(&github, &sandbox, "apply", "NoHistory")?;
+    Ok(())
+}
