@@ -86,7 +86,8 @@ impl Obstacle {
             Self::StartedBefore { .. } => {
                 "restore etcd from a snapshot with `talosctl bootstrap --recover-from`; or, if \
                  everything in the cluster may be lost, destroy it and apply it anew, or raise \
-                 `spec.incarnation` by one and apply"
+                 `spec.incarnation` by one, apply, and reboot the workers: a kubelet registers its \
+                 node only when it starts"
             }
             Self::Stranger { .. } => {
                 "check first what it holds: its disk, or the generation of `os-ca`, is another than this \

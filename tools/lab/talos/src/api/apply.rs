@@ -88,7 +88,8 @@ fn take(
         }
         live.trial
     };
-    if matches!(mode, ApplyMode::NoReboot | ApplyMode::Try) && touched(now, next).control_plane {
+    let at_once = matches!(mode, ApplyMode::NoReboot | ApplyMode::Try);
+    if at_once && next.control_plane.is_some() && touched(now, next).control_plane {
         // From now on, not from when the API server goes down: who asks in between is not told
         // that all is well.
         machine.view.condition("staticPods", Some("kube-system/kube-apiserver starts again"));
