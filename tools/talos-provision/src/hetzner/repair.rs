@@ -41,9 +41,8 @@ impl Writer<'_> {
             return self.act(&path, &json!({"network": network}));
         };
         match self.act(&path, &json!({"network": network, "ip": address})) {
-            Err(Error::Refused(why)) if why.code == "ip_not_available" => {
-                self.act(&path, &json!({"network": network}))
-            }
+            // Taken meanwhile, or outside of the subnets: any address is better than none.
+            Err(Error::Refused(_)) => self.act(&path, &json!({"network": network})),
             end => end,
         }
     }
