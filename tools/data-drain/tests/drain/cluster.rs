@@ -139,6 +139,15 @@ impl Server {
             thread::sleep(delay);
         }
         let mut world = self.world();
+        if request.method == "GET" && key.trim_matches('/').is_empty() | (key == "/drain") {
+            let keys =
+                world.store.keys().map(|key| format!("<Contents><Key>{key}</Key></Contents>"));
+            let keys: String = keys.collect();
+            let list = format!(
+                "<ListBucketResult>{keys}<IsTruncated>false</IsTruncated></ListBucketResult>"
+            );
+            return respond(200, &[], list.as_bytes(), list.len());
+        }
         match request.method.as_str() {
             "PUT" => {
                 world.writes.push(format!("PUT {key}"));
