@@ -11,6 +11,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::AttachedProcess;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
@@ -35,7 +36,11 @@ const COMPLAINT_BYTES_MAX: u64 = 4000;
 pub(crate) struct Running {
     runtime: Rc<Runtime>,
     request: String,
+    /// Ends the connection when it is dropped.
     process: AttachedProcess,
+    /// How the program ended; finished without one when the connection was cut. The streams of
+    /// kube do not tell: half of a `tokio::io::simplex` that is dropped is no end for the other.
+    status: JoinHandle<Option<Status>>,
     input: Box<dyn AsyncWrite + Unpin>,
     output: Box<dyn AsyncRead + Unpin>,
     complaint: Option<JoinHandle<String>>,
@@ -62,8 +67,21 @@ impl Running {
                 String::from_utf8_lossy(&said).trim().to_owned()
             })
         });
+        let status = tokio::spawn(process.take_status()?);
         let (frame, at, total, report) = (Vec::new(), 0, 0, None);
-        Some(Self { runtime, request, process, input, output, complaint, frame, at, total, report })
+        Some(Self {
+            runtime,
+            request,
+            process,
+            status,
+            input,
+            output,
+            complaint,
+            frame,
+            at,
+            total,
+            report,
+        })
     }
 
     /// The report that follows the last frame, and what the program wrote to standard error.
@@ -132,6 +150,7 @@ impl Running {
                     since = Instant::now();
                 }
                 Ok(Err(error)) => return Err(error),
+                Err(_) if self.status.is_finished() => return Err(self.ended()),
                 Err(_) if since.elapsed() < STALL => {}
                 Err(_) => {
                     let why = format!("{}: nothing for {} s", self.request, STALL.as_secs());
@@ -144,14 +163,11 @@ impl Running {
 
     /// Tells the program that all of it has arrived, so that it exits.
     fn answer(&mut self) {
-        let Self { runtime, input, process, .. } = self;
-        let status = process.take_status();
+        let Self { runtime, input, status, .. } = self;
         let farewell = async {
             input.write_all(RECEIVED).await?;
             input.flush().await?;
-            if let Some(status) = status {
-                status.await;
-            }
+            let _ = status.await;
             io::Result::Ok(())
         };
         // The bytes are complete whether or not the answer gets there.
@@ -160,13 +176,9 @@ impl Running {
 
     /// Why the stream ended before its last frame.
     fn ended(&mut self) -> io::Error {
-        let status = self.process.take_status();
-        let ended = self.runtime.block_on(async {
-            match status {
-                Some(status) => tokio::time::timeout(FAREWELL, status).await.ok().flatten(),
-                None => None,
-            }
-        });
+        let status = &mut self.status;
+        let ended = self.runtime.block_on(async { tokio::time::timeout(FAREWELL, status).await });
+        let ended = ended.ok().and_then(Result::ok).flatten();
         let how = ended.and_then(|status| status.message);
         let how = how.unwrap_or_else(|| "the connection was cut".to_owned());
         let said = self.said();
@@ -178,6 +190,12 @@ impl Running {
         let said =
             self.runtime.block_on(async { tokio::time::timeout(COMPLAINT, complaint).await });
         said.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.process.abort();
     }
 }
 

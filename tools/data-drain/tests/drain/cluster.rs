@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tungstenite::handshake::server::{Request as Handshake, Response};
 use tungstenite::{Message, WebSocket};
 
+use crate::http::{Request, is_websocket, read};
 use crate::reader;
 
 /// All that the cluster and the store hold, and the faults that a test has asked for.
@@ -67,14 +68,6 @@ const KINDS: [&str; 12] = [
     "configmaps",
     "leases",
 ];
-
-struct Request {
-    method: String,
-    path: String,
-    query: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
 
 impl Server {
     /// Starts the stand-in on a port of its own; `empty` is a folder without files.
@@ -139,6 +132,15 @@ impl Server {
             thread::sleep(delay);
         }
         let mut world = self.world();
+        if request.method == "GET" && key.trim_matches('/').is_empty() | (key == "/drain") {
+            let keys =
+                world.store.keys().map(|key| format!("<Contents><Key>{key}</Key></Contents>"));
+            let keys: String = keys.collect();
+            let list = format!(
+                "<ListBucketResult>{keys}<IsTruncated>false</IsTruncated></ListBucketResult>"
+            );
+            return respond(200, &[], list.as_bytes(), list.len());
+        }
         match request.method.as_str() {
             "PUT" => {
                 world.writes.push(format!("PUT {key}"));
@@ -488,39 +490,4 @@ fn merge(into: &mut Value, patch: &Value) {
             value => into[name.as_str()] = value.clone(),
         }
     }
-}
-
-fn is_websocket(stream: &TcpStream) -> bool {
-    let mut head = [0; 2048];
-    for _ in 0..200 {
-        let Ok(length) = stream.peek(&mut head) else { return false };
-        let text = String::from_utf8_lossy(&head[..length]).to_lowercase();
-        if text.contains("\r\n\r\n") || length == head.len() || length == 0 {
-            return text.contains("upgrade: websocket");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    false
-}
-
-fn read(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> Option<Request> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let mut words = line.split(' ');
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.insert(name.to_lowercase(), value.trim().to_owned());
-    }
-    if headers.contains_key("expect") {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
-    }
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
 }

@@ -19,7 +19,7 @@ pub(crate) fn the_way_back_loses_and_leaves_nothing(project: &Project, input: &s
     let drained = a_drain_killed_at_every_step_converges(project, &stream)?;
     a_second_drain_writes_nothing_and_says_the_same(project, &stream, &drained)?;
     what_was_copied_comes_back(project, &drained, greetings)?;
-    a_copy_that_is_not_as_it_was_is_refused_and_everything_runs_again(project, &drained)?;
+    a_damaged_copy_is_refused_and_starts_nothing(project, &drained)?;
     let greetings = what_was_started_again_is_not_destroyed(project, &drained)?;
 
     let mut stream = stream;
@@ -76,11 +76,15 @@ fn a_drain_killed_at_every_step_converges(project: &Project, stream: &str) -> Te
     let (planned, status) = project.pipe("data-drain", "plan", stream)?;
     assert_eq!(status, 0, "{:?}", reasons(&planned)?);
     let plan = document(&planned, "Drain", "prod")?["status"]["plan"].take();
-    assert_eq!(plan.as_array().map(Vec::len), Some(4), "stop, copy, copy, sign: {plan}");
+    let steps = plan.as_array().map(Vec::len);
+    assert_eq!(steps, Some(6), "stop, hold, copy, copy, sign, record: {plan}");
     let (drained, status, killed) =
         project.pipe_killed_at_every_step("data-drain", "apply", stream)?;
     say(&format!("data-drain: killed {killed} times, then {status}"));
-    assert!(killed >= 6, "stop, mount, copy, look again, read back, sign: {killed}");
+    assert!(
+        killed >= 9,
+        "survey, stop, hold, mount, copy, look again, read back, sign, record: {killed}"
+    );
     assert_eq!(status, 0, "{:?}", reasons(&drained)?);
     let pods = kubeconfig(project, &drained)? + "kubectl get pods --namespace default -o json";
     let pods: Value = serde_json::from_str(&project.sh(&pods)?)?;
@@ -149,11 +153,8 @@ fn packs(project: &Project, drained: &str) -> Test<Vec<PathBuf>> {
     Ok(packs.iter().filter_map(at).collect())
 }
 
-/// An object is gone, or one byte of it is another: by whichever verb, the store is not believed.
-fn a_copy_that_is_not_as_it_was_is_refused_and_everything_runs_again(
-    project: &Project,
-    drained: &str,
-) -> Test {
+/// An object is gone, or one byte of it is another: no verb believes the store, and nothing starts.
+fn a_damaged_copy_is_refused_and_starts_nothing(project: &Project, drained: &str) -> Test {
     let pack = packs(project, drained)?.remove(0);
     let whole = fs::read(&pack)?;
     fs::remove_file(&pack)?;
@@ -165,10 +166,12 @@ fn a_copy_that_is_not_as_it_was_is_refused_and_everything_runs_again(
     let refused = refuses(project, "apply", drained, "its SHA-256 differs")?;
     let (kept, status) = project.pipe("flux-seed", "destroy", &refused)?;
     assert_eq!(status, 111, "{:?}", reasons(&kept)?);
-    let runs = kubeconfig(project, drained)?
-        + "kubectl wait --for=condition=Available --timeout=60s deployment/greeter";
-    project.sh(&runs)?;
+    let replicas = kubeconfig(project, drained)?
+        + "kubectl get deployment greeter -o jsonpath='{.spec.replicas}'";
+    assert_eq!(project.sh(&replicas)?, "0", "a failed verification starts no writer");
     fs::write(&pack, whole)?;
+    let (again, status) = project.pipe("data-drain", "verify", drained)?;
+    assert_eq!(status, 0, "the receipt is still good: {:?}", reasons(&again)?);
     Ok(())
 }
 
@@ -186,6 +189,8 @@ fn refuses(project: &Project, verb: &str, drained: &str, why: &str) -> Test<Stri
 /// The receipt is good, and for this cluster and claim; but the workload runs, and writes. How often
 /// it has greeted by then.
 fn what_was_started_again_is_not_destroyed(project: &Project, drained: &str) -> Test<u64> {
+    let (thawed, status) = project.pipe("data-drain", "destroy", drained)?;
+    assert_eq!(status, 0, "{:?}", reasons(&thawed)?);
     let greetings = greeted(project, drained)?;
     let (refused, status) = project.pipe("flux-seed", "destroy", drained)?;
     assert_eq!(status, 111, "{:?}", reasons(&refused)?);
