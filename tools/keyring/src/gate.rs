@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 
 use crate::receipt::{Source, VerifiedReceipt};
 
-/// Annotation of a claim, a PersistentVolume or a Namespace that may be deleted although a drain
+/// Annotation of a claim, a `PersistentVolume` or a Namespace that may be deleted although a drain
 /// holds it; its value is the digest of the receipt ([`VerifiedReceipt::digest`]).
 pub const RECEIPT_ANNOTATION: &str = "data-drain.holistic/receipt";
 
@@ -39,7 +39,7 @@ pub struct Loss {
     pub namespaces: BTreeSet<String>,
     /// Claims as `namespace/name`.
     pub claims: BTreeSet<String>,
-    /// PersistentVolumes by name, whether or not a claim owns them.
+    /// `PersistentVolume`s by name, whether or not a claim owns them.
     pub volumes: BTreeSet<String>,
     /// Machines by the name of their node, with every volume that is only there.
     pub nodes: BTreeSet<String>,
@@ -62,7 +62,7 @@ pub struct Verdict {
 pub struct ClaimVerdict {
     /// `namespace/name` of the claim, or `volume/NAME` of a volume that no claim owns.
     pub claim: String,
-    /// Name of the PersistentVolume; empty when the claim is not bound.
+    /// Name of the `PersistentVolume`; empty when the claim is not bound.
     pub volume: String,
     /// Whether the data may go, and why.
     pub decision: Decision,
@@ -166,7 +166,7 @@ pub(crate) struct Subject {
     namespace: String,
     /// UID of the claim; empty for a volume that no claim owns.
     uid: String,
-    /// Name of the PersistentVolume; empty when the claim is not bound.
+    /// Name of the `PersistentVolume`; empty when the claim is not bound.
     volume: String,
     /// Whether the claim itself is still there; a released volume outlives its claim.
     is_claimed: bool,

@@ -41,8 +41,8 @@ pub use project::{
     VerificationKeys,
 };
 pub use receipt::{
-    ClaimSource, Claims, Copied, Drained, Envelope, Hold, Pack, Receipt, ReceiptKey, Source,
-    Stopped, VerifiedReceipt, receipt_keys, receipts,
+    ClaimSource, Copied, Drained, Envelope, Hold, Pack, Receipt, ReceiptKey, Source, Stopped,
+    VerifiedReceipt, receipt_keys, receipts,
 };
 pub use reference::Reference;
 pub use seal::{AgeRecipient, derived_recipient, open_with, seal, seal_to, unseal, unseal_with};

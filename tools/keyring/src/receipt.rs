@@ -101,7 +101,7 @@ pub struct ClaimSource {
     pub claim: String,
     /// UID of the claim.
     pub uid: String,
-    /// Name of its PersistentVolume.
+    /// Name of its `PersistentVolume`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub volume: String,
     /// Workload that was stopped so that the volume does not change; `None` when no pod mounted it.
@@ -356,17 +356,6 @@ impl Envelope {
         let digest = format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(&payload)));
         Ok(VerifiedReceipt { receipt, digest })
     }
-}
-
-/// What must have happened to data before it goes with what holds it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Claims {
-    /// A `Drain` has a receipt for it.
-    #[default]
-    Drained,
-    /// Nothing: it may be lost.
-    Discarded,
 }
 
 /// The receipts of every Drain in `stream` that is Ready and whose spec is as `which` says. Each is

@@ -370,6 +370,7 @@ impl Scene {
                 fingerprint: "22".repeat(32),
                 bytes: 1,
                 entries: 1,
+                not_kept: Vec::new(),
                 packs: vec![pack()],
                 manifest: pack(),
             }],

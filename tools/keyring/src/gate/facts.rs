@@ -23,23 +23,23 @@ pub enum Facts {
 pub struct LiveCluster {
     /// UID of the Namespace `kube-system`, which is made with the cluster and never again.
     pub uid: String,
-    /// Every PersistentVolumeClaim, in any phase.
+    /// Every `PersistentVolumeClaim`, in any phase.
     pub claims: Vec<LiveClaim>,
-    /// Every PersistentVolume: bound, released or available.
+    /// Every `PersistentVolume`: bound, released or available.
     pub volumes: Vec<LiveVolume>,
     /// Every claim that a pod which has not ended mounts and may write to.
     pub mounts: Vec<LiveMount>,
-    /// Deployments, StatefulSets and whatever else a drain can stop.
+    /// Deployments, `StatefulSet`s and whatever else a drain can stop.
     pub workloads: Vec<LiveWorkload>,
     /// Owners of objects that are themselves owned, by UID.
     pub owners: BTreeMap<String, Vec<String>>,
-    /// ValidatingAdmissionPolicies.
+    /// `ValidatingAdmissionPolicy` objects.
     pub policies: Vec<HoldObject>,
-    /// ValidatingAdmissionPolicyBindings.
+    /// `ValidatingAdmissionPolicyBinding` objects.
     pub bindings: Vec<HoldObject>,
 }
 
-/// A PersistentVolumeClaim.
+/// A `PersistentVolumeClaim`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveClaim {
     /// Its Namespace.
@@ -48,13 +48,13 @@ pub struct LiveClaim {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Name of its PersistentVolume; empty while it is not bound.
+    /// Name of its `PersistentVolume`; empty while it is not bound.
     pub volume: String,
     /// UIDs of its owners.
     pub owners: Vec<String>,
 }
 
-/// A PersistentVolume.
+/// A `PersistentVolume`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveVolume {
     /// Its name.
@@ -298,7 +298,7 @@ fn live_volume(object: &Value) -> LiveVolume {
     }
 }
 
-/// Nodes on which the data of a PersistentVolume with this `spec` is.
+/// Nodes on which the data of a `PersistentVolume` with this `spec` is.
 fn nodes(spec: &Value) -> NodeScope {
     let is_local = spec["hostPath"].is_object() || spec["local"].is_object();
     let terms = spec["nodeAffinity"]["required"]["nodeSelectorTerms"].as_array();

@@ -17,7 +17,7 @@ pub enum DataPolicy {
 }
 
 /// Data policy by claim, for example `{default/cache: discard}`. A claim that is not named requires
-/// a receipt. The key is `NAMESPACE/NAME`, or `volume/NAME` for a PersistentVolume that no claim owns.
+/// a receipt. The key is `NAMESPACE/NAME`, or `volume/NAME` for a `PersistentVolume` that no claim owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct DataOnDestroy(BTreeMap<ClaimName, DataPolicy>);
