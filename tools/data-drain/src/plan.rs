@@ -187,14 +187,14 @@ mod tests {
                     is_claim,
                     workload: workload.clone(),
                 };
-                let found =
-                    [found("a", true, one), found("b", true, two), found("forge", false, &None)];
+                let forge = vec![found("forge", false, &None)];
+                let all = [vec![found("a", true, one), found("b", true, two)], forge.clone()];
+                let all = all.concat();
                 for hold in [Hold::Absent, Hold::Broken, Hold::Active] {
                     for (receipted, recorded) in [(false, false), (true, false), (true, true)] {
-                        worlds.push(World { found: found.to_vec(), hold, receipted, recorded });
+                        worlds.push(World { found: all.clone(), hold, receipted, recorded });
                     }
                 }
-                let forge = vec![found("forge", false, &None)];
                 worlds.push(World {
                     found: forge,
                     hold: Hold::Needless,

@@ -32,7 +32,15 @@ pub(crate) fn write(sandbox: &Sandbox, name: &str, url: String, token: &str) -> 
         run: "11".repeat(32),
         bucket: "drain".to_owned(),
         recipients: Vec::new(),
-        sources: vec![Copied { from, fingerprint, bytes: 1, entries: 1, packs, manifest }],
+        sources: vec![Copied {
+            from,
+            fingerprint,
+            bytes: 1,
+            entries: 1,
+            not_kept: Vec::new(),
+            packs,
+            manifest,
+        }],
     };
     let root = sandbox.path().join("root");
     fs::write(&root, ROOT)?;
