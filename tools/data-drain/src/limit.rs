@@ -44,8 +44,7 @@ impl Limit {
             phase::uninterrupted()?;
             if seen.insert(amiss.to_string()) {
                 end = Instant::now() + time;
-            }
-            if Instant::now() >= end {
+            } else if Instant::now() >= end {
                 return Err(amiss);
             }
             thread::sleep(self.tick);

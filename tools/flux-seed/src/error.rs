@@ -5,16 +5,6 @@ use phase::{Exit, Fault, Refusal};
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What went wrong with one Delivery.
-    #[error("{document}: {message}")]
-    Of {
-        /// Its kind and name.
-        document: String,
-        /// The error with all its causes.
-        message: String,
-        /// The error itself.
-        error: Box<Error>,
-    },
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
     Stream(#[from] phase::Error),
@@ -232,28 +222,9 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// The error, with the Delivery that it is about. Errors of the stream name their document.
-    pub(crate) fn of(self, name: impl std::fmt::Display) -> Self {
-        if let Self::Stream(_) | Self::Of { .. } = self {
-            return self;
-        }
-        let causes = std::iter::successors(source(&self), |cause| source(*cause));
-        let message = causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self::Of { document: format!("Delivery/{name}"), message, error: Box::new(self) }
-    }
-}
-
-fn source<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a (dyn std::error::Error + 'static)> {
-    error.source()
-}
-
 impl Fault for Error {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Of { error, .. } => error.reason(),
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::Kubeconfig { .. } => "KubeconfigRefused",
@@ -288,7 +259,6 @@ impl Fault for Error {
 
     fn help(&self) -> Option<String> {
         let help = match self {
-            Self::Of { error, .. } => return error.help(),
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
             Self::Kubeconfig { .. } => {
@@ -385,7 +355,6 @@ impl Fault for Error {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Of { error, .. } => error.exit(),
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::Image { temporary: true, .. }
@@ -423,7 +392,6 @@ impl Fault for Error {
 
     fn refusals(&self) -> Vec<Refusal> {
         match self {
-            Self::Of { error, .. } => error.refusals(),
             Self::DataAtRisk { refusals } => refusals.clone(),
             _ => Vec::new(),
         }

@@ -184,36 +184,6 @@ impl Program for FluxSeed {
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
-        self.plan_delivery(job).map_err(|error| error.of(&job.own.name))
-    }
-
-    fn undo(&self, job: &Job<'_>) -> Result<Status, Error> {
-        self.undo_delivery(job).map_err(|error| error.of(&job.own.name))
-    }
-
-    fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
-        self.apply_delivery(job).map_err(|error| error.of(&job.own.name))
-    }
-
-    fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
-        self.verify_delivery(job).map_err(|error| error.of(&job.own.name))
-    }
-
-    fn destroy(&self, job: &Job<'_>) -> Result<Status, Error> {
-        self.destroy_delivery(job).map_err(|error| error.of(&job.own.name))
-    }
-
-    fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
-        let key = keyring::phase_key(self.project(job)?, "flux-seed")?;
-        let identities = wanted::sops_identities(job.own, &key);
-        let text = |it: age::x25519::Identity| it.to_string().expose_secret().as_bytes().to_vec();
-        Ok(identities.into_iter().map(|(name, it)| Derived::new(name, text(it).into())).collect())
-    }
-}
-
-/// The verbs, each for one Delivery.
-impl FluxSeed {
-    fn plan_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
         let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
         Self::readable(job, &wanted)?;
         let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
@@ -244,7 +214,7 @@ impl FluxSeed {
         Ok(Status { refusals, ..Status::planned(Some(observed), steps) })
     }
 
-    fn undo_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+    fn undo(&self, job: &Job<'_>) -> Result<Status, Error> {
         if is_gone(job) {
             return Ok(Status::planned(None, Vec::new()));
         }
@@ -260,7 +230,7 @@ impl FluxSeed {
         Ok(Status { refusals, ..Status::planned(Some(observed), sunset.steps()) })
     }
 
-    fn apply_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+    fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
         let (wanted, kubeconfig) = self.known(job)?;
         Self::readable(job, &wanted)?;
         let (reader, name) = (Reader::open(&kubeconfig)?, job.own.name.as_str());
@@ -284,7 +254,7 @@ impl FluxSeed {
         Ok(delivered(job, &wanted, &seen, "Delivered"))
     }
 
-    fn verify_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+    fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
         let (wanted, kubeconfig) = self.known(job)?;
         let reader = Reader::open(&kubeconfig)?;
         let (seen, left) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
@@ -298,7 +268,7 @@ impl FluxSeed {
         Ok(status)
     }
 
-    fn destroy_delivery(&self, job: &Job<'_>) -> Result<Status, Error> {
+    fn destroy(&self, job: &Job<'_>) -> Result<Status, Error> {
         if is_gone(job) {
             return Ok(Status::destroyed("the cluster is gone, and all that was in it"));
         }
@@ -314,6 +284,13 @@ impl FluxSeed {
             [] => "nothing is left of it".to_owned(),
             stays => format!("left in the cluster: {}", stays.join("; ")),
         }))
+    }
+
+    fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
+        let key = keyring::phase_key(self.project(job)?, "flux-seed")?;
+        let identities = wanted::sops_identities(job.own, &key);
+        let text = |it: age::x25519::Identity| it.to_string().expose_secret().as_bytes().to_vec();
+        Ok(identities.into_iter().map(|(name, it)| Derived::new(name, text(it).into())).collect())
     }
 }
 

@@ -94,7 +94,7 @@ fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
 
         let made = newcomer.init(&[])?;
         assert!(made.status.success(), "{}", said(&made));
-        let git = "git init --quiet && git add --all && git -c user.name=a -c user.email=a@example.org commit --quiet --message a";
+        let git = "git init --quiet --initial-branch main && git add --all && git -c user.name=a -c user.email=a@example.org commit --quiet --message a";
         let committed = newcomer.run(&["bash", "-c", git], &[])?;
         assert!(committed.status.success(), "{}", said(&committed));
         let mode = |path: &Path| Test::Ok(fs::metadata(path)?.permissions().mode() & 0o777);

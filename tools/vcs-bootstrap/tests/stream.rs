@@ -23,10 +23,7 @@ fn a_failed_program_still_writes_its_documents() -> Test {
     let failed = sandbox()?.run("apply").code(111);
     assert_eq!(ready(&status(&failed)?), ("False", "Unreachable"));
     let said = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
-    assert!(
-        said.contains("  document: Repository/greeter\n"),
-        "an error names its document: {said}"
-    );
+    assert!(said.contains("error: Repository/greeter: "), "an error names its document: {said}");
     let lines = failed.get_output().stdout.split(|&it| it == b'\n').filter(|it| !it.is_empty());
     assert_eq!(lines.count(), 2);
     Ok(())
