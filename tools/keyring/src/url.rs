@@ -26,7 +26,7 @@ impl Url {
         self.0.starts_with("http://")
     }
 
-    /// Whether it is an address of this machine: 127.0.0.0/8, [::1] or localhost.
+    /// Whether it is an address of this machine: 127.0.0.0/8, `[::1]` or localhost.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         is_loopback(self.host())

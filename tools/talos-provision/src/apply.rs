@@ -98,6 +98,7 @@ fn ready_for_more(
             // Keep surplus machines, and restart none, until the others are healthy: otherwise etcd
             // may lose its quorum.
             Some(Stage::Restarts | Stage::Removal) => now.needs_what_goes(&conditions),
+            Some(Stage::Workers) => now.world.keeps_workers_waiting(),
             Some(_) => None,
         };
         let Some(ill) = ill else {

@@ -9,6 +9,9 @@ use crate::receipt::{ClaimSource, Hold, Stopped};
 
 const CLUSTER: &str = "uid-of-kube-system";
 
+/// Items of a cluster's API, by path.
+type Lists = BTreeMap<&'static str, Value>;
+
 fn hold_object(name: &str) -> HoldObject {
     HoldObject { name: name.to_owned(), uid: format!("uid-{name}"), generation: 1 }
 }
@@ -153,7 +156,7 @@ fn a_cluster_that_never_began_holds_no_data() {
 // `OtherVolume` or `OtherCluster`, with the command that makes a new receipt
 #[test]
 fn every_change_after_the_receipt_closes_the_gate() {
-    let changes: [(&str, fn(&mut BTreeMap<&'static str, Value>)); 9] = [
+    let changes: [(&str, fn(&mut Lists)); 9] = [
         ("WorkloadChanged", |lists| {
             lists.get_mut("/apis/apps/v1/deployments").expect("it")[0]["metadata"]["generation"] =
                 5.into();

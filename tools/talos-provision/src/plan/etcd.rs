@@ -120,6 +120,15 @@ impl World {
         Start::of(wanted, self) == Start::On(name) && controls.all(is_configured)
     }
 
+    /// Why a new worker cannot be configured yet: it gets its certificate from a control plane that
+    /// it may find through Kubernetes alone, so it would be waited for in vain until etcd runs. After
+    /// an interrupted run, control planes that boot show neither members nor an empty disk for a while.
+    #[must_use]
+    pub fn keeps_workers_waiting(&self) -> Option<String> {
+        let runs = matches!(self.etcd, Etcd::Members(_));
+        (!runs).then(|| "no control plane says yet whether it has data of etcd".to_owned())
+    }
+
     /// The record that is due because etcd has members, unless it is there already.
     #[must_use]
     pub(super) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
