@@ -197,14 +197,14 @@ fn foreign(pod: &Value, workload: Option<&Value>) -> Option<String> {
     let Some(owner) = owners.find(|owner| owner["controller"] == true) else {
         return Some("no controller".to_owned());
     };
-    let owned = workload.is_some_and(|workload| match owner["kind"].as_str() {
+    let is_its_own = workload.is_some_and(|workload| match owner["kind"].as_str() {
         Some("StatefulSet") => owner["uid"] == workload["metadata"]["uid"],
         Some("ReplicaSet") => {
             workload["kind"] != "StatefulSet" && selects(&workload["spec"]["selector"], pod)
         }
         _ => false,
     });
-    (!owned).then(|| format!("{}/{}", word(&owner["kind"]), word(&owner["name"])))
+    (!is_its_own).then(|| format!("{}/{}", word(&owner["kind"]), word(&owner["name"])))
 }
 
 /// Whether a label selector selects the pod.

@@ -2,9 +2,17 @@
 //! drained claims, and keeps the claims, their volumes and namespaces from being deleted without
 //! the receipt.
 //!
-//! It is a `ValidatingAdmissionPolicy` (Kubernetes 1.30), so nothing of ours has to run. Its
-//! parameter is a `ConfigMap` that holds the digest of the receipt; an object may be deleted when
-//! its annotation [`RECEIPT`] is that digest, or its namespace's is.
+//! It is two `ValidatingAdmissionPolicy` objects (Kubernetes 1.30), so nothing of ours has to run. The
+//! first keeps pods off the claims, and changes of their volumes; it never changes once it is made,
+//! and receipts name it. The second refuses to delete what is held; it holds the digest of the
+//! receipt, and lets an object go when its annotation [`RECEIPT`], or that of its namespace, is that
+//! digest.
+//!
+//! The digest is part of the policy and not a `ConfigMap` that is its parameter: the API server never
+//! again reads parameters of a built-in kind once the last policy that had one is gone
+//! (`ensureParamsForPolicyLocked` in `pkg/admission/plugin/policy/generic/policy_source.go` of
+//! k8s.io/apiserver v0.36.3 starts a shared informer a second time, which does nothing). A second
+//! drain of a cluster was then refused its own reader.
 //!
 //! Policies do not apply to policies: an administrator can delete the hold. So receipts name its
 //! UID and generation, and a hold that is gone, edited or put back invalidates them.
@@ -18,8 +26,6 @@ use crate::{Error, Limit};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
-/// The namespace of the parameter. It outlives every namespace that is drained.
-const NAMESPACE: &str = "kube-system";
 /// Number of refusals in a row that prove that the policy is active. The API server loads policies
 /// once a second (`policy/generic/policy_source.go`), and each server of a control plane for itself.
 const PROOFS: u32 = 4;
@@ -43,7 +49,7 @@ pub(crate) struct State {
     pub(crate) active: Option<keyring::Hold>,
     /// Whether any object of the hold is there.
     pub(crate) any: bool,
-    /// The digest in the parameter.
+    /// Digest of the receipt with which objects may be deleted.
     pub(crate) receipt: Option<String>,
 }
 
@@ -52,84 +58,84 @@ impl Held {
         format!("data-drain-{drain}")
     }
 
+    /// The policy that refuses deletions.
+    fn deletion_name(drain: &str) -> String {
+        format!("{}-deletion", Self::name(drain))
+    }
+
+    /// The policy that keeps pods off the claims, and changes of their volumes.
     fn policy(&self) -> Value {
-        let name = Self::name(&self.drain);
-        let namespaces = self.namespaces();
-        let rule = |operations: &[&str], resources: &[&str]| {
-            json!({
-                "apiGroups": [""], "apiVersions": ["v1"], "operations": operations,
-                "resources": resources,
-            })
-        };
+        let rules = json!([
+            // Volumes of a pod never change, so an update cannot add one.
+            rule(&["CREATE"], &["pods"]),
+            rule(&["UPDATE"], &["persistentvolumeclaims", "persistentvolumes"]),
+        ]);
+        let validations = json!([
+            {
+                "expression": self.reader(),
+                "message": format!("the volume is held by the Drain {}: no pod may mount it until `data-drain destroy`", self.drain),
+                "reason": "Forbidden",
+            },
+            {
+                "expression": "request.operation != 'UPDATE' || object.spec == oldObject.spec",
+                "message": format!("the volume is held by the Drain {}: its spec cannot change until `data-drain destroy`", self.drain),
+                "reason": "Forbidden",
+            },
+        ]);
+        self.object(&Self::name(&self.drain), &rules, &json!([]), &validations)
+    }
+
+    /// The policy that refuses to delete what is held without the digest `receipt`.
+    fn deletion(&self, receipt: Option<&str>) -> Value {
+        let held = ["persistentvolumeclaims", "persistentvolumes", "namespaces"];
+        let rules = json!([rule(&["DELETE"], &held)]);
+        let digest = receipt.unwrap_or_default();
+        let variables = json!([
+            {"name": "receipt", "expression": list(&[digest.to_owned()]) + "[0]"},
+            {"name": "covered", "expression": covered()},
+        ]);
+        let validations = json!([{
+            "expression": "variables.covered",
+            "message": format!("the data is held by the Drain {}: deleting it takes the annotation {RECEIPT} with the digest of its receipt", self.drain),
+            "reason": "Forbidden",
+        }]);
+        let name = Self::deletion_name(&self.drain);
+        let mut policy = self.object(&name, &rules, &variables, &validations);
+        if let Some(digest) = receipt {
+            policy["metadata"]["annotations"] = json!({RECEIPT: digest});
+        }
+        policy
+    }
+
+    fn object(&self, name: &str, rules: &Value, variables: &Value, validations: &Value) -> Value {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": name, "labels": {LABEL: self.drain}},
             "spec": {
                 "failurePolicy": "Fail",
-                "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
                 "matchConstraints": {
-                    // A parameter that is gone denies every request that matches: keep them few.
                     // Objects without a namespace match whatever the selector says.
                     "namespaceSelector": {"matchExpressions": [{
-                        "key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces,
+                        "key": "kubernetes.io/metadata.name",
+                        "operator": "In",
+                        "values": self.namespaces(),
                     }]},
-                    "resourceRules": [
-                        // Volumes of a pod never change, so an update cannot add one.
-                        rule(&["CREATE"], &["pods"]),
-                        rule(&["UPDATE", "DELETE"], &["persistentvolumeclaims", "persistentvolumes"]),
-                        rule(&["DELETE"], &["namespaces"]),
-                    ],
+                    "resourceRules": rules,
                 },
                 "matchConditions": [{"name": "concerns-what-is-held", "expression": self.concerns()}],
-                "variables": [
-                    {"name": "receipt", "expression": "has(params.data) && 'receipt' in params.data ? params.data['receipt'] : ''"},
-                    {"name": "covered", "expression": covered()},
-                ],
-                "validations": [
-                    {
-                        "expression": self.reader(),
-                        "message": format!("the volume is held by the Drain {}: no pod may mount it until `data-drain destroy`", self.drain),
-                        "reason": "Forbidden",
-                    },
-                    {
-                        "expression": "request.operation != 'DELETE' || variables.covered",
-                        "message": format!("the data is held by the Drain {}: deleting it takes the annotation {RECEIPT} with the digest of its receipt", self.drain),
-                        "reason": "Forbidden",
-                    },
-                    {
-                        "expression": "request.operation != 'UPDATE' || object.spec == oldObject.spec || variables.covered",
-                        "message": format!("the volume is held by the Drain {}: its spec cannot change until `data-drain destroy`", self.drain),
-                        "reason": "Forbidden",
-                    },
-                ],
+                "variables": variables,
+                "validations": validations,
             },
         })
     }
 
-    fn binding(&self) -> Value {
-        let name = Self::name(&self.drain);
+    fn binding(&self, policy: &str) -> Value {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": name, "labels": {LABEL: self.drain}},
-            "spec": {
-                "policyName": name,
-                "paramRef": {"name": name, "namespace": NAMESPACE, "parameterNotFoundAction": "Deny"},
-                "validationActions": ["Deny"],
-            },
-        })
-    }
-
-    fn parameter(&self, receipt: Option<&str>) -> Value {
-        let data = receipt.map_or(json!({}), |digest| json!({"receipt": digest}));
-        json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": Self::name(&self.drain), "namespace": NAMESPACE, "labels": {LABEL: self.drain},
-            },
-            "data": data,
+            "metadata": {"name": policy, "labels": {LABEL: self.drain}},
+            "spec": {"policyName": policy, "validationActions": ["Deny"]},
         })
     }
 
@@ -181,14 +187,23 @@ impl Held {
 
     /// Reads the hold of the cluster, and compares it with this one.
     pub(crate) fn observe(&self, reader: &Reader) -> Result<State, Error> {
-        let [policy, binding, parameter] = objects(reader, &self.drain)?;
-        let any = [&policy, &binding, &parameter].iter().any(|object| object.is_some());
-        let receipt = parameter.as_ref().and_then(|it| it["data"]["receipt"].as_str());
+        let [binding, policy, deletion_binding, deletion] = objects(reader, &self.drain)?;
+        let all = [&binding, &policy, &deletion_binding, &deletion];
+        let any = all.iter().any(|object| object.is_some());
+        let annotations = deletion.as_ref().map(|object| &object["metadata"]["annotations"]);
+        let receipt = annotations.and_then(|annotations| annotations[RECEIPT].as_str());
         let receipt = receipt.map(str::to_owned);
-        let active = match (policy, binding, parameter) {
-            (Some(policy), Some(binding), Some(_))
+        let name = Self::deletion_name(&self.drain);
+        let is = |actual: &Option<Value>, expected: &Value| {
+            actual.as_ref().is_some_and(|actual| holds(&expected["spec"], &actual["spec"]))
+        };
+        let deletions_are_refused = is(&deletion, &self.deletion(receipt.as_deref()))
+            && is(&deletion_binding, &self.binding(&name));
+        let active = match (policy, binding) {
+            (Some(policy), Some(binding))
                 if holds(&self.policy()["spec"], &policy["spec"])
-                    && holds(&self.binding()["spec"], &binding["spec"]) =>
+                    && holds(&self.binding(&Self::name(&self.drain))["spec"], &binding["spec"])
+                    && deletions_are_refused =>
             {
                 Some(keyring::Hold { policy: part(&policy), binding: part(&binding) })
             }
@@ -199,28 +214,34 @@ impl Held {
 
     /// Makes the cluster's hold this one, without a receipt.
     pub(crate) fn put(&self, writer: &Writer) -> Result<(), Error> {
-        let name = Self::name(&self.drain);
+        let (name, deletion) = (Self::name(&self.drain), Self::deletion_name(&self.drain));
         self.record(writer, None)?;
+        writer.apply(&format!("{BINDINGS}/{deletion}"), &self.binding(&deletion))?;
         writer.apply(&format!("{POLICIES}/{name}"), &self.policy())?;
-        writer.apply(&format!("{BINDINGS}/{name}"), &self.binding())
+        writer.apply(&format!("{BINDINGS}/{name}"), &self.binding(&name))?;
+        Ok(())
     }
 
-    /// Writes the digest of the receipt into the parameter.
+    /// Writes the digest of the receipt into the policy that refuses deletions.
     pub(crate) fn record(&self, writer: &Writer, receipt: Option<&str>) -> Result<(), Error> {
-        writer.apply(&parameter_path(&self.drain), &self.parameter(receipt))
+        let path = format!("{POLICIES}/{}", Self::deletion_name(&self.drain));
+        writer.apply(&path, &self.deletion(receipt))
     }
 
     /// Waits until the API server refuses a pod that mounts each claim. Nothing is created: the
     /// request is a dry run.
     pub(crate) fn prove(&self, reader: &Reader, limit: &Limit) -> Result<(), Error> {
         let name = Self::name(&self.drain);
+        // The words of the rule itself: a policy that cannot be evaluated refuses as well, and would
+        // refuse the reader, too.
+        let words = format!("held by the Drain {}:", self.drain);
         let mut refusals = 0;
         limit.until(|| {
             for claim in &self.claims {
                 let (namespace, claim) = claim.split_once('/').unwrap_or_default();
                 let path = format!("/api/v1/namespaces/{namespace}/pods");
                 let answer = reader.dry_run(&path, &probe(namespace, claim))?;
-                if answer.as_ref().is_none_or(|message| !message.contains(&name)) {
+                if answer.as_ref().is_none_or(|message| !message.contains(&words)) {
                     refusals = 0;
                     let answer = answer.unwrap_or_else(|| format!("a pod may mount {claim}"));
                     return Ok(Some(Error::HoldInactive { name: name.clone(), answer }));
@@ -235,10 +256,8 @@ impl Held {
 
 /// Removes the hold of a drain: pods may mount the claims again.
 pub(crate) fn remove(reader: &Reader, writer: &Writer, drain: &str) -> Result<(), Error> {
-    let paths = paths(drain);
-    let [policy, binding, parameter] = objects(reader, drain)?;
-    // The binding first: a policy without one denies nothing, a binding without parameter all.
-    for (path, object) in [(&paths[1], binding), (&paths[0], policy), (&paths[2], parameter)] {
+    // Each binding before its policy: a policy without one denies nothing.
+    for (path, object) in paths(drain).iter().zip(objects(reader, drain)?) {
         let Some(object) = object else { continue };
         if object["metadata"]["labels"][LABEL] != drain {
             let message = format!("it lacks the label {LABEL}={drain}, so no drain has made it");
@@ -255,18 +274,31 @@ pub(crate) fn is_supported(reader: &Reader) -> Result<bool, Error> {
     Ok(reader.get(&format!("{BINDINGS}?limit=1"))?.is_some())
 }
 
-fn objects(reader: &Reader, drain: &str) -> Result<[Option<Value>; 3], Error> {
-    let [policy, binding, parameter] = paths(drain);
-    Ok([reader.get(&policy)?, reader.get(&binding)?, reader.get(&parameter)?])
+/// Binding and policy that keep pods off, then those that refuse deletions.
+fn objects(reader: &Reader, drain: &str) -> Result<[Option<Value>; 4], Error> {
+    let [binding, policy, deletion_binding, deletion] = paths(drain);
+    Ok([
+        reader.get(&binding)?,
+        reader.get(&policy)?,
+        reader.get(&deletion_binding)?,
+        reader.get(&deletion)?,
+    ])
 }
 
-fn paths(drain: &str) -> [String; 3] {
-    let name = Held::name(drain);
-    [format!("{POLICIES}/{name}"), format!("{BINDINGS}/{name}"), parameter_path(drain)]
+fn paths(drain: &str) -> [String; 4] {
+    let (name, deletion) = (Held::name(drain), Held::deletion_name(drain));
+    [
+        format!("{BINDINGS}/{name}"),
+        format!("{POLICIES}/{name}"),
+        format!("{BINDINGS}/{deletion}"),
+        format!("{POLICIES}/{deletion}"),
+    ]
 }
 
-fn parameter_path(drain: &str) -> String {
-    format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{}", Held::name(drain))
+fn rule(operations: &[&str], resources: &[&str]) -> Value {
+    json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": resources,
+    })
 }
 
 /// A pod that every level of Pod Security admits, so that only the hold can refuse it.

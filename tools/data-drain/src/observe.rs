@@ -217,9 +217,9 @@ pub(crate) fn claims(
     held.volumes.sort();
     held.folders.sort();
     let any_claim = sources.iter().any(|source| source.claim.is_some());
-    let hold = if any_claim { held.observe(reader)? } else { hold::State::default() };
+    let state = if any_claim { held.observe(reader)? } else { hold::State::default() };
     let (uid, uncovered) = (String::new(), Vec::new());
-    Ok(Seen { uid, sources: live, held, hold, receipt: None, uncovered })
+    Ok(Seen { uid, sources: live, held, hold: state, receipt: None, uncovered })
 }
 
 /// One look: lists that several claims need are fetched once.

@@ -84,7 +84,7 @@ fn receipt(
 fn only(keys: Vec<String>, under: &str) -> Result<String, Error> {
     let is_receipt = |key: &String| {
         let name = key.rsplit('/').next().unwrap_or_default();
-        name.starts_with("receipt") && name.ends_with(".json")
+        name.strip_suffix(".json").is_some_and(|stem| stem.starts_with("receipt"))
     };
     let mut receipts: Vec<_> = keys.into_iter().filter(is_receipt).collect();
     match receipts.len() {

@@ -54,6 +54,7 @@ pub(crate) enum Verb {
     /// your own is overwritten. Tokens are taken from GITHUB_TOKEN, GHCR_TOKEN, GHCR_READ_TOKEN,
     /// HCLOUD_TOKEN, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_READER_ACCESS_KEY_ID and
     /// S3_READER_SECRET_ACCESS_KEY; those that are not set can be put in later with `sops`.
+    #[expect(clippy::doc_markdown, reason = "backticks would be shown in the help")]
     Init {
         /// What the project is called, for example `shop`
         name: String,

@@ -42,6 +42,7 @@ pub(crate) struct Writer<'a>(pub(crate) &'a Remote);
 
 /// A repository, as a forge tells of it in one answer.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the forge's answer")]
 pub(crate) struct Found {
     pub(crate) id: u64,
     pub(crate) administrator: Option<bool>,

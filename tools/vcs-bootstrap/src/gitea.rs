@@ -43,10 +43,10 @@ pub(crate) fn rules(
         Err(refusal) => return Ok(Section::Unknown(refusal)),
     };
     let administrators = administrators(remote)?;
-    let named = |protection: &Value| {
+    let with_name = |protection: &Value| {
         Some((protection["rule_name"].as_str()?.to_owned(), rule(protection, &administrators)?))
     };
-    let rules = protections.iter().filter_map(named);
+    let rules = protections.iter().filter_map(with_name);
     Ok(Section::Known(rules.filter(|(name, _)| names.contains(name)).collect()))
 }
 

@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(ours.len(), sealed.len(), "the same shape: a key, a tag, the value");
     }
 
-    /// The kinds of rule that GitHub describes: the schemas of `rules` in its OpenAPI description.
+    /// The kinds of rule that GitHub describes: the schemas of `rules` in its `OpenAPI` description.
     fn kinds() -> Vec<Value> {
         let all = include_str!("../tests/github-openapi.json");
         let mut all: Value = serde_json::from_str(all).expect("JSON");

@@ -18,7 +18,7 @@ use crate::{Error, git, observe::Evidence, observe::Observed, sunset};
 /// How often we look, plan and act before we say that the forge does not settle.
 const ROUNDS_MAX: usize = 3;
 
-/// The most approvals that GitHub allows (its OpenAPI description: `required_approving_review_count`,
+/// The most approvals that GitHub allows (its `OpenAPI` description: `required_approving_review_count`,
 /// "maximum: 10").
 const APPROVALS_MAX: u8 = 10;
 

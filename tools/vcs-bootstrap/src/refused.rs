@@ -239,6 +239,7 @@ mod tests {
     }
 
     /// Porcelain output, standard error, and the reason; messages as the forges send them.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn refusals() -> Vec<(String, &'static str, &'static str)> {
         let hook = || declined("pre-receive hook declined");
         vec![

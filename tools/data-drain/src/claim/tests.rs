@@ -81,6 +81,7 @@ fn host_path() -> Value {
     json!({"hostPath": {"path": "/var/mnt/data"}})
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a case expects")]
 fn on(node: &str) -> Option<Place> {
     Some(Place::Node(node.to_owned()))
 }

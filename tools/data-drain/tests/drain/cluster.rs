@@ -407,7 +407,9 @@ impl World {
                     && claim["readOnly"] == true;
                 if held.contains(&name) && !is_reader {
                     let name = policy["metadata"]["name"].as_str()?;
-                    return Some(format!("ValidatingAdmissionPolicy '{name}' denied request"));
+                    return Some(format!(
+                        "ValidatingAdmissionPolicy '{name}' denied request: held by the Drain prod: no pod may mount it"
+                    ));
                 }
             }
         }

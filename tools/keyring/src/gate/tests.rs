@@ -11,6 +11,8 @@ const CLUSTER: &str = "uid-of-kube-system";
 
 /// Items of a cluster's API, by path.
 type Lists = BTreeMap<&'static str, Value>;
+/// A change of a cluster.
+type Change = fn(&mut Lists);
 
 fn hold_object(name: &str) -> HoldObject {
     HoldObject { name: name.to_owned(), uid: format!("uid-{name}"), generation: 1 }
@@ -156,7 +158,7 @@ fn a_cluster_that_never_began_holds_no_data() {
 // `OtherVolume` or `OtherCluster`, with the command that makes a new receipt
 #[test]
 fn every_change_after_the_receipt_closes_the_gate() {
-    let changes: [(&str, fn(&mut Lists)); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("WorkloadChanged", |lists| {
             lists.get_mut("/apis/apps/v1/deployments").expect("it")[0]["metadata"]["generation"] =
                 5.into();

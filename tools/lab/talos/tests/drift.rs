@@ -228,7 +228,9 @@ fn destroy_names_what_others_made_in_our_network() {
     });
     site.call("POST", "/v1/load_balancers", &theirs);
     let server = id(&site, "servers", "prod-work-1");
-    site.call("POST", "/v1/volumes", &json!({"name": "pvc-1", "size": 10, "server": server}));
+    let volume = json!({"name": "pvc-1", "size": 10, "server": server});
+    let volume = site.call("POST", "/v1/volumes", &volume);
+    assert_eq!(volume["volume"]["server"], server, "{volume}");
     let known = site.run("plan").code(0).cluster();
     std::fs::write(site.path("cluster.yaml"), known.to_string()).expect("written");
     let plan = site.run("plan --destroy").code(0);
