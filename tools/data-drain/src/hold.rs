@@ -82,7 +82,7 @@ impl Held {
                 "reason": "Forbidden",
             },
         ]);
-        self.object(&Self::name(&self.drain), &rules, &json!([]), &validations)
+        self.object(&Self::name(&self.drain), &rules, &validations)
     }
 
     /// The policy that refuses to delete what is held without the digest `receipt`.
@@ -100,14 +100,15 @@ impl Held {
             "reason": "Forbidden",
         }]);
         let name = Self::deletion_name(&self.drain);
-        let mut policy = self.object(&name, &rules, &variables, &validations);
+        let mut policy = self.object(&name, &rules, &validations);
+        policy["spec"]["variables"] = variables;
         if let Some(digest) = receipt {
             policy["metadata"]["annotations"] = json!({RECEIPT: digest});
         }
         policy
     }
 
-    fn object(&self, name: &str, rules: &Value, variables: &Value, validations: &Value) -> Value {
+    fn object(&self, name: &str, rules: &Value, validations: &Value) -> Value {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
@@ -124,7 +125,6 @@ impl Held {
                     "resourceRules": rules,
                 },
                 "matchConditions": [{"name": "concerns-what-is-held", "expression": self.concerns()}],
-                "variables": variables,
                 "validations": validations,
             },
         })

@@ -97,9 +97,9 @@ fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
         let git = "git init --quiet --initial-branch main && git add --all && git -c user.name=a -c user.email=a@example.org commit --quiet --message a";
         let committed = newcomer.run(&["bash", "-c", git], &[])?;
         assert!(committed.status.success(), "{}", said(&committed));
-        let mode = |path: &Path| Test::Ok(fs::metadata(path)?.permissions().mode() & 0o777);
-        assert_eq!(mode(&newcomer.keys())?, 0o600);
-        assert_eq!(mode(newcomer.keys().parent().ok_or("no folder")?)?, 0o700);
+        let bits = |path: &Path| Test::Ok(fs::metadata(path)?.permissions().mode() & 0o777);
+        assert_eq!(bits(&newcomer.keys())?, 0o600);
+        assert_eq!(bits(newcomer.keys().parent().ok_or("no folder")?)?, 0o700);
         assert!(said(&made).contains("keep a copy of it elsewhere"), "{}", said(&made));
         assert!(said(&made).contains("not given: github (GITHUB_TOKEN)"), "{}", said(&made));
         assert!(!said(&made).contains("of-hetzner"), "{}", said(&made));

@@ -112,8 +112,12 @@ fn documents(project: &str, url: &str, root: &Value, recipient: &str) -> Vec<Val
 }
 
 fn stream(documents: &[Value]) -> Vec<u8> {
-    documents.iter().map(|document| format!("{document}\n")).collect::<String>().into_bytes()
+    let lines = documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]);
+    lines.collect::<String>().into_bytes()
 }
+
+/// How a published secret comes in: a name, the root, a recipient, and the environment.
+type Way<'a> = (&'a str, Value, &'a str, &'a [(&'a str, &'a str)]);
 
 /// Every way in which a published secret comes into a project that is not on this machine.
 #[test]
@@ -128,7 +132,7 @@ fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test 
     let identity = identity.display().to_string();
     let test = "age170kn9pu9wffp8raenhf4g7gl9pm0afklya3kuy04j7clt3p929qsrjnl8j";
     let own = json!({"env": "ROOT"});
-    let ways: [(&str, Value, &str, &[(&str, &str)]); 7] = [
+    let ways: [Way<'_>; 7] = [
         ("env", own.clone(), STRANGER, &[("ROOT", ROOT)]),
         ("file", json!({"file": "root"}), STRANGER, &[]),
         (
@@ -288,7 +292,7 @@ fn server(status: &str, body: &str) -> Test<String> {
 }
 
 fn answer_one(mut stream: TcpStream, answer: &str) {
-    let mut request = [0; 64 * 1024];
+    let mut request = vec![0; 64 * 1024];
     let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
     let _ = stream.read(&mut request);
     let _ = stream.write_all(answer.as_bytes());

@@ -26,7 +26,7 @@ fn forge(answer: Arc<Mutex<Vec<u8>>>) -> Result<SocketAddr, Box<dyn Error>> {
         for mut client in listener.incoming().flatten() {
             let answer = answer.lock().map(|it| it.clone()).unwrap_or_default();
             thread::spawn(move || {
-                let _ = client.read(&mut [0; 65536]); // the head is enough
+                let _ = client.read(&mut vec![0; 65536]); // the head is enough
                 let _ = client.write_all(&answer); // the client may have hung up
             });
         }
@@ -54,6 +54,7 @@ fn assert_whole(run: &Assert, what: &str) {
 fn every_token_ends_in_a_known_exit_status_with_all_documents() -> Test {
     let answer = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".to_vec();
     let address = forge(Arc::new(Mutex::new(answer)))?;
+    let long = vec![b'h'; 20_000];
     let tokens: [&[u8]; 16] = [
         b"",
         b"\n",
@@ -70,7 +71,7 @@ fn every_token_ends_in_a_known_exit_status_with_all_documents() -> Test {
         b"'hunter2",
         b"$(hunter2)",
         b"%0ahunter2",
-        &[b'h'; 20_000],
+        &long,
     ];
     for token in tokens {
         for kind in ["github", "gitea"] {

@@ -4,6 +4,8 @@
 //! repository, of the user and of the environment tries to send git, the token, or other credentials
 //! to each of them.
 
+#![expect(clippy::print_stdout, reason = "the table of hosts and credentials is for people")]
+
 mod common;
 #[path = "common/github.rs"]
 mod github;

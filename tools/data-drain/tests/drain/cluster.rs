@@ -18,6 +18,9 @@ use tungstenite::{Message, WebSocket};
 use crate::http::{Request, is_websocket, read};
 use crate::reader;
 
+/// An object of the store: its bytes, and its `x-amz-meta-` headers.
+type Stored = (Vec<u8>, Vec<(String, String)>);
+
 /// All that the cluster and the store hold, and the faults that a test has asked for.
 #[derive(Default)]
 pub(crate) struct World {
@@ -26,7 +29,7 @@ pub(crate) struct World {
     /// The folder that a node mounts for a claim (`namespace/name`). Any other node has an empty one.
     pub(crate) volumes: BTreeMap<(String, String), PathBuf>,
     /// The store's objects: bytes, and the `x-amz-meta-` headers.
-    pub(crate) store: BTreeMap<String, (Vec<u8>, Vec<(String, String)>)>,
+    pub(crate) store: BTreeMap<String, Stored>,
     /// Every request that was to change something: method and path.
     pub(crate) writes: Vec<String>,
     pub(crate) faults: Faults,
@@ -75,11 +78,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
         let server = Self { world: Arc::default(), url, empty };
-        let served = server.clone();
+        let shared = server.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let served = served.clone();
-                thread::spawn(move || served.connection(stream));
+                let this = shared.clone();
+                thread::spawn(move || this.connection(stream));
             }
         });
         Ok(server)
@@ -121,7 +124,7 @@ impl Server {
             |status: u16, headers: &[(String, String)], body: &[u8], length: usize| {
                 let mut head = format!("HTTP/1.1 {status} S\r\nContent-Length: {length}\r\n");
                 for (name, value) in headers {
-                    head += &format!("{name}: {value}\r\n");
+                    head.extend([name, ": ", value, "\r\n"]);
                 }
                 stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
                 stream.write_all(body).ok()
@@ -132,7 +135,7 @@ impl Server {
             thread::sleep(delay);
         }
         let mut world = self.world();
-        if request.method == "GET" && key.trim_matches('/').is_empty() | (key == "/drain") {
+        if request.method == "GET" && (key.trim_matches('/').is_empty() || key == "/drain") {
             let keys =
                 world.store.keys().map(|key| format!("<Contents><Key>{key}</Key></Contents>"));
             let keys: String = keys.collect();
@@ -170,6 +173,7 @@ impl Server {
 
     /// `exec` over a WebSocket (`v5.channel.k8s.io`): the real reader, on the folder that the pod's
     /// node has for its claim.
+    #[expect(clippy::result_large_err, reason = "the handshake's own type")]
     fn exec(&self, stream: TcpStream) -> Option<()> {
         let mut target = String::new();
         let accept = |request: &Handshake, mut response: Response| {

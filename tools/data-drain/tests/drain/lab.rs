@@ -102,7 +102,7 @@ impl Lab {
     }
 
     pub(crate) fn input(&self) -> String {
-        self.documents.iter().map(|document| format!("{document}\n")).collect()
+        self.documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
     }
 
     /// Every workload has no replica, and its claims are held.

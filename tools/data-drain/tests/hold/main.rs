@@ -81,6 +81,7 @@ impl Lab {
         Ok(())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "so that callers end with it")]
     fn until(&self, what: &str, done: impl Fn(&Self) -> bool) -> Test {
         let begin = Instant::now();
         while !done(self) {
@@ -205,7 +206,8 @@ impl Lab {
         program.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "b"}"#);
         program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = program.spawn()?;
-        let input: String = documents.iter().map(|document| format!("{document}\n")).collect();
+        let input: String =
+            documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect();
         child.stdin.take().ok_or("a pipe")?.write_all(input.as_bytes())?;
         let output = child.wait_with_output()?;
         let written = String::from_utf8(output.stdout)?;
@@ -322,7 +324,7 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
     })?;
     assert_eq!(lab.get("pods -n shop")["items"], json!([]), "no controller got a pod");
     lab.create(&pod("free", |pod| {
-        pod["spec"] = json!({"containers": [{"name": "a", "image": "a"}]})
+        pod["spec"] = json!({"containers": [{"name": "a", "image": "a"}]});
     }))?;
     lab.create(&pod("data", |pod| {
         pod["metadata"]["namespace"] = "other".into();
@@ -345,6 +347,9 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
     })
 }
 
+/// A change of a pod.
+type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
+
 fn pods_are_refused(lab: &Lab, refusals: &mut usize) {
     let label =
         |pod: &mut Value, drain: &str| pod["metadata"]["labels"] = json!({"holistic/drain": drain});
@@ -354,7 +359,6 @@ fn pods_are_refused(lab: &Lab, refusals: &mut usize) {
     let folder = |pod: &mut Value, path: &str| {
         pod["spec"]["volumes"] = json!([{"name": "data", "hostPath": {"path": path}}]);
     };
-    type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
     let changes: [(&str, Change<'_>); 10] = [
         ("a pod that mounts the claim", Box::new(|_| {})),
         (

@@ -26,7 +26,7 @@ again. This page is generated from the `// hazard:` comments above those tests: 
 /// One hazard, as the comment above its test tells it.
 #[derive(Debug, Default)]
 struct Hazard {
-    hazard: String,
+    event: String,
     class: String,
     members: String,
     now: String,
@@ -35,7 +35,7 @@ struct Hazard {
 impl Hazard {
     fn field(&mut self, name: &str) -> Option<&mut String> {
         match name {
-            "hazard" => Some(&mut self.hazard),
+            "hazard" => Some(&mut self.event),
             "class" => Some(&mut self.class),
             "members" => Some(&mut self.members),
             "now" => Some(&mut self.now),
@@ -45,9 +45,9 @@ impl Hazard {
 
     fn row(&self, program: &str, test: &str) -> String {
         let cell = |text: &str| text.trim().replace('|', "\\|");
-        let Self { hazard, class, members, now } = self;
-        let [hazard, class, members, now] = [hazard, class, members, now].map(|text| cell(text));
-        format!("| {program}: {hazard} | {class} | {members} | `{test}` | {now} |\n")
+        let Self { event, class, members, now } = self;
+        let [event, class, members, now] = [event, class, members, now].map(|text| cell(text));
+        format!("| {program}: {event} | {class} | {members} | `{test}` | {now} |\n")
     }
 }
 
@@ -60,13 +60,13 @@ pub(crate) fn page() -> Test<String> {
     for file in files {
         let path = file.strip_prefix(root().join("tools"))?;
         let program = path.iter().next().unwrap_or_default().to_string_lossy().into_owned();
-        page.extend(rows(&program, &fs::read_to_string(&file)?)?);
+        page.extend(rows(&program, &fs::read_to_string(&file)?));
     }
     Ok(page)
 }
 
-fn rows(program: &str, text: &str) -> Test<Vec<String>> {
-    let (mut rows, mut open) = (Vec::new(), Vec::<Hazard>::new());
+fn rows(program: &str, text: &str) -> Vec<String> {
+    let (mut table, mut open) = (Vec::new(), Vec::<Hazard>::new());
     let mut field = "";
     for line in text.lines().map(str::trim) {
         if let Some(comment) = line.strip_prefix("// ") {
@@ -88,15 +88,15 @@ fn rows(program: &str, text: &str) -> Test<Vec<String>> {
         {
             let test = rest.split('(').next().unwrap_or_default();
             for hazard in open.drain(..) {
-                let missing = [&hazard.hazard, &hazard.class, &hazard.members, &hazard.now];
-                assert!(missing.iter().all(|text| !text.trim().is_empty()), "{test}: {hazard:?}");
-                rows.push(hazard.row(program, test));
+                let cells = [&hazard.event, &hazard.class, &hazard.members, &hazard.now];
+                assert!(cells.iter().all(|text| !text.trim().is_empty()), "{test}: {hazard:?}");
+                table.push(hazard.row(program, test));
             }
             field = "";
         }
     }
     assert!(open.is_empty(), "{program}: a hazard without a test: {open:?}");
-    Ok(rows)
+    table
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Test {

@@ -24,6 +24,7 @@ use crate::openapi::{OpenApi, overlay};
 const HOST: &str = "127.76.0.3";
 
 /// What the mock remembers, and how it is told to misbehave.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub(crate) struct State {
     pub(crate) repository: Option<Value>,
     pub(crate) rulesets: BTreeMap<u64, Value>,
@@ -241,7 +242,10 @@ impl State {
         }
         // Not in the description, but where GitHub's own answer 301 points.
         if let Some(id) = request.path.strip_prefix("/repositories/") {
-            let found = self.repository.as_ref().filter(|found| found["id"].to_string() == id);
+            let found = self
+                .repository
+                .as_ref()
+                .filter(|found| id.parse() == Ok(found["id"].as_u64().unwrap_or_default()));
             let found = found.filter(|_| !self.hides_repository);
             return found.map_or_else(
                 || plain(404, json!({"message": "Not Found"})),
