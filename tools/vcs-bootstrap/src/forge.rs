@@ -53,6 +53,9 @@ pub(crate) struct Found {
     pub(crate) pull_requests: bool,
     /// Whether the forge has releases for it; GitHub always does.
     pub(crate) releases: bool,
+    /// Whether it has no commit, as far as Gitea knows. Gitea then answers 404 for pull requests
+    /// (`CanEnablePulls` in models/repo/repo.go of v1.26).
+    pub(crate) empty: bool,
     /// Whether the forge has discussions for it; only GitHub can.
     pub(crate) discussions: bool,
     pub(crate) default_branch: String,
@@ -269,6 +272,7 @@ fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
         topics: topics.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         pull_requests: body["has_pull_requests"] != false,
         releases: body["has_releases"] != false,
+        empty: body["empty"] == true,
         discussions: body["has_discussions"] == true,
         default_branch: text("default_branch"),
         git: git.and_then(Result::ok).ok_or_else(|| answer.lacks("an https clone_url"))?,

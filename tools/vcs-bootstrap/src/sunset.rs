@@ -34,7 +34,7 @@ pub(crate) fn beside_history(
         ],
         Forge::Gitea => &[
             ("/issues?state=all&type=issues&limit=1", "issues", settings.issues == Some(false)),
-            ("/pulls?state=all&limit=1", "pull requests", !found.pull_requests),
+            ("/pulls?state=all&limit=1", "pull requests", !found.pull_requests || found.empty),
             ("/releases?limit=1", "releases", !found.releases),
             // 404 is also the answer for a wiki without a page.
             ("/wiki/pages?limit=1", "a wiki", true),

@@ -184,6 +184,9 @@ fn a_proxy_sees_no_login() -> Test {
 
     "https://registry.example".clone_into(&mut sandbox.registry);
     let input = sandbox.project(WITH_TOKEN) + &sandbox.artifact("a", "a", "shared");
+    // The key of these tests is published, so it is refused for a registry on another machine.
+    let own = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
+    let variables: Vec<_> = variables.into_iter().chain([own]).collect();
     assert_eq!(sandbox.run("plan", &input, &variables)?.status.code(), Some(111));
     let seen = proxy.take();
     assert!(!seen.is_empty() && seen.iter().all(|request| request.method == "CONNECT"), "{seen:?}");
