@@ -80,6 +80,10 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+// hazard: A new project keeps a published secret somewhere.
+// class: A set-up is half done.
+// members: recipients of drains, public keys
+// now: plans reach the network
 #[test]
 fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
     for newcomer in [
@@ -139,6 +143,10 @@ fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
     Ok(())
 }
 
+// hazard: `tasks/init` destroys an identity or a root that is in use.
+// class: A set-up overwrites.
+// members: each of three files, an identity inside the repository
+// now: exit 2, nothing touched
 #[test]
 fn nothing_of_one_s_own_is_overwritten() -> Test {
     let newcomer = Newcomer::of_template()?;

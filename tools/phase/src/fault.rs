@@ -195,6 +195,10 @@ impl Fault for Error {
 mod tests {
     use super::*;
 
+    // hazard: During a sunset, the help tells to apply the cluster again.
+    // class: Help causes damage.
+    // members: a new root in place of the one that everything derives from
+    // now: help that fits the direction
     #[test]
     fn help_never_tells_to_make_what_is_about_to_be_destroyed() {
         let (document, why) = ("Cluster/prod".to_owned(), "no program has said so".to_owned());

@@ -134,6 +134,10 @@ mod tests {
         found
     }
 
+    // hazard: `kind: Respository` passes through all programs with exit 0.
+    // class: Unread input looks like success.
+    // members: case, version, missing version
+    // now: exit 2, with the kind that was meant
     #[test]
     fn a_typo_in_a_kind_is_a_mistake_that_names_the_kind_that_was_meant() {
         for (typo, kind) in [

@@ -154,6 +154,10 @@ mod tests {
         lacks.map(str::to_owned).chain(unknown.cloned()).collect()
     }
 
+    // hazard: A finished stream violates the schemas that the programs publish.
+    // class: What is written is not what is read.
+    // members: `sealed`, `evidence`, `foreign`
+    // now: every document is valid
     #[test]
     fn every_status_is_valid_against_the_schema() {
         let facts = |foreign: &[&str], address: Option<&str>| Facts {
@@ -188,6 +192,10 @@ mod tests {
         }
     }
 
+    // hazard: A failed observation writes an empty plan: "nothing to do".
+    // class: Unknown is shown as empty.
+    // members: `--check`
+    // now: no `plan` in the status
     #[test]
     fn a_failed_observation_has_no_plan_and_a_good_one_has_one_even_if_it_is_empty() {
         let failed = json!(Status::<Facts, String, String>::failed(&Error::Interrupted));

@@ -187,6 +187,10 @@ fn in_the_kind_and_version_of_documents_that_another_program_owns() -> Test {
     Ok(())
 }
 
+// hazard: A folder of `.yml` files is "nothing to do".
+// class: Unread input looks like success.
+// members: `.YAML`, `.json`, empty files and folders
+// now: the files are read, or exit 2
 #[test]
 fn in_every_file_of_a_directory_that_may_be_ours() -> Test {
     let typo = "apiVersion: holistic/v1alpha1\nkind: Flete\nmetadata: {name: b}\n";

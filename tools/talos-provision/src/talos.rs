@@ -365,6 +365,10 @@ mod tests {
         }
     }
 
+    // hazard: etcd crashes after its start, and `apply` reports that it has begun, for an hour.
+    // class: An event is taken for success.
+    // members: a learner counted as a member, `ready` read without its stage
+    // now: `EtcdCrashes`, with the last event
     #[test]
     fn etcd_that_ends_again_and_again_is_told_with_its_last_event() {
         let event = |msg: &str| wire::ServiceEvent { msg: msg.to_owned(), ..Default::default() };

@@ -169,6 +169,10 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
     assert_eq!(token(&first.0), token(&later.0));
 }
 
+// hazard: A leaked kubeconfig makes an administrator for ten years.
+// class: Credentials outlive their use.
+// members: certificates in memory, certificates that outlive their authority
+// now: a sealed kubeconfig is good for 15 to 30 days
 #[test]
 fn what_is_sealed_is_the_same_for_half_its_life_and_never_outlives_its_authority() {
     let at = |text: &str, now| {

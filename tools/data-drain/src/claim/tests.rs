@@ -183,6 +183,10 @@ fn pod_that_the_drain_does_not_stop_is_refused_whatever_made_it() {
     assert_eq!(case.place(), on("node-a"), "a reader is no user");
 }
 
+// hazard: Stopping a StatefulSet deletes the claim that is to be copied.
+// class: What cannot be drained is found out too late.
+// members: Block volumes, lost, terminating and unbound claims, owners, foreign pods
+// now: `NotDrainable`, exit 100, before anything is stopped
 #[test]
 fn claim_that_stopping_deletes_or_that_is_no_folder_is_refused() {
     type Change = fn(&mut Case);

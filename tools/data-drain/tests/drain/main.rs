@@ -18,6 +18,10 @@ use serde_json::{Value, json};
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
 
+// hazard: The second claim is read on the first one's node: an empty folder gets a receipt.
+// class: The wrong bytes are copied.
+// members: replicas of a set, workloads without a pod, pending pods, nodes that are gone
+// now: the right node, or an error that asks for `node`
 #[test]
 fn each_claim_is_read_on_the_node_of_its_own_pod_and_held_until_destroy() -> Test {
     let lab = Lab::start()?;
@@ -51,6 +55,10 @@ fn each_claim_is_read_on_the_node_of_its_own_pod_and_held_until_destroy() -> Tes
     Ok(())
 }
 
+// hazard: A volume changes after its receipt, through any pod but the named workload.
+// class: Evidence is believed after the facts have moved on.
+// members: CronJobs, debug pods, a second workload, a removed hold
+// now: `verify` 111, `plan --check` 3, every gate closed
 #[test]
 fn hold_that_was_removed_or_put_back_invalidates_the_receipt() -> Test {
     let lab = Lab::start()?;
@@ -80,6 +88,10 @@ fn hold_that_was_removed_or_put_back_invalidates_the_receipt() -> Test {
 
 type Break = fn(&mut Lab);
 
+// hazard: Pod Security refuses the reader after the application was stopped.
+// class: What cannot be drained is found out too late.
+// members: quota, admission, empty and nested volumes
+// now: `NotDrainable`, exit 100, before anything is stopped
 #[test]
 fn what_cannot_be_drained_is_refused_before_anything_stops() -> Test {
     let breaks: [(&str, Break); 9] = [
@@ -147,6 +159,10 @@ fn empty_volume_is_copied_when_the_document_allows_it() -> Test {
     Ok(())
 }
 
+// hazard: A claim that nothing mounts can neither be drained nor destroyed.
+// class: A case without a way out.
+// members: a workload that is gone
+// now: it is drained
 #[test]
 fn claim_that_no_pod_mounts_is_drained_where_its_data_is() -> Test {
     // The workload is gone, and so is whatever told of the node.
@@ -168,6 +184,10 @@ fn claim_that_no_pod_mounts_is_drained_where_its_data_is() -> Test {
     Ok(())
 }
 
+// hazard: A failed drain starts the writers, and the next run sends everything again.
+// class: A failure makes things worse.
+// members: dropped connections, failed verification
+// now: it stays stopped and held; the next run sends what is missing
 #[test]
 fn failure_keeps_everything_stopped_and_the_next_run_sends_only_what_is_missing() -> Test {
     let lab = Lab::start()?;
@@ -187,6 +207,10 @@ fn failure_keeps_everything_stopped_and_the_next_run_sends_only_what_is_missing(
     Ok(())
 }
 
+// hazard: The API server loses the tail of an exec, and the copy misses it or never ends.
+// class: A truncated stream is taken for whole.
+// members: cut connections, early end of the reader
+// now: `ReadFailed`, 111; the next run goes on
 #[test]
 fn output_that_is_cut_short_is_never_an_archive() -> Test {
     let lab = Lab::start()?;
@@ -207,6 +231,10 @@ fn output_that_is_cut_short_is_never_an_archive() -> Test {
     Ok(())
 }
 
+// hazard: A first claim that takes longer than the limit fails every drain of two claims.
+// class: One limit for all steps.
+// members: retries that make no progress
+// now: it ends
 #[test]
 fn limit_of_time_is_for_each_step_and_a_slow_claim_takes_none_of_it() -> Test {
     let mut lab = Lab::start()?;
@@ -217,6 +245,10 @@ fn limit_of_time_is_for_each_step_and_a_slow_claim_takes_none_of_it() -> Test {
     Ok(())
 }
 
+// hazard: A damaged copy makes `apply` start the writers and invalidate a good receipt.
+// class: A failure makes things worse.
+// members: tampered and missing objects
+// now: `Tampered`; nothing is started
 #[test]
 fn copy_that_is_damaged_later_is_told_and_starts_nothing() -> Test {
     let lab = Lab::start()?;
@@ -287,6 +319,10 @@ fn drain_that_is_killed_after_every_step_converges() -> Test {
     Ok(())
 }
 
+// hazard: A signal during an upload is ignored for minutes, then starts the writers.
+// class: A failure makes things worse.
+// members: signals between steps
+// now: exit 111 at once; it stays stopped
 #[test]
 fn signal_during_an_upload_is_heeded_and_starts_nothing() -> Test {
     let lab = Lab::start()?;
@@ -316,6 +352,10 @@ fn reading(lab: &Lab) -> bool {
     lab.server.world().objects.contains_key("/api/v1/namespaces/default/pods/data-drain-a")
 }
 
+// hazard: Two drains at once delete each other's reader and start the workload under the copy.
+// class: Two writers at once.
+// members: a run that was killed and left its lease
+// now: `Busy`, 111
 #[test]
 fn second_run_beside_the_first_is_refused_and_does_no_harm() -> Test {
     let lab = Lab::start()?;
@@ -352,6 +392,10 @@ fn claims_that_no_drain_names_are_told() -> Test {
     Ok(())
 }
 
+// hazard: Sockets and other data that an archive cannot keep vanish without a word.
+// class: Silent loss in a copy.
+// members: nested file systems, holes, attributes, deep paths
+// now: refusal, or `notKept` in status and receipt
 #[test]
 fn what_a_copy_does_not_keep_is_in_status_and_receipt() -> Test {
     let lab = Lab::start()?;

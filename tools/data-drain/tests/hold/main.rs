@@ -268,6 +268,11 @@ fn refused(what: &str, answer: Result<String, String>, refusals: &mut usize) {
     *refusals += 1;
 }
 
+// hazard: A drained claim, its volume or its Namespace is deleted or mounted before the sunset.
+// class: Nothing holds what was proven.
+// members: deletion of collections, hostPath to the same folder, wrong digests, swapped volumes,
+// controllers
+// now: 403 that names the Drain; thaw with `data-drain destroy`
 #[test]
 #[ignore = "starts a control plane"]
 fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {

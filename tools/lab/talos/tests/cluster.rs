@@ -284,6 +284,11 @@ fn record(site: &Site) -> Value {
     site.list("networks")[0]["labels"]["holistic/etcd"].clone()
 }
 
+// hazard: A control plane with an emptied disk is bootstrapped while slow members with data still
+// start.
+// class: Absence is taken for proof.
+// members: every order of boots of three control planes
+// now: `apply` waits for the members, and the emptied machine rejoins them
 /// Two members are still in `Waiting` and `Preparing`, which every boot goes through, while the third
 /// control plane has lost its disk.
 fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Site, fleet: &Arc<Fleet>) {

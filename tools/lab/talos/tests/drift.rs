@@ -177,6 +177,10 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
     assert_eq!(restarts.next().expect("a restart")["joinGroup"]["name"], "prod-work-2");
 }
 
+// hazard: A server whose attach or start failed stays off for ever.
+// class: A failed action is forgotten.
+// members: attach to the network, start
+// now: the next run attaches and powers it on
 #[test]
 fn a_server_whose_creation_failed_half_way_is_completed_by_the_next_run() {
     let site = Site::open(Arc::new(NoMachines), CLUSTER);
@@ -200,6 +204,10 @@ fn a_server_whose_creation_failed_half_way_is_completed_by_the_next_run() {
     }
 }
 
+// hazard: A token of another project lists nothing, and `destroy` reports that nothing is left.
+// class: Silence is taken for absence.
+// members: plan, apply, verify and destroy
+// now: `Unknown`, exit 100
 #[test]
 fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
     let site = created();
@@ -219,6 +227,11 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
     assert_eq!(other.writes(), writes);
 }
 
+// hazard: Load balancers and volumes of cloud controllers keep billing after "nothing of it is
+// left".
+// class: Only our own is counted.
+// members: load balancers in our network, volumes at our servers
+// now: each is named in the message
 #[test]
 fn destroy_names_what_others_made_in_our_network() {
     let site = created();

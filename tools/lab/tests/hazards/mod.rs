@@ -60,13 +60,13 @@ pub(crate) fn page() -> Test<String> {
     for file in files {
         let path = file.strip_prefix(root().join("tools"))?;
         let program = path.iter().next().unwrap_or_default().to_string_lossy().into_owned();
-        page.extend(rows(&program, &fs::read_to_string(&file)?));
+        page.extend(table_rows(&program, &fs::read_to_string(&file)?));
     }
     Ok(page)
 }
 
-fn rows(program: &str, text: &str) -> Vec<String> {
-    let (mut table, mut open) = (Vec::new(), Vec::<Hazard>::new());
+fn table_rows(program: &str, text: &str) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), Vec::<Hazard>::new());
     let mut field = "";
     for line in text.lines().map(str::trim) {
         if let Some(comment) = line.strip_prefix("// ") {
@@ -90,13 +90,13 @@ fn rows(program: &str, text: &str) -> Vec<String> {
             for hazard in open.drain(..) {
                 let cells = [&hazard.event, &hazard.class, &hazard.members, &hazard.now];
                 assert!(cells.iter().all(|text| !text.trim().is_empty()), "{test}: {hazard:?}");
-                table.push(hazard.row(program, test));
+                found.push(hazard.row(program, test));
             }
             field = "";
         }
     }
     assert!(open.is_empty(), "{program}: a hazard without a test: {open:?}");
-    table
+    found
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Test {

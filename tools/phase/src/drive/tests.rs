@@ -164,6 +164,10 @@ fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> 
     Ok(())
 }
 
+// hazard: A panic empties the pipe.
+// class: An input causes a panic.
+// members: values, statuses, variables, answers
+// now: exit 100 for one document; all are written
 #[test]
 fn a_panic_costs_one_document_and_is_permanent() -> Result<(), Error> {
     let text = document("Service", "a", "", None)

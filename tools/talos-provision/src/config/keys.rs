@@ -53,6 +53,10 @@ mod tests {
         assert_eq!(keys_in(b"\xff: ["), Keys::new());
     }
 
+    // hazard: Help tells to destroy a living cluster because its certificates' dates were moved.
+    // class: Help causes damage.
+    // members: KubePrism and trustd
+    // now: the dates are applied
     #[test]
     fn a_certificate_with_other_dates_and_the_same_key_is_the_same_key() {
         let secrets = include_str!("../../tests/fixtures/talos/secrets.yaml");

@@ -186,6 +186,10 @@ fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
     }
 }
 
+// hazard: A firewall is detached or a load balancer emptied, and plan and verify see nothing.
+// class: Only what was declared last is compared.
+// members: server without network, powered off, labels, placement group, subnet, services, targets
+// now: a named step, `plan --check` exits 3, `apply` repairs it
 #[test]
 fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
     for_all(|wanted, drifted, foreign| {
@@ -259,6 +263,10 @@ fn a_role_that_the_document_changes_is_an_obstacle_and_not_a_label_to_repair() {
     assert!(!obstacles(&wanted, &world).is_empty());
 }
 
+// hazard: A control plane that lost its role label is removed without leaving etcd.
+// class: Trust in one label.
+// members: a changed label
+// now: it leaves etcd first
 #[test]
 fn a_control_plane_without_its_label_still_leaves_etcd_before_it_is_removed() {
     let (mut wanted, mut world) = configured_world();

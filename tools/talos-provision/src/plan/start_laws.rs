@@ -203,6 +203,12 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
     }
 }
 
+// hazard: A second etcd is started beside members with data that are still booting: two clusters
+// answer at one endpoint.
+// class: Absence is taken for proof.
+// members: a lost role label, a machine without an address, a refused look, a directory listed
+// before the volume is mounted
+// now: no bootstrap is planned; `apply` waits and the machine rejoins
 #[test]
 fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
     for_all(|wanted, world, controls, extra| {
@@ -227,6 +233,11 @@ fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
     });
 }
 
+// hazard: The only control plane loses its disk, and `apply` makes an empty new cluster without a
+// question.
+// class: A lost world looks like a new one.
+// members: a network made anew under servers, a label edited by hand, all servers deleted
+// now: exit 100: restore, destroy, or raise `spec.incarnation`
 #[test]
 fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
     for_all(|wanted, world, controls, extra| {
@@ -244,6 +255,10 @@ fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
     });
 }
 
+// hazard: A control plane that does not answer is counted as one without data.
+// class: Silence is taken for absence.
+// members: machines in maintenance beside silent ones, foreign machines
+// now: no bootstrap is planned while one is silent
 #[test]
 fn silent_machines_are_never_counted_as_empty() {
     for_all(|wanted, world, controls, extra| {
@@ -343,6 +358,11 @@ impl State {
     }
 }
 
+// hazard: A run is killed between the record and the bootstrap request, and the next one starts
+// etcd elsewhere.
+// class: An interrupted write is repeated blindly.
+// members: a replaced server, a raised number, lost disks in any order
+// now: the next run goes on at the same server, or ends with 100
 #[test]
 fn no_order_of_kills_losses_and_slow_boots_starts_etcd_twice_or_beside_data() {
     let first = State {

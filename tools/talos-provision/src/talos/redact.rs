@@ -90,6 +90,12 @@ mod tests {
 
     const SECRET: &str = "SECRETSECRETSECRET";
 
+    // hazard: A machine quotes a private key in its refusal, and it ends up on standard error and
+    // in the status.
+    // class: Responses may contain secrets.
+    // members: diffs of refused changes, warnings, events, values in type errors, a proxy's page
+    // that repeats the token
+    // now: the first line with `[…]`, and the command that shows the rest
     #[test]
     fn a_value_that_a_machine_quotes_is_left_out() {
         for text in [

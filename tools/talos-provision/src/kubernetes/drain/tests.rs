@@ -233,6 +233,10 @@ fn a_machine_is_cordoned_and_each_pod_evicted_once_its_budget_allows_it() {
     assert_eq!(left, ["agent", "static"]);
 }
 
+// hazard: A machine is removed under pods that a PodDisruptionBudget protects.
+// class: A removal asks nobody.
+// members: finished, mirror and DaemonSet pods, a lost kubelet
+// now: pods are evicted; `NotEvicted` names the budget, exit 111
 #[test]
 fn a_budget_that_never_yields_is_named_after_the_declared_limit() {
     let (reader, cluster) = serve(Cluster { blocked: u32::MAX, ..busy() });
@@ -243,6 +247,11 @@ fn a_budget_that_never_yields_is_named_after_the_declared_limit() {
     assert_eq!(writes(&cluster), ["cordon", "evict done"]);
 }
 
+// hazard: Scaling down, renaming a pool or changing a type removes machines with the only copy of
+// a volume.
+// class: Removal of a part is not asked about.
+// members: pods without a controller, `emptyDir`
+// now: `NotDrained`, one line for each claim or pod; nothing touched
 #[test]
 fn what_would_be_lost_stops_a_removal_before_anything_is_touched() {
     let lone = pod("lone", None, json!({}));
@@ -258,6 +267,10 @@ fn what_would_be_lost_stops_a_removal_before_anything_is_touched() {
     }
 }
 
+// hazard: A removal is killed half-way, and the next run forgets the cordoned machine.
+// class: A step is not visible in the world.
+// members: a removal that is given up, a cordon that a person made
+// now: the next run goes on, or uncordons what it cordoned itself
 #[test]
 fn a_removal_that_is_interrupted_at_any_step_is_continued_by_the_next_run() {
     for step in 0..4 {
