@@ -83,14 +83,17 @@ fn table_rows(program: &str, text: &str) -> Vec<String> {
             if let Some(text) = hazard.field(name) {
                 *text = format!("{text} {rest}");
             }
-        } else if let Some(rest) =
-            line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn "))
+        } else if let Some(rest) = line
+            .trim_start_matches("pub(super) ")
+            .trim_start_matches("pub(crate) ")
+            .strip_prefix("fn ")
+            .or_else(|| line.strip_prefix("async fn "))
         {
-            let test = rest.split('(').next().unwrap_or_default();
+            let function = rest.split('(').next().unwrap_or_default();
             for hazard in open.drain(..) {
                 let cells = [&hazard.event, &hazard.class, &hazard.members, &hazard.now];
-                assert!(cells.iter().all(|text| !text.trim().is_empty()), "{test}: {hazard:?}");
-                found.push(hazard.row(program, test));
+                assert!(cells.iter().all(|text| !text.trim().is_empty()), "{function}: {hazard:?}");
+                found.push(hazard.row(program, function));
             }
             field = "";
         }

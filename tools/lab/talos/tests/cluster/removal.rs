@@ -176,6 +176,10 @@ pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Si
 }
 
 /// Without the load balancer, each control plane is asked itself.
+// hazard: The load balancer is deleted, and `destroy` then removes every machine without a receipt.
+// class: Silence is taken for consent.
+// members: a missing control plane, a silent API
+// now: refused by name after asking each control plane; nothing touched
 pub(super) fn a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(site: &Site) {
     claim(site);
     let balancer = site.list("load_balancers")[0]["id"].clone();
