@@ -2,7 +2,8 @@
 # One program, as a step of a job: every action beside this file calls it, and is told here what its inputs mean.
 #
 # In the environment: PROGRAM; VERB and FLAGS; DOCUMENTS, a path per line; STREAM, documents that another job handed
-# on; IDENTITY, the key of the phase; FACTS, a line for each further output: its name, and where jq finds it.
+# on; IDENTITY, the key of the phase, or READER, that of a reader; SEALED, a file with documents of an earlier run, from
+# whose statuses Clusters of the stream take the credentials that are sealed for readers; FACTS, a line for each further output: its name, and where jq finds it.
 # The exit status is the program's. A failed program has written its documents, too, so every output is made of them.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -24,6 +25,10 @@ output documents "$documents"
 inputs=()
 if [ -n "$STREAM" ]; then
   base64 --decode <<<"$STREAM" | gzip --decompress >"$folder/stream.json"
+  if [ -s "${SEALED-}" ]; then
+    jq --compact-output --slurpfile earlier "$SEALED" --from-file "$here/sealed.jq" "$folder/stream.json" >"$folder/sealed.json"
+    mv "$folder/sealed.json" "$folder/stream.json"
+  fi
   inputs+=("$folder/stream.json")
 fi
 while IFS= read -r line; do
@@ -35,7 +40,8 @@ read -ra flags <<<"${FLAGS//$'\n'/ }"
 variable=${PROGRAM^^}
 variable=${variable//-/_}_KEY
 [ -z "$IDENTITY" ] || export "$variable=$IDENTITY"
-unset IDENTITY STREAM
+[ -z "${READER-}" ] || export READER_KEY="$READER"
+unset IDENTITY READER STREAM
 
 # What is on the path wins; otherwise the program is built from the repository, and the commit, that this action is of.
 if ! command -v "$PROGRAM" >/dev/null; then

@@ -16,7 +16,7 @@ plan=$(jq --slurp --raw-output --from-file "$here/../markdown.jq" <<<"$documents
 # What no job has looked at must not look like what has nothing left to do.
 unknown=$(jq --slurp --raw-output '[.[] | select(.apiVersion // "" | startswith("holistic/"))
   | select(.kind != "Project" and (.status.conditions | not)) | "`\(.kind)/\(.metadata.name)`"] | join(", ")' <<<"$documents")
-[ -z "$unknown" ] || plan+=$'\n\n'"Not planned here: $unknown. Their plans need keys that no pull request gets; \`drift\` looks at them on \`main\`."
+[ -z "$unknown" ] || plan+=$'\n\n'"Not planned here: $unknown. A plan of these needs keys that no pull request gets; whoever has them runs it."
 if [ "${#plan}" -gt "$characters_max" ]; then
   plan="${plan:0:$characters_max}…"$'\n\n'"It is longer than a comment can be: the rest is in the summary of the workflow."
 fi

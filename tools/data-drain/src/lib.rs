@@ -41,7 +41,7 @@ pub use error::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyring::{AgeRecipient, Project, Projects, Secret, Store, Url};
+use keyring::{Access, AgeRecipient, Project, Projects, Recipient, Secret, Store, Url};
 use phase::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
 
 use apply::World;
@@ -101,6 +101,12 @@ impl DataDrain {
                         known.join(", ")
                     );
                     stream.mistake(drain, &format!("/spec/recipients/{index}"), &message);
+                }
+                let reads =
+                    |it: &Recipient| it.name.to_string() == *name && it.access == Access::Reader;
+                if project.spec.recipients.iter().any(reads) {
+                    let message = "this recipient has the access `reader`, and a copy holds every secret of its claim";
+                    stream.mistake(drain, &format!("/spec/recipients/{index}"), message);
                 }
             }
         }

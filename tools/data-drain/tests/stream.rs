@@ -155,6 +155,21 @@ fn the_key_of_its_phase_opens_what_was_sealed_for_that_phase() -> Test {
 }
 
 #[test]
+fn copies_are_never_encrypted_for_a_recipient_that_only_reads() -> Test {
+    let mut input = with(&kubeconfig(&json!({})))?;
+    let project = &mut input[1]["spec"];
+    let mut reader = project["recipients"][0].clone();
+    reader["name"] = json!("reader");
+    reader["access"] = json!("reader");
+    project["recipients"].as_array_mut().ok_or("a list")?.push(reader);
+    input[4]["spec"]["recipients"] = json!(["founder", "reader"]);
+    let refused = run("plan", &input).code(2);
+    let said = String::from_utf8(refused.get_output().stderr.clone())?;
+    assert!(said.contains("spec.recipients.1: this recipient has the access `reader`"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn its_output_is_its_input() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[2]["status"] = Value::Null;

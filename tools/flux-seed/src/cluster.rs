@@ -70,21 +70,34 @@ struct Resource {
 }
 
 /// Looks.
-pub(crate) struct Reader(Link);
+pub(crate) struct Reader {
+    link: Link,
+    /// Whether the credentials are a reader's, which the API server denies some objects.
+    is_limited: bool,
+}
 
 /// Changes.
 pub(crate) struct Writer(Link);
 
 impl Reader {
     pub(crate) fn open(kubeconfig: &Secret) -> Result<Self, Error> {
-        Link::open(kubeconfig).map(Self)
+        Ok(Self { link: Link::open(kubeconfig)?, is_limited: false })
+    }
+
+    /// Connects with `readerKubeconfig` of a Cluster. What the API server denies it is no error.
+    pub(crate) fn open_limited(kubeconfig: &Secret) -> Result<Self, Error> {
+        Ok(Self { is_limited: true, ..Self::open(kubeconfig)? })
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     /// The object, if it is there.
     pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Value>, Error> {
-        let Some(path) = self.0.path(identity)? else { return Ok(None) };
+        let Some(path) = self.link.path(identity)? else { return Ok(None) };
         let request = format!("get {identity}");
-        self.0.ask(&Ask { strict: !is_custom(identity.group()), ..Ask::get(&path, &request) })
+        self.link.ask(&Ask { strict: !is_custom(identity.group()), ..Ask::get(&path, &request) })
     }
 
     /// All objects of a kind, in a namespace or anywhere.
@@ -105,14 +118,14 @@ impl Reader {
         namespace: Option<&str>,
         label: &str,
     ) -> Result<Vec<Value>, Error> {
-        let Some(resource) = self.0.resource(api_version, kind)? else { return Ok(Vec::new()) };
-        self.0.pages(api_version, kind, (&resource, namespace), label, JSON)
+        let Some(resource) = self.link.resource(api_version, kind)? else { return Ok(Vec::new()) };
+        self.link.pages(api_version, kind, (&resource, namespace), label, JSON)
     }
 
     /// What the data gate wants to know of the cluster.
     pub(crate) fn gate_facts(&self) -> keyring::gate::Facts {
         keyring::gate::Facts::ask(|path| {
-            self.0
+            self.link
                 .items(path, "list what holds data", true, JSON)
                 .map_err(|error| error.to_string())
         })
@@ -120,10 +133,10 @@ impl Reader {
 
     /// Asks whether there are objects of a kind, by listing one of them.
     pub(crate) fn ask_for_any(&self, api_version: &str, kind: &str) -> Result<(), Error> {
-        let Some(resource) = self.0.resource(api_version, kind)? else { return Ok(()) };
+        let Some(resource) = self.link.resource(api_version, kind)? else { return Ok(()) };
         let path = format!("{}?limit=1", collection(api_version, &resource, None));
         let request = format!("list {kind}");
-        self.0.ask(&Ask::get(&path, &request)).map(|_| ())
+        self.link.ask(&Ask::get(&path, &request)).map(|_| ())
     }
 
     /// Every kind that the API server serves, once per group, and the API versions that do not
@@ -136,7 +149,7 @@ impl Reader {
         for root in ["/api", "/apis"] {
             let request = "list what the API server serves";
             let ask = Ask { accept: DISCOVERY, ..Ask::get(root, request) };
-            let answer = self.0.ask(&ask)?.unwrap_or_default();
+            let answer = self.link.ask(&ask)?.unwrap_or_default();
             if answer["kind"] != "APIGroupDiscoveryList" {
                 return Err(Error::Garbled { request: request.to_owned() });
             }
@@ -148,11 +161,12 @@ impl Reader {
     /// The metadata of all objects of a kind; `None` if the kind does not answer.
     pub(crate) fn metadata(&self, kind: &ServedKind) -> Result<Option<Vec<Value>>, Error> {
         let resource = Resource { plural: kind.plural.clone(), namespaced: kind.namespaced };
-        match self.0.pages(&kind.api_version, &kind.kind, (&resource, None), "", METADATA) {
+        match self.link.pages(&kind.api_version, &kind.kind, (&resource, None), "", METADATA) {
             // The Namespace of an API that cannot be asked is kept: the caller knows which it is.
             Err(Error::Busy { .. } | Error::Slow { .. }) if is_aggregated(&kind.api_version) => {
                 Ok(None)
             }
+            Err(Error::Forbidden { .. }) if self.is_limited => Ok(None),
             other => other.map(Some),
         }
     }

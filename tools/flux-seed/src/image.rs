@@ -41,6 +41,11 @@ pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, keyring
     Ok(Some(BASE64.encode(format!("{user}:{}", token.text()?).as_bytes())))
 }
 
+/// Whether the registry has a token for those who read, or at all.
+pub(crate) fn has_credentials(registry: &Registry) -> bool {
+    registry.reader.is_some() || registry.token.is_some()
+}
+
 /// Why a request failed, and whether a retry may help.
 pub(crate) type Failed = (String, bool);
 

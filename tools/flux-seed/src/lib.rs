@@ -30,6 +30,7 @@ mod object;
 mod observe;
 mod plan;
 mod prune;
+mod reader;
 mod record;
 mod response;
 mod scan;
@@ -47,7 +48,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use age::secrecy::ExposeSecret as _;
-use keyring::{Project, Projects, Secret, VerifiedReceipt};
+use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
 use phase::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers, Stream};
 
 use cluster::{Reader, Writer};
@@ -103,11 +104,11 @@ impl FluxSeed {
     fn wanted(
         &self,
         job: &Job<'_>,
+        key: Option<&PhaseKey>,
         artifact: Known<Artifact>,
         images: Images,
     ) -> Result<Wanted, Error> {
         let (own, project) = (job.own, self.project(job)?);
-        let key = keyring::phase_key(project, "flux-seed")?;
         let images = match images {
             Images::Unknown => {
                 let components = own.spec.flux.components.iter();
@@ -119,7 +120,11 @@ impl FluxSeed {
             })?,
             Images::Told => wanted::images(&own.spec, &project.spec, Err)?,
         };
-        Wanted::new(own, &project.spec, &key, images, artifact)
+        Wanted::new(own, &project.spec, key, images, artifact)
+    }
+
+    fn key(&self, job: &Job<'_>) -> Result<PhaseKey, Error> {
+        Ok(keyring::phase_key(self.project(job)?, "flux-seed")?)
     }
 
     /// Proves that Flux can read what it will deliver; where the manifests are not at hand, Flux
@@ -127,14 +132,15 @@ impl FluxSeed {
     fn readable(job: &Job<'_>, wanted: &Wanted) -> Result<(), Error> {
         let artifact = job.stream.document("Artifact", job.own.spec.artifact.as_str());
         let folder = artifact.and_then(|it| it["spec"]["manifests"]["path"].as_str());
-        match folder.map(Path::new).filter(|it| it.is_dir()) {
-            Some(folder) => sops::prove(folder, &wanted.sops_recipient),
-            None => Ok(()),
+        match (folder.map(Path::new).filter(|it| it.is_dir()), &wanted.sops_recipient) {
+            (Some(folder), Some(recipient)) => sops::prove(folder, recipient),
+            (None, _) | (_, None) => Ok(()),
         }
     }
 
     fn known(&self, job: &Job<'_>) -> Result<(Wanted, Secret), Error> {
-        let wanted = self.wanted(job, Known::Now(artifact(job)?), Images::Told)?;
+        let (key, artifact) = (self.key(job)?, Known::Now(artifact(job)?));
+        let wanted = self.wanted(job, Some(&key), artifact, Images::Told)?;
         Ok((wanted, self.kubeconfig(job)?))
     }
 
@@ -151,13 +157,24 @@ impl FluxSeed {
     /// The cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
     fn kubeconfig(&self, job: &Job<'_>) -> Result<Secret, Error> {
         let name = job.own.spec.cluster.as_str();
-        let cluster = job.stream.document("Cluster", name);
-        let sealed = cluster.and_then(|it| it["status"]["sealed"]["kubeconfig"].as_str());
-        let sealed = sealed.ok_or_else(|| phase::Error::NotReady {
+        let sealed = sealed(job, "kubeconfig").ok_or_else(|| phase::Error::NotReady {
             document: format!("Cluster/{name}"),
             why: "its status lacks /sealed/kubeconfig".to_owned(),
         })?;
         Ok(keyring::unseal(self.project(job)?, "flux-seed", sealed)?)
+    }
+
+    /// A connection to the cluster for `plan`; `None` while the cluster is not there.
+    fn look_for_plan(&self, job: &Job<'_>, is_reader: bool) -> Result<Option<Reader>, Error> {
+        if is_reader {
+            let Some(sealed) = sealed(job, "readerKubeconfig") else { return Ok(None) };
+            let kubeconfig = keyring::unseal(self.project(job)?, keyring::READER, sealed)?;
+            return Reader::open_limited(&kubeconfig).map(Some);
+        }
+        match job.stream.ready("Cluster", job.own.spec.cluster.as_str()) {
+            Ok(()) => Reader::open(&self.kubeconfig(job)?).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -184,11 +201,14 @@ impl Program for FluxSeed {
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let wanted = self.wanted(job, artifact(job).ok().into(), Images::IfTold)?;
+        let key = keyring::phase_key_unless_reader(self.project(job)?, "flux-seed")?;
+        let wanted = self.wanted(job, key.as_ref(), artifact(job).ok().into(), Images::IfTold)?;
         Self::readable(job, &wanted)?;
-        let ready = job.stream.ready("Cluster", job.own.spec.cluster.as_str()).is_ok();
-        let (seen, steps) = if ready {
-            let reader = Reader::open(&self.kubeconfig(job)?)?;
+        let reader = self.look_for_plan(job, key.is_none())?;
+        if key.is_none() && reader.is_none() {
+            return Ok(reader::without_cluster(&wanted));
+        }
+        let (seen, steps) = if let Some(reader) = reader {
             let (seen, steps) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
             (Some((reader, seen)), steps)
         } else {
@@ -203,13 +223,18 @@ impl Program for FluxSeed {
         let Some((reader, seen)) = seen else { return Ok(Status::planned(Some(observed), steps)) };
         let (name, project) = (job.own.name.as_str(), &self.project(job)?.spec);
         let prune = prune::of_apply(name, &reader, project, &wanted, &seen)?;
-        if steps.is_empty() {
+        if steps.is_empty() && !reader.is_limited() {
             return Ok(delivered(job, &wanted, &seen, "Delivered"));
         }
         let mut refusals = Vec::new();
         if let Some((facts, going)) = &prune {
             refusals = self.gate(job).refusals(&reader, facts, going)?.1;
             observed.losses = gate::losses(facts, going);
+        }
+        if reader.is_limited() {
+            let scanned = prune.as_ref().map(|(facts, _)| facts.scan.silent.as_slice());
+            let status = reader::status(observed, steps, &seen, scanned.unwrap_or_default());
+            return Ok(Status { refusals, ..status });
         }
         Ok(Status { refusals, ..Status::planned(Some(observed), steps) })
     }
@@ -218,7 +243,8 @@ impl Program for FluxSeed {
         if is_gone(job) {
             return Ok(Status::planned(None, Vec::new()));
         }
-        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
+        let key = self.key(job)?;
+        let wanted = self.wanted(job, Some(&key), Known::AfterApply, Images::Unknown)?;
         let reader = Reader::open(&self.kubeconfig(job)?)?;
         let sunset = Sunset::observe(&reader, job.own.name.as_str(), &wanted, job.own.spec.prune)?;
         for kept in &sunset.stays {
@@ -272,7 +298,8 @@ impl Program for FluxSeed {
         if is_gone(job) {
             return Ok(Status::destroyed("the cluster is gone, and all that was in it"));
         }
-        let wanted = self.wanted(job, Known::AfterApply, Images::Unknown)?;
+        let key = self.key(job)?;
+        let wanted = self.wanted(job, Some(&key), Known::AfterApply, Images::Unknown)?;
         let (kubeconfig, name) = (self.kubeconfig(job)?, job.own.name.as_str());
         let reader = Reader::open(&kubeconfig)?;
         let deadline = Deadline::after(job.own.spec.timeout_seconds.seconds());
@@ -287,7 +314,7 @@ impl Program for FluxSeed {
     }
 
     fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
-        let key = keyring::phase_key(self.project(job)?, "flux-seed")?;
+        let key = self.key(job)?;
         let identities = wanted::sops_identities(job.own, &key);
         let text = |it: age::x25519::Identity| it.to_string().expose_secret().as_bytes().to_vec();
         Ok(identities.into_iter().map(|(name, it)| Derived::new(name, text(it).into())).collect())
@@ -322,6 +349,12 @@ fn artifact(job: &Job<'_>) -> Result<Artifact, phase::Error> {
         digest: digest.to_string(),
         public_key: read("/observed/publicKey")?,
     })
+}
+
+/// A credential in the status of the Delivery's cluster.
+fn sealed<'a>(job: &Job<'a>, name: &str) -> Option<&'a str> {
+    let cluster = job.stream.document("Cluster", job.own.spec.cluster.as_str());
+    cluster?["status"]["sealed"][name].as_str()
 }
 
 /// The digests of everything that was attested.

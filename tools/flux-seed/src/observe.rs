@@ -31,8 +31,9 @@ pub struct Observed {
     pub revision: Known<String>,
     /// The images of the controllers.
     pub images: BTreeMap<Component, Known<String>>,
-    /// Encrypt to this with `sops`, and Flux can decrypt.
-    pub sops_recipient: String,
+    /// Encrypt to this with `sops`, and Flux can decrypt. Absent from the plan of a reader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sops_recipient: Option<String>,
     /// Everything that has been delivered.
     pub objects: Vec<String>,
     /// What of it runs.
@@ -77,6 +78,33 @@ pub(crate) struct Seen {
     pub(crate) world: World,
     /// What Flux has delivered, by its own account, and what there is of it.
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
+    /// Objects and kinds that the caller, a reader, is not allowed to see.
+    pub(crate) hidden: BTreeSet<Hidden>,
+}
+
+/// A part of the cluster that a reader is not allowed to see.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hidden {
+    /// One object.
+    Object(Identity),
+    /// Every object of a kind.
+    Kind(String),
+}
+
+impl std::fmt::Display for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Object(object) => write!(f, "{object}"),
+            Self::Kind(kind) => write!(f, "every {kind}"),
+        }
+    }
+}
+
+impl Seen {
+    /// Nothing has been looked at.
+    fn nothing() -> Self {
+        Self { world: World::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
+    }
 }
 
 /// At what to look.
@@ -98,7 +126,7 @@ pub(crate) fn observe(
     look: Look,
 ) -> Result<Seen, Error> {
     let now = Timestamp::now();
-    let mut seen = Seen { world: World::new(), inventory: Vec::new() };
+    let mut seen = Seen::nothing();
     for declared in &wanted.objects {
         let id = Identity::of(declared);
         if let Look::Progress(stage) = look
@@ -106,9 +134,16 @@ pub(crate) fn observe(
         {
             continue;
         }
-        let Some(mut object) = reader.get(&id)? else { continue };
+        let object = match reader.get(&id) {
+            Err(Error::Forbidden { .. }) if reader.is_limited() => {
+                seen.hidden.insert(Hidden::Object(id));
+                continue;
+            }
+            other => other?,
+        };
+        let Some(mut object) = object else { continue };
         if id == wanted.kustomization {
-            seen.inventory = inventory(reader, &object)?;
+            seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
         }
         let behind = behind(&id, &object, wanted, &seen.inventory, now);
         if matches!(look, Look::Progress(_)) {
@@ -131,7 +166,14 @@ fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Resul
         ids.iter().map(|it| (&it.api_version, &it.kind, &it.namespace)).collect();
     let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
     for (api_version, kind, namespace) in kinds {
-        for object in reader.labelled(api_version, kind, namespace.as_deref(), &label)? {
+        let objects = match reader.labelled(api_version, kind, namespace.as_deref(), &label) {
+            Err(Error::Forbidden { .. }) if reader.is_limited() => {
+                seen.hidden.insert(Hidden::Kind(kind.clone()));
+                continue;
+            }
+            other => other?,
+        };
+        for object in objects {
             let id = Identity::of(&object);
             if !ids.contains(&id) && made(&object, name, Look::Whole) == Made::Ours {
                 let live = Live { object, made: Made::Ours, holds: Vec::new(), behind: None };
@@ -167,14 +209,19 @@ fn made(object: &Value, name: &str, look: Look) -> Made {
 fn inventory(
     reader: &Reader,
     kustomization: &Value,
+    hidden: &mut BTreeSet<Hidden>,
 ) -> Result<Vec<(Identity, Option<Value>)>, Error> {
     let entries = kustomization["status"]["inventory"]["entries"].as_array();
     let mut inventory = Vec::new();
     for entry in entries.into_iter().flatten() {
         let id = Identity::of_entry(text(entry, "id"), text(entry, "v"));
         let id = id.ok_or_else(|| Error::Garbled { request: "get the inventory".to_owned() })?;
-        let object = reader.get(&id)?;
-        inventory.push((id, object));
+        match reader.get(&id) {
+            Err(Error::Forbidden { .. }) if reader.is_limited() => {
+                hidden.insert(Hidden::Object(id));
+            }
+            other => inventory.push((id, other?)),
+        }
     }
     inventory.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(inventory)
@@ -341,7 +388,7 @@ impl Observed {
     /// What `seen` shows of all that is `wanted`; nothing has been seen of a cluster that is not
     /// there yet.
     pub(crate) fn of(wanted: &Wanted, seen: Option<&Seen>) -> Self {
-        let none = Seen { world: World::new(), inventory: Vec::new() };
+        let none = Seen::nothing();
         let seen = seen.unwrap_or(&none);
         let workload = |(id, object): &(Identity, Option<Value>)| {
             let object = object.as_ref()?;
@@ -400,7 +447,8 @@ pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
         Some(evidence(&format!("image/{component}"), digest.to_owned()))
     });
     all.extend(images);
-    all.push(evidence("sopsRecipient", sha256(&wanted.sops_recipient)));
+    let recipient = wanted.sops_recipient.as_deref();
+    all.extend(recipient.map(|recipient| evidence("sopsRecipient", sha256(recipient))));
     all
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::Error;
 use crate::cluster::Reader;
 use crate::kstatus::{condition, text};
-use crate::observe::{Look, Seen, has_answered, observe};
+use crate::observe::{Hidden, Look, Seen, has_answered, observe};
 use crate::plan::{Step, plan};
 use crate::wanted::Wanted;
 
@@ -74,7 +74,8 @@ pub(crate) fn at_rest(
             matches!(step, Step::Reconcile { .. })
                 && live.is_some_and(|it| is_at_work(it) || !has_answered(it))
         };
-        let steps = plan(&wanted.objects, &seen.world);
+        let mut steps = plan(&wanted.objects, &seen.world);
+        steps.retain(|step| !seen.hidden.contains(&Hidden::Object(step.object().clone())));
         if steps.is_empty() || !steps.iter().all(passes) || Instant::now() >= until {
             return Ok((seen, steps));
         }

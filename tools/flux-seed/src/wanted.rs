@@ -39,47 +39,43 @@ pub(crate) struct Wanted {
     pub(crate) objects: Vec<Value>,
     pub(crate) images: BTreeMap<Component, Known<String>>,
     pub(crate) artifact: Known<Artifact>,
-    /// Where a person encrypts to, so that Flux can decrypt.
-    pub(crate) sops_recipient: String,
+    /// Where a person encrypts to, so that Flux can decrypt; a reader cannot derive it.
+    pub(crate) sops_recipient: Option<String>,
     pub(crate) source: Identity,
     pub(crate) kustomization: Identity,
 }
 
 impl Wanted {
+    /// The objects of `own`. Without `key`, for a reader, the Secrets are left out: their values
+    /// derive from the key or are the registry's tokens.
     pub(crate) fn new(
         own: &Declared<Delivery>,
         project: &Project,
-        key: &PhaseKey,
+        key: Option<&PhaseKey>,
         images: BTreeMap<Component, Known<String>>,
         artifact: Known<Artifact>,
     ) -> Result<Self, Error> {
         let flux = flux_registry(project)?;
-        let pull = image::credentials(&flux)?;
+        let registry = project.endpoints.registry.as_ref();
         let mut objects = install::render(&Instance {
             version: own.spec.flux.version,
             network: own.spec.flux.network,
             images: &images,
-            pull_secret: pull.is_some().then_some("flux-images"),
+            pull_secret: image::has_credentials(&flux).then_some("flux-images"),
         });
-        objects.extend(pull.map(|it| docker_config("flux-images", flux.url.host(), &it)));
-        let registry = project.endpoints.registry.as_ref();
-        let login = registry.map(image::credentials).transpose()?.flatten();
+        let has_login = registry.is_some_and(image::has_credentials);
         let (source, kustomization) =
-            (source(own, registry, login.is_some(), &artifact), kustomization(own));
-        if let (Some(registry), Some(login)) = (registry, login) {
-            objects.push(docker_config(&registry_secret(own), registry.url.host(), &login));
-        }
-        let sops = sops_identities(own, key);
-        let identities: Vec<_> = sops.iter().map(|(name, it)| (*name, it.to_string())).collect();
-        let texts = identities.iter().map(|(name, it)| (*name, it.expose_secret().as_bytes()));
-        objects.push(secret(&sops_secret(own), "Opaque", texts));
-        let mut cosign = secret(&cosign_secret(own), "Opaque", []);
-        cosign["data"] = match &artifact {
-            Known::Now(it) => json!({"cosign.pub": BASE64.encode(it.public_key.as_bytes())}),
-            Known::AfterApply => json!({"cosign.pub": null}),
+            (source(own, registry, has_login, &artifact), kustomization(own));
+        let sops_recipient = match key {
+            Some(key) => {
+                let sops = sops_identities(own, key);
+                objects.extend(secrets(own, (&flux, registry), &sops, &artifact)?);
+                Some(sops[0].1.to_public().to_string())
+            }
+            None => None,
         };
         let identities = (Identity::of(&source), Identity::of(&kustomization));
-        objects.extend([cosign, source, kustomization]);
+        objects.extend([source, kustomization]);
         for object in &mut objects {
             object["metadata"]["labels"][LABEL] = own.name.as_str().into();
             // An artifact that holds one of these objects, and a later one that does not, would
@@ -96,7 +92,7 @@ impl Wanted {
             objects,
             images,
             artifact,
-            sops_recipient: sops[0].1.to_public().to_string(),
+            sops_recipient,
             source: identities.0,
             kustomization: identities.1,
         })
@@ -106,6 +102,36 @@ impl Wanted {
     pub(crate) fn revision(&self) -> Known<String> {
         self.artifact.now().map(|it| it.digest.clone()).into()
     }
+}
+
+/// The Secrets that Flux reads: credentials of registries, its age identities, and the public key that
+/// must have signed the artifact.
+fn secrets(
+    own: &Declared<Delivery>,
+    (flux, registry): (&Registry, Option<&Registry>),
+    sops: &[(&'static str, age::x25519::Identity)],
+    artifact: &Known<Artifact>,
+) -> Result<Vec<Value>, Error> {
+    let mut secrets = Vec::new();
+    let pull = image::credentials(flux)?;
+    secrets.extend(pull.map(|login| docker_config("flux-images", flux.url.host(), &login)));
+    let login = registry.map(image::credentials).transpose()?.flatten();
+    if let (Some(registry), Some(login)) = (registry, login) {
+        secrets.push(docker_config(&registry_secret(own), registry.url.host(), &login));
+    }
+    let identities: Vec<_> =
+        sops.iter().map(|(name, identity)| (*name, identity.to_string())).collect();
+    let texts = identities.iter().map(|(name, text)| (*name, text.expose_secret().as_bytes()));
+    secrets.push(secret(&sops_secret(own), "Opaque", texts));
+    let mut cosign = secret(&cosign_secret(own), "Opaque", []);
+    cosign["data"] = match artifact {
+        Known::Now(artifact) => {
+            json!({"cosign.pub": BASE64.encode(artifact.public_key.as_bytes())})
+        }
+        Known::AfterApply => json!({"cosign.pub": null}),
+    };
+    secrets.push(cosign);
+    Ok(secrets)
 }
 
 /// Who Flux is to SOPS, under the names that Flux's Secret has for it: the present one first.

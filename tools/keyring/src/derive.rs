@@ -21,7 +21,7 @@ use phase::Declared;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::{Error, Project, Reference, Secret, published};
+use crate::{Error, Project, READER, Reference, Secret, published};
 
 const SALT: &[u8] = b"holistic/v1";
 
@@ -83,6 +83,29 @@ pub fn phase_key(project: &Declared<Project>, phase: &str) -> Result<PhaseKey, E
     match given_phase_key(project, phase)? {
         Some(key) => Ok(key),
         None => Ok(root_key(project)?.phase(project, phase)),
+    }
+}
+
+/// The key of `phase`, or `None` for a caller that has no more than the key of [`READER`]: the root
+/// and the phase's key cannot be resolved, and `READER_KEY` is set.
+///
+/// # Errors
+///
+/// The errors of [`phase_key`] when `READER_KEY` is not set, and of a wrong `READER_KEY`.
+pub fn phase_key_unless_reader(
+    project: &Declared<Project>,
+    phase: &str,
+) -> Result<Option<PhaseKey>, Error> {
+    if let Some(key) = given_phase_key(project, phase)? {
+        return Ok(Some(key));
+    }
+    match root_key(project) {
+        Ok(root) => Ok(Some(root.phase(project, phase))),
+        Err(published @ Error::Published(_)) => Err(published),
+        Err(error) => match given_phase_key(project, READER)? {
+            Some(_) => Ok(None),
+            None => Err(error),
+        },
     }
 }
 

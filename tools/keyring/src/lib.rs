@@ -31,14 +31,16 @@ mod url;
 pub use create::{
     encrypt, is_published, new_identity, new_root, phase_recipient, verification_keys,
 };
-pub use derive::{PhaseKey, RootKey, artifact_keys, phase_key, root_key, variable};
+pub use derive::{
+    PhaseKey, RootKey, artifact_keys, phase_key, phase_key_unless_reader, root_key, variable,
+};
 pub use error::Error;
 pub use gate::{DataOnDestroy, DataPolicy};
 pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git, git_is_partial, git_push, git_with_input};
 pub use identities::Identities;
 pub use project::{
-    Cloud, Endpoints, Forge, Nix, Project, Projects, Recipient, Registry, S3Credentials, Store,
-    VerificationKeys,
+    Access, Cloud, Endpoints, Forge, Nix, Project, Projects, READER, Recipient, Registry,
+    S3Credentials, Store, VerificationKeys,
 };
 pub use receipt::{
     ClaimSource, Copied, Drained, Envelope, Hold, Pack, Receipt, ReceiptKey, Source, Stopped,

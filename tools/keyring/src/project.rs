@@ -10,9 +10,13 @@ use serde_json::Value;
 use crate::derive::parse_artifact_key;
 use crate::{AgeRecipient, Error, ReceiptKey, Reference, Secret, Url, published};
 
-/// The phases that have a key.
-pub(crate) const PHASES: [&str; 5] =
-    ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
+/// The names under which keys derive from the root: one per program, and [`READER`].
+pub(crate) const PHASES: [&str; 6] =
+    ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain", READER];
+
+/// The key of a caller that only reads, for example a workflow of pull requests. Only an age identity
+/// derives from it, which opens what is sealed for readers.
+pub const READER: &str = "reader";
 
 /// What all phases of a project have in common.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -54,35 +58,51 @@ impl Kind for Project {
     type Step = ();
 }
 
-/// Somebody who can open what is sealed.
+/// Access that a sealed credential gives, or that a recipient is trusted with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Access {
+    /// Opens only credentials that read: `readerKubeconfig` and `readerTalosconfig` of a Cluster.
+    Reader,
+    /// Opens every sealed credential.
+    #[default]
+    Administrator,
+}
+
+/// A person or a job that can open sealed credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Named")]
 pub struct Recipient {
-    /// For people.
+    /// Name of the recipient, for people and for the documents that refer to the recipient.
     pub name: Name,
-    /// The public half of their age identity: what `age-keygen -y` prints.
+    /// Public half of the recipient's age identity, as `age-keygen -y` prints it.
     pub age: AgeRecipient,
+    /// Credentials that the recipient can open (default `administrator`: all of them).
+    pub access: Access,
 }
 
-/// Somebody who can open what is sealed.
-// Before the key is read, so that a wrong one is told with its name, and never quoted.
+/// A person or a job that can open sealed credentials.
+// The key is read in a second step, so that an error names the recipient and never quotes the key.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with `name` and `age`")]
+#[serde(deny_unknown_fields, expecting = "an object with `name`, `age` and optionally `access`")]
 struct Named {
-    /// For people.
+    /// Name of the recipient, for people and for the documents that refer to the recipient.
     name: Name,
-    /// The public half of their age identity: what `age-keygen -y` prints.
+    /// Public half of the recipient's age identity, as `age-keygen -y` prints it.
     #[schemars(with = "AgeRecipient")]
     age: Value,
+    /// Credentials that the recipient can open (default `administrator`: all of them).
+    #[serde(default)]
+    access: Access,
 }
 
 impl TryFrom<Named> for Recipient {
     type Error = String;
 
-    fn try_from(Named { name, age }: Named) -> Result<Self, String> {
+    fn try_from(Named { name, age, access }: Named) -> Result<Self, String> {
         let age = age.as_str().unwrap_or_default().to_owned();
         let age = AgeRecipient::try_from(age).map_err(|why| format!("`age` of {name} is {why}"))?;
-        Ok(Self { name, age })
+        Ok(Self { name, age, access })
     }
 }
 
@@ -148,6 +168,9 @@ pub enum Cloud {
         url: Url,
         /// An API token that may write.
         token: Reference,
+        /// A token with the permission "Read", which `plan` and `verify` use (default: `token`).
+        #[serde(default)]
+        reader: Option<Reference>,
     },
 }
 
@@ -252,8 +275,9 @@ impl Projects {
 fn mistakes(project: &Project) -> Vec<(String, String)> {
     let mut mistakes = Vec::new();
     let mut mistake = |path: String, message: &str| mistakes.push((path, message.to_owned()));
-    if project.recipients.is_empty() {
-        let message = "nobody could open what is sealed: name at least one recipient";
+    if !project.recipients.iter().any(|recipient| recipient.access == Access::Administrator) {
+        let message = "nobody could open what is sealed: name at least one recipient with the access \
+                       `administrator`, which is the default";
         mistake("/spec/recipients".to_owned(), message);
     }
     for (index, recipient) in project.recipients.iter().enumerate() {

@@ -29,13 +29,14 @@ const ROOTS: [&str; 3] = [
 const PROJECTS: [&str; 2] = ["holistic", "example"];
 
 /// The public halves of the identities.
-const RECIPIENTS: [&str; 9] = [
+const RECIPIENTS: [&str; 10] = [
     "age1fxcucwxnyrjtj2m6v4pexkateqlzazkugwm28fs7a6pguyy0d38q97858v", // project/test-identity.txt
     "age1dhwnpwllczl3y3dejs6953pj7e4ywgrl9ac8v94r8nw5tsgwy3yqw4cl55", // project/test-vault-identity.txt
     "age170kn9pu9wffp8raenhf4g7gl9pm0afklya3kuy04j7clt3p929qsrjnl8j", // templates/project/project/test-identity.txt
     "age1rrphsed8kf5f7amyldf5kg5x04du8znfzrs2pj7h3hu6sr6hmc9q6df5df", // tools/keyring/tests/sops
     "age1elhshxq0ln3dungwxtuww0utyr26xgz2x2uly60jmwm09kttxu2s7t9w42", // tools/keyring/tests/sops
     "age1qhredja4362t3h2htg3kk08zs66nfe8qy2qmppcqvqr9unj87pdsedfvy9", // tools/keyring/derivation.md
+    "age125lmvgpkxs3funm9cdfm2q9jckc7yxcswlnrf7t8x3sy9wfyx30s36p3kz", // tools/keyring/derivation.md
     "age1jfm9p5vdvxyy5rj82f2vx8j3ljzm4zv0dsj7mv5gwvwjjqzv55fqd9ajyh", // tools/keyring/derivation.md
     "age1zljndz5xcl8wf80syfx2lam5fs0vg0lh56l82cgmle02wtf25seq2m7s0g", // tools/data-drain/tests
     "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums", // tools/lab/talos/tests
@@ -331,8 +332,10 @@ fn references(project: &mut Project) -> Vec<(&'static str, &mut Reference)> {
             references.extend(reader.as_mut().map(|reader| (reader_path, reader)));
         }
     }
-    if let Some(Cloud::Hetzner { token, url: _ }) = cloud {
+    if let Some(Cloud::Hetzner { token, reader, url: _ }) = cloud {
         references.push(("/spec/endpoints/cloud/hetzner/token", token));
+        let path = "/spec/endpoints/cloud/hetzner/reader";
+        references.extend(reader.as_mut().map(|reader| (path, reader)));
     }
     if let Some(Store::S3 { credentials, reader, url: _, region: _, bucket: _ }) = store {
         references.push(("/spec/endpoints/store/s3/credentials", credentials));

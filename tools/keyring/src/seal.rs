@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{Error, Identities, PhaseKey, Project, Secret, derive, phase_key, published};
+use crate::{Access, Error, Identities, PhaseKey, Project, Secret, derive, phase_key, published};
 
 /// Largest secret that is sealed, in bytes.
 const SEALED_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -60,13 +60,15 @@ pub(crate) fn identity_text(key: &[u8; 32]) -> (Secret, AgeRecipient) {
     (Secret::new(text), AgeRecipient(identity.to_public().to_string()))
 }
 
-/// Encrypts `plaintext` to all recipients of `project`, as text.
+/// Encrypts a credential that gives `access` to the recipients of `project` that are trusted with
+/// that access, as text.
 ///
 /// # Errors
 ///
 /// [`Error::NoRecipients`], or [`Error::NotSealed`].
-pub fn seal(project: &Project, plaintext: &[u8]) -> Result<String, Error> {
-    seal_to(project.recipients.iter().map(|it| &it.age), plaintext)
+pub fn seal(project: &Project, access: Access, plaintext: &[u8]) -> Result<String, Error> {
+    let trusted = project.recipients.iter().filter(|recipient| recipient.access >= access);
+    seal_to(trusted.map(|recipient| &recipient.age), plaintext)
 }
 
 /// Encrypts `plaintext` to `recipients`, as text.

@@ -49,7 +49,7 @@ fn key(phase: &str, generations: &str) -> PhaseKey {
 #[test]
 fn phase_keys_are_those_of_the_page() {
     let rows = rows("Phase keys");
-    assert_eq!(rows.len(), 5);
+    assert_eq!(rows.len(), 6);
     for row in rows {
         let [info, expected] = row.as_slice() else { panic!("{row:?}") };
         let way: Vec<_> = info.split('/').collect();
@@ -66,7 +66,7 @@ fn phase_keys_are_those_of_the_page() {
 #[test]
 fn keys_of_a_phase_are_those_of_the_page() {
     let rows = rows("Keys of a phase");
-    assert_eq!(rows.len(), 9);
+    assert_eq!(rows.len(), 10);
     for row in rows {
         let [kind, phase, info, expected] = row.as_slice() else { panic!("{row:?}") };
         let way: Vec<_> = info.split('/').collect();

@@ -36,9 +36,15 @@ pub(crate) fn token(place: &Place) -> std::path::PathBuf {
     place.secret("cloud")
 }
 
-/// Sees to its token.
+/// The file that holds the token which may only read.
+pub(crate) fn read_token(place: &Place) -> std::path::PathBuf {
+    place.secret("cloud-reader")
+}
+
+/// Sees to its tokens.
 pub(crate) fn prepare(place: &Place) -> Result<(), Error> {
     files::secret(&token(place), 32, files::hex)?;
+    files::secret(&read_token(place), 32, files::hex)?;
     Ok(())
 }
 
@@ -79,12 +85,16 @@ fn node() -> Node {
 impl Running {
     /// Starts it, with the machines that were on.
     pub(crate) fn start(place: &Place) -> Result<Self, Error> {
-        let token = files::read(&token(place))?.unwrap_or_default();
+        let text = |file: std::path::PathBuf| -> Result<String, Error> {
+            let bytes = files::read(&file)?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+        };
         let state = place.directory.join("cloud/state.json");
         files::folder(&place.directory.join("cloud"))?;
         let settings = Settings {
             network: place.network.0,
-            token: String::from_utf8_lossy(&token).trim().to_owned(),
+            token: text(token(place))?,
+            read_token: Some(text(read_token(place))?),
             state: state.clone(),
             address: place.cloud(),
         };

@@ -104,7 +104,9 @@ pub(crate) fn endpoints(
         json!({"url": format!("http://{}/{}", place.registry(), owner.to_lowercase())}),
     );
     let (url, token) = (format!("http://{}/v1", place.cloud()), cloud::token(place));
-    add("cloud", json!({"hetzner": {"url": url, "token": {"file": token}}}));
+    let reader = cloud::read_token(place);
+    let hetzner = json!({"url": url, "token": {"file": token}, "reader": {"file": reader}});
+    add("cloud", json!({"hetzner": hetzner}));
     if let Some(bucket) = declared_bucket(project)
         && services.contains(&Service::Store)
     {

@@ -62,12 +62,14 @@ pub(crate) fn init(
         None => (create_identity(&file)?, true),
     };
     let secret = keyring::new_root()?;
-    let phase = keyring::phase_recipient(&secret, name.as_str(), "flux-seed")?;
+    let derived = |phase| keyring::phase_recipient(&secret, name.as_str(), phase);
+    let (phase, reader) = (derived("flux-seed")?, derived(keyring::READER)?);
     let keys = keyring::verification_keys(&secret, name.as_str())?;
     let (entries, missing) = entries(secret);
     let text = keyring::encrypt(&entries, std::slice::from_ref(&founder), &now())?;
 
-    let recipients = Recipients { founder: &founder, phase: &phase, keys: &keys, file: &file };
+    let recipients =
+        Recipients { founder: &founder, phase: &phase, reader: &reader, keys: &keys, file: &file };
     let changed = names.documents(root, &recipients)?;
     settle(&root.join(SECRETS), text.as_bytes(), MODE)?;
     let rules = documents::sops_rules(&founder, &file);

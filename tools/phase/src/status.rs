@@ -111,6 +111,12 @@ impl Condition {
         let status = if is { "True" } else { "False" }.to_owned();
         Self { about: about.to_owned(), status, reason: reason.to_owned(), message: message.into() }
     }
+
+    /// A condition that the program could not determine.
+    #[must_use]
+    pub fn unknown(about: &str, reason: &str, message: impl Into<String>) -> Self {
+        Self { status: "Unknown".to_owned(), ..Self::new(about, false, reason, message) }
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(crate) fn derive(
     let endpoint = endpoint(job)?;
     let mut files = vec![file("secrets.yaml", pki.bundle.write())];
     let clients = pki.clients(name, &endpoint, &control_planes(job));
-    files.extend(clients.into_iter().map(|(name, text)| file(name, text)));
+    files.extend(clients.into_iter().map(|(name, _, text)| file(name, text)));
     for (machine, declared) in session::machines(own) {
         let documents = session::documents(own, (&pki, patches), (&machine, &declared), &endpoint)?;
         files.push(file(&format!("{machine}.yaml"), config::render(&documents)));

@@ -24,6 +24,7 @@ pub mod observe;
 pub mod pki;
 pub mod plan;
 mod read;
+mod reader;
 mod session;
 pub mod spec;
 mod talos;
@@ -36,7 +37,7 @@ pub use money::Money;
 
 use std::collections::BTreeMap;
 
-use keyring::Projects;
+use keyring::{Access, Projects};
 use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
 
 use hetzner::View;
@@ -74,7 +75,11 @@ impl Program for TalosProvision {
 
     fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         read::not_expired(job.own)?;
-        let session = self.session(job)?;
+        let project = self.projects.get(&job.own.spec.project)?;
+        if keyring::phase_key_unless_reader(project, "talos-provision")?.is_none() {
+            return reader::plan(job, &self.projects);
+        }
+        let session = self.session(job, Access::Reader)?;
         let view = see(job, &session.ground)?;
         let mut now = session.look(&view)?;
         apply::unobstructed(&now)?;
@@ -95,7 +100,7 @@ impl Program for TalosProvision {
     }
 
     fn undo(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let session = self.session(job)?;
+        let session = self.session(job, Access::Reader)?;
         let view = see(job, &session.ground)?;
         let steps = plan::undo(&apply::world(&view));
         if steps.is_empty() {
@@ -115,7 +120,7 @@ impl Program for TalosProvision {
 
     fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         read::not_expired(job.own)?;
-        let session = self.session(job)?;
+        let session = self.session(job, Access::Administrator)?;
         let view = see(job, &session.ground)?;
         let gate = |view: &View, now: &Observation, steps: &[Step]| {
             let refusals = gate::machines(job, &self.projects, &session, (view, now), steps)?;
@@ -126,7 +131,7 @@ impl Program for TalosProvision {
     }
 
     fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let session = self.session(job)?;
+        let session = self.session(job, Access::Reader)?;
         read::not_expired(job.own)?;
         let now = session.look(&see(job, &session.ground)?)?;
         apply::unobstructed(&now)?;
@@ -144,7 +149,7 @@ impl Program for TalosProvision {
     }
 
     fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let session = self.session(job)?;
+        let session = self.session(job, Access::Administrator)?;
         let view = see(job, &session.ground)?;
         gate::pass(job.own.name.as_str(), gate::whole(job, &self.projects, &session, &view)?)?;
         let kept = apply::destroy(&session.ground, &view)?;
@@ -186,8 +191,8 @@ impl TalosProvision {
         patches.ok_or_else(|| Error::Patch("they were not read".to_owned()))
     }
 
-    fn session<'a>(&'a self, job: &Job<'a, Cluster>) -> Result<Session<'a>, Error> {
-        Session::open(job.own, &self.projects, self.patches(job)?)
+    fn session<'a>(&'a self, job: &Job<'a, Cluster>, access: Access) -> Result<Session<'a>, Error> {
+        Session::open(job.own, &self.projects, self.patches(job)?, access)
     }
 
     /// What is there, and nothing is left to do.
@@ -216,8 +221,8 @@ impl TalosProvision {
         if let Known::Now(endpoint) = &now.endpoint {
             let project = self.projects.get(&job.own.spec.project)?;
             let name = job.own.name.as_str();
-            for (what, text) in session.pki.clients(name, endpoint, &now.control_planes()) {
-                let sealed = keyring::seal(&project.spec, text.as_bytes())?;
+            for (what, access, text) in session.pki.clients(name, endpoint, &now.control_planes()) {
+                let sealed = keyring::seal(&project.spec, access, text.as_bytes())?;
                 status.sealed.insert(what.to_owned(), sealed);
             }
         }

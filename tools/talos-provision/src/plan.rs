@@ -99,6 +99,33 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     steps
 }
 
+/// The steps of [`plan`] that the cloud alone shows. `world` was observed without asking a machine or
+/// Kubernetes, so steps that depend on their answers are left out: configurations of machines that are
+/// there, members of etcd, and nodes.
+#[must_use]
+pub fn plan_cloud(wanted: &Wanted, world: &World) -> Vec<Step> {
+    let is_there = |name: &String| world.servers.contains_key(name);
+    let shows = |step: &Step| match step {
+        Step::Create { .. }
+        | Step::Update { .. }
+        | Step::SetLabels { .. }
+        | Step::AttachNetwork { .. }
+        | Step::AttachFirewall { .. }
+        | Step::JoinGroup { .. }
+        | Step::PowerOn { .. }
+        | Step::CreateServer { .. }
+        | Step::RemoveServer { .. }
+        | Step::Remove { .. } => true,
+        Step::Configure { name, .. } => !is_there(name),
+        Step::RemoveMember { .. }
+        | Step::Bootstrap { .. }
+        | Step::RecordStart { .. }
+        | Step::Uncordon { .. }
+        | Step::ForgetNode { .. } => false,
+    };
+    plan(wanted, world).into_iter().filter(shows).collect()
+}
+
 /// The steps that take away what [`plan`] made, in the reverse order; of the servers, control planes
 /// first: once one of them is gone, the data gate has been passed, and without them no new data can
 /// come.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyring::{Cloud, Project, Projects};
+use keyring::{Access, Cloud, Project, Projects};
 use phase::{Declared, Known};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -18,13 +18,58 @@ use crate::spec::{Cluster, Cni, Pool, Role};
 use crate::talos;
 use crate::{Error, kubernetes, wire};
 
-/// Lets the group [`pki::READERS`] look at what is not secret.
-const READERS_MAY_VIEW: &str = "apiVersion: rbac.authorization.k8s.io/v1
+/// Manifests that let the group [`pki::READERS`] see everything but Secrets: the ClusterRole `view`,
+/// and what `view` lacks (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles>),
+/// such as nodes, volumes, roles, definitions and Flux's own kinds. The binding to `view` stays apart,
+/// because the role that a binding refers to cannot be changed.
+const READERS: [(&str, &str); 3] = [
+    (
+        "holistic-readers",
+        "apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: holistic-readers}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'holistic:readers'}]
-";
+",
+    ),
+    (
+        "holistic-readers-cluster-role",
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: holistic-readers}
+rules:
+- apiGroups: ['']
+  resources: [namespaces, nodes, persistentvolumes]
+  verbs: [get, list, watch]
+- apiGroups:
+  - admissionregistration.k8s.io
+  - apiextensions.k8s.io
+  - apiregistration.k8s.io
+  - coordination.k8s.io
+  - flowcontrol.apiserver.k8s.io
+  - helm.toolkit.fluxcd.io
+  - image.toolkit.fluxcd.io
+  - kustomize.toolkit.fluxcd.io
+  - node.k8s.io
+  - notification.toolkit.fluxcd.io
+  - rbac.authorization.k8s.io
+  - scheduling.k8s.io
+  - source.toolkit.fluxcd.io
+  - storage.k8s.io
+  resources: ['*']
+  verbs: [get, list, watch]
+",
+    ),
+    (
+        "holistic-readers-cluster",
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: holistic-readers-cluster}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: holistic-readers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'holistic:readers'}]
+",
+    ),
+];
 
 /// Most servers of one spread placement group.
 const GROUP_SERVERS_MAX: u8 = 10;
@@ -45,10 +90,19 @@ pub(crate) struct Ground<'a> {
 }
 
 impl<'a> Ground<'a> {
-    pub(crate) fn open(own: &'a Declared<Cluster>, projects: &Projects) -> Result<Self, Error> {
+    /// Opens the cloud with the token for `access`: a reader's, where the Project declares one.
+    pub(crate) fn open(
+        own: &'a Declared<Cluster>,
+        projects: &Projects,
+        access: Access,
+    ) -> Result<Self, Error> {
         let project = projects.get(&own.spec.project)?;
-        let Some(Cloud::Hetzner { url, token }) = &project.spec.endpoints.cloud else {
+        let Some(Cloud::Hetzner { url, token, reader }) = &project.spec.endpoints.cloud else {
             return Err(Error::Unexpected { what: "the Project has no cloud".to_owned() });
+        };
+        let token = match access {
+            Access::Reader => reader.as_ref().unwrap_or(token),
+            Access::Administrator => token,
         };
         let scope = Scope { project: project.name.to_string(), cluster: own.name.to_string() };
         Ok(Self { own, cloud: hetzner::Reader::new(url.as_str(), token.resolve()?, scope) })
@@ -87,10 +141,11 @@ impl<'a> Session<'a> {
         own: &'a Declared<Cluster>,
         projects: &Projects,
         patches: &'a Patches,
+        access: Access,
     ) -> Result<Self, Error> {
         let project = projects.get(&own.spec.project)?;
         let pki = derive(own, project)?;
-        let ground = Ground::open(own, projects)?;
+        let ground = Ground::open(own, projects, access)?;
         let talos = talos::Reader::new(&pki)?;
         Ok(Self { ground, pki, talos, patches })
     }
@@ -146,33 +201,20 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The declared endpoint, or the load balancer's.
     pub(crate) fn endpoint(&self, view: &View) -> Known<String> {
-        if let Some(endpoint) = &self.spec().endpoint {
-            return Known::Now(endpoint.as_str().to_owned());
-        }
-        let balancer = view.things.iter().find(|(it, _)| it.kind == Kind::LoadBalancer);
-        let address = balancer.and_then(|(_, found)| found.address.as_ref());
-        Known::from(address.map(|it| format!("https://{it}:6443")))
+        endpoint(self.spec(), view)
     }
 
     fn wanted(&self, endpoint: &Known<String>) -> Result<Wanted, Error> {
-        let mut machines = machines(self.ground.own);
+        let mut wanted = wanted(self.ground.own);
         if let Known::Now(endpoint) = endpoint {
-            for (name, machine) in &mut machines {
+            for (name, machine) in &mut wanted.machines {
                 let documents = self.documents(name, machine, endpoint)?;
                 machine.configuration = Known::Now(hex(config::render(&documents).as_bytes()));
                 machine.keys = config::keys(&documents);
             }
         }
-        Ok(Wanted {
-            cluster: self.name().to_owned(),
-            incarnation: self.spec().incarnation.get(),
-            first_contact: self.spec().first_contact,
-            things: things(self.ground.own),
-            prices: BTreeMap::new(),
-            machines,
-        })
+        Ok(wanted)
     }
 
     /// The configuration of one machine.
@@ -192,6 +234,28 @@ impl<'a> Session<'a> {
         endpoint: &str,
     ) -> Result<Vec<Value>, Error> {
         documents(self.ground.own, (&self.pki, self.patches), (name, machine), endpoint)
+    }
+}
+
+/// The declared endpoint, or the load balancer's.
+pub(crate) fn endpoint(spec: &Cluster, view: &View) -> Known<String> {
+    if let Some(endpoint) = &spec.endpoint {
+        return Known::Now(endpoint.as_str().to_owned());
+    }
+    let balancer = view.things.iter().find(|(thing, _)| thing.kind == Kind::LoadBalancer);
+    let address = balancer.and_then(|(_, found)| found.address.as_ref());
+    Known::from(address.map(|address| format!("https://{address}:6443")))
+}
+
+/// The declared state, without the configurations of machines, which hold keys.
+pub(crate) fn wanted(own: &Declared<Cluster>) -> Wanted {
+    Wanted {
+        cluster: own.name.to_string(),
+        incarnation: own.spec.incarnation.get(),
+        first_contact: own.spec.first_contact,
+        things: things(own),
+        prices: BTreeMap::new(),
+        machines: machines(own),
     }
 }
 
@@ -244,8 +308,8 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
         root["cluster"]["network"]["cni"] = json!({"name": "none"});
     }
     if role == Role::Controlplane {
-        root["cluster"]["inlineManifests"] =
-            json!([{"name": "holistic-readers", "contents": READERS_MAY_VIEW}]);
+        let manifest = |(name, contents)| json!({"name": name, "contents": contents});
+        root["cluster"]["inlineManifests"] = READERS.map(manifest).into();
         root["cluster"]["etcd"] = json!({"advertisedSubnets": [network.nodes]});
     }
     let hostname = json!({

@@ -205,6 +205,8 @@ pub enum Phase {
     DataDrain,
     /// Puts Flux into a cluster.
     FluxSeed,
+    /// Reads, and writes nothing: its key opens only what is sealed for readers.
+    Reader,
     /// Makes a cluster.
     TalosProvision,
     /// Brings about the repository: this program.
@@ -219,6 +221,7 @@ impl Phase {
             Self::ArtifactAttest => "artifact-attest",
             Self::DataDrain => "data-drain",
             Self::FluxSeed => "flux-seed",
+            Self::Reader => keyring::READER,
             Self::TalosProvision => "talos-provision",
             Self::VcsBootstrap => "vcs-bootstrap",
         }

@@ -104,8 +104,14 @@ impl Cloud {
             .get(header::AUTHORIZATION)
             .and_then(|it| it.to_str().ok())
             .and_then(|it| it.strip_prefix("Bearer "));
-        if bearer != Some(self.settings.token.as_str()) {
+        let reads = bearer.is_some() && bearer == self.settings.read_token.as_deref();
+        if !reads && bearer != Some(self.settings.token.as_str()) {
             return Err(Refusal::new(401, "unauthorized", "unable to authenticate"));
+        }
+        if reads && method != Method::GET {
+            // https://docs.hetzner.cloud/reference/cloud#errors, code `token_readonly`
+            let message = "the token is only allowed to perform GET requests";
+            return Err(Refusal::new(403, "token_readonly", message));
         }
         if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
             return Err(Refusal::new(

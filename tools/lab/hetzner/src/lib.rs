@@ -68,8 +68,10 @@ use store::State;
 pub struct Settings {
     /// The first two bytes of every public address: machines get `N.1.x` to `N.199.x`, load balancers `N.200.x`.
     pub network: [u8; 2],
-    /// The token that a client must bear.
+    /// A token with the permission "Read & Write".
     pub token: String,
+    /// A token with the permission "Read", if the emulated project has one.
+    pub read_token: Option<String>,
     /// The file that holds everything; made when it is not there.
     pub state: PathBuf,
     /// Where the API listens; told to clients of `GET /_lab`, since `serve` is given a listener.

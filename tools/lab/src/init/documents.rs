@@ -32,6 +32,8 @@ pub(super) struct Recipients<'a> {
     pub(super) founder: &'a AgeRecipient,
     /// Derives from the root: CI delivers with the key of `flux-seed` alone.
     pub(super) phase: &'a AgeRecipient,
+    /// Derives from the root: jobs of pull requests plan with the key of `reader`.
+    pub(super) reader: &'a AgeRecipient,
     /// What verifies artifacts and receipts, so that whoever checks needs no secret.
     pub(super) keys: &'a (String, String),
     /// The identity of the founder.
@@ -155,7 +157,7 @@ fn known_recipients(text: &str) -> String {
 fn with_recipients(text: &str, recipients: &Recipients<'_>) -> Option<String> {
     const RECIPIENTS: &str = "  recipients:";
     const KEYS: &str = "  verificationKeys:";
-    let Recipients { founder, phase, keys: (artifacts, receipts), file } = recipients;
+    let Recipients { founder, phase, reader, keys: (artifacts, receipts), file } = recipients;
     let keys = format!("{KEYS}\n    artifacts: [{artifacts}]\n    receipts: [{receipts}]\n");
     let mut has_keys = text.lines().any(|line| line.starts_with(KEYS));
     let (mut lines, mut replaced, mut found) = (text.lines().peekable(), String::new(), false);
@@ -175,7 +177,9 @@ fn with_recipients(text: &str, recipients: &Recipients<'_>) -> Option<String> {
                 "    - {{name: founder, age: {founder}}} # {}\n    \
                  # Derived: the job of CI that delivers opens the kubeconfig with FLUX_SEED_KEY, and holds no other secret.\n    \
                  # `flux-seed` says what to write here when the root, or that phase's generation, has changed.\n    \
-                 - {{name: flux-seed, age: {phase}}}\n",
+                 - {{name: flux-seed, age: {phase}}}\n    \
+                 # Derived: jobs of pull requests plan with READER_KEY, which opens credentials that read, and no others.\n    \
+                 - {{name: reader, age: {reader}, access: reader}}\n",
                 file.display()
             );
         }

@@ -3,7 +3,9 @@
 
 mod site;
 
+use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lab_hetzner::{Machines, NoMachines, Server};
 use serde_json::{Value, json};
@@ -77,6 +79,50 @@ fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
     assert_eq!(site.writes(), 0);
 }
 
+// hazard: A workflow of pull requests needs the key that signs certificates of administrators to plan machines.
+// class: Read-only work that holds a key which writes.
+// members: talos-provision with READER_KEY; a token that writes given to plan and verify; an empty key
+// now: the cloud is planned with a token that only reads, and machines are reported as Unknown
+#[test]
+fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
+    let site = site();
+    fs::remove_file(site.path("root")).expect("the root was there");
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let run = |verb: &str, variables: &[(&str, &str)]| {
+        site.start_with(verb, variables).wait(Duration::from_secs(60))
+    };
+    let reader = [("READER_KEY", key)];
+
+    let cluster = run("plan --check", &reader).code(3).cluster();
+    let created: Vec<_> =
+        steps(&cluster).into_iter().filter(|step| step.starts_with("create")).collect();
+    assert_eq!(created.len(), 8, "{created:?}");
+    assert_eq!(cluster["status"]["plan"][5]["createServer"]["monthly"], "3.29");
+    let conditions = cluster["status"]["conditions"].as_array().expect("conditions");
+    let unknown: Vec<_> = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "Unknown")
+        .map(|condition| condition["type"].as_str().expect("text"))
+        .collect();
+    assert_eq!(unknown, ["Configured", "Etcd", "Api", "Nodes"]);
+
+    let said = run("plan", &[]).code(100).err;
+    assert!(said.contains("root"), "without any key, the error names the root: {said}");
+    let said = run("plan", &[("READER_KEY", "")]).code(100).err;
+    assert!(said.contains("READER_KEY"), "an empty key is an error: {said}");
+    for verb in ["apply", "verify", "destroy", "plan --destroy"] {
+        let said = run(verb, &reader).code(100).err;
+        assert!(said.contains("root"), "{verb} needs the key of talos-provision: {said}");
+    }
+    assert_eq!(site.writes(), 0);
+
+    // What the reader's token is refused, the emulator has counted as no write, so the token is asked.
+    fs::copy(site.path("read-token"), site.path("token")).expect("copied");
+    fs::write(site.path("root"), key).expect("written");
+    let said = site.run("apply").code(100).err;
+    assert!(said.contains("token_readonly"), "{said}");
+}
+
 #[test]
 fn whatever_the_cloud_answers_every_machine_is_made_once() {
     let site = site();
@@ -122,7 +168,7 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
     );
     let run = site.start("apply");
     until("it waits for machines", || {
-        std::fs::read_to_string(site.path("err"))
+        fs::read_to_string(site.path("err"))
             .is_ok_and(|it| it.contains("/v1/") || it.contains("GET"))
     });
     std::thread::sleep(std::time::Duration::from_secs(2));
@@ -203,7 +249,7 @@ fn what_others_made_is_neither_taken_over_nor_removed() {
 #[test]
 fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
     let site = site();
-    std::fs::write(site.path("token"), "another").expect("written");
+    fs::write(site.path("read-token"), "another").expect("written");
     let end = site.run("plan").code(100);
     assert!(
         end.err.contains("(unauthorized)") && end.err.contains("help: check the token"),
@@ -212,8 +258,8 @@ fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
     );
     assert!(!end.err.contains("another"), "{}", end.err);
 
-    std::fs::write(site.path("token"), "lab").expect("written");
-    std::fs::write(site.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
+    fs::write(site.path("read-token"), "reader").expect("written");
+    fs::write(site.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
     let end = site.run("plan").code(2);
     assert!(
         end.err.contains("unknown server type `cx24`: it is not offered in hel1"),
@@ -222,8 +268,7 @@ fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
     );
     assert!(end.err.contains("cx23 (2 cores, 4 GB)"), "{}", end.err);
 
-    std::fs::write(site.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8"))
-        .expect("written");
+    fs::write(site.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8")).expect("written");
     let end = site.run("plan").code(100);
     assert!(end.err.contains("there is no image of Talos v1.13.8 for"), "{}", end.err);
     assert!(end.err.contains("factory.talos.dev"), "{}", end.err);

@@ -9,6 +9,7 @@ mod pages;
 #[path = "../project/mod.rs"]
 #[expect(dead_code, reason = "the lifecycle asks more of a project than this")]
 mod project;
+mod stand_ins;
 
 use std::fs;
 

@@ -7,18 +7,20 @@ use super::{Access, Client, Pki, pem};
 use crate::config::emit;
 
 impl Pki {
-    /// All that is sealed in a status, by its name there.
+    /// The credentials in a status: the name there, who may open it, and the text.
     pub(crate) fn clients(
         &self,
         cluster: &str,
         endpoint: &str,
         control_planes: &[String],
-    ) -> [(&'static str, Zeroizing<String>); 4] {
+    ) -> [(&'static str, keyring::Access, Zeroizing<String>); 4] {
+        let kubeconfig = |access| self.kubeconfig(access, cluster, endpoint);
+        let talosconfig = |access| self.talosconfig(access, cluster, control_planes);
         [
-            ("kubeconfig", self.kubeconfig(Access::Admin, cluster, endpoint)),
-            ("talosconfig", self.talosconfig(Access::Admin, cluster, control_planes)),
-            ("readerKubeconfig", self.kubeconfig(Access::Reader, cluster, endpoint)),
-            ("readerTalosconfig", self.talosconfig(Access::Reader, cluster, control_planes)),
+            ("kubeconfig", keyring::Access::Administrator, kubeconfig(Access::Admin)),
+            ("talosconfig", keyring::Access::Administrator, talosconfig(Access::Admin)),
+            ("readerKubeconfig", keyring::Access::Reader, kubeconfig(Access::Reader)),
+            ("readerTalosconfig", keyring::Access::Reader, talosconfig(Access::Reader)),
         ]
     }
 

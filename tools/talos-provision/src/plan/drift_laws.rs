@@ -7,6 +7,7 @@ use super::laws::{
     thing, wanted,
 };
 use super::*;
+use crate::config::Keys;
 
 /// One foreign change, and the step that repairs it.
 struct Foreign {
@@ -204,6 +205,27 @@ fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
         }
         let repaired = take(wanted, drifted, &steps);
         assert_eq!(plan(wanted, &repaired), [], "{what:?}");
+    });
+}
+
+#[test]
+fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
+    for_all(|wanted, drifted, foreign| {
+        let (mut declared, mut cloud) = (wanted.clone(), drifted.clone());
+        for machine in declared.machines.values_mut() {
+            machine.configuration = Known::AfterApply;
+            machine.keys = Keys::new();
+        }
+        for server in cloud.servers.values_mut() {
+            server.node = Node::Silent { why: "not asked".to_owned() };
+        }
+        (cloud.etcd, cloud.nodes, cloud.cordoned) =
+            (Etcd::Unknown, BTreeSet::new(), BTreeSet::new());
+        let what: Vec<_> = foreign.iter().map(|foreign| foreign.what).collect();
+        let needs_a_node = |step: &Step| matches!(step, Step::Uncordon { .. });
+        let mut steps = plan(wanted, drifted);
+        steps.retain(|step| !needs_a_node(step));
+        assert_eq!(plan_cloud(&declared, &cloud), steps, "{what:?}");
     });
 }
 

@@ -24,6 +24,9 @@ struct Cli {
     /// The token that clients must bear.
     #[arg(long, env = "HCLOUD_TOKEN", hide_env_values = true)]
     token: String,
+    /// A token that may only read.
+    #[arg(long, env = "HCLOUD_READ_TOKEN", hide_env_values = true)]
+    read_token: Option<String>,
     /// The first two bytes of public addresses.
     #[arg(long, default_value = "127.72", value_parser = network)]
     network: [u8; 2],
@@ -52,7 +55,13 @@ async fn main() -> io::Result<()> {
         action: Duration::from_millis(cli.action_milliseconds),
         ..Pace::default()
     };
-    let settings = Settings { network: cli.network, token: cli.token, state: cli.state, address };
+    let settings = Settings {
+        network: cli.network,
+        token: cli.token,
+        read_token: cli.read_token,
+        state: cli.state,
+        address,
+    };
     let cloud = Cloud::open_at(settings, Arc::new(NoMachines), pace)?;
     writeln!(io::stdout(), "http://{address}/v1")?;
     io::stdout().flush()?;

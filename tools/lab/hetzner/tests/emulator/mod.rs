@@ -11,6 +11,7 @@ use lab_hetzner::{Cloud, Machines, Pace, Server, Settings};
 use serde_json::{Value, json};
 
 pub(crate) const TOKEN: &str = "a-token-of-the-lab";
+pub(crate) const READ_TOKEN: &str = "a-token-that-reads";
 
 /// Machines that only remember what was done to them.
 #[derive(Debug, Default)]
@@ -69,6 +70,7 @@ impl Emulator {
         let settings = Settings {
             network: [127, 72],
             token: TOKEN.to_owned(),
+            read_token: Some(READ_TOKEN.to_owned()),
             state: directory.path().join("state.json"),
             address,
         };

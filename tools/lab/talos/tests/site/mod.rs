@@ -38,11 +38,12 @@ spec:
   root: {{file: root}}
   recipients: [{{name: founder, age: {RECIPIENT}}}]
   endpoints:
-    cloud: {{hetzner: {{url: {url}, token: {{file: token}}}}}}
+    cloud: {{hetzner: {{url: {url}, token: {{file: token}}, reader: {{file: read-token}}}}}}
 "
     );
     fs::write(folder.join("root"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("root");
     fs::write(folder.join("token"), "lab").expect("token");
+    fs::write(folder.join("read-token"), "reader").expect("token");
     fs::write(folder.join("project.yaml"), project).expect("project");
 }
 
@@ -66,6 +67,7 @@ impl Site {
         let settings = Settings {
             network: [127, 74],
             token: "lab".to_owned(),
+            read_token: Some("reader".to_owned()),
             state: folder.path().join("cloud.json"),
             address,
         };
@@ -82,9 +84,14 @@ impl Site {
 
     /// Starts `talos-provision <verb>` on both documents, with nothing of the developer's environment.
     pub(crate) fn start(&self, verb: &str) -> Run {
+        self.start_with(verb, &[])
+    }
+
+    /// As [`Self::start`], with these variables in the environment.
+    pub(crate) fn start_with(&self, verb: &str, variables: &[(&str, &str)]) -> Run {
         let output = |name: &str| File::create(self.path(name)).expect("a file");
         let mut program = Command::new(program());
-        program.env_clear().current_dir(self.folder.path());
+        program.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path());
         program.args(verb.split(' ')).args(["-v", "project.yaml", "cluster.yaml"]);
         program.stdin(Stdio::null()).stdout(output("out")).stderr(output("err"));
         let child = program.spawn().expect("it starts");
