@@ -1,0 +1,161 @@
+//! The client against a stand-in of a store on loopback: one that is slow, or that stalls.
+//! Limits are short, so that a test takes seconds.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+
+const KEY: &str = "holistic/prod/0123/0/00000-4567.zst.age";
+const MIB: usize = 1 << 20;
+/// More than the buffers of the kernel on both sides hold.
+const LARGE: usize = 24 * MIB;
+const SHORT: Limits = Limits {
+    attempts: 2,
+    backoff: Duration::from_millis(10),
+    connect: Duration::from_secs(5),
+    answer: Duration::from_secs(1),
+    upload_bytes_per_second: 2 << 20,
+};
+
+/// The stand-in: one thread and one request for each connection.
+struct Server {
+    folder: TempDir,
+    url: String,
+    /// The head of every request, in lower case.
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Starts it. `answer` gets the number of the request, its head and the connection.
+    fn start(
+        answer: impl Fn(usize, &str, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (seen, answer) = (heads.clone(), Arc::new(answer));
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let (seen, answer) = (seen.clone(), answer.clone());
+                thread::spawn(move || {
+                    let head = head(&mut stream)?;
+                    let number = {
+                        let mut seen = seen.lock().expect("no test has panicked with it");
+                        seen.push(head.clone());
+                        seen.len() - 1
+                    };
+                    answer(number, &head, &mut stream)?;
+                    stream.shutdown(Shutdown::Both)
+                });
+            }
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let secret = r#"{"accessKeyId": "a", "secretAccessKey": "b"}"#;
+        std::fs::write(folder.path().join("s3"), secret).expect("written");
+        Self { folder, url, heads }
+    }
+
+    fn reader(&self, limits: Limits) -> Reader {
+        let credentials = json!({"file": self.folder.path().join("s3")});
+        let store = json!({"s3": {
+            "url": self.url, "region": "here", "bucket": "drain", "credentials": credentials,
+        }});
+        let store = serde_json::from_value(store).expect("a store");
+        let keyring::Store::S3 { credentials, .. } = &store;
+        Reader::with(&store, credentials, limits).expect("a client")
+    }
+
+    fn writer(&self, limits: Limits) -> Writer {
+        Writer(self.reader(limits))
+    }
+
+    fn heads(&self, method: &str) -> Vec<String> {
+        let heads = self.heads.lock().expect("no test has panicked with it");
+        heads.iter().filter(|head| head.starts_with(method)).cloned().collect()
+    }
+}
+
+/// Reads up to the empty line, byte by byte, so that the body stays in the connection.
+fn head(stream: &mut TcpStream) -> io::Result<String> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&head).to_lowercase())
+}
+
+fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} S\r\n{headers}Content-Length: {length}\r\n");
+    stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())
+}
+
+/// Reads so many bytes of a body, `pause` after each MiB.
+fn take(stream: &mut TcpStream, bytes: usize, pause: Duration) -> io::Result<()> {
+    let mut left = bytes;
+    let mut buffer = vec![0; MIB];
+    while left > 0 {
+        let part = left.min(MIB);
+        stream.read_exact(&mut buffer[..part])?;
+        left -= part;
+        thread::sleep(pause);
+    }
+    Ok(())
+}
+
+// hazard: An upload over a slow line is ended by a limit that is meant for an answer, each time.
+// class: One limit for all steps.
+// members: a line that is slow, a store that takes its time after the last byte
+// now: an upload has as long as a line of 256 kbit/s needs, and ends
+#[test]
+fn upload_that_takes_longer_than_an_answer_may_take_is_no_failure() {
+    let server = Server::start(|_, _, stream| {
+        take(stream, LARGE, Duration::from_millis(100))?;
+        respond(stream, 200, "", "")
+    });
+    let began = Instant::now();
+    let created = server.writer(SHORT).create(KEY, vec![7; LARGE], &Metadata::new());
+    assert!(matches!(created, Ok(true)), "{created:?}");
+    assert!(began.elapsed() > 2 * SHORT.answer, "the upload was slow");
+    assert_eq!(server.heads("put").len(), 1, "it was sent once");
+}
+
+// hazard: An upload that makes no progress holds a drain, with everything stopped, for hours.
+// class: One limit for all steps.
+// members: a connection that is dead, a store that takes everything and does not answer
+// now: `Unreachable`, 111, after three minutes without progress at each of eight attempts; the
+// message says so, and how much was sent
+#[test]
+fn upload_that_makes_no_progress_ends_with_an_error_that_says_so() {
+    let limits =
+        Limits { answer: Duration::from_millis(300), upload_bytes_per_second: 8 << 20, ..SHORT };
+    for (bytes, taken) in [(LARGE, MIB), (LARGE, LARGE), (9, 9)] {
+        let server = Server::start(move |_, head, stream| {
+            if head.starts_with("head") {
+                return respond(stream, 404, "", "");
+            }
+            take(stream, taken, Duration::ZERO)?;
+            thread::sleep(Duration::from_secs(60));
+            Ok(())
+        });
+        let began = Instant::now();
+        let created = server.writer(limits).create(KEY, vec![7; bytes], &Metadata::new());
+        let elapsed = began.elapsed();
+        let error = created.expect_err("it was not taken");
+        let said = error.to_string();
+        assert!(said.contains("no progress for"), "{said}");
+        assert!(said.contains(&format!("of {bytes} bytes")), "{said}");
+        assert!(matches!(error, Error::Stalled { .. }), "{said}");
+        assert_eq!(server.heads("put").len(), 2, "it was tried again");
+        // Two attempts with progress may take so long.
+        assert!(elapsed < 2 * limits.upload(bytes as u64), "{elapsed:?}");
+    }
+}
