@@ -220,6 +220,10 @@ impl Reader {
                     Err(error) if at == 0 && status(&error) == Some(404) => return Ok(None),
                     Err(error) => return Err(self.failed("fetch", key, &error)),
                 };
+                if at > 0 && !answer.content_range().is_some_and(|range| begins(range, at)) {
+                    let why = format!("cut at byte {at}, and the store does not go on from there");
+                    return Err(self.unreachable("fetch", key, why));
+                }
                 etag = etag.take().or_else(|| answer.e_tag().map(str::to_owned));
                 let mut body = answer.body;
                 loop {
@@ -282,6 +286,10 @@ impl Reader {
             why = format!("{why}: {error}");
             cause = error.source();
         }
+        self.unreachable(what, key, why)
+    }
+
+    fn unreachable(&self, what: &str, key: &str, why: String) -> Error {
         let request = format!("{what} {}/{key}", self.bucket);
         Error::Unreachable { who: self.url.clone(), request, why }
     }
@@ -386,6 +394,12 @@ async fn checking<T>(
         phase::uninterrupted()?;
         check()?;
     }
+}
+
+/// Whether a `Content-Range` begins at the byte `at`: `bytes 100-199/200`.
+fn begins(range: &str, at: u64) -> bool {
+    let from = range.strip_prefix("bytes ").and_then(|range| range.split_once('-'));
+    from.is_some_and(|(from, _)| from.parse() == Ok(at))
 }
 
 fn found(answer: &HeadObjectOutput) -> Found {

@@ -1,5 +1,5 @@
-//! The client against a stand-in of a store on loopback: one that is slow, or that stalls.
-//! Limits are short, so that a test takes seconds.
+//! The client against a stand-in of a store on loopback: one that is slow, that stalls, or that
+//! cuts its answers. Limits are short, so that a test takes seconds.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,6 +23,8 @@ const SHORT: Limits = Limits {
     answer: Duration::from_secs(1),
     upload_bytes_per_second: 2 << 20,
 };
+
+type Answer = Box<dyn Fn(usize, &str, &mut TcpStream) -> io::Result<()> + Send + Sync>;
 
 /// The stand-in: one thread and one request for each connection.
 struct Server {
@@ -92,6 +94,11 @@ fn head(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).to_lowercase())
 }
 
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
 fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status} S\r\n{headers}Content-Length: {length}\r\n");
@@ -109,6 +116,11 @@ fn take(stream: &mut TcpStream, bytes: usize, pause: Duration) -> io::Result<()>
         thread::sleep(pause);
     }
     Ok(())
+}
+
+fn content(bytes: usize) -> Vec<u8> {
+    let byte = |number: usize| u8::try_from(number * number / 7 % 251).unwrap_or(0);
+    (0..bytes).map(byte).collect()
 }
 
 // hazard: An upload over a slow line is ended by a limit that is meant for an answer, each time.
@@ -158,4 +170,88 @@ fn upload_that_makes_no_progress_ends_with_an_error_that_says_so() {
         // Two attempts with progress may take so long.
         assert!(elapsed < 2 * limits.upload(bytes as u64), "{elapsed:?}");
     }
+}
+
+// hazard: A download that is cut in the middle is taken for whole, or begins again for ever.
+// class: A truncated stream is taken for whole.
+// members: a connection that closes, and one on which nothing comes any more
+// now: it goes on where it ended, and the bytes are the same
+#[test]
+fn download_that_is_cut_goes_on_where_it_ended() {
+    let whole = content(300_000);
+    for stalls in [false, true] {
+        let body = whole.clone();
+        let server = Server::start(move |_, head, stream| {
+            send(stream, head, &body, 110_000)?;
+            if stalls {
+                thread::sleep(Duration::from_secs(60));
+            }
+            Ok(())
+        });
+        let limits = Limits { answer: Duration::from_millis(500), ..SHORT };
+        let reader = server.reader(limits);
+        let read = reader.get(KEY, 1 << 20).expect("fetched").expect("it is there");
+        assert!(read == whole, "the same bytes");
+        let heads = server.heads("get");
+        assert_eq!(heads.len(), 3, "{heads:?}");
+        assert_eq!(header(&heads[0], "range"), None);
+        for head in &heads[1..] {
+            assert!(from(head) > 0, "{head}");
+            assert_eq!(header(head, "if-match"), Some("\"one\""), "{head}");
+        }
+    }
+}
+
+// hazard: A download that never ends is tried for ever, or what came of it is taken for whole.
+// class: A truncated stream is taken for whole.
+// members: a store that has another object by now, a store that ignores `Range`
+// now: `Unreachable`, 111, or what the store says; never other bytes
+#[test]
+fn download_that_cannot_go_on_is_an_error() {
+    let whole = content(300_000);
+    let (body, again) = (whole.clone(), whole.clone());
+    let cut: Answer = Box::new(move |number, head, stream| {
+        send(stream, head, &body, if number == 0 { 110_000 } else { 0 })
+    });
+    let replaced: Answer = Box::new(|number, _, stream| {
+        if number > 0 {
+            return respond(stream, 412, "", "<Error><Code>PreconditionFailed</Code></Error>");
+        }
+        stream.write_all(b"HTTP/1.1 200 S\r\nETag: \"one\"\r\nContent-Length: 9\r\n\r\nabc")
+    });
+    let ignored: Answer = Box::new(move |_, _, stream| send(stream, "", &again, 110_000));
+    for (what, answer, requests) in
+        [("cut", cut, 2), ("replaced", replaced, 2), ("ignored", ignored, 2)]
+    {
+        let server = Server::start(answer);
+        let began = Instant::now();
+        let read = server.reader(SHORT).get(KEY, 1 << 20);
+        let error = read.expect_err(what);
+        assert!(
+            matches!(error, Error::Unreachable { .. } | Error::Rejected { .. }),
+            "{what}: {error}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}");
+        assert_eq!(server.heads("get").len(), requests, "{what}: {error}");
+    }
+}
+
+/// Sends what `head` asks for, and at most so many bytes of it.
+fn send(stream: &mut TcpStream, head: &str, whole: &[u8], bytes_max: usize) -> io::Result<()> {
+    let (from, end) = (from(head), whole.len());
+    let (status, range) = if from > 0 {
+        (206, format!("Content-Range: bytes {from}-{}/{end}\r\n", end - 1))
+    } else {
+        (200, String::new())
+    };
+    let length = end - from;
+    let head = format!("HTTP/1.1 {status} S\r\n{range}ETag: \"one\"\r\nContent-Length: {length}");
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes())?;
+    stream.write_all(&whole[from..end.min(from + bytes_max)])
+}
+
+/// The first byte that `head` asks for.
+fn from(head: &str) -> usize {
+    let range = header(head, "range").and_then(|range| range.strip_prefix("bytes="));
+    range.and_then(|range| range.strip_suffix('-')?.parse().ok()).unwrap_or(0)
 }
