@@ -4,6 +4,7 @@
 mod cluster;
 mod copies;
 mod http;
+mod keys;
 mod lab;
 #[allow(dead_code, unreachable_pub, missing_docs, clippy::pedantic)]
 #[path = "../../../../sources/volume-reader/src/lib.rs"]
