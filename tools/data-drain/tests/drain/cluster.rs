@@ -16,8 +16,8 @@ use tungstenite::handshake::server::{Request as Handshake, Response};
 use tungstenite::{Message, WebSocket};
 
 use crate::http::{Request, is_websocket, read};
-use crate::reader;
 use crate::store::{self, Stored};
+use crate::{forge, reader};
 
 /// All that the cluster and the store hold, and the faults that a test has asked for.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub(crate) struct World {
     /// The folder that a node mounts for a claim (`namespace/name`). Any other node has an empty one.
     pub(crate) volumes: BTreeMap<(String, String), PathBuf>,
     pub(crate) store: BTreeMap<String, Stored>,
+    /// The folder with the forge's bare repositories.
+    pub(crate) forge: PathBuf,
     /// Every request that was to change something: method and path.
     pub(crate) writes: Vec<String>,
     pub(crate) faults: Faults,
@@ -99,6 +101,11 @@ impl Server {
             let request = read(&mut reader, &mut stream)?;
             if request.path.starts_with("/drain/") || request.path == "/drain" {
                 self.store(&request, &mut stream)?;
+                continue;
+            }
+            if request.path.starts_with("/forge/") {
+                let folder = self.world().forge.clone();
+                forge::answer(&request, &folder, &mut stream).ok()?;
                 continue;
             }
             let (status, answer) = self.world().kubernetes(&request);

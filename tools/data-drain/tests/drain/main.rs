@@ -3,6 +3,7 @@
 
 mod cluster;
 mod copies;
+mod forge;
 mod http;
 mod keys;
 mod lab;
