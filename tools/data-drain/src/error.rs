@@ -41,6 +41,22 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// An upload makes no progress.
+    #[error(
+        "{who} does not take {request}: no progress for {seconds} s, after {taken} of {bytes} bytes"
+    )]
+    Stalled {
+        /// The store.
+        who: String,
+        /// What was asked.
+        request: String,
+        /// The time without progress.
+        seconds: u64,
+        /// How much of it was taken by the connection.
+        taken: usize,
+        /// The size of the upload.
+        bytes: usize,
+    },
     /// We are known, and not let.
     #[error("{who} does not let us {request}: {message}")]
     Forbidden {
@@ -226,7 +242,7 @@ impl Fault for Error {
             Self::NoEndpoint(_) => "NoEndpoint",
             Self::Kubeconfig { .. } => "KubeconfigRefused",
             Self::Machine(_) | Self::File { .. } => "MachineFailed",
-            Self::Unreachable { .. } => "Unreachable",
+            Self::Unreachable { .. } | Self::Stalled { .. } => "Unreachable",
             Self::Forbidden { .. } => "Forbidden",
             Self::Rejected { .. } => "Rejected",
             Self::Garbled { .. } => "Garbled",
@@ -260,6 +276,10 @@ impl Fault for Error {
             }
             Self::Machine(_) => "look at the limits of this machine: files, memory",
             Self::Unreachable { .. } => "check the way there, then run the same command again",
+            Self::Stalled { .. } => {
+                "check the way there, then run the same command again: packs that have arrived are \
+                 not sent again"
+            }
             Self::Forbidden { message, .. } if message.contains("PodSecurity") => {
                 "let the namespace admit the reader: label it \
                  `pod-security.kubernetes.io/enforce=baseline`"
@@ -339,6 +359,7 @@ impl Fault for Error {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::Unreachable { .. }
+            | Self::Stalled { .. }
             | Self::InUse { .. }
             | Self::NoReader { .. }
             | Self::Read { .. }

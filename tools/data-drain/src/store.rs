@@ -3,7 +3,9 @@
 //! **Invariant:** nothing is ever written over, and nothing is ever deleted.
 //! **Invariant:** an answer that got lost proves nothing: what lies there is looked at.
 //! **Invariant:** a slow line is no fault. Limits of time grow with the size of what is sent, and
-//! count from the last bytes that were received.
+//! count from the last bytes that were sent or received.
+
+mod upload;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -20,21 +22,45 @@ use aws_sdk_s3::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls;
+use bytes::Bytes;
+use data_encoding::BASE64;
 use keyring::{Reference, S3Credentials};
+use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
+use upload::Upload;
 
 use crate::Error;
 
-/// How often a request is tried.
-const ATTEMPTS: u32 = 8;
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long an answer may take, and the next bytes of one.
-const ANSWER: Duration = Duration::from_secs(60);
-/// The slowest line that counts as one that works: 256 kbit/s. The client's own `read_timeout` is
-/// not used: it counts from the start of a request, so an upload of 64 MiB below 9 Mbit/s never
-/// ended (`aws_smithy_types::timeout::TimeoutConfigBuilder::read_timeout`, 1.3).
-const UPLOAD_BYTES_PER_SECOND: u64 = 32 * 1024;
+/// Limits of time and of attempts.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// How often a request is tried.
+    attempts: u32,
+    /// The longest wait before the second attempt; it doubles with each one.
+    backoff: Duration,
+    /// How long a connection may take to open.
+    connect: Duration,
+    /// How long an answer may take, and the next bytes of one.
+    answer: Duration,
+    /// The slowest line that counts as one that works. The client's own `read_timeout` is not used:
+    /// it counts from the start of a request, so an upload of 64 MiB below 9 Mbit/s never ended
+    /// (`aws_smithy_types::timeout::TimeoutConfigBuilder::read_timeout`, 1.3).
+    upload_bytes_per_second: u64,
+}
+
+/// The limits outside of tests. 32 KiB/s is 256 kbit/s.
+const LIMITS: Limits = Limits {
+    attempts: 8,
+    backoff: Duration::from_secs(1),
+    connect: Duration::from_secs(10),
+    answer: Duration::from_secs(60),
+    upload_bytes_per_second: 32 * 1024,
+};
+
+/// How much of an upload Linux may hold back for a slow line: the default maximum of `tcp_wmem`
+/// (<https://docs.kernel.org/networking/ip-sysctl.html>).
+const SEND_BUFFER_BYTES: u64 = 4 << 20;
 /// How often a signal is looked for while a request is on its way.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -47,6 +73,7 @@ pub(crate) struct Reader {
     runtime: Runtime,
     bucket: String,
     url: String,
+    limits: Limits,
 }
 
 /// Writes, and looks at what it has written.
@@ -59,14 +86,36 @@ pub(crate) struct Found {
     pub(crate) metadata: Metadata,
 }
 
+impl Limits {
+    /// How long one attempt of an upload of so many bytes may take, with its connection.
+    fn upload(&self, bytes: u64) -> Duration {
+        self.connect + self.answer + self.line(bytes)
+    }
+
+    /// How long an upload of so many bytes may make no progress. The kernel may still be sending
+    /// what it has taken.
+    fn silence(&self, bytes: u64) -> Duration {
+        self.answer + self.line(bytes.min(SEND_BUFFER_BYTES))
+    }
+
+    /// The time of so many bytes on the slowest line.
+    fn line(&self, bytes: u64) -> Duration {
+        Duration::from_millis(bytes * 1000 / self.upload_bytes_per_second)
+    }
+}
+
 impl Reader {
     /// A way to `store`, with its own `credentials` for those who only read, or else the writer's.
     pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
         let keyring::Store::S3 { credentials, reader, .. } = store;
-        Self::with(store, reader.as_ref().unwrap_or(credentials))
+        Self::with(store, reader.as_ref().unwrap_or(credentials), LIMITS)
     }
 
-    fn with(store: &keyring::Store, credentials: &Reference) -> Result<Self, Error> {
+    fn with(
+        store: &keyring::Store,
+        credentials: &Reference,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let keyring::Store::S3 { url, region, bucket, .. } = store;
         let S3Credentials { access_key_id, secret_access_key } =
             S3Credentials::resolve(credentials)?;
@@ -75,11 +124,13 @@ impl Reader {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .build_https();
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
-        let timeouts = timeouts.operation_attempt_timeout(ANSWER);
+        let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect);
+        let timeouts = timeouts.operation_attempt_timeout(limits.answer);
         // In-memory bodies of ours have a limit of their own, below.
         let stalls = StalledStreamProtectionConfig::enabled().upload_enabled(false);
-        let stalls = stalls.grace_period(ANSWER).build();
+        let stalls = stalls.grace_period(limits.answer).build();
+        let retries = RetryConfig::standard().with_max_attempts(limits.attempts);
+        let retries = retries.with_initial_backoff(limits.backoff);
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http)
@@ -87,7 +138,7 @@ impl Reader {
             .region(Region::new(region.clone()))
             .credentials_provider(credentials)
             .force_path_style(true)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(retries)
             .timeout_config(timeouts.build())
             .stalled_stream_protection(stalls)
             // Ceph refuses the checksums that newer clients add; we keep our own.
@@ -97,7 +148,8 @@ impl Reader {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Error::Machine)?;
         let url = url.to_string();
-        Ok(Self { client: Client::from_conf(config), runtime, bucket: bucket.clone(), url })
+        let client = Client::from_conf(config);
+        Ok(Self { client, runtime, bucket: bucket.clone(), url, limits })
     }
 
     /// What is at `key`, without fetching it.
@@ -170,10 +222,15 @@ impl Reader {
                     Err(error) if at == 0 && status(&error) == Some(404) => return Ok(None),
                     Err(error) => return Err(self.failed("fetch", key, &error)),
                 };
+                if at > 0 && !answer.content_range().is_some_and(|range| begins(range, at)) {
+                    let why = format!("cut at byte {at}, and the store does not go on from there");
+                    return Err(self.unreachable("fetch", key, why));
+                }
                 etag = etag.take().or_else(|| answer.e_tag().map(str::to_owned));
                 let mut body = answer.body;
                 loop {
-                    let next = heeding(tokio::time::timeout(ANSWER, body.next())).await?;
+                    let next =
+                        heeding(tokio::time::timeout(self.limits.answer, body.next())).await?;
                     match next {
                         Ok(None) => return Ok(Some(None)),
                         Ok(Some(Ok(chunk))) => {
@@ -191,7 +248,9 @@ impl Reader {
             match cut {
                 None => return Ok(false),
                 Some(None) => return Ok(true),
-                Some(Some(error)) if attempt >= ATTEMPTS || (at > 0 && etag.is_none()) => {
+                Some(Some(error))
+                    if attempt >= self.limits.attempts || (at > 0 && etag.is_none()) =>
+                {
                     return Err(error);
                 }
                 Some(Some(error)) => {
@@ -229,6 +288,10 @@ impl Reader {
             why = format!("{why}: {error}");
             cause = error.source();
         }
+        self.unreachable(what, key, why)
+    }
+
+    fn unreachable(&self, what: &str, key: &str, why: String) -> Error {
         let request = format!("{what} {}/{key}", self.bucket);
         Error::Unreachable { who: self.url.clone(), request, why }
     }
@@ -237,40 +300,74 @@ impl Reader {
 impl Writer {
     pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
         let keyring::Store::S3 { credentials, .. } = store;
-        Reader::with(store, credentials).map(Self)
+        Reader::with(store, credentials, LIMITS).map(Self)
     }
 
     /// Writes `bytes` to `key`, where nothing is yet. `false`: something is there.
     ///
-    /// The caller decides whether that is what it would have written.
+    /// An upload that makes no progress is sent again. The caller decides whether what is there is
+    /// what it would have written.
     pub(crate) fn create(
         &self,
         key: &str,
         bytes: Vec<u8>,
         metadata: &Metadata,
     ) -> Result<bool, Error> {
-        let Reader { client, runtime, bucket, .. } = &self.0;
+        let body = Bytes::from(bytes);
+        let mut attempt = 1;
+        let error = loop {
+            match self.put(key, &body, metadata) {
+                Err(error @ Error::Stalled { .. }) if attempt < self.0.limits.attempts => {
+                    attempt += 1;
+                    phase::detail(key, format_args!("sent again: {error}"));
+                }
+                Err(error) => break error,
+                done => return done,
+            }
+        };
+        if let Error::Stream(_) = error {
+            return Err(error); // a signal has come
+        }
+        // It may have arrived, and the answer not. A store with Object Lock may then refuse the next
+        // attempt: with 403 (measured: versitygw 1.8.0 without versions) or with 400 (MinIO's
+        // `ErrObjectLocked`).
+        let there = self.0.head(key);
+        phase::uninterrupted()?;
+        if matches!(there, Ok(Some(_))) { Ok(false) } else { Err(error) }
+    }
+
+    /// Writes `body` to `key`, as [`Self::create`] does. Only the client's own retries are made.
+    fn put(&self, key: &str, body: &Bytes, metadata: &Metadata) -> Result<bool, Error> {
+        let Reader { client, runtime, bucket, limits, url } = &self.0;
+        let bytes = body.len();
         let mut request = client.put_object().bucket(bucket).key(key).if_none_match("*");
         for (name, value) in metadata {
             request = request.metadata(name, value);
         }
-        let time = ANSWER + Duration::from_secs(bytes.len() as u64 / UPLOAD_BYTES_PER_SECOND);
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT);
-        let timeouts = timeouts.operation_attempt_timeout(time).build();
-        let request = request.body(ByteStream::from(bytes)).customize();
+        // A bucket with Object Lock and a default retention takes no object without a checksum
+        // (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>). Of those, every
+        // store knows this one.
+        request = request.content_md5(BASE64.encode(&Md5::digest(body)));
+        let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect);
+        let timeouts = timeouts.operation_attempt_timeout(limits.upload(bytes as u64)).build();
         let config = aws_sdk_s3::config::Builder::new().timeout_config(timeouts);
-        let request = request.config_override(config);
-        match runtime.block_on(heeding(request.send()))? {
+        let upload = Upload::new(body.clone());
+        let request = request.body(ByteStream::from(body.clone())).customize();
+        let request = request.config_override(config).interceptor(upload.clone());
+        let silence = limits.silence(bytes as u64);
+        let check = || {
+            let progress = upload.progress();
+            if progress.silence() < silence {
+                return Ok(());
+            }
+            let request = format!("write {bucket}/{key}");
+            let (who, seconds, taken) = (url.clone(), silence.as_secs(), progress.taken);
+            Err(Error::Stalled { who, request, seconds, taken, bytes })
+        };
+        match runtime.block_on(checking(request.send(), check))? {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(412) => Ok(false),
-            Err(error) => {
-                // It may have arrived, and the answer not.
-                let failed = self.0.failed("write", key, &error);
-                if matches!(failed, Error::Unreachable { .. }) && self.0.head(key)?.is_some() {
-                    return Ok(false);
-                }
-                Err(failed)
-            }
+            Err(error) => Err(self.0.failed("write", key, &error)),
         }
     }
 
@@ -292,14 +389,29 @@ impl Writer {
 
 /// Waits for an answer, and heeds a signal meanwhile. A write that was given up may have arrived:
 /// the next run looks.
-async fn heeding<T>(answer: impl Future<Output = T>) -> Result<T, Error> {
+fn heeding<T>(answer: impl Future<Output = T>) -> impl Future<Output = Result<T, Error>> {
+    checking(answer, || Ok(()))
+}
+
+/// Waits as [`heeding`] does, and gives up when `check` fails.
+async fn checking<T>(
+    answer: impl Future<Output = T>,
+    check: impl Fn() -> Result<(), Error>,
+) -> Result<T, Error> {
     let mut answer = pin!(answer);
     loop {
         if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
             return Ok(answer);
         }
         phase::uninterrupted()?;
+        check()?;
     }
+}
+
+/// Whether a `Content-Range` begins at the byte `at`: `bytes 100-199/200`.
+fn begins(range: &str, at: u64) -> bool {
+    let from = range.strip_prefix("bytes ").and_then(|range| range.split_once('-'));
+    from.is_some_and(|(from, _)| from.parse() == Ok(at))
 }
 
 fn found(answer: &HeadObjectOutput) -> Found {
@@ -313,3 +425,6 @@ fn found(answer: &HeadObjectOutput) -> Found {
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|it| it.status().as_u16())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,10 +16,8 @@ use tungstenite::handshake::server::{Request as Handshake, Response};
 use tungstenite::{Message, WebSocket};
 
 use crate::http::{Request, is_websocket, read};
-use crate::reader;
-
-/// An object of the store: its bytes, and its `x-amz-meta-` headers.
-type Stored = (Vec<u8>, Vec<(String, String)>);
+use crate::store::{self, Stored};
+use crate::{forge, reader};
 
 /// All that the cluster and the store hold, and the faults that a test has asked for.
 #[derive(Default)]
@@ -28,8 +26,9 @@ pub(crate) struct World {
     pub(crate) objects: BTreeMap<String, Value>,
     /// The folder that a node mounts for a claim (`namespace/name`). Any other node has an empty one.
     pub(crate) volumes: BTreeMap<(String, String), PathBuf>,
-    /// The store's objects: bytes, and the `x-amz-meta-` headers.
     pub(crate) store: BTreeMap<String, Stored>,
+    /// The folder with the forge's bare repositories.
+    pub(crate) forge: PathBuf,
     /// Every request that was to change something: method and path.
     pub(crate) writes: Vec<String>,
     pub(crate) faults: Faults,
@@ -40,14 +39,12 @@ pub(crate) struct World {
 pub(crate) struct Faults {
     /// Pods that the namespace's Pod Security refuses.
     pub(crate) pod_security: Option<String>,
-    /// How many more objects the store takes.
-    pub(crate) puts: Option<usize>,
     /// How many bytes of an archive get through before the connection is cut.
     pub(crate) cut_after: Option<usize>,
     /// How long an archive takes before its first byte.
     pub(crate) delay: Duration,
-    /// How long the store takes for an object.
-    pub(crate) put_delay: Duration,
+    /// What goes wrong with the store.
+    pub(crate) store: store::Faults,
 }
 
 #[derive(Clone)]
@@ -93,6 +90,7 @@ impl Server {
     }
 
     fn connection(&self, stream: TcpStream) -> Option<()> {
+        stream.set_nodelay(true).ok()?;
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         let mut stream = stream;
         loop {
@@ -105,6 +103,11 @@ impl Server {
                 self.store(&request, &mut stream)?;
                 continue;
             }
+            if request.path.starts_with("/forge/") {
+                let folder = self.world().forge.clone();
+                forge::answer(&request, &folder, &mut stream).ok()?;
+                continue;
+            }
             let (status, answer) = self.world().kubernetes(&request);
             let answer = answer.to_string();
             let head = "Content-Type: application/json";
@@ -115,59 +118,6 @@ impl Server {
             )
             .ok()?;
             stream.write_all(answer.as_bytes()).ok()?;
-        }
-    }
-
-    fn store(&self, request: &Request, stream: &mut TcpStream) -> Option<()> {
-        let key = request.path.trim_start_matches("/drain/").to_owned();
-        let mut respond =
-            |status: u16, headers: &[(String, String)], body: &[u8], length: usize| {
-                let mut head = format!("HTTP/1.1 {status} S\r\nContent-Length: {length}\r\n");
-                for (name, value) in headers {
-                    head.extend([name, ": ", value, "\r\n"]);
-                }
-                stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
-                stream.write_all(body).ok()
-            };
-        let denied = b"<Error><Code>AccessDenied</Code></Error>";
-        if request.method == "PUT" {
-            let delay = self.world().faults.put_delay;
-            thread::sleep(delay);
-        }
-        let mut world = self.world();
-        if request.method == "GET" && (key.trim_matches('/').is_empty() || key == "/drain") {
-            let keys =
-                world.store.keys().map(|key| format!("<Contents><Key>{key}</Key></Contents>"));
-            let keys: String = keys.collect();
-            let list = format!(
-                "<ListBucketResult>{keys}<IsTruncated>false</IsTruncated></ListBucketResult>"
-            );
-            return respond(200, &[], list.as_bytes(), list.len());
-        }
-        match request.method.as_str() {
-            "PUT" => {
-                world.writes.push(format!("PUT {key}"));
-                assert_eq!(request.headers.get("if-none-match").map(String::as_str), Some("*"));
-                if world.store.contains_key(&key) {
-                    return respond(412, &[], b"", 0);
-                }
-                if let Some(left) = &mut world.faults.puts {
-                    if *left == 0 {
-                        return respond(403, &[], denied, denied.len());
-                    }
-                    *left -= 1;
-                }
-                let meta =
-                    request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
-                let meta = meta.map(|(name, value)| (name.clone(), value.clone())).collect();
-                world.store.insert(key, (request.body.clone(), meta));
-                respond(200, &[], b"", 0)
-            }
-            method => match world.store.get(&key) {
-                None => respond(404, &[], b"", 0),
-                Some((bytes, meta)) if method == "HEAD" => respond(200, meta, b"", bytes.len()),
-                Some((bytes, meta)) => respond(200, meta, bytes, bytes.len()),
-            },
         }
     }
 

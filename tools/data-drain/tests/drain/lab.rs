@@ -79,6 +79,7 @@ impl Lab {
         program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
         program.env("TMPDIR", self.folder.path()).env("PATH", env!("PATH"));
         program.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "hunter2"}"#);
+        program.env("FORGE", "hunter2");
         program.args(line.split(' '));
         program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         program

@@ -2,11 +2,15 @@
 //! second run leaves behind. What is read comes from the real reader.
 
 mod cluster;
+mod copies;
+mod forge;
 mod http;
+mod keys;
 mod lab;
 #[allow(dead_code, unreachable_pub, missing_docs, clippy::pedantic)]
 #[path = "../../../../sources/volume-reader/src/lib.rs"]
 mod reader;
+mod store;
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -192,11 +196,11 @@ fn claim_that_no_pod_mounts_is_drained_where_its_data_is() -> Test {
 fn failure_keeps_everything_stopped_and_the_next_run_sends_only_what_is_missing() -> Test {
     let lab = Lab::start()?;
     // The first claim's pack and manifest arrive.
-    lab.server.world().faults.puts = Some(2);
+    lab.server.world().faults.store.puts = Some(2);
     let failed = lab.run("apply")?;
     assert_eq!((failed.status, failed.reason()), (Some(100), "Forbidden"), "{}", failed.said);
     assert!(lab.is_frozen(), "a failure starts nothing");
-    lab.server.world().faults.puts = None;
+    lab.server.world().faults.store.puts = None;
     lab.server.world().writes.clear();
     let ended = lab.run("apply")?;
     assert_eq!(ended.status, Some(0), "{}", ended.said);
@@ -326,7 +330,7 @@ fn drain_that_is_killed_after_every_step_converges() -> Test {
 #[test]
 fn signal_during_an_upload_is_heeded_and_starts_nothing() -> Test {
     let lab = Lab::start()?;
-    lab.server.world().faults.put_delay = Duration::from_secs(20);
+    lab.server.world().faults.store.put_delay = Duration::from_secs(20);
     let mut child = lab.command("apply").spawn()?;
     child.stdin.take().ok_or("a pipe")?.write_all(lab.input().as_bytes())?;
     let begin = Instant::now();
@@ -342,7 +346,7 @@ fn signal_during_an_upload_is_heeded_and_starts_nothing() -> Test {
     assert!(signalled.elapsed() < Duration::from_secs(10), "it does not wait for the store");
     assert_eq!(output.status.code(), Some(111), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(lab.is_frozen());
-    lab.server.world().faults.put_delay = Duration::ZERO;
+    lab.server.world().faults.store.put_delay = Duration::ZERO;
     let ended = lab.run("apply")?;
     assert_eq!(ended.status, Some(0), "{}", ended.said);
     Ok(())
