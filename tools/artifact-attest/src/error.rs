@@ -423,6 +423,10 @@ impl Fault for Error {
         Some(help.to_owned())
     }
 
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Invisible { .. })
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),

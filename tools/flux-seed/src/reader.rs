@@ -27,14 +27,15 @@ pub(crate) fn status(
     } else {
         Status::planned(Some(observed), steps)
     };
-    let hidden: Vec<_> = seen.hidden.iter().map(ToString::to_string).collect();
-    let mut message = "Secrets were not compared: this needs the key of flux-seed".to_owned();
-    if !hidden.is_empty() {
-        message += &format!("; the API server denies a reader {}", hidden.join(", "));
+    let mut notes = vec!["Secrets were not compared: this needs the key of flux-seed".to_owned()];
+    if !seen.hidden.is_empty() {
+        let hidden: Vec<_> = seen.hidden.iter().map(ToString::to_string).collect();
+        notes.push(format!("the API server denies a reader {}", hidden.join(", ")));
     }
     if !unlisted.is_empty() {
-        message += &format!("; losses of data through {} were not computed", unlisted.join(", "));
+        notes.push(format!("losses of data through {} were not computed", unlisted.join(", ")));
     }
+    let message = notes.join("; ");
     status.conditions.push(Condition::unknown("Compared", READER, message));
     status
 }

@@ -283,18 +283,6 @@ impl Receipt {
         })
     }
 
-    /// The workload that was stopped for the claim `namespace/name` with this UID; `None` when the
-    /// receipt does not name the claim.
-    #[must_use]
-    pub fn stopped_for(&self, name: &str, of: &str) -> Option<Option<&Stopped>> {
-        self.sources.iter().find_map(|copied| match &copied.from {
-            Source::Claim(entry) if entry.claim == name && entry.uid == of => {
-                Some(entry.stopped.as_ref())
-            }
-            Source::Claim(_) | Source::Forge { .. } => None,
-        })
-    }
-
     /// Whether the repository, with the references that `git ls-remote` lists, is in it.
     #[must_use]
     pub fn has_forge(&self, name: &str, ls_remote: &str) -> bool {
@@ -302,20 +290,6 @@ impl Receipt {
         self.sources.iter().any(|it| {
             matches!(&it.from, Source::Forge { repository, refs } if repository == name && *refs == digest)
         })
-    }
-
-    /// Whether it was taken from the cluster with this UID.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Receipt`]: it was another cluster.
-    pub fn of_cluster(&self, uid: &str) -> Result<(), Error> {
-        if self.cluster.uid == uid {
-            return Ok(());
-        }
-        let why =
-            format!("it is for another cluster of that name: {}, not {uid}", self.cluster.uid);
-        Err(refused(&self.drain, &why))
     }
 }
 

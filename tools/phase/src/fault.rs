@@ -38,6 +38,10 @@ pub trait Fault: error::Error {
     fn help(&self) -> Option<String>;
     /// Whether trying again can help.
     fn exit(&self) -> Exit;
+    /// Whether the state of the document could not be determined, so that `Ready` is `Unknown`.
+    fn is_unknown(&self) -> bool {
+        false
+    }
     /// Objects that it refused to change or remove, for the status; none for most errors.
     fn refusals(&self) -> Vec<Refusal> {
         Vec::new()

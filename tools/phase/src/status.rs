@@ -76,7 +76,11 @@ impl<O, E, S> Status<O, E, S> {
     pub fn failed(fault: &dyn Fault) -> Self {
         let causes = successors(fault.source(), |cause| cause.source());
         let message = causes.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"));
-        let ready = Condition::ready(false, fault.reason(), message);
+        let ready = if fault.is_unknown() {
+            Condition::unknown("Ready", fault.reason(), message)
+        } else {
+            Condition::ready(false, fault.reason(), message)
+        };
         Self { plan: None, refusals: fault.refusals(), ..Self::new(ready) }
     }
 }

@@ -347,6 +347,10 @@ impl Fault for Error {
         }
     }
 
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::WrongProject { .. })
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),

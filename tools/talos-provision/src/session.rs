@@ -18,7 +18,7 @@ use crate::spec::{Cluster, Cni, Pool, Role};
 use crate::talos;
 use crate::{Error, kubernetes, wire};
 
-/// Manifests that let the group [`pki::READERS`] see everything but Secrets: the ClusterRole `view`,
+/// Manifests that let the group [`pki::READERS`] see everything but Secrets: the cluster role `view`,
 /// and what `view` lacks (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles>),
 /// such as nodes, volumes, roles, definitions and Flux's own kinds. The binding to `view` stays apart,
 /// because the role that a binding refers to cannot be changed.

@@ -11,6 +11,9 @@ use crate::client::Answer;
 use crate::forge::{Forge, Remote};
 use crate::model::{Refusal, Section};
 
+/// The reason of a repository whose absence has no proof.
+pub(crate) const UNKNOWN: &str = "RepositoryUnknown";
+
 /// Whether the token sees every repository of the owner, so that one it does not see is not there.
 pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Section<()>, Error> {
     if remote.client.has_been_deleted() {
@@ -41,7 +44,7 @@ pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Section<()>
 
 fn unknown(remote: &Remote, why: &str) -> Refusal {
     Refusal {
-        reason: "RepositoryUnknown",
+        reason: UNKNOWN,
         what: format!(
             "it is not known whether {} exists: the forge shows no such repository, and {why}",
             remote.place

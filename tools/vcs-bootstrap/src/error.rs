@@ -4,6 +4,7 @@ use std::io;
 
 use phase::{Exit, Fault};
 
+use crate::absence;
 use crate::model::Refusal;
 use crate::refused::Verdict;
 
@@ -274,6 +275,11 @@ impl Fault for Error {
             Self::Unproven(_) => "`plan` shows what differs, `apply` puts it right",
         };
         Some(help.to_owned())
+    }
+
+    fn is_unknown(&self) -> bool {
+        let Self::Blocked(refusals) = self else { return false };
+        refusals.iter().any(|refusal| refusal.reason == absence::UNKNOWN)
     }
 
     fn exit(&self) -> Exit {

@@ -358,7 +358,7 @@ fn a_guest_at_a_private_repository_neither_creates_nor_destroys_it() -> Test {
         gitea.proxy.writes();
         for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
             let refused = status(&guest.run(verb).code(100))?;
-            assert_eq!(ready(&refused), ("False", "RepositoryUnknown"), "{verb}");
+            assert_eq!(ready(&refused), ("Unknown", "RepositoryUnknown"), "{verb}");
         }
         assert_eq!(gitea.proxy.writes(), [""; 0]);
     }

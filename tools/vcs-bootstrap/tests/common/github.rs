@@ -17,7 +17,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::http::{self, Request, TOKEN, serve};
+use crate::http::{self, Answer, Request, TOKEN, page, serve};
 use crate::openapi::{OpenApi, overlay};
 
 /// Where these tests listen, and nothing else does.
@@ -77,8 +77,6 @@ pub(crate) struct GitHub {
     state: Arc<Mutex<State>>,
     history: TempDir,
 }
-
-type Answer = (u16, Value, Vec<(&'static str, String)>);
 
 #[allow(dead_code, reason = "not every test that has this module needs all of it")]
 impl GitHub {
@@ -485,20 +483,4 @@ impl State {
             _ => missing(),
         }
     }
-}
-
-/// One page of a list, and the link to the next.
-fn page(request: &Request, next: &str, all: &[Value], shape: impl Fn(&[Value]) -> Value) -> Answer {
-    let query = |name: &str, otherwise: usize| {
-        let found =
-            request.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
-        found.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
-    };
-    let most = if request.path.ends_with("/variables") { 30 } else { 100 };
-    let (size, page) = (query("per_page", 30).min(most), query("page", 1));
-    let start = (size * (page - 1)).min(all.len());
-    let end = (start + size).min(all.len());
-    let more = end < all.len();
-    let link = ("Link", format!("<{next}/x?page={}>; rel=\"next\"", page + 1));
-    (200, shape(&all[start..end]), more.then_some(link).into_iter().collect())
 }

@@ -6,9 +6,13 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use data_encoding::BASE64;
+use serde_json::Value;
 
 /// The token that the forge of these tests accepts.
 pub(crate) const TOKEN: &str = "github_pat_example";
+
+/// Status, body and further headers.
+pub(crate) type Answer = (u16, Value, Vec<(&'static str, String)>);
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -95,4 +99,25 @@ pub(crate) fn git(
     let output = backend.wait_with_output()?.stdout;
     let status = if output.starts_with(b"Status: ") { &output[8..11] } else { b"200" };
     Ok([b"HTTP/1.1 ", status, b" Mock\r\nConnection: close\r\n", &output].concat())
+}
+
+/// One page of a list, and the link to the next.
+pub(crate) fn page(
+    request: &Request,
+    next: &str,
+    all: &[Value],
+    shape: impl Fn(&[Value]) -> Value,
+) -> Answer {
+    let query = |name: &str, otherwise: usize| {
+        let found =
+            request.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        found.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+    };
+    let most = if request.path.ends_with("/variables") { 30 } else { 100 };
+    let (size, page) = (query("per_page", 30).min(most), query("page", 1));
+    let start = (size * (page - 1)).min(all.len());
+    let end = (start + size).min(all.len());
+    let more = end < all.len();
+    let link = ("Link", format!("<{next}/x?page={}>; rel=\"next\"", page + 1));
+    (200, shape(&all[start..end]), more.then_some(link).into_iter().collect())
 }
