@@ -196,6 +196,21 @@ mod tests {
     }
 
     #[test]
+    fn credentials_of_administrators_do_not_open_for_readers() {
+        let ((founder, first), (reader, second)) = (somebody(), somebody());
+        let document = serde_json::json!({"root": {"env": "ROOT"}, "recipients": [
+            {"name": "founder", "age": first.as_str()},
+            {"name": "reader", "age": second.as_str(), "access": "reader"},
+        ]});
+        let project: Project = serde_json::from_value(document).expect("a project");
+        for (access, opens_for_reader) in [(Access::Administrator, false), (Access::Reader, true)] {
+            let sealed = seal(&project, access, b"kubeconfig").expect("sealed");
+            assert!(unseal_with(&founder, &sealed).is_ok(), "{access:?}");
+            assert_eq!(unseal_with(&reader, &sealed).is_ok(), opens_for_reader, "{access:?}");
+        }
+    }
+
+    #[test]
     fn what_is_sealed_does_not_open_for_others() {
         let (recipient, other) = (somebody().1, somebody().0);
         let sealed = seal_to([&recipient], b"hunter2").expect("sealed");
