@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::graph::{Because, Going};
+use crate::graph::{Because, Going, Graph, key, uid};
 use crate::object::Identity;
 use crate::wanted::LABEL;
 
@@ -31,13 +31,26 @@ struct Entry {
     namespace: Option<String>,
     name: String,
     uid: String,
+    /// Whether the removal deletes the object itself. Others go with their owner, their Namespace or
+    /// the definition of their kind.
+    #[serde(default)]
+    direct: bool,
+}
+
+/// An object that has to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) id: Identity,
+    /// The UID that it had.
+    pub(crate) uid: String,
+    /// Whether the removal deletes the object itself.
+    pub(crate) is_direct: bool,
 }
 
 /// A record as it is in the cluster.
 pub(crate) struct Record {
     maps: Vec<Value>,
-    /// What has to go: identities with the UIDs that they had.
-    pub(crate) entries: Vec<(Identity, String)>,
+    pub(crate) entries: Vec<Recorded>,
 }
 
 impl Record {
@@ -53,8 +66,9 @@ impl Record {
             let text = map["data"]["objects"].as_str().unwrap_or_default();
             let list: Vec<Entry> = serde_json::from_str(text).map_err(garbled)?;
             entries.extend(list.into_iter().map(|entry| {
-                let Entry { api_version, kind, namespace, name, uid } = entry;
-                (Identity { api_version, kind, namespace, name }, uid)
+                let Entry { api_version, kind, namespace, name, uid, direct } = entry;
+                let id = Identity { api_version, kind, namespace, name };
+                Recorded { id, uid, is_direct: direct }
             }));
         }
         Ok(Self { maps, entries })
@@ -62,16 +76,11 @@ impl Record {
 
     /// Writes that all of `going` has to go, beside what an earlier run has written.
     pub(crate) fn add(&self, writer: &Writer, name: &str, going: &Going) -> Result<(), Error> {
-        let mut all: BTreeMap<String, Entry> = BTreeMap::new();
-        let earlier = self.entries.iter().map(|(id, uid)| (id, uid));
-        let now = going.values().filter(|doomed| doomed.is_removed());
-        let now = now.map(|doomed| (&doomed.id, &doomed.uid));
-        for (id, uid) in earlier.chain(now) {
-            let Identity { api_version, kind, namespace, name } = id.clone();
-            let entry = Entry { api_version, kind, namespace, name, uid: uid.clone() };
-            all.insert(uid.clone(), entry);
-        }
-        let all: Vec<_> = all.into_values().collect();
+        let all = self.with(going).into_iter().map(|Recorded { id, uid, is_direct }| {
+            let Identity { api_version, kind, namespace, name } = id;
+            Entry { api_version, kind, namespace, name, uid, direct: is_direct }
+        });
+        let all: Vec<_> = all.collect();
         if all.is_empty() {
             return Ok(());
         }
@@ -92,17 +101,128 @@ impl Record {
         Ok(())
     }
 
-    /// The entries that are still there, given what the cluster holds.
-    pub(crate) fn roots(
-        &self,
-        find: impl Fn(&Identity) -> Option<String>,
-    ) -> Vec<(Identity, Because)> {
-        let there = self.entries.iter().filter(|(id, uid)| find(id).as_ref() == Some(uid));
-        there.map(|(id, _)| (id.clone(), Because::Recorded)).collect()
+    /// The entries, and what else goes. What the first run knew of an object stays, because later its
+    /// owner may be gone.
+    fn with(&self, going: &Going) -> Vec<Recorded> {
+        let now = going.values().filter(|doomed| doomed.is_removed()).map(|doomed| Recorded {
+            id: doomed.id.clone(),
+            uid: doomed.uid.clone(),
+            is_direct: doomed.is_direct(),
+        });
+        let all = now.chain(self.entries.iter().cloned());
+        let all: BTreeMap<_, _> = all.map(|entry| (entry.uid.clone(), entry)).collect();
+        all.into_values().collect()
+    }
+
+    /// Everything that goes with `roots` and with the entries that are still there. An entry that is
+    /// not deleted itself counts only when nothing else leads to it: a pod that is deleted before its
+    /// Deployment is created again.
+    pub(crate) fn closure(&self, graph: &Graph<'_>, roots: Vec<(Identity, Because)>) -> Going {
+        let is_there =
+            |entry: &&Recorded| graph.find(&entry.id).is_some_and(|live| uid(live) == entry.uid);
+        let (direct, indirect): (Vec<_>, Vec<_>) =
+            self.entries.iter().filter(is_there).partition(|entry| entry.is_direct);
+        let root = |entry: &Recorded| (entry.id.clone(), Because::Recorded);
+        let mut roots = roots;
+        roots.extend(direct.into_iter().map(root));
+        let going = graph.closure(roots.clone());
+        let before = roots.len();
+        let alone = indirect.into_iter().filter(|entry| !going.contains_key(&key(&entry.id)));
+        roots.extend(alone.map(root));
+        if roots.len() == before { going } else { graph.closure(roots) }
     }
 
     /// Removes the record, since everything in it is gone.
     pub(crate) fn remove(reader: &Reader, writer: &Writer, name: &str) -> Result<(), Error> {
         Self::read(reader, name)?.maps.iter().try_for_each(|map| writer.delete(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Facts;
+    use crate::scan::Scan;
+
+    fn object(kind: &str, namespace: Option<&str>, name: &str, owner: Option<&str>) -> Value {
+        let owners: Vec<_> = owner.map(|uid| json!({"uid": uid})).into_iter().collect();
+        json!({"apiVersion": "v1", "kind": kind, "metadata": {
+            "name": name, "namespace": namespace, "uid": name, "ownerReferences": owners,
+        }})
+    }
+
+    // hazard: `destroy` is interrupted, and the next run deletes pods whose Deployment is still there.
+    // class: A second run knows less of an object than the first run did.
+    // members: pods of a Deployment, what a Namespace creates by itself, objects whose owner is gone
+    // now: what goes with its owner is waited for, and deleted itself only when its owner is gone
+    #[test]
+    fn next_run_deletes_itself_only_what_the_first_run_deleted_or_what_lost_its_owner() {
+        let all = [
+            object("Namespace", None, "system", None),
+            object("Deployment", Some("system"), "controller", None),
+            object("ReplicaSet", Some("system"), "set", Some("controller")),
+            object("Pod", Some("system"), "pod", Some("set")),
+            object("ConfigMap", Some("system"), "kube-root-ca.crt", None),
+            object("Deployment", Some("apps"), "greeter", None),
+            object("ReplicaSet", Some("apps"), "greeter-set", Some("greeter")),
+        ];
+        // What leads to an object that is not deleted itself, given the names of what is still there.
+        let is_led = |name: &str, there: &[String]| {
+            let has = |name: &str| there.iter().any(|other| other == name);
+            match name {
+                "set" => has("system") || has("controller"),
+                "pod" => has("system") || has("set") && has("controller"),
+                "kube-root-ca.crt" => has("system"),
+                "greeter-set" => has("greeter"),
+                _ => false,
+            }
+        };
+        let roots = [
+            ("system", Because::Installed),
+            ("controller", Because::Installed),
+            ("greeter", Because::Delivered),
+        ];
+        let name =
+            |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let facts = |objects: Vec<Value>| Facts {
+            scan: Scan { objects, ..Scan::default() },
+            ..Facts::default()
+        };
+        let roots_in = |objects: &[Value]| {
+            let found = |(root, because): &(&str, Because)| {
+                let object = objects.iter().find(|object| name(object) == *root)?;
+                Some((Identity::of(object), because.clone()))
+            };
+            roots.iter().filter_map(found).collect::<Vec<_>>()
+        };
+        let nothing = Record { maps: Vec::new(), entries: Vec::new() };
+        let before = facts(all.to_vec());
+        let going = nothing.closure(&Graph::new(&before), roots_in(&all));
+        assert_eq!(going.len(), all.len());
+        let record = Record { maps: Vec::new(), entries: nothing.with(&going) };
+
+        for left in 0..1_u32 << all.len() {
+            let there: Vec<_> = all
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| left & (1 << index) != 0)
+                .map(|(_, object)| object.clone())
+                .collect();
+            let names: Vec<_> = there.iter().map(name).collect();
+            let now = facts(there.clone());
+            // What was delivered is no longer known: its Kustomization is gone.
+            let mut roots = roots_in(&there);
+            roots.retain(|(_, because)| *because != Because::Delivered);
+            let going = record.closure(&Graph::new(&now), roots);
+            assert_eq!(going.len(), there.len(), "everything recorded still goes: {names:?}");
+            for doomed in going.values() {
+                assert_eq!(
+                    doomed.is_direct(),
+                    !is_led(&doomed.uid, &names),
+                    "{}: {names:?}",
+                    doomed.id
+                );
+            }
+        }
     }
 }

@@ -45,14 +45,13 @@ impl Sunset {
         let mut seen = observe(reader, name, wanted, Look::Removal)?;
         let graph = Graph::new(&facts);
         let delivered = delivered(&facts, &graph, wanted, prune);
-        let recorded = record.roots(|id| graph.find(id).map(uid));
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
-        let first = graph.closure(roots().chain(recorded.clone()).collect());
+        let first = record.closure(&graph, roots().collect());
         // What others keep in our definitions and our Namespace, now that it is known what goes.
         observe::holdings(&facts.scan, &first, wanted, &mut seen.world);
         let installed = undo(&seen.world).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
-        let going = graph.closure(roots().chain(recorded).chain(installed).collect());
+        let going = record.closure(&graph, roots().chain(installed).collect());
         let mut stays = stays(&facts, wanted, &going, prune);
         stays.extend(kept(&seen.world));
         for api in &facts.scan.silent {
