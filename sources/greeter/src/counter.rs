@@ -27,10 +27,14 @@ impl Counter {
                     format!("`counter` holds no number: {error}"),
                 )
             })?,
-            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // A new volume. The file shows from then on that this is the right one, also to a drain.
+                let new = Self { folder: folder.to_owned(), count: Mutex::new(0) };
+                new.write(0)?;
+                return Ok(new);
+            }
             Err(error) => return Err(error),
         };
-        fs::metadata(folder)?; // without a volume there is nothing to count on
         Ok(Self { folder: folder.to_owned(), count: Mutex::new(count) })
     }
 
@@ -90,6 +94,18 @@ mod tests {
         let first = Counter::open(&folder.0)?;
         assert_eq!((first.next()?, first.next()?), (1, 2));
         assert_eq!(Counter::open(&folder.0)?.next()?, 3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_new_volume_holds_a_counter_before_the_first_greeting() -> io::Result<()> {
+        let folder = Folder::new("new");
+        Counter::open(&folder.0)?;
+        assert_eq!(fs::read_to_string(folder.0.join("counter"))?, "0\n");
+        assert!(
+            Counter::open(&folder.0.join("absent")).is_err(),
+            "without a volume nothing counts"
+        );
         Ok(())
     }
 

@@ -23,6 +23,7 @@ fn a_repository_becomes_a_running_workload() -> Test {
     only_endpoints_are_replaced(&project, &input)?;
     an_empty_world_is_planned_whole_and_not_touched(&project, &input)?;
     let output = programs_killed_at_every_step_converge(&project, &input)?;
+    a_workload_without_visitors_is_drained_restored_and_started_again(&project, &output)?;
     the_workload_runs_and_answers(&project, &output)?;
     foreign_tools_accept_what_was_published(&project, &output)?;
     a_second_run_writes_nothing_and_says_the_same(&project, &input, &output)?;
@@ -95,6 +96,22 @@ fn the_workload_runs_and_answers(project: &Project, output: &str) -> Test {
         kubeconfig + "kubectl get --raw /api/v1/namespaces/default/services/greeter:80/proxy/";
     let (first, second) = (project.sh(&answer)?, project.sh(&answer)?);
     assert_ne!(first, second, "it counts");
+    Ok(())
+}
+
+/// As the README shows it, right after the lifecycle: nobody has used the workload yet.
+fn a_workload_without_visitors_is_drained_restored_and_started_again(
+    project: &Project,
+    output: &str,
+) -> Test {
+    let (drained, status) = project.pipe("data-drain", "apply", output)?;
+    assert_eq!(status, 0, "{:?}", reasons(&drained)?);
+    fs::write(project.root().join("first.json"), &drained)?;
+    project.sh("data-drain restore --to first first.json")?;
+    let (thawed, status) = project.pipe("data-drain", "destroy", &drained)?;
+    assert_eq!(status, 0, "{:?}", reasons(&thawed)?);
+    let wait = "kubectl wait --for=condition=Available deployment/greeter --timeout=60s";
+    project.sh(&(kubeconfig(project, output)? + wait))?;
     Ok(())
 }
 
