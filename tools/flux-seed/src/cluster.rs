@@ -201,6 +201,15 @@ impl Writer {
 
     /// Removes the very object that was looked at, not one that has its name by now.
     pub(crate) fn delete(&self, object: &Value) -> Result<(), Error> {
+        self.delete_with(object, "")
+    }
+
+    /// Asks every admission policy whether the object may be removed, and does not remove it.
+    pub(crate) fn try_delete(&self, object: &Value) -> Result<(), Error> {
+        self.delete_with(object, "?dryRun=All")
+    }
+
+    fn delete_with(&self, object: &Value, query: &str) -> Result<(), Error> {
         let identity = Identity::of(object);
         let options = json!({
             "apiVersion": "v1",
@@ -208,7 +217,7 @@ impl Writer {
             "propagationPolicy": "Background",
             "preconditions": {"uid": object["metadata"]["uid"]},
         });
-        match self.change(Method::DELETE, &identity, "", JSON, &options, "remove") {
+        match self.change(Method::DELETE, &identity, query, JSON, &options, "remove") {
             // Another object has the name by now (its UID differs): the one that was seen is gone.
             Err(Error::NotKnownYet { .. } | Error::Changed { .. }) => Ok(()),
             other => other,

@@ -10,12 +10,18 @@ use keyring::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
 use phase::Refusal;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
 use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::object::Identity;
+use crate::wait::Deadline;
+
+/// Longest time in which the API server takes up a changed admission policy. It looks once a second
+/// (k8s.io/apiserver 0.36, `policy_source.go`, `policyRefreshIntervalDefault`); every server of a
+/// control plane looks by itself, and a busy one later.
+const POLICY_SECONDS: u32 = 30;
 
 /// What the gate needs beside the live objects.
 pub(crate) struct Gate<'a> {
@@ -96,14 +102,31 @@ impl Gate<'_> {
         if !refusals.is_empty() {
             return Err(Error::DataAtRisk { refusals });
         }
+        let mut marked = Vec::new();
         for (id, receipt) in marks(facts, going, &verdict) {
             let Some(live) = reader.get(&id)? else { continue };
             if live["metadata"]["annotations"][RECEIPT_ANNOTATION] != receipt.as_str() {
                 let mark = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: receipt}}});
                 writer.merge(&id, &mark)?;
             }
+            marked.push(live);
         }
-        Ok(())
+        let deadline = Deadline::after(POLICY_SECONDS);
+        marked.iter().try_for_each(|live| let_go(writer, live, &deadline))
+    }
+}
+
+/// Waits until the drain's hold lets the object go: the policy names a receipt that data-drain may have
+/// signed a moment ago. Afterwards no deletion is denied halfway.
+fn let_go(writer: &Writer, live: &Value, deadline: &Deadline) -> Result<(), Error> {
+    loop {
+        match writer.try_delete(live) {
+            Err(denied @ Error::Denied { .. }) => match deadline.wait(Vec::new) {
+                Err(Error::NotYet { .. }) => return Err(denied),
+                waited => waited?,
+            },
+            other => return other,
+        }
     }
 }
 

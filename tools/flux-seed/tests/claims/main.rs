@@ -204,21 +204,7 @@ fn ways_of_apply(scene: &mut Scene) -> Test {
 }
 
 fn ways_of_receipts(scene: &mut Scene) -> Test {
-    let parameter = |digest: &str| {
-        object("v1", "ConfigMap", "kube-system", "hold", json!({"data": {"receipt": digest}}))
-    };
-    scene.lab.by_hand(&parameter(""))?;
-    // As data-drain holds a claim.
-    let covered = "has(oldObject.metadata.annotations) && 'data-drain.holistic/receipt' in oldObject.metadata.annotations && oldObject.metadata.annotations['data-drain.holistic/receipt'] == params.data['receipt']";
-    scene.lab.by_hand(&object("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "", "hold", json!({"spec": {
-        "failurePolicy": "Fail", "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
-        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"],
-            "resources": ["persistentvolumeclaims"]}]},
-        "matchConditions": [{"name": "held", "expression": "request.name == 'direct'"}],
-        "validations": [{"expression": covered, "message": "held", "reason": "Forbidden"}]}})))?;
-    scene.lab.by_hand(&object("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", "", "hold", json!({"spec": {
-        "policyName": "hold", "validationActions": ["Deny"],
-        "paramRef": {"name": "hold", "namespace": "kube-system", "parameterNotFoundAction": "Deny"}}})))?;
+    hold(scene)?;
     until("the hold", || scene.lab.kubectl("delete pvc direct --dry-run=server").is_err())?;
 
     let mut files = artifact();
@@ -274,14 +260,50 @@ fn ways_of_receipts(scene: &mut Scene) -> Test {
     // The right receipt lets this one claim go, and the hold does.
     let drain = scene.drain(|_| {})?;
     let digest = digest_of(&drain)?;
-    let patch = json!({"data": {"receipt": digest}});
-    scene.lab.kubectl(&format!("-n kube-system patch configmap hold --type=merge -p {patch}"))?;
+    scene.lab.replace(&deletion_policy(&digest))?; // the API server takes it up a moment later
     scene.claims.remove("default/direct");
     scene.lab.flux_seed("apply", &last(with(drain))).success();
     until("the claim that was copied", || scene.lab.get("pvc direct").is_null())?;
     scene.none_is_lost("a receipt for another claim");
     scene.documents = documents;
     Ok(())
+}
+
+/// Holds the claim `default/direct`, as data-drain does.
+fn hold(scene: &Scene) -> Test {
+    let api = "admissionregistration.k8s.io/v1";
+    let policy = json!({"spec": {
+        "matchConstraints": {"resourceRules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+        "validations": [{"expression": "true"}]}});
+    scene.lab.by_hand(&object(api, "ValidatingAdmissionPolicy", "", "hold", policy))?;
+    scene.lab.by_hand(&deletion_policy(""))?;
+    for name in ["hold", "hold-deletion"] {
+        let binding = json!({"spec": {"policyName": name, "validationActions": ["Deny"]}});
+        scene.lab.by_hand(&object(api, "ValidatingAdmissionPolicyBinding", "", name, binding))?;
+    }
+    Ok(())
+}
+
+/// Lets the claim go with this receipt alone.
+fn deletion_policy(receipt: &str) -> Value {
+    let annotation = "data-drain.holistic/receipt";
+    let covered = format!(
+        "'{receipt}' != '' && has(oldObject.metadata.annotations) && '{annotation}' in oldObject.metadata.annotations \
+         && oldObject.metadata.annotations['{annotation}'] == '{receipt}'"
+    );
+    object(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicy",
+        "",
+        "hold-deletion",
+        json!({"spec": {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"],
+            "resources": ["persistentvolumeclaims"]}]},
+        "matchConditions": [{"name": "held", "expression": "oldObject.metadata.name == 'direct'"}],
+        "validations": [{"expression": covered, "message": "held", "reason": "Forbidden"}]}}),
+    )
 }
 
 /// The name of a receipt: the digest of what was signed.

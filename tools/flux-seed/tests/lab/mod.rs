@@ -131,12 +131,23 @@ impl Lab {
 
     /// Applies an object as a person would.
     pub(crate) fn by_hand(&self, object: &Value) -> Test {
-        let mut kubectl = self.kubectl_command("create -f -").stdin(Stdio::piped()).spawn()?;
+        self.write("create", object)
+    }
+
+    /// Changes an object to this one.
+    #[allow(dead_code, reason = "not every test that has this module needs all of it")]
+    pub(crate) fn replace(&self, object: &Value) -> Test {
+        self.write("replace", object)
+    }
+
+    fn write(&self, verb: &str, object: &Value) -> Test {
+        let command = format!("{verb} -f -");
+        let mut kubectl = self.kubectl_command(&command).stdin(Stdio::piped()).spawn()?;
         kubectl.stdin.take().ok_or("a pipe")?.write_all(object.to_string().as_bytes())?;
         if kubectl.wait()?.success() {
             Ok(())
         } else {
-            Err(format!("kubectl create {object}").into())
+            Err(format!("kubectl {verb} {object}").into())
         }
     }
 
