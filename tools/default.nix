@@ -1,7 +1,7 @@
 # The programs, each as one static binary of its own derivation.
 #
 # The crates of others are compiled once, in a derivation that has this workspace's manifests and nothing else:
-# in place of every crate of ours is an empty one. The two crates that all programs share go on from there, in a
+# in place of every crate of ours is an empty one. The crates that all programs share go on from there, in a
 # derivation of their own, and a program from both, with its folder in place of the empty one. So a change in one program
 # compiles that program, and a second build of it (`nix-store --realise --check`) compiles it again, and no other crate.
 { pkgs }:
@@ -13,12 +13,12 @@ let
   source = folders: lib.fileset.toSource {
     root = ../.;
     fileset = lib.fileset.difference
-      (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock (lib.fileset.fileFilter (it: it.name == "Cargo.toml") ./.) ] ++ folders))
+      (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock ../continuous-integration/tests/Cargo.toml (lib.fileset.fileFilter (it: it.name == "Cargo.toml") ./.) ] ++ folders))
       tests;
   };
   # Tests run in the checkout (tasks/test): most need the lab, and none decides what a program is.
   tests = lib.fileset.unions (map (it: lib.fileset.maybeMissing (it + "/tests")) crates);
-  crates = map (it: ./. + "/${it}") (folders ./. ++ map (it: "lab/${it}") (folders ./lab));
+  crates = map (it: ./. + "/${it}") (folders ./. ++ map (it: "shared/${it}") (folders ./shared) ++ map (it: "emulators/${it}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
 
   # Hundreds of derivations, one for each crate: evaluated once for all programs.
@@ -32,7 +32,7 @@ let
     # with `false`, where the parts of one crate are still optimised together, a second build takes 28.8 s of CPU, now 18.6.
     env.CARGO_PROFILE_RELEASE_LTO = "off";
     postPatch = ''
-      for manifest in $(find tools -name Cargo.toml); do
+      for manifest in $(find tools continuous-integration -name Cargo.toml); do
         crate=$(dirname "$manifest")/src
         [ -d "$crate" ] || { mkdir "$crate"; echo "//! Nothing." >"$crate/lib.rs"; }
       done
@@ -61,7 +61,7 @@ let
 
   shared = build {
     pname = "holistic-shared";
-    src = source [ ./phase ./keyring ];
+    src = source [ ./shared ];
     cargoBuildFlags = [ "--workspace" "--lib" ];
     preBuild = goOn [ dependencies ] + "touch target/before";
     # What is not in `dependencies`.
@@ -75,9 +75,9 @@ let
 
   program = { name, description, folders }: build {
     pname = name;
-    src = source ([ ./phase ./keyring ] ++ folders);
+    src = source ([ ./shared ] ++ folders);
     cargoBuildFlags = [ "--workspace" "--lib" "--bin" name ];
-    preBuild = goOn [ dependencies shared ] + "find tools/phase tools/keyring -type f -exec touch --date=@1 {} +";
+    preBuild = goOn [ dependencies shared ] + "find tools/shared -type f -exec touch --date=@1 {} +";
     meta = {
       inherit description;
       mainProgram = name;
@@ -97,7 +97,7 @@ in
 
   programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] own;
 
-  lab = ownWith "lab" [ ./talos-provision ]; # its machines speak what that program speaks
+  lab = ownWith "lab" [ ./emulators ./talos-provision ]; # its machines speak what that program speaks
 
   # Manual pages and shell completions, out of the command lines of all of them.
   manual = pkgs.runCommand "holistic-manual" { } ''

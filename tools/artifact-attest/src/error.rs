@@ -4,7 +4,7 @@ use std::error;
 use std::io;
 use std::path::PathBuf;
 
-use phase::{Exit, Fault};
+use documents::{Exit, Fault};
 
 use crate::answer::Problem;
 use crate::oci::Digest;
@@ -14,7 +14,7 @@ use crate::oci::Digest;
 pub enum Error {
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
-    Stream(#[from] phase::Error),
+    Stream(#[from] documents::Error),
     /// A secret cannot be had.
     #[error(transparent)]
     Secret(#[from] keyring::Error),

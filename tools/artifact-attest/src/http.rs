@@ -156,7 +156,7 @@ impl Http {
         accept: &str,
         body: Body<'_>,
     ) -> Result<Response<Answer>, Error> {
-        phase::detail("-", format_args!("{method} {}", shown(url)));
+        documents::detail("-", format_args!("{method} {}", shown(url)));
         let mut answer = self.authorized(method, url, accept, body)?;
         self.not_now(&mut answer, url).map_or(Ok(answer), Err)
     }
@@ -437,7 +437,7 @@ pub(crate) fn again<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<
             end => return end,
         };
         for _ in 0..(WAIT_MILLISECONDS << waited).max(seconds * 1000) / 50 {
-            phase::uninterrupted()?;
+            documents::uninterrupted()?;
             thread::sleep(Duration::from_millis(50));
         }
     }

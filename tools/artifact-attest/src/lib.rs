@@ -19,7 +19,6 @@ mod bundle;
 mod challenge;
 mod cli;
 mod containment;
-mod documents;
 mod error;
 mod git;
 mod http;
@@ -39,6 +38,7 @@ pub mod spec;
 mod statement;
 mod tool;
 mod tree;
+mod validate;
 mod writer;
 
 pub use answer::Problem;
@@ -49,13 +49,12 @@ pub use statement::Predicate;
 
 use std::collections::BTreeMap;
 
+use documents::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers, Stream};
 use keyring::Projects;
-use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers, Stream};
 use serde::Serialize;
 
 use bundle::Public;
 use containment::Containment;
-use documents::{Shape, Signer, Work};
 use nix::Nix;
 use observe::Seen;
 use oci::Manifest;
@@ -63,17 +62,18 @@ use plan::{Step, Wanted, World};
 use recipe::Recipe;
 use spec::{Artifact, Evidence, Observed};
 use statement::{Built, Predicate as About};
+use validate::{Shape, Signer, Work};
 
 /// What the program fills in.
-type Status = phase::Status<Observed, Evidence, Step>;
+type Status = documents::Status<Observed, Evidence, Step>;
 
 /// Runs one command.
 ///
 /// # Errors
 ///
-/// [`phase::Error`], which carries its own help and exit status.
-pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
-    phase::run("artifact-attest", &cli.verb, ArtifactAttest::read)
+/// [`documents::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
+    documents::run("artifact-attest", &cli.verb, ArtifactAttest::read)
 }
 
 /// Values of ours always serialise: strings, numbers and maps with strings as keys.
@@ -89,7 +89,7 @@ impl ArtifactAttest {
     fn read(stream: &mut Stream, own: &[Declared<Artifact>]) -> Self {
         let projects = Projects::read(stream);
         for artifact in own {
-            for (path, message) in documents::mistakes(stream, &projects, artifact) {
+            for (path, message) in validate::mistakes(stream, &projects, artifact) {
                 stream.mistake(artifact, &path, &message);
             }
         }
@@ -113,7 +113,7 @@ fn recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error>
             for image in &declared.images {
                 match job.stream.status_of("Artifact", image.as_str(), "/observed/reference") {
                     Ok(reference) => references.insert(image.to_string(), reference),
-                    Err(phase::Error::NotReady { .. }) => return Ok(None),
+                    Err(documents::Error::NotReady { .. }) => return Ok(None),
                     Err(error) => return Err(error.into()),
                 };
             }
@@ -129,7 +129,7 @@ fn ready_recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
     recipe.ok_or_else(|| {
         let document = format!("Artifact/{}", job.own.name);
         let why = "what it refers to has no reference yet".to_owned();
-        phase::Error::NotReady { document, why }.into()
+        documents::Error::NotReady { document, why }.into()
     })
 }
 
@@ -225,7 +225,7 @@ impl Program for ArtifactAttest {
     fn verify(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
         let (name, work) = (job.own.name.as_str(), self.work(job)?);
         let recipe = ready_recipe(job, &work)?;
-        let step = phase::begin(name, "verify");
+        let step = documents::begin(name, "verify");
         let seen = look(&work, &recipe)?;
         let left = plan::plan(&seen.wanted, &seen.world);
         if !left.is_empty() {
@@ -285,7 +285,7 @@ impl Program for ArtifactAttest {
     }
 
     fn derive(&self, job: &Job<'_, Artifact>) -> Result<Vec<Derived>, Error> {
-        documents::derived(self.projects.get(&job.own.spec.project)?)
+        validate::derived(self.projects.get(&job.own.spec.project)?)
     }
 }
 
@@ -301,13 +301,13 @@ fn announce(work: &Work, recipe: &Recipe) -> Result<(), Error> {
     let rev = &recipe.source.rev;
     match work.containment(&recipe.source)? {
         Containment::Contained => {}
-        Containment::Missing => phase::note(
+        Containment::Missing => documents::note(
             name,
             format_args!(
                 "no branch of {url} holds {rev}: `apply` signs nothing before it is pushed"
             ),
         ),
-        Containment::Unknown { .. } => phase::note(
+        Containment::Unknown { .. } => documents::note(
             name,
             format_args!("{url} cannot be asked whether it holds {rev}: `apply` needs an answer"),
         ),

@@ -2,9 +2,9 @@
 
 use clap::Parser as _;
 
-fn main() -> phase::Exit {
+fn main() -> documents::Exit {
     match artifact_attest::run(&artifact_attest::Cli::parse()) {
         Ok(exit) => exit,
-        Err(error) => phase::report(&error),
+        Err(error) => documents::report(&error),
     }
 }

@@ -39,7 +39,10 @@ impl Memory {
         let Some((folder, file)) = self.folder.as_ref().zip(self.file(derivation)) else { return };
         let proof = self.proof(derivation, nar_sha256);
         if let Err(error) = fs::create_dir_all(folder).and_then(|()| fs::write(&file, proof)) {
-            phase::detail(document, format_args!("{}: not remembered: {error}", file.display()));
+            documents::detail(
+                document,
+                format_args!("{}: not remembered: {error}", file.display()),
+            );
         }
     }
 

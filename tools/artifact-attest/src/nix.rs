@@ -90,7 +90,7 @@ impl Nix<'_> {
             let touched = flake(&source.rev);
             match self.derivation(&touched, build) {
                 Ok(same) if same == chosen.1 => chosen.0 = source.clone(),
-                _ => phase::note(
+                _ => documents::note(
                     self.document,
                     format_args!(
                         "builds {}, not {}: commits outside of the flake's folder change what is built",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phase::Known;
+use documents::Known;
 
 use crate::Error;
 use crate::bundle::Public;
@@ -127,7 +127,7 @@ pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
         .map_err(|_| Error::Unproven { what: "the manifest is not one of OCI".to_owned() })?;
     let blobs = || manifest.layers.iter().chain([&manifest.config]);
     for blob in blobs() {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         reader.check(blob)?;
     }
     Ok(blobs().count())
@@ -144,7 +144,7 @@ pub(crate) fn publications(
     let mut subjects: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
     subjects.extend(more.map(|digest| (digest, BTreeSet::new())));
     for tag in reader.tags()? {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if let Some(subject) = Digest::from_fallback_tag(&tag) {
             subjects.entry(subject).or_default();
         } else if let Some(found) = reader.manifest(&tag)? {
@@ -153,7 +153,7 @@ pub(crate) fn publications(
     }
     let mut publications = Vec::new();
     for (digest, tags) in subjects {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let there = reader.manifest(digest.as_str())?.is_some();
         let signed = reader.signed(&digest, keys, &[])?;
         let signed: Vec<_> =

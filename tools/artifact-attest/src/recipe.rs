@@ -123,7 +123,7 @@ impl Recipe {
             return Ok(None);
         };
         let name = &self.identity.document;
-        let step = phase::begin(name, "build");
+        let step = documents::begin(name, "build");
         // Where it is already, to ask for it is half of the work.
         let closure = nix.closure(derivation).or_else(|_| {
             nix.build(derivation, build)?;
@@ -133,8 +133,8 @@ impl Recipe {
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
         if *twice {
-            phase::uninterrupted()?;
-            let step = phase::begin(name, "rebuild");
+            documents::uninterrupted()?;
+            let step = documents::begin(name, "rebuild");
             if memory.holds(derivation, &nar_sha256) {
                 step.done("the same bytes, when this machine built it again before");
             } else {
@@ -145,7 +145,7 @@ impl Recipe {
                 step.done("the same bytes");
             }
         }
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let look = self.look(build, image);
         if let Some(why) = look.cannot_start(&derivation.out) {
             return Err(Error::CannotStart { why });

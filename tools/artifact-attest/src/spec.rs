@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use documents::{Known, Name};
 use keyring::Url;
-use phase::{Known, Name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub struct Artifact {
     pub manifests: Option<Manifests>,
 }
 
-impl phase::Kind for Artifact {
+impl documents::Kind for Artifact {
     const KIND: &'static str = "Artifact";
     type Observed = Observed;
     type Evidence = Evidence;

@@ -156,7 +156,7 @@ fn listen(document: &str, err: impl Read) -> String {
         if text.trim().is_empty() {
             continue;
         }
-        phase::detail(document, &text);
+        documents::detail(document, &text);
         last.push_back(text);
         if last.len() > LINES_KEPT {
             last.pop_front();

@@ -121,7 +121,7 @@ impl Writer {
                 return Ok(());
             }
             if there.native {
-                phase::uninterrupted()?;
+                documents::uninterrupted()?;
                 thread::sleep(Duration::from_millis(500)); // some take a moment
                 continue;
             }

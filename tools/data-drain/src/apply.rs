@@ -6,8 +6,8 @@
 
 use std::fs;
 
+use documents::Refusal;
 use keyring::Receipt;
-use phase::Refusal;
 use serde_json::json;
 
 use crate::claim::{NODE, Place, Report};
@@ -39,7 +39,7 @@ pub(crate) struct World<'a> {
 impl World<'_> {
     /// Whether to go on: no signal has come, and no other run has taken over.
     pub(crate) fn go_on(&self) -> Result<(), Error> {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         self.lease.check()
     }
 }
@@ -105,7 +105,7 @@ fn preflight(
             continue;
         }
         world.go_on()?;
-        let doing = phase::begin(wanted.drain, "survey");
+        let doing = documents::begin(wanted.drain, "survey");
         let report = readers.mount(&live.claim, place)?.survey()?;
         refused.extend(judged(wanted, live, &report));
         doing.done(format_args!("{}: {} entries", live.claim, report.entries));
@@ -123,7 +123,7 @@ pub(crate) fn admissible(
     let mut refused = Vec::new();
     for live in seen.claims() {
         for fact in &live.verdict.told {
-            phase::note(drain, format_args!("{}: {fact}", live.claim));
+            documents::note(drain, format_args!("{}: {fact}", live.claim));
         }
         refused.extend(refusals(live, &live.verdict.refused));
         let Some(place) = &live.verdict.place else { continue };
@@ -145,7 +145,7 @@ pub(crate) fn admissible(
 
 fn judged(wanted: &Wanted<'_>, live: &LiveClaim, report: &Report) -> Vec<Refusal> {
     for fact in report.not_kept() {
-        phase::note(wanted.drain, format_args!("{}: {fact}", live.claim));
+        documents::note(wanted.drain, format_args!("{}: {fact}", live.claim));
     }
     refusals(live, &report.refused(live.allow_empty))
 }
@@ -178,7 +178,7 @@ fn stop(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error
         }
         world.go_on()?;
         let step = Step::Stop { workload: at.name.clone(), replicas: at.replicas };
-        let doing = phase::begin(wanted.drain, "stop");
+        let doing = documents::begin(wanted.drain, "stop");
         let replicas = at.stopped.unwrap_or(0).max(at.replicas).to_string();
         let mut annotations = json!({RECONCILE: "disabled", REPLICAS: replicas});
         if let (Some(own), None) = (&workload.reconcile, at.stopped) {
@@ -199,7 +199,7 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let step = Step::Hold { claims: seen.held.claims.len() };
-    let doing = phase::begin(wanted.drain, "hold");
+    let doing = documents::begin(wanted.drain, "hold");
     if seen.hold.active.is_none() {
         seen.held.put(world.writer)?;
     }
@@ -214,7 +214,7 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
 }
 
 fn record(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen, digest: &str) -> Result<(), Error> {
-    let doing = phase::begin(wanted.drain, "record");
+    let doing = documents::begin(wanted.drain, "record");
     seen.held.record(world.writer, Some(digest))?;
     doing.done(Step::Record { claims: seen.held.claims.len() });
     Ok(())
@@ -229,14 +229,14 @@ pub(crate) fn start(
 ) -> Result<(), Error> {
     for step in undo(&seen.world()) {
         if let Step::Thaw { .. } = &step {
-            let doing = phase::begin(name, "thaw");
+            let doing = documents::begin(name, "thaw");
             hold::remove(reader, writer, name)?;
             doing.done(&step);
         }
         let Step::Start { workload, replicas } = &step else { continue };
         let live = seen.workloads().into_iter().find(|live| live.at.name == *workload);
         let Some(live) = live else { continue };
-        let doing = phase::begin(name, "start");
+        let doing = documents::begin(name, "start");
         let annotations = json!({RECONCILE: live.reconciled, RECONCILED: null, REPLICAS: null});
         let spec = json!({"replicas": replicas});
         writer
@@ -274,7 +274,7 @@ fn copy(
                     return refuse(true, refusals(live, &live.verdict.refused)).map(|()| receipt);
                 };
                 world.go_on()?;
-                let doing = phase::begin(wanted.drain, "mount");
+                let doing = documents::begin(wanted.drain, "mount");
                 let volume = readers.mount(&live.claim, place)?;
                 // The content may have become another since the survey, and in an exclusive volume
                 // it is seen for the first time.
@@ -313,7 +313,7 @@ fn finish(wanted: &Wanted<'_>, name: &str, read: crate::exec::Running) -> Result
     let ended = read.finish();
     let (_, said) = ended.map_err(|source| Error::Read { source_name: name.to_owned(), source })?;
     for line in said.lines() {
-        phase::detail(wanted.drain, format_args!("{name}: {line}"));
+        documents::detail(wanted.drain, format_args!("{name}: {line}"));
     }
     Ok(())
 }

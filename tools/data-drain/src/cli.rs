@@ -24,11 +24,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Phase(phase::Verb),
+    Phase(documents::Verb),
     /// Write what was copied into an empty folder, one folder for each source
     Restore {
         #[command(flatten)]
-        target: phase::Target,
+        target: documents::Target,
         /// The folder; made if it is not there
         #[arg(long, value_name = "FOLDER")]
         to: PathBuf,

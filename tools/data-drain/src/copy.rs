@@ -46,7 +46,7 @@ impl<R: Read> Read for Progress<'_, R> {
             self.next = Instant::now() + PROGRESS;
             let rate = self.bytes / self.begin.elapsed().as_secs().max(1);
             let text = format!("{}: {} bytes read, {rate} bytes/s", self.name, self.bytes);
-            phase::note(self.drain, text);
+            documents::note(self.drain, text);
         }
         Ok(read)
     }
@@ -66,7 +66,7 @@ impl Copy<'_> {
         source: impl Read,
         copied: &mut keyring::Copied,
     ) -> Result<(), Error> {
-        let doing = phase::begin(self.wanted.drain, "copy");
+        let doing = documents::begin(self.wanted.drain, "copy");
         let mut packs = Vec::new();
         let whole = self.pack(name, source, &self.wanted.recipients, |it| {
             packs.push(self.put(&format!("{:05}", it.number), it)?);
@@ -83,7 +83,7 @@ impl Copy<'_> {
 
     /// The fingerprint of what the source holds now.
     pub(crate) fn fingerprint(&self, name: &str, source: impl Read) -> Result<String, Error> {
-        let doing = phase::begin(self.wanted.drain, "look again");
+        let doing = documents::begin(self.wanted.drain, "look again");
         let whole = self.pack(name, source, &[], |_| Ok(()))?;
         doing.done(name);
         Ok(whole.fingerprint)
@@ -100,9 +100,9 @@ impl Copy<'_> {
         let mut packer = Packer::new(key, recipients, PACK_BYTES, finished)?;
         let mut source = Progress::new(self.wanted.drain, name, &mut source);
         archive::copy(&mut source, &mut packer).map_err(|error| match error {
-            Error::Read { source, .. } if phase::interrupted() => {
-                phase::detail(name, source);
-                Error::Stream(phase::Error::Interrupted)
+            Error::Read { source, .. } if documents::interrupted() => {
+                documents::detail(name, source);
+                Error::Stream(documents::Error::Interrupted)
             }
             Error::Read { source, .. } => Error::Read { source_name: name.to_owned(), source },
             other => other,
@@ -123,7 +123,7 @@ impl Copy<'_> {
             }
             let text =
                 format!("{object} is damaged or not ours: the pack is written under another name");
-            phase::note(self.wanted.drain, text);
+            documents::note(self.wanted.drain, text);
         }
         let object = format!("{}/{name}-{fingerprint}", self.folder);
         let why = format!("{NAMES_MAX} objects of that name are damaged");
@@ -170,7 +170,7 @@ impl Copy<'_> {
         if self.world.store.sha256(object)? != Some((claimed.clone(), found.bytes)) {
             return Ok(None);
         }
-        phase::detail(self.wanted.drain, format_args!("{object} is there"));
+        documents::detail(self.wanted.drain, format_args!("{object} is there"));
         Ok(Some(Pack { object: object.to_owned(), sha256: claimed, bytes: found.bytes }))
     }
 
@@ -190,10 +190,10 @@ pub(crate) fn read_back(
     wanted: &Wanted<'_>,
     receipt: &Receipt,
 ) -> Result<(), Error> {
-    let doing = phase::begin(wanted.drain, "read back");
+    let doing = documents::begin(wanted.drain, "read back");
     let (mut objects, mut bytes) = (0, 0);
     for pack in receipt.sources.iter().flat_map(|it| it.packs.iter().chain([&it.manifest])) {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let tampered =
             |why: &str| Error::Tampered { object: pack.object.clone(), why: why.to_owned() };
         let found = store.sha256(&pack.object)?.ok_or_else(|| tampered("it is not there"))?;
@@ -218,7 +218,7 @@ pub(crate) fn sign(
     seen: &Seen,
     receipt: &Receipt,
 ) -> Result<String, Error> {
-    let doing = phase::begin(wanted.drain, "sign");
+    let doing = documents::begin(wanted.drain, "sign");
     let envelope = receipt.sign(&world.keys.phase)?;
     let object = seen.receipt_object(wanted, &receipt.run);
     let text = serde_json::to_vec(&envelope).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use phase::{Exit, Fault, Refusal};
+use documents::{Exit, Fault, Refusal};
 
 use crate::apply::REASON;
 
@@ -15,7 +15,7 @@ pub(crate) const API_SERVER: &str = "the API server";
 pub enum Error {
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
-    Stream(#[from] phase::Error),
+    Stream(#[from] documents::Error),
     /// A secret cannot be had, or a receipt not believed.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),

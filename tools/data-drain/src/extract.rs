@@ -60,7 +60,7 @@ impl Tree {
             b'1' | b'2' => self.late.push(member.clone()),
             b'3' | b'4' | b'6' => {
                 let name = String::from_utf8_lossy(&member.name);
-                phase::note(member.kind_name(), format_args!("not restored: {name}"));
+                documents::note(member.kind_name(), format_args!("not restored: {name}"));
             }
             _ => {
                 let name = name.ok_or(io::ErrorKind::InvalidInput)?;
@@ -144,7 +144,7 @@ impl Sink for Tree {
     type Error = Error;
 
     fn begin(&mut self, member: &Member, _: u64) -> Result<(), Error> {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         self.make(member).map_err(about(member))
     }
 
@@ -180,7 +180,7 @@ fn attribute(file: &File, member: &Member, when: impl Fn(&[u8]) -> bool) {
         };
         if let Err(why) = set {
             let (name, of) = (String::from_utf8_lossy(name), String::from_utf8_lossy(&member.name));
-            phase::note("attribute", format_args!("not restored: {name} of {of}: {why}"));
+            documents::note("attribute", format_args!("not restored: {name} of {of}: {why}"));
         }
     }
 }

@@ -62,13 +62,13 @@ impl Lease {
         });
         let mut seen: Option<(Value, Instant)> = None;
         while !writer.create(LEASES, &lease)? {
-            phase::uninterrupted()?;
+            documents::uninterrupted()?;
             let Some(mut found) = reader.get(&path)? else { continue };
             let version = found["metadata"]["resourceVersion"].clone();
             let other = found["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
             let since = match &seen {
                 None => {
-                    phase::note(drain, format_args!("another run may be at work: {other}"));
+                    documents::note(drain, format_args!("another run may be at work: {other}"));
                     seen = Some((version, Instant::now()));
                     Duration::ZERO
                 }

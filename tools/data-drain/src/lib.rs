@@ -41,8 +41,8 @@ pub use error::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use documents::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
 use keyring::{Access, AgeRecipient, Project, Projects, Recipient, Secret, Store, Url};
-use phase::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
 
 use apply::World;
 use cli::Command;
@@ -56,12 +56,12 @@ use spec::{Drain, Source};
 ///
 /// # Errors
 ///
-/// [`phase::Error`], which carries its own help and exit status.
-pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
+/// [`documents::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
     match &cli.command {
-        Command::Phase(verb) => phase::run("data-drain", verb, DataDrain::read),
+        Command::Phase(verb) => documents::run("data-drain", verb, DataDrain::read),
         Command::Restore { target, to, receipt } => {
-            phase::start("data-drain", target.output);
+            documents::start("data-drain", target.output);
             let mut stream = Stream::read(&target.documents);
             let drains = stream.own::<Drain>();
             let program = DataDrain::read(&mut stream, &drains);
@@ -70,13 +70,13 @@ pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
                 let job = Job { own, stream: &stream };
                 restore::restore(program.project(&job)?, &job, to, receipt.as_deref())
             });
-            Ok(restored.map_or_else(|error: Error| phase::report(&error), |()| Exit::Done))
+            Ok(restored.map_or_else(|error: Error| documents::report(&error), |()| Exit::Done))
         }
     }
 }
 
-type Job<'a> = phase::Job<'a, Drain>;
-type Status = phase::Status<Observed, Evidence, Step>;
+type Job<'a> = documents::Job<'a, Drain>;
+type Status = documents::Status<Observed, Evidence, Step>;
 
 struct DataDrain {
     projects: Projects,
@@ -190,7 +190,10 @@ impl Program for DataDrain {
         let forges_are = forges.into_iter().all(|it| is_ready("Repository", it));
         if !is_ready("Cluster", &job.own.spec.cluster) || !forges_are {
             let name = job.own.name.as_str();
-            phase::note(name, "what is to be copied is not there yet: nothing can be told of it");
+            documents::note(
+                name,
+                "what is to be copied is not there yet: nothing can be told of it",
+            );
             return Ok(Status::planned(None, plan::plan(&not_there(&job.own.spec))));
         }
         let wanted = self.wanted(job)?;
@@ -355,7 +358,7 @@ fn stopped(reader: &cluster::Reader, job: &Job<'_>) -> Result<Seen, Error> {
 fn told(wanted: &Wanted<'_>, seen: &Seen) {
     for claim in &seen.uncovered {
         let text = format!("{claim} is a bound claim that no Drain names: its data is not copied");
-        phase::note(wanted.drain, text);
+        documents::note(wanted.drain, text);
     }
 }
 
@@ -379,7 +382,7 @@ fn store_of(project: &Project) -> Result<&Store, Error> {
 fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secret), Error> {
     let name = forge.as_str();
     let url: String = stream.status_of("Repository", name, "/observed/cloneUrl")?;
-    let url = Url::try_from(url).map_err(|why| phase::Error::NotReady {
+    let url = Url::try_from(url).map_err(|why| documents::Error::NotReady {
         document: format!("Repository/{name}"),
         why: format!("its clone URL is {why}"),
     })?;

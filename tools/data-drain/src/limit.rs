@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use phase::{Exit, Fault as _};
+use documents::{Exit, Fault as _};
 
 use crate::Error;
 
@@ -41,7 +41,7 @@ impl Limit {
                 Err(error @ Error::Unreachable { .. }) if error.exit() == Exit::Temporary => error,
                 Err(error) => return Err(error),
             };
-            phase::uninterrupted()?;
+            documents::uninterrupted()?;
             if seen.insert(amiss.to_string()) {
                 end = Instant::now() + time;
             } else if Instant::now() >= end {

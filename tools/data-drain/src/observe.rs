@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use documents::Known;
 use keyring::{
     AgeRecipient, ClaimSource, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret,
     Stopped, Url, VerifiedReceipt,
 };
-use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};

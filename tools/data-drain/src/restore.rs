@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
+use documents::Declared;
 use keyring::{Copied, Envelope, Identities, Project, Source, VerifiedReceipt};
-use phase::Declared;
 
 use crate::{Error, Job, extract, pack, store, store_of};
 
@@ -33,7 +33,7 @@ pub(crate) fn restore(
             Source::Claim(entry) => format!("claim/{}", entry.claim),
             Source::Forge { repository, .. } => format!("forge/{repository}"),
         };
-        let doing = phase::begin(job.own.name.as_str(), "restore");
+        let doing = documents::begin(job.own.name.as_str(), "restore");
         let into = folder.join(&name);
         let cannot = |source| Error::File { what: "write", path: into.clone(), source };
         fs::create_dir_all(&into).map_err(cannot)?;
@@ -105,7 +105,7 @@ struct Packs<'a> {
 
 impl Packs<'_> {
     fn open(&self, pack: &keyring::Pack) -> Result<Box<dyn Read>, Error> {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let object = &pack.object;
         let tampered = |why: &str| Error::Tampered { object: object.clone(), why: why.to_owned() };
         let bytes = self.store.get(object, pack.bytes.min(PACK_BYTES_MAX))?;

@@ -31,7 +31,7 @@ fn sweep(path: &std::path::Path) {
             let left: io::Result<()> = fs::remove_dir_all(entry.path());
             if let Err(error) = left {
                 let path = entry.path();
-                phase::detail("-", format_args!("{} stays: {error}", path.display()));
+                documents::detail("-", format_args!("{} stays: {error}", path.display()));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use phase::Name;
+use documents::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ pub struct Drain {
     pub timeout_seconds: Timeout,
 }
 
-impl phase::Kind for Drain {
+impl documents::Kind for Drain {
     const KIND: &'static str = "Drain";
     type Observed = Observed;
     type Evidence = Evidence;

@@ -255,7 +255,7 @@ impl Reader {
                 }
                 Some(Some(error)) => {
                     attempt += 1;
-                    phase::detail(key, format_args!("continued at byte {at}: {error}"));
+                    documents::detail(key, format_args!("continued at byte {at}: {error}"));
                 }
             }
         }
@@ -319,7 +319,7 @@ impl Writer {
             match self.put(key, &body, metadata) {
                 Err(error @ Error::Stalled { .. }) if attempt < self.0.limits.attempts => {
                     attempt += 1;
-                    phase::detail(key, format_args!("sent again: {error}"));
+                    documents::detail(key, format_args!("sent again: {error}"));
                 }
                 Err(error) => break error,
                 done => return done,
@@ -332,7 +332,7 @@ impl Writer {
         // attempt: with 403 (measured: versitygw 1.8.0 without versions) or with 400 (MinIO's
         // `ErrObjectLocked`).
         let there = self.0.head(key);
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if matches!(there, Ok(Some(_))) { Ok(false) } else { Err(error) }
     }
 
@@ -403,7 +403,7 @@ async fn checking<T>(
         if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
             return Ok(answer);
         }
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         check()?;
     }
 }

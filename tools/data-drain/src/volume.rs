@@ -149,7 +149,7 @@ impl Drop for Volume<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
             let text = format!("the pod could not be removed, the next run does it: {error}");
-            phase::note(&self.pod, text);
+            documents::note(&self.pod, text);
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn without_terminating(
     loop {
         let going = seen.world.iter().find(|(_, live)| live.is_terminating());
         let Some((id, live)) = going else { return Ok(seen) };
-        let doing = phase::begin(name, "wait for removal");
+        let doing = documents::begin(name, "wait for removal");
         gone(reader, id, &uid(&live.object), deadline)?;
         doing.done(id);
         seen = observe(reader, name, wanted, Look::Whole)?;
@@ -62,7 +62,7 @@ pub(crate) fn apply(
     for stage in [Stage::Definitions, Stage::Classes, Stage::Rest] {
         let mut taken = 0;
         for step in steps.iter().filter(|it| order(it.object()).0 == stage) {
-            phase::uninterrupted()?;
+            documents::uninterrupted()?;
             if matches!(step, Step::Reconcile { .. })
                 && *step.object() == wanted.kustomization
                 && follows
@@ -94,7 +94,7 @@ fn take(
             let declared = wanted.objects.iter().find(|it| Identity::of(it) == *object);
             let declared = declared.filter(|it| !is_unknown(it));
             let unknown = || Error::NotKnownYet { object: object.to_string() };
-            let doing = phase::begin(name, if live.is_none() { "create" } else { "update" });
+            let doing = documents::begin(name, if live.is_none() { "create" } else { "update" });
             if declared.is_some_and(recreates) && live.is_some_and(|it| rolls(&it.object)) {
                 // Nobody owns what defaulting has added, so no apply takes it away; and the two
                 // together are refused.
@@ -125,7 +125,7 @@ fn take(
             } else {
                 revision
             };
-            let doing = phase::begin(name, "reconcile");
+            let doing = documents::begin(name, "reconcile");
             writer.merge(object, &json!({"metadata": {"annotations": {REQUESTED_AT: at}}}))?;
             doing.done(step);
         }
@@ -135,7 +135,7 @@ fn take(
             let (Some(declared), Some(live)) = (declared, reader.get(object)?) else {
                 return Ok(());
             };
-            let doing = phase::begin(name, "remove fields");
+            let doing = documents::begin(name, "remove fields");
             if live["kind"] == "Secret" && live["immutable"] == true {
                 // The API server refuses every change of an immutable Secret, this one included.
                 writer.delete(&live)?;
@@ -152,7 +152,7 @@ fn take(
         Step::Reconcile { .. } | Step::Blocked { .. } => {}
         Step::Remove { .. } => {
             let Some(live) = live else { return Ok(()) };
-            let doing = phase::begin(name, "remove");
+            let doing = documents::begin(name, "remove");
             writer.delete(&live.object)?;
             gone(reader, object, &uid(&live.object), deadline)?;
             doing.done(step);
@@ -204,7 +204,7 @@ fn delivered(
 ) -> Result<(), Error> {
     let mut said = BTreeMap::new();
     let last = stage == Stage::Rest;
-    let doing = phase::begin(name, if last { "deliver" } else { "establish" });
+    let doing = documents::begin(name, if last { "deliver" } else { "establish" });
     loop {
         let seen = deadline.look(|| observe(reader, name, wanted, Look::Progress(stage)))?;
         refused(wanted, &seen)?;
@@ -220,7 +220,7 @@ fn delivered(
         }
         for (object, why) in &missing {
             if said.get(object) != Some(why) {
-                phase::note(name, format_args!("waiting for {object}: {why}"));
+                documents::note(name, format_args!("waiting for {object}: {why}"));
             }
         }
         said = missing.into_iter().collect();

@@ -289,7 +289,7 @@ impl Link {
         let http = Request::builder().method(&ask.method).uri(ask.path);
         let http = http.header("content-type", ask.content).header("accept", ask.accept);
         let http = http.body(body).map_err(|_| garbled())?;
-        phase::detail("-", format_args!("{} {}", ask.method, ask.path));
+        documents::detail("-", format_args!("{} {}", ask.method, ask.path));
         let answer = self.runtime.block_on(async {
             let limit = Duration::from_secs(ANSWER_SECONDS);
             tokio::time::timeout(limit, self.client.request_text(http)).await

@@ -1,13 +1,13 @@
 //! Everything that can go wrong, what to do about it, and whether to try again.
 
-use phase::{Exit, Fault, Refusal};
+use documents::{Exit, Fault, Refusal};
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
-    Stream(#[from] phase::Error),
+    Stream(#[from] documents::Error),
     /// A secret cannot be had.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
+use documents::Refusal;
 use keyring::VerifiedReceipt;
 use keyring::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
-use phase::Refusal;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
-use phase::Known;
+use documents::Known;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

@@ -48,8 +48,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use age::secrecy::ExposeSecret as _;
+use documents::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers, Stream};
 use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
-use phase::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers, Stream};
 
 use cluster::{Reader, Writer};
 use gate::Gate;
@@ -64,13 +64,13 @@ use wanted::{Artifact, Wanted};
 ///
 /// # Errors
 ///
-/// [`phase::Error`], which carries its own help and exit status.
-pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
-    phase::run("flux-seed", &cli.verb, FluxSeed::read)
+/// [`documents::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
+    documents::run("flux-seed", &cli.verb, FluxSeed::read)
 }
 
-type Job<'a> = phase::Job<'a, Delivery>;
-type Status = phase::Status<Observed, Evidence, Step>;
+type Job<'a> = documents::Job<'a, Delivery>;
+type Status = documents::Status<Observed, Evidence, Step>;
 
 struct FluxSeed {
     projects: Projects,
@@ -115,7 +115,7 @@ impl FluxSeed {
                 components.map(|it| (*it, Known::AfterApply)).collect()
             }
             Images::IfTold => wanted::images(&own.spec, &project.spec, |error| {
-                phase::note(own.name.as_str(), error);
+                documents::note(own.name.as_str(), error);
                 Ok(())
             })?,
             Images::Told => wanted::images(&own.spec, &project.spec, Err)?,
@@ -157,7 +157,7 @@ impl FluxSeed {
     /// The cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
     fn kubeconfig(&self, job: &Job<'_>) -> Result<Secret, Error> {
         let name = job.own.spec.cluster.as_str();
-        let sealed = sealed(job, "kubeconfig").ok_or_else(|| phase::Error::NotReady {
+        let sealed = sealed(job, "kubeconfig").ok_or_else(|| documents::Error::NotReady {
             document: format!("Cluster/{name}"),
             why: "its status lacks /sealed/kubeconfig".to_owned(),
         })?;
@@ -212,7 +212,7 @@ impl Program for FluxSeed {
             let (seen, steps) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
             (Some((reader, seen)), steps)
         } else {
-            phase::note(
+            documents::note(
                 job.own.name.as_str(),
                 "the cluster is not there yet: everything is to be created",
             );
@@ -248,7 +248,7 @@ impl Program for FluxSeed {
         let reader = Reader::open(&self.kubeconfig(job)?)?;
         let sunset = Sunset::observe(&reader, job.own.name.as_str(), &wanted, job.own.spec.prune)?;
         for kept in &sunset.stays {
-            phase::note(job.own.name.as_str(), format_args!("stays: {kept}"));
+            documents::note(job.own.name.as_str(), format_args!("stays: {kept}"));
         }
         let mut observed = Observed::of(&wanted, Some(&sunset.seen));
         observed.losses = gate::losses(&sunset.facts, &sunset.going);
@@ -284,7 +284,7 @@ impl Program for FluxSeed {
         let (wanted, kubeconfig) = self.known(job)?;
         let reader = Reader::open(&kubeconfig)?;
         let (seen, left) = at_rest(&reader, job.own.name.as_str(), &wanted)?;
-        let doing = phase::begin(job.own.name.as_str(), "prove");
+        let doing = documents::begin(job.own.name.as_str(), "prove");
         let proven = verify::verify(&reader, &wanted, (&seen, &left), &attested(job.stream))?;
         doing.done(format_args!("{} containers run what their manifests name", proven.containers));
         let mut status = delivered(job, &wanted, &seen, "Proven");
@@ -332,11 +332,11 @@ fn delivered(job: &Job<'_>, wanted: &Wanted, seen: &Seen, reason: &str) -> Statu
     }
 }
 
-fn artifact(job: &Job<'_>) -> Result<Artifact, phase::Error> {
+fn artifact(job: &Job<'_>) -> Result<Artifact, documents::Error> {
     let name = job.own.spec.artifact.as_str();
     let read = |path| job.stream.status_of::<String>("Artifact", name, path);
     let (reference, digest) = (read("/observed/reference")?, read("/observed/digest")?);
-    let not_ready = |why: &str| phase::Error::NotReady {
+    let not_ready = |why: &str| documents::Error::NotReady {
         document: format!("Artifact/{name}"),
         why: why.to_owned(),
     };

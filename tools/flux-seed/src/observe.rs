@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use documents::Known;
 use jiff::Timestamp;
-use phase::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;

@@ -34,7 +34,7 @@ pub(crate) fn of_apply(
     }
     let files = archive::pull(project, artifact);
     if let Err(error) = &files {
-        phase::note(name, format_args!("cannot tell what Flux will prune: {error}"));
+        documents::note(name, format_args!("cannot tell what Flux will prune: {error}"));
     }
     if let Ok(files) = &files {
         delivers_itself(files, declared, wanted)?;

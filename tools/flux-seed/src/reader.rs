@@ -3,7 +3,7 @@
 //! A reader has `readerKubeconfig` of the Cluster and no key of `flux-seed`: the API server denies it
 //! every Secret, and it cannot derive what they should hold. The status reports those as `Unknown`.
 
-use phase::Condition;
+use documents::Condition;
 
 use crate::Status;
 use crate::observe::{Observed, Seen};

@@ -73,8 +73,8 @@ fn message(request: &str, status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use documents::{Exit, Fault as _};
     use kube::core::response::{StatusCause, StatusDetails};
-    use phase::{Exit, Fault as _};
 
     use super::*;
 

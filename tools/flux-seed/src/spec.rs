@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use documents::Name;
 use keyring::DataOnDestroy;
-use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub struct Delivery {
     pub timeout_seconds: Timeout,
 }
 
-impl phase::Kind for Delivery {
+impl documents::Kind for Delivery {
     const KIND: &'static str = "Delivery";
     type Observed = Observed;
     type Evidence = Evidence;

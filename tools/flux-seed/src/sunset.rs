@@ -236,9 +236,9 @@ pub(crate) fn remove(
             }
         }
         for step in undo(&sunset.seen.world) {
-            phase::uninterrupted()?;
+            documents::uninterrupted()?;
             let Some(live) = sunset.seen.world.get(step.object()) else { continue };
-            let doing = phase::begin(name, "remove");
+            let doing = documents::begin(name, "remove");
             writer.delete(&live.object)?;
             gone(reader, step.object(), &uid(&live.object), deadline)?;
             doing.done(step.object());
@@ -272,7 +272,7 @@ fn suspend(
         if live["spec"]["suspend"] == true || !is_ours(&id) {
             continue;
         }
-        let doing = phase::begin(name, "suspend");
+        let doing = documents::begin(name, "suspend");
         writer.merge(&id, &json!({"spec": {"suspend": true}}))?;
         let until = Deadline::after(10);
         while is_at_work(live) {
@@ -304,14 +304,14 @@ fn take(
 ) -> Result<(), Error> {
     let mut deleted = Vec::new();
     for doomed in wave {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         // As it is now: somebody may have told Flux meanwhile to leave it, or made another one.
         let Some(live) = reader.get(&doomed.id)? else { continue };
         let flipped = doomed.because == Because::Delivered && is_kept(&live);
         if flipped || uid(&live) != doomed.uid {
             continue;
         }
-        let doing = phase::begin(name, "remove");
+        let doing = documents::begin(name, "remove");
         writer.delete(&live)?;
         deleted.push((*doomed, doing));
     }

@@ -32,7 +32,7 @@ impl Deadline {
 
     /// Waits a little; or fails, since `missing` has taken too long.
     pub(crate) fn wait(&self, missing: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if Instant::now() >= self.at {
             return Err(Error::NotYet { seconds: self.seconds, missing: missing() });
         }
@@ -79,7 +79,7 @@ pub(crate) fn at_rest(
         if steps.is_empty() || !steps.iter().all(passes) || Instant::now() >= until {
             return Ok((seen, steps));
         }
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         sleep(POLL);
     }
 }

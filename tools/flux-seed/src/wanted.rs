@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use age::secrecy::ExposeSecret as _;
 use data_encoding::BASE64;
+use documents::{Declared, Known};
 use keyring::{PhaseKey, Project, Registry, Secret};
-use phase::{Declared, Known};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

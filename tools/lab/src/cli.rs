@@ -30,22 +30,22 @@ pub(crate) enum Verb {
         #[arg(value_name = "COMPONENT")]
         components: Vec<String>,
         #[command(flatten)]
-        output: phase::Output,
+        output: documents::Output,
     },
     /// Start what the documents need, and write them on with the lab's endpoints
-    Up(phase::Target),
+    Up(documents::Target),
     /// End every process of the lab; its state stays
     Down {
         /// Remove its state, too
         #[arg(long)]
         wipe: bool,
         #[command(flatten)]
-        output: phase::Output,
+        output: documents::Output,
     },
     /// Print what runs, where, and how many writes each remote has seen, as JSON
     Status {
         #[command(flatten)]
-        output: phase::Output,
+        output: documents::Output,
     },
     /// Create an identity, a root and documents of your own, in place of those that are published
     ///
@@ -64,13 +64,13 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
         #[command(flatten)]
-        output: phase::Output,
+        output: documents::Output,
     },
     /// Run the lab in the foreground; `up` starts this by itself
     #[command(hide = true)]
     Serve {
         #[command(flatten)]
-        output: phase::Output,
+        output: documents::Output,
     },
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use lab_hetzner::{Cloud, Settings};
-use lab_talos::{Fleet, FleetSettings, Node};
+use emulator_hcloud::{Cloud, Settings};
+use emulator_talos::{Fleet, FleetSettings, Node};
 use serde_json::Value;
 use tokio::runtime::Builder;
 

@@ -15,7 +15,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Ends what runs; with `wipe`, removes what is left.
 pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
     if !place.directory.exists() {
-        phase::note("-", format_args!("{} is not there: nothing to do", place.directory.display()));
+        documents::note(
+            "-",
+            format_args!("{} is not there: nothing to do", place.directory.display()),
+        );
         return Ok(());
     }
     if !state::is_ours(place) {
@@ -31,10 +34,10 @@ pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
     } else {
         serve::sweep(place)?;
         cloud::sweep(place)?;
-        phase::note("-", "no lab runs");
+        documents::note("-", "no lab runs");
     }
     if wipe {
-        let step = phase::begin("-", "wipe");
+        let step = documents::begin("-", "wipe");
         if let Some(mount) = mounts()?.into_iter().find(|it| it.starts_with(&place.directory)) {
             return Err(Error::Mounted { mount });
         }
@@ -45,7 +48,7 @@ pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
 }
 
 fn end(place: &Place) -> Result<(), Error> {
-    let step = phase::begin("-", "end");
+    let step = documents::begin("-", "end");
     let Some(state) = state::read(place)? else {
         return Err(Error::Running { directory: place.directory.clone() });
     };

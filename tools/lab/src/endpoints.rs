@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use documents::{Declared, Stream};
 use keyring::{Project, Store};
-use phase::{Declared, Stream};
 use serde_json::{Map, Value, json};
 
 use crate::Error;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use phase::{Exit, Fault};
+use documents::{Exit, Fault};
 
 use crate::component::COMPONENTS;
 
@@ -13,7 +13,7 @@ use crate::component::COMPONENTS;
 pub enum Error {
     /// The stream is not right, or cannot be written.
     #[error(transparent)]
-    Stream(#[from] phase::Error),
+    Stream(#[from] documents::Error),
     /// Not in the repository.
     #[error("neither {} nor a folder above it holds continuous-integration/components", from.display())]
     NoRepository {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use phase::at_once;
+use documents::at_once;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -92,9 +92,9 @@ fn is_there(place: &Place, repository: &str, tag: &str) -> Result<bool, Error> {
 
 /// Packs one program into an image, the same bytes from the same program, and publishes it.
 fn pack(place: &Place, image: &Image<'_>) -> Result<(), Error> {
-    phase::uninterrupted()?;
+    documents::uninterrupted()?;
     let name = image.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let step = phase::begin(&name, "publish");
+    let step = documents::begin(&name, "publish");
     let layout = layout(place, image, &name);
     if !layout.is_dir() {
         let _alone = lock::exclusive(&layout.with_extension("lock"))?;

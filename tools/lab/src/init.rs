@@ -3,7 +3,7 @@
 //! **Invariant:** nothing that is somebody's own is overwritten: every check comes before the first
 //! write.
 
-mod documents;
+mod rewrite;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
@@ -11,12 +11,12 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use documents::Name;
 use keyring::{AgeRecipient, Identities, Secret};
-use phase::Name;
 
 use crate::Error;
 use crate::files::{cannot, settle};
-use documents::{Names, Recipients};
+use rewrite::{Names, Recipients};
 
 /// The file of secrets, from the root of the repository.
 const SECRETS: &str = "project/secrets.yaml";
@@ -72,7 +72,7 @@ pub(crate) fn init(
         Recipients { founder: &founder, phase: &phase, reader: &reader, keys: &keys, file: &file };
     let changed = names.documents(root, &recipients)?;
     settle(&root.join(SECRETS), text.as_bytes(), MODE)?;
-    let rules = documents::sops_rules(&founder, &file);
+    let rules = rewrite::sops_rules(&founder, &file);
     settle(&root.join(".sops.yaml"), rules.as_bytes(), MODE)?;
     for (path, text) in &changed {
         settle(path, text.as_bytes(), MODE)?;
@@ -91,7 +91,7 @@ fn is_replaceable(root: &Path) -> Result<(), Error> {
     for name in [SECRETS, ".sops.yaml", "project/project.yaml"] {
         let path = root.join(name);
         let Ok(text) = fs::read_to_string(&path) else { continue };
-        let recipients: Vec<_> = documents::recipients(&text).collect();
+        let recipients: Vec<_> = rewrite::recipients(&text).collect();
         let own = recipients.iter().any(|recipient| !keyring::is_published(recipient));
         if own || (name == SECRETS && recipients.is_empty()) {
             return Err(Error::InitOwn { path });
@@ -199,7 +199,7 @@ fn report(
     removed: &[PathBuf],
     missing: &[String],
 ) {
-    let note = |text: std::fmt::Arguments<'_>| phase::note("init", text);
+    let note = |text: std::fmt::Arguments<'_>| documents::note("init", text);
     if is_new {
         note(format_args!("a new identity is in {}", file.display()));
         note(format_args!("keep a copy of it elsewhere: without it nobody opens the root again"));

@@ -108,8 +108,8 @@ fn programs(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
     if !is_root() || find("apt-get").is_none() {
         return Err(Error::Missing { packages });
     }
-    phase::uninterrupted()?;
-    let step = phase::begin("-", "install");
+    documents::uninterrupted()?;
+    let step = documents::begin("-", "install");
     let log = place.cache.join("logs/install.log");
     let policy = Quiet::new()?;
     apt(&["update", "-qq"], &log)?;

@@ -46,7 +46,7 @@ mod writes;
 pub use cli::Cli;
 pub use error::Error;
 
-use phase::Exit;
+use documents::Exit;
 
 use cli::Verb;
 use component::Component;
@@ -59,12 +59,12 @@ use place::Place;
 /// [`Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, Error> {
     let (Verb::Build { output, .. }
-    | Verb::Up(phase::Target { output, .. })
+    | Verb::Up(documents::Target { output, .. })
     | Verb::Down { output, .. }
     | Verb::Status { output }
     | Verb::Init { output, .. }
     | Verb::Serve { output }) = &cli.verb;
-    phase::start("lab", *output);
+    documents::start("lab", *output);
     if let Verb::Init { name, owner, identity, .. } = &cli.verb {
         init::init(std::path::Path::new("."), name, owner, identity.as_deref())?;
         return Ok(Exit::Done);
@@ -79,7 +79,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
         }
         Verb::Up(target) => up::up(&place, target)?,
         Verb::Down { wipe, .. } => down::down(&place, *wipe)?,
-        Verb::Status { .. } => phase::print([&status::status(&place)?])?,
+        Verb::Status { .. } => documents::print([&status::status(&place)?])?,
         Verb::Serve { .. } => serve::serve(&place)?,
         Verb::Init { .. } => unreachable!("it needs no lab"),
     }

@@ -18,7 +18,7 @@ pub(crate) fn exclusive(path: &Path) -> Result<File, Error> {
     let end = Instant::now() + LIMIT;
     let mut said = false;
     loop {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if let Some(lock) = now(path)? {
             return Ok(lock);
         }
@@ -26,7 +26,7 @@ pub(crate) fn exclusive(path: &Path) -> Result<File, Error> {
             return Err(Error::Busy { lock: path.to_owned() });
         }
         if !said {
-            phase::note(
+            documents::note(
                 "-",
                 format_args!("waiting for another `lab` that holds {}", path.display()),
             );

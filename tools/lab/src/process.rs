@@ -43,7 +43,7 @@ impl Process {
         if self.ended_within(grace) {
             return true;
         }
-        phase::note("-", format_args!("process {} does not end by itself: killed", self.pid));
+        documents::note("-", format_args!("process {} does not end by itself: killed", self.pid));
         self.signal(Signal::KILL);
         self.ended_within(GRACE)
     }

@@ -37,18 +37,18 @@ pub(crate) fn serve(place: &Place) -> Result<(), Error> {
     let mut state = State { daemon, network, services: BTreeMap::new() };
     state::write(place, &state)?;
     let cloud = Running::start(place)?;
-    phase::note("cloud", format_args!("listens on {}", place.cloud()));
+    documents::note("cloud", format_args!("listens on {}", place.cloud()));
 
     let mut children: BTreeMap<Service, Supervised> = BTreeMap::new();
     let mut end = Ok(());
-    while !phase::interrupted() && !cloud.has_ended() {
+    while !documents::interrupted() && !cloud.has_ended() {
         end = tend(place, &mut children, &mut state);
         if end.is_err() {
             break;
         }
         thread::sleep(TICK);
     }
-    phase::note("-", "ending");
+    documents::note("-", "ending");
     // The machines first: what they run still talks to the registry.
     cloud.shutdown();
     for (service, child) in children.iter_mut().rev() {
@@ -105,7 +105,10 @@ pub(crate) fn sweep(place: &Place) -> Result<(), Error> {
     let Some(state) = state::read(place)? else { return Ok(()) };
     for (name, record) in state.services {
         if let Some(process) = record.process.filter(|it| it.is_running()) {
-            phase::note(&name, format_args!("process {} is left from before: ended", process.pid));
+            documents::note(
+                &name,
+                format_args!("process {} is left from before: ended", process.pid),
+            );
             process.end(GRACE);
         }
     }

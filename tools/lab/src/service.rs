@@ -64,7 +64,7 @@ impl Service {
             Self::Store => store::command(place)?,
             Self::Cloud => return Ok(None),
         };
-        command.envs(lab_talos::go_runtime());
+        command.envs(emulator_talos::go_runtime());
         Ok(Some(command))
     }
 

@@ -69,11 +69,11 @@ impl Supervised {
                 if !self.deaths.is_empty() {
                     self.record.restarts += 1;
                 }
-                phase::note(name, format_args!("runs as process {}", child.id()));
+                documents::note(name, format_args!("runs as process {}", child.id()));
                 self.child = Some(child);
             }
             Err(error) => {
-                phase::report(&error);
+                documents::report(&error);
                 self.ended(name, "it could not be started");
             }
         }
@@ -86,7 +86,7 @@ impl Supervised {
         self.deaths.push(Instant::now());
         self.record.failed = self.deaths.len() >= DEATHS_MAX;
         let given_up = if self.record.failed { ", and is given up" } else { "" };
-        phase::note(name, format_args!("ended by itself: {how}{given_up}"));
+        documents::note(name, format_args!("ended by itself: {how}{given_up}"));
     }
 
     /// Ends it.
@@ -94,7 +94,7 @@ impl Supervised {
         let Some(mut child) = self.child.take() else { return };
         if let Some(process) = self.record.process.take() {
             process.end(GRACE);
-            phase::note(name, "ended");
+            documents::note(name, "ended");
         }
         let _ = child.wait(); // it has ended
     }

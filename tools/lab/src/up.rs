@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use documents::{Declared, Stream, Target};
 use keyring::{Project, Projects};
-use phase::{Declared, Stream, Target};
 
 use crate::Error;
 use crate::component::{COMPONENTS, Component};
@@ -33,7 +33,7 @@ pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     let owners = endpoints::owners(&mut stream, &projects);
     stream.accept()?;
     if projects.is_empty() {
-        phase::note("-", "no Project came in: there are no endpoints to replace");
+        documents::note("-", "no Project came in: there are no endpoints to replace");
     }
     let needs = Needs::of(&stream, &projects);
     let _alone = state::alone(place)?;
@@ -107,13 +107,13 @@ fn start(place: &Place, services: &[Service], projects: &[Declared<Project>]) ->
 fn answers(place: &Place, service: Service) -> Result<(), Error> {
     let url = format!("http://{}", service.address(place));
     if service.answers(place) {
-        phase::detail(service.name(), format_args!("runs at {url}"));
+        documents::detail(service.name(), format_args!("runs at {url}"));
         return Ok(());
     }
-    let step = phase::begin(service.name(), "start");
+    let step = documents::begin(service.name(), "start");
     let end = Instant::now() + ANSWER;
     loop {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if service.answers(place) {
             step.done(url);
             return Ok(());

@@ -186,7 +186,7 @@ fn only_the_endpoints_of_a_project_are_replaced_and_every_program_can_read_them(
 
     let file = lab.folder.path().join("out.json");
     fs::write(&file, &run.get_output().stdout)?;
-    let mut stream = phase::Stream::read(&[file]);
+    let mut stream = documents::Stream::read(&[file]);
     let projects = keyring::Projects::read(&mut stream);
     stream.accept()?;
     assert!(projects.get("holistic")?.spec.endpoints.cloud.is_some());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _, Parser};
 use clap_complete::{Shell, generate};
-use phase::{Exit, Fault};
+use documents::{Exit, Fault};
 
 /// Writes manual pages and shell completions of every program
 ///

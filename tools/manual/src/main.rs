@@ -2,9 +2,9 @@
 
 use clap::Parser as _;
 
-fn main() -> phase::Exit {
+fn main() -> documents::Exit {
     match manual::run(&manual::Cli::parse()) {
-        Ok(()) => phase::Exit::Done,
-        Err(error) => phase::report(&error),
+        Ok(()) => documents::Exit::Done,
+        Err(error) => documents::report(&error),
     }
 }

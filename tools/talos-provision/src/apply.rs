@@ -88,7 +88,7 @@ fn ready_for_more(
     let (began, mut asked) = (Instant::now(), Instant::now());
     let mut waiting = None;
     loop {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let now = session.look(view)?;
         unobstructed(&now)?;
         let steps = plan::plan(&now.wanted, &now.world);
@@ -103,12 +103,12 @@ fn ready_for_more(
         };
         let Some(ill) = ill else {
             if let Some(step) = waiting {
-                phase::Step::done(step, "every check passes");
+                documents::Step::done(step, "every check passes");
             }
             return Ok((now, steps));
         };
-        waiting.get_or_insert_with(|| phase::begin(session.name(), "health"));
-        phase::detail(session.name(), &ill);
+        waiting.get_or_insert_with(|| documents::begin(session.name(), "health"));
+        documents::detail(session.name(), &ill);
         if began.elapsed() > Duration::from_secs(WELL_SECONDS_MAX) {
             return Err(Error::Unwell { what: ill });
         }
@@ -166,22 +166,22 @@ pub(crate) fn destroy(ground: &Ground<'_>, view: &View) -> Result<Vec<String>, E
     let mut gone = Vec::new();
     let steps = plan::undo(&world(view));
     for step in &steps {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if let Step::RemoveServer { id, .. } = step {
             gone.extend(writer.remove_server(*id)?);
         }
     }
     if !gone.is_empty() {
-        let machines = phase::begin(&ground.own.name, "remove machines");
+        let machines = documents::begin(&ground.own.name, "remove machines");
         writer.wait(&gone)?;
         machines.done("");
     }
     for step in &steps {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if let Step::Remove { thing } = step
             && let Some(found) = view.things.get(thing)
         {
-            let removal = phase::begin(&ground.own.name, step);
+            let removal = documents::begin(&ground.own.name, step);
             writer.remove(thing.kind, found.id)?;
             removal.done("");
         }

@@ -3,15 +3,15 @@
 //! Nothing is asked: what the cloud has given, addresses alone, comes from the document or from its
 //! status.
 
+use documents::{Declared, Derived};
 use keyring::Project;
-use phase::{Declared, Derived};
 use zeroize::Zeroizing;
 
 use crate::session::{self, Patches};
 use crate::spec::{Cluster, Role};
 use crate::{Error, config};
 
-type Job<'a> = phase::Job<'a, Cluster>;
+type Job<'a> = documents::Job<'a, Cluster>;
 
 /// The secrets bundle, what people and programs talk to the cluster with, and the configuration of
 /// every machine.
@@ -44,7 +44,7 @@ fn endpoint(job: &Job<'_>) -> Result<String, Error> {
     }
     let seen = &job.stream.status(job.own)["observed"]["endpoint"];
     let seen = seen.as_str().filter(|it| it.starts_with("https://"));
-    let unknown = || phase::Error::NotReady {
+    let unknown = || documents::Error::NotReady {
         document: format!("Cluster/{}", job.own.name),
         why: "its endpoint is an address that the cloud gives: `plan` asks for it".to_owned(),
     };

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use phase::{Exit, Fault};
+use documents::{Exit, Fault};
 
 use crate::hetzner::Refusal;
 use crate::plan::Obstacle;
@@ -36,7 +36,7 @@ impl std::error::Error for Unreadable {}
 pub enum Error {
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
-    Stream(#[from] phase::Error),
+    Stream(#[from] documents::Error),
     /// A secret cannot be had.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
@@ -46,7 +46,7 @@ pub enum Error {
         /// Which cluster.
         cluster: String,
         /// What must stay, and why.
-        refusals: Vec<phase::Refusal>,
+        refusals: Vec<documents::Refusal>,
     },
     /// The cloud said no.
     #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
@@ -183,7 +183,7 @@ pub enum Error {
         /// The machine.
         machine: String,
         /// The pods.
-        refusals: Vec<phase::Refusal>,
+        refusals: Vec<documents::Refusal>,
     },
     /// Pods of a machine that is removed were not evicted within the declared time.
     #[error("{machine} is not removed: no pod has left it for {seconds} s: {why}")]
@@ -340,7 +340,7 @@ impl Fault for Error {
         Some(help.to_owned())
     }
 
-    fn refusals(&self) -> Vec<phase::Refusal> {
+    fn refusals(&self) -> Vec<documents::Refusal> {
         match self {
             Self::NotDrained { refusals, .. } | Self::PodsLost { refusals, .. } => refusals.clone(),
             _ => Vec::new(),
@@ -385,7 +385,7 @@ impl Fault for Error {
 }
 
 /// The messages of refusals, one a line.
-fn lines(refusals: &[phase::Refusal]) -> String {
+fn lines(refusals: &[documents::Refusal]) -> String {
     let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
     format!("\n  {}", messages.join("\n  "))
 }

@@ -5,9 +5,9 @@
 //! that is missing does not silence the cluster. A cluster that does not answer closes the gate,
 //! unless the cloud records that etcd was never started.
 
+use documents::{Job, Known, Refusal};
 use keyring::Projects;
 use keyring::gate::{self, Facts, Loss, Verdict};
-use phase::{Job, Known, Refusal};
 
 use crate::hetzner::{self, View};
 use crate::kubernetes::{Reader, drain};
@@ -108,7 +108,7 @@ fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
     });
     let mut unknown = Vec::new();
     for (name, endpoint) in endpoint.into_iter().chain(controls) {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let reader = Reader::new(&session.pki, &endpoint)?;
         match Facts::ask(|path| reader.list(path)) {
             Facts::Unknown { why } => unknown.push(format!("{name}: {why}")),

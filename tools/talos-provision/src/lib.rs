@@ -37,8 +37,8 @@ pub use money::Money;
 
 use std::collections::BTreeMap;
 
+use documents::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
 use keyring::{Access, Projects};
-use phase::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
 
 use hetzner::View;
 use observe::{Evidence, Observation, Observed};
@@ -47,15 +47,15 @@ use session::{Ground, Patches, Session};
 use spec::Cluster;
 
 /// What the program fills in.
-pub type Status = phase::Status<Observed, Evidence, Step>;
+pub type Status = documents::Status<Observed, Evidence, Step>;
 
 /// Runs one command.
 ///
 /// # Errors
 ///
-/// [`phase::Error`], which carries its own help and exit status.
-pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
-    phase::run("talos-provision", &cli.verb, TalosProvision::read)
+/// [`documents::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
+    documents::run("talos-provision", &cli.verb, TalosProvision::read)
 }
 
 /// The program, with what it read beside its own documents.
@@ -85,7 +85,7 @@ impl Program for TalosProvision {
         apply::unobstructed(&now)?;
         for (name, machine) in &now.wanted.machines {
             if let Known::Now(sha256) = &machine.configuration {
-                phase::detail(name, format_args!("configuration sha256:{sha256}"));
+                documents::detail(name, format_args!("configuration sha256:{sha256}"));
             }
         }
         let steps = plan::plan(&now.wanted, &now.world);
@@ -112,7 +112,7 @@ impl Program for TalosProvision {
         let mut planned = refused(job, "destroy", Status::planned(None, steps), refusals);
         if !leftovers.is_empty() {
             let what = format!("others made {}, and `destroy` leaves it", leftovers.join(", "));
-            phase::note(&job.own.name, &what);
+            documents::note(&job.own.name, &what);
             planned.conditions.push(Condition::new("Leftovers", true, "MadeByOthers", what));
         }
         Ok(planned)
@@ -176,10 +176,10 @@ fn refused(
     job: &Job<'_, Cluster>,
     verb: &str,
     mut status: Status,
-    refusals: Vec<phase::Refusal>,
+    refusals: Vec<documents::Refusal>,
 ) -> Status {
     for refusal in &refusals {
-        phase::note(&job.own.name, format_args!("`{verb}` will refuse: {}", refusal.message));
+        documents::note(&job.own.name, format_args!("`{verb}` will refuse: {}", refusal.message));
     }
     status.refusals = refusals;
     status

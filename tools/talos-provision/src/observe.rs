@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phase::{Condition, Known};
+use documents::{Condition, Known};
 use schemars::JsonSchema;
 use serde::Serialize;
 

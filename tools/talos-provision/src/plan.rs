@@ -25,8 +25,8 @@ pub use world::{
     Thing, Wanted, World,
 };
 
+use documents::Known;
 use etcd::Start;
-use phase::Known;
 
 use crate::spec::Role;
 

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use documents::{Declared, Stream};
 use jiff::ToSpan as _;
 use keyring::Projects;
-use phase::{Declared, Stream};
 
 use crate::config::{self, Common, Patch};
 use crate::pki::{self, Bundle};
@@ -195,7 +195,7 @@ pub(crate) fn not_expired(own: &Declared<Cluster>) -> Result<(), Error> {
         let message = format_args!(
             "the certificates of its authorities end on {day}: raise `certificates.years` and apply"
         );
-        phase::note(&own.name, message);
+        documents::note(&own.name, message);
     }
     Ok(())
 }

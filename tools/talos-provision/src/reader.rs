@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use documents::{Condition, Job};
 use keyring::{Access, Projects};
-use phase::{Condition, Job};
 
 use crate::observe::{Kubernetes, Observation};
 use crate::plan::{self, Step};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use documents::{Declared, Known};
 use keyring::{Access, Cloud, Project, Projects};
-use phase::{Declared, Known};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 

@@ -7,10 +7,10 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use documents::Name;
 use jiff::ToSpan as _;
 use jiff::civil::{Date, DateTime};
 use keyring::DataOnDestroy;
-use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ pub struct Cluster {
     pub patches: Vec<PathBuf>,
 }
 
-impl phase::Kind for Cluster {
+impl documents::Kind for Cluster {
     const KIND: &'static str = "Cluster";
     type Observed = Observed;
     type Evidence = Evidence;

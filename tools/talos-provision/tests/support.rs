@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
+use documents::Stream;
 use keyring::{PhaseKey, Projects};
-use phase::Stream;
 
 /// An age recipient.
 pub(crate) const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";

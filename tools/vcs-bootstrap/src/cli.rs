@@ -16,5 +16,5 @@ use clap::Parser;
 #[command(version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub(crate) verb: phase::Verb,
+    pub(crate) verb: documents::Verb,
 }

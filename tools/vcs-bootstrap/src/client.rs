@@ -160,7 +160,7 @@ impl Client {
     fn ask(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
         let mut attempt = 0;
         loop {
-            phase::detail("-", format_args!("{method} {path}"));
+            documents::detail("-", format_args!("{method} {path}"));
             let sent = self.runtime.block_on(self.send(method, path, body));
             attempt += 1;
             let last = attempt == ATTEMPTS_MAX;
@@ -182,7 +182,7 @@ impl Client {
                     if last || seconds > WAIT_SECONDS_MAX {
                         return Err(Error::Limited { seconds });
                     }
-                    phase::note("-", format_args!("the forge asks to wait for {seconds} s"));
+                    documents::note("-", format_args!("the forge asks to wait for {seconds} s"));
                     wait(Duration::from_secs(seconds))?;
                 }
                 Ok(answer) if answer.status >= 500 => {
@@ -277,7 +277,7 @@ fn wait_seconds<'a>(
 pub(crate) fn wait(duration: Duration) -> Result<(), Error> {
     let until = Instant::now() + duration;
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use phase::{Exit, Fault};
+use documents::{Exit, Fault};
 
 use crate::absence;
 use crate::model::Refusal;
@@ -13,7 +13,7 @@ use crate::refused::Verdict;
 pub enum Error {
     /// The stream is not right, not ready, or cannot be written.
     #[error(transparent)]
-    Stream(#[from] phase::Error),
+    Stream(#[from] documents::Error),
     /// A secret cannot be resolved.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
@@ -208,8 +208,8 @@ impl Fault for Error {
         }
     }
 
-    fn refusals(&self) -> Vec<phase::Refusal> {
-        let refusal = |object: String| phase::Refusal {
+    fn refusals(&self) -> Vec<documents::Refusal> {
+        let refusal = |object: String| documents::Refusal {
             object,
             reason: self.reason().to_owned(),
             message: self.help().unwrap_or_default(),

@@ -35,13 +35,13 @@ mod wanted;
 pub use cli::Cli;
 pub use error::Error;
 
-use phase::Exit;
+use documents::Exit;
 
 /// Runs one command.
 ///
 /// # Errors
 ///
-/// [`phase::Error`], which carries its own help and exit status.
-pub fn run(cli: &Cli) -> Result<Exit, phase::Error> {
-    phase::run("vcs-bootstrap", &cli.verb, program::Bootstrap::read)
+/// [`documents::Error`], which carries its own help and exit status.
+pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
+    documents::run("vcs-bootstrap", &cli.verb, program::Bootstrap::read)
 }

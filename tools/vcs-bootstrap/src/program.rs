@@ -1,7 +1,7 @@
 //! What each verb does with one document.
 
+use documents::{Condition, Declared, Derived, Fault as _, Job, Kind, Program, Refers, Stream};
 use keyring::{DataPolicy, GitOrigin, Projects, Secret};
-use phase::{Condition, Declared, Derived, Fault as _, Job, Kind, Program, Refers, Stream};
 use serde_json::Value;
 
 use crate::apply::Hand;
@@ -25,7 +25,7 @@ const APPROVALS_MAX: u8 = 10;
 /// The most topics that GitHub allows.
 const TOPICS_MAX: usize = 20;
 
-type Status = phase::Status<Observed, Evidence, Step>;
+type Status = documents::Status<Observed, Evidence, Step>;
 
 /// The program, once every document has been read.
 pub(crate) struct Bootstrap {
@@ -135,7 +135,7 @@ impl Program for Bootstrap {
         check_push(&steps)?;
         let mut status = Status::planned(work.observed(&look), steps);
         for refusal in refused {
-            phase::note(&job.own.name, format_args!("unknown: {}", refusal.what));
+            documents::note(&job.own.name, format_args!("unknown: {}", refusal.what));
             status.conditions.push(Condition::new("Known", false, refusal.reason, refusal.what));
         }
         status.conditions.extend(work.complete());
@@ -155,7 +155,7 @@ impl Program for Bootstrap {
         let closed = self.check_deletion(job, &work, &look, &steps).err();
         let mut status = Status::planned(work.observed(&look), steps);
         if let Some(error) = closed {
-            phase::note(&job.own.name, format_args!("destroy would stop: {error}"));
+            documents::note(&job.own.name, format_args!("destroy would stop: {error}"));
             let condition = Condition::new("Covered", false, error.reason(), error.to_string());
             status.conditions.push(condition);
         }
@@ -185,7 +185,7 @@ impl Program for Bootstrap {
             let message = "the secrets are there under their names, and what was written last by \
                            us is what is declared; Gitea does not tell when a secret was written, \
                            so a change by hand would not be seen";
-            phase::note(&job.own.name, message);
+            documents::note(&job.own.name, message);
             status.conditions.push(Condition::new("SecretsProven", false, "NotTold", message));
         }
         Ok(status)
@@ -250,7 +250,7 @@ impl Work {
                     if rounds < ROUNDS_MAX =>
                 {
                     let note = format_args!("{error}: observing the repository again");
-                    phase::note(&self.remote.place.name, note);
+                    documents::note(&self.remote.place.name, note);
                 }
                 taken => taken?,
             }
@@ -300,7 +300,7 @@ impl Work {
             return None;
         }
         let message = unsupported.join("; ");
-        phase::note(&self.remote.place.name, format_args!("unsupported: {message}"));
+        documents::note(&self.remote.place.name, format_args!("unsupported: {message}"));
         Some(Condition::new("Complete", false, "UnsupportedByForge", message))
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use documents::Name;
 use keyring::DataPolicy;
-use phase::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,7 @@ pub struct Repository {
     pub data_on_destroy: DataPolicy,
 }
 
-impl phase::Kind for Repository {
+impl documents::Kind for Repository {
     const KIND: &'static str = "Repository";
     type Observed = Observed;
     type Evidence = Evidence;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
+use documents::{Declared, Derived};
 use keyring::{PhaseKey, Project};
-use phase::{Declared, Derived};
 use zeroize::Zeroizing;
 
 use crate::Error;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use phase::Known;
+use documents::Known;
 use serde_json::{Value, json};
 
 use super::{Instance, objects, parts, render, tag};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use phase::Known;
+use documents::Known;
 
 use crate::Error;
 use crate::hetzner::{self, Site, Stock, View, Writer, rest};
@@ -38,7 +38,7 @@ pub(super) fn stage(
         Stage::Configurations | Stage::Workers => configurations(session, now, view, steps),
         Stage::Changes => configurations(session, now, view, &steps[..1]),
         Stage::Restarts => {
-            let taken = phase::begin(session.name(), &steps[0]);
+            let taken = documents::begin(session.name(), &steps[0]);
             repair(session, now, &steps[0])?;
             taken.done("");
             Ok(())
@@ -61,8 +61,8 @@ fn each(
     steps: &[Step],
 ) -> Result<(), Error> {
     steps.iter().try_for_each(|step| {
-        phase::uninterrupted()?;
-        let taken = phase::begin(session.name(), step);
+        documents::uninterrupted()?;
+        let taken = documents::begin(session.name(), step);
         let detail = one(session, now, view, step)?;
         taken.done(detail);
         Ok(())
@@ -76,8 +76,8 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
     let spec = session.spec();
     let place = spec.pools.iter().find_map(|it| it.locations.first()).map_or("", String::as_str);
     for step in steps {
-        phase::uninterrupted()?;
-        let taken = phase::begin(session.name(), step);
+        documents::uninterrupted()?;
+        let taken = documents::begin(session.name(), step);
         match step {
             Step::Create { thing, .. } => {
                 let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
@@ -126,9 +126,9 @@ fn servers(
     let id = |kind: Kind| now.world.things.iter().find(|(it, _)| it.kind == kind).map(|it| it.1.id);
     let lacks = |what: &str| Error::Unexpected { what: format!("there is no {what}") };
     let mut running = Vec::new();
-    let ordered = phase::begin(session.name(), format_args!("create {} machines", steps.len()));
+    let ordered = documents::begin(session.name(), format_args!("create {} machines", steps.len()));
     for step in steps {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let Step::CreateServer { name, .. } = step else { continue };
         let machine = &now.wanted.machines[name];
         let image = stock.images.get(&machine.r#type).copied();

@@ -124,8 +124,8 @@ impl Http {
         let began = Instant::now();
         let mut pause = Duration::from_millis(200);
         loop {
-            phase::uninterrupted().map_err(|it| Trouble::Fatal(it.into()))?;
-            phase::detail("-", format_args!("{method} {path}"));
+            documents::uninterrupted().map_err(|it| Trouble::Fatal(it.into()))?;
+            documents::detail("-", format_args!("{method} {path}"));
             let (why, wait) = match self.once(method, path, body) {
                 Ok((status, headers, text)) if status < 300 => {
                     let _ = headers;
@@ -150,7 +150,7 @@ impl Http {
                 let what = "the cloud".to_owned();
                 return Err(Trouble::Fatal(Error::Unreachable { what, why }));
             }
-            phase::detail("-", format_args!("{why}: again in {:.1} s", wait.as_secs_f64()));
+            documents::detail("-", format_args!("{why}: again in {:.1} s", wait.as_secs_f64()));
             rest(wait).map_err(Trouble::Fatal)?;
             pause = (pause * 2).min(Duration::from_millis(PAUSE_MILLISECONDS_MAX));
         }
@@ -188,7 +188,7 @@ impl Http {
 pub(crate) fn rest(time: Duration) -> Result<(), Error> {
     let until = Instant::now() + time;
     loop {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());

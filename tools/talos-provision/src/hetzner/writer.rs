@@ -112,7 +112,10 @@ impl<'a> Writer<'a> {
         for location in &site.machine.locations {
             match self.order_in(name, site, location) {
                 Err(Error::Refused(why)) if is_unavailable(&why) => {
-                    phase::note(name, format_args!("not to be had in {location}: {}", why.message));
+                    documents::note(
+                        name,
+                        format_args!("not to be had in {location}: {}", why.message),
+                    );
                     refused = Some(why);
                 }
                 end => return end,

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use phase::Refusal;
+use documents::Refusal;
 use serde_json::{Value, json};
 
 use super::{Failure, Reader, Registered, Writer};
@@ -157,7 +157,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
     let limit = Duration::from(removal.eviction_seconds);
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         let waits = match round(reader, node, removal)? {
             Ok(waits) => waits,
             Err(why) => vec![why],
@@ -168,7 +168,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
         if waits.len() < least {
             (least, since) = (waits.len(), Instant::now());
         }
-        phase::detail(&node.name, waits.join("; "));
+        documents::detail(&node.name, waits.join("; "));
         if since.elapsed() > limit {
             return Err(Error::NotEvicted {
                 machine: node.name.clone(),
@@ -194,7 +194,7 @@ fn round(
     let goes = |pod: &&Value| fate(pod, removal.empty_dir) == Fate::Goes;
     let mut waits = Vec::new();
     for pod in pods.iter().filter(goes) {
-        phase::uninterrupted()?;
+        documents::uninterrupted()?;
         if is_terminating(pod) {
             // The kubelet of a lost machine never confirms the end of a pod.
             if node.ready {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phase::Known;
+use documents::Known;
 
 use super::*;
 use crate::config::Keys;

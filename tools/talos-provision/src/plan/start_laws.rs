@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use phase::Known;
+use documents::Known;
 
 use super::etcd::Start;
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use phase::Known;
+use documents::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use phase::Known;
+use documents::Known;
 use schemars::JsonSchema;
 use serde::Serialize;
 

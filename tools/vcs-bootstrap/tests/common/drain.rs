@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
+use documents::Stream;
 use keyring::{Copied, Drained, GitOrigin, Pack, Projects, Receipt, Secret, Source, Url};
-use phase::Stream;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 

@@ -1,0 +1,310 @@
+//! A copy of this repository in a folder of its own, and a lab for it.
+
+mod schema;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Instant;
+
+use repository_tests::{programs, root};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What the documents of this project are, in the order of the pipe.
+pub(crate) const DOCUMENTS: &str = "project sources machines/prod deployments";
+
+/// The programs of the pipe forward.
+pub(crate) const PROGRAMS: [&str; 4] =
+    ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed"];
+
+/// A project and its lab, which ends with it.
+pub(crate) struct Project {
+    folder: TempDir,
+    network: &'static str,
+    /// What programs remember: of this machine, as for anybody who runs them twice.
+    caches: PathBuf,
+}
+
+impl Project {
+    /// This repository as it stands, committed or not, as a repository of its own.
+    pub(crate) fn new(network: &'static str) -> Test<Self> {
+        let folder = tempfile::Builder::new().prefix("holistic-").tempdir()?;
+        let project = Self { folder, network, caches: cache().join("tests") };
+        let here = root();
+        let copy = r#"
+            cd "$HERE"
+            git ls-files -z --cached --others --exclude-standard \
+              | while IFS= read -r -d "" file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done \
+              | tar --null --files-from=- -cf - | tar -C "$TO" -xf -
+            cd "$TO"
+            git init --quiet --initial-branch=main
+            git config user.name tester
+            git config user.email tester@example.org
+            git add --all
+            GIT_AUTHOR_DATE="2026-11-01T00:00:00Z" GIT_COMMITTER_DATE="2026-11-01T00:00:00Z" git commit --quiet -m "As it stands"
+        "#;
+        let mut copy = project.command("bash", &["-euc", copy]);
+        let copied = copy.env("HERE", &here).env("TO", project.root()).output()?;
+        succeeded(copied)?;
+        Ok(project)
+    }
+
+    /// As [`Self::new`], where no program remembers anything: whatever is built is built twice.
+    pub(crate) fn of_a_newcomer(network: &'static str) -> Test<Self> {
+        let mut project = Self::new(network)?;
+        project.caches = project.root().join(".cache");
+        Ok(project)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command in this project, with nothing of the developer's environment.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let cache = cache();
+        let binaries = env::var_os("LAB_BIN").map_or_else(|| cache.join("bin"), Into::into);
+        let mut path = vec![programs(), binaries.clone()];
+        path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(self.root())
+            .env_clear()
+            .env("PATH", env::join_paths(path).unwrap_or_default())
+            .env("HOME", env::var_os("HOME").unwrap_or_else(|| "/root".into()))
+            .env("TMPDIR", env::temp_dir())
+            .env("XDG_CACHE_HOME", &self.caches)
+            .env("LAB_CACHE", &cache)
+            .env("LAB_BIN", &binaries)
+            .env("LAB_DIR", self.root().join(".lab"))
+            .env("LAB_NETWORK", self.network)
+            .env("NIX_CONF_DIR", self.root().join(".lab/nix"))
+            .env("SOPS_AGE_KEY_FILE", self.root().join("project/test-identity.txt"));
+        command
+    }
+
+    /// Runs `script` to its end, which must be a good one; what it wrote to standard output.
+    pub(crate) fn sh(&self, script: &str) -> Test<String> {
+        succeeded(self.ended(script)?)
+    }
+
+    /// Runs `script` to its end, whatever that is.
+    pub(crate) fn ended(&self, script: &str) -> Test<Output> {
+        let began = Instant::now();
+        let output = self.command("bash", &["-euo", "pipefail", "-c", script]).output()?;
+        say(&format!(
+            "{:6.1} s  {}",
+            began.elapsed().as_secs_f64(),
+            script.lines().next().unwrap_or_default()
+        ));
+        Ok(output)
+    }
+
+    /// A line of shell that runs a task of this checkout on this project. It builds nothing: cargo
+    /// would put other files in the place of programs that run.
+    pub(crate) fn task(&self, name: &str) -> String {
+        format!(
+            "HOLISTIC_PROGRAMS={} HOLISTIC_PROJECT={} {}",
+            programs().display(),
+            self.root().display(),
+            root().join("tasks").join(name).display()
+        )
+    }
+
+    /// Brings up the lab; the documents that the programs get.
+    pub(crate) fn up(&self) -> Test<String> {
+        self.sh(&format!("lab up {DOCUMENTS}"))
+    }
+
+    /// Pipes `input` through `program verb`; the documents it wrote, and its exit status.
+    pub(crate) fn pipe(&self, program: &str, verb: &str, input: &str) -> Test<(String, i32)> {
+        let began = Instant::now();
+        let mut run = self.start(program, verb, input)?;
+        for line in run.steps() {
+            say(&line?);
+        }
+        let (output, status) = run.end()?;
+        schema::every_document_is_valid(&output)?;
+        say(&format!("{:6.1} s  {program} {verb}: {status}", began.elapsed().as_secs_f64()));
+        Ok((output, status))
+    }
+
+    /// As [`Self::pipe`], but ends the program with SIGKILL after each step that no run before has
+    /// taken, and runs it again, until it ends by itself; also after how many it was killed.
+    pub(crate) fn pipe_killed_at_every_step(
+        &self,
+        program: &str,
+        verb: &str,
+        input: &str,
+    ) -> Test<(String, i32, usize)> {
+        let mut taken = BTreeSet::new();
+        loop {
+            let mut run = self.start(program, verb, input)?;
+            let mut new = None;
+            for line in run.steps() {
+                let line = line?;
+                if taken.insert(step(&line)) && line.contains(r#""done":true"#) {
+                    new = Some(line);
+                    break;
+                }
+            }
+            let Some(new) = new else {
+                let (output, status) = run.end()?;
+                schema::every_document_is_valid(&output)?;
+                let killed = taken.iter().filter(|it| it.contains(r#""done":true"#)).count();
+                return Ok((output, status, killed));
+            };
+            say(&format!("killed after {new}"));
+            run.child.kill()?;
+            run.child.wait()?;
+            if taken.len() > 200 {
+                return Err(format!("{program} takes new steps for ever").into());
+            }
+        }
+    }
+
+    fn start(&self, program: &str, verb: &str, input: &str) -> Test<Run> {
+        let output = tempfile::tempfile()?;
+        let mut child = self
+            .command(program, &verb.split(' ').collect::<Vec<_>>())
+            .args(["--log-format", "json"])
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().ok_or("no standard input")?.write_all(input.as_bytes())?;
+        let stderr = BufReader::new(child.stderr.take().ok_or("no standard error")?);
+        Ok(Run { child, stderr, output })
+    }
+
+    /// How often anything was written to forge, registry, cloud and cluster.
+    pub(crate) fn writes(&self) -> Test<Value> {
+        let status: Value = serde_json::from_str(&self.sh("lab status")?)?;
+        Ok(status["writes"].clone())
+    }
+}
+
+/// Pipes `input` through every program of the pipe forward, each of which must end with `end`.
+pub(crate) fn forward(project: &Project, verb: &str, input: &str, end: i32) -> Test<String> {
+    let mut stream = input.to_owned();
+    for program in PROGRAMS {
+        let status;
+        (stream, status) = project.pipe(program, verb, &stream)?;
+        assert_eq!(status, end, "{program} {verb}: {:?}", reasons(&stream)?);
+    }
+    Ok(stream)
+}
+
+/// A shell prologue: `kubectl` with the kubeconfig that stands sealed in the Cluster's status.
+pub(crate) fn kubeconfig(project: &Project, output: &str) -> Test<String> {
+    let cluster = document(output, "Cluster", "prod")?;
+    let sealed = cluster["status"]["sealed"]["kubeconfig"].as_str().ok_or("no kubeconfig")?;
+    fs::write(project.root().join("kubeconfig.age"), sealed)?;
+    let file = project.root().join("kubeconfig");
+    project
+        .sh("umask 077; age --decrypt -i project/test-identity.txt kubeconfig.age > kubeconfig")?;
+    Ok(format!("export KUBECONFIG={}\n", file.display()))
+}
+
+/// A program that runs.
+struct Run {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    output: File,
+}
+
+impl Run {
+    /// What it says, a line each.
+    fn steps(&mut self) -> impl Iterator<Item = std::io::Result<String>> {
+        self.stderr.by_ref().lines()
+    }
+
+    fn end(mut self) -> Test<(String, i32)> {
+        let status = self.child.wait()?.code().unwrap_or(-1);
+        let mut output = String::new();
+        self.output.rewind()?;
+        self.output.read_to_string(&mut output)?;
+        Ok((output, status))
+    }
+}
+
+/// The step that `line` tells of, however long it took.
+fn step(line: &str) -> String {
+    let Ok(mut step) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
+    if let Some(step) = step.as_object_mut() {
+        step.remove("seconds");
+    }
+    step.to_string()
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if env::var_os("KEEP_LAB").is_some() {
+            let kept = self.folder.path().display();
+            say(&format!("kept, as KEEP_LAB asks: {kept}"));
+            self.folder.disable_cleanup(true);
+            return;
+        }
+        let _ = self.command("lab", &["down", "--wipe"]).output();
+    }
+}
+
+/// The documents in `text`, one per line.
+pub(crate) fn documents(text: &str) -> Test<Vec<Value>> {
+    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+/// The document of `kind` that is called `name`.
+pub(crate) fn document(text: &str, kind: &str, name: &str) -> Test<Value> {
+    let all = documents(text)?;
+    let found = all.into_iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
+    found.ok_or_else(|| format!("no {kind}/{name}").into())
+}
+
+/// `text` without what is sealed, the one thing that differs from run to run.
+pub(crate) fn unsealed(text: &str) -> Test<Vec<Value>> {
+    let mut documents = documents(text)?;
+    for document in &mut documents {
+        if let Some(status) = document["status"].as_object_mut() {
+            status.remove("sealed");
+        }
+    }
+    Ok(documents)
+}
+
+/// `kind/name: reason` of every document that a program has given a status.
+pub(crate) fn reasons(text: &str) -> Test<Vec<String>> {
+    let reason = |it: &Value| {
+        let ready =
+            it["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == "Ready")?;
+        let words = [&it["kind"], &it["metadata"]["name"], &ready["status"], &ready["reason"]];
+        Some(words.map(|it| it.as_str().unwrap_or_default()).join(" "))
+    };
+    Ok(documents(text)?.iter().filter_map(reason).collect())
+}
+
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn cache() -> PathBuf {
+    env::var_os("LAB_CACHE").map_or_else(|| root().join(".cache"), Into::into)
+}
+
+pub(crate) fn succeeded(output: Output) -> Test<String> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout)?)
+    } else {
+        Err(format!("{}\n{stderr}{}", output.status, String::from_utf8_lossy(&output.stdout))
+            .into())
+    }
+}

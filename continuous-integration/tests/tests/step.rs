@@ -1,0 +1,156 @@
+//! One step of a job: what the actions of this repository make of a program that misbehaves.
+//! `operations/actions.rs` runs them with the real ones.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+type Test = Result<(), Box<dyn Error>>;
+
+/// A step that is about to run, with a stand-in for `flux-seed` on its path.
+struct Step {
+    folder: TempDir,
+}
+
+impl Step {
+    fn new(program: &str) -> Result<Self, Box<dyn Error>> {
+        let step = Self { folder: tempfile::tempdir()? };
+        fs::write(step.path("flux-seed"), format!("#!/usr/bin/env bash\n{program}\n"))?;
+        fs::set_permissions(step.path("flux-seed"), fs::Permissions::from_mode(0o755))?;
+        for file in ["output", "summary"] {
+            fs::write(step.path(file), "")?;
+        }
+        Ok(step)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, stream: &str) -> Command {
+        let actions = repository_tests::root().join("continuous-integration/actions");
+        let path = std::env::var("PATH").unwrap_or_default();
+        // Who starts the tests in the background may have had them ignore an interrupt.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=INT")
+            .arg(actions.join("run.sh"))
+            .env_clear()
+            .env("PATH", format!("{}:{path}", self.folder.path().display()))
+            .env("RUNNER_TEMP", self.folder.path())
+            .env("GITHUB_OUTPUT", self.path("output"))
+            .env("GITHUB_STEP_SUMMARY", self.path("summary"))
+            .env("GITHUB_ACTION_PATH", actions.join("flux-seed"))
+            .envs([("PROGRAM", "flux-seed"), ("VERB", "plan"), ("FLAGS", "--check\n-v")])
+            .envs([("DOCUMENTS", "one\n\nan other\n"), ("IDENTITY", "hunter2"), ("STREAM", stream)])
+            .env("FACTS", "digest .status.observed.revision\n")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The value of an output.
+    fn output(&self, name: &str) -> Result<String, Box<dyn Error>> {
+        let text = fs::read_to_string(self.path("output"))?;
+        let (_, rest) =
+            text.split_once(&format!("{name}<<")).ok_or_else(|| format!("no {name}"))?;
+        let (end, rest) = rest.split_once('\n').ok_or("no value")?;
+        Ok(rest.split_once(&format!("\n{end}")).ok_or("no end")?.0.to_owned())
+    }
+}
+
+/// A shell command that prints a document whose Ready has this message.
+fn says(message: &str) -> String {
+    let condition =
+        format!(r#"{{"type":"Ready","status":"False","reason":"Planned","message":"{message}"}}"#);
+    format!(
+        r#"printf '%s\n' '{{"kind":"Delivery","metadata":{{"name":"prod"}},"status":{{"conditions":[{condition}],"observed":{{"revision":"one\ntwo"}},"plan":[]}}}}'"#
+    )
+}
+
+#[test]
+fn a_program_is_told_what_the_inputs_say_and_its_status_is_the_step_s() -> Test {
+    let program =
+        "printf '[%s] ' \"$@\" \"$FLUX_SEED_KEY\" \"${IDENTITY-}\" \"${STREAM-}\" >&2; exit 3";
+    let ended = Step::new(program)?.command("").output()?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(said, "[plan] [--check] [-v] [one] [an other] [hunter2] [] [] ");
+    assert_eq!(ended.status.code(), Some(3));
+    Ok(())
+}
+
+#[test]
+fn nothing_that_a_document_says_is_taken_for_markup_for_a_command_or_for_an_output() -> Test {
+    let step =
+        Step::new(&(says(r"a|b_c <d> [e](f)\n::set-output name=ready::true") + "; exit 100"))?;
+    let ended = step.command("").output()?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let expected = "::error title=Delivery/prod is not Ready::Planned: a|b_c <d> [e](f)%0A::set-output name=ready::true\n";
+    assert_eq!(said, expected);
+    let summary = fs::read_to_string(step.path("summary"))?;
+    let cell = r"| a\|b\_c &lt;d> \[e\](f) ::set-output name=ready::true |";
+    assert!(summary.contains(cell), "{summary}");
+    assert_eq!(step.output("ready")?, "false");
+    assert_eq!(step.output("digest")?, "one\ntwo");
+    Ok(())
+}
+
+#[test]
+fn refused_documents_are_annotated_and_in_the_summary() -> Test {
+    let mistakes =
+        "printf 'error: a.yaml:1:1: kind: 50%% wrong\\n    1 | kind\\nmistakes: 1\\n' >&2; exit 2";
+    let step = Step::new(mistakes)?;
+    let ended = step.command("").output()?;
+    assert_eq!(ended.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("::error title=flux-seed::a.yaml:1:1: kind: 50%25 wrong\n"), "{said}");
+    let summary = fs::read_to_string(step.path("summary"))?;
+    assert!(summary.contains("error: a.yaml:1:1: kind: 50% wrong"), "{summary}");
+    assert!(step.output("documents").is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_job_that_is_cancelled_lets_the_program_finish_and_hands_on_what_it_wrote() -> Test {
+    let program = format!(
+        "trap '{}; exit 111' TERM\ntouch \"$RUNNER_TEMP/started\"\nfor _ in {{1..300}}; do sleep 0.1; done",
+        says("interrupted").replace('\'', r#"'"'"'"#)
+    );
+    let step = Step::new(&program)?;
+    let mut child = step.command("").stderr(Stdio::null()).spawn()?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while !step.path("started").exists() {
+        assert!(Instant::now() < end, "it has not started");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // As GitHub's runner does: to the shell alone.
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    assert_eq!(child.wait()?.code(), Some(111));
+    assert!(fs::read_to_string(step.path("summary"))?.contains("interrupted"));
+    assert!(!step.output("stream")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_stream_that_no_environment_could_hold_is_not_handed_on_and_a_broken_one_not_taken() -> Test {
+    // Random, so that it does not compress.
+    let long = r#"printf '{"kind":"Delivery","spec":"%s"}\n' "$(head -c 200000 /dev/urandom | base64 --wrap=0)""#;
+    let step = Step::new(long)?;
+    let ended = step.command("").output()?;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(step.output("stream").is_err());
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("too many for another job"));
+    assert!(
+        fs::metadata(step.output("documents")?)?.len() > 200_000,
+        "they are there all the same"
+    );
+
+    let step = Step::new("touch \"$RUNNER_TEMP/started\"")?;
+    assert!(!step.command("no base64!").output()?.status.success());
+    assert!(!step.path("started").exists(), "no program gets half of a stream");
+    Ok(())
+}

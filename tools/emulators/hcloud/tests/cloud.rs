@@ -1,0 +1,199 @@
+//! What an embedder relies on: machines are touched by actions, and nothing is lost between two runs.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod emulator;
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+use emulator::{Emulator, until};
+use emulator_hcloud::Pace;
+use serde_json::{Value, json};
+
+fn server(name: &str) -> Value {
+    json!({"name": name, "server_type": "cax11", "image": "debian-13", "user_data": "hello", "labels": {"of": name}})
+}
+
+#[test]
+fn a_machine_is_touched_by_actions_in_their_order() {
+    let emulator = Emulator::start("machines");
+    let id = emulator.post("/servers", &server("m"))["server"]["id"].clone();
+    let address = emulator.get(&format!("/servers/{id}"))["server"]["public_net"]["ipv4"]["ip"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let actions = format!("/servers/{id}/actions");
+    for command in ["poweroff", "poweron", "reset", "enable_rescue", "reboot"] {
+        emulator.post(&format!("{actions}/{command}"), &json!({}));
+    }
+    emulator.post(&format!("{actions}/rebuild"), &json!({"image": "debian-13"}));
+    let (_, _, deleted) = emulator.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+    emulator.wait(&deleted);
+    let on = format!("on m at {address} with \"hello\"");
+    let rescue = format!("{on} into rescue");
+    let expected =
+        [&on, "off", &on, "off", &on, "off", &rescue, "off", "delete", &on, "off", "delete"];
+    assert_eq!(*emulator.machines.0.lock().unwrap(), expected);
+    assert_eq!(emulator.cloud.writes(), 8);
+}
+
+#[test]
+fn a_restart_in_the_middle_loses_nothing_and_makes_nothing_twice() {
+    let slow = Pace { action: Duration::from_secs(60), ..Pace::default() };
+    let emulator = Emulator::at("restart", Pace::default());
+    let first = emulator.post("/servers", &server("r-1"));
+    let balancer = json!({
+        "name": "r", "load_balancer_type": "lb11", "location": "fsn1",
+        "services": [{"protocol": "tcp", "listen_port": 17001, "destination_port": 17002}],
+        "targets": [{"type": "label_selector", "label_selector": {"selector": "of=r-1"}}],
+    });
+    let balancer = emulator.post("/load_balancers", &balancer)["load_balancer"].clone();
+    let emulator = emulator.restart(slow);
+    assert_eq!(emulator.machines.0.lock().unwrap().len(), 1, "what was on is on again");
+    let (status, _, second) = emulator.call("POST", "/v1/servers", &server("r-2"));
+    assert_eq!(status, 201);
+    let before = emulator.get("/servers");
+    assert_eq!(before["servers"][1]["status"], "initializing");
+    let emulator = emulator.restart(Pace::default());
+    emulator.wait(&second);
+    let after = emulator.get("/servers");
+    assert_eq!(after["servers"][0], before["servers"][0]);
+    assert_eq!(after["servers"][1]["status"], "running");
+    assert_eq!(after["servers"][1]["public_net"], before["servers"][1]["public_net"]);
+    let third = emulator.post("/servers", &server("r-3"));
+    let ids = [&first, &second, &third].map(|it| it["server"]["id"].as_u64().unwrap());
+    assert!(ids.is_sorted() && ids[1] > balancer["id"].as_u64().unwrap());
+
+    // The balancer listens as before, and finds its target well.
+    let target = after["servers"][0]["public_net"]["ipv4"]["ip"].as_str().unwrap();
+    let target = TcpListener::bind((target, 17002)).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut connection, _)) = target.accept() {
+            let mut heard = String::new();
+            let _ = connection.read_to_string(&mut heard);
+            let _ = connection.write_all(heard.to_uppercase().as_bytes());
+        }
+    });
+    let address = balancer["public_net"]["ipv4"]["ip"].as_str().unwrap().to_owned();
+    until(|| {
+        emulator.get("/load_balancers")["load_balancers"][0]["targets"][0]["targets"][0]["health_status"]
+            [0]["status"]
+            == "healthy"
+    });
+    let mut client = TcpStream::connect((address, 17001)).unwrap();
+    client.write_all(b"half closed").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "HALF CLOSED");
+}
+
+#[test]
+fn a_client_that_asks_too_often_is_told_so_until_it_waits() {
+    // Ten an hour, one of which comes back every six minutes.
+    let emulator = Emulator::at("rate", Pace { calls_per_hour: 10, ..Pace::default() });
+    for left in (0..10).rev() {
+        let (status, remaining, _) = emulator.call("GET", "/v1/servers", &Value::Null);
+        assert_eq!((status, remaining), (200, Some(left.to_string())));
+    }
+    let (status, remaining, body) = emulator.call("POST", "/v1/servers", &server("x"));
+    assert_eq!(
+        (status, remaining.as_deref(), body["error"]["code"].as_str()),
+        (429, Some("0"), Some("rate_limit_exceeded"))
+    );
+    assert_eq!(emulator.call("GET", "/_lab/writes", &Value::Null).2, json!({"writes": 0}));
+}
+
+#[test]
+fn a_machine_that_goes_off_by_itself_is_seen_as_off() {
+    let emulator = Emulator::start("off");
+    let id = emulator.post("/servers", &server("o"))["server"]["id"].as_u64().unwrap();
+    emulator.cloud.went_off(id).unwrap();
+    assert_eq!(emulator.get(&format!("/servers/{id}"))["server"]["status"], "off");
+    let kept: Value = serde_json::from_slice(&std::fs::read(emulator.state()).unwrap()).unwrap();
+    assert_eq!(kept["servers"][id.to_string()]["status"], "off");
+}
+
+#[test]
+fn many_clients_at_once_get_servers_with_numbers_and_addresses_of_their_own() {
+    let emulator = Emulator::start("many");
+    let subnet = json!({"type": "cloud", "network_zone": "eu-central", "ip_range": "10.0.1.0/24"});
+    let network = emulator
+        .post("/networks", &json!({"name": "n", "ip_range": "10.0.0.0/16", "subnets": [subnet]}));
+    let network = &network["network"]["id"];
+    let make = &|name: String| {
+        let mut wanted = server(&name);
+        wanted["networks"] = json!([network]);
+        emulator.post("/servers", &wanted)["server"]["id"].as_u64().unwrap()
+    };
+    let ids: BTreeSet<u64> = std::thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..20).map(|it| scope.spawn(move || make(format!("many-{it}")))).collect();
+        clients.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    let servers = emulator.get("/servers?per_page=50")["servers"].as_array().unwrap().clone();
+    let all = |pointer: &str| -> BTreeSet<String> {
+        servers.iter().map(|it| it.pointer(pointer).unwrap().to_string()).collect()
+    };
+    assert_eq!(servers.len(), 20);
+    assert_eq!(all("/id"), ids.iter().map(u64::to_string).collect());
+    assert_eq!(all("/public_net/ipv4/ip").len(), 20);
+    assert_eq!(all("/private_net/0/ip"), (1..=20).map(|it| format!("\"10.0.1.{it}\"")).collect());
+    assert_eq!(all("/status"), BTreeSet::from(["\"running\"".to_owned()]));
+    assert_eq!(emulator.machines.0.lock().unwrap().len(), 20);
+}
+
+#[test]
+fn what_an_action_runs_on_is_locked_until_it_is_done() {
+    let emulator =
+        Emulator::at("locked", Pace { action: Duration::from_secs(60), ..Pace::default() });
+    let refused = |method: &str, path: &str, body: &Value| {
+        let (status, _, answer) = emulator.call(method, path, body);
+        (status, answer["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let (_, _, made) = emulator.call("POST", "/v1/servers", &server("l"));
+    let path = format!("/v1/servers/{}", made["server"]["id"]);
+    let locked = (423, "locked".to_owned());
+    for command in [
+        "poweroff",
+        "poweron",
+        "shutdown",
+        "reset",
+        "rebuild",
+        "enable_rescue",
+        "change_protection",
+        "attach_to_network",
+    ] {
+        assert_eq!(
+            refused("POST", &format!("{path}/actions/{command}"), &json!({})),
+            locked,
+            "{command}"
+        );
+    }
+    assert_eq!(refused("DELETE", &path, &Value::Null), locked);
+    let shown = emulator.call("GET", &path, &Value::Null).2;
+    assert_eq!(
+        (&shown["server"]["locked"], &shown["server"]["status"]),
+        (&json!(true), &json!("initializing"))
+    );
+    let (status, _, _) = emulator.call("PUT", &path, &json!({"labels": {"still": "allowed"}}));
+    assert_eq!(status, 200);
+
+    // Networks and firewalls have another word for it.
+    let conflict = (409, "conflict".to_owned());
+    let (_, _, network) =
+        emulator.call("POST", "/v1/networks", &json!({"name": "l", "ip_range": "10.0.0.0/16"}));
+    let path = format!("/v1/networks/{}", network["network"]["id"]);
+    let subnet = json!({"type": "cloud", "network_zone": "eu-central"});
+    assert_eq!(refused("POST", &format!("{path}/actions/add_subnet"), &subnet).0, 201);
+    assert_eq!(refused("POST", &format!("{path}/actions/add_subnet"), &subnet), conflict);
+    assert_eq!(refused("DELETE", &path, &Value::Null), conflict);
+    let (_, _, wall) = emulator.call("POST", "/v1/firewalls", &json!({"name": "l"}));
+    assert_eq!(
+        refused("DELETE", &format!("/v1/firewalls/{}", wall["firewall"]["id"]), &Value::Null),
+        conflict
+    );
+}

@@ -1,0 +1,141 @@
+//! Three control planes: etcd's members come and go as they would with Talos.
+//!
+//! Needs `LAB_BIN`.
+
+#![expect(clippy::print_stderr, reason = "times are measured here")]
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use common::{CONTROL_PLANE, Talos, configuration, etcd_fleet, issue_talos, server, until};
+use emulator_talos::Machines;
+use talos_provision::wire::{
+    ApplyConfiguration, ApplyMode, Begun, Bootstrap, ConfigurationApplied, Data, Done, Empty,
+    EtcdMember, EtcdMemberListRequest, EtcdMembers, EtcdRemoveMemberById, EtcdStatus, Event,
+    EventsRequest, FileInfo, ListRequest, ReadRequest, Reply, Reset, ServiceList, path,
+};
+use tonic::{Code, Status};
+
+const ADDRESSES: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(127, 73, 3, 1), Ipv4Addr::new(127, 73, 3, 2), Ipv4Addr::new(127, 73, 3, 3)];
+
+#[test]
+fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = directory.path();
+    issue_talos(place, "admin", "os:admin");
+    let fleet = etcd_fleet(&place.join("machines"), Ipv4Addr::new(127, 73, 3, 9));
+    let config = configuration(CONTROL_PLANE, ADDRESSES[0]);
+    for (id, address) in (1..).zip(ADDRESSES) {
+        fleet.power_on(&server(id, &format!("control-{id}"), address, Some(config.clone())));
+    }
+    let talos = ADDRESSES.map(|it| Talos::known(it, place, "admin"));
+    until("an empty data directory", 30, || {
+        (etcd_state(&talos[0])? == "Preparing" && data(&talos[0]).ok()? == ["."]).then_some(())
+    });
+    // Seen with Talos v1.13.9: without a member that answers, the question stays open.
+    let request = EtcdMemberListRequest::default();
+    let none = talos[0].take::<_, Reply<EtcdMembers>>(path::ETCD_MEMBER_LIST, request, 1);
+    assert_eq!(none.expect("no refusal"), []);
+    let start = Instant::now();
+    until("bootstrap", 30, || {
+        talos[0].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()).ok()
+    });
+    until("three members that vote", 120, || {
+        let members = members(&talos[1]).ok()?;
+        (members.len() == 3 && members.iter().all(|it| !it.is_learner)).then_some(())
+    });
+    eprintln!("bootstrap to three members: {:.1} s", start.elapsed().as_secs_f64());
+    let again = talos[2].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
+    assert_eq!(again.expect_err("refused").code(), Code::AlreadyExists);
+
+    // A change that needs no reboot keeps the boot, one that does ends it.
+    let boot = boot_id(&talos[2]).expect("a boot");
+    let labelled = config.replace("balancers: \"\"", "balancers: \"x\"");
+    assert_eq!(apply(&talos[2], &labelled).expect("applied"), ApplyMode::NoReboot);
+    until("the same boot", 20, || (boot_id(&talos[2])? == boot).then_some(()));
+    let deeper = labelled.replace("diskQuotaSupport: true", "diskQuotaSupport: false");
+    assert_eq!(apply(&talos[2], &deeper).expect("applied"), ApplyMode::Reboot);
+    fleet.slow_etcd("control-3", Duration::from_secs(3));
+    until("another boot", 60, || (boot_id(&talos[2])? != boot).then_some(()));
+    boots_with_data(&talos[2]);
+    until("three members again", 90, || status_of(&talos[2]).ok());
+
+    // One leaves by itself, one is removed by another, and the last cannot leave.
+    talos[2].call::<_, Reply<Done>>(path::ETCD_LEAVE_CLUSTER, Empty {}).expect("left");
+    let left = members(&talos[0]).expect("members");
+    assert_eq!(left.len(), 2, "{left:?}");
+    fleet.power_off(3);
+    fleet.delete(3);
+    let none = EtcdRemoveMemberById { member_id: 1 };
+    let none = talos[0].call::<_, Reply<Done>>(path::ETCD_REMOVE_MEMBER_BY_ID, none);
+    assert_eq!(none.expect_err("refused").code(), Code::NotFound);
+    let reset = Reset { graceful: true, reboot: false, ..Reset::default() };
+    talos[1].call::<_, Reply<Begun>>(path::RESET, reset.clone()).expect("begun");
+    until("one member", 60, || (members(&talos[0]).ok()?.len() == 1).then_some(()));
+    let begun: Reply<Begun> = talos[0].call(path::RESET, reset).expect("begun");
+    let actor = begun.messages[0].actor_id.clone();
+    let failed = until("the reset to fail", 30, || {
+        let asked = EventsRequest {
+            tail_events: -1,
+            with_actor_id: actor.clone(),
+            ..EventsRequest::default()
+        };
+        let events = talos[0].take::<_, Event>(path::EVENTS, asked, 2).ok()?;
+        events.into_iter().find_map(|it| {
+            let event = it.data.filter(|it| it.type_url.ends_with("SequenceEvent"))?;
+            <talos_provision::wire::SequenceEvent as prost::Message>::decode(event.value.as_slice())
+                .ok()?
+                .error
+        })
+    });
+    assert!(failed.message.contains("last member"), "{failed:?}");
+    fleet.shutdown();
+}
+
+fn members(talos: &Talos) -> Result<Vec<EtcdMember>, Status> {
+    let members: Reply<EtcdMembers> =
+        talos.call(path::ETCD_MEMBER_LIST, EtcdMemberListRequest::default())?;
+    Ok(members.messages.into_iter().flat_map(|it| it.members).collect())
+}
+
+/// Every boot goes through all states, whatever is on the disk; the directory shows what is there
+/// once its volume is mounted.
+fn boots_with_data(talos: &Talos) {
+    until("etcd to wait", 20, || (etcd_state(talos)? == "Waiting").then_some(()));
+    assert!(data(talos).is_err(), "the volume is not mounted yet");
+    until("etcd to prepare", 20, || (etcd_state(talos)? == "Preparing").then_some(()));
+    assert_eq!(data(talos).expect("mounted"), [".", "member"]);
+}
+
+fn etcd_state(talos: &Talos) -> Option<String> {
+    let services: Reply<ServiceList> = talos.call(path::SERVICE_LIST, Empty {}).ok()?;
+    let services = services.messages.into_iter().flat_map(|list| list.services);
+    services.into_iter().find(|service| service.id == "etcd").map(|service| service.state)
+}
+
+/// What is in etcd's data directory.
+fn data(talos: &Talos) -> Result<Vec<String>, Status> {
+    let request = ListRequest { root: "/var/lib/etcd".to_owned(), ..ListRequest::default() };
+    let files: Vec<FileInfo> = talos.take(path::LIST, request, 10)?;
+    Ok(files.into_iter().map(|file| file.relative_name).collect())
+}
+
+fn status_of(talos: &Talos) -> Result<(), Status> {
+    talos.call::<_, Reply<EtcdStatus>>(path::ETCD_STATUS, Empty {}).map(drop)
+}
+
+fn boot_id(talos: &Talos) -> Option<Vec<u8>> {
+    let path = "/proc/sys/kernel/random/boot_id".to_owned();
+    talos.first::<_, Data>(path::READ, ReadRequest { path }).ok().map(|it| it.bytes)
+}
+
+fn apply(talos: &Talos, config: &str) -> Result<ApplyMode, Status> {
+    let data = config.as_bytes().to_vec();
+    let question =
+        ApplyConfiguration { data, mode: ApplyMode::Auto.into(), ..ApplyConfiguration::default() };
+    let answer: Reply<ConfigurationApplied> = talos.call(path::APPLY_CONFIGURATION, question)?;
+    Ok(answer.messages[0].mode())
+}

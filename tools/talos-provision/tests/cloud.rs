@@ -1,0 +1,275 @@
+//! The program against an emulated cloud whose machines never answer: what is made, exactly once,
+//! whatever goes wrong; and what is left alone.
+
+mod site;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use emulator_hcloud::{Machines, NoMachines, Server};
+use serde_json::{Value, json};
+use site::{Site, until};
+
+const CLUSTER: &str = "---
+apiVersion: holistic/v1alpha1
+kind: Cluster
+metadata: {name: prod}
+spec:
+  project: holistic
+  talos: v1.13.9
+  kubernetes: v1.36.3
+  certificates: {notBefore: 2026-11-01}
+  firstContact: trustOnFirstUse
+  pools:
+    - {name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]}
+    - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
+";
+
+fn site() -> Site {
+    Site::open(Arc::new(NoMachines), CLUSTER)
+}
+
+fn steps(cluster: &Value) -> Vec<String> {
+    let steps = cluster["status"]["plan"].as_array().expect("a plan");
+    let kind = |it: &Value| {
+        let (kind, step) = it.as_object()?.iter().next()?;
+        let name = [&step["name"], &step["thing"]["name"]].into_iter().find_map(|it| it.as_str());
+        Some(format!("{kind} {}", name.unwrap_or_default()))
+    };
+    steps.iter().filter_map(kind).collect()
+}
+
+#[test]
+fn without_a_declared_first_contact_no_machine_is_made() {
+    let document = CLUSTER.replace("  firstContact: trustOnFirstUse\n", "");
+    let site = Site::open(Arc::new(NoMachines), &document);
+    for verb in ["plan", "apply"] {
+        let end = site.run(verb).code(100);
+        assert!(end.err.contains("declare `firstContact: trustOnFirstUse`"), "{}", end.err);
+    }
+    assert_eq!(site.writes(), 0);
+}
+
+#[test]
+fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
+    let site = site();
+    let cluster = site.run("plan --check").code(3).cluster();
+    assert_eq!(
+        steps(&cluster),
+        [
+            "create prod-control",
+            "create prod-work",
+            "create prod",
+            "create prod",
+            "create prod",
+            "createServer prod-control-1",
+            "createServer prod-work-1",
+            "createServer prod-work-2",
+            "configure prod-control-1",
+            "bootstrap prod-control-1",
+            "configure prod-work-1",
+            "configure prod-work-2",
+        ]
+    );
+    let plan = &cluster["status"]["plan"];
+    assert_eq!(plan[5]["createServer"]["monthly"], "3.29");
+    assert_eq!(plan[8]["configure"]["sha256"], "known after apply");
+    assert_eq!(cluster["status"]["observed"]["endpoint"], "known after apply");
+    assert_eq!(site.writes(), 0);
+}
+
+// hazard: A workflow of pull requests needs the key that signs certificates of administrators to plan machines.
+// class: Read-only work that holds a key which writes.
+// members: talos-provision with READER_KEY; a token that writes given to plan and verify; an empty key
+// now: the cloud is planned with a token that only reads, and machines are reported as Unknown
+#[test]
+fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
+    let site = site();
+    fs::remove_file(site.path("root")).expect("the root was there");
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let run = |verb: &str, variables: &[(&str, &str)]| {
+        site.start_with(verb, variables).wait(Duration::from_secs(60))
+    };
+    let reader = [("READER_KEY", key)];
+
+    let cluster = run("plan --check", &reader).code(3).cluster();
+    let created: Vec<_> =
+        steps(&cluster).into_iter().filter(|step| step.starts_with("create")).collect();
+    assert_eq!(created.len(), 8, "{created:?}");
+    assert_eq!(cluster["status"]["plan"][5]["createServer"]["monthly"], "3.29");
+    let conditions = cluster["status"]["conditions"].as_array().expect("conditions");
+    let unknown: Vec<_> = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "Unknown")
+        .map(|condition| condition["type"].as_str().expect("text"))
+        .collect();
+    assert_eq!(unknown, ["Configured", "Etcd", "Api", "Nodes"]);
+
+    let said = run("plan", &[]).code(100).err;
+    assert!(said.contains("root"), "without any key, the error names the root: {said}");
+    let said = run("plan", &[("READER_KEY", "")]).code(100).err;
+    assert!(said.contains("READER_KEY"), "an empty key is an error: {said}");
+    for verb in ["apply", "verify", "destroy", "plan --destroy"] {
+        let said = run(verb, &reader).code(100).err;
+        assert!(said.contains("root"), "{verb} needs the key of talos-provision: {said}");
+    }
+    assert_eq!(site.writes(), 0);
+
+    // What the reader's token is refused, the emulator has counted as no write, so the token is asked.
+    fs::copy(site.path("read-token"), site.path("token")).expect("copied");
+    fs::write(site.path("root"), key).expect("written");
+    let said = site.run("apply").code(100).err;
+    assert!(said.contains("token_readonly"), "{said}");
+}
+
+#[test]
+fn whatever_the_cloud_answers_every_machine_is_made_once() {
+    let site = site();
+    site.fault("GET", "/v1/networks", 429, "rate_limit_exceeded", false);
+    site.fault("POST", "/v1/networks", 423, "locked", false);
+    site.fault("POST", "/v1/firewalls", 504, "timeout", true);
+    site.fault("POST", "/v1/load_balancers", 409, "conflict", false);
+    site.fault("POST", "/v1/servers", 412, "resource_unavailable", false);
+    site.fault("POST", "/v1/servers", 503, "unavailable", true);
+    site.fault("POST", "/v1/servers", 502, "bad_gateway", false);
+    site.fault("GET", "/v1/actions", 500, "server_error", false);
+    let run = site.start("apply");
+    let running = |it: &Value| it["status"] == "running";
+    until("three machines", || {
+        let servers = site.list("servers");
+        servers.len() == 3 && servers.iter().all(running)
+    });
+    let end = run.interrupt().code(111);
+    let condition = &end.cluster()["status"]["conditions"][0];
+    assert_eq!([&condition["status"], &condition["reason"]], ["False", "Interrupted"]);
+
+    assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1", "prod-work-2"]);
+    for family in ["networks", "firewalls", "load_balancers"] {
+        assert_eq!(site.names(family), ["prod"], "{family}");
+    }
+    let servers = site.list("servers");
+    let control = servers.iter().find(|it| it["name"] == "prod-control-1").expect("the machine");
+    assert_eq!(control["location"]["name"], "nbg1", "the first location had none");
+    assert_eq!(control["labels"]["holistic/role"], "controlplane");
+    assert_eq!(control["image"]["architecture"], "arm");
+    assert!(!site.call("GET", "/v1/servers", &Value::Null).to_string().contains("user_data"));
+
+    // The next run sees what is there, and makes nothing more.
+    let writes = site.writes();
+    let plan = site.run("plan").code(0).cluster();
+    let left = ["configure prod-control-1", "configure prod-work-1", "configure prod-work-2"];
+    assert_eq!(steps(&plan), left, "etcd is unknown, and not assumed to be absent");
+    assert!(
+        plan["status"]["observed"]["endpoint"]
+            .as_str()
+            .expect("text")
+            .starts_with("https://127.74.200.")
+    );
+    let run = site.start("apply");
+    until("it waits for machines", || {
+        fs::read_to_string(site.path("err"))
+            .is_ok_and(|it| it.contains("/v1/") || it.contains("GET"))
+    });
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    run.interrupt().code(111);
+    assert_eq!(site.writes(), writes);
+    site.run("verify").code(100);
+
+    let undone = site.run("plan --destroy").code(0).cluster();
+    assert_eq!(steps(&undone).len(), 8);
+    let destroyed = site.run("destroy").code(0).cluster();
+    assert_eq!(destroyed["status"]["conditions"][0]["reason"], "Destroyed");
+    for family in ["servers", "networks", "firewalls", "load_balancers", "placement_groups"] {
+        assert_eq!(site.names(family), [""; 0], "{family}");
+    }
+    site.run("destroy").code(0);
+}
+
+/// Machines that take as long to go as one does whose pods end in their own time.
+struct SlowToGo;
+
+impl Machines for SlowToGo {
+    fn power_on(&self, _: &Server) {}
+    fn power_off(&self, _: u64) {}
+    fn delete(&self, _: u64) {
+        std::thread::sleep(std::time::Duration::from_secs(4));
+    }
+}
+
+#[test]
+fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_is() {
+    let site = Site::open(Arc::new(SlowToGo), CLUSTER);
+    let running = |name: &str| {
+        let servers = site.list("servers");
+        let found = servers.iter().find(|it| it["name"] == name && it["status"] == "running");
+        found.and_then(|it| it["id"].as_u64())
+    };
+    let delete = |id: u64| {
+        let deleted = site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+        assert_eq!(deleted["action"]["status"], "running", "{deleted}");
+    };
+    let run = site.start("apply");
+    until("a machine", || running("prod-work-2").is_some());
+    run.interrupt().code(111);
+    let lost = running("prod-work-2").expect("a machine");
+    delete(lost);
+    let plan = site.run("plan").code(0).cluster();
+    assert!(steps(&plan).contains(&"createServer prod-work-2".to_owned()), "{plan}");
+    assert!(site.names("servers").contains(&"prod-work-2".to_owned()), "it is still going");
+
+    let run = site.start("apply");
+    until("another machine", || running("prod-work-2").is_some_and(|it| it != lost));
+    run.interrupt().code(111);
+
+    delete(running("prod-work-2").expect("a machine"));
+    site.run("destroy").code(0);
+    for family in ["servers", "networks", "placement_groups"] {
+        assert_eq!(site.names(family), [""; 0], "{family}");
+    }
+}
+
+#[test]
+fn what_others_made_is_neither_taken_over_nor_removed() {
+    let site = site();
+    let theirs = json!({"name": "prod-work-2", "server_type": "cx23", "image": "debian-13", "location": "hel1"});
+    site.call("POST", "/v1/servers", &theirs);
+    site.call("POST", "/v1/networks", &json!({"name": "prod", "ip_range": "10.9.0.0/16"}));
+    let writes = site.writes();
+    let end = site.run("apply").code(100);
+    assert!(end.err.contains("the server prod-work-2 is there"), "{}", end.err);
+    assert!(end.err.contains("the network prod is there"), "{}", end.err);
+    assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Obstructed");
+    let end = site.run("destroy").code(0);
+    let message = end.cluster()["status"]["conditions"][0]["message"].clone();
+    assert!(message.as_str().expect("text").contains("prod-work-2"), "{message}");
+    assert_eq!(site.writes(), writes);
+}
+
+#[test]
+fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
+    let site = site();
+    fs::write(site.path("read-token"), "another").expect("written");
+    let end = site.run("plan").code(100);
+    assert!(
+        end.err.contains("(unauthorized)") && end.err.contains("help: check the token"),
+        "{}",
+        end.err
+    );
+    assert!(!end.err.contains("another"), "{}", end.err);
+
+    fs::write(site.path("read-token"), "reader").expect("written");
+    fs::write(site.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
+    let end = site.run("plan").code(2);
+    assert!(
+        end.err.contains("unknown server type `cx24`: it is not offered in hel1"),
+        "{}",
+        end.err
+    );
+    assert!(end.err.contains("cx23 (2 cores, 4 GB)"), "{}", end.err);
+
+    fs::write(site.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8")).expect("written");
+    let end = site.run("plan").code(100);
+    assert!(end.err.contains("there is no image of Talos v1.13.8 for"), "{}", end.err);
+    assert!(end.err.contains("factory.talos.dev"), "{}", end.err);
+}

@@ -1,0 +1,349 @@
+//! The whole way, with real etcd, Kubernetes and kubelets on machines that speak Talos's API.
+//!
+//! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
+
+#[path = "cluster/removal.rs"]
+mod removal;
+mod site;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use emulator_talos::{Fleet, FleetSettings, Node};
+use serde_json::Value;
+use site::{End, Site, until};
+
+fn document(controls: u8, workers: u8) -> String {
+    format!(
+        "---
+apiVersion: holistic/v1alpha1
+kind: Cluster
+metadata: {{name: prod}}
+spec:
+  project: holistic
+  talos: v1.13.9
+  kubernetes: v1.36.3
+  certificates: {{notBefore: 2026-11-01}}
+  firstContact: trustOnFirstUse
+  pools:
+    - {{name: control, role: controlplane, count: {controls}, type: cax11, locations: [fsn1, nbg1, hel1]}}
+    - {{name: work, role: worker, count: {workers}, type: cax21, locations: [fsn1]}}
+"
+    )
+}
+
+fn binaries() -> PathBuf {
+    let folder = std::env::var_os("LAB_BIN");
+    PathBuf::from(
+        folder.expect("LAB_BIN names the folder with etcd, kube-apiserver, … and kubectl"),
+    )
+}
+
+/// Machines whose end takes all that they started with it.
+struct Machines {
+    fleet: Arc<Fleet>,
+    _disks: tempfile::TempDir,
+}
+
+impl Machines {
+    fn open() -> Self {
+        let disks = tempfile::tempdir().expect("a folder");
+        let settings = FleetSettings {
+            directory: disks.path().join("machines"),
+            binaries: binaries(),
+            plain_registries: Vec::new(),
+            pause_image: "127.74.0.3:5000/pause:1".to_owned(), // no pod runs
+            cni: "/usr/lib/cni".into(),
+            kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, 10), 7445)),
+            node: Node::Real,
+        };
+        Self { fleet: Fleet::new(settings).expect("a fleet"), _disks: disks }
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        self.fleet.shutdown();
+    }
+}
+
+fn condition(end: &End, about: &str) -> Value {
+    let cluster = end.cluster();
+    let conditions = cluster["status"]["conditions"].as_array().expect("conditions").clone();
+    conditions.into_iter().find(|it| it["type"] == about).expect("the condition")["status"].clone()
+}
+
+/// What is written, without the one part that differs from run to run.
+fn unsealed(end: &End) -> Value {
+    let mut cluster = end.cluster();
+    cluster["status"]["sealed"] = Value::Null;
+    cluster
+}
+
+fn kubectl(folder: &Path, line: &str) -> String {
+    let mut command = Command::new(binaries().join("kubectl"));
+    command.env_clear().env("HOME", folder).args(["--kubeconfig", "kubeconfig"]);
+    let run = command.args(line.split(' ')).current_dir(folder).output().expect("kubectl runs");
+    assert!(run.status.success(), "kubectl {line}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8_lossy(&run.stdout).into_owned()
+}
+
+/// A sealed kubeconfig, opened as its recipient would.
+fn open_kubeconfig(site: &Site, end: &End, name: &str) {
+    let sealed = end.cluster()["status"]["sealed"][name].as_str().expect("sealed").to_owned();
+    fs::write(site.path("sealed"), sealed).expect("written");
+    fs::write(site.path("identity"), site::IDENTITY).expect("written");
+    let line = ["-d", "-i", "identity", "-o", "kubeconfig", "sealed"];
+    let opened = Command::new("age").args(line).current_dir(site.folder.path()).status();
+    assert!(opened.expect("age runs").success());
+}
+
+/// One cluster serves all of it, since to start one takes most of the time: each part goes on where
+/// the one before it has ended.
+#[test]
+fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shrink_and_go() {
+    let machines = Machines::open();
+    let site = Site::open(machines.fleet.clone(), &document(3, 1));
+    let end = apply_interrupted_again_and_again(&site);
+    a_reader_may_look_and_nothing_more(&site, &end);
+    open_kubeconfig(&site, &end, "kubeconfig");
+    they_are_one_cluster(&site, &end);
+    a_second_apply_changes_nothing(&site, &end);
+    a_change_of_the_document_is_a_change_of_machines_that_live(&site);
+    a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(&site);
+    a_lost_control_plane_comes_back(&site);
+    a_lost_disk_beside_slow_members_starts_no_second_etcd(&site, &machines.fleet);
+    removal::a_machine_goes_only_once_its_volumes_and_its_pods_may_go(&site);
+    what_is_not_declared_any_more_goes(&site);
+    the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(&site, &machines.fleet);
+    removal::a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(&site);
+    site.run("destroy").code(0);
+    assert!(site.names("servers").is_empty());
+}
+
+/// Later each time, until it is done before.
+fn apply_interrupted_again_and_again(site: &Site) -> End {
+    let mut interrupted = 0;
+    for tenths in 1..200 {
+        let run = site.start("apply");
+        std::thread::sleep(Duration::from_millis(100 * tenths));
+        let end = run.interrupt();
+        match end.status.code() {
+            Some(0) => {
+                assert!(interrupted > 3, "done after {interrupted} interruptions: {}", end.err);
+                return end;
+            }
+            Some(111) => interrupted += 1,
+            _ => panic!("{}: {}", end.status, end.err),
+        }
+    }
+    panic!("it never ended");
+}
+
+/// Asks the real API server.
+fn a_reader_may_look_and_nothing_more(site: &Site, end: &End) {
+    open_kubeconfig(site, end, "readerKubeconfig");
+    let allowed = |line: &str| {
+        let mut command = Command::new(binaries().join("kubectl"));
+        command.env_clear().env("HOME", site.folder.path()).args(["--kubeconfig", "kubeconfig"]);
+        command.args(["auth", "can-i"]).args(line.split(' '));
+        command.current_dir(site.folder.path()).output().expect("kubectl runs").status.success()
+    };
+    assert!(allowed("list pods --all-namespaces"));
+    for forbidden in [
+        "get secrets --all-namespaces",
+        "create pods",
+        "delete persistentvolumeclaims",
+        "escalate clusterroles",
+    ] {
+        assert!(!allowed(forbidden), "{forbidden}");
+    }
+}
+
+const NODES: &str =
+    "node/prod-control-1\nnode/prod-control-2\nnode/prod-control-3\nnode/prod-work-1\n";
+
+fn they_are_one_cluster(site: &Site, end: &End) {
+    let names = ["prod-control-1", "prod-control-2", "prod-control-3", "prod-work-1"];
+    assert_eq!(site.names("servers"), names);
+    let members = end.cluster()["status"]["conditions"].clone();
+    assert!(members.to_string().contains("3 members, which are the control planes"), "{members}");
+    for about in ["Ready", "Machines", "Configured", "Etcd", "Api", "Nodes"] {
+        assert_eq!(condition(end, about), "True", "{about}");
+    }
+    assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), NODES);
+}
+
+fn a_second_apply_changes_nothing(site: &Site, end: &End) {
+    let writes = site.writes();
+    let again = site.run("apply").code(0);
+    assert_eq!(unsealed(&again), unsealed(end));
+    assert_eq!(site.writes(), writes);
+    assert_eq!(unsealed(&site.run("plan --check").code(0)), unsealed(end));
+    assert_eq!(unsealed(&site.run("verify").code(0)), unsealed(end));
+}
+
+/// Of a cluster with so many machines, changed as below.
+fn changed(controls: u8, workers: u8) -> String {
+    document(controls, workers) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n"
+}
+
+/// One of each, and certificates that end a year earlier.
+fn later() -> String {
+    changed(1, 1).replace("{notBefore: 2026-11-01}", "{notBefore: 2026-11-01, years: 9}")
+}
+
+/// One machine after the other.
+fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Site) {
+    let patch = "machine: {sysctls: {net.core.somaxconn: '65535'}, nodeLabels: {shelf: a}}";
+    fs::write(site.path("patch.yaml"), patch).expect("written");
+    fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
+    let end = site.run("verify").code(100);
+    assert!(end.err.contains("`update firewall prod: rules` is left to do"), "{}", end.err);
+    site.run("apply").code(0);
+    site.run("verify").code(0);
+    assert_eq!(site.list("firewalls")[0]["rules"].as_array().map(Vec::len), Some(2));
+    assert_eq!(kubectl(site.folder.path(), "get nodes -l shelf=a -o name"), NODES);
+}
+
+/// A machine quotes what it does not understand.
+fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Site) {
+    let key = "kFOnOzYyOEGHIJq5oXQyKxQ2rYQm7nH0m3VY2Tn9wXE=";
+    let patch = format!(
+        "apiVersion: v1alpha1\nkind: WireguardConfig\nname: wg0\npeers: [{{publicKey: a, presharedKy: {key}}}]\n"
+    );
+    fs::write(site.path("secret.yaml"), patch).expect("written");
+    let document = changed(3, 1).replace("[patch.yaml]", "[patch.yaml, secret.yaml]");
+    fs::write(site.path("cluster.yaml"), document).expect("written");
+    let end = site.run("apply").code(100);
+    assert!(end.err.contains("InvalidArgument: error decoding document"), "{}", end.err);
+    for shown in [&end.out, &end.err] {
+        assert!(!shown.contains("kFOnOz"), "{shown}");
+    }
+    fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
+}
+
+fn a_lost_control_plane_comes_back(site: &Site) {
+    kubectl(site.folder.path(), "create configmap kept --from-literal=a=b");
+    let node =
+        || kubectl(site.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
+    let before = node();
+
+    let lost = site.list("servers").into_iter().find(|it| it["name"] == "prod-control-2");
+    let id = lost.expect("the machine")["id"].clone();
+    site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+    until("the machine is gone", || site.names("servers").len() == 3);
+    let plan = site.run("plan").code(0).cluster();
+    let steps = plan["status"]["plan"].as_array().expect("steps");
+    let kinds: Vec<_> =
+        steps.iter().flat_map(|it| it.as_object().expect("a step").keys()).collect();
+    assert_eq!(kinds, ["removeMember", "forgetNode", "createServer", "configure"]);
+    site.run("apply").code(0);
+    assert_ne!(node(), before, "what the lost one was last is not what the new one is");
+    site.run("verify").code(0);
+    kubectl(site.folder.path(), "get configmap kept");
+}
+
+fn what_is_not_declared_any_more_goes(site: &Site) {
+    fs::write(site.path("cluster.yaml"), changed(1, 1)).expect("written");
+    site.run("apply").code(0);
+    assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1"]);
+    site.run("verify").code(0);
+    // The dates of authorities may move, because their keys stay.
+    fs::write(site.path("cluster.yaml"), later()).expect("written");
+    site.run("apply").code(0);
+    site.run("verify").code(0);
+    let left = "node/prod-control-1\nnode/prod-work-1\n";
+    assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), left);
+    kubectl(site.folder.path(), "get configmap kept");
+}
+
+fn power(site: &Site, name: &str, on: bool) {
+    let servers = site.list("servers");
+    let server = servers.iter().find(|server| server["name"] == name).expect("the machine");
+    let verb = if on { "poweron" } else { "poweroff" };
+    let path = format!("/v1/servers/{}/actions/{verb}", server["id"]);
+    site.call("POST", &path, &Value::Null);
+    let status = if on { "running" } else { "off" };
+    until("the power to change", || {
+        let servers = site.list("servers");
+        servers.iter().any(|server| server["name"] == name && server["status"] == status)
+    });
+}
+
+fn planned(site: &Site) -> String {
+    let end = site.run("plan");
+    end.cluster()["status"]["plan"].to_string()
+}
+
+fn record(site: &Site) -> Value {
+    site.list("networks")[0]["labels"]["holistic/etcd"].clone()
+}
+
+// hazard: A control plane with an emptied disk is bootstrapped while slow members with data still
+// start.
+// class: Absence is taken for proof.
+// members: every order of boots of three control planes
+// now: `apply` waits for the members, and the emptied machine rejoins them
+/// Two members are still in `Waiting` and `Preparing`, which every boot goes through, while the third
+/// control plane has lost its disk.
+fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Site, fleet: &Arc<Fleet>) {
+    let controls = ["prod-control-1", "prod-control-2", "prod-control-3"];
+    assert_eq!(record(site), "begun-1");
+    for name in controls {
+        power(site, name, false);
+    }
+    fleet.empty_disk(controls[0]).expect("emptied");
+    for name in &controls[1..] {
+        fleet.slow_etcd(name, Duration::from_secs(12));
+    }
+    for name in controls {
+        power(site, name, true);
+    }
+    until("the machine to wait for its configuration", || {
+        let plan = planned(site);
+        assert!(!plan.contains("bootstrap"), "{plan}");
+        plan.contains("configure")
+    });
+    let end = site.run("apply").code(0);
+    assert!(!end.err.contains("bootstrap"), "{}", end.err);
+    site.run("verify").code(0);
+    kubectl(site.folder.path(), "get configmap kept");
+    for name in &controls[1..] {
+        fleet.slow_etcd(name, Duration::ZERO);
+    }
+}
+
+fn the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(
+    site: &Site,
+    fleet: &Arc<Fleet>,
+) {
+    let uid = || {
+        let line = "get namespace kube-system -o jsonpath={.metadata.uid}";
+        kubectl(site.folder.path(), line)
+    };
+    let before = uid();
+    power(site, "prod-control-1", false);
+    fleet.empty_disk("prod-control-1").expect("emptied");
+    power(site, "prod-control-1", true);
+    until("the machine to be found empty", || {
+        let end = site.run("apply");
+        end.status.code() == Some(100) && end.err.contains("was started before")
+    });
+    let end = site.run("plan").code(100);
+    assert!(end.err.contains("raise `spec.incarnation` by one"), "{}", end.err);
+    assert_eq!(record(site), "begun-1");
+    fs::write(site.path("cluster.yaml"), later() + "  incarnation: 2\n").expect("written");
+    // A kubelet registers its node only when it starts.
+    power(site, "prod-work-1", false);
+    power(site, "prod-work-1", true);
+    let end = site.run("apply").code(0);
+    assert!(end.err.contains("bootstrap prod-control-1"), "{}", end.err);
+    assert_eq!(record(site), "begun-2");
+    assert_ne!(uid(), before, "it is another cluster, as the document says");
+    site.run("verify").code(0);
+}
