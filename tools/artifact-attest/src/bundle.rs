@@ -51,7 +51,7 @@ impl Signing {
     /// statement is the same bundle.
     pub(crate) fn sign(&self, statement: &[u8]) -> Vec<u8> {
         let signature: Signature = self.key.sign(&signed(statement));
-        crate::bytes(&json!({
+        crate::json::bytes(&json!({
             "mediaType": MEDIA_TYPE,
             "verificationMaterial": {"publicKey": {"hint": self.public.hint()}},
             "dsseEnvelope": {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn statement(subject: &Digest) -> Vec<u8> {
-        crate::bytes(&json!({"subject": [{"digest": {"sha256": subject.hex()}}]}))
+        crate::json::bytes(&json!({"subject": [{"digest": {"sha256": subject.hex()}}]}))
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Look<'_> {
 
     fn config(&self, diff_id: &Digest) -> Vec<u8> {
         let ports = self.image.ports.iter().map(|port| (format!("{port}/tcp"), json!({})));
-        crate::bytes(&json!({
+        crate::json::bytes(&json!({
             "architecture": self.system.oci(),
             "os": "linux",
             "config": {

@@ -23,6 +23,7 @@ mod error;
 mod git;
 mod http;
 mod image;
+mod json;
 mod manifests;
 mod memory;
 mod nix;
@@ -51,18 +52,25 @@ use std::collections::BTreeMap;
 
 use documents::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers, Stream};
 use keyring::Projects;
-use serde::Serialize;
 
 use bundle::Public;
 use containment::Containment;
+use nix::Built;
 use nix::Nix;
 use observe::Seen;
 use oci::Manifest;
 use plan::{Step, Wanted, World};
 use recipe::Recipe;
 use spec::{Artifact, Evidence, Observed};
-use statement::{Built, Predicate as About};
+use statement::Predicate as About;
 use validate::{Shape, Signer, Work};
+
+impl documents::Kind for Artifact {
+    const KIND: &'static str = "Artifact";
+    type Observed = Observed;
+    type Evidence = Evidence;
+    type Step = Step;
+}
 
 /// What the program fills in.
 type Status = documents::Status<Observed, Evidence, Step>;
@@ -74,11 +82,6 @@ type Status = documents::Status<Observed, Evidence, Step>;
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
     documents::run("artifact-attest", &cli.verb, ArtifactAttest::read)
-}
-
-/// Values of ours always serialise: strings, numbers and maps with strings as keys.
-fn bytes(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
 }
 
 struct ArtifactAttest {

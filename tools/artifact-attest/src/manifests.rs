@@ -157,7 +157,7 @@ pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Resul
 pub(crate) fn package(files: &Files, source: &str, rev: &str) -> Result<Package, Error> {
     let (layer, diff_id) = image::archive(files)
         .map_err(|source| Error::Unreadable { what: "the manifests".to_owned(), source })?;
-    let config = crate::bytes(&json!({
+    let config = crate::json::bytes(&json!({
         "architecture": "",
         "os": "",
         "config": {},

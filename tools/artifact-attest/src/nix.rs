@@ -48,6 +48,17 @@ pub(crate) enum Pin {
 /// A path in the store, and the SHA-256 of its NAR in hex.
 pub(crate) type Closure = BTreeMap<String, String>;
 
+/// What only building can tell. A signed provenance holds it, so that nobody must build again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Built {
+    /// The SHA-256 of the NAR of what was built, in hex.
+    pub(crate) nar_sha256: String,
+    /// Whether a second build gave the same.
+    pub(crate) rebuilt: bool,
+    /// All that it needs when it runs, itself included.
+    pub(crate) closure: Closure,
+}
+
 /// Nix, for one document.
 #[derive(Debug)]
 pub(crate) struct Nix<'a> {

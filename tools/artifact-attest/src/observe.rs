@@ -6,11 +6,12 @@ use documents::Known;
 
 use crate::Error;
 use crate::bundle::Public;
+use crate::nix::Built;
 use crate::oci::{Digest, Manifest, Package};
 use crate::plan::{Owner, Publication, Wanted, World};
 use crate::recipe::Recipe;
 use crate::registry::{Reader, Signed};
-use crate::statement::{self, Built, Names, Predicate, Statements};
+use crate::statement::{self, Names, Predicate, Statements};
 
 /// What is wanted and what is there, side by side.
 #[derive(Debug)]

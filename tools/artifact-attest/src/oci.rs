@@ -118,7 +118,7 @@ impl Manifest {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        crate::bytes(self)
+        crate::json::bytes(self)
     }
 }
 

@@ -6,13 +6,14 @@ use crate::Error;
 use crate::image::Look;
 use crate::manifests;
 use crate::memory::Memory;
+use crate::nix::Built;
 use crate::nix::{Derivation, Nix};
 use crate::oci::{Digest, Package};
 use crate::plan;
 use crate::sbom::Lock;
 use crate::source::Source;
 use crate::spec::{Build, Image, Manifests, Rebuild};
-use crate::statement::{self, Built, Identity, Origin, Predicate, Statements};
+use crate::statement::{self, Identity, Origin, Predicate, Statements};
 use crate::tree::{self, Files};
 
 /// What something is made from.

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::nix::Built;
 use crate::oci::Digest;
-use crate::statement::Built;
 
 /// A `Cargo.lock`: the crates that may be in what was built.
 #[derive(Clone, Debug, Deserialize)]

@@ -8,7 +8,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Digest;
-use crate::plan::Step;
 
 /// Something that is made from a source, signed, attested and published. One of two: `build` and
 /// `image`, or `manifests`.
@@ -30,13 +29,6 @@ pub struct Artifact {
     pub rebuild: Option<Rebuild>,
     /// Manifests for Flux, with the images in them pinned.
     pub manifests: Option<Manifests>,
-}
-
-impl documents::Kind for Artifact {
-    const KIND: &'static str = "Artifact";
-    type Observed = Observed;
-    type Evidence = Evidence;
-    type Step = Step;
 }
 
 /// What Nix builds.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::nix::{Closure, Derivation, Pin};
+use crate::nix::{Built, Derivation, Pin};
 use crate::oci::Digest;
 use crate::sbom;
 
@@ -52,17 +52,6 @@ impl fmt::Display for Predicate {
 
 /// The bytes of every statement about one manifest.
 pub(crate) type Statements = BTreeMap<Predicate, Vec<u8>>;
-
-/// What only building can tell. A signed provenance holds it, so that nobody must build again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Built {
-    /// The SHA-256 of the NAR of what was built, in hex.
-    pub(crate) nar_sha256: String,
-    /// Whether a second build gave the same.
-    pub(crate) rebuilt: bool,
-    /// All that it needs when it runs, itself included.
-    pub(crate) closure: Closure,
-}
 
 /// The document that something is published for: what makes it that document's own to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +167,7 @@ fn provenance(
 fn statements(digest: &Digest, about: impl IntoIterator<Item = (Predicate, Value)>) -> Statements {
     let signature = (Predicate::Signature, json!({}));
     let statement = |(predicate, content): (Predicate, Value)| {
-        let bytes = crate::bytes(&json!({
+        let bytes = crate::json::bytes(&json!({
             "_type": "https://in-toto.io/Statement/v1",
             // The manifest and nothing else: measured, a digest that is not hex breaks the whole
             // bundle for cosign and Flux.

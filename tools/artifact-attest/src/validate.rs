@@ -12,12 +12,13 @@ use crate::bundle::{Public, Signing};
 use crate::containment::{self, Containment};
 use crate::http::Login;
 use crate::memory::Memory;
+use crate::nix::Built;
 use crate::oci::Digest;
 use crate::plan::{Publication, Wanted};
 use crate::registry::Reader;
 use crate::source::{self, Source};
 use crate::spec::{Artifact, Build, Image, Manifests, Observed, Repository, SourceCheck};
-use crate::statement::{self, Built, Identity};
+use crate::statement::{self, Identity};
 use crate::writer::Writer;
 use crate::{manifests, nix, observe, tree};
 

@@ -145,7 +145,7 @@ impl Writer {
                 return self.delete(&found.digest);
             }
             let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-            self.put(&tag, INDEX, &crate::bytes(&index))?;
+            self.put(&tag, INDEX, &crate::json::bytes(&index))?;
         }
         Err(Error::Unlisted { subject: subject.to_string() })
     }

@@ -12,37 +12,14 @@ use serde_json::json;
 
 use crate::claim::{NODE, Place, Report};
 use crate::copy::{Copy, read_back, sign};
-use crate::lease::Lease;
+use crate::error::NOT_DRAINABLE;
 use crate::observe::{
-    Absent, Keys, Live, LiveClaim, RECONCILE, RECONCILED, REPLICAS, Seen, Wanted, claims, observe,
+    Absent, Live, LiveClaim, RECONCILE, RECONCILED, REPLICAS, Seen, Wanted, claims, observe,
 };
 use crate::plan::{Hold, Step, undo};
 use crate::volume::Readers;
+use crate::world::World;
 use crate::{Error, Limit, cluster, forge, hold, scratch, store, volume};
-
-/// The reason in a status for a claim that cannot be drained.
-pub(crate) const REASON: &str = "NotDrainable";
-
-/// Everything that can be asked, and everything that can be changed.
-pub(crate) struct World<'a> {
-    pub(crate) reader: &'a cluster::Reader,
-    pub(crate) writer: &'a cluster::Writer,
-    pub(crate) back: &'a store::Reader,
-    pub(crate) store: &'a store::Writer,
-    pub(crate) keys: &'a Keys,
-    pub(crate) lease: &'a Lease,
-    /// The image that reads volumes.
-    pub(crate) image: &'a str,
-    pub(crate) limit: Limit,
-}
-
-impl World<'_> {
-    /// Whether to go on: no signal has come, and no other run has taken over.
-    pub(crate) fn go_on(&self) -> Result<(), Error> {
-        documents::uninterrupted()?;
-        self.lease.check()
-    }
-}
 
 /// Brings a receipt about for what is there.
 pub(crate) fn apply(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
@@ -136,7 +113,7 @@ pub(crate) fn admissible(
                    nothing could keep pods off the claims";
         refused.push(Refusal {
             object: "the cluster".to_owned(),
-            reason: REASON.to_owned(),
+            reason: NOT_DRAINABLE.to_owned(),
             message: why.to_owned(),
         });
     }
@@ -153,7 +130,7 @@ fn judged(wanted: &Wanted<'_>, live: &LiveClaim, report: &Report) -> Vec<Refusal
 fn refusals(live: &LiveClaim, reasons: &[String]) -> Vec<Refusal> {
     let refusal = |why: &String| Refusal {
         object: live.claim.to_string(),
-        reason: REASON.to_owned(),
+        reason: NOT_DRAINABLE.to_owned(),
         message: why.clone(),
     };
     reasons.iter().map(refusal).collect()

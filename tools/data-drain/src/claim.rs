@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::observe::LABEL;
+use crate::labels::LABEL;
 use crate::spec::Source;
 
 /// Annotation on a claim: the node on which its own pod ran before a drain stopped it.

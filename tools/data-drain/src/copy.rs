@@ -7,10 +7,10 @@ use data_encoding::HEXLOWER;
 use hmac::Mac as _;
 use keyring::{AgeRecipient, Pack, Receipt};
 
-use crate::apply::World;
 use crate::observe::{Seen, Wanted};
 use crate::pack::{PACK_BYTES, Packer, Sealed, Whole, keyed, sha256};
 use crate::store::Metadata;
+use crate::world::World;
 use crate::{Error, archive, store};
 
 /// The metadata of an object.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use documents::{Exit, Fault, Refusal};
 
-use crate::apply::REASON;
-
 /// The name of the API server in messages.
 pub(crate) const API_SERVER: &str = "the API server";
+
+/// The reason in a status for a claim that cannot be drained.
+pub(crate) const NOT_DRAINABLE: &str = "NotDrainable";
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -247,7 +248,7 @@ impl Fault for Error {
             Self::Rejected { .. } => "Rejected",
             Self::Garbled { .. } => "Garbled",
             Self::Conflict { .. } => "Conflict",
-            Self::Refused { .. } => REASON,
+            Self::Refused { .. } => NOT_DRAINABLE,
             Self::Busy { .. } => "Busy",
             Self::HoldInactive { .. } => "HoldInactive",
             Self::Missing { .. } => "SourceMissing",

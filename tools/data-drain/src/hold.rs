@@ -21,7 +21,7 @@ use keyring::gate::{HoldObject, RECEIPT_ANNOTATION as RECEIPT};
 use serde_json::{Value, json};
 
 use crate::cluster::{Reader, Writer};
-use crate::observe::LABEL;
+use crate::labels::LABEL;
 use crate::{Error, Limit};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";

@@ -25,6 +25,7 @@ mod exec;
 mod extract;
 mod forge;
 mod hold;
+mod labels;
 mod lease;
 mod limit;
 mod observe;
@@ -35,6 +36,7 @@ mod scratch;
 pub mod spec;
 mod store;
 mod volume;
+mod world;
 
 pub use cli::Cli;
 pub use error::Error;
@@ -44,13 +46,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use documents::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
 use keyring::{Access, AgeRecipient, Project, Projects, Recipient, Secret, Store, Url};
 
-use apply::World;
 use cli::Command;
 use lease::Lease;
 pub(crate) use limit::Limit;
 use observe::{Absent, Evidence, Keys, Observed, Seen, Wanted, claims, observe};
 use plan::Step;
 use spec::{Drain, Source};
+use world::World;
+
+impl documents::Kind for Drain {
+    const KIND: &'static str = "Drain";
+    type Observed = Observed;
+    type Evidence = Evidence;
+    type Step = Step;
+}
 
 /// Runs one command.
 ///
@@ -124,7 +133,7 @@ impl DataDrain {
             let named = project.spec.recipients.iter().find(|it| it.name.to_string() == *name);
             named.map(|it| it.age.clone())
         };
-        let Store::S3 { bucket, .. } = store_of(&project.spec)?;
+        let Store::S3 { bucket, .. } = store::declared(&project.spec)?;
         let mut forges = BTreeMap::new();
         for forge in own.spec.sources.iter().filter_map(|it| it.forge.as_ref()) {
             forges.insert(forge.as_str(), origin(job.stream, &project.spec, forge)?);
@@ -197,7 +206,7 @@ impl Program for DataDrain {
             return Ok(Status::planned(None, plan::plan(&not_there(&job.own.spec))));
         }
         let wanted = self.wanted(job)?;
-        let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
+        let store = store::Reader::open(store::declared(&self.project(job)?.spec)?)?;
         let reader = cluster::Reader::open(&self.kubeconfig(job)?)?;
         let seen = observe(&reader, &store, &wanted)?;
         let steps = plan::plan(&seen.world());
@@ -221,7 +230,7 @@ impl Program for DataDrain {
 
     fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
         let (wanted, kubeconfig) = (self.wanted(job)?, self.kubeconfig(job)?);
-        let store = store_of(&self.project(job)?.spec)?;
+        let store = store::declared(&self.project(job)?.spec)?;
         let back = store::Reader::open(store)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
         let mut seen = observe(&reader, &back, &wanted)?;
@@ -256,7 +265,7 @@ impl Program for DataDrain {
 
     fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
         let wanted = self.wanted(job)?;
-        let store = store::Reader::open(store_of(&self.project(job)?.spec)?)?;
+        let store = store::Reader::open(store::declared(&self.project(job)?.spec)?)?;
         let seen = observe(&cluster::Reader::open(&self.kubeconfig(job)?)?, &store, &wanted)?;
         told(&wanted, &seen);
         if seen.receipt.is_none() {
@@ -372,10 +381,6 @@ fn covered(stream: &Stream, cluster: &Name) -> BTreeSet<String> {
     });
     let sources = drains.filter_map(|document| document["spec"]["sources"].as_array()).flatten();
     sources.filter_map(|source| source["claim"].as_str().map(str::to_owned)).collect()
-}
-
-fn store_of(project: &Project) -> Result<&Store, Error> {
-    project.endpoints.store.as_ref().ok_or(Error::NoEndpoint("store"))
 }
 
 /// Where git finds a repository of the forge, and what lets us in.

@@ -25,8 +25,6 @@ pub(crate) const RECONCILED: &str = "data-drain.holistic/reconcile";
 /// Annotation that keeps Flux from starting again what was stopped, by its own rules
 /// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources>).
 pub(crate) const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
-/// Label of everything that a drain makes in a cluster: the name of the Drain.
-pub(crate) const LABEL: &str = "holistic/drain";
 
 /// How large a receipt may be: one of 3 TiB has 54,000 packs and 16 MiB.
 const RECEIPT_BYTES_MAX: u64 = 256 << 20;

@@ -7,7 +7,8 @@ use std::path::Path;
 use documents::Declared;
 use keyring::{Copied, Envelope, Identities, Project, Source, VerifiedReceipt};
 
-use crate::{Error, Job, extract, pack, store, store_of};
+use crate::spec::Drain;
+use crate::{Error, extract, pack, store};
 
 /// How large one object, and how large a receipt may be.
 const PACK_BYTES_MAX: u64 = 2 * pack::PACK_BYTES;
@@ -16,7 +17,7 @@ const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 /// Writes everything that the receipt of the Drain names to `folder`, one folder for each source.
 pub(crate) fn restore(
     project: &Declared<Project>,
-    job: &Job<'_>,
+    job: &documents::Job<'_, Drain>,
     folder: &Path,
     chosen: Option<&str>,
 ) -> Result<(), Error> {
@@ -25,7 +26,7 @@ pub(crate) fn restore(
     if fs::read_dir(folder).map_err(cannot)?.next().is_some() {
         return Err(Error::NotEmpty { path: folder.to_owned() });
     }
-    let store = store::Reader::open(store_of(&project.spec)?)?;
+    let store = store::Reader::open(store::declared(&project.spec)?)?;
     let receipt = receipt(project, job, &store, chosen)?;
     let identities = Identities::from_environment()?;
     for copied in &receipt.sources {
@@ -52,7 +53,7 @@ pub(crate) fn restore(
 /// The chosen receipt, or the one in the document's status, or else the only one in the store.
 fn receipt(
     project: &Declared<Project>,
-    job: &Job<'_>,
+    job: &documents::Job<'_, Drain>,
     store: &store::Reader,
     chosen: Option<&str>,
 ) -> Result<VerifiedReceipt, Error> {

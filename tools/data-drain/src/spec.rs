@@ -6,9 +6,6 @@ use documents::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::observe::{Evidence, Observed};
-use crate::plan::Step;
-
 /// What is to be copied out of a cluster, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -32,13 +29,6 @@ pub struct Drain {
     /// reader runs (default 120). Copying has no such limit.
     #[serde(default)]
     pub timeout_seconds: Timeout,
-}
-
-impl documents::Kind for Drain {
-    const KIND: &'static str = "Drain";
-    type Observed = Observed;
-    type Evidence = Evidence;
-    type Step = Step;
 }
 
 /// One thing to copy: exactly one of `claim` and `forge`.

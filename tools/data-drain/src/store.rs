@@ -24,13 +24,18 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use data_encoding::BASE64;
-use keyring::{Reference, S3Credentials};
+use keyring::{Project, Reference, S3Credentials};
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 use upload::Upload;
 
 use crate::Error;
+
+/// The store that the Project declares.
+pub(crate) fn declared(project: &Project) -> Result<&keyring::Store, Error> {
+    project.endpoints.store.as_ref().ok_or(Error::NoEndpoint("store"))
+}
 
 /// Limits of time and of attempts.
 #[derive(Clone, Copy, Debug)]

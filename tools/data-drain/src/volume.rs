@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::claim::{Place, Report};
 use crate::cluster::{Reader, Writer};
 use crate::exec::Running;
-use crate::observe::LABEL;
+use crate::labels::LABEL;
 use crate::spec::Claim;
 use crate::{Error, Limit, pack};
 

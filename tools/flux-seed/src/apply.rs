@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
+use crate::deadline::Deadline;
 use crate::foreign;
 use crate::graph::uid;
 use crate::kstatus::{self, State, text};
@@ -13,7 +14,7 @@ use crate::object::{Identity, Stage, order};
 use crate::observe::{self, Look, REQUESTED_AT, Seen, has_answered, observe};
 use crate::plan::{Live, Step, World, plan};
 use crate::sunset::gone;
-use crate::wait::{Deadline, is_at_work};
+use crate::wait::is_at_work;
 use crate::wanted::Wanted;
 
 /// Fails when anything of what is wanted is there, and not ours.

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::diff::MANAGER;
 use crate::object::Identity;
 use crate::response;
-use crate::scan::{Served, ServedKind};
+use crate::served::{Served, ServedKind};
 
 /// How long one answer may take; a CRD of 40 kB takes 50 ms on a busy machine.
 const ANSWER_SECONDS: u64 = 30;

@@ -85,7 +85,7 @@ impl Scan {
             let group = served.api_version.split_once('/').map_or("", |(group, _)| group);
             group == id.group() && served.kind == id.kind
         });
-        let name = kind.map(crate::scan::ServedKind::definition);
+        let name = kind.map(crate::served::ServedKind::definition);
         name.is_some_and(|name| {
             self.objects.iter().any(|object| {
                 object["kind"] == "CustomResourceDefinition" && object["metadata"]["name"] == name

@@ -8,15 +8,14 @@ use std::collections::BTreeSet;
 use documents::Refusal;
 use keyring::VerifiedReceipt;
 use keyring::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
+use crate::deadline::Deadline;
 use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::object::Identity;
-use crate::wait::Deadline;
+use crate::status::LostClaim;
 
 /// Longest time in which the API server takes up a changed admission policy. It looks once a second
 /// (k8s.io/apiserver 0.36, `policy_source.go`, `policyRefreshIntervalDefault`); every server of a
@@ -28,18 +27,6 @@ pub(crate) struct Gate<'a> {
     pub(crate) policy: &'a DataOnDestroy,
     /// Reads and verifies the receipts, once something would go.
     pub(crate) receipts: Box<dyn Fn() -> Result<Vec<VerifiedReceipt>, Error> + 'a>,
-}
-
-/// A claim whose data an operation would lose.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LostClaim {
-    /// `namespace/name`.
-    pub claim: String,
-    /// Its UID.
-    pub uid: String,
-    /// Why it goes.
-    pub because: String,
 }
 
 /// The claims that `going` would lose.

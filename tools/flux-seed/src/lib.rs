@@ -16,6 +16,7 @@ mod archive;
 mod build;
 mod cli;
 mod cluster;
+mod deadline;
 mod diff;
 mod error;
 mod facts;
@@ -34,8 +35,10 @@ mod reader;
 mod record;
 mod response;
 mod scan;
+mod served;
 mod sops;
 pub mod spec;
+mod status;
 mod sunset;
 mod verify;
 mod wait;
@@ -52,13 +55,22 @@ use documents::{Condition, Declared, Derived, Exit, Known, Name, Program, Refers
 use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
 
 use cluster::{Reader, Writer};
+use deadline::Deadline;
 use gate::Gate;
-use observe::{Evidence, Look, Observed, Seen, observe};
+use observe::{Look, Seen, observe};
 use plan::{Step, World};
 use spec::{Component, Delivery};
+use status::{Evidence, Observed, Status};
 use sunset::Sunset;
-use wait::{Deadline, at_rest};
+use wait::at_rest;
 use wanted::{Artifact, Wanted};
+
+impl documents::Kind for Delivery {
+    const KIND: &'static str = "Delivery";
+    type Observed = Observed;
+    type Evidence = Evidence;
+    type Step = Step;
+}
 
 /// Runs one command.
 ///
@@ -70,7 +82,6 @@ pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
 }
 
 type Job<'a> = documents::Job<'a, Delivery>;
-type Status = documents::Status<Observed, Evidence, Step>;
 
 struct FluxSeed {
     projects: Projects,

@@ -4,71 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use documents::Known;
 use jiff::Timestamp;
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
 use crate::diff;
 use crate::foreign::{self, Foreign};
-use crate::gate::LostClaim;
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
 use crate::object::{Identity, NAMESPACE, Stage, order};
 use crate::plan::{Live, Made, World};
 use crate::scan::Scan;
 use crate::spec::{Component, Version};
-use crate::verify::ThirdParty;
+use crate::status::{Evidence, Observed, Workload};
 use crate::wanted::{LABEL, Wanted, sha256};
 use crate::{install, wanted};
-
-/// What a Delivery has brought about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observed {
-    /// What Flux must have applied: the digest of the artifact.
-    pub revision: Known<String>,
-    /// The images of the controllers.
-    pub images: BTreeMap<Component, Known<String>>,
-    /// Encrypt to this with `sops`, and Flux can decrypt. Absent from the plan of a reader.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sops_recipient: Option<String>,
-    /// Everything that has been delivered.
-    pub objects: Vec<String>,
-    /// What of it runs.
-    pub workloads: Vec<Workload>,
-    /// Images that attested manifests pin, and that no artifact of the stream is.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub third_party: BTreeSet<ThirdParty>,
-    /// Claims whose data the planned steps would lose.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub losses: Vec<LostClaim>,
-    /// What others have added to the installation itself.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub foreign: Vec<Foreign>,
-}
-
-/// Something delivered that runs pods.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Workload {
-    /// Which.
-    pub object: String,
-    /// How many of how many pods are ready.
-    pub ready: String,
-}
-
-/// A digest that binds what is there to what was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Evidence {
-    /// Of what.
-    #[serde(rename = "type")]
-    pub of: String,
-    /// Its digest.
-    pub digest: String,
-}
 
 /// By which Flux is asked: any string that has changed.
 pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";

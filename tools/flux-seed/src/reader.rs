@@ -5,9 +5,9 @@
 
 use documents::Condition;
 
-use crate::Status;
-use crate::observe::{Observed, Seen};
+use crate::observe::Seen;
 use crate::plan::Step;
+use crate::status::{Observed, Status};
 use crate::wanted::Wanted;
 
 /// The reason of a condition that a reader cannot determine.

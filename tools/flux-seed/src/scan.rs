@@ -1,72 +1,10 @@
 //! Lists what a cluster holds, of every kind that answers. Reads only.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
-use crate::kstatus::text;
-
-/// A kind that the API server serves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ServedKind {
-    pub(crate) api_version: String,
-    pub(crate) kind: String,
-    pub(crate) plural: String,
-    pub(crate) namespaced: bool,
-}
-
-impl ServedKind {
-    /// The name that the definition of this kind has, if it has one.
-    pub(crate) fn definition(&self) -> String {
-        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
-        format!("{}.{group}", self.plural)
-    }
-}
-
-/// The kinds that the API server serves.
-#[derive(Debug, Default)]
-pub(crate) struct Served {
-    /// Kinds whose objects can be listed.
-    pub(crate) kinds: Vec<ServedKind>,
-    /// API versions whose server does not answer: nothing is known of their objects.
-    pub(crate) silent: Vec<String>,
-}
-
-impl Served {
-    /// Adds the groups of one response. A kind that several versions of a group serve is listed
-    /// once, by the version that the group prefers, which comes first.
-    pub(crate) fn read(&mut self, list: &Value) {
-        for group in list["items"].as_array().into_iter().flatten() {
-            let name = text(&group["metadata"], "name");
-            let mut known = BTreeSet::new();
-            for version in group["versions"].as_array().into_iter().flatten() {
-                let separator = if name.is_empty() { "" } else { "/" };
-                let api_version = format!("{name}{separator}{}", text(version, "version"));
-                if version["freshness"] == "Stale" {
-                    self.silent.push(api_version.clone());
-                }
-                for resource in version["resources"].as_array().into_iter().flatten() {
-                    let kind = text(&resource["responseKind"], "kind");
-                    let verbs = resource["verbs"].as_array().into_iter().flatten();
-                    let lists = verbs.into_iter().any(|verb| verb == "list");
-                    // Events and metrics hold no state, and come and go while they are listed.
-                    let passing = kind == "Event" || name.ends_with("metrics.k8s.io");
-                    let plural = text(resource, "resource");
-                    if lists && !passing && !kind.is_empty() && known.insert(plural.to_owned()) {
-                        self.kinds.push(ServedKind {
-                            api_version: api_version.clone(),
-                            kind: kind.to_owned(),
-                            plural: plural.to_owned(),
-                            namespaced: resource["scope"] == "Namespaced",
-                        });
-                    }
-                }
-            }
-        }
-    }
-}
+use crate::served::ServedKind;
 
 /// Every object of a cluster at one moment, by its metadata.
 #[derive(Debug, Default)]
@@ -92,42 +30,5 @@ impl Scan {
         scan.silent.sort();
         scan.silent.dedup();
         Ok(scan)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_kind_is_listed_once_and_an_api_that_does_not_answer_is_named() {
-        let resource = |name: &str, kind: &str, verbs: &[&str]| json!({"resource": name, "responseKind": {"kind": kind}, "scope": "Namespaced", "verbs": verbs});
-        let hpa =
-            |kinds: &[Value]| json!({"version": "v2", "resources": kinds, "freshness": "Current"});
-        let list = json!({"items": [
-            {"metadata": {"name": "autoscaling"}, "versions": [
-                hpa(&[resource("horizontalpodautoscalers", "HorizontalPodAutoscaler", &["list"])]),
-                {"version": "v1", "resources": [
-                    resource("horizontalpodautoscalers", "HorizontalPodAutoscaler", &["list"]),
-                    resource("others", "Other", &["list"]),
-                    resource("reviews", "Review", &["create"]),
-                ]},
-            ]},
-            {"metadata": {"name": "example.org"}, "versions": [{"version": "v1", "freshness": "Stale"}]},
-            {"metadata": {}, "versions": [{"version": "v1", "resources": [
-                resource("events", "Event", &["list"]), resource("pods", "Pod", &["list"]),
-            ]}]},
-        ]});
-        let mut served = Served::default();
-        served.read(&list);
-        let names: Vec<_> =
-            served.kinds.iter().map(|kind| format!("{} {}", kind.api_version, kind.kind)).collect();
-        assert_eq!(
-            names,
-            ["autoscaling/v2 HorizontalPodAutoscaler", "autoscaling/v1 Other", "v1 Pod"]
-        );
-        assert_eq!(served.silent, ["example.org/v1"]);
     }
 }

@@ -8,9 +8,6 @@ use keyring::DataOnDestroy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::observe::{Evidence, Observed};
-use crate::plan::Step;
-
 /// Flux in a cluster, and the one artifact that it delivers there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -37,13 +34,6 @@ pub struct Delivery {
     /// How long one run waits until everything is delivered, or gone, in seconds.
     #[serde(default)]
     pub timeout_seconds: Timeout,
-}
-
-impl documents::Kind for Delivery {
-    const KIND: &'static str = "Delivery";
-    type Observed = Observed;
-    type Evidence = Evidence;
-    type Step = Step;
 }
 
 /// What is installed in the cluster.

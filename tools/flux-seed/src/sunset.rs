@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
+use crate::deadline::Deadline;
 use crate::graph::{Because, Doomed, Facts, Going, Graph, is_kept, is_made, is_of, key, uid};
 use crate::object::{Identity, order};
 use crate::observe::{self, Look, Seen, observe};
 use crate::plan::{Step, kept, undo};
 use crate::record::Record;
-use crate::wait::{Deadline, is_at_work};
+use crate::wait::is_at_work;
 use crate::wanted::Wanted;
 
 /// How often the cluster is looked at again before the removal is given up.

@@ -8,8 +8,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::Error;
@@ -20,22 +18,13 @@ use crate::kstatus::{condition, text};
 use crate::object::Identity;
 use crate::observe::{self, Seen};
 use crate::plan::Step;
+use crate::status::ThirdParty;
 use crate::wanted::Wanted;
 
 /// How many owners stand between a pod and what was declared; operators nest deeper than workloads.
 const OWNERS_MAX: usize = 8;
 /// How deep Kustomizations may deliver one another.
 const DEPTH_MAX: usize = 16;
-
-/// An image that an attested manifest pins, and that no artifact of this project is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ThirdParty {
-    /// The reference, with its digest.
-    pub image: String,
-    /// The object whose manifest names it.
-    pub object: String,
-}
 
 /// What was proven.
 #[derive(Debug, Default, PartialEq, Eq)]

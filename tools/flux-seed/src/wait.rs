@@ -7,57 +7,15 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::deadline::POLL;
 use crate::kstatus::{condition, text};
 use crate::observe::{Hidden, Look, Seen, has_answered, observe};
 use crate::plan::{Step, plan};
 use crate::wanted::Wanted;
 
-/// Asked for at least this often; a look takes some 20 requests of a millisecond each.
-const POLL: Duration = Duration::from_millis(200);
-
 /// Flux looks at what it delivers again at every interval, and says so: a second or two on a busy
 /// machine.
 const INTERVAL_TAKES_MAX: Duration = Duration::from_secs(10);
-
-/// How long one run waits, all in all.
-pub(crate) struct Deadline {
-    at: Instant,
-    pub(crate) seconds: u32,
-}
-
-impl Deadline {
-    pub(crate) fn after(seconds: u32) -> Self {
-        Self { at: Instant::now() + Duration::from_secs(seconds.into()), seconds }
-    }
-
-    /// Waits a little; or fails, since `missing` has taken too long.
-    pub(crate) fn wait(&self, missing: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
-        documents::uninterrupted()?;
-        if Instant::now() >= self.at {
-            return Err(Error::NotYet { seconds: self.seconds, missing: missing() });
-        }
-        sleep(POLL);
-        Ok(())
-    }
-
-    /// Looks, and looks again while that may help: a control plane that restarts for some seconds
-    /// does not end a wait.
-    pub(crate) fn look<T>(&self, look: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-        loop {
-            match look() {
-                Err(
-                    error @ (Error::Unreachable { .. } | Error::Slow { .. } | Error::Busy { .. }),
-                ) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    let why =
-                        source.map_or_else(|| error.to_string(), |it| format!("{error}: {it}"));
-                    self.wait(|| vec![why])?;
-                }
-                other => return other,
-            }
-        }
-    }
-}
 
 /// A whole look at a moment in which Flux is not at work, and what is left to do: what Flux does at
 /// every interval is no change, and no proof of the contrary. One that stays at it is shown at work.

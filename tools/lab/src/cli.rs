@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::place::Network;
+use crate::network::Network;
 
 /// Starts real components on loopback in place of the vendors' services
 ///

@@ -159,7 +159,8 @@ impl Component {
         }
         for name in names {
             if !COMPONENTS.iter().any(|it| it.name == name) {
-                return Err(Error::NoSuchComponent { name: name.clone() });
+                let known: Vec<_> = COMPONENTS.iter().map(|component| component.name).collect();
+                return Err(Error::NoSuchComponent { name: name.clone(), known: known.join(", ") });
             }
         }
         Ok(COMPONENTS.iter().filter(|it| names.iter().any(|name| it.name == name)).collect())

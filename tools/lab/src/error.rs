@@ -6,8 +6,6 @@ use std::path::PathBuf;
 
 use documents::{Exit, Fault};
 
-use crate::component::COMPONENTS;
-
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +52,8 @@ pub enum Error {
     NoSuchComponent {
         /// What was asked for.
         name: String,
+        /// The names of all components, for people.
+        known: String,
     },
     /// The system refused something about a file.
     #[error("cannot {what} {}", path.display())]
@@ -291,10 +291,7 @@ impl Fault for Error {
                 "name another file with --identity: a new one is made if it is not there".to_owned()
             }
             Self::Keyring(error) => return error.help(),
-            Self::NoSuchComponent { .. } => {
-                let names: Vec<_> = COMPONENTS.iter().map(|it| it.name).collect();
-                format!("there are {}", names.join(", "))
-            }
+            Self::NoSuchComponent { known, .. } => format!("there are {known}"),
             Self::File { .. } => "see to the file, then run the same command again".to_owned(),
             Self::DiskFull { .. } | Self::LittleSpace { .. } => {
                 "make space (`go clean -cache` frees what Go can make again), or set LAB_CACHE and LAB_DIR to folders on another disk".to_owned()

@@ -29,6 +29,7 @@ mod images;
 mod init;
 mod install;
 mod lock;
+mod network;
 mod nix;
 mod place;
 mod port;

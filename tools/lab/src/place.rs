@@ -1,42 +1,16 @@
 //! Where everything is: folders, files and loopback addresses.
 
 use std::env;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use crate::Error;
 use crate::cli::Settings;
 use crate::files;
+use crate::network::Network;
 
 /// The components that the lab builds, in this repository.
 const COMPONENTS: &str = "continuous-integration/components";
-
-/// The first two bytes of the lab's addresses: a /16 inside 127.0.0.0/8, every address of which
-/// is there without configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Network(pub(crate) [u8; 2]);
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "not of the form 127.N.0.0/16, with N from 1 to 255".to_owned();
-        let address = text.strip_suffix("/16").ok_or_else(wrong)?;
-        match address.parse::<Ipv4Addr>().map(|it| it.octets()) {
-            // 127.0.0.0/16 is where everybody else's services are.
-            Ok([127, second @ 1..=255, 0, 0]) => Ok(Self([127, second])),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.0.0/16", self.0[0], self.0[1])
-    }
-}
 
 /// One lab.
 #[derive(Clone, Debug)]

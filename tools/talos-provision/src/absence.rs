@@ -3,15 +3,24 @@
 //! A token of another project gets an empty list, and status 404 for the id of any server: the same
 //! answers as for a cluster that was destroyed. The status of the document knows better.
 
+use documents::Job;
 use serde_json::Value;
 
 use crate::Error;
 use crate::hetzner::View;
 use crate::session::Ground;
+use crate::spec::Cluster;
+
+/// What the cloud shows, if it may be believed.
+pub(crate) fn see(job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
+    let view = ground.see()?;
+    believed(ground, job.stream.status(job.own), &view)?;
+    Ok(view)
+}
 
 /// An error, when the document's own `status` lists servers, the cloud shows nothing of the cluster,
 /// and no snapshot shows that the token is of the right project.
-pub(crate) fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Error> {
+fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Error> {
     let servers = servers(status);
     if servers.is_empty() || !is_empty(view) {
         return Ok(());

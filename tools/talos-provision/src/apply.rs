@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::gate;
-use crate::hetzner::{self, Stock, View, Writer, rest};
+use crate::hetzner::{Stock, View, Writer, rest};
+use crate::labels;
 use crate::observe::{Observation, unwell};
 use crate::plan::{self, Etcd, History, Kind, Stage, Step, World};
 use crate::session::{Ground, Session};
@@ -147,10 +148,10 @@ fn mark(writer: &Writer<'_>, view: &View) -> Result<(), Error> {
         Some((_, found)) if begun && servers => {
             let controls = gate::control_planes(view);
             // A destroy that goes on keeps the number with which it began.
-            if hetzner::destroyed_from(&found.labels).is_some_and(|before| before >= controls) {
+            if labels::destroyed_from(&found.labels).is_some_and(|before| before >= controls) {
                 return Ok(());
             }
-            let labels = hetzner::destroying(&found.labels, controls);
+            let labels = labels::destroying(&found.labels, controls);
             writer.set_labels("networks", found.id, &labels)
         }
         _ => Ok(()),

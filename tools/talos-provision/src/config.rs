@@ -3,7 +3,6 @@
 //! **Invariant:** a function of its arguments. Two machines differ in their host name, and in what
 //! patches say.
 
-pub(crate) mod emit;
 mod keys;
 mod patch;
 mod schema;
@@ -15,6 +14,7 @@ pub use keys::Keys;
 pub(crate) use keys::{keys, keys_in};
 pub use patch::Patch;
 
+use crate::emit;
 use crate::pki::Bundle;
 use crate::spec::Role;
 

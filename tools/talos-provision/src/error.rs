@@ -4,8 +4,8 @@ use std::io;
 
 use documents::{Exit, Fault};
 
-use crate::hetzner::Refusal;
 use crate::plan::Obstacle;
+use crate::refusal::Refusal;
 
 /// Where an answer stops being what it should be, without the value that is there.
 #[derive(Debug)]

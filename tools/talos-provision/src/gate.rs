@@ -9,8 +9,9 @@ use documents::{Job, Known, Refusal};
 use keyring::Projects;
 use keyring::gate::{self, Facts, Loss, Verdict};
 
-use crate::hetzner::{self, View};
+use crate::hetzner::View;
 use crate::kubernetes::{Reader, drain};
+use crate::labels;
 use crate::observe::Observation;
 use crate::plan::{History, Kind, Step};
 use crate::session::Session;
@@ -124,7 +125,7 @@ fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
 /// Whether an earlier `destroy` of this cluster passed the gate, and has removed a control plane since.
 fn was_passed(view: &View) -> bool {
     let network = view.things.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
-    let before = network.and_then(|(_, found)| hetzner::destroyed_from(&found.labels));
+    let before = network.and_then(|(_, found)| labels::destroyed_from(&found.labels));
     before.is_some_and(|before| control_planes(view) < before)
 }
 

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Error;
+use crate::labels::{CLUSTER, Labels, PROJECT, REMOVING, ROLE};
 use crate::money::Money;
 use crate::plan::{
     Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Step,
@@ -22,9 +23,7 @@ use crate::plan::{
 };
 use crate::spec::Role;
 use http::Http;
-pub use http::Refusal;
 pub(crate) use http::rest;
-pub(crate) use model::Labels;
 pub(crate) use writer::{Site, Writer};
 
 /// Most items of a page.
@@ -34,42 +33,6 @@ const PAGES_MAX: u32 = 100;
 /// The type of load balancer that is made.
 const BALANCER_TYPE: &str = "lb11";
 
-/// On the network of a cluster that is being destroyed: the number of control planes that were there
-/// when the data gate was passed. Once there are fewer, the next `destroy` goes on, although the
-/// Kubernetes API may not answer any more. `apply` removes the label.
-const DESTROYING: &str = "holistic/destroying";
-
-/// Whether the label of a `destroy` is among `labels`.
-pub(crate) fn is_destroying(labels: &Labels) -> bool {
-    labels.contains_key(DESTROYING)
-}
-
-/// How many control planes there were when the data gate was passed.
-pub(crate) fn destroyed_from(labels: &Labels) -> Option<usize> {
-    labels.get(DESTROYING)?.parse().ok()
-}
-
-/// `labels`, with that of a `destroy` whose data gate was passed.
-pub(crate) fn destroying(labels: &Labels, control_planes: usize) -> Labels {
-    let mut labels = labels.clone();
-    labels.insert(DESTROYING.to_owned(), control_planes.to_string());
-    labels
-}
-
-/// `labels`, without that of a `destroy`.
-pub(crate) fn not_destroying(labels: &Labels) -> Labels {
-    let mut labels = labels.clone();
-    labels.remove(DESTROYING);
-    labels
-}
-
-/// `labels`, with the one that takes a server out of the load balancer.
-pub(crate) fn removing(labels: &Labels) -> Labels {
-    let mut labels = labels.clone();
-    labels.insert(REMOVING.to_owned(), "true".to_owned());
-    labels
-}
-
 /// Whose resources are spoken of.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
@@ -77,23 +40,6 @@ pub(crate) struct Scope {
     pub(crate) project: String,
     /// The cluster's name.
     pub(crate) cluster: String,
-}
-
-const PROJECT: &str = "holistic/project";
-const CLUSTER: &str = "holistic/cluster";
-const ROLE: &str = "holistic/role";
-const POOL: &str = "holistic/pool";
-/// On a server that is being removed: the load balancer no longer forwards to it.
-const REMOVING: &str = "holistic/removing";
-
-/// `labels`, with those of a declared machine as they were when it was created. Labels that are not
-/// ours stay.
-pub(crate) fn relabelled(labels: &Labels, machine: &Machine) -> Labels {
-    let mut labels = labels.clone();
-    labels.insert(ROLE.to_owned(), machine.role.as_str().to_owned());
-    labels.insert(POOL.to_owned(), machine.pool.clone());
-    labels.remove(REMOVING);
-    labels
 }
 
 impl Scope {

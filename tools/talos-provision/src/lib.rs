@@ -15,16 +15,19 @@ mod apply;
 mod cli;
 pub mod config;
 mod derive;
+mod emit;
 mod error;
 mod gate;
 mod hetzner;
 mod kubernetes;
+mod labels;
 mod money;
 pub mod observe;
 pub mod pki;
 pub mod plan;
 mod read;
 mod reader;
+mod refusal;
 mod session;
 pub mod spec;
 mod talos;
@@ -32,22 +35,28 @@ pub mod wire;
 
 pub use cli::Cli;
 pub use error::Error;
-pub use hetzner::Refusal;
 pub use money::Money;
+pub use observe::Status;
+pub use refusal::Refusal;
 
 use std::collections::BTreeMap;
 
 use documents::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
 use keyring::{Access, Projects};
 
+use absence::see;
 use hetzner::View;
 use observe::{Evidence, Observation, Observed};
 use plan::Step;
-use session::{Ground, Patches, Session};
+use session::{Patches, Session};
 use spec::Cluster;
 
-/// What the program fills in.
-pub type Status = documents::Status<Observed, Evidence, Step>;
+impl documents::Kind for Cluster {
+    const KIND: &'static str = "Cluster";
+    type Observed = Observed;
+    type Evidence = Evidence;
+    type Step = Step;
+}
 
 /// Runs one command.
 ///
@@ -55,7 +64,10 @@ pub type Status = documents::Status<Observed, Evidence, Step>;
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("talos-provision", &cli.verb, TalosProvision::read)
+    documents::run("talos-provision", &cli.verb, |stream, own| {
+        let (projects, patches) = read::read(stream, own);
+        TalosProvision { projects, patches }
+    })
 }
 
 /// The program, with what it read beside its own documents.
@@ -162,13 +174,6 @@ impl Program for TalosProvision {
     fn derive(&self, job: &Job<'_, Cluster>) -> Result<Vec<Derived>, Error> {
         derive::derive(job, self.projects.get(&job.own.spec.project)?, self.patches(job)?)
     }
-}
-
-/// What the cloud shows, if it may be believed.
-fn see(job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
-    let view = ground.see()?;
-    absence::believed(ground, job.stream.status(job.own), &view)?;
-    Ok(view)
 }
 
 /// `status` with what `verb` would refuse to remove.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::kubernetes::Registered;
 use crate::money::Money;
 use crate::pki::Pki;
-use crate::plan::{Etcd, Node, Power, Wanted, World};
+use crate::plan::{Etcd, Node, Power, Step, Wanted, World};
 use crate::spec::{Cni, Role};
 use crate::talos::Look;
 use crate::wire::Stage;
@@ -61,6 +61,9 @@ pub struct Evidence {
     /// Its digest, lower-case hex.
     pub sha256: String,
 }
+
+/// What the program fills in.
+pub type Status = documents::Status<Observed, Evidence, Step>;
 
 /// One look at everything.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! What types cannot say of a document: every mistake is found before anything is touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -9,11 +9,11 @@ use documents::{Declared, Stream};
 use jiff::ToSpan as _;
 use keyring::Projects;
 
+use crate::Error;
 use crate::config::{self, Common, Patch};
 use crate::pki::{self, Bundle};
 use crate::session::{Patches, settings};
 use crate::spec::{Cluster, Pool, Role, Version};
-use crate::{Error, TalosProvision};
 
 /// Largest patch, in bytes.
 const PATCH_BYTES_MAX: u64 = 1024 * 1024;
@@ -24,27 +24,29 @@ const WARN_DAYS: i64 = 90;
 /// Longest name of a machine: a host name.
 const NAME_LETTERS_MAX: usize = 63;
 
-impl TalosProvision {
-    pub(crate) fn read(stream: &mut Stream, own: &[Declared<Cluster>]) -> Self {
-        let projects = Projects::read(stream);
-        let mut patches = std::collections::BTreeMap::new();
-        for cluster in own {
-            let mut mistakes = Vec::new();
-            let project = projects.get(&cluster.spec.project);
-            if project.is_ok_and(|it| it.spec.endpoints.cloud.is_none()) {
-                mistake(&mut mistakes, "/spec/project", "this Project has no `endpoints.cloud`");
-            }
-            versions(&cluster.spec, &mut mistakes);
-            pools(cluster, &mut mistakes);
-            networks(&cluster.spec, &mut mistakes);
-            let read = read_patches(&cluster.spec, &mut mistakes);
-            for (path, message) in mistakes {
-                stream.mistake(cluster, &path, &message);
-            }
-            patches.insert(cluster.name.to_string(), read);
+/// Reads what the documents refer to, and reports every mistake in them.
+pub(crate) fn read(
+    stream: &mut Stream,
+    own: &[Declared<Cluster>],
+) -> (Projects, BTreeMap<String, Patches>) {
+    let projects = Projects::read(stream);
+    let mut patches = BTreeMap::new();
+    for cluster in own {
+        let mut mistakes = Vec::new();
+        let project = projects.get(&cluster.spec.project);
+        if project.is_ok_and(|it| it.spec.endpoints.cloud.is_none()) {
+            mistake(&mut mistakes, "/spec/project", "this Project has no `endpoints.cloud`");
         }
-        Self { projects, patches }
+        versions(&cluster.spec, &mut mistakes);
+        pools(cluster, &mut mistakes);
+        networks(&cluster.spec, &mut mistakes);
+        let read = read_patches(&cluster.spec, &mut mistakes);
+        for (path, message) in mistakes {
+            stream.mistake(cluster, &path, &message);
+        }
+        patches.insert(cluster.name.to_string(), read);
     }
+    (projects, patches)
 }
 
 type Mistakes = Vec<(String, String)>;

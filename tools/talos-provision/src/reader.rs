@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use documents::{Condition, Job};
 use keyring::{Access, Projects};
 
-use crate::observe::{Kubernetes, Observation};
+use crate::observe::{Kubernetes, Observation, Status};
 use crate::plan::{self, Step};
 use crate::session::{self, Ground};
 use crate::spec::Cluster;
-use crate::{Error, Status, apply, see};
+use crate::{Error, absence, apply};
 
 /// Conditions that need an answer of a machine or of Kubernetes.
 const NOT_ASKED: [&str; 4] = ["Configured", "Etcd", "Api", "Nodes"];
@@ -23,7 +23,7 @@ const READER: &str = "ReaderAccess";
 /// Plans the changes in the cloud.
 pub(crate) fn plan(job: &Job<'_, Cluster>, projects: &Projects) -> Result<Status, Error> {
     let ground = Ground::open(job.own, projects, Access::Reader)?;
-    let view = see(job, &ground)?;
+    let view = absence::see(job, &ground)?;
     let kubernetes = Kubernetes { ready: Err("not asked".to_owned()), nodes: Vec::new() };
     let mut now = Observation {
         endpoint: session::endpoint(&job.own.spec, &view),

@@ -16,9 +16,6 @@ use serde::{Deserialize, Serialize};
 
 pub use removal::{EmptyDir, Removal, Seconds};
 
-use crate::observe::{Evidence, Observed};
-use crate::plan::Step;
-
 /// Machines that are one Kubernetes cluster. A machine that is no longer declared here, and that
 /// this document made, is removed; one that others made is never touched.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -63,13 +60,6 @@ pub struct Cluster {
     /// Files with strategic merge patches for the configuration of every machine.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
-}
-
-impl documents::Kind for Cluster {
-    const KIND: &'static str = "Cluster";
-    type Observed = Observed;
-    type Evidence = Evidence;
-    type Step = Step;
 }
 
 /// Machines that are alike.

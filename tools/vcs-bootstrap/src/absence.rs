@@ -8,11 +8,8 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::client::Answer;
-use crate::forge::{Forge, Remote};
-use crate::model::{Refusal, Section};
-
-/// The reason of a repository whose absence has no proof.
-pub(crate) const UNKNOWN: &str = "RepositoryUnknown";
+use crate::model::{REPOSITORY_UNKNOWN, Refusal, Section};
+use crate::remote::{Forge, Remote};
 
 /// Whether the token sees every repository of the owner, so that one it does not see is not there.
 pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Section<()>, Error> {
@@ -44,7 +41,7 @@ pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Section<()>
 
 fn unknown(remote: &Remote, why: &str) -> Refusal {
     Refusal {
-        reason: UNKNOWN,
+        reason: REPOSITORY_UNKNOWN,
         what: format!(
             "it is not known whether {} exists: the forge shows no such repository, and {why}",
             remote.place

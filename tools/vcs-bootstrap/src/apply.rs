@@ -8,11 +8,12 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::client;
-use crate::forge::{Reader, Remote, Writer};
+use crate::forge::{Reader, Writer};
 use crate::git;
 use crate::model::{Receipt, Section};
 use crate::receipt::Seal;
 use crate::refused;
+use crate::remote::Remote;
 use crate::step::Step;
 
 /// What the steps need beside themselves: values that no plan holds.

@@ -4,8 +4,7 @@ use std::io;
 
 use documents::{Exit, Fault};
 
-use crate::absence;
-use crate::model::Refusal;
+use crate::model::{REPOSITORY_UNKNOWN, Refusal};
 use crate::refused::Verdict;
 
 /// Everything that can go wrong.
@@ -279,7 +278,7 @@ impl Fault for Error {
 
     fn is_unknown(&self) -> bool {
         let Self::Blocked(refusals) = self else { return false };
-        refusals.iter().any(|refusal| refusal.reason == absence::UNKNOWN)
+        refusals.iter().any(|refusal| refusal.reason == REPOSITORY_UNKNOWN)
     }
 
     fn exit(&self) -> Exit {

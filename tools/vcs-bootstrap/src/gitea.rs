@@ -9,8 +9,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::forge::Remote;
 use crate::model::{Rule, Section};
+use crate::remote::Remote;
 use crate::spec::{Line, PullRequest, Require};
 
 const PROTECTIONS: &str = "/branch_protections";

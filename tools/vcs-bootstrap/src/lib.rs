@@ -27,6 +27,7 @@ pub mod plan;
 mod program;
 mod receipt;
 mod refused;
+mod remote;
 pub mod spec;
 pub mod step;
 mod sunset;
@@ -36,6 +37,17 @@ pub use cli::Cli;
 pub use error::Error;
 
 use documents::Exit;
+
+use observe::{Evidence, Observed};
+use spec::Repository;
+use step::Step;
+
+impl documents::Kind for Repository {
+    const KIND: &'static str = "Repository";
+    type Observed = Observed;
+    type Evidence = Evidence;
+    type Step = Step;
+}
 
 /// Runs one command.
 ///

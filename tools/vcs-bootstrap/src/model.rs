@@ -44,6 +44,9 @@ impl<T> Section<T> {
     }
 }
 
+/// The reason of a repository whose absence has no proof.
+pub(crate) const REPOSITORY_UNKNOWN: &str = "RepositoryUnknown";
+
 /// Why something cannot be brought about as things are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {

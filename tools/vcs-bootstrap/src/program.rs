@@ -5,11 +5,12 @@ use keyring::{DataPolicy, GitOrigin, Projects, Secret};
 use serde_json::Value;
 
 use crate::apply::Hand;
-use crate::forge::{Forge, Reader, Remote};
+use crate::forge::Reader;
 use crate::model::{Head, Place, Present};
 use crate::observe::{self, Look};
 use crate::plan::{self, Plan};
 use crate::receipt::Seal;
+use crate::remote::{Forge, Remote};
 use crate::spec::{Push, Repository};
 use crate::step::Step;
 use crate::wanted::{self, Declaration};

@@ -8,9 +8,6 @@ use keyring::DataPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::observe::{Evidence, Observed};
-use crate::step::Step;
-
 /// A repository at the project's forge, called as the document is. What is not declared here is
 /// left as it is.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -54,13 +51,6 @@ pub struct Repository {
     /// releases, a wiki or files in Git LFS, only `discard` deletes it.
     #[serde(default)]
     pub data_on_destroy: DataPolicy,
-}
-
-impl documents::Kind for Repository {
-    const KIND: &'static str = "Repository";
-    type Observed = Observed;
-    type Evidence = Evidence;
-    type Step = Step;
 }
 
 /// Who can see a repository.

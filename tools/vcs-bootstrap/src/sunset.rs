@@ -12,10 +12,11 @@ use std::path::Path;
 use keyring::GitOrigin;
 
 use crate::Error;
-use crate::forge::{Forge, Found, Remote};
+use crate::forge::Found;
 use crate::git;
 use crate::model::{Refusal, Section};
 use crate::refused;
+use crate::remote::{Forge, Remote};
 
 /// What the forge keeps of a repository beside its history, in the words of an error.
 pub(crate) fn beside_history(

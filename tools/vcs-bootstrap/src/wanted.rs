@@ -9,10 +9,11 @@ use keyring::{PhaseKey, Project};
 use zeroize::Zeroizing;
 
 use crate::Error;
-use crate::forge::{self, Forge};
+use crate::forge;
 use crate::git;
 use crate::model::{DeployKey, Pushed, Refusal, Rule, Section, Settings, Wanted};
 use crate::receipt::Seal;
+use crate::remote::Forge;
 use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
 
 /// What is declared, and what stays out of every plan.

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::scan::ServedKind;
+use crate::served::ServedKind;
 
 /// A cluster of objects, each as `kind namespace/name`.
 struct Cluster(Facts);

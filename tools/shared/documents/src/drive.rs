@@ -203,7 +203,7 @@ fn end<P: Program>(
     });
     end.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
         let document = format!("{}/{}", P::Kind::KIND, job.own.name);
-        Some((Status::failed(&error), crate::fault::report_on(Some(&document), &error)))
+        Some((Status::failed(&error), crate::report::report_on(Some(&document), &error)))
     })
 }
 

@@ -6,7 +6,8 @@ use std::iter::successors;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Fault;
+use crate::fault::Fault;
+use crate::refusal::Refusal;
 
 /// What a program fills in: `O` is what it observes, `E` evidence, `S` a step of its plan.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -30,17 +31,6 @@ pub struct Status<O, E, S> {
     /// What the program refused to change or remove, one entry for each object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
-}
-
-/// One object that a program refused to change or remove.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Refusal {
-    /// The object, for example the claim `default/data`.
-    pub object: String,
-    /// One word in `CamelCase`, for example `NoReceipt`.
-    pub reason: String,
-    /// Sentence for people: why, and what to do.
-    pub message: String,
 }
 
 impl<O, E, S> Status<O, E, S> {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use documents::Known;
 
 use crate::Error;
-use crate::hetzner::{self, Site, Stock, View, Writer, rest};
+use crate::hetzner::{Site, Stock, View, Writer, rest};
 use crate::kubernetes::{self, drain};
+use crate::labels;
 use crate::observe::Observation;
 use crate::plan::{Change, Etcd, History, Kind, Machine, Shape, Stage, Step, Thing};
 use crate::session::{Session, target};
@@ -94,7 +95,7 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
                     (Shape::Firewall(rules), _) => writer.set_rules(found.id, rules)?,
                     (Shape::Network { nodes, .. }, _) => {
                         if changes.contains(&Change::Labels) {
-                            let labels = hetzner::not_destroying(&found.labels);
+                            let labels = labels::not_destroying(&found.labels);
                             writer.set_labels("networks", found.id, &labels)?;
                         }
                         for range in nodes.iter().filter(|_| changes.contains(&Change::Subnet)) {
@@ -199,7 +200,7 @@ fn one(
             let cloud = Writer::new(&session.ground.cloud);
             let server = &now.world.servers[name];
             if server.role == Some(Role::Controlplane) {
-                cloud.set_labels("servers", *id, &hetzner::removing(&server.labels))?;
+                cloud.set_labels("servers", *id, &labels::removing(&server.labels))?;
             }
             if *leave && has_member(now, name) {
                 writer.leave(&target(view, name)?)?;
@@ -267,7 +268,7 @@ fn repair(session: &Session<'_>, now: &Observation, step: &Step) -> Result<(), E
     match step {
         Step::SetLabels { name, id } => {
             let server = &now.world.servers[name];
-            let labels = hetzner::relabelled(&server.labels, &now.wanted.machines[name]);
+            let labels = now.wanted.machines[name].relabel(&server.labels);
             writer.set_labels("servers", *id, &labels)
         }
         Step::AttachNetwork { name, id: server } => {

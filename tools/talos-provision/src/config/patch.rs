@@ -125,7 +125,7 @@ fn json6902(operations: &[Value]) -> String {
         let steps: Vec<_> = steps.map(|it| it.replace("~1", "/").replace("~0", "~")).collect();
         put(&mut strategic, &steps, leaf);
     }
-    let strategic = super::emit::document(&strategic);
+    let strategic = crate::emit::document(&strategic);
     let strategic: Vec<_> = strategic.lines().map(|line| format!("  {line}")).collect();
     format!(
         "JSON6902 patches do not work on configurations of more than one document, which all are: \
@@ -278,7 +278,7 @@ mod tests {
     fn patched(left: &str, patch: &str) -> Result<String, String> {
         let left: Vec<Value> = serde_saphyr::from_multiple(left).expect("valid YAML");
         let documents = Patch::parse(patch)?.apply(left)?;
-        Ok(super::super::emit::documents(&documents))
+        Ok(crate::emit::documents(&documents))
     }
 
     const LEFT: &str = "version: v1alpha1\nmachine: {type: worker, certSANs: [a], sysctls: {x: '1'}}\n\

@@ -9,6 +9,7 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Method, Request, Response};
 
 use crate::Error;
+use crate::refusal::Refusal;
 
 /// Longest that one call may take, in seconds.
 const CALL_SECONDS_MAX: u64 = 30;
@@ -43,38 +44,6 @@ pub(crate) enum Trouble {
     Unclear(String),
     /// Anything that ends the run.
     Fatal(Error),
-}
-
-/// What the API says when it says no.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The status of HTTP.
-    pub status: u16,
-    /// `uniqueness_error` or the like.
-    pub code: String,
-    /// For people.
-    pub message: String,
-    /// By which the vendor finds the call again.
-    pub correlation: Option<String>,
-}
-
-impl Refusal {
-    /// Whether the very same call may succeed in a moment.
-    fn passes(&self) -> bool {
-        matches!(
-            self.code.as_str(),
-            "conflict"
-                | "locked"
-                | "rate_limit_exceeded"
-                | "bad_gateway"
-                | "timeout"
-                | "maintenance"
-        ) || self.is_server_error()
-    }
-
-    fn is_server_error(&self) -> bool {
-        self.status >= 500
-    }
 }
 
 impl From<Trouble> for Error {

@@ -1,13 +1,10 @@
 //! What the API answers, as far as it is read. A word that is new to this version stays a word: it
 //! must not make a whole list unreadable.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
+use crate::labels::Labels;
 use crate::money::Money;
-
-pub(crate) type Labels = BTreeMap<String, String>;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Named {

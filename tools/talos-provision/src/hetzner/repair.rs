@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::http::Trouble;
-use super::model::Labels;
 use super::writer::{Writer, actions, balancer_service, balancer_target, until};
 use super::{Reader, family};
 use crate::Error;
+use crate::labels::Labels;
 use crate::plan::{Balancer, Change, Found, Kind, Power, Selected, Server, Target};
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;

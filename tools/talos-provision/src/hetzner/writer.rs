@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::http::{Refusal, Trouble, rest};
-use super::model::{Action, Labels};
-use super::{BALANCER_TYPE, POOL, ROLE, Reader, family, typed};
+use super::http::{Trouble, rest};
+use super::model::Action;
+use super::{BALANCER_TYPE, Reader, family, typed};
 use crate::Error;
+use crate::labels::{Labels, POOL, ROLE};
 use crate::plan::{
     ETCD_LABEL, Forward, Found, History, Kind, Machine, Rule, Selected, Shape, Target, Thing,
 };
+use crate::refusal::Refusal;
 
 /// Longest that actions may run.
 const ACTIONS_MAX: Duration = Duration::from_secs(600);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::config::emit;
+use crate::emit;
 
 /// The secrets of a cluster, each as machine configurations hold it.
 #[derive(Clone, Default, PartialEq, Eq)]

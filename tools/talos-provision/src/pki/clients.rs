@@ -4,7 +4,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Access, Client, Pki, pem};
-use crate::config::emit;
+use crate::emit;
 
 impl Pki {
     /// The credentials in a status: the name there, who may open it, and the text.

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, Wanted, World};
-use crate::hetzner;
+use crate::labels;
 
 /// A part of something shared that differs from the declared state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -66,7 +66,7 @@ pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change
         (Shape::Network { .. }, Shape::Network { nodes, .. }) => {
             let changes = [
                 (nodes.is_empty(), Change::Subnet),
-                (hetzner::is_destroying(&found.labels), Change::Labels),
+                (labels::is_destroying(&found.labels), Change::Labels),
             ];
             changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
         }
@@ -107,7 +107,7 @@ pub(super) fn repairs(
     };
     let group = world.things.get(&machine.group).map(|found| found.id);
     let mut steps = Vec::new();
-    if hetzner::relabelled(&server.labels, machine) != server.labels {
+    if machine.relabel(&server.labels) != server.labels {
         steps.push(Step::SetLabels { name: named(), id });
     }
     if lacks(&server.networks, Kind::Network) {

@@ -81,7 +81,7 @@ pub(super) fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
         location: "fsn1".to_owned(),
         address: None,
         power: Power::On,
-        labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine(role)),
+        labels: machine(role).relabel(&BTreeMap::new()),
         networks: [self::id(Kind::Network)].into(),
         firewalls: [self::id(Kind::Firewall)].into(),
         group: Some(self::id(Kind::PlacementGroup)),
@@ -216,14 +216,14 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
         }
         Step::Create { thing, .. } | Step::Update { thing, .. } => {
             let before = world.things.get(thing).map(|found| found.labels.clone());
-            let labels = crate::hetzner::not_destroying(&before.unwrap_or_default());
+            let labels = crate::labels::not_destroying(&before.unwrap_or_default());
             let shape = wanted.things[thing].clone();
             let found = Found { labels, ..found(true, thing.kind, shape) };
             world.things.insert(thing.clone(), found);
         }
         Step::SetLabels { name, .. } => {
             let (machine, server) = (&wanted.machines[name], server_mut(&mut world, name));
-            server.labels = crate::hetzner::relabelled(&server.labels, machine);
+            server.labels = machine.relabel(&server.labels);
             server.role = Some(machine.role);
         }
         Step::AttachNetwork { name, .. } => {

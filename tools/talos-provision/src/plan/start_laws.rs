@@ -63,7 +63,7 @@ impl Shows {
             location: "fsn1".to_owned(),
             address: None,
             power: crate::plan::Power::On,
-            labels: crate::hetzner::relabelled(&BTreeMap::new(), &machine()),
+            labels: machine().relabel(&BTreeMap::new()),
             networks: BTreeSet::from([9]),
             firewalls: BTreeSet::new(),
             group: None,

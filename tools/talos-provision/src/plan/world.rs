@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Etcd;
 use crate::config::Keys;
+use crate::labels::{self, Labels};
 use crate::money::Money;
 use crate::spec::{FirstContact, Role, Source, Subnet};
 
@@ -50,6 +51,13 @@ pub struct Machine {
     pub talos: String,
     /// What it costs in a month, where that has been asked.
     pub monthly: Option<Money>,
+}
+
+impl Machine {
+    /// `labels`, with those of this machine as they were when it was created.
+    pub(crate) fn relabel(&self, labels: &Labels) -> Labels {
+        labels::relabelled(labels, self.role, &self.pool)
+    }
 }
 
 /// What is there, as far as a document can speak of it.

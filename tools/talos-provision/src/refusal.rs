@@ -1,0 +1,33 @@
+//! Refusals of the cloud.
+
+/// What the API says when it says no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of HTTP.
+    pub status: u16,
+    /// `uniqueness_error` or the like.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// By which the vendor finds the call again.
+    pub correlation: Option<String>,
+}
+
+impl Refusal {
+    /// Whether the very same call may succeed in a moment.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "conflict"
+                | "locked"
+                | "rate_limit_exceeded"
+                | "bad_gateway"
+                | "timeout"
+                | "maintenance"
+        ) || self.is_server_error()
+    }
+
+    pub(crate) fn is_server_error(&self) -> bool {
+        self.status >= 500
+    }
+}
