@@ -1,5 +1,7 @@
 //! Tests of the repository as a whole, in `tests/`: they start programs, and link none of them.
 
+pub mod modules;
+
 use std::path::{Path, PathBuf};
 
 /// The root of the repository.

@@ -1,0 +1,209 @@
+//! The graph of the modules of a crate: which module uses which, read from the sources.
+//!
+//! Modules are the children of the root; what is below a child counts as the child. The root itself is
+//! [`ROOT`]. Tests are left out, because they may use everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use syn::visit::{self, Visit};
+
+/// The name of the root module in a graph.
+pub const ROOT: &str = "lib";
+
+/// For each module, the modules that it uses.
+pub type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// The graph of the crate whose sources are in `src`.
+///
+/// # Errors
+///
+/// A file cannot be read, or is not Rust.
+pub fn graph(src: &Path) -> io::Result<Graph> {
+    let root = parsed(&src.join("lib.rs"))?;
+    let mut files = Vec::new();
+    collect(src, &root, &[], &mut files)?;
+    let modules: BTreeSet<_> = files.iter().map(|(module, _)| module[0].clone()).collect();
+    let exports = exports(&root, &modules);
+    let mut graph: Graph = modules.iter().map(|module| (module.clone(), BTreeSet::new())).collect();
+    for (module, file) in files.iter().chain([&(Vec::new(), root)]) {
+        let mut uses = Uses { module: module.clone(), found: Vec::new() };
+        uses.visit_file(file);
+        let name = module.first().map_or(ROOT, String::as_str);
+        let targets = uses.found.iter().filter_map(|path| {
+            let first = path.first()?;
+            match modules.get(first).or_else(|| exports.get(first)) {
+                Some(module) => Some(module.clone()),
+                None if module.is_empty() => None, // an item of the root, used in the root
+                None => Some(ROOT.to_owned()),
+            }
+        });
+        let targets: BTreeSet<_> = targets.filter(|target| target != name).collect();
+        graph.entry(name.to_owned()).or_default().extend(targets);
+    }
+    Ok(graph)
+}
+
+/// The cycles of a graph: groups of modules, each of which reaches the others.
+#[must_use]
+pub fn cycles(graph: &Graph) -> Vec<BTreeSet<String>> {
+    let reach: BTreeMap<_, _> =
+        graph.keys().map(|module| (module.clone(), reachable(graph, module))).collect();
+    let mut found = BTreeSet::new();
+    for (module, others) in &reach {
+        let mut group: BTreeSet<_> = others
+            .iter()
+            .filter(|other| reach.get(*other).is_some_and(|back| back.contains(module)))
+            .cloned()
+            .collect();
+        if !group.is_empty() {
+            group.insert(module.clone());
+            if group.len() > 1 {
+                found.insert(group);
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The graph as Mermaid draws it (<https://mermaid.js.org/syntax/flowchart.html>).
+#[must_use]
+pub fn mermaid(graph: &Graph) -> String {
+    let edge = |from: &String, to: &String| format!("  {from} --> {to}\n");
+    let edges = graph.iter().flat_map(|(from, to)| to.iter().map(move |to| edge(from, to)));
+    format!("flowchart LR\n{}", edges.collect::<String>())
+}
+
+fn reachable(graph: &Graph, from: &str) -> BTreeSet<String> {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![from.to_owned()]);
+    while let Some(module) = next.pop() {
+        for target in graph.get(&module).into_iter().flatten() {
+            if seen.insert(target.clone()) {
+                next.push(target.clone());
+            }
+        }
+    }
+    seen
+}
+
+fn parsed(file: &Path) -> io::Result<syn::File> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+    syn::parse_file(&text).map_err(|error| io::Error::other(format!("{}: {error}", file.display())))
+}
+
+/// Reads the files of the modules that `file` declares, and of those below them.
+fn collect(
+    folder: &Path,
+    file: &syn::File,
+    module: &[String],
+    files: &mut Vec<(Vec<String>, syn::File)>,
+) -> io::Result<()> {
+    for item in &file.items {
+        let syn::Item::Mod(declared) = item else { continue };
+        if declared.content.is_some() || is_test(&declared.attrs) {
+            continue;
+        }
+        let name = declared.ident.to_string();
+        let below = folder.join(&name);
+        let child = [module, std::slice::from_ref(&name)].concat();
+        let beside = folder.join(format!("{name}.rs"));
+        let parsed = parsed(&if beside.exists() { beside } else { below.join("mod.rs") })?;
+        collect(&below, &parsed, &child, files)?;
+        files.push((child, parsed));
+    }
+    Ok(())
+}
+
+/// The modules from which the root re-exports names.
+fn exports(root: &syn::File, modules: &BTreeSet<String>) -> BTreeMap<String, String> {
+    let mut exports = BTreeMap::new();
+    for item in &root.items {
+        let syn::Item::Use(item) = item else { continue };
+        let mut paths = Vec::new();
+        leaves(&item.tree, &[], &mut paths);
+        for path in paths {
+            let path: Vec<_> =
+                path.into_iter().filter(|part| part != "crate" && part != "self").collect();
+            if let [module, .., name] = path.as_slice()
+                && modules.contains(module)
+            {
+                exports.insert(name.clone(), module.clone());
+            }
+        }
+    }
+    exports
+}
+
+/// The paths of a `use`, each with the name that it brings.
+fn leaves(tree: &syn::UseTree, before: &[String], paths: &mut Vec<Vec<String>>) {
+    let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+    match tree {
+        syn::UseTree::Path(path) => leaves(&path.tree, &with(&path.ident), paths),
+        syn::UseTree::Name(name) => paths.push(with(&name.ident)),
+        syn::UseTree::Rename(rename) => paths.push(with(&rename.ident)),
+        syn::UseTree::Glob(_) => paths.push(before.to_vec()),
+        syn::UseTree::Group(group) => {
+            group.items.iter().for_each(|tree| leaves(tree, before, paths));
+        }
+    }
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+    })
+}
+
+/// Collects paths from the root of the crate: those that begin with `crate`, `super` or `self`, and in
+/// the root those that begin with a module.
+struct Uses {
+    /// The module at hand, inline modules included.
+    module: Vec<String>,
+    found: Vec<Vec<String>>,
+}
+
+impl Uses {
+    fn add(&mut self, path: &[String]) {
+        let supers = path.iter().take_while(|part| *part == "super").count();
+        let path = match path.first().map(String::as_str) {
+            Some("crate") => path[1..].to_vec(),
+            Some("super") if supers <= self.module.len() => {
+                [&self.module[..self.module.len() - supers], &path[supers..]].concat()
+            }
+            Some("self") => [&self.module[..], &path[1..]].concat(),
+            Some(_) if self.module.is_empty() => path.to_vec(),
+            _ => return,
+        };
+        self.found.push(path);
+    }
+}
+
+impl<'ast> Visit<'ast> for Uses {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_test(&item.attrs) {
+            self.module.push(item.ident.to_string());
+            visit::visit_item_mod(self, item);
+            self.module.pop();
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        let mut paths = Vec::new();
+        leaves(&item.tree, &[], &mut paths);
+        for path in &paths {
+            self.add(path);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let parts: Vec<_> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if parts.len() > 1 {
+            self.add(&parts);
+        }
+        visit::visit_path(self, path);
+    }
+}
