@@ -145,7 +145,7 @@ impl Program for TalosProvision {
     fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
         let session = self.session(job, Access::Reader)?;
         read::not_expired(job.own)?;
-        let now = session.look(&see(job, &session.ground)?)?;
+        let now = session.look_patiently(&see(job, &session.ground)?)?;
         apply::unobstructed(&now)?;
         let left = plan::plan(&now.wanted, &now.world);
         if let Some(step) = left.first() {

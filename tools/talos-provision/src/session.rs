@@ -1,6 +1,8 @@
 //! One document, and all that is needed to look at what it declares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use documents::{Declared, Known};
 use keyring::{Access, Cloud, Project, Projects};
@@ -12,7 +14,8 @@ use crate::hetzner::{self, Scope, View};
 use crate::observe::{Kubernetes, Observation};
 use crate::pki::{self, Pki, hex};
 use crate::plan::{
-    Balancer, Etcd, Forward, Kind, Machine, Rule, Selected, Shape, Target, Thing, Wanted, World,
+    Balancer, Etcd, Forward, Kind, Machine, Node, Rule, Selected, Shape, Target, Thing, Wanted,
+    World,
 };
 use crate::spec::{Cluster, Cni, Pool, Role};
 use crate::talos;
@@ -70,6 +73,10 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'holistic:re
 ",
     ),
 ];
+
+/// Longest silence of a machine that `verify` waits out. A machine restarts the server of its API when
+/// the authorities in its configuration change, which `apply` may just have done.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Most servers of one spread placement group.
 const GROUP_SERVERS_MAX: u8 = 10;
@@ -191,6 +198,23 @@ impl<'a> Session<'a> {
         let cordoned = cordoned.map(|node| node.name.clone()).collect();
         let world = World { things: view.things.clone(), servers, etcd, nodes, cordoned };
         Ok(Observation { endpoint, wanted, world, looks, kubernetes })
+    }
+
+    /// As [`Self::look`], and again for a while when a declared machine does not answer.
+    pub(crate) fn look_patiently(&self, view: &View) -> Result<Observation, Error> {
+        let began = Instant::now();
+        loop {
+            let now = self.look(view)?;
+            let is_silent = |name: &String| {
+                let server = now.world.servers.get(name);
+                server.is_some_and(|server| matches!(server.node, Node::Silent { .. }))
+            };
+            if began.elapsed() >= SILENCE_MAX || !now.wanted.machines.keys().any(is_silent) {
+                return Ok(now);
+            }
+            documents::uninterrupted()?;
+            sleep(Duration::from_secs(1));
+        }
     }
 
     fn kubernetes(&self, endpoint: &str) -> Result<Kubernetes, Error> {
