@@ -53,7 +53,7 @@ pub enum Error {
         request: String,
         /// The time without progress.
         seconds: u64,
-        /// How much of it was taken by the connection.
+        /// Bytes of it that the connection took.
         taken: usize,
         /// The size of the upload.
         bytes: usize,

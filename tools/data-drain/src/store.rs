@@ -40,13 +40,13 @@ pub(crate) fn declared(project: &Project) -> Result<&keyring::Store, Error> {
 /// Limits of time and of attempts.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// How often a request is tried.
+    /// Attempts of one request.
     attempts: u32,
     /// The longest wait before the second attempt; it doubles with each one.
     backoff: Duration,
-    /// How long a connection may take to open.
+    /// Longest time in which a connection opens.
     connect: Duration,
-    /// How long an answer may take, and the next bytes of one.
+    /// Longest wait for an answer, and for the next bytes of one.
     answer: Duration,
     /// The slowest line that counts as one that works. The client's own `read_timeout` is not used:
     /// it counts from the start of a request, so an upload of 64 MiB below 9 Mbit/s never ended
@@ -63,7 +63,7 @@ const LIMITS: Limits = Limits {
     upload_bytes_per_second: 32 * 1024,
 };
 
-/// How much of an upload Linux may hold back for a slow line: the default maximum of `tcp_wmem`
+/// Bytes of an upload that Linux may hold back for a slow line: the default maximum of `tcp_wmem`
 /// (<https://docs.kernel.org/networking/ip-sysctl.html>).
 const SEND_BUFFER_BYTES: u64 = 4 << 20;
 /// How often a signal is looked for while a request is on its way.
@@ -92,12 +92,12 @@ pub(crate) struct Found {
 }
 
 impl Limits {
-    /// How long one attempt of an upload of so many bytes may take, with its connection.
+    /// Longest time of one attempt of an upload of so many bytes, with its connection.
     fn upload(&self, bytes: u64) -> Duration {
         self.connect + self.answer + self.line(bytes)
     }
 
-    /// How long an upload of so many bytes may make no progress. The kernel may still be sending
+    /// Longest time in which an upload of so many bytes may make no progress. The kernel may still be sending
     /// what it has taken.
     fn silence(&self, bytes: u64) -> Duration {
         self.answer + self.line(bytes.min(SEND_BUFFER_BYTES))

@@ -8,7 +8,7 @@ use crate::Error;
 /// Pause between two looks; a look takes some 20 requests of a millisecond each.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
 
-/// How long one run waits, all in all.
+/// The longest time that one run waits, all in all.
 pub(crate) struct Deadline {
     at: Instant,
     pub(crate) seconds: u32,

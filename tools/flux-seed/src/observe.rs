@@ -84,14 +84,9 @@ pub(crate) fn observe(
         {
             continue;
         }
-        let object = match reader.get(&id) {
-            Err(Error::Forbidden { .. }) if reader.is_limited() => {
-                seen.hidden.insert(Hidden::Object(id));
-                continue;
-            }
-            other => other?,
-        };
-        let Some(mut object) = object else { continue };
+        let hidden = Hidden::Object(id.clone());
+        let object = unless_hidden(reader, reader.get(&id), hidden, &mut seen.hidden)?;
+        let Some(mut object) = object.flatten() else { continue };
         if id == wanted.kustomization {
             seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
         }
@@ -116,14 +111,10 @@ fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Resul
         ids.iter().map(|it| (&it.api_version, &it.kind, &it.namespace)).collect();
     let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
     for (api_version, kind, namespace) in kinds {
-        let objects = match reader.labelled(api_version, kind, namespace.as_deref(), &label) {
-            Err(Error::Forbidden { .. }) if reader.is_limited() => {
-                seen.hidden.insert(Hidden::Kind(kind.clone()));
-                continue;
-            }
-            other => other?,
-        };
-        for object in objects {
+        let objects = reader.labelled(api_version, kind, namespace.as_deref(), &label);
+        let hidden = Hidden::Kind(kind.clone());
+        let objects = unless_hidden(reader, objects, hidden, &mut seen.hidden)?;
+        for object in objects.unwrap_or_default() {
             let id = Identity::of(&object);
             if !ids.contains(&id) && made(&object, name, Look::Whole) == Made::Ours {
                 let live = Live { object, made: Made::Ours, holds: Vec::new(), behind: None };
@@ -132,6 +123,22 @@ fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Resul
         }
     }
     Ok(())
+}
+
+/// `found`, or `None` when the API server denies it to a reader; then `what` is noted in `hidden`.
+fn unless_hidden<T>(
+    reader: &Reader,
+    found: Result<T, Error>,
+    what: Hidden,
+    hidden: &mut BTreeSet<Hidden>,
+) -> Result<Option<T>, Error> {
+    match found {
+        Err(Error::Forbidden { .. }) if reader.is_limited() => {
+            hidden.insert(what);
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// Whether it is one for whose readiness we wait.
@@ -166,12 +173,8 @@ fn inventory(
     for entry in entries.into_iter().flatten() {
         let id = Identity::of_entry(text(entry, "id"), text(entry, "v"));
         let id = id.ok_or_else(|| Error::Garbled { request: "get the inventory".to_owned() })?;
-        match reader.get(&id) {
-            Err(Error::Forbidden { .. }) if reader.is_limited() => {
-                hidden.insert(Hidden::Object(id));
-            }
-            other => inventory.push((id, other?)),
-        }
+        let object = unless_hidden(reader, reader.get(&id), Hidden::Object(id.clone()), hidden)?;
+        inventory.extend(object.map(|object| (id, object)));
     }
     inventory.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(inventory)

@@ -13,7 +13,7 @@ use crate::wanted::Wanted;
 /// The reason of a condition that a reader cannot determine.
 const READER: &str = "ReaderAccess";
 
-/// What was compared: every object but Secrets, and what the API server denied.
+/// The status of a plan that compared every object but Secrets and those that the API server denied.
 pub(crate) fn status(
     observed: Observed,
     steps: Vec<Step>,

@@ -166,7 +166,7 @@ mod tests {
             object("Deployment", Some("apps"), "greeter", None),
             object("ReplicaSet", Some("apps"), "greeter-set", Some("greeter")),
         ];
-        // What leads to an object that is not deleted itself, given the names of what is still there.
+        // Whether something leads to an object that is not deleted itself, given the names of what is still there.
         let is_led = |name: &str, there: &[String]| {
             let has = |name: &str| there.iter().any(|other| other == name);
             match name {
@@ -210,7 +210,7 @@ mod tests {
                 .collect();
             let names: Vec<_> = there.iter().map(name).collect();
             let now = facts(there.clone());
-            // What was delivered is no longer known: its Kustomization is gone.
+            // The Kustomization is gone, so the delivered objects are no longer known.
             let mut roots = roots_in(&there);
             roots.retain(|(_, because)| *because != Because::Delivered);
             let going = record.closure(&Graph::new(&now), roots);

@@ -10,14 +10,14 @@ use crate::foreign::Foreign;
 use crate::plan::Step;
 use crate::spec::Component;
 
-/// What the program fills in.
+/// The status of a Delivery.
 pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
 
-/// What a Delivery has brought about.
+/// Facts about a Delivery that other documents may refer to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
-    /// What Flux must have applied: the digest of the artifact.
+    /// Digest of the artifact that Flux must have applied.
     pub revision: Known<String>,
     /// The images of the controllers.
     pub images: BTreeMap<Component, Known<String>>,
@@ -26,7 +26,7 @@ pub struct Observed {
     pub sops_recipient: Option<String>,
     /// Everything that has been delivered.
     pub objects: Vec<String>,
-    /// What of it runs.
+    /// Delivered objects that run pods.
     pub workloads: Vec<Workload>,
     /// Images that attested manifests pin, and that no artifact of the stream is.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -34,7 +34,7 @@ pub struct Observed {
     /// Claims whose data the planned steps would lose.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<LostClaim>,
-    /// What others have added to the installation itself.
+    /// Fields that others have added to the installation itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,
 }
@@ -45,7 +45,7 @@ pub struct Observed {
 pub struct Workload {
     /// Which.
     pub object: String,
-    /// How many of how many pods are ready.
+    /// Ready pods of all, for example `1/1`.
     pub ready: String,
 }
 
@@ -53,7 +53,7 @@ pub struct Workload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
-    /// Of what.
+    /// Subject of the digest, for example `artifact`.
     #[serde(rename = "type")]
     pub of: String,
     /// Its digest.

@@ -39,7 +39,7 @@ pub(crate) struct Wanted {
     pub(crate) objects: Vec<Value>,
     pub(crate) images: BTreeMap<Component, Known<String>>,
     pub(crate) artifact: Known<Artifact>,
-    /// Where a person encrypts to, so that Flux can decrypt; a reader cannot derive it.
+    /// Recipient of secrets that Flux can decrypt. A reader cannot derive it.
     pub(crate) sops_recipient: Option<String>,
     pub(crate) source: Identity,
     pub(crate) kustomization: Identity,

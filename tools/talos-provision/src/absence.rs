@@ -11,7 +11,7 @@ use crate::hetzner::View;
 use crate::session::Ground;
 use crate::spec::Cluster;
 
-/// What the cloud shows, if it may be believed.
+/// Returns the state of the cloud, if it may be believed.
 pub(crate) fn see(job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
     let view = ground.see()?;
     believed(ground, job.stream.status(job.own), &view)?;

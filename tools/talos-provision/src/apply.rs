@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::gate;
-use crate::hetzner::{Stock, View, Writer, rest};
+use crate::hetzner::{self, Stock, View, Writer, rest};
 use crate::labels;
 use crate::observe::{Observation, unwell};
 use crate::plan::{self, Etcd, History, Kind, Stage, Step, World};
@@ -40,7 +40,7 @@ pub(crate) fn apply(
         let (mut now, left) = ready_for_more(session, &mut view)?;
         // What machines are made from is asked for before anything else is made for them.
         if left.iter().any(|it| stock.lacks(it)) {
-            stock = stocked(session, &mut now, &left)?;
+            stock = stocked(&session.ground.cloud, &mut now, &left)?;
         }
         let Some(stage) = left.iter().map(Step::stage).min() else {
             return Ok(now);
@@ -65,7 +65,7 @@ pub(crate) fn apply(
 
 /// What the machines of `steps` are made from, and at what price: nothing is asked if none are.
 pub(crate) fn stocked(
-    session: &Session<'_>,
+    cloud: &hetzner::Reader,
     now: &mut Observation,
     steps: &[Step],
 ) -> Result<Stock, Error> {
@@ -78,7 +78,7 @@ pub(crate) fn stocked(
     if names.is_empty() && !things {
         return Ok(Stock::default());
     }
-    session.ground.cloud.stock(&mut now.wanted, &names)
+    cloud.stock(&mut now.wanted, &names)
 }
 
 /// Waits until a step may be taken, or until none is left and everything is well.

@@ -24,7 +24,7 @@ pub(crate) fn is_destroying(labels: &Labels) -> bool {
     labels.contains_key(DESTROYING)
 }
 
-/// How many control planes there were when the data gate was passed.
+/// Number of control planes when the data gate was passed.
 pub(crate) fn destroyed_from(labels: &Labels) -> Option<usize> {
     labels.get(DESTROYING)?.parse().ok()
 }

@@ -105,7 +105,7 @@ impl Program for TalosProvision {
             return self.status(job, &session, &now);
         }
         let refusals = gate::machines(job, &self.projects, &session, (&view, &now), &steps)?;
-        apply::stocked(&session, &mut now, &steps)?;
+        apply::stocked(&session.ground.cloud, &mut now, &steps)?;
         let steps = plan::plan(&now.wanted, &now.world);
         let planned = Status::planned(Some(now.observed()), steps);
         Ok(refused(job, "apply", planned, refusals))

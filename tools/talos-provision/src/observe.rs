@@ -62,7 +62,7 @@ pub struct Evidence {
     pub sha256: String,
 }
 
-/// What the program fills in.
+/// The status of a Cluster.
 pub type Status = documents::Status<Observed, Evidence, Step>;
 
 /// One look at everything.

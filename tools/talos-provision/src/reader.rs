@@ -3,13 +3,13 @@
 //! Configurations of machines hold keys, and only the key of `talos-provision` derives them. A caller
 //! without that key compares what the cloud shows, and reports the rest as `Unknown`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use documents::{Condition, Job};
 use keyring::{Access, Projects};
 
 use crate::observe::{Kubernetes, Observation, Status};
-use crate::plan::{self, Step};
+use crate::plan;
 use crate::session::{self, Ground};
 use crate::spec::Cluster;
 use crate::{Error, absence, apply};
@@ -29,19 +29,12 @@ pub(crate) fn plan(job: &Job<'_, Cluster>, projects: &Projects) -> Result<Status
         endpoint: session::endpoint(&job.own.spec, &view),
         wanted: session::wanted(job.own),
         world: apply::world(&view),
-        looks: std::collections::BTreeMap::new(),
+        looks: BTreeMap::new(),
         kubernetes,
     };
     apply::unobstructed(&now)?;
     let steps = plan::plan_cloud(&now.wanted, &now.world);
-    let name = |step: &Step| match step {
-        Step::CreateServer { name, .. } => Some(name.clone()),
-        _ => None,
-    };
-    let names: BTreeSet<_> = steps.iter().filter_map(name).collect();
-    if !names.is_empty() || steps.iter().any(|step| matches!(step, Step::Create { .. })) {
-        ground.cloud.stock(&mut now.wanted, &names)?;
-    }
+    apply::stocked(&ground.cloud, &mut now, &steps)?;
     let steps = plan::plan_cloud(&now.wanted, &now.world);
     let mut observed = now.observed();
     for node in &mut observed.nodes {

@@ -1,6 +1,6 @@
 //! Refusals of the cloud.
 
-/// What the API says when it says no.
+/// An error that the API of the cloud answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The status of HTTP.
@@ -9,7 +9,7 @@ pub struct Refusal {
     pub code: String,
     /// For people.
     pub message: String,
-    /// By which the vendor finds the call again.
+    /// Correlation id, by which the vendor finds the call again.
     pub correlation: Option<String>,
 }
 

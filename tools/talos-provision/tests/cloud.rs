@@ -116,7 +116,7 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
     }
     assert_eq!(site.writes(), 0);
 
-    // What the reader's token is refused, the emulator has counted as no write, so the token is asked.
+    // The emulator counts no write that it refuses, so a run with the reader's token shows the refusal.
     fs::copy(site.path("read-token"), site.path("token")).expect("copied");
     fs::write(site.path("root"), key).expect("written");
     let said = site.run("apply").code(100).err;

@@ -31,7 +31,7 @@ pub(super) struct Upload {
 /// The progress of one attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
-    /// How many bytes the connection has taken.
+    /// Bytes that the connection has taken.
     pub(super) taken: usize,
     last: Instant,
 }
