@@ -25,13 +25,13 @@ pub(crate) struct Hand<'a> {
 /// Takes `steps` in order, and stops at the first that fails.
 pub(crate) fn apply(steps: &[Step], hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
     for step in steps {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         match step {
             Step::Publish { .. } => publish(hand, writer)?,
             Step::Attest { statements, .. } => attest(statements, hand, writer)?,
             Step::Tag { tag, .. } => {
-                let Some(tag) = tag.now() else { continue };
-                let step = documents::begin(hand.document, step);
+                let Some(tag) = tag.value() else { continue };
+                let step = documents::step(hand.document, step);
                 writer.put(tag, MANIFEST, hand.manifest)?;
                 step.done(tag);
             }
@@ -47,10 +47,10 @@ pub(crate) fn apply(steps: &[Step], hand: &Hand<'_>, writer: &Writer) -> Result<
 
 fn publish(hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
     let Some(package) = hand.package else { return Ok(()) };
-    let step = documents::begin(hand.document, "publish");
+    let step = documents::step(hand.document, "publish");
     let mut sent = 0;
     for blob in &package.blobs {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         sent += usize::from(writer.push(blob)? == Pushed::Sent);
     }
     let digest = package.digest();
@@ -60,12 +60,12 @@ fn publish(hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
 }
 
 fn attest(about: &BTreeSet<Predicate>, hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
-    let step = documents::begin(hand.document, "attest");
+    let step = documents::step(hand.document, "attest");
     let subject = Descriptor::of(MANIFEST, hand.manifest);
     writer.push(&Blob::new(EMPTY, bundle::NOTHING.to_vec()))?;
     let mut entries = Vec::new();
     for (predicate, statement) in hand.statements.iter().filter(|it| about.contains(it.0)) {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let bundle = hand.signing.sign(statement);
         let referrer = bundle::referrer(&subject, *predicate, &bundle);
         let bytes = referrer.bytes();
@@ -86,8 +86,8 @@ fn attest(about: &BTreeSet<Predicate>, hand: &Hand<'_>, writer: &Writer) -> Resu
 /// Takes the steps of an undo in order, and stops at the first that fails.
 pub(crate) fn destroy(document: &str, steps: &[Step], writer: &Writer) -> Result<(), Error> {
     for it in steps {
-        documents::uninterrupted()?;
-        let step = documents::begin(document, it);
+        documents::check_interrupt()?;
+        let step = documents::step(document, it);
         match it {
             Step::Withdraw { digest, tags } => {
                 for tag in tags {
@@ -113,7 +113,7 @@ pub(crate) fn destroy(document: &str, steps: &[Step], writer: &Writer) -> Result
 /// The list last: as long as it is there, what is left of the bundles is found by it.
 fn detach(subject: &Digest, bundles: &[Digest], writer: &Writer) -> Result<(), Error> {
     for bundle in bundles {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         writer.delete(bundle)?;
     }
     writer.list(subject, &[], bundles)

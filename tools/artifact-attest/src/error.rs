@@ -4,7 +4,7 @@ use std::error;
 use std::io;
 use std::path::PathBuf;
 
-use documents::{Exit, Fault};
+use documents::{Diagnostic, Exit};
 
 use crate::answer::Problem;
 use crate::oci::Digest;
@@ -313,7 +313,7 @@ impl Error {
     }
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Stream(error) => error.reason(),

@@ -437,7 +437,7 @@ pub(crate) fn again<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<
             end => return end,
         };
         for _ in 0..(WAIT_MILLISECONDS << waited).max(seconds * 1000) / 50 {
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             thread::sleep(Duration::from_millis(50));
         }
     }

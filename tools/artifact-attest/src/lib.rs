@@ -50,7 +50,9 @@ pub use statement::Predicate;
 
 use std::collections::BTreeMap;
 
-use documents::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers, Stream};
+use documents::{
+    Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Program, Stream,
+};
 use keyring::Projects;
 
 use bundle::Public;
@@ -89,32 +91,36 @@ struct ArtifactAttest {
 }
 
 impl ArtifactAttest {
-    fn read(stream: &mut Stream, own: &[Declared<Artifact>]) -> Self {
+    fn read(stream: &mut Stream, declared: &[Declared<Artifact>]) -> Self {
         let projects = Projects::read(stream);
-        for artifact in own {
+        for artifact in declared {
             for (path, message) in validate::mistakes(stream, &projects, artifact) {
-                stream.mistake(artifact, &path, &message);
+                stream.invalid(artifact, &path, &message);
             }
         }
         Self { projects }
     }
 
-    fn work(&self, job: &Job<'_, Artifact>) -> Result<Work, Error> {
-        Work::new(job.stream, self.projects.get(&job.own.spec.project)?, job.own)
+    fn work(&self, context: &Context<'_, Artifact>) -> Result<Work, Error> {
+        Work::new(
+            context.stream,
+            self.projects.get(&context.document.spec.project)?,
+            context.document,
+        )
     }
 }
 
-/// What `job` is made from; none, as long as it waits for another document.
-fn recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
-    match Shape::of(&job.own.spec) {
+/// What the document of `context` is made from; none, as long as it waits for another document.
+fn recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
+    match Shape::of(&context.document.spec) {
         Some(Shape::Image(build, image)) => {
-            let shape = (build, image, job.own.spec.rebuild);
+            let shape = (build, image, context.document.spec.rebuild);
             Recipe::image(&nix(work), &work.identity, shape).map(Some)
         }
         Some(Shape::Manifests(declared)) => {
             let mut references = BTreeMap::new();
             for image in &declared.images {
-                match job.stream.status_of("Artifact", image.as_str(), "/observed/reference") {
+                match context.stream.status_of("Artifact", image.as_str(), "/observed/reference") {
                     Ok(reference) => references.insert(image.to_string(), reference),
                     Err(documents::Error::NotReady { .. }) => return Ok(None),
                     Err(error) => return Err(error.into()),
@@ -127,10 +133,10 @@ fn recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error>
 }
 
 /// The same, once all that it waits for is there.
-fn ready_recipe(job: &Job<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
-    let recipe = recipe(job, work)?;
+fn ready_recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
+    let recipe = recipe(context, work)?;
     recipe.ok_or_else(|| {
-        let document = format!("Artifact/{}", job.own.name);
+        let document = format!("Artifact/{}", context.document.name);
         let why = "what it refers to has no reference yet".to_owned();
         documents::Error::NotReady { document, why }.into()
     })
@@ -142,8 +148,8 @@ fn nix(work: &Work) -> Nix<'_> {
 
 impl ArtifactAttest {
     /// What signs: its key must be the one that `plan` and `verify` know.
-    fn signer(&self, job: &Job<'_, Artifact>, work: &Work) -> Result<Signer, Error> {
-        let signer = Signer::new(self.projects.get(&job.own.spec.project)?)?;
+    fn signer(&self, context: &Context<'_, Artifact>, work: &Work) -> Result<Signer, Error> {
+        let signer = Signer::new(self.projects.get(&context.document.spec.project)?)?;
         if signer.signing.public.id() == work.keys.current.id() {
             return Ok(signer);
         }
@@ -156,20 +162,22 @@ impl Program for ArtifactAttest {
     type Kind = Artifact;
     type Error = Error;
     // Most of a build is one compiler, and its end one registry, that are waited for.
-    const AT_ONCE: usize = 4;
+    const PARALLEL_MAX: usize = 4;
 
-    fn refers(own: &Declared<Artifact>) -> Vec<Refers> {
-        let images = own.spec.manifests.iter().flat_map(|it| &it.images).enumerate();
+    fn dependencies(document: &Declared<Artifact>) -> Vec<Dependency> {
+        let images = document.spec.manifests.iter().flat_map(|it| &it.images).enumerate();
         let images = images.map(|(index, name)| {
-            Refers::to_ready(format!("/spec/manifests/images/{index}"), "Artifact", name)
+            Dependency::to_ready(format!("/spec/manifests/images/{index}"), "Artifact", name)
         });
-        images.chain([Refers::to_present("/spec/project", "Project", &own.spec.project)]).collect()
+        images
+            .chain([Dependency::to_present("/spec/project", "Project", &document.spec.project)])
+            .collect()
     }
 
-    fn plan(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let work = self.work(job)?;
-        let Some(recipe) = recipe(job, &work)? else {
-            let (digest, tag) = (Known::AfterApply, Known::AfterApply);
+    fn plan(&self, context: &Context<'_, Artifact>) -> Result<Status, Error> {
+        let work = self.work(context)?;
+        let Some(recipe) = recipe(context, &work)? else {
+            let (digest, tag) = (Deferred::AfterApply, Deferred::AfterApply);
             let statements = [About::Provenance, About::Signature].into();
             let wanted = Wanted { build: None, digest, tag, statements };
             let observed = work.observed(&wanted, &Built::default());
@@ -182,17 +190,17 @@ impl Program for ArtifactAttest {
         Ok(status(&work, &recipe, &seen))
     }
 
-    fn undo(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let project = self.projects.get(&job.own.spec.project)?;
-        let work = self.work(job)?.with_former_keys(project);
-        let publications = work.publications(job, &work.reader().strict())?;
-        Ok(Status::planned(None, plan::undo(&publications)))
+    fn plan_destroy(&self, context: &Context<'_, Artifact>) -> Result<Status, Error> {
+        let project = self.projects.get(&context.document.spec.project)?;
+        let work = self.work(context)?.with_former_keys(project);
+        let publications = work.publications(context, &work.reader().strict())?;
+        Ok(Status::planned(None, plan::plan_destroy(&publications)))
     }
 
-    fn apply(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let (name, work) = (job.own.name.as_str(), self.work(job)?);
-        let signer = self.signer(job, &work)?;
-        let recipe = ready_recipe(job, &work)?;
+    fn apply(&self, context: &Context<'_, Artifact>) -> Result<Status, Error> {
+        let (name, work) = (context.document.name.as_str(), self.work(context)?);
+        let signer = self.signer(context, &work)?;
+        let recipe = ready_recipe(context, &work)?;
         let mut seen = look(&work, &recipe)?;
         if lacks_provenance(&seen) {
             work.require_contained(&recipe.source)?;
@@ -225,17 +233,17 @@ impl Program for ArtifactAttest {
         }
     }
 
-    fn verify(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let (name, work) = (job.own.name.as_str(), self.work(job)?);
-        let recipe = ready_recipe(job, &work)?;
-        let step = documents::begin(name, "verify");
+    fn verify(&self, context: &Context<'_, Artifact>) -> Result<Status, Error> {
+        let (name, work) = (context.document.name.as_str(), self.work(context)?);
+        let recipe = ready_recipe(context, &work)?;
+        let step = documents::step(name, "verify");
         let seen = look(&work, &recipe)?;
         let left = plan::plan(&seen.wanted, &seen.world);
         if !left.is_empty() {
             let left: Vec<_> = left.iter().map(missing).collect();
             return Err(Error::Unproven { what: left.join(", ") });
         }
-        let then = job.stream.status(job.own);
+        let then = context.stream.status(context.document);
         let now = evidence(&work.keys.current, &recipe, &seen);
         if let Some(then) = then["evidence"].as_array().filter(|it| !it.is_empty()) {
             for it in &now {
@@ -261,25 +269,25 @@ impl Program for ArtifactAttest {
         Ok(status(&work, &recipe, &seen))
     }
 
-    fn destroy(&self, job: &Job<'_, Artifact>) -> Result<Status, Error> {
-        let project = self.projects.get(&job.own.spec.project)?;
-        let work = self.work(job)?.with_former_keys(project);
+    fn destroy(&self, context: &Context<'_, Artifact>) -> Result<Status, Error> {
+        let project = self.projects.get(&context.document.spec.project)?;
+        let work = self.work(context)?.with_former_keys(project);
         let (remover, mut reader) = (work.remover(), work.reader().strict());
-        let publications = match work.publications(job, &reader) {
+        let publications = match work.publications(context, &reader) {
             // Whoever may write to a repository would see it.
             Err(Error::Invisible { anonymous: false, .. }) if remover.may_write()? => {
                 reader = work.reader();
-                work.publications(job, &reader)?
+                work.publications(context, &reader)?
             }
             publications => publications?,
         };
-        let steps = plan::undo(&publications);
+        let steps = plan::plan_destroy(&publications);
         if !steps.is_empty() {
-            apply::destroy(job.own.name.as_str(), &steps, &remover)?;
+            apply::destroy(context.document.name.as_str(), &steps, &remover)?;
         }
-        let left = work.publications(job, &reader)?;
+        let left = work.publications(context, &reader)?;
         let others = left.iter().filter(|known| known.there).count();
-        match plan::undo(&left) {
+        match plan::plan_destroy(&left) {
             left if left.is_empty() => Ok(Status::destroyed(format!(
                 "manifests left in place, which other documents or other keys published: {others}"
             ))),
@@ -287,8 +295,8 @@ impl Program for ArtifactAttest {
         }
     }
 
-    fn derive(&self, job: &Job<'_, Artifact>) -> Result<Vec<Derived>, Error> {
-        validate::derived(self.projects.get(&job.own.spec.project)?)
+    fn derive(&self, context: &Context<'_, Artifact>) -> Result<Vec<Derived>, Error> {
+        validate::derived(self.projects.get(&context.document.spec.project)?)
     }
 }
 

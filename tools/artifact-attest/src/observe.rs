@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::Known;
+use documents::Deferred;
 
 use crate::Error;
 use crate::bundle::Public;
@@ -41,8 +41,8 @@ pub(crate) fn observe(
     let unknown = |tagged| Seen {
         wanted: Wanted {
             build: recipe.build(),
-            digest: Known::AfterApply,
-            tag: Known::Now(tag.clone()),
+            digest: Deferred::AfterApply,
+            tag: Deferred::Value(tag.clone()),
             statements: recipe.predicates(),
         },
         world: World { tagged, ..World::default() },
@@ -75,8 +75,8 @@ pub(crate) fn observe(
     Ok(Seen {
         wanted: Wanted {
             build: None,
-            digest: Known::Now(digest),
-            tag: Known::Now(tag),
+            digest: Deferred::Value(digest),
+            tag: Deferred::Value(tag),
             statements: statements.keys().copied().collect(),
         },
         world: World { tagged, whole, attested },
@@ -128,7 +128,7 @@ pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
         .map_err(|_| Error::Unproven { what: "the manifest is not one of OCI".to_owned() })?;
     let blobs = || manifest.layers.iter().chain([&manifest.config]);
     for blob in blobs() {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         reader.check(blob)?;
     }
     Ok(blobs().count())
@@ -145,7 +145,7 @@ pub(crate) fn publications(
     let mut subjects: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
     subjects.extend(more.map(|digest| (digest, BTreeSet::new())));
     for tag in reader.tags()? {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if let Some(subject) = Digest::from_fallback_tag(&tag) {
             subjects.entry(subject).or_default();
         } else if let Some(found) = reader.manifest(&tag)? {
@@ -154,7 +154,7 @@ pub(crate) fn publications(
     }
     let mut publications = Vec::new();
     for (digest, tags) in subjects {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let there = reader.manifest(digest.as_str())?.is_some();
         let signed = reader.signed(&digest, keys, &[])?;
         let signed: Vec<_> =

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use documents::Known;
+use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -16,9 +16,9 @@ pub struct Wanted {
     /// What must be built first, when nothing that is published tells what it comes out as.
     pub build: Option<Build>,
     /// Of the manifest.
-    pub digest: Known<Digest>,
+    pub digest: Deferred<Digest>,
     /// Under which it is found.
-    pub tag: Known<String>,
+    pub tag: Deferred<String>,
     /// What must be said of it, signed.
     pub statements: BTreeSet<Predicate>,
 }
@@ -88,24 +88,24 @@ pub enum Step {
     /// Upload the blobs, and the manifest under its digest.
     Publish {
         /// Of the manifest.
-        digest: Known<Digest>,
+        digest: Deferred<Digest>,
     },
     /// Sign statements, and upload them as referrers of the manifest.
     Attest {
         /// Of the manifest.
-        digest: Known<Digest>,
+        digest: Deferred<Digest>,
         /// What they are about.
         statements: BTreeSet<Predicate>,
     },
     /// Make the tag name the manifest.
     Tag {
         /// Which.
-        tag: Known<String>,
+        tag: Deferred<String>,
         /// What it names until now.
         #[serde(skip_serializing_if = "Option::is_none")]
         from: Option<Digest>,
         /// What it will name.
-        to: Known<Digest>,
+        to: Deferred<Digest>,
     },
     /// Remove the manifest, and the tags that name it.
     Withdraw {
@@ -134,7 +134,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
             steps.push(Step::Rebuild { derivation: derivation.clone() });
         }
     }
-    let known = digest.now();
+    let known = digest.value();
     if known.is_none() || !world.whole {
         steps.push(Step::Publish { digest: digest.clone() });
     }
@@ -154,7 +154,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
 /// The steps that take away what [`plan`] made for this document, in every version of it, and
 /// nothing that another document or another key published.
 #[must_use]
-pub fn undo(world: &[Publication]) -> Vec<Step> {
+pub fn plan_destroy(world: &[Publication]) -> Vec<Step> {
     // The manifest first: once its bundles are gone, nothing proves any more that it is ours.
     let steps = world.iter().flat_map(|Publication { digest, there, tags, owner, bundles }| {
         let withdraw = Step::Withdraw { digest: digest.clone(), tags: tags.clone() };
@@ -208,10 +208,10 @@ mod tests {
         worlds
     }
 
-    fn wanted(statements: BTreeSet<Predicate>, digest: Known<Digest>) -> Wanted {
+    fn wanted(statements: BTreeSet<Predicate>, digest: Deferred<Digest>) -> Wanted {
         let derivation = "/nix/store/x.drv".to_owned();
-        let build = digest.now().is_none().then_some(Build { derivation, twice: true });
-        Wanted { build, digest, tag: Known::Now("f00-1".to_owned()), statements }
+        let build = digest.value().is_none().then_some(Build { derivation, twice: true });
+        Wanted { build, digest, tag: Deferred::Value("f00-1".to_owned()), statements }
     }
 
     /// The world after `step`. Whoever looks at it must never see a tag that names what is not
@@ -223,7 +223,7 @@ mod tests {
             Step::Attest { statements, .. } => world.attested.extend(statements),
             Step::Tag { to, .. } => {
                 assert!(world.whole && world.attested.is_superset(&wanted.statements), "unsigned");
-                world.tagged = to.now().cloned();
+                world.tagged = to.value().cloned();
             }
             Step::Withdraw { .. } | Step::Detach { .. } => unreachable!("no step of a plan"),
         }
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
         for statements in subsets() {
-            let wanted = wanted(statements, Known::Now(digest("this")));
+            let wanted = wanted(statements, Deferred::Value(digest("this")));
             for before in worlds() {
                 let steps = plan(&wanted, &before);
                 let end = steps.iter().fold(before.clone(), |world, it| after(&wanted, world, it));
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_built_twice_whatever_is_there() {
-        let wanted = wanted(ALL.into(), Known::AfterApply);
+        let wanted = wanted(ALL.into(), Deferred::AfterApply);
         for world in worlds() {
             let names: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
             assert_eq!(names, ["build", "rebuild", "publish", "attest", "tag"]);
@@ -278,7 +278,7 @@ mod tests {
             for second in all.iter().filter(|second| second.digest != first.digest) {
                 let before = vec![first.clone(), second.clone()];
                 let mut world = before.clone();
-                for step in undo(&before) {
+                for step in plan_destroy(&before) {
                     match step {
                         Step::Withdraw { digest, .. } => {
                             for known in world.iter_mut().filter(|known| known.digest == digest) {
@@ -296,7 +296,7 @@ mod tests {
                         _ => unreachable!("no step of an undo"),
                     }
                 }
-                assert_eq!(undo(&world), [], "reaches, rests");
+                assert_eq!(plan_destroy(&world), [], "reaches, rests");
                 for (before, after) in before.iter().zip(&world) {
                     match before.owner {
                         Owner::This => assert!(!after.there && after.bundles.is_empty(), "reaches"),

@@ -124,7 +124,7 @@ impl Recipe {
             return Ok(None);
         };
         let name = &self.identity.document;
-        let step = documents::begin(name, "build");
+        let step = documents::step(name, "build");
         // Where it is already, to ask for it is half of the work.
         let closure = nix.closure(derivation).or_else(|_| {
             nix.build(derivation, build)?;
@@ -134,8 +134,8 @@ impl Recipe {
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
         if *twice {
-            documents::uninterrupted()?;
-            let step = documents::begin(name, "rebuild");
+            documents::check_interrupt()?;
+            let step = documents::step(name, "rebuild");
             if memory.holds(derivation, &nar_sha256) {
                 step.done("the same bytes, when this machine built it again before");
             } else {
@@ -146,7 +146,7 @@ impl Recipe {
                 step.done("the same bytes");
             }
         }
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let look = self.look(build, image);
         if let Some(why) = look.cannot_start(&derivation.out) {
             return Err(Error::CannotStart { why });

@@ -174,7 +174,7 @@ impl Reader {
         let mut all = Referrers { native: true, entries: Vec::new(), is_readable: true };
         let mut url = first.clone();
         for page in 0..PAGES_MAX {
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             let mut answer = self.http.download(&url, INDEX)?;
             let kind = header(&answer, "content-type").unwrap_or_default();
             match answer.status() {
@@ -220,7 +220,7 @@ impl Reader {
         entries.sort_by_key(|entry| !bundle::is_likely_ours(entry));
         let mut signed: Vec<Signed> = Vec::new();
         for referrer in digests(&entries) {
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             let is_found = |wanted: &&[u8]| {
                 signed.iter().any(|known| known.is_accepted && known.statement == **wanted)
             };
@@ -268,7 +268,7 @@ impl Reader {
     pub(crate) fn tags(&self) -> Result<Vec<String>, Error> {
         let (mut tags, mut url) = (Vec::new(), self.http.at("tags/list?n=1000"));
         for _ in 0..PAGES_MAX {
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             let mut answer = self.http.download(&url, "")?;
             match answer.status() {
                 StatusCode::OK => {}

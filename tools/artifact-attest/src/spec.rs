@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use documents::{Known, Name};
+use documents::{Deferred, Name};
 use keyring::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -210,11 +210,11 @@ impl TryFrom<String> for Attribute {
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
     /// By digest, so that nobody can put something else in its place.
-    pub reference: Known<String>,
+    pub reference: Deferred<String>,
     /// Of its manifest.
-    pub digest: Known<Digest>,
+    pub digest: Deferred<Digest>,
     /// Under which it is found; made from the commit and from what was built of it.
-    pub tag: Known<String>,
+    pub tag: Deferred<String>,
     /// Of what Nix built.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nar_hash: Option<String>,
@@ -224,7 +224,7 @@ pub struct Observed {
     /// What verifies its signatures: PEM.
     pub public_key: String,
     /// A command that verifies it, `publicKey` being in `cosign.pub`.
-    pub verify_with: Known<String>,
+    pub verify_with: Deferred<String>,
 }
 
 /// Something that binds what is published to what it was made from.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use documents::{Declared, Derived, Job, Known, Stream};
+use documents::{Context, Declared, Deferred, Derived, Stream};
 use keyring::{Endpoints, Forge, PhaseKey, Project, Projects, Reference, Url};
 
 use crate::Error;
@@ -57,16 +57,16 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// What is wrong with `own` that its types cannot tell, by path.
+/// What is wrong with `document` that its types cannot tell, by path.
 pub(crate) fn mistakes(
     stream: &Stream,
     projects: &Projects,
-    own: &Declared<Artifact>,
+    document: &Declared<Artifact>,
 ) -> Vec<(String, String)> {
     let mut mistakes = Vec::new();
     let mut mistake =
         |path: &str, message: &str| mistakes.push((path.to_owned(), message.to_owned()));
-    if let Ok(project) = projects.get(&own.spec.project) {
+    if let Ok(project) = projects.get(&document.spec.project) {
         if project.spec.endpoints.registry.is_none() {
             mistake("/spec/project", "that Project has no `endpoints.registry` to publish to");
         }
@@ -77,7 +77,7 @@ pub(crate) fn mistakes(
                 "the path of that Project's `endpoints.registry.url` has capital letters, which no name in a registry has: write it in lower case",
             );
         }
-        if source_url(stream, project, own).is_none() {
+        if source_url(stream, project, document).is_none() {
             mistake(
                 "/spec",
                 "nothing says where others fetch the source from: give `source`, or put the project's Repository, and its `endpoints.forge`, into the stream",
@@ -85,7 +85,7 @@ pub(crate) fn mistakes(
         }
     }
     let folder = "not a folder: paths begin where the program runs, at the root of the repository";
-    match Shape::of(&own.spec) {
+    match Shape::of(&document.spec) {
         None => {
             mistake("/spec", "an Artifact has either `build` and `image`, or `manifests` alone");
         }
@@ -105,7 +105,7 @@ pub(crate) fn mistakes(
             }
         }
         Some(Shape::Manifests(declared)) if declared.path.is_dir() => {
-            let tree = source::shown(own.name.as_str(), &declared.path);
+            let tree = source::shown(document.name.as_str(), &declared.path);
             match tree.map(|tree| tree::published(&tree)) {
                 Ok(Ok(files)) if !files.keys().any(|path| tree::is_yaml(path)) => {
                     mistake("/spec/manifests/path", "no *.yaml is in it");
@@ -132,9 +132,9 @@ pub(crate) fn mistakes(
 fn source_url(
     stream: &Stream,
     project: &Declared<Project>,
-    own: &Declared<Artifact>,
+    document: &Declared<Artifact>,
 ) -> Option<String> {
-    if let Some(url) = &own.spec.source {
+    if let Some(url) = &document.spec.source {
         return Some(url.as_str().to_owned());
     }
     let mut repositories = stream.documents().filter(|it| {
@@ -251,7 +251,7 @@ impl Work {
     pub(crate) fn new(
         stream: &Stream,
         project: &Declared<Project>,
-        own: &Declared<Artifact>,
+        document: &Declared<Artifact>,
     ) -> Result<Self, Error> {
         let Endpoints { registry, nix, forge, .. } = &project.spec.endpoints;
         let registry = registry.as_ref().ok_or(Error::NoRegistry)?;
@@ -260,7 +260,7 @@ impl Work {
             let user = registry.user.clone().unwrap_or_else(|| "holistic".to_owned());
             Ok::<_, Error>(Rc::new(Login { user, token: token.resolve()? }))
         });
-        let shape = Shape::of(&own.spec);
+        let shape = Shape::of(&document.spec);
         let name = shape.as_ref().map(|shape| shape.repository().as_str()).unwrap_or_default();
         let path = [registry.url.path(), name].into_iter().filter(|part| !part.is_empty());
         let what = match shape {
@@ -272,9 +272,10 @@ impl Work {
         };
         let identity = Identity {
             project: project.name.to_string(),
-            document: own.name.to_string(),
-            source: source_url(stream, project, own).unwrap_or_default(),
-            is_source_checked: own.spec.source_check.unwrap_or_default() == SourceCheck::Required,
+            document: document.name.to_string(),
+            source: source_url(stream, project, document).unwrap_or_default(),
+            is_source_checked: document.spec.source_check.unwrap_or_default()
+                == SourceCheck::Required,
         };
         let forge = forge.as_ref().map(|forge| {
             let (Forge::Github { token, .. } | Forge::Gitea { token, .. }) = forge;
@@ -312,13 +313,13 @@ impl Work {
         Writer::new(&self.url, &self.repository, self.login.clone(), "pull,push,delete")
     }
 
-    /// Everything in the repository of `job`, and which of it is this document's.
+    /// Everything in the repository of `context`, and which of it is this document's.
     pub(crate) fn publications(
         &self,
-        job: &Job<'_, Artifact>,
+        context: &Context<'_, Artifact>,
         reader: &Reader,
     ) -> Result<Vec<Publication>, Error> {
-        let digest = job.stream.status(job.own)["observed"]["digest"].as_str();
+        let digest = context.stream.status(context.document)["observed"]["digest"].as_str();
         let digest = digest.and_then(|text| Digest::try_from(text.to_owned()).ok());
         let Keys { current, retired } = &self.keys;
         let keys: Vec<_> = retired.iter().chain([current]).collect();
@@ -358,7 +359,7 @@ impl Work {
     pub(crate) fn observed(&self, wanted: &Wanted, built: &Built) -> Observed {
         let digest = wanted.digest.clone();
         let reference = |it: &Digest| format!("{}/{}@{it}", self.url.host(), self.repository);
-        let reference = Known::from(digest.now().map(reference));
+        let reference = Deferred::from(digest.value().map(reference));
         let plain = "--allow-http-registry --allow-insecure-registry ";
         let plain = if self.url.is_plain() { plain } else { "" };
         let command = |it: &String| {
@@ -371,7 +372,7 @@ impl Work {
             nar_hash: nix::sri(&built.nar_sha256).filter(|_| was_built),
             reproducible: (was_built && built.rebuilt).then_some(true),
             public_key: self.keys.current.pem(),
-            verify_with: Known::from(reference.now().map(command)),
+            verify_with: Deferred::from(reference.value().map(command)),
             reference,
         }
     }

@@ -121,7 +121,7 @@ impl Writer {
                 return Ok(());
             }
             if there.native {
-                documents::uninterrupted()?;
+                documents::check_interrupt()?;
                 thread::sleep(Duration::from_millis(500)); // some take a moment
                 continue;
             }

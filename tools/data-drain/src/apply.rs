@@ -16,7 +16,7 @@ use crate::error::NOT_DRAINABLE;
 use crate::observe::{
     Absent, Live, LiveClaim, RECONCILE, RECONCILED, REPLICAS, Seen, Wanted, claims, observe,
 };
-use crate::plan::{Hold, Step, undo};
+use crate::plan::{Hold, Step, plan_destroy};
 use crate::volume::Readers;
 use crate::world::World;
 use crate::{Error, Limit, cluster, forge, hold, scratch, store, volume};
@@ -82,7 +82,7 @@ fn preflight(
             continue;
         }
         world.go_on()?;
-        let doing = documents::begin(wanted.drain, "survey");
+        let doing = documents::step(wanted.drain, "survey");
         let report = readers.mount(&live.claim, place)?.survey()?;
         refused.extend(judged(wanted, live, &report));
         doing.done(format_args!("{}: {} entries", live.claim, report.entries));
@@ -155,7 +155,7 @@ fn stop(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error
         }
         world.go_on()?;
         let step = Step::Stop { workload: at.name.clone(), replicas: at.replicas };
-        let doing = documents::begin(wanted.drain, "stop");
+        let doing = documents::step(wanted.drain, "stop");
         let replicas = at.stopped.unwrap_or(0).max(at.replicas).to_string();
         let mut annotations = json!({RECONCILE: "disabled", REPLICAS: replicas});
         if let (Some(own), None) = (&workload.reconcile, at.stopped) {
@@ -176,7 +176,7 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let step = Step::Hold { claims: seen.held.claims.len() };
-    let doing = documents::begin(wanted.drain, "hold");
+    let doing = documents::step(wanted.drain, "hold");
     if seen.hold.active.is_none() {
         seen.held.put(world.writer)?;
     }
@@ -191,7 +191,7 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
 }
 
 fn record(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen, digest: &str) -> Result<(), Error> {
-    let doing = documents::begin(wanted.drain, "record");
+    let doing = documents::step(wanted.drain, "record");
     seen.held.record(world.writer, Some(digest))?;
     doing.done(Step::Record { claims: seen.held.claims.len() });
     Ok(())
@@ -204,16 +204,16 @@ pub(crate) fn start(
     name: &str,
     seen: &Seen,
 ) -> Result<(), Error> {
-    for step in undo(&seen.world()) {
+    for step in plan_destroy(&seen.world()) {
         if let Step::Thaw { .. } = &step {
-            let doing = documents::begin(name, "thaw");
+            let doing = documents::step(name, "thaw");
             hold::remove(reader, writer, name)?;
             doing.done(&step);
         }
         let Step::Start { workload, replicas } = &step else { continue };
         let live = seen.workloads().into_iter().find(|live| live.at.name == *workload);
         let Some(live) = live else { continue };
-        let doing = documents::begin(name, "start");
+        let doing = documents::step(name, "start");
         let annotations = json!({RECONCILE: live.reconciled, RECONCILED: null, REPLICAS: null});
         let spec = json!({"replicas": replicas});
         writer
@@ -251,7 +251,7 @@ fn copy(
                     return refuse(true, refusals(live, &live.verdict.refused)).map(|()| receipt);
                 };
                 world.go_on()?;
-                let doing = documents::begin(wanted.drain, "mount");
+                let doing = documents::step(wanted.drain, "mount");
                 let volume = readers.mount(&live.claim, place)?;
                 // The content may have become another since the survey, and in an exclusive volume
                 // it is seen for the first time.

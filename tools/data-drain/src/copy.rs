@@ -66,7 +66,7 @@ impl Copy<'_> {
         source: impl Read,
         copied: &mut keyring::Copied,
     ) -> Result<(), Error> {
-        let doing = documents::begin(self.wanted.drain, "copy");
+        let doing = documents::step(self.wanted.drain, "copy");
         let mut packs = Vec::new();
         let whole = self.pack(name, source, &self.wanted.recipients, |it| {
             packs.push(self.put(&format!("{:05}", it.number), it)?);
@@ -83,7 +83,7 @@ impl Copy<'_> {
 
     /// The fingerprint of what the source holds now.
     pub(crate) fn fingerprint(&self, name: &str, source: impl Read) -> Result<String, Error> {
-        let doing = documents::begin(self.wanted.drain, "look again");
+        let doing = documents::step(self.wanted.drain, "look again");
         let whole = self.pack(name, source, &[], |_| Ok(()))?;
         doing.done(name);
         Ok(whole.fingerprint)
@@ -100,7 +100,7 @@ impl Copy<'_> {
         let mut packer = Packer::new(key, recipients, PACK_BYTES, finished)?;
         let mut source = Progress::new(self.wanted.drain, name, &mut source);
         archive::copy(&mut source, &mut packer).map_err(|error| match error {
-            Error::Read { source, .. } if documents::interrupted() => {
+            Error::Read { source, .. } if documents::is_interrupted() => {
                 documents::detail(name, source);
                 Error::Stream(documents::Error::Interrupted)
             }
@@ -190,10 +190,10 @@ pub(crate) fn read_back(
     wanted: &Wanted<'_>,
     receipt: &Receipt,
 ) -> Result<(), Error> {
-    let doing = documents::begin(wanted.drain, "read back");
+    let doing = documents::step(wanted.drain, "read back");
     let (mut objects, mut bytes) = (0, 0);
     for pack in receipt.sources.iter().flat_map(|it| it.packs.iter().chain([&it.manifest])) {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let tampered =
             |why: &str| Error::Tampered { object: pack.object.clone(), why: why.to_owned() };
         let found = store.sha256(&pack.object)?.ok_or_else(|| tampered("it is not there"))?;
@@ -218,7 +218,7 @@ pub(crate) fn sign(
     seen: &Seen,
     receipt: &Receipt,
 ) -> Result<String, Error> {
-    let doing = documents::begin(wanted.drain, "sign");
+    let doing = documents::step(wanted.drain, "sign");
     let envelope = receipt.sign(&world.keys.phase)?;
     let object = seen.receipt_object(wanted, &receipt.run);
     let text = serde_json::to_vec(&envelope).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use documents::{Exit, Fault, Refusal};
+use documents::{Diagnostic, Exit, Refusal};
 
 /// The name of the API server in messages.
 pub(crate) const API_SERVER: &str = "the API server";
@@ -235,7 +235,7 @@ impl From<io::Error> for Error {
     }
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Stream(error) => error.reason(),

@@ -140,7 +140,7 @@ impl Running {
         let mut filled = 0;
         let mut since = Instant::now();
         while filled < bytes.len() {
-            documents::uninterrupted().map_err(io::Error::other)?;
+            documents::check_interrupt().map_err(io::Error::other)?;
             let read = self.output.read(&mut bytes[filled..]);
             let read = self.runtime.block_on(async { tokio::time::timeout(TICK, read).await });
             match read {

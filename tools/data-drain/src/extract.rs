@@ -144,7 +144,7 @@ impl Sink for Tree {
     type Error = Error;
 
     fn begin(&mut self, member: &Member, _: u64) -> Result<(), Error> {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         self.make(member).map_err(about(member))
     }
 

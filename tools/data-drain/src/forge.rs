@@ -73,7 +73,7 @@ fn run(
     folder: &Path,
     origin: Option<(&Url, &Secret)>,
 ) -> Result<GitEnded, Error> {
-    documents::uninterrupted()?;
+    documents::check_interrupt()?;
     let failed = |message: String| Error::Git { command: arguments[0].to_owned(), message };
     let origin = origin.map(|(url, token)| GitOrigin { url, token });
     let ended =

@@ -62,7 +62,7 @@ impl Lease {
         });
         let mut seen: Option<(Value, Instant)> = None;
         while !writer.create(LEASES, &lease)? {
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             let Some(mut found) = reader.get(&path)? else { continue };
             let version = found["metadata"]["resourceVersion"].clone();
             let other = found["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();

@@ -43,7 +43,7 @@ pub use error::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::{Condition, Declared, Derived, Exit, Name, Program, Refers, Stream};
+use documents::{Condition, Declared, Dependency, Derived, Exit, Name, Program, Stream};
 use keyring::{Access, AgeRecipient, Project, Projects, Recipient, Secret, Store, Url};
 
 use cli::Command;
@@ -72,19 +72,19 @@ pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
         Command::Restore { target, to, receipt } => {
             documents::start("data-drain", target.output);
             let mut stream = Stream::read(&target.documents);
-            let drains = stream.own::<Drain>();
+            let drains = stream.documents_of::<Drain>();
             let program = DataDrain::read(&mut stream, &drains);
             stream.accept()?;
-            let restored = drains.iter().try_for_each(|own| {
-                let job = Job { own, stream: &stream };
-                restore::restore(program.project(&job)?, &job, to, receipt.as_deref())
+            let restored = drains.iter().try_for_each(|document| {
+                let context = Context { document, stream: &stream };
+                restore::restore(program.project(&context)?, &context, to, receipt.as_deref())
             });
             Ok(restored.map_or_else(|error: Error| documents::report(&error), |()| Exit::Done))
         }
     }
 }
 
-type Job<'a> = documents::Job<'a, Drain>;
+type Context<'a> = documents::Context<'a, Drain>;
 type Status = documents::Status<Observed, Evidence, Step>;
 
 struct DataDrain {
@@ -92,14 +92,14 @@ struct DataDrain {
 }
 
 impl DataDrain {
-    fn read(stream: &mut Stream, own: &[Declared<Drain>]) -> Self {
+    fn read(stream: &mut Stream, declared: &[Declared<Drain>]) -> Self {
         let projects = Projects::read(stream);
-        for drain in own {
+        for drain in declared {
             for (path, message) in mistakes(&drain.spec) {
-                stream.mistake(drain, &path, &message);
+                stream.invalid(drain, &path, &message);
             }
             let Some(project) = project_of(stream, &drain.spec.cluster) else { continue };
-            stream.refer(drain, "/spec/cluster", "Project", &project);
+            stream.require_exists(drain, "/spec/cluster", "Project", &project);
             let Ok(project) = projects.get(&project) else { continue };
             for (index, name) in drain.spec.recipients.iter().enumerate() {
                 let known = || project.spec.recipients.iter().map(|it| it.name.to_string());
@@ -109,45 +109,46 @@ impl DataDrain {
                         "the Project has no recipient of this name, only {}",
                         known.join(", ")
                     );
-                    stream.mistake(drain, &format!("/spec/recipients/{index}"), &message);
+                    stream.invalid(drain, &format!("/spec/recipients/{index}"), &message);
                 }
                 let reads =
                     |it: &Recipient| it.name.to_string() == *name && it.access == Access::Reader;
                 if project.spec.recipients.iter().any(reads) {
                     let message = "this recipient has the access `reader`, and a copy holds every secret of its claim";
-                    stream.mistake(drain, &format!("/spec/recipients/{index}"), message);
+                    stream.invalid(drain, &format!("/spec/recipients/{index}"), message);
                 }
             }
         }
         Self { projects }
     }
 
-    fn project(&self, job: &Job<'_>) -> Result<&Declared<Project>, Error> {
-        let project = project_of(job.stream, &job.own.spec.cluster).unwrap_or_default();
+    fn project(&self, context: &Context<'_>) -> Result<&Declared<Project>, Error> {
+        let project =
+            project_of(context.stream, &context.document.spec.cluster).unwrap_or_default();
         Ok(self.projects.get(project)?)
     }
 
-    fn wanted<'a>(&'a self, job: &Job<'a>) -> Result<Wanted<'a>, Error> {
-        let (own, project) = (job.own, self.project(job)?);
+    fn wanted<'a>(&'a self, context: &Context<'a>) -> Result<Wanted<'a>, Error> {
+        let (document, project) = (context.document, self.project(context)?);
         let recipient = |name: &String| -> Option<AgeRecipient> {
             let named = project.spec.recipients.iter().find(|it| it.name.to_string() == *name);
             named.map(|it| it.age.clone())
         };
         let Store::S3 { bucket, .. } = store::declared(&project.spec)?;
         let mut forges = BTreeMap::new();
-        for forge in own.spec.sources.iter().filter_map(|it| it.forge.as_ref()) {
-            forges.insert(forge.as_str(), origin(job.stream, &project.spec, forge)?);
+        for forge in document.spec.sources.iter().filter_map(|it| it.forge.as_ref()) {
+            forges.insert(forge.as_str(), origin(context.stream, &project.spec, forge)?);
         }
         Ok(Wanted {
             project: project.name.as_str(),
-            drain: own.name.as_str(),
-            cluster: own.spec.cluster.as_str(),
+            drain: document.name.as_str(),
+            cluster: document.spec.cluster.as_str(),
             bucket,
-            sources: &own.spec.sources,
-            recipients: own.spec.recipients.iter().filter_map(recipient).collect(),
+            sources: &document.spec.sources,
+            recipients: document.spec.recipients.iter().filter_map(recipient).collect(),
             receipts: keyring::receipt_keys(project)?,
             forges,
-            covered: covered(job.stream, &own.spec.cluster),
+            covered: covered(context.stream, &document.spec.cluster),
         })
     }
 
@@ -165,10 +166,10 @@ impl DataDrain {
     }
 
     /// The cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
-    fn kubeconfig(&self, job: &Job<'_>) -> Result<Secret, Error> {
-        let name = job.own.spec.cluster.as_str();
-        let sealed = job.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
-        Ok(keyring::unseal(self.project(job)?, "data-drain", &sealed)?)
+    fn kubeconfig(&self, context: &Context<'_>) -> Result<Secret, Error> {
+        let name = context.document.spec.cluster.as_str();
+        let sealed = context.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
+        Ok(keyring::unseal(self.project(context)?, "data-drain", &sealed)?)
     }
 }
 
@@ -176,61 +177,62 @@ impl Program for DataDrain {
     type Kind = Drain;
     type Error = Error;
 
-    fn refers(own: &Declared<Drain>) -> Vec<Refers> {
-        let sources = own.spec.sources.iter().enumerate();
+    fn dependencies(document: &Declared<Drain>) -> Vec<Dependency> {
+        let sources = document.spec.sources.iter().enumerate();
         let forges = sources.filter_map(|(index, it)| {
-            Some(Refers::to_ready(
+            Some(Dependency::to_ready(
                 format!("/spec/sources/{index}/forge"),
                 "Repository",
                 it.forge.as_ref()?,
             ))
         });
-        let mut refers = vec![Refers::to_ready("/spec/cluster", "Cluster", &own.spec.cluster)];
-        if own.spec.sources.iter().any(|it| it.claim.is_some()) {
-            refers.push(Refers::to_ready("/spec/reader", "Artifact", &own.spec.reader));
+        let mut refers =
+            vec![Dependency::to_ready("/spec/cluster", "Cluster", &document.spec.cluster)];
+        if document.spec.sources.iter().any(|it| it.claim.is_some()) {
+            refers.push(Dependency::to_ready("/spec/reader", "Artifact", &document.spec.reader));
         }
         refers.extend(forges);
         refers
     }
 
-    fn plan(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let is_ready = |kind, name: &Name| job.stream.ready(kind, name.as_str()).is_ok();
-        let forges = job.own.spec.sources.iter().filter_map(|it| it.forge.as_ref());
+    fn plan(&self, context: &Context<'_>) -> Result<Status, Error> {
+        let is_ready = |kind, name: &Name| context.stream.ready(kind, name.as_str()).is_ok();
+        let forges = context.document.spec.sources.iter().filter_map(|it| it.forge.as_ref());
         let forges_are = forges.into_iter().all(|it| is_ready("Repository", it));
-        if !is_ready("Cluster", &job.own.spec.cluster) || !forges_are {
-            let name = job.own.name.as_str();
+        if !is_ready("Cluster", &context.document.spec.cluster) || !forges_are {
+            let name = context.document.name.as_str();
             documents::note(
                 name,
                 "what is to be copied is not there yet: nothing can be told of it",
             );
-            return Ok(Status::planned(None, plan::plan(&not_there(&job.own.spec))));
+            return Ok(Status::planned(None, plan::plan(&not_there(&context.document.spec))));
         }
-        let wanted = self.wanted(job)?;
-        let store = store::Reader::open(store::declared(&self.project(job)?.spec)?)?;
-        let reader = cluster::Reader::open(&self.kubeconfig(job)?)?;
+        let wanted = self.wanted(context)?;
+        let store = store::Reader::open(store::declared(&self.project(context)?.spec)?)?;
+        let reader = cluster::Reader::open(&self.kubeconfig(context)?)?;
         let seen = observe(&reader, &store, &wanted)?;
         let steps = plan::plan(&seen.world());
         told(&wanted, &seen);
         if steps.is_empty() {
             return Ok(Self::status(&wanted, &seen, "Drained"));
         }
-        if let Ok(image) = image(job) {
+        if let Ok(image) = image(context) {
             apply::admissible(&reader, wanted.drain, &image, &seen)?;
         }
         Ok(Status::planned(Some(seen.observed(&wanted)), steps))
     }
 
-    fn undo(&self, job: &Job<'_>) -> Result<Status, Error> {
-        if is_gone(job) {
+    fn plan_destroy(&self, context: &Context<'_>) -> Result<Status, Error> {
+        if is_gone(context) {
             return Ok(Status::planned(None, Vec::new()));
         }
-        let reader = cluster::Reader::open(&self.kubeconfig(job)?)?;
-        Ok(Status::planned(None, plan::undo(&stopped(&reader, job)?.world())))
+        let reader = cluster::Reader::open(&self.kubeconfig(context)?)?;
+        Ok(Status::planned(None, plan::plan_destroy(&stopped(&reader, context)?.world())))
     }
 
-    fn apply(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let (wanted, kubeconfig) = (self.wanted(job)?, self.kubeconfig(job)?);
-        let store = store::declared(&self.project(job)?.spec)?;
+    fn apply(&self, context: &Context<'_>) -> Result<Status, Error> {
+        let (wanted, kubeconfig) = (self.wanted(context)?, self.kubeconfig(context)?);
+        let store = store::declared(&self.project(context)?.spec)?;
         let back = store::Reader::open(store)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
         let mut seen = observe(&reader, &back, &wanted)?;
@@ -239,7 +241,7 @@ impl Program for DataDrain {
             // A copy that is damaged by now is told; nothing is started because of it.
             apply::proven(&back, &wanted, &seen)?;
         } else {
-            let phase = keyring::phase_key(self.project(job)?, "data-drain")?;
+            let phase = keyring::phase_key(self.project(context)?, "data-drain")?;
             let lease = Lease::take(wanted.drain, &kubeconfig)?;
             let world = World {
                 reader: &reader,
@@ -248,8 +250,8 @@ impl Program for DataDrain {
                 store: &store::Writer::open(store)?,
                 keys: &Keys::new(phase, wanted.project),
                 lease: &lease,
-                image: &image(job)?,
-                limit: Limit::new(job.own.spec.timeout_seconds.seconds()),
+                image: &image(context)?,
+                limit: Limit::new(context.document.spec.timeout_seconds.seconds()),
             };
             // Another run may have been at work until the lease was taken.
             seen = observe(&reader, &back, &wanted)?;
@@ -263,10 +265,10 @@ impl Program for DataDrain {
         Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
     }
 
-    fn verify(&self, job: &Job<'_>) -> Result<Status, Error> {
-        let wanted = self.wanted(job)?;
-        let store = store::Reader::open(store::declared(&self.project(job)?.spec)?)?;
-        let seen = observe(&cluster::Reader::open(&self.kubeconfig(job)?)?, &store, &wanted)?;
+    fn verify(&self, context: &Context<'_>) -> Result<Status, Error> {
+        let wanted = self.wanted(context)?;
+        let store = store::Reader::open(store::declared(&self.project(context)?.spec)?)?;
+        let seen = observe(&cluster::Reader::open(&self.kubeconfig(context)?)?, &store, &wanted)?;
         told(&wanted, &seen);
         if seen.receipt.is_none() {
             let what = seen.world().found.into_iter().map(|found| found.source);
@@ -276,27 +278,32 @@ impl Program for DataDrain {
         Ok(Self::status(&wanted, &seen, "Proven"))
     }
 
-    fn destroy(&self, job: &Job<'_>) -> Result<Status, Error> {
-        if is_gone(job) {
+    fn destroy(&self, context: &Context<'_>) -> Result<Status, Error> {
+        if is_gone(context) {
             return Ok(Status::destroyed("the cluster is gone; the copies stay"));
         }
-        let kubeconfig = self.kubeconfig(job)?;
+        let kubeconfig = self.kubeconfig(context)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
-        if !plan::undo(&stopped(&reader, job)?.world()).is_empty() {
-            let lease = Lease::take(job.own.name.as_str(), &kubeconfig)?;
+        if !plan::plan_destroy(&stopped(&reader, context)?.world()).is_empty() {
+            let lease = Lease::take(context.document.name.as_str(), &kubeconfig)?;
             let writer = cluster::Writer::open(&kubeconfig)?;
-            apply::start(&reader, &writer, job.own.name.as_str(), &stopped(&reader, job)?)?;
+            apply::start(
+                &reader,
+                &writer,
+                context.document.name.as_str(),
+                &stopped(&reader, context)?,
+            )?;
             lease.check()?;
         }
-        let left = plan::undo(&stopped(&reader, job)?.world());
+        let left = plan::plan_destroy(&stopped(&reader, context)?.world());
         if left.is_empty() {
             return Ok(Status::destroyed("what was stopped runs again; the copies stay"));
         }
         Err(Error::Unsettled { steps: left.iter().map(ToString::to_string).collect() })
     }
 
-    fn derive(&self, job: &Job<'_>) -> Result<Vec<Derived>, Error> {
-        let project = self.project(job)?;
+    fn derive(&self, context: &Context<'_>) -> Result<Vec<Derived>, Error> {
+        let project = self.project(context)?;
         let key = keyring::phase_key(project, "data-drain")?;
         let public = keyring::ReceiptKey::of(&key, project.name.as_str()).pem();
         Ok(vec![Derived::new("receipt.pub", public.into_bytes().into())])
@@ -359,8 +366,13 @@ fn not_there(spec: &Drain) -> plan::World {
 }
 
 /// What a drain may have stopped or held; claims that are gone are left out.
-fn stopped(reader: &cluster::Reader, job: &Job<'_>) -> Result<Seen, Error> {
-    claims(reader, job.own.name.as_str(), &job.own.spec.sources, Absent::IsLeftOut)
+fn stopped(reader: &cluster::Reader, context: &Context<'_>) -> Result<Seen, Error> {
+    claims(
+        reader,
+        context.document.name.as_str(),
+        &context.document.spec.sources,
+        Absent::IsLeftOut,
+    )
 }
 
 /// Tells of data that no Drain of the cluster copies.
@@ -398,12 +410,12 @@ fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secr
 }
 
 /// The image that reads volumes, pinned to what was attested.
-fn image(job: &Job<'_>) -> Result<String, Error> {
-    if job.own.spec.sources.iter().all(|it| it.claim.is_none()) {
+fn image(context: &Context<'_>) -> Result<String, Error> {
+    if context.document.spec.sources.iter().all(|it| it.claim.is_none()) {
         return Ok(String::new());
     }
-    let name = job.own.spec.reader.as_str();
-    Ok(job.stream.status_of("Artifact", name, "/observed/reference")?)
+    let name = context.document.spec.reader.as_str();
+    Ok(context.stream.status_of("Artifact", name, "/observed/reference")?)
 }
 
 fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {
@@ -412,8 +424,8 @@ fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {
 }
 
 /// Whether the cluster has been destroyed.
-fn is_gone(job: &Job<'_>) -> bool {
-    let cluster = job.stream.document("Cluster", job.own.spec.cluster.as_str());
+fn is_gone(context: &Context<'_>) -> bool {
+    let cluster = context.stream.document("Cluster", context.document.spec.cluster.as_str());
     let conditions = cluster.and_then(|it| it["status"]["conditions"].as_array());
     let mut conditions = conditions.into_iter().flatten();
     conditions.any(|it| it["type"] == "Ready" && it["reason"] == Condition::DESTROYED)

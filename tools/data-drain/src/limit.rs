@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use documents::{Exit, Fault as _};
+use documents::{Diagnostic as _, Exit};
 
 use crate::Error;
 
@@ -41,7 +41,7 @@ impl Limit {
                 Err(error @ Error::Unreachable { .. }) if error.exit() == Exit::Temporary => error,
                 Err(error) => return Err(error),
             };
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             if seen.insert(amiss.to_string()) {
                 end = Instant::now() + time;
             } else if Instant::now() >= end {

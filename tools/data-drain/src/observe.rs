@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::Known;
+use documents::Deferred;
 use keyring::{
     AgeRecipient, ClaimSource, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret,
     Stopped, Url, VerifiedReceipt,
@@ -34,9 +34,9 @@ const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
     /// The UID of the cluster's namespace `kube-system`.
-    pub cluster_uid: Known<String>,
+    pub cluster_uid: Deferred<String>,
     /// Where everything lies in the bucket.
-    pub prefix: Known<String>,
+    pub prefix: Deferred<String>,
     /// What was copied.
     pub copied: Vec<CopiedSource>,
     /// Claims of the cluster, bound to a volume, that no Drain of it names: `namespace/name`. Their
@@ -467,8 +467,8 @@ impl Seen {
         };
         let sources = self.receipt.iter().flat_map(|(receipt, _)| &receipt.sources);
         Observed {
-            cluster_uid: Known::Now(self.uid.clone()),
-            prefix: Known::Now(self.prefix(wanted)),
+            cluster_uid: Deferred::Value(self.uid.clone()),
+            prefix: Deferred::Value(self.prefix(wanted)),
             copied: sources.map(copied).collect(),
             uncovered: self.uncovered.clone(),
         }

@@ -112,7 +112,7 @@ pub(crate) fn plan(world: &World) -> Vec<Step> {
 
 /// The steps to a world in which everything runs that a drain has stopped, and may mount its
 /// claims.
-pub(crate) fn undo(world: &World) -> Vec<Step> {
+pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
     let held = matches!(world.hold, Hold::Active | Hold::Broken);
     let thaw = held.then(|| Step::Thaw { claims: claims(world) });
     let start = |at: &At| {
@@ -267,8 +267,8 @@ mod tests {
     #[test]
     fn undoing_starts_what_a_drain_has_stopped_and_nothing_else_and_then_rests() {
         for before in worlds() {
-            let after = take(&undo(&before), &before);
-            assert_eq!(undo(&after), [], "rests: {before:?}");
+            let after = take(&plan_destroy(&before), &before);
+            assert_eq!(plan_destroy(&after), [], "rests: {before:?}");
             for (was, is) in workloads(&before).into_iter().zip(workloads(&after)) {
                 match was.stopped {
                     Some(replicas) => assert_eq!(is.replicas, replicas),

@@ -17,7 +17,7 @@ const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 /// Writes everything that the receipt of the Drain names to `folder`, one folder for each source.
 pub(crate) fn restore(
     project: &Declared<Project>,
-    job: &documents::Job<'_, Drain>,
+    context: &documents::Context<'_, Drain>,
     folder: &Path,
     chosen: Option<&str>,
 ) -> Result<(), Error> {
@@ -27,14 +27,14 @@ pub(crate) fn restore(
         return Err(Error::NotEmpty { path: folder.to_owned() });
     }
     let store = store::Reader::open(store::declared(&project.spec)?)?;
-    let receipt = receipt(project, job, &store, chosen)?;
+    let receipt = receipt(project, context, &store, chosen)?;
     let identities = Identities::from_environment()?;
     for copied in &receipt.sources {
         let name = match &copied.from {
             Source::Claim(entry) => format!("claim/{}", entry.claim),
             Source::Forge { repository, .. } => format!("forge/{repository}"),
         };
-        let doing = documents::begin(job.own.name.as_str(), "restore");
+        let doing = documents::step(context.document.name.as_str(), "restore");
         let into = folder.join(&name);
         let cannot = |source| Error::File { what: "write", path: into.clone(), source };
         fs::create_dir_all(&into).map_err(cannot)?;
@@ -53,16 +53,16 @@ pub(crate) fn restore(
 /// The chosen receipt, or the one in the document's status, or else the only one in the store.
 fn receipt(
     project: &Declared<Project>,
-    job: &documents::Job<'_, Drain>,
+    context: &documents::Context<'_, Drain>,
     store: &store::Reader,
     chosen: Option<&str>,
 ) -> Result<VerifiedReceipt, Error> {
-    let (drain, of) = (job.own.name.as_str(), project.name.as_str());
+    let (drain, of) = (context.document.name.as_str(), project.name.as_str());
     let tampered = |object: &str, why: &str| Error::Tampered {
         object: object.to_owned(),
         why: why.to_owned(),
     };
-    let told = job.stream.status(job.own).pointer("/evidence/0/envelope");
+    let told = context.stream.status(context.document).pointer("/evidence/0/envelope");
     let envelope: Envelope = if let (Some(told), None) = (told, chosen) {
         let read = serde_json::from_value(told.clone());
         read.map_err(|_| tampered("the receipt in the status", "it is no receipt"))?
@@ -106,7 +106,7 @@ struct Packs<'a> {
 
 impl Packs<'_> {
     fn open(&self, pack: &keyring::Pack) -> Result<Box<dyn Read>, Error> {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let object = &pack.object;
         let tampered = |why: &str| Error::Tampered { object: object.clone(), why: why.to_owned() };
         let bytes = self.store.get(object, pack.bytes.min(PACK_BYTES_MAX))?;

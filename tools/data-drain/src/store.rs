@@ -337,7 +337,7 @@ impl Writer {
         // attempt: with 403 (measured: versitygw 1.8.0 without versions) or with 400 (MinIO's
         // `ErrObjectLocked`).
         let there = self.0.head(key);
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if matches!(there, Ok(Some(_))) { Ok(false) } else { Err(error) }
     }
 
@@ -408,7 +408,7 @@ async fn checking<T>(
         if let Ok(answer) = tokio::time::timeout(TICK, &mut answer).await {
             return Ok(answer);
         }
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         check()?;
     }
 }

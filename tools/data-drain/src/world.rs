@@ -20,7 +20,7 @@ pub(crate) struct World<'a> {
 impl World<'_> {
     /// Whether to go on: no signal has come, and no other run has taken over.
     pub(crate) fn go_on(&self) -> Result<(), Error> {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         self.lease.check()
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn without_terminating(
     loop {
         let going = seen.world.iter().find(|(_, live)| live.is_terminating());
         let Some((id, live)) = going else { return Ok(seen) };
-        let doing = documents::begin(name, "wait for removal");
+        let doing = documents::step(name, "wait for removal");
         gone(reader, id, &uid(&live.object), deadline)?;
         doing.done(id);
         seen = observe(reader, name, wanted, Look::Whole)?;
@@ -63,7 +63,7 @@ pub(crate) fn apply(
     for stage in [Stage::Definitions, Stage::Classes, Stage::Rest] {
         let mut taken = 0;
         for step in steps.iter().filter(|it| order(it.object()).0 == stage) {
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             if matches!(step, Step::Reconcile { .. })
                 && *step.object() == wanted.kustomization
                 && follows
@@ -95,7 +95,7 @@ fn take(
             let declared = wanted.objects.iter().find(|it| Identity::of(it) == *object);
             let declared = declared.filter(|it| !is_unknown(it));
             let unknown = || Error::NotKnownYet { object: object.to_string() };
-            let doing = documents::begin(name, if live.is_none() { "create" } else { "update" });
+            let doing = documents::step(name, if live.is_none() { "create" } else { "update" });
             if declared.is_some_and(recreates) && live.is_some_and(|it| rolls(&it.object)) {
                 // Nobody owns what defaulting has added, so no apply takes it away; and the two
                 // together are refused.
@@ -118,7 +118,7 @@ fn take(
             if *object != wanted.source && is_at_work(live) {
                 return Ok(());
             }
-            let revision = wanted.revision().now().cloned().unwrap_or_default();
+            let revision = wanted.revision().value().cloned().unwrap_or_default();
             // Any string that has changed will do. No clock: the revision says why we ask.
             let asked = live["metadata"]["annotations"][REQUESTED_AT] == revision.as_str();
             let at = if asked {
@@ -126,7 +126,7 @@ fn take(
             } else {
                 revision
             };
-            let doing = documents::begin(name, "reconcile");
+            let doing = documents::step(name, "reconcile");
             writer.merge(object, &json!({"metadata": {"annotations": {REQUESTED_AT: at}}}))?;
             doing.done(step);
         }
@@ -136,7 +136,7 @@ fn take(
             let (Some(declared), Some(live)) = (declared, reader.get(object)?) else {
                 return Ok(());
             };
-            let doing = documents::begin(name, "remove fields");
+            let doing = documents::step(name, "remove fields");
             if live["kind"] == "Secret" && live["immutable"] == true {
                 // The API server refuses every change of an immutable Secret, this one included.
                 writer.delete(&live)?;
@@ -153,7 +153,7 @@ fn take(
         Step::Reconcile { .. } | Step::Blocked { .. } => {}
         Step::Remove { .. } => {
             let Some(live) = live else { return Ok(()) };
-            let doing = documents::begin(name, "remove");
+            let doing = documents::step(name, "remove");
             writer.delete(&live.object)?;
             gone(reader, object, &uid(&live.object), deadline)?;
             doing.done(step);
@@ -205,7 +205,7 @@ fn delivered(
 ) -> Result<(), Error> {
     let mut said = BTreeMap::new();
     let last = stage == Stage::Rest;
-    let doing = documents::begin(name, if last { "deliver" } else { "establish" });
+    let doing = documents::step(name, if last { "deliver" } else { "establish" });
     loop {
         let seen = deadline.look(|| observe(reader, name, wanted, Look::Progress(stage)))?;
         refused(wanted, &seen)?;
@@ -274,7 +274,7 @@ fn refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
         let applied = live.object["status"]["lastAppliedRevision"].as_str();
         has_answered(&live.object)
             && applied.is_some()
-            && applied == wanted.revision().now().map(String::as_str)
+            && applied == wanted.revision().value().map(String::as_str)
     });
     let failed = |(id, object): &(Identity, Option<Value>)| {
         // A Job that has failed is never run again. Anything else may still recover: a kubelet pulls

@@ -21,7 +21,7 @@ impl Deadline {
 
     /// Waits a little; or fails, since `missing` has taken too long.
     pub(crate) fn wait(&self, missing: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if Instant::now() >= self.at {
             return Err(Error::NotYet { seconds: self.seconds, missing: missing() });
         }

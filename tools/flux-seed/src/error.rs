@@ -1,6 +1,6 @@
 //! Everything that can go wrong, what to do about it, and whether to try again.
 
-use documents::{Exit, Fault, Refusal};
+use documents::{Diagnostic, Exit, Refusal};
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -222,7 +222,7 @@ pub enum Error {
     },
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Stream(error) => error.reason(),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
-use documents::Known;
+use documents::Deferred;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -78,7 +78,7 @@ pub(crate) struct Instance<'a> {
     pub(crate) network: Network,
     /// The whole reference of each component's image; a component that is not here is not
     /// installed.
-    pub(crate) images: &'a BTreeMap<Component, Known<String>>,
+    pub(crate) images: &'a BTreeMap<Component, Deferred<String>>,
     /// The Secret with which the kubelet pulls them.
     pub(crate) pull_secret: Option<&'a str>,
 }
@@ -153,7 +153,7 @@ fn label(labels: &mut Value, version: Version) {
 fn deploy(
     object: &mut Value,
     component: Component,
-    image: &Known<String>,
+    image: &Deferred<String>,
     instance: &Instance<'_>,
 ) {
     if instance.network == Network::Host {
@@ -167,7 +167,7 @@ fn deploy(
     }
     let manager = &mut pod["containers"][0];
     // What is not known yet is null; nothing is applied that holds one.
-    manager["image"] = image.now().map_or(Value::Null, |it| it.as_str().into());
+    manager["image"] = image.value().map_or(Value::Null, |it| it.as_str().into());
     // There is no notification-controller to which events could go.
     manager["args"][0] = "--events-addr=".into();
     manager["args"][1] = "--watch-all-namespaces=true".into();

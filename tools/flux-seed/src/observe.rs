@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::Known;
+use documents::Deferred;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -195,7 +195,7 @@ pub(crate) fn signature(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
     let refused = text(verified, "status") == "False"
         && verified["observedGeneration"] == object["metadata"]["generation"]
         && !is_about_the_way(message)
-        && !wanted.revision().now().is_some_and(|it| is_about_another(message, it));
+        && !wanted.revision().value().is_some_and(|it| is_about_another(message, it));
     if refused { Err(Error::SignatureRefused { message: message.to_owned() }) } else { Ok(()) }
 }
 
@@ -269,7 +269,7 @@ fn behind(
         return None;
     };
     match wanted.revision() {
-        Known::Now(revision) if has.as_str() == Some(&revision) => {}
+        Deferred::Value(revision) if has.as_str() == Some(&revision) => {}
         _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
     }
     let missing = |(id, object): &(Identity, Option<Value>)| match object {
@@ -391,12 +391,12 @@ pub(crate) fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
 pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
     let evidence = |of: &str, digest: String| Evidence { of: of.to_owned(), digest };
     let mut all = vec![evidence("install", install::digest(version))];
-    if let Some(artifact) = wanted.artifact.now() {
+    if let Some(artifact) = wanted.artifact.value() {
         all.push(evidence("artifact", artifact.digest.clone()));
         all.push(evidence("publicKey", wanted::sha256(&artifact.public_key)));
     }
     let images = wanted.images.iter().filter_map(|(component, image)| {
-        let (_, digest) = image.now()?.rsplit_once('@')?;
+        let (_, digest) = image.value()?.rsplit_once('@')?;
         Some(evidence(&format!("image/{component}"), digest.to_owned()))
     });
     all.extend(images);

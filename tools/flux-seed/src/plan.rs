@@ -127,7 +127,7 @@ pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
 }
 
 /// The steps that take away what [`plan`] made, in the reverse order.
-pub(crate) fn undo(world: &World) -> Vec<Step> {
+pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
     removable(world, |_| true)
 }
 
@@ -278,8 +278,8 @@ mod tests {
     #[test]
     fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need() {
         for_all(|wanted, before| {
-            let after = take(&undo(before), wanted, before);
-            assert_eq!(undo(&after), [], "rests");
+            let after = take(&plan_destroy(before), wanted, before);
+            assert_eq!(plan_destroy(&after), [], "rests");
             for live in after.values() {
                 assert!(live.made != Made::Ours || !live.holds.is_empty(), "reaches");
             }
@@ -305,7 +305,7 @@ mod tests {
         let wanted = [declared("a", "new"), declared("b", "new")];
         let steps = plan(&wanted, &World::new());
         let world = take(&steps, &wanted, &World::new());
-        let (mut made, removed) = (steps, undo(&world));
+        let (mut made, removed) = (steps, plan_destroy(&world));
         made.reverse();
         let ids = |of: &[Step]| of.iter().map(|it| it.object().clone()).collect::<Vec<_>>();
         assert_eq!(ids(&made), ids(&removed));

@@ -25,7 +25,7 @@ pub(crate) fn of_apply(
     wanted: &Wanted,
     seen: &Seen,
 ) -> Result<Option<Prune>, Error> {
-    let (Some(artifact), Some(declared)) = (wanted.artifact.now(), declared(wanted)) else {
+    let (Some(artifact), Some(declared)) = (wanted.artifact.value(), declared(wanted)) else {
         return Ok(None);
     };
     let live = seen.world.get(&wanted.kustomization).map(|live| &live.object);
@@ -73,7 +73,7 @@ fn is_applied(live: &Value, declared: &Value, digest: &str) -> bool {
 fn delivers_itself(files: &Files, declared: &Value, wanted: &Wanted) -> Result<(), Error> {
     // What cannot be built here, Flux will refuse, or our objects are protected by their annotation.
     let Ok(build) = build::of_kustomization(files, &declared["spec"]) else { return Ok(()) };
-    let own = wanted.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
-    let objects: Vec<_> = own.map(|id| id.to_string()).collect();
+    let document = wanted.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
+    let objects: Vec<_> = document.map(|id| id.to_string()).collect();
     if objects.is_empty() { Ok(()) } else { Err(Error::DeliversItself { objects }) }
 }

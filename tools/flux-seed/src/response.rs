@@ -73,7 +73,7 @@ fn message(request: &str, status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use documents::{Exit, Fault as _};
+    use documents::{Diagnostic as _, Exit};
     use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::Known;
+use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -18,9 +18,9 @@ pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
     /// Digest of the artifact that Flux must have applied.
-    pub revision: Known<String>,
+    pub revision: Deferred<String>,
     /// The images of the controllers.
-    pub images: BTreeMap<Component, Known<String>>,
+    pub images: BTreeMap<Component, Deferred<String>>,
     /// Encrypt to this with `sops`, and Flux can decrypt. Absent from the plan of a reader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sops_recipient: Option<String>,

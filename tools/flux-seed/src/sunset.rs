@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::graph::{Because, Doomed, Facts, Going, Graph, is_kept, is_made, is_of, key, uid};
 use crate::object::{Identity, order};
 use crate::observe::{self, Look, Seen, observe};
-use crate::plan::{Step, kept, undo};
+use crate::plan::{Step, kept, plan_destroy};
 use crate::record::Record;
 use crate::wait::is_at_work;
 use crate::wanted::Wanted;
@@ -50,7 +50,7 @@ impl Sunset {
         let first = record.closure(&graph, roots().collect());
         // What others keep in our definitions and our Namespace, now that it is known what goes.
         observe::holdings(&facts.scan, &first, wanted, &mut seen.world);
-        let installed = undo(&seen.world).into_iter().map(|step| step.object().clone());
+        let installed = plan_destroy(&seen.world).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());
         let mut stays = stays(&facts, wanted, &going, prune);
@@ -63,12 +63,12 @@ impl Sunset {
 
     /// The steps of the removal, in order.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let own = undo(&self.seen.world);
-        let ours: BTreeSet<_> = own.iter().map(|step| key(step.object())).collect();
+        let removals = plan_destroy(&self.seen.world);
+        let ours: BTreeSet<_> = removals.iter().map(|step| key(step.object())).collect();
         let delivered = self.waves().into_iter().flatten();
         let delivered = delivered.filter(|doomed| !ours.contains(&key(&doomed.id)));
         let steps = delivered.map(|doomed| Step::Remove { object: doomed.id.clone() });
-        steps.chain(own).collect()
+        steps.chain(removals).collect()
     }
 
     /// What we delete so that `doomed` goes.
@@ -236,10 +236,10 @@ pub(crate) fn remove(
                 sunset.data_is_gone(reader, deadline)?;
             }
         }
-        for step in undo(&sunset.seen.world) {
-            documents::uninterrupted()?;
+        for step in plan_destroy(&sunset.seen.world) {
+            documents::check_interrupt()?;
             let Some(live) = sunset.seen.world.get(step.object()) else { continue };
-            let doing = documents::begin(name, "remove");
+            let doing = documents::step(name, "remove");
             writer.delete(&live.object)?;
             gone(reader, step.object(), &uid(&live.object), deadline)?;
             doing.done(step.object());
@@ -273,7 +273,7 @@ fn suspend(
         if live["spec"]["suspend"] == true || !is_ours(&id) {
             continue;
         }
-        let doing = documents::begin(name, "suspend");
+        let doing = documents::step(name, "suspend");
         writer.merge(&id, &json!({"spec": {"suspend": true}}))?;
         let until = Deadline::after(10);
         while is_at_work(live) {
@@ -305,14 +305,14 @@ fn take(
 ) -> Result<(), Error> {
     let mut deleted = Vec::new();
     for doomed in wave {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         // As it is now: somebody may have told Flux meanwhile to leave it, or made another one.
         let Some(live) = reader.get(&doomed.id)? else { continue };
         let flipped = doomed.because == Because::Delivered && is_kept(&live);
         if flipped || uid(&live) != doomed.uid {
             continue;
         }
-        let doing = documents::begin(name, "remove");
+        let doing = documents::step(name, "remove");
         writer.delete(&live)?;
         deleted.push((*doomed, doing));
     }

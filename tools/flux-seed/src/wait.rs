@@ -37,7 +37,7 @@ pub(crate) fn at_rest(
         if steps.is_empty() || !steps.iter().all(passes) || Instant::now() >= until {
             return Ok((seen, steps));
         }
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         sleep(POLL);
     }
 }

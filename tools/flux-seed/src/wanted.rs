@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use age::secrecy::ExposeSecret as _;
 use data_encoding::BASE64;
-use documents::{Declared, Known};
+use documents::{Declared, Deferred};
 use keyring::{PhaseKey, Project, Registry, Secret};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -37,8 +37,8 @@ pub(crate) struct Artifact {
 /// All that must be there, in the order in which it comes.
 pub(crate) struct Wanted {
     pub(crate) objects: Vec<Value>,
-    pub(crate) images: BTreeMap<Component, Known<String>>,
-    pub(crate) artifact: Known<Artifact>,
+    pub(crate) images: BTreeMap<Component, Deferred<String>>,
+    pub(crate) artifact: Deferred<Artifact>,
     /// Recipient of secrets that Flux can decrypt. A reader cannot derive it.
     pub(crate) sops_recipient: Option<String>,
     pub(crate) source: Identity,
@@ -46,30 +46,30 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The objects of `own`. Without `key`, for a reader, the Secrets are left out: their values
+    /// The objects of `document`. Without `key`, for a reader, the Secrets are left out: their values
     /// derive from the key or are the registry's tokens.
     pub(crate) fn new(
-        own: &Declared<Delivery>,
+        document: &Declared<Delivery>,
         project: &Project,
         key: Option<&PhaseKey>,
-        images: BTreeMap<Component, Known<String>>,
-        artifact: Known<Artifact>,
+        images: BTreeMap<Component, Deferred<String>>,
+        artifact: Deferred<Artifact>,
     ) -> Result<Self, Error> {
         let flux = flux_registry(project)?;
         let registry = project.endpoints.registry.as_ref();
         let mut objects = install::render(&Instance {
-            version: own.spec.flux.version,
-            network: own.spec.flux.network,
+            version: document.spec.flux.version,
+            network: document.spec.flux.network,
             images: &images,
             pull_secret: image::has_credentials(&flux).then_some("flux-images"),
         });
         let has_login = registry.is_some_and(image::has_credentials);
         let (source, kustomization) =
-            (source(own, registry, has_login, &artifact), kustomization(own));
+            (source(document, registry, has_login, &artifact), kustomization(document));
         let sops_recipient = match key {
             Some(key) => {
-                let sops = sops_identities(own, key);
-                objects.extend(secrets(own, (&flux, registry), &sops, &artifact)?);
+                let sops = sops_identities(document, key);
+                objects.extend(secrets(document, (&flux, registry), &sops, &artifact)?);
                 Some(sops[0].1.to_public().to_string())
             }
             None => None,
@@ -77,7 +77,7 @@ impl Wanted {
         let identities = (Identity::of(&source), Identity::of(&kustomization));
         objects.extend([source, kustomization]);
         for object in &mut objects {
-            object["metadata"]["labels"][LABEL] = own.name.as_str().into();
+            object["metadata"]["labels"][LABEL] = document.name.as_str().into();
             // An artifact that holds one of these objects, and a later one that does not, would
             // otherwise make Flux prune itself.
             // https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources
@@ -99,36 +99,36 @@ impl Wanted {
     }
 
     /// The revision that Flux must have applied: a digest alone, since that is what it was given.
-    pub(crate) fn revision(&self) -> Known<String> {
-        self.artifact.now().map(|it| it.digest.clone()).into()
+    pub(crate) fn revision(&self) -> Deferred<String> {
+        self.artifact.value().map(|it| it.digest.clone()).into()
     }
 }
 
 /// The Secrets that Flux reads: credentials of registries, its age identities, and the public key that
 /// must have signed the artifact.
 fn secrets(
-    own: &Declared<Delivery>,
+    document: &Declared<Delivery>,
     (flux, registry): (&Registry, Option<&Registry>),
     sops: &[(&'static str, age::x25519::Identity)],
-    artifact: &Known<Artifact>,
+    artifact: &Deferred<Artifact>,
 ) -> Result<Vec<Value>, Error> {
     let mut secrets = Vec::new();
     let pull = image::credentials(flux)?;
     secrets.extend(pull.map(|login| docker_config("flux-images", flux.url.host(), &login)));
     let login = registry.map(image::credentials).transpose()?.flatten();
     if let (Some(registry), Some(login)) = (registry, login) {
-        secrets.push(docker_config(&registry_secret(own), registry.url.host(), &login));
+        secrets.push(docker_config(&registry_secret(document), registry.url.host(), &login));
     }
     let identities: Vec<_> =
         sops.iter().map(|(name, identity)| (*name, identity.to_string())).collect();
     let texts = identities.iter().map(|(name, text)| (*name, text.expose_secret().as_bytes()));
-    secrets.push(secret(&sops_secret(own), "Opaque", texts));
-    let mut cosign = secret(&cosign_secret(own), "Opaque", []);
+    secrets.push(secret(&sops_secret(document), "Opaque", texts));
+    let mut cosign = secret(&cosign_secret(document), "Opaque", []);
     cosign["data"] = match artifact {
-        Known::Now(artifact) => {
+        Deferred::Value(artifact) => {
             json!({"cosign.pub": BASE64.encode(artifact.public_key.as_bytes())})
         }
-        Known::AfterApply => json!({"cosign.pub": null}),
+        Deferred::AfterApply => json!({"cosign.pub": null}),
     };
     secrets.push(cosign);
     Ok(secrets)
@@ -136,10 +136,10 @@ fn secrets(
 
 /// Who Flux is to SOPS, under the names that Flux's Secret has for it: the present one first.
 pub(crate) fn sops_identities(
-    own: &Declared<Delivery>,
+    document: &Declared<Delivery>,
     key: &PhaseKey,
 ) -> Vec<(&'static str, age::x25519::Identity)> {
-    let of = |generation| key.at(SOPS, generation).age(own.name.as_str(), SOPS);
+    let of = |generation| key.at(SOPS, generation).age(document.name.as_str(), SOPS);
     let generation = key.generation(SOPS);
     let mut identities = vec![("identity.agekey", of(generation))];
     if generation > 1 {
@@ -164,7 +164,7 @@ pub(crate) fn images(
     spec: &Delivery,
     project: &Project,
     mut cannot_tell: impl FnMut(Error) -> Result<(), Error>,
-) -> Result<BTreeMap<Component, Known<String>>, Error> {
+) -> Result<BTreeMap<Component, Deferred<String>>, Error> {
     let registry = flux_registry(project)?;
     let mut images = BTreeMap::new();
     for &component in &spec.flux.components {
@@ -186,64 +186,64 @@ pub(crate) fn images(
 }
 
 fn source(
-    own: &Declared<Delivery>,
+    document: &Declared<Delivery>,
     registry: Option<&Registry>,
     login: bool,
-    artifact: &Known<Artifact>,
+    artifact: &Deferred<Artifact>,
 ) -> Value {
-    let artifact = artifact.now();
+    let artifact = artifact.value();
     let mut spec = json!({
-        "interval": format!("{}s", own.spec.interval_seconds.seconds()),
+        "interval": format!("{}s", document.spec.interval_seconds.seconds()),
         "timeout": "60s",
         "url": artifact.map(|it| format!("oci://{}", it.repository)),
         "ref": {"digest": artifact.map(|it| &it.digest)},
-        "verify": {"provider": "cosign", "secretRef": {"name": cosign_secret(own)}},
+        "verify": {"provider": "cosign", "secretRef": {"name": cosign_secret(document)}},
         "suspend": false,
     });
     if registry.is_some_and(|it| it.url.is_plain()) {
         spec["insecure"] = true.into();
     }
     if login {
-        spec["secretRef"] = json!({"name": registry_secret(own)});
+        spec["secretRef"] = json!({"name": registry_secret(document)});
     }
     json!({
         "apiVersion": "source.toolkit.fluxcd.io/v1",
         "kind": "OCIRepository",
-        "metadata": {"name": own.name, "namespace": NAMESPACE},
+        "metadata": {"name": document.name, "namespace": NAMESPACE},
         "spec": spec,
     })
 }
 
-fn kustomization(own: &Declared<Delivery>) -> Value {
+fn kustomization(document: &Declared<Delivery>) -> Value {
     json!({
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
         "kind": "Kustomization",
-        "metadata": {"name": own.name, "namespace": NAMESPACE},
+        "metadata": {"name": document.name, "namespace": NAMESPACE},
         "spec": {
-            "interval": format!("{}s", own.spec.interval_seconds.seconds()),
+            "interval": format!("{}s", document.spec.interval_seconds.seconds()),
             "retryInterval": "15s",
-            "timeout": format!("{}s", own.spec.timeout_seconds.seconds()),
-            "path": own.spec.path,
-            "prune": own.spec.prune,
+            "timeout": format!("{}s", document.spec.timeout_seconds.seconds()),
+            "path": document.spec.path,
+            "prune": document.spec.prune,
             "wait": false, // we wait ourselves, for every object of its inventory
             "force": false,
             "suspend": false,
-            "decryption": {"provider": "sops", "secretRef": {"name": sops_secret(own)}},
-            "sourceRef": {"kind": "OCIRepository", "name": own.name},
+            "decryption": {"provider": "sops", "secretRef": {"name": sops_secret(document)}},
+            "sourceRef": {"kind": "OCIRepository", "name": document.name},
         },
     })
 }
 
-fn sops_secret(own: &Declared<Delivery>) -> String {
-    format!("{}-sops", own.name)
+fn sops_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-sops", document.name)
 }
 
-fn cosign_secret(own: &Declared<Delivery>) -> String {
-    format!("{}-cosign", own.name)
+fn cosign_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-cosign", document.name)
 }
 
-fn registry_secret(own: &Declared<Delivery>) -> String {
-    format!("{}-registry", own.name)
+fn registry_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-registry", document.name)
 }
 
 fn docker_config(name: &str, host: &str, auth: &str) -> Value {

@@ -57,7 +57,7 @@ pub(crate) fn build(place: &Place, components: &[&Component]) -> Result<(), Erro
 }
 
 fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> {
-    documents::uninterrupted()?;
+    documents::check_interrupt()?;
     let module = place.components.join(component.name);
     let wanted = go_version(&module)?;
     install::compilers(&wanted, component.cgo)?;
@@ -68,7 +68,7 @@ fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> 
     let unfinished = parent.join(format!("{UNFINISHED}{}", std::process::id()));
     files::folder(&unfinished)?;
 
-    let step = documents::begin(component.name, "build");
+    let step = documents::step(component.name, "build");
     let log = place.cache.join("logs").join(component.name).with_extension("log");
     let compiled = compile(component, &module, &unfinished, &log);
     let whole = compiled.and_then(|packages| {
@@ -133,7 +133,7 @@ fn watched(child: &mut Child, component: &Component, log: &Path) -> Result<bool,
             Ok(None) => thread::sleep(Duration::from_millis(100)),
             Err(error) => return Err(files::cannot("wait for", Path::new("go"))(error)),
         }
-        if let Err(interrupted) = documents::uninterrupted() {
+        if let Err(interrupted) = documents::check_interrupt() {
             if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
                 let _ = kill_process_group(group, Signal::TERM); // it may have ended just now
             }

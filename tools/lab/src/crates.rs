@@ -29,8 +29,8 @@ pub(crate) fn ensure(flakes: &[PathBuf]) -> Result<(), Error> {
         if missing == 0 {
             continue;
         }
-        documents::uninterrupted()?;
-        let step = documents::begin("-", "fetch");
+        documents::check_interrupt()?;
+        let step = documents::step("-", "fetch");
         let mut fetch = Command::new("cargo");
         fetch.args(["fetch", "--locked", "--quiet", "--manifest-path"]);
         fetch.arg(flake.join("Cargo.toml")).stdin(Stdio::null());

@@ -37,7 +37,7 @@ pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
         documents::note("-", "no lab runs");
     }
     if wipe {
-        let step = documents::begin("-", "wipe");
+        let step = documents::step("-", "wipe");
         if let Some(mount) = mounts()?.into_iter().find(|it| it.starts_with(&place.directory)) {
             return Err(Error::Mounted { mount });
         }
@@ -48,7 +48,7 @@ pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
 }
 
 fn end(place: &Place) -> Result<(), Error> {
-    let step = documents::begin("-", "end");
+    let step = documents::step("-", "end");
     let Some(state) = state::read(place)? else {
         return Err(Error::Running { directory: place.directory.clone() });
     };

@@ -77,7 +77,7 @@ pub(crate) fn owners(
         names.dedup();
         if names.len() > 1 {
             let message = "repositories of one project have several owners, and the lab's forge has one account for it";
-            stream.mistake(project, "/spec", message);
+            stream.invalid(project, "/spec", message);
         }
         let owner = names.into_iter().next().unwrap_or_else(|| project.name.to_string());
         owners.insert(project.name.to_string(), owner);

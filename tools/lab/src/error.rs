@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use documents::{Exit, Fault};
+use documents::{Diagnostic, Exit};
 
 /// Everything that can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -238,7 +238,7 @@ pub enum Error {
     },
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Stream(error) => error.reason(),

@@ -154,7 +154,7 @@ pub(crate) fn token(place: &Place, owner: &str) -> Result<PathBuf, Error> {
     {
         return Ok(file);
     }
-    let step = documents::begin("forge", "account");
+    let step = documents::step("forge", "account");
     let address = place.forge();
     if http::get(address, &format!("/api/v1/users/{owner}"), None)?.status != 200 {
         let email = format!("{owner}@lab.invalid");

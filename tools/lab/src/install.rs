@@ -108,8 +108,8 @@ fn programs(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
     if !is_root() || find("apt-get").is_none() {
         return Err(Error::Missing { packages });
     }
-    documents::uninterrupted()?;
-    let step = documents::begin("-", "install");
+    documents::check_interrupt()?;
+    let step = documents::step("-", "install");
     let log = place.cache.join("logs/install.log");
     let policy = Quiet::new()?;
     apt(&["update", "-qq"], &log)?;

@@ -18,7 +18,7 @@ pub(crate) fn exclusive(path: &Path) -> Result<File, Error> {
     let end = Instant::now() + LIMIT;
     let mut said = false;
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if let Some(lock) = now(path)? {
             return Ok(lock);
         }

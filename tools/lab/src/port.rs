@@ -26,7 +26,7 @@ pub(crate) fn free(service: &str, address: SocketAddr) -> Result<(), Error> {
                 if by.is_some() || Instant::now() >= end {
                     return Err(Error::PortInUse { service: service.to_owned(), address, by });
                 }
-                documents::uninterrupted()?;
+                documents::check_interrupt()?;
                 thread::sleep(TICK);
             }
             Err(error) => {

@@ -41,7 +41,7 @@ pub(crate) fn serve(place: &Place) -> Result<(), Error> {
 
     let mut children: BTreeMap<Service, Supervised> = BTreeMap::new();
     let mut end = Ok(());
-    while !documents::interrupted() && !cloud.has_ended() {
+    while !documents::is_interrupted() && !cloud.has_ended() {
         end = tend(place, &mut children, &mut state);
         if end.is_err() {
             break;

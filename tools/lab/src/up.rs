@@ -29,7 +29,7 @@ pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
     let mut stream = Stream::read(&target.documents);
     // As strictly as the programs behind this one: nothing is built for what they would refuse.
     Projects::read_for_lab(&mut stream);
-    let projects = stream.own::<Project>();
+    let projects = stream.documents_of::<Project>();
     let owners = endpoints::owners(&mut stream, &projects);
     stream.accept()?;
     if projects.is_empty() {
@@ -110,10 +110,10 @@ fn answers(place: &Place, service: Service) -> Result<(), Error> {
         documents::detail(service.name(), format_args!("runs at {url}"));
         return Ok(());
     }
-    let step = documents::begin(service.name(), "start");
+    let step = documents::step(service.name(), "start");
     let end = Instant::now() + ANSWER;
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if service.answers(place) {
             step.done(url);
             return Ok(());

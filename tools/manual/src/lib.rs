@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _, Parser};
 use clap_complete::{Shell, generate};
-use documents::{Exit, Fault};
+use documents::{Diagnostic, Exit};
 
 /// Writes manual pages and shell completions of every program
 ///
@@ -28,7 +28,7 @@ pub struct Error {
     source: io::Error,
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         "MachineFailed"
     }
@@ -85,8 +85,8 @@ fn pages(folder: &Path, command: &Command) -> Result<(), Error> {
     let mut text = Vec::new();
     page.render(&mut text).map_err(|source| Error { path: path.clone(), source })?;
     write(&path, &text)?;
-    let own = command.get_subcommands().filter(|it| it.get_name() != "help");
-    own.into_iter().try_for_each(|it| pages(folder, it))
+    let document = command.get_subcommands().filter(|it| it.get_name() != "help");
+    document.into_iter().try_for_each(|it| pages(folder, it))
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<(), Error> {

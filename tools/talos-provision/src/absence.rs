@@ -3,7 +3,7 @@
 //! A token of another project gets an empty list, and status 404 for the id of any server: the same
 //! answers as for a cluster that was destroyed. The status of the document knows better.
 
-use documents::Job;
+use documents::Context;
 use serde_json::Value;
 
 use crate::Error;
@@ -12,9 +12,9 @@ use crate::session::Ground;
 use crate::spec::Cluster;
 
 /// Returns the state of the cloud, if it may be believed.
-pub(crate) fn see(job: &Job<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
+pub(crate) fn see(context: &Context<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
     let view = ground.see()?;
-    believed(ground, job.stream.status(job.own), &view)?;
+    believed(ground, context.stream.status(context.document), &view)?;
     Ok(view)
 }
 
@@ -30,7 +30,7 @@ fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Erro
             return Ok(());
         }
     }
-    let cluster = ground.own.name.to_string();
+    let cluster = ground.document.name.to_string();
     Err(Error::WrongProject { cluster, servers: servers.join(", ") })
 }
 

@@ -89,7 +89,7 @@ fn ready_for_more(
     let (began, mut asked) = (Instant::now(), Instant::now());
     let mut waiting = None;
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let now = session.look(view)?;
         unobstructed(&now)?;
         let steps = plan::plan(&now.wanted, &now.world);
@@ -108,7 +108,7 @@ fn ready_for_more(
             }
             return Ok((now, steps));
         };
-        waiting.get_or_insert_with(|| documents::begin(session.name(), "health"));
+        waiting.get_or_insert_with(|| documents::step(session.name(), "health"));
         documents::detail(session.name(), &ill);
         if began.elapsed() > Duration::from_secs(WELL_SECONDS_MAX) {
             return Err(Error::Unwell { what: ill });
@@ -126,7 +126,7 @@ pub(crate) fn unobstructed(now: &Observation) -> Result<(), Error> {
     if obstacles.is_empty() { Ok(()) } else { Err(Error::Obstacles(obstacles)) }
 }
 
-/// What the cloud shows, for [`plan::undo`]: it asks nothing of machines.
+/// What the cloud shows, for [`plan::plan_destroy`]: it asks nothing of machines.
 pub(crate) fn world(view: &View) -> World {
     let (things, servers) = (view.things.clone(), view.servers.clone());
     World {
@@ -165,30 +165,30 @@ pub(crate) fn destroy(ground: &Ground<'_>, view: &View) -> Result<Vec<String>, E
     mark(&writer, view)?;
     writer.see_off(&view.leaving)?;
     let mut gone = Vec::new();
-    let steps = plan::undo(&world(view));
+    let steps = plan::plan_destroy(&world(view));
     for step in &steps {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if let Step::RemoveServer { id, .. } = step {
             gone.extend(writer.remove_server(*id)?);
         }
     }
     if !gone.is_empty() {
-        let machines = documents::begin(&ground.own.name, "remove machines");
+        let machines = documents::step(&ground.document.name, "remove machines");
         writer.wait(&gone)?;
         machines.done("");
     }
     for step in &steps {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if let Step::Remove { thing } = step
             && let Some(found) = view.things.get(thing)
         {
-            let removal = documents::begin(&ground.own.name, step);
+            let removal = documents::step(&ground.document.name, step);
             writer.remove(thing.kind, found.id)?;
             removal.done("");
         }
     }
     let kept = ground.see()?;
-    match plan::undo(&world(&kept)).len() {
+    match plan::plan_destroy(&world(&kept)).len() {
         0 => {
             let things = kept.things.into_keys().map(|it| it.to_string());
             let named = things.chain(kept.servers.into_keys());

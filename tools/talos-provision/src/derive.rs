@@ -11,23 +11,24 @@ use crate::session::{self, Patches};
 use crate::spec::{Cluster, Role};
 use crate::{Error, config};
 
-type Job<'a> = documents::Job<'a, Cluster>;
+type Context<'a> = documents::Context<'a, Cluster>;
 
 /// The secrets bundle, what people and programs talk to the cluster with, and the configuration of
 /// every machine.
 pub(crate) fn derive(
-    job: &Job<'_>,
+    context: &Context<'_>,
     project: &Declared<Project>,
     patches: &Patches,
 ) -> Result<Vec<Derived>, Error> {
-    let (own, name) = (job.own, job.own.name.as_str());
-    let pki = session::derive(own, project)?;
-    let endpoint = endpoint(job)?;
+    let (document, name) = (context.document, context.document.name.as_str());
+    let pki = session::derive(document, project)?;
+    let endpoint = endpoint(context)?;
     let mut files = vec![file("secrets.yaml", pki.bundle.write())];
-    let clients = pki.clients(name, &endpoint, &control_planes(job));
+    let clients = pki.clients(name, &endpoint, &control_planes(context));
     files.extend(clients.into_iter().map(|(name, _, text)| file(name, text)));
-    for (machine, declared) in session::machines(own) {
-        let documents = session::documents(own, (&pki, patches), (&machine, &declared), &endpoint)?;
+    for (machine, declared) in session::machines(document) {
+        let documents =
+            session::documents(document, (&pki, patches), (&machine, &declared), &endpoint)?;
         files.push(file(&format!("{machine}.yaml"), config::render(&documents)));
     }
     Ok(files)
@@ -38,21 +39,21 @@ fn file(name: &str, mut text: Zeroizing<String>) -> Derived {
 }
 
 /// Where the Kubernetes API answers: declared, or seen by the run that wrote the status.
-fn endpoint(job: &Job<'_>) -> Result<String, Error> {
-    if let Some(declared) = &job.own.spec.endpoint {
+fn endpoint(context: &Context<'_>) -> Result<String, Error> {
+    if let Some(declared) = &context.document.spec.endpoint {
         return Ok(declared.as_str().to_owned());
     }
-    let seen = &job.stream.status(job.own)["observed"]["endpoint"];
+    let seen = &context.stream.status(context.document)["observed"]["endpoint"];
     let seen = seen.as_str().filter(|it| it.starts_with("https://"));
     let unknown = || documents::Error::NotReady {
-        document: format!("Cluster/{}", job.own.name),
+        document: format!("Cluster/{}", context.document.name),
         why: "its endpoint is an address that the cloud gives: `plan` asks for it".to_owned(),
     };
     Ok(seen.map(str::to_owned).ok_or_else(unknown)?)
 }
 
-fn control_planes(job: &Job<'_>) -> Vec<String> {
-    let nodes = job.stream.status(job.own)["observed"]["nodes"].as_array();
+fn control_planes(context: &Context<'_>) -> Vec<String> {
+    let nodes = context.stream.status(context.document)["observed"]["nodes"].as_array();
     let controls = nodes.into_iter().flatten();
     let controls = controls.filter(|it| it["role"] == Role::Controlplane.as_str());
     controls.filter_map(|it| it["address"].as_str().map(str::to_owned)).collect()

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use documents::{Exit, Fault};
+use documents::{Diagnostic, Exit};
 
 use crate::plan::Obstacle;
 use crate::refusal::Refusal;
@@ -221,7 +221,7 @@ impl Error {
     }
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Stream(error) => error.reason(),

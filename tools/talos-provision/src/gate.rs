@@ -5,7 +5,7 @@
 //! that is missing does not silence the cluster. A cluster that does not answer closes the gate,
 //! unless the cloud records that etcd was never started.
 
-use documents::{Job, Known, Refusal};
+use documents::{Context, Deferred, Refusal};
 use keyring::Projects;
 use keyring::gate::{self, Facts, Loss, Verdict};
 
@@ -20,7 +20,7 @@ use crate::{Error, kubernetes};
 
 /// What of the whole cluster must not be lost.
 pub(crate) fn whole(
-    job: &Job<'_, Cluster>,
+    context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
     view: &View,
@@ -29,7 +29,7 @@ pub(crate) fn whole(
         return Ok(Vec::new());
     }
     let loss = Loss { cluster: true, ..Loss::default() };
-    let verdict = verdict(job, projects, session, view, &loss)?;
+    let verdict = verdict(context, projects, session, view, &loss)?;
     if verdict.closed.is_some() && was_passed(view) {
         return Ok(Vec::new());
     }
@@ -39,7 +39,7 @@ pub(crate) fn whole(
 /// What of the machines that `steps` remove must not be lost: volumes that are only there, and pods
 /// that an eviction would lose.
 pub(crate) fn machines(
-    job: &Job<'_, Cluster>,
+    context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
     (view, now): (&View, &Observation),
@@ -53,8 +53,8 @@ pub(crate) fn machines(
     if loss.nodes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut refusals = verdict(job, projects, session, view, &loss)?.refusals();
-    let (Known::Now(endpoint), Ok(())) = (&now.endpoint, &now.kubernetes.ready) else {
+    let mut refusals = verdict(context, projects, session, view, &loss)?.refusals();
+    let (Deferred::Value(endpoint), Ok(())) = (&now.endpoint, &now.kubernetes.ready) else {
         return Ok(refusals);
     };
     let reader = Reader::new(&session.pki, endpoint)?;
@@ -75,21 +75,22 @@ pub(crate) fn pass(cluster: &str, refusals: Vec<Refusal>) -> Result<(), Error> {
 }
 
 fn verdict(
-    job: &Job<'_, Cluster>,
+    context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
     view: &View,
     loss: &Loss,
 ) -> Result<Verdict, Error> {
-    let (project, cluster) = (projects.get(&job.own.spec.project)?, job.own.name.as_str());
+    let (project, cluster) =
+        (projects.get(&context.document.spec.project)?, context.document.name.as_str());
     let facts = facts(session, view)?;
     let receipts = match facts {
         Facts::Live(_) => {
-            keyring::receipts(job.stream, project, |spec| spec["cluster"] == cluster)?
+            keyring::receipts(context.stream, project, |spec| spec["cluster"] == cluster)?
         }
         Facts::NeverBegan | Facts::Unknown { .. } => Vec::new(),
     };
-    Ok(gate::judge(loss, &job.own.spec.data_on_destroy, &receipts, &facts))
+    Ok(gate::judge(loss, &context.document.spec.data_on_destroy, &receipts, &facts))
 }
 
 /// What the cluster itself says: at its endpoint, else at any control plane.
@@ -98,8 +99,8 @@ fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
         return Ok(Facts::NeverBegan);
     }
     let endpoint = match session.endpoint(view) {
-        Known::Now(endpoint) => Some(("the endpoint".to_owned(), endpoint)),
-        Known::AfterApply => None,
+        Deferred::Value(endpoint) => Some(("the endpoint".to_owned(), endpoint)),
+        Deferred::AfterApply => None,
     };
     let controls = view.servers.iter().filter(|(_, server)| {
         server.ours && server.role.is_none_or(|role| role == Role::Controlplane)
@@ -109,7 +110,7 @@ fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
     });
     let mut unknown = Vec::new();
     for (name, endpoint) in endpoint.into_iter().chain(controls) {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let reader = Reader::new(&session.pki, &endpoint)?;
         match Facts::ask(|path| reader.list(path)) {
             Facts::Unknown { why } => unknown.push(format!("{name}: {why}")),

@@ -41,7 +41,7 @@ pub use refusal::Refusal;
 
 use std::collections::BTreeMap;
 
-use documents::{Condition, Declared, Derived, Exit, Job, Known, Program, Refers};
+use documents::{Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Program};
 use keyring::{Access, Projects};
 
 use absence::see;
@@ -64,8 +64,8 @@ impl documents::Kind for Cluster {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("talos-provision", &cli.verb, |stream, own| {
-        let (projects, patches) = read::read(stream, own);
+    documents::run("talos-provision", &cli.verb, |stream, declared| {
+        let (projects, patches) = read::read(stream, declared);
         TalosProvision { projects, patches }
     })
 }
@@ -81,71 +81,71 @@ impl Program for TalosProvision {
     type Kind = Cluster;
     type Error = Error;
 
-    fn refers(own: &Declared<Cluster>) -> Vec<Refers> {
-        vec![Refers::to_present("/spec/project", "Project", &own.spec.project)]
+    fn dependencies(document: &Declared<Cluster>) -> Vec<Dependency> {
+        vec![Dependency::to_present("/spec/project", "Project", &document.spec.project)]
     }
 
-    fn plan(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        read::not_expired(job.own)?;
-        let project = self.projects.get(&job.own.spec.project)?;
+    fn plan(&self, context: &Context<'_, Cluster>) -> Result<Status, Error> {
+        read::not_expired(context.document)?;
+        let project = self.projects.get(&context.document.spec.project)?;
         if keyring::phase_key_unless_reader(project, "talos-provision")?.is_none() {
-            return reader::plan(job, &self.projects);
+            return reader::plan(context, &self.projects);
         }
-        let session = self.session(job, Access::Reader)?;
-        let view = see(job, &session.ground)?;
+        let session = self.session(context, Access::Reader)?;
+        let view = see(context, &session.ground)?;
         let mut now = session.look(&view)?;
         apply::unobstructed(&now)?;
         for (name, machine) in &now.wanted.machines {
-            if let Known::Now(sha256) = &machine.configuration {
+            if let Deferred::Value(sha256) = &machine.configuration {
                 documents::detail(name, format_args!("configuration sha256:{sha256}"));
             }
         }
         let steps = plan::plan(&now.wanted, &now.world);
         if steps.is_empty() {
-            return self.status(job, &session, &now);
+            return self.status(context, &session, &now);
         }
-        let refusals = gate::machines(job, &self.projects, &session, (&view, &now), &steps)?;
+        let refusals = gate::machines(context, &self.projects, &session, (&view, &now), &steps)?;
         apply::stocked(&session.ground.cloud, &mut now, &steps)?;
         let steps = plan::plan(&now.wanted, &now.world);
         let planned = Status::planned(Some(now.observed()), steps);
-        Ok(refused(job, "apply", planned, refusals))
+        Ok(refused(context, "apply", planned, refusals))
     }
 
-    fn undo(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let session = self.session(job, Access::Reader)?;
-        let view = see(job, &session.ground)?;
-        let steps = plan::undo(&apply::world(&view));
+    fn plan_destroy(&self, context: &Context<'_, Cluster>) -> Result<Status, Error> {
+        let session = self.session(context, Access::Reader)?;
+        let view = see(context, &session.ground)?;
+        let steps = plan::plan_destroy(&apply::world(&view));
         if steps.is_empty() {
             return Ok(Status::destroyed("nothing of it is there"));
         }
-        let refusals = gate::whole(job, &self.projects, &session, &view)?;
+        let refusals = gate::whole(context, &self.projects, &session, &view)?;
         let cloud = &session.ground.cloud;
         let leftovers = cloud.named(&cloud.leftovers(&view)?)?;
-        let mut planned = refused(job, "destroy", Status::planned(None, steps), refusals);
+        let mut planned = refused(context, "destroy", Status::planned(None, steps), refusals);
         if !leftovers.is_empty() {
             let what = format!("others made {}, and `destroy` leaves it", leftovers.join(", "));
-            documents::note(&job.own.name, &what);
+            documents::note(&context.document.name, &what);
             planned.conditions.push(Condition::new("Leftovers", true, "MadeByOthers", what));
         }
         Ok(planned)
     }
 
-    fn apply(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        read::not_expired(job.own)?;
-        let session = self.session(job, Access::Administrator)?;
-        let view = see(job, &session.ground)?;
+    fn apply(&self, context: &Context<'_, Cluster>) -> Result<Status, Error> {
+        read::not_expired(context.document)?;
+        let session = self.session(context, Access::Administrator)?;
+        let view = see(context, &session.ground)?;
         let gate = |view: &View, now: &Observation, steps: &[Step]| {
-            let refusals = gate::machines(job, &self.projects, &session, (view, now), steps)?;
-            gate::pass(job.own.name.as_str(), refusals)
+            let refusals = gate::machines(context, &self.projects, &session, (view, now), steps)?;
+            gate::pass(context.document.name.as_str(), refusals)
         };
         let now = apply::apply(&session, view, gate)?;
-        self.status(job, &session, &now)
+        self.status(context, &session, &now)
     }
 
-    fn verify(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let session = self.session(job, Access::Reader)?;
-        read::not_expired(job.own)?;
-        let now = session.look_patiently(&see(job, &session.ground)?)?;
+    fn verify(&self, context: &Context<'_, Cluster>) -> Result<Status, Error> {
+        let session = self.session(context, Access::Reader)?;
+        read::not_expired(context.document)?;
+        let now = session.look_patiently(&see(context, &session.ground)?)?;
         apply::unobstructed(&now)?;
         let left = plan::plan(&now.wanted, &now.world);
         if let Some(step) = left.first() {
@@ -153,17 +153,20 @@ impl Program for TalosProvision {
             let what = format!("`{step}` is left to do, and {more} steps after it");
             return Err(Error::Unproven { what });
         }
-        let conditions = now.conditions(job.own.spec.network.cni);
+        let conditions = now.conditions(context.document.spec.network.cni);
         if let Some(what) = observe::unwell(&conditions) {
             return Err(Error::Unproven { what });
         }
-        self.status(job, &session, &now)
+        self.status(context, &session, &now)
     }
 
-    fn destroy(&self, job: &Job<'_, Cluster>) -> Result<Status, Error> {
-        let session = self.session(job, Access::Administrator)?;
-        let view = see(job, &session.ground)?;
-        gate::pass(job.own.name.as_str(), gate::whole(job, &self.projects, &session, &view)?)?;
+    fn destroy(&self, context: &Context<'_, Cluster>) -> Result<Status, Error> {
+        let session = self.session(context, Access::Administrator)?;
+        let view = see(context, &session.ground)?;
+        gate::pass(
+            context.document.name.as_str(),
+            gate::whole(context, &self.projects, &session, &view)?,
+        )?;
         let kept = apply::destroy(&session.ground, &view)?;
         Ok(Status::destroyed(match kept.as_slice() {
             [] => "nothing of it is left".to_owned(),
@@ -171,43 +174,54 @@ impl Program for TalosProvision {
         }))
     }
 
-    fn derive(&self, job: &Job<'_, Cluster>) -> Result<Vec<Derived>, Error> {
-        derive::derive(job, self.projects.get(&job.own.spec.project)?, self.patches(job)?)
+    fn derive(&self, context: &Context<'_, Cluster>) -> Result<Vec<Derived>, Error> {
+        derive::derive(
+            context,
+            self.projects.get(&context.document.spec.project)?,
+            self.patches(context)?,
+        )
     }
 }
 
 /// `status` with what `verb` would refuse to remove.
 fn refused(
-    job: &Job<'_, Cluster>,
+    context: &Context<'_, Cluster>,
     verb: &str,
     mut status: Status,
     refusals: Vec<documents::Refusal>,
 ) -> Status {
     for refusal in &refusals {
-        documents::note(&job.own.name, format_args!("`{verb}` will refuse: {}", refusal.message));
+        documents::note(
+            &context.document.name,
+            format_args!("`{verb}` will refuse: {}", refusal.message),
+        );
     }
     status.refusals = refusals;
     status
 }
 
 impl TalosProvision {
-    fn patches(&self, job: &Job<'_, Cluster>) -> Result<&Patches, Error> {
-        let patches = self.patches.get(job.own.name.as_str());
+    fn patches(&self, context: &Context<'_, Cluster>) -> Result<&Patches, Error> {
+        let patches = self.patches.get(context.document.name.as_str());
         patches.ok_or_else(|| Error::Patch("they were not read".to_owned()))
     }
 
-    fn session<'a>(&'a self, job: &Job<'a, Cluster>, access: Access) -> Result<Session<'a>, Error> {
-        Session::open(job.own, &self.projects, self.patches(job)?, access)
+    fn session<'a>(
+        &'a self,
+        context: &Context<'a, Cluster>,
+        access: Access,
+    ) -> Result<Session<'a>, Error> {
+        Session::open(context.document, &self.projects, self.patches(context)?, access)
     }
 
     /// What is there, and nothing is left to do.
     fn status(
         &self,
-        job: &Job<'_, Cluster>,
+        context: &Context<'_, Cluster>,
         session: &Session<'_>,
         now: &Observation,
     ) -> Result<Status, Error> {
-        let checks = now.conditions(job.own.spec.network.cni);
+        let checks = now.conditions(context.document.spec.network.cni);
         let ready = match observe::unwell(&checks) {
             None => {
                 let machines = now.wanted.machines.len();
@@ -223,9 +237,9 @@ impl TalosProvision {
         status.conditions.extend(checks);
         status.observed = Some(now.observed());
         status.evidence = now.evidence(&session.pki);
-        if let Known::Now(endpoint) = &now.endpoint {
-            let project = self.projects.get(&job.own.spec.project)?;
-            let name = job.own.name.as_str();
+        if let Deferred::Value(endpoint) = &now.endpoint {
+            let project = self.projects.get(&context.document.spec.project)?;
+            let name = context.document.name.as_str();
             for (what, access, text) in session.pki.clients(name, endpoint, &now.control_planes()) {
                 let sealed = keyring::seal(&project.spec, access, text.as_bytes())?;
                 status.sealed.insert(what.to_owned(), sealed);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::{Condition, Known};
+use documents::{Condition, Deferred};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::wire::Stage;
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
     /// Where the Kubernetes API answers.
-    pub endpoint: Known<String>,
+    pub endpoint: Deferred<String>,
     /// The machines that are there, by name.
     pub nodes: Vec<Seen>,
     /// The ids of the images that they were made from. An image belongs to one project of the cloud,
@@ -68,7 +68,7 @@ pub type Status = documents::Status<Observed, Evidence, Step>;
 /// One look at everything.
 #[derive(Debug)]
 pub(crate) struct Observation {
-    pub(crate) endpoint: Known<String>,
+    pub(crate) endpoint: Deferred<String>,
     pub(crate) wanted: Wanted,
     pub(crate) world: World,
     /// What the machines say, by name.
@@ -171,7 +171,8 @@ impl Observation {
         for (name, machine) in &self.wanted.machines {
             let look = self.looks.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
             match &look.node {
-                Node::Configured { sha256, .. } if machine.configuration.now() == Some(sha256) => {}
+                Node::Configured { sha256, .. }
+                    if machine.configuration.value() == Some(sha256) => {}
                 Node::Configured { .. } => return Err(format!("{name} has another configuration")),
                 Node::Maintenance => return Err(format!("{name} waits for its configuration")),
                 Node::Silent { why } | Node::Refused { why } => {

@@ -25,7 +25,7 @@ pub use world::{
     Thing, Wanted, World,
 };
 
-use documents::Known;
+use documents::Deferred;
 use etcd::Start;
 
 use crate::spec::Role;
@@ -130,7 +130,7 @@ pub fn plan_cloud(wanted: &Wanted, world: &World) -> Vec<Step> {
 /// first: once one of them is gone, the data gate has been passed, and without them no new data can
 /// come.
 #[must_use]
-pub fn undo(world: &World) -> Vec<Step> {
+pub fn plan_destroy(world: &World) -> Vec<Step> {
     let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
     let controls = |it: &(&String, &Server)| it.1.role == Some(Role::Controlplane);
     let (controls, others): (Vec<_>, Vec<_>) = servers.partition(controls);
@@ -156,7 +156,7 @@ fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
         None => None,
     };
     let alive = match node {
-        Some(Node::Configured { sha256, .. }) if machine.configuration.now() == Some(sha256) => {
+        Some(Node::Configured { sha256, .. }) if machine.configuration.value() == Some(sha256) => {
             return None;
         }
         Some(Node::Refused { .. }) => return None, // an obstacle
@@ -217,6 +217,6 @@ impl Wanted {
     /// Whether everything that configurations are made of is there.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.machines.values().all(|it| it.configuration != Known::AfterApply)
+        self.machines.values().all(|it| it.configuration != Deferred::AfterApply)
     }
 }

@@ -27,11 +27,11 @@ const NAME_LETTERS_MAX: usize = 63;
 /// Reads what the documents refer to, and reports every mistake in them.
 pub(crate) fn read(
     stream: &mut Stream,
-    own: &[Declared<Cluster>],
+    declared: &[Declared<Cluster>],
 ) -> (Projects, BTreeMap<String, Patches>) {
     let projects = Projects::read(stream);
     let mut patches = BTreeMap::new();
-    for cluster in own {
+    for cluster in declared {
         let mut mistakes = Vec::new();
         let project = projects.get(&cluster.spec.project);
         if project.is_ok_and(|it| it.spec.endpoints.cloud.is_none()) {
@@ -42,7 +42,7 @@ pub(crate) fn read(
         networks(&cluster.spec, &mut mistakes);
         let read = read_patches(&cluster.spec, &mut mistakes);
         for (path, message) in mistakes {
-            stream.mistake(cluster, &path, &message);
+            stream.invalid(cluster, &path, &message);
         }
         patches.insert(cluster.name.to_string(), read);
     }
@@ -152,7 +152,7 @@ fn fit(
     pool: &Pool,
     number: usize,
     all: &[Patch],
-    own: &[Patch],
+    of_pool: &[Patch],
     mistakes: &mut Mistakes,
 ) {
     let kubernetes = spec.kubernetes.to_string();
@@ -161,7 +161,7 @@ fn fit(
     let mut tried = vec![settings(spec, "name", pool.role)];
     let named = all.iter().enumerate().map(|(index, it)| (format!("/spec/patches/{index}"), it));
     let path = |index| format!("/spec/pools/{number}/patches/{index}");
-    let named = named.chain(own.iter().enumerate().map(|(index, it)| (path(index), it)));
+    let named = named.chain(of_pool.iter().enumerate().map(|(index, it)| (path(index), it)));
     for (path, patch) in named {
         tried.push(patch.clone());
         let documents = config::generate(&common, pool.role);
@@ -187,8 +187,8 @@ fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch>
 
 /// Refuses a document whose authorities have ended, and warns before they do. The clock decides, and
 /// is not written anywhere.
-pub(crate) fn not_expired(own: &Declared<Cluster>) -> Result<(), Error> {
-    let (now, end) = (pki::now(), own.spec.certificates.not_after());
+pub(crate) fn not_expired(document: &Declared<Cluster>) -> Result<(), Error> {
+    let (now, end) = (pki::now(), document.spec.certificates.not_after());
     let day = end.date();
     if end < now {
         return Err(Error::Expired { day: day.to_string() });
@@ -197,7 +197,7 @@ pub(crate) fn not_expired(own: &Declared<Cluster>) -> Result<(), Error> {
         let message = format_args!(
             "the certificates of its authorities end on {day}: raise `certificates.years` and apply"
         );
-        documents::note(&own.name, message);
+        documents::note(&document.name, message);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use documents::{Condition, Job};
+use documents::{Condition, Context};
 use keyring::{Access, Projects};
 
 use crate::observe::{Kubernetes, Observation, Status};
@@ -21,13 +21,13 @@ const NOT_ASKED: [&str; 4] = ["Configured", "Etcd", "Api", "Nodes"];
 const READER: &str = "ReaderAccess";
 
 /// Plans the changes in the cloud.
-pub(crate) fn plan(job: &Job<'_, Cluster>, projects: &Projects) -> Result<Status, Error> {
-    let ground = Ground::open(job.own, projects, Access::Reader)?;
-    let view = absence::see(job, &ground)?;
+pub(crate) fn plan(context: &Context<'_, Cluster>, projects: &Projects) -> Result<Status, Error> {
+    let ground = Ground::open(context.document, projects, Access::Reader)?;
+    let view = absence::see(context, &ground)?;
     let kubernetes = Kubernetes { ready: Err("not asked".to_owned()), nodes: Vec::new() };
     let mut now = Observation {
-        endpoint: session::endpoint(&job.own.spec, &view),
-        wanted: session::wanted(job.own),
+        endpoint: session::endpoint(&context.document.spec, &view),
+        wanted: session::wanted(context.document),
         world: apply::world(&view),
         looks: BTreeMap::new(),
         kubernetes,

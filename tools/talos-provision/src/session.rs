@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use documents::{Declared, Known};
+use documents::{Declared, Deferred};
 use keyring::{Access, Cloud, Project, Projects};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -92,18 +92,18 @@ pub(crate) struct Patches {
 
 /// Where a cluster's machines are.
 pub(crate) struct Ground<'a> {
-    pub(crate) own: &'a Declared<Cluster>,
+    pub(crate) document: &'a Declared<Cluster>,
     pub(crate) cloud: hetzner::Reader,
 }
 
 impl<'a> Ground<'a> {
     /// Opens the cloud with the token for `access`: a reader's, where the Project declares one.
     pub(crate) fn open(
-        own: &'a Declared<Cluster>,
+        document: &'a Declared<Cluster>,
         projects: &Projects,
         access: Access,
     ) -> Result<Self, Error> {
-        let project = projects.get(&own.spec.project)?;
+        let project = projects.get(&document.spec.project)?;
         let Some(Cloud::Hetzner { url, token, reader }) = &project.spec.endpoints.cloud else {
             return Err(Error::Unexpected { what: "the Project has no cloud".to_owned() });
         };
@@ -111,8 +111,8 @@ impl<'a> Ground<'a> {
             Access::Reader => reader.as_ref().unwrap_or(token),
             Access::Administrator => token,
         };
-        let scope = Scope { project: project.name.to_string(), cluster: own.name.to_string() };
-        Ok(Self { own, cloud: hetzner::Reader::new(url.as_str(), token.resolve()?, scope) })
+        let scope = Scope { project: project.name.to_string(), cluster: document.name.to_string() };
+        Ok(Self { document, cloud: hetzner::Reader::new(url.as_str(), token.resolve()?, scope) })
     }
 
     /// What the cloud shows of what is ours.
@@ -123,16 +123,19 @@ impl<'a> Ground<'a> {
     /// What the cloud shows, what others made under our names included. That takes a call for each
     /// name that is free, so it is asked once.
     pub(crate) fn see(&self) -> Result<View, Error> {
-        let things = things(self.own).into_keys().collect();
-        let servers: BTreeSet<_> = machines(self.own).into_keys().collect();
+        let things = things(self.document).into_keys().collect();
+        let servers: BTreeSet<_> = machines(self.document).into_keys().collect();
         self.cloud.look(&things, &servers)
     }
 }
 
 /// The keys of a document.
-pub(crate) fn derive(own: &Declared<Cluster>, project: &Declared<Project>) -> Result<Pki, Error> {
+pub(crate) fn derive(
+    document: &Declared<Cluster>,
+    project: &Declared<Project>,
+) -> Result<Pki, Error> {
     let key = keyring::phase_key(project, "talos-provision")?;
-    Ok(Pki::derive(&key, own.name.as_str(), &own.spec.certificates, pki::now()))
+    Ok(Pki::derive(&key, document.name.as_str(), &document.spec.certificates, pki::now()))
 }
 
 /// A document with its keys.
@@ -145,24 +148,24 @@ pub(crate) struct Session<'a> {
 
 impl<'a> Session<'a> {
     pub(crate) fn open(
-        own: &'a Declared<Cluster>,
+        document: &'a Declared<Cluster>,
         projects: &Projects,
         patches: &'a Patches,
         access: Access,
     ) -> Result<Self, Error> {
-        let project = projects.get(&own.spec.project)?;
-        let pki = derive(own, project)?;
-        let ground = Ground::open(own, projects, access)?;
+        let project = projects.get(&document.spec.project)?;
+        let pki = derive(document, project)?;
+        let ground = Ground::open(document, projects, access)?;
         let talos = talos::Reader::new(&pki)?;
         Ok(Self { ground, pki, talos, patches })
     }
 
     pub(crate) fn spec(&self) -> &Cluster {
-        &self.ground.own.spec
+        &self.ground.document.spec
     }
 
     pub(crate) fn name(&self) -> &str {
-        self.ground.own.name.as_str()
+        self.ground.document.name.as_str()
     }
 
     /// Asks machines and Kubernetes, on the ground of what the cloud showed.
@@ -176,7 +179,10 @@ impl<'a> Session<'a> {
                 name: name.clone(),
                 role: declared(name).or(server.role).unwrap_or(Role::Worker),
                 address: server.address.clone()?,
-                declared: wanted.machines.get(name).and_then(|it| it.configuration.now().cloned()),
+                declared: wanted
+                    .machines
+                    .get(name)
+                    .and_then(|it| it.configuration.value().cloned()),
             };
             server.ours.then_some(target)
         });
@@ -190,7 +196,7 @@ impl<'a> Session<'a> {
         }
         let etcd = Etcd::together(&servers, |name| looks.get(name).map(|look| &look.etcd));
         let kubernetes = match (&endpoint, &etcd) {
-            (Known::Now(endpoint), Etcd::Members(_)) => self.kubernetes(endpoint)?,
+            (Deferred::Value(endpoint), Etcd::Members(_)) => self.kubernetes(endpoint)?,
             _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },
         };
         let nodes = kubernetes.nodes.iter().map(|it| it.name.clone()).collect();
@@ -212,7 +218,7 @@ impl<'a> Session<'a> {
             if began.elapsed() >= SILENCE_MAX || !now.wanted.machines.keys().any(is_silent) {
                 return Ok(now);
             }
-            documents::uninterrupted()?;
+            documents::check_interrupt()?;
             sleep(Duration::from_secs(1));
         }
     }
@@ -225,16 +231,16 @@ impl<'a> Session<'a> {
         })
     }
 
-    pub(crate) fn endpoint(&self, view: &View) -> Known<String> {
+    pub(crate) fn endpoint(&self, view: &View) -> Deferred<String> {
         endpoint(self.spec(), view)
     }
 
-    fn wanted(&self, endpoint: &Known<String>) -> Result<Wanted, Error> {
-        let mut wanted = wanted(self.ground.own);
-        if let Known::Now(endpoint) = endpoint {
+    fn wanted(&self, endpoint: &Deferred<String>) -> Result<Wanted, Error> {
+        let mut wanted = wanted(self.ground.document);
+        if let Deferred::Value(endpoint) = endpoint {
             for (name, machine) in &mut wanted.machines {
                 let documents = self.documents(name, machine, endpoint)?;
-                machine.configuration = Known::Now(hex(config::render(&documents).as_bytes()));
+                machine.configuration = Deferred::Value(hex(config::render(&documents).as_bytes()));
                 machine.keys = config::keys(&documents);
             }
         }
@@ -257,44 +263,44 @@ impl<'a> Session<'a> {
         machine: &Machine,
         endpoint: &str,
     ) -> Result<Vec<Value>, Error> {
-        documents(self.ground.own, (&self.pki, self.patches), (name, machine), endpoint)
+        documents(self.ground.document, (&self.pki, self.patches), (name, machine), endpoint)
     }
 }
 
 /// The declared endpoint, or the load balancer's.
-pub(crate) fn endpoint(spec: &Cluster, view: &View) -> Known<String> {
+pub(crate) fn endpoint(spec: &Cluster, view: &View) -> Deferred<String> {
     if let Some(endpoint) = &spec.endpoint {
-        return Known::Now(endpoint.as_str().to_owned());
+        return Deferred::Value(endpoint.as_str().to_owned());
     }
     let balancer = view.things.iter().find(|(thing, _)| thing.kind == Kind::LoadBalancer);
     let address = balancer.and_then(|(_, found)| found.address.as_ref());
-    Known::from(address.map(|address| format!("https://{address}:6443")))
+    Deferred::from(address.map(|address| format!("https://{address}:6443")))
 }
 
 /// The declared state, without the configurations of machines, which hold keys.
-pub(crate) fn wanted(own: &Declared<Cluster>) -> Wanted {
+pub(crate) fn wanted(document: &Declared<Cluster>) -> Wanted {
     Wanted {
-        cluster: own.name.to_string(),
-        incarnation: own.spec.incarnation.get(),
-        first_contact: own.spec.first_contact,
-        things: things(own),
+        cluster: document.name.to_string(),
+        incarnation: document.spec.incarnation.get(),
+        first_contact: document.spec.first_contact,
+        things: things(document),
         prices: BTreeMap::new(),
-        machines: machines(own),
+        machines: machines(document),
     }
 }
 
 /// The configuration of one machine: a function of the document, its keys and patches, and of
 /// where the Kubernetes API answers.
 pub(crate) fn documents(
-    own: &Declared<Cluster>,
+    document: &Declared<Cluster>,
     (pki, patches): (&Pki, &Patches),
     (name, machine): (&str, &Machine),
     endpoint: &str,
 ) -> Result<Vec<Value>, Error> {
-    let spec = &own.spec;
+    let spec = &document.spec;
     let kubernetes = spec.kubernetes.to_string();
     let common = Common {
-        cluster: own.name.as_str(),
+        cluster: document.name.as_str(),
         endpoint,
         kubernetes: kubernetes.trim_start_matches('v'),
         bundle: &pki.bundle,
@@ -346,9 +352,9 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
 }
 
 /// What the machines of the document share.
-fn things(own: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
-    let spec = &own.spec;
-    let named = |kind| Thing { kind, name: own.name.to_string() };
+fn things(document: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
+    let spec = &document.spec;
+    let named = |kind| Thing { kind, name: document.name.to_string() };
     let mut rules = vec![
         Rule::new("icmp", None, &spec.firewall.icmp),
         Rule::new("tcp", Some(wire::PORT), &spec.firewall.talos),
@@ -361,7 +367,7 @@ fn things(own: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
         (named(Kind::Firewall), Shape::Firewall(rules)),
     ]);
     if spec.endpoint.is_none() {
-        let scope = Scope { project: spec.project.to_string(), cluster: own.name.to_string() };
+        let scope = Scope { project: spec.project.to_string(), cluster: document.name.to_string() };
         let servers = Selected::Labels(scope.control_planes());
         let balancer = Balancer {
             public: true,
@@ -370,14 +376,14 @@ fn things(own: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
         };
         things.insert(named(Kind::LoadBalancer), Shape::LoadBalancer(balancer));
     }
-    for machine in machines(own).into_values() {
+    for machine in machines(document).into_values() {
         things.insert(machine.group, Shape::PlacementGroup);
     }
     things
 }
 
 /// The machines of the document; their configurations are not known yet.
-pub(crate) fn machines(own: &Declared<Cluster>) -> BTreeMap<String, Machine> {
+pub(crate) fn machines(document: &Declared<Cluster>) -> BTreeMap<String, Machine> {
     let machine = |pool: &Pool, number: u8| {
         let mut locations = pool.locations.clone();
         let turn = usize::from(number - 1) % locations.len().max(1);
@@ -387,23 +393,23 @@ pub(crate) fn machines(own: &Declared<Cluster>) -> BTreeMap<String, Machine> {
             pool: pool.name.to_string(),
             r#type: pool.r#type.clone(),
             locations,
-            group: group(own, pool, number),
-            configuration: Known::AfterApply,
+            group: group(document, pool, number),
+            configuration: Deferred::AfterApply,
             keys: Keys::new(),
-            talos: own.spec.talos.to_string(),
+            talos: document.spec.talos.to_string(),
             monthly: None,
         };
-        (format!("{}-{}-{number}", own.name, pool.name), machine)
+        (format!("{}-{}-{number}", document.name, pool.name), machine)
     };
-    let pools = own.spec.pools.iter();
+    let pools = document.spec.pools.iter();
     pools.flat_map(|pool| (1..=pool.count).map(move |number| machine(pool, number))).collect()
 }
 
 /// A group has room for ten: every ten machines of a pool have one.
-fn group(own: &Declared<Cluster>, pool: &Pool, number: u8) -> Thing {
+fn group(document: &Declared<Cluster>, pool: &Pool, number: u8) -> Thing {
     let name = match (number - 1) / GROUP_SERVERS_MAX {
-        0 => format!("{}-{}", own.name, pool.name),
-        group => format!("{}-{}-{}", own.name, pool.name, group + 1),
+        0 => format!("{}-{}", document.name, pool.name),
+        group => format!("{}-{}-{}", document.name, pool.name, group + 1),
     };
     Thing { kind: Kind::PlacementGroup, name }
 }

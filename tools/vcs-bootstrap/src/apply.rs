@@ -39,8 +39,8 @@ impl Hand<'_> {
     /// Takes `steps` in order, and stops at the first that fails.
     pub(crate) fn take(&mut self, steps: &[Step]) -> Result<(), Error> {
         for step in steps {
-            documents::uninterrupted()?;
-            let begun = documents::begin(&self.remote.place.name, step);
+            documents::check_interrupt()?;
+            let begun = documents::step(&self.remote.place.name, step);
             let detail = self.step(step)?;
             begun.done(detail);
         }

@@ -277,7 +277,7 @@ fn wait_seconds<'a>(
 pub(crate) fn wait(duration: Duration) -> Result<(), Error> {
     let until = Instant::now() + duration;
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use documents::{Exit, Fault};
+use documents::{Diagnostic, Exit};
 
 use crate::model::{REPOSITORY_UNKNOWN, Refusal};
 use crate::refused::Verdict;
@@ -176,7 +176,7 @@ pub enum Error {
 /// What stands behind an error of a library.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Stream(error) => error.reason(),

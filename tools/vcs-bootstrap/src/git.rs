@@ -132,7 +132,7 @@ fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Section<String>, Er
 /// push would be refused again.
 pub(crate) fn push(origin: &GitOrigin<'_>, branch: &str, commit: &str) -> Result<(), Error> {
     let refspec = format!("{commit}:refs/heads/{branch}");
-    documents::uninterrupted()?;
+    documents::check_interrupt()?;
     let pushed = keyring::git_push(Path::new("."), origin, &refspec);
     let pushed = pushed.map_err(|error| not_run("push", error))?;
     if pushed.success {
@@ -250,7 +250,7 @@ pub(crate) fn run_at(
     folder: &Path,
     origin: &GitOrigin<'_>,
 ) -> Result<GitEnded, Error> {
-    documents::uninterrupted()?;
+    documents::check_interrupt()?;
     let ended = keyring::git(arguments, folder, Some(origin));
     ended.map_err(|error| not_run(arguments[0], error))
 }

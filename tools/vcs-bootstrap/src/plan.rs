@@ -62,7 +62,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Plan {
 
 /// The steps that take away what [`plan`] made.
 #[must_use]
-pub fn undo(wanted: &Wanted, world: &World) -> Plan {
+pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
     let Some(before) = world else { return Plan::default() };
     let mut refused = refusals(before);
     let Some(seen) = recorded(before).filter(|_| refused.is_empty()) else {

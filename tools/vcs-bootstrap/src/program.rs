@@ -1,6 +1,8 @@
 //! What each verb does with one document.
 
-use documents::{Condition, Declared, Derived, Fault as _, Job, Kind, Program, Refers, Stream};
+use documents::{
+    Condition, Context, Declared, Dependency, Derived, Diagnostic as _, Kind, Program, Stream,
+};
 use keyring::{DataPolicy, GitOrigin, Projects, Secret};
 use serde_json::Value;
 
@@ -35,50 +37,51 @@ pub(crate) struct Bootstrap {
 
 impl Bootstrap {
     /// Finds what the types of a document cannot say.
-    pub(crate) fn read(stream: &mut Stream, own: &[Declared<Repository>]) -> Self {
+    pub(crate) fn read(stream: &mut Stream, declared: &[Declared<Repository>]) -> Self {
         let projects = Projects::read(stream);
-        for document in own {
+        for document in declared {
             let spec = &document.spec;
             if projects.get(&spec.project).is_ok_and(|it| it.spec.endpoints.forge.is_none()) {
                 let message = "this project does not say where its forge is (endpoints.forge)";
-                stream.mistake(document, "/spec/project", message);
+                stream.invalid(document, "/spec/project", message);
             }
             if spec.topics.as_ref().is_some_and(|it| it.items.len() > TOPICS_MAX) {
                 let message = format!("a repository has {TOPICS_MAX} topics at most");
-                stream.mistake(document, "/spec/topics/items", &message);
+                stream.invalid(document, "/spec/topics/items", &message);
             }
             for (index, rule) in spec.rules.iter().enumerate() {
                 if rule.branches.is_empty() {
                     let path = format!("/spec/rules/{index}/branches");
-                    stream.mistake(document, &path, "a rule without a branch protects nothing");
+                    stream.invalid(document, &path, "a rule without a branch protects nothing");
                 }
                 let pull_request = rule.require.pull_request.as_ref();
                 if pull_request.is_some_and(|pull| pull.approvals > APPROVALS_MAX) {
                     let path = format!("/spec/rules/{index}/require/pullRequest/approvals");
                     let message = format!("a rule requires {APPROVALS_MAX} approvals at most");
-                    stream.mistake(document, &path, &message);
+                    stream.invalid(document, &path, &message);
                 }
                 if spec.rules[..index].iter().any(|it| it.name == rule.name) {
                     let path = format!("/spec/rules/{index}/name");
-                    stream.mistake(document, &path, "another rule has this name");
+                    stream.invalid(document, &path, "another rule has this name");
                 }
             }
         }
         Self { projects }
     }
 
-    fn begin(&self, job: &Job<'_, Repository>, history: bool) -> Result<Work, Error> {
-        let own = job.own;
-        let project = self.projects.get(&own.spec.project)?;
+    fn begin(&self, context: &Context<'_, Repository>, history: bool) -> Result<Work, Error> {
+        let document = context.document;
+        let project = self.projects.get(&document.spec.project)?;
         let forge = project.spec.endpoints.forge.as_ref().ok_or(Error::NoForge)?;
-        let place = Place { owner: own.spec.owner.to_string(), name: own.name.to_string() };
+        let place =
+            Place { owner: document.spec.owner.to_string(), name: document.name.to_string() };
         let seal = Seal::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
         let (remote, token) = Remote::open(forge, place)?;
-        let declaration = wanted::declaration(own, project, remote.forge, &seal, history)?;
+        let declaration = wanted::declaration(document, project, remote.forge, &seal, history)?;
         // Only a status of this very repository: documents are copied with their statuses.
-        let observed = &job.stream.status(own)["observed"];
-        let same =
-            observed["name"] == own.name.as_str() && observed["owner"] == own.spec.owner.as_str();
+        let observed = &context.stream.status(document)["observed"];
+        let same = observed["name"] == document.name.as_str()
+            && observed["owner"] == document.spec.owner.as_str();
         let earlier = observed["id"].as_u64().filter(|_| same);
         Ok(Work { remote, token, seal, declaration, earlier })
     }
@@ -87,23 +90,23 @@ impl Bootstrap {
     /// a receipt covers.
     fn check_deletion(
         &self,
-        job: &Job<'_, Repository>,
+        context: &Context<'_, Repository>,
         work: &Work,
         look: &Look,
         steps: &[Step],
     ) -> Result<Option<String>, Error> {
         let deletes = steps.iter().any(|step| matches!(step, Step::Delete {}));
         let Some(found) = look.found.as_ref().filter(|_| deletes) else { return Ok(None) };
-        if job.own.spec.data_on_destroy == DataPolicy::Discard {
+        if context.document.spec.data_on_destroy == DataPolicy::Discard {
             return Ok(None);
         }
-        let name = job.own.name.as_str();
+        let name = context.document.name.as_str();
         let names = |spec: &Value| {
             let sources = spec["sources"].as_array().into_iter().flatten();
             sources.into_iter().any(|source| source["forge"] == name)
         };
-        let project = self.projects.get(&job.own.spec.project)?;
-        let receipts = keyring::receipts(job.stream, project, names)?;
+        let project = self.projects.get(&context.document.spec.project)?;
+        let receipts = keyring::receipts(context.stream, project, names)?;
         let origin = GitOrigin { url: &found.git, token: &work.token };
         let refs = git::refs(&origin)?;
         let repository = found.web.clone();
@@ -119,12 +122,12 @@ impl Program for Bootstrap {
     type Kind = Repository;
     type Error = Error;
 
-    fn refers(own: &Declared<Repository>) -> Vec<Refers> {
-        vec![Refers::to_present("/spec/project", "Project", &own.spec.project)]
+    fn dependencies(document: &Declared<Repository>) -> Vec<Dependency> {
+        vec![Dependency::to_present("/spec/project", "Project", &document.spec.project)]
     }
 
-    fn plan(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
-        let work = self.begin(job, true)?;
+    fn plan(&self, context: &Context<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(context, true)?;
         let look = work.look()?;
         let Plan { steps, refused } = plan::plan(&work.declaration.wanted, &look.world);
         if steps.is_empty() && refused.is_empty() {
@@ -136,41 +139,41 @@ impl Program for Bootstrap {
         check_push(&steps)?;
         let mut status = Status::planned(work.observed(&look), steps);
         for refusal in refused {
-            documents::note(&job.own.name, format_args!("unknown: {}", refusal.what));
+            documents::note(&context.document.name, format_args!("unknown: {}", refusal.what));
             status.conditions.push(Condition::new("Known", false, refusal.reason, refusal.what));
         }
         status.conditions.extend(work.complete());
         Ok(status)
     }
 
-    fn undo(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
-        let work = self.begin(job, false)?;
+    fn plan_destroy(&self, context: &Context<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(context, false)?;
         let look = work.look()?;
-        let Plan { steps, refused } = plan::undo(&work.declaration.wanted, &look.world);
+        let Plan { steps, refused } = plan::plan_destroy(&work.declaration.wanted, &look.world);
         if !refused.is_empty() {
             return Err(Error::Blocked(refused));
         }
         if steps.is_empty() {
             return Ok(Status::destroyed(kept(&look)));
         }
-        let closed = self.check_deletion(job, &work, &look, &steps).err();
+        let closed = self.check_deletion(context, &work, &look, &steps).err();
         let mut status = Status::planned(work.observed(&look), steps);
         if let Some(error) = closed {
-            documents::note(&job.own.name, format_args!("destroy would stop: {error}"));
+            documents::note(&context.document.name, format_args!("destroy would stop: {error}"));
             let condition = Condition::new("Covered", false, error.reason(), error.to_string());
             status.conditions.push(condition);
         }
         Ok(status)
     }
 
-    fn apply(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
-        let work = self.begin(job, true)?;
+    fn apply(&self, context: &Context<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(context, true)?;
         let look = work.settle(plan::plan, |_, steps| check_push(steps).map(|()| None))?;
         Ok(work.settled(&look))
     }
 
-    fn verify(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
-        let work = self.begin(job, true)?;
+    fn verify(&self, context: &Context<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(context, true)?;
         let look = work.look()?;
         let Plan { steps, refused } = plan::plan(&work.declaration.wanted, &look.world);
         if !refused.is_empty() {
@@ -186,21 +189,21 @@ impl Program for Bootstrap {
             let message = "the secrets are there under their names, and what was written last by \
                            us is what is declared; Gitea does not tell when a secret was written, \
                            so a change by hand would not be seen";
-            documents::note(&job.own.name, message);
+            documents::note(&context.document.name, message);
             status.conditions.push(Condition::new("SecretsProven", false, "NotTold", message));
         }
         Ok(status)
     }
 
-    fn destroy(&self, job: &Job<'_, Repository>) -> Result<Status, Error> {
-        let work = self.begin(job, false)?;
-        let gate = |look: &Look, steps: &[Step]| self.check_deletion(job, &work, look, steps);
-        let look = work.settle(plan::undo, gate)?;
+    fn destroy(&self, context: &Context<'_, Repository>) -> Result<Status, Error> {
+        let work = self.begin(context, false)?;
+        let gate = |look: &Look, steps: &[Step]| self.check_deletion(context, &work, look, steps);
+        let look = work.settle(plan::plan_destroy, gate)?;
         Ok(Status::destroyed(kept(&look)))
     }
 
-    fn derive(&self, job: &Job<'_, Repository>) -> Result<Vec<Derived>, Error> {
-        wanted::derived(job.own, self.projects.get(&job.own.spec.project)?)
+    fn derive(&self, context: &Context<'_, Repository>) -> Result<Vec<Derived>, Error> {
+        wanted::derived(context.document, self.projects.get(&context.document.spec.project)?)
     }
 }
 

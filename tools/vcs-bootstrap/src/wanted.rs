@@ -29,16 +29,16 @@ pub(crate) struct Declaration {
 const DEPLOY_KEY: &str = "deploy-key";
 
 pub(crate) fn declaration(
-    own: &Declared<Repository>,
+    document: &Declared<Repository>,
     project: &Declared<Project>,
     forge: Forge,
     seal: &Seal,
     with_history: bool,
 ) -> Result<Declaration, Error> {
-    let spec = &own.spec;
+    let spec = &document.spec;
     let (rules, unsupported) = rules(spec, forge);
     let secrets = secrets(spec, project)?;
-    let deploy_keys = deploy_keys(own, project)?;
+    let deploy_keys = deploy_keys(document, project)?;
     let features = &spec.features;
     let wanted = Wanted {
         settings: Settings {
@@ -69,12 +69,12 @@ pub(crate) fn declaration(
 /// All that derives from the root for the repository: the secrets that CI gets, under the names of
 /// their variables, and the public halves of its deploy keys.
 pub(crate) fn derived(
-    own: &Declared<Repository>,
+    document: &Declared<Repository>,
     project: &Declared<Project>,
 ) -> Result<Vec<Derived>, Error> {
-    let secrets = secrets(&own.spec, project)?.into_iter();
+    let secrets = secrets(&document.spec, project)?.into_iter();
     let secrets = secrets.map(|(name, value)| Derived::new(name, value.as_bytes().to_vec().into()));
-    let keys = deploy_keys(own, project)?.into_values();
+    let keys = deploy_keys(document, project)?.into_values();
     let line = |it: &DeployKey| format!("{} {}\n", it.key, it.title).into_bytes();
     let keys: Vec<u8> = keys.flat_map(|it| line(&it)).collect();
     Ok(secrets.chain([Derived::new("deploy-keys.pub", keys.into())]).collect())
@@ -96,13 +96,13 @@ fn secrets(
 
 /// By fingerprint.
 fn deploy_keys(
-    own: &Declared<Repository>,
+    document: &Declared<Repository>,
     project: &Declared<Project>,
 ) -> Result<BTreeMap<String, DeployKey>, Error> {
     let mut keys = BTreeMap::new();
-    for phase in &own.spec.deploy_keys {
+    for phase in &document.spec.deploy_keys {
         let key = keyring::phase_key(project, phase.as_str())?;
-        keys.extend(deploy_key(&key, phase.as_str(), own.name.as_str()));
+        keys.extend(deploy_key(&key, phase.as_str(), document.name.as_str()));
     }
     Ok(keys)
 }

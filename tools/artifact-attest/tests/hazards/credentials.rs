@@ -59,7 +59,7 @@ fn a_login_reaches_the_registry_and_its_own_realm_and_no_other_host() -> Test {
     let mut page = "\
 # Which host saw which credential
 By `apply`, `plan`, `verify`, `plan --destroy` and `destroy` together, for each way in which the registry sends a client to another
-host, which answers with a challenge of its own. `Basic` is the login, `Bearer` a token for it, `none` a request without either.
+host, which answers with a challenge of its document. `Basic` is the login, `Bearer` a token for it, `none` a request without either.
 
 | what leads elsewhere | registry | its realm | the other host |
 |---|---|---|---|
@@ -185,8 +185,8 @@ fn a_proxy_sees_no_login() -> Test {
     "https://registry.example".clone_into(&mut sandbox.registry);
     let input = sandbox.project(WITH_TOKEN) + &sandbox.artifact("a", "a", "shared");
     // The key of these tests is published, so it is refused for a registry on another machine.
-    let own = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
-    let variables: Vec<_> = variables.into_iter().chain([own]).collect();
+    let document = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
+    let variables: Vec<_> = variables.into_iter().chain([document]).collect();
     assert_eq!(sandbox.run("plan", &input, &variables)?.status.code(), Some(111));
     let seen = proxy.take();
     assert!(!seen.is_empty() && seen.iter().all(|request| request.method == "CONNECT"), "{seen:?}");

@@ -182,8 +182,8 @@ impl Registry {
     /// Every tag and digest of a repository.
     pub(crate) fn names(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
-            let own = all.manifests.keys().filter(|(known, _)| known == repository);
-            own.map(|(_, name)| name.clone()).collect()
+            let document = all.manifests.keys().filter(|(known, _)| known == repository);
+            document.map(|(_, name)| name.clone()).collect()
         })
     }
 
@@ -191,8 +191,9 @@ impl Registry {
     /// has taken the place of: no tag names those, and a registry's garbage collection takes them.
     pub(crate) fn named(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
-            let own = all.manifests.iter().filter(|((known, _), _)| known == repository);
-            let named = own.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
+            let document = all.manifests.iter().filter(|((known, _), _)| known == repository);
+            let named =
+                document.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
             named.map(|((_, name), _)| name.clone()).collect()
         })
     }

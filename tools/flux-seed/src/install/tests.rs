@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use documents::Known;
+use documents::Deferred;
 use serde_json::{Value, json};
 
 use super::{Instance, objects, parts, render, tag};
@@ -210,7 +210,7 @@ fn an_instance_is_what_upstream_would_have_rendered() -> Test {
 
     let version = Version::V2_9_5;
     let image = |it| format!("registry.example.org/fluxcd/{it}:{}", tag(version, it));
-    let images = Component::all().into_iter().map(|it| (it, Known::Now(image(it)))).collect();
+    let images = Component::all().into_iter().map(|it| (it, Deferred::Value(image(it)))).collect();
     let instance =
         Instance { version, network: Network::Pod, images: &images, pull_secret: Some("pull") };
     let ours = sorted(render(&instance));
@@ -225,7 +225,7 @@ fn an_instance_is_what_upstream_would_have_rendered() -> Test {
 #[test]
 fn on_the_host_no_port_is_taken_twice_and_nothing_listens_for_the_network() {
     let version = Version::V2_9_5;
-    let images = Component::all().into_iter().map(|it| (it, Known::AfterApply)).collect();
+    let images = Component::all().into_iter().map(|it| (it, Deferred::AfterApply)).collect();
     let objects =
         render(&Instance { version, network: Network::Host, images: &images, pull_secret: None });
     let strategies = objects.iter().filter_map(|it| it.pointer("/spec/strategy/type"));

@@ -175,7 +175,7 @@ fn with_recipients(text: &str, recipients: &Recipients<'_>) -> Option<String> {
             let _ = write!(
                 replaced,
                 "    - {{name: founder, age: {founder}}} # {}\n    \
-                 # Derived: the job of CI that delivers opens the kubeconfig with FLUX_SEED_KEY, and holds no other secret.\n    \
+                 # Derived: the context of CI that delivers opens the kubeconfig with FLUX_SEED_KEY, and holds no other secret.\n    \
                  # `flux-seed` says what to write here when the root, or that phase's generation, has changed.\n    \
                  - {{name: flux-seed, age: {phase}}}\n    \
                  # Derived: jobs of pull requests plan with READER_KEY, which opens credentials that read, and no others.\n    \

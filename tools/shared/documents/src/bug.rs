@@ -19,7 +19,7 @@ pub(crate) fn listen() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         if DEPTH.get() == 0 {
-            crate::say(format_args!("error: a bug in this program, at {place}"));
+            crate::stderr_line(format_args!("error: a bug in this program, at {place}"));
         }
         PLACE.set(place);
     }));

@@ -1,10 +1,10 @@
 //! In what order: every owned document through a verb, then the whole stream out.
 
 use crate::document::{Kind, StatusOf};
+use crate::parallel::parallel_map;
 use crate::stream::Stream;
-use crate::together::at_once;
 use crate::verb::{Output, Verb};
-use crate::{Declared, Derived, Error, Exit, Fault, Status, bug, derived};
+use crate::{Declared, Derived, Diagnostic, Error, Exit, Status, bug, derived};
 
 /// What a program does with one of its documents.
 ///
@@ -14,68 +14,78 @@ pub trait Program {
     /// The documents it owns.
     type Kind: Kind;
     /// What can go wrong.
-    type Error: Fault + From<Error> + Send;
+    type Error: Diagnostic + From<Error> + Send;
 
     /// How many documents are taken at once, of those that do not refer to one another. More than
     /// one, where a document is waited for more than it is worked on.
-    const AT_ONCE: usize = 1;
+    const PARALLEL_MAX: usize = 1;
 
-    /// The documents to which `own` refers.
-    fn refers(own: &Declared<Self::Kind>) -> Vec<Refers>;
+    /// The documents to which `document` refers.
+    fn dependencies(document: &Declared<Self::Kind>) -> Vec<Dependency>;
 
     /// What is there, and the steps that [`Self::apply`] would take.
     ///
     /// # Errors
     ///
     /// What is there cannot be told.
-    fn plan(&self, job: &Job<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
+    fn plan(&self, context: &Context<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
     /// What is there, and the steps that [`Self::destroy`] would take.
     ///
     /// # Errors
     ///
     /// What is there cannot be told.
-    fn undo(&self, job: &Job<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
+    fn plan_destroy(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
     /// Takes the steps, and looks again.
     ///
     /// # Errors
     ///
     /// A step could not be taken, or some are left.
-    fn apply(&self, job: &Job<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
+    fn apply(&self, context: &Context<'_, Self::Kind>)
+    -> Result<StatusOf<Self::Kind>, Self::Error>;
 
     /// Proves from evidence that what is declared is what is there.
     ///
     /// # Errors
     ///
     /// It is not, or cannot be proven.
-    fn verify(&self, job: &Job<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
+    fn verify(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
     /// Removes what `apply` made, and nothing else.
     ///
     /// # Errors
     ///
     /// A step could not be taken, or some are left.
-    fn destroy(&self, job: &Job<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
+    fn destroy(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
     /// All that derives from the root for the document: what a person needs who has nothing else.
     ///
     /// # Errors
     ///
     /// The root cannot be had, or something that is not derived is not known.
-    fn derive(&self, job: &Job<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error>;
+    fn derive(&self, context: &Context<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error>;
 }
 
 /// One document's reference to another.
 #[derive(Clone, Debug)]
-pub struct Refers {
+pub struct Dependency {
     pub(crate) path: String,
     pub(crate) kind: &'static str,
     pub(crate) name: String,
     pub(crate) ready: bool,
 }
 
-impl Refers {
+impl Dependency {
     /// What stands at `path` (a JSON pointer) needs the document to be there, and Ready.
     pub fn to_ready(path: impl Into<String>, kind: &'static str, name: impl AsRef<str>) -> Self {
         Self { path: path.into(), kind, name: name.as_ref().to_owned(), ready: true }
@@ -89,9 +99,9 @@ impl Refers {
 
 /// One document, and all of the stream that its program may look at.
 #[derive(Debug)]
-pub struct Job<'a, K> {
+pub struct Context<'a, K> {
     /// The document.
-    pub own: &'a Declared<K>,
+    pub document: &'a Declared<K>,
     /// The stream it came in, with the statuses of what came before it.
     pub stream: &'a Stream,
 }
@@ -141,27 +151,27 @@ fn drive<P: Program + Sync>(
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
 ) -> Result<Exit, Error> {
-    let own = stream.own::<P::Kind>();
-    for document in &own {
-        for refers in P::refers(document) {
-            stream.refer(document, &refers.path, refers.kind, &refers.name);
+    let declared = stream.documents_of::<P::Kind>();
+    for document in &declared {
+        for refers in P::dependencies(document) {
+            stream.require_exists(document, &refers.path, refers.kind, &refers.name);
         }
     }
-    let mut own = in_order::<P>(stream, own);
-    let program = program(stream, &own);
+    let mut declared = in_order::<P>(stream, declared);
+    let program = program(stream, &declared);
     stream.accept()?;
-    if own.is_empty() {
+    if declared.is_empty() {
         crate::note("-", format_args!("no {} came in: nothing to do", P::Kind::KIND));
     }
     if matches!(verb, Verb::Destroy(_) | Verb::Plan { destroy: true, .. }) {
-        own.reverse();
+        declared.reverse();
     }
     let mut exit = Exit::Done;
-    let mut left = own.as_slice();
+    let mut left = declared.as_slice();
     while !left.is_empty() {
         let (together, rest) = left.split_at(independent::<P>(left));
-        let jobs = together.iter().map(|own| Job { own, stream: &*stream });
-        let ends = at_once(jobs, |job| end(name, &program, verb, &job));
+        let jobs = together.iter().map(|document| Context { document, stream: &*stream });
+        let ends = parallel_map(jobs, |context| end(name, &program, verb, &context));
         for (document, end) in together.iter().zip(ends) {
             if let Some((status, end)) = end {
                 stream.set_status(document, &status);
@@ -173,16 +183,18 @@ fn drive<P: Program + Sync>(
     Ok(exit)
 }
 
-/// How many of the first of `own` can be taken at once: none refers to another of them.
-fn independent<P: Program>(own: &[Declared<P::Kind>]) -> usize {
+/// How many of the first of `document` can be taken at once: none refers to another of them.
+fn independent<P: Program>(declared: &[Declared<P::Kind>]) -> usize {
     let refers = |from: &Declared<P::Kind>, to: &Declared<P::Kind>| {
-        P::refers(from).iter().any(|it| it.kind == P::Kind::KIND && to.name == *it.name.as_str())
+        P::dependencies(from)
+            .iter()
+            .any(|it| it.kind == P::Kind::KIND && to.name == *it.name.as_str())
     };
     let alone = |next: &Declared<P::Kind>, others: &[Declared<P::Kind>]| {
         others.iter().all(|it| !refers(next, it) && !refers(it, next))
     };
-    let most = own.len().min(P::AT_ONCE);
-    (1..most).find(|it| !alone(&own[*it], &own[..*it])).unwrap_or(most)
+    let most = declared.len().min(P::PARALLEL_MAX);
+    (1..most).find(|it| !alone(&declared[*it], &declared[..*it])).unwrap_or(most)
 }
 
 /// What becomes of one document; nothing, where `verb` says nothing of it.
@@ -190,19 +202,19 @@ fn end<P: Program>(
     name: &str,
     program: &P,
     verb: &Verb,
-    job: &Job<'_, P::Kind>,
+    context: &Context<'_, P::Kind>,
 ) -> Option<(StatusOf<P::Kind>, Exit)> {
     let end = bug::caught(|| {
         if let Verb::Derive { to, .. } = verb {
-            let folder = to.join(name).join(job.own.name.as_str());
-            let files = program.derive(job);
+            let folder = to.join(name).join(context.document.name.as_str());
+            let files = program.derive(context);
             files.and_then(|files| Ok(derived::write(&folder, &files)?)).map(|()| None)
         } else {
-            take(program, verb, job).map(Some)
+            take(program, verb, context).map(Some)
         }
     });
     end.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
-        let document = format!("{}/{}", P::Kind::KIND, job.own.name);
+        let document = format!("{}/{}", P::Kind::KIND, context.document.name);
         Some((Status::failed(&error), crate::report::report_on(Some(&document), &error)))
     })
 }
@@ -211,56 +223,57 @@ fn end<P: Program>(
 fn take<P: Program>(
     program: &P,
     verb: &Verb,
-    job: &Job<'_, P::Kind>,
+    context: &Context<'_, P::Kind>,
 ) -> Result<(StatusOf<P::Kind>, Exit), P::Error> {
     let done = |status| (status, Exit::Done);
     match verb {
         Verb::Plan { check, destroy, .. } => {
-            let status = if *destroy { program.undo(job) } else { program.plan(job) }?;
+            let status =
+                if *destroy { program.plan_destroy(context) } else { program.plan(context) }?;
             let drift = *check && status.plan.as_ref().is_none_or(|steps| !steps.is_empty());
             Ok((status, if drift { Exit::Drift } else { Exit::Done }))
         }
         Verb::Apply(_) => {
-            crate::uninterrupted()?;
-            ready::<P>(job)?;
-            program.apply(job).map(done)
+            crate::check_interrupt()?;
+            ready::<P>(context)?;
+            program.apply(context).map(done)
         }
         Verb::Verify(_) => {
-            ready::<P>(job)?;
-            program.verify(job).map(done)
+            ready::<P>(context)?;
+            program.verify(context).map(done)
         }
         Verb::Destroy(_) => {
-            crate::uninterrupted()?;
-            job.stream.unneeded(P::Kind::KIND, job.own.name.as_str())?;
-            program.destroy(job).map(done)
+            crate::check_interrupt()?;
+            context.stream.unneeded(P::Kind::KIND, context.document.name.as_str())?;
+            program.destroy(context).map(done)
         }
         Verb::Derive { .. } | Verb::Schema => unreachable!("it is no matter of a status"),
     }
 }
 
 /// Whether all that the document depends on is Ready.
-fn ready<P: Program>(job: &Job<'_, P::Kind>) -> Result<(), Error> {
-    let refers = P::refers(job.own);
-    refers.iter().filter(|it| it.ready).try_for_each(|it| job.stream.ready(it.kind, &it.name))
+fn ready<P: Program>(context: &Context<'_, P::Kind>) -> Result<(), Error> {
+    let refers = P::dependencies(context.document);
+    refers.iter().filter(|it| it.ready).try_for_each(|it| context.stream.ready(it.kind, &it.name))
 }
 
-/// `own`, each after those of its kind to which it refers.
+/// `document`, each after those of its kind to which it refers.
 fn in_order<P: Program>(
     stream: &mut Stream,
-    mut own: Vec<Declared<P::Kind>>,
+    mut declared: Vec<Declared<P::Kind>>,
 ) -> Vec<Declared<P::Kind>> {
     let mut ordered: Vec<Declared<P::Kind>> = Vec::new();
-    while !own.is_empty() {
+    while !declared.is_empty() {
         let waits = |it: &Declared<P::Kind>| {
-            let refers = P::refers(it).into_iter().filter(|it| it.kind == P::Kind::KIND);
-            refers.into_iter().find(|to| own.iter().any(|it| it.name == *to.name.as_str()))
+            let refers = P::dependencies(it).into_iter().filter(|it| it.kind == P::Kind::KIND);
+            refers.into_iter().find(|to| declared.iter().any(|it| it.name == *to.name.as_str()))
         };
-        if let Some(next) = own.iter().position(|it| waits(it).is_none()) {
-            ordered.push(own.remove(next));
+        if let Some(next) = declared.iter().position(|it| waits(it).is_none()) {
+            ordered.push(declared.remove(next));
         } else {
-            let cycle = own.remove(0);
-            let path = P::refers(&cycle).first().map_or(String::new(), |it| it.path.clone());
-            stream.mistake(&cycle, &path, "it refers to itself, by way of others of its kind");
+            let cycle = declared.remove(0);
+            let path = P::dependencies(&cycle).first().map_or(String::new(), |it| it.path.clone());
+            stream.invalid(&cycle, &path, "it refers to itself, by way of others of its kind");
             ordered.push(cycle);
         }
     }

@@ -24,7 +24,7 @@ pub(crate) fn listen() {
         let armed = signal_hook::flag::register_conditional_default(signal, flag.clone());
         let set = armed.and_then(|_| signal_hook::flag::register(signal, flag.clone()));
         if let Err(error) = set {
-            crate::say(format_args!("cannot listen for signal {signal}: {error}"));
+            crate::stderr_line(format_args!("cannot listen for signal {signal}: {error}"));
         }
     }
     if let Ok(before) = before {
@@ -34,7 +34,7 @@ pub(crate) fn listen() {
 
 /// Whether somebody has asked the program to end. Ask between two steps, and in every wait.
 #[must_use]
-pub fn interrupted() -> bool {
+pub fn is_interrupted() -> bool {
     FLAG.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
@@ -43,6 +43,6 @@ pub fn interrupted() -> bool {
 /// # Errors
 ///
 /// [`Error::Interrupted`], once somebody has asked it to end.
-pub fn uninterrupted() -> Result<(), Error> {
-    if interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+pub fn check_interrupt() -> Result<(), Error> {
+    if is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -7,37 +7,37 @@
 //! standard error. A program that needs one brings its own.
 
 mod bug;
+mod deferred;
 mod derived;
+mod diagnostic;
 mod document;
 mod drive;
-mod fault;
 mod interrupt;
 mod kind;
-mod known;
-mod mistake;
 mod name;
+mod parallel;
 mod progress;
 mod read;
 mod refusal;
 mod report;
 mod status;
 mod stream;
-mod together;
+mod validation;
 mod verb;
 mod write;
 
+pub use deferred::Deferred;
 pub use derived::Derived;
+pub use diagnostic::{Diagnostic, Error, Exit};
 pub use document::{Declared, Kind, schema};
-pub use drive::{Job, Program, Refers, run, start};
-pub use fault::{Error, Exit, Fault};
-pub use interrupt::{interrupted, uninterrupted};
-pub use known::Known;
+pub use drive::{Context, Dependency, Program, run, start};
+pub use interrupt::{check_interrupt, is_interrupted};
 pub use name::Name;
-pub use progress::{Step, begin, detail, note};
+pub use parallel::parallel_map;
+pub use progress::{Step, detail, note, step};
 pub use refusal::Refusal;
 pub use report::report;
 pub use status::{Condition, Status};
 pub use stream::Stream;
-pub use together::at_once;
 pub use verb::{LogFormat, Output, Target, Verb};
-pub use write::{print, say};
+pub use write::{print, stderr_line};

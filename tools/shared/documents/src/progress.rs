@@ -38,12 +38,12 @@ pub struct Step {
 }
 
 /// Begins a step on the document called `document`.
-pub fn begin(document: impl Display, name: impl Display) -> Step {
+pub fn step(document: impl Display, name: impl Display) -> Step {
     let (document, name) = (document.to_string(), name.to_string());
     let (voice, stderr) = (voice(), io::stderr());
     if stderr.is_terminal() && !voice.output.quiet && voice.output.log_format == LogFormat::Text {
         // Overwritten by the line of the finished step.
-        crate::write::say_part(format_args!("{}…\r", line(&document, &name)));
+        crate::write::stderr_text(format_args!("{}…\r", line(&document, &name)));
     }
     Step { document, name, began: Instant::now(), done: false }
 }
@@ -59,14 +59,14 @@ impl Step {
         let (voice, seconds) = (voice(), self.began.elapsed().as_secs_f64());
         match voice.output.log_format {
             _ if voice.output.quiet => {}
-            LogFormat::Json => crate::say(json!({
+            LogFormat::Json => crate::stderr_line(json!({
                 "program": voice.program, "document": self.document, "step": self.name,
                 "done": self.done, "seconds": (seconds * 1e3).round() / 1e3, "detail": detail,
             })),
             LogFormat::Text => {
                 let line = line(&self.document, &self.name);
                 let text = format!("{line} {mark} {seconds:.1} s   {detail}");
-                crate::say(text.trim_end());
+                crate::stderr_line(text.trim_end());
             }
         }
     }
@@ -89,11 +89,11 @@ pub fn note(document: impl Display, text: impl Display) {
     let voice = voice();
     match voice.output.log_format {
         _ if voice.output.quiet => {}
-        LogFormat::Json => crate::say(json!({
+        LogFormat::Json => crate::stderr_line(json!({
             "program": voice.program, "document": document.to_string(), "note": text.to_string(),
         })),
         LogFormat::Text => {
-            crate::say(format_args!("{:<16} {document:<12} {text}", voice.program));
+            crate::stderr_line(format_args!("{:<16} {document:<12} {text}", voice.program));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
 
 use crate::document::{Document, Origin};
 use crate::kind;
-use crate::mistake::Mistake;
+use crate::validation::ValidationError;
 
 /// Largest input, in bytes; anything larger is a mistake.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -21,7 +21,7 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 const DEPTH_MAX: usize = 32;
 
 /// Reads `inputs` (`-` or none at all: standard input) to their end.
-pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<Mistake>) {
+pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<ValidationError>) {
     let stdin = [PathBuf::from("-")];
     let inputs = if inputs.is_empty() { &stdin } else { inputs };
     let (mut documents, mut mistakes) = (Vec::new(), Vec::new());
@@ -39,7 +39,7 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<Mistake>) {
                 if is_stdin { limited(io::stdin()) } else { File::open(input).and_then(limited) };
             match text {
                 Ok(text) => parse(&name, &text, |_| true, &mut documents, &mut mistakes),
-                Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+                Err(error) => mistakes.push(ValidationError::in_input(&name, &error.to_string())),
             }
             if is_stdin {
                 let nothing = "no document came in: did the program before this one fail?";
@@ -50,7 +50,7 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<Mistake>) {
         };
         // An empty input must not look like a world in which nothing is left to do.
         if before == (documents.len(), mistakes.len()) {
-            mistakes.push(Mistake::in_input(&name, nothing));
+            mistakes.push(ValidationError::in_input(&name, nothing));
         }
     }
     (documents, mistakes)
@@ -58,18 +58,25 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<Mistake>) {
 
 /// The documents of ours below `folder`, at any depth. Files of others are not read: a manifest, a
 /// patch or an encrypted file may be anything.
-fn folder(folder: &Path, depth: usize, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
+fn folder(
+    folder: &Path,
+    depth: usize,
+    documents: &mut Vec<Document>,
+    mistakes: &mut Vec<ValidationError>,
+) {
     let name = folder.display().to_string();
     let entries = match fs::read_dir(folder) {
         Ok(entries) if depth <= DEPTH_MAX => entries,
-        Ok(_) => return mistakes.push(Mistake::in_input(&name, "directories nest too deep")),
-        Err(error) => return mistakes.push(Mistake::in_input(&name, &error.to_string())),
+        Ok(_) => {
+            return mistakes.push(ValidationError::in_input(&name, "directories nest too deep"));
+        }
+        Err(error) => return mistakes.push(ValidationError::in_input(&name, &error.to_string())),
     };
     let mut paths = Vec::new();
     for entry in entries {
         match entry {
             Ok(entry) => paths.push(entry),
-            Err(error) => mistakes.push(Mistake::in_input(&name, &error.to_string())),
+            Err(error) => mistakes.push(ValidationError::in_input(&name, &error.to_string())),
         }
     }
     paths.sort_by_key(fs::DirEntry::file_name);
@@ -92,13 +99,13 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 }
 
 /// The documents of ours in a file that a directory contains.
-fn file(path: &Path, documents: &mut Vec<Document>, mistakes: &mut Vec<Mistake>) {
+fn file(path: &Path, documents: &mut Vec<Document>, mistakes: &mut Vec<ValidationError>) {
     let name = path.display().to_string();
     let text = match File::open(path).and_then(limited) {
         Ok(text) if kind::may_be_meant_for_us(&text) => text,
         Ok(_) => return,
         Err(_) if has_extension(path, "json") => return, // what others keep may be anything
-        Err(error) => return mistakes.push(Mistake::in_input(&name, &error.to_string())),
+        Err(error) => return mistakes.push(ValidationError::in_input(&name, &error.to_string())),
     };
     let mut found = Vec::new();
     // A part that is no document may be of others: a values file, a patch.
@@ -120,7 +127,7 @@ fn parse(
     text: &str,
     is_meant: impl Fn(&str) -> bool,
     documents: &mut Vec<Document>,
-    mistakes: &mut Vec<Mistake>,
+    mistakes: &mut Vec<ValidationError>,
 ) {
     for (above, part) in parts(text) {
         let origin = Origin { name: name.to_owned(), above, text: part.to_owned() };
@@ -129,7 +136,7 @@ fn parse(
                 for value in values {
                     match unfit(&value) {
                         Some(_) if !is_meant(part) => {}
-                        Some(why) => mistakes.push(Mistake::in_text(&origin, (1, 1), why)),
+                        Some(why) => mistakes.push(ValidationError::in_text(&origin, (1, 1), why)),
                         None => documents.push(Document { origin: origin.clone(), value }),
                     }
                 }
@@ -141,7 +148,7 @@ fn parse(
                 if message.contains("`apiVersion`") {
                     message.push_str(": begin every document with `---`");
                 }
-                mistakes.push(Mistake::in_text(&origin, place.unwrap_or((1, 1)), &message));
+                mistakes.push(ValidationError::in_text(&origin, place.unwrap_or((1, 1)), &message));
             }
         }
     }

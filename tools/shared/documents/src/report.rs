@@ -1,19 +1,19 @@
 //! Tells people, or a log, about a failure.
 
-use crate::fault::{Exit, Fault};
+use crate::diagnostic::{Diagnostic, Exit};
 use crate::verb::LogFormat;
 
 /// Tells people about `fault`, and returns its exit status.
-pub fn report(fault: &dyn Fault) -> Exit {
+pub fn report(fault: &dyn Diagnostic) -> Exit {
     report_on(None, fault)
 }
 
 /// Tells people about `fault`, which happened to `document`: its kind and name.
-pub(crate) fn report_on(document: Option<&str>, fault: &dyn Fault) -> Exit {
+pub(crate) fn report_on(document: Option<&str>, fault: &dyn Diagnostic) -> Exit {
     let voice = crate::progress::voice();
     if voice.output.log_format == LogFormat::Json {
         let causes = std::iter::successors(fault.source(), |cause| cause.source());
-        crate::say(serde_json::json!({
+        crate::stderr_line(serde_json::json!({
             "program": voice.program,
             "document": document,
             "error": fault.to_string(),
@@ -24,14 +24,14 @@ pub(crate) fn report_on(document: Option<&str>, fault: &dyn Fault) -> Exit {
         return fault.exit();
     }
     match document {
-        Some(document) => crate::say(format_args!("error: {document}: {fault}")),
-        None => crate::say(format_args!("error: {fault}")),
+        Some(document) => crate::stderr_line(format_args!("error: {document}: {fault}")),
+        None => crate::stderr_line(format_args!("error: {fault}")),
     }
     for cause in std::iter::successors(fault.source(), |cause| cause.source()) {
-        crate::say(format_args!("  because: {cause}"));
+        crate::stderr_line(format_args!("  because: {cause}"));
     }
     if let Some(help) = fault.help() {
-        crate::say(format_args!("  help: {help}"));
+        crate::stderr_line(format_args!("  help: {help}"));
     }
     fault.exit()
 }

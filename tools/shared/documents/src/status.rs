@@ -6,7 +6,7 @@ use std::iter::successors;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::diagnostic::Diagnostic;
 use crate::refusal::Refusal;
 
 /// What a program fills in: `O` is what it observes, `E` evidence, `S` a step of its plan.
@@ -63,7 +63,7 @@ impl<O, E, S> Status<O, E, S> {
 
     /// The status of a document on which the program failed.
     #[must_use]
-    pub fn failed(fault: &dyn Fault) -> Self {
+    pub fn failed(fault: &dyn Diagnostic) -> Self {
         let causes = successors(fault.source(), |cause| cause.source());
         let message = causes.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"));
         let ready = if fault.is_unknown() {

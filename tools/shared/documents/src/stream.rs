@@ -6,14 +6,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::document::{Document, Object, StatusOf};
-use crate::mistake::{Mistake, strict};
+use crate::validation::{ValidationError, strict};
 use crate::{Declared, Error, Kind, kind};
 
 /// Every document, in the order read.
 #[derive(Debug)]
 pub struct Stream {
     documents: Vec<Document>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<ValidationError>,
     /// The kinds that [`Self::own`] was asked for.
     owned: Vec<&'static str>,
 }
@@ -27,29 +27,33 @@ impl Stream {
     }
 
     /// The documents of kind `K` that are right. What is wrong is kept for [`Self::accept`].
-    pub fn own<K: Kind>(&mut self) -> Vec<Declared<K>> {
+    pub fn documents_of<K: Kind>(&mut self) -> Vec<Declared<K>> {
         self.owned.push(K::KIND);
-        let mut own: Vec<Declared<K>> = Vec::new();
+        let mut declared: Vec<Declared<K>> = Vec::new();
         for (position, document) in self.documents.iter().enumerate() {
             if !document.is(K::KIND) {
                 continue;
             }
             match strict::<Object<K>>(document) {
-                Ok(object) if own.iter().any(|it| it.name == object.metadata.name) => {
+                Ok(object) if declared.iter().any(|it| it.name == object.metadata.name) => {
                     let message = format!("another {} has this name", K::KIND);
-                    self.mistakes.push(Mistake::in_document(document, "/metadata/name", &message));
+                    self.mistakes.push(ValidationError::in_document(
+                        document,
+                        "/metadata/name",
+                        &message,
+                    ));
                 }
                 Ok(Object { metadata, spec, .. }) => {
-                    own.push(Declared { name: metadata.name, spec, position });
+                    declared.push(Declared { name: metadata.name, spec, position });
                 }
                 Err(mistakes) => self.mistakes.extend(mistakes),
             }
         }
-        own
+        declared
     }
 
     /// Makes it a mistake when the document to which `path` of `from` refers is not there.
-    pub fn refer<K>(&mut self, from: &Declared<K>, path: &str, kind: &str, name: &str) {
+    pub fn require_exists<K>(&mut self, from: &Declared<K>, path: &str, kind: &str, name: &str) {
         if self.find(kind, name).is_none() {
             let others = self.documents.iter().filter(|it| it.is(kind));
             let others: Vec<_> =
@@ -58,22 +62,22 @@ impl Stream {
                 [] => format!("no {kind} came in, and it needs the one called `{name}`"),
                 _ => format!("no {kind} called `{name}` came in, only {}", others.join(", ")),
             };
-            self.mistake(from, path, &message);
+            self.invalid(from, path, &message);
         }
     }
 
     /// Makes what stands at `path` (a JSON pointer) of `document` a mistake. The message must not
     /// quote what may be a secret.
-    pub fn mistake<K>(&mut self, document: &Declared<K>, path: &str, message: &str) {
+    pub fn invalid<K>(&mut self, document: &Declared<K>, path: &str, message: &str) {
         let document = &self.documents[document.position];
-        self.mistakes.push(Mistake::in_document(document, path, message));
+        self.mistakes.push(ValidationError::in_document(document, path, message));
     }
 
     /// Lets the program go on to touch the world, unless anything is wrong.
     ///
     /// # Errors
     ///
-    /// [`Error::Mistakes`], with all of them.
+    /// [`Error::Invalid`], with all of them.
     pub fn accept(&mut self) -> Result<(), Error> {
         // Documents of a kind that the program reads have been read strictly.
         let unread = self
@@ -82,7 +86,7 @@ impl Stream {
             .filter(|document| !self.owned.iter().any(|kind| document.is(kind)));
         for document in unread {
             if let Some((path, message)) = kind::mistake(&document.value, &self.owned) {
-                self.mistakes.push(Mistake::in_document(document, path, &message));
+                self.mistakes.push(ValidationError::in_document(document, path, &message));
             }
         }
         self.mistakes.sort();
@@ -91,7 +95,7 @@ impl Stream {
         if mistakes.is_empty() {
             Ok(())
         } else {
-            Err(Error::Mistakes { mistakes, documents: self.documents.len() })
+            Err(Error::Invalid { mistakes, documents: self.documents.len() })
         }
     }
 
@@ -146,7 +150,7 @@ impl Stream {
         })
     }
 
-    /// A document as it stands, for what neither `own` nor `status_of` tells.
+    /// A document as it stands, for what neither `document` nor `status_of` tells.
     #[must_use]
     pub fn document(&self, kind: &str, name: &str) -> Option<&Value> {
         self.find(kind, name).map(|it| &it.value)
@@ -157,21 +161,21 @@ impl Stream {
         self.documents.iter().map(|it| &it.value)
     }
 
-    /// The status with which `own` came in; another version may have written it.
+    /// The status with which `document` came in; another version may have written it.
     #[must_use]
-    pub fn status<K>(&self, own: &Declared<K>) -> &Value {
-        &self.documents[own.position].value["status"]
+    pub fn status<K>(&self, document: &Declared<K>) -> &Value {
+        &self.documents[document.position].value["status"]
     }
 
-    /// Gives `own` a new status.
-    pub fn set_status<K: Kind>(&mut self, own: &Declared<K>, status: &StatusOf<K>) {
-        let document = &mut self.documents[own.position];
+    /// Gives `document` a new status.
+    pub fn set_status<K: Kind>(&mut self, document: &Declared<K>, status: &StatusOf<K>) {
+        let document = &mut self.documents[document.position];
         document.value["status"] = serde_json::json!(status);
     }
 
-    /// Replaces what stands at `path` (a JSON pointer to something that is there) of `own`.
-    pub fn replace<K>(&mut self, own: &Declared<K>, path: &str, value: Value) {
-        if let Some(place) = self.documents[own.position].value.pointer_mut(path) {
+    /// Replaces what stands at `path` (a JSON pointer to something that is there) of `document`.
+    pub fn replace<K>(&mut self, document: &Declared<K>, path: &str, value: Value) {
+        if let Some(place) = self.documents[document.position].value.pointer_mut(path) {
             *place = value;
         }
     }

@@ -26,11 +26,11 @@ pub fn print<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), Erro
 }
 
 /// Writes one line to standard error. A closed one must not change what the program does.
-pub fn say(line: impl Display) {
-    say_part(format_args!("{line}\n"));
+pub fn stderr_line(line: impl Display) {
+    stderr_text(format_args!("{line}\n"));
 }
 
 /// Writes to standard error in one piece, so that the lines of a pipe's programs do not mix.
-pub(crate) fn say_part(text: impl Display) {
+pub(crate) fn stderr_text(text: impl Display) {
     let _ = io::stderr().write_all(text.to_string().as_bytes());
 }

@@ -46,8 +46,8 @@ fn mistakes(text: &str) -> Result<Vec<String>, Box<dyn StdError>> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("a.yaml"), text)?;
     let mut stream = Stream::read(&[folder.path().join("a.yaml")]);
-    stream.own::<Fleet>();
-    let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else {
+    stream.documents_of::<Fleet>();
+    let Err(Error::Invalid { mistakes, .. }) = stream.accept() else {
         return Ok(Vec::new());
     };
     let place = |it: &String| it.split_once(".yaml:")?.1.lines().next().map(str::to_owned);
@@ -130,8 +130,8 @@ fn only_in_what_is_ours_of_a_directory() -> Test {
     fs::write(folder.path().join("b/c/z.yaml"), fleet("  machines: 1\n").replace(": x", ": z"))?;
     fs::write(folder.path().join(".hidden/z.yaml"), "apiVersion: holistic/v1alpha1\nkind: [")?;
     let mut stream = Stream::read(&[folder.path().to_owned()]);
-    assert_eq!(stream.own::<Fleet>().len(), 1);
-    let Err(Error::Mistakes { mistakes, documents }) = stream.accept() else {
+    assert_eq!(stream.documents_of::<Fleet>().len(), 1);
+    let Err(Error::Invalid { mistakes, documents }) = stream.accept() else {
         return Err("a mistake was not found".into());
     };
     assert_eq!((mistakes.len(), documents), (1, 2));
@@ -165,8 +165,8 @@ fn beside_a_good_document(others: &[(&str, &str)]) -> Result<Vec<String>, Box<dy
         fs::write(folder.path().join(name), text)?;
     }
     let mut stream = Stream::read(&[folder.path().to_owned()]);
-    stream.own::<Fleet>();
-    let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else { return Ok(Vec::new()) };
+    stream.documents_of::<Fleet>();
+    let Err(Error::Invalid { mistakes, .. }) = stream.accept() else { return Ok(Vec::new()) };
     let first = |it: &String| {
         it.lines().next().and_then(|it| it.rsplit_once('/')).map(|it| it.1.to_owned())
     };
@@ -235,8 +235,8 @@ fn when_an_input_has_no_document() -> Test {
         ("absent.yaml", "absent.yaml: No such file"),
     ] {
         let mut stream = Stream::read(&[path("good.yaml"), path(input)]);
-        stream.own::<Fleet>();
-        let Err(Error::Mistakes { mistakes, .. }) = stream.accept() else {
+        stream.documents_of::<Fleet>();
+        let Err(Error::Invalid { mistakes, .. }) = stream.accept() else {
             return Err(format!("{input} looks like success").into());
         };
         assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{mistakes:?}");

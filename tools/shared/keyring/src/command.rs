@@ -56,7 +56,7 @@ fn wait(
     let until = Instant::now() + most;
     let mut came = None;
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         came = came.or_else(|| output.recv_timeout(LOOK_AGAIN).ok());
         if came.as_ref().is_some_and(|(_, more)| *more) {
             let what = format!("the output of `{program} …`");

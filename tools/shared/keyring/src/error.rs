@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use documents::{Exit, Fault};
+use documents::{Diagnostic, Exit};
 
 use crate::{AgeRecipient, Url};
 
@@ -171,7 +171,7 @@ pub enum Error {
     },
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
             Self::Phase(error) => error.reason(),

@@ -250,10 +250,10 @@ impl Projects {
     /// Reads the projects of `stream` whatever their secrets are: the lab replaces every endpoint
     /// before a program uses a secret.
     pub fn read_for_lab(stream: &mut Stream) -> Self {
-        let projects = stream.own::<Project>();
+        let projects = stream.documents_of::<Project>();
         for project in &projects {
             for (path, message) in mistakes(&project.spec) {
-                stream.mistake(project, &path, &message);
+                stream.invalid(project, &path, &message);
             }
         }
         Self(projects)

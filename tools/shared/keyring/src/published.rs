@@ -113,7 +113,7 @@ pub(crate) fn guard(stream: &mut Stream, project: &mut Declared<Project>) {
         let help = if index + 1 == mistakes.len() { format!(": {NEW}") } else { String::new() };
         let message =
             format!("{what} is published with these programs, so anybody can use it{help}");
-        stream.mistake(project, path, &message);
+        stream.invalid(project, path, &message);
     }
 }
 

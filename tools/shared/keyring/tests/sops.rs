@@ -156,7 +156,7 @@ fn a_file_for_others_names_them_and_says_what_to_set() {
             .ends_with(&format!("is for {recipient}, and what is here is the given identities")),
         "{error}"
     );
-    let help = documents::Fault::help(&error).expect("help");
+    let help = documents::Diagnostic::help(&error).expect("help");
     assert!(help.contains("SOPS_AGE_KEY_FILE") && help.contains("SOPS_AGE_KEY "), "{help}");
     let nobody = Identities::parse(&Secret::new(Vec::new())).expect("no identity");
     let error = Sops::open(&file, &nobody).expect_err("nobody").to_string();

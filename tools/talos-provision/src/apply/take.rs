@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use documents::Known;
+use documents::Deferred;
 
 use crate::Error;
 use crate::hetzner::{Site, Stock, View, Writer, rest};
@@ -39,7 +39,7 @@ pub(super) fn stage(
         Stage::Configurations | Stage::Workers => configurations(session, now, view, steps),
         Stage::Changes => configurations(session, now, view, &steps[..1]),
         Stage::Restarts => {
-            let taken = documents::begin(session.name(), &steps[0]);
+            let taken = documents::step(session.name(), &steps[0]);
             repair(session, now, &steps[0])?;
             taken.done("");
             Ok(())
@@ -62,8 +62,8 @@ fn each(
     steps: &[Step],
 ) -> Result<(), Error> {
     steps.iter().try_for_each(|step| {
-        documents::uninterrupted()?;
-        let taken = documents::begin(session.name(), step);
+        documents::check_interrupt()?;
+        let taken = documents::step(session.name(), step);
         let detail = one(session, now, view, step)?;
         taken.done(detail);
         Ok(())
@@ -77,8 +77,8 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
     let spec = session.spec();
     let place = spec.pools.iter().find_map(|it| it.locations.first()).map_or("", String::as_str);
     for step in steps {
-        documents::uninterrupted()?;
-        let taken = documents::begin(session.name(), step);
+        documents::check_interrupt()?;
+        let taken = documents::step(session.name(), step);
         match step {
             Step::Create { thing, .. } => {
                 let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
@@ -127,9 +127,9 @@ fn servers(
     let id = |kind: Kind| now.world.things.iter().find(|(it, _)| it.kind == kind).map(|it| it.1.id);
     let lacks = |what: &str| Error::Unexpected { what: format!("there is no {what}") };
     let mut running = Vec::new();
-    let ordered = documents::begin(session.name(), format_args!("create {} machines", steps.len()));
+    let ordered = documents::step(session.name(), format_args!("create {} machines", steps.len()));
     for step in steps {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let Step::CreateServer { name, .. } = step else { continue };
         let machine = &now.wanted.machines[name];
         let image = stock.images.get(&machine.r#type).copied();
@@ -153,7 +153,7 @@ fn configurations(
     view: &View,
     steps: &[Step],
 ) -> Result<(), Error> {
-    let Known::Now(endpoint) = &now.endpoint else {
+    let Deferred::Value(endpoint) = &now.endpoint else {
         return Err(Error::Unexpected {
             what: "the load balancer has no public address".to_owned(),
         });
@@ -215,7 +215,7 @@ fn one(
         }
         Step::Uncordon { name } => {
             let node = now.kubernetes.nodes.iter().find(|node| node.name == *name);
-            let (Some(node), Known::Now(endpoint)) = (node, &now.endpoint) else {
+            let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else {
                 return Ok(String::new());
             };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
@@ -224,7 +224,7 @@ fn one(
             Ok(String::new())
         }
         Step::ForgetNode { name, .. } => {
-            let Known::Now(endpoint) = &now.endpoint else { return Ok(String::new()) };
+            let Deferred::Value(endpoint) = &now.endpoint else { return Ok(String::new()) };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
             let forgotten = kubernetes::Writer::new(&reader).forget(name);
             forgotten.map_err(|why| Error::KubernetesRefused { why })?;
@@ -255,7 +255,7 @@ fn evacuate(session: &Session<'_>, now: &Observation, name: &str) -> Result<(), 
     }
     now.kubernetes.ready.clone().map_err(|why| Error::KubernetesRefused { why })?;
     let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
-    let (Some(node), Known::Now(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
+    let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
     let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
     drain::drain(&reader, node, session.spec().removal)
 }

@@ -93,7 +93,7 @@ impl Http {
         let began = Instant::now();
         let mut pause = Duration::from_millis(200);
         loop {
-            documents::uninterrupted().map_err(|it| Trouble::Fatal(it.into()))?;
+            documents::check_interrupt().map_err(|it| Trouble::Fatal(it.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
             let (why, wait) = match self.once(method, path, body) {
                 Ok((status, headers, text)) if status < 300 => {
@@ -157,7 +157,7 @@ impl Http {
 pub(crate) fn rest(time: Duration) -> Result<(), Error> {
     let until = Instant::now() + time;
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());

@@ -157,7 +157,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
     let limit = Duration::from(removal.eviction_seconds);
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let waits = match round(reader, node, removal)? {
             Ok(waits) => waits,
             Err(why) => vec![why],
@@ -194,7 +194,7 @@ fn round(
     let goes = |pod: &&Value| fate(pod, removal.empty_dir) == Fate::Goes;
     let mut waits = Vec::new();
     for pod in pods.iter().filter(goes) {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         if is_terminating(pod) {
             // The kubelet of a lost machine never confirms the end of a pod.
             if node.ready {

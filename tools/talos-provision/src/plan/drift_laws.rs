@@ -213,7 +213,7 @@ fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
     for_all(|wanted, drifted, foreign| {
         let (mut declared, mut cloud) = (wanted.clone(), drifted.clone());
         for machine in declared.machines.values_mut() {
-            machine.configuration = Known::AfterApply;
+            machine.configuration = Deferred::AfterApply;
             machine.keys = Keys::new();
         }
         for server in cloud.servers.values_mut() {
@@ -281,7 +281,7 @@ fn a_role_that_the_document_changes_is_an_obstacle_and_not_a_label_to_repair() {
     let (mut wanted, world) = configured_world();
     let machine = wanted.machines.get_mut(CONTROL).expect("the machine");
     machine.role = Role::Worker;
-    machine.configuration = Known::Now("that of a worker".to_owned());
+    machine.configuration = Deferred::Value("that of a worker".to_owned());
     assert!(!obstacles(&wanted, &world).is_empty());
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::Known;
+use documents::Deferred;
 
 use super::*;
 use crate::config::Keys;
@@ -23,7 +23,7 @@ fn machine(role: Role) -> Machine {
         r#type: "cax11".to_owned(),
         locations: vec!["fsn1".to_owned()],
         group: thing(Kind::PlacementGroup),
-        configuration: Known::Now(OURS.to_owned()),
+        configuration: Deferred::Value(OURS.to_owned()),
         keys: keys(OURS),
         talos: "v1.13.9".to_owned(),
         monthly: None,
@@ -471,11 +471,11 @@ fn a_lost_machine_is_forgotten_before_it_is_made_again() {
 #[test]
 fn undoing_takes_all_that_is_ours_machines_first_then_rests() {
     for_all(|wanted, before| {
-        let steps = undo(before);
+        let steps = plan_destroy(before);
         let world = take(wanted, before, &steps);
         assert!(world.servers.values().all(|it| !it.ours), "reaches");
         assert!(world.things.values().all(|it| !it.ours), "reaches");
-        assert_eq!(undo(&world), [], "rests");
+        assert_eq!(plan_destroy(&world), [], "rests");
         for (name, server) in before.servers.iter().filter(|(_, it)| !it.ours) {
             assert_eq!(world.servers.get(name), Some(server), "leaves alone");
         }

@@ -132,7 +132,7 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
         // A label that was changed on a machine that works as declared is drift. On any other machine
         // the label is the only record of what the machine was created for.
         let works = matches!(&server.node, Node::Configured { sha256, .. }
-            if machine.configuration.now() == Some(sha256));
+            if machine.configuration.value() == Some(sha256));
         if let Some(role) = server.role.filter(|_| !works) {
             same("role", role.as_str(), machine.role.as_str());
         }

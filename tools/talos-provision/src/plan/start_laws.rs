@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use documents::Known;
+use documents::Deferred;
 
 use super::etcd::Start;
 use super::*;
@@ -94,7 +94,7 @@ fn machine() -> Machine {
         r#type: "cax11".to_owned(),
         locations: vec!["fsn1".to_owned()],
         group,
-        configuration: Known::Now("declared".to_owned()),
+        configuration: Deferred::Value("declared".to_owned()),
         keys: Keys::new(),
         talos: "v1.13.9".to_owned(),
         monthly: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use documents::Known;
+use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -96,7 +96,7 @@ pub enum Step {
         /// What it does.
         role: Role,
         /// The digest of the configuration.
-        sha256: Known<String>,
+        sha256: Deferred<String>,
         /// Whether it already works for this cluster.
         alive: bool,
     },

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use documents::Known;
+use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ pub struct Machine {
     /// The placement group that keeps it apart from others of its pool.
     pub group: Thing,
     /// The digest of its configuration.
-    pub configuration: Known<String>,
+    pub configuration: Deferred<String>,
     /// The keys in it that no running cluster can exchange.
     pub keys: Keys,
     /// The version of Talos.

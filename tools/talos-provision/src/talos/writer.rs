@@ -48,7 +48,7 @@ impl<'a> Writer<'a> {
             for order in orders {
                 let reader = self.0.clone();
                 given.spawn(async move {
-                    let step = documents::begin(&order.target.name, "configure");
+                    let step = documents::step(&order.target.name, "configure");
                     let end = give(&reader, &order).await;
                     if end.is_ok() {
                         step.done("it has the configuration, and shows a certificate of ours");
@@ -103,7 +103,7 @@ impl<'a> Writer<'a> {
         runtime()?.block_on(async {
             let until = Instant::now() + Duration::from_secs(BOOTSTRAP_SECONDS_MAX);
             loop {
-                documents::uninterrupted()?;
+                documents::check_interrupt()?;
                 let why = match self.0.connect(target).await {
                     Access::Secure(mut connection) => {
                         match connection.call::<Q, A>(path, request.clone()).await {
@@ -130,7 +130,7 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
     let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
     let mut given = false;
     loop {
-        documents::uninterrupted()?;
+        documents::check_interrupt()?;
         let mut connection = match reader.connect(target).await {
             Access::Silent(why) => {
                 pause(until, target, why).await?;

@@ -328,10 +328,10 @@ fn interrupted_after_any_step_a_plan_reaches_the_same_world() {
 #[test]
 fn undoing_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
     for_all(|wanted, before| {
-        let Plan { steps, refused } = undo(wanted, before);
+        let Plan { steps, refused } = plan_destroy(wanted, before);
         assert_eq!(refused, []);
         let world = take(&steps, before);
-        assert_eq!(undo(wanted, &world), Plan::default(), "rests after {steps:?}");
+        assert_eq!(plan_destroy(wanted, &world), Plan::default(), "rests after {steps:?}");
         let Some(was) = before else { return };
         let ours = receipt(before);
         let made = was.newborn || ours.as_ref().is_some_and(|it| it.made);
@@ -375,11 +375,11 @@ fn undoing_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
 #[test]
 fn undoing_that_was_interrupted_ends_where_it_would_have() {
     for_all(|wanted, before| {
-        let Plan { steps, .. } = undo(wanted, before);
+        let Plan { steps, .. } = plan_destroy(wanted, before);
         let whole = take(&steps, before);
         for taken in 0..steps.len() {
             let half = take(&steps[..taken], before);
-            assert_eq!(take(&undo(wanted, &half).steps, &half), whole, "{steps:?}");
+            assert_eq!(take(&plan_destroy(wanted, &half).steps, &half), whole, "{steps:?}");
         }
     });
 }
@@ -387,7 +387,7 @@ fn undoing_that_was_interrupted_ends_where_it_would_have() {
 #[test]
 fn what_was_destroyed_can_be_applied_again() {
     for_all(|wanted, before| {
-        let gone = take(&undo(wanted, before).steps, before);
+        let gone = take(&plan_destroy(wanted, before).steps, before);
         let back = take(&plan(wanted, &gone).steps, &gone);
         assert_eq!(plan(wanted, &back), Plan::default());
     });

@@ -29,53 +29,54 @@ impl Kind for Service {
 struct Diary(Mutex<Vec<String>>);
 
 impl Diary {
-    fn note(&self, verb: &str, job: &Job<'_, Service>) {
+    fn note(&self, verb: &str, context: &Context<'_, Service>) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(format!("{verb} {}", job.own.name));
+            .push(format!("{verb} {}", context.document.name));
     }
 }
 
 impl Program for &Diary {
     type Kind = Service;
     type Error = Error;
-    const AT_ONCE: usize = 3;
+    const PARALLEL_MAX: usize = 3;
 
-    fn refers(own: &Declared<Service>) -> Vec<Refers> {
-        let host = own.spec.host.iter().map(|it| Refers::to_ready("/spec/host", "Cluster", it));
-        let service = own.spec.service.iter();
-        let service = service.map(|it| Refers::to_ready("/spec/service", "Service", it));
+    fn dependencies(document: &Declared<Service>) -> Vec<Dependency> {
+        let host =
+            document.spec.host.iter().map(|it| Dependency::to_ready("/spec/host", "Cluster", it));
+        let service = document.spec.service.iter();
+        let service = service.map(|it| Dependency::to_ready("/spec/service", "Service", it));
         host.chain(service).collect()
     }
 
-    fn plan(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("plan", job);
-        assert!(job.own.name.as_str() != "bug", "hunter2");
+    fn plan(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("plan", context);
+        assert!(context.document.name.as_str() != "bug", "hunter2");
         Ok(Status::planned(None, vec!["create"]))
     }
 
-    fn undo(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("undo", job);
+    fn plan_destroy(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("undo", context);
         Ok(Status::planned(None, vec!["remove"]))
     }
 
-    fn apply(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("apply", job);
+    fn apply(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("apply", context);
         Ok(Status::new(Condition::ready(true, "Applied", "it runs")))
     }
 
-    fn verify(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.apply(job)
+    fn verify(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.apply(context)
     }
 
-    fn destroy(&self, job: &Job<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("destroy", job);
+    fn destroy(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
+        self.note("destroy", context);
         Ok(Status::destroyed("nothing is left"))
     }
 
-    fn derive(&self, job: &Job<'_, Service>) -> Result<Vec<Derived>, Error> {
-        self.note("derive", job);
+    fn derive(&self, context: &Context<'_, Service>) -> Result<Vec<Derived>, Error> {
+        self.note("derive", context);
         Ok(vec![Derived::new("key", b"secret".to_vec().into())])
     }
 }
@@ -142,8 +143,8 @@ fn documents_are_taken_at_once_that_do_not_refer_to_one_another() -> Result<(), 
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("documents.yaml");
         fs::write(&file, text)?;
-        let own = Stream::read(&[file]).own::<Service>();
-        assert_eq!(independent::<&Diary>(&own), together, "{services:?}");
+        let document = Stream::read(&[file]).documents_of::<Service>();
+        assert_eq!(independent::<&Diary>(&document), together, "{services:?}");
     }
     Ok(())
 }
@@ -243,7 +244,7 @@ fn a_circle_and_a_dangling_reference_are_mistakes() {
     for (text, what) in [(circle, "refers to itself"), (dangling, "no Cluster came in")] {
         let end = driven(&Verb::Apply(Target::default()), &text);
         assert!(
-            matches!(&end, Err(Error::Mistakes { mistakes, .. }) if mistakes[0].contains(what)),
+            matches!(&end, Err(Error::Invalid { mistakes, .. }) if mistakes[0].contains(what)),
             "{end:?}"
         );
     }

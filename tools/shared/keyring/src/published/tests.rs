@@ -195,7 +195,7 @@ fn a_published_root_from_a_command_is_refused_when_it_is_resolved() {
     let project = projects.get("mine").expect("it came in");
     let error = crate::root_key(project).expect_err("published");
     assert!(matches!(error, Error::Published(_)), "{error}");
-    assert_eq!(documents::Fault::exit(&error), documents::Exit::Usage);
+    assert_eq!(documents::Diagnostic::exit(&error), documents::Exit::Usage);
     let projects = read(&command, STRANGER, HERE, "known after apply").expect("right");
     assert!(crate::root_key(projects.get("mine").expect("it came in")).is_ok());
 }

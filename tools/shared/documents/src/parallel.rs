@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 /// Does the same with each of `items`, all of them at once. What came of each, in their order.
-pub fn at_once<I: Send, O: Send>(
+pub fn parallel_map<I: Send, O: Send>(
     items: impl ExactSizeIterator<Item = I>,
     act: impl Fn(I) -> O + Sync,
 ) -> Vec<O> {
@@ -33,6 +33,6 @@ mod tests {
             all.wait();
             it * 2
         };
-        assert_eq!(at_once([1, 2, 3, 4].into_iter(), double), [2, 4, 6, 8]);
+        assert_eq!(parallel_map([1, 2, 3, 4].into_iter(), double), [2, 4, 6, 8]);
     }
 }

@@ -8,43 +8,43 @@ use serde::{Serialize, Serializer};
 
 /// A value from the world or from another document, as a plan shows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Known<T> {
+pub enum Deferred<T> {
     /// It is there to be read.
-    Now(T),
+    Value(T),
     /// Something must be brought about first.
     AfterApply,
 }
 
 const AFTER_APPLY: &str = "known after apply";
 
-impl<T> Known<T> {
+impl<T> Deferred<T> {
     /// The value, if it is there.
-    pub fn now(&self) -> Option<&T> {
+    pub fn value(&self) -> Option<&T> {
         match self {
-            Self::Now(value) => Some(value),
+            Self::Value(value) => Some(value),
             Self::AfterApply => None,
         }
     }
 }
 
-impl<T> From<Option<T>> for Known<T> {
+impl<T> From<Option<T>> for Deferred<T> {
     fn from(value: Option<T>) -> Self {
-        value.map_or(Self::AfterApply, Self::Now)
+        value.map_or(Self::AfterApply, Self::Value)
     }
 }
 
-impl<T: Serialize> Serialize for Known<T> {
+impl<T: Serialize> Serialize for Deferred<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Now(value) => value.serialize(to),
+            Self::Value(value) => value.serialize(to),
             Self::AfterApply => to.serialize_str(AFTER_APPLY),
         }
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Known<T> {
+impl<T: JsonSchema> JsonSchema for Deferred<T> {
     fn schema_name() -> Cow<'static, str> {
-        format!("Known{}", T::schema_name()).into()
+        format!("Deferred{}", T::schema_name()).into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
@@ -53,10 +53,10 @@ impl<T: JsonSchema> JsonSchema for Known<T> {
     }
 }
 
-impl<T: fmt::Display> fmt::Display for Known<T> {
+impl<T: fmt::Display> fmt::Display for Deferred<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Now(value) => value.fmt(f),
+            Self::Value(value) => value.fmt(f),
             Self::AfterApply => write!(f, "({AFTER_APPLY})"),
         }
     }

@@ -30,7 +30,7 @@ impl Termination for Exit {
 }
 
 /// An error that knows what the reader should do next.
-pub trait Fault: error::Error {
+pub trait Diagnostic: error::Error {
     /// The `reason` of the condition that it becomes: one word in `CamelCase`.
     fn reason(&self) -> &'static str;
     /// One sentence to act on; `None` when the message already says it all.
@@ -52,7 +52,7 @@ pub trait Fault: error::Error {
 pub enum Error {
     /// All mistakes at once, each with its place.
     #[error("{}\nmistakes: {}, in documents: {documents}; nothing was touched", mistakes.join("\nerror: "), mistakes.len())]
-    Mistakes {
+    Invalid {
         /// What and where.
         mistakes: Vec<String>,
         /// How many documents were read.
@@ -96,10 +96,10 @@ pub enum Error {
     Output(#[from] io::Error),
 }
 
-impl Fault for Error {
+impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Mistakes { .. } => "Invalid",
+            Self::Invalid { .. } => "Invalid",
             Self::NotReady { .. } => "DependencyNotReady",
             Self::StillNeeded { .. } => "StillNeeded",
             Self::Interrupted => "Interrupted",
@@ -110,7 +110,7 @@ impl Fault for Error {
 
     fn help(&self) -> Option<String> {
         match self {
-            Self::Mistakes { .. } => Some("`schema` prints what a document may hold".to_owned()),
+            Self::Invalid { .. } => Some("`schema` prints what a document may hold".to_owned()),
             Self::NotReady { document, .. } => {
                 let kind = document.split('/').next().unwrap_or_default();
                 let program = owner(kind)?;
@@ -150,7 +150,7 @@ impl Fault for Error {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Mistakes { .. } => Exit::Usage,
+            Self::Invalid { .. } => Exit::Usage,
             Self::NotWritten { .. } | Self::Bug { .. } => Exit::Permanent,
             // Of another document: the program before this one in the pipe may do it next time.
             Self::NotReady { .. }
