@@ -50,9 +50,7 @@ pub use statement::Predicate;
 
 use std::collections::BTreeMap;
 
-use documents::{
-    Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Program, Stream,
-};
+use documents::{Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Stream, Verbs};
 use keyring::Projects;
 
 use bundle::Public;
@@ -158,7 +156,7 @@ impl ArtifactAttest {
     }
 }
 
-impl Program for ArtifactAttest {
+impl Verbs for ArtifactAttest {
     type Kind = Artifact;
     type Error = Error;
     // Most of a build is one compiler, and its end one registry, that are waited for.

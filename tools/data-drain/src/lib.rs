@@ -43,7 +43,7 @@ pub use error::Error;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::{Condition, Declared, Dependency, Derived, Exit, Name, Program, Stream};
+use documents::{Condition, Declared, Dependency, Derived, Exit, Name, Stream, Verbs};
 use keyring::{Access, AgeRecipient, Project, Projects, Recipient, Secret, Store, Url};
 
 use cli::Command;
@@ -173,7 +173,7 @@ impl DataDrain {
     }
 }
 
-impl Program for DataDrain {
+impl Verbs for DataDrain {
     type Kind = Drain;
     type Error = Error;
 

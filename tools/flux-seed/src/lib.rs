@@ -51,7 +51,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use age::secrecy::ExposeSecret as _;
-use documents::{Condition, Declared, Deferred, Dependency, Derived, Exit, Name, Program, Stream};
+use documents::{Condition, Declared, Deferred, Dependency, Derived, Exit, Name, Stream, Verbs};
 use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
 
 use cluster::{Reader, Writer};
@@ -205,7 +205,7 @@ enum Images {
     Told,
 }
 
-impl Program for FluxSeed {
+impl Verbs for FluxSeed {
     type Kind = Delivery;
     type Error = Error;
 

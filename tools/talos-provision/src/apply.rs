@@ -104,7 +104,7 @@ fn ready_for_more(
         };
         let Some(ill) = ill else {
             if let Some(step) = waiting {
-                documents::Step::done(step, "every check passes");
+                documents::RunningStep::done(step, "every check passes");
             }
             return Ok((now, steps));
         };

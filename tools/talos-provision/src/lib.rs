@@ -41,7 +41,7 @@ pub use refusal::Refusal;
 
 use std::collections::BTreeMap;
 
-use documents::{Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Program};
+use documents::{Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Verbs};
 use keyring::{Access, Projects};
 
 use absence::see;
@@ -77,7 +77,7 @@ struct TalosProvision {
     patches: BTreeMap<String, Patches>,
 }
 
-impl Program for TalosProvision {
+impl Verbs for TalosProvision {
     type Kind = Cluster;
     type Error = Error;
 

@@ -1,7 +1,7 @@
 //! What each verb does with one document.
 
 use documents::{
-    Condition, Context, Declared, Dependency, Derived, Diagnostic as _, Kind, Program, Stream,
+    Condition, Context, Declared, Dependency, Derived, Diagnostic as _, Kind, Stream, Verbs,
 };
 use keyring::{DataPolicy, GitOrigin, Projects, Secret};
 use serde_json::Value;
@@ -118,7 +118,7 @@ impl Bootstrap {
     }
 }
 
-impl Program for Bootstrap {
+impl Verbs for Bootstrap {
     type Kind = Repository;
     type Error = Error;
 

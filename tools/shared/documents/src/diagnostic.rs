@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
+use crate::conflict::Conflict;
 use crate::kind::owner;
 use crate::refusal::Refusal;
 
@@ -41,6 +42,14 @@ pub trait Diagnostic: error::Error {
     fn is_unknown(&self) -> bool {
         false
     }
+    /// Whether the same observation may succeed in a moment: the service was unreachable, slow or busy.
+    fn is_transient(&self) -> bool {
+        false
+    }
+    /// Whether a write that failed may have taken effect, because its response was lost.
+    fn is_ambiguous(&self) -> bool {
+        false
+    }
     /// Objects that it refused to change or remove, for the status; none for most errors.
     fn refusals(&self) -> Vec<Refusal> {
         Vec::new()
@@ -74,6 +83,26 @@ pub enum Error {
         /// The kind and name of the other.
         by: String,
     },
+    /// Objects are in the way of the plan.
+    #[error("{}", conflicts.iter().map(|conflict| conflict.message.as_str()).collect::<Vec<_>>().join("; "))]
+    Conflicts {
+        /// Every one of them.
+        conflicts: Vec<Conflict>,
+    },
+    /// A wait took too long.
+    #[error("not done after {seconds} s: {reason}")]
+    NotConverged {
+        /// Length of the wait.
+        seconds: u64,
+        /// What the program waited for.
+        reason: String,
+    },
+    /// Steps do not take effect.
+    #[error("these steps were executed and are still planned: {}", steps.join("; "))]
+    NoProgress {
+        /// The steps, as the plan shows them.
+        steps: Vec<String>,
+    },
     /// A signal asked the program to end.
     #[error("interrupted between two steps")]
     Interrupted,
@@ -102,6 +131,8 @@ impl Diagnostic for Error {
             Self::Invalid { .. } => "Invalid",
             Self::NotReady { .. } => "DependencyNotReady",
             Self::StillNeeded { .. } => "StillNeeded",
+            Self::Conflicts { .. } => "Conflict",
+            Self::NotConverged { .. } | Self::NoProgress { .. } => "NotConverged",
             Self::Interrupted => "Interrupted",
             Self::Bug { .. } => "Bug",
             Self::NotWritten { .. } | Self::Output(_) => "OutputFailed",
@@ -123,6 +154,21 @@ impl Diagnostic for Error {
                 let verb = if program == "data-drain" { "apply" } else { "destroy" };
                 Some(format!("run `{program} {verb}` first, and give this program what it wrote"))
             }
+            Self::Conflicts { conflicts } => {
+                let mut helps: Vec<_> = conflicts.iter().map(|conflict| conflict.help.as_str()).collect();
+                helps.dedup();
+                Some(helps.join("; "))
+            }
+            Self::NotConverged { .. } => Some(
+                "run the same command again when the cause is gone: it observes the world and executes \
+                 the steps that are left"
+                    .to_owned(),
+            ),
+            Self::NoProgress { .. } => Some(
+                "look for another program or person that changes the same object back; then run the \
+                 same command again"
+                    .to_owned(),
+            ),
             Self::Interrupted => {
                 Some("run the same command again: it looks at what is there, and takes the steps that \
                       are left".to_owned())
@@ -151,10 +197,12 @@ impl Diagnostic for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Invalid { .. } => Exit::Usage,
-            Self::NotWritten { .. } | Self::Bug { .. } => Exit::Permanent,
+            Self::NotWritten { .. } | Self::Bug { .. } | Self::Conflicts { .. } => Exit::Permanent,
             // Of another document: the program before this one in the pipe may do it next time.
             Self::NotReady { .. }
             | Self::StillNeeded { .. }
+            | Self::NotConverged { .. }
+            | Self::NoProgress { .. }
             | Self::Interrupted
             | Self::Output(_) => Exit::Temporary,
         }

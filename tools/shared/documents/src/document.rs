@@ -80,9 +80,8 @@ pub trait Kind: DeserializeOwned + JsonSchema + Sync {
     type Step: Serialize + JsonSchema + Send;
 }
 
-/// What a program fills in.
-pub(crate) type StatusOf<K> =
-    Status<<K as Kind>::Observed, <K as Kind>::Evidence, <K as Kind>::Step>;
+/// The status of a document of kind `K`.
+pub type StatusOf<K> = Status<<K as Kind>::Observed, <K as Kind>::Evidence, <K as Kind>::Step>;
 
 /// A document of an owned kind.
 #[derive(Debug)]

@@ -1,16 +1,19 @@
 //! In what order: every owned document through a verb, then the whole stream out.
 
+use crate::context::{Context, Dependency};
 use crate::document::{Kind, StatusOf};
+use crate::engine::{self, Intent, Program};
 use crate::parallel::parallel_map;
 use crate::stream::Stream;
 use crate::verb::{Output, Verb};
 use crate::{Declared, Derived, Diagnostic, Error, Exit, Status, bug, derived};
 
-/// What a program does with one of its documents.
+/// What a program does with one of its documents, verb by verb. A [`Program`](crate::Program) has it from
+/// the engine.
 ///
 /// **Invariant:** `plan` and `undo` are given nothing to write with; only `apply` and `destroy`
 /// may make a writer.
-pub trait Program {
+pub trait Verbs {
     /// The documents it owns.
     type Kind: Kind;
     /// What can go wrong.
@@ -76,34 +79,50 @@ pub trait Program {
     fn derive(&self, context: &Context<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error>;
 }
 
-/// One document's reference to another.
-#[derive(Clone, Debug)]
-pub struct Dependency {
-    pub(crate) path: String,
-    pub(crate) kind: &'static str,
-    pub(crate) name: String,
-    pub(crate) ready: bool,
-}
+impl<P: Program> Verbs for P {
+    type Kind = P::Kind;
+    type Error = P::Error;
+    const PARALLEL_MAX: usize = P::PARALLEL_MAX;
 
-impl Dependency {
-    /// What stands at `path` (a JSON pointer) needs the document to be there, and Ready.
-    pub fn to_ready(path: impl Into<String>, kind: &'static str, name: impl AsRef<str>) -> Self {
-        Self { path: path.into(), kind, name: name.as_ref().to_owned(), ready: true }
+    fn dependencies(document: &Declared<Self::Kind>) -> Vec<Dependency> {
+        <P as Program>::dependencies(document)
     }
 
-    /// What stands at `path` (a JSON pointer) needs the document to be there.
-    pub fn to_present(path: impl Into<String>, kind: &'static str, name: impl AsRef<str>) -> Self {
-        Self { ready: false, ..Self::to_ready(path, kind, name) }
+    fn plan(&self, context: &Context<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error> {
+        engine::run(self, context, Intent::Plan)
     }
-}
 
-/// One document, and all of the stream that its program may look at.
-#[derive(Debug)]
-pub struct Context<'a, K> {
-    /// The document.
-    pub document: &'a Declared<K>,
-    /// The stream it came in, with the statuses of what came before it.
-    pub stream: &'a Stream,
+    fn plan_destroy(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
+        engine::run(self, context, Intent::PlanDestroy)
+    }
+
+    fn apply(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
+        engine::run(self, context, Intent::Apply)
+    }
+
+    fn verify(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
+        engine::run(self, context, Intent::Verify)
+    }
+
+    fn destroy(
+        &self,
+        context: &Context<'_, Self::Kind>,
+    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
+        engine::run(self, context, Intent::Destroy)
+    }
+
+    fn derive(&self, context: &Context<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error> {
+        <P as Program>::derive(self, context)
+    }
 }
 
 /// Lets a program that is no phase (the lab) speak, and be interrupted, as the others.
@@ -120,7 +139,7 @@ pub fn start(name: &'static str, output: Output) {
 ///
 /// [`Error`], when the stream itself cannot be accepted or written. What goes wrong with one
 /// document is reported, stands in its status, and counts in the exit status.
-pub fn run<P: Program + Sync>(
+pub fn run<P: Verbs + Sync>(
     name: &'static str,
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
@@ -145,7 +164,7 @@ pub fn run<P: Program + Sync>(
 
 /// Takes every owned document of `stream` through `verb`, each after what it refers to; for
 /// `destroy`, before.
-fn drive<P: Program + Sync>(
+fn drive<P: Verbs + Sync>(
     name: &str,
     stream: &mut Stream,
     verb: &Verb,
@@ -184,7 +203,7 @@ fn drive<P: Program + Sync>(
 }
 
 /// How many of the first of `document` can be taken at once: none refers to another of them.
-fn independent<P: Program>(declared: &[Declared<P::Kind>]) -> usize {
+fn independent<P: Verbs>(declared: &[Declared<P::Kind>]) -> usize {
     let refers = |from: &Declared<P::Kind>, to: &Declared<P::Kind>| {
         P::dependencies(from)
             .iter()
@@ -198,7 +217,7 @@ fn independent<P: Program>(declared: &[Declared<P::Kind>]) -> usize {
 }
 
 /// What becomes of one document; nothing, where `verb` says nothing of it.
-fn end<P: Program>(
+fn end<P: Verbs>(
     name: &str,
     program: &P,
     verb: &Verb,
@@ -220,7 +239,7 @@ fn end<P: Program>(
 }
 
 /// Takes one document through `verb`.
-fn take<P: Program>(
+fn take<P: Verbs>(
     program: &P,
     verb: &Verb,
     context: &Context<'_, P::Kind>,
@@ -252,13 +271,13 @@ fn take<P: Program>(
 }
 
 /// Whether all that the document depends on is Ready.
-fn ready<P: Program>(context: &Context<'_, P::Kind>) -> Result<(), Error> {
+fn ready<P: Verbs>(context: &Context<'_, P::Kind>) -> Result<(), Error> {
     let refers = P::dependencies(context.document);
     refers.iter().filter(|it| it.ready).try_for_each(|it| context.stream.ready(it.kind, &it.name))
 }
 
 /// `document`, each after those of its kind to which it refers.
-fn in_order<P: Program>(
+fn in_order<P: Verbs>(
     stream: &mut Stream,
     mut declared: Vec<Declared<P::Kind>>,
 ) -> Vec<Declared<P::Kind>> {

@@ -27,10 +27,10 @@ pub(crate) fn voice() -> Voice {
     VOICE.get().copied().unwrap_or(nobody)
 }
 
-/// A step that has begun. Say [`Step::done`], or it failed.
+/// A step that has begun. Say [`RunningStep::done`], or it failed.
 #[derive(Debug)]
 #[must_use = "a step that is dropped has failed"]
-pub struct Step {
+pub struct RunningStep {
     document: String,
     name: String,
     began: Instant,
@@ -38,17 +38,17 @@ pub struct Step {
 }
 
 /// Begins a step on the document called `document`.
-pub fn step(document: impl Display, name: impl Display) -> Step {
+pub fn step(document: impl Display, name: impl Display) -> RunningStep {
     let (document, name) = (document.to_string(), name.to_string());
     let (voice, stderr) = (voice(), io::stderr());
     if stderr.is_terminal() && !voice.output.quiet && voice.output.log_format == LogFormat::Text {
         // Overwritten by the line of the finished step.
         crate::write::stderr_text(format_args!("{}…\r", line(&document, &name)));
     }
-    Step { document, name, began: Instant::now(), done: false }
+    RunningStep { document, name, began: Instant::now(), done: false }
 }
 
-impl Step {
+impl RunningStep {
     /// Ends it well; `detail` says what came of it.
     pub fn done(mut self, detail: impl Display) {
         self.done = true;
@@ -72,7 +72,7 @@ impl Step {
     }
 }
 
-impl Drop for Step {
+impl Drop for RunningStep {
     fn drop(&mut self) {
         if !self.done {
             self.end("✘", "");

@@ -1,4 +1,4 @@
-//! Tells people, or a log, about a failure.
+//! Reports a failure to people or to a log.
 
 use crate::diagnostic::{Diagnostic, Exit};
 use crate::verb::LogFormat;
@@ -34,4 +34,10 @@ pub(crate) fn report_on(document: Option<&str>, fault: &dyn Diagnostic) -> Exit 
         crate::stderr_line(format_args!("  help: {help}"));
     }
     fault.exit()
+}
+
+/// Returns an error with its causes, as one line.
+pub(crate) fn with_causes(error: &dyn Diagnostic) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

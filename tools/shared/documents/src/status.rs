@@ -1,13 +1,13 @@
 //! What a program says of a document.
 
 use std::collections::BTreeMap;
-use std::iter::successors;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::refusal::Refusal;
+use crate::report::with_causes;
 
 /// What a program fills in: `O` is what it observes, `E` evidence, `S` a step of its plan.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -64,8 +64,7 @@ impl<O, E, S> Status<O, E, S> {
     /// The status of a document on which the program failed.
     #[must_use]
     pub fn failed(fault: &dyn Diagnostic) -> Self {
-        let causes = successors(fault.source(), |cause| cause.source());
-        let message = causes.fold(fault.to_string(), |text, cause| format!("{text}: {cause}"));
+        let message = with_causes(fault);
         let ready = if fault.is_unknown() {
             Condition::unknown("Ready", fault.reason(), message)
         } else {

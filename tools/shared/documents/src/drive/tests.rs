@@ -37,7 +37,7 @@ impl Diary {
     }
 }
 
-impl Program for &Diary {
+impl Verbs for &Diary {
     type Kind = Service;
     type Error = Error;
     const PARALLEL_MAX: usize = 3;
