@@ -2,8 +2,9 @@
 
 use crate::context::{Context, Dependency};
 use crate::document::{Kind, StatusOf};
-use crate::engine::{self, Intent, Program};
+use crate::engine;
 use crate::parallel::parallel_map;
+use crate::program::{Intent, Program};
 use crate::stream::Stream;
 use crate::verb::{Output, Verb};
 use crate::{Declared, Derived, Diagnostic, Error, Exit, Status, bug, derived};

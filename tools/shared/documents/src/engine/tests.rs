@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::*;
+use crate::context::Dependency;
 use crate::step::tests::Change;
 use crate::{Condition, Exit, Status, Stream};
+use crate::{Declared, Derived};
 
 /// The declared servers, with their sizes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -169,6 +171,7 @@ impl Program for Simulation {
         _: &Self::Session<'_>,
         _: &Self::Observation,
         steps: &[Change],
+        (): &mut (),
         _: &WritePermit,
     ) -> Result<(), Failure> {
         self.with(|cloud| cloud.authorized.push(steps.len()));
