@@ -3,9 +3,10 @@
 # In a cell of a table, or a line: nothing in it is taken for markup.
 def text: gsub("&"; "&amp;") | gsub("<"; "&lt;") | gsub("(?<mark>[\\\\|`*_\\[\\]])"; "\\\(.mark)") | gsub("\\s+"; " ");
 
-# A step is a map of one: what to do, and to what.
+# A step is flat: its action, then the values of its fields.
 def step:
-  if type == "object" then to_entries[] | [.key, (.value | .. | scalars | tostring)] | join(" ") else tostring end
+  if has("action") then [.action, (del(.action) | .. | scalars | tostring)] | join(" ")
+  else to_entries[] | [.key, (.value | .. | scalars | tostring)] | join(" ") end
   | .[:300] | text;
 
 def name: "\(.kind)/\(.metadata.name)" | text;

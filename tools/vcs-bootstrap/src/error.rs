@@ -165,9 +165,6 @@ pub enum Error {
     /// What is declared cannot be brought about as things are.
     #[error("{}", .0.iter().map(|it| it.what.as_str()).collect::<Vec<_>>().join("; "))]
     Blocked(Vec<Refusal>),
-    /// The forge took every step and still differs.
-    #[error("steps left after all were taken: {}", .0.join(", "))]
-    Unsettled(Vec<String>),
     /// What is there is not what is declared.
     #[error("not as declared: {}", .0.join("; "))]
     Unproven(Vec<String>),
@@ -202,7 +199,6 @@ impl Diagnostic for Error {
             Self::TokenUnusable { .. } => "TokenUnusable",
             Self::NotCovered { .. } => "NotCovered",
             Self::Blocked(refused) => refused.first().map_or("Blocked", |it| it.reason),
-            Self::Unsettled(_) => "Unsettled",
             Self::Unproven(_) => "Unproven",
         }
     }
@@ -270,7 +266,6 @@ impl Diagnostic for Error {
                 "a receipt covers the Git history alone: export the rest, or use `onDestroy: \
                  archive`, or say `dataOnDestroy: discard` if all of it may be lost"
             }
-            Self::Unsettled(_) => "`plan` shows them; another writer may be at work",
             Self::Unproven(_) => "`plan` shows what differs, `apply` puts it right",
         };
         Some(help.to_owned())
@@ -279,6 +274,14 @@ impl Diagnostic for Error {
     fn is_unknown(&self) -> bool {
         let Self::Blocked(refusals) = self else { return false };
         refusals.iter().any(|refusal| refusal.reason == REPOSITORY_UNKNOWN)
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::GitSlow { .. })
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Ambiguous { .. } | Self::GitFailed { .. })
     }
 
     fn exit(&self) -> Exit {
@@ -290,8 +293,7 @@ impl Diagnostic for Error {
             | Self::Limited { .. }
             | Self::GitSlow { .. }
             | Self::GitFailed { .. }
-            | Self::NotAPublicKey
-            | Self::Unsettled(_) => Exit::Temporary,
+            | Self::NotAPublicKey => Exit::Temporary,
             Self::NoForge
             | Self::NotDrained { .. }
             | Self::NotCovered { .. }

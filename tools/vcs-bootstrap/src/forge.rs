@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::{BASE64, BASE64_NOPAD};
+use documents::WritePermit;
 use http::Method;
 use keyring::Url;
 use serde_json::{Value, json};
@@ -11,15 +12,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::absence;
 use crate::client::{Answer, Items};
-use crate::model::{DeployKey, Refusal, Rule, Section, SeenKey, Settings};
+use crate::model::{Refusal, Rule, Section, SeenKey, Settings};
 use crate::remote::{Forge, Remote, VARIABLES};
 use crate::{Error, gitea, github, receipt};
 
 /// Reads.
 pub(crate) struct Reader<'a>(pub(crate) &'a Remote);
 
-/// Writes.
-pub(crate) struct Writer<'a>(pub(crate) &'a Remote);
+/// Writes to one repository.
+pub(crate) struct Writer<'a>(&'a Remote);
 
 /// A repository, as a forge tells of it in one answer.
 #[derive(Debug)]
@@ -170,7 +171,10 @@ fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
     })
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    pub(crate) fn new(remote: &'a Remote, _: &WritePermit) -> Self {
+        Self(remote)
+    }
     /// Creates the repository, empty, and waits until it is there to be read.
     pub(crate) fn create(
         &self,
@@ -218,7 +222,7 @@ impl Writer<'_> {
         self.patch([("archived", archived.into())])
     }
 
-    fn patch<'a>(&self, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Result<(), Error> {
+    fn patch<'n>(&self, fields: impl IntoIterator<Item = (&'n str, Value)>) -> Result<(), Error> {
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value));
         self.0.write(&Method::PATCH, "", Some(&Value::Object(fields.collect())), &[200]).map(drop)
     }
@@ -268,7 +272,7 @@ impl Writer<'_> {
         self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
     }
 
-    pub(crate) fn add_deploy_key(&self, DeployKey { title, key }: &DeployKey) -> Result<(), Error> {
+    pub(crate) fn add_deploy_key(&self, title: &str, key: &str) -> Result<(), Error> {
         let body = json!({ "title": title, "key": key, "read_only": true });
         self.0.write(&Method::POST, KEYS, Some(&body), &[201]).map(drop)
     }

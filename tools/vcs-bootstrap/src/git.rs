@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use documents::WritePermit;
 use keyring::{GIT_TIME_MAX, GitEnded, GitOrigin};
 
 use crate::Error;
@@ -130,7 +131,12 @@ fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Section<String>, Er
 
 /// Moves `branch` of the forge to `commit`; never back, never aside. A refusal is final: the same
 /// push would be refused again.
-pub(crate) fn push(origin: &GitOrigin<'_>, branch: &str, commit: &str) -> Result<(), Error> {
+pub(crate) fn push(
+    origin: &GitOrigin<'_>,
+    branch: &str,
+    commit: &str,
+    _: &WritePermit,
+) -> Result<(), Error> {
     let refspec = format!("{commit}:refs/heads/{branch}");
     documents::check_interrupt()?;
     let pushed = keyring::git_push(Path::new("."), origin, &refspec);

@@ -1,22 +1,22 @@
-//! Brings about the repository that a `Repository` document declares.
+//! Creates, configures and fills the repository that a `Repository` document declares.
 //!
 //! ```text
-//! document, project ── wanted ──┐
-//!                               ├── plan ──► apply ──► look again ──► document with status
-//! forge, Git ──────── observe ──┘
+//! document, project ── session ──┐
+//!                                ├── plan ──► execute ──► observe again ──► document with status
+//! forge, Git ───────── observe ──┘
 //! ```
 //!
-//! **Invariant:** [`plan`] is a function of values: it opens nothing and asks nothing.
-//! **Invariant:** only `apply` is given a writer.
-//! **Invariant:** a status is computed from what is seen, never from what was done.
-//! **Invariant:** what may not be read is unknown: reported, never compared, never removed.
-//! **Invariant:** only what a receipt in the world proves to be ours is ever removed.
+//! **Invariant:** [`plan`] is a pure function of values.
+//! **Invariant:** a status is computed from an observation, never from the steps that were executed.
+//! **Invariant:** a list that the token may not read is unknown: it is reported, never compared, and
+//! nothing of it is removed.
+//! **Invariant:** only what a signed receipt in the forge proves to be ours is removed.
 
 mod absence;
-mod apply;
 mod cli;
 mod client;
 mod error;
+mod execute;
 mod forge;
 mod git;
 mod gitea;
@@ -24,22 +24,33 @@ mod github;
 pub mod model;
 pub mod observe;
 pub mod plan;
-mod program;
 mod receipt;
 mod refused;
 mod remote;
+mod session;
 pub mod spec;
+mod status;
 pub mod step;
 mod sunset;
+mod validate;
 mod wanted;
 
 pub use cli::Cli;
 pub use error::Error;
 
-use documents::Exit;
+use std::time::Duration;
 
-use observe::{Evidence, Observed};
+use documents::{
+    Conflict, Context, Declared, Dependency, Derived, Exit, Intent, Opened, OpenedBy, Program,
+    Stream, WritePermit,
+};
+use keyring::Projects;
+
+use execute::{Execution, StepContext};
+use observe::{Evidence, Look, Observed};
+use session::{Session, check_push};
 use spec::Repository;
+use status::Status;
 use step::Step;
 
 impl documents::Kind for Repository {
@@ -55,5 +66,132 @@ impl documents::Kind for Repository {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("vcs-bootstrap", &cli.verb, program::Bootstrap::read)
+    documents::run("vcs-bootstrap", &cli.verb, VcsBootstrap::read)
+}
+
+/// The program, after every document has been read.
+struct VcsBootstrap {
+    projects: Projects,
+}
+
+impl VcsBootstrap {
+    fn read(stream: &mut Stream, declared: &[Declared<Repository>]) -> Self {
+        let projects = Projects::read(stream);
+        validate::validate(stream, &projects, declared);
+        Self { projects }
+    }
+}
+
+impl Program for VcsBootstrap {
+    type Kind = Repository;
+    type Error = Error;
+    type Session<'a> = Session<'a>;
+    type Observation = Look;
+    type StepContext = StepContext;
+
+    fn dependencies(document: &Declared<Repository>) -> Vec<Dependency> {
+        vec![Dependency::to_present("/spec/project", "Project", &document.spec.project)]
+    }
+
+    fn open<'a>(
+        &'a self,
+        context: &Context<'a, Repository>,
+        intent: Intent,
+    ) -> Result<OpenedBy<'a, Self>, Error> {
+        Session::open(&self.projects, context, intent).map(Opened::Session)
+    }
+
+    fn observe(&self, session: &Session<'_>, _: &StepContext) -> Result<Look, Error> {
+        session.observe()
+    }
+
+    fn plan(&self, session: &Session<'_>, look: &Look, intent: Intent) -> documents::Plan<Step> {
+        let plan = session.plan(look, intent);
+        let conflict =
+            |refusal: model::Refusal| Conflict { message: refusal.what, help: refusal.help };
+        let conflicts = plan.refused.into_iter().map(conflict).collect();
+        documents::Plan { steps: plan.steps, conflicts }
+    }
+
+    fn plans_despite_conflicts(&self, plan: &documents::Plan<Step>, intent: Intent) -> bool {
+        intent == Intent::Plan && !plan.steps.is_empty()
+    }
+
+    fn conflict(
+        &self,
+        session: &Session<'_>,
+        look: &Look,
+        intent: Intent,
+        _: Vec<Conflict>,
+    ) -> Error {
+        Error::Blocked(session.plan(look, intent).refused)
+    }
+
+    fn authorize(
+        &self,
+        session: &Session<'_>,
+        look: &Look,
+        steps: &[Step],
+        step_context: &mut StepContext,
+        _: &WritePermit,
+    ) -> Result<(), Error> {
+        check_push(steps)?;
+        step_context.covered_refs = session.check_deletion(look, steps)?;
+        Ok(())
+    }
+
+    fn execute(
+        &self,
+        session: &Session<'_>,
+        look: &Look,
+        step: &Step,
+        step_context: &mut StepContext,
+        permit: &WritePermit,
+    ) -> Result<String, Error> {
+        Execution { session, look, step_context, permit }.execute(step)
+    }
+
+    fn time_limit(&self, _: &Session<'_>) -> Duration {
+        // Forges answer when a change is done, so a run waits only for one that does not answer.
+        Duration::from_secs(60)
+    }
+
+    fn status(
+        &self,
+        session: &Session<'_>,
+        look: &Look,
+        steps: Vec<Step>,
+        intent: Intent,
+    ) -> Result<Status, Error> {
+        if steps.is_empty() {
+            let is_removal = intent.is_removal();
+            let settled = || status::converged(session, look);
+            return Ok(if is_removal { status::removed(look) } else { settled() });
+        }
+        if intent.is_removal() {
+            let refusal = session.check_deletion(look, &steps).err();
+            return Ok(status::removal_planned(session, look, steps, refusal.as_ref()));
+        }
+        check_push(&steps)?;
+        Ok(status::planned(session, look, steps, session.plan(look, intent).refused))
+    }
+
+    fn verify(
+        &self,
+        session: &Session<'_>,
+        look: &Look,
+        steps: Vec<Step>,
+    ) -> Result<Status, Error> {
+        let mut differences: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        differences.extend(look.world.as_ref().and_then(|world| session.branch_difference(world)));
+        if differences.is_empty() {
+            Ok(status::verified(session, look))
+        } else {
+            Err(Error::Unproven(differences))
+        }
+    }
+
+    fn derive(&self, context: &Context<'_, Repository>) -> Result<Vec<Derived>, Error> {
+        wanted::derived(context.document, self.projects.get(&context.document.spec.project)?)
+    }
 }

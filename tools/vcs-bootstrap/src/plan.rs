@@ -328,9 +328,12 @@ impl Sections {
                     let seen = seen.get(fingerprint);
                     let wrong =
                         seen.filter(|it| !it.read_only).map(|it| remove(fingerprint, it.id));
-                    let (fingerprint, key) = (fingerprint.clone(), key.clone());
-                    let add = (seen.is_none() || wrong.is_some())
-                        .then_some(Step::AddDeployKey { fingerprint, key });
+                    let add = Step::AddDeployKey {
+                        fingerprint: fingerprint.clone(),
+                        title: key.title.clone(),
+                        key: key.key.clone(),
+                    };
+                    let add = (seen.is_none() || wrong.is_some()).then_some(add);
                     wrong.into_iter().chain(add)
                 });
                 let stale =

@@ -1,152 +1,254 @@
-//! One change to the world, as a plan shows it.
+//! One change to a repository, as a plan shows it.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
+use documents::Effect;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::model::{DeployKey, Receipt, Rule, Settings};
+use crate::model::{Receipt, Rule, Settings};
 
-/// One change. Says what it makes true, and from what, so that a reader can object.
+/// One change to a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(tag = "action", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Step {
-    /// The repository is not there.
+    /// Create the repository, empty.
     Create {
-        /// Whether only those who are let in can see it, from its first moment.
+        /// Whether only the owner and invited collaborators can see it, from its first moment.
         private: bool,
     },
-    /// It was archived by `destroy`, and is declared again.
+    /// Unarchive the repository, which `destroy` archived and which is declared again.
     Unarchive {},
-    /// Says beside the repository what we made of it.
+    /// Write the receipt: a signed Actions variable that says what this program made.
     Record {
-        /// What it says then.
+        /// The receipt.
         receipt: Receipt,
-        /// The secrets whose time of writing is read back first: known after apply.
+        /// Secrets whose time of writing is read back first, because the forge sets it.
         times_of: BTreeSet<String>,
     },
-    /// Plain settings differ.
+    /// Change settings.
     ChangeSettings {
-        /// What they are.
+        /// Present values of the settings that change.
         from: Settings,
-        /// What they become.
+        /// Declared values.
         to: Settings,
     },
-    /// The branch is not there, or behind.
+    /// Push a branch, as a fast-forward.
     Push {
-        /// Which.
+        /// Branch, for example `main`.
         branch: String,
-        /// The commit that is there.
+        /// Commit of the branch at the forge; absent when the branch does not exist.
         from: Option<String>,
-        /// The commit that is here.
+        /// Commit that is pushed.
         to: String,
     },
-    /// People see another branch first.
+    /// Change the default branch.
     ChangeDefaultBranch {
-        /// Which.
+        /// Present default branch.
         from: String,
-        /// Which they see then.
+        /// Declared default branch.
         to: String,
     },
-    /// Topics are missing, or are not declared where the list is authoritative.
+    /// Replace the list of topics.
     SetTopics {
-        /// What they are.
+        /// Present topics.
         from: BTreeSet<String>,
-        /// What they become.
+        /// Topics after the change.
         to: BTreeSet<String>,
     },
-    /// A secret is not known to hold what it must.
+    /// Write a secret. Its value is in no plan.
     WriteSecret {
-        /// Its name.
+        /// Name of the secret, for example `REGISTRY_TOKEN`.
         name: String,
-        /// How we know.
+        /// Why the secret is not known to hold the declared value.
         because: Because,
     },
-    /// A deploy key is not there.
+    /// Add a deploy key, which can only read.
     AddDeployKey {
-        /// Its fingerprint.
+        /// Fingerprint as `ssh-keygen -l` prints it.
         fingerprint: String,
-        /// What is added.
-        key: DeployKey,
+        /// Title that the forge shows.
+        title: String,
+        /// Public key in OpenSSH's format.
+        key: String,
     },
-    /// A rule is not there, or differs.
+    /// Create or replace a rule for branches.
     PutRule {
-        /// Its name.
+        /// Name of the rule.
         name: String,
-        /// What it is.
+        /// Present rule; absent when there is none of this name.
         from: Option<Rule>,
-        /// What it becomes.
+        /// Declared rule.
         to: Rule,
-        /// What the rule protects now and no longer protects then.
+        /// Protections that the present rule has and the declared one lacks.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         weakens: Vec<String>,
     },
-    /// A private repository becomes visible to everybody, with all of its history. It cannot be
-    /// taken back: what was read once is known.
+    /// Make a private repository public, with all of its history. This cannot be undone, because
+    /// others may have copied it.
     Publish {},
-    /// A rule that we made is no longer declared.
+    /// Remove a rule that this program made and that is no longer declared.
     RemoveRule {
-        /// Its name.
+        /// Name of the rule.
         name: String,
     },
-    /// A secret that we wrote is no longer declared.
+    /// Remove a secret that this program wrote and that is no longer declared.
     RemoveSecret {
-        /// Its name.
+        /// Name of the secret.
         name: String,
     },
-    /// A deploy key that we made is no longer declared, or may write.
+    /// Remove a deploy key that is no longer declared, or that can write.
     RemoveDeployKey {
-        /// Its fingerprint.
+        /// Fingerprint as `ssh-keygen -l` prints it.
         fingerprint: String,
-        /// The forge's own number for it.
+        /// The forge's number for the key.
         id: u64,
     },
-    /// Nothing of ours is left in a repository that we found.
+    /// Remove the receipt from a repository that others made and that holds nothing of ours any more.
     Forget {},
-    /// The repository that we made is kept, and takes no more changes.
+    /// Archive the repository: it stays, read-only.
     Archive {},
-    /// The repository that we made goes, with all that is in it.
+    /// Delete the repository with all of its contents.
     Delete {},
 }
 
-/// How we know that a secret must be written, without reading it.
+/// Why a secret has to be written. No forge lets anybody read its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Because {
-    /// It is not there.
+    /// The secret does not exist.
     Absent,
-    /// It is there, and nothing says what it holds.
+    /// The secret exists, and the receipt does not say what it holds.
     Unrecorded,
-    /// Its value has changed here.
+    /// The declared value has changed.
     Changed,
-    /// Somebody else has written it since.
+    /// Another writer has replaced the value since.
     WrittenByOthers,
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "it does not exist",
+            Self::Unrecorded => "its value is unknown",
+            Self::Changed => "its declared value has changed",
+            Self::WrittenByOthers => "another writer has replaced its value",
+        })
+    }
+}
+
+impl documents::Step for Step {
+    fn effect(&self) -> Effect {
+        match self {
+            Self::Create { .. }
+            | Self::AddDeployKey { .. }
+            | Self::WriteSecret { because: Because::Absent, .. }
+            | Self::PutRule { from: None, .. }
+            | Self::Push { from: None, .. } => Effect::Create,
+            Self::Unarchive {}
+            | Self::Record { .. }
+            | Self::ChangeSettings { .. }
+            | Self::Push { .. }
+            | Self::ChangeDefaultBranch { .. }
+            | Self::SetTopics { .. }
+            | Self::WriteSecret { .. }
+            | Self::PutRule { .. }
+            | Self::Publish {}
+            | Self::Archive {} => Effect::Change,
+            Self::RemoveRule { .. }
+            | Self::RemoveSecret { .. }
+            | Self::RemoveDeployKey { .. }
+            | Self::Forget {}
+            | Self::Delete {} => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create { .. } => write!(f, "create"),
-            Self::Unarchive {} => write!(f, "unarchive"),
-            Self::Record { .. } => write!(f, "record"),
-            Self::ChangeSettings { .. } => write!(f, "settings"),
-            Self::Push { branch, .. } => write!(f, "push {branch}"),
-            Self::ChangeDefaultBranch { to, .. } => write!(f, "default branch {to}"),
-            Self::SetTopics { .. } => write!(f, "topics"),
-            Self::WriteSecret { name, .. } => write!(f, "secret {name}"),
-            Self::AddDeployKey { .. } => write!(f, "deploy key"),
-            Self::PutRule { name, weakens, .. } if !weakens.is_empty() => {
-                write!(f, "rule {name} ({})", weakens.join(", "))
+            Self::Create { private: true } => write!(f, "create the private repository"),
+            Self::Create { private: false } => write!(f, "create the public repository"),
+            Self::Unarchive {} => write!(f, "unarchive the repository"),
+            Self::Record { .. } => write!(f, "record what vcs-bootstrap made"),
+            Self::ChangeSettings { from, to } => {
+                write!(f, "change settings: {}", differences(&json!(from), &json!(to)))
             }
-            Self::PutRule { name, .. } => write!(f, "rule {name}"),
-            Self::Publish {} => write!(f, "publish: the repository becomes public"),
+            Self::Push { branch, from: None, to } => write!(f, "push {branch}: {}", short(to)),
+            Self::Push { branch, from: Some(from), to } => {
+                write!(f, "push {branch}: {} → {}", short(from), short(to))
+            }
+            Self::ChangeDefaultBranch { from, to } => {
+                write!(f, "change default branch: {from} → {to}")
+            }
+            Self::SetTopics { from, to } => {
+                let added = to.difference(from).map(|topic| format!("+{topic}"));
+                let removed = from.difference(to).map(|topic| format!("-{topic}"));
+                let changes: Vec<_> = added.chain(removed).collect();
+                write!(f, "change topics: {}", changes.join(", "))
+            }
+            Self::WriteSecret { name, because } => write!(f, "write secret {name}: {because}"),
+            Self::AddDeployKey { title, .. } => write!(f, "add deploy key {title}"),
+            Self::PutRule { name, from: None, .. } => write!(f, "create rule {name}"),
+            Self::PutRule { name, from: Some(from), to, weakens } => {
+                write!(f, "change rule {name}: {}", differences(&json!(from), &json!(to)))?;
+                if weakens.is_empty() { Ok(()) } else { write!(f, " ({})", weakens.join(", ")) }
+            }
+            Self::Publish {} => write!(f, "publish: everybody can read the repository"),
             Self::RemoveRule { name } => write!(f, "remove rule {name}"),
             Self::RemoveSecret { name } => write!(f, "remove secret {name}"),
-            Self::RemoveDeployKey { .. } => write!(f, "remove deploy key"),
-            Self::Forget {} => write!(f, "forget"),
-            Self::Archive {} => write!(f, "archive"),
-            Self::Delete {} => write!(f, "delete"),
+            Self::RemoveDeployKey { fingerprint, .. } => {
+                write!(f, "remove deploy key {fingerprint}")
+            }
+            Self::Forget {} => write!(f, "remove the record of what vcs-bootstrap made"),
+            Self::Archive {} => write!(f, "archive the repository"),
+            Self::Delete {} => write!(f, "delete the repository and all of its contents"),
         }
+    }
+}
+
+/// Returns the first characters of a commit, as Git abbreviates it.
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
+/// Returns the fields of `to` that differ from `from`, for example `wiki: true → false`. A field that
+/// only one of the two has is shown as `none` in the other.
+fn differences(from: &Value, to: &Value) -> String {
+    let mut names: BTreeSet<&String> = BTreeSet::new();
+    for side in [from, to] {
+        names.extend(side.as_object().into_iter().flat_map(serde_json::Map::keys));
+    }
+    let differing = names.into_iter().filter(|name| from[*name] != to[*name]);
+    let text = |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+    let change = |name: &String| format!("{name}: {} → {}", text(&from[name]), text(&to[name]));
+    differing.map(change).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_of_settings_shows_old_and_new_values() {
+        let settings = |wiki, description: &str| Settings {
+            wiki: Some(wiki),
+            description: Some(description.to_owned()),
+            ..Settings::default()
+        };
+        let step = Step::ChangeSettings { from: settings(true, "old"), to: settings(false, "new") };
+        assert_eq!(
+            step.to_string(),
+            r#"change settings: description: "old" → "new", wiki: true → false"#
+        );
+    }
+
+    #[test]
+    fn step_is_flat_json_with_an_action() {
+        let step = Step::RemoveRule { name: "main".to_owned() };
+        assert_eq!(json!(step), json!({"action": "removeRule", "name": "main"}));
+        assert_eq!(json!(Step::Delete {}), json!({"action": "delete"}));
     }
 }

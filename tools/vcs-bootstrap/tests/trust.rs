@@ -297,7 +297,7 @@ fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
     let before = github.state(|it| it.rulesets[&40]["rules"].clone());
     sandbox.declare("greeter", &rule(2))?;
     let plan = status(&sandbox.run("plan").success())?;
-    assert_eq!(plan["plan"][0]["putRule"]["weakens"], Value::Null);
+    assert_eq!(plan["plan"][0]["weakens"], Value::Null);
     sandbox.run("apply").success();
     let after = github.state(|it| it.rulesets[&40]["rules"].clone());
     let number = "\"required_approving_review_count\":";
@@ -308,7 +308,7 @@ fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
     sandbox.declare("greeter", &rule(0).replace("statusChecks: [test]", "statusChecks: [lint]"))?;
     let plan = status(&sandbox.run("plan").success())?;
     let weakens = ["requires 0 approvals instead of 2", "no longer requires the status check test"];
-    assert_eq!(plan["plan"][0]["putRule"]["weakens"], json!(weakens));
+    assert_eq!(plan["plan"][0]["weakens"], json!(weakens));
     assert_described(&github);
     Ok(())
 }

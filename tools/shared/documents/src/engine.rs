@@ -71,12 +71,12 @@ impl<P: Program> Run<'_, P> {
             wait.pause("a difference that should pass without a step")?;
         };
         if self.intent == Intent::Verify {
-            self.check(plan.conflicts)?;
+            self.check(&observation, plan.conflicts)?;
             return program.verify(session, &observation, plan.steps);
         }
         self.show(&observation, &plan);
         if !program.plans_despite_conflicts(&plan, self.intent) {
-            self.check(plan.conflicts)?;
+            self.check(&observation, plan.conflicts)?;
         }
         program.status(session, &observation, plan.steps, self.intent)
     }
@@ -86,18 +86,19 @@ impl<P: Program> Run<'_, P> {
         let Self { program, session, .. } = self;
         let permit = WritePermit::grant();
         let mut step_context = P::StepContext::default();
-        let mut executed: Vec<(StepOf<P>, usize)> = Vec::new();
+        let mut executions = Executions::default();
         let mut wait = Wait::new(&self.name, P::POLL, program.time_limit(session));
         // A service that cannot be reached at all ends the run at once: a wrong address must not cost
         // the whole time limit.
         let mut observation = program.observe(session, &step_context)?;
-        let mut rounds = 0;
+        let (mut rounds, mut is_shown) = (0, false);
         loop {
             let plan = program.plan(session, &observation, self.intent);
-            if rounds == 0 {
+            if !is_shown {
                 self.show(&observation, &plan);
+                is_shown = true;
             }
-            self.check(plan.conflicts)?;
+            self.check(&observation, plan.conflicts)?;
             match program.next(session, &observation, &plan.steps)? {
                 Next::Finish if plan.steps.is_empty() => {
                     return program.status(session, &observation, plan.steps, self.intent);
@@ -109,7 +110,7 @@ impl<P: Program> Run<'_, P> {
                     if rounds == ROUNDS_MAX || batch.is_empty() {
                         return Err(stuck(plan.steps.iter()).into());
                     }
-                    count_executions(&mut executed, batch)?;
+                    executions.count(batch)?;
                     program.authorize(
                         session,
                         &observation,
@@ -118,7 +119,18 @@ impl<P: Program> Run<'_, P> {
                         &permit,
                     )?;
                     rounds += 1;
-                    self.execute(&observation, batch, &mut step_context, &permit)?;
+                    self.execute(&observation, batch, &mut step_context, &permit).or_else(
+                        |error| {
+                            // The response was lost, so the step may have taken effect.
+                            let is_last = executions.any_is_last(batch);
+                            if error.is_ambiguous() && !is_last {
+                                self.tell(&error);
+                                Ok(())
+                            } else {
+                                Err(error)
+                            }
+                        },
+                    )?;
                     wait.restart();
                     while let Some(reason) =
                         patiently(&mut wait, || program.pending(session, &step_context, batch))?
@@ -143,29 +155,14 @@ impl<P: Program> Run<'_, P> {
         for step in batch {
             crate::check_interrupt()?;
             let running = progress::step(&self.name, step);
-            match program.execute(session, observation, step, step_context, permit) {
-                Ok(detail) => running.done(detail),
-                Err(error) => {
-                    drop(running);
-                    return self.look_again(error);
-                }
-            }
+            running.done(program.execute(session, observation, step, step_context, permit)?);
         }
-        program
-            .finish(session, observation, step_context, permit)
-            .or_else(|error| self.look_again(error))
+        program.finish(session, observation, step_context, permit)
     }
 
-    /// Lets the run go on after an error that leaves open whether a step took effect.
-    fn look_again(&self, error: P::Error) -> Result<(), P::Error> {
-        if !error.is_ambiguous() {
-            return Err(error);
-        }
-        crate::note(
-            &self.name,
-            format_args!("{error}: observing again, because it may have worked"),
-        );
-        Ok(())
+    fn tell(&self, error: &P::Error) {
+        let text = format_args!("{error}: observing again, because it may have worked");
+        crate::note(&self.name, text);
     }
 
     fn show(&self, observation: &P::Observation, plan: &Plan<StepOf<P>>) {
@@ -174,8 +171,15 @@ impl<P: Program> Run<'_, P> {
         plan::show(&document, &plan.steps, &plan.conflicts, footer.as_deref());
     }
 
-    fn check(&self, conflicts: Vec<Conflict>) -> Result<(), P::Error> {
-        if conflicts.is_empty() { Ok(()) } else { Err(self.program.conflict(conflicts)) }
+    fn check(
+        &self,
+        observation: &P::Observation,
+        conflicts: Vec<Conflict>,
+    ) -> Result<(), P::Error> {
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        Err(self.program.conflict(&self.session, observation, self.intent, conflicts))
     }
 }
 
@@ -194,19 +198,32 @@ fn patiently<T, E: Diagnostic + From<Error>>(
     }
 }
 
-/// Counts the executions of each step, and fails before one is executed too often.
-fn count_executions<S: crate::step::Step>(
-    executed: &mut Vec<(S, usize)>,
-    batch: &[S],
-) -> Result<(), Error> {
-    for step in batch {
-        match executed.iter_mut().find(|(earlier, _)| earlier == step) {
-            Some((_, count)) if *count == EXECUTIONS_MAX => return Err(stuck([step].into_iter())),
-            Some((_, count)) => *count += 1,
-            None => executed.push((step.clone(), 1)),
-        }
+/// The steps of a run, and how often each was executed.
+struct Executions<S>(Vec<(S, usize)>);
+
+impl<S> Default for Executions<S> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
-    Ok(())
+}
+
+impl<S: crate::step::Step> Executions<S> {
+    /// Counts one more execution of each step, and fails before one is executed too often.
+    fn count(&mut self, batch: &[S]) -> Result<(), Error> {
+        for step in batch {
+            match self.0.iter_mut().find(|(earlier, _)| earlier == step) {
+                Some((_, EXECUTIONS_MAX)) => return Err(stuck([step].into_iter())),
+                Some((_, count)) => *count += 1,
+                None => self.0.push((step.clone(), 1)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a step of the batch may not be executed once more.
+    fn any_is_last(&self, batch: &[S]) -> bool {
+        self.0.iter().any(|(step, count)| *count == EXECUTIONS_MAX && batch.contains(step))
+    }
 }
 
 fn stuck<'a, S: crate::step::Step + 'a>(steps: impl Iterator<Item = &'a S>) -> Error {

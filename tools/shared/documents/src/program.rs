@@ -248,8 +248,14 @@ pub trait Program: Sync {
         false
     }
 
-    /// Returns the error for conflicts that a plan has.
-    fn conflict(&self, conflicts: Vec<Conflict>) -> Self::Error {
+    /// Returns the error for the conflicts of a plan that was made from `observation`.
+    fn conflict(
+        &self,
+        _session: &Self::Session<'_>,
+        _observation: &Self::Observation,
+        _intent: Intent,
+        conflicts: Vec<Conflict>,
+    ) -> Self::Error {
         Error::Conflicts { conflicts }.into()
     }
 

@@ -273,6 +273,26 @@ fn a_plan_reaches_what_is_declared_then_rests() {
 }
 
 #[test]
+fn apply_and_destroy_execute_the_steps_that_the_first_plan_shows() {
+    for plan_of in [plan, plan_destroy] {
+        for_all(|wanted, before| {
+            let shown = plan_of(wanted, before).steps;
+            let (mut world, mut executed) = (before.clone(), Vec::new());
+            loop {
+                let round = plan_of(wanted, &world).steps;
+                if round.is_empty() {
+                    break;
+                }
+                world = take(&round, &world);
+                executed.extend(round);
+                assert!(executed.len() <= shown.len(), "{executed:?} of {shown:?}");
+            }
+            assert_eq!(executed, shown);
+        });
+    }
+}
+
+#[test]
 fn a_plan_leaves_alone_what_is_not_declared() {
     for_all(|wanted, before| {
         let Some(was) = before else { return };

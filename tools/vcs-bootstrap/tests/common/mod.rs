@@ -113,9 +113,9 @@ pub(crate) fn ready(status: &Value) -> (&str, &str) {
     (ready["status"].as_str().unwrap_or_default(), ready["reason"].as_str().unwrap_or_default())
 }
 
-/// The names of the steps of a plan, in order.
+/// Returns the actions of a plan, in order.
 #[allow(dead_code, reason = "not every test that has this module looks at steps")]
 pub(crate) fn steps(status: &Value) -> Vec<String> {
     let steps = status["plan"].as_array().into_iter().flatten();
-    steps.filter_map(|it| Some(it.as_object()?.keys().next()?.clone())).collect()
+    steps.filter_map(|step| step["action"].as_str().map(str::to_owned)).collect()
 }

@@ -1,0 +1,163 @@
+//! How each step is executed. The only code that has a writer.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use documents::WritePermit;
+use keyring::{GitOrigin, Url};
+
+use crate::Error;
+use crate::client;
+use crate::forge::{Reader, Writer};
+use crate::git;
+use crate::model::{Receipt, Section};
+use crate::observe::Look;
+use crate::refused;
+use crate::session::Session;
+use crate::step::Step;
+
+/// What one step hands to the steps after it.
+#[derive(Default)]
+pub(crate) struct StepContext {
+    /// The number and clone URL of a repository that this run created.
+    created: Option<(u64, Url)>,
+    /// Whether this run wrote or removed the receipt, and which of the two.
+    recorded: Option<bool>,
+    /// References that a receipt of `data-drain` covers; `None` when no receipt is required.
+    pub(crate) covered_refs: Option<String>,
+}
+
+/// The pieces of one execution.
+pub(crate) struct Execution<'a, 'b> {
+    pub(crate) session: &'a Session<'b>,
+    pub(crate) look: &'a Look,
+    pub(crate) step_context: &'a mut StepContext,
+    pub(crate) permit: &'a WritePermit,
+}
+
+impl Execution<'_, '_> {
+    /// Executes `step`, and returns a detail for people.
+    pub(crate) fn execute(&mut self, step: &Step) -> Result<String, Error> {
+        let session = self.session;
+        let writer = Writer::new(&session.remote, self.permit);
+        let mut detail = String::new();
+        match step {
+            Step::Create { private } => {
+                let history = session.declaration.wanted.history.as_ref();
+                let branch = history.map(|history| &*history.branch);
+                let found = writer.create(&session.seal.birth_mark(), *private, branch)?;
+                self.wait_for_git(&found.git)?;
+                detail = found.web;
+                self.step_context.created = Some((found.id, found.git));
+            }
+            Step::Unarchive {} => writer.archive(false)?,
+            Step::Record { receipt, times_of } => {
+                let receipt = self.with_timestamps(receipt, times_of)?;
+                let text = session.seal.write(self.id()?, &receipt);
+                let replaces = self.step_context.recorded.unwrap_or(self.look.recorded);
+                writer.write_receipt(&text, replaces)?;
+                self.step_context.recorded = Some(true);
+            }
+            Step::ChangeSettings { to, .. } => writer.change(to)?,
+            Step::Publish {} => writer.publish()?,
+            Step::Push { branch, to, .. } => {
+                let origin = GitOrigin { url: self.git()?, token: &session.token };
+                git::push(&origin, branch, to, self.permit)?;
+                detail.clone_from(to);
+            }
+            Step::ChangeDefaultBranch { to, .. } => writer.change_default_branch(to)?,
+            Step::SetTopics { to, .. } => writer.set_topics(to)?,
+            Step::WriteSecret { name, .. } => {
+                let value = session.declaration.secrets.get(name).ok_or_else(out_of_order)?;
+                writer.write_secret(name, value)?;
+            }
+            Step::AddDeployKey { fingerprint, title, key } => {
+                writer.add_deploy_key(title, key)?;
+                detail.clone_from(fingerprint);
+            }
+            Step::PutRule { name, to, .. } => writer.put_rule(name, to)?,
+            Step::RemoveRule { name } => writer.remove_rule(name)?,
+            Step::RemoveSecret { name } => writer.remove_secret(name)?,
+            Step::RemoveDeployKey { id, .. } => writer.remove_deploy_key(*id)?,
+            Step::Forget {} => {
+                writer.forget()?;
+                self.step_context.recorded = Some(false);
+            }
+            Step::Archive {} => writer.archive(true)?,
+            Step::Delete {} => {
+                self.check_refs()?;
+                writer.delete()?;
+            }
+        }
+        Ok(detail)
+    }
+
+    /// Returns the forge's number for the repository.
+    fn id(&self) -> Result<u64, Error> {
+        let created = self.step_context.created.as_ref().map(|(id, _)| *id);
+        let found = self.look.found.as_ref().map(|found| found.id);
+        created.or(found).ok_or_else(out_of_order)
+    }
+
+    /// Returns the clone URL of the repository.
+    fn git(&self) -> Result<&Url, Error> {
+        let created = self.step_context.created.as_ref().map(|(_, git)| git);
+        let found = self.look.found.as_ref().map(|found| &found.git);
+        created.or(found).ok_or_else(out_of_order)
+    }
+
+    /// Waits until Git finds a repository that was just created. A token that may not read the history
+    /// does not stop the other steps.
+    fn wait_for_git(&self, url: &Url) -> Result<(), Error> {
+        let origin = GitOrigin { url, token: &self.session.token };
+        for seconds in [1, 2, 4, 8] {
+            match git::remote(&origin, "main") {
+                Err(Error::GitFailed { .. }) => {}
+                Ok(Section::Unknown(refusal)) if refusal.reason == refused::HIDDEN => {}
+                answer => return answer.map(drop),
+            }
+            client::wait(Duration::from_secs(seconds))?;
+        }
+        git::remote(&origin, "main").map(drop)
+    }
+
+    /// Reads the references again right before they are deleted, because a commit that arrived since
+    /// the receipt was checked is in no copy.
+    fn check_refs(&self) -> Result<(), Error> {
+        let Some(covered) = &self.step_context.covered_refs else { return Ok(()) };
+        let origin = GitOrigin { url: self.git()?, token: &self.session.token };
+        if git::refs(&origin)? == *covered {
+            return Ok(());
+        }
+        Err(Error::NotDrained { repository: self.session.remote.place.to_string() })
+    }
+
+    /// Returns `receipt` with the times at which the forge says that the secrets `times_of` were
+    /// written.
+    fn with_timestamps(
+        &self,
+        receipt: &Receipt,
+        times_of: &BTreeSet<String>,
+    ) -> Result<Receipt, Error> {
+        let mut receipt = receipt.clone();
+        if times_of.is_empty() {
+            return Ok(receipt);
+        }
+        let seen = match Reader(&self.session.remote).secrets()? {
+            Section::Known(seen) => seen,
+            Section::Unknown(refusal) => return Err(Error::Blocked(vec![refusal])),
+        };
+        for name in times_of {
+            if let Some(recorded) = receipt.secrets.get_mut(name) {
+                recorded.updated_at = seen.get(name).cloned().flatten();
+            }
+        }
+        Ok(receipt)
+    }
+}
+
+/// A step came before the one that it needs. Only a mistake in `plan` can cause this.
+fn out_of_order() -> Error {
+    documents::Error::NoProgress { steps: vec!["a step before the one that it needs".to_owned()] }
+        .into()
+}

@@ -1,0 +1,123 @@
+//! One document with its references resolved, and the way to its forge.
+
+use documents::{Context, Intent};
+use keyring::{DataPolicy, GitOrigin, Projects, Secret};
+use serde_json::Value;
+
+use crate::forge::Reader;
+use crate::model::{Head, Place, Present};
+use crate::observe::{self, Look};
+use crate::plan::Plan;
+use crate::receipt::Seal;
+use crate::remote::Remote;
+use crate::spec::{Push, Repository};
+use crate::step::Step;
+use crate::wanted::{self, Declaration};
+use crate::{Error, git, plan, sunset};
+
+/// A document, the declared state, and readers of its forge.
+pub(crate) struct Session<'a> {
+    context: Context<'a, Repository>,
+    projects: &'a Projects,
+    pub(crate) remote: Remote,
+    pub(crate) token: Secret,
+    pub(crate) seal: Seal,
+    pub(crate) declaration: Declaration,
+    /// The forge's number for the repository, as an earlier run saw it.
+    earlier: Option<u64>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn open(
+        projects: &'a Projects,
+        context: &Context<'a, Repository>,
+        intent: Intent,
+    ) -> Result<Self, Error> {
+        let document = context.document;
+        let project = projects.get(&document.spec.project)?;
+        let forge = project.spec.endpoints.forge.as_ref().ok_or(Error::NoForge)?;
+        let place =
+            Place { owner: document.spec.owner.to_string(), name: document.name.to_string() };
+        let seal = Seal::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
+        let (remote, token) = Remote::open(forge, place)?;
+        // A removal pushes no commit, so it works without a history here.
+        let with_history = !intent.is_removal();
+        let declaration =
+            wanted::declaration(document, project, remote.forge, &seal, with_history)?;
+        // Documents are copied with their statuses, so the status may be another repository's.
+        let observed = &context.stream.status(document)["observed"];
+        let is_same = observed["name"] == document.name.as_str()
+            && observed["owner"] == document.spec.owner.as_str();
+        let earlier = observed["id"].as_u64().filter(|_| is_same);
+        let context = Context { ..*context };
+        Ok(Self { context, projects, remote, token, seal, declaration, earlier })
+    }
+
+    pub(crate) fn observe(&self) -> Result<Look, Error> {
+        let wanted = &self.declaration.wanted;
+        let head = |found: &_| observe::head(found, wanted, &self.token);
+        observe::look(&Reader(&self.remote), &self.seal, wanted, self.earlier, head)
+    }
+
+    pub(crate) fn plan(&self, look: &Look, intent: Intent) -> Plan {
+        let wanted = &self.declaration.wanted;
+        if intent.is_removal() {
+            plan::plan_destroy(wanted, &look.world)
+        } else {
+            plan::plan(wanted, &look.world)
+        }
+    }
+
+    /// Checks that nothing is lost when `steps` delete the repository, and returns the references that
+    /// a receipt covers.
+    pub(crate) fn check_deletion(
+        &self,
+        look: &Look,
+        steps: &[Step],
+    ) -> Result<Option<String>, Error> {
+        let deletes = steps.iter().any(|step| matches!(step, Step::Delete {}));
+        let Some(found) = look.found.as_ref().filter(|_| deletes) else { return Ok(None) };
+        let document = self.context.document;
+        if document.spec.data_on_destroy == DataPolicy::Discard {
+            return Ok(None);
+        }
+        let name = document.name.as_str();
+        let names = |spec: &Value| {
+            let sources = spec["sources"].as_array().into_iter().flatten();
+            sources.into_iter().any(|source| source["forge"] == name)
+        };
+        let project = self.projects.get(&document.spec.project)?;
+        let receipts = keyring::receipts(self.context.stream, project, names)?;
+        let origin = GitOrigin { url: &found.git, token: &self.token };
+        let refs = git::refs(&origin)?;
+        let repository = found.web.clone();
+        if !receipts.iter().any(|receipt| receipt.has_forge(name, &refs)) {
+            return Err(Error::NotDrained { repository });
+        }
+        let what = sunset::beside_history(&self.remote, found, &origin)?;
+        if what.is_empty() { Ok(Some(refs)) } else { Err(Error::NotCovered { repository, what }) }
+    }
+
+    /// Returns how the branch differs where a plan has no step for it.
+    pub(crate) fn branch_difference(&self, world: &Present) -> Option<String> {
+        let history = self.declaration.wanted.history.as_ref()?;
+        let branch = &history.branch;
+        match world.head.known()? {
+            Head::Ahead(there) if history.push == Push::FastForward => {
+                Some(format!("{branch} of the forge is ahead, at {there}: `git pull` first"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Checks before any step that the history can be pushed whole.
+pub(crate) fn check_push(steps: &[Step]) -> Result<(), Error> {
+    for step in steps {
+        let Step::Push { from, to, .. } = step else { continue };
+        if let Some(refusal) = git::unpushable(to, from.as_deref())? {
+            return Err(Error::Blocked(vec![refusal]));
+        }
+    }
+    Ok(())
+}
