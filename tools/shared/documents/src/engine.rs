@@ -41,7 +41,14 @@ pub(crate) fn run<P: Program>(
 ) -> Result<StatusOf<P::Kind>, P::Error> {
     let session = match program.open(context, intent)? {
         Opened::Session(session) => session,
-        Opened::Known(status) => return Ok(status),
+        Opened::Known(status) => {
+            let steps = status.plan.as_deref().unwrap_or_default();
+            if !intent.is_write() && !steps.is_empty() {
+                let document = format!("{}/{}", P::Kind::KIND, context.document.name);
+                plan::show(&document, steps, &[], None);
+            }
+            return Ok(status);
+        }
     };
     let run = Run { program, name: context.document.name.to_string(), session, intent };
     if intent.is_write() { run.converge() } else { run.report() }
