@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use documents::WritePermit;
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
 use keyring::Secret;
@@ -74,9 +75,27 @@ impl Reader {
     }
 }
 
+/// The right to open writers, for a thread that outlives a borrowed permit.
+#[derive(Clone)]
+pub(crate) struct WriteAccess(Secret);
+
+impl WriteAccess {
+    pub(crate) fn new(kubeconfig: &Secret, _: &WritePermit) -> Self {
+        Self(kubeconfig.clone())
+    }
+
+    pub(crate) fn reader(&self) -> Result<Reader, Error> {
+        Reader::open(&self.0)
+    }
+
+    pub(crate) fn writer(&self) -> Result<Writer, Error> {
+        Link::open(&self.0).map(Writer)
+    }
+}
+
 impl Writer {
-    pub(crate) fn open(kubeconfig: &Secret) -> Result<Self, Error> {
-        Link::open(kubeconfig).map(Self)
+    pub(crate) fn open(kubeconfig: &Secret, permit: &WritePermit) -> Result<Self, Error> {
+        WriteAccess::new(kubeconfig, permit).writer()
     }
 
     /// Makes `object` at `path` what is declared.

@@ -7,7 +7,8 @@ use data_encoding::HEXLOWER;
 use hmac::Mac as _;
 use keyring::{AgeRecipient, Pack, Receipt};
 
-use crate::observe::{Seen, Wanted};
+use crate::desired::Desired;
+use crate::observe::Observation;
 use crate::pack::{PACK_BYTES, Packer, Sealed, Whole, keyed, sha256};
 use crate::store::Metadata;
 use crate::world::World;
@@ -55,18 +56,18 @@ impl<R: Read> Read for Progress<'_, R> {
 /// One source on its way into the store.
 pub(crate) struct Copy<'a> {
     pub(crate) world: &'a World<'a>,
-    pub(crate) wanted: &'a Wanted<'a>,
+    pub(crate) wanted: &'a Desired<'a>,
     pub(crate) folder: String,
 }
 
 impl Copy<'_> {
+    /// Copies `source` into the store, and returns the counts for people.
     pub(crate) fn copy(
         &self,
         name: &str,
         source: impl Read,
         copied: &mut keyring::Copied,
-    ) -> Result<(), Error> {
-        let doing = documents::step(self.wanted.drain, "copy");
+    ) -> Result<String, Error> {
         let mut packs = Vec::new();
         let whole = self.pack(name, source, &self.wanted.recipients, |it| {
             packs.push(self.put(&format!("{:05}", it.number), it)?);
@@ -76,9 +77,7 @@ impl Copy<'_> {
         (copied.bytes, copied.entries) = (whole.bytes, whole.entries);
         (copied.fingerprint, copied.packs) = (whole.fingerprint, packs);
         let (bytes, packs) = (copied.bytes, copied.packs.len());
-        doing
-            .done(format_args!("{name}: {} entries, {bytes} bytes, {packs} packs", copied.entries));
-        Ok(())
+        Ok(format!("{} entries, {bytes} bytes, {packs} packs", copied.entries))
     }
 
     /// The fingerprint of what the source holds now.
@@ -187,7 +186,7 @@ impl Copy<'_> {
 /// Fetches everything that `receipt` names, with the credentials of somebody who cannot write.
 pub(crate) fn read_back(
     store: &store::Reader,
-    wanted: &Wanted<'_>,
+    wanted: &Desired<'_>,
     receipt: &Receipt,
 ) -> Result<(), Error> {
     let doing = documents::step(wanted.drain, "read back");
@@ -211,16 +210,15 @@ pub(crate) fn read_back(
     Ok(())
 }
 
-/// Signs the receipt, puts it into the store, and returns its digest.
+/// Signs the receipt, puts it into the store, and returns its key.
 pub(crate) fn sign(
     world: &World<'_>,
-    wanted: &Wanted<'_>,
-    seen: &Seen,
+    wanted: &Desired<'_>,
+    observation: &Observation,
     receipt: &Receipt,
 ) -> Result<String, Error> {
-    let doing = documents::step(wanted.drain, "sign");
     let envelope = receipt.sign(&world.keys.phase)?;
-    let object = seen.receipt_object(wanted, &receipt.run);
+    let object = observation.receipt_object(wanted, &receipt.run);
     let text = serde_json::to_vec(&envelope).unwrap_or_default();
     if !world.store.create(&object, text.clone(), &Metadata::new())? {
         let there = world.store.get(&object, text.len() as u64)?;
@@ -229,8 +227,5 @@ pub(crate) fn sign(
             return Err(Error::Tampered { object, why });
         }
     }
-    doing.done(object);
-    // As everybody else will read it.
-    let keys = [keyring::ReceiptKey::of(&world.keys.phase, wanted.project)];
-    Ok(envelope.open(wanted.drain, wanted.project, &keys)?.digest)
+    Ok(object)
 }

@@ -120,14 +120,6 @@ pub enum Error {
         /// What.
         what: String,
     },
-    /// Something still uses what is to be copied.
-    #[error("after {seconds} s these still use what is to be copied: {}", who.join(", "))]
-    InUse {
-        /// How long was waited.
-        seconds: u32,
-        /// Which pods.
-        who: Vec<String>,
-    },
     /// The pod that reads a volume does not start.
     #[error("after {seconds} s the pod {pod}, which reads the volume, does not run: {why}")]
     NoReader {
@@ -178,12 +170,6 @@ pub enum Error {
         what: Vec<String>,
         /// What has changed since a receipt, as far as the cluster tells.
         why: Vec<String>,
-    },
-    /// Steps are left although all were taken.
-    #[error("steps left after all were taken: {}", steps.join("; "))]
-    Unsettled {
-        /// Which.
-        steps: Vec<String>,
     },
     /// The store has several receipts.
     #[error("the store has {} receipts: {}", receipts.len(), receipts.join(", "))]
@@ -252,7 +238,6 @@ impl Diagnostic for Error {
             Self::Busy { .. } => "Busy",
             Self::HoldInactive { .. } => "HoldInactive",
             Self::Missing { .. } => "SourceMissing",
-            Self::InUse { .. } => "InUse",
             Self::NoReader { .. } => "NoReader",
             Self::Read { .. } => "ReadFailed",
             Self::Changed { .. } => "SourceChanged",
@@ -260,7 +245,6 @@ impl Diagnostic for Error {
             Self::Seal(_) => "SealFailed",
             Self::Tampered { .. } => "Tampered",
             Self::Unproven { .. } => "Unproven",
-            Self::Unsettled { .. } => "Unsettled",
             Self::Ambiguous { .. } => "Ambiguous",
             Self::NotEmpty { .. } => "NotEmpty",
             Self::Restore { .. } => "RestoreFailed",
@@ -314,10 +298,6 @@ impl Diagnostic for Error {
             Self::Missing { .. } => {
                 "correct the document; what is gone already cannot be copied any more"
             }
-            Self::InUse { .. } => {
-                "stop them, or name what runs them in `freeze`; `timeoutSeconds` is how long is \
-                 waited. What is stopped stays so: `data-drain destroy` starts it"
-            }
             Self::NoReader { .. } => {
                 "see to the reason; the pod needs the attested image and a node that has the volume. \
                  `timeoutSeconds` is how long is waited. What is stopped stays so"
@@ -335,7 +315,6 @@ impl Diagnostic for Error {
                  store; `data-drain destroy` and then `data-drain apply` make another copy"
             }
             Self::Unproven { .. } => "run `data-drain apply`",
-            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
             Self::Ambiguous { .. } => {
                 "name one with `--receipt`, or give the documents that `data-drain apply` wrote"
             }
@@ -355,13 +334,23 @@ impl Diagnostic for Error {
         }
     }
 
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        // The store's writer looks itself whether an object arrived.
+        let is_write =
+            |request: &str| request.starts_with("PATCH ") || request.starts_with("DELETE ");
+        matches!(self, Self::Unreachable { who, request, .. } if who == API_SERVER && is_write(request))
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::Unreachable { .. }
             | Self::Stalled { .. }
-            | Self::InUse { .. }
             | Self::NoReader { .. }
             | Self::Read { .. }
             | Self::Changed { .. }
@@ -370,8 +359,7 @@ impl Diagnostic for Error {
             | Self::HoldInactive { .. }
             | Self::Git { .. }
             | Self::Machine(_)
-            | Self::Unproven { .. }
-            | Self::Unsettled { .. } => Exit::Temporary,
+            | Self::Unproven { .. } => Exit::Temporary,
             Self::NoEndpoint(_)
             | Self::Kubeconfig { .. }
             | Self::Forbidden { .. }

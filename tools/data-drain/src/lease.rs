@@ -1,8 +1,8 @@
-//! One run of a drain at a time: a `Lease` in the cluster, kept alive by a thread.
+//! A `Lease` in the cluster, so that only one run of a drain writes at a time. A thread renews it.
 //!
-//! No clock of another machine is believed. A run that finds the lease taken watches it: one that
-//! does not change for [`DEAD`] belongs to a run that was killed (as in client-go's
-//! `leaderelection`). If that run was a process of this machine, the kernel tells at once.
+//! Clocks of other machines are not compared. A run that finds a foreign lease watches it: a lease that
+//! does not change for [`DEAD`] belongs to a run that was killed (as in client-go's `leaderelection`).
+//! When the holder was a process of this machine, the kernel tells at once that it has ended.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,22 +10,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use documents::WritePermit;
 use keyring::Secret;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::{Reader, Writer};
+use crate::cluster::{Reader, WriteAccess, Writer};
 use crate::labels::LABEL;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-/// Annotation that counts: it changes as long as the holder lives.
+/// Annotation with a counter, which changes as long as the holder lives.
 const HEARTBEAT: &str = "data-drain.holistic/heartbeat";
+/// Pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// Several renewals: one or two may get lost.
+/// Time without a renewal after which the holder counts as dead. It covers several renewals, because
+/// one or two may get lost.
 const DEAD: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(250);
 
-/// The lease, held until this is dropped.
+/// The lease of a drain. Dropping it releases the lease.
 pub(crate) struct Lease {
     state: Arc<State>,
     keeper: Option<JoinHandle<()>>,
@@ -42,13 +45,18 @@ struct State {
 }
 
 impl Lease {
-    /// Takes the lease of a drain.
+    /// Takes the lease of a drain, and waits until another run that holds it is dead.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: another run holds it, and is alive.
-    pub(crate) fn take(drain: &str, kubeconfig: &Secret) -> Result<Self, Error> {
-        let (reader, writer) = (Reader::open(kubeconfig)?, Writer::open(kubeconfig)?);
+    /// [`Error::Busy`]: another run holds the lease, and is alive.
+    pub(crate) fn take(
+        drain: &str,
+        kubeconfig: &Secret,
+        permit: &WritePermit,
+    ) -> Result<Self, Error> {
+        let access = WriteAccess::new(kubeconfig, permit);
+        let (reader, writer) = (access.reader()?, access.writer()?);
         let (name, holder) = (format!("data-drain-{drain}"), identity());
         let path = format!("{LEASES}/{name}");
         let lease = json!({
@@ -89,15 +97,16 @@ impl Lease {
         let state = Arc::new(State::default());
         let keeper = {
             let (state, path, holder) = (Arc::clone(&state), path.clone(), holder.clone());
-            let kubeconfig = kubeconfig.clone();
-            thread::spawn(move || keep(&state, &kubeconfig, &path, &holder))
+            thread::spawn(move || keep(&state, &access, &path, &holder))
         };
         Ok(Self { state, keeper: Some(keeper), name: path, writer, reader, holder })
     }
 
+    /// Checks that this run still holds the lease.
+    ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: another run has taken the lease, because this one did not renew it in time.
+    /// [`Error::Busy`]: another run took the lease, because this run did not renew it in time.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.state.lost.load(Ordering::Relaxed) {
             return Err(Error::Busy { holder: "a run that has taken over the lease".to_owned() });
@@ -112,7 +121,7 @@ impl Drop for Lease {
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
         }
-        // One that stays is found dead by the next run.
+        // The next run finds that the holder of a lease that stays is dead.
         if let Ok(Some(lease)) = self.reader.get(&self.name)
             && lease["spec"]["holderIdentity"] == self.holder.as_str()
         {
@@ -122,7 +131,7 @@ impl Drop for Lease {
 }
 
 /// Renews the lease until the run is done.
-fn keep(state: &State, kubeconfig: &Secret, path: &str, holder: &str) {
+fn keep(state: &State, access: &WriteAccess, path: &str, holder: &str) {
     let mut beat: u64 = 0;
     let mut next = Instant::now() + RENEWAL;
     while !state.done.load(Ordering::Relaxed) {
@@ -132,17 +141,17 @@ fn keep(state: &State, kubeconfig: &Secret, path: &str, holder: &str) {
         }
         next = Instant::now() + RENEWAL;
         beat += 1;
-        // An API server that does not answer loses nothing: the next renewal tells who holds it.
-        if let Ok(false) = renew(kubeconfig, path, holder, beat) {
+        // When the API server does not answer, the next renewal tells who holds the lease.
+        if let Ok(false) = renew(access, path, holder, beat) {
             state.lost.store(true, Ordering::Relaxed);
             return;
         }
     }
 }
 
-/// Whether the lease is still ours. A conflict is decided at the next renewal.
-fn renew(kubeconfig: &Secret, path: &str, holder: &str, beat: u64) -> Result<bool, Error> {
-    let (reader, writer) = (Reader::open(kubeconfig)?, Writer::open(kubeconfig)?);
+/// Renews the lease, and returns whether this run holds it. A conflict is decided at the next renewal.
+fn renew(access: &WriteAccess, path: &str, holder: &str, beat: u64) -> Result<bool, Error> {
+    let (reader, writer) = (access.reader()?, access.writer()?);
     let Some(mut lease) = reader.get(path)? else { return Ok(false) };
     if lease["spec"]["holderIdentity"] != holder {
         return Ok(false);
@@ -152,7 +161,8 @@ fn renew(kubeconfig: &Secret, path: &str, holder: &str, beat: u64) -> Result<boo
     Ok(true)
 }
 
-/// This process, and no other one: host, boot, PID namespace, PID and start.
+/// Returns the identity of this process: host, boot, PID namespace, PID and start, because a PID is
+/// used again.
 fn identity() -> String {
     let host = read("/proc/sys/kernel/hostname");
     let pid = std::process::id();
@@ -171,19 +181,19 @@ fn is_dead(holder: &str) -> bool {
     pid.parse().is_ok_and(|pid| start(pid).is_none_or(|start| start != *started))
 }
 
-/// The boot and the PID namespace: the same PID elsewhere is another process.
+/// Returns the ids of the boot and of the PID namespace, in which a PID is unique.
 fn machine() -> (String, String) {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     (read("/proc/sys/kernel/random/boot_id"), namespace.to_string_lossy().into_owned())
 }
 
-/// When a process started, in ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
+/// Returns the start of a process, in ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
 fn start(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of a program, in parentheses, may hold spaces.
+    // The name of the program, in parentheses, may contain spaces.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    // A zombie has ended.
+    // A zombie is a process that has ended.
     (state != "Z").then(|| fields.nth(18).map(str::to_owned))?
 }
 

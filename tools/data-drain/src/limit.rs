@@ -1,5 +1,5 @@
-//! How long a step may wait. The limit is for each step and for progress within it: a run with many
-//! claims, or with a slow one, has no limit of its own.
+//! A limit on one wait inside of a step. It counts from the last progress, so a run with many claims, or
+//! with a slow claim, has no limit of its own.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -9,10 +9,10 @@ use documents::{Diagnostic as _, Exit};
 
 use crate::Error;
 
-/// How long between two looks at the cluster.
-const TICK: Duration = Duration::from_millis(500);
+/// Pause between two observations of a wait.
+pub(crate) const TICK: Duration = Duration::from_millis(500);
 
-/// The time without progress after which a step fails.
+/// The time without progress after which a wait fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) seconds: u32,
@@ -24,9 +24,9 @@ impl Limit {
         Self { seconds, tick: TICK }
     }
 
-    /// Looks until `look` finds nothing more that is amiss. A complaint that was not made before is
-    /// progress, and the time starts again; complaints that alternate are none. An answer that is
-    /// lost is a complaint like any other.
+    /// Calls `look` until it returns no error to wait for. An error that did not occur before is
+    /// progress, so the time starts again. Errors that alternate are no progress. A lost response is an
+    /// error to wait for.
     pub(crate) fn until(
         &self,
         mut look: impl FnMut() -> Result<Option<Error>, Error>,

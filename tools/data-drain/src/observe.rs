@@ -1,122 +1,44 @@
-//! What is there, as far as a Drain can speak of it. Reads only.
+//! One observation of the cluster, the forge and the store. Reads only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use documents::Deferred;
-use keyring::{
-    AgeRecipient, ClaimSource, Copied, Drained, Envelope, PhaseKey, Receipt, ReceiptKey, Secret,
-    Stopped, Url, VerifiedReceipt,
-};
-use schemars::JsonSchema;
-use serde::Serialize;
+use keyring::{ClaimSource, Copied, Drained, Envelope, Receipt, Stopped, VerifiedReceipt};
 use serde_json::{Value, json};
 
-use crate::claim::{Facts, Verdict, judge};
+use crate::claim::{Facts, NODE, Place, Verdict, judge};
+use crate::desired::Desired;
 use crate::hold::{self, Held};
-use crate::pack::Key;
-use crate::plan::{At, Found, Hold, World};
+use crate::plan::{At, Found, Hold, NodeChange, World};
 use crate::spec::{Claim, Source, Workload};
 use crate::{Error, cluster, forge, pack, store};
 
-/// Annotation on a workload: its replicas before a drain stopped it.
+/// Annotation on a workload: number of replicas before a drain stopped it.
 pub(crate) const REPLICAS: &str = "data-drain.holistic/replicas";
-/// Annotation on a workload: what [`RECONCILE`] was before a drain stopped it.
+/// Annotation on a workload: value of [`RECONCILE`] before a drain stopped it.
 pub(crate) const RECONCILED: &str = "data-drain.holistic/reconcile";
 /// Annotation that keeps Flux from starting again what was stopped, by its own rules
 /// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources>).
 pub(crate) const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
 
-/// How large a receipt may be: one of 3 TiB has 54,000 packs and 16 MiB.
+/// Largest receipt, in bytes. The receipt of a volume of 3 TiB has 54,000 packs and 16 MiB.
 const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 
-/// What a Drain has brought about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observed {
-    /// The UID of the cluster's namespace `kube-system`.
-    pub cluster_uid: Deferred<String>,
-    /// Where everything lies in the bucket.
-    pub prefix: Deferred<String>,
-    /// What was copied.
-    pub copied: Vec<CopiedSource>,
-    /// Claims of the cluster, bound to a volume, that no Drain of it names: `namespace/name`. Their
-    /// data is not copied.
-    pub uncovered: Vec<String>,
-}
-
-/// One source that was copied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CopiedSource {
-    /// As the document names it.
-    pub source: String,
-    /// How much of it there was, as an archive.
-    pub bytes: u64,
-    /// How many files and folders.
-    pub entries: u64,
-    /// In how many objects it lies.
-    pub packs: usize,
-    /// What the copy does not keep as it was: sockets, holes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_kept: Vec<String>,
-}
-
-/// What lets others destroy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Evidence {
-    /// Of what: `receipt`.
-    #[serde(rename = "type")]
-    pub of: String,
-    /// Where it lies.
-    pub object: String,
-    /// The receipt, signed.
-    pub envelope: Envelope,
-}
-
-/// All that a Drain is made of, resolved.
-pub(crate) struct Wanted<'a> {
-    pub(crate) project: &'a str,
-    pub(crate) drain: &'a str,
-    pub(crate) cluster: &'a str,
-    pub(crate) bucket: &'a str,
-    pub(crate) sources: &'a [Source],
-    pub(crate) recipients: Vec<AgeRecipient>,
-    pub(crate) receipts: Vec<ReceiptKey>,
-    /// By the name of the Repository.
-    pub(crate) forges: BTreeMap<&'a str, (Url, Secret)>,
-    /// The claims that any Drain of this cluster names.
-    pub(crate) covered: BTreeSet<String>,
-}
-
-/// The keys of a run that writes.
-pub(crate) struct Keys {
-    pub(crate) phase: PhaseKey,
-    /// Of fingerprints.
-    pub(crate) fingerprint: Key,
-    /// Of what says that an object is ours.
-    pub(crate) proof: Key,
-}
-
-impl Keys {
-    pub(crate) fn new(phase: PhaseKey, project: &str) -> Self {
-        let fingerprint = phase.bytes(project, "fingerprint");
-        let proof = phase.bytes(project, "proof");
-        Self { phase, fingerprint, proof }
-    }
-}
-
-/// All that one look has shown.
-pub(crate) struct Seen {
+/// The result of one observation.
+pub(crate) struct Observation {
+    /// UID of the namespace `kube-system`, which identifies the cluster; empty for a removal.
     pub(crate) uid: String,
     pub(crate) sources: Vec<Live>,
     pub(crate) held: Held,
     pub(crate) hold: hold::State,
+    /// The receipt in the store for exactly this state.
     pub(crate) receipt: Option<(VerifiedReceipt, Envelope)>,
+    /// Whether this run has read back every object of `receipt`.
+    pub(crate) is_read_back: bool,
+    /// Bound claims that no Drain names: `namespace/name`.
     pub(crate) uncovered: Vec<String>,
 }
 
-/// One source.
+/// One source, as observed.
 pub(crate) enum Live {
     Claim(Box<LiveClaim>),
     Forge { repository: String, refs: String },
@@ -126,10 +48,12 @@ pub(crate) struct LiveClaim {
     pub(crate) claim: Claim,
     pub(crate) path: String,
     pub(crate) uid: String,
-    /// The name of its `PersistentVolume`.
+    /// Name of the claim's `PersistentVolume`.
     pub(crate) volume: String,
-    /// The folder of a node that is the volume, if it is one.
+    /// Folder of a node that is the volume; absent for other volumes.
     folder: Option<String>,
+    /// Node that the claim's annotation names.
+    node: Option<String>,
     pub(crate) workload: Option<LiveWorkload>,
     pub(crate) verdict: Verdict,
     pub(crate) allow_empty: bool,
@@ -138,25 +62,26 @@ pub(crate) struct LiveClaim {
 pub(crate) struct LiveWorkload {
     pub(crate) path: String,
     pub(crate) at: At,
-    /// Flux's annotation: now, and before a drain changed it.
+    /// Present value of Flux's annotation.
     pub(crate) reconcile: Option<String>,
+    /// Value of Flux's annotation before a drain changed it.
     pub(crate) reconciled: Option<String>,
     stopped: Stopped,
 }
 
-/// Looks at all that is `wanted`.
+/// Observes everything that concerns a Drain.
 pub(crate) fn observe(
     reader: &cluster::Reader,
     store: &store::Reader,
-    wanted: &Wanted<'_>,
-) -> Result<Seen, Error> {
+    desired: &Desired<'_>,
+) -> Result<Observation, Error> {
     let kube_system = "/api/v1/namespaces/kube-system";
     let kube_system = reader.get(kube_system)?.ok_or_else(|| missing("Namespace kube-system"))?;
-    let mut seen = claims(reader, wanted.drain, wanted.sources, Absent::IsAnError)?;
+    let mut seen = claims(reader, desired.drain, desired.sources, Absent::IsAnError)?;
     seen.uid = text(&kube_system, "uid");
-    for source in wanted.sources {
+    for source in desired.sources {
         if let Some(forge) = &source.forge {
-            let (url, token) = &wanted.forges[forge.as_str()];
+            let (url, token) = &desired.forges[forge.as_str()];
             let refs = pack::sha256(forge::refs(url, token)?.as_bytes());
             seen.sources.push(Live::Forge { repository: forge.to_string(), refs });
         }
@@ -165,14 +90,14 @@ pub(crate) fn observe(
     let bound = all.iter().filter(|claim| claim["status"]["phase"] == "Bound");
     let names =
         bound.map(|claim| format!("{}/{}", text_of(claim, "namespace"), text_of(claim, "name")));
-    seen.uncovered = names.filter(|name| !wanted.covered.contains(name)).collect();
+    seen.uncovered = names.filter(|name| !desired.covered.contains(name)).collect();
     seen.uncovered.sort();
-    if let Some(draft) = seen.draft(wanted) {
-        let object = seen.receipt_object(wanted, &draft.run);
+    if let Some(draft) = seen.draft(desired) {
+        let object = seen.receipt_object(desired, &draft.run);
         if let Some(text) = store.get(&object, RECEIPT_BYTES_MAX)? {
             let garbled = |_| Error::Tampered { object, why: "it is no receipt".to_owned() };
             let envelope: Envelope = serde_json::from_slice(&text).map_err(garbled)?;
-            let receipt = envelope.open(wanted.drain, wanted.project, &wanted.receipts)?;
+            let receipt = envelope.open(desired.drain, desired.project, &desired.receipts)?;
             // What was signed for another state of the same drain is no receipt for this one.
             seen.receipt = (receipt.run == draft.run).then_some((receipt, envelope));
         }
@@ -180,21 +105,21 @@ pub(crate) fn observe(
     Ok(seen)
 }
 
-/// What to do about a claim that is not there.
+/// The treatment of a claim that does not exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Absent {
     IsAnError,
-    /// It is left out: what is gone need not be started again.
+    /// The claim is left out, because nothing has to be started again for it.
     IsLeftOut,
 }
 
-/// Looks at the claims, and at what may have been stopped or held for them.
+/// Observes the claims, their workloads and the hold.
 pub(crate) fn claims(
     reader: &cluster::Reader,
     drain: &str,
     sources: &[Source],
     absent: Absent,
-) -> Result<Seen, Error> {
+) -> Result<Observation, Error> {
     let mut look = Look { reader, drain, pods: BTreeMap::new(), nodes: None, attachments: None };
     let mut live = Vec::new();
     for source in sources {
@@ -217,10 +142,11 @@ pub(crate) fn claims(
     let any_claim = sources.iter().any(|source| source.claim.is_some());
     let state = if any_claim { held.observe(reader)? } else { hold::State::default() };
     let (uid, uncovered) = (String::new(), Vec::new());
-    Ok(Seen { uid, sources: live, held, hold: state, receipt: None, uncovered })
+    let (receipt, is_read_back) = (None, false);
+    Ok(Observation { uid, sources: live, held, hold: state, receipt, is_read_back, uncovered })
 }
 
-/// One look: lists that several claims need are fetched once.
+/// One observation of claims. Lists that several claims need are fetched once.
 struct Look<'a> {
     reader: &'a cluster::Reader,
     drain: &'a str,
@@ -263,6 +189,7 @@ impl Look<'_> {
             uid: text(&object, "uid"),
             volume: volume.as_ref().map(|volume| text(volume, "name")).unwrap_or_default(),
             folder: folder.map(|path| path.trim_end_matches('/').to_owned()),
+            node: object["metadata"]["annotations"][NODE].as_str().map(str::to_owned),
             workload: workload.map(|(live, _)| live),
             verdict,
             allow_empty: source.allow_empty,
@@ -285,7 +212,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// A workload and its object; `None` if it is gone, so that nothing has to be stopped.
+    /// Returns a workload and its object; absent when the workload is gone, so that nothing has to be
+    /// stopped.
     fn workload(
         &self,
         namespace: &str,
@@ -316,16 +244,40 @@ impl Look<'_> {
     }
 }
 
-impl Seen {
+impl Live {
+    /// Returns the name of the source in plans, for example `default/data` or `forge web`.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Claim(live) => live.claim.to_string(),
+            Self::Forge { repository, .. } => format!("forge {repository}"),
+        }
+    }
+}
+
+impl LiveClaim {
+    /// Returns the change that records the node of the claim, if one is needed.
+    fn node_change(&self) -> Option<NodeChange> {
+        match &self.verdict.place {
+            Some(Place::Node(node)) if self.node.as_ref() != Some(node) => {
+                Some(NodeChange { from: self.node.clone(), to: node.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Observation {
     pub(crate) fn world(&self) -> World {
-        let found = self.sources.iter().map(|live| match live {
-            Live::Claim(live) => Found {
-                source: live.claim.to_string(),
-                is_claim: true,
-                workload: live.workload.as_ref().map(|workload| workload.at.clone()),
-            },
-            Live::Forge { repository, .. } => {
-                Found { source: format!("forge {repository}"), is_claim: false, workload: None }
+        let found = self.sources.iter().map(|live| {
+            let source = live.name();
+            match live {
+                Live::Claim(live) => Found {
+                    source,
+                    is_claim: true,
+                    node: live.node_change(),
+                    workload: live.workload.as_ref().map(|workload| workload.at.clone()),
+                },
+                Live::Forge { .. } => Found { source, is_claim: false, node: None, workload: None },
             }
         });
         let digest = self.receipt.as_ref().map(|(receipt, _)| receipt.digest.clone());
@@ -349,7 +301,7 @@ impl Seen {
         })
     }
 
-    /// The workloads that are to be stopped, each once.
+    /// Returns each workload that has to be stopped once.
     pub(crate) fn workloads(&self) -> Vec<&LiveWorkload> {
         let mut all: Vec<&LiveWorkload> = Vec::new();
         for workload in self.claims().filter_map(|claim| claim.workload.as_ref()) {
@@ -360,19 +312,34 @@ impl Seen {
         all
     }
 
-    /// Whether every workload is as a drain leaves it.
+    /// Whether a drain has stopped every workload.
     pub(crate) fn is_stopped(&self) -> bool {
         let mut workloads = self.workloads().into_iter();
         workloads.all(|live| live.at.replicas == 0 && live.at.stopped.is_some())
     }
 
-    /// The pods that still use what is to be copied.
+    /// Returns the pods that use a claim.
     pub(crate) fn users(&self) -> Vec<String> {
         let users = self.claims().flat_map(|claim| &claim.verdict.users);
         users.map(|user| user.pod.clone()).collect()
     }
 
-    /// What keeps this state from being the one of a receipt, as far as the cluster tells.
+    /// Returns what keeps a run from copying, for example pods that have not ended yet.
+    pub(crate) fn in_use(&self) -> String {
+        let running = self.workloads().into_iter().filter(|live| live.at.replicas > 0);
+        let running = running.map(|live| live.at.name.clone());
+        let users: Vec<_> = self.users().into_iter().chain(running).collect();
+        if users.is_empty() {
+            return "the hold on the claims is not in place".to_owned();
+        }
+        format!(
+            "these still use what is copied: {}; stop them, or name their workload in `freeze`",
+            users.join(", ")
+        )
+    }
+
+    /// Returns the differences between this state and the state of a receipt, as far as the cluster
+    /// tells.
     pub(crate) fn changes(&self) -> Vec<String> {
         let users = self.users().into_iter().map(|pod| format!("the pod {pod} mounts a claim"));
         let running = self.workloads().into_iter().filter(|live| live.at.replicas > 0);
@@ -385,7 +352,7 @@ impl Seen {
         users.chain(running).chain(hold).collect()
     }
 
-    /// The sources as they are now, once no pod can write to them.
+    /// Returns the sources as they are now; absent while a pod can write to them.
     pub(crate) fn at_rest(&self) -> Option<Vec<keyring::Source>> {
         if !self.is_stopped() || !self.users().is_empty() {
             return None;
@@ -405,8 +372,8 @@ impl Seen {
         self.sources.iter().map(source).collect()
     }
 
-    /// The receipt for this state, with nothing copied yet; `None` as long as something runs.
-    pub(crate) fn draft(&self, wanted: &Wanted<'_>) -> Option<Receipt> {
+    /// Returns the receipt for this state, with nothing copied yet; absent while a pod can write.
+    pub(crate) fn draft(&self, desired: &Desired<'_>) -> Option<Receipt> {
         let sources = self.at_rest()?.into_iter().map(|from| Copied {
             from,
             fingerprint: String::new(),
@@ -417,12 +384,12 @@ impl Seen {
             not_kept: Vec::new(),
         });
         let mut receipt = Receipt {
-            project: wanted.project.to_owned(),
-            drain: wanted.drain.to_owned(),
-            cluster: Drained { name: wanted.cluster.to_owned(), uid: self.uid.clone() },
+            project: desired.project.to_owned(),
+            drain: desired.drain.to_owned(),
+            cluster: Drained { name: desired.cluster.to_owned(), uid: self.uid.clone() },
             run: String::new(),
-            bucket: wanted.bucket.to_owned(),
-            recipients: wanted.recipients.iter().map(ToString::to_string).collect(),
+            bucket: desired.bucket.to_owned(),
+            recipients: desired.recipients.iter().map(ToString::to_string).collect(),
             sources: sources.collect(),
         };
         let draft = serde_json::to_vec(&receipt).unwrap_or_default();
@@ -430,57 +397,26 @@ impl Seen {
         Some(receipt)
     }
 
-    /// Where everything lies. The same claims of the same cluster, for the same recipients, lie in
-    /// the same place, whatever has been stopped, held or thawed since: so a run that was
-    /// interrupted, however, finds the packs that have arrived.
-    pub(crate) fn prefix(&self, wanted: &Wanted<'_>) -> String {
+    /// Returns the prefix of every object in the bucket. It depends on the cluster, the claims and the
+    /// recipients alone, so that a run finds the packs of an earlier run that was interrupted.
+    pub(crate) fn prefix(&self, desired: &Desired<'_>) -> String {
         let source = |live: &Live| match live {
             Live::Claim(live) => json!({"claim": live.claim.to_string(), "uid": live.uid}),
             Live::Forge { repository, .. } => json!({"forge": repository}),
         };
         let sources: Vec<_> = self.sources.iter().map(source).collect();
-        let recipients: Vec<_> = wanted.recipients.iter().map(ToString::to_string).collect();
+        let recipients: Vec<_> = desired.recipients.iter().map(ToString::to_string).collect();
         let id = json!({
-            "cluster": self.uid, "bucket": wanted.bucket, "recipients": recipients,
+            "cluster": self.uid, "bucket": desired.bucket, "recipients": recipients,
             "sources": sources,
         });
         let id = pack::sha256(id.to_string().as_bytes());
-        format!("{}/{}/{}", wanted.project, wanted.drain, &id[..16])
+        format!("{}/{}/{}", desired.project, desired.drain, &id[..16])
     }
 
-    /// Where the receipt for the state `run` lies.
-    pub(crate) fn receipt_object(&self, wanted: &Wanted<'_>, run: &str) -> String {
-        format!("{}/receipt-{}.json", self.prefix(wanted), &run[..run.len().min(16)])
-    }
-
-    /// What a status says of this look.
-    pub(crate) fn observed(&self, wanted: &Wanted<'_>) -> Observed {
-        let copied = |copied: &Copied| CopiedSource {
-            source: match &copied.from {
-                keyring::Source::Claim(entry) => entry.claim.clone(),
-                keyring::Source::Forge { repository, .. } => format!("forge {repository}"),
-            },
-            bytes: copied.bytes,
-            entries: copied.entries,
-            packs: copied.packs.len(),
-            not_kept: copied.not_kept.clone(),
-        };
-        let sources = self.receipt.iter().flat_map(|(receipt, _)| &receipt.sources);
-        Observed {
-            cluster_uid: Deferred::Value(self.uid.clone()),
-            prefix: Deferred::Value(self.prefix(wanted)),
-            copied: sources.map(copied).collect(),
-            uncovered: self.uncovered.clone(),
-        }
-    }
-
-    pub(crate) fn evidence(&self, wanted: &Wanted<'_>) -> Vec<Evidence> {
-        let evidence = |(receipt, envelope): &(VerifiedReceipt, Envelope)| Evidence {
-            of: "receipt".to_owned(),
-            object: self.receipt_object(wanted, &receipt.run),
-            envelope: envelope.clone(),
-        };
-        self.receipt.iter().map(evidence).collect()
+    /// Returns the key of the receipt for the state `run`.
+    pub(crate) fn receipt_object(&self, desired: &Desired<'_>, run: &str) -> String {
+        format!("{}/receipt-{}.json", self.prefix(desired), &run[..run.len().min(16)])
     }
 }
 

@@ -1,102 +1,66 @@
-//! What will change: pure functions, data in, data out.
+//! The steps of a drain and of its removal: pure functions of values.
 
-use std::fmt;
+use crate::step::Step;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-/// One source, as it is found.
+/// One source, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// As the document names it.
+    /// The claim (`default/data`) or the repository (`forge web`).
     pub(crate) source: String,
     pub(crate) is_claim: bool,
-    /// What has to be stopped before it can be copied, if anything.
+    /// Node that has to be recorded on the claim before its pod is stopped; absent when it is recorded
+    /// or does not matter.
+    pub(crate) node: Option<NodeChange>,
+    /// The workload that has to be stopped before the source is copied.
     pub(crate) workload: Option<At>,
 }
 
-/// A workload, as it is found.
+/// A change of the annotation that says on which node the data of a claim is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeChange {
+    /// Present value.
+    pub(crate) from: Option<String>,
+    /// Observed node.
+    pub(crate) to: String,
+}
+
+/// A workload, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct At {
-    /// `namespace kind/name`.
+    /// Namespace, kind and name, for example `default deployment/web`.
     pub(crate) name: String,
-    /// How many replicas it is to have.
+    /// Number of replicas in its spec.
     pub(crate) replicas: u32,
-    /// How many it had before a drain stopped it; `None` if none did.
+    /// Number of replicas before a drain stopped it; absent when no drain did.
     pub(crate) stopped: Option<u32>,
 }
 
-/// All that a plan is made from.
+/// Everything from which a plan is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct World {
     pub(crate) found: Vec<Found>,
-    /// The hold on the claims; [`Hold::Needless`] if no source is a claim.
+    /// The hold on the claims; [`Hold::Needless`] when no source is a claim.
     pub(crate) hold: Hold,
     /// Whether the store has a receipt for exactly this state.
     pub(crate) receipted: bool,
-    /// Whether the hold's parameter is the digest of that receipt.
+    /// Whether the hold contains the digest of that receipt.
     pub(crate) recorded: bool,
 }
 
-/// What keeps pods off the claims, as it is found.
+/// The policies that keep pods off the claims, as observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// Nothing has to be held.
+    /// No source is a claim.
     Needless,
-    /// No object of it is there.
+    /// No object of the hold exists.
     Absent,
-    /// Some of it is there, or it is not as it should be.
+    /// Some objects of the hold are missing or changed.
     Broken,
-    /// It is as it should be.
+    /// The hold is complete.
     Active,
 }
 
-/// One change. Says what it makes true, and from what, so that a reader can object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Step {
-    /// It still writes.
-    Stop {
-        /// What: its namespace, kind and name.
-        workload: String,
-        /// How many replicas it has.
-        replicas: u32,
-    },
-    /// Pods could still mount the claims, or delete them.
-    Hold {
-        /// The number of claims.
-        claims: usize,
-    },
-    /// No receipt says that it was copied as it is now.
-    Copy {
-        /// What.
-        source: String,
-    },
-    /// Everything has been copied and read back.
-    Sign {
-        /// How many sources the receipt is for.
-        sources: usize,
-    },
-    /// The hold does not know the receipt yet, so nothing may be deleted.
-    Record {
-        /// The number of claims.
-        claims: usize,
-    },
-    /// The hold keeps every pod off the claims.
-    Thaw {
-        /// The number of claims.
-        claims: usize,
-    },
-    /// A drain has stopped it.
-    Start {
-        /// What: its namespace, kind and name.
-        workload: String,
-        /// How many replicas it had.
-        replicas: u32,
-    },
-}
-
-/// The steps to a world in which no pod writes, and a receipt says that everything was copied.
+/// Returns the steps to a world in which no pod writes, and a receipt proves that everything is copied.
 pub(crate) fn plan(world: &World) -> Vec<Step> {
     let stops: Vec<_> = workloads(world).into_iter().filter_map(stop).collect();
     let claims = claims(world);
@@ -105,60 +69,77 @@ pub(crate) fn plan(world: &World) -> Vec<Step> {
     if world.receipted && stops.is_empty() && hold.is_none() {
         return record.filter(|_| !world.recorded).into_iter().collect();
     }
+    // Once the pod of a claim is gone, only the annotation tells where a node-local volume is.
+    let nodes = world.found.iter().filter_map(record_node);
     let copies = world.found.iter().map(|found| Step::Copy { source: found.source.clone() });
     let sign = Step::Sign { sources: world.found.len() };
-    stops.into_iter().chain(hold).chain(copies).chain([sign]).chain(record).collect()
+    nodes.chain(stops).chain(hold).chain(copies).chain([sign]).chain(record).collect()
 }
 
-/// The steps to a world in which everything runs that a drain has stopped, and may mount its
+/// Returns the steps to a world in which everything runs that a drain stopped, and pods may mount the
 /// claims.
 pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
-    let held = matches!(world.hold, Hold::Active | Hold::Broken);
-    let thaw = held.then(|| Step::Thaw { claims: claims(world) });
+    let is_held = matches!(world.hold, Hold::Active | Hold::Broken);
+    let thaw = is_held.then(|| Step::Thaw { claims: claims(world) });
     let start = |at: &At| {
-        let replicas = at.stopped?;
-        Some(Step::Start { workload: at.name.clone(), replicas })
+        let (workload, from, to) = (at.name.clone(), at.replicas, at.stopped?);
+        Some(Step::Start { workload, from, to })
     };
     thaw.into_iter().chain(workloads(world).into_iter().filter_map(start).rev()).collect()
+}
+
+/// Returns how many of the first steps are executed before the next observation: those of one stage.
+///
+/// Copies and the signature are one stage, because a copy is worth nothing without the proof that its
+/// source did not change until the signature.
+pub(crate) fn batch(steps: &[Step]) -> usize {
+    let first = steps.first().map(stage);
+    steps.iter().take_while(|step| Some(stage(step)) == first).count()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Stop,
+    Hold,
+    Copy,
+    Record,
+    Undo,
+}
+
+fn stage(step: &Step) -> Stage {
+    match step {
+        Step::RecordNode { .. } | Step::Stop { .. } => Stage::Stop,
+        Step::Hold { .. } => Stage::Hold,
+        Step::Copy { .. } | Step::Sign { .. } => Stage::Copy,
+        Step::Record { .. } => Stage::Record,
+        Step::Thaw { .. } | Step::Start { .. } => Stage::Undo,
+    }
 }
 
 fn claims(world: &World) -> usize {
     world.found.iter().filter(|found| found.is_claim).count()
 }
 
+fn record_node(found: &Found) -> Option<Step> {
+    let NodeChange { from, to } = found.node.clone()?;
+    Some(Step::RecordNode { claim: found.source.clone(), from, to })
+}
+
 fn stop(at: &At) -> Option<Step> {
-    let stop = Step::Stop { workload: at.name.clone(), replicas: at.replicas };
-    // One that a drain has not stopped would be started again by whoever declares it.
+    let stop = Step::Stop { workload: at.name.clone(), from: at.replicas };
+    // Flux would start a workload again that no drain has stopped.
     (at.replicas > 0 || at.stopped.is_none()).then_some(stop)
 }
 
-/// Each once: two claims may be of one workload.
+/// Returns each workload once, because two claims may be of one workload.
 fn workloads(world: &World) -> Vec<&At> {
     let mut all: Vec<&At> = Vec::new();
-    for at in world.found.iter().filter_map(|it| it.workload.as_ref()) {
-        if !all.iter().any(|it| it.name == at.name) {
+    for at in world.found.iter().filter_map(|found| found.workload.as_ref()) {
+        if !all.iter().any(|other| other.name == at.name) {
             all.push(at);
         }
     }
     all
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stop { workload, replicas } => write!(f, "stop {workload} ({replicas} replicas)"),
-            Self::Copy { source } => write!(f, "copy {source}"),
-            Self::Hold { claims } => write!(f, "hold {claims} claims: no pod may mount them"),
-            Self::Record { claims } => {
-                write!(f, "let {claims} claims be deleted with the receipt")
-            }
-            Self::Thaw { claims } => write!(f, "let pods mount {claims} claims again"),
-            Self::Sign { sources } => write!(f, "sign a receipt for {sources} sources"),
-            Self::Start { workload, replicas } => {
-                write!(f, "start {workload} ({replicas} replicas)")
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -185,11 +166,17 @@ mod tests {
                 let found = |source: &str, is_claim, workload: &Option<At>| Found {
                     source: source.to_owned(),
                     is_claim,
+                    node: None,
                     workload: workload.clone(),
                 };
                 let forge = vec![found("forge", false, &None)];
-                let all = [vec![found("a", true, one), found("b", true, two)], forge.clone()];
-                let all = all.concat();
+                let mut all = vec![found("a", true, one), found("b", true, two)];
+                // The node of a workload that runs is not recorded yet.
+                all[0].node = one
+                    .as_ref()
+                    .filter(|at| at.replicas > 0)
+                    .map(|_| NodeChange { from: None, to: "node-a".to_owned() });
+                all.extend(forge.clone());
                 for hold in [Hold::Absent, Hold::Broken, Hold::Active] {
                     for (receipted, recorded) in [(false, false), (true, false), (true, true)] {
                         worlds.push(World { found: all.clone(), hold, receipted, recorded });
@@ -212,28 +199,39 @@ mod tests {
         for step in steps {
             let named = |name: &str| {
                 let name = name.to_owned();
-                move |it: &&mut At| it.name == name
+                move |at: &&mut At| at.name == name
             };
-            let all = world.found.iter_mut().filter_map(|it| it.workload.as_mut());
+            if let Step::RecordNode { claim, .. } = step {
+                let named = world.found.iter_mut().find(|found| found.source == *claim);
+                let found = named.expect("a step names a source");
+                assert!(
+                    found.workload.as_ref().is_some_and(|at| at.replicas > 0),
+                    "a pod tells it"
+                );
+                found.node = None;
+            }
+            let all = world.found.iter_mut().filter_map(|found| found.workload.as_mut());
             match step {
-                Step::Stop { workload, replicas } => {
+                Step::RecordNode { .. } => {}
+                Step::Stop { workload, from } => {
                     for at in all.filter(named(workload)) {
-                        assert_eq!(at.replicas, *replicas, "what it says is so");
+                        assert_eq!(at.replicas, *from, "the step says what is there");
                         at.stopped = Some(at.stopped.unwrap_or(at.replicas).max(at.replicas));
                         at.replicas = 0;
-                        world.receipted = false; // its generation has changed
+                        // The generation of the workload changes.
+                        (world.receipted, world.recorded) = (false, false);
                     }
                 }
                 Step::Hold { .. } => {
                     assert!(all.into_iter().all(|at| at.replicas == 0), "pods would be cut off");
-                    // It has another UID, or another generation.
+                    // The new hold has another UID or generation.
                     (world.hold, world.receipted, world.recorded) = (Hold::Active, false, false);
                 }
                 Step::Copy { .. } => {
                     assert!(all.into_iter().all(|at| at.replicas == 0), "a pod writes meanwhile");
                     assert!(matches!(world.hold, Hold::Active | Hold::Needless), "a pod could");
                 }
-                Step::Sign { .. } => world.receipted = true,
+                Step::Sign { .. } => (world.receipted, world.recorded) = (true, false),
                 Step::Record { .. } => {
                     assert!(world.receipted, "a deletion needs the receipt");
                     world.recorded = true;
@@ -242,10 +240,11 @@ mod tests {
                     (world.hold, world.receipted) = (Hold::Absent, false);
                     world.recorded = false;
                 }
-                Step::Start { workload, replicas } => {
+                Step::Start { workload, from, to } => {
                     assert!(matches!(world.hold, Hold::Absent | Hold::Needless), "it cannot start");
                     for at in all.filter(named(workload)) {
-                        at.replicas = *replicas;
+                        assert_eq!(at.replicas, *from, "the step says what is there");
+                        at.replicas = *to;
                         at.stopped = None;
                     }
                 }
@@ -259,7 +258,7 @@ mod tests {
         for before in worlds() {
             let after = take(&plan(&before), &before);
             assert!(after.receipted, "{before:?}");
-            assert!(workloads(&after).iter().all(|it| it.replicas == 0 && it.stopped.is_some()));
+            assert!(workloads(&after).iter().all(|at| at.replicas == 0 && at.stopped.is_some()));
             assert_eq!(plan(&after), [], "rests: {before:?}");
         }
     }
@@ -287,8 +286,43 @@ mod tests {
             };
             let after = &steps[sign + 1..];
             assert!(after.iter().all(|step| matches!(step, Step::Record { .. })), "{after:?}");
-            let copied = steps.iter().filter(|it| matches!(it, Step::Copy { .. })).count();
+            let copied = steps.iter().filter(|step| matches!(step, Step::Copy { .. })).count();
             assert_eq!(copied, before.found.len());
+        }
+    }
+
+    /// Executes the plan as the engine does, one batch between two observations.
+    fn executed(plan: impl Fn(&World) -> Vec<Step>, before: &World) -> Vec<Step> {
+        let (mut world, mut executed) = (before.clone(), Vec::new());
+        loop {
+            let steps = plan(&world);
+            let batch = &steps[..batch(&steps)];
+            if batch.is_empty() {
+                return executed;
+            }
+            world = take(batch, &world);
+            executed.extend_from_slice(batch);
+        }
+    }
+
+    #[test]
+    fn apply_executes_the_steps_of_the_first_plan_in_their_order() {
+        for before in worlds() {
+            assert_eq!(executed(plan, &before), plan(&before), "{before:?}");
+            assert_eq!(executed(plan_destroy, &before), plan_destroy(&before), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn copies_are_signed_before_the_next_observation() {
+        for before in worlds() {
+            let steps = plan(&before);
+            let Some(copy) = steps.iter().position(|step| matches!(step, Step::Copy { .. })) else {
+                continue;
+            };
+            let left = &steps[copy..];
+            let last = left[..batch(left)].last();
+            assert!(matches!(last, Some(Step::Sign { .. })), "{left:?}");
         }
     }
 }

@@ -24,6 +24,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use data_encoding::BASE64;
+use documents::WritePermit;
 use keyring::{Project, Reference, S3Credentials};
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
@@ -303,7 +304,7 @@ impl Reader {
 }
 
 impl Writer {
-    pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
+    pub(crate) fn open(store: &keyring::Store, _: &WritePermit) -> Result<Self, Error> {
         let keyring::Store::S3 { credentials, .. } = store;
         Reader::with(store, credentials, LIMITS).map(Self)
     }

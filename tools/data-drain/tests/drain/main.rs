@@ -7,6 +7,7 @@ mod forge;
 mod http;
 mod keys;
 mod lab;
+mod page;
 #[allow(dead_code, unreachable_pub, missing_docs, clippy::pedantic)]
 #[path = "../../../../sources/volume-reader/src/lib.rs"]
 mod reader;

@@ -1,0 +1,100 @@
+//! What a run holds from its first round until its end: the lease, the writers and the keys.
+
+use documents::WritePermit;
+use keyring::Receipt;
+
+use crate::desired::Keys;
+use crate::lease::Lease;
+use crate::session::{Session, out_of_order};
+use crate::volume::Readers;
+use crate::world::World;
+use crate::{Error, cluster, store};
+
+/// Values that one round or step hands to those after it.
+#[derive(Default)]
+pub(crate) struct StepContext {
+    /// The lease and the writers; absent before the first round.
+    pub(crate) writers: Option<Writers>,
+    /// Whether this run has checked that everything can be drained.
+    pub(crate) is_admitted: bool,
+    /// Whether this run has seen that the API server enforces the hold.
+    pub(crate) is_hold_enforced: bool,
+    /// The receipt of this round, with the sources that are copied so far.
+    pub(crate) draft: Option<Receipt>,
+    /// `run` of the receipt of which this run has read back every object.
+    pub(crate) read_back: Option<String>,
+}
+
+/// The lease and the writers of a run.
+pub(crate) struct Writers {
+    pub(crate) lease: Lease,
+    pub(crate) cluster: cluster::Writer,
+    copies: Option<CopyWriters>,
+}
+
+/// What only a run that copies has.
+struct CopyWriters {
+    store: store::Writer,
+    keys: Keys,
+    /// Image of the pods that read volumes; empty when no source is a claim.
+    image: String,
+}
+
+impl Writers {
+    /// Opens the writers, and takes the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`]: another run holds the lease. Others: a secret cannot be resolved.
+    pub(crate) fn open(session: &Session<'_>, permit: &WritePermit) -> Result<Self, Error> {
+        let copies = match session.copies_if_any() {
+            None => None,
+            Some(_) => Some(CopyWriters {
+                store: store::Writer::open(session.declared_store()?, permit)?,
+                keys: session.keys()?,
+                image: session.image()?,
+            }),
+        };
+        let cluster = cluster::Writer::open(&session.kubeconfig, permit)?;
+        let lease = Lease::take(session.name(), &session.kubeconfig, permit)?;
+        Ok(Self { lease, cluster, copies })
+    }
+}
+
+impl StepContext {
+    /// Returns the lease and the writers.
+    ///
+    /// # Errors
+    ///
+    /// No round was authorised yet. Only a mistake in the engine can cause this.
+    pub(crate) fn writers(&self) -> Result<&Writers, Error> {
+        self.writers.as_ref().ok_or_else(out_of_order)
+    }
+
+    /// Returns everything with which a source is copied from `session` into its store.
+    ///
+    /// # Errors
+    ///
+    /// The run is a removal, or no round was authorised yet.
+    pub(crate) fn world<'a>(&'a self, session: &'a Session<'_>) -> Result<World<'a>, Error> {
+        let Writers { lease, cluster, copies } = self.writers()?;
+        let CopyWriters { store, keys, image } = copies.as_ref().ok_or_else(out_of_order)?;
+        Ok(World {
+            reader: &session.reader,
+            writer: cluster,
+            store,
+            keys,
+            lease,
+            image,
+            limit: session.limit(),
+        })
+    }
+}
+
+impl<'a> World<'a> {
+    /// Returns the way in which pods that read volumes are made.
+    pub(crate) fn readers(&self, drain: &'a str) -> Readers<'a> {
+        let Self { image, reader, writer, limit, .. } = *self;
+        Readers { drain, image, reader, writer, limit }
+    }
+}
