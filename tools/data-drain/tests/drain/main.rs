@@ -12,6 +12,7 @@ mod page;
 #[path = "../../../../sources/volume-reader/src/lib.rs"]
 mod reader;
 mod store;
+mod waits;
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Write as _};
