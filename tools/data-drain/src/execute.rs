@@ -1,4 +1,4 @@
-//! How each step is executed.
+//! Execution of the steps of a plan.
 //!
 //! **Invariant:** what is signed was read twice from its source, and read back whole from the store.
 //! **Invariant:** a failure starts nothing. What was stopped stays stopped and held, so that the next
@@ -84,7 +84,8 @@ impl Execution<'_, '_> {
         workloads.find(|live| live.at.name == name).ok_or_else(out_of_order)
     }
 
-    /// Copies one source to the place in the receipt that its position in the document gives it.
+    /// Copies one source. Its position among the observed sources is its position in the receipt and
+    /// its folder in the store.
     fn copy(&mut self, source: &str) -> Result<String, Error> {
         let mut draft = self.step_context.draft.take().ok_or_else(out_of_order)?;
         let mut sources = self.observation.sources.iter();

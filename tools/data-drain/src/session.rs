@@ -20,7 +20,8 @@ pub(crate) struct Session<'a> {
     copies: Option<Copies<'a>>,
 }
 
-/// What only a session that copies or verifies has: a removal needs no store and no key of a receipt.
+/// The part of a session that a removal does not need, so that `destroy` works without a store and
+/// without the key of a receipt.
 pub(crate) struct Copies<'a> {
     pub(crate) desired: Desired<'a>,
     /// Reader of the store, with a credential that cannot write.
@@ -75,7 +76,7 @@ impl<'a> Session<'a> {
         Limit::new(self.context.document.spec.timeout_seconds.seconds())
     }
 
-    /// Returns what a session that copies or verifies has.
+    /// Returns the part of a session that a removal does not have.
     ///
     /// # Errors
     ///
@@ -84,7 +85,7 @@ impl<'a> Session<'a> {
         self.copies.as_ref().ok_or_else(out_of_order)
     }
 
-    /// Returns what a session that copies or verifies has; absent for a removal.
+    /// Returns the same as [`Self::copies`]; absent for a removal.
     pub(crate) fn copies_if_any(&self) -> Option<&Copies<'a>> {
         self.copies.as_ref()
     }

@@ -1,4 +1,4 @@
-//! How the status of a `Drain` is built.
+//! Facts, evidence and the status of a `Drain`.
 
 use documents::{Condition, Deferred};
 use keyring::{Copied, Envelope, VerifiedReceipt};

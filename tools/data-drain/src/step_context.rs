@@ -1,4 +1,4 @@
-//! What a run holds from its first round until its end: the lease, the writers and the keys.
+//! The lease, the writers and the keys that a run holds from its first round until its end.
 
 use documents::WritePermit;
 use keyring::Receipt;
@@ -32,7 +32,7 @@ pub(crate) struct Writers {
     copies: Option<CopyWriters>,
 }
 
-/// What only a run that copies has.
+/// The part that a removal does not need.
 struct CopyWriters {
     store: store::Writer,
     keys: Keys,
