@@ -7,12 +7,15 @@ use documents::Context;
 use serde_json::Value;
 
 use crate::Error;
-use crate::hetzner::View;
+use crate::hetzner::CloudState;
 use crate::session::Ground;
 use crate::spec::Cluster;
 
 /// Returns the state of the cloud, if it may be believed.
-pub(crate) fn see(context: &Context<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
+pub(crate) fn see(
+    context: &Context<'_, Cluster>,
+    ground: &Ground<'_>,
+) -> Result<CloudState, Error> {
     let view = ground.see()?;
     believed(ground, context.stream.status(context.document), &view)?;
     Ok(view)
@@ -20,7 +23,7 @@ pub(crate) fn see(context: &Context<'_, Cluster>, ground: &Ground<'_>) -> Result
 
 /// An error, when the document's own `status` lists servers, the cloud shows nothing of the cluster,
 /// and no snapshot shows that the token is of the right project.
-fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Error> {
+fn believed(ground: &Ground<'_>, status: &Value, view: &CloudState) -> Result<(), Error> {
     let servers = servers(status);
     if servers.is_empty() || !is_empty(view) {
         return Ok(());
@@ -35,10 +38,10 @@ fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Erro
 }
 
 /// Whether the cloud shows nothing of the cluster.
-fn is_empty(view: &View) -> bool {
-    let things = view.things.values().any(|found| found.ours);
+fn is_empty(view: &CloudState) -> bool {
+    let resources = view.resources.values().any(|found| found.ours);
     let servers = view.servers.values().any(|server| server.ours);
-    !things && !servers && view.leaving.is_empty()
+    !resources && !servers && view.leaving.is_empty()
 }
 
 /// The servers that a status lists, by name and id.

@@ -4,8 +4,8 @@ use std::io;
 
 use documents::{Diagnostic, Exit};
 
-use crate::plan::Obstacle;
-use crate::refusal::Refusal;
+use crate::api_error::ApiError;
+use crate::plan::Conflict;
 
 /// Where an answer stops being what it should be, without the value that is there.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub enum Error {
     },
     /// The cloud said no.
     #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
-    Refused(Refusal),
+    Api(ApiError),
     /// Something did not answer for as long as it was waited for.
     #[error("no answer from {what}: {why}")]
     Unreachable {
@@ -61,7 +61,7 @@ pub enum Error {
     },
     /// An answer is not what it should be.
     #[error("{what} answered something that this version does not understand")]
-    Garbled {
+    InvalidResponse {
         /// Who.
         what: &'static str,
         /// What was wrong.
@@ -155,25 +155,25 @@ pub enum Error {
     },
     /// Things that no step can change.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
-    Obstacles(Vec<Obstacle>),
+    Conflicts(Vec<Conflict>),
     /// A patch does not fit the configuration.
     #[error("a patch does not fit: {0}")]
     Patch(String),
     /// All steps are taken, and the cluster does not work.
     #[error("every step is taken, and the cluster is not well: {what}")]
-    Unwell {
+    Unhealthy {
         /// What is not.
         what: String,
     },
     /// Steps are left after all were taken.
     #[error("{steps} steps are left after all were taken")]
-    Unsettled {
+    NotConverged {
         /// How many.
         steps: usize,
     },
     /// What is there is not what is declared.
     #[error("it does not hold: {what}")]
-    Unproven {
+    VerificationFailed {
         /// What.
         what: String,
     },
@@ -216,8 +216,8 @@ pub enum Error {
 
 impl Error {
     /// A machine answers that is not one of ours.
-    pub(crate) fn stranger(name: &str, why: String) -> Self {
-        Self::Obstacles(vec![Obstacle::Stranger { name: name.to_owned(), why }])
+    pub(crate) fn foreign(name: &str, why: String) -> Self {
+        Self::Conflicts(vec![Conflict::Foreign { name: name.to_owned(), why }])
     }
 }
 
@@ -227,9 +227,9 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::NotDrained { .. } => "NotDrained",
-            Self::Refused(_) => "CloudRefused",
+            Self::Api(_) => "CloudRefused",
             Self::Unreachable { .. } => "Unreachable",
-            Self::Garbled { .. } | Self::Unexpected { .. } => "Garbled",
+            Self::InvalidResponse { .. } | Self::Unexpected { .. } => "Garbled",
             Self::NoImage { .. } => "NoImage",
             Self::UnknownType { .. } => "UnknownType",
             Self::Unavailable { .. } => "Unavailable",
@@ -241,11 +241,11 @@ impl Diagnostic for Error {
             Self::NodeRefused { .. } => "NodeRefused",
             Self::EtcdCrashes { .. } => "EtcdCrashes",
             Self::KubernetesRefused { .. } => "KubernetesRefused",
-            Self::Obstacles(_) => "Obstructed",
+            Self::Conflicts(_) => "Obstructed",
             Self::Patch(_) => "PatchUnfit",
-            Self::Unwell { .. } => "Unwell",
-            Self::Unsettled { .. } => "Unsettled",
-            Self::Unproven { .. } => "Unproven",
+            Self::Unhealthy { .. } => "Unwell",
+            Self::NotConverged { .. } => "Unsettled",
+            Self::VerificationFailed { .. } => "Unproven",
             Self::Expired { .. } => "Expired",
             Self::PodsLost { .. } => "PodsWouldBeLost",
             Self::NotEvicted { .. } => "NotEvicted",
@@ -257,7 +257,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
-            Self::Obstacles(obstacles) => return obstacles.first().map(|it| it.help().to_owned()),
+            Self::Conflicts(conflicts) => return conflicts.first().map(|it| it.help().to_owned()),
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
             }
@@ -265,7 +265,7 @@ impl Diagnostic for Error {
                 return Some(format!("there are {others}"));
             }
             Self::UnknownType { .. } => "nothing at all is offered there: check the locations",
-            Self::Refused(refusal) => match refusal.code.as_str() {
+            Self::Api(refusal) => match refusal.code.as_str() {
                 "unauthorized" => "check the token in the Project's `endpoints.cloud`",
                 "forbidden" | "token_readonly" => {
                     "the token may only read: make one that may write"
@@ -289,7 +289,7 @@ impl Diagnostic for Error {
                     "nothing was touched; settle each as its line says, then run the same command again"
                 }
             }
-            Self::Garbled { .. } | Self::Unexpected { .. } => {
+            Self::InvalidResponse { .. } | Self::Unexpected { .. } => {
                 "something else answers at that address, or this version is too old for it"
             }
             Self::Unavailable { .. } => {
@@ -315,9 +315,9 @@ impl Diagnostic for Error {
             Self::Patch(_) => {
                 "correct the patch; `plan` tries all of them without touching anything"
             }
-            Self::Unwell { .. } => "run the same command again; `-v` tells what it waits for",
-            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
-            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::Unhealthy { .. } => "run the same command again; `-v` tells what it waits for",
+            Self::NotConverged { .. } => "`plan` shows them; another writer may be at work",
+            Self::VerificationFailed { .. } => "`plan` shows what differs, `apply` puts it right",
             Self::PodsLost { .. } => {
                 "the removal stopped before these pods were touched; settle each as its line says, then \
                  run the same command again"
@@ -362,21 +362,21 @@ impl Diagnostic for Error {
             | Self::TimedOut { .. }
             | Self::Runtime(_)
             | Self::KubernetesRefused { .. }
-            | Self::Unwell { .. }
+            | Self::Unhealthy { .. }
             | Self::NotEvicted { .. }
             | Self::NotDrained { .. }
-            | Self::Unsettled { .. } => Exit::Temporary,
-            Self::Refused(_)
-            | Self::Garbled { .. }
+            | Self::NotConverged { .. } => Exit::Temporary,
+            Self::Api(_)
+            | Self::InvalidResponse { .. }
             | Self::Unexpected { .. }
             | Self::NoImage { .. }
             | Self::Taken { .. }
             | Self::Keys(_)
             | Self::NodeRefused { .. }
             | Self::EtcdCrashes { .. }
-            | Self::Obstacles(_)
+            | Self::Conflicts(_)
             | Self::Patch(_)
-            | Self::Unproven { .. }
+            | Self::VerificationFailed { .. }
             | Self::PodsLost { .. }
             | Self::WrongProject { .. }
             | Self::Expired { .. } => Exit::Permanent,

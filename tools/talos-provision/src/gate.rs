@@ -9,7 +9,7 @@ use documents::{Context, Deferred, Refusal};
 use keyring::Projects;
 use keyring::gate::{self, Facts, Loss, Verdict};
 
-use crate::hetzner::View;
+use crate::hetzner::CloudState;
 use crate::kubernetes::{Reader, drain};
 use crate::labels;
 use crate::observe::Observation;
@@ -23,7 +23,7 @@ pub(crate) fn whole(
     context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
-    view: &View,
+    view: &CloudState,
 ) -> Result<Vec<Refusal>, Error> {
     if !view.servers.values().any(|server| server.ours) {
         return Ok(Vec::new());
@@ -42,7 +42,7 @@ pub(crate) fn machines(
     context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
-    (view, now): (&View, &Observation),
+    (view, now): (&CloudState, &Observation),
     steps: &[Step],
 ) -> Result<Vec<Refusal>, Error> {
     let name = |step: &Step| match step {
@@ -78,7 +78,7 @@ fn verdict(
     context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
-    view: &View,
+    view: &CloudState,
     loss: &Loss,
 ) -> Result<Verdict, Error> {
     let (project, cluster) =
@@ -94,8 +94,8 @@ fn verdict(
 }
 
 /// What the cluster itself says: at its endpoint, else at any control plane.
-fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
-    if !History::of(&view.things, &view.servers).has_begun() {
+fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
+    if !History::read(&view.resources, &view.servers).has_begun() {
         return Ok(Facts::NeverBegan);
     }
     let endpoint = match session.endpoint(view) {
@@ -124,14 +124,14 @@ fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
 }
 
 /// Whether an earlier `destroy` of this cluster passed the gate, and has removed a control plane since.
-fn was_passed(view: &View) -> bool {
-    let network = view.things.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
+fn was_passed(view: &CloudState) -> bool {
+    let network = view.resources.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
     let before = network.and_then(|(_, found)| labels::destroyed_from(&found.labels));
     before.is_some_and(|before| control_planes(view) < before)
 }
 
 /// How many control planes of ours are there.
-pub(crate) fn control_planes(view: &View) -> usize {
+pub(crate) fn control_planes(view: &CloudState) -> usize {
     let servers = view.servers.values().filter(|server| server.ours);
     servers.filter(|server| server.role == Some(Role::Controlplane)).count()
 }
@@ -142,20 +142,20 @@ mod tests {
 
     use super::*;
     use crate::money::Money;
-    use crate::plan::{Found, Node, Power, Server, Shape, Thing};
+    use crate::plan::{Node, ObservedResource, Power, ResourceSpec, Server, SharedResource};
 
-    fn view(label: Option<&str>, controls: u64, workers: u64) -> View {
+    fn view(label: Option<&str>, controls: u64, workers: u64) -> CloudState {
         let labels = label.map(|value| ("holistic/destroying".to_owned(), value.to_owned()));
-        let network = Found {
+        let network = ObservedResource {
             id: 1,
             ours: true,
             labels: labels.into_iter().collect(),
-            shape: Shape::PlacementGroup,
+            spec: ResourceSpec::PlacementGroup,
             networks: BTreeSet::new(),
             address: None,
             monthly: Money::default(),
         };
-        let thing = Thing { kind: Kind::Network, name: "c".to_owned() };
+        let thing = SharedResource { kind: Kind::Network, name: "c".to_owned() };
         let server = |(id, role)| {
             let server = Server {
                 id,
@@ -178,8 +178,8 @@ mod tests {
         };
         let controls = (0..controls).map(|id| (id, Role::Controlplane));
         let workers = (100..100 + workers).map(|id| (id, Role::Worker));
-        View {
-            things: BTreeMap::from([(thing, network)]),
+        CloudState {
+            resources: BTreeMap::from([(thing, network)]),
             servers: controls.chain(workers).map(server).collect(),
             leaving: BTreeSet::new(),
         }

@@ -18,13 +18,13 @@ use crate::Error;
 use crate::labels::{CLUSTER, Labels, PROJECT, REMOVING, ROLE};
 use crate::money::Money;
 use crate::plan::{
-    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Step,
-    Target, Thing, Wanted,
+    Balancer, Forward, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule, Selected,
+    Server, SharedResource, Step, Target, Wanted,
 };
 use crate::spec::Role;
 use http::Http;
-pub(crate) use http::rest;
-pub(crate) use writer::{Site, Writer};
+pub(crate) use http::interruptible_sleep;
+pub(crate) use writer::{Placement, Writer};
 
 /// Most items of a page.
 const PAGE_ITEMS: &str = "50";
@@ -64,8 +64,8 @@ impl Scope {
 
 /// What the cloud shows of a cluster.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct View {
-    pub(crate) things: BTreeMap<Thing, Found>,
+pub(crate) struct CloudState {
+    pub(crate) resources: BTreeMap<SharedResource, ObservedResource>,
     pub(crate) servers: BTreeMap<String, Server>,
     /// The numbers of servers that somebody has deleted and that still go: nothing can be made of
     /// them, but their names are taken until they are gone.
@@ -81,11 +81,11 @@ pub(crate) struct Leftover {
 
 /// What machines are made from: the image for each type of server.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stock {
+pub(crate) struct Catalog {
     pub(crate) images: BTreeMap<String, u64>,
 }
 
-impl Stock {
+impl Catalog {
     /// Whether `step` needs what has not been asked for.
     pub(crate) fn lacks(&self, step: &Step) -> bool {
         matches!(step, Step::CreateServer { r#type, .. } if !self.images.contains_key(r#type))
@@ -104,12 +104,12 @@ impl Reader {
     }
 
     /// All that carries our labels, and what else has one of the names that we would give.
-    pub(crate) fn look(
+    pub(crate) fn observe(
         &self,
-        things: &BTreeSet<Thing>,
+        resources: &BTreeSet<SharedResource>,
         servers: &BTreeSet<String>,
-    ) -> Result<View, Error> {
-        let mut view = View::default();
+    ) -> Result<CloudState, Error> {
+        let mut view = CloudState::default();
         for server in self.owned::<model::Server>("servers", servers)? {
             if server.status == "deleting" {
                 view.leaving.insert(server.id);
@@ -119,20 +119,24 @@ impl Reader {
             view.servers.insert(name, server);
         }
         for kind in [Kind::PlacementGroup, Kind::Network, Kind::Firewall, Kind::LoadBalancer] {
-            let names = things.iter().filter(|it| it.kind == kind).map(|it| it.name.clone());
-            for (name, found) in self.things(kind, &names.collect())? {
-                view.things.insert(Thing { kind, name }, found);
+            let names = resources.iter().filter(|it| it.kind == kind).map(|it| it.name.clone());
+            for (name, found) in self.resources(kind, &names.collect())? {
+                view.resources.insert(SharedResource { kind, name }, found);
             }
         }
         Ok(view)
     }
 
-    fn things(&self, kind: Kind, names: &BTreeSet<String>) -> Result<Vec<(String, Found)>, Error> {
-        let found = |id, labels: &Labels, shape| Found {
+    fn resources(
+        &self,
+        kind: Kind,
+        names: &BTreeSet<String>,
+    ) -> Result<Vec<(String, ObservedResource)>, Error> {
+        let found = |id, labels: &Labels, spec| ObservedResource {
             id,
             ours: self.scope.owns(labels),
             labels: labels.clone(),
-            shape,
+            spec,
             networks: BTreeSet::new(),
             address: None,
             monthly: Money::default(),
@@ -141,7 +145,7 @@ impl Reader {
             Kind::PlacementGroup => {
                 let items: Vec<model::PlacementGroup> = self.owned(family(kind), names)?;
                 let item = |it: model::PlacementGroup| {
-                    (it.name, found(it.id, &it.labels, Shape::PlacementGroup))
+                    (it.name, found(it.id, &it.labels, ResourceSpec::PlacementGroup))
                 };
                 items.into_iter().map(item).collect()
             }
@@ -149,16 +153,16 @@ impl Reader {
                 let items: Vec<model::Network> = self.owned(family(kind), names)?;
                 let item = |it: model::Network| {
                     let nodes = it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
-                    let shape = Shape::Network { range: it.ip_range, nodes };
-                    (it.name, found(it.id, &it.labels, shape))
+                    let spec = ResourceSpec::Network { range: it.ip_range, nodes };
+                    (it.name, found(it.id, &it.labels, spec))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::Firewall => {
                 let items: Vec<model::Firewall> = self.owned(family(kind), names)?;
                 let item = |it: model::Firewall| {
-                    let shape = Shape::Firewall(rules(it.rules));
-                    (it.name, found(it.id, &it.labels, shape))
+                    let spec = ResourceSpec::Firewall(rules(it.rules));
+                    (it.name, found(it.id, &it.labels, spec))
                 };
                 items.into_iter().map(item).collect()
             }
@@ -167,14 +171,14 @@ impl Reader {
                 let item = |it: model::LoadBalancer| {
                     let monthly = model::price(&it.load_balancer_type.prices, &it.location.name);
                     let networks = it.private_net.iter().map(|net| net.network).collect();
-                    let shape = Shape::LoadBalancer(Balancer {
+                    let spec = ResourceSpec::LoadBalancer(Balancer {
                         public: it.public_net.enabled,
                         services: it.services.into_iter().map(forward).collect(),
                         targets: it.targets.into_iter().filter_map(target).collect(),
                     });
                     let address = it.public_net.ipv4.and_then(|it| it.ip);
-                    let found = found(it.id, &it.labels, shape);
-                    (it.name, Found { networks, address, monthly, ..found })
+                    let found = found(it.id, &it.labels, spec);
+                    (it.name, ObservedResource { networks, address, monthly, ..found })
                 };
                 items.into_iter().map(item).collect()
             }
@@ -206,7 +210,7 @@ impl Reader {
             group: it.placement_group.map(|group| group.id),
             image: it.image.map(|image| image.id),
             volumes: it.volumes,
-            node: Node::Silent { why: "it has not been asked".to_owned() },
+            node: Node::Unreachable { why: "it has not been asked".to_owned() },
         };
         (it.name, server)
     }
@@ -245,14 +249,14 @@ impl Reader {
 
     /// Finds what the machines called `names` are made from, and fills in what everything that is
     /// to be made costs.
-    pub(crate) fn stock(
+    pub(crate) fn catalog(
         &self,
         wanted: &mut Wanted,
         names: &BTreeSet<String>,
-    ) -> Result<Stock, Error> {
+    ) -> Result<Catalog, Error> {
         let none = ("sort", "id");
         let types: Vec<model::ServerType> = typed(self.list("server_types", none)?)?;
-        let mut stock = Stock::default();
+        let mut catalog = Catalog::default();
         for (name, machine) in &mut wanted.machines {
             if !names.contains(name) {
                 continue;
@@ -260,12 +264,12 @@ impl Reader {
             let r#type = offered(&types, machine)?;
             let place = machine.locations.first().map_or("", String::as_str);
             machine.monthly = Some(model::price(&r#type.prices, place));
-            if !stock.images.contains_key(&machine.r#type) {
+            if !catalog.images.contains_key(&machine.r#type) {
                 let image = self.image(&machine.talos, &r#type.architecture)?;
-                stock.images.insert(machine.r#type.clone(), image);
+                catalog.images.insert(machine.r#type.clone(), image);
             }
         }
-        if let Some(thing) = wanted.things.keys().find(|it| it.kind == Kind::LoadBalancer) {
+        if let Some(thing) = wanted.resources.keys().find(|it| it.kind == Kind::LoadBalancer) {
             let types: Vec<model::BalancerType> = typed(self.list("load_balancer_types", none)?)?;
             let place = wanted.machines.values().next().and_then(|it| it.locations.first());
             if let Some(r#type) = types.iter().find(|it| it.name == BALANCER_TYPE) {
@@ -273,7 +277,7 @@ impl Reader {
                 wanted.prices.insert(thing.clone(), price);
             }
         }
-        Ok(stock)
+        Ok(catalog)
     }
 
     /// Whether a snapshot of this id is in the project of the token. Every project has the vendor's
@@ -289,18 +293,18 @@ impl Reader {
             Ok(mut answer) => {
                 Ok(answer.as_object_mut().and_then(|it| it.values_mut().next()).map(Value::take))
             }
-            Err(Error::Refused(refusal)) if refusal.code == "not_found" => Ok(None),
+            Err(Error::Api(refusal)) if refusal.code == "not_found" => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// What others made in our network, or attached to our servers: load balancers of a cloud
     /// controller, and volumes of a storage driver. They outlive the cluster, and cost.
-    pub(crate) fn leftovers(&self, view: &View) -> Result<Vec<Leftover>, Error> {
+    pub(crate) fn leftovers(&self, view: &CloudState) -> Result<Vec<Leftover>, Error> {
         let ours: BTreeSet<u64> =
-            view.things.values().filter(|it| it.ours).map(|it| it.id).collect();
+            view.resources.values().filter(|it| it.ours).map(|it| it.id).collect();
         let mut leftovers = Vec::new();
-        for (thing, found) in view.things.iter().filter(|(_, found)| found.ours) {
+        for (thing, found) in view.resources.iter().filter(|(_, found)| found.ours) {
             if thing.kind != Kind::Network {
                 continue;
             }
@@ -407,5 +411,5 @@ fn rules(rules: Vec<model::FirewallRule>) -> Vec<Rule> {
 
 fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
     let typed = items.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
-    typed.map_err(|error| Error::Garbled { what: "the cloud", source: error.into() })
+    typed.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })
 }

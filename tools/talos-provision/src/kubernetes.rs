@@ -68,14 +68,14 @@ pub(crate) enum Failure {
     /// The API answered with this status.
     Status(u16, Value),
     /// The API did not answer.
-    Silent(String),
+    Unreachable(String),
 }
 
 impl Failure {
     /// The API's own words, for people.
     pub(crate) fn text(&self, path: &str) -> String {
         match self {
-            Self::Silent(why) => why.clone(),
+            Self::Unreachable(why) => why.clone(),
             Self::Status(status, body) => match body["message"].as_str() {
                 Some(message) => format!("{path} answered {status}: {message}"),
                 None => format!("{path} answered {status}"),
@@ -129,14 +129,14 @@ impl Reader {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let silent = |why: ureq::Error| Failure::Silent(why.to_string());
+        let silent = |why: ureq::Error| Failure::Unreachable(why.to_string());
         let url = format!("{}{path}", self.endpoint);
         let kind =
             if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = ureq::http::Request::builder().method(method).uri(url);
         let request = request.header("Content-Type", kind).header("Accept", "application/json");
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(body).map_err(|why| Failure::Silent(why.to_string()))?;
+        let request = request.body(body).map_err(|why| Failure::Unreachable(why.to_string()))?;
         let mut answer = self.agent.run(request).map_err(silent)?;
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let text = text.map_err(silent)?;
@@ -144,7 +144,7 @@ impl Reader {
         let parsed = serde_json::from_str(&text);
         match answer.status().as_u16() {
             200..=299 if path == "/readyz" => Ok(Value::Null),
-            200..=299 => parsed.map_err(|why| Failure::Silent(why.to_string())),
+            200..=299 => parsed.map_err(|why| Failure::Unreachable(why.to_string())),
             status => Err(Failure::Status(status, parsed.unwrap_or_default())),
         }
     }

@@ -28,14 +28,14 @@ use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
 use crate::wire;
 use channel::{Closed, Connection};
-pub(crate) use writer::{Order, Writer};
+pub(crate) use writer::{ConfigureRequest, Writer};
 
 /// Where Talos keeps the data of etcd: `constants.EtcdDataPath`.
 const ETCD_DATA: &str = "/var/lib/etcd";
 /// Most files of that directory that are read: one beside the directory itself is enough.
 const FILES_MAX: usize = 2;
 /// How often a machine that seems to be a stranger is looked at again.
-const STRANGER_LOOKS: u32 = 4;
+const FOREIGN_TRIES: u32 = 4;
 /// Between two such looks, in milliseconds.
 const PAUSE_MILLISECONDS: u64 = 500;
 
@@ -51,7 +51,7 @@ pub(crate) struct Target {
 
 /// What one machine says.
 #[derive(Clone, Debug)]
-pub(crate) struct Look {
+pub(crate) struct NodeState {
     pub(crate) node: Node,
     /// What it works on: `running` or the like.
     pub(crate) stage: Option<wire::Stage>,
@@ -72,8 +72,8 @@ pub(crate) struct Crash {
     pub(crate) event: String,
 }
 
-impl Look {
-    fn nothing(node: Node, etcd: Etcd) -> Self {
+impl NodeState {
+    fn without_details(node: Node, etcd: Etcd) -> Self {
         Self { node, stage: None, unmet: None, etcd, crash: None }
     }
 
@@ -99,34 +99,39 @@ impl Reader {
     }
 
     /// Asks all of `targets` at once.
-    pub(crate) fn look(&self, targets: &[Target]) -> Result<BTreeMap<String, Look>, Error> {
+    pub(crate) fn observe(&self, targets: &[Target]) -> Result<BTreeMap<String, NodeState>, Error> {
         runtime()?.block_on(async {
             let mut asked = JoinSet::new();
             for target in targets.iter().cloned() {
                 let reader = self.clone();
-                asked.spawn(async move { (target.name.clone(), reader.look_at(&target).await) });
+                asked
+                    .spawn(async move { (target.name.clone(), reader.observe_one(&target).await) });
             }
             Ok(asked.join_all().await.into_iter().collect())
         })
     }
 
-    async fn look_at(&self, target: &Target) -> Look {
+    async fn observe_one(&self, target: &Target) -> NodeState {
         match self.connect(target).await {
-            Access::Silent(why) => Look::nothing(Node::Silent { why }, Etcd::Unknown),
-            Access::Stranger(why) => Look::nothing(Node::Refused { why }, Etcd::Unknown),
-            Access::Maintenance(_) => Look {
+            Access::Unreachable(why) => {
+                NodeState::without_details(Node::Unreachable { why }, Etcd::Unknown)
+            }
+            Access::Foreign(why) => {
+                NodeState::without_details(Node::Foreign { why }, Etcd::Unknown)
+            }
+            Access::Maintenance(_) => NodeState {
                 stage: Some(wire::Stage::Maintenance),
-                ..Look::nothing(Node::Maintenance, Etcd::Unknown)
+                ..NodeState::without_details(Node::Maintenance, Etcd::Unknown)
             },
             Access::Secure(mut connection) => {
                 let look = read(&mut connection, target.role, target.declared.as_deref()).await;
                 look.unwrap_or_else(|status| {
                     let why = said(&status);
                     let node = match status.code() {
-                        Code::PermissionDenied | Code::Unauthenticated => Node::Refused { why },
-                        _ => Node::Silent { why },
+                        Code::PermissionDenied | Code::Unauthenticated => Node::Foreign { why },
+                        _ => Node::Unreachable { why },
                     };
-                    Look::nothing(node, Etcd::Unknown)
+                    NodeState::without_details(node, Etcd::Unknown)
                 })
             }
         }
@@ -136,9 +141,9 @@ impl Reader {
     /// A machine that takes its configuration over changes from one to the other between two calls:
     /// it is a stranger only if it still is a moment later.
     async fn connect(&self, target: &Target) -> Access {
-        for _ in 0..STRANGER_LOOKS {
+        for _ in 0..FOREIGN_TRIES {
             match self.try_to_connect(target).await {
-                Access::Stranger(_) => sleep(Duration::from_millis(PAUSE_MILLISECONDS)).await,
+                Access::Foreign(_) => sleep(Duration::from_millis(PAUSE_MILLISECONDS)).await,
                 access => return access,
             }
         }
@@ -147,19 +152,19 @@ impl Reader {
 
     async fn try_to_connect(&self, target: &Target) -> Access {
         let Ok(ip) = target.address.parse() else {
-            return Access::Silent(format!("`{}` is not an address", target.address));
+            return Access::Unreachable(format!("`{}` is not an address", target.address));
         };
         let address = SocketAddr::new(ip, wire::PORT);
         let stranger = match Connection::open(address, &self.secure).await {
             Ok(connection) => return Access::Secure(connection),
-            Err(Closed::Silent(why)) => return Access::Silent(why),
-            Err(Closed::Stranger(why)) => why,
+            Err(Closed::Unreachable(why)) => return Access::Unreachable(why),
+            Err(Closed::Foreign(why)) => why,
         };
         let mut connection = match Connection::open(address, &self.maintenance).await {
             Ok(connection) => connection,
-            Err(Closed::Silent(_)) => return Access::Stranger(stranger),
-            Err(Closed::Stranger(_)) => {
-                return Access::Stranger(format!(
+            Err(Closed::Unreachable(_)) => return Access::Foreign(stranger),
+            Err(Closed::Foreign(_)) => {
+                return Access::Foreign(format!(
                     "{stranger}, and it is not the one that it showed earlier in this run"
                 ));
             }
@@ -170,10 +175,10 @@ impl Reader {
                 Access::Maintenance(connection)
             }
             Ok((wire::Stage::Unknown | wire::Stage::Booting, _)) => {
-                Access::Silent("it has not finished booting".to_owned())
+                Access::Unreachable("it has not finished booting".to_owned())
             }
             // One that asks for a certificate ends the connection: it has a configuration.
-            Ok(_) | Err(_) => Access::Stranger(stranger),
+            Ok(_) | Err(_) => Access::Foreign(stranger),
         }
     }
 }
@@ -182,8 +187,8 @@ impl Reader {
 enum Access {
     Secure(Connection),
     Maintenance(Connection),
-    Silent(String),
-    Stranger(String),
+    Unreachable(String),
+    Foreign(String),
 }
 
 /// A machine of this cluster, asked for all that matters. Of one whose configuration has the digest
@@ -192,7 +197,7 @@ async fn read(
     connection: &mut Connection,
     role: Role,
     expected: Option<&str>,
-) -> Result<Look, Status> {
+) -> Result<NodeState, Status> {
     let version: wire::Version = connection.call(wire::path::VERSION, wire::Empty {}).await?;
     let (stage, unmet) = stage(connection).await?;
     let configuration = get(
@@ -215,7 +220,7 @@ async fn read(
     };
     let talos = version.version.unwrap_or_default().tag;
     let node = Node::Configured { sha256, talos, keys };
-    Ok(Look { node, stage: Some(stage), unmet, etcd, crash })
+    Ok(NodeState { node, stage: Some(stage), unmet, etcd, crash })
 }
 
 /// What it works on, and why it is not ready.

@@ -1,15 +1,15 @@
 //! The program against an emulated cloud whose machines never answer: what is made, exactly once,
 //! whatever goes wrong; and what is left alone.
 
-mod site;
+mod harness;
 
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use emulator_hcloud::{Machines, NoMachines, Server};
+use harness::{Harness, until};
 use serde_json::{Value, json};
-use site::{Site, until};
 
 const CLUSTER: &str = "---
 apiVersion: holistic/v1alpha1
@@ -26,8 +26,8 @@ spec:
     - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
 ";
 
-fn site() -> Site {
-    Site::open(Arc::new(NoMachines), CLUSTER)
+fn harness() -> Harness {
+    Harness::open(Arc::new(NoMachines), CLUSTER)
 }
 
 fn steps(cluster: &Value) -> Vec<String> {
@@ -43,7 +43,7 @@ fn steps(cluster: &Value) -> Vec<String> {
 #[test]
 fn without_a_declared_first_contact_no_machine_is_made() {
     let document = CLUSTER.replace("  firstContact: trustOnFirstUse\n", "");
-    let site = Site::open(Arc::new(NoMachines), &document);
+    let site = Harness::open(Arc::new(NoMachines), &document);
     for verb in ["plan", "apply"] {
         let end = site.run(verb).code(100);
         assert!(end.err.contains("declare `firstContact: trustOnFirstUse`"), "{}", end.err);
@@ -53,7 +53,7 @@ fn without_a_declared_first_contact_no_machine_is_made() {
 
 #[test]
 fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
-    let site = site();
+    let site = harness();
     let cluster = site.run("plan --check").code(3).cluster();
     assert_eq!(
         steps(&cluster),
@@ -85,7 +85,7 @@ fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
 // now: the cloud is planned with a token that only reads, and machines are reported as Unknown
 #[test]
 fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
-    let site = site();
+    let site = harness();
     fs::remove_file(site.path("root")).expect("the root was there");
     let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     let run = |verb: &str, variables: &[(&str, &str)]| {
@@ -125,7 +125,7 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
 
 #[test]
 fn whatever_the_cloud_answers_every_machine_is_made_once() {
-    let site = site();
+    let site = harness();
     site.fault("GET", "/v1/networks", 429, "rate_limit_exceeded", false);
     site.fault("POST", "/v1/networks", 423, "locked", false);
     site.fault("POST", "/v1/firewalls", 504, "timeout", true);
@@ -199,7 +199,7 @@ impl Machines for SlowToGo {
 
 #[test]
 fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_is() {
-    let site = Site::open(Arc::new(SlowToGo), CLUSTER);
+    let site = Harness::open(Arc::new(SlowToGo), CLUSTER);
     let running = |name: &str| {
         let servers = site.list("servers");
         let found = servers.iter().find(|it| it["name"] == name && it["status"] == "running");
@@ -231,7 +231,7 @@ fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_i
 
 #[test]
 fn what_others_made_is_neither_taken_over_nor_removed() {
-    let site = site();
+    let site = harness();
     let theirs = json!({"name": "prod-work-2", "server_type": "cx23", "image": "debian-13", "location": "hel1"});
     site.call("POST", "/v1/servers", &theirs);
     site.call("POST", "/v1/networks", &json!({"name": "prod", "ip_range": "10.9.0.0/16"}));
@@ -248,7 +248,7 @@ fn what_others_made_is_neither_taken_over_nor_removed() {
 
 #[test]
 fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
-    let site = site();
+    let site = harness();
     fs::write(site.path("read-token"), "another").expect("written");
     let end = site.run("plan").code(100);
     assert!(

@@ -2,9 +2,9 @@
 //!
 //! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
 
+mod harness;
 #[path = "cluster/removal.rs"]
 mod removal;
-mod site;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use emulator_talos::{Fleet, FleetSettings, Node};
+use harness::{End, Harness, until};
 use serde_json::Value;
-use site::{End, Site, until};
 
 fn document(controls: u8, workers: u8) -> String {
     format!(
@@ -93,10 +93,10 @@ fn kubectl(folder: &Path, line: &str) -> String {
 }
 
 /// A sealed kubeconfig, opened as its recipient would.
-fn open_kubeconfig(site: &Site, end: &End, name: &str) {
+fn open_kubeconfig(site: &Harness, end: &End, name: &str) {
     let sealed = end.cluster()["status"]["sealed"][name].as_str().expect("sealed").to_owned();
     fs::write(site.path("sealed"), sealed).expect("written");
-    fs::write(site.path("identity"), site::IDENTITY).expect("written");
+    fs::write(site.path("identity"), harness::IDENTITY).expect("written");
     let line = ["-d", "-i", "identity", "-o", "kubeconfig", "sealed"];
     let opened = Command::new("age").args(line).current_dir(site.folder.path()).status();
     assert!(opened.expect("age runs").success());
@@ -107,7 +107,7 @@ fn open_kubeconfig(site: &Site, end: &End, name: &str) {
 #[test]
 fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shrink_and_go() {
     let machines = Machines::open();
-    let site = Site::open(machines.fleet.clone(), &document(3, 1));
+    let site = Harness::open(machines.fleet.clone(), &document(3, 1));
     let end = apply_interrupted_again_and_again(&site);
     a_reader_may_look_and_nothing_more(&site, &end);
     open_kubeconfig(&site, &end, "kubeconfig");
@@ -126,7 +126,7 @@ fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shr
 }
 
 /// Later each time, until it is done before.
-fn apply_interrupted_again_and_again(site: &Site) -> End {
+fn apply_interrupted_again_and_again(site: &Harness) -> End {
     let mut interrupted = 0;
     for tenths in 1..200 {
         let run = site.start("apply");
@@ -145,7 +145,7 @@ fn apply_interrupted_again_and_again(site: &Site) -> End {
 }
 
 /// Asks the real API server.
-fn a_reader_may_look_and_nothing_more(site: &Site, end: &End) {
+fn a_reader_may_look_and_nothing_more(site: &Harness, end: &End) {
     open_kubeconfig(site, end, "readerKubeconfig");
     let allowed = |line: &str| {
         let mut command = Command::new(binaries().join("kubectl"));
@@ -167,7 +167,7 @@ fn a_reader_may_look_and_nothing_more(site: &Site, end: &End) {
 const NODES: &str =
     "node/prod-control-1\nnode/prod-control-2\nnode/prod-control-3\nnode/prod-work-1\n";
 
-fn they_are_one_cluster(site: &Site, end: &End) {
+fn they_are_one_cluster(site: &Harness, end: &End) {
     let names = ["prod-control-1", "prod-control-2", "prod-control-3", "prod-work-1"];
     assert_eq!(site.names("servers"), names);
     let members = end.cluster()["status"]["conditions"].clone();
@@ -178,7 +178,7 @@ fn they_are_one_cluster(site: &Site, end: &End) {
     assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), NODES);
 }
 
-fn a_second_apply_changes_nothing(site: &Site, end: &End) {
+fn a_second_apply_changes_nothing(site: &Harness, end: &End) {
     let writes = site.writes();
     let again = site.run("apply").code(0);
     assert_eq!(unsealed(&again), unsealed(end));
@@ -198,7 +198,7 @@ fn later() -> String {
 }
 
 /// One machine after the other.
-fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Site) {
+fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Harness) {
     let patch = "machine: {sysctls: {net.core.somaxconn: '65535'}, nodeLabels: {shelf: a}}";
     fs::write(site.path("patch.yaml"), patch).expect("written");
     fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
@@ -211,7 +211,7 @@ fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Site) {
 }
 
 /// A machine quotes what it does not understand.
-fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Site) {
+fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Harness) {
     let key = "kFOnOzYyOEGHIJq5oXQyKxQ2rYQm7nH0m3VY2Tn9wXE=";
     let patch = format!(
         "apiVersion: v1alpha1\nkind: WireguardConfig\nname: wg0\npeers: [{{publicKey: a, presharedKy: {key}}}]\n"
@@ -227,7 +227,7 @@ fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Site) {
     fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
 }
 
-fn a_lost_control_plane_comes_back(site: &Site) {
+fn a_lost_control_plane_comes_back(site: &Harness) {
     kubectl(site.folder.path(), "create configmap kept --from-literal=a=b");
     let node =
         || kubectl(site.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
@@ -248,7 +248,7 @@ fn a_lost_control_plane_comes_back(site: &Site) {
     kubectl(site.folder.path(), "get configmap kept");
 }
 
-fn what_is_not_declared_any_more_goes(site: &Site) {
+fn what_is_not_declared_any_more_goes(site: &Harness) {
     fs::write(site.path("cluster.yaml"), changed(1, 1)).expect("written");
     site.run("apply").code(0);
     assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1"]);
@@ -262,7 +262,7 @@ fn what_is_not_declared_any_more_goes(site: &Site) {
     kubectl(site.folder.path(), "get configmap kept");
 }
 
-fn power(site: &Site, name: &str, on: bool) {
+fn power(site: &Harness, name: &str, on: bool) {
     let servers = site.list("servers");
     let server = servers.iter().find(|server| server["name"] == name).expect("the machine");
     let verb = if on { "poweron" } else { "poweroff" };
@@ -275,12 +275,12 @@ fn power(site: &Site, name: &str, on: bool) {
     });
 }
 
-fn planned(site: &Site) -> String {
+fn planned(site: &Harness) -> String {
     let end = site.run("plan");
     end.cluster()["status"]["plan"].to_string()
 }
 
-fn record(site: &Site) -> Value {
+fn record(site: &Harness) -> Value {
     site.list("networks")[0]["labels"]["holistic/etcd"].clone()
 }
 
@@ -291,7 +291,7 @@ fn record(site: &Site) -> Value {
 // now: `apply` waits for the members, and the emptied machine rejoins them
 /// Two members are still in `Waiting` and `Preparing`, which every boot goes through, while the third
 /// control plane has lost its disk.
-fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Site, fleet: &Arc<Fleet>) {
+fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Harness, fleet: &Arc<Fleet>) {
     let controls = ["prod-control-1", "prod-control-2", "prod-control-3"];
     assert_eq!(record(site), "begun-1");
     for name in controls {
@@ -319,7 +319,7 @@ fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Site, fleet: &Ar
 }
 
 fn the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(
-    site: &Site,
+    site: &Harness,
     fleet: &Arc<Fleet>,
 ) {
     let uid = || {

@@ -1,13 +1,13 @@
 //! What others change in the cloud beside the document, and what a token of another project shows.
 //! The machines never answer: repairs need nothing of them.
 
-mod site;
+mod harness;
 
 use std::sync::Arc;
 
 use emulator_hcloud::NoMachines;
+use harness::{Harness, until};
 use serde_json::{Value, json};
-use site::{Site, until};
 
 const CLUSTER: &str = "---
 apiVersion: holistic/v1alpha1
@@ -40,13 +40,13 @@ fn steps(cluster: &Value) -> Vec<String> {
     steps.iter().filter_map(text).collect()
 }
 
-fn id(site: &Site, family: &str, name: &str) -> u64 {
+fn id(site: &Harness, family: &str, name: &str) -> u64 {
     let found = site.list(family).into_iter().find(|item| item["name"] == name);
     found.unwrap_or_else(|| panic!("no {name}"))["id"].as_u64().expect("a number")
 }
 
 /// Calls the API as another client does: again, while an action runs on the resource.
-fn change(site: &Site, method: &str, path: &str, body: &Value) {
+fn change(site: &Harness, method: &str, path: &str, body: &Value) {
     until(path, || {
         let answer = site.call(method, &format!("/v1/{path}"), body);
         match answer["error"]["code"].as_str() {
@@ -60,8 +60,8 @@ fn change(site: &Site, method: &str, path: &str, body: &Value) {
     });
 }
 
-fn created() -> Site {
-    let site = Site::open(Arc::new(NoMachines), CLUSTER);
+fn created() -> Harness {
+    let site = Harness::open(Arc::new(NoMachines), CLUSTER);
     let run = site.start("apply");
     until("three machines", || {
         let servers = site.list("servers");
@@ -73,13 +73,13 @@ fn created() -> Site {
 }
 
 /// Runs `apply` until it has nothing left to do but to wait for machines.
-fn apply(site: &Site) {
+fn apply(site: &Harness) {
     let run = site.start("apply");
-    let looks = || {
+    let node_states = || {
         let text = std::fs::read_to_string(site.path("err")).unwrap_or_default();
         text.contains("GET /load_balancers?")
     };
-    until("a look at the cloud", looks);
+    until("a look at the cloud", node_states);
     let mut before = None;
     until("the end of all changes", || {
         std::thread::sleep(std::time::Duration::from_millis(1500));
@@ -183,7 +183,7 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
 // now: the next run attaches and powers it on
 #[test]
 fn a_server_whose_creation_failed_half_way_is_completed_by_the_next_run() {
-    let site = Site::open(Arc::new(NoMachines), CLUSTER);
+    let site = Harness::open(Arc::new(NoMachines), CLUSTER);
     let fault = json!([{
         "method": "POST", "path": "/v1/servers", "status": 200, "code": "no_subnet_available",
         "message": "no free IP", "command": "attach_to_network",
@@ -213,7 +213,7 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
     let site = created();
     let plan = site.run("plan").code(0).cluster();
     let known = format!("{plan}\n");
-    let other = Site::open(Arc::new(NoMachines), &known);
+    let other = Harness::open(Arc::new(NoMachines), &known);
     for image in other.list("images").iter().filter(|image| image["type"] == "snapshot") {
         other.call("DELETE", &format!("/v1/images/{}", image["id"]), &Value::Null);
     }

@@ -29,7 +29,7 @@ impl Patch {
     }
 
     /// A patch of our own, which is right by construction.
-    pub(crate) fn of(documents: Vec<Value>) -> Self {
+    pub(crate) fn from_documents(documents: Vec<Value>) -> Self {
         Self(documents)
     }
 
@@ -50,7 +50,7 @@ impl Patch {
                 }
                 continue;
             }
-            let shape = schema::of(patch["kind"].as_str());
+            let shape = schema::for_kind(patch["kind"].as_str());
             let mut patch = patch.clone();
             match like {
                 Some(like) => {
@@ -69,7 +69,7 @@ const FREE: Shape = Shape::Any(Merge::Join);
 
 /// A document in Talos's own order.
 pub(crate) fn normal(document: Value) -> Result<Value, String> {
-    match schema::of(document["kind"].as_str()) {
+    match schema::for_kind(document["kind"].as_str()) {
         Some(shape) => schema::normal(document, shape, ""),
         None => Ok(document), // of a kind that is newer than this program
     }
@@ -89,7 +89,7 @@ fn check(document: &Value) -> Result<(), String> {
     match document {
         Value::Array(operations) => Err(json6902(operations)),
         Value::Object(_) => {
-            let Some(shape) = schema::of(document["kind"].as_str()) else {
+            let Some(shape) = schema::for_kind(document["kind"].as_str()) else {
                 return Ok(());
             };
             schema::normal(without_directives(document.clone()), shape, "").map(|_| ())

@@ -42,7 +42,7 @@ pub(crate) struct Field {
 }
 
 /// The shape of the document that has no `kind`, or of one that has.
-pub(crate) fn of(kind: Option<&str>) -> Option<&'static Shape> {
+pub(crate) fn for_kind(kind: Option<&str>) -> Option<&'static Shape> {
     let wanted = kind.unwrap_or("");
     KINDS.iter().find(|(kind, _)| kind == wanted).map(|(_, shape)| shape)
 }

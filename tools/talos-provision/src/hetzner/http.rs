@@ -9,7 +9,7 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Method, Request, Response};
 
 use crate::Error;
-use crate::refusal::Refusal;
+use crate::api_error::ApiError;
 
 /// Longest that one call may take, in seconds.
 const CALL_SECONDS_MAX: u64 = 30;
@@ -37,21 +37,21 @@ impl std::fmt::Debug for Http {
 
 /// How a call that changes something ended, when not well.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum CallError {
     /// The API said no.
-    Refused(Refusal),
+    Api(ApiError),
     /// Nobody knows whether the change was made: look before you repeat it.
     Unclear(String),
     /// Anything that ends the run.
     Fatal(Error),
 }
 
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Self {
+impl From<CallError> for Error {
+    fn from(trouble: CallError) -> Self {
         match trouble {
-            Trouble::Refused(refusal) => Self::Refused(refusal),
-            Trouble::Unclear(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
-            Trouble::Fatal(error) => error,
+            CallError::Api(refusal) => Self::Api(refusal),
+            CallError::Unclear(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
+            CallError::Fatal(error) => error,
         }
     }
 }
@@ -80,47 +80,47 @@ impl Http {
         method: &Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Value, Trouble> {
+    ) -> Result<Value, CallError> {
         self.call(method, path, body)
     }
 
     /// Makes something. Not repeated once it may have been made: see [`Trouble::Unclear`].
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Trouble> {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CallError> {
         self.call(&Method::POST, path, Some(body))
     }
 
-    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
+    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
         let began = Instant::now();
         let mut pause = Duration::from_millis(200);
         loop {
-            documents::check_interrupt().map_err(|it| Trouble::Fatal(it.into()))?;
+            documents::check_interrupt().map_err(|it| CallError::Fatal(it.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
             let (why, wait) = match self.once(method, path, body) {
                 Ok((status, headers, text)) if status < 300 => {
                     let _ = headers;
-                    return read(&text).map_err(Trouble::Fatal);
+                    return read(&text).map_err(CallError::Fatal);
                 }
                 Ok((status, headers, text)) => {
                     let refusal = refusal(status, &headers, &text);
                     if !refusal.passes() {
-                        return Err(Trouble::Refused(refusal));
+                        return Err(CallError::Api(refusal));
                     }
                     let why = format!("{} ({})", refusal.message, refusal.code);
                     if method == Method::POST && refusal.is_server_error() {
-                        return Err(Trouble::Unclear(why));
+                        return Err(CallError::Unclear(why));
                     }
                     let limited = refusal.code == "rate_limit_exceeded";
                     (why, if limited { refill(&headers).max(pause) } else { pause })
                 }
-                Err(why) if method == Method::POST => return Err(Trouble::Unclear(why)),
+                Err(why) if method == Method::POST => return Err(CallError::Unclear(why)),
                 Err(why) => (why, pause),
             };
             if began.elapsed() + wait > Duration::from_secs(RETRY_SECONDS_MAX) {
                 let what = "the cloud".to_owned();
-                return Err(Trouble::Fatal(Error::Unreachable { what, why }));
+                return Err(CallError::Fatal(Error::Unreachable { what, why }));
             }
             documents::detail("-", format_args!("{why}: again in {:.1} s", wait.as_secs_f64()));
-            rest(wait).map_err(Trouble::Fatal)?;
+            interruptible_sleep(wait).map_err(CallError::Fatal)?;
             pause = (pause * 2).min(Duration::from_millis(PAUSE_MILLISECONDS_MAX));
         }
     }
@@ -154,7 +154,7 @@ impl Http {
 }
 
 /// Waits, unless somebody asks the program to end.
-pub(crate) fn rest(time: Duration) -> Result<(), Error> {
+pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
     let until = Instant::now() + time;
     loop {
         documents::check_interrupt()?;
@@ -171,10 +171,10 @@ fn read(text: &str) -> Result<Value, Error> {
         return Ok(Value::Null); // what DELETE answers
     }
     let read = serde_json::from_str(text);
-    read.map_err(|error| Error::Garbled { what: "the cloud", source: error.into() })
+    read.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })
 }
 
-fn refusal(status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+fn refusal(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let field = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
     let (code, message) = (field("code"), field("message"));
@@ -185,7 +185,7 @@ fn refusal(status: u16, headers: &HeaderMap, text: &str) -> Refusal {
         _ => format!("status {status}"),
     };
     let correlation = headers.get("X-Correlation-Id").and_then(|it| it.to_str().ok());
-    Refusal { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
+    ApiError { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
 }
 
 /// Until there may be a call again, as the API says it.

@@ -7,12 +7,12 @@
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::http::Trouble;
+use super::http::CallError;
 use super::writer::{Writer, actions, balancer_service, balancer_target, until};
 use super::{Reader, family};
 use crate::Error;
 use crate::labels::Labels;
-use crate::plan::{Balancer, Change, Found, Kind, Power, Selected, Server, Target};
+use crate::plan::{Balancer, Change, Kind, ObservedResource, Power, Selected, Server, Target};
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Writer<'_> {
         };
         match self.act(&path, &json!({"network": network, "ip": address})) {
             // Taken meanwhile, or outside of the subnets: any address is better than none.
-            Err(Error::Refused(_)) => self.act(&path, &json!({"network": network})),
+            Err(Error::Api(_)) => self.act(&path, &json!({"network": network})),
             end => end,
         }
     }
@@ -105,7 +105,7 @@ impl Writer<'_> {
     /// before what is not declared goes, so that the API stays reachable.
     pub(crate) fn set_balancer(
         &self,
-        found: &Found,
+        found: &ObservedResource,
         (declared, balancer): (&Balancer, &Balancer),
         network: Option<u64>,
         changes: &[Change],
@@ -162,7 +162,7 @@ impl Writer<'_> {
     fn act(&self, path: &str, body: &Value) -> Result<(), Error> {
         match self.reader().http.change(&Method::POST, path, Some(body)) {
             Ok(answer) => self.wait(&actions(&answer)),
-            Err(Trouble::Refused(refusal)) if is_so_already(&refusal.code) => Ok(()),
+            Err(CallError::Api(refusal)) if is_so_already(&refusal.code) => Ok(()),
             Err(trouble) => Err(trouble.into()),
         }
     }

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::http::{Trouble, rest};
+use super::http::{CallError, interruptible_sleep};
 use super::model::Action;
 use super::{BALANCER_TYPE, Reader, family, typed};
 use crate::Error;
+use crate::api_error::ApiError;
 use crate::labels::{Labels, POOL, ROLE};
 use crate::plan::{
-    ETCD_LABEL, Forward, Found, History, Kind, Machine, Rule, Selected, Shape, Target, Thing,
+    ETCD_LABEL, Forward, History, Kind, Machine, ObservedResource, ResourceSpec, Rule, Selected,
+    SharedResource, Target,
 };
-use crate::refusal::Refusal;
 
 /// Longest that actions may run.
 const ACTIONS_MAX: Duration = Duration::from_secs(600);
@@ -32,7 +33,7 @@ pub(crate) struct Writer<'a>(pub(super) &'a Reader);
 
 /// Where the machines of a cluster are put.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Site<'a> {
+pub(crate) struct Placement<'a> {
     pub(crate) image: u64,
     pub(crate) network: u64,
     pub(crate) firewall: u64,
@@ -49,7 +50,7 @@ impl<'a> Writer<'a> {
     /// so; one that is made anew under servers says nothing.
     pub(crate) fn create(
         &self,
-        (thing, shape): (&Thing, &Shape),
+        (thing, spec): (&SharedResource, &ResourceSpec),
         history: History,
         zone: &str,
         place: &str,
@@ -61,16 +62,16 @@ impl<'a> Writer<'a> {
             labels.insert(ETCD_LABEL.to_owned(), history.to_string());
         }
         let mut body = json!({"name": thing.name, "labels": labels});
-        let rest = match shape {
-            Shape::PlacementGroup => json!({"type": "spread"}),
-            Shape::Network { range, nodes } => json!({
+        let rest = match spec {
+            ResourceSpec::PlacementGroup => json!({"type": "spread"}),
+            ResourceSpec::Network { range, nodes } => json!({
                 "ip_range": range,
                 "subnets": nodes.iter().map(|range| {
                     json!({"type": "cloud", "ip_range": range, "network_zone": zone})
                 }).collect::<Vec<_>>(),
             }),
-            Shape::Firewall(rules) => json!({"rules": inbound(rules)}),
-            Shape::LoadBalancer(balancer) => json!({
+            ResourceSpec::Firewall(rules) => json!({"rules": inbound(rules)}),
+            ResourceSpec::LoadBalancer(balancer) => json!({
                 "load_balancer_type": BALANCER_TYPE,
                 "location": place,
                 "algorithm": {"type": "round_robin"},
@@ -91,7 +92,7 @@ impl<'a> Writer<'a> {
     /// Records `history` on the cluster's network, and keeps its other labels.
     ///
     /// The API replaces all labels at once: <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
-    pub(crate) fn record(&self, network: &Found, history: History) -> Result<(), Error> {
+    pub(crate) fn record(&self, network: &ObservedResource, history: History) -> Result<(), Error> {
         let mut labels = network.labels.clone();
         labels.insert(ETCD_LABEL.to_owned(), history.to_string());
         let path = format!("/networks/{}", network.id);
@@ -109,11 +110,15 @@ impl<'a> Writer<'a> {
 
     /// Orders a server, in the first of its locations where it can be had. It is there once the
     /// actions have ended.
-    pub(crate) fn order(&self, name: &str, site: &Site<'_>) -> Result<Vec<u64>, Error> {
+    pub(crate) fn create_server(
+        &self,
+        name: &str,
+        placement: &Placement<'_>,
+    ) -> Result<Vec<u64>, Error> {
         let mut refused = None;
-        for location in &site.machine.locations {
-            match self.order_in(name, site, location) {
-                Err(Error::Refused(why)) if is_unavailable(&why) => {
+        for location in &placement.machine.locations {
+            match self.create_server_in(name, placement, location) {
+                Err(Error::Api(why)) if is_unavailable(&why) => {
                     documents::note(
                         name,
                         format_args!("not to be had in {location}: {}", why.message),
@@ -125,25 +130,30 @@ impl<'a> Writer<'a> {
         }
         Err(Error::Unavailable {
             name: name.to_owned(),
-            r#type: site.machine.r#type.clone(),
-            locations: site.machine.locations.join(", "),
+            r#type: placement.machine.r#type.clone(),
+            locations: placement.machine.locations.join(", "),
             why: refused.map_or_else(String::new, |it| it.message),
         })
     }
 
-    fn order_in(&self, name: &str, site: &Site<'_>, location: &str) -> Result<Vec<u64>, Error> {
+    fn create_server_in(
+        &self,
+        name: &str,
+        placement: &Placement<'_>,
+        location: &str,
+    ) -> Result<Vec<u64>, Error> {
         let mut labels: Labels = self.0.scope.labels();
-        labels.insert(ROLE.to_owned(), site.machine.role.as_str().to_owned());
-        labels.insert(POOL.to_owned(), site.machine.pool.clone());
+        labels.insert(ROLE.to_owned(), placement.machine.role.as_str().to_owned());
+        labels.insert(POOL.to_owned(), placement.machine.pool.clone());
         let body = json!({
             "name": name,
             "labels": labels,
-            "server_type": site.machine.r#type,
-            "image": site.image,
+            "server_type": placement.machine.r#type,
+            "image": placement.image,
             "location": location,
-            "networks": [site.network],
-            "firewalls": [{"firewall": site.firewall}],
-            "placement_group": site.group,
+            "networks": [placement.network],
+            "firewalls": [{"firewall": placement.firewall}],
+            "placement_group": placement.group,
             "public_net": {"enable_ipv4": true, "enable_ipv6": true},
             "start_after_create": true,
         });
@@ -162,10 +172,10 @@ impl<'a> Writer<'a> {
         for attempt in 1.. {
             let why = match self.0.http.post(&format!("/{family}"), body) {
                 Ok(answer) => return Ok((id(&answer[singular])?, actions(&answer))),
-                Err(Trouble::Refused(refusal)) if refusal.code == "uniqueness_error" => {
+                Err(CallError::Api(refusal)) if refusal.code == "uniqueness_error" => {
                     refusal.message
                 }
-                Err(Trouble::Unclear(why)) => why,
+                Err(CallError::Unclear(why)) => why,
                 Err(trouble) => return Err(trouble.into()),
             };
             let there = self.0.list(family, ("name", name))?;
@@ -181,7 +191,7 @@ impl<'a> Writer<'a> {
             if attempt == TRIES_MAX {
                 return Err(Error::Unreachable { what: "the cloud".to_owned(), why });
             }
-            rest(pause)?;
+            interruptible_sleep(pause)?;
             pause *= 2;
         }
         unreachable!("the loop has a limit")
@@ -195,10 +205,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Waits until servers that are being deleted are gone.
-    pub(crate) fn see_off(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
+    pub(crate) fn wait_deleted(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
         for server in leaving {
             until(ACTIONS_MAX, || match self.0.http.get(&format!("/servers/{server}"), &[]) {
-                Err(Error::Refused(refusal)) if refusal.code == "not_found" => Ok(Break(())),
+                Err(Error::Api(refusal)) if refusal.code == "not_found" => Ok(Break(())),
                 Err(error) => Err(error),
                 Ok(_) => Ok(Continue(format!("the end of server {server}, which was deleted"))),
             })?;
@@ -211,7 +221,7 @@ impl<'a> Writer<'a> {
         let actions =
             until(IN_USE_MAX, || match self.delete(&format!("/{}/{id}", family(kind))) {
                 // Measured by others: a firewall or a network is in use for a moment after its servers.
-                Err(Error::Refused(refusal)) if refusal.code == "resource_in_use" => {
+                Err(Error::Api(refusal)) if refusal.code == "resource_in_use" => {
                     Ok(Continue(refusal.message))
                 }
                 end => end.map(Break),
@@ -227,7 +237,7 @@ impl<'a> Writer<'a> {
     fn delete(&self, path: &str) -> Result<Vec<u64>, Error> {
         match self.0.http.change(&Method::DELETE, path, None) {
             Ok(answer) => Ok(actions(&answer)),
-            Err(Trouble::Refused(refusal)) if refusal.code == "not_found" => Ok(Vec::new()),
+            Err(CallError::Api(refusal)) if refusal.code == "not_found" => Ok(Vec::new()),
             Err(trouble) => Err(trouble.into()),
         }
     }
@@ -309,7 +319,7 @@ pub(super) fn until<T>(
         match ask()? {
             Break(end) => return Ok(end),
             Continue(what) if began.elapsed() > limit => return Err(Error::TimedOut { what }),
-            Continue(_) => rest(pause)?,
+            Continue(_) => interruptible_sleep(pause)?,
         }
         pause = (pause * 3 / 2).min(Duration::from_secs(3));
     }
@@ -324,7 +334,7 @@ fn failed(action: &Action) -> Error {
     }
 }
 
-fn is_unavailable(refusal: &Refusal) -> bool {
+fn is_unavailable(refusal: &ApiError) -> bool {
     matches!(refusal.code.as_str(), "resource_unavailable" | "placement_error")
 }
 

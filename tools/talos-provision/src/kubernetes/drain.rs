@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Reader, Registered, Writer};
 use crate::Error;
-use crate::hetzner::rest;
+use crate::hetzner::interruptible_sleep;
 use crate::spec::{EmptyDir, Removal};
 
 /// Between two looks at the pods of a machine.
@@ -176,7 +176,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
                 why: waits.join("; "),
             });
         }
-        rest(PAUSE)?;
+        interruptible_sleep(PAUSE)?;
     }
 }
 

@@ -17,7 +17,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, Wanted, World};
+use super::{
+    Balancer, Kind, Machine, ObservedResource, Power, ResourceSpec, Server, SharedResource, Step,
+    Wanted, World,
+};
 use crate::labels;
 
 /// A part of something shared that differs from the declared state.
@@ -58,19 +61,19 @@ impl Change {
 
 /// What `apply` changes about `found` so that it is as `shape` declares. Differences that no call can
 /// change are obstacles instead.
-pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change> {
-    match (shape, &found.shape) {
-        (Shape::Firewall(declared), Shape::Firewall(rules)) if rules != declared => {
+pub(super) fn changes(spec: &ResourceSpec, found: &ObservedResource, world: &World) -> Vec<Change> {
+    match (spec, &found.spec) {
+        (ResourceSpec::Firewall(declared), ResourceSpec::Firewall(rules)) if rules != declared => {
             vec![Change::Rules]
         }
-        (Shape::Network { .. }, Shape::Network { nodes, .. }) => {
+        (ResourceSpec::Network { .. }, ResourceSpec::Network { nodes, .. }) => {
             let changes = [
                 (nodes.is_empty(), Change::Subnet),
                 (labels::is_destroying(&found.labels), Change::Labels),
             ];
             changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
         }
-        (Shape::LoadBalancer(declared), Shape::LoadBalancer(balancer)) => {
+        (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
             balancer_changes(declared, balancer, found, world)
         }
         _ => Vec::new(),
@@ -80,7 +83,7 @@ pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change
 fn balancer_changes(
     declared: &Balancer,
     balancer: &Balancer,
-    found: &Found,
+    found: &ObservedResource,
     world: &World,
 ) -> Vec<Change> {
     let attached = world.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
@@ -102,10 +105,10 @@ pub(super) fn repairs(
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
     let lacks = |ids: &std::collections::BTreeSet<u64>, kind| {
-        let declared = wanted.things.keys().any(|thing| thing.kind == kind);
+        let declared = wanted.resources.keys().any(|thing| thing.kind == kind);
         declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
     };
-    let group = world.things.get(&machine.group).map(|found| found.id);
+    let group = world.resources.get(&machine.group).map(|found| found.id);
     let mut steps = Vec::new();
     if machine.relabel(&server.labels) != server.labels {
         steps.push(Step::SetLabels { name: named(), id });
@@ -116,7 +119,7 @@ pub(super) fn repairs(
     if lacks(&server.firewalls, Kind::Firewall) {
         steps.push(Step::AttachFirewall { name: named(), id });
     }
-    let grouped = wanted.things.contains_key(&machine.group);
+    let grouped = wanted.resources.contains_key(&machine.group);
     let lost = grouped && (group.is_none() || server.group != group);
     if lost && server.power != Power::Changing {
         // https://docs.hetzner.cloud/reference/cloud#server-actions-add-to-a-placement-group:
@@ -133,7 +136,9 @@ pub(super) fn repairs(
 impl World {
     /// The id of our only thing of this kind.
     pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
-        let ours = |(thing, found): &(&Thing, &Found)| thing.kind == kind && found.ours;
-        self.things.iter().find(ours).map(|(_, found)| found.id)
+        let ours = |(thing, found): &(&SharedResource, &ObservedResource)| {
+            thing.kind == kind && found.ours
+        };
+        self.resources.iter().find(ours).map(|(_, found)| found.id)
     }
 }

@@ -21,14 +21,14 @@ fn control(world: &mut World) -> &mut Server {
     world.servers.get_mut(CONTROL).expect("the control plane")
 }
 
-fn found(world: &mut World, kind: Kind) -> &mut Found {
-    let mut things = world.things.iter_mut();
-    things.find(|(thing, _)| thing.kind == kind).expect("the thing").1
+fn found(world: &mut World, kind: Kind) -> &mut ObservedResource {
+    let mut resources = world.resources.iter_mut();
+    resources.find(|(thing, _)| thing.kind == kind).expect("the thing").1
 }
 
 fn balancer(world: &mut World) -> &mut Balancer {
-    match &mut found(world, Kind::LoadBalancer).shape {
-        Shape::LoadBalancer(balancer) => balancer,
+    match &mut found(world, Kind::LoadBalancer).spec {
+        ResourceSpec::LoadBalancer(balancer) => balancer,
         _ => unreachable!("it is a load balancer"),
     }
 }
@@ -88,14 +88,14 @@ const FOREIGN: &[Foreign] = &[
     },
     Foreign {
         what: "firewall rules are changed",
-        change: |world| found(world, Kind::Firewall).shape = Shape::Firewall(Vec::new()),
+        change: |world| found(world, Kind::Firewall).spec = ResourceSpec::Firewall(Vec::new()),
         repaired: "update firewall c: rules",
     },
     Foreign {
         what: "the subnet is deleted",
         change: |world| {
             let range = "10.0.0.0/16".to_owned();
-            found(world, Kind::Network).shape = Shape::Network { range, nodes: Vec::new() };
+            found(world, Kind::Network).spec = ResourceSpec::Network { range, nodes: Vec::new() };
         },
         repaired: "update network c: subnet",
     },
@@ -157,10 +157,10 @@ fn configured_world() -> (Wanted, World) {
         let number = if name == CONTROL { 1 } else { 2 };
         (name.clone(), server(number, machine.role, true, configured(OURS)))
     };
-    let things = wanted.things.iter();
+    let resources = wanted.resources.iter();
     let world = World {
-        things: things
-            .map(|(named, shape)| (named.clone(), shared(true, named.kind, shape.clone())))
+        resources: resources
+            .map(|(named, spec)| (named.clone(), shared(true, named.kind, spec.clone())))
             .chain([(thing(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: wanted.machines.iter().map(there).collect(),
@@ -195,7 +195,7 @@ fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
 fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
     for_all(|wanted, drifted, foreign| {
         let what: Vec<_> = foreign.iter().map(|foreign| foreign.what).collect();
-        assert_eq!(obstacles(wanted, drifted), [], "{what:?}");
+        assert_eq!(conflicts(wanted, drifted), [], "{what:?}");
         let steps = plan(wanted, drifted);
         let texts: Vec<_> = steps.iter().map(ToString::to_string).collect();
         for foreign in foreign {
@@ -217,7 +217,7 @@ fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
             machine.keys = Keys::new();
         }
         for server in cloud.servers.values_mut() {
-            server.node = Node::Silent { why: "not asked".to_owned() };
+            server.node = Node::Unreachable { why: "not asked".to_owned() };
         }
         (cloud.etcd, cloud.nodes, cloud.cordoned) =
             (Etcd::Unknown, BTreeSet::new(), BTreeSet::new());
@@ -263,8 +263,8 @@ fn labels_and_servers_of_others_are_left_as_they_are() {
     control(&mut world).labels.extend(labels);
     let subnets = vec!["10.0.1.0/24".to_owned(), "10.0.9.0/24".to_owned()];
     let range = "10.0.0.0/16".to_owned();
-    found(&mut world, Kind::Network).shape = Shape::Network { range, nodes: subnets };
-    assert_eq!(obstacles(&wanted, &world), []);
+    found(&mut world, Kind::Network).spec = ResourceSpec::Network { range, nodes: subnets };
+    assert_eq!(conflicts(&wanted, &world), []);
     assert_eq!(plan(&wanted, &world), []);
 }
 
@@ -272,8 +272,8 @@ fn labels_and_servers_of_others_are_left_as_they_are() {
 fn a_subnet_that_machines_may_use_is_not_exchanged() {
     let (wanted, mut world) = configured_world();
     let (range, nodes) = ("10.0.0.0/16".to_owned(), vec!["10.0.9.0/24".to_owned()]);
-    found(&mut world, Kind::Network).shape = Shape::Network { range, nodes };
-    assert_eq!(obstacles(&wanted, &world).len(), 1);
+    found(&mut world, Kind::Network).spec = ResourceSpec::Network { range, nodes };
+    assert_eq!(conflicts(&wanted, &world).len(), 1);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_role_that_the_document_changes_is_an_obstacle_and_not_a_label_to_repair() {
     let machine = wanted.machines.get_mut(CONTROL).expect("the machine");
     machine.role = Role::Worker;
     machine.configuration = Deferred::Value("that of a worker".to_owned());
-    assert!(!obstacles(&wanted, &world).is_empty());
+    assert!(!conflicts(&wanted, &world).is_empty());
 }
 
 // hazard: A control plane that lost its role label is removed without leaving etcd.

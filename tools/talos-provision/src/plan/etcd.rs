@@ -42,7 +42,7 @@ impl Etcd {
     /// A server without a role may be a control plane whose label was lost, so it counts as one.
     /// A machine in maintenance mode says nothing: it gets a configuration first.
     #[must_use]
-    pub fn together<'a>(
+    pub fn merge<'a>(
         servers: &BTreeMap<String, Server>,
         told: impl Fn(&str) -> Option<&'a Self>,
     ) -> Self {
@@ -53,7 +53,7 @@ impl Etcd {
             let said = match (&server.node, told(name)) {
                 (Node::Maintenance, _) => continue,
                 (Node::Configured { .. }, Some(said)) => said,
-                (Node::Configured { .. } | Node::Silent { .. } | Node::Refused { .. }, _) => {
+                (Node::Configured { .. } | Node::Unreachable { .. } | Node::Foreign { .. }, _) => {
                     &Self::Unknown
                 }
             };
@@ -80,7 +80,7 @@ pub(super) enum Start<'a> {
 
 impl<'a> Start<'a> {
     /// Decides from what all control planes say and from what is recorded.
-    pub(super) fn of(wanted: &'a Wanted, world: &World) -> Self {
+    pub(super) fn decide(wanted: &'a Wanted, world: &World) -> Self {
         if world.etcd != Etcd::Absent {
             return Self::Nowhere;
         }
@@ -117,7 +117,7 @@ impl World {
             .iter()
             .filter(|(_, machine)| machine.role == Role::Controlplane)
             .map(|(name, _)| name);
-        Start::of(wanted, self) == Start::On(name) && controls.all(is_configured)
+        Start::decide(wanted, self) == Start::On(name) && controls.all(is_configured)
     }
 
     /// Why a new worker cannot be configured yet: it gets its certificate from a control plane that

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Found, Kind, Server, Thing, World};
+use super::{Kind, ObservedResource, Server, SharedResource, World};
 
 /// The key of the label. Its values are those of [`History`].
 pub const ETCD_LABEL: &str = "holistic/etcd";
@@ -41,10 +41,14 @@ pub enum History {
 impl History {
     /// Reads the record from what the cloud shows.
     #[must_use]
-    pub fn of(things: &BTreeMap<Thing, Found>, servers: &BTreeMap<String, Server>) -> Self {
-        let is_network =
-            |(thing, found): &(&Thing, &Found)| found.ours && thing.kind == Kind::Network;
-        match things.iter().find(is_network) {
+    pub fn read(
+        resources: &BTreeMap<SharedResource, ObservedResource>,
+        servers: &BTreeMap<String, Server>,
+    ) -> Self {
+        let is_network = |(thing, found): &(&SharedResource, &ObservedResource)| {
+            found.ours && thing.kind == Kind::Network
+        };
+        match resources.iter().find(is_network) {
             Some((_, network)) => Self::parse(network.labels.get(ETCD_LABEL).map(String::as_str)),
             // `plan` makes the network before any server, so a server without it lost its record.
             None if servers.values().any(|server| server.ours) => Self::Unknown,
@@ -112,7 +116,7 @@ impl World {
     /// What is recorded about the start of etcd.
     #[must_use]
     pub fn history(&self) -> History {
-        History::of(&self.things, &self.servers)
+        History::read(&self.resources, &self.servers)
     }
 
     /// Whether etcd of this cluster may have started. `false` is the proof that no volume of the
@@ -127,20 +131,20 @@ impl World {
 mod tests {
     use super::*;
     use crate::money::Money;
-    use crate::plan::{Node, Shape};
+    use crate::plan::{Node, ResourceSpec};
 
-    fn network(ours: bool, label: Option<&str>) -> (Thing, Found) {
+    fn network(ours: bool, label: Option<&str>) -> (SharedResource, ObservedResource) {
         let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
-        let found = Found {
+        let found = ObservedResource {
             id: 1,
             ours,
             labels: labels.into_iter().collect(),
-            shape: Shape::PlacementGroup,
+            spec: ResourceSpec::PlacementGroup,
             networks: std::collections::BTreeSet::new(),
             address: None,
             monthly: Money::default(),
         };
-        (Thing { kind: Kind::Network, name: "c".to_owned() }, found)
+        (SharedResource { kind: Kind::Network, name: "c".to_owned() }, found)
     }
 
     fn server(ours: bool) -> (String, Server) {
@@ -159,13 +163,16 @@ mod tests {
             image: None,
             volumes: Vec::new(),
             monthly: Money::default(),
-            node: Node::Silent { why: String::new() },
+            node: Node::Unreachable { why: String::new() },
         };
         ("c-p-1".to_owned(), server)
     }
 
-    fn history(things: &[(Thing, Found)], servers: &[(String, Server)]) -> History {
-        History::of(&things.iter().cloned().collect(), &servers.iter().cloned().collect())
+    fn history(
+        resources: &[(SharedResource, ObservedResource)],
+        servers: &[(String, Server)],
+    ) -> History {
+        History::read(&resources.iter().cloned().collect(), &servers.iter().cloned().collect())
     }
 
     // hazard: A missing record of the bootstrap opens the data gate.

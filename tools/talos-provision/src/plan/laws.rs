@@ -12,8 +12,8 @@ use crate::spec::FirstContact;
 pub(super) const OURS: &str = "the digest that is declared";
 const OTHER: &str = "another digest";
 
-pub(super) fn thing(kind: Kind) -> Thing {
-    Thing { kind, name: "c".to_owned() }
+pub(super) fn thing(kind: Kind) -> SharedResource {
+    SharedResource { kind, name: "c".to_owned() }
 }
 
 fn machine(role: Role) -> Machine {
@@ -30,8 +30,8 @@ fn machine(role: Role) -> Machine {
     }
 }
 
-fn rules(port: u16) -> Shape {
-    Shape::Firewall(vec![Rule::new("tcp", Some(port), &[])])
+fn rules(port: u16) -> ResourceSpec {
+    ResourceSpec::Firewall(vec![Rule::new("tcp", Some(port), &[])])
 }
 
 fn balancer() -> Balancer {
@@ -43,8 +43,8 @@ fn balancer() -> Balancer {
     }
 }
 
-fn network() -> Shape {
-    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
+fn network() -> ResourceSpec {
+    ResourceSpec::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
 /// The id that a shared resource of this kind has in every world.
@@ -57,11 +57,11 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> Wanted {
         cluster: "c".to_owned(),
         incarnation: 1,
         first_contact: FirstContact::TrustOnFirstUse,
-        things: BTreeMap::from([
+        resources: BTreeMap::from([
             (thing(Kind::Network), network()),
             (thing(Kind::Firewall), rules(1)),
-            (thing(Kind::LoadBalancer), Shape::LoadBalancer(balancer())),
-            (thing(Kind::PlacementGroup), Shape::PlacementGroup),
+            (thing(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer())),
+            (thing(Kind::PlacementGroup), ResourceSpec::PlacementGroup),
         ]),
         prices: BTreeMap::new(),
         machines: machines
@@ -108,16 +108,16 @@ fn rekeyed() -> Node {
 }
 
 fn silent() -> Node {
-    Node::Silent { why: String::new() }
+    Node::Unreachable { why: String::new() }
 }
 
-pub(super) fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
+pub(super) fn found(ours: bool, kind: Kind, spec: ResourceSpec) -> ObservedResource {
     let networks = (kind == Kind::LoadBalancer).then(|| id(Kind::Network));
-    Found {
+    ObservedResource {
         id: id(kind),
         ours,
         labels: BTreeMap::new(),
-        shape,
+        spec,
         networks: networks.into_iter().collect(),
         address: None,
         monthly: Money::default(),
@@ -125,9 +125,9 @@ pub(super) fn found(ours: bool, kind: Kind, shape: Shape) -> Found {
 }
 
 /// The cluster's network, with what it records about etcd.
-pub(super) fn recorded(record: &str) -> Found {
+pub(super) fn recorded(record: &str) -> ObservedResource {
     let labels = BTreeMap::from([(ETCD_LABEL.to_owned(), record.to_owned())]);
-    Found { labels, ..found(true, Kind::Network, network()) }
+    ObservedResource { labels, ..found(true, Kind::Network, network()) }
 }
 
 pub(super) fn member(hostname: &str, id: u64) -> Member {
@@ -182,15 +182,16 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                             let network =
                                 network.map(|record| (thing(Kind::Network), recorded(record)));
                             let kind = Kind::PlacementGroup;
-                            let group = || found(true, kind, Shape::PlacementGroup);
-                            let undeclared = (Thing { kind, name: "old".to_owned() }, group());
+                            let group = || found(true, kind, ResourceSpec::PlacementGroup);
+                            let undeclared =
+                                (SharedResource { kind, name: "old".to_owned() }, group());
                             let groups = [(thing(kind), group()), undeclared];
-                            let things = shown.into_iter().chain(network).chain(groups);
+                            let resources = shown.into_iter().chain(network).chain(groups);
                             let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
                             law(
                                 wanted,
                                 &World {
-                                    things: things.collect(),
+                                    resources: resources.collect(),
                                     servers: servers.collect(),
                                     etcd: etcd.clone(),
                                     nodes: nodes.into(),
@@ -212,14 +213,14 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             // As `hetzner::Writer::create` labels it.
             let history = world.history();
             let labelled = if history == History::Never { "never" } else { "" };
-            world.things.insert(thing.clone(), recorded(labelled));
+            world.resources.insert(thing.clone(), recorded(labelled));
         }
         Step::Create { thing, .. } | Step::Update { thing, .. } => {
-            let before = world.things.get(thing).map(|found| found.labels.clone());
+            let before = world.resources.get(thing).map(|found| found.labels.clone());
             let labels = crate::labels::not_destroying(&before.unwrap_or_default());
-            let shape = wanted.things[thing].clone();
-            let found = Found { labels, ..found(true, thing.kind, shape) };
-            world.things.insert(thing.clone(), found);
+            let spec = wanted.resources[thing].clone();
+            let found = ObservedResource { labels, ..found(true, thing.kind, spec) };
+            world.resources.insert(thing.clone(), found);
         }
         Step::SetLabels { name, .. } => {
             let (machine, server) = (&wanted.machines[name], server_mut(&mut world, name));
@@ -242,7 +243,7 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             world.cordoned.remove(name);
         }
         Step::RecordStart { incarnation } => {
-            world.things.insert(thing(Kind::Network), recorded(&format!("begun-{incarnation}")));
+            world.resources.insert(thing(Kind::Network), recorded(&format!("begun-{incarnation}")));
         }
         Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
         Step::CreateServer { name, role, .. } => {
@@ -276,7 +277,7 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             world.nodes.remove(name);
         }
         Step::Remove { thing } => {
-            world.things.remove(thing);
+            world.resources.remove(thing);
         }
     }
     world
@@ -298,7 +299,7 @@ pub(super) fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
 
 /// What a silent machine is and has can only be told once it answers.
 fn can_be_reached(wanted: &Wanted, world: &World) -> bool {
-    obstacles(wanted, world).is_empty()
+    conflicts(wanted, world).is_empty()
 }
 
 #[test]
@@ -312,8 +313,8 @@ fn a_plan_reaches_what_is_declared_and_then_rests() {
         for _ in 0..4 {
             world = take(wanted, &world, &plan(wanted, &world));
         }
-        for (thing, shape) in &wanted.things {
-            assert_eq!(world.things[thing].shape, *shape, "reaches");
+        for (thing, spec) in &wanted.resources {
+            assert_eq!(world.resources[thing].spec, *spec, "reaches");
         }
         for name in wanted.machines.keys() {
             assert_eq!(world.servers[name].node, configured(OURS), "reaches");
@@ -328,7 +329,7 @@ fn a_plan_reaches_what_is_declared_and_then_rests() {
 fn a_plan_leaves_alone_what_others_made() {
     for_all(|wanted, before| {
         for step in plan(wanted, before) {
-            let (servers, things) = (&before.servers, &before.things);
+            let (servers, resources) = (&before.servers, &before.resources);
             match &step {
                 Step::CreateServer { name, .. } => assert!(!servers.contains_key(name), "{step}"),
                 Step::Configure { name, .. }
@@ -344,12 +345,14 @@ fn a_plan_leaves_alone_what_others_made() {
                 Step::RemoveServer { name, .. } => {
                     assert!(servers[name].ours && !wanted.machines.contains_key(name), "{step}");
                 }
-                Step::Create { thing, .. } => assert!(!things.contains_key(thing), "{step}"),
+                Step::Create { thing, .. } => assert!(!resources.contains_key(thing), "{step}"),
                 Step::Update { thing, .. } | Step::Remove { thing } => {
-                    assert!(things[thing].ours, "{step}");
+                    assert!(resources[thing].ours, "{step}");
                 }
                 Step::RecordStart { .. } => {
-                    assert!(things.get(&thing(Kind::Network)).is_none_or(|network| network.ours));
+                    assert!(
+                        resources.get(&thing(Kind::Network)).is_none_or(|network| network.ours)
+                    );
                 }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
                     assert_ne!(hostname, "stranger", "{step}");
@@ -366,7 +369,7 @@ fn a_machine_that_does_not_answer_is_neither_made_again_nor_thrown_out() {
         let silent = before
             .servers
             .iter()
-            .filter(|(_, it)| it.ours && matches!(it.node, Node::Silent { .. }));
+            .filter(|(_, it)| it.ours && matches!(it.node, Node::Unreachable { .. }));
         let silent: BTreeSet<_> = silent.map(|(name, _)| name).collect();
         for step in plan(wanted, before) {
             match &step {
@@ -386,8 +389,8 @@ fn no_key_is_exchanged_under_a_machine_that_works() {
             before.servers.iter().filter(|(name, _)| wanted.machines.contains_key(*name));
         let rekeyed: BTreeSet<_> =
             declared.filter(|(_, it)| it.node == rekeyed()).map(|(name, _)| name.clone()).collect();
-        let refused = obstacles(wanted, before).into_iter().filter_map(|it| match it {
-            Obstacle::Rekeyed { name, item: "secretbox" } => Some(name),
+        let refused = conflicts(wanted, before).into_iter().filter_map(|it| match it {
+            Conflict::Rekeyed { name, item: "secretbox" } => Some(name),
             _ => None,
         });
         assert_eq!(refused.collect::<BTreeSet<_>>(), rekeyed);
@@ -411,8 +414,8 @@ fn no_machine_whose_key_is_unknown_is_configured_unless_the_document_allows_it()
             server.is_some_and(|server| server.node != Node::Maintenance)
         };
         let unknown: Vec<_> = first.filter(|name| !knows(name)).collect();
-        let told = obstacles(&wanted, before);
-        let told = told.iter().any(|one| matches!(one, Obstacle::FirstContact { .. }));
+        let told = conflicts(&wanted, before);
+        let told = told.iter().any(|one| matches!(one, Conflict::FirstContact { .. }));
         assert_eq!(told, !unknown.is_empty(), "{unknown:?}");
     });
 }
@@ -435,10 +438,10 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
     ]);
     let there = |id| server(id, Role::Controlplane, true, configured(OURS));
     let world = World {
-        things: wanted
-            .things
+        resources: wanted
+            .resources
             .iter()
-            .map(|(thing, shape)| (thing.clone(), found(true, thing.kind, shape.clone())))
+            .map(|(thing, spec)| (thing.clone(), found(true, thing.kind, spec.clone())))
             .chain([(thing(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
@@ -474,13 +477,13 @@ fn undoing_takes_all_that_is_ours_machines_first_then_rests() {
         let steps = plan_destroy(before);
         let world = take(wanted, before, &steps);
         assert!(world.servers.values().all(|it| !it.ours), "reaches");
-        assert!(world.things.values().all(|it| !it.ours), "reaches");
+        assert!(world.resources.values().all(|it| !it.ours), "reaches");
         assert_eq!(plan_destroy(&world), [], "rests");
         for (name, server) in before.servers.iter().filter(|(_, it)| !it.ours) {
             assert_eq!(world.servers.get(name), Some(server), "leaves alone");
         }
-        for (thing, found) in before.things.iter().filter(|(_, it)| !it.ours) {
-            assert_eq!(world.things.get(thing), Some(found), "leaves alone");
+        for (thing, found) in before.resources.iter().filter(|(_, it)| !it.ours) {
+            assert_eq!(world.resources.get(thing), Some(found), "leaves alone");
         }
         let machines =
             steps.iter().take_while(|it| matches!(it, Step::RemoveServer { .. })).count();

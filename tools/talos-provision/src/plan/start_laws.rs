@@ -19,8 +19,8 @@ const EXTRA: &str = "c-p-4";
 enum Shows {
     Absent,
     Maintenance,
-    Silent,
-    Stranger,
+    Unreachable,
+    Foreign,
     /// Its label was lost, so that nobody knows that it is a control plane.
     NoRole,
     /// Booting: `Starting` and `Waiting`.
@@ -33,8 +33,8 @@ enum Shows {
 const ALL: [Shows; 9] = [
     Shows::Absent,
     Shows::Maintenance,
-    Shows::Silent,
-    Shows::Stranger,
+    Shows::Unreachable,
+    Shows::Foreign,
     Shows::NoRole,
     Shows::Waiting,
     Shows::PreparingEmpty,
@@ -48,8 +48,8 @@ impl Shows {
         let node = match self {
             Self::Absent => return None,
             Self::Maintenance => Node::Maintenance,
-            Self::Silent | Self::NoRole => Node::Silent { why },
-            Self::Stranger => Node::Refused { why },
+            Self::Unreachable | Self::NoRole => Node::Unreachable { why },
+            Self::Foreign => Node::Foreign { why },
             Self::Waiting | Self::PreparingEmpty | Self::PreparingWithData | Self::Running => {
                 let (sha256, talos) = ("declared".to_owned(), "v1.13.9".to_owned());
                 Node::Configured { sha256, talos, keys: Keys::new() }
@@ -87,7 +87,7 @@ impl Shows {
 }
 
 fn machine() -> Machine {
-    let group = Thing { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
+    let group = SharedResource { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
     Machine {
         role: Role::Controlplane,
         pool: "p".to_owned(),
@@ -107,18 +107,18 @@ fn wanted(count: usize, incarnation: u16) -> Wanted {
         cluster: "c".to_owned(),
         incarnation,
         first_contact: FirstContact::TrustOnFirstUse,
-        things: BTreeMap::from([(network(), shape())]),
+        resources: BTreeMap::from([(network(), spec())]),
         prices: BTreeMap::new(),
         machines: machines.collect(),
     }
 }
 
-fn network() -> Thing {
-    Thing { kind: Kind::Network, name: "c".to_owned() }
+fn network() -> SharedResource {
+    SharedResource { kind: Kind::Network, name: "c".to_owned() }
 }
 
-fn shape() -> Shape {
-    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
+fn spec() -> ResourceSpec {
+    ResourceSpec::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
 fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
@@ -126,19 +126,19 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
         shown.iter().filter_map(|(name, id, shows)| Some(((*name).to_owned(), shows.server(*id)?)));
     let servers: BTreeMap<_, _> = servers.collect();
     let told: BTreeMap<_, _> = shown.iter().map(|(name, _, shows)| (*name, shows.told())).collect();
-    let etcd = Etcd::together(&servers, |name| told.get(name));
+    let etcd = Etcd::merge(&servers, |name| told.get(name));
     let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
-    let found = Found {
+    let found = ObservedResource {
         id: 9,
         ours: true,
         labels: labels.into_iter().collect(),
         networks: BTreeSet::new(),
-        shape: shape(),
+        spec: spec(),
         address: None,
         monthly: Money::default(),
     };
     World {
-        things: BTreeMap::from([(network(), found)]),
+        resources: BTreeMap::from([(network(), found)]),
         servers,
         etcd,
         nodes: BTreeSet::new(),
@@ -180,7 +180,7 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
     let extras = [
         Shows::Absent,
         Shows::Maintenance,
-        Shows::Silent,
+        Shows::Unreachable,
         Shows::PreparingEmpty,
         Shows::PreparingWithData,
     ];
@@ -244,8 +244,8 @@ fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
         let gone = |shows: &Shows| {
             matches!(shows, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty)
         };
-        let told = obstacles(wanted, world);
-        let told = told.iter().any(|one| matches!(one, Obstacle::StartedBefore { .. }));
+        let told = conflicts(wanted, world);
+        let told = told.iter().any(|one| matches!(one, Conflict::StartedBefore { .. }));
         let lost = controls.iter().all(gone) && gone(&extra);
         let ids = controls.iter().zip(1..);
         let allowed = ids
@@ -265,8 +265,8 @@ fn silent_machines_are_never_counted_as_empty() {
         let hides = |shows: &Shows| {
             matches!(
                 shows,
-                Shows::Silent
-                    | Shows::Stranger
+                Shows::Unreachable
+                    | Shows::Foreign
                     | Shows::NoRole
                     | Shows::Waiting
                     | Shows::PreparingWithData
@@ -274,7 +274,7 @@ fn silent_machines_are_never_counted_as_empty() {
         };
         if controls.iter().any(hides) || hides(&extra) {
             assert_ne!(world.etcd, Etcd::Absent);
-            assert_eq!(Start::of(wanted, world), Start::Nowhere);
+            assert_eq!(Start::decide(wanted, world), Start::Nowhere);
         }
     });
 }

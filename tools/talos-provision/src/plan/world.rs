@@ -23,9 +23,9 @@ pub struct Wanted {
     /// Whether a machine whose key is not known may get its first configuration.
     pub first_contact: FirstContact,
     /// What machines share.
-    pub things: BTreeMap<Thing, Shape>,
+    pub resources: BTreeMap<SharedResource, ResourceSpec>,
     /// What of that costs something in a month.
-    pub prices: BTreeMap<Thing, Money>,
+    pub prices: BTreeMap<SharedResource, Money>,
     /// The machines, by name.
     pub machines: BTreeMap<String, Machine>,
 }
@@ -42,7 +42,7 @@ pub struct Machine {
     /// Where it may stand, in the order in which that is tried.
     pub locations: Vec<String>,
     /// The placement group that keeps it apart from others of its pool.
-    pub group: Thing,
+    pub group: SharedResource,
     /// The digest of its configuration.
     pub configuration: Deferred<String>,
     /// The keys in it that no running cluster can exchange.
@@ -64,7 +64,7 @@ impl Machine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     /// What machines share: what carries our labels, and what else has a declared name.
-    pub things: BTreeMap<Thing, Found>,
+    pub resources: BTreeMap<SharedResource, ObservedResource>,
     /// The same of servers.
     pub servers: BTreeMap<String, Server>,
     /// The members of etcd.
@@ -77,14 +77,15 @@ pub struct World {
 
 /// Something that machines share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-pub struct Thing {
+#[schemars(rename = "Thing")]
+pub struct SharedResource {
     /// What it is.
     pub kind: Kind,
     /// Its name, unique among its kind.
     pub name: String,
 }
 
-impl fmt::Display for Thing {
+impl fmt::Display for SharedResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
     }
@@ -115,9 +116,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What is declared about a [`Thing`], and can be compared with what is there.
+/// What is declared about a [`SharedResource`], and can be compared with what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ResourceSpec {
     /// It spreads.
     PlacementGroup,
     /// Its addresses.
@@ -188,7 +189,7 @@ pub enum Selected {
     Address(String),
 }
 
-impl Shape {
+impl ResourceSpec {
     /// The network with these addresses.
     #[must_use]
     pub fn network(range: Subnet, nodes: Subnet) -> Self {
@@ -218,9 +219,9 @@ impl Rule {
     }
 }
 
-/// A [`Thing`] that is there.
+/// A [`SharedResource`] that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct ObservedResource {
     /// Its number.
     pub id: u64,
     /// Whether it carries our labels.
@@ -228,7 +229,7 @@ pub struct Found {
     /// All its labels, those of others included: a change of one label has to send all of them.
     pub labels: BTreeMap<String, String>,
     /// What it is like.
-    pub shape: Shape,
+    pub spec: ResourceSpec,
     /// The ids of the networks that it is attached to.
     pub networks: BTreeSet<u64>,
     /// Where it answers, if it is something that does.
@@ -287,12 +288,12 @@ pub enum Power {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// It does not answer: nothing is known about it.
-    Silent {
+    Unreachable {
         /// Why.
         why: String,
     },
     /// It answers, but not as a machine of this cluster.
-    Refused {
+    Foreign {
         /// Why.
         why: String,
     },

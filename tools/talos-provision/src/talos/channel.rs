@@ -29,9 +29,9 @@ const CALL_SECONDS_MAX: u64 = 15;
 #[derive(Clone, Debug)]
 pub(super) enum Closed {
     /// Nothing answers, or something that does not speak TLS.
-    Silent(String),
+    Unreachable(String),
     /// It shows a certificate that the cluster's authority has not signed.
-    Stranger(String),
+    Foreign(String),
 }
 
 /// A connection to one machine.
@@ -41,17 +41,17 @@ impl Connection {
     pub(super) async fn open(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
         let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
         let opened = timeout(limit, Self::connect(address, tls)).await;
-        opened.unwrap_or_else(|_| Err(Closed::Silent(format!("no answer from {address}"))))
+        opened.unwrap_or_else(|_| Err(Closed::Unreachable(format!("no answer from {address}"))))
     }
 
     async fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
-        let silent = |it: &dyn std::error::Error| Closed::Silent(format!("{address}: {it}"));
+        let silent = |it: &dyn std::error::Error| Closed::Unreachable(format!("{address}: {it}"));
         let stream = TcpStream::connect(address).await.map_err(|it| silent(&it))?;
         let _ = stream.set_nodelay(true); // measured: else every look takes 40 ms longer
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
         let stream = stream.map_err(|error| match refused(&error) {
-            Some(why) => Closed::Stranger(why),
+            Some(why) => Closed::Foreign(why),
             None => silent(&error),
         })?;
         let mut once = Some(TokioIo::new(stream));

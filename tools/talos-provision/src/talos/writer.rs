@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{Access, Reader, Target, redact, runtime, said};
 use crate::Error;
 use crate::pki::hex;
-use crate::plan::Obstacle;
+use crate::plan::Conflict;
 use crate::spec::FirstContact;
 use crate::wire;
 
@@ -27,7 +27,7 @@ pub(crate) struct Writer<'a>(&'a Reader);
 
 /// A machine and the configuration that it must have.
 #[derive(Clone)]
-pub(crate) struct Order {
+pub(crate) struct ConfigureRequest {
     pub(crate) target: Target,
     pub(crate) configuration: Zeroizing<String>,
     /// Whether it works already: then it must work again before the next one is touched.
@@ -42,14 +42,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Sees to it that every machine has its configuration, all at once.
-    pub(crate) fn configure(&self, orders: Vec<Order>) -> Result<(), Error> {
+    pub(crate) fn configure(&self, requests: Vec<ConfigureRequest>) -> Result<(), Error> {
         runtime()?.block_on(async {
-            let mut given = JoinSet::new();
-            for order in orders {
+            let mut tasks = JoinSet::new();
+            for wanted in requests {
                 let reader = self.0.clone();
-                given.spawn(async move {
-                    let step = documents::step(&order.target.name, "configure");
-                    let end = give(&reader, &order).await;
+                tasks.spawn(async move {
+                    let step = documents::step(&wanted.target.name, "configure");
+                    let end = configure_machine(&reader, &wanted).await;
                     if end.is_ok() {
                         step.done("it has the configuration, and shows a certificate of ours");
                     }
@@ -57,7 +57,7 @@ impl<'a> Writer<'a> {
                 });
             }
             // All are waited for: what one has begun must not be cut off by another's failure.
-            given.join_all().await.into_iter().collect()
+            tasks.join_all().await.into_iter().collect()
         })
     }
 
@@ -113,9 +113,9 @@ impl<'a> Writer<'a> {
                             Err(status) => return Err(refused(target, &status)),
                         }
                     }
-                    Access::Silent(why) => why,
+                    Access::Unreachable(why) => why,
                     Access::Maintenance(_) => "it waits for its configuration".to_owned(),
-                    Access::Stranger(why) => return Err(Error::stranger(&target.name, why)),
+                    Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
                 };
                 pause(until, target, why).await?;
             }
@@ -124,38 +124,38 @@ impl<'a> Writer<'a> {
 }
 
 /// Waits for the machine, gives it its configuration unless it has that, and waits until it has.
-async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
-    let (target, bytes) = (&order.target, order.configuration.as_bytes());
-    let wanted = hex(bytes);
+async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result<(), Error> {
+    let (target, bytes) = (&wanted.target, wanted.configuration.as_bytes());
+    let digest = hex(bytes);
     let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
-    let mut given = false;
+    let mut sent = false;
     loop {
         documents::check_interrupt()?;
         let mut connection = match reader.connect(target).await {
-            Access::Silent(why) => {
+            Access::Unreachable(why) => {
                 pause(until, target, why).await?;
                 continue;
             }
-            Access::Stranger(why) => return Err(Error::stranger(&target.name, why)),
-            Access::Maintenance(_) if given => {
+            Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
+            Access::Maintenance(_) if sent => {
                 pause(until, target, "it has not taken its configuration over".to_owned()).await?;
                 continue;
             }
-            Access::Maintenance(_) if order.first_contact == FirstContact::Refuse => {
+            Access::Maintenance(_) if wanted.first_contact == FirstContact::Refuse => {
                 let names = vec![target.name.clone()];
-                return Err(Error::Obstacles(vec![Obstacle::FirstContact { names }]));
+                return Err(Error::Conflicts(vec![Conflict::FirstContact { names }]));
             }
             Access::Maintenance(connection) => connection,
             Access::Secure(mut connection) => {
-                match super::read(&mut connection, target.role, Some(&wanted)).await {
-                    Ok(look) if look.has(&wanted) => match look.unmet.filter(|_| order.alive) {
+                match super::read(&mut connection, target.role, Some(&digest)).await {
+                    Ok(look) if look.has(&digest) => match look.unmet.filter(|_| wanted.alive) {
                         None => return Ok(()),
                         Some(unmet) => {
                             pause(until, target, unmet).await?;
                             continue;
                         }
                     },
-                    Ok(_) if !given => connection,
+                    Ok(_) if !sent => connection,
                     Ok(_) => {
                         pause(until, target, "it has not taken its configuration over".to_owned())
                             .await?;
@@ -178,7 +178,7 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
         let path = wire::path::APPLY_CONFIGURATION;
         match connection.call::<_, wire::ConfigurationApplied>(path, request).await {
             Ok(applied) => {
-                given = true;
+                sent = true;
                 for warning in applied.warnings {
                     documents::detail(&target.name, redact::first_line(&warning));
                 }

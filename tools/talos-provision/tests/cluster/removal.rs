@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{changed, kubectl};
-use crate::site::{Site, until};
+use crate::harness::{Harness, until};
 
 /// A machine that nobody declared but us, and a node for it. No kubelet runs there: the test says what
 /// its pods do.
@@ -59,11 +59,11 @@ spec:
   resources: {requests: {storage: 1Gi}}
 "#;
 
-fn run(site: &Site, line: &str) -> String {
+fn run(site: &Harness, line: &str) -> String {
     kubectl(site.folder.path(), line)
 }
 
-fn declare(site: &Site, workers: u8, more: &str) {
+fn declare(site: &Harness, workers: u8, more: &str) {
     let document = format!("{}{more}", changed(3, workers));
     fs::write(site.path("cluster.yaml"), document).expect("written");
 }
@@ -73,7 +73,7 @@ fn refusals(cluster: &Value) -> String {
 }
 
 /// Puts a machine, a node, a pod under a budget, and a claim on its disk into the cluster.
-fn furnish(site: &Site) {
+fn furnish(site: &Harness) {
     let image = site
         .list("images")
         .into_iter()
@@ -117,7 +117,7 @@ fn furnish(site: &Site) {
     });
 }
 
-fn claim(site: &Site) {
+fn claim(site: &Harness) {
     fs::write(site.path("claim.yaml"), CLAIM).expect("written");
     run(site, "apply -f claim.yaml");
     until("the claim is bound", || {
@@ -125,12 +125,12 @@ fn claim(site: &Site) {
     });
 }
 
-fn status(site: &Site, object: &str, status: &Value) {
+fn status(site: &Harness, object: &str, status: &Value) {
     let patch = json!({"status": status});
     run(site, &format!("patch {object} --subresource=status --type=merge -p {patch}"));
 }
 
-pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Site) {
+pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Harness) {
     furnish(site);
 
     // The gate, before anything is touched.
@@ -180,7 +180,7 @@ pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Si
 // class: Silence is taken for consent.
 // members: a missing control plane, a silent API
 // now: refused by name after asking each control plane; nothing touched
-pub(super) fn a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(site: &Site) {
+pub(super) fn a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(site: &Harness) {
     claim(site);
     let balancer = site.list("load_balancers")[0]["id"].clone();
     site.call("DELETE", &format!("/v1/load_balancers/{balancer}"), &Value::Null);

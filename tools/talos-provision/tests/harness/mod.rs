@@ -39,13 +39,13 @@ spec:
 }
 
 /// A cloud, and a folder with documents that refer to it.
-pub(crate) struct Site {
+pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-impl Site {
+impl Harness {
     /// A cloud with public addresses below 127.74, and `cluster` as `cluster.yaml`.
     pub(crate) fn open(machines: Arc<dyn Machines>, cluster: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -129,7 +129,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for Harness {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));

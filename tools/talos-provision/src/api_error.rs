@@ -2,7 +2,7 @@
 
 /// An error that the API of the cloud answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ApiError {
     /// The status of HTTP.
     pub status: u16,
     /// `uniqueness_error` or the like.
@@ -13,7 +13,7 @@ pub struct Refusal {
     pub correlation: Option<String>,
 }
 
-impl Refusal {
+impl ApiError {
     /// Whether the very same call may succeed in a moment.
     pub(crate) fn passes(&self) -> bool {
         matches!(

@@ -1,12 +1,12 @@
 //! What stands in the way, and no step can change.
 
 use super::etcd::Start;
-use super::{Node, Shape, Thing, Wanted, World};
+use super::{Node, ResourceSpec, SharedResource, Wanted, World};
 use crate::spec::FirstContact;
 
 /// Something that only a person can decide.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Obstacle {
+pub enum Conflict {
     /// A name is taken by something that does not carry our labels.
     #[error("{what} is there, and does not carry the labels of this cluster")]
     Taken {
@@ -33,7 +33,7 @@ pub enum Obstacle {
     },
     /// A machine answers as a stranger.
     #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
-    Stranger {
+    Foreign {
         /// Which.
         name: String,
         /// How so.
@@ -61,7 +61,7 @@ pub enum Obstacle {
     },
 }
 
-impl Obstacle {
+impl Conflict {
     /// What to do about it.
     #[must_use]
     pub fn help(&self) -> &'static str {
@@ -89,7 +89,7 @@ impl Obstacle {
                  `spec.incarnation` by one, apply, and reboot the workers: a kubelet registers its \
                  node only when it starts"
             }
-            Self::Stranger { .. } => {
+            Self::Foreign { .. } => {
                 "check first what it holds: its disk, or the generation of `os-ca`, is another than this \
                  document's. Take the generation back if that was changed; only a server that holds no \
                  data may be deleted, and then `apply` creates it anew"
@@ -100,15 +100,15 @@ impl Obstacle {
 
 /// All that stands in the way of `wanted`.
 #[must_use]
-pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
-    let mut obstacles = Vec::new();
-    for (thing, shape) in &wanted.things {
-        match world.things.get(thing) {
+pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    for (thing, spec) in &wanted.resources {
+        match world.resources.get(thing) {
             Some(found) if !found.ours => {
-                obstacles.push(Obstacle::Taken { what: format!("the {thing}") });
+                conflicts.push(Conflict::Taken { what: format!("the {thing}") });
             }
-            Some(found) if is_unchangeable(&found.shape, shape) => {
-                obstacles.push(differs(thing, &found.shape, shape));
+            Some(found) if is_unchangeable(&found.spec, spec) => {
+                conflicts.push(differs(thing, &found.spec, spec));
             }
             Some(_) | None => {}
         }
@@ -116,12 +116,12 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
     for (name, machine) in &wanted.machines {
         let Some(server) = world.servers.get(name) else { continue };
         if !server.ours {
-            obstacles.push(Obstacle::Taken { what: format!("the server {name}") });
+            conflicts.push(Conflict::Taken { what: format!("the server {name}") });
             continue;
         }
         let mut same = |what: &str, is: &str, declared: &str| {
             if is != declared {
-                obstacles.push(Obstacle::Differs {
+                conflicts.push(Conflict::Differs {
                     what: format!("the {what} of the server {name}"),
                     is: is.to_owned(),
                     declared: declared.to_owned(),
@@ -143,12 +143,12 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
                 let others =
                     keys.iter().filter(|(it, key)| declared(it).is_some_and(|it| it != *key));
                 let others = others.map(|(item, _)| *item);
-                obstacles.extend(others.map(|item| Obstacle::Rekeyed { name: name.clone(), item }));
+                conflicts.extend(others.map(|item| Conflict::Rekeyed { name: name.clone(), item }));
             }
-            Node::Refused { why } => {
-                obstacles.push(Obstacle::Stranger { name: name.clone(), why: why.clone() });
+            Node::Foreign { why } => {
+                conflicts.push(Conflict::Foreign { name: name.clone(), why: why.clone() });
             }
-            Node::Silent { .. } | Node::Maintenance => {}
+            Node::Unreachable { .. } | Node::Maintenance => {}
         }
     }
     let unknown = |name: &&String| match world.servers.get(*name) {
@@ -157,22 +157,22 @@ pub fn obstacles(wanted: &Wanted, world: &World) -> Vec<Obstacle> {
     };
     let names: Vec<_> = wanted.machines.keys().filter(unknown).cloned().collect();
     if wanted.first_contact == FirstContact::Refuse && !names.is_empty() {
-        obstacles.push(Obstacle::FirstContact { names });
+        conflicts.push(Conflict::FirstContact { names });
     }
-    if let Start::Before(record) = Start::of(wanted, world) {
+    if let Start::Before(record) = Start::decide(wanted, world) {
         let (cluster, record) = (wanted.cluster.clone(), record.to_string());
-        obstacles.push(Obstacle::StartedBefore { cluster, record });
+        conflicts.push(Conflict::StartedBefore { cluster, record });
     }
-    obstacles
+    conflicts
 }
 
 /// Whether a shared resource would have to be created anew. A network keeps its range, and the
 /// machines keep the subnet that their addresses are from; further subnets belong to others.
-fn is_unchangeable(found: &Shape, declared: &Shape) -> bool {
+fn is_unchangeable(found: &ResourceSpec, declared: &ResourceSpec) -> bool {
     match (found, declared) {
         (
-            Shape::Network { range, nodes },
-            Shape::Network { range: declared_range, nodes: declared_nodes },
+            ResourceSpec::Network { range, nodes },
+            ResourceSpec::Network { range: declared_range, nodes: declared_nodes },
         ) => {
             let missing = declared_nodes.iter().any(|subnet| !nodes.contains(subnet));
             range != declared_range || (missing && !nodes.is_empty())
@@ -181,14 +181,14 @@ fn is_unchangeable(found: &Shape, declared: &Shape) -> bool {
     }
 }
 
-fn differs(thing: &Thing, is: &Shape, declared: &Shape) -> Obstacle {
-    let text = |shape: &Shape| match shape {
-        Shape::Network { range, nodes } => {
+fn differs(thing: &SharedResource, is: &ResourceSpec, declared: &ResourceSpec) -> Conflict {
+    let text = |spec: &ResourceSpec| match spec {
+        ResourceSpec::Network { range, nodes } => {
             format!("{range} with the subnets {}", nodes.join(", "))
         }
-        Shape::PlacementGroup => "spread".to_owned(),
-        Shape::LoadBalancer(_) => "for the control planes".to_owned(),
-        Shape::Firewall(rules) => format!("{} rules", rules.len()),
+        ResourceSpec::PlacementGroup => "spread".to_owned(),
+        ResourceSpec::LoadBalancer(_) => "for the control planes".to_owned(),
+        ResourceSpec::Firewall(rules) => format!("{} rules", rules.len()),
     };
-    Obstacle::Differs { what: format!("the {thing}"), is: text(is), declared: text(declared) }
+    Conflict::Differs { what: format!("the {thing}"), is: text(is), declared: text(declared) }
 }
