@@ -115,7 +115,7 @@ fn cluster(common: &Common<'_>, role: Role) -> Value {
             "discovery": discovery,
         });
     }
-    let pair = |it: &crate::pki::Pair| json!({"crt": it.crt, "key": *it.key});
+    let pair = |pair: &crate::pki::Pair| json!({"crt": pair.crt, "key": *pair.key});
     let mut api_server = image("kube-apiserver");
     api_server["admissionControl"] =
         json!([{"name": "PodSecurity", "configuration": pod_security()}]);

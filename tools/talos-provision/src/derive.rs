@@ -44,7 +44,7 @@ fn endpoint(context: &Context<'_>) -> Result<String, Error> {
         return Ok(declared.as_str().to_owned());
     }
     let seen = &context.stream.status(context.document)["observed"]["endpoint"];
-    let seen = seen.as_str().filter(|it| it.starts_with("https://"));
+    let seen = seen.as_str().filter(|endpoint| endpoint.starts_with("https://"));
     let unknown = || documents::Error::NotReady {
         document: format!("Cluster/{}", context.document.name),
         why: "its endpoint is an address that the cloud gives: `plan` asks for it".to_owned(),
@@ -55,6 +55,6 @@ fn endpoint(context: &Context<'_>) -> Result<String, Error> {
 fn control_planes(context: &Context<'_>) -> Vec<String> {
     let nodes = context.stream.status(context.document)["observed"]["nodes"].as_array();
     let controls = nodes.into_iter().flatten();
-    let controls = controls.filter(|it| it["role"] == Role::Controlplane.as_str());
-    controls.filter_map(|it| it["address"].as_str().map(str::to_owned)).collect()
+    let controls = controls.filter(|node| node["role"] == Role::Controlplane.as_str());
+    controls.filter_map(|node| node["address"].as_str().map(str::to_owned)).collect()
 }

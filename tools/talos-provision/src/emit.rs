@@ -70,9 +70,9 @@ fn sequence(out: &mut String, items: &[Value], column: usize) {
 fn line(out: &mut String, leaf: &Value, column: usize) {
     match leaf {
         Value::Null => out.push_str("null"),
-        Value::Bool(it) => out.push_str(if *it { "true" } else { "false" }),
-        Value::Number(it) => {
-            let _ = write!(out, "{it}");
+        Value::Bool(boolean) => out.push_str(if *boolean { "true" } else { "false" }),
+        Value::Number(number) => {
+            let _ = write!(out, "{number}");
         }
         Value::String(text) => scalar(out, text, column),
         Value::Array(_) => out.push_str("[]"),
@@ -114,8 +114,10 @@ fn scalar(out: &mut String, text: &str, column: usize) {
 
 /// yaml.v3's choice, and then its emitter's.
 fn style(text: &str) -> Style {
-    let special =
-        |it: char| it != '\n' && (it.is_control() || it == '\u{feff}' || it == '\u{2028}');
+    let special = |character: char| {
+        character != '\n'
+            && (character.is_control() || character == '\u{feff}' || character == '\u{2028}')
+    };
     let special = text.chars().any(special);
     let breaks = text.contains('\n');
     let space_then_break = text.contains(" \n");
@@ -136,13 +138,15 @@ fn style(text: &str) -> Style {
 
 /// Whether YAML would take `text` for something else than one plain string.
 fn has_indicators(text: &str) -> bool {
-    let blank = |it: Option<char>| it.is_none_or(|it| it == ' ' || it == '\t');
+    let blank = |character: Option<char>| {
+        character.is_none_or(|character| character == ' ' || character == '\t')
+    };
     let mut characters = text.chars().peekable();
     let first = characters.next();
     let second = characters.peek().copied();
     let starts = match first {
         Some('-' | '?' | ':') => blank(second),
-        Some(it) => "#,[]{}&*!|>'\"%@`".contains(it),
+        Some(character) => "#,[]{}&*!|>'\"%@`".contains(character),
         None => false,
     };
     starts
@@ -165,24 +169,26 @@ fn reads_as_another_type(text: &str) -> bool {
 
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let digits =
-        |it: &str, radix| !it.is_empty() && it.chars().all(|it| it == '_' || it.is_digit(radix));
+    let digits = |text: &str, radix| {
+        !text.is_empty() && text.chars().all(|digit| digit == '_' || digit.is_digit(radix))
+    };
     let based = [("0x", 16), ("0X", 16), ("0o", 8), ("0b", 2), ("0B", 2)];
-    let based = based
-        .iter()
-        .any(|(prefix, radix)| unsigned.strip_prefix(prefix).is_some_and(|it| digits(it, *radix)));
-    let starts = unsigned.starts_with(|it: char| it.is_ascii_digit() || it == '.');
+    let based = based.iter().any(|(prefix, radix)| {
+        unsigned.strip_prefix(prefix).is_some_and(|number| digits(number, *radix))
+    });
+    let starts =
+        unsigned.starts_with(|character: char| character.is_ascii_digit() || character == '.');
     let bare = unsigned.replace('_', "");
     let decimal = starts
-        && bare.chars().any(|it| it.is_ascii_digit())
-        && bare.chars().all(|it| it.is_ascii_digit() || ".eE+-".contains(it))
+        && bare.chars().any(|character| character.is_ascii_digit())
+        && bare.chars().all(|character| character.is_ascii_digit() || ".eE+-".contains(character))
         && bare.parse::<f64>().is_ok();
     let mut parts = unsigned.split(':');
     let sixty = unsigned.contains(':')
-        && parts.next().is_some_and(|it| digits(it, 10) && !it.starts_with('_'))
-        && parts.all(|it| {
-            let whole = it.split('.').next().unwrap_or_default();
-            (1..=2).contains(&whole.len()) && whole.parse::<u8>().is_ok_and(|it| it < 60)
+        && parts.next().is_some_and(|part| digits(part, 10) && !part.starts_with('_'))
+        && parts.all(|part| {
+            let whole = part.split('.').next().unwrap_or_default();
+            (1..=2).contains(&whole.len()) && whole.parse::<u8>().is_ok_and(|number| number < 60)
         });
     based || decimal || sixty
 }
@@ -190,12 +196,16 @@ fn is_number(text: &str) -> bool {
 /// `2026-11-01`, and what may follow a date.
 fn is_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
-    let number = |it: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
-        it.is_some_and(|it| lengths.contains(&it.len()) && it.chars().all(|it| it.is_ascii_digit()))
+    let number = |part: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
+        part.is_some_and(|part| {
+            lengths.contains(&part.len()) && part.chars().all(|digit| digit.is_ascii_digit())
+        })
     };
     number(parts.next(), 4..=4)
         && number(parts.next(), 1..=2)
-        && parts.next().is_some_and(|it| it.starts_with(|it: char| it.is_ascii_digit()))
+        && parts
+            .next()
+            .is_some_and(|day| day.starts_with(|character: char| character.is_ascii_digit()))
 }
 
 fn double(out: &mut String, text: &str) {
@@ -208,14 +218,14 @@ fn double(out: &mut String, text: &str) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\0' => out.push_str("\\0"),
-            it if it.is_control() || it == '\u{feff}' || it == '\u{2028}' => {
-                let code = u32::from(it);
+            other if other.is_control() || other == '\u{feff}' || other == '\u{2028}' => {
+                let code = u32::from(other);
                 let _ = match code {
                     0..=0xff => write!(out, "\\x{code:02X}"),
                     _ => write!(out, "\\u{code:04X}"),
                 };
             }
-            it => out.push(it),
+            other => out.push(other),
         }
     }
     out.push('"');

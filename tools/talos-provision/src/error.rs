@@ -49,7 +49,7 @@ pub enum Error {
         refusals: Vec<documents::Refusal>,
     },
     /// The cloud said no.
-    #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
+    #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |id| format!(", call {id}")))]
     Api(ApiError),
     /// Something did not answer for as long as it was waited for.
     #[error("no answer from {what}: {why}")]
@@ -257,7 +257,9 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
-            Self::Conflicts(conflicts) => return conflicts.first().map(|it| it.help().to_owned()),
+            Self::Conflicts(conflicts) => {
+                return conflicts.first().map(|conflict| conflict.help().to_owned());
+            }
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
             }

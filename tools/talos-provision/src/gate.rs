@@ -125,7 +125,8 @@ fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
 
 /// Whether an earlier `destroy` of this cluster passed the gate, and has removed a control plane since.
 fn was_passed(view: &CloudState) -> bool {
-    let network = view.resources.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
+    let network =
+        view.resources.iter().find(|(thing, found)| thing.kind == Kind::Network && found.ours);
     let before = network.and_then(|(_, found)| labels::destroyed_from(&found.labels));
     before.is_some_and(|before| control_planes(view) < before)
 }

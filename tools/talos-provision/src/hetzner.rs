@@ -119,7 +119,10 @@ impl Reader {
             view.servers.insert(name, server);
         }
         for kind in [Kind::PlacementGroup, Kind::Network, Kind::Firewall, Kind::LoadBalancer] {
-            let names = resources.iter().filter(|it| it.kind == kind).map(|it| it.name.clone());
+            let names = resources
+                .iter()
+                .filter(|resource| resource.kind == kind)
+                .map(|resource| resource.name.clone());
             for (name, found) in self.resources(kind, &names.collect())? {
                 view.resources.insert(SharedResource { kind, name }, found);
             }
@@ -144,75 +147,77 @@ impl Reader {
         Ok(match kind {
             Kind::PlacementGroup => {
                 let items: Vec<model::PlacementGroup> = self.owned(family(kind), names)?;
-                let item = |it: model::PlacementGroup| {
-                    (it.name, found(it.id, &it.labels, ResourceSpec::PlacementGroup))
+                let item = |group: model::PlacementGroup| {
+                    (group.name, found(group.id, &group.labels, ResourceSpec::PlacementGroup))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::Network => {
                 let items: Vec<model::Network> = self.owned(family(kind), names)?;
-                let item = |it: model::Network| {
-                    let nodes = it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
-                    let spec = ResourceSpec::Network { range: it.ip_range, nodes };
-                    (it.name, found(it.id, &it.labels, spec))
+                let item = |network: model::Network| {
+                    let nodes =
+                        network.subnets.into_iter().filter_map(|subnet| subnet.ip_range).collect();
+                    let spec = ResourceSpec::Network { range: network.ip_range, nodes };
+                    (network.name, found(network.id, &network.labels, spec))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::Firewall => {
                 let items: Vec<model::Firewall> = self.owned(family(kind), names)?;
-                let item = |it: model::Firewall| {
-                    let spec = ResourceSpec::Firewall(rules(it.rules));
-                    (it.name, found(it.id, &it.labels, spec))
+                let item = |firewall: model::Firewall| {
+                    let spec = ResourceSpec::Firewall(rules(firewall.rules));
+                    (firewall.name, found(firewall.id, &firewall.labels, spec))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::LoadBalancer => {
                 let items: Vec<model::LoadBalancer> = self.owned(family(kind), names)?;
-                let item = |it: model::LoadBalancer| {
-                    let monthly = model::price(&it.load_balancer_type.prices, &it.location.name);
-                    let networks = it.private_net.iter().map(|net| net.network).collect();
+                let item = |balancer: model::LoadBalancer| {
+                    let monthly =
+                        model::price(&balancer.load_balancer_type.prices, &balancer.location.name);
+                    let networks = balancer.private_net.iter().map(|net| net.network).collect();
                     let spec = ResourceSpec::LoadBalancer(Balancer {
-                        public: it.public_net.enabled,
-                        services: it.services.into_iter().map(forward).collect(),
-                        targets: it.targets.into_iter().filter_map(target).collect(),
+                        public: balancer.public_net.enabled,
+                        services: balancer.services.into_iter().map(forward).collect(),
+                        targets: balancer.targets.into_iter().filter_map(target).collect(),
                     });
-                    let address = it.public_net.ipv4.and_then(|it| it.ip);
-                    let found = found(it.id, &it.labels, spec);
-                    (it.name, ObservedResource { networks, address, monthly, ..found })
+                    let address = balancer.public_net.ipv4.and_then(|address| address.ip);
+                    let found = found(balancer.id, &balancer.labels, spec);
+                    (balancer.name, ObservedResource { networks, address, monthly, ..found })
                 };
                 items.into_iter().map(item).collect()
             }
         })
     }
 
-    fn server(&self, it: model::Server) -> (String, Server) {
-        let role = match it.labels.get(ROLE).map(String::as_str) {
+    fn server(&self, shown: model::Server) -> (String, Server) {
+        let role = match shown.labels.get(ROLE).map(String::as_str) {
             Some("controlplane") => Some(Role::Controlplane),
             Some("worker") => Some(Role::Worker),
             _ => None,
         };
         let server = Server {
-            id: it.id,
-            ours: self.scope.owns(&it.labels),
+            id: shown.id,
+            ours: self.scope.owns(&shown.labels),
             role,
-            monthly: model::price(&it.server_type.prices, it.place()),
-            location: it.place().to_owned(),
-            r#type: it.server_type.name,
-            address: it.public_net.ipv4.and_then(|it| it.ip),
-            power: match it.status.as_str() {
+            monthly: model::price(&shown.server_type.prices, shown.place()),
+            location: shown.place().to_owned(),
+            r#type: shown.server_type.name,
+            address: shown.public_net.ipv4.and_then(|address| address.ip),
+            power: match shown.status.as_str() {
                 "running" => Power::On,
                 "off" => Power::Off,
                 _ => Power::Changing,
             },
-            labels: it.labels,
-            networks: it.private_net.iter().map(|net| net.network).collect(),
-            firewalls: it.public_net.firewalls.iter().map(|wall| wall.id).collect(),
-            group: it.placement_group.map(|group| group.id),
-            image: it.image.map(|image| image.id),
-            volumes: it.volumes,
+            labels: shown.labels,
+            networks: shown.private_net.iter().map(|net| net.network).collect(),
+            firewalls: shown.public_net.firewalls.iter().map(|wall| wall.id).collect(),
+            group: shown.placement_group.map(|group| group.id),
+            image: shown.image.map(|image| image.id),
+            volumes: shown.volumes,
             node: Node::Unreachable { why: "it has not been asked".to_owned() },
         };
-        (it.name, server)
+        (shown.name, server)
     }
 
     /// What carries our labels; and, of `names`, what has them without.
@@ -223,7 +228,7 @@ impl Reader {
     ) -> Result<Vec<T>, Error> {
         let mut items = self.list(family, ("label_selector", &self.scope.selector()))?;
         for name in names {
-            if !items.iter().any(|it| it["name"] == **name) {
+            if !items.iter().any(|item| item["name"] == **name) {
                 items.extend(self.list(family, ("name", name))?);
             }
         }
@@ -269,10 +274,13 @@ impl Reader {
                 catalog.images.insert(machine.r#type.clone(), image);
             }
         }
-        if let Some(thing) = wanted.resources.keys().find(|it| it.kind == Kind::LoadBalancer) {
+        if let Some(thing) =
+            wanted.resources.keys().find(|resource| resource.kind == Kind::LoadBalancer)
+        {
             let types: Vec<model::BalancerType> = typed(self.list("load_balancer_types", none)?)?;
-            let place = wanted.machines.values().next().and_then(|it| it.locations.first());
-            if let Some(r#type) = types.iter().find(|it| it.name == BALANCER_TYPE) {
+            let place =
+                wanted.machines.values().next().and_then(|machine| machine.locations.first());
+            if let Some(r#type) = types.iter().find(|offer| offer.name == BALANCER_TYPE) {
                 let price = model::price(&r#type.prices, place.map_or("", String::as_str));
                 wanted.prices.insert(thing.clone(), price);
             }
@@ -290,9 +298,10 @@ impl Reader {
     /// One resource, if it is there.
     fn has(&self, family: &str, id: u64) -> Result<Option<Value>, Error> {
         match self.http.get(&format!("/{family}/{id}"), &[]) {
-            Ok(mut answer) => {
-                Ok(answer.as_object_mut().and_then(|it| it.values_mut().next()).map(Value::take))
-            }
+            Ok(mut answer) => Ok(answer
+                .as_object_mut()
+                .and_then(|fields| fields.values_mut().next())
+                .map(Value::take)),
             Err(Error::Api(refusal)) if refusal.code == "not_found" => Ok(None),
             Err(error) => Err(error),
         }
@@ -301,8 +310,12 @@ impl Reader {
     /// What others made in our network, or attached to our servers: load balancers of a cloud
     /// controller, and volumes of a storage driver. They outlive the cluster, and cost.
     pub(crate) fn leftovers(&self, view: &CloudState) -> Result<Vec<Leftover>, Error> {
-        let ours: BTreeSet<u64> =
-            view.resources.values().filter(|it| it.ours).map(|it| it.id).collect();
+        let ours: BTreeSet<u64> = view
+            .resources
+            .values()
+            .filter(|resource| resource.ours)
+            .map(|resource| resource.id)
+            .collect();
         let mut leftovers = Vec::new();
         for (thing, found) in view.resources.iter().filter(|(_, found)| found.ours) {
             if thing.kind != Kind::Network {
@@ -336,9 +349,11 @@ impl Reader {
     fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
         let selector = format!("os=talos,version={version}");
         let images: Vec<model::Image> = typed(self.list("images", ("label_selector", &selector))?)?;
-        let fits = |it: &&model::Image| it.architecture == architecture && it.status == "available";
-        let newest = images.iter().filter(fits).max_by_key(|it| (&it.created, it.id));
-        newest.map(|it| it.id).ok_or_else(|| Error::NoImage {
+        let fits = |image: &&model::Image| {
+            image.architecture == architecture && image.status == "available"
+        };
+        let newest = images.iter().filter(fits).max_by_key(|image| (&image.created, image.id));
+        newest.map(|image| image.id).ok_or_else(|| Error::NoImage {
             version: version.to_owned(),
             architecture: architecture.to_owned(),
         })
@@ -350,13 +365,17 @@ fn offered<'a>(
     types: &'a [model::ServerType],
     machine: &Machine,
 ) -> Result<&'a model::ServerType, Error> {
-    let there = |it: &&model::ServerType| {
-        machine.locations.iter().any(|place| it.prices.iter().any(|it| it.location == *place))
+    let there = |offer: &&model::ServerType| {
+        machine
+            .locations
+            .iter()
+            .any(|place| offer.prices.iter().any(|price| price.location == *place))
     };
-    let found = types.iter().filter(there).find(|it| it.name == machine.r#type);
+    let found = types.iter().filter(there).find(|offer| offer.name == machine.r#type);
     found.ok_or_else(|| {
         let others = types.iter().filter(there);
-        let others = others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
+        let others = others
+            .map(|offer| format!("{} ({} cores, {} GB)", offer.name, offer.cores, offer.memory));
         Error::UnknownType {
             name: machine.r#type.clone(),
             place: machine.locations.join(", "),
@@ -394,15 +413,15 @@ fn family(kind: Kind) -> &'static str {
 }
 
 fn rules(rules: Vec<model::FirewallRule>) -> Vec<Rule> {
-    let rule = |it: model::FirewallRule| {
-        let mut sources = it.source_ips;
+    let rule = |rule: model::FirewallRule| {
+        // An outbound rule never equals a declared rule, because its protocol begins with its direction.
+        let protocol = match rule.direction.as_str() {
+            "in" => rule.protocol,
+            direction => format!("{direction} {}", rule.protocol),
+        };
+        let mut sources = rule.source_ips;
         sources.sort();
-        Rule { protocol: it.protocol, port: it.port, sources }
-    };
-    // One that lets something out is of another protocol than any that we would write.
-    let rule = |it: model::FirewallRule| match it.direction.as_str() {
-        "in" => rule(it),
-        direction => Rule { protocol: format!("{direction} {}", it.protocol), ..rule(it) },
+        Rule { protocol, port: rule.port, sources }
     };
     let mut rules: Vec<_> = rules.into_iter().map(rule).collect();
     rules.sort();

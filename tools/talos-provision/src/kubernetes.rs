@@ -94,7 +94,7 @@ impl Reader {
         let admin = &pki.kubernetes_admin;
         let chain = [Certificate::from_der(&admin.certificate).to_owned()];
         let key = PrivateKey::from_pem(admin.key_pem().as_bytes());
-        let key = key.map_err(|it| Error::Keys(it.to_string()))?;
+        let key = key.map_err(|error| Error::Keys(error.to_string()))?;
         let root = [Certificate::from_der(&pki.kubernetes.certificate).to_owned()];
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&root))

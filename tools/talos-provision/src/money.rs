@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_price_is_read_exactly_and_shown_in_cents() {
-        let read = |text: &str| Money::parse(text).map(|it| it.to_string());
+        let read = |text: &str| Money::parse(text).map(|price| price.to_string());
         assert_eq!(read("3.2900000000"), Some("3.29".to_owned()));
         assert_eq!(read("5.3950"), Some("5.40".to_owned()));
         assert_eq!(read("12"), Some("12.00".to_owned()));

@@ -127,7 +127,8 @@ impl Pki {
             ("k8s-ca", &kubernetes),
             ("aggregator-ca", &aggregator),
         ];
-        let fingerprints = named.map(|(name, it)| (name, hex(&it.certificate))).to_vec();
+        let fingerprints =
+            named.map(|(name, authority)| (name, hex(&authority.certificate))).to_vec();
         let bundle = Bundle {
             id: data_encoding::BASE64URL.encode(&*maker.bytes::<32>("cluster-id")).into(),
             secret: maker.base64("cluster-secret"),
@@ -230,8 +231,8 @@ impl Maker<'_> {
     fn token(&self, item: &str) -> Zeroizing<String> {
         const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
         let stream = self.bytes::<128>(item);
-        let letters = stream.iter().filter(|&&it| it < 252); // 252 = 7 · 36
-        let letters = letters.map(|it| char::from(LETTERS[usize::from(it % 36)]));
+        let letters = stream.iter().filter(|&&byte| byte < 252); // 252 = 7 · 36
+        let letters = letters.map(|byte| char::from(LETTERS[usize::from(byte % 36)]));
         let mut token: Zeroizing<String> = Zeroizing::new(letters.take(22).collect());
         token.insert(6, '.');
         token

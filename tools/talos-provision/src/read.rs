@@ -34,7 +34,7 @@ pub(crate) fn read(
     for cluster in declared {
         let mut mistakes = Vec::new();
         let project = projects.get(&cluster.spec.project);
-        if project.is_ok_and(|it| it.spec.endpoints.cloud.is_none()) {
+        if project.is_ok_and(|project| project.spec.endpoints.cloud.is_none()) {
             mistake(&mut mistakes, "/spec/project", "this Project has no `endpoints.cloud`");
         }
         versions(&cluster.spec, &mut mistakes);
@@ -84,12 +84,14 @@ fn pools(cluster: &Declared<Cluster>, mistakes: &mut Mistakes) {
             mistake(mistakes, path("name"), message);
         }
     }
-    let count = |it: &Pool| usize::from(it.count);
-    let controls = pools.iter().filter(|it| it.role == Role::Controlplane);
-    let (number, last) = controls.fold((0, None), |(sum, _), it| (sum + count(it), Some(&it.name)));
+    let count = |pool: &Pool| usize::from(pool.count);
+    let controls = pools.iter().filter(|pool| pool.role == Role::Controlplane);
+    let (number, last) =
+        controls.fold((0, None), |(sum, _), pool| (sum + count(pool), Some(&pool.name)));
     if number % 2 == 0 {
-        let index = pools.iter().position(|it| Some(&it.name) == last);
-        let path = index.map_or("/spec/pools".to_owned(), |it| format!("/spec/pools/{it}/count"));
+        let index = pools.iter().position(|pool| Some(&pool.name) == last);
+        let path =
+            index.map_or("/spec/pools".to_owned(), |index| format!("/spec/pools/{index}/count"));
         let message = match number {
             0 => "no control plane is declared: etcd needs one, three or five".to_owned(),
             _ => format!(
@@ -159,9 +161,10 @@ fn fit(
     let bundle = Bundle::default();
     let common = Common { cluster: "c", endpoint: "e", kubernetes: &kubernetes, bundle: &bundle };
     let mut tried = vec![settings(spec, "name", pool.role)];
-    let named = all.iter().enumerate().map(|(index, it)| (format!("/spec/patches/{index}"), it));
+    let named =
+        all.iter().enumerate().map(|(index, file)| (format!("/spec/patches/{index}"), file));
     let path = |index| format!("/spec/pools/{number}/patches/{index}");
-    let named = named.chain(of_pool.iter().enumerate().map(|(index, it)| (path(index), it)));
+    let named = named.chain(of_pool.iter().enumerate().map(|(index, file)| (path(index), file)));
     for (path, patch) in named {
         tried.push(patch.clone());
         let documents = config::generate(&common, pool.role);
@@ -175,7 +178,7 @@ fn fit(
 fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch> {
     let mut text = String::new();
     let read =
-        File::open(file).and_then(|it| it.take(PATCH_BYTES_MAX + 1).read_to_string(&mut text));
+        File::open(file).and_then(|file| file.take(PATCH_BYTES_MAX + 1).read_to_string(&mut text));
     let parsed = match read {
         Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => Err("it is larger than 1 MiB".to_owned()),
         Ok(_) => Patch::parse(&text),

@@ -239,7 +239,7 @@ impl TryFrom<String> for Day {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let wrong = "not a day, which is like 2026-11-01, from 1950 on";
         let date = (text.len() == 10).then(|| text.parse::<Date>().ok()).flatten();
-        date.filter(|it| (1950..=9900).contains(&it.year())).map(Self).ok_or(wrong)
+        date.filter(|date| (1950..=9900).contains(&date.year())).map(Self).ok_or(wrong)
     }
 }
 
@@ -366,7 +366,7 @@ impl TryFrom<String> for Subnet {
         let (address, bits) = text.split_once('/').ok_or(wrong)?;
         let subnet = Self(
             address.parse().map_err(|_| wrong)?,
-            bits.parse().ok().filter(|it| (8..=30).contains(it)).ok_or(wrong)?,
+            bits.parse().ok().filter(|bits| (8..=30).contains(bits)).ok_or(wrong)?,
         );
         if subnet.0.to_bits() & !subnet.mask() == 0 { Ok(subnet) } else { Err(wrong) }
     }
@@ -405,7 +405,7 @@ impl TryFrom<String> for Version {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let wrong = "not a released version, which is like v1.13.9";
         let numbers = text.strip_prefix('v').ok_or(wrong)?.split('.');
-        let numbers: Vec<u16> = numbers.map_while(|it| it.parse().ok()).collect();
+        let numbers: Vec<u16> = numbers.map_while(|number| number.parse().ok()).collect();
         let [major, minor, patch] = numbers[..] else { return Err(wrong) };
         let version = Self { major, minor, patch };
         if version.to_string() == text { Ok(version) } else { Err(wrong) }
@@ -443,11 +443,14 @@ impl TryFrom<String> for Endpoint {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let wrong = "not an endpoint, which is like https://prod.example.org:6443";
-        let (host, port) =
-            text.strip_prefix("https://").and_then(|it| it.rsplit_once(':')).ok_or(wrong)?;
-        let allowed =
-            |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || ".-".contains(it);
-        let port = port.parse::<u16>().is_ok_and(|it| it > 0);
+        let (host, port) = text
+            .strip_prefix("https://")
+            .and_then(|address| address.rsplit_once(':'))
+            .ok_or(wrong)?;
+        let allowed = |character: char| {
+            character.is_ascii_lowercase() || character.is_ascii_digit() || ".-".contains(character)
+        };
+        let port = port.parse::<u16>().is_ok_and(|port| port > 0);
         if port && !host.is_empty() && host.chars().all(allowed) {
             Ok(Self(text))
         } else {

@@ -207,7 +207,8 @@ async fn read(
         wire::resource::CONFIG_ACTIVE,
     );
     let configuration = wire::MachineConfigSpec::decode(configuration.await?.as_slice());
-    let configuration = configuration.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
+    let configuration =
+        configuration.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
     let (etcd, crash) = match role {
         Role::Controlplane => etcd(connection).await?,
         Role::Worker => (Etcd::Unknown, None),
@@ -232,7 +233,7 @@ async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<Strin
         wire::resource::STATUS_ID,
     );
     let status = wire::MachineStatusEvent::decode(spec.await?.as_slice());
-    let status = status.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
+    let status = status.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
     let stage = wire::Stage::try_from(status.stage).unwrap_or(wire::Stage::Unknown);
     let status = status.status.unwrap_or_default();
     Ok((stage, unmet(stage, &status)))
@@ -267,7 +268,7 @@ async fn get(
         id: id.to_owned(),
     };
     let got: wire::StateGot = connection.unary(wire::path::STATE_GET, request).await?;
-    Ok(got.resource.and_then(|it| it.spec).unwrap_or_default().proto_spec)
+    Ok(got.resource.and_then(|resource| resource.spec).unwrap_or_default().proto_spec)
 }
 
 /// What etcd's service and its data directory say.

@@ -32,9 +32,10 @@ fn harness() -> Harness {
 
 fn steps(cluster: &Value) -> Vec<String> {
     let steps = cluster["status"]["plan"].as_array().expect("a plan");
-    let kind = |it: &Value| {
-        let (kind, step) = it.as_object()?.iter().next()?;
-        let name = [&step["name"], &step["thing"]["name"]].into_iter().find_map(|it| it.as_str());
+    let kind = |step: &Value| {
+        let (kind, step) = step.as_object()?.iter().next()?;
+        let name =
+            [&step["name"], &step["thing"]["name"]].into_iter().find_map(|name| name.as_str());
         Some(format!("{kind} {}", name.unwrap_or_default()))
     };
     steps.iter().filter_map(kind).collect()
@@ -135,7 +136,7 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
     site.fault("POST", "/v1/servers", 502, "bad_gateway", false);
     site.fault("GET", "/v1/actions", 500, "server_error", false);
     let run = site.start("apply");
-    let running = |it: &Value| it["status"] == "running";
+    let running = |server: &Value| server["status"] == "running";
     until("three machines", || {
         let servers = site.list("servers");
         servers.len() == 3 && servers.iter().all(running)
@@ -149,7 +150,8 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
         assert_eq!(site.names(family), ["prod"], "{family}");
     }
     let servers = site.list("servers");
-    let control = servers.iter().find(|it| it["name"] == "prod-control-1").expect("the machine");
+    let control =
+        servers.iter().find(|server| server["name"] == "prod-control-1").expect("the machine");
     assert_eq!(control["location"]["name"], "nbg1", "the first location had none");
     assert_eq!(control["labels"]["holistic/role"], "controlplane");
     assert_eq!(control["image"]["architecture"], "arm");
@@ -169,7 +171,7 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
     let run = site.start("apply");
     until("it waits for machines", || {
         fs::read_to_string(site.path("err"))
-            .is_ok_and(|it| it.contains("/v1/") || it.contains("GET"))
+            .is_ok_and(|text| text.contains("/v1/") || text.contains("GET"))
     });
     std::thread::sleep(std::time::Duration::from_secs(2));
     run.interrupt().code(111);
@@ -202,8 +204,9 @@ fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_i
     let site = Harness::open(Arc::new(SlowToGo), CLUSTER);
     let running = |name: &str| {
         let servers = site.list("servers");
-        let found = servers.iter().find(|it| it["name"] == name && it["status"] == "running");
-        found.and_then(|it| it["id"].as_u64())
+        let found =
+            servers.iter().find(|server| server["name"] == name && server["status"] == "running");
+        found.and_then(|server| server["id"].as_u64())
     };
     let delete = |id: u64| {
         let deleted = site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
@@ -219,7 +222,7 @@ fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_i
     assert!(site.names("servers").contains(&"prod-work-2".to_owned()), "it is still going");
 
     let run = site.start("apply");
-    until("another machine", || running("prod-work-2").is_some_and(|it| it != lost));
+    until("another machine", || running("prod-work-2").is_some_and(|id| id != lost));
     run.interrupt().code(111);
 
     delete(running("prod-work-2").expect("a machine"));

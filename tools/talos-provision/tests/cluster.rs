@@ -74,7 +74,7 @@ impl Drop for Machines {
 fn condition(end: &End, about: &str) -> Value {
     let cluster = end.cluster();
     let conditions = cluster["status"]["conditions"].as_array().expect("conditions").clone();
-    conditions.into_iter().find(|it| it["type"] == about).expect("the condition")["status"].clone()
+    conditions.into_iter().find(|condition| condition["type"] == about).expect("the condition")["status"].clone()
 }
 
 /// What is written, without the one part that differs from run to run.
@@ -233,14 +233,14 @@ fn a_lost_control_plane_comes_back(site: &Harness) {
         || kubectl(site.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
     let before = node();
 
-    let lost = site.list("servers").into_iter().find(|it| it["name"] == "prod-control-2");
+    let lost = site.list("servers").into_iter().find(|server| server["name"] == "prod-control-2");
     let id = lost.expect("the machine")["id"].clone();
     site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
     until("the machine is gone", || site.names("servers").len() == 3);
     let plan = site.run("plan").code(0).cluster();
     let steps = plan["status"]["plan"].as_array().expect("steps");
     let kinds: Vec<_> =
-        steps.iter().flat_map(|it| it.as_object().expect("a step").keys()).collect();
+        steps.iter().flat_map(|step| step.as_object().expect("a step").keys()).collect();
     assert_eq!(kinds, ["removeMember", "forgetNode", "createServer", "configure"]);
     site.run("apply").code(0);
     assert_ne!(node(), before, "what the lost one was last is not what the new one is");

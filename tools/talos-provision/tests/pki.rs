@@ -72,7 +72,9 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
             "X509v3 Basic Constraints: critical\n                CA:TRUE\n",
             "X509v3 Subject Key Identifier: \n",
         ];
-        let places = extensions.map(|it| text.find(it).unwrap_or_else(|| panic!("{it} in {text}")));
+        let places = extensions.map(|extension| {
+            text.find(extension).unwrap_or_else(|| panic!("{extension} in {text}"))
+        });
         assert!(places.is_sorted(), "{text}");
         assert!(!text.contains("Authority Key Identifier"), "{text}");
     }
@@ -112,7 +114,7 @@ fn administrators_and_readers_are_clients_of_their_authorities_for_weeks_and_not
 fn are_clients(access: Access, role: &str, group: &str, name: &str) {
     let (folder, pki) = derived("prod", DATES);
     let (talos, kube) = files(&pki, access);
-    let text = |it: &Value| it.as_str().expect("text").to_owned();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let context = &talos["contexts"]["prod"];
     let user = &kube["users"][0]["user"];
     let ca = &kube["clusters"][0]["cluster"]["certificate-authority-data"];
@@ -165,7 +167,9 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
     let later = all("prod", r#"{"notBefore": "2026-11-02", "years": 10}"#);
     assert_ne!(first, later);
     // Only certificates know the dates: tokens and keys stay, so that nobody is thrown out.
-    let token = |it: &str| it.lines().find(|it| it.contains("bootstraptoken")).map(str::to_owned);
+    let token = |bundle: &str| {
+        bundle.lines().find(|line| line.contains("bootstraptoken")).map(str::to_owned)
+    };
     assert_eq!(token(&first.0), token(&later.0));
 }
 
@@ -203,7 +207,8 @@ fn tokens_have_the_form_that_kubernetes_wants() {
     for token in [&pki.bundle.bootstrap_token, &pki.bundle.trustd_token] {
         let (id, rest) = token.split_once('.').expect("a dot");
         assert_eq!((id.len(), rest.len()), (6, 16));
-        let allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
+        let allowed =
+            |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
         assert!(id.chars().chain(rest.chars()).all(allowed));
     }
     assert_eq!(BASE64.decode(pki.bundle.secret.as_bytes()).expect("base64").len(), 32);

@@ -21,7 +21,7 @@ const KEPT: [(&str, &str); 6] = [
 
 /// The keys in the documents of a configuration; a worker's has fewer.
 pub(crate) fn keys(documents: &[Value]) -> Keys {
-    let key = |at: &str| documents.iter().find_map(|it| it.pointer(at)?.as_str());
+    let key = |at: &str| documents.iter().find_map(|document| document.pointer(at)?.as_str());
     let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
     keys.collect()
 }

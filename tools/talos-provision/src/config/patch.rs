@@ -40,7 +40,7 @@ impl Patch {
     /// What does not fit.
     pub(crate) fn apply(&self, mut documents: Vec<Value>) -> Result<Vec<Value>, String> {
         for patch in &self.0 {
-            let like = documents.iter().position(|it| identity(it) == identity(patch));
+            let like = documents.iter().position(|document| identity(document) == identity(patch));
             if is_delete(patch) {
                 if identity(patch).0.is_none() {
                     return Err("the v1alpha1 document itself cannot be deleted".to_owned());
@@ -102,11 +102,12 @@ fn check(document: &Value) -> Result<(), String> {
 fn without_directives(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let entries = map.into_iter().filter(|(key, it)| key != DIRECTIVE && !is_delete(it));
-            Value::Object(entries.map(|(key, it)| (key, without_directives(it))).collect())
+            let entries =
+                map.into_iter().filter(|(key, value)| key != DIRECTIVE && !is_delete(value));
+            Value::Object(entries.map(|(key, value)| (key, without_directives(value))).collect())
         }
         Value::Array(items) => {
-            items.into_iter().filter(|it| !is_delete(it)).map(without_directives).collect()
+            items.into_iter().filter(|item| !is_delete(item)).map(without_directives).collect()
         }
         leaf => leaf,
     }
@@ -122,7 +123,7 @@ fn json6902(operations: &[Value]) -> String {
             _ => Value::String("…".to_owned()), // not the value: it may be a secret
         };
         let steps = path.trim_start_matches('/').split('/');
-        let steps: Vec<_> = steps.map(|it| it.replace("~1", "/").replace("~0", "~")).collect();
+        let steps: Vec<_> = steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
         put(&mut strategic, &steps, leaf);
     }
     let strategic = crate::emit::document(&strategic);
@@ -174,13 +175,13 @@ fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String>
             entries.retain(|key, _| !deleted.contains(key));
         }
         (Value::Array(left), Value::Array(items)) => {
-            for item in items.iter().filter(|it| is_delete(it)) {
+            for item in items.iter().filter(|item| is_delete(item)) {
                 let by = item.as_object().into_iter().flatten().find(|(key, _)| *key != DIRECTIVE);
                 let by = by.ok_or_else(|| format!("{path}: nothing says which item to delete"))?;
-                let index = left.iter().position(|it| it.get(by.0) == Some(by.1));
+                let index = left.iter().position(|item| item.get(by.0) == Some(by.1));
                 left.remove(index.ok_or_else(|| nothing(path))?);
             }
-            items.retain(|it| !is_delete(it));
+            items.retain(|item| !is_delete(item));
             if items.iter().any(has_delete) {
                 return Err(format!("{path}: a deletion below an item of a list is not possible"));
             }
@@ -241,7 +242,9 @@ fn merge_maps(
 ) -> Result<Map<String, Value>, String> {
     for (key, right) in right {
         let inner = match shape {
-            Shape::Struct(fields) => fields.iter().find(|it| it.name == key).map(|it| &it.shape),
+            Shape::Struct(fields) => {
+                fields.iter().find(|field| field.name == key).map(|field| &field.shape)
+            }
             // A flag of `extraArgs` is replaced as a whole.
             Shape::Map(inner) if **inner == FREE => Some(&Shape::Any(Merge::Replace)),
             Shape::Map(inner) => Some(&**inner),
@@ -262,7 +265,7 @@ fn merge_keyed(
 ) -> Result<Vec<Value>, String> {
     for item in right {
         let key = keys.iter().find(|key| item.get(key.as_str()).is_some());
-        let same = |it: &Value| key.is_some_and(|key| it.get(key) == item.get(key));
+        let same = |other: &Value| key.is_some_and(|key| other.get(key) == item.get(key));
         match left.iter().position(same) {
             Some(index) => left[index] = merge(left[index].take(), item, inner, path)?,
             None => left.push(item),

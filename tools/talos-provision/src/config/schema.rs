@@ -50,7 +50,7 @@ pub(crate) fn for_kind(kind: Option<&str>) -> Option<&'static Shape> {
 // `name` one value, `!` always written (`!0` as a number, `!~` as no), `{…}` fields, `[…]` a list, `<…>` a map, `*` anything;
 // `=` replaced by a patch, `[a|b:…]` merged by these keys.
 static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
-    let lines = include_str!("schema.txt").lines().filter(|it| !it.starts_with('#'));
+    let lines = include_str!("schema.txt").lines().filter(|line| !line.starts_with('#'));
     let kinds = lines.filter_map(|line| line.split_once(": "));
     let shape = |text: &str| Shape::Struct(fields(&mut text.chars().peekable()));
     let common = |kind: &str, rest: &str| match kind {
@@ -63,7 +63,7 @@ static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
 fn fields(text: &mut Peekable<Chars<'_>>) -> Vec<Field> {
     let mut fields = Vec::new();
     loop {
-        while text.next_if(|it| it.is_whitespace()).is_some() {}
+        while text.next_if(|letter| letter.is_whitespace()).is_some() {}
         let name = word(text);
         if name.is_empty() {
             return fields;
@@ -140,7 +140,7 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
                     }
                 } else {
                     let always = field.always.iter();
-                    out.extend(always.map(|it| (field.name.clone(), it.clone())));
+                    out.extend(always.map(|value| (field.name.clone(), value.clone())));
                 }
             }
             match map.keys().next() {
@@ -150,7 +150,7 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
         }
         (Shape::List(inner, _), Value::Array(items)) => {
             let items = items.into_iter().enumerate();
-            items.map(|(index, it)| normal(it, inner, &format!("{path}/{index}"))).collect()
+            items.map(|(index, item)| normal(item, inner, &format!("{path}/{index}"))).collect()
         }
         (Shape::Map(inner), Value::Object(map)) => {
             let entry = |(key, value): (String, Value)| {
@@ -176,7 +176,8 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let mut map: Map<_, _> = map.into_iter().map(|(key, it)| (key, sorted(it))).collect();
+            let mut map: Map<_, _> =
+                map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
             map.sort_keys();
             Value::Object(map)
         }

@@ -68,7 +68,7 @@ impl Http {
     /// Asks; repeated until it is answered.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
         let query: Vec<_> =
-            query.iter().map(|(key, it)| format!("{key}={}", encoded(it))).collect();
+            query.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
         let path =
             if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
         self.call(&Method::GET, &path, None).map_err(Into::into)
@@ -93,7 +93,7 @@ impl Http {
         let began = Instant::now();
         let mut pause = Duration::from_millis(200);
         loop {
-            documents::check_interrupt().map_err(|it| CallError::Fatal(it.into()))?;
+            documents::check_interrupt().map_err(|error| CallError::Fatal(error.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
             let (why, wait) = match self.once(method, path, body) {
                 Ok((status, headers, text)) if status < 300 => {
@@ -132,19 +132,19 @@ impl Http {
         body: Option<&Value>,
     ) -> Result<(u16, HeaderMap, String), String> {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        let token = self.token.text().map_err(|it| it.to_string())?;
+        let token = self.token.text().map_err(|error| error.to_string())?;
         let request = request.header("Authorization", format!("Bearer {token}"));
         let sent = match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json");
-                let request = request.body(body.to_string()).map_err(|it| it.to_string())?;
+                let request = request.body(body.to_string()).map_err(|error| error.to_string())?;
                 self.agent.run(request)
             }
-            None => self.agent.run(request.body(()).map_err(|it| it.to_string())?),
+            None => self.agent.run(request.body(()).map_err(|error| error.to_string())?),
         };
-        let mut response: Response<_> = sent.map_err(|it| it.to_string())?;
+        let mut response: Response<_> = sent.map_err(|error| error.to_string())?;
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let mut text = text.map_err(|it| it.to_string())?;
+        let mut text = text.map_err(|error| error.to_string())?;
         // A refusal may repeat the request, as error pages of proxies do.
         if response.status().as_u16() >= 300 && token.len() >= TOKEN_BYTES_MIN {
             text = text.replace(token, "[…]");
@@ -184,13 +184,14 @@ fn refusal(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
         423 => "locked".to_owned(),
         _ => format!("status {status}"),
     };
-    let correlation = headers.get("X-Correlation-Id").and_then(|it| it.to_str().ok());
+    let correlation = headers.get("X-Correlation-Id").and_then(|value| value.to_str().ok());
     ApiError { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
 }
 
 /// Until there may be a call again, as the API says it.
 fn refill(headers: &HeaderMap) -> Duration {
-    let reset = headers.get("RateLimit-Reset").and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    let reset =
+        headers.get("RateLimit-Reset").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     // That is when the bucket is full again, and it refills evenly: a part of it is enough.
     let full = reset.unwrap_or_default().saturating_sub(now);
@@ -199,11 +200,11 @@ fn refill(headers: &HeaderMap) -> Duration {
 
 /// As a query holds it.
 fn encoded(text: &str) -> String {
-    let encode = |it: u8| match it {
+    let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(it).to_string()
+            char::from(byte).to_string()
         }
-        it => format!("%{it:02X}"),
+        byte => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()
 }

@@ -39,8 +39,8 @@ struct Amount {
 
 /// What something costs in `location`; where that is unknown, what it costs somewhere.
 pub(crate) fn price(prices: &[Price], location: &str) -> Money {
-    let there = prices.iter().find(|it| it.location == location).or(prices.first());
-    there.and_then(|it| Money::parse(&it.price_monthly.net)).unwrap_or_default()
+    let there = prices.iter().find(|price| price.location == location).or(prices.first());
+    there.and_then(|price| Money::parse(&price.price_monthly.net)).unwrap_or_default()
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,8 +82,9 @@ pub(crate) struct OnServer {
 
 impl Server {
     pub(crate) fn place(&self) -> &str {
-        let place = self.location.as_ref().or(self.datacenter.as_ref().map(|it| &it.location));
-        place.map_or("", |it| &it.name)
+        let place =
+            self.location.as_ref().or(self.datacenter.as_ref().map(|place| &place.location));
+        place.map_or("", |place| &place.name)
     }
 }
 

@@ -124,7 +124,8 @@ impl Writer<'_> {
                 }
                 Change::PublicInterface => act("enable_public_interface", json!({}))?,
                 Change::Services => {
-                    let listens = |port: u16| balancer.services.iter().any(|it| it.listen == port);
+                    let listens =
+                        |port: u16| balancer.services.iter().any(|service| service.listen == port);
                     for service in declared.services.difference(&balancer.services) {
                         let update = listens(service.listen);
                         let command = if update { "update_service" } else { "add_service" };

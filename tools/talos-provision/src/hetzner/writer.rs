@@ -132,7 +132,7 @@ impl<'a> Writer<'a> {
             name: name.to_owned(),
             r#type: placement.machine.r#type.clone(),
             locations: placement.machine.locations.join(", "),
-            why: refused.map_or_else(String::new, |it| it.message),
+            why: refused.map_or_else(String::new, |error| error.message),
         })
     }
 
@@ -165,8 +165,10 @@ impl<'a> Writer<'a> {
     /// and the actions that are under way.
     fn make(&self, family: &str, name: &str, body: &Value) -> Result<(u64, Vec<u64>), Error> {
         let singular = family.trim_end_matches('s');
-        let id = |it: &Value| {
-            it["id"].as_u64().ok_or_else(|| Error::Unexpected { what: format!("no {singular}") })
+        let id = |resource: &Value| {
+            resource["id"]
+                .as_u64()
+                .ok_or_else(|| Error::Unexpected { what: format!("no {singular}") })
         };
         let mut pause = Duration::from_millis(500);
         for attempt in 1.. {
@@ -251,7 +253,7 @@ impl<'a> Writer<'a> {
             }
             let asked: Vec<u64> = open.iter().copied().take(IDS_MAX).collect();
             let text: Vec<String> = asked.iter().map(ToString::to_string).collect();
-            let query: Vec<_> = text.iter().map(|it| ("id", it.as_str())).collect();
+            let query: Vec<_> = text.iter().map(|id| ("id", id.as_str())).collect();
             let query = [query.as_slice(), &[("per_page", "50")]].concat();
             let mut answer = self.0.http.get("/actions", &query)?;
             let Value::Array(items) =
@@ -261,13 +263,13 @@ impl<'a> Writer<'a> {
             };
             let actions: Vec<Action> = typed(items)?;
             for id in asked {
-                let action = actions.iter().find(|it| it.id == id);
+                let action = actions.iter().find(|action| action.id == id);
                 let action = action.ok_or_else(|| Error::Unexpected {
                     what: format!("action {id} is not in the list"),
                 })?;
                 match action.status.as_str() {
                     "running" => {}
-                    "success" => open.retain(|it| *it != id),
+                    "success" => open.retain(|other| *other != id),
                     _ => return Err(failed(action)),
                 }
             }
@@ -329,8 +331,8 @@ fn failed(action: &Action) -> Error {
     let error = action.error.as_ref();
     Error::ActionFailed {
         command: action.command.clone(),
-        code: error.map_or_else(String::new, |it| it.code.clone()),
-        message: error.map_or_else(String::new, |it| it.message.clone()),
+        code: error.map_or_else(String::new, |error| error.code.clone()),
+        message: error.map_or_else(String::new, |error| error.message.clone()),
     }
 }
 
@@ -343,21 +345,21 @@ pub(super) fn actions(answer: &Value) -> Vec<u64> {
     let next = answer["next_actions"].as_array().into_iter().flatten();
     let more = answer["actions"].as_array().into_iter().flatten();
     let all = std::iter::once(&answer["action"]).chain(next).chain(more);
-    all.filter_map(|it| it["id"].as_u64()).collect()
+    all.filter_map(|action| action["id"].as_u64()).collect()
 }
 
 fn inbound(rules: &[Rule]) -> Value {
-    let rule = |it: &Rule| {
-        let mut rule = json!({
+    let rule = |rule: &Rule| {
+        let mut body = json!({
             "direction": "in",
-            "protocol": it.protocol,
-            "source_ips": it.sources,
+            "protocol": rule.protocol,
+            "source_ips": rule.sources,
             "destination_ips": [],
         });
-        if let Some(port) = &it.port {
-            rule["port"] = json!(port);
+        if let Some(port) = &rule.port {
+            body["port"] = json!(port);
         }
-        rule
+        body
     };
     rules.iter().map(rule).collect()
 }

@@ -258,7 +258,7 @@ fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, 
 fn claims(pod: &Value) -> Vec<String> {
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let claims = volumes.filter_map(|it| it["persistentVolumeClaim"]["claimName"].as_str());
+    let claims = volumes.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str());
     claims.map(|name| format!("{namespace}/{name}")).collect()
 }
 

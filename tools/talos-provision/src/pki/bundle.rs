@@ -82,7 +82,7 @@ impl Bundle {
     /// The same file again.
     #[must_use]
     pub fn write(&self) -> Zeroizing<String> {
-        let pair = |it: &Pair| json!({"crt": it.crt, "key": *it.key});
+        let pair = |pair: &Pair| json!({"crt": pair.crt, "key": *pair.key});
         let file: Value = json!({
             "cluster": {"id": *self.id, "secret": *self.secret},
             "secrets": {

@@ -152,7 +152,8 @@ impl Certificate<'_> {
             der::sequence(&[&der::object(id), &der::yes(), &der::octets(content)])
         };
         let other = |id, content: &[u8]| der::sequence(&[&der::object(id), &der::octets(content)]);
-        let extended: Vec<u8> = self.extended.iter().flat_map(|it| der::object(it)).collect();
+        let extended: Vec<u8> =
+            self.extended.iter().flat_map(|purpose| der::object(purpose)).collect();
         let usage = critical(der::KEY_USAGE, &der::named_bits(self.usage));
         let extended = other(der::EXTENDED_KEY_USAGE, &der::sequence(&[&extended]));
         let role = match self.role {

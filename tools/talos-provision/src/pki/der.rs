@@ -24,7 +24,7 @@ pub(crate) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 pub(crate) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     let length = content.len().to_be_bytes();
-    match length.iter().position(|&it| it != 0) {
+    match length.iter().position(|&byte| byte != 0) {
         Some(first) if content.len() >= 0x80 => {
             let length = &length[first..];
             bytes.push(0x80 | u8::try_from(length.len()).unwrap_or(u8::MAX));
@@ -55,9 +55,9 @@ pub(crate) fn object(id: &[u8]) -> Vec<u8> {
 
 /// A positive integer, from its bytes with the highest first.
 pub(crate) fn integer(bytes: &[u8]) -> Vec<u8> {
-    let first = bytes.iter().position(|&it| it != 0).unwrap_or(bytes.len().saturating_sub(1));
+    let first = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len().saturating_sub(1));
     let mut content = bytes[first..].to_vec();
-    if content.first().is_none_or(|&it| it >= 0x80) {
+    if content.first().is_none_or(|&byte| byte >= 0x80) {
         content.insert(0, 0);
     }
     value(0x02, &content)
@@ -83,7 +83,8 @@ pub(crate) fn named_bits(content: u8) -> Vec<u8> {
 
 /// A `PrintableString` where that is enough, as Go has it.
 pub(crate) fn text(content: &str) -> Vec<u8> {
-    let printable = |it: char| it.is_ascii_alphanumeric() || " '()+,-./:=?".contains(it);
+    let printable =
+        |character: char| character.is_ascii_alphanumeric() || " '()+,-./:=?".contains(character);
     let tag = if content.chars().all(printable) { 0x13 } else { 0x0c };
     value(tag, content.as_bytes())
 }

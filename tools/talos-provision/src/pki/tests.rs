@@ -12,7 +12,7 @@ fn value(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
     let (mut length, mut at) = (usize::from(bytes[1]), 2);
     if length >= 0x80 {
         let more = length - 0x80;
-        length = bytes[2..2 + more].iter().fold(0, |sum, it| sum * 256 + usize::from(*it));
+        length = bytes[2..2 + more].iter().fold(0, |sum, byte| sum * 256 + usize::from(*byte));
         at += more;
     }
     (bytes[0], &bytes[at..at + length], &bytes[at + length..])
@@ -21,7 +21,7 @@ fn value(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
 fn der_of(field: &str) -> Vec<u8> {
     let pem = data_encoding::BASE64.decode(field.as_bytes()).expect("base64");
     let pem = String::from_utf8(pem).expect("PEM is text");
-    let body: String = pem.lines().filter(|it| !it.starts_with('-')).collect();
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     data_encoding::BASE64.decode(body.as_bytes()).expect("base64")
 }
 

@@ -140,8 +140,9 @@ pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
             Node::Configured { talos, keys, .. } => {
                 same("Talos", talos, &machine.talos);
                 let declared = |item: &str| machine.keys.get(item);
-                let others =
-                    keys.iter().filter(|(it, key)| declared(it).is_some_and(|it| it != *key));
+                let others = keys
+                    .iter()
+                    .filter(|(item, key)| declared(item).is_some_and(|declared| declared != *key));
                 let others = others.map(|(item, _)| *item);
                 conflicts.extend(others.map(|item| Conflict::Rekeyed { name: name.clone(), item }));
             }

@@ -167,14 +167,15 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
         for control in servers(Controlplane) {
             for worker in servers(Worker) {
                 for extra in &extras {
-                    for (firewall, network) in
-                        firewalls.iter().flat_map(|it| networks.map(|network| (*it, network)))
+                    for (firewall, network) in firewalls
+                        .iter()
+                        .flat_map(|firewall| networks.map(|network| (*firewall, network)))
                     {
                         for etcd in &etcds {
                             let named = [(CONTROL, &control), (WORKER, &worker), (EXTRA, extra)];
-                            let servers = named
-                                .into_iter()
-                                .filter_map(|(name, it)| Some((name.to_owned(), it.clone()?)));
+                            let servers = named.into_iter().filter_map(|(name, server)| {
+                                Some((name.to_owned(), server.clone()?))
+                            });
                             let shown = firewall.map(|(ours, port)| {
                                 let kind = Kind::Firewall;
                                 (thing(kind), found(ours, kind, rules(port)))
@@ -255,7 +256,7 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             world.nodes.insert(name.clone());
             if let (Role::Controlplane, Etcd::Members(members)) =
                 (wanted.machines[name].role, &mut world.etcd)
-                && members.iter().all(|it| it.hostname != *name)
+                && members.iter().all(|member| member.hostname != *name)
             {
                 members.push(member(name, 17));
             }
@@ -289,7 +290,7 @@ fn server_mut<'a>(world: &'a mut World, name: &str) -> &'a mut Server {
 
 fn leave(world: &mut World, hostname: &str) {
     if let Etcd::Members(members) = &mut world.etcd {
-        members.retain(|it| it.hostname != hostname);
+        members.retain(|member| member.hostname != hostname);
     }
 }
 
@@ -340,7 +341,7 @@ fn a_plan_leaves_alone_what_others_made() {
                 | Step::JoinGroup { name, .. }
                 | Step::PowerOn { name, .. }
                 | Step::Uncordon { name } => {
-                    assert!(servers.get(name).is_none_or(|it| it.ours), "{step}");
+                    assert!(servers.get(name).is_none_or(|server| server.ours), "{step}");
                 }
                 Step::RemoveServer { name, .. } => {
                     assert!(servers[name].ours && !wanted.machines.contains_key(name), "{step}");
@@ -356,7 +357,7 @@ fn a_plan_leaves_alone_what_others_made() {
                 }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
                     assert_ne!(hostname, "stranger", "{step}");
-                    assert!(servers.get(hostname).is_none_or(|it| it.ours), "{step}");
+                    assert!(servers.get(hostname).is_none_or(|server| server.ours), "{step}");
                 }
             }
         }
@@ -369,7 +370,7 @@ fn a_machine_that_does_not_answer_is_neither_made_again_nor_thrown_out() {
         let silent = before
             .servers
             .iter()
-            .filter(|(_, it)| it.ours && matches!(it.node, Node::Unreachable { .. }));
+            .filter(|(_, server)| server.ours && matches!(server.node, Node::Unreachable { .. }));
         let silent: BTreeSet<_> = silent.map(|(name, _)| name).collect();
         for step in plan(wanted, before) {
             match &step {
@@ -387,9 +388,11 @@ fn no_key_is_exchanged_under_a_machine_that_works() {
     for_all(|wanted, before| {
         let declared =
             before.servers.iter().filter(|(name, _)| wanted.machines.contains_key(*name));
-        let rekeyed: BTreeSet<_> =
-            declared.filter(|(_, it)| it.node == rekeyed()).map(|(name, _)| name.clone()).collect();
-        let refused = conflicts(wanted, before).into_iter().filter_map(|it| match it {
+        let rekeyed: BTreeSet<_> = declared
+            .filter(|(_, server)| server.node == rekeyed())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let refused = conflicts(wanted, before).into_iter().filter_map(|conflict| match conflict {
             Conflict::Rekeyed { name, item: "secretbox" } => Some(name),
             _ => None,
         });
@@ -424,8 +427,9 @@ fn no_machine_whose_key_is_unknown_is_configured_unless_the_document_allows_it()
 fn what_is_no_longer_declared_goes_last() {
     for_all(|wanted, before| {
         let stages: Vec<_> = plan(wanted, before).iter().map(Step::stage).collect();
-        let first = stages.iter().position(|it| *it == Stage::Removal).unwrap_or(stages.len());
-        assert!(stages[first..].iter().all(|it| *it == Stage::Removal), "{stages:?}");
+        let first =
+            stages.iter().position(|stage| *stage == Stage::Removal).unwrap_or(stages.len());
+        assert!(stages[first..].iter().all(|stage| *stage == Stage::Removal), "{stages:?}");
     });
 }
 
@@ -476,17 +480,20 @@ fn undoing_takes_all_that_is_ours_machines_first_then_rests() {
     for_all(|wanted, before| {
         let steps = plan_destroy(before);
         let world = take(wanted, before, &steps);
-        assert!(world.servers.values().all(|it| !it.ours), "reaches");
-        assert!(world.resources.values().all(|it| !it.ours), "reaches");
+        assert!(world.servers.values().all(|server| !server.ours), "reaches");
+        assert!(world.resources.values().all(|resource| !resource.ours), "reaches");
         assert_eq!(plan_destroy(&world), [], "rests");
-        for (name, server) in before.servers.iter().filter(|(_, it)| !it.ours) {
+        for (name, server) in before.servers.iter().filter(|(_, server)| !server.ours) {
             assert_eq!(world.servers.get(name), Some(server), "leaves alone");
         }
-        for (thing, found) in before.resources.iter().filter(|(_, it)| !it.ours) {
+        for (thing, found) in before.resources.iter().filter(|(_, found)| !found.ours) {
             assert_eq!(world.resources.get(thing), Some(found), "leaves alone");
         }
         let machines =
-            steps.iter().take_while(|it| matches!(it, Step::RemoveServer { .. })).count();
-        assert!(steps[machines..].iter().all(|it| matches!(it, Step::Remove { .. })), "in order");
+            steps.iter().take_while(|step| matches!(step, Step::RemoveServer { .. })).count();
+        assert!(
+            steps[machines..].iter().all(|step| matches!(step, Step::Remove { .. })),
+            "in order"
+        );
     });
 }

@@ -212,9 +212,9 @@ impl Rule {
     /// Lets `sources` in.
     #[must_use]
     pub fn new(protocol: &str, port: Option<u16>, sources: &[Source]) -> Self {
-        let mut sources: Vec<_> = sources.iter().map(|it| it.as_str().to_owned()).collect();
+        let mut sources: Vec<_> = sources.iter().map(|source| source.as_str().to_owned()).collect();
         sources.sort();
-        let port = port.map(|it| it.to_string());
+        let port = port.map(|port| port.to_string());
         Self { protocol: protocol.to_owned(), port, sources }
     }
 }

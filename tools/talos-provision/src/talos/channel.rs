@@ -45,8 +45,9 @@ impl Connection {
     }
 
     async fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
-        let silent = |it: &dyn std::error::Error| Closed::Unreachable(format!("{address}: {it}"));
-        let stream = TcpStream::connect(address).await.map_err(|it| silent(&it))?;
+        let silent =
+            |error: &dyn std::error::Error| Closed::Unreachable(format!("{address}: {error}"));
+        let stream = TcpStream::connect(address).await.map_err(|error| silent(&error))?;
         let _ = stream.set_nodelay(true); // measured: else every look takes 40 ms longer
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
@@ -60,10 +61,11 @@ impl Connection {
             async move { stream }
         });
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let origin = format!("https://{address}").parse().map_err(|it| silent(&it))?;
-        let endpoint = endpoint.map_err(|it| silent(&it))?.origin(origin);
+        let origin = format!("https://{address}").parse().map_err(|error| silent(&error))?;
+        let endpoint = endpoint.map_err(|error| silent(&error))?.origin(origin);
         let endpoint = endpoint.timeout(Duration::from_secs(CALL_SECONDS_MAX));
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|it| silent(&it))?;
+        let channel =
+            endpoint.connect_with_connector(connector).await.map_err(|error| silent(&error))?;
         let client = Grpc::new(channel)
             .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
@@ -118,7 +120,7 @@ impl Connection {
     {
         let call = async {
             let ready = self.0.ready().await;
-            ready.map_err(|it| Status::new(Code::Unavailable, it.to_string()))?;
+            ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
             let path = http::uri::PathAndQuery::from_static(path);
             let codec: ProstCodec<Q, A> = ProstCodec::default();
             self.0.unary(Request::new(request), path, codec).await

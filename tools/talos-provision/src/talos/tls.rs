@@ -20,7 +20,7 @@ const PROTOCOL: &[u8] = b"h2";
 
 /// Only with machines of this cluster, as its administrator.
 pub(super) fn secure(pki: &Pki) -> Result<Arc<ClientConfig>, Error> {
-    let wrong = |it: rustls::Error| Error::Keys(it.to_string());
+    let wrong = |error: rustls::Error| Error::Keys(error.to_string());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(pki.os.certificate.clone())).map_err(wrong)?;
     let chain = vec![CertificateDer::from(pki.talos_admin.certificate.clone())];
@@ -39,7 +39,7 @@ pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>,
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|it| Error::Keys(it.to_string()))?;
+    let builder = builder.map_err(|error| Error::Keys(error.to_string()))?;
     let verifier = Arc::new(SameAsBefore { provider, contacts: contacts.clone() });
     let mut config =
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();

@@ -112,7 +112,7 @@ impl Harness {
     }
 
     pub(crate) fn names(&self, family: &str) -> Vec<String> {
-        let name = |it: Value| it["name"].as_str().unwrap_or_default().to_owned();
+        let name = |item: Value| item["name"].as_str().unwrap_or_default().to_owned();
         let mut names: Vec<_> = self.list(family).into_iter().map(name).collect();
         names.sort();
         names
@@ -158,10 +158,10 @@ impl Run {
         until("it to listen to SIGTERM, or to end", || {
             let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it is ours");
             let line =
-                |name: &str| status.lines().find_map(|it| it.strip_prefix(name)).map(str::trim);
-            let caught = line("SigCgt:").and_then(|it| u64::from_str_radix(it, 16).ok());
+                |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let caught = line("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
             let listens = caught.expect("a mask") >> 14 & 1 == 1; // signal 15
-            listens || line("State:").is_some_and(|it| it.starts_with('Z'))
+            listens || line("State:").is_some_and(|state| state.starts_with('Z'))
         });
         let told = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(told.success());
@@ -193,10 +193,11 @@ fn read(folder: &Path, name: &str) -> io::Result<String> {
 impl End {
     /// The `Cluster` that it wrote.
     pub(crate) fn cluster(&self) -> Value {
-        let documents = self.out.lines().map(|it| serde_json::from_str::<Value>(it).expect("JSON"));
+        let documents =
+            self.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let mut documents = documents;
         documents
-            .find(|it| it["kind"] == "Cluster")
+            .find(|document| document["kind"] == "Cluster")
             .unwrap_or_else(|| panic!("no Cluster: {}", self.err))
     }
 

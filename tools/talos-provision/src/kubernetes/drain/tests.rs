@@ -101,7 +101,8 @@ impl Cluster {
                     let ended = |pod: &Value| !is_terminating(pod);
                     self.pods.retain(ended);
                     if !self.pods.iter().any(|pod| fate(pod, EmptyDir::Discard) == Fate::Goes) {
-                        self.attachments.retain(|it| it["metadata"]["name"] != "web");
+                        self.attachments
+                            .retain(|attachment| attachment["metadata"]["name"] != "web");
                     }
                     shown
                 }
