@@ -1,7 +1,8 @@
-//! Whether the cloud may be believed when it lists nothing.
+//! Guards against an empty answer of the cloud that does not prove absence.
 //!
-//! A token of another project gets an empty list, and status 404 for the id of any server: the same
-//! answers as for a cluster that was destroyed. The status of the document knows better.
+//! A token of another project gets an empty list, and status 404 for the id of any server. A
+//! cluster that was destroyed gets the same answers. The status of the document tells the two cases
+//! apart, because it lists the servers of the last run.
 
 use documents::Context;
 use serde_json::Value;
@@ -37,7 +38,7 @@ fn believed(ground: &Ground<'_>, status: &Value, view: &CloudState) -> Result<()
     Err(Error::WrongProject { cluster, servers: servers.join(", ") })
 }
 
-/// Whether the cloud shows nothing of the cluster.
+/// Returns whether the cloud shows no resource of the cluster.
 fn is_empty(view: &CloudState) -> bool {
     let resources = view.resources.values().any(|found| found.ours);
     let servers = view.servers.values().any(|server| server.ours);

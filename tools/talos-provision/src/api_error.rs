@@ -7,14 +7,14 @@ pub struct ApiError {
     pub status: u16,
     /// `uniqueness_error` or the like.
     pub code: String,
-    /// For people.
+    /// Message of the API in English, written for people.
     pub message: String,
     /// Correlation id, by which the vendor finds the call again.
     pub correlation: Option<String>,
 }
 
 impl ApiError {
-    /// Whether the very same call may succeed in a moment.
+    /// Returns whether an identical request may succeed a moment later.
     pub(crate) fn passes(&self) -> bool {
         matches!(
             self.code.as_str(),

@@ -18,16 +18,16 @@ use crate::emit;
 use crate::pki::Bundle;
 use crate::spec::Role;
 
-/// What the configurations of a cluster's machines have in common.
+/// Inputs that the configurations of all machines of a cluster share.
 #[derive(Clone, Copy, Debug)]
 pub struct Common<'a> {
-    /// The cluster's name.
+    /// Name of the cluster, for example `prod`.
     pub cluster: &'a str,
-    /// Where the Kubernetes API answers, with its port.
+    /// URL of the Kubernetes API, including the port: `https://prod.example.org:6443`.
     pub endpoint: &'a str,
     /// The version of Kubernetes, without `v`.
     pub kubernetes: &'a str,
-    /// Its secrets.
+    /// Secrets of the cluster.
     pub bundle: &'a Bundle,
 }
 

@@ -38,7 +38,8 @@ fn file(name: &str, mut text: Zeroizing<String>) -> Derived {
     Derived::new(name, std::mem::take(&mut *text).into_bytes().into())
 }
 
-/// Where the Kubernetes API answers: declared, or seen by the run that wrote the status.
+/// Returns the URL of the Kubernetes API: the declared one, otherwise the one in the document's
+/// status.
 fn endpoint(context: &Context<'_>) -> Result<String, Error> {
     if let Some(declared) = &context.document.spec.endpoint {
         return Ok(declared.as_str().to_owned());

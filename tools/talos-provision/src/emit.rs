@@ -66,7 +66,8 @@ fn sequence(out: &mut String, items: &[Value], column: usize) {
     }
 }
 
-/// What has no children, to the end of its line; a block of text is indented to `column`.
+/// Writes a value that has no children, and ends the line. The lines of a block of text are
+/// indented by `column`.
 fn line(out: &mut String, leaf: &Value, column: usize) {
     match leaf {
         Value::Null => out.push_str("null"),
@@ -87,12 +88,12 @@ fn indent(out: &mut String, column: usize) {
     out.extend(std::iter::repeat_n(' ', column));
 }
 
-/// Where the children of what stands at `column` stand.
+/// Returns the column of the children of a value at `column`.
 fn next(column: usize) -> usize {
     (column / STEP + 1) * STEP
 }
 
-/// How a string may be written.
+/// YAML style of a string.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Style {
     Plain,
@@ -136,7 +137,7 @@ fn style(text: &str) -> Style {
     Style::Plain
 }
 
-/// Whether YAML would take `text` for something else than one plain string.
+/// Returns whether YAML would not read the unquoted `text` as one plain string.
 fn has_indicators(text: &str) -> bool {
     let blank = |character: Option<char>| {
         character.is_none_or(|character| character == ' ' || character == '\t')

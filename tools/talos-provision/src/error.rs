@@ -7,7 +7,7 @@ use documents::{Diagnostic, Exit};
 use crate::api_error::ApiError;
 use crate::plan::Conflict;
 
-/// Where an answer stops being what it should be, without the value that is there.
+/// Error of serde in an answer. It shows the position and not the value, which may be secret.
 #[derive(Debug)]
 pub struct Unreadable(serde_json::Error);
 
@@ -43,9 +43,9 @@ pub enum Error {
     /// Data would be lost.
     #[error("the machines of {cluster} stay, because data may be nowhere else: {}", lines(.refusals))]
     NotDrained {
-        /// Which cluster.
+        /// Name of the cluster.
         cluster: String,
-        /// What must stay, and why.
+        /// One entry for each volume or pod that would be lost, with the reason.
         refusals: Vec<documents::Refusal>,
     },
     /// The cloud said no.
@@ -54,75 +54,75 @@ pub enum Error {
     /// Something did not answer for as long as it was waited for.
     #[error("no answer from {what}: {why}")]
     Unreachable {
-        /// Who.
+        /// The service or machine that was asked.
         what: String,
-        /// What was last heard.
+        /// Error of the last attempt.
         why: String,
     },
     /// An answer is not what it should be.
     #[error("{what} answered something that this version does not understand")]
     InvalidResponse {
-        /// Who.
+        /// The service that answered.
         what: &'static str,
-        /// What was wrong.
+        /// Position of the error in the answer.
         source: Unreadable,
     },
     /// An answer lacks something.
     #[error("the cloud answered something unexpected: {what}")]
     Unexpected {
-        /// What.
+        /// Description of what the answer lacks.
         what: String,
     },
     /// There is nothing to start a machine from.
     #[error("there is no image of Talos {version} for {architecture}")]
     NoImage {
-        /// The version.
+        /// Declared version of Talos.
         version: String,
-        /// `x86` or `arm`.
+        /// Architecture of the server type: `x86` or `arm`.
         architecture: String,
     },
     /// A type of server is not offered.
     #[error("unknown server type `{name}`: it is not offered in {place}")]
     UnknownType {
-        /// Which.
+        /// Declared type, for example `cx23`.
         name: String,
-        /// Where.
+        /// Declared locations, separated by commas.
         place: String,
-        /// What is.
+        /// Types that are offered in these locations, separated by commas.
         others: String,
     },
     /// No location has what is declared.
     #[error("{name}, a {type}, is not to be had now in any of {locations}: {why}")]
     Unavailable {
-        /// Which machine.
+        /// Name of the machine.
         name: String,
-        /// Its type.
+        /// Declared server type.
         r#type: String,
-        /// Where was tried.
+        /// Locations in which a server was requested, separated by commas.
         locations: String,
-        /// What the cloud said last.
+        /// The cloud's message for the last location.
         why: String,
     },
     /// A name is taken.
     #[error("the name is taken: {what}, which does not carry the labels of this cluster")]
     Taken {
-        /// By what.
+        /// The existing resource.
         what: String,
     },
     /// The cloud began something and could not end it.
     #[error("the cloud could not {command}: {message} ({code})")]
     ActionFailed {
-        /// What.
+        /// The API's name of the action, for example `start_server`.
         command: String,
-        /// Its code.
+        /// The API's error code of the action.
         code: String,
-        /// Why not.
+        /// The API's message about the action.
         message: String,
     },
     /// Something took too long.
     #[error("still not done after all the time there was: {what}")]
     TimedOut {
-        /// What.
+        /// Description of the unfinished work.
         what: String,
     },
     /// The derived keys are of no use. A mistake of this program.
@@ -134,23 +134,23 @@ pub enum Error {
     /// A machine said no.
     #[error("{name} refuses: {why}")]
     NodeRefused {
-        /// Which.
+        /// Name of the machine.
         name: String,
-        /// Why.
+        /// The machine's message, without text that it quotes.
         why: String,
     },
     /// etcd does not stay up.
     #[error("etcd on {name} ends by itself again and again: {event}")]
     EtcdCrashes {
-        /// On which machine.
+        /// Name of the control plane.
         name: String,
         /// The last event of the service.
         event: String,
     },
-    /// Kubernetes said no.
+    /// The Kubernetes API returned an error.
     #[error("the Kubernetes API does not do it: {why}")]
     KubernetesRefused {
-        /// Why.
+        /// The API's message.
         why: String,
     },
     /// Things that no step can change.
@@ -162,37 +162,37 @@ pub enum Error {
     /// All steps are taken, and the cluster does not work.
     #[error("every step is taken, and the cluster is not well: {what}")]
     Unhealthy {
-        /// What is not.
+        /// Failing checks, separated by semicolons.
         what: String,
     },
     /// Steps are left after all were taken.
     #[error("{steps} steps are left after all were taken")]
     NotConverged {
-        /// How many.
+        /// Number of remaining steps.
         steps: usize,
     },
-    /// What is there is not what is declared.
+    /// The observed state differs from the declared state.
     #[error("it does not hold: {what}")]
     VerificationFailed {
-        /// What.
+        /// The first difference that was found.
         what: String,
     },
     /// An eviction would lose pods of a machine that is removed, or what is on it.
     #[error("{machine} is not removed: {}", lines(.refusals))]
     PodsLost {
-        /// The machine.
+        /// Name of the machine.
         machine: String,
-        /// The pods.
+        /// One entry for each such pod, with the reason.
         refusals: Vec<documents::Refusal>,
     },
     /// Pods of a machine that is removed were not evicted within the declared time.
     #[error("{machine} is not removed: no pod has left it for {seconds} s: {why}")]
     NotEvicted {
-        /// The machine.
+        /// Name of the machine.
         machine: String,
-        /// The declared limit.
+        /// The declared limit, in seconds.
         seconds: u64,
-        /// What is still waited for: pods, each with the budget that does not allow its eviction.
+        /// The remaining pods, each with the budget that does not allow its eviction.
         why: String,
     },
     /// The cloud lists nothing of a cluster that the document's status describes.
@@ -201,7 +201,7 @@ pub enum Error {
          project has nothing of it"
     )]
     WrongProject {
-        /// The cluster.
+        /// Name of the cluster.
         cluster: String,
         /// The servers of the status, by name and id.
         servers: String,
@@ -209,7 +209,7 @@ pub enum Error {
     /// The declared end has passed.
     #[error("the certificates have ended on {day}")]
     Expired {
-        /// When.
+        /// Last day of the certificates, for example `2036-11-01`.
         day: String,
     },
 }

@@ -1,9 +1,9 @@
-//! What must be proven before machines go: that the data on them was copied, or may be lost.
+//! Data gate: volumes and pods that must be safe before machines are removed.
 //!
-//! The decision is [`keyring::gate::judge`]'s. This module asks the live cluster, at its endpoint and
-//! at the own address of every control plane, so that a load balancer that is gone or a control plane
-//! that is missing does not silence the cluster. A cluster that does not answer closes the gate,
-//! unless the cloud records that etcd was never started.
+//! [`keyring::gate::judge`] decides. This module collects the facts from the live cluster. It asks
+//! at the endpoint and at the address of every control plane, because the load balancer or a
+//! control plane may be missing. A cluster that does not answer closes the gate, unless the cloud
+//! records that etcd was never started.
 
 use documents::{Context, Deferred, Refusal};
 use keyring::Projects;
@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::spec::{Cluster, Role};
 use crate::{Error, kubernetes};
 
-/// What of the whole cluster must not be lost.
+/// Returns the reasons that forbid the removal of the whole cluster.
 pub(crate) fn whole(
     context: &Context<'_, Cluster>,
     projects: &Projects,
@@ -36,8 +36,8 @@ pub(crate) fn whole(
     Ok(verdict.refusals())
 }
 
-/// What of the machines that `steps` remove must not be lost: volumes that are only there, and pods
-/// that an eviction would lose.
+/// Returns the reasons that forbid the removals in `steps`: volumes whose only copy is on these
+/// machines, and pods that an eviction would lose.
 pub(crate) fn machines(
     context: &Context<'_, Cluster>,
     projects: &Projects,
@@ -93,7 +93,7 @@ fn verdict(
     Ok(gate::judge(loss, &context.document.spec.data_on_destroy, &receipts, &facts))
 }
 
-/// What the cluster itself says: at its endpoint, else at any control plane.
+/// Asks the live cluster, at its endpoint and then at each control plane, until one answers.
 fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
     if !History::read(&view.resources, &view.servers).has_begun() {
         return Ok(Facts::NeverBegan);
@@ -123,7 +123,8 @@ fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
     Ok(Facts::Unknown { why: unknown.join("; ") })
 }
 
-/// Whether an earlier `destroy` of this cluster passed the gate, and has removed a control plane since.
+/// Returns whether an earlier `destroy` of this cluster passed the gate and has removed a control
+/// plane since.
 fn was_passed(view: &CloudState) -> bool {
     let network =
         view.resources.iter().find(|(thing, found)| thing.kind == Kind::Network && found.ours);
@@ -131,7 +132,7 @@ fn was_passed(view: &CloudState) -> bool {
     before.is_some_and(|before| control_planes(view) < before)
 }
 
-/// How many control planes of ours are there.
+/// Returns the number of control planes that carry our labels.
 pub(crate) fn control_planes(view: &CloudState) -> usize {
     let servers = view.servers.values().filter(|server| server.ours);
     servers.filter(|server| server.role == Some(Role::Controlplane)).count()

@@ -33,12 +33,12 @@ const PAGES_MAX: u32 = 100;
 /// The type of load balancer that is made.
 const BALANCER_TYPE: &str = "lb11";
 
-/// Whose resources are spoken of.
+/// Project and cluster to which resources belong.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
-    /// The project's name.
+    /// Name of the Project document.
     pub(crate) project: String,
-    /// The cluster's name.
+    /// Name of the Cluster document.
     pub(crate) cluster: String,
 }
 
@@ -52,7 +52,7 @@ impl Scope {
         format!("{PROJECT}={},{CLUSTER}={}", self.project, self.cluster)
     }
 
-    /// What tells the load balancer which servers are its targets.
+    /// Returns the label selector by which the load balancer finds its targets.
     pub(crate) fn control_planes(&self) -> String {
         format!("{},{ROLE}={},!{REMOVING}", self.selector(), Role::Controlplane.as_str())
     }
@@ -62,7 +62,7 @@ impl Scope {
     }
 }
 
-/// What the cloud shows of a cluster.
+/// Resources of a cluster as the cloud shows them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CloudState {
     pub(crate) resources: BTreeMap<SharedResource, ObservedResource>,
@@ -79,14 +79,14 @@ pub(crate) struct Leftover {
     id: u64,
 }
 
-/// What machines are made from: the image for each type of server.
+/// Image ids of the declared Talos version, by server type.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
     pub(crate) images: BTreeMap<String, u64>,
 }
 
 impl Catalog {
-    /// Whether `step` needs what has not been asked for.
+    /// Returns whether `step` needs an image that was not looked up yet.
     pub(crate) fn lacks(&self, step: &Step) -> bool {
         matches!(step, Step::CreateServer { r#type, .. } if !self.images.contains_key(r#type))
     }
@@ -220,7 +220,8 @@ impl Reader {
         (shown.name, server)
     }
 
-    /// What carries our labels; and, of `names`, what has them without.
+    /// Lists the resources that carry our labels. Resources that have one of `names` without our
+    /// labels are appended.
     fn owned<T: DeserializeOwned>(
         &self,
         family: &str,
@@ -288,8 +289,8 @@ impl Reader {
         Ok(catalog)
     }
 
-    /// Whether a snapshot of this id is in the project of the token. Every project has the vendor's
-    /// own images, so they prove nothing.
+    /// Returns whether the token's project contains a snapshot with this id. Images of other types
+    /// prove nothing, because every project shows the vendor's own images.
     pub(crate) fn has_snapshot(&self, id: u64) -> Result<bool, Error> {
         let found = self.has("images", id)?;
         Ok(found.is_some_and(|image| image["type"] == "snapshot"))
@@ -307,8 +308,9 @@ impl Reader {
         }
     }
 
-    /// What others made in our network, or attached to our servers: load balancers of a cloud
-    /// controller, and volumes of a storage driver. They outlive the cluster, and cost.
+    /// Lists resources that other programs created in our network or attached to our servers: load
+    /// balancers of a cloud controller, and volumes of a storage driver. They outlive the cluster
+    /// and are billed.
     pub(crate) fn leftovers(&self, view: &CloudState) -> Result<Vec<Leftover>, Error> {
         let ours: BTreeSet<u64> = view
             .resources
@@ -402,7 +404,7 @@ fn target(target: model::Target) -> Option<Target> {
     Some(Target { servers, private: target.use_private_ip })
 }
 
-/// As paths have it.
+/// Returns the path segment of the API for `kind`.
 fn family(kind: Kind) -> &'static str {
     match kind {
         Kind::PlacementGroup => "placement_groups",

@@ -29,9 +29,9 @@ pub(crate) struct Registered {
     /// Its address in the network of the machines.
     pub(crate) address: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
-    /// Whether it takes no new pods.
+    /// Whether the node is cordoned: the scheduler assigns no new pods to it.
     pub(crate) unschedulable: bool,
-    /// Whether this program made it take no new pods.
+    /// Whether this program cordoned the node.
     pub(crate) cordoned_by_us: bool,
 }
 
@@ -109,7 +109,7 @@ impl Reader {
         Ok(Self { agent: config.into(), endpoint: endpoint.to_owned() })
     }
 
-    /// Whether it serves; the reason, if not.
+    /// Asks whether the API server is ready. The error holds the reason.
     pub(crate) fn readyz(&self) -> Result<(), String> {
         self.call("GET", "/readyz", None).map(drop).map_err(|why| why.text("/readyz"))
     }

@@ -19,7 +19,7 @@ pub(crate) const REMOVING: &str = "holistic/removing";
 /// Kubernetes API may not answer any more. `apply` removes the label.
 const DESTROYING: &str = "holistic/destroying";
 
-/// Whether the label of a `destroy` is among `labels`.
+/// Returns whether `labels` contains the label of a `destroy`.
 pub(crate) fn is_destroying(labels: &Labels) -> bool {
     labels.contains_key(DESTROYING)
 }

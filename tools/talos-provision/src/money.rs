@@ -1,4 +1,4 @@
-//! What something costs in a month: net, in euros, exact.
+//! Monthly costs: net, in euros, exact.
 
 use std::fmt;
 use std::iter::Sum;

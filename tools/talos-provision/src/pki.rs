@@ -28,7 +28,7 @@ use crate::spec::Certificates;
 
 /// Everything secret that a cluster is made of.
 pub struct Pki {
-    /// What goes into machine configurations.
+    /// Secrets that machine configurations contain.
     pub bundle: Bundle,
     /// The authority of Talos's API.
     pub(crate) os: Authority,
@@ -38,9 +38,9 @@ pub struct Pki {
     pub(crate) talos_admin: Client,
     /// An administrator of Kubernetes, for the length of one run: never written anywhere.
     pub(crate) kubernetes_admin: Client,
-    /// Who may do anything, in what is sealed.
+    /// Identities of administrators in the sealed credentials.
     admin: Identities,
-    /// Who may look, in what is sealed.
+    /// Identities of readers in the sealed credentials.
     reader: Identities,
     /// From when to when what is sealed is good.
     period: (DateTime, DateTime),
@@ -61,10 +61,10 @@ pub(crate) struct Authority {
     organization: Option<&'static str>,
 }
 
-/// What the holder of a client certificate may do.
+/// Permissions of the holder of a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anything: `os:admin`, `system:masters`.
+    /// Full access: `os:admin` of Talos, `system:masters` of Kubernetes.
     Admin,
     /// Look at what is not secret: `os:reader`, and the `ClusterRole` `view`.
     Reader,
@@ -84,7 +84,7 @@ struct Identity {
     key: Key,
     subject: Subject<'static>,
     usage: u8,
-    /// What serial numbers derive from.
+    /// Seed of the serial numbers.
     serial: [u8; 16],
 }
 

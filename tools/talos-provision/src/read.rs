@@ -1,4 +1,4 @@
-//! What types cannot say of a document: every mistake is found before anything is touched.
+//! Validation that types cannot express. Every error is reported before anything is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::spec::{Cluster, Pool, Role, Version};
 const PATCH_BYTES_MAX: u64 = 1024 * 1024;
 /// Most machines of one cluster: Hetzner lets no more into one network.
 const MACHINES_MAX: usize = 99;
-/// How many days before the authorities end every run says so.
+/// Number of days before the end of the authorities from which on every run warns.
 const WARN_DAYS: i64 = 90;
 /// Longest name of a machine: a host name.
 const NAME_LETTERS_MAX: usize = 63;

@@ -1,4 +1,4 @@
-//! What is declared. No logic: a value of these types is right by construction.
+//! Declared fields of a Cluster. No logic: a value of these types is valid by construction.
 
 mod removal;
 
@@ -27,34 +27,34 @@ pub struct Cluster {
     pub talos: Version,
     /// The version of Kubernetes: `v1.36.3`.
     pub kubernetes: Version,
-    /// Where the Kubernetes API answers: `https://prod.example.org:6443`. Without one, a load
-    /// balancer is made, and its address is the endpoint.
+    /// URL of the Kubernetes API, for example `https://prod.example.org:6443`. If it is absent, a
+    /// load balancer is created and its address is the endpoint.
     pub endpoint: Option<Endpoint>,
     /// When every certificate begins and ends.
     pub certificates: Certificates,
-    /// How often etcd may have been started from nothing, the first time included (default 1). A
-    /// cluster that was started and whose control planes all lost their disks stays down until this
-    /// number is raised by one; then it starts again, empty.
+    /// Number of times that etcd may be started from nothing, including the first time (default 1).
+    /// If every control plane of a started cluster loses its disk, the cluster stays down until
+    /// this number is raised by one. Then the cluster starts again, empty.
     #[serde(default = "first_incarnation")]
     #[schemars(range(min = 1, max = 65535))]
     pub incarnation: NonZeroU16,
-    /// Whether a new machine may get its first configuration, which holds the keys of the cluster's
-    /// authorities (default `refuse`).
+    /// Whether a new machine may receive its first configuration, which holds the keys of the
+    /// cluster's authorities (default `refuse`).
     #[serde(default)]
     pub first_contact: FirstContact,
-    /// The machines.
+    /// Pools of machines.
     pub pools: Vec<Pool>,
     /// Claims that may be lost without a receipt of a Drain, for example `{default/cache: discard}`,
     /// when `destroy` or `apply` removes the machines that hold them.
     #[serde(default)]
     pub data_on_destroy: DataOnDestroy,
-    /// How pods leave a machine that is removed while the cluster lives.
+    /// Rules by which pods leave a machine that is removed while the cluster lives.
     #[serde(default)]
     pub removal: Removal,
     /// The networks, of the machines and inside Kubernetes.
     #[serde(default)]
     pub network: Network,
-    /// Who may reach the machines from outside.
+    /// Subnets that may reach the machines from outside.
     #[serde(default)]
     pub firewall: Firewall,
     /// Files with strategic merge patches for the configuration of every machine.
@@ -68,26 +68,26 @@ pub struct Cluster {
 pub struct Pool {
     /// Its machines are called `<cluster>-<name>-1` and so on.
     pub name: Name,
-    /// What its machines do.
+    /// Role of the pool's machines.
     pub role: Role,
-    /// How many there are.
+    /// Number of machines in the pool.
     pub count: u8,
     /// Hetzner's type of server: `cax11`.
     pub r#type: String,
-    /// Where they may stand, `fsn1` or the like: the machines take turns, and one that cannot be
-    /// had in its location goes to the next.
+    /// Hetzner locations, for example `fsn1`. Machines are distributed over them in turn. If a
+    /// server type is unavailable in one location, the next location is tried.
     pub locations: Vec<String>,
     /// Files with strategic merge patches for their configuration, after those of the cluster.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
 }
 
-/// What happens when a new machine answers for the first time.
+/// Rule for the first contact with a new machine.
 ///
 /// Talos in maintenance mode shows a certificate that it made itself at that boot, and prints its
 /// fingerprint on the console alone: `talosctl apply-config --insecure --cert-fingerprint`,
-/// <https://www.talos.dev/v1.13/reference/cli/#talosctl-apply-config>. Hetzner's API does not show the
-/// console, so there is nothing to compare the certificate with.
+/// <https://www.talos.dev/v1.13/reference/cli/#talosctl-apply-config>. Hetzner's API does not show
+/// the console, so there is nothing to compare the certificate with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FirstContact {
@@ -100,7 +100,7 @@ pub enum FirstContact {
     TrustOnFirstUse,
 }
 
-/// What a machine does.
+/// Role of a machine.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -113,7 +113,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As Talos and our labels have it.
+    /// Returns the name that Talos and our labels use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -131,25 +131,25 @@ impl Role {
 pub struct Certificates {
     /// The first day, in the past: `2026-11-01`.
     not_before: Day,
-    /// How long they last.
+    /// Validity of the authorities in years (default 10, 1 to 50).
     #[serde(default = "years")]
     #[schemars(range(min = 1, max = 50))]
     years: Years,
-    /// How many days a sealed kubeconfig or talosconfig lasts (default 30). A new one is made when
-    /// half of that time has passed.
+    /// Validity of a sealed kubeconfig or talosconfig in days (default 30). A new credential is
+    /// made when half of that time has passed.
     #[serde(default = "admin_days")]
     #[schemars(range(min = 1, max = 365))]
     admin_days: AdminDays,
 }
 
 impl Certificates {
-    /// The first second.
+    /// Returns the first second of the authorities' validity.
     #[must_use]
     pub fn not_before(&self) -> DateTime {
         self.not_before.0.at(0, 0, 0, 0)
     }
 
-    /// The last second.
+    /// Returns the last second of the authorities' validity.
     #[must_use]
     pub fn not_after(&self) -> DateTime {
         self.not_before().saturating_add(i32::from(self.years.0).years())
@@ -257,7 +257,7 @@ pub struct Network {
     pub pods: Subnet,
     /// The addresses of services.
     pub services: Subnet,
-    /// What connects pods.
+    /// Network plugin for pods (default `flannel`).
     pub cni: Cni,
 }
 
@@ -274,18 +274,18 @@ impl Default for Network {
     }
 }
 
-/// What connects pods.
+/// Network plugin for pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cni {
-    /// Talos installs Flannel.
+    /// Flannel, installed by Talos.
     Flannel,
     /// Whoever delivers to the cluster brings one; until then no node is Ready, and none has to be.
     None,
 }
 
-/// Who may reach the machines from outside: subnets of IPv4 or IPv6, and by default everybody,
-/// since both APIs ask for a certificate.
+/// Subnets of IPv4 or IPv6 that may reach the machines from outside. By default every address is
+/// allowed, because both APIs require a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Firewall {
@@ -293,7 +293,7 @@ pub struct Firewall {
     pub talos: Vec<Source>,
     /// The Kubernetes API, port 6443.
     pub kubernetes: Vec<Source>,
-    /// `ping`.
+    /// ICMP, for example `ping`.
     pub icmp: Vec<Source>,
 }
 
@@ -310,7 +310,7 @@ impl Default for Firewall {
 pub struct Source(String);
 
 impl Source {
-    /// As it is written.
+    /// Returns the text of the document.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -345,13 +345,13 @@ impl Subnet {
         u32::MAX.checked_shl(32 - u32::from(self.1)).unwrap_or(0)
     }
 
-    /// Whether all of `other` is in it.
+    /// Returns whether this subnet contains all of `other`.
     #[must_use]
     pub fn holds(self, other: Self) -> bool {
         self.1 <= other.1 && other.0.to_bits() & self.mask() == self.0.to_bits()
     }
 
-    /// Whether they share an address.
+    /// Returns whether the subnets share an address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.holds(other) || other.holds(self)
@@ -391,11 +391,11 @@ impl fmt::Display for Subnet {
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = r"^v[0-9]+\.[0-9]+\.[0-9]+$"))]
 pub struct Version {
-    /// The first number.
+    /// Major version, for example 1.
     pub major: u16,
-    /// The second number.
+    /// Minor version, for example 13.
     pub minor: u16,
-    /// The third number.
+    /// Patch version, for example 9.
     pub patch: u16,
 }
 
@@ -424,14 +424,14 @@ impl fmt::Display for Version {
     }
 }
 
-/// Where the Kubernetes API answers: a host and a port over HTTPS.
+/// HTTPS URL of the Kubernetes API: a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^https://[a-z0-9.-]+:[0-9]+$"))]
 pub struct Endpoint(String);
 
 impl Endpoint {
-    /// As it is written.
+    /// Returns the text of the document.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

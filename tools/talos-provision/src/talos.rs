@@ -30,11 +30,11 @@ use crate::wire;
 use channel::{Closed, Connection};
 pub(crate) use writer::{ConfigureRequest, Writer};
 
-/// Where Talos keeps the data of etcd: `constants.EtcdDataPath`.
+/// Data directory of etcd: `constants.EtcdDataPath` in Talos.
 const ETCD_DATA: &str = "/var/lib/etcd";
 /// Most files of that directory that are read: one beside the directory itself is enough.
 const FILES_MAX: usize = 2;
-/// How often a machine that seems to be a stranger is looked at again.
+/// Number of further attempts to connect to a machine that seems to be foreign.
 const FOREIGN_TRIES: u32 = 4;
 /// Between two such looks, in milliseconds.
 const PAUSE_MILLISECONDS: u64 = 500;
@@ -49,15 +49,15 @@ pub(crate) struct Target {
     pub(crate) declared: Option<String>,
 }
 
-/// What one machine says.
+/// State that one machine reports.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeState {
     pub(crate) node: Node,
-    /// What it works on: `running` or the like.
+    /// Stage of the machine, for example `running`.
     pub(crate) stage: Option<wire::Stage>,
     /// Why it is not ready; nothing when it is.
     pub(crate) unmet: Option<String>,
-    /// What a control plane says of etcd.
+    /// State of etcd as this control plane reports it.
     pub(crate) etcd: Etcd,
     /// Why etcd does not stay up.
     pub(crate) crash: Option<Crash>,
@@ -66,7 +66,7 @@ pub(crate) struct NodeState {
 /// etcd that ends by itself again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crash {
-    /// How often, as far as the machine remembers.
+    /// Number of exits in the machine's list of events.
     pub(crate) times: usize,
     /// The last event that says so.
     pub(crate) event: String,
@@ -77,7 +77,7 @@ impl NodeState {
         Self { node, stage: None, unmet: None, etcd, crash: None }
     }
 
-    /// Whether its configuration is the one with this digest.
+    /// Returns whether the machine has the configuration with the digest `wanted`.
     fn has(&self, wanted: &str) -> bool {
         matches!(&self.node, Node::Configured { sha256, .. } if sha256 == wanted)
     }
@@ -87,7 +87,7 @@ impl NodeState {
 pub(crate) struct Reader {
     secure: Arc<ClientConfig>,
     maintenance: Arc<ClientConfig>,
-    /// What machines in maintenance mode have shown, for as long as the run lasts.
+    /// Certificates that machines in maintenance mode have shown in this run.
     contacts: Arc<tls::Contacts>,
 }
 
@@ -183,7 +183,7 @@ impl Reader {
     }
 }
 
-/// How a machine lets us in.
+/// Result of an attempt to connect.
 enum Access {
     Secure(Connection),
     Maintenance(Connection),
@@ -224,7 +224,7 @@ async fn read(
     Ok(NodeState { node, stage: Some(stage), unmet, etcd, crash })
 }
 
-/// What it works on, and why it is not ready.
+/// Returns the stage of the machine, and the reason for which it is not ready.
 async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<String>), Status> {
     let spec = get(
         connection,
@@ -271,7 +271,7 @@ async fn get(
     Ok(got.resource.and_then(|resource| resource.spec).unwrap_or_default().proto_spec)
 }
 
-/// What etcd's service and its data directory say.
+/// Reads the state of etcd from its service and its data directory.
 async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Status> {
     let list: wire::ServiceList = connection.call(wire::path::SERVICE_LIST, wire::Empty {}).await?;
     let Some(service) = list.services.into_iter().find(|service| service.id == "etcd") else {
@@ -291,24 +291,25 @@ async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Stat
     Ok((etcd, crash))
 }
 
-/// Whether the list of a directory proves that nothing is in it: the directory itself is listed,
-/// and no other file.
+/// Returns whether the listing of a directory proves that the directory is empty: the directory
+/// itself is listed, and no other file.
 ///
 /// Talos v1.13.9 goes through `Starting`, `Waiting` and `Preparing` on every boot, also of a member
 /// that has data: `ServiceRunner.Run` in `internal/app/machined/pkg/system/service_runner.go`,
-/// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume that is a
-/// condition of the service, so it is mounted once the state is `Preparing` and not before: of all
-/// states, this one with an empty directory is the only proof. `Bootstrap` itself refuses whatever
-/// is not empty (`v1alpha1_server.go`), but knows one machine only.
+/// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume, and that
+/// volume is a condition of the service. It is therefore mounted once the state is `Preparing`, and
+/// not before. Of all states, only `Preparing` with an empty directory is a proof. `Bootstrap`
+/// itself rejects a directory that is not empty (`v1alpha1_server.go`), but it knows one machine
+/// only.
 fn is_empty(files: &[wire::FileInfo]) -> bool {
     let is_root =
         |file: &wire::FileInfo| file.relative_name == "." && file.is_dir && file.error.is_empty();
     matches!(files, [root] if is_root(root))
 }
 
-/// How often etcd ended by itself, if it is not up now.
+/// Counts the exits of etcd, if etcd is not up now.
 ///
-/// Talos v1.13.9 starts it again every 5 s without end, and says so in an event:
+/// Talos v1.13.9 starts etcd again every 5 s without end, and reports each restart in an event:
 /// `internal/app/machined/pkg/system/runner/restart/restart.go`.
 fn crash(service: &wire::Service) -> Option<Crash> {
     let events = service.events.iter().flat_map(|events| &events.events);
@@ -333,7 +334,7 @@ async fn members(connection: &mut Connection) -> Etcd {
     if members.is_empty() { Etcd::Unknown } else { Etcd::Members(members) }
 }
 
-/// What a machine answered, for people: without what its answer quotes.
+/// Returns a machine's error for people, without the text that the error quotes.
 fn said(status: &Status) -> String {
     format!("{:?}: {}", status.code(), redact::first_line(status.message()))
 }

@@ -17,7 +17,7 @@ pub use etcd::*;
 pub use machine::*;
 pub use state::*;
 
-/// Where the API listens on every node.
+/// Port of the API on every node.
 pub const PORT: u16 = 50000;
 
 /// Largest message of the API, in bytes.
@@ -77,7 +77,7 @@ pub const EVENT_TYPE_PREFIX: &str = "talos/runtime/machine.";
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Empty {}
 
-/// What every unary method of the machine service answers: one message per node asked.
+/// Answer of every unary method of the machine service: one message per node asked.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply<M: prost::Message + Default + Debug> {
     #[prost(message, repeated, tag = "1")]
@@ -148,14 +148,14 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
-/// What most methods that only do something answer.
+/// Answer of most methods that return no data.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Done {
     #[prost(message, optional, tag = "1")]
     pub metadata: Option<Metadata>,
 }
 
-/// What a method answers whose work goes on afterwards.
+/// Answer of a method whose work continues after the answer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Begun {
     #[prost(message, optional, tag = "1")]

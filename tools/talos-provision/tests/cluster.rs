@@ -77,7 +77,7 @@ fn condition(end: &End, about: &str) -> Value {
     conditions.into_iter().find(|condition| condition["type"] == about).expect("the condition")["status"].clone()
 }
 
-/// What is written, without the one part that differs from run to run.
+/// Returns the written document without its sealed part, which differs from run to run.
 fn unsealed(end: &End) -> Value {
     let mut cluster = end.cluster();
     cluster["status"]["sealed"] = Value::Null;
@@ -187,7 +187,7 @@ fn a_second_apply_changes_nothing(site: &Harness, end: &End) {
     assert_eq!(unsealed(&site.run("verify").code(0)), unsealed(end));
 }
 
-/// Of a cluster with so many machines, changed as below.
+/// Returns the document of a cluster with these machines, a patch and a closed ICMP.
 fn changed(controls: u8, workers: u8) -> String {
     document(controls, workers) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n"
 }

@@ -1,5 +1,5 @@
-//! What others change in the cloud beside the document, and what a token of another project shows.
-//! The machines never answer: repairs need nothing of them.
+//! Foreign changes in the cloud, and the empty answers that a token of another project gets. The
+//! machines never answer, because repairs do not need them.
 
 mod harness;
 

@@ -1,4 +1,4 @@
-//! What Talos's own generator wrote from the same secrets, byte for byte.
+//! Configurations that Talos's own generator wrote from the same secrets, byte for byte.
 
 use talos_provision::config::{Common, generate, render};
 use talos_provision::pki::Bundle;

@@ -1,4 +1,4 @@
-//! What is derived, as OpenSSL sees it.
+//! Derived keys and certificates, checked by OpenSSL.
 
 mod support;
 

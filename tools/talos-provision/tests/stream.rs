@@ -1,4 +1,4 @@
-//! What a pipe relies on: what goes in comes out, and nothing is touched that should not be.
+//! Properties that a pipe relies on: documents pass through, and nothing else is changed.
 
 mod support;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 type Test = Result<(), Box<dyn Error>>;
 
-/// Nobody answers there.
+/// Address at which no server listens.
 const NOWHERE: &str = "http://127.74.0.2:1/v1";
 
 const OTHER: &str = r#"{"apiVersion":"holistic/v1alpha1","kind":"Delivery","metadata":{"name":"prod"},"spec":{"cluster":"prod"},"status":{"conditions":[]}}"#;

@@ -8,7 +8,7 @@ use std::path::Path;
 use documents::Stream;
 use keyring::{PhaseKey, Projects};
 
-/// An age recipient.
+/// Public key of an age recipient.
 pub(crate) const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
 
 /// The project, as text; its cloud is at `url`.

@@ -1,4 +1,4 @@
-//! Which keys a machine works with: those that no running cluster can exchange.
+//! Keys of a configuration that a running cluster cannot exchange.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,8 @@ pub(crate) fn keys(documents: &[Value]) -> Keys {
     keys.collect()
 }
 
-/// Of a certificate, the digest of its public key: its dates may move while the key stays.
+/// Returns the digest of a key. For a certificate, only its public key is digested, because its
+/// dates may change while the key stays.
 fn digest(text: &str) -> String {
     hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
 }

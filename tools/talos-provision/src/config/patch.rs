@@ -8,7 +8,7 @@ use super::schema::{self, Merge, Shape};
 #[derive(Clone, Debug, Default)]
 pub struct Patch(Vec<Value>);
 
-/// What stands for the removal of the map in which it is written.
+/// Key of the directive that removes the map which contains the directive.
 const DIRECTIVE: &str = "$patch";
 
 impl Patch {
@@ -75,7 +75,7 @@ pub(crate) fn normal(document: Value) -> Result<Value, String> {
     }
 }
 
-/// By what documents are alike.
+/// Returns `kind` and `name`: a patch applies to the document that has the same pair.
 fn identity(document: &Value) -> (Option<&str>, Option<&str>, Option<&str>) {
     let text = |key: &str| document[key].as_str();
     (text("kind"), text("kind").and(text("apiVersion")), text("kind").and(text("name")))
@@ -225,7 +225,7 @@ fn merge(left: Value, right: Value, shape: &Shape, path: &str) -> Result<Value, 
     }
 }
 
-/// Which single values never win.
+/// Returns whether `value` is a zero value. A patch cannot set a field to a zero value.
 fn is_zero(value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),

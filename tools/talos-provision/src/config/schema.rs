@@ -1,4 +1,4 @@
-//! What a machine configuration may hold, and in which order Talos writes it.
+//! Fields of a machine configuration, in the order in which Talos writes them.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 /// The shape of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// One value.
+    /// Boolean, number or string.
     Scalar,
-    /// Known fields.
+    /// Object with a fixed list of fields.
     Struct(Vec<Field>),
     /// Items that are appended; or replaced, or merged with the one that has the same keys.
     List(Box<Shape>, Merge),
@@ -21,12 +21,12 @@ pub(crate) enum Shape {
     Any(Merge),
 }
 
-/// How a patch changes what is there.
+/// Rule by which a patch is merged into the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Merge {
-    /// Both stay.
+    /// A patch appends its items, or merges its fields.
     Join,
-    /// The patch wins.
+    /// The value of the patch replaces the value of the document.
     Replace,
     /// Items that agree on the first of these keys that they have are one.
     By(Vec<String>),
@@ -36,7 +36,7 @@ pub(crate) enum Merge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: String,
-    /// What is written when it is empty; nothing, if it is optional.
+    /// Value to write when the field is empty. `None` for an optional field, which is left out.
     pub(crate) always: Option<Value>,
     pub(crate) shape: Shape,
 }
@@ -186,7 +186,8 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// Whether an optional field is left out. A struct that is there says something even when empty.
+/// Returns whether an optional field is left out. A struct is always written, because Talos
+/// distinguishes an empty struct from an absent one.
 fn is_empty(value: &Value, shape: &Shape) -> bool {
     match value {
         Value::Null => true,

@@ -35,7 +35,7 @@ impl std::fmt::Debug for Http {
     }
 }
 
-/// How a call that changes something ended, when not well.
+/// Failure of a request that changes something.
 #[derive(Debug)]
 pub(crate) enum CallError {
     /// The API said no.
@@ -198,7 +198,7 @@ fn refill(headers: &HeaderMap) -> Duration {
     Duration::from_secs((full / 20).clamp(1, 60))
 }
 
-/// As a query holds it.
+/// Percent-encodes `text` for a query.
 fn encoded(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {

@@ -1,5 +1,6 @@
-//! What the API answers, as far as it is read. A word that is new to this version stays a word: it
-//! must not make a whole list unreadable.
+//! Fields of the API's answers that this program reads.
+//!
+//! Unknown enum values are kept as strings, so that one new value does not fail the whole list.
 
 use serde::Deserialize;
 
@@ -37,7 +38,8 @@ struct Amount {
     net: String,
 }
 
-/// What something costs in `location`; where that is unknown, what it costs somewhere.
+/// Returns the monthly price in `location`. If the list has no price for that location, the first
+/// price is used.
 pub(crate) fn price(prices: &[Price], location: &str) -> Money {
     let there = prices.iter().find(|price| price.location == location).or(prices.first());
     there.and_then(|price| Money::parse(&price.price_monthly.net)).unwrap_or_default()
@@ -96,10 +98,10 @@ pub(crate) struct Datacenter {
 #[derive(Debug, Deserialize)]
 pub(crate) struct PublicNet {
     pub(crate) ipv4: Option<Address>,
-    /// Of servers.
+    /// Set for servers only.
     #[serde(default)]
     pub(crate) firewalls: Vec<OnServer>,
-    /// Of load balancers.
+    /// Set for load balancers only: whether the public interface is enabled.
     #[serde(default)]
     pub(crate) enabled: bool,
 }

@@ -53,7 +53,7 @@ impl Writer<'_> {
         self.act(&format!("/firewalls/{firewall}/actions/apply_to_resources"), &to)
     }
 
-    /// Starts a server.
+    /// Powers on a server.
     pub(crate) fn power_on(&self, server: u64) -> Result<(), Error> {
         self.act(&format!("/servers/{server}/actions/poweron"), &json!({}))
     }
@@ -173,7 +173,7 @@ impl Writer<'_> {
     }
 }
 
-/// Whether a call failed because an earlier one did the same.
+/// Returns whether the error code says that the requested state was reached before.
 fn is_so_already(code: &str) -> bool {
     matches!(
         code,

@@ -22,7 +22,7 @@ use crate::plan::{
 const ACTIONS_MAX: Duration = Duration::from_secs(600);
 /// Longest that something is in use after its servers are gone.
 const IN_USE_MAX: Duration = Duration::from_secs(60);
-/// How often a call whose end is unclear is made again, once nothing was found.
+/// Most attempts of a create request whose result is unknown and that left no resource.
 const TRIES_MAX: usize = 4;
 /// Most ids that one poll asks for.
 const IDS_MAX: usize = 25;
@@ -31,7 +31,7 @@ const IDS_MAX: usize = 25;
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(pub(super) &'a Reader);
 
-/// Where the machines of a cluster are put.
+/// Resources to which a new server is attached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placement<'a> {
     pub(crate) image: u64,

@@ -21,19 +21,19 @@ use crate::spec::{EmptyDir, Removal};
 /// Between two looks at the pods of a machine.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What happens to a pod whose machine is removed.
+/// Decision about a pod whose machine is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It stays until the machine goes: a pod of a `DaemonSet`, or one that the kubelet itself
     /// started from a file.
     Stays,
-    /// It is evicted.
+    /// The pod is evicted.
     Goes,
     /// Evicting it would lose something that a person has to decide about.
     Blocks(Loss),
 }
 
-/// What the eviction of a pod would lose.
+/// Data or state that an eviction would lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
     /// The contents of its `emptyDir` volumes.
@@ -42,7 +42,7 @@ pub(crate) enum Loss {
     Pod,
 }
 
-/// What becomes of `pod`. The order is that of kubectl's filters.
+/// Decides about `pod`. The order of the checks is that of kubectl's filters.
 pub(crate) fn fate(pod: &Value, empty_dir: EmptyDir) -> Fate {
     let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
     let controller = owners.into_iter().find(|owner| owner["controller"] == true);
@@ -71,7 +71,7 @@ fn is_terminating(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// How an eviction was answered.
+/// Result of an eviction request.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     /// The pod is going, or gone.
@@ -80,8 +80,9 @@ enum Answer {
     Later(String),
 }
 
-/// What the API said to an eviction. 429: a budget does not allow it now. 404 and 409: the pod is gone,
-/// and another one has its name. Anything else may pass, too, and is told when it does not.
+/// Interprets the answer to an eviction request. 429: a `PodDisruptionBudget` does not allow the
+/// eviction now. 404 and 409: the pod is gone, and its name may belong to another pod. Any other
+/// error counts as temporary, and is reported when the limit is reached.
 fn answer(end: Result<Value, Failure>) -> Answer {
     match end {
         Ok(_) | Err(Failure::Status(404 | 409, _)) => Answer::Accepted,

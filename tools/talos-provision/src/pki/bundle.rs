@@ -11,25 +11,25 @@ use crate::emit;
 /// The secrets of a cluster, each as machine configurations hold it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
-    /// By which the members of the cluster find one another.
+    /// Cluster id of Talos's discovery service.
     pub id: Zeroizing<String>,
-    /// With which they hide what they tell one another.
+    /// Key with which members encrypt the data that they publish through the discovery service.
     pub secret: Zeroizing<String>,
-    /// With which a kubelet joins.
+    /// Kubernetes bootstrap token, with which a kubelet joins.
     pub bootstrap_token: Zeroizing<String>,
-    /// With which a node asks for its certificate.
+    /// Token with which a node requests its certificate from trustd.
     pub trustd_token: Zeroizing<String>,
-    /// With which Kubernetes encrypts its secrets at rest.
+    /// Key with which Kubernetes encrypts Secrets at rest.
     pub secretbox: Zeroizing<String>,
-    /// etcd's authority.
+    /// Certificate authority of etcd.
     pub etcd: Pair,
-    /// Kubernetes's authority.
+    /// Certificate authority of Kubernetes.
     pub kubernetes: Pair,
     /// The authority of Kubernetes's API extensions.
     pub aggregator: Pair,
     /// The authority of Talos's API.
     pub os: Pair,
-    /// With which Kubernetes signs service account tokens.
+    /// Key with which Kubernetes signs service account tokens.
     pub service_account: Zeroizing<String>,
 }
 
@@ -43,9 +43,9 @@ impl fmt::Debug for Bundle {
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// The certificate.
+    /// Certificate, as base64 of PEM.
     pub crt: String,
-    /// Its key.
+    /// Private key, as base64 of PEM.
     pub key: Zeroizing<String>,
 }
 

@@ -11,9 +11,9 @@ use super::der;
 /// A private key of the two kinds that a cluster needs.
 #[derive(Clone)]
 pub(crate) enum Key {
-    /// Talos's own API.
+    /// Key for Talos's API.
     Ed25519(ed25519_dalek::SigningKey),
-    /// Kubernetes and etcd.
+    /// Key for Kubernetes or etcd.
     P256(ecdsa::SigningKey),
 }
 
@@ -29,7 +29,7 @@ impl Key {
         }
     }
 
-    /// What a certificate says of its public half.
+    /// Returns the `SubjectPublicKeyInfo` of the key (RFC 5280, section 4.1).
     pub(crate) fn public(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => {
@@ -84,7 +84,8 @@ impl Key {
     }
 }
 
-/// Whom a certificate names. Nobody at all is allowed: so it is with the aggregator's authority.
+/// Distinguished name in a certificate. It may be empty: Talos generates the aggregator's authority
+/// without a name.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Subject<'a> {
     pub(crate) organization: Option<&'a str>,
@@ -122,7 +123,7 @@ pub(crate) struct Certificate<'a> {
     pub(crate) role: Role<'a>,
 }
 
-/// What may be signed with a certificate's key.
+/// Use of the certificate's key, which decides about the extensions.
 pub(crate) enum Role<'a> {
     /// Other certificates; with its own key identifier.
     Authority(&'a [u8]),
@@ -131,7 +132,7 @@ pub(crate) enum Role<'a> {
 }
 
 impl Certificate<'_> {
-    /// What is signed, when `signer` signs it.
+    /// Returns the `TBSCertificate` that `signer` signs.
     pub(crate) fn signed_part(&self, signer: &Key) -> Vec<u8> {
         let validity = der::sequence(&[&der::time(self.not_before), &der::time(self.not_after)]);
         der::sequence(&[
@@ -146,7 +147,7 @@ impl Certificate<'_> {
         ])
     }
 
-    /// In Go's order.
+    /// Returns the extensions in the order in which Go writes them.
     fn extensions(&self) -> Vec<u8> {
         let critical = |id, content: &[u8]| {
             der::sequence(&[&der::object(id), &der::yes(), &der::octets(content)])
@@ -176,7 +177,7 @@ impl Certificate<'_> {
     }
 }
 
-/// By which a certificate's key is called.
+/// Returns the key identifier of a public key.
 pub(crate) fn key_id(public: &[u8]) -> Vec<u8> {
     Sha256::digest(public)[..20].to_vec()
 }

@@ -1,4 +1,4 @@
-//! What people and programs talk to the cluster with.
+//! Client credentials for people and programs: talosconfig and kubeconfig.
 
 use serde_json::json;
 use zeroize::Zeroizing;

@@ -2,23 +2,23 @@
 
 use jiff::civil::DateTime;
 
-/// `commonName`, 2.5.4.3.
+/// `commonName`, object identifier 2.5.4.3.
 pub(crate) const COMMON_NAME: &[u8] = &[0x55, 4, 3];
-/// `organizationName`, 2.5.4.10.
+/// `organizationName`, object identifier 2.5.4.10.
 pub(crate) const ORGANIZATION: &[u8] = &[0x55, 4, 10];
-/// `keyUsage`, 2.5.29.15.
+/// `keyUsage`, object identifier 2.5.29.15.
 pub(crate) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
-/// `extKeyUsage`, 2.5.29.37.
+/// `extKeyUsage`, object identifier 2.5.29.37.
 pub(crate) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
-/// `basicConstraints`, 2.5.29.19.
+/// `basicConstraints`, object identifier 2.5.29.19.
 pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
-/// `subjectKeyIdentifier`, 2.5.29.14.
+/// `subjectKeyIdentifier`, object identifier 2.5.29.14.
 pub(crate) const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 14];
-/// `authorityKeyIdentifier`, 2.5.29.35.
+/// `authorityKeyIdentifier`, object identifier 2.5.29.35.
 pub(crate) const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 35];
-/// `serverAuth`, 1.3.6.1.5.5.7.3.1.
+/// `serverAuth`, object identifier 1.3.6.1.5.5.7.3.1.
 pub(crate) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
-/// `clientAuth`, 1.3.6.1.5.5.7.3.2.
+/// `clientAuth`, object identifier 1.3.6.1.5.5.7.3.2.
 pub(crate) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 
 pub(crate) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -44,7 +44,7 @@ pub(crate) fn set(parts: &[&[u8]]) -> Vec<u8> {
     value(0x31, &parts.concat())
 }
 
-/// What is tagged `[number]` and keeps its own tag inside.
+/// Encodes `content` with the explicit context tag `[number]`.
 pub(crate) fn explicit(number: u8, content: &[u8]) -> Vec<u8> {
     value(0xa0 | number, content)
 }
@@ -111,7 +111,7 @@ fn first(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, rest.get(..length)?, &rest[length..]))
 }
 
-/// What a certificate says of its public key: algorithm and key (RFC 5280, section 4.1).
+/// Returns the `SubjectPublicKeyInfo` of a certificate: algorithm and key (RFC 5280, section 4.1).
 pub(crate) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     let (_, outer, _) = first(certificate)?;
     let (_, mut rest, _) = first(outer)?;

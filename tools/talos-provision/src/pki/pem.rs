@@ -23,7 +23,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// As Talos's documents hold it: PEM in base64.
+/// Returns base64 of the PEM, which is the format of keys in Talos's documents.
 pub(crate) fn field(label: &str, der: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(BASE64.encode(pem(label, der).as_bytes()))
 }

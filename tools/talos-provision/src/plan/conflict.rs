@@ -1,4 +1,4 @@
-//! What stands in the way, and no step can change.
+//! Conflicts: differences that no step can change.
 
 use super::etcd::Start;
 use super::{Node, ResourceSpec, SharedResource, Wanted, World};
@@ -10,23 +10,23 @@ pub enum Conflict {
     /// A name is taken by something that does not carry our labels.
     #[error("{what} is there, and does not carry the labels of this cluster")]
     Taken {
-        /// What.
+        /// The resource, for example `the network prod`.
         what: String,
     },
     /// Something cannot become what is declared without being made anew.
     #[error("{what} is {is}, and {declared} is declared")]
     Differs {
-        /// What.
+        /// The property, for example `the type of the server prod-work-1`.
         what: String,
-        /// What it is.
+        /// The observed value.
         is: String,
-        /// What is declared.
+        /// The declared value.
         declared: String,
     },
     /// A machine works with a key that is not the declared one, and cannot be exchanged.
     #[error("the server {name} works with another `{item}` than the declared one")]
     Rekeyed {
-        /// Which.
+        /// Name of the machine.
         name: String,
         /// From what the key derives.
         item: &'static str,
@@ -34,9 +34,9 @@ pub enum Conflict {
     /// A machine answers as a stranger.
     #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
     Foreign {
-        /// Which.
+        /// Name of the machine.
         name: String,
-        /// How so.
+        /// Reason for which the connection was rejected.
         why: String,
     },
     /// The document does not allow to configure a machine whose key is not known.
@@ -45,7 +45,7 @@ pub enum Conflict {
          would receive it", .names.join(", ")
     )]
     FirstContact {
-        /// The machines.
+        /// Names of these machines.
         names: Vec<String>,
     },
     /// etcd was started before, and no control plane has its data any more.
@@ -54,7 +54,7 @@ pub enum Conflict {
          plane has data of etcd: starting etcd again would make a second, empty cluster"
     )]
     StartedBefore {
-        /// Which cluster.
+        /// Name of the cluster.
         cluster: String,
         /// The value of the label on the network.
         record: String,
@@ -62,7 +62,7 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// What to do about it.
+    /// Returns the command or the decision that resolves the conflict.
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
@@ -167,8 +167,8 @@ pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
     conflicts
 }
 
-/// Whether a shared resource would have to be created anew. A network keeps its range, and the
-/// machines keep the subnet that their addresses are from; further subnets belong to others.
+/// Returns whether a shared resource would have to be created anew. A network keeps its range, and
+/// the machines keep the subnet of their addresses. Further subnets belong to others.
 fn is_unchangeable(found: &ResourceSpec, declared: &ResourceSpec) -> bool {
     match (found, declared) {
         (

@@ -59,8 +59,8 @@ impl Change {
     }
 }
 
-/// What `apply` changes about `found` so that it is as `shape` declares. Differences that no call can
-/// change are obstacles instead.
+/// Returns the parts of `found` that `apply` changes, so that they equal `spec`. Differences that
+/// no API call can change are conflicts instead.
 pub(super) fn changes(spec: &ResourceSpec, found: &ObservedResource, world: &World) -> Vec<Change> {
     match (spec, &found.spec) {
         (ResourceSpec::Firewall(declared), ResourceSpec::Firewall(rules)) if rules != declared => {

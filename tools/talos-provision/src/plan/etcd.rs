@@ -1,18 +1,18 @@
-//! What control planes say of etcd, each by itself and all together.
+//! State of etcd: as each control plane reports it, and merged over the cluster.
 
 use std::collections::BTreeMap;
 
 use super::{History, Machine, Node, Server, Wanted, World};
 use crate::spec::Role;
 
-/// What control planes say of etcd.
+/// State of etcd as control planes report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Etcd {
     /// A control plane does not answer, or proves neither that etcd runs nor that it has no data.
     Unknown,
     /// Every control plane that has a configuration proves that it has no data of etcd.
     Absent,
-    /// The members.
+    /// etcd runs and has these members.
     Members(Vec<Member>),
 }
 
@@ -21,9 +21,10 @@ pub enum Etcd {
 pub struct Member {
     /// The name of its machine.
     pub hostname: String,
-    /// Its id.
+    /// Member id; etcd's own tools show it in hex.
     pub id: u64,
-    /// Whether it receives data without a vote: etcd does not count it for quorum.
+    /// Whether the member is a learner: it receives data without a vote, and does not count for
+    /// quorum.
     pub learner: bool,
 }
 
@@ -36,11 +37,12 @@ impl Member {
 }
 
 impl Etcd {
-    /// What all control planes of the cluster together say: `told` is what each of those that were
-    /// asked said.
+    /// Merges the reports of all control planes of the cluster. `reported` returns the report of
+    /// one server, if it was asked.
     ///
-    /// A server without a role may be a control plane whose label was lost, so it counts as one.
-    /// A machine in maintenance mode says nothing: it gets a configuration first.
+    /// A server without a role may be a control plane that lost its label, so it counts as a
+    /// control plane. A machine in maintenance mode is skipped, because it gets a configuration
+    /// first.
     #[must_use]
     pub fn merge<'a>(
         servers: &BTreeMap<String, Server>,
@@ -67,7 +69,7 @@ impl Etcd {
     }
 }
 
-/// Where etcd has to be started.
+/// Decision about the start of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start<'a> {
     /// Nowhere: it runs, or what control planes say does not prove that it never ran.
@@ -103,9 +105,9 @@ impl<'a> Start<'a> {
 }
 
 impl World {
-    /// Whether `Bootstrap` may be sent now: every declared control plane exists and proves that it
-    /// has no data of etcd, no other control plane of the cluster is silent, and the record allows
-    /// it on `name`.
+    /// Returns whether `Bootstrap` may be sent now. Every declared control plane must exist and
+    /// prove that it has no data of etcd, every other control plane of the cluster must answer, and
+    /// the record must allow a start on `name`.
     #[must_use]
     pub fn proves_no_etcd(&self, wanted: &Wanted, name: &str) -> bool {
         let is_configured = |name: &String| {

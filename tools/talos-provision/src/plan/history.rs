@@ -1,11 +1,12 @@
-//! Whether etcd of a cluster was ever started, as a label on the cluster's own network records it.
+//! Record of the start of etcd, as a label on the cluster's own network.
 //!
-//! Disks alone cannot prove that a cluster is new: a control plane whose disk was lost looks like
-//! one that was never used. The label is written before `Bootstrap` is sent, and goes only when
-//! `destroy` removes the network.
+//! Disks alone cannot prove that a cluster is new: a control plane that lost its disk looks like an
+//! unused one. The label is written before `Bootstrap` is sent, and is deleted only when `destroy`
+//! deletes the network.
 //!
-//! **Invariant:** only a network that says `never`, or the absence of every resource of the cluster,
-//! counts as proof that etcd never started. A missing or unreadable label counts as started.
+//! **Invariant:** only a network with the label `never`, or the absence of every resource of the
+//! cluster, counts as proof that etcd never started. A missing or unreadable label counts as
+//! started.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +16,7 @@ use super::{Kind, ObservedResource, Server, SharedResource, World};
 /// The key of the label. Its values are those of [`History`].
 pub const ETCD_LABEL: &str = "holistic/etcd";
 
-/// What is recorded about the start of etcd.
+/// Recorded state of etcd's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// `never`: etcd was not started. No volume of this cluster can hold data.
@@ -76,14 +77,14 @@ impl History {
         known.unwrap_or(Self::Unknown)
     }
 
-    /// Whether etcd of this cluster may have started, so that its volumes may hold data.
+    /// Returns whether etcd of this cluster may have started, so that its volumes may hold data.
     #[must_use]
     pub fn has_begun(self) -> bool {
         self != Self::Never
     }
 
-    /// Whether etcd may be started on `server` (`None`: a server that does not exist yet) for a
-    /// document that declares `incarnation`, as far as the record is concerned.
+    /// Returns whether the record allows a start of etcd on `server` for a document that declares
+    /// `incarnation`. `None` is a server that does not exist yet.
     #[must_use]
     pub fn allows_bootstrap(self, incarnation: u16, server: Option<u64>) -> bool {
         match self {
@@ -113,13 +114,13 @@ impl fmt::Display for History {
 }
 
 impl World {
-    /// What is recorded about the start of etcd.
+    /// Returns the record of etcd's start.
     #[must_use]
     pub fn history(&self) -> History {
         History::read(&self.resources, &self.servers)
     }
 
-    /// Whether etcd of this cluster may have started. `false` is the proof that no volume of the
+    /// Returns whether etcd of this cluster may have started. `false` proves that no volume of the
     /// cluster holds data.
     #[must_use]
     pub fn has_begun(&self) -> bool {

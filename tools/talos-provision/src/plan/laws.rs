@@ -298,7 +298,7 @@ pub(super) fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
     steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
 }
 
-/// What a silent machine is and has can only be told once it answers.
+/// Returns whether no conflict prevents the plan.
 fn can_be_reached(wanted: &Wanted, world: &World) -> bool {
     conflicts(wanted, world).is_empty()
 }

@@ -14,7 +14,7 @@ const NAMES: [&str; 3] = ["c-p-1", "c-p-2", "c-p-3"];
 /// A control plane that is no longer declared.
 const EXTRA: &str = "c-p-4";
 
-/// What a control plane shows.
+/// Observable state of a control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Shows {
     Absent,
@@ -74,7 +74,7 @@ impl Shows {
         })
     }
 
-    /// What it says of etcd: [`crate::talos`] tells these apart.
+    /// Returns the report about etcd that [`crate::talos`] derives from this state.
     fn told(self) -> Etcd {
         match self {
             Self::PreparingEmpty => Etcd::Absent,
@@ -146,7 +146,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
     }
 }
 
-/// Where the next step that `apply` takes starts etcd.
+/// Returns the machine on which the next stage of the plan starts etcd.
 fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
     let steps = plan(wanted, world);
     let next = steps.iter().map(Step::stage).min()?;
@@ -282,11 +282,12 @@ fn silent_machines_are_never_counted_as_empty() {
 /// Everything that decides about the next step, and what really is on the disks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct State {
-    /// Whether each control plane has data, and whether it is up so far that it can tell.
+    /// For each control plane: whether its disk has data of etcd, and whether it has booted far
+    /// enough to report that.
     disks: [(bool, bool); 3],
     ids: [u64; 3],
     label: String,
-    /// `spec.incarnation`.
+    /// Declared value of `spec.incarnation`.
     declared: u16,
     /// Incarnations of which a run has seen members.
     seen: BTreeSet<u16>,

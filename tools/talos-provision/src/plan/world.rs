@@ -1,4 +1,4 @@
-//! What is wanted and what is there, as values that can be compared.
+//! Declared and observed state as plain values that can be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,33 +13,33 @@ use crate::labels::{self, Labels};
 use crate::money::Money;
 use crate::spec::{FirstContact, Role, Source, Subnet};
 
-/// What a document declares.
+/// Declared state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The cluster's name.
+    /// Name of the cluster.
     pub cluster: String,
-    /// How often etcd may have been started from nothing, this time included.
+    /// Number of times that etcd may be started from nothing, including the first time.
     pub incarnation: u16,
-    /// Whether a machine whose key is not known may get its first configuration.
+    /// Whether a machine with an unknown key may receive its first configuration.
     pub first_contact: FirstContact,
-    /// What machines share.
+    /// Resources that the machines share.
     pub resources: BTreeMap<SharedResource, ResourceSpec>,
-    /// What of that costs something in a month.
+    /// Monthly prices of those shared resources that are billed.
     pub prices: BTreeMap<SharedResource, Money>,
     /// The machines, by name.
     pub machines: BTreeMap<String, Machine>,
 }
 
-/// One declared machine.
+/// Declared state of one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What it does.
+    /// Role of the machine.
     pub role: Role,
-    /// Its pool.
+    /// Name of the machine's pool.
     pub pool: String,
     /// Hetzner's type of server.
     pub r#type: String,
-    /// Where it may stand, in the order in which that is tried.
+    /// Locations in the order in which they are tried, for example `fsn1`.
     pub locations: Vec<String>,
     /// The placement group that keeps it apart from others of its pool.
     pub group: SharedResource,
@@ -49,7 +49,7 @@ pub struct Machine {
     pub keys: Keys,
     /// The version of Talos.
     pub talos: String,
-    /// What it costs in a month, where that has been asked.
+    /// Monthly price. `None` until the price was looked up.
     pub monthly: Option<Money>,
 }
 
@@ -60,10 +60,10 @@ impl Machine {
     }
 }
 
-/// What is there, as far as a document can speak of it.
+/// Observed state of everything that a document can declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
-    /// What machines share: what carries our labels, and what else has a declared name.
+    /// Shared resources that carry our labels, or that have a declared name.
     pub resources: BTreeMap<SharedResource, ObservedResource>,
     /// The same of servers.
     pub servers: BTreeMap<String, Server>,
@@ -79,7 +79,7 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[schemars(rename = "Thing")]
 pub struct SharedResource {
-    /// What it is.
+    /// Kind of the resource.
     pub kind: Kind,
     /// Its name, unique among its kind.
     pub name: String,
@@ -97,11 +97,11 @@ impl fmt::Display for SharedResource {
 pub enum Kind {
     /// Keeps machines on different hosts.
     PlacementGroup,
-    /// The private network.
+    /// Private network of the machines.
     Network,
-    /// Who may reach the machines.
+    /// Firewall that protects the machines.
     Firewall,
-    /// The endpoint.
+    /// Load balancer that serves the cluster's endpoint.
     LoadBalancer,
 }
 
@@ -116,25 +116,25 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What is declared about a [`SharedResource`], and can be compared with what is there.
+/// Properties of a [`SharedResource`] that are declared and can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceSpec {
-    /// It spreads.
+    /// A placement group of type `spread`.
     PlacementGroup,
-    /// Its addresses.
+    /// A network with its addresses.
     Network {
-        /// All of them.
+        /// Range of the whole network, for example `10.0.0.0/16`.
         range: String,
         /// The subnets; the declared one is that of the machines.
         nodes: Vec<String>,
     },
-    /// Who may come in; sorted.
+    /// Inbound rules of a firewall, sorted.
     Firewall(Vec<Rule>),
     /// It forwards the Kubernetes API to the control planes.
     LoadBalancer(Balancer),
 }
 
-/// What a load balancer forwards, and to which servers.
+/// Services and targets of a load balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balancer {
     /// Whether the load balancer answers at its public address.
@@ -154,7 +154,7 @@ pub struct Forward {
     pub listen: u16,
     /// The port of the targets.
     pub to: u16,
-    /// Whether the PROXY protocol is spoken to the targets.
+    /// Whether the load balancer speaks the PROXY protocol to its targets.
     pub proxy: bool,
     /// The protocol and the port of the health check.
     pub check: (String, u16),
@@ -172,13 +172,13 @@ impl Forward {
 /// Servers to which a load balancer forwards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
-    /// Which servers.
+    /// Selection of the servers.
     pub servers: Selected,
-    /// Whether they are reached at their private addresses.
+    /// Whether the servers are reached at their private addresses.
     pub private: bool,
 }
 
-/// How a target names its servers.
+/// Way in which a target selects its servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Selected {
     /// All whose labels match, for example `holistic/role=controlplane`.
@@ -197,19 +197,19 @@ impl ResourceSpec {
     }
 }
 
-/// Who may come in where.
+/// Inbound rule of a firewall.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
-    /// `tcp` or `icmp`.
+    /// Protocol: `tcp` or `icmp`.
     pub protocol: String,
-    /// Where that has one.
+    /// Port; `None` for `icmp`.
     pub port: Option<String>,
-    /// From where; sorted.
+    /// Subnets that are allowed, sorted.
     pub sources: Vec<String>,
 }
 
 impl Rule {
-    /// Lets `sources` in.
+    /// Returns the rule that allows `sources`.
     #[must_use]
     pub fn new(protocol: &str, port: Option<u16>, sources: &[Source]) -> Self {
         let mut sources: Vec<_> = sources.iter().map(|source| source.as_str().to_owned()).collect();
@@ -222,38 +222,38 @@ impl Rule {
 /// A [`SharedResource`] that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedResource {
-    /// Its number.
+    /// Id in the cloud.
     pub id: u64,
-    /// Whether it carries our labels.
+    /// Whether the resource carries our labels.
     pub ours: bool,
     /// All its labels, those of others included: a change of one label has to send all of them.
     pub labels: BTreeMap<String, String>,
-    /// What it is like.
+    /// Properties that can be compared with the declared ones.
     pub spec: ResourceSpec,
     /// The ids of the networks that it is attached to.
     pub networks: BTreeSet<u64>,
-    /// Where it answers, if it is something that does.
+    /// Public address; only load balancers have one.
     pub address: Option<String>,
-    /// What it costs in a month.
+    /// Monthly price, net.
     pub monthly: Money,
 }
 
 /// A server that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its number.
+    /// Id in the cloud.
     pub id: u64,
-    /// Whether it carries our labels.
+    /// Whether the server carries our labels.
     pub ours: bool,
-    /// What it does, as its label says.
+    /// Role according to the server's label. `None` if the label is missing or unknown.
     pub role: Option<Role>,
     /// Hetzner's type of server.
     pub r#type: String,
-    /// Where it stands.
+    /// Location of the server, for example `fsn1`.
     pub location: String,
-    /// Its public address.
+    /// Public IPv4 address.
     pub address: Option<String>,
-    /// Whether it runs, as the cloud says.
+    /// Power state according to the cloud.
     pub power: Power,
     /// All of its labels.
     pub labels: BTreeMap<String, String>,
@@ -267,34 +267,34 @@ pub struct Server {
     pub image: Option<u64>,
     /// The ids of the volumes of the cloud that are attached to it.
     pub volumes: Vec<u64>,
-    /// What it costs in a month.
+    /// Monthly price, net.
     pub monthly: Money,
-    /// What runs on it.
+    /// State of Talos on the server.
     pub node: Node,
 }
 
-/// Whether a server runs.
+/// Power state of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
-    /// `running`.
+    /// The cloud reports `running`.
     On,
-    /// `off`.
+    /// The cloud reports `off`.
     Off,
     /// On its way to one of them: `starting`, `stopping`, `migrating` or the like.
     Changing,
 }
 
-/// What runs on a server.
+/// State of Talos on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// It does not answer: nothing is known about it.
     Unreachable {
-        /// Why.
+        /// Error of the last attempt to connect.
         why: String,
     },
     /// It answers, but not as a machine of this cluster.
     Foreign {
-        /// Why.
+        /// Reason for which the connection was rejected.
         why: String,
     },
     /// It waits for its configuration.
@@ -311,7 +311,7 @@ pub enum Node {
 }
 
 impl Node {
-    /// Whether it has a configuration of ours.
+    /// Returns whether the machine has a configuration of this cluster.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         matches!(self, Self::Configured { .. })

@@ -1,10 +1,10 @@
-//! How machines are removed while the cluster lives.
+//! Rules for the removal of a machine while the cluster lives.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How pods leave a machine that is removed while the cluster lives: as with `kubectl drain
-/// --ignore-daemonsets`.
+/// Rules by which pods leave a machine that is removed while the cluster lives. They equal those of
+/// `kubectl drain --ignore-daemonsets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Removal {
@@ -12,7 +12,7 @@ pub struct Removal {
     /// fails and names the `PodDisruptionBudget`; the machine stays, and takes no new pods.
     #[schemars(range(min = 1, max = 86400))]
     pub eviction_seconds: Seconds,
-    /// Whether pods with an `emptyDir` volume are evicted, although its contents are lost
+    /// Whether pods with an `emptyDir` volume are evicted, although the volume's contents are lost
     /// (default `refuse`).
     pub empty_dir: EmptyDir,
 }
@@ -43,7 +43,7 @@ impl From<Seconds> for std::time::Duration {
     }
 }
 
-/// What happens to `emptyDir` volumes on a machine that is removed.
+/// Rule for `emptyDir` volumes on a machine that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum EmptyDir {

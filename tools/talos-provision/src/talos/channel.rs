@@ -131,7 +131,7 @@ impl Connection {
     }
 }
 
-/// What is wrong with the certificate, if that is what is wrong.
+/// Returns the reason, if the certificate of the machine was rejected.
 fn refused(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     match inner {

@@ -10,7 +10,7 @@ const CHARACTERS_MAX: usize = 400;
 const BEFORE_QUOTES: [&str; 4] = ["diff:", "unknown keys", "cannot unmarshal", "Config diff"];
 /// Most items of a list of errors that are shown.
 const ITEMS_MAX: usize = 5;
-/// What stands for text that was left out.
+/// Replacement of text that was left out.
 const LEFT_OUT: &str = "[…]";
 
 /// The first line of `text`, up to the words after which Talos repeats its input, and without quoted

@@ -1,4 +1,4 @@
-//! How a machine shows who it is, and how we show who we are.
+//! TLS settings: certificates of machines, and our client certificate.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::pki::Pki;
 
-/// What is spoken inside.
+/// Protocol inside TLS, negotiated by ALPN: HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
 /// Only with machines of this cluster, as its administrator.
@@ -34,7 +34,8 @@ pub(super) fn secure(pki: &Pki) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// With any machine, as nobody: one that waits for its configuration cannot show who it is.
+/// Returns the settings for machines in maintenance mode, without a client certificate. The machine
+/// cannot prove its identity before it has its configuration.
 pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
@@ -53,10 +54,10 @@ pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>,
 #[derive(Debug, Default)]
 pub(super) struct Contacts(Mutex<BTreeMap<String, Contact>>);
 
-/// What one machine has shown, as digests of certificates.
+/// Digests of the certificates that one machine has shown.
 #[derive(Debug, Default)]
 struct Contact {
-    /// The last one.
+    /// Certificate of the last connection.
     shown: Option<[u8; 32]>,
     /// The first one of which a machine in maintenance mode has proven that it has the key.
     pinned: Option<[u8; 32]>,

@@ -30,9 +30,10 @@ pub(crate) struct Writer<'a>(&'a Reader);
 pub(crate) struct ConfigureRequest {
     pub(crate) target: Target,
     pub(crate) configuration: Zeroizing<String>,
-    /// Whether it works already: then it must work again before the next one is touched.
+    /// Whether the machine works already. It must then be ready again before the next machine is
+    /// changed.
     pub(crate) alive: bool,
-    /// Whether it may get the configuration while nothing proves which machine it is.
+    /// Rule for a machine whose identity is not proven.
     pub(crate) first_contact: FirstContact,
 }
 
@@ -197,8 +198,8 @@ async fn pause(until: Instant, target: &Target, why: String) -> Result<(), Error
     Ok(())
 }
 
-/// Whether the same call may succeed in a moment: the API starts anew when maintenance ends, and
-/// answers `FailedPrecondition` until what it needs is there.
+/// Returns whether an identical request may succeed a moment later. The API restarts when
+/// maintenance mode ends, and answers `FailedPrecondition` until its dependencies are ready.
 fn passes(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -78,7 +78,7 @@ impl Harness {
         self.start_with(verb, &[])
     }
 
-    /// As [`Self::start`], with these variables in the environment.
+    /// Does the same as [`Self::start`], with these variables in the environment.
     pub(crate) fn start_with(&self, verb: &str, variables: &[(&str, &str)]) -> Run {
         let output = |name: &str| File::create(self.path(name)).expect("a file");
         let mut program = Command::new(assert_cmd::cargo::cargo_bin!("talos-provision"));
@@ -143,7 +143,7 @@ pub(crate) struct Run {
     folder: PathBuf,
 }
 
-/// How it ended.
+/// Exit status and output of a run.
 pub(crate) struct End {
     pub(crate) status: ExitStatus,
     pub(crate) out: String,

@@ -81,11 +81,11 @@ struct Cluster {
     pods: Vec<Value>,
     attachments: Vec<Value>,
     volumes: Vec<Value>,
-    /// How often the budget does not allow an eviction.
+    /// Number of eviction requests that the budget still rejects.
     blocked: u32,
-    /// How many calls that change something are answered before the API is gone for one call.
+    /// Number of writes before the API closes one connection without an answer.
     dies_at: Option<usize>,
-    /// What changed something, in order.
+    /// Writes in their order.
     writes: Vec<String>,
 }
 
