@@ -12,7 +12,7 @@ use crate::hetzner::CloudState;
 use crate::session::Ground;
 use crate::spec::Cluster;
 
-/// Returns the state of the cloud, if it may be believed.
+/// Returns the state of the cloud, or an error if an empty answer does not prove absence.
 pub(crate) fn see(
     context: &Context<'_, Cluster>,
     ground: &Ground<'_>,
@@ -22,8 +22,8 @@ pub(crate) fn see(
     Ok(view)
 }
 
-/// An error, when the document's own `status` lists servers, the cloud shows nothing of the cluster,
-/// and no snapshot shows that the token is of the right project.
+/// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
+/// and no snapshot proves that the token belongs to the right project.
 fn believed(ground: &Ground<'_>, status: &Value, view: &CloudState) -> Result<(), Error> {
     let servers = servers(status);
     if servers.is_empty() || !is_empty(view) {
@@ -45,7 +45,7 @@ fn is_empty(view: &CloudState) -> bool {
     !resources && !servers && view.leaving.is_empty()
 }
 
-/// The servers that a status lists, by name and id.
+/// Returns the servers in a status, each with name and id.
 fn servers(status: &Value) -> Vec<String> {
     let nodes = status["observed"]["nodes"].as_array().into_iter().flatten();
     let named =

@@ -1,15 +1,15 @@
-//! Refusals of the cloud.
+//! Errors of the cloud's API.
 
-/// An error that the API of the cloud answered.
+/// Error in an answer of the cloud's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
-    /// The status of HTTP.
+    /// HTTP status, for example 409.
     pub status: u16,
-    /// `uniqueness_error` or the like.
+    /// Error code of the API, for example `uniqueness_error`.
     pub code: String,
     /// Message of the API in English, written for people.
     pub message: String,
-    /// Correlation id, by which the vendor finds the call again.
+    /// Correlation id, with which the vendor's support can find the request.
     pub correlation: Option<String>,
 }
 

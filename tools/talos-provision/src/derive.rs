@@ -1,6 +1,6 @@
-//! All that derives from the root for a cluster, written out.
+//! Files of `derive`: every secret and configuration that derives from the root for a cluster.
 //!
-//! Nothing is asked: what the cloud has given, addresses alone, comes from the document or from its
+//! No service is asked. Addresses, which only the cloud assigns, come from the document or from its
 //! status.
 
 use documents::{Declared, Derived};
@@ -13,8 +13,7 @@ use crate::{Error, config};
 
 type Context<'a> = documents::Context<'a, Cluster>;
 
-/// The secrets bundle, what people and programs talk to the cluster with, and the configuration of
-/// every machine.
+/// Returns the secrets bundle, the client credentials and the configuration of every machine.
 pub(crate) fn derive(
     context: &Context<'_>,
     project: &Declared<Project>,

@@ -1,19 +1,20 @@
-//! YAML as Talos's own tools write it, byte for byte: the rules of Go's yaml.v3 with steps of four.
+//! YAML as Talos's own tools write it, byte for byte: the rules of Go's yaml.v3 with an indent of
+//! four.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Columns of a level.
+/// Columns by which each level is indented.
 const STEP: usize = 4;
 
-/// `documents`, each as YAML, joined as Talos has them.
+/// Writes each of `documents` as YAML, and separates them with `---`.
 pub(crate) fn documents<'a>(documents: impl IntoIterator<Item = &'a Value>) -> String {
     let documents: Vec<_> = documents.into_iter().map(document).collect();
     documents.join("---\n")
 }
 
-/// `value` as a document of its own.
+/// Writes `value` as one YAML document.
 pub(crate) fn document(value: &Value) -> String {
     let mut out = String::new();
     match value {
@@ -24,7 +25,7 @@ pub(crate) fn document(value: &Value) -> String {
     out
 }
 
-/// The entries of `map`; the first begins where `out` stands.
+/// Writes the entries of `map`. The first entry begins at the current end of `out`.
 fn entries(out: &mut String, map: &Map<String, Value>, column: usize) {
     for (index, (key, value)) in map.iter().enumerate() {
         if index > 0 {
@@ -51,7 +52,7 @@ fn entries(out: &mut String, map: &Map<String, Value>, column: usize) {
     }
 }
 
-/// The items of a sequence; the first dash goes where `out` stands.
+/// Writes the items of a sequence. The first dash is written at the current end of `out`.
 fn sequence(out: &mut String, items: &[Value], column: usize) {
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -113,7 +114,7 @@ fn scalar(out: &mut String, text: &str, column: usize) {
     }
 }
 
-/// yaml.v3's choice, and then its emitter's.
+/// Returns the style that yaml.v3 and its emitter choose for `text`.
 fn style(text: &str) -> Style {
     let special = |character: char| {
         character != '\n'
@@ -123,7 +124,7 @@ fn style(text: &str) -> Style {
     let breaks = text.contains('\n');
     let space_then_break = text.contains(" \n");
     if breaks {
-        // Go would begin such a block with the number of its spaces, and get that wrong in a list.
+        // yaml.v3 begins such a block with an indentation indicator, which is wrong inside a list.
         let begins = text.starts_with([' ', '\n']);
         let block = !special && !space_then_break && !text.ends_with(' ') && !begins;
         return if block { Style::Literal } else { Style::Double };
@@ -194,7 +195,7 @@ fn is_number(text: &str) -> bool {
     based || decimal || sixty
 }
 
-/// `2026-11-01`, and what may follow a date.
+/// Returns whether `text` begins with a date such as `2026-11-01`.
 fn is_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
     let number = |part: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {

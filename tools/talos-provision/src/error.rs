@@ -1,4 +1,4 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of this program, each with its help and its exit status.
 
 use std::io;
 
@@ -31,16 +31,16 @@ impl std::fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// Everything that can go wrong.
+/// Error of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, not ready, or cannot be written.
+    /// Reading, ordering or writing the documents failed.
     #[error(transparent)]
     Stream(#[from] documents::Error),
-    /// A secret cannot be had.
+    /// A secret could not be read, derived or sealed.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
-    /// Data would be lost.
+    /// The removal would lose data.
     #[error("the machines of {cluster} stay, because data may be nowhere else: {}", lines(.refusals))]
     NotDrained {
         /// Name of the cluster.
@@ -48,10 +48,10 @@ pub enum Error {
         /// One entry for each volume or pod that would be lost, with the reason.
         refusals: Vec<documents::Refusal>,
     },
-    /// The cloud said no.
+    /// The cloud's API answered with an error.
     #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |id| format!(", call {id}")))]
     Api(ApiError),
-    /// Something did not answer for as long as it was waited for.
+    /// A service or machine did not answer within its limit.
     #[error("no answer from {what}: {why}")]
     Unreachable {
         /// The service or machine that was asked.
@@ -59,7 +59,7 @@ pub enum Error {
         /// Error of the last attempt.
         why: String,
     },
-    /// An answer is not what it should be.
+    /// An answer does not have the expected structure.
     #[error("{what} answered something that this version does not understand")]
     InvalidResponse {
         /// The service that answered.
@@ -67,13 +67,13 @@ pub enum Error {
         /// Position of the error in the answer.
         source: Unreadable,
     },
-    /// An answer lacks something.
+    /// An answer lacks something that the API promises.
     #[error("the cloud answered something unexpected: {what}")]
     Unexpected {
         /// Description of what the answer lacks.
         what: String,
     },
-    /// There is nothing to start a machine from.
+    /// The cloud has no image of the declared Talos version.
     #[error("there is no image of Talos {version} for {architecture}")]
     NoImage {
         /// Declared version of Talos.
@@ -81,7 +81,7 @@ pub enum Error {
         /// Architecture of the server type: `x86` or `arm`.
         architecture: String,
     },
-    /// A type of server is not offered.
+    /// The cloud does not offer a server type in the declared locations.
     #[error("unknown server type `{name}`: it is not offered in {place}")]
     UnknownType {
         /// Declared type, for example `cx23`.
@@ -91,7 +91,7 @@ pub enum Error {
         /// Types that are offered in these locations, separated by commas.
         others: String,
     },
-    /// No location has what is declared.
+    /// A server type is unavailable in every declared location.
     #[error("{name}, a {type}, is not to be had now in any of {locations}: {why}")]
     Unavailable {
         /// Name of the machine.
@@ -103,13 +103,13 @@ pub enum Error {
         /// The cloud's message for the last location.
         why: String,
     },
-    /// A name is taken.
+    /// A resource of others has a name that this cluster needs.
     #[error("the name is taken: {what}, which does not carry the labels of this cluster")]
     Taken {
         /// The existing resource.
         what: String,
     },
-    /// The cloud began something and could not end it.
+    /// An action of the cloud ended with an error.
     #[error("the cloud could not {command}: {message} ({code})")]
     ActionFailed {
         /// The API's name of the action, for example `start_server`.
@@ -119,19 +119,19 @@ pub enum Error {
         /// The API's message about the action.
         message: String,
     },
-    /// Something took too long.
+    /// An operation did not end within its limit.
     #[error("still not done after all the time there was: {what}")]
     TimedOut {
         /// Description of the unfinished work.
         what: String,
     },
-    /// The derived keys are of no use. A mistake of this program.
+    /// TLS or the certificate parser rejects derived keys, which is a bug of this program.
     #[error("the derived keys cannot be used: {0}")]
     Keys(String),
-    /// The machine on which this runs has nothing left.
+    /// The async runtime could not be started, because the system lacks resources.
     #[error("cannot start to talk to machines")]
     Runtime(#[source] io::Error),
-    /// A machine said no.
+    /// A machine answered with an error.
     #[error("{name} refuses: {why}")]
     NodeRefused {
         /// Name of the machine.
@@ -139,12 +139,12 @@ pub enum Error {
         /// The machine's message, without text that it quotes.
         why: String,
     },
-    /// etcd does not stay up.
+    /// etcd ends again and again after its start.
     #[error("etcd on {name} ends by itself again and again: {event}")]
     EtcdCrashes {
         /// Name of the control plane.
         name: String,
-        /// The last event of the service.
+        /// Last event of the service.
         event: String,
     },
     /// The Kubernetes API returned an error.
@@ -153,19 +153,19 @@ pub enum Error {
         /// The API's message.
         why: String,
     },
-    /// Things that no step can change.
+    /// Differences that no step can change.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
     Conflicts(Vec<Conflict>),
     /// A patch does not fit the configuration.
     #[error("a patch does not fit: {0}")]
     Patch(String),
-    /// All steps are taken, and the cluster does not work.
+    /// Every step is done, and checks of the cluster still fail.
     #[error("every step is taken, and the cluster is not well: {what}")]
     Unhealthy {
         /// Failing checks, separated by semicolons.
         what: String,
     },
-    /// Steps are left after all were taken.
+    /// Steps are left after the last round.
     #[error("{steps} steps are left after all were taken")]
     NotConverged {
         /// Number of remaining steps.
@@ -177,7 +177,7 @@ pub enum Error {
         /// The first difference that was found.
         what: String,
     },
-    /// An eviction would lose pods of a machine that is removed, or what is on it.
+    /// An eviction would lose pods of a machine that is removed, or the contents of their volumes.
     #[error("{machine} is not removed: {}", lines(.refusals))]
     PodsLost {
         /// Name of the machine.
@@ -195,7 +195,7 @@ pub enum Error {
         /// The remaining pods, each with the budget that does not allow its eviction.
         why: String,
     },
-    /// The cloud lists nothing of a cluster that the document's status describes.
+    /// The cloud lists no resource of a cluster that the document's status describes.
     #[error(
         "unknown whether {cluster} exists: its status lists the servers {servers}, and this token's \
          project has nothing of it"
@@ -203,10 +203,10 @@ pub enum Error {
     WrongProject {
         /// Name of the cluster.
         cluster: String,
-        /// The servers of the status, by name and id.
+        /// Servers in the status, each with name and id.
         servers: String,
     },
-    /// The declared end has passed.
+    /// The declared end of the authorities' certificates has passed.
     #[error("the certificates have ended on {day}")]
     Expired {
         /// Last day of the certificates, for example `2036-11-01`.
@@ -215,7 +215,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A machine answers that is not one of ours.
+    /// Returns the error for a machine whose certificate another authority signed.
     pub(crate) fn foreign(name: &str, why: String) -> Self {
         Self::Conflicts(vec![Conflict::Foreign { name: name.to_owned(), why }])
     }
@@ -386,7 +386,7 @@ impl Diagnostic for Error {
     }
 }
 
-/// The messages of refusals, one a line.
+/// Returns the messages of refusals, one a line.
 fn lines(refusals: &[documents::Refusal]) -> String {
     let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
     format!("\n  {}", messages.join("\n  "))

@@ -66,7 +66,7 @@ pub(crate) fn machines(
     Ok(refusals)
 }
 
-/// An error that carries `refusals`, if there are any.
+/// Fails if `refusals` is not empty.
 pub(crate) fn pass(cluster: &str, refusals: Vec<Refusal>) -> Result<(), Error> {
     if refusals.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
 //! Hetzner Cloud: a reader and a writer, so that code that plans cannot write.
 //!
-//! **Invariant:** whatever is made carries the labels of [`Scope`], and nothing that lacks them is
-//! changed or removed.
+//! **Invariant:** every resource that this program creates carries the labels of [`Scope`]. A
+//! resource without these labels is neither changed nor removed.
 
 mod http;
 mod model;
@@ -26,11 +26,11 @@ use http::Http;
 pub(crate) use http::interruptible_sleep;
 pub(crate) use writer::{Placement, Writer};
 
-/// Most items of a page.
+/// Items of a page; 50 is the API's maximum.
 const PAGE_ITEMS: &str = "50";
-/// Most pages of a list.
+/// Most pages that one list may have.
 const PAGES_MAX: u32 = 100;
-/// The type of load balancer that is made.
+/// Type of a load balancer that this program creates.
 const BALANCER_TYPE: &str = "lb11";
 
 /// Project and cluster to which resources belong.
@@ -67,12 +67,12 @@ impl Scope {
 pub(crate) struct CloudState {
     pub(crate) resources: BTreeMap<SharedResource, ObservedResource>,
     pub(crate) servers: BTreeMap<String, Server>,
-    /// The numbers of servers that somebody has deleted and that still go: nothing can be made of
-    /// them, but their names are taken until they are gone.
+    /// Ids of servers that are being deleted. The API accepts no change of such a server, but its
+    /// name stays taken until it is gone.
     pub(crate) leaving: BTreeSet<u64>,
 }
 
-/// Something that others made for the cluster, and that outlives it.
+/// Resource that another program created for the cluster, and that outlives the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leftover {
     family: &'static str,
@@ -103,7 +103,8 @@ impl Reader {
         Self { http: Http::new(url, token), scope }
     }
 
-    /// All that carries our labels, and what else has one of the names that we would give.
+    /// Lists the resources that carry our labels, and the resources of others that have a declared
+    /// name.
     pub(crate) fn observe(
         &self,
         resources: &BTreeSet<SharedResource>,
@@ -253,8 +254,7 @@ impl Reader {
         Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
     }
 
-    /// Finds what the machines called `names` are made from, and fills in what everything that is
-    /// to be made costs.
+    /// Looks up the images for the machines in `names`, and adds the monthly prices to `wanted`.
     pub(crate) fn catalog(
         &self,
         wanted: &mut Wanted,
@@ -296,7 +296,7 @@ impl Reader {
         Ok(found.is_some_and(|image| image["type"] == "snapshot"))
     }
 
-    /// One resource, if it is there.
+    /// Returns one resource, or `None` if the API answers `not_found`.
     fn has(&self, family: &str, id: u64) -> Result<Option<Value>, Error> {
         match self.http.get(&format!("/{family}/{id}"), &[]) {
             Ok(mut answer) => Ok(answer
@@ -334,7 +334,7 @@ impl Reader {
         Ok(leftovers)
     }
 
-    /// Those of `leftovers` that are there, for people.
+    /// Describes those of `leftovers` that still exist, for people.
     pub(crate) fn named(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for Leftover { family, id } in leftovers {
@@ -347,7 +347,7 @@ impl Reader {
         Ok(names)
     }
 
-    /// The newest image of Talos `version` for `architecture`.
+    /// Returns the newest image of Talos `version` for `architecture`.
     fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
         let selector = format!("os=talos,version={version}");
         let images: Vec<model::Image> = typed(self.list("images", ("label_selector", &selector))?)?;
@@ -362,7 +362,7 @@ impl Reader {
     }
 }
 
-/// The declared type, if it is to be had in any of the declared locations.
+/// Returns the declared server type, if the cloud offers it in any of the declared locations.
 fn offered<'a>(
     types: &'a [model::ServerType],
     machine: &Machine,

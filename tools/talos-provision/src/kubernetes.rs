@@ -1,5 +1,6 @@
-//! The Kubernetes API, as far as it takes to know that it works, what it stores, and to move pods off
-//! a machine: pinned to the derived authority, as the derived administrator.
+//! Client of the Kubernetes API: readiness, stored objects, and the removal of pods from a machine.
+//!
+//! The client trusts only the derived authority, and authenticates as the derived administrator.
 
 pub(crate) mod drain;
 
@@ -13,20 +14,21 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use crate::Error;
 use crate::pki::Pki;
 
-/// Longest that a call may take, in seconds.
+/// Timeout of one request, in seconds.
 const CALL_SECONDS_MAX: u64 = 10;
-/// Longest answer, in bytes.
+/// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// On a node that was cordoned because its machine is being removed. Only such a node is uncordoned
-/// when its machine is declared again; one that a person cordoned stays as it is.
+/// Annotation on a node that this program cordoned, because its machine is being removed. Only such
+/// a node is uncordoned when its machine is declared again. A node that a person cordoned stays
+/// cordoned.
 const CORDONED: &str = "holistic/cordoned";
 
-/// A node as Kubernetes knows it.
+/// Node that is registered in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registered {
     pub(crate) name: String,
     pub(crate) ready: bool,
-    /// Its address in the network of the machines.
+    /// Address in the private network of the machines.
     pub(crate) address: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     /// Whether the node is cordoned: the scheduler assigns no new pods to it.
@@ -56,23 +58,24 @@ impl Registered {
     }
 }
 
-/// The API of one control plane at its own address: for when the endpoint does not answer. Talos puts
-/// the addresses of a node into the certificate of its API server (v1.13, `kubernetes_cert_sans.go`).
+/// Returns the URL of one control plane's API server, for use when the endpoint does not answer.
+/// Talos puts the addresses of a node into the certificate of its API server (v1.13,
+/// `kubernetes_cert_sans.go`).
 pub(crate) fn endpoint_at(address: &str) -> String {
     format!("https://{address}:6443")
 }
 
-/// An answer that is not a success.
+/// Failed request.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The API answered with this status.
+    /// The API answered with this status and body.
     Status(u16, Value),
-    /// The API did not answer.
+    /// The API did not answer, or its answer could not be read.
     Unreachable(String),
 }
 
 impl Failure {
-    /// The API's own words, for people.
+    /// Returns the API's own message for people.
     pub(crate) fn text(&self, path: &str) -> String {
         match self {
             Self::Unreachable(why) => why.clone(),
@@ -114,12 +117,13 @@ impl Reader {
         self.call("GET", "/readyz", None).map(drop).map_err(|why| why.text("/readyz"))
     }
 
-    /// Every node that it remembers.
+    /// Lists the registered nodes.
     pub(crate) fn nodes(&self) -> Result<Vec<Registered>, String> {
         Ok(self.list("/api/v1/nodes")?.iter().filter_map(Registered::parse).collect())
     }
 
-    /// The items of a list. A list without items is an error: an empty list has an empty array.
+    /// Returns the items of a list. An answer without `items` is an error, because an empty list
+    /// has an empty array.
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, String> {
         let mut answer = self.call("GET", path, None).map_err(|why| why.text(path))?;
         match answer.get_mut("items").map(Value::take).unwrap_or_default() {
@@ -150,7 +154,7 @@ impl Reader {
     }
 }
 
-/// Changes what a [`Reader`] sees.
+/// Writes to the cluster that a [`Reader`] reads.
 pub(crate) struct Writer<'a>(&'a Reader);
 
 impl<'a> Writer<'a> {
@@ -158,7 +162,7 @@ impl<'a> Writer<'a> {
         Self(reader)
     }
 
-    /// Removes a node whose machine is gone; done as well when it is not there.
+    /// Deletes the node of a machine that is gone. A node that does not exist counts as deleted.
     pub(crate) fn forget(&self, name: &str) -> Result<(), String> {
         let path = format!("/api/v1/nodes/{name}");
         match self.0.call("DELETE", &path, None) {
@@ -167,7 +171,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Keeps new pods off a node. A node that a person cordoned already is not marked as ours.
+    /// Cordons a node, so that it takes no new pods. A node that a person cordoned gets no
+    /// annotation.
     pub(crate) fn cordon(&self, node: &Registered) -> Result<(), String> {
         if node.unschedulable {
             return Ok(());
@@ -179,7 +184,7 @@ impl<'a> Writer<'a> {
         )
     }
 
-    /// Lets new pods onto a node that [`Self::cordon`] kept them off.
+    /// Uncordons a node that [`Self::cordon`] cordoned.
     pub(crate) fn uncordon(&self, node: &Registered) -> Result<(), String> {
         let unmarked = json!({CORDONED: null});
         self.patch(

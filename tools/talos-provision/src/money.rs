@@ -7,13 +7,13 @@ use std::ops::Add;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-/// Millionths of a euro; shown in euros and cents.
+/// Amount in millionths of a euro, shown in euros and cents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[schemars(with = "String", extend("pattern" = r"^[0-9]+\.[0-9]{2}$"))]
 pub struct Money(u64);
 
 impl Money {
-    /// Reads a price as the API writes it: `3.2900000000`.
+    /// Parses a price as the API writes it, for example `3.2900000000`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (euros, rest) = text.split_once('.').unwrap_or((text, ""));

@@ -17,14 +17,15 @@ use crate::spec::{Cluster, Pool, Role, Version};
 
 /// Largest patch, in bytes.
 const PATCH_BYTES_MAX: u64 = 1024 * 1024;
-/// Most machines of one cluster: Hetzner lets no more into one network.
+/// Most machines of one cluster, because Hetzner attaches no more than 100 resources to one
+/// network.
 const MACHINES_MAX: usize = 99;
 /// Number of days before the end of the authorities from which on every run warns.
 const WARN_DAYS: i64 = 90;
-/// Longest name of a machine: a host name.
+/// Longest name of a machine, because the name is a host name of one label (RFC 1035).
 const NAME_LETTERS_MAX: usize = 63;
 
-/// Reads what the documents refer to, and reports every mistake in them.
+/// Reads the files to which the documents refer, and reports every error in them.
 pub(crate) fn read(
     stream: &mut Stream,
     declared: &[Declared<Cluster>],
@@ -126,7 +127,7 @@ fn networks(spec: &Cluster, mistakes: &mut Mistakes) {
     }
 }
 
-/// Reads all patches, and tries them on a configuration that is empty but for its shape.
+/// Parses all patches, and applies them to a configuration with empty secrets.
 fn read_patches(spec: &Cluster, mistakes: &mut Mistakes) -> Patches {
     let mut patches = Patches::default();
     for (index, file) in spec.patches.iter().enumerate() {
@@ -188,8 +189,8 @@ fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch>
     told.map_err(|message| mistake(mistakes, path, message)).ok()
 }
 
-/// Refuses a document whose authorities have ended, and warns before they do. The clock decides, and
-/// is not written anywhere.
+/// Rejects a document whose authorities have ended, and warns before their end. The result depends
+/// on the clock and is not written anywhere.
 pub(crate) fn not_expired(document: &Declared<Cluster>) -> Result<(), Error> {
     let (now, end) = (pki::now(), document.spec.certificates.not_after());
     let day = end.date();

@@ -16,21 +16,22 @@ use serde::{Deserialize, Serialize};
 
 pub use removal::{EmptyDir, Removal, Seconds};
 
-/// Machines that are one Kubernetes cluster. A machine that is no longer declared here, and that
-/// this document made, is removed; one that others made is never touched.
+/// Kubernetes cluster of machines at Hetzner Cloud. `apply` removes a machine that this document
+/// created and no longer declares. Machines of others are never changed.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Cluster {
-    /// The `Project` to which it belongs: where the cloud is, and from what its secrets derive.
+    /// Name of the `Project` to which the cluster belongs. The Project names the cloud's endpoint,
+    /// and the cluster's secrets derive from its root.
     pub project: Name,
-    /// The version of Talos on every machine: `v1.13.9`.
+    /// Talos version on every machine, for example `v1.13.9`.
     pub talos: Version,
-    /// The version of Kubernetes: `v1.36.3`.
+    /// Kubernetes version, for example `v1.36.3`.
     pub kubernetes: Version,
     /// URL of the Kubernetes API, for example `https://prod.example.org:6443`. If it is absent, a
     /// load balancer is created and its address is the endpoint.
     pub endpoint: Option<Endpoint>,
-    /// When every certificate begins and ends.
+    /// Validity of the certificates.
     pub certificates: Certificates,
     /// Number of times that etcd may be started from nothing, including the first time (default 1).
     /// If every control plane of a started cluster loses its disk, the cluster stays down until
@@ -44,40 +45,41 @@ pub struct Cluster {
     pub first_contact: FirstContact,
     /// Pools of machines.
     pub pools: Vec<Pool>,
-    /// Claims that may be lost without a receipt of a Drain, for example `{default/cache: discard}`,
-    /// when `destroy` or `apply` removes the machines that hold them.
+    /// Persistent volume claims that may be lost without a receipt of a Drain, for example
+    /// `{default/cache: discard}`, when `destroy` or `apply` removes the machines that hold them.
     #[serde(default)]
     pub data_on_destroy: DataOnDestroy,
     /// Rules by which pods leave a machine that is removed while the cluster lives.
     #[serde(default)]
     pub removal: Removal,
-    /// The networks, of the machines and inside Kubernetes.
+    /// Network of the machines, and networks inside Kubernetes.
     #[serde(default)]
     pub network: Network,
     /// Subnets that may reach the machines from outside.
     #[serde(default)]
     pub firewall: Firewall,
-    /// Files with strategic merge patches for the configuration of every machine.
+    /// Paths of files with strategic merge patches for the configuration of every machine.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
 }
 
-/// Machines that are alike.
+/// Pool of machines that are alike.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object with `name`")]
 pub struct Pool {
-    /// Its machines are called `<cluster>-<name>-1` and so on.
+    /// Name of the pool. Its machines are called `<cluster>-<name>-1` and so on.
     pub name: Name,
     /// Role of the pool's machines.
     pub role: Role,
     /// Number of machines in the pool.
     pub count: u8,
-    /// Hetzner's type of server: `cax11`.
+    /// Hetzner's server type, for example `cax11`.
     pub r#type: String,
     /// Hetzner locations, for example `fsn1`. Machines are distributed over them in turn. If a
     /// server type is unavailable in one location, the next location is tried.
     pub locations: Vec<String>,
-    /// Files with strategic merge patches for their configuration, after those of the cluster.
+    /// Paths of files with strategic merge patches for the pool's machines, applied after those of
+    /// the cluster.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
 }
@@ -91,11 +93,11 @@ pub struct Pool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FirstContact {
-    /// No configuration is sent, and no machine is made.
+    /// No configuration is sent, and no machine is created.
     #[default]
     Refuse,
-    /// Whatever answers at the address that the cloud names gets the configuration. From then on
-    /// only that certificate is accepted for the rest of the run, and afterwards only one that the
+    /// The machine that answers at the address in the cloud's API gets the configuration. For the
+    /// rest of the run only its certificate is accepted, and afterwards only a certificate that the
     /// cluster's own authority signed.
     TrustOnFirstUse,
 }
@@ -106,9 +108,9 @@ pub enum FirstContact {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It runs etcd and the Kubernetes API.
+    /// Control plane: runs etcd and the Kubernetes API.
     Controlplane,
-    /// It runs what is deployed.
+    /// Worker: runs the deployed pods.
     Worker,
 }
 
@@ -123,13 +125,13 @@ impl Role {
     }
 }
 
-/// When certificates begin and end. The authorities' end is a date that stands here: it must be moved
-/// on before it has passed. Certificates of administrators and readers are much shorter, because
-/// Kubernetes and Talos cannot revoke one.
+/// Validity of the certificates. The end of the authorities is a fixed date, so `years` must be
+/// raised before that date. Certificates of administrators and readers are much shorter, because
+/// Kubernetes and Talos cannot revoke a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Certificates {
-    /// The first day, in the past: `2026-11-01`.
+    /// First day of the authorities' validity, in the past: `2026-11-01`.
     not_before: Day,
     /// Validity of the authorities in years (default 10, 1 to 50).
     #[serde(default = "years")]
@@ -155,21 +157,21 @@ impl Certificates {
         self.not_before().saturating_add(i32::from(self.years.0).years())
     }
 
-    /// From when to when what is sealed at `now` is good.
+    /// Returns begin and end of the validity of credentials that are sealed at `now`.
     ///
-    /// A period begins every half of `adminDays`, counted from `notBefore`, and two periods are the
-    /// life of a certificate: so the bytes are a function of the document and of the period, and are
-    /// good for at least half of that time.
+    /// A new period begins every half of `adminDays`, counted from `notBefore`, and a certificate
+    /// is valid for two periods. The bytes are therefore a function of the document and of the
+    /// period, and stay valid for at least half of `adminDays`.
     #[must_use]
     pub fn period(&self, now: DateTime) -> (DateTime, DateTime) {
         let half = i64::from(self.admin_days.0) * SECONDS_PER_DAY / 2;
-        // Machines whose clock is behind must not refuse what is new.
+        // A machine whose clock is behind must not reject a new certificate.
         let passed = now.duration_since(self.not_before()).as_secs() - CLOCK_SECONDS_MAX;
         let begin = self.not_before().saturating_add((passed.max(0) / half * half).seconds());
         self.within(begin, begin.saturating_add((2 * half).seconds()))
     }
 
-    /// From when to when what one run keeps in memory is good.
+    /// Returns begin and end of the validity of credentials that one run keeps in memory.
     #[must_use]
     pub fn run(&self, now: DateTime) -> (DateTime, DateTime) {
         self.within(
@@ -178,16 +180,17 @@ impl Certificates {
         )
     }
 
-    /// No certificate outlives the authority that signs it.
+    /// Limits a validity to that of the authority, because a certificate must not outlive its
+    /// issuer.
     fn within(self, begin: DateTime, end: DateTime) -> (DateTime, DateTime) {
         (begin.max(self.not_before()), end.min(self.not_after()))
     }
 }
 
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
-/// Most that the clock of a machine may be behind ours.
+/// Most seconds by which the clock of a machine may be behind ours.
 const CLOCK_SECONDS_MAX: i64 = 60 * 60;
-/// Longest that one run may take.
+/// Longest time that one run may take, in seconds.
 const RUN_SECONDS_MAX: i64 = 24 * 60 * 60;
 
 fn admin_days() -> AdminDays {
@@ -243,19 +246,19 @@ impl TryFrom<String> for Day {
     }
 }
 
-/// Networks. None may overlap another.
+/// Networks, which must not overlap.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Network {
-    /// Hetzner's zone, in which all locations must lie.
+    /// Hetzner's network zone, which must contain all locations (default `eu-central`).
     pub zone: String,
-    /// The private network, of which `nodes` is a part.
+    /// Private network, which must contain `nodes` (default `10.0.0.0/16`).
     pub range: Subnet,
-    /// The private addresses of the machines.
+    /// Private addresses of the machines (default `10.0.1.0/24`).
     pub nodes: Subnet,
-    /// The addresses of pods.
+    /// Addresses of pods (default `10.244.0.0/16`).
     pub pods: Subnet,
-    /// The addresses of services.
+    /// Addresses of services (default `10.96.0.0/12`).
     pub services: Subnet,
     /// Network plugin for pods (default `flannel`).
     pub cni: Cni,
@@ -280,7 +283,8 @@ impl Default for Network {
 pub enum Cni {
     /// Flannel, installed by Talos.
     Flannel,
-    /// Whoever delivers to the cluster brings one; until then no node is Ready, and none has to be.
+    /// No CNI is installed. Nodes stay NotReady until a Delivery brings one, and `apply` does not
+    /// wait for them.
     None,
 }
 
@@ -289,9 +293,9 @@ pub enum Cni {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Firewall {
-    /// Talos's API, port 50000.
+    /// Subnets that may reach Talos's API, port 50000.
     pub talos: Vec<Source>,
-    /// The Kubernetes API, port 6443.
+    /// Subnets that may reach the Kubernetes API, port 6443.
     pub kubernetes: Vec<Source>,
     /// ICMP, for example `ping`.
     pub icmp: Vec<Source>,
@@ -304,7 +308,7 @@ impl Default for Firewall {
     }
 }
 
-/// A subnet of IPv4 or IPv6.
+/// Subnet of IPv4 or IPv6, for example `192.0.2.0/24`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct Source(String);
@@ -332,7 +336,7 @@ impl TryFrom<String> for Source {
     }
 }
 
-/// A subnet of IPv4.
+/// Subnet of IPv4, for example `10.0.1.0/24`.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -384,7 +388,7 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// A released version: `v1.13.9`.
+/// Released version, for example `v1.13.9`.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]

@@ -1,9 +1,10 @@
-//! Talos's API on the machines: a reader and a writer, so that code that plans cannot write.
+//! Client of Talos's API on the machines: a reader and a writer, so that code that plans cannot
+//! write.
 //!
-//! **Invariant:** what is secret goes to a machine only over a connection that nobody else can
-//! read; and, but for its very first configuration, only to one that shows a certificate of ours.
-//! That one goes only where the document trusts on first use, and only to the machine whose
-//! certificate was seen first in this run.
+//! **Invariant:** a secret is sent to a machine only over an encrypted connection, and only if the
+//! machine shows a certificate of this cluster. The first configuration is the exception, because a
+//! new machine has no such certificate. It is sent only if the document trusts on first use, and
+//! only to the machine whose certificate was seen first in this run.
 
 mod channel;
 mod redact;
@@ -32,20 +33,21 @@ pub(crate) use writer::{ConfigureRequest, Writer};
 
 /// Data directory of etcd: `constants.EtcdDataPath` in Talos.
 const ETCD_DATA: &str = "/var/lib/etcd";
-/// Most files of that directory that are read: one beside the directory itself is enough.
+/// Most entries of that directory that are read. One entry beside the directory itself proves that
+/// it is not empty.
 const FILES_MAX: usize = 2;
 /// Number of further attempts to connect to a machine that seems to be foreign.
 const FOREIGN_TRIES: u32 = 4;
-/// Between two such looks, in milliseconds.
+/// Pause between two such attempts, in milliseconds.
 const PAUSE_MILLISECONDS: u64 = 500;
 
-/// A machine to ask.
+/// Machine to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) address: String,
-    /// The digest of the configuration that it is to have.
+    /// SHA-256 digest of the declared configuration.
     pub(crate) declared: Option<String>,
 }
 
@@ -55,20 +57,20 @@ pub(crate) struct NodeState {
     pub(crate) node: Node,
     /// Stage of the machine, for example `running`.
     pub(crate) stage: Option<wire::Stage>,
-    /// Why it is not ready; nothing when it is.
+    /// Reason for which the machine is not ready. `None` when it is ready.
     pub(crate) unmet: Option<String>,
     /// State of etcd as this control plane reports it.
     pub(crate) etcd: Etcd,
-    /// Why etcd does not stay up.
+    /// Restarts of etcd, if etcd is not up.
     pub(crate) crash: Option<Crash>,
 }
 
-/// etcd that ends by itself again and again.
+/// Repeated exits of etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crash {
     /// Number of exits in the machine's list of events.
     pub(crate) times: usize,
-    /// The last event that says so.
+    /// Last event that reports an exit.
     pub(crate) event: String,
 }
 
@@ -98,7 +100,7 @@ impl Reader {
         Ok(Self { secure: tls::secure(pki)?, maintenance, contacts })
     }
 
-    /// Asks all of `targets` at once.
+    /// Asks all `targets` concurrently.
     pub(crate) fn observe(&self, targets: &[Target]) -> Result<BTreeMap<String, NodeState>, Error> {
         runtime()?.block_on(async {
             let mut asked = JoinSet::new();
@@ -137,9 +139,11 @@ impl Reader {
         }
     }
 
-    /// Connects as this cluster does; to a machine that nobody has configured yet, as anybody does.
-    /// A machine that takes its configuration over changes from one to the other between two calls:
-    /// it is a stranger only if it still is a moment later.
+    /// Connects with the cluster's credentials. If the machine shows a foreign certificate, it may
+    /// be in maintenance mode, so the connection is tried without credentials.
+    ///
+    /// A machine may leave maintenance mode between the two attempts. It therefore counts as
+    /// foreign only if it is still foreign a moment later.
     async fn connect(&self, target: &Target) -> Access {
         for _ in 0..FOREIGN_TRIES {
             match self.try_to_connect(target).await {
@@ -177,7 +181,8 @@ impl Reader {
             Ok((wire::Stage::Unknown | wire::Stage::Booting, _)) => {
                 Access::Unreachable("it has not finished booting".to_owned())
             }
-            // One that asks for a certificate ends the connection: it has a configuration.
+            // A machine that requires a client certificate closes the connection, so it has a
+            // configuration.
             Ok(_) | Err(_) => Access::Foreign(stranger),
         }
     }
@@ -191,8 +196,8 @@ enum Access {
     Foreign(String),
 }
 
-/// A machine of this cluster, asked for all that matters. Of one whose configuration has the digest
-/// that is `expected`, the keys are known.
+/// Reads the state of a machine of this cluster. Keys are read only if the digest of the
+/// configuration is not the `expected` one.
 async fn read(
     connection: &mut Connection,
     role: Role,
@@ -239,8 +244,9 @@ async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<Strin
     Ok((stage, unmet(stage, &status)))
 }
 
-/// Why a machine is not ready. Talos v1.13.9 computes `ready` in the stages booting and running only
-/// and says `true` in every other one (`machine_status.go`), so the stage decides first.
+/// Returns the reason for which a machine is not ready. Talos v1.13.9 computes `ready` in the
+/// stages booting and running only, and reports `true` in every other stage (`machine_status.go`),
+/// so the stage is checked first.
 fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
     let conditions = status.unmet_conditions.iter();
     let conditions = conditions.map(|unmet| {

@@ -1,5 +1,5 @@
-//! The program against an emulated cloud whose machines never answer: what is made, exactly once,
-//! whatever goes wrong; and what is left alone.
+//! Tests against an emulated cloud whose machines never answer. Resources are created exactly once
+//! whatever the cloud answers, and resources of others are left alone.
 
 mod harness;
 
@@ -117,7 +117,8 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
     }
     assert_eq!(site.writes(), 0);
 
-    // The emulator counts no write that it refuses, so a run with the reader's token shows the refusal.
+    // The emulator does not count writes that it rejects, so a run with the reader's token must
+    // show the error.
     fs::copy(site.path("read-token"), site.path("token")).expect("copied");
     fs::write(site.path("root"), key).expect("written");
     let said = site.run("apply").code(100).err;
@@ -157,7 +158,7 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
     assert_eq!(control["image"]["architecture"], "arm");
     assert!(!site.call("GET", "/v1/servers", &Value::Null).to_string().contains("user_data"));
 
-    // The next run sees what is there, and makes nothing more.
+    // The next run observes the existing machines, and creates no others.
     let writes = site.writes();
     let plan = site.run("plan").code(0).cluster();
     let left = ["configure prod-control-1", "configure prod-work-1", "configure prod-work-2"];
@@ -188,7 +189,7 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
     site.run("destroy").code(0);
 }
 
-/// Machines that take as long to go as one does whose pods end in their own time.
+/// Machines whose deletion takes four seconds, as if their pods were still terminating.
 struct SlowToGo;
 
 impl Machines for SlowToGo {

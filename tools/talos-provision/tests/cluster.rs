@@ -1,6 +1,6 @@
-//! The whole way, with real etcd, Kubernetes and kubelets on machines that speak Talos's API.
+//! Life of a cluster with real etcd, Kubernetes and kubelets on machines that speak Talos's API.
 //!
-//! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
+//! Needs root, containerd, crun, and `LAB_BIN`, which names the folder with the components.
 
 mod harness;
 #[path = "cluster/removal.rs"]
@@ -43,7 +43,7 @@ fn binaries() -> PathBuf {
     )
 }
 
-/// Machines whose end takes all that they started with it.
+/// Fleet of machines, which is shut down when the test ends.
 struct Machines {
     fleet: Arc<Fleet>,
     _disks: tempfile::TempDir,
@@ -92,7 +92,7 @@ fn kubectl(folder: &Path, line: &str) -> String {
     String::from_utf8_lossy(&run.stdout).into_owned()
 }
 
-/// A sealed kubeconfig, opened as its recipient would.
+/// Opens a sealed kubeconfig with the recipient's identity.
 fn open_kubeconfig(site: &Harness, end: &End, name: &str) {
     let sealed = end.cluster()["status"]["sealed"][name].as_str().expect("sealed").to_owned();
     fs::write(site.path("sealed"), sealed).expect("written");
@@ -102,8 +102,8 @@ fn open_kubeconfig(site: &Harness, end: &End, name: &str) {
     assert!(opened.expect("age runs").success());
 }
 
-/// One cluster serves all of it, since to start one takes most of the time: each part goes on where
-/// the one before it has ended.
+/// One cluster serves all parts, because starting a cluster takes most of the time. Each part
+/// continues where the previous one ended.
 #[test]
 fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shrink_and_go() {
     let machines = Machines::open();
@@ -125,7 +125,7 @@ fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shr
     assert!(site.names("servers").is_empty());
 }
 
-/// Later each time, until it is done before.
+/// Interrupts `apply` a little later each time, until it succeeds.
 fn apply_interrupted_again_and_again(site: &Harness) -> End {
     let mut interrupted = 0;
     for tenths in 1..200 {
@@ -144,7 +144,7 @@ fn apply_interrupted_again_and_again(site: &Harness) -> End {
     panic!("it never ended");
 }
 
-/// Asks the real API server.
+/// Asks the real API server for the reader's permissions.
 fn a_reader_may_look_and_nothing_more(site: &Harness, end: &End) {
     open_kubeconfig(site, end, "readerKubeconfig");
     let allowed = |line: &str| {
@@ -192,12 +192,12 @@ fn changed(controls: u8, workers: u8) -> String {
     document(controls, workers) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n"
 }
 
-/// One of each, and certificates that end a year earlier.
+/// Returns a document with one machine of each role, and certificates that end a year earlier.
 fn later() -> String {
     changed(1, 1).replace("{notBefore: 2026-11-01}", "{notBefore: 2026-11-01, years: 9}")
 }
 
-/// One machine after the other.
+/// Changed machines are configured one after the other.
 fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Harness) {
     let patch = "machine: {sysctls: {net.core.somaxconn: '65535'}, nodeLabels: {shelf: a}}";
     fs::write(site.path("patch.yaml"), patch).expect("written");
@@ -210,7 +210,7 @@ fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Harness) {
     assert_eq!(kubectl(site.folder.path(), "get nodes -l shelf=a -o name"), NODES);
 }
 
-/// A machine quotes what it does not understand.
+/// A machine quotes a field that it does not know, together with its value.
 fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Harness) {
     let key = "kFOnOzYyOEGHIJq5oXQyKxQ2rYQm7nH0m3VY2Tn9wXE=";
     let patch = format!(

@@ -27,7 +27,8 @@ spec:
 const SELECTOR: &str =
     "holistic/project=holistic,holistic/cluster=prod,holistic/role=controlplane,!holistic/removing";
 
-/// The steps of a plan without those that only an answer of a machine can end: `KIND NAME`.
+/// Returns the steps of a plan as `KIND NAME`, without those that only an answer of a machine can
+/// end.
 fn steps(cluster: &Value) -> Vec<String> {
     let steps = cluster["status"]["plan"].as_array().expect("a plan");
     let text = |step: &Value| {
@@ -45,7 +46,7 @@ fn id(site: &Harness, family: &str, name: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no {name}"))["id"].as_u64().expect("a number")
 }
 
-/// Calls the API as another client does: again, while an action runs on the resource.
+/// Calls the API as another client does, and repeats the call while an action locks the resource.
 fn change(site: &Harness, method: &str, path: &str, body: &Value) {
     until(path, || {
         let answer = site.call(method, &format!("/v1/{path}"), body);
@@ -72,7 +73,7 @@ fn created() -> Harness {
     site
 }
 
-/// Runs `apply` until it has nothing left to do but to wait for machines.
+/// Runs `apply` until only machines are left to wait for.
 fn apply(site: &Harness) {
     let run = site.start("apply");
     let node_states = || {
@@ -162,14 +163,14 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
     apply(&site);
     assert_eq!(site.writes(), writes, "a second run changes nothing");
 
-    // The API allows this only to a load balancer that is in a network.
+    // The API allows this only for a load balancer that is attached to a network.
     change(&site, "POST", &command(balancer, "disable_public_interface"), &json!({}));
     let plan = site.run("plan").code(0).cluster();
     assert_eq!(steps(&plan), ["update loadBalancer publicInterface"]);
     apply(&site);
     assert_eq!(site.list("load_balancers")[0]["public_net"]["enabled"], true);
 
-    // A machine that runs is restarted for its placement group, and the plan says so.
+    // A running machine is restarted for its placement group, and the plan shows the restart.
     change(&site, "POST", &server(two, "remove_from_placement_group"), &json!({}));
     let plan = site.run("plan").code(0).cluster();
     let restarts = plan["status"]["plan"].as_array().expect("a plan").iter();
@@ -256,6 +257,7 @@ fn destroy_names_what_others_made_in_our_network() {
         assert!(message.contains(kept), "{message}");
     }
     assert_eq!(site.names("load_balancers"), ["ingress"]);
-    // The image shows that the project is the right one: nothing is there, and that is proven.
+    // The image proves that the token belongs to the right project, so the empty answer proves
+    // absence.
     site.run("destroy").code(0);
 }

@@ -17,7 +17,7 @@ fn dates(text: &str) -> Certificates {
     serde_json::from_str(text).expect("dates")
 }
 
-/// A day in the life of the clusters below.
+/// Returns noon of a day in November 2026.
 fn noon(day: i8) -> DateTime {
     date(2026, 11, day).at(12, 0, 0, 0)
 }
@@ -83,7 +83,7 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
         let of_key = openssl(folder.path(), "pkey -in key -pubout");
         assert_eq!(of_key, openssl(folder.path(), &format!("x509 -in {name} -noout -pubkey")));
     }
-    // The label is Talos's own; the bytes under it are everybody's.
+    // The PEM label is Talos's own; the bytes under it are standard PKCS#8.
     let os = String::from_utf8(BASE64.decode(bundle.os.key.as_bytes()).expect("base64"));
     let os = os.expect("PEM").replace("ED25519 PRIVATE KEY", "PRIVATE KEY");
     fs::write(folder.path().join("key"), os).expect("written");
@@ -93,7 +93,7 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
     assert!(openssl(folder.path(), "pkey -in key -text -noout").contains("prime256v1"));
 }
 
-/// The talosconfig and the kubeconfig of who has `access`.
+/// Returns the talosconfig and the kubeconfig for `access`.
 fn files(pki: &Pki, access: Access) -> (Value, Value) {
     let talos = pki.talosconfig(access, "prod", &["127.0.0.1".to_owned()]);
     let kube = pki.kubeconfig(access, "prod", "https://127.0.0.1:6443");
@@ -138,7 +138,7 @@ fn are_clients(access: Access, role: &str, group: &str, name: &str) {
         openssl(folder.path(), "verify -purpose sslclient -CAfile ca crt");
         let text = openssl(folder.path(), "x509 -in crt -noout -text -subject");
         assert!(text.contains(&subject) && text.contains(usage), "{text}");
-        // The second period of 15 days, and the next one.
+        // The second period of 15 days, and the third.
         assert!(text.contains("Not Before: Nov 16 00:00:00 2026 GMT"), "{text}");
         assert!(text.contains("Not After : Dec 16 00:00:00 2026 GMT"), "{text}");
         assert!(
@@ -166,7 +166,8 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
     assert_ne!(first.0, all("test", DATES).0);
     let later = all("prod", r#"{"notBefore": "2026-11-02", "years": 10}"#);
     assert_ne!(first, later);
-    // Only certificates know the dates: tokens and keys stay, so that nobody is thrown out.
+    // Only certificates depend on the dates: tokens and keys stay, so that every member stays
+    // valid.
     let token = |bundle: &str| {
         bundle.lines().find(|line| line.contains("bootstraptoken")).map(str::to_owned)
     };

@@ -34,7 +34,7 @@ spec:
     )
 }
 
-/// Runs `verb` on `input`, with nothing of the developer's environment.
+/// Runs `verb` on `input`, with an empty environment.
 fn run(verb: &str, input: String) -> Result<Assert, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     support::write(folder.path(), NOWHERE);
@@ -120,7 +120,7 @@ fn the_committed_schema_is_the_one_it_prints() -> Test {
 
 #[test]
 fn a_key_in_the_environment_stands_for_the_root() -> Test {
-    // The root is not there at all: only the phase's own key is, and so it gets as far as the cloud.
+    // The root does not exist. With the phase's own key, the run gets as far as the cloud.
     let folder = tempfile::tempdir()?;
     support::write(folder.path(), NOWHERE);
     fs::remove_file(folder.path().join("root"))?;

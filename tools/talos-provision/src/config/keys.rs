@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::pki::{self, hex};
 
-/// The digest of each, by the name of the item from which it derives.
+/// Digests of the keys, by the name of the item from which each key derives.
 pub type Keys = BTreeMap<&'static str, String>;
 
-/// The items, and where their keys stand in a configuration.
+/// Items, each with the path of its key in a configuration.
 const KEPT: [(&str, &str); 6] = [
     ("cluster-id", "/cluster/id"),
     ("secretbox", "/cluster/secretboxEncryptionSecret"),
@@ -19,7 +19,8 @@ const KEPT: [(&str, &str); 6] = [
     ("aggregator-ca", "/cluster/aggregatorCA/crt"),
 ];
 
-/// The keys in the documents of a configuration; a worker's has fewer.
+/// Returns the keys in the documents of a configuration. A worker's configuration contains fewer
+/// keys.
 pub(crate) fn keys(documents: &[Value]) -> Keys {
     let key = |at: &str| documents.iter().find_map(|document| document.pointer(at)?.as_str());
     let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
@@ -32,7 +33,8 @@ fn digest(text: &str) -> String {
     hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
 }
 
-/// The same of a configuration as a machine has it. What is not YAML has none that we could tell.
+/// Returns the keys in the configuration of a machine. Text that is not YAML contains no keys that
+/// can be compared.
 pub(crate) fn keys_in(configuration: &[u8]) -> Keys {
     let options = serde_saphyr::options! { with_snippet: false };
     let text = String::from_utf8_lossy(configuration);

@@ -1,10 +1,12 @@
-//! Strategic merge patches, as Talos has them: maps join, single values give way, lists grow.
+//! Strategic merge patches with Talos's semantics: maps are merged, scalars are replaced, and lists
+//! are appended.
 
 use serde_json::{Map, Value};
 
 use super::schema::{self, Merge, Shape};
 
-/// A patch: documents, of which each is merged into its like.
+/// Patch: a list of documents, each of which is merged into the document with the same kind and
+/// name.
 #[derive(Clone, Debug, Default)]
 pub struct Patch(Vec<Value>);
 
@@ -12,12 +14,12 @@ pub struct Patch(Vec<Value>);
 const DIRECTIVE: &str = "$patch";
 
 impl Patch {
-    /// Reads a patch, strictly: a field that Talos does not know is a mistake here and now, not on
-    /// the machine.
+    /// Parses a patch strictly. A field that Talos does not know is an error at this point, before
+    /// any machine is changed.
     ///
     /// # Errors
     ///
-    /// What is wrong with it and what would be right; never a value, which may be secret.
+    /// Names the wrong field and a correct form. A value is never quoted, because it may be secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! { with_snippet: false };
         let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
@@ -28,16 +30,16 @@ impl Patch {
         Ok(Self(documents))
     }
 
-    /// A patch of our own, which is right by construction.
+    /// Returns a patch of this program, whose fields need no validation.
     pub(crate) fn from_documents(documents: Vec<Value>) -> Self {
         Self(documents)
     }
 
-    /// `documents` with this patch in them.
+    /// Merges this patch into `documents`.
     ///
     /// # Errors
     ///
-    /// What does not fit.
+    /// Names the field that does not fit.
     pub(crate) fn apply(&self, mut documents: Vec<Value>) -> Result<Vec<Value>, String> {
         for patch in &self.0 {
             let like = documents.iter().position(|document| identity(document) == identity(patch));
@@ -67,7 +69,7 @@ impl Patch {
 
 const FREE: Shape = Shape::Any(Merge::Join);
 
-/// A document in Talos's own order.
+/// Returns the document with its fields in Talos's order.
 pub(crate) fn normal(document: Value) -> Result<Value, String> {
     match schema::for_kind(document["kind"].as_str()) {
         Some(shape) => schema::normal(document, shape, ""),
@@ -113,7 +115,7 @@ fn without_directives(value: Value) -> Value {
     }
 }
 
-/// Why a JSON6902 patch is refused, and how the same is said.
+/// Returns the error for a JSON6902 patch, with the same change as a strategic merge patch.
 fn json6902(operations: &[Value]) -> String {
     let mut strategic = Value::Object(Map::new());
     for operation in operations {
@@ -154,7 +156,8 @@ fn put(into: &mut Value, steps: &[String], leaf: Value) {
     }
 }
 
-/// Carries out the deletions of `right`, and takes them out of it: they come before the merge.
+/// Executes the deletions in `right` on `left`, and removes them from `right`. Talos executes
+/// deletions before it merges.
 fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String> {
     let nothing = |path: &str| format!("{path} cannot be deleted: it is not there");
     match (left, right) {
@@ -245,7 +248,7 @@ fn merge_maps(
             Shape::Struct(fields) => {
                 fields.iter().find(|field| field.name == key).map(|field| &field.shape)
             }
-            // A flag of `extraArgs` is replaced as a whole.
+            // Talos replaces the list of one flag in `extraArgs` as a whole.
             Shape::Map(inner) if **inner == FREE => Some(&Shape::Any(Merge::Replace)),
             Shape::Map(inner) => Some(&**inner),
             Shape::Any(_) | Shape::List(..) | Shape::Scalar => None,

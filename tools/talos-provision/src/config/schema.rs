@@ -6,18 +6,18 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// The shape of a value.
+/// Type of a value in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Boolean, number or string.
     Scalar,
     /// Object with a fixed list of fields.
     Struct(Vec<Field>),
-    /// Items that are appended; or replaced, or merged with the one that has the same keys.
+    /// List. A patch appends items, replaces the list, or merges items that have the same keys.
     List(Box<Shape>, Merge),
-    /// Any keys; written in alphabetical order.
+    /// Map with arbitrary keys, written in alphabetical order.
     Map(Box<Shape>),
-    /// Anything that YAML can say.
+    /// Value of any type.
     Any(Merge),
 }
 
@@ -28,11 +28,11 @@ pub(crate) enum Merge {
     Join,
     /// The value of the patch replaces the value of the document.
     Replace,
-    /// Items that agree on the first of these keys that they have are one.
+    /// Items are merged if they agree on the first of these keys that both have.
     By(Vec<String>),
 }
 
-/// A field of a [`Shape::Struct`].
+/// Field of a [`Shape::Struct`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: String,
@@ -41,14 +41,16 @@ pub(crate) struct Field {
     pub(crate) shape: Shape,
 }
 
-/// The shape of the document that has no `kind`, or of one that has.
+/// Returns the schema of the documents of this kind. `None` is the v1alpha1 document, which has no
+/// `kind`.
 pub(crate) fn for_kind(kind: Option<&str>) -> Option<&'static Shape> {
     let wanted = kind.unwrap_or("");
     KINDS.iter().find(|(kind, _)| kind == wanted).map(|(_, shape)| shape)
 }
 
-// `name` one value, `!` always written (`!0` as a number, `!~` as no), `{…}` fields, `[…]` a list, `<…>` a map, `*` anything;
-// `=` replaced by a patch, `[a|b:…]` merged by these keys.
+// Grammar of `schema.txt`: `name` is a scalar, `!` is always written (`!0` as a number, `!~` as
+// `false`), `{…}` has fields, `[…]` is a list, `<…>` is a map, `*` is any value. `=` is replaced by
+// a patch, and `[a|b:…]` is merged by these keys.
 static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
     let lines = include_str!("schema.txt").lines().filter(|line| !line.starts_with('#'));
     let kinds = lines.filter_map(|line| line.split_once(": "));
@@ -120,11 +122,12 @@ fn shape(text: &mut Peekable<Chars<'_>>) -> Shape {
     }
 }
 
-/// `value` as Talos writes it: fields in their order, optional ones left out when empty.
+/// Returns `value` as Talos writes it: fields in their order, and optional fields left out when
+/// they are empty.
 ///
 /// # Errors
 ///
-/// The path of a field that there is not, or whose value has another shape.
+/// Names the path of a field that is unknown or has a value of the wrong type.
 pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, String> {
     let not = |what: &str| Err(format!("{path} is not {what}"));
     match (shape, value) {
@@ -172,7 +175,7 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
     }
 }
 
-/// Free-form maps are written with sorted keys, at every depth.
+/// Sorts the keys of free-form maps at every depth, as Talos writes them.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {

@@ -1,4 +1,4 @@
-//! One call of the cloud's API: its pace, its errors, and whether to repeat it.
+//! Requests to the cloud's API: rate limit, errors and retries.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,20 +11,21 @@ use ureq::http::{HeaderMap, Method, Request, Response};
 use crate::Error;
 use crate::api_error::ApiError;
 
-/// Longest that one call may take, in seconds.
+/// Timeout of one request, in seconds.
 const CALL_SECONDS_MAX: u64 = 30;
-/// Longest that one call is repeated, in seconds.
+/// Longest time for which one request is retried, in seconds.
 const RETRY_SECONDS_MAX: u64 = 180;
-/// Shortest token that is looked for in answers, in bytes: a shorter one is part of other words.
+/// Shortest token that is redacted from answers, in bytes. A shorter token could be part of
+/// ordinary words.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Longest answer, in bytes.
+/// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Longest pause between two tries, in milliseconds.
+/// Longest pause between two attempts, in milliseconds.
 const PAUSE_MILLISECONDS_MAX: u64 = 5_000;
 
 pub(crate) struct Http {
     agent: Agent,
-    /// Without a slash at its end.
+    /// Base URL without a trailing slash.
     base: String,
     token: Secret,
 }
@@ -38,11 +39,11 @@ impl std::fmt::Debug for Http {
 /// Failure of a request that changes something.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// The API said no.
+    /// The API answered with an error.
     Api(ApiError),
-    /// Nobody knows whether the change was made: look before you repeat it.
+    /// The response was lost, so the write may have been applied: observe before deciding.
     Unclear(String),
-    /// Anything that ends the run.
+    /// The run cannot continue.
     Fatal(Error),
 }
 
@@ -65,7 +66,7 @@ impl Http {
         Self { agent: config.into(), base: base.trim_end_matches('/').to_owned(), token }
     }
 
-    /// Asks; repeated until it is answered.
+    /// Sends a GET request, and retries temporary errors.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
         let query: Vec<_> =
             query.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
@@ -74,7 +75,7 @@ impl Http {
         self.call(&Method::GET, &path, None).map_err(Into::into)
     }
 
-    /// Changes something in a way that may be repeated.
+    /// Sends a request that changes something and that may be repeated.
     pub(crate) fn change(
         &self,
         method: &Method,
@@ -84,7 +85,8 @@ impl Http {
         self.call(method, path, body)
     }
 
-    /// Makes something. Not repeated once it may have been made: see [`Trouble::Unclear`].
+    /// Sends a request that creates something. It is not repeated once the resource may exist: see
+    /// [`CallError::Unclear`].
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CallError> {
         self.call(&Method::POST, path, Some(body))
     }
@@ -145,7 +147,7 @@ impl Http {
         let mut response: Response<_> = sent.map_err(|error| error.to_string())?;
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let mut text = text.map_err(|error| error.to_string())?;
-        // A refusal may repeat the request, as error pages of proxies do.
+        // An error may repeat the request with its token, as error pages of proxies do.
         if response.status().as_u16() >= 300 && token.len() >= TOKEN_BYTES_MIN {
             text = text.replace(token, "[…]");
         }
@@ -153,7 +155,7 @@ impl Http {
     }
 }
 
-/// Waits, unless somebody asks the program to end.
+/// Sleeps, and fails as soon as the run is interrupted.
 pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
     let until = Instant::now() + time;
     loop {
@@ -188,12 +190,13 @@ fn refusal(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
     ApiError { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
 }
 
-/// Until there may be a call again, as the API says it.
+/// Returns the pause after which the rate limit allows another request.
 fn refill(headers: &HeaderMap) -> Duration {
     let reset =
         headers.get("RateLimit-Reset").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    // That is when the bucket is full again, and it refills evenly: a part of it is enough.
+    // `RateLimit-Reset` is the time at which the bucket is full again. The bucket refills evenly,
+    // so a part of that time is enough.
     let full = reset.unwrap_or_default().saturating_sub(now);
     Duration::from_secs((full / 20).clamp(1, 60))
 }

@@ -64,19 +64,19 @@ pub(crate) struct Server {
     pub(crate) volumes: Vec<u64>,
 }
 
-/// Something of which only the id is read.
+/// Resource of which only the id is read.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Numbered {
     pub(crate) id: u64,
 }
 
-/// An attachment to a network (hcloud-go v2.53 `schema.ServerPrivateNet`).
+/// Attachment to a network (hcloud-go v2.53 `schema.ServerPrivateNet`).
 #[derive(Debug, Deserialize)]
 pub(crate) struct PrivateNet {
     pub(crate) network: u64,
 }
 
-/// A firewall of a server, `applied` or `pending` (hcloud-go v2.53 `schema.ServerFirewall`).
+/// Firewall of a server, `applied` or `pending` (hcloud-go v2.53 `schema.ServerFirewall`).
 #[derive(Debug, Deserialize)]
 pub(crate) struct OnServer {
     pub(crate) id: u64,
@@ -166,7 +166,7 @@ pub(crate) struct LoadBalancer {
     pub(crate) targets: Vec<Target>,
 }
 
-/// A port of a load balancer (hcloud-go v2.53 `schema.LoadBalancerService`).
+/// Port of a load balancer (hcloud-go v2.53 `schema.LoadBalancerService`).
 #[derive(Debug, Deserialize)]
 pub(crate) struct Service {
     pub(crate) protocol: String,
@@ -183,8 +183,8 @@ pub(crate) struct HealthCheck {
     pub(crate) port: u16,
 }
 
-/// A target of a load balancer (hcloud-go v2.53 `schema.LoadBalancerTarget`): of the three fields,
-/// the one that `type` names is set.
+/// Target of a load balancer (hcloud-go v2.53 `schema.LoadBalancerTarget`). Of the three optional
+/// fields, the one that `type` names is set.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Target {
     pub(crate) server: Option<Numbered>,

@@ -1,8 +1,8 @@
-//! Calls that make something of ours what it was when it was created.
+//! Requests that return one of our resources to the state in which it was created.
 //!
-//! Each call may be made again: an answer that says that it is so already counts as success. Errors
-//! and request fields are those of <https://docs.hetzner.cloud/reference/cloud> (hcloud-go v2.53,
-//! `schema/server.go`, `schema/load_balancer.go`, `schema/firewall.go`).
+//! Each request is idempotent: an error that says that the state was reached before counts as
+//! success. Errors and request fields are those of <https://docs.hetzner.cloud/reference/cloud>
+//! (hcloud-go v2.53, `schema/server.go`, `schema/load_balancer.go`, `schema/firewall.go`).
 
 use serde_json::{Value, json};
 use ureq::http::Method;
@@ -16,12 +16,12 @@ use crate::plan::{Balancer, Change, Kind, ObservedResource, Power, Selected, Ser
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
-/// Longest that a server may take to shut down, before its power is cut. Talos stops pods for up to
-/// 30 s, and its kubelet for as long again.
+/// Longest time that a server may take to shut down before its power is cut. Talos stops pods for
+/// up to 30 s, and its kubelet for as long again.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(180);
 
 impl Writer<'_> {
-    /// Replaces the labels of a server or of something shared.
+    /// Replaces the labels of a server or of a shared resource.
     pub(crate) fn set_labels(&self, family: &str, id: u64, labels: &Labels) -> Result<(), Error> {
         let body = json!({"labels": labels});
         let changed =
@@ -29,7 +29,8 @@ impl Writer<'_> {
         changed.map(drop).map_err(Into::into)
     }
 
-    /// Attaches a server to a network; at `address`, if that is known and free.
+    /// Attaches a server to a network. `address` is requested if it is given; if it is not free,
+    /// the cloud chooses another address.
     pub(crate) fn attach_network(
         &self,
         server: u64,
@@ -41,7 +42,8 @@ impl Writer<'_> {
             return self.act(&path, &json!({"network": network}));
         };
         match self.act(&path, &json!({"network": network, "ip": address})) {
-            // Taken meanwhile, or outside of the subnets: any address is better than none.
+            // The address is taken, or it is outside of the subnets. Any address is better than
+            // none.
             Err(Error::Api(_)) => self.act(&path, &json!({"network": network})),
             end => end,
         }
@@ -58,8 +60,8 @@ impl Writer<'_> {
         self.act(&format!("/servers/{server}/actions/poweron"), &json!({}))
     }
 
-    /// Puts a server into a placement group, and shuts it down for that if it runs. Interrupted
-    /// anywhere, it leaves a server that is off: the next run sees that, and goes on.
+    /// Moves a server into a placement group. A running server is shut down first. If this is
+    /// interrupted, the server stays off, and the next run continues.
     pub(crate) fn join_group(&self, server: &Server, group: u64) -> Result<(), Error> {
         let (server, runs, other) = (server.id, server.power == Power::On, server.group);
         if runs {
@@ -101,8 +103,8 @@ impl Writer<'_> {
         self.act(&format!("/networks/{network}/actions/add_subnet"), &body)
     }
 
-    /// Makes a load balancer forward what is declared, and nothing else. What is missing is added
-    /// before what is not declared goes, so that the API stays reachable.
+    /// Changes a load balancer so that its services and targets are the declared ones. Missing
+    /// parts are added before undeclared parts are removed, so that the API stays reachable.
     pub(crate) fn set_balancer(
         &self,
         found: &ObservedResource,
@@ -142,7 +144,8 @@ impl Writer<'_> {
                     let (same, others): (Vec<_>, Vec<_>) = surplus().partition(|target| {
                         declared.targets.iter().any(|other| other.servers == target.servers)
                     });
-                    // The same servers at their other address: a target cannot be changed.
+                    // A target cannot be changed. Servers that must be reached at their other
+                    // address are removed and added again.
                     for target in same {
                         act("remove_target", named(target))?;
                     }
@@ -159,7 +162,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Orders an action, and waits for its end.
+    /// Starts an action, and waits for its end.
     fn act(&self, path: &str, body: &Value) -> Result<(), Error> {
         match self.reader().http.change(&Method::POST, path, Some(body)) {
             Ok(answer) => self.wait(&actions(&answer)),
@@ -187,7 +190,7 @@ fn is_so_already(code: &str) -> bool {
     )
 }
 
-/// A target as `remove_target` names it.
+/// Returns a target in the form that `remove_target` requires.
 fn named(target: &Target) -> Value {
     match &target.servers {
         Selected::Labels(labels) => {

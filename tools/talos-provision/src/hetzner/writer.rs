@@ -1,4 +1,4 @@
-//! The only code that changes anything in the cloud.
+//! Changes in the cloud. No other code sends requests that write to the cloud.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -18,16 +18,16 @@ use crate::plan::{
     SharedResource, Target,
 };
 
-/// Longest that actions may run.
+/// Longest time that actions may run.
 const ACTIONS_MAX: Duration = Duration::from_secs(600);
-/// Longest that something is in use after its servers are gone.
+/// Longest time for which a resource may stay in use after its servers are gone.
 const IN_USE_MAX: Duration = Duration::from_secs(60);
 /// Most attempts of a create request whose result is unknown and that left no resource.
 const TRIES_MAX: usize = 4;
-/// Most ids that one poll asks for.
+/// Most ids in one request for the state of actions.
 const IDS_MAX: usize = 25;
 
-/// Changes what a [`Reader`] sees.
+/// Writes to the cloud that a [`Reader`] observes.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(pub(super) &'a Reader);
 
@@ -46,8 +46,9 @@ impl<'a> Writer<'a> {
         Self(reader)
     }
 
-    /// Makes something that machines share. A network of a cluster whose `history` is `Never` says
-    /// so; one that is made anew under servers says nothing.
+    /// Creates a shared resource. The network of a cluster that never started carries the label
+    /// `never`. A network that is created again under existing servers carries no such label,
+    /// because its record is lost.
     pub(crate) fn create(
         &self,
         (thing, spec): (&SharedResource, &ResourceSpec),
@@ -91,7 +92,8 @@ impl<'a> Writer<'a> {
 
     /// Records `history` on the cluster's network, and keeps its other labels.
     ///
-    /// The API replaces all labels at once: <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
+    /// The API replaces all labels at once:
+    /// <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
     pub(crate) fn record(&self, network: &ObservedResource, history: History) -> Result<(), Error> {
         let mut labels = network.labels.clone();
         labels.insert(ETCD_LABEL.to_owned(), history.to_string());
@@ -100,7 +102,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Lets in whom `rules` say, and nobody else.
+    /// Replaces the inbound rules of a firewall with `rules`.
     pub(crate) fn set_rules(&self, firewall: u64, rules: &[Rule]) -> Result<(), Error> {
         let path = format!("/firewalls/{firewall}/actions/set_rules");
         let body = json!({"rules": inbound(rules)});
@@ -108,8 +110,8 @@ impl<'a> Writer<'a> {
         self.wait(&actions(&answer))
     }
 
-    /// Orders a server, in the first of its locations where it can be had. It is there once the
-    /// actions have ended.
+    /// Creates a server in the first of its locations that has capacity. Returns the actions; the
+    /// server exists once they have ended.
     pub(crate) fn create_server(
         &self,
         name: &str,
@@ -160,9 +162,9 @@ impl<'a> Writer<'a> {
         self.make("servers", name, &body).map(|(_, actions)| actions)
     }
 
-    /// Makes something that is called `name`, exactly once: when it is unclear whether it was
-    /// made, or another run made it meanwhile, what is there is looked at first. Answers its id,
-    /// and the actions that are under way.
+    /// Creates a resource called `name` exactly once. If the response was lost, or another run
+    /// created the resource meanwhile, the resource is looked up before the request is repeated.
+    /// Returns the id, and the actions that are still running.
     fn make(&self, family: &str, name: &str, body: &Value) -> Result<(u64, Vec<u64>), Error> {
         let singular = family.trim_end_matches('s');
         let id = |resource: &Value| {
@@ -199,7 +201,7 @@ impl<'a> Writer<'a> {
         unreachable!("the loop has a limit")
     }
 
-    /// The actions on a server that have not ended.
+    /// Returns the ids of a server's running actions.
     fn running(&self, server: u64) -> Result<Vec<u64>, Error> {
         let path = format!("/servers/{server}/actions");
         let answer = self.0.http.get(&path, &[("status", "running")])?;
@@ -218,11 +220,12 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Removes something that machines shared.
+    /// Deletes a shared resource.
     pub(crate) fn remove(&self, kind: Kind, id: u64) -> Result<(), Error> {
         let actions =
             until(IN_USE_MAX, || match self.delete(&format!("/{}/{id}", family(kind))) {
-                // Measured by others: a firewall or a network is in use for a moment after its servers.
+                // Measured by others: a firewall or a network is in use for a moment after its
+                // servers.
                 Err(Error::Api(refusal)) if refusal.code == "resource_in_use" => {
                     Ok(Continue(refusal.message))
                 }
@@ -231,7 +234,7 @@ impl<'a> Writer<'a> {
         self.wait(&actions)
     }
 
-    /// Removes a server; it is gone once the actions have ended.
+    /// Deletes a server. The server is gone once the returned actions have ended.
     pub(crate) fn remove_server(&self, id: u64) -> Result<Vec<u64>, Error> {
         self.delete(&format!("/servers/{id}"))
     }
@@ -244,7 +247,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Waits until all of `ids` have ended, asking for all of them at once.
+    /// Waits until all actions in `ids` have ended, with one request for many ids.
     pub(crate) fn wait(&self, ids: &[u64]) -> Result<(), Error> {
         let mut open: Vec<u64> = ids.to_vec();
         until(ACTIONS_MAX, || {
@@ -281,7 +284,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// A service of a load balancer, as requests have it.
+/// Returns a service of a load balancer in the form of a request.
 pub(super) fn balancer_service(service: &Forward) -> Value {
     let (protocol, port) = &service.check;
     json!({
@@ -294,7 +297,7 @@ pub(super) fn balancer_service(service: &Forward) -> Value {
     })
 }
 
-/// A target of a load balancer, as requests have it.
+/// Returns a target of a load balancer in the form of a request.
 pub(super) fn balancer_target(target: &Target) -> Value {
     let private = target.private;
     match &target.servers {
@@ -310,7 +313,8 @@ pub(super) fn balancer_target(target: &Target) -> Value {
     }
 }
 
-/// Asks again and again, until an answer ends that; or, after `limit`, with what is not done.
+/// Repeats `ask` until it breaks. After `limit`, fails with the last description of the unfinished
+/// work.
 pub(super) fn until<T>(
     limit: Duration,
     mut ask: impl FnMut() -> Result<ControlFlow<T, String>, Error>,
@@ -340,7 +344,7 @@ fn is_unavailable(refusal: &ApiError) -> bool {
     matches!(refusal.code.as_str(), "resource_unavailable" | "placement_error")
 }
 
-/// The actions of an answer, and what they bring about in turn.
+/// Returns the ids of all actions in an answer, including those that follow.
 pub(super) fn actions(answer: &Value) -> Vec<u64> {
     let next = answer["next_actions"].as_array().into_iter().flatten();
     let more = answer["actions"].as_array().into_iter().flatten();

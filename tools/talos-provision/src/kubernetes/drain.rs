@@ -1,11 +1,12 @@
-//! Moves the pods off a machine that is removed, as `kubectl drain --ignore-daemonsets` does.
+//! Evicts the pods of a machine that is removed, as `kubectl drain --ignore-daemonsets` does.
 //!
-//! The rules are those of kubectl (v1.36, `k8s.io/kubectl/pkg/drain/filters.go` and `drain.go`), and
-//! of the Eviction API (<https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>):
-//! a pod goes only when its `PodDisruptionBudget` allows it, and a budget that does not is asked
-//! again until the declared limit.
+//! The rules are those of kubectl (v1.36, `k8s.io/kubectl/pkg/drain/filters.go` and `drain.go`),
+//! and of the Eviction API
+//! (<https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>). A pod is evicted only
+//! when its `PodDisruptionBudget` allows the eviction. If the budget does not, the request is
+//! repeated until the declared limit.
 //!
-//! **Invariant:** no pod is deleted but through an eviction.
+//! **Invariant:** pods are only evicted, never deleted directly.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,27 +19,27 @@ use crate::Error;
 use crate::hetzner::interruptible_sleep;
 use crate::spec::{EmptyDir, Removal};
 
-/// Between two looks at the pods of a machine.
+/// Pause between two lists of a machine's pods.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Decision about a pod whose machine is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It stays until the machine goes: a pod of a `DaemonSet`, or one that the kubelet itself
-    /// started from a file.
+    /// The pod stays until the machine goes: a pod of a `DaemonSet`, or a static pod that the
+    /// kubelet started from a file.
     Stays,
     /// The pod is evicted.
     Goes,
-    /// Evicting it would lose something that a person has to decide about.
+    /// An eviction would lose something, so a person has to decide.
     Blocks(Loss),
 }
 
 /// Data or state that an eviction would lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// The contents of its `emptyDir` volumes.
+    /// Contents of the pod's `emptyDir` volumes.
     EmptyDir,
-    /// The pod: no controller starts another.
+    /// The pod itself, because no controller starts another one.
     Pod,
 }
 
@@ -74,9 +75,9 @@ fn is_terminating(pod: &Value) -> bool {
 /// Result of an eviction request.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// The pod is going, or gone.
+    /// The pod is terminating or gone.
     Accepted,
-    /// Not now, and why.
+    /// The eviction is not possible now, for this reason.
     Later(String),
 }
 
@@ -103,12 +104,12 @@ fn called(pod: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
-/// The pods of a node.
+/// Lists the pods of a node.
 fn pods(reader: &Reader, node: &str) -> Result<Vec<Value>, String> {
     reader.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"))
 }
 
-/// The pods of a node that must not be evicted, each with the reason.
+/// Returns the pods of a node that must not be evicted, each with the reason.
 pub(crate) fn blocked(
     reader: &Reader,
     node: &str,
@@ -139,7 +140,7 @@ fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
     pods.iter().filter_map(refusal).collect()
 }
 
-/// An error, when pods must not be evicted.
+/// Fails if any of `pods` must not be evicted.
 fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
     let refusals = refusals(node, pods, removal);
     if refusals.is_empty() {
@@ -148,9 +149,9 @@ fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> 
     Err(Error::PodsLost { machine: node.to_owned(), refusals })
 }
 
-/// Cordons a node, evicts its pods, and waits until they are gone and their volumes detached. Ends
-/// with an error when no pod has left for as long as the document allows. Interrupted anywhere, the
-/// next call goes on: all that was done is seen in the cluster.
+/// Cordons a node, evicts its pods, and waits until they are gone and their volumes are detached.
+/// Fails when no pod has left for as long as the document allows. After an interruption the next
+/// call continues, because the cluster itself shows the progress.
 pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Result<(), Error> {
     let refused = |why: String| Error::KubernetesRefused { why };
     unblocked(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
@@ -181,7 +182,8 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
     }
 }
 
-/// Asks for the eviction of every pod that is left; answers what is still waited for.
+/// Requests the eviction of every remaining pod. Returns the pods and volumes that are not gone
+/// yet.
 fn round(
     reader: &Reader,
     node: &Registered,
@@ -222,14 +224,15 @@ fn evict(reader: &Reader, pod: &Value) -> Result<Value, Failure> {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
         "metadata": {"namespace": namespace, "name": name},
-        // A pod that was started elsewhere under the same name is another one.
+        // The UID protects a new pod of the same name, which may have been started on another
+        // machine.
         "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
     });
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
     reader.call("POST", &path, Some(&body))
 }
 
-/// The volumes that are still attached to `node`, without those of the pods that stay there.
+/// Returns the volumes that are attached to `node`, without those of pods that stay on the machine.
 fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, String> {
     let attachments = reader.list("/apis/storage.k8s.io/v1/volumeattachments")?;
     let mut here: Vec<_> =
@@ -255,7 +258,7 @@ fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, 
     Ok(here.iter().map(text).collect())
 }
 
-/// The claims that a pod mounts, as `namespace/name`.
+/// Returns the volume claims of a pod, as `namespace/name`.
 fn claims(pod: &Value) -> Vec<String> {
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The secrets bundle, as Talos's own tools keep it in `secrets.yaml`.
+//! Secrets bundle in the format of `secrets.yaml`, which Talos's own tools read and write.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::emit;
 
-/// The secrets of a cluster, each as machine configurations hold it.
+/// Secrets of a cluster in the form in which machine configurations contain them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
     /// Cluster id of Talos's discovery service.
@@ -25,9 +25,9 @@ pub struct Bundle {
     pub etcd: Pair,
     /// Certificate authority of Kubernetes.
     pub kubernetes: Pair,
-    /// The authority of Kubernetes's API extensions.
+    /// Certificate authority of the Kubernetes API aggregation layer.
     pub aggregator: Pair,
-    /// The authority of Talos's API.
+    /// Certificate authority of Talos's API.
     pub os: Pair,
     /// Key with which Kubernetes signs service account tokens.
     pub service_account: Zeroizing<String>,
@@ -39,7 +39,7 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// A certificate and its key: PEM in base64.
+/// Certificate and its key, each as base64 of PEM.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
@@ -56,11 +56,11 @@ impl fmt::Debug for Pair {
 }
 
 impl Bundle {
-    /// Reads a `secrets.yaml` as `talosctl gen secrets` writes it.
+    /// Parses a `secrets.yaml` as `talosctl gen secrets` writes it.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, without a value.
+    /// Describes the error without quoting a value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! { with_snippet: false };
         let file: File = serde_saphyr::from_str_with_options(text, options)
@@ -79,7 +79,7 @@ impl Bundle {
         })
     }
 
-    /// The same file again.
+    /// Returns the bundle as `secrets.yaml`.
     #[must_use]
     pub fn write(&self) -> Zeroizing<String> {
         let pair = |pair: &Pair| json!({"crt": pair.crt, "key": *pair.key});

@@ -1,4 +1,4 @@
-//! X.509 certificates as Talos's generator makes them, but from nothing that differs between runs.
+//! X.509 certificates as Talos's generator makes them, without any field that differs between runs.
 
 use ed25519_dalek::Signer as _;
 use jiff::civil::DateTime;
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::der;
 
-/// A private key of the two kinds that a cluster needs.
+/// Private key of one of the two algorithms that a cluster needs.
 #[derive(Clone)]
 pub(crate) enum Key {
     /// Key for Talos's API.
@@ -18,7 +18,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    /// The algorithm with which it signs.
+    /// Returns the `AlgorithmIdentifier` of the key's signatures.
     fn algorithm(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(_) => der::sequence(&[&der::object(&[0x2b, 0x65, 0x70])]),
@@ -46,7 +46,7 @@ impl Key {
         }
     }
 
-    /// Deterministic: Ed25519 by nature, ECDSA by RFC 6979.
+    /// Signs `bytes`. The signature is deterministic: Ed25519 by design, ECDSA by RFC 6979.
     fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => key.sign(bytes).to_bytes().to_vec(),
@@ -57,7 +57,7 @@ impl Key {
         }
     }
 
-    /// PKCS#8 for Ed25519, SEC1 for P-256.
+    /// Returns the DER of the key: PKCS#8 for Ed25519, SEC1 for P-256.
     pub(crate) fn der(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(match self {
             Self::Ed25519(key) => {
@@ -75,7 +75,8 @@ impl Key {
         })
     }
 
-    /// The label of its PEM. The one of Ed25519 is Talos's own: nothing else reads it.
+    /// Returns the PEM label of the key. The label for Ed25519 is Talos's own, and other programs
+    /// do not read it.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Ed25519(_) => "ED25519 PRIVATE KEY",
@@ -110,7 +111,7 @@ pub(crate) const ENCIPHER: u8 = 0x20;
 /// `keyCertSign` of a key usage.
 pub(crate) const SIGN_CERTIFICATES: u8 = 0x04;
 
-/// Everything that a certificate says.
+/// Contents of a certificate.
 pub(crate) struct Certificate<'a> {
     pub(crate) serial: &'a [u8],
     pub(crate) issuer: Subject<'a>,
@@ -125,9 +126,9 @@ pub(crate) struct Certificate<'a> {
 
 /// Use of the certificate's key, which decides about the extensions.
 pub(crate) enum Role<'a> {
-    /// Other certificates; with its own key identifier.
+    /// Signs other certificates. Holds the certificate's own key identifier.
     Authority(&'a [u8]),
-    /// Nothing but a connection; with its issuer's key identifier.
+    /// Authenticates connections only. Holds the key identifier of the issuer.
     Leaf(&'a [u8]),
 }
 

@@ -1,4 +1,4 @@
-//! DER, as far as certificates and keys need it: what is written, byte for byte as Go writes it.
+//! DER encoding as far as certificates and keys need it, byte for byte as Go writes it.
 
 use jiff::civil::DateTime;
 
@@ -53,7 +53,7 @@ pub(crate) fn object(id: &[u8]) -> Vec<u8> {
     value(0x06, id)
 }
 
-/// A positive integer, from its bytes with the highest first.
+/// Encodes a positive integer from its big-endian bytes.
 pub(crate) fn integer(bytes: &[u8]) -> Vec<u8> {
     let first = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len().saturating_sub(1));
     let mut content = bytes[first..].to_vec();
@@ -75,13 +75,14 @@ pub(crate) fn bits(content: &[u8]) -> Vec<u8> {
     value(0x03, &[&[0], content].concat())
 }
 
-/// Named bits, the first being the highest, without those at the end that are not set.
+/// Encodes named bits, with the first bit as the highest, and without trailing zero bits.
 pub(crate) fn named_bits(content: u8) -> Vec<u8> {
     let unused = u8::try_from(content.trailing_zeros().min(7)).unwrap_or(7);
     value(0x03, &[unused, content])
 }
 
-/// A `PrintableString` where that is enough, as Go has it.
+/// Encodes text as `PrintableString` if its characters allow that, and as `UTF8String` otherwise,
+/// as Go does.
 pub(crate) fn text(content: &str) -> Vec<u8> {
     let printable =
         |character: char| character.is_ascii_alphanumeric() || " '()+,-./:=?".contains(character);
@@ -89,7 +90,7 @@ pub(crate) fn text(content: &str) -> Vec<u8> {
     value(tag, content.as_bytes())
 }
 
-/// A `UTCTime` up to 2049, a `GeneralizedTime` from then on.
+/// Encodes a time as `UTCTime` up to 2049, and as `GeneralizedTime` from 2050 on.
 pub(crate) fn time(at: DateTime) -> Vec<u8> {
     let rest = at.strftime("%m%d%H%M%SZ");
     match at.year() {
@@ -98,7 +99,7 @@ pub(crate) fn time(at: DateTime) -> Vec<u8> {
     }
 }
 
-/// The first value in `bytes`: its tag, its content, and what follows.
+/// Splits the first value off `bytes`: its tag, its content and the rest.
 fn first(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&length, mut rest) = rest.split_first()?;

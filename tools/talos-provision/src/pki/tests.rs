@@ -1,4 +1,4 @@
-//! Certificates that Talos's own generator made, encoded again from what they say.
+//! Certificates that Talos's own generator made, encoded again from their contents.
 
 use jiff::civil::DateTime;
 
@@ -7,7 +7,7 @@ use super::{Bundle, Pair, der};
 
 const SECRETS: &str = include_str!("../../tests/fixtures/talos/secrets.yaml");
 
-/// The first value of `bytes`, and what follows it.
+/// Splits the first value off `bytes`: its tag, its content and the rest.
 fn value(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
     let (mut length, mut at) = (usize::from(bytes[1]), 2);
     if length >= 0x80 {

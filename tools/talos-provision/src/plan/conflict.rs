@@ -4,16 +4,16 @@ use super::etcd::Start;
 use super::{Node, ResourceSpec, SharedResource, Wanted, World};
 use crate::spec::FirstContact;
 
-/// Something that only a person can decide.
+/// Difference that only a person can resolve.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// A name is taken by something that does not carry our labels.
+    /// A resource without our labels has a name that this cluster needs.
     #[error("{what} is there, and does not carry the labels of this cluster")]
     Taken {
         /// The resource, for example `the network prod`.
         what: String,
     },
-    /// Something cannot become what is declared without being made anew.
+    /// A property cannot be changed without creating the resource anew.
     #[error("{what} is {is}, and {declared} is declared")]
     Differs {
         /// The property, for example `the type of the server prod-work-1`.
@@ -23,15 +23,15 @@ pub enum Conflict {
         /// The declared value.
         declared: String,
     },
-    /// A machine works with a key that is not the declared one, and cannot be exchanged.
+    /// A machine works with a key that differs from the declared one and cannot be exchanged.
     #[error("the server {name} works with another `{item}` than the declared one")]
     Rekeyed {
         /// Name of the machine.
         name: String,
-        /// From what the key derives.
+        /// Item from which the key derives.
         item: &'static str,
     },
-    /// A machine answers as a stranger.
+    /// A machine shows a certificate that another authority signed.
     #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
     Foreign {
         /// Name of the machine.
@@ -39,7 +39,7 @@ pub enum Conflict {
         /// Reason for which the connection was rejected.
         why: String,
     },
-    /// The document does not allow to configure a machine whose key is not known.
+    /// The document does not allow the first configuration of a machine whose key is unknown.
     #[error(
         "the first configuration of {} holds the cluster's keys, and nothing proves which machine \
          would receive it", .names.join(", ")
@@ -56,7 +56,7 @@ pub enum Conflict {
     StartedBefore {
         /// Name of the cluster.
         cluster: String,
-        /// The value of the label on the network.
+        /// Value of the label on the network.
         record: String,
     },
 }
@@ -98,7 +98,7 @@ impl Conflict {
     }
 }
 
-/// All that stands in the way of `wanted`.
+/// Returns all conflicts between `wanted` and `world`.
 #[must_use]
 pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
@@ -129,8 +129,8 @@ pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
             }
         };
         same("type", &server.r#type, &machine.r#type);
-        // A label that was changed on a machine that works as declared is drift. On any other machine
-        // the label is the only record of what the machine was created for.
+        // A label that was changed on a machine that works as declared is drift. On any other
+        // machine the label is the only record of the machine's original role.
         let works = matches!(&server.node, Node::Configured { sha256, .. }
             if machine.configuration.value() == Some(sha256));
         if let Some(role) = server.role.filter(|_| !works) {

@@ -23,11 +23,11 @@ use super::{
 };
 use crate::labels;
 
-/// A part of something shared that differs from the declared state.
+/// Part of a shared resource that differs from the declared state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    /// The rules of the firewall.
+    /// The rules of the firewall differ.
     Rules,
     /// The network has no subnet for the machines.
     Subnet,
@@ -39,12 +39,12 @@ pub enum Change {
     Services,
     /// The load balancer forwards to other servers.
     Targets,
-    /// The network carries the label of a `destroy` that was given up.
+    /// The network carries the label of a `destroy` that did not finish.
     Labels,
 }
 
 impl Change {
-    /// The name in documents, for example `publicInterface`.
+    /// Returns the name for people, for example `public interface`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ fn balancer_changes(
     changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
 }
 
-/// The steps that make a declared server of ours what it was when it was created.
+/// Returns the steps that restore a declared server of ours to its original state.
 pub(super) fn repairs(
     (name, machine): (&str, &Machine),
     server: &Server,
@@ -134,7 +134,7 @@ pub(super) fn repairs(
 }
 
 impl World {
-    /// The id of our only thing of this kind.
+    /// Returns the id of our only resource of this kind.
     pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
         let ours = |(thing, found): &(&SharedResource, &ObservedResource)| {
             thing.kind == kind && found.ours

@@ -1,4 +1,5 @@
-//! The law of drift: whatever others change is seen, repaired, and then left alone.
+//! Law of drift: every foreign change is planned and repaired, and a repaired cluster needs no
+//! step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +10,11 @@ use super::laws::{
 use super::*;
 use crate::config::Keys;
 
-/// One foreign change, and the step that repairs it.
+/// Foreign change, and the step that repairs it.
 struct Foreign {
     what: &'static str,
     change: fn(&mut World),
-    /// Parts of the step's text.
+    /// Parts of the step's text, separated by `|`.
     repaired: &'static str,
 }
 
@@ -33,7 +34,7 @@ fn balancer(world: &mut World) -> &mut Balancer {
     }
 }
 
-/// Every foreign change that the API allows and that a declared cluster does not survive unharmed.
+/// Every foreign change that the API allows and that harms a declared cluster.
 const FOREIGN: &[Foreign] = &[
     Foreign {
         what: "a server is powered off",
@@ -150,7 +151,8 @@ fn kinds() -> BTreeSet<usize> {
     (0..FOREIGN.len()).collect()
 }
 
-/// A declared cluster of one control plane and one worker, and a world that holds all of it.
+/// Returns a declared cluster of one control plane and one worker, and a world that contains all of
+/// it.
 fn configured_world() -> (Wanted, World) {
     let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
     let there = |(name, machine): (&String, &Machine)| {
@@ -171,7 +173,7 @@ fn configured_world() -> (Wanted, World) {
     (wanted, world)
 }
 
-/// Every foreign change alone, every pair, and all at once.
+/// Runs `law` on every foreign change alone, on every pair, and on all at once.
 fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
     let (wanted, world) = configured_world();
     assert_eq!(plan(&wanted, &world), [], "the world without drift rests");

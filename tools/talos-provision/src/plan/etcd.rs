@@ -16,10 +16,10 @@ pub enum Etcd {
     Members(Vec<Member>),
 }
 
-/// A member of etcd.
+/// Member of etcd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
-    /// The name of its machine.
+    /// Name of the member's machine.
     pub hostname: String,
     /// Member id; etcd's own tools show it in hex.
     pub id: u64,
@@ -29,7 +29,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Its id, as etcd's own tools show it.
+    /// Returns the id in hex, as etcd's own tools show it.
     #[must_use]
     pub fn hex(&self) -> String {
         format!("{:x}", self.id)
@@ -72,16 +72,16 @@ impl Etcd {
 /// Decision about the start of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start<'a> {
-    /// Nowhere: it runs, or what control planes say does not prove that it never ran.
+    /// Do not start etcd: it runs, or the reports do not prove that it never ran.
     Nowhere,
-    /// On this control plane, once it and all others prove that they have no data.
+    /// Start etcd on this control plane, once all control planes prove that they have no data.
     On(&'a str),
-    /// Nowhere, because etcd of this cluster was started before and all of its data is gone.
+    /// Do not start etcd: it was started before, and all of its data is gone.
     Before(History),
 }
 
 impl<'a> Start<'a> {
-    /// Decides from what all control planes say and from what is recorded.
+    /// Decides from the reports of all control planes and from the record.
     pub(super) fn decide(wanted: &'a Wanted, world: &World) -> Self {
         if world.etcd != Etcd::Absent {
             return Self::Nowhere;
@@ -92,8 +92,9 @@ impl<'a> Start<'a> {
         let is_ours = |name: &str| world.servers.get(name).is_none_or(|server| server.ours);
         let controls = wanted.machines.iter().filter(is_control).map(|(name, _)| name.as_str());
         let mut controls: Vec<_> = controls.filter(|name| is_ours(name)).collect();
-        // The server that was asked before, and otherwise the oldest: were a machine to have data
-        // after all, it would most likely be that one, and it would refuse.
+        // Prefer the server that received the request before, and otherwise the oldest server. If
+        // any machine has data after all, it is most likely this one, and it then rejects the
+        // request.
         controls.sort_by_key(|name| (id(name).unwrap_or(u64::MAX), *name));
         let allowed = |name: &&str| history.allows_bootstrap(wanted.incarnation, id(name));
         match controls.iter().copied().find(allowed) {
@@ -122,16 +123,18 @@ impl World {
         Start::decide(wanted, self) == Start::On(name) && controls.all(is_configured)
     }
 
-    /// Why a new worker cannot be configured yet: it gets its certificate from a control plane that
-    /// it may find through Kubernetes alone, so it would be waited for in vain until etcd runs. After
-    /// an interrupted run, control planes that boot show neither members nor an empty disk for a while.
+    /// Returns the reason for which a new worker cannot be configured yet. A worker gets its
+    /// certificate from a control plane that it may find through Kubernetes alone, so `apply` would
+    /// wait for it in vain until etcd runs. After an interrupted run, booting control planes show
+    /// neither members nor an empty disk for a while.
     #[must_use]
     pub fn keeps_workers_waiting(&self) -> Option<String> {
         let runs = matches!(self.etcd, Etcd::Members(_));
         (!runs).then(|| "no control plane says yet whether it has data of etcd".to_owned())
     }
 
-    /// The record that is due because etcd has members, unless it is there already.
+    /// Returns the record that has to be written because etcd has members, or `None` if it is
+    /// written.
     #[must_use]
     pub(super) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
         let recorded = match (&self.etcd, self.history()) {
@@ -141,8 +144,8 @@ impl World {
                 None
             }
         };
-        // A number that was raised while the cluster lives is used up: it must not start a second
-        // cluster later.
+        // A number that was raised while the cluster lives is used up, so that it cannot start a
+        // second cluster later.
         let due = recorded.unwrap_or(0).max(wanted.incarnation);
         (recorded != Some(due)).then_some(due)
     }

@@ -13,7 +13,7 @@ use std::fmt;
 
 use super::{Kind, ObservedResource, Server, SharedResource, World};
 
-/// The key of the label. Its values are those of [`History`].
+/// Key of the label. Its values are those of [`History`].
 pub const ETCD_LABEL: &str = "holistic/etcd";
 
 /// Recorded state of etcd's start.
@@ -24,23 +24,23 @@ pub enum History {
     /// `starting-<incarnation>-<server>`: `Bootstrap` may have been sent to this server, and no
     /// member has been observed since.
     Starting {
-        /// `spec.incarnation` at that time.
+        /// Declared `spec.incarnation` at that time.
         incarnation: u16,
-        /// The id of the server.
+        /// Id of the server.
         server: u64,
     },
     /// `begun-<incarnation>`: etcd had members.
     Begun {
-        /// `spec.incarnation` at that time.
+        /// Declared `spec.incarnation` at that time.
         incarnation: u16,
     },
-    /// The label is missing or unreadable: an older version made the network, or the label was
-    /// edited by hand.
+    /// The label is missing or unreadable: an older version created the network, or a person edited
+    /// the label.
     Unknown,
 }
 
 impl History {
-    /// Reads the record from what the cloud shows.
+    /// Reads the record from the state of the cloud.
     #[must_use]
     pub fn read(
         resources: &BTreeMap<SharedResource, ObservedResource>,
@@ -51,13 +51,14 @@ impl History {
         };
         match resources.iter().find(is_network) {
             Some((_, network)) => Self::parse(network.labels.get(ETCD_LABEL).map(String::as_str)),
-            // `plan` makes the network before any server, so a server without it lost its record.
+            // `plan` creates the network before any server, so a server without a network lost its
+            // record.
             None if servers.values().any(|server| server.ours) => Self::Unknown,
             None => Self::Never,
         }
     }
 
-    /// Reads the value of the label.
+    /// Parses the value of the label.
     fn parse(label: Option<&str>) -> Self {
         let known = label.and_then(|value| {
             let mut words = value.split('-');
@@ -89,8 +90,8 @@ impl History {
     pub fn allows_bootstrap(self, incarnation: u16, server: Option<u64>) -> bool {
         match self {
             Self::Never => true,
-            // The previous run ended between the record and its confirmation: only the same
-            // server may be asked again, because that one may have received the request.
+            // The previous run ended between the record and its confirmation. Only the same server
+            // may be asked again, because it may have received the request.
             Self::Starting { incarnation: recorded, server: asked } => {
                 incarnation > recorded || (incarnation == recorded && server == Some(asked))
             }

@@ -1,4 +1,5 @@
-//! The three laws of a plan, and of its reverse, over every small world.
+//! Laws of a plan and of its reverse, over every small world: it reaches the declared state, then
+//! rests, and leaves alone what others made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +48,7 @@ fn network() -> ResourceSpec {
     ResourceSpec::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
-/// The id that a shared resource of this kind has in every world.
+/// Returns the id that the shared resource of this kind has in every world.
 fn id(kind: Kind) -> u64 {
     90 + kind as u64
 }
@@ -71,7 +72,7 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> Wanted {
     }
 }
 
-/// A server as it is when it was just created.
+/// Returns a server in the state in which it was created.
 pub(super) fn server(id: u64, role: Role, ours: bool, node: Node) -> Server {
     Server {
         id,
@@ -101,7 +102,7 @@ pub(super) fn configured(sha256: &str) -> Node {
     Node::Configured { sha256, talos, keys: keys(OURS) }
 }
 
-/// A machine that was configured before a key was declared anew.
+/// Returns a machine that was configured before a key was changed in the declaration.
 fn rekeyed() -> Node {
     let (sha256, talos) = (OTHER.to_owned(), "v1.13.9".to_owned());
     Node::Configured { sha256, talos, keys: keys(OTHER) }
@@ -124,7 +125,7 @@ pub(super) fn found(ours: bool, kind: Kind, spec: ResourceSpec) -> ObservedResou
     }
 }
 
-/// The cluster's network, with what it records about etcd.
+/// Returns the cluster's network with this record about etcd.
 pub(super) fn recorded(record: &str) -> ObservedResource {
     let labels = BTreeMap::from([(ETCD_LABEL.to_owned(), record.to_owned())]);
     ObservedResource { labels, ..found(true, Kind::Network, network()) }
@@ -134,7 +135,7 @@ pub(super) fn member(hostname: &str, id: u64) -> Member {
     Member { hostname: hostname.to_owned(), id, learner: false }
 }
 
-/// One declared machine of the worlds below; and one that is declared by nobody.
+/// Declared machines of the worlds below. `EXTRA` is not declared.
 pub(super) const CONTROL: &str = "c-p-1";
 pub(super) const WORKER: &str = "c-w-1";
 const EXTRA: &str = "c-p-2";
@@ -207,11 +208,11 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
     }
 }
 
-/// The world after `step`, had it gone well.
+/// Returns the world after a successful `step`.
 pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     match step {
         Step::Create { thing, .. } if thing.kind == Kind::Network => {
-            // As `hetzner::Writer::create` labels it.
+            // Same label as in `hetzner::Writer::create`.
             let history = world.history();
             let labelled = if history == History::Never { "never" } else { "" };
             world.resources.insert(thing.clone(), recorded(labelled));
@@ -310,7 +311,8 @@ fn a_plan_reaches_what_is_declared_and_then_rests() {
             return;
         }
         let mut world = before.clone();
-        // What goes or begins may need what another look shows: as `apply`, plan again.
+        // Removals and the start of etcd may need a new observation, so plan again, as `apply`
+        // does.
         for _ in 0..4 {
             world = take(wanted, &world, &plan(wanted, &world));
         }

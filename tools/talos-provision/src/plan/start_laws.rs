@@ -11,7 +11,7 @@ use crate::money::Money;
 use crate::spec::FirstContact;
 
 const NAMES: [&str; 3] = ["c-p-1", "c-p-2", "c-p-3"];
-/// A control plane that is no longer declared.
+/// Control plane that is no longer declared.
 const EXTRA: &str = "c-p-4";
 
 /// Observable state of a control plane.
@@ -21,9 +21,9 @@ enum Shows {
     Maintenance,
     Unreachable,
     Foreign,
-    /// Its label was lost, so that nobody knows that it is a control plane.
+    /// The label was lost, so the server is not known to be a control plane.
     NoRole,
-    /// Booting: `Starting` and `Waiting`.
+    /// The service is booting: `Starting` or `Waiting`.
     Waiting,
     PreparingEmpty,
     PreparingWithData,
@@ -157,8 +157,8 @@ fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
     })
 }
 
-/// Runs `law` on every world of one or three control planes, one that is no longer declared, each
-/// record and two incarnations.
+/// Runs `law` on worlds with one or three control planes and one that is no longer declared, with
+/// each record and two incarnations.
 fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
     let labels = [
         None,
@@ -171,8 +171,8 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
         Some("nonsense"),
     ];
     let singles = ALL.map(|shows| vec![shows]).to_vec();
-    // Each combination once: which of them is where matters to the record alone, which names the
-    // first and the last.
+    // Each combination occurs once. The order matters to the record alone, which names the first
+    // and the last control plane.
     let triples = ALL
         .iter()
         .flat_map(|a| ALL.iter().flat_map(move |b| ALL.iter().map(move |c| vec![*a, *b, *c])));
@@ -279,7 +279,7 @@ fn silent_machines_are_never_counted_as_empty() {
     });
 }
 
-/// Everything that decides about the next step, and what really is on the disks.
+/// Everything that decides about the next step, and the real contents of the disks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct State {
     /// For each control plane: whether its disk has data of etcd, and whether it has booted far
@@ -289,7 +289,7 @@ struct State {
     label: String,
     /// Declared value of `spec.incarnation`.
     declared: u16,
-    /// Incarnations of which a run has seen members.
+    /// Incarnations of which a run has observed members.
     seen: BTreeSet<u16>,
 }
 
@@ -308,8 +308,8 @@ impl State {
         world(&shown, Some(&self.label))
     }
 
-    /// The world after one write of a run, which may be killed right after it: the record, the
-    /// request, or the record of members.
+    /// Returns the worlds after one write of a run that may be killed right after it: the record,
+    /// the request, or the record of members.
     fn writes(&self) -> Vec<Self> {
         let (wanted, world) = (wanted(3, self.declared), self.world());
         let mut after = Vec::new();
@@ -338,7 +338,7 @@ impl State {
         after
     }
 
-    /// The world after something that no run did.
+    /// Returns the worlds after one event that no run caused.
     fn happens(&self) -> Vec<Self> {
         let mut after = Vec::new();
         for number in 0..3 {

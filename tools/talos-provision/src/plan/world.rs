@@ -26,7 +26,7 @@ pub struct Wanted {
     pub resources: BTreeMap<SharedResource, ResourceSpec>,
     /// Monthly prices of those shared resources that are billed.
     pub prices: BTreeMap<SharedResource, Money>,
-    /// The machines, by name.
+    /// Declared machines, by name.
     pub machines: BTreeMap<String, Machine>,
 }
 
@@ -37,24 +37,24 @@ pub struct Machine {
     pub role: Role,
     /// Name of the machine's pool.
     pub pool: String,
-    /// Hetzner's type of server.
+    /// Hetzner's server type, for example `cax11`.
     pub r#type: String,
     /// Locations in the order in which they are tried, for example `fsn1`.
     pub locations: Vec<String>,
-    /// The placement group that keeps it apart from others of its pool.
+    /// Placement group that keeps the machine apart from others of its pool.
     pub group: SharedResource,
-    /// The digest of its configuration.
+    /// SHA-256 digest of the configuration.
     pub configuration: Deferred<String>,
-    /// The keys in it that no running cluster can exchange.
+    /// Keys of the configuration that a running cluster cannot exchange.
     pub keys: Keys,
-    /// The version of Talos.
+    /// Version of Talos, for example `v1.13.9`.
     pub talos: String,
     /// Monthly price. `None` until the price was looked up.
     pub monthly: Option<Money>,
 }
 
 impl Machine {
-    /// `labels`, with those of this machine as they were when it was created.
+    /// Restores the labels that this machine had when it was created.
     pub(crate) fn relabel(&self, labels: &Labels) -> Labels {
         labels::relabelled(labels, self.role, &self.pool)
     }
@@ -65,23 +65,23 @@ impl Machine {
 pub struct World {
     /// Shared resources that carry our labels, or that have a declared name.
     pub resources: BTreeMap<SharedResource, ObservedResource>,
-    /// The same of servers.
+    /// Servers that carry our labels, or that have a declared name.
     pub servers: BTreeMap<String, Server>,
-    /// The members of etcd.
+    /// Merged report about etcd.
     pub etcd: Etcd,
-    /// The nodes that Kubernetes remembers; none, before it answers.
+    /// Nodes that are registered in Kubernetes. Empty while the API does not answer.
     pub nodes: BTreeSet<String>,
-    /// Those of them that we cordoned.
+    /// Nodes that this program cordoned.
     pub cordoned: BTreeSet<String>,
 }
 
-/// Something that machines share.
+/// Name of a cloud resource that the machines share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[schemars(rename = "Thing")]
 pub struct SharedResource {
     /// Kind of the resource.
     pub kind: Kind,
-    /// Its name, unique among its kind.
+    /// Name, unique within its kind.
     pub name: String,
 }
 
@@ -91,11 +91,11 @@ impl fmt::Display for SharedResource {
     }
 }
 
-/// Kinds of what machines share, in the order in which they are made.
+/// Kinds of shared resources, in the order in which they are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
-    /// Keeps machines on different hosts.
+    /// Placement group, which keeps machines on different hosts.
     PlacementGroup,
     /// Private network of the machines.
     Network,
@@ -125,12 +125,12 @@ pub enum ResourceSpec {
     Network {
         /// Range of the whole network, for example `10.0.0.0/16`.
         range: String,
-        /// The subnets; the declared one is that of the machines.
+        /// Ranges of the subnets. The declared subnet is that of the machines.
         nodes: Vec<String>,
     },
     /// Inbound rules of a firewall, sorted.
     Firewall(Vec<Rule>),
-    /// It forwards the Kubernetes API to the control planes.
+    /// A load balancer that forwards the Kubernetes API to the control planes.
     LoadBalancer(Balancer),
 }
 
@@ -139,29 +139,29 @@ pub enum ResourceSpec {
 pub struct Balancer {
     /// Whether the load balancer answers at its public address.
     pub public: bool,
-    /// The ports that it listens on.
+    /// Ports on which the load balancer listens.
     pub services: BTreeSet<Forward>,
-    /// The servers that it forwards to.
+    /// Servers to which the load balancer forwards.
     pub targets: BTreeSet<Target>,
 }
 
-/// One port of a load balancer.
+/// Port of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
-    /// `tcp`, `http` or `https`.
+    /// Protocol: `tcp`, `http` or `https`.
     pub protocol: String,
-    /// The port of the load balancer.
+    /// Port on which the load balancer listens.
     pub listen: u16,
-    /// The port of the targets.
+    /// Port of the targets.
     pub to: u16,
     /// Whether the load balancer speaks the PROXY protocol to its targets.
     pub proxy: bool,
-    /// The protocol and the port of the health check.
+    /// Protocol and port of the health check.
     pub check: (String, u16),
 }
 
 impl Forward {
-    /// The Kubernetes API, forwarded as it is.
+    /// Returns the service that forwards the Kubernetes API unchanged.
     #[must_use]
     pub fn kubernetes() -> Self {
         let tcp = || "tcp".to_owned();
@@ -181,16 +181,16 @@ pub struct Target {
 /// Way in which a target selects its servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Selected {
-    /// All whose labels match, for example `holistic/role=controlplane`.
+    /// All servers whose labels match, for example `holistic/role=controlplane`.
     Labels(String),
     /// One server, by its id.
     Server(u64),
-    /// Any address outside the cloud.
+    /// Any address outside of the cloud.
     Address(String),
 }
 
 impl ResourceSpec {
-    /// The network with these addresses.
+    /// Returns the network with these addresses.
     #[must_use]
     pub fn network(range: Subnet, nodes: Subnet) -> Self {
         Self::Network { range: range.to_string(), nodes: vec![nodes.to_string()] }
@@ -219,18 +219,18 @@ impl Rule {
     }
 }
 
-/// A [`SharedResource`] that is there.
+/// Existing [`SharedResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedResource {
     /// Id in the cloud.
     pub id: u64,
     /// Whether the resource carries our labels.
     pub ours: bool,
-    /// All its labels, those of others included: a change of one label has to send all of them.
+    /// All labels, including those of others, because the API replaces all labels at once.
     pub labels: BTreeMap<String, String>,
     /// Properties that can be compared with the declared ones.
     pub spec: ResourceSpec,
-    /// The ids of the networks that it is attached to.
+    /// Ids of the networks to which the resource is attached.
     pub networks: BTreeSet<u64>,
     /// Public address; only load balancers have one.
     pub address: Option<String>,
@@ -238,7 +238,7 @@ pub struct ObservedResource {
     pub monthly: Money,
 }
 
-/// A server that is there.
+/// Existing server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Id in the cloud.
@@ -247,7 +247,7 @@ pub struct Server {
     pub ours: bool,
     /// Role according to the server's label. `None` if the label is missing or unknown.
     pub role: Option<Role>,
-    /// Hetzner's type of server.
+    /// Hetzner's server type, for example `cax11`.
     pub r#type: String,
     /// Location of the server, for example `fsn1`.
     pub location: String,
@@ -255,17 +255,17 @@ pub struct Server {
     pub address: Option<String>,
     /// Power state according to the cloud.
     pub power: Power,
-    /// All of its labels.
+    /// All labels, including those of others.
     pub labels: BTreeMap<String, String>,
-    /// The ids of the networks that it is attached to.
+    /// Ids of the networks to which the server is attached.
     pub networks: BTreeSet<u64>,
-    /// The ids of the firewalls that are applied to it.
+    /// Ids of the firewalls that are applied to the server.
     pub firewalls: BTreeSet<u64>,
-    /// The id of its placement group.
+    /// Id of the server's placement group.
     pub group: Option<u64>,
-    /// The id of the image that it was made from.
+    /// Id of the image from which the server was created.
     pub image: Option<u64>,
-    /// The ids of the volumes of the cloud that are attached to it.
+    /// Ids of the cloud volumes that are attached to the server.
     pub volumes: Vec<u64>,
     /// Monthly price, net.
     pub monthly: Money,
@@ -280,32 +280,32 @@ pub enum Power {
     On,
     /// The cloud reports `off`.
     Off,
-    /// On its way to one of them: `starting`, `stopping`, `migrating` or the like.
+    /// Any other status, for example `starting`, `stopping` or `migrating`.
     Changing,
 }
 
 /// State of Talos on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// It does not answer: nothing is known about it.
+    /// The machine does not answer, so its state is unknown.
     Unreachable {
         /// Error of the last attempt to connect.
         why: String,
     },
-    /// It answers, but not as a machine of this cluster.
+    /// The machine shows a certificate that another authority signed.
     Foreign {
         /// Reason for which the connection was rejected.
         why: String,
     },
-    /// It waits for its configuration.
+    /// The machine waits for its configuration.
     Maintenance,
-    /// It has one, and shows a certificate of this cluster.
+    /// The machine has a configuration, and shows a certificate of this cluster.
     Configured {
-        /// The digest of the configuration.
+        /// SHA-256 digest of the configuration.
         sha256: String,
-        /// The version of Talos.
+        /// Version of Talos, for example `v1.13.9`.
         talos: String,
-        /// The keys that it works with, where that is not the declared configuration.
+        /// Keys of the configuration. Empty if it is the declared one.
         keys: Keys,
     },
 }

@@ -9,11 +9,11 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Removal {
     /// Longest time in seconds in which no pod leaves the machine (default 900). After that `apply`
-    /// fails and names the `PodDisruptionBudget`; the machine stays, and takes no new pods.
+    /// fails and names the `PodDisruptionBudget`. The machine stays, and takes no new pods.
     #[schemars(range(min = 1, max = 86400))]
     pub eviction_seconds: Seconds,
-    /// Whether pods with an `emptyDir` volume are evicted, although the volume's contents are lost
-    /// (default `refuse`).
+    /// Rule for pods with an `emptyDir` volume, whose contents an eviction loses (default
+    /// `refuse`).
     pub empty_dir: EmptyDir,
 }
 
@@ -23,7 +23,7 @@ impl Default for Removal {
     }
 }
 
-/// From one second to a day.
+/// Number of seconds, from 1 to 86400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "u32")]
 #[schemars(with = "u32")]
@@ -47,9 +47,9 @@ impl From<Seconds> for std::time::Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum EmptyDir {
-    /// A pod with such a volume stops the removal, as `kubectl drain` does without
+    /// A pod with an `emptyDir` volume stops the removal, as `kubectl drain` does without
     /// `--delete-emptydir-data`.
     Refuse,
-    /// The contents are lost.
+    /// The pod is evicted, and the volume's contents are lost.
     Discard,
 }

@@ -1,5 +1,5 @@
-//! One connection to one machine, and calls on it. A connection never outlives a boot: it is used
-//! once, and not opened again behind our back.
+//! Connection to one machine, and calls on it. A connection is used once and never reopened,
+//! because the machine at an address may differ after a boot.
 
 use std::fmt::Debug;
 use std::io;
@@ -20,21 +20,21 @@ use tonic_prost::ProstCodec;
 
 use crate::wire;
 
-/// Longest that a connection may take, in seconds.
+/// Timeout for opening a connection, in seconds.
 const CONNECT_SECONDS_MAX: u64 = 4;
-/// Longest that a call may take, in seconds.
+/// Timeout of one call, in seconds.
 const CALL_SECONDS_MAX: u64 = 15;
 
-/// Why there is no connection.
+/// Reason for which a connection failed.
 #[derive(Clone, Debug)]
 pub(super) enum Closed {
-    /// Nothing answers, or something that does not speak TLS.
+    /// The machine does not answer, or does not speak TLS.
     Unreachable(String),
-    /// It shows a certificate that the cluster's authority has not signed.
+    /// The machine shows a certificate that the cluster's authority has not signed.
     Foreign(String),
 }
 
-/// A connection to one machine.
+/// Open connection to one machine.
 pub(super) struct Connection(Grpc<Channel>);
 
 impl Connection {
@@ -72,7 +72,7 @@ impl Connection {
         Ok(Self(client))
     }
 
-    /// Calls a method of the machine service, and takes the one message that it answers.
+    /// Calls a method of the machine service, and returns its single message.
     pub(super) async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,
@@ -83,7 +83,7 @@ impl Connection {
         message.ok_or_else(|| Status::new(Code::Internal, "the answer holds no message"))
     }
 
-    /// Calls a method that answers a stream, and takes its first `most` messages.
+    /// Calls a method that answers with a stream, and returns at most the first `most` messages.
     pub(super) async fn stream<Q, A>(
         &mut self,
         path: &'static str,
@@ -112,7 +112,7 @@ impl Connection {
         answer.map_err(|_| Status::new(Code::DeadlineExceeded, "no answer in time"))?
     }
 
-    /// Calls a method whose answer is not wrapped.
+    /// Calls a method whose answer is not wrapped in a [`wire::Reply`].
     pub(super) async fn unary<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,

@@ -18,7 +18,7 @@ use crate::pki::Pki;
 /// Protocol inside TLS, negotiated by ALPN: HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
-/// Only with machines of this cluster, as its administrator.
+/// Returns the settings for machines of this cluster, with an administrator's client certificate.
 pub(super) fn secure(pki: &Pki) -> Result<Arc<ClientConfig>, Error> {
     let wrong = |error: rustls::Error| Error::Keys(error.to_string());
     let mut roots = RootCertStore::empty();
@@ -50,7 +50,7 @@ pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>,
     Ok(Arc::new(config))
 }
 
-/// The certificates that machines in maintenance mode have shown in this run, by address.
+/// Certificates that machines in maintenance mode have shown in this run, by address.
 #[derive(Debug, Default)]
 pub(super) struct Contacts(Mutex<BTreeMap<String, Contact>>);
 
@@ -59,7 +59,7 @@ pub(super) struct Contacts(Mutex<BTreeMap<String, Contact>>);
 struct Contact {
     /// Certificate of the last connection.
     shown: Option<[u8; 32]>,
-    /// The first one of which a machine in maintenance mode has proven that it has the key.
+    /// First certificate whose key a machine in maintenance mode has proven to hold.
     pinned: Option<[u8; 32]>,
 }
 
@@ -68,7 +68,7 @@ impl Contacts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a certificate, and answers whether it may be trusted.
+    /// Records a certificate, and returns whether it may be trusted.
     fn show(&self, address: &str, certificate: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(certificate).into();
         let mut contacts = self.contacts();
@@ -77,7 +77,7 @@ impl Contacts {
         contact.pinned.is_none_or(|pinned| pinned == digest)
     }
 
-    /// Accepts no other certificate of a machine in maintenance mode at `address` from now on.
+    /// From now on, accepts no other certificate of a machine in maintenance mode at `address`.
     pub(super) fn pin(&self, address: IpAddr) {
         if let Some(contact) = self.contacts().get_mut(&address.to_string()) {
             contact.pinned = contact.pinned.or(contact.shown);
@@ -85,7 +85,7 @@ impl Contacts {
     }
 }
 
-/// Takes any certificate whose key the other end holds, but never a second one from one address.
+/// Accepts any certificate whose key the machine holds, but no second certificate for one address.
 #[derive(Debug)]
 struct SameAsBefore {
     provider: Arc<CryptoProvider>,

@@ -1,4 +1,4 @@
-//! The only code that changes anything on a machine.
+//! Changes on machines. No other code sends requests that change a machine.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::plan::Conflict;
 use crate::spec::FirstContact;
 use crate::wire;
 
-/// Longest that a machine may take to answer and to take its configuration over, in seconds.
+/// Longest time for a machine to answer and to activate its configuration, in seconds.
 const CONFIGURE_SECONDS_MAX: u64 = 600;
-/// Longest that a bootstrap is asked for, in seconds.
+/// Longest time for which a request to etcd is repeated, in seconds.
 const BOOTSTRAP_SECONDS_MAX: u64 = 300;
-/// Between two looks, in milliseconds.
+/// Pause between two attempts, in milliseconds.
 const PAUSE_MILLISECONDS: u64 = 250;
 
-/// Changes what a [`Reader`] sees.
+/// Writes to the machines that a [`Reader`] observes.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(&'a Reader);
 
-/// A machine and the configuration that it must have.
+/// Machine, and the configuration that it must have.
 #[derive(Clone)]
 pub(crate) struct ConfigureRequest {
     pub(crate) target: Target,
@@ -42,7 +42,7 @@ impl<'a> Writer<'a> {
         Self(reader)
     }
 
-    /// Sees to it that every machine has its configuration, all at once.
+    /// Sends every machine its configuration, concurrently, and waits until it is active.
     pub(crate) fn configure(&self, requests: Vec<ConfigureRequest>) -> Result<(), Error> {
         runtime()?.block_on(async {
             let mut tasks = JoinSet::new();
@@ -57,12 +57,13 @@ impl<'a> Writer<'a> {
                     end
                 });
             }
-            // All are waited for: what one has begun must not be cut off by another's failure.
+            // Wait for all tasks: the failure of one machine must not interrupt the configuration
+            // of another.
             tasks.join_all().await.into_iter().collect()
         })
     }
 
-    /// Lets etcd begin on `target`; done as well when it has begun before.
+    /// Starts etcd on `target`. Counts as done if etcd was started before.
     pub(crate) fn bootstrap(&self, target: &Target) -> Result<(), Error> {
         let request = wire::Bootstrap { recover_etcd: false, recover_skip_hash_check: false };
         self.ask::<_, wire::Done>(target, wire::path::BOOTSTRAP, &request, |code| {
@@ -70,7 +71,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Takes a member out of etcd, asking another; done as well when it is not there.
+    /// Removes a member from etcd with a request to another member. Counts as done if the member is
+    /// gone.
     pub(crate) fn remove_member(&self, target: &Target, id: u64) -> Result<(), Error> {
         let request = wire::EtcdRemoveMemberById { member_id: id };
         self.ask::<_, wire::Done>(target, wire::path::ETCD_REMOVE_MEMBER_BY_ID, &request, |code| {
@@ -78,9 +80,9 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Lets a control plane hand over and leave etcd.
+    /// Hands over the leadership of a control plane, and lets it leave etcd.
     pub(crate) fn leave(&self, target: &Target) -> Result<(), Error> {
-        // A courtesy: without it, others elect a leader a moment later.
+        // Handing over is optional: without it, the other members elect a leader a moment later.
         let cannot = |code| code == Code::Unimplemented;
         let forfeit = wire::path::ETCD_FORFEIT_LEADERSHIP;
         self.ask::<_, wire::EtcdLeadershipForfeited>(target, forfeit, &wire::Empty {}, cannot)?;
@@ -88,8 +90,8 @@ impl<'a> Writer<'a> {
         self.ask::<_, wire::Done>(target, leave, &wire::Empty {}, |_| false)
     }
 
-    /// Asks until there is an answer that asking again cannot change. `done` are the refusals that
-    /// mean that somebody has seen to it before.
+    /// Repeats a request until it succeeds or fails permanently. `done` selects the error codes
+    /// that mean that an earlier request had the same effect.
     fn ask<Q, A>(
         &self,
         target: &Target,
@@ -124,7 +126,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Waits for the machine, gives it its configuration unless it has that, and waits until it has.
+/// Waits for the machine, sends the configuration unless the machine has it, and waits until it is
+/// active.
 async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result<(), Error> {
     let (target, bytes) = (&wanted.target, wanted.configuration.as_bytes());
     let digest = hex(bytes);

@@ -1,4 +1,4 @@
-//! Machines that are removed while the cluster lives, and a cluster that is destroyed: with a real
+//! Removal of machines from a living cluster, and the destruction of a cluster, with a real
 //! Kubernetes API, scheduler and disruption controller.
 
 use std::fs;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{changed, kubectl};
 use crate::harness::{Harness, until};
 
-/// A machine that nobody declared but us, and a node for it. No kubelet runs there: the test says what
-/// its pods do.
+/// Machine that the test creates, with a node. No kubelet runs there, so the test itself reports
+/// the state of its pods.
 const MACHINE: &str = "prod-work-2";
 
 const WORKLOAD: &str = r#"
@@ -33,7 +33,7 @@ spec:
   selector: {matchLabels: {app: web}}
 "#;
 
-/// A claim whose data is on the disk of that machine alone.
+/// Claim whose data is on the disk of that machine alone.
 const CLAIM: &str = r#"
 apiVersion: v1
 kind: PersistentVolume
@@ -72,7 +72,7 @@ fn refusals(cluster: &Value) -> String {
     cluster["status"]["refusals"].to_string()
 }
 
-/// Puts a machine, a node, a pod under a budget, and a claim on its disk into the cluster.
+/// Adds a machine, a node, a pod under a budget, and a claim on the machine's disk to the cluster.
 fn furnish(site: &Harness) {
     let image = site
         .list("images")
@@ -133,7 +133,7 @@ fn status(site: &Harness, object: &str, status: &Value) {
 pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Harness) {
     furnish(site);
 
-    // The gate, before anything is touched.
+    // The gate refuses before anything is changed.
     declare(site, 1, "  removal: {evictionSeconds: 2}\n");
     let writes = site.writes();
     let plan = site.run("plan").code(0).cluster();
@@ -146,7 +146,7 @@ pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Ha
         || run(site, &format!("get node {MACHINE} -o jsonpath={{.spec.unschedulable}}"));
     assert_eq!(unschedulable(), "");
 
-    // The budget, which never yields.
+    // The budget never allows the eviction.
     declare(site, 1, "  removal: {evictionSeconds: 2}\n  dataOnDestroy: {default/data: discard}\n");
     let end = site.run("apply").code(111);
     assert!(end.err.contains("web-budget") && end.err.contains(MACHINE), "{}", end.err);
@@ -157,12 +157,12 @@ pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Ha
         ""
     );
 
-    // Declared again, it would be uncordoned, because we cordoned it.
+    // A machine that is declared again is uncordoned, because this program cordoned it.
     declare(site, 2, "");
     let plan = site.run("plan").code(0).cluster();
     assert!(plan["status"]["plan"].to_string().contains(r#"{"uncordon":{"name":"prod-work-2"}}"#));
 
-    // The budget yields: what was half done is done.
+    // The budget now allows the eviction, and the interrupted removal continues.
     declare(
         site,
         1,
@@ -175,7 +175,7 @@ pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Ha
     run(site, "delete deployment web");
 }
 
-/// Without the load balancer, each control plane is asked itself.
+/// Without the load balancer, each control plane is asked at its own address.
 // hazard: The load balancer is deleted, and `destroy` then removes every machine without a receipt.
 // class: Silence is taken for consent.
 // members: a missing control plane, a silent API

@@ -1,4 +1,4 @@
-//! `talos-provision` against an emulated cloud in a thread of the test's own process, and the program beside it.
+//! Runs `talos-provision` against an emulated cloud, which is served by a thread of the test.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
 
-/// Its identity: for tests alone.
+/// Private key of the recipient, for tests only.
 pub(crate) const IDENTITY: &str =
     "AGE-SECRET-KEY-1SSTF4J46QG2269C7HQVRWLXWMPAU66V8HME8MW94U94Y5UYM0ASSZR8X8P\n";
 
@@ -38,7 +38,7 @@ spec:
     fs::write(folder.join("project.yaml"), project).expect("project");
 }
 
-/// A cloud, and a folder with documents that refer to it.
+/// Emulated cloud, and a folder with documents that refer to it.
 pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     address: SocketAddr,
@@ -46,7 +46,7 @@ pub(crate) struct Harness {
 }
 
 impl Harness {
-    /// A cloud with public addresses below 127.74, and `cluster` as `cluster.yaml`.
+    /// Starts a cloud with public addresses below 127.74, and writes `cluster` as `cluster.yaml`.
     pub(crate) fn open(machines: Arc<dyn Machines>, cluster: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let runtime =
@@ -73,7 +73,7 @@ impl Harness {
         self.folder.path().join(name)
     }
 
-    /// Starts `talos-provision <verb>` on both documents, with nothing of the developer's environment.
+    /// Starts `talos-provision <verb>` on both documents, with an empty environment.
     pub(crate) fn start(&self, verb: &str) -> Run {
         self.start_with(verb, &[])
     }
@@ -89,7 +89,7 @@ impl Harness {
         Run { child, folder: self.folder.path().to_owned() }
     }
 
-    /// Runs it to its end.
+    /// Runs `talos-provision <verb>` to its end.
     pub(crate) fn run(&self, verb: &str) -> End {
         self.start(verb).wait(Duration::from_secs(900))
     }
@@ -137,7 +137,7 @@ impl Drop for Harness {
     }
 }
 
-/// A program that runs.
+/// Running program.
 pub(crate) struct Run {
     child: Child,
     folder: PathBuf,
@@ -151,8 +151,8 @@ pub(crate) struct End {
 }
 
 impl Run {
-    /// Asks it to end, as a person or CI does, once it listens: on a busy machine, one that has just
-    /// been started does not yet, and would be ended by the signal itself.
+    /// Sends SIGTERM, as a person or CI does, once the program handles the signal. On a busy
+    /// machine, a program that was just started has no handler yet, and the signal would kill it.
     pub(crate) fn interrupt(self) -> End {
         let id = self.child.id().to_string();
         until("it to listen to SIGTERM, or to end", || {
@@ -191,7 +191,7 @@ fn read(folder: &Path, name: &str) -> io::Result<String> {
 }
 
 impl End {
-    /// The `Cluster` that it wrote.
+    /// Returns the `Cluster` document that the program wrote.
     pub(crate) fn cluster(&self) -> Value {
         let documents =
             self.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
@@ -208,7 +208,7 @@ impl End {
     }
 }
 
-/// Waits for what must become true.
+/// Waits until `done` returns true, for at most a minute.
 #[track_caller]
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The rules of kubectl as a table; and the order of a removal against an API of the test's own.
+//! kubectl's rules as a table, and the order of a removal against a fake API server.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -75,7 +75,7 @@ fn pods_leave_a_machine_by_the_rules_of_kubectl() {
     assert_eq!(fate(&owned, EmptyDir::Discard), Fate::Blocks(Loss::Pod));
 }
 
-/// A cluster with one node, as its API shows it.
+/// State of a fake cluster with one node.
 #[derive(Default)]
 struct Cluster {
     pods: Vec<Value>,
@@ -97,7 +97,7 @@ impl Cluster {
             return match path {
                 "/api/v1/pods" => {
                     let shown = list(&self.pods);
-                    // What was stopping has ended by the next look, and its volume is detached.
+                    // A terminating pod is gone at the next request, and its volume is detached.
                     let ended = |pod: &Value| !is_terminating(pod);
                     self.pods.retain(ended);
                     if !self.pods.iter().any(|pod| fate(pod, EmptyDir::Discard) == Fate::Goes) {
@@ -194,8 +194,9 @@ fn node(unschedulable: bool) -> Registered {
     Registered { name, ready: true, unschedulable, ..Registered::default() }
 }
 
-/// Two pods under a budget, a finished one, a `DaemonSet`'s and a static one; and the volumes of one
-/// that goes and of one that stays.
+/// Returns a cluster with two pods under a budget, a finished pod, a pod of a `DaemonSet` and a
+/// static pod. Of the two volumes, one belongs to a pod that is evicted and one to a pod that
+/// stays.
 fn busy() -> Cluster {
     let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
     let mounts = |claim: &str| json!({"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": claim}}]}});
@@ -297,7 +298,8 @@ fn a_node_that_a_person_cordoned_is_not_marked_as_ours() {
 fn a_lost_machine_whose_pods_were_evicted_is_not_waited_for() {
     let (reader, cluster) = serve(busy());
     let lost = Registered { ready: false, ..node(false) };
-    // Its kubelet never confirms the end of a pod; here the budget still counts.
+    // The kubelet of a lost machine never confirms the end of a pod. In this test the budget still
+    // counts.
     drain(&reader, &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster).len(), 4);
 }
