@@ -43,13 +43,14 @@ fn endpoint(context: &Context<'_>) -> Result<String, Error> {
     if let Some(declared) = &context.document.spec.endpoint {
         return Ok(declared.as_str().to_owned());
     }
-    let seen = &context.stream.status(context.document)["observed"]["endpoint"];
-    let seen = seen.as_str().filter(|endpoint| endpoint.starts_with("https://"));
+    let endpoint = &context.stream.status(context.document)["observed"]["endpoint"];
+    let endpoint = endpoint.as_str().filter(|endpoint| endpoint.starts_with("https://"));
     let unknown = || documents::Error::NotReady {
         document: format!("Cluster/{}", context.document.name),
-        why: "its endpoint is an address that the cloud gives: `plan` asks for it".to_owned(),
+        why: "the endpoint is an address that the cloud assigns: run `plan` first, which reads it"
+            .to_owned(),
     };
-    Ok(seen.map(str::to_owned).ok_or_else(unknown)?)
+    Ok(endpoint.map(str::to_owned).ok_or_else(unknown)?)
 }
 
 fn control_planes(context: &Context<'_>) -> Vec<String> {

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_is_quoted_when_it_would_read_as_something_else() {
+    fn a_string_is_quoted_when_yaml_would_read_another_type() {
         let cases = [
             ("v1.28.0", "v1.28.0"),
             ("ghcr.io/siderolabs/kubelet:v1.28.0", "ghcr.io/siderolabs/kubelet:v1.28.0"),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_as_the_same_value() {
+    fn written_yaml_reads_as_the_same_value() {
         let words = [
             "a", "yes", "1", "a\nb\n", "a\n\n", " x", "x: y", "#", "", "é", "\u{7}", "a\nb",
             "\n a\n",

@@ -20,10 +20,10 @@ impl From<serde_json::Error> for Unreadable {
 impl std::fmt::Display for Unreadable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = match self.0.classify() {
-            serde_json::error::Category::Data => "a field has another type",
-            serde_json::error::Category::Syntax => "it is not JSON",
-            serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Io => "it cannot be read",
+            serde_json::error::Category::Data => "a field has the wrong type",
+            serde_json::error::Category::Syntax => "invalid JSON",
+            serde_json::error::Category::Eof => "truncated JSON",
+            serde_json::error::Category::Io => "read error",
         };
         write!(f, "{what} at line {} column {}", self.0.line(), self.0.column())
     }
@@ -41,7 +41,7 @@ pub enum Error {
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
     /// The removal would lose data.
-    #[error("the machines of {cluster} stay, because data may be nowhere else: {}", lines(.refusals))]
+    #[error("no machine of {cluster} is removed, because its data may have no other copy: {}", lines(.refusals))]
     NotDrained {
         /// Name of the cluster.
         cluster: String,
@@ -49,7 +49,7 @@ pub enum Error {
         refusals: Vec<documents::Refusal>,
     },
     /// The cloud's API answered with an error.
-    #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |id| format!(", call {id}")))]
+    #[error("the cloud's API returned an error: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |id| format!(", correlation id {id}")))]
     Api(ApiError),
     /// A service or machine did not answer within its limit.
     #[error("no answer from {what}: {why}")]
@@ -60,7 +60,7 @@ pub enum Error {
         why: String,
     },
     /// An answer does not have the expected structure.
-    #[error("{what} answered something that this version does not understand")]
+    #[error("invalid response from {what}")]
     InvalidResponse {
         /// The service that answered.
         what: &'static str,
@@ -68,7 +68,7 @@ pub enum Error {
         source: Unreadable,
     },
     /// An answer lacks something that the API promises.
-    #[error("the cloud answered something unexpected: {what}")]
+    #[error("incomplete response from the cloud: {what}")]
     Unexpected {
         /// Description of what the answer lacks.
         what: String,
@@ -92,11 +92,11 @@ pub enum Error {
         others: String,
     },
     /// A server type is unavailable in every declared location.
-    #[error("{name}, a {type}, is not to be had now in any of {locations}: {why}")]
+    #[error("{name}: server type {type} is unavailable in {locations}: {why}")]
     Unavailable {
         /// Name of the machine.
         name: String,
-        /// Declared server type.
+        /// Declared server type, for example `cax11`.
         r#type: String,
         /// Locations in which a server was requested, separated by commas.
         locations: String,
@@ -104,13 +104,13 @@ pub enum Error {
         why: String,
     },
     /// A resource of others has a name that this cluster needs.
-    #[error("the name is taken: {what}, which does not carry the labels of this cluster")]
+    #[error("{what} exists and does not carry the labels of this cluster")]
     Taken {
-        /// The existing resource.
+        /// Kind and name of the existing resource.
         what: String,
     },
     /// An action of the cloud ended with an error.
-    #[error("the cloud could not {command}: {message} ({code})")]
+    #[error("the cloud's action {command} failed: {message} ({code})")]
     ActionFailed {
         /// The API's name of the action, for example `start_server`.
         command: String,
@@ -120,19 +120,19 @@ pub enum Error {
         message: String,
     },
     /// An operation did not end within its limit.
-    #[error("still not done after all the time there was: {what}")]
+    #[error("timed out: {what}")]
     TimedOut {
         /// Description of the unfinished work.
         what: String,
     },
     /// TLS or the certificate parser rejects derived keys, which is a bug of this program.
-    #[error("the derived keys cannot be used: {0}")]
+    #[error("the derived keys are invalid: {0}")]
     Keys(String),
     /// The async runtime could not be started, because the system lacks resources.
-    #[error("cannot start to talk to machines")]
+    #[error("cannot start the async runtime")]
     Runtime(#[source] io::Error),
     /// A machine answered with an error.
-    #[error("{name} refuses: {why}")]
+    #[error("{name} returned an error: {why}")]
     NodeRefused {
         /// Name of the machine.
         name: String,
@@ -140,7 +140,7 @@ pub enum Error {
         why: String,
     },
     /// etcd ends again and again after its start.
-    #[error("etcd on {name} ends by itself again and again: {event}")]
+    #[error("etcd on {name} exits again after each start: {event}")]
     EtcdCrashes {
         /// Name of the control plane.
         name: String,
@@ -148,9 +148,9 @@ pub enum Error {
         event: String,
     },
     /// The Kubernetes API returned an error.
-    #[error("the Kubernetes API does not do it: {why}")]
+    #[error("the Kubernetes API returned an error: {why}")]
     KubernetesRefused {
-        /// The API's message.
+        /// Message of the Kubernetes API.
         why: String,
     },
     /// Differences that no step can change.
@@ -160,19 +160,19 @@ pub enum Error {
     #[error("a patch does not fit: {0}")]
     Patch(String),
     /// Every step is done, and checks of the cluster still fail.
-    #[error("every step is taken, and the cluster is not well: {what}")]
+    #[error("every step is done, and checks of the cluster still fail: {what}")]
     Unhealthy {
         /// Failing checks, separated by semicolons.
         what: String,
     },
     /// Steps are left after the last round.
-    #[error("{steps} steps are left after all were taken")]
+    #[error("not converged: {steps} steps are left after the last round")]
     NotConverged {
         /// Number of remaining steps.
         steps: usize,
     },
     /// The observed state differs from the declared state.
-    #[error("it does not hold: {what}")]
+    #[error("verification failed: {what}")]
     VerificationFailed {
         /// The first difference that was found.
         what: String,
@@ -197,8 +197,8 @@ pub enum Error {
     },
     /// The cloud lists no resource of a cluster that the document's status describes.
     #[error(
-        "unknown whether {cluster} exists: its status lists the servers {servers}, and this token's \
-         project has nothing of it"
+        "unknown whether {cluster} exists: the status of its document lists the servers {servers}, \
+         and the token's project contains no resource of it"
     )]
     WrongProject {
         /// Name of the cluster.
@@ -207,7 +207,7 @@ pub enum Error {
         servers: String,
     },
     /// The declared end of the authorities' certificates has passed.
-    #[error("the certificates have ended on {day}")]
+    #[error("the certificates of the authorities expired on {day}")]
     Expired {
         /// Last day of the certificates, for example `2036-11-01`.
         day: String,
@@ -264,79 +264,88 @@ impl Diagnostic for Error {
                 return Some(image_help(version, architecture));
             }
             Self::UnknownType { others, .. } if !others.is_empty() => {
-                return Some(format!("there are {others}"));
+                return Some(format!("declare one of {others}"));
             }
-            Self::UnknownType { .. } => "nothing at all is offered there: check the locations",
-            Self::Api(refusal) => match refusal.code.as_str() {
+            Self::UnknownType { .. } => {
+                "check the declared locations: no server type is offered there"
+            }
+            Self::Api(error) => match error.code.as_str() {
                 "unauthorized" => "check the token in the Project's `endpoints.cloud`",
                 "forbidden" | "token_readonly" => {
-                    "the token may only read: make one that may write"
+                    "create a token with the permission \"Read & Write\" for `endpoints.cloud`: this token may only read"
                 }
                 "resource_limit_exceeded" => "ask the vendor to raise the project's limit",
-                "protected" => "lift the protection by hand, if it may really go",
+                "protected" => "remove the protection by hand, if the resource may be deleted",
                 "not_found" => "check the URL in the Project's `endpoints.cloud`: it ends in `/v1`",
                 _ => {
-                    "correct what the vendor's answer names; `plan` shows where the run would go on"
+                    "correct the cause in the vendor's message, then run `plan` to see the remaining steps"
                 }
             },
             Self::Unreachable { .. } | Self::TimedOut { .. } => {
-                "run the same command again: it goes on from here"
+                "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
                 let unknown = refusals.iter().any(|refusal| refusal.reason == "FactsUnknown");
                 if unknown {
-                    "make the Kubernetes API answer at the endpoint or at a control plane, which may need \
-                     `firewall.kubernetes` to let you in; nothing was touched"
+                    "make the Kubernetes API answer at the endpoint or at a control plane; `firewall.kubernetes` \
+                     may have to allow your address. Nothing was changed"
                 } else {
-                    "nothing was touched; settle each as its line says, then run the same command again"
+                    "resolve each reason as its line says, then run the same command again; nothing was changed"
                 }
             }
             Self::InvalidResponse { .. } | Self::Unexpected { .. } => {
-                "something else answers at that address, or this version is too old for it"
+                "check the address, or update `talos-provision`: another service answers there, or its API has changed"
             }
             Self::Unavailable { .. } => {
-                "declare more locations or another type, or try again later"
+                "declare more locations or another type, or run the same command later"
             }
-            Self::Taken { .. } => "rename the cluster, or remove what has its name",
+            Self::Taken { .. } => "rename the cluster, or delete the resource that has its name",
             Self::ActionFailed { .. } => {
-                "run the same command again; the vendor's status page may know more"
+                "run the same command again; if the action fails again, see the vendor's status page"
             }
-            Self::Keys(_) => "this is a mistake of the program: please report it",
-            Self::Runtime(_) => "check the limits of this machine, then run the same command again",
+            Self::Keys(_) => "this is a bug of `talos-provision`: please report it",
+            Self::Runtime(_) => {
+                "raise the limits of processes and memory on this machine, then run the same command again"
+            }
             Self::NodeRefused { .. } => {
-                "the rest of the machine's answer may quote secrets: see it on your own terminal with \
-                 `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml`"
+                "run `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml` on \
+                 your own terminal: the rest of the machine's answer is hidden, because it may quote secrets"
             }
             Self::EtcdCrashes { .. } => {
                 "read `talosctl logs etcd` of that machine, correct `cluster.etcd` in the patches, and \
                  run the same command again"
             }
             Self::KubernetesRefused { .. } => {
-                "run the same command again: what was done is seen, and not repeated"
+                "run the same command again: finished steps are not repeated"
             }
             Self::Patch(_) => {
-                "correct the patch; `plan` tries all of them without touching anything"
+                "correct the patch, then run `plan`, which applies all patches and changes nothing"
             }
-            Self::Unhealthy { .. } => "run the same command again; `-v` tells what it waits for",
-            Self::NotConverged { .. } => "`plan` shows them; another writer may be at work",
-            Self::VerificationFailed { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::Unhealthy { .. } => {
+                "run the same command again with `-v`, which shows the failing checks"
+            }
+            Self::NotConverged { .. } => {
+                "run `plan` to see them, and check whether another program changes the same resources"
+            }
+            Self::VerificationFailed { .. } => {
+                "run `plan` to see what differs, and `apply` to correct it"
+            }
             Self::PodsLost { .. } => {
-                "the removal stopped before these pods were touched; settle each as its line says, then \
-                 run the same command again"
+                "resolve each reason as its line says, then run the same command again; these pods were not \
+                 evicted"
             }
             Self::NotEvicted { .. } => {
-                "make room: add a machine, start more replicas, or relax the PodDisruptionBudget; then \
-                 run the same command again. The machine takes no new pods meanwhile; declare it again \
-                 to keep it"
+                "add a machine, start more replicas, or relax the PodDisruptionBudget; then run the same \
+                 command again. The machine stays cordoned; to keep the machine, declare it again"
             }
             Self::WrongProject { .. } => {
-                "use a token of the Hetzner project that has these servers; only if they were removed \
-                 by hand, delete `status` from the document"
+                "use a token of the Hetzner project that contains these servers; only if a person deleted \
+                 the servers, delete `status` from the document"
             }
             Self::Expired { .. } => {
-                "raise `spec.certificates.years` and apply, as long as the machines' own authorities \
-                 last; once those have ended, machines accept no client any more: destroy the cluster \
-                 and apply it anew"
+                "raise `spec.certificates.years` and run `apply`, as long as the authorities on the machines \
+                 are valid; once those have expired, machines accept no client: destroy the cluster and \
+                 apply it again"
             }
         };
         Some(help.to_owned())
@@ -400,7 +409,7 @@ fn image_help(version: &str, architecture: &str) -> String {
         _ => "hcloud-amd64.raw.xz",
     };
     format!(
-        "start any server in its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
-         to /dev/sda with xz -d, make a snapshot of it, and give that the labels os=talos and version={version}"
+        "boot any server into its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
+         to /dev/sda with xz -d, make a snapshot of the server, and label the snapshot os=talos and version={version}"
     )
 }

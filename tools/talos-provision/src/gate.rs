@@ -118,7 +118,7 @@ fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
         }
     }
     if unknown.is_empty() {
-        unknown.push("no control plane has an address to ask".to_owned());
+        unknown.push("no control plane has an address".to_owned());
     }
     Ok(Facts::Unknown { why: unknown.join("; ") })
 }
@@ -193,7 +193,7 @@ mod tests {
     // members: a mark without a removed machine, an unreadable mark
     // now: it goes on only after an earlier run passed the gate and removed a control plane
     #[test]
-    fn a_destroy_goes_on_without_an_answer_only_once_it_has_removed_a_control_plane() {
+    fn destroy_continues_without_an_answer_only_after_it_removed_a_control_plane() {
         for (label, controls, passed) in [
             (None, 0, false),
             (None, 3, false),

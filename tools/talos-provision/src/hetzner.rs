@@ -216,7 +216,7 @@ impl Reader {
             group: shown.placement_group.map(|group| group.id),
             image: shown.image.map(|image| image.id),
             volumes: shown.volumes,
-            node: Node::Unreachable { why: "it has not been asked".to_owned() },
+            node: Node::Unreachable { why: "not asked".to_owned() },
         };
         (shown.name, server)
     }

@@ -65,7 +65,7 @@ pub(crate) fn endpoint_at(address: &str) -> String {
     format!("https://{address}:6443")
 }
 
-/// Failed request.
+/// Failure of a request.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The API answered with this status and body.

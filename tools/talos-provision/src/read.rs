@@ -17,8 +17,7 @@ use crate::spec::{Cluster, Pool, Role, Version};
 
 /// Largest patch, in bytes.
 const PATCH_BYTES_MAX: u64 = 1024 * 1024;
-/// Most machines of one cluster, because Hetzner attaches no more than 100 resources to one
-/// network.
+/// Most machines of one cluster, because Hetzner allows no more in one network.
 const MACHINES_MAX: usize = 99;
 /// Number of days before the end of the authorities from which on every run warns.
 const WARN_DAYS: i64 = 90;
@@ -59,7 +58,7 @@ fn mistake(mistakes: &mut Mistakes, path: impl Into<String>, message: impl Into<
 fn versions(spec: &Cluster, mistakes: &mut Mistakes) {
     let Version { major, minor, .. } = spec.talos;
     if (major, minor) != (1, 13) {
-        let message = "this version writes configurations for Talos v1.13 alone";
+        let message = "this version supports only Talos v1.13";
         mistake(mistakes, "/spec/talos", message);
     } else if spec.kubernetes.major != 1 || !(31..=36).contains(&spec.kubernetes.minor) {
         let message = "Talos v1.13 runs Kubernetes v1.31 to v1.36";
@@ -76,12 +75,12 @@ fn pools(cluster: &Declared<Cluster>, mistakes: &mut Mistakes) {
             mistake(mistakes, path("name"), "another pool has this name");
         }
         if pool.locations.is_empty() {
-            mistake(mistakes, path("locations"), "name at least one location");
+            mistake(mistakes, path("locations"), "declare at least one location");
         }
         let machine = format!("{}-{}-{}", cluster.name, pool.name, pool.count);
         if machine.len() > NAME_LETTERS_MAX {
             let message =
-                format!("`{machine}` would be longer than a host name, which has 63 letters");
+                format!("`{machine}` is longer than a host name, which has at most 63 characters");
             mistake(mistakes, path("name"), message);
         }
     }
@@ -94,16 +93,16 @@ fn pools(cluster: &Declared<Cluster>, mistakes: &mut Mistakes) {
         let path =
             index.map_or("/spec/pools".to_owned(), |index| format!("/spec/pools/{index}/count"));
         let message = match number {
-            0 => "no control plane is declared: etcd needs one, three or five".to_owned(),
+            0 => "no control plane is declared: declare one, three or five".to_owned(),
             _ => format!(
-                "{number} control planes bear the loss of no more machines than {}: declare an odd number",
+                "{number} control planes tolerate the loss of no more machines than {}: declare an odd number",
                 number - 1
             ),
         };
         mistake(mistakes, path, message);
     }
     if pools.iter().map(count).sum::<usize>() > MACHINES_MAX {
-        mistake(mistakes, "/spec/pools", format!("more than {MACHINES_MAX} machines"));
+        mistake(mistakes, "/spec/pools", format!("more than {MACHINES_MAX} machines are declared"));
     }
 }
 
@@ -118,9 +117,9 @@ fn networks(spec: &Cluster, mistakes: &mut Mistakes) {
     }
     let named = [("range", network.range), ("pods", network.pods), ("services", network.services)];
     for (index, (name, subnet)) in named.iter().enumerate() {
-        for (other, of) in &named[..index] {
-            if subnet.overlaps(*of) {
-                let message = format!("{subnet} overlaps `{other}`, which is {of}");
+        for (other, earlier) in &named[..index] {
+            if subnet.overlaps(*earlier) {
+                let message = format!("{subnet} overlaps `{other}`, which is {earlier}");
                 mistake(mistakes, format!("/spec/network/{name}"), message);
             }
         }
@@ -155,7 +154,7 @@ fn fit(
     pool: &Pool,
     number: usize,
     all: &[Patch],
-    of_pool: &[Patch],
+    pool_patches: &[Patch],
     mistakes: &mut Mistakes,
 ) {
     let kubernetes = spec.kubernetes.to_string();
@@ -165,7 +164,8 @@ fn fit(
     let named =
         all.iter().enumerate().map(|(index, file)| (format!("/spec/patches/{index}"), file));
     let path = |index| format!("/spec/pools/{number}/patches/{index}");
-    let named = named.chain(of_pool.iter().enumerate().map(|(index, file)| (path(index), file)));
+    let named =
+        named.chain(pool_patches.iter().enumerate().map(|(index, file)| (path(index), file)));
     for (path, patch) in named {
         tried.push(patch.clone());
         let documents = config::generate(&common, pool.role);
@@ -181,12 +181,14 @@ fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch>
     let read =
         File::open(file).and_then(|file| file.take(PATCH_BYTES_MAX + 1).read_to_string(&mut text));
     let parsed = match read {
-        Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => Err("it is larger than 1 MiB".to_owned()),
+        Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => {
+            Err("the file is larger than 1 MiB".to_owned())
+        }
         Ok(_) => Patch::parse(&text),
         Err(error) => Err(error.to_string()),
     };
-    let told = parsed.map_err(|why| format!("{}: {why}", file.display()));
-    told.map_err(|message| mistake(mistakes, path, message)).ok()
+    let named = parsed.map_err(|why| format!("{}: {why}", file.display()));
+    named.map_err(|message| mistake(mistakes, path, message)).ok()
 }
 
 /// Rejects a document whose authorities have ended, and warns before their end. The result depends

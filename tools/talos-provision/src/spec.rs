@@ -39,11 +39,11 @@ pub struct Cluster {
     #[serde(default = "first_incarnation")]
     #[schemars(range(min = 1, max = 65535))]
     pub incarnation: NonZeroU16,
-    /// Whether a new machine may receive its first configuration, which holds the keys of the
-    /// cluster's authorities (default `refuse`).
+    /// Rule for the first configuration of a new machine, which holds the keys of the cluster's
+    /// authorities (default `refuse`).
     #[serde(default)]
     pub first_contact: FirstContact,
-    /// Pools of machines.
+    /// Pools of the cluster's machines.
     pub pools: Vec<Pool>,
     /// Persistent volume claims that may be lost without a receipt of a Drain, for example
     /// `{default/cache: discard}`, when `destroy` or `apply` removes the machines that hold them.

@@ -159,17 +159,17 @@ impl Reader {
             return Access::Unreachable(format!("`{}` is not an address", target.address));
         };
         let address = SocketAddr::new(ip, wire::PORT);
-        let stranger = match Connection::open(address, &self.secure).await {
+        let foreign = match Connection::open(address, &self.secure).await {
             Ok(connection) => return Access::Secure(connection),
             Err(Closed::Unreachable(why)) => return Access::Unreachable(why),
             Err(Closed::Foreign(why)) => why,
         };
         let mut connection = match Connection::open(address, &self.maintenance).await {
             Ok(connection) => connection,
-            Err(Closed::Unreachable(_)) => return Access::Foreign(stranger),
+            Err(Closed::Unreachable(_)) => return Access::Foreign(foreign),
             Err(Closed::Foreign(_)) => {
                 return Access::Foreign(format!(
-                    "{stranger}, and it is not the one that it showed earlier in this run"
+                    "{foreign}, and it differs from the certificate that the machine showed earlier in this run"
                 ));
             }
         };
@@ -179,11 +179,11 @@ impl Reader {
                 Access::Maintenance(connection)
             }
             Ok((wire::Stage::Unknown | wire::Stage::Booting, _)) => {
-                Access::Unreachable("it has not finished booting".to_owned())
+                Access::Unreachable("the machine is still booting".to_owned())
             }
             // A machine that requires a client certificate closes the connection, so it has a
             // configuration.
-            Ok(_) | Err(_) => Access::Foreign(stranger),
+            Ok(_) | Err(_) => Access::Foreign(foreign),
         }
     }
 }
@@ -258,7 +258,7 @@ fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
         wire::Stage::Running | wire::Stage::Booting if !conditions.is_empty() => {
             Some(conditions.join("; "))
         }
-        stage => Some(format!("its stage is {stage:?}")),
+        stage => Some(format!("the stage is {stage:?}")),
     }
 }
 
@@ -383,7 +383,7 @@ mod tests {
     // members: a learner counted as a member, `ready` read without its stage
     // now: `EtcdCrashes`, with the last event
     #[test]
-    fn etcd_that_ends_again_and_again_is_told_with_its_last_event() {
+    fn repeated_exits_of_etcd_are_reported_with_the_last_event() {
         let event = |msg: &str| wire::ServiceEvent { msg: msg.to_owned(), ..Default::default() };
         let service = |events: Vec<wire::ServiceEvent>| wire::Service {
             events: Some(wire::ServiceEvents { events }),
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_counts_in_the_stage_running_alone() {
+    fn ready_counts_only_in_the_stage_running() {
         let status = |ready, conditions: &[&str]| wire::MachineStatus {
             ready,
             unmet_conditions: conditions

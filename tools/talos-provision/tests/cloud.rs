@@ -42,7 +42,7 @@ fn steps(cluster: &Value) -> Vec<String> {
 }
 
 #[test]
-fn without_a_declared_first_contact_no_machine_is_made() {
+fn apply_creates_no_machine_unless_first_contact_is_declared() {
     let document = CLUSTER.replace("  firstContact: trustOnFirstUse\n", "");
     let site = Harness::open(Arc::new(NoMachines), &document);
     for verb in ["plan", "apply"] {
@@ -53,7 +53,7 @@ fn without_a_declared_first_contact_no_machine_is_made() {
 }
 
 #[test]
-fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
+fn plan_lists_steps_with_their_costs_and_changes_nothing() {
     let site = harness();
     let cluster = site.run("plan --check").code(3).cluster();
     assert_eq!(
@@ -126,7 +126,7 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
 }
 
 #[test]
-fn whatever_the_cloud_answers_every_machine_is_made_once() {
+fn every_machine_is_created_once_whatever_the_cloud_answers() {
     let site = harness();
     site.fault("GET", "/v1/networks", 429, "rate_limit_exceeded", false);
     site.fault("POST", "/v1/networks", 423, "locked", false);
@@ -201,7 +201,7 @@ impl Machines for SlowToGo {
 }
 
 #[test]
-fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_is() {
+fn apply_waits_for_a_machine_that_is_being_deleted_and_creates_it_again() {
     let site = Harness::open(Arc::new(SlowToGo), CLUSTER);
     let running = |name: &str| {
         let servers = site.list("servers");
@@ -234,15 +234,15 @@ fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_i
 }
 
 #[test]
-fn what_others_made_is_neither_taken_over_nor_removed() {
+fn resources_of_others_are_neither_adopted_nor_deleted() {
     let site = harness();
     let theirs = json!({"name": "prod-work-2", "server_type": "cx23", "image": "debian-13", "location": "hel1"});
     site.call("POST", "/v1/servers", &theirs);
     site.call("POST", "/v1/networks", &json!({"name": "prod", "ip_range": "10.9.0.0/16"}));
     let writes = site.writes();
     let end = site.run("apply").code(100);
-    assert!(end.err.contains("the server prod-work-2 is there"), "{}", end.err);
-    assert!(end.err.contains("the network prod is there"), "{}", end.err);
+    assert!(end.err.contains("the server prod-work-2 exists"), "{}", end.err);
+    assert!(end.err.contains("the network prod exists"), "{}", end.err);
     assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Obstructed");
     let end = site.run("destroy").code(0);
     let message = end.cluster()["status"]["conditions"][0]["message"].clone();
@@ -251,7 +251,7 @@ fn what_others_made_is_neither_taken_over_nor_removed() {
 }
 
 #[test]
-fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
+fn a_wrong_token_and_an_unknown_server_type_fail_with_help() {
     let site = harness();
     fs::write(site.path("read-token"), "another").expect("written");
     let end = site.run("plan").code(100);

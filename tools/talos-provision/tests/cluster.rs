@@ -105,22 +105,22 @@ fn open_kubeconfig(site: &Harness, end: &End, name: &str) {
 /// One cluster serves all parts, because starting a cluster takes most of the time. Each part
 /// continues where the previous one ended.
 #[test]
-fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shrink_and_go() {
+fn one_cluster_starts_changes_loses_machines_shrinks_and_is_destroyed() {
     let machines = Machines::open();
     let site = Harness::open(machines.fleet.clone(), &document(3, 1));
     let end = apply_interrupted_again_and_again(&site);
-    a_reader_may_look_and_nothing_more(&site, &end);
+    a_reader_can_read_everything_but_secrets(&site, &end);
     open_kubeconfig(&site, &end, "kubeconfig");
-    they_are_one_cluster(&site, &end);
+    the_machines_are_one_cluster(&site, &end);
     a_second_apply_changes_nothing(&site, &end);
-    a_change_of_the_document_is_a_change_of_machines_that_live(&site);
-    a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(&site);
-    a_lost_control_plane_comes_back(&site);
+    a_changed_document_changes_running_machines(&site);
+    a_secret_in_a_rejected_patch_is_not_shown(&site);
+    a_lost_control_plane_is_created_again(&site);
     a_lost_disk_beside_slow_members_starts_no_second_etcd(&site, &machines.fleet);
-    removal::a_machine_goes_only_once_its_volumes_and_its_pods_may_go(&site);
-    what_is_not_declared_any_more_goes(&site);
-    the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(&site, &machines.fleet);
-    removal::a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(&site);
+    removal::a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(&site);
+    undeclared_machines_are_removed(&site);
+    a_lost_last_disk_starts_no_new_cluster_until_the_incarnation_is_raised(&site, &machines.fleet);
+    removal::destroy_without_a_load_balancer_still_finds_the_volumes(&site);
     site.run("destroy").code(0);
     assert!(site.names("servers").is_empty());
 }
@@ -145,7 +145,7 @@ fn apply_interrupted_again_and_again(site: &Harness) -> End {
 }
 
 /// Asks the real API server for the reader's permissions.
-fn a_reader_may_look_and_nothing_more(site: &Harness, end: &End) {
+fn a_reader_can_read_everything_but_secrets(site: &Harness, end: &End) {
     open_kubeconfig(site, end, "readerKubeconfig");
     let allowed = |line: &str| {
         let mut command = Command::new(binaries().join("kubectl"));
@@ -167,7 +167,7 @@ fn a_reader_may_look_and_nothing_more(site: &Harness, end: &End) {
 const NODES: &str =
     "node/prod-control-1\nnode/prod-control-2\nnode/prod-control-3\nnode/prod-work-1\n";
 
-fn they_are_one_cluster(site: &Harness, end: &End) {
+fn the_machines_are_one_cluster(site: &Harness, end: &End) {
     let names = ["prod-control-1", "prod-control-2", "prod-control-3", "prod-work-1"];
     assert_eq!(site.names("servers"), names);
     let members = end.cluster()["status"]["conditions"].clone();
@@ -198,7 +198,7 @@ fn later() -> String {
 }
 
 /// Changed machines are configured one after the other.
-fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Harness) {
+fn a_changed_document_changes_running_machines(site: &Harness) {
     let patch = "machine: {sysctls: {net.core.somaxconn: '65535'}, nodeLabels: {shelf: a}}";
     fs::write(site.path("patch.yaml"), patch).expect("written");
     fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
@@ -211,7 +211,7 @@ fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Harness) {
 }
 
 /// A machine quotes a field that it does not know, together with its value.
-fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Harness) {
+fn a_secret_in_a_rejected_patch_is_not_shown(site: &Harness) {
     let key = "kFOnOzYyOEGHIJq5oXQyKxQ2rYQm7nH0m3VY2Tn9wXE=";
     let patch = format!(
         "apiVersion: v1alpha1\nkind: WireguardConfig\nname: wg0\npeers: [{{publicKey: a, presharedKy: {key}}}]\n"
@@ -227,7 +227,7 @@ fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Harness) {
     fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
 }
 
-fn a_lost_control_plane_comes_back(site: &Harness) {
+fn a_lost_control_plane_is_created_again(site: &Harness) {
     kubectl(site.folder.path(), "create configmap kept --from-literal=a=b");
     let node =
         || kubectl(site.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
@@ -248,7 +248,7 @@ fn a_lost_control_plane_comes_back(site: &Harness) {
     kubectl(site.folder.path(), "get configmap kept");
 }
 
-fn what_is_not_declared_any_more_goes(site: &Harness) {
+fn undeclared_machines_are_removed(site: &Harness) {
     fs::write(site.path("cluster.yaml"), changed(1, 1)).expect("written");
     site.run("apply").code(0);
     assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1"]);
@@ -318,7 +318,7 @@ fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Harness, fleet: 
     }
 }
 
-fn the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(
+fn a_lost_last_disk_starts_no_new_cluster_until_the_incarnation_is_raised(
     site: &Harness,
     fleet: &Arc<Fleet>,
 ) {

@@ -91,7 +91,7 @@ fn apply(site: &Harness) {
 }
 
 #[test]
-fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone() {
+fn foreign_changes_in_the_cloud_are_planned_and_repaired_once() {
     let site = created();
     let [control, one, two] =
         ["prod-control-1", "prod-work-1", "prod-work-2"].map(|name| id(&site, "servers", name));
@@ -234,7 +234,7 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
 // members: load balancers in our network, volumes at our servers
 // now: each is named in the message
 #[test]
-fn destroy_names_what_others_made_in_our_network() {
+fn destroy_names_resources_of_others_in_our_network() {
     let site = created();
     let network = id(&site, "networks", "prod");
     let theirs = json!({

@@ -49,7 +49,7 @@ fn put(folder: &Path, name: &str, field: &str) {
 }
 
 #[test]
-fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
+fn openssl_accepts_every_authority_until_the_declared_day() {
     let (folder, pki) = derived("prod", DATES);
     let bundle = &pki.bundle;
     let authorities = [
@@ -102,7 +102,7 @@ fn files(pki: &Pki, access: Access) -> (Value, Value) {
 }
 
 #[test]
-fn administrators_and_readers_are_clients_of_their_authorities_for_weeks_and_nothing_more() {
+fn openssl_accepts_administrators_and_readers_as_clients_for_weeks_only() {
     for (access, role, group, name) in [
         (Access::Admin, "os:admin", "system:masters", "admin"),
         (Access::Reader, "os:reader", "holistic:readers", "reader"),
@@ -179,7 +179,7 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
 // members: certificates in memory, certificates that outlive their authority
 // now: a sealed kubeconfig is good for 15 to 30 days
 #[test]
-fn what_is_sealed_is_the_same_for_half_its_life_and_never_outlives_its_authority() {
+fn sealed_credentials_stay_equal_for_half_their_life_and_never_outlive_their_authority() {
     let at = |text: &str, now| {
         let (_folder, pki) = derived_at("prod", text, now);
         pki.kubeconfig(Access::Admin, "prod", "https://127.0.0.1:6443").to_string()
@@ -203,7 +203,7 @@ fn what_is_sealed_is_the_same_for_half_its_life_and_never_outlives_its_authority
 }
 
 #[test]
-fn tokens_have_the_form_that_kubernetes_wants() {
+fn tokens_have_the_format_of_kubernetes() {
     let (_folder, pki) = derived("prod", DATES);
     for token in [&pki.bundle.bootstrap_token, &pki.bundle.trustd_token] {
         let (id, rest) = token.split_once('.').expect("a dot");

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_found_in_the_first_document_and_each_under_its_name() {
+    fn keys_are_found_in_the_first_document_under_the_name_of_their_item() {
         let configuration = "version: v1alpha1\ncluster: {id: a, secretboxEncryptionSecret: b, ca: {crt: c}}\n---\nkind: HostnameConfig\n";
         let keys = keys_in(configuration.as_bytes());
         let found: Vec<_> = keys.iter().map(|(item, digest)| (*item, digest.as_str())).collect();

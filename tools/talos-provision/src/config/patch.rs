@@ -73,11 +73,12 @@ const FREE: Shape = Shape::Any(Merge::Join);
 pub(crate) fn normal(document: Value) -> Result<Value, String> {
     match schema::for_kind(document["kind"].as_str()) {
         Some(shape) => schema::normal(document, shape, ""),
-        None => Ok(document), // of a kind that is newer than this program
+        None => Ok(document), // a kind that this version does not know
     }
 }
 
-/// Returns `kind` and `name`: a patch applies to the document that has the same pair.
+/// Returns `kind`, `apiVersion` and `name`: a patch applies to the document in which all three are
+/// the same.
 fn identity(document: &Value) -> (Option<&str>, Option<&str>, Option<&str>) {
     let text = |key: &str| document[key].as_str();
     (text("kind"), text("kind").and(text("apiVersion")), text("kind").and(text("name")))
@@ -97,7 +98,7 @@ fn check(document: &Value) -> Result<(), String> {
             schema::normal(without_directives(document.clone()), shape, "").map(|_| ())
         }
         Value::Null => Ok(()),
-        _ => Err("not a patch, which is a map".to_owned()),
+        _ => Err("not a patch: a patch is a map".to_owned()),
     }
 }
 
@@ -131,8 +132,8 @@ fn json6902(operations: &[Value]) -> String {
     let strategic = crate::emit::document(&strategic);
     let strategic: Vec<_> = strategic.lines().map(|line| format!("  {line}")).collect();
     format!(
-        "JSON6902 patches do not work on configurations of more than one document, which all are: \
-         write a strategic merge patch\n{}",
+        "JSON6902 patches do not work on configurations of more than one document, and all \
+         configurations are: write a strategic merge patch\n{}",
         strategic.join("\n")
     )
 }
@@ -292,7 +293,7 @@ mod tests {
         ---\napiVersion: v1alpha1\nkind: HostnameConfig\nauto: stable\n";
 
     #[test]
-    fn maps_join_single_values_give_way_lists_grow_and_subnets_are_replaced() {
+    fn a_patch_merges_maps_replaces_scalars_and_subnets_and_appends_to_lists() {
         let patch = "machine: {certSANs: [b], sysctls: {z: '2'}, type: controlplane}\n\
             cluster: {network: {podSubnets: [q]}}";
         let text = patched(LEFT, patch).expect("it fits");
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn another_document_is_appended() {
+    fn a_patch_appends_a_document_of_another_kind() {
         let text = patched(LEFT, "apiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n");
         assert!(
             text.expect("it fits")
@@ -321,13 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_talos_does_not_know_is_refused_while_reading() {
+    fn parsing_rejects_a_field_that_talos_does_not_know() {
         let error = Patch::parse("machine: {kubelet: {extraArg: {}}}").expect_err("a typo");
         assert_eq!(error, "/machine/kubelet/extraArg is not a field that Talos knows");
     }
 
     #[test]
-    fn a_json_patch_is_refused_and_shown_as_a_strategic_one_without_its_values() {
+    fn parsing_rejects_a_json_patch_and_shows_a_strategic_patch_without_values() {
         let patch = "- {op: add, path: /machine/network/hostname, value: hunter2}\n- {op: remove, path: /cluster/proxy}";
         let error = Patch::parse(patch).expect_err("JSON6902");
         assert!(error.contains("strategic merge patch"), "{error}");

@@ -86,7 +86,7 @@ impl Writer<'_> {
             let answer = self.reader().http.get(&format!("/servers/{server}"), &[])?;
             Ok(match answer["server"]["status"].as_str() {
                 Some("off") => Break(()),
-                _ => Continue(format!("the shutdown of server {server}")),
+                _ => Continue(format!("server {server} is still shutting down")),
             })
         });
         match off {
@@ -166,7 +166,7 @@ impl Writer<'_> {
     fn act(&self, path: &str, body: &Value) -> Result<(), Error> {
         match self.reader().http.change(&Method::POST, path, Some(body)) {
             Ok(answer) => self.wait(&actions(&answer)),
-            Err(CallError::Api(refusal)) if is_so_already(&refusal.code) => Ok(()),
+            Err(CallError::Api(refusal)) if was_done_before(&refusal.code) => Ok(()),
             Err(trouble) => Err(trouble.into()),
         }
     }
@@ -177,7 +177,7 @@ impl Writer<'_> {
 }
 
 /// Returns whether the error code says that the requested state was reached before.
-fn is_so_already(code: &str) -> bool {
+fn was_done_before(code: &str) -> bool {
     matches!(
         code,
         "server_already_attached"

@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
                 Err(Error::Api(why)) if is_unavailable(&why) => {
                     documents::note(
                         name,
-                        format_args!("not to be had in {location}: {}", why.message),
+                        format_args!("server type unavailable in {location}: {}", why.message),
                     );
                     refused = Some(why);
                 }
@@ -190,7 +190,7 @@ impl<'a> Writer<'a> {
                     let actions = if family == "servers" { self.running(id)? } else { Vec::new() };
                     return Ok((id, actions));
                 }
-                return Err(Error::Taken { what: format!("{name} among {family}") });
+                return Err(Error::Taken { what: format!("{name} in {family}") });
             }
             if attempt == TRIES_MAX {
                 return Err(Error::Unreachable { what: "the cloud".to_owned(), why });
@@ -214,7 +214,7 @@ impl<'a> Writer<'a> {
             until(ACTIONS_MAX, || match self.0.http.get(&format!("/servers/{server}"), &[]) {
                 Err(Error::Api(refusal)) if refusal.code == "not_found" => Ok(Break(())),
                 Err(error) => Err(error),
-                Ok(_) => Ok(Continue(format!("the end of server {server}, which was deleted"))),
+                Ok(_) => Ok(Continue(format!("server {server} is still being deleted"))),
             })?;
         }
         Ok(())
@@ -278,7 +278,7 @@ impl<'a> Writer<'a> {
             }
             Ok(match open.len() {
                 0 => Break(()),
-                left => Continue(format!("{left} actions of the cloud")),
+                left => Continue(format!("{left} actions of the cloud are still running")),
             })
         })
     }

@@ -24,14 +24,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Decision about a pod whose machine is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum PodAction {
     /// The pod stays until the machine goes: a pod of a `DaemonSet`, or a static pod that the
     /// kubelet started from a file.
-    Stays,
+    Keep,
     /// The pod is evicted.
-    Goes,
+    Evict,
     /// An eviction would lose something, so a person has to decide.
-    Blocks(Loss),
+    Block(Loss),
 }
 
 /// Data or state that an eviction would lose.
@@ -44,28 +44,28 @@ pub(crate) enum Loss {
 }
 
 /// Decides about `pod`. The order of the checks is that of kubectl's filters.
-pub(crate) fn fate(pod: &Value, empty_dir: EmptyDir) -> Fate {
+pub(crate) fn pod_action(pod: &Value, empty_dir: EmptyDir) -> PodAction {
     let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
     let controller = owners.into_iter().find(|owner| owner["controller"] == true);
     let finished = ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase);
     if !finished && controller.is_some_and(|owner| owner["kind"] == "DaemonSet") {
-        return Fate::Stays;
+        return PodAction::Keep;
     }
     if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
-        return Fate::Stays;
+        return PodAction::Keep;
     }
     if finished || is_terminating(pod) {
-        return Fate::Goes;
+        return PodAction::Evict;
     }
     let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let has_empty_dir = volumes.any(|volume| volume["emptyDir"].is_object());
     if controller.is_none() {
-        return Fate::Blocks(Loss::Pod);
+        return PodAction::Block(Loss::Pod);
     }
     if has_empty_dir && empty_dir == EmptyDir::Refuse {
-        return Fate::Blocks(Loss::EmptyDir);
+        return PodAction::Block(Loss::EmptyDir);
     }
-    Fate::Goes
+    PodAction::Evict
 }
 
 fn is_terminating(pod: &Value) -> bool {
@@ -99,7 +99,7 @@ fn answer(end: Result<Value, Failure>) -> Answer {
     }
 }
 
-fn called(pod: &Value) -> String {
+fn pod_name(pod: &Value) -> String {
     let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
     format!("{}/{}", text("namespace"), text("name"))
 }
@@ -120,17 +120,17 @@ pub(crate) fn blocked(
 
 fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
     let refusal = |pod: &Value| {
-        let Fate::Blocks(loss) = fate(pod, removal.empty_dir) else { return None };
-        let name = called(pod);
+        let PodAction::Block(loss) = pod_action(pod, removal.empty_dir) else { return None };
+        let name = pod_name(pod);
         let (reason, why) = match loss {
             Loss::Pod => (
                 "NoController",
-                "no controller starts this pod again elsewhere; give it one, or delete the pod if it \
-                 is not needed any more",
+                "no controller starts this pod again on another machine; create a controller for the pod, or \
+                 delete the pod if it is not needed",
             ),
             Loss::EmptyDir => (
                 "EmptyDir",
-                "its `emptyDir` volume would be lost; save what is in it, and declare \
+                "the contents of its `emptyDir` volume would be lost; save them, and declare \
                  `removal: {emptyDir: discard}`",
             ),
         };
@@ -141,7 +141,7 @@ fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
 }
 
 /// Fails if any of `pods` must not be evicted.
-fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
+fn require_evictable(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
     let refusals = refusals(node, pods, removal);
     if refusals.is_empty() {
         return Ok(());
@@ -149,33 +149,33 @@ fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> 
     Err(Error::PodsLost { machine: node.to_owned(), refusals })
 }
 
-/// Cordons a node, evicts its pods, and waits until they are gone and their volumes are detached.
+/// Cordons a node, evicts its pods, and pending until they are gone and their volumes are detached.
 /// Fails when no pod has left for as long as the document allows. After an interruption the next
 /// call continues, because the cluster itself shows the progress.
 pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Result<(), Error> {
     let refused = |why: String| Error::KubernetesRefused { why };
-    unblocked(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
+    require_evictable(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
     Writer::new(reader).cordon(node).map_err(refused)?;
     let limit = Duration::from(removal.eviction_seconds);
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
         documents::check_interrupt()?;
-        let waits = match round(reader, node, removal)? {
-            Ok(waits) => waits,
+        let pending = match evict_all(reader, node, removal)? {
+            Ok(pending) => pending,
             Err(why) => vec![why],
         };
-        if waits.is_empty() {
+        if pending.is_empty() {
             return Ok(());
         }
-        if waits.len() < least {
-            (least, since) = (waits.len(), Instant::now());
+        if pending.len() < least {
+            (least, since) = (pending.len(), Instant::now());
         }
-        documents::detail(&node.name, waits.join("; "));
+        documents::detail(&node.name, pending.join("; "));
         if since.elapsed() > limit {
             return Err(Error::NotEvicted {
                 machine: node.name.clone(),
                 seconds: limit.as_secs(),
-                why: waits.join("; "),
+                why: pending.join("; "),
             });
         }
         interruptible_sleep(PAUSE)?;
@@ -184,7 +184,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
 
 /// Requests the eviction of every remaining pod. Returns the pods and volumes that are not gone
 /// yet.
-fn round(
+fn evict_all(
     reader: &Reader,
     node: &Registered,
     removal: Removal,
@@ -193,25 +193,25 @@ fn round(
         Ok(pods) => pods,
         Err(why) => return Ok(Err(why)),
     };
-    unblocked(&node.name, &pods, removal)?;
-    let goes = |pod: &&Value| fate(pod, removal.empty_dir) == Fate::Goes;
-    let mut waits = Vec::new();
+    require_evictable(&node.name, &pods, removal)?;
+    let goes = |pod: &&Value| pod_action(pod, removal.empty_dir) == PodAction::Evict;
+    let mut pending = Vec::new();
     for pod in pods.iter().filter(goes) {
         documents::check_interrupt()?;
         if is_terminating(pod) {
             // The kubelet of a lost machine never confirms the end of a pod.
             if node.ready {
-                waits.push(format!("{} is stopping", called(pod)));
+                pending.push(format!("{} is terminating", pod_name(pod)));
             }
             continue;
         }
-        waits.push(match answer(evict(reader, pod)) {
-            Answer::Accepted => format!("{} is stopping", called(pod)),
-            Answer::Later(why) => format!("{}: {why}", called(pod)),
+        pending.push(match answer(evict(reader, pod)) {
+            Answer::Accepted => format!("{} is terminating", pod_name(pod)),
+            Answer::Later(why) => format!("{}: {why}", pod_name(pod)),
         });
     }
-    if !waits.is_empty() || !node.ready {
-        return Ok(Ok(waits));
+    if !pending.is_empty() || !node.ready {
+        return Ok(Ok(pending));
     }
     Ok(attached(reader, &node.name, &pods))
 }
@@ -253,7 +253,7 @@ fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, 
     });
     let text = |attachment: &&Value| {
         let name = attachment["spec"]["source"]["persistentVolumeName"].as_str();
-        format!("the volume {} is still attached", name.unwrap_or_default())
+        format!("volume {} is still attached", name.unwrap_or_default())
     };
     Ok(here.iter().map(text).collect())
 }

@@ -42,7 +42,7 @@ fn key(pair: &Pair) -> Key {
 }
 
 #[test]
-fn a_certificate_that_talos_made_is_encoded_again_with_the_same_bytes() {
+fn certificates_of_talos_are_encoded_to_the_same_bytes() {
     let bundle = Bundle::parse(SECRETS).expect("a bundle");
     let authorities = [
         (&bundle.os, Some("talos"), 322),
@@ -85,7 +85,7 @@ fn a_certificate_that_talos_made_is_encoded_again_with_the_same_bytes() {
 }
 
 #[test]
-fn a_key_that_talos_made_is_encoded_again_with_the_same_bytes() {
+fn keys_of_talos_are_encoded_to_the_same_bytes() {
     let bundle = Bundle::parse(SECRETS).expect("a bundle");
     for pair in [&bundle.os, &bundle.etcd, &bundle.kubernetes, &bundle.aggregator] {
         let key = key(pair);
@@ -94,7 +94,7 @@ fn a_key_that_talos_made_is_encoded_again_with_the_same_bytes() {
 }
 
 #[test]
-fn a_bundle_is_written_as_it_was_read_but_for_its_comment() {
+fn a_bundle_is_written_as_it_was_read_except_for_its_comment() {
     let bundle = Bundle::parse(SECRETS).expect("a bundle");
     let (_, rest) = SECRETS.split_once('\n').expect("more than one line");
     assert_eq!(*bundle.write(), rest);

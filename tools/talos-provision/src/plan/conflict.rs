@@ -8,7 +8,7 @@ use crate::spec::FirstContact;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// A resource without our labels has a name that this cluster needs.
-    #[error("{what} is there, and does not carry the labels of this cluster")]
+    #[error("{what} exists and does not carry the labels of this cluster")]
     Taken {
         /// The resource, for example `the network prod`.
         what: String,
@@ -18,13 +18,13 @@ pub enum Conflict {
     Differs {
         /// The property, for example `the type of the server prod-work-1`.
         what: String,
-        /// The observed value.
+        /// Observed value, for example `cx23`.
         is: String,
-        /// The declared value.
+        /// Declared value, for example `cx33`.
         declared: String,
     },
     /// A machine works with a key that differs from the declared one and cannot be exchanged.
-    #[error("the server {name} works with another `{item}` than the declared one")]
+    #[error("the key `{item}` of the server {name} differs from the declared key")]
     Rekeyed {
         /// Name of the machine.
         name: String,
@@ -32,7 +32,7 @@ pub enum Conflict {
         item: &'static str,
     },
     /// A machine shows a certificate that another authority signed.
-    #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
+    #[error("the server {name} is not a machine of this cluster: {why}")]
     Foreign {
         /// Name of the machine.
         name: String,
@@ -67,32 +67,32 @@ impl Conflict {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Taken { .. } => {
-                "declare another name for the cluster; or, if the resource with that name belongs to \
-                 nothing else, remove it"
+                "declare another name for the cluster; or delete the resource, if nothing else uses it"
             }
             Self::Differs { .. } => {
-                "declare what is there; to exchange machines without losing what is on them, add a pool \
-                 as wanted, apply, then take the old pool out of the document and apply again"
+                "declare the observed value; to replace machines without losing their data, add a pool with \
+                 the new value and run `apply`, then remove the old pool from the document and run \
+                 `apply` again"
             }
             Self::Rekeyed { .. } => {
-                "no running cluster can exchange that key: take the generation of the item (or of \
-                 `talos-provision`) in the Project back; or drain the cluster, destroy it and apply it anew"
+                "restore the previous generation of the item (or of `talos-provision`) in the Project, because \
+                 a running cluster cannot exchange this key; or drain the cluster, destroy it and apply it again"
             }
             Self::FirstContact { .. } => {
-                "let nobody but yourself reach port 50000 (`spec.firewall.talos`), and declare \
-                 `firstContact: trustOnFirstUse`: whatever answers first at the address that the \
-                 cloud names is then trusted"
+                "allow only your own address to reach port 50000 (`spec.firewall.talos`), and declare \
+                 `firstContact: trustOnFirstUse`: the first machine that answers at the address in the \
+                 cloud's API is then trusted"
             }
             Self::StartedBefore { .. } => {
                 "restore etcd from a snapshot with `talosctl bootstrap --recover-from`; or, if \
-                 everything in the cluster may be lost, destroy it and apply it anew, or raise \
+                 everything in the cluster may be lost, destroy the cluster and apply it again, or raise \
                  `spec.incarnation` by one, apply, and reboot the workers: a kubelet registers its \
                  node only when it starts"
             }
             Self::Foreign { .. } => {
-                "check first what it holds: its disk, or the generation of `os-ca`, is another than this \
-                 document's. Take the generation back if that was changed; only a server that holds no \
-                 data may be deleted, and then `apply` creates it anew"
+                "restore the previous generation of `os-ca` in the Project, if it was changed. Otherwise the \
+                 server's disk belongs to another cluster: delete the server only if it holds no data, \
+                 then run `apply`, which creates the server again"
             }
         }
     }

@@ -194,7 +194,7 @@ fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
 // members: server without network, powered off, labels, placement group, subnet, services, targets
 // now: a named step, `plan --check` exits 3, `apply` repairs it
 #[test]
-fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
+fn every_foreign_change_is_planned_and_repaired_once() {
     for_all(|wanted, drifted, foreign| {
         let what: Vec<_> = foreign.iter().map(|foreign| foreign.what).collect();
         assert_eq!(conflicts(wanted, drifted), [], "{what:?}");
@@ -211,7 +211,7 @@ fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
 }
 
 #[test]
-fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
+fn plan_cloud_plans_the_same_repairs_without_asking_machines() {
     for_all(|wanted, drifted, foreign| {
         let (mut declared, mut cloud) = (wanted.clone(), drifted.clone());
         for machine in declared.machines.values_mut() {
@@ -232,7 +232,7 @@ fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
 }
 
 #[test]
-fn every_repair_may_be_interrupted_after_any_step() {
+fn repairs_continue_after_an_interruption_at_any_step() {
     for_all(|wanted, drifted, _| {
         let mut world = drifted.clone();
         // `apply` plans again after every stage, and after every start.
@@ -247,7 +247,7 @@ fn every_repair_may_be_interrupted_after_any_step() {
 }
 
 #[test]
-fn a_server_that_runs_is_restarted_only_for_its_placement_group_and_last() {
+fn a_running_server_is_restarted_last_and_only_for_its_placement_group() {
     for_all(|wanted, drifted, _| {
         let steps = plan(wanted, drifted);
         let restarts = steps.iter().filter(|step| step.stage() == Stage::Restarts);
@@ -259,7 +259,7 @@ fn a_server_that_runs_is_restarted_only_for_its_placement_group_and_last() {
 }
 
 #[test]
-fn labels_and_servers_of_others_are_left_as_they_are() {
+fn plan_leaves_labels_and_subnets_of_others_unchanged() {
     let (wanted, mut world) = configured_world();
     let labels = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
     control(&mut world).labels.extend(labels);
@@ -271,7 +271,7 @@ fn labels_and_servers_of_others_are_left_as_they_are() {
 }
 
 #[test]
-fn a_subnet_that_machines_may_use_is_not_exchanged() {
+fn a_network_with_another_subnet_is_a_conflict() {
     let (wanted, mut world) = configured_world();
     let (range, nodes) = ("10.0.0.0/16".to_owned(), vec!["10.0.9.0/24".to_owned()]);
     found(&mut world, Kind::Network).spec = ResourceSpec::Network { range, nodes };
@@ -279,7 +279,7 @@ fn a_subnet_that_machines_may_use_is_not_exchanged() {
 }
 
 #[test]
-fn a_role_that_the_document_changes_is_an_obstacle_and_not_a_label_to_repair() {
+fn a_role_that_the_document_changes_is_a_conflict_and_not_drift() {
     let (mut wanted, world) = configured_world();
     let machine = wanted.machines.get_mut(CONTROL).expect("the machine");
     machine.role = Role::Worker;

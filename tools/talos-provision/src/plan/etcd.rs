@@ -16,7 +16,7 @@ pub enum Etcd {
     Members(Vec<Member>),
 }
 
-/// Member of etcd.
+/// Member in etcd's own list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// Name of the member's machine.

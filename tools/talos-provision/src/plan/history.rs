@@ -182,7 +182,7 @@ mod tests {
     // members: foreign networks, unreadable labels
     // now: the gate stays closed
     #[test]
-    fn only_a_network_that_says_never_or_nothing_at_all_proves_that_etcd_never_started() {
+    fn only_the_label_never_or_no_resources_prove_that_etcd_never_started() {
         assert_eq!(history(&[], &[]), History::Never);
         assert_eq!(history(&[], &[server(false)]), History::Never);
         assert_eq!(history(&[network(true, Some("never"))], &[server(true)]), History::Never);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn a_written_record_is_read_as_the_same_record() {
         for record in [
             History::Never,
             History::Starting { incarnation: 3, server: 42 },
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn etcd_starts_once_for_each_incarnation_and_is_asked_again_only_on_the_same_server() {
+    fn etcd_starts_once_per_incarnation_and_is_retried_on_the_same_server_only() {
         let starting = History::Starting { incarnation: 1, server: 7 };
         let begun = History::Begun { incarnation: 1 };
         for (record, incarnation, server, allowed) in [

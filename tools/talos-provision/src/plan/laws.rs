@@ -299,15 +299,10 @@ pub(super) fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
     steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
 }
 
-/// Returns whether no conflict prevents the plan.
-fn can_be_reached(wanted: &Wanted, world: &World) -> bool {
-    conflicts(wanted, world).is_empty()
-}
-
 #[test]
-fn a_plan_reaches_what_is_declared_and_then_rests() {
+fn plan_reaches_the_declared_state_and_is_then_empty() {
     for_all(|wanted, before| {
-        if !can_be_reached(wanted, before) {
+        if !conflicts(wanted, before).is_empty() {
             return;
         }
         let mut world = before.clone();
@@ -329,7 +324,7 @@ fn a_plan_reaches_what_is_declared_and_then_rests() {
 }
 
 #[test]
-fn a_plan_leaves_alone_what_others_made() {
+fn plan_changes_no_resource_of_others() {
     for_all(|wanted, before| {
         for step in plan(wanted, before) {
             let (servers, resources) = (&before.servers, &before.resources);
@@ -367,7 +362,7 @@ fn a_plan_leaves_alone_what_others_made() {
 }
 
 #[test]
-fn a_machine_that_does_not_answer_is_neither_made_again_nor_thrown_out() {
+fn plan_neither_recreates_nor_removes_a_machine_that_does_not_answer() {
     for_all(|wanted, before| {
         let silent = before
             .servers
@@ -386,7 +381,7 @@ fn a_machine_that_does_not_answer_is_neither_made_again_nor_thrown_out() {
 }
 
 #[test]
-fn no_key_is_exchanged_under_a_machine_that_works() {
+fn a_changed_key_of_a_working_machine_is_a_conflict() {
     for_all(|wanted, before| {
         let declared =
             before.servers.iter().filter(|(name, _)| wanted.machines.contains_key(*name));
@@ -407,7 +402,7 @@ fn no_key_is_exchanged_under_a_machine_that_works() {
 // members: another certificate later in the same run
 // now: exit 100 unless the document says `firstContact: trustOnFirstUse`; then the key is pinned
 #[test]
-fn no_machine_whose_key_is_unknown_is_configured_unless_the_document_allows_it() {
+fn a_machine_with_an_unknown_key_is_a_conflict_unless_the_document_allows_it() {
     for_all(|wanted, before| {
         let wanted = Wanted { first_contact: FirstContact::Refuse, ..wanted.clone() };
         let first = plan(&wanted, before).into_iter().filter_map(|step| match step {
@@ -426,7 +421,7 @@ fn no_machine_whose_key_is_unknown_is_configured_unless_the_document_allows_it()
 }
 
 #[test]
-fn what_is_no_longer_declared_goes_last() {
+fn undeclared_resources_are_removed_last() {
     for_all(|wanted, before| {
         let stages: Vec<_> = plan(wanted, before).iter().map(Step::stage).collect();
         let first =
@@ -436,7 +431,7 @@ fn what_is_no_longer_declared_goes_last() {
 }
 
 #[test]
-fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
+fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
     let wanted = wanted(&[
         (CONTROL, Role::Controlplane),
         (EXTRA, Role::Controlplane),
@@ -463,7 +458,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_made_again() {
 }
 
 #[test]
-fn a_lost_machine_is_forgotten_before_it_is_made_again() {
+fn kubernetes_forgets_a_lost_machine_before_it_is_created_again() {
     for_all(|wanted, before| {
         let mut world = before.clone();
         for step in plan(wanted, before) {
@@ -478,7 +473,7 @@ fn a_lost_machine_is_forgotten_before_it_is_made_again() {
 }
 
 #[test]
-fn undoing_takes_all_that_is_ours_machines_first_then_rests() {
+fn plan_destroy_removes_all_our_resources_and_is_then_empty() {
     for_all(|wanted, before| {
         let steps = plan_destroy(before);
         let world = take(wanted, before, &steps);

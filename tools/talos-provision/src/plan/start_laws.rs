@@ -210,7 +210,7 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
 // before the volume is mounted
 // now: no bootstrap is planned; `apply` waits and the machine rejoins
 #[test]
-fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
+fn etcd_starts_only_if_every_control_plane_proves_that_it_has_no_data() {
     for_all(|wanted, world, controls, extra| {
         let steps = plan(wanted, world);
         let starts = steps.iter().filter(|step| matches!(step, Step::Bootstrap { .. })).count();
@@ -239,7 +239,7 @@ fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
 // members: a network made anew under servers, a label edited by hand, all servers deleted
 // now: exit 100: restore, destroy, or raise `spec.incarnation`
 #[test]
-fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
+fn a_started_cluster_that_lost_every_disk_is_a_conflict() {
     for_all(|wanted, world, controls, extra| {
         let gone = |shows: &Shows| {
             matches!(shows, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty)
@@ -260,7 +260,7 @@ fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
 // members: machines in maintenance beside silent ones, foreign machines
 // now: no bootstrap is planned while one is silent
 #[test]
-fn silent_machines_are_never_counted_as_empty() {
+fn unreachable_machines_never_count_as_empty() {
     for_all(|wanted, world, controls, extra| {
         let hides = |shows: &Shows| {
             matches!(

@@ -20,7 +20,7 @@ pub struct Wanted {
     pub cluster: String,
     /// Number of times that etcd may be started from nothing, including the first time.
     pub incarnation: u16,
-    /// Whether a machine with an unknown key may receive its first configuration.
+    /// Rule for the first configuration of a machine whose key is unknown.
     pub first_contact: FirstContact,
     /// Resources that the machines share.
     pub resources: BTreeMap<SharedResource, ResourceSpec>,
@@ -219,7 +219,7 @@ impl Rule {
     }
 }
 
-/// Existing [`SharedResource`].
+/// Observed state of a [`SharedResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedResource {
     /// Id in the cloud.
@@ -234,11 +234,11 @@ pub struct ObservedResource {
     pub networks: BTreeSet<u64>,
     /// Public address; only load balancers have one.
     pub address: Option<String>,
-    /// Monthly price, net.
+    /// Monthly price in euros, net.
     pub monthly: Money,
 }
 
-/// Existing server.
+/// Observed state of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Id in the cloud.
@@ -251,7 +251,7 @@ pub struct Server {
     pub r#type: String,
     /// Location of the server, for example `fsn1`.
     pub location: String,
-    /// Public IPv4 address.
+    /// Public IPv4 address of the server.
     pub address: Option<String>,
     /// Power state according to the cloud.
     pub power: Power,
@@ -267,7 +267,7 @@ pub struct Server {
     pub image: Option<u64>,
     /// Ids of the cloud volumes that are attached to the server.
     pub volumes: Vec<u64>,
-    /// Monthly price, net.
+    /// Monthly price in euros, net.
     pub monthly: Money,
     /// State of Talos on the server.
     pub node: Node,

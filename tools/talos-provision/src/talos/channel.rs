@@ -1,5 +1,5 @@
 //! Connection to one machine, and calls on it. A connection is used once and never reopened,
-//! because the machine at an address may differ after a boot.
+//! so that it never outlives a boot of the machine.
 
 use std::fmt::Debug;
 use std::io;
@@ -80,7 +80,7 @@ impl Connection {
     {
         let reply: wire::Reply<A> = self.unary(path, request).await?;
         let message = reply.messages.into_iter().next();
-        message.ok_or_else(|| Status::new(Code::Internal, "the answer holds no message"))
+        message.ok_or_else(|| Status::new(Code::Internal, "the answer contains no message"))
     }
 
     /// Calls a method that answers with a stream, and returns at most the first `most` messages.
@@ -137,9 +137,9 @@ fn refused(error: &io::Error) -> Option<String> {
     match inner {
         rustls::Error::InvalidCertificate(why) => Some(match why {
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature => {
-                "its certificate was signed by another authority".to_owned()
+                "another authority signed the machine's certificate".to_owned()
             }
-            why => format!("its certificate is not valid: {why}"),
+            why => format!("the machine's certificate is not valid: {why}"),
         }),
         _ => None,
     }

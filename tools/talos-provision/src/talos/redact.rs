@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_machine_stay() {
+    fn text_without_quotes_is_shown_unchanged() {
         for text in [
             "bootstrap is not available yet",
             "etcd data directory is not empty",

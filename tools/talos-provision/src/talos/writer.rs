@@ -52,7 +52,7 @@ impl<'a> Writer<'a> {
                     let step = documents::step(&wanted.target.name, "configure");
                     let end = configure_machine(&reader, &wanted).await;
                     if end.is_ok() {
-                        step.done("it has the configuration, and shows a certificate of ours");
+                        step.done("the configuration is active, and the machine shows a certificate of this cluster");
                     }
                     end
                 });
@@ -117,7 +117,7 @@ impl<'a> Writer<'a> {
                         }
                     }
                     Access::Unreachable(why) => why,
-                    Access::Maintenance(_) => "it waits for its configuration".to_owned(),
+                    Access::Maintenance(_) => "the machine waits for its configuration".to_owned(),
                     Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
                 };
                 pause(until, target, why).await?;
@@ -142,7 +142,7 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
             }
             Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
             Access::Maintenance(_) if sent => {
-                pause(until, target, "it has not taken its configuration over".to_owned()).await?;
+                pause(until, target, "the configuration is not active yet".to_owned()).await?;
                 continue;
             }
             Access::Maintenance(_) if wanted.first_contact == FirstContact::Refuse => {
@@ -161,7 +161,7 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
                     },
                     Ok(_) if !sent => connection,
                     Ok(_) => {
-                        pause(until, target, "it has not taken its configuration over".to_owned())
+                        pause(until, target, "the configuration is not active yet".to_owned())
                             .await?;
                         continue;
                     }

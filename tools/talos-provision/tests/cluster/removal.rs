@@ -130,7 +130,7 @@ fn status(site: &Harness, object: &str, status: &Value) {
     run(site, &format!("patch {object} --subresource=status --type=merge -p {patch}"));
 }
 
-pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Harness) {
+pub(super) fn a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(site: &Harness) {
     furnish(site);
 
     // The gate refuses before anything is changed.
@@ -180,7 +180,7 @@ pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Ha
 // class: Silence is taken for consent.
 // members: a missing control plane, a silent API
 // now: refused by name after asking each control plane; nothing touched
-pub(super) fn a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(site: &Harness) {
+pub(super) fn destroy_without_a_load_balancer_still_finds_the_volumes(site: &Harness) {
     claim(site);
     let balancer = site.list("load_balancers")[0]["id"].clone();
     site.call("DELETE", &format!("/v1/load_balancers/{balancer}"), &Value::Null);

@@ -137,7 +137,7 @@ impl Drop for Harness {
     }
 }
 
-/// Running program.
+/// Running process of the program.
 pub(crate) struct Run {
     child: Child,
     folder: PathBuf,
