@@ -18,13 +18,17 @@ pub(crate) fn see(
     ground: &Ground<'_>,
 ) -> Result<CloudState, Error> {
     let view = ground.see()?;
-    believed(ground, context.stream.status(context.document), &view)?;
+    require_known_absence(ground, context.stream.status(context.document), &view)?;
     Ok(view)
 }
 
 /// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
 /// and no snapshot proves that the token belongs to the right project.
-fn believed(ground: &Ground<'_>, status: &Value, view: &CloudState) -> Result<(), Error> {
+fn require_known_absence(
+    ground: &Ground<'_>,
+    status: &Value,
+    view: &CloudState,
+) -> Result<(), Error> {
     let servers = servers(status);
     if servers.is_empty() || !is_empty(view) {
         return Ok(());

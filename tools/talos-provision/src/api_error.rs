@@ -15,7 +15,7 @@ pub struct ApiError {
 
 impl ApiError {
     /// Returns whether an identical request may succeed a moment later.
-    pub(crate) fn passes(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         matches!(
             self.code.as_str(),
             "conflict"

@@ -192,7 +192,7 @@ pub(crate) fn destroy(ground: &Ground<'_>, view: &CloudState) -> Result<Vec<Stri
         0 => {
             let things = kept.resources.into_keys().map(|it| it.to_string());
             let named = things.chain(kept.servers.into_keys());
-            Ok(named.chain(ground.cloud.named(&leftovers)?).collect())
+            Ok(named.chain(ground.cloud.describe(&leftovers)?).collect())
         }
         steps => Err(Error::NotConverged { steps }),
     }

@@ -30,7 +30,7 @@ pub(crate) fn whole(
     }
     let loss = Loss { cluster: true, ..Loss::default() };
     let verdict = verdict(context, projects, session, view, &loss)?;
-    if verdict.closed.is_some() && was_passed(view) {
+    if verdict.closed.is_some() && gate_was_passed(view) {
         return Ok(Vec::new());
     }
     Ok(verdict.refusals())
@@ -58,7 +58,7 @@ pub(crate) fn machines(
         return Ok(refusals);
     };
     let reader = Reader::new(&session.pki, endpoint)?;
-    let goes = |node: &&kubernetes::Registered| loss.nodes.contains(&node.name);
+    let goes = |node: &&kubernetes::RegisteredNode| loss.nodes.contains(&node.name);
     for node in now.kubernetes.nodes.iter().filter(goes) {
         let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
         refusals.extend(blocked.map_err(|why| Error::KubernetesRefused { why })?);
@@ -125,7 +125,7 @@ fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
 
 /// Returns whether an earlier `destroy` of this cluster passed the gate and has removed a control
 /// plane since.
-fn was_passed(view: &CloudState) -> bool {
+fn gate_was_passed(view: &CloudState) -> bool {
     let network =
         view.resources.iter().find(|(thing, found)| thing.kind == Kind::Network && found.ours);
     let before = network.and_then(|(_, found)| labels::destroyed_from(&found.labels));
@@ -204,7 +204,7 @@ mod tests {
             (Some("true"), 0, false),
             (Some(""), 0, false),
         ] {
-            assert_eq!(was_passed(&view(label, controls, 2)), passed, "{label:?} {controls}");
+            assert_eq!(gate_was_passed(&view(label, controls, 2)), passed, "{label:?} {controls}");
         }
     }
 }

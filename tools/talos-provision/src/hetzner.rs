@@ -18,8 +18,8 @@ use crate::Error;
 use crate::labels::{CLUSTER, Labels, PROJECT, REMOVING, ROLE};
 use crate::money::Money;
 use crate::plan::{
-    Balancer, Forward, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule, Selected,
-    Server, SharedResource, Step, Target, Wanted,
+    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Step, Target, TargetSelector, Wanted,
 };
 use crate::spec::Role;
 use http::Http;
@@ -234,7 +234,7 @@ impl Reader {
                 items.extend(self.list(family, ("name", name))?);
             }
         }
-        typed(items)
+        parse_items(items)
     }
 
     fn list(&self, family: &str, filter: (&str, &str)) -> Result<Vec<Value>, Error> {
@@ -261,13 +261,13 @@ impl Reader {
         names: &BTreeSet<String>,
     ) -> Result<Catalog, Error> {
         let none = ("sort", "id");
-        let types: Vec<model::ServerType> = typed(self.list("server_types", none)?)?;
+        let types: Vec<model::ServerType> = parse_items(self.list("server_types", none)?)?;
         let mut catalog = Catalog::default();
         for (name, machine) in &mut wanted.machines {
             if !names.contains(name) {
                 continue;
             }
-            let r#type = offered(&types, machine)?;
+            let r#type = find_server_type(&types, machine)?;
             let place = machine.locations.first().map_or("", String::as_str);
             machine.monthly = Some(model::price(&r#type.prices, place));
             if !catalog.images.contains_key(&machine.r#type) {
@@ -278,7 +278,8 @@ impl Reader {
         if let Some(thing) =
             wanted.resources.keys().find(|resource| resource.kind == Kind::LoadBalancer)
         {
-            let types: Vec<model::BalancerType> = typed(self.list("load_balancer_types", none)?)?;
+            let types: Vec<model::BalancerType> =
+                parse_items(self.list("load_balancer_types", none)?)?;
             let place =
                 wanted.machines.values().next().and_then(|machine| machine.locations.first());
             if let Some(r#type) = types.iter().find(|offer| offer.name == BALANCER_TYPE) {
@@ -303,7 +304,7 @@ impl Reader {
                 .as_object_mut()
                 .and_then(|fields| fields.values_mut().next())
                 .map(Value::take)),
-            Err(Error::Api(refusal)) if refusal.code == "not_found" => Ok(None),
+            Err(Error::Api(error)) if error.code == "not_found" => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -335,7 +336,7 @@ impl Reader {
     }
 
     /// Describes those of `leftovers` that still exist, for people.
-    pub(crate) fn named(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
+    pub(crate) fn describe(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for Leftover { family, id } in leftovers {
             if let Some(found) = self.has(family, *id)? {
@@ -350,7 +351,8 @@ impl Reader {
     /// Returns the newest image of Talos `version` for `architecture`.
     fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
         let selector = format!("os=talos,version={version}");
-        let images: Vec<model::Image> = typed(self.list("images", ("label_selector", &selector))?)?;
+        let images: Vec<model::Image> =
+            parse_items(self.list("images", ("label_selector", &selector))?)?;
         let fits = |image: &&model::Image| {
             image.architecture == architecture && image.status == "available"
         };
@@ -363,7 +365,7 @@ impl Reader {
 }
 
 /// Returns the declared server type, if the cloud offers it in any of the declared locations.
-fn offered<'a>(
+fn find_server_type<'a>(
     types: &'a [model::ServerType],
     machine: &Machine,
 ) -> Result<&'a model::ServerType, Error> {
@@ -386,8 +388,8 @@ fn offered<'a>(
     })
 }
 
-fn forward(service: model::Service) -> Forward {
-    Forward {
+fn forward(service: model::Service) -> BalancerService {
+    BalancerService {
         protocol: service.protocol,
         listen: service.listen_port,
         to: service.destination_port,
@@ -397,9 +399,9 @@ fn forward(service: model::Service) -> Forward {
 }
 
 fn target(target: model::Target) -> Option<Target> {
-    let by_labels = target.label_selector.map(|labels| Selected::Labels(labels.selector));
-    let by_id = target.server.map(|server| Selected::Server(server.id));
-    let by_address = target.ip.map(|address| Selected::Address(address.ip));
+    let by_labels = target.label_selector.map(|labels| TargetSelector::Labels(labels.selector));
+    let by_id = target.server.map(|server| TargetSelector::Server(server.id));
+    let by_address = target.ip.map(|address| TargetSelector::Address(address.ip));
     let servers = by_labels.or(by_id).or(by_address)?;
     Some(Target { servers, private: target.use_private_ip })
 }
@@ -430,7 +432,7 @@ fn rules(rules: Vec<model::FirewallRule>) -> Vec<Rule> {
     rules
 }
 
-fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
+fn parse_items<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
     let typed = items.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
     typed.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })
 }

@@ -25,7 +25,7 @@ const CORDONED: &str = "holistic/cordoned";
 
 /// Node that is registered in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Registered {
+pub(crate) struct RegisteredNode {
     pub(crate) name: String,
     pub(crate) ready: bool,
     /// Address in the private network of the machines.
@@ -37,7 +37,7 @@ pub(crate) struct Registered {
     pub(crate) cordoned_by_us: bool,
 }
 
-impl Registered {
+impl RegisteredNode {
     fn parse(node: &Value) -> Option<Self> {
         let list = |path| node.pointer(path).and_then(Value::as_array).into_iter().flatten();
         let mut ready = list("/status/conditions").filter(|about| about["type"] == "Ready");
@@ -118,8 +118,8 @@ impl Reader {
     }
 
     /// Lists the registered nodes.
-    pub(crate) fn nodes(&self) -> Result<Vec<Registered>, String> {
-        Ok(self.list("/api/v1/nodes")?.iter().filter_map(Registered::parse).collect())
+    pub(crate) fn nodes(&self) -> Result<Vec<RegisteredNode>, String> {
+        Ok(self.list("/api/v1/nodes")?.iter().filter_map(RegisteredNode::parse).collect())
     }
 
     /// Returns the items of a list. An answer without `items` is an error, because an empty list
@@ -173,7 +173,7 @@ impl<'a> Writer<'a> {
 
     /// Cordons a node, so that it takes no new pods. A node that a person cordoned gets no
     /// annotation.
-    pub(crate) fn cordon(&self, node: &Registered) -> Result<(), String> {
+    pub(crate) fn cordon(&self, node: &RegisteredNode) -> Result<(), String> {
         if node.unschedulable {
             return Ok(());
         }
@@ -185,7 +185,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Uncordons a node that [`Self::cordon`] cordoned.
-    pub(crate) fn uncordon(&self, node: &Registered) -> Result<(), String> {
+    pub(crate) fn uncordon(&self, node: &RegisteredNode) -> Result<(), String> {
         let unmarked = json!({CORDONED: null});
         self.patch(
             node,
@@ -193,7 +193,7 @@ impl<'a> Writer<'a> {
         )
     }
 
-    fn patch(&self, node: &Registered, patch: &Value) -> Result<(), String> {
+    fn patch(&self, node: &RegisteredNode, patch: &Value) -> Result<(), String> {
         let url = format!("/api/v1/nodes/{}", node.name);
         self.0.call("PATCH", &url, Some(patch)).map(drop).map_err(|why| why.text(&url))
     }

@@ -120,7 +120,7 @@ impl Program for TalosProvision {
         }
         let refusals = gate::whole(context, &self.projects, &session, &view)?;
         let cloud = &session.ground.cloud;
-        let leftovers = cloud.named(&cloud.leftovers(&view)?)?;
+        let leftovers = cloud.describe(&cloud.leftovers(&view)?)?;
         let mut planned = refused(context, "destroy", Status::planned(None, steps), refusals);
         if !leftovers.is_empty() {
             let what = format!("others made {}, and `destroy` leaves it", leftovers.join(", "));

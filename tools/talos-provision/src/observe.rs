@@ -6,7 +6,7 @@ use documents::{Condition, Deferred};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::kubernetes::Registered;
+use crate::kubernetes::RegisteredNode;
 use crate::money::Money;
 use crate::pki::Pki;
 use crate::plan::{Etcd, Node, Power, Step, Wanted, World};
@@ -80,7 +80,7 @@ pub(crate) struct Observation {
 #[derive(Debug)]
 pub(crate) struct Kubernetes {
     pub(crate) ready: Result<(), String>,
-    pub(crate) nodes: Vec<Registered>,
+    pub(crate) nodes: Vec<RegisteredNode>,
 }
 
 impl Observation {

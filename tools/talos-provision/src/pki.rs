@@ -106,16 +106,16 @@ impl Pki {
     /// Derives all secrets of the cluster called `cluster`, at the time `now`.
     #[must_use]
     pub fn derive(key: &PhaseKey, cluster: &str, dates: &Certificates, now: DateTime) -> Self {
-        let maker = Maker { key, cluster, dates };
+        let deriver = Deriver { key, cluster, dates };
         let os =
-            maker.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
-        let etcd = maker.authority("etcd-ca", Some("etcd"), maker.p256("etcd-ca"));
-        let kubernetes = maker.authority("k8s-ca", Some("kubernetes"), maker.p256("k8s-ca"));
-        let aggregator = maker.authority("aggregator-ca", None, maker.p256("aggregator-ca"));
-        let service_account = maker.p256("service-account");
-        let admin = maker
+            deriver.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
+        let etcd = deriver.authority("etcd-ca", Some("etcd"), deriver.p256("etcd-ca"));
+        let kubernetes = deriver.authority("k8s-ca", Some("kubernetes"), deriver.p256("k8s-ca"));
+        let aggregator = deriver.authority("aggregator-ca", None, deriver.p256("aggregator-ca"));
+        let service_account = deriver.p256("service-account");
+        let admin = deriver
             .identities(("talosconfig", "os:admin"), ("kubeconfig", "system:masters", "admin"));
-        let reader = maker.identities(
+        let reader = deriver.identities(
             ("reader-talosconfig", "os:reader"),
             ("reader-kubeconfig", READERS, "reader"),
         );
@@ -129,13 +129,13 @@ impl Pki {
             ("aggregator-ca", &aggregator),
         ];
         let fingerprints =
-            named.map(|(name, authority)| (name, hex(&authority.certificate))).to_vec();
+            named.map(|(name, authority)| (name, sha256_hex(&authority.certificate))).to_vec();
         let bundle = Bundle {
-            id: data_encoding::BASE64URL.encode(&*maker.bytes::<32>("cluster-id")).into(),
-            secret: maker.base64("cluster-secret"),
-            bootstrap_token: maker.token("bootstrap-token"),
-            trustd_token: maker.token("trustd-token"),
-            secretbox: maker.base64("secretbox"),
+            id: data_encoding::BASE64URL.encode(&*deriver.bytes::<32>("cluster-id")).into(),
+            secret: deriver.base64("cluster-secret"),
+            bootstrap_token: deriver.token("bootstrap-token"),
+            trustd_token: deriver.token("trustd-token"),
+            secretbox: deriver.base64("secretbox"),
             etcd: etcd.pair(),
             kubernetes: kubernetes.pair(),
             aggregator: aggregator.pair(),
@@ -207,17 +207,17 @@ impl Authority {
 }
 
 /// Returns the SHA-256 digest of `bytes` in lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-struct Maker<'a> {
+struct Deriver<'a> {
     key: &'a PhaseKey,
     cluster: &'a str,
     dates: &'a Certificates,
 }
 
-impl Maker<'_> {
+impl Deriver<'_> {
     fn bytes<const N: usize>(&self, item: &str) -> Zeroizing<[u8; N]> {
         self.key.bytes(self.cluster, item)
     }

@@ -21,8 +21,8 @@ pub use etcd::{Etcd, Member};
 pub use history::{ETCD_LABEL, History};
 pub use step::{Stage, Step};
 pub use world::{
-    Balancer, Forward, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule, Selected,
-    Server, SharedResource, Target, Wanted, World,
+    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Target, TargetSelector, Wanted, World,
 };
 
 use documents::Deferred;

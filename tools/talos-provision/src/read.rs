@@ -32,16 +32,16 @@ pub(crate) fn read(
     let projects = Projects::read(stream);
     let mut patches = BTreeMap::new();
     for cluster in declared {
-        let mut mistakes = Vec::new();
+        let mut errors = Vec::new();
         let project = projects.get(&cluster.spec.project);
         if project.is_ok_and(|project| project.spec.endpoints.cloud.is_none()) {
-            mistake(&mut mistakes, "/spec/project", "this Project has no `endpoints.cloud`");
+            invalid(&mut errors, "/spec/project", "this Project has no `endpoints.cloud`");
         }
-        versions(&cluster.spec, &mut mistakes);
-        pools(cluster, &mut mistakes);
-        networks(&cluster.spec, &mut mistakes);
-        let read = read_patches(&cluster.spec, &mut mistakes);
-        for (path, message) in mistakes {
+        versions(&cluster.spec, &mut errors);
+        pools(cluster, &mut errors);
+        networks(&cluster.spec, &mut errors);
+        let read = read_patches(&cluster.spec, &mut errors);
+        for (path, message) in errors {
             stream.invalid(cluster, &path, &message);
         }
         patches.insert(cluster.name.to_string(), read);
@@ -49,39 +49,39 @@ pub(crate) fn read(
     (projects, patches)
 }
 
-type Mistakes = Vec<(String, String)>;
+type ValidationErrors = Vec<(String, String)>;
 
-fn mistake(mistakes: &mut Mistakes, path: impl Into<String>, message: impl Into<String>) {
-    mistakes.push((path.into(), message.into()));
+fn invalid(errors: &mut ValidationErrors, path: impl Into<String>, message: impl Into<String>) {
+    errors.push((path.into(), message.into()));
 }
 
-fn versions(spec: &Cluster, mistakes: &mut Mistakes) {
+fn versions(spec: &Cluster, errors: &mut ValidationErrors) {
     let Version { major, minor, .. } = spec.talos;
     if (major, minor) != (1, 13) {
         let message = "this version supports only Talos v1.13";
-        mistake(mistakes, "/spec/talos", message);
+        invalid(errors, "/spec/talos", message);
     } else if spec.kubernetes.major != 1 || !(31..=36).contains(&spec.kubernetes.minor) {
         let message = "Talos v1.13 runs Kubernetes v1.31 to v1.36";
-        mistake(mistakes, "/spec/kubernetes", message);
+        invalid(errors, "/spec/kubernetes", message);
     }
 }
 
-fn pools(cluster: &Declared<Cluster>, mistakes: &mut Mistakes) {
+fn pools(cluster: &Declared<Cluster>, errors: &mut ValidationErrors) {
     let pools = &cluster.spec.pools;
     let mut names = BTreeSet::new();
     for (index, pool) in pools.iter().enumerate() {
         let path = |field: &str| format!("/spec/pools/{index}/{field}");
         if !names.insert(&pool.name) {
-            mistake(mistakes, path("name"), "another pool has this name");
+            invalid(errors, path("name"), "another pool has this name");
         }
         if pool.locations.is_empty() {
-            mistake(mistakes, path("locations"), "declare at least one location");
+            invalid(errors, path("locations"), "declare at least one location");
         }
         let machine = format!("{}-{}-{}", cluster.name, pool.name, pool.count);
         if machine.len() > NAME_LETTERS_MAX {
             let message =
                 format!("`{machine}` is longer than a host name, which has at most 63 characters");
-            mistake(mistakes, path("name"), message);
+            invalid(errors, path("name"), message);
         }
     }
     let count = |pool: &Pool| usize::from(pool.count);
@@ -99,18 +99,18 @@ fn pools(cluster: &Declared<Cluster>, mistakes: &mut Mistakes) {
                 number - 1
             ),
         };
-        mistake(mistakes, path, message);
+        invalid(errors, path, message);
     }
     if pools.iter().map(count).sum::<usize>() > MACHINES_MAX {
-        mistake(mistakes, "/spec/pools", format!("more than {MACHINES_MAX} machines are declared"));
+        invalid(errors, "/spec/pools", format!("more than {MACHINES_MAX} machines are declared"));
     }
 }
 
-fn networks(spec: &Cluster, mistakes: &mut Mistakes) {
+fn networks(spec: &Cluster, errors: &mut ValidationErrors) {
     let network = &spec.network;
     if !network.range.holds(network.nodes) {
-        mistake(
-            mistakes,
+        invalid(
+            errors,
             "/spec/network/nodes",
             format!("not a part of the range {}", network.range),
         );
@@ -120,42 +120,42 @@ fn networks(spec: &Cluster, mistakes: &mut Mistakes) {
         for (other, earlier) in &named[..index] {
             if subnet.overlaps(*earlier) {
                 let message = format!("{subnet} overlaps `{other}`, which is {earlier}");
-                mistake(mistakes, format!("/spec/network/{name}"), message);
+                invalid(errors, format!("/spec/network/{name}"), message);
             }
         }
     }
 }
 
 /// Parses all patches, and applies them to a configuration with empty secrets.
-fn read_patches(spec: &Cluster, mistakes: &mut Mistakes) -> Patches {
+fn read_patches(spec: &Cluster, errors: &mut ValidationErrors) -> Patches {
     let mut patches = Patches::default();
     for (index, file) in spec.patches.iter().enumerate() {
-        let patch = read_patch(file, &format!("/spec/patches/{index}"), mistakes);
+        let patch = read_patch(file, &format!("/spec/patches/{index}"), errors);
         patches.all.extend(patch);
     }
     for (number, pool) in spec.pools.iter().enumerate() {
-        let before = mistakes.len();
+        let before = errors.len();
         let files = pool.patches.iter().enumerate();
         let read: Vec<_> = files
             .filter_map(|(index, file)| {
-                read_patch(file, &format!("/spec/pools/{number}/patches/{index}"), mistakes)
+                read_patch(file, &format!("/spec/pools/{number}/patches/{index}"), errors)
             })
             .collect();
-        if mistakes.len() == before {
-            fit(spec, pool, number, &patches.all, &read, mistakes);
+        if errors.len() == before {
+            check_patches(spec, pool, number, &patches.all, &read, errors);
         }
         patches.pools.push(read);
     }
     patches
 }
 
-fn fit(
+fn check_patches(
     spec: &Cluster,
     pool: &Pool,
     number: usize,
     all: &[Patch],
     pool_patches: &[Patch],
-    mistakes: &mut Mistakes,
+    errors: &mut ValidationErrors,
 ) {
     let kubernetes = spec.kubernetes.to_string();
     let bundle = Bundle::default();
@@ -171,12 +171,12 @@ fn fit(
         let documents = config::generate(&common, pool.role);
         if let Err(why) = config::patched(documents, &tried) {
             let message = format!("does not fit the configuration of `{}`: {why}", pool.name);
-            return mistake(mistakes, path, message);
+            return invalid(errors, path, message);
         }
     }
 }
 
-fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch> {
+fn read_patch(file: &Path, path: &str, errors: &mut ValidationErrors) -> Option<Patch> {
     let mut text = String::new();
     let read =
         File::open(file).and_then(|file| file.take(PATCH_BYTES_MAX + 1).read_to_string(&mut text));
@@ -188,7 +188,7 @@ fn read_patch(file: &Path, path: &str, mistakes: &mut Mistakes) -> Option<Patch>
         Err(error) => Err(error.to_string()),
     };
     let named = parsed.map_err(|why| format!("{}: {why}", file.display()));
-    named.map_err(|message| mistake(mistakes, path, message)).ok()
+    named.map_err(|message| invalid(errors, path, message)).ok()
 }
 
 /// Rejects a document whose authorities have ended, and warns before their end. The result depends
@@ -201,7 +201,7 @@ pub(crate) fn not_expired(document: &Declared<Cluster>) -> Result<(), Error> {
     }
     if end < now.saturating_add(WARN_DAYS.days()) {
         let message = format_args!(
-            "the certificates of its authorities end on {day}: raise `certificates.years` and apply"
+            "the certificates of the authorities end on {day}: raise `certificates.years` and run `apply`"
         );
         documents::note(&document.name, message);
     }

@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 use crate::config::{self, Common, Keys, Patch};
 use crate::hetzner::{self, CloudState, Scope};
 use crate::observe::{Kubernetes, Observation};
-use crate::pki::{self, Pki, hex};
+use crate::pki::{self, Pki, sha256_hex};
 use crate::plan::{
-    Balancer, Etcd, Forward, Kind, Machine, Node, ResourceSpec, Rule, Selected, SharedResource,
-    Target, Wanted, World,
+    Balancer, BalancerService, Etcd, Kind, Machine, Node, ResourceSpec, Rule, SharedResource,
+    Target, TargetSelector, Wanted, World,
 };
 use crate::spec::{Cluster, Cni, Pool, Role};
 use crate::talos;
@@ -240,7 +240,8 @@ impl<'a> Session<'a> {
         if let Deferred::Value(endpoint) = endpoint {
             for (name, machine) in &mut wanted.machines {
                 let documents = self.documents(name, machine, endpoint)?;
-                machine.configuration = Deferred::Value(hex(config::render(&documents).as_bytes()));
+                machine.configuration =
+                    Deferred::Value(sha256_hex(config::render(&documents).as_bytes()));
                 machine.keys = config::keys(&documents);
             }
         }
@@ -368,10 +369,10 @@ fn things(document: &Declared<Cluster>) -> BTreeMap<SharedResource, ResourceSpec
     ]);
     if spec.endpoint.is_none() {
         let scope = Scope { project: spec.project.to_string(), cluster: document.name.to_string() };
-        let servers = Selected::Labels(scope.control_planes());
+        let servers = TargetSelector::Labels(scope.control_planes());
         let balancer = Balancer {
             public: true,
-            services: [Forward::kubernetes()].into(),
+            services: [BalancerService::kubernetes()].into(),
             targets: [Target { servers, private: true }].into(),
         };
         things.insert(named(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer));

@@ -24,7 +24,7 @@ use tonic::{Code, Status};
 
 use crate::Error;
 use crate::config::{self, Keys};
-use crate::pki::{Pki, hex};
+use crate::pki::{Pki, sha256_hex};
 use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
 use crate::wire;
@@ -128,7 +128,7 @@ impl Reader {
             Access::Secure(mut connection) => {
                 let look = read(&mut connection, target.role, target.declared.as_deref()).await;
                 look.unwrap_or_else(|status| {
-                    let why = said(&status);
+                    let why = error_text(&status);
                     let node = match status.code() {
                         Code::PermissionDenied | Code::Unauthenticated => Node::Foreign { why },
                         _ => Node::Unreachable { why },
@@ -218,7 +218,7 @@ async fn read(
         Role::Controlplane => etcd(connection).await?,
         Role::Worker => (Etcd::Unknown, None),
     };
-    let sha256 = hex(&configuration.yaml_marshalled);
+    let sha256 = sha256_hex(&configuration.yaml_marshalled);
     let keys = if expected == Some(sha256.as_str()) {
         Keys::new()
     } else {
@@ -341,7 +341,7 @@ async fn members(connection: &mut Connection) -> Etcd {
 }
 
 /// Returns a machine's error for people, without the text that the error quotes.
-fn said(status: &Status) -> String {
+fn error_text(status: &Status) -> String {
     format!("{:?}: {}", status.code(), redact::first_line(status.message()))
 }
 

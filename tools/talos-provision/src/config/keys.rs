@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::pki::{self, hex};
+use crate::pki::{self, sha256_hex};
 
 /// Digests of the keys, by the name of the item from which each key derives.
 pub type Keys = BTreeMap<&'static str, String>;
 
 /// Items, each with the path of its key in a configuration.
-const KEPT: [(&str, &str); 6] = [
+const ITEMS: [(&str, &str); 6] = [
     ("cluster-id", "/cluster/id"),
     ("secretbox", "/cluster/secretboxEncryptionSecret"),
     ("service-account", "/cluster/serviceAccount/key"),
@@ -23,14 +23,14 @@ const KEPT: [(&str, &str); 6] = [
 /// keys.
 pub(crate) fn keys(documents: &[Value]) -> Keys {
     let key = |at: &str| documents.iter().find_map(|document| document.pointer(at)?.as_str());
-    let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
+    let keys = ITEMS.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
     keys.collect()
 }
 
 /// Returns the digest of a key. For a certificate, only its public key is digested, because its
 /// dates may change while the key stays.
 fn digest(text: &str) -> String {
-    hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
+    sha256_hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
 }
 
 /// Returns the keys in the configuration of a machine. Text that is not YAML contains no keys that
@@ -51,8 +51,12 @@ mod tests {
         let configuration = "version: v1alpha1\ncluster: {id: a, secretboxEncryptionSecret: b, ca: {crt: c}}\n---\nkind: HostnameConfig\n";
         let keys = keys_in(configuration.as_bytes());
         let found: Vec<_> = keys.iter().map(|(item, digest)| (*item, digest.as_str())).collect();
-        let of = [("cluster-id", hex(b"a")), ("k8s-ca", hex(b"c")), ("secretbox", hex(b"b"))];
-        assert_eq!(found, of.each_ref().map(|(item, digest)| (*item, digest.as_str())));
+        let expected = [
+            ("cluster-id", sha256_hex(b"a")),
+            ("k8s-ca", sha256_hex(b"c")),
+            ("secretbox", sha256_hex(b"b")),
+        ];
+        assert_eq!(found, expected.each_ref().map(|(item, digest)| (*item, digest.as_str())));
         assert_eq!(keys_in(b"\xff: ["), Keys::new());
     }
 
@@ -66,7 +70,7 @@ mod tests {
         let bundle = pki::Bundle::parse(secrets).expect("a bundle");
         let certificate = &bundle.kubernetes.crt;
         let public = pki::public_key(certificate).expect("a certificate");
-        assert_eq!(digest(certificate), hex(&public));
+        assert_eq!(digest(certificate), sha256_hex(&public));
         // SEQUENCE of an algorithm and a BIT STRING: 91 bytes for P-256 (RFC 5480).
         assert_eq!((public.len(), public[0]), (91, 0x30));
         assert_ne!(digest(certificate), digest(&bundle.etcd.crt));

@@ -181,7 +181,7 @@ fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String>
         (Value::Array(left), Value::Array(items)) => {
             for item in items.iter().filter(|item| is_delete(item)) {
                 let by = item.as_object().into_iter().flatten().find(|(key, _)| *key != DIRECTIVE);
-                let by = by.ok_or_else(|| format!("{path}: nothing says which item to delete"))?;
+                let by = by.ok_or_else(|| format!("{path}: no key names the item to delete"))?;
                 let index = left.iter().position(|item| item.get(by.0) == Some(by.1));
                 left.remove(index.ok_or_else(|| nothing(path))?);
             }
@@ -222,14 +222,15 @@ fn merge(left: Value, right: Value, shape: &Shape, path: &str) -> Result<Value, 
         (left, right, Shape::Any(_))
             if left.is_object() != right.is_object() || left.is_array() != right.is_array() =>
         {
-            Err(format!("{path} is of another type in the patch"))
+            Err(format!("{path} has another type in the patch"))
         }
         (left, right, _) if is_zero(&right) => Ok(left),
         (_, right, _) => Ok(right),
     }
 }
 
-/// Returns whether `value` is a zero value. A patch cannot set a field to a zero value.
+/// Returns whether `value` is an empty string or zero. As in Talos, a patch cannot set an existing
+/// field to such a value.
 fn is_zero(value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),

@@ -42,7 +42,7 @@ pub(crate) enum CallError {
     /// The API answered with an error.
     Api(ApiError),
     /// The response was lost, so the write may have been applied: observe before deciding.
-    Unclear(String),
+    Ambiguous(String),
     /// The run cannot continue.
     Fatal(Error),
 }
@@ -50,8 +50,8 @@ pub(crate) enum CallError {
 impl From<CallError> for Error {
     fn from(trouble: CallError) -> Self {
         match trouble {
-            CallError::Api(refusal) => Self::Api(refusal),
-            CallError::Unclear(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
+            CallError::Api(error) => Self::Api(error),
+            CallError::Ambiguous(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
             CallError::Fatal(error) => error,
         }
     }
@@ -69,7 +69,7 @@ impl Http {
     /// Sends a GET request, and retries temporary errors.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
         let query: Vec<_> =
-            query.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+            query.iter().map(|(key, value)| format!("{key}={}", percent_encode(value))).collect();
         let path =
             if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
         self.call(&Method::GET, &path, None).map_err(Into::into)
@@ -86,7 +86,7 @@ impl Http {
     }
 
     /// Sends a request that creates something. It is not repeated once the resource may exist: see
-    /// [`CallError::Unclear`].
+    /// [`CallError::Ambiguous`].
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CallError> {
         self.call(&Method::POST, path, Some(body))
     }
@@ -97,24 +97,24 @@ impl Http {
         loop {
             documents::check_interrupt().map_err(|error| CallError::Fatal(error.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
-            let (why, wait) = match self.once(method, path, body) {
+            let (why, wait) = match self.send(method, path, body) {
                 Ok((status, headers, text)) if status < 300 => {
                     let _ = headers;
-                    return read(&text).map_err(CallError::Fatal);
+                    return parse_json(&text).map_err(CallError::Fatal);
                 }
                 Ok((status, headers, text)) => {
-                    let refusal = refusal(status, &headers, &text);
-                    if !refusal.passes() {
-                        return Err(CallError::Api(refusal));
+                    let error = api_error(status, &headers, &text);
+                    if !error.is_temporary() {
+                        return Err(CallError::Api(error));
                     }
-                    let why = format!("{} ({})", refusal.message, refusal.code);
-                    if method == Method::POST && refusal.is_server_error() {
-                        return Err(CallError::Unclear(why));
+                    let why = format!("{} ({})", error.message, error.code);
+                    if method == Method::POST && error.is_server_error() {
+                        return Err(CallError::Ambiguous(why));
                     }
-                    let limited = refusal.code == "rate_limit_exceeded";
-                    (why, if limited { refill(&headers).max(pause) } else { pause })
+                    let limited = error.code == "rate_limit_exceeded";
+                    (why, if limited { rate_limit_pause(&headers).max(pause) } else { pause })
                 }
-                Err(why) if method == Method::POST => return Err(CallError::Unclear(why)),
+                Err(why) if method == Method::POST => return Err(CallError::Ambiguous(why)),
                 Err(why) => (why, pause),
             };
             if began.elapsed() + wait > Duration::from_secs(RETRY_SECONDS_MAX) {
@@ -127,7 +127,7 @@ impl Http {
         }
     }
 
-    fn once(
+    fn send(
         &self,
         method: &Method,
         path: &str,
@@ -168,7 +168,7 @@ pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
     }
 }
 
-fn read(text: &str) -> Result<Value, Error> {
+fn parse_json(text: &str) -> Result<Value, Error> {
     if text.trim().is_empty() {
         return Ok(Value::Null); // what DELETE answers
     }
@@ -176,7 +176,7 @@ fn read(text: &str) -> Result<Value, Error> {
     read.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })
 }
 
-fn refusal(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
+fn api_error(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let field = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
     let (code, message) = (field("code"), field("message"));
@@ -191,7 +191,7 @@ fn refusal(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
 }
 
 /// Returns the pause after which the rate limit allows another request.
-fn refill(headers: &HeaderMap) -> Duration {
+fn rate_limit_pause(headers: &HeaderMap) -> Duration {
     let reset =
         headers.get("RateLimit-Reset").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -202,7 +202,7 @@ fn refill(headers: &HeaderMap) -> Duration {
 }
 
 /// Percent-encodes `text` for a query.
-fn encoded(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
             char::from(byte).to_string()

@@ -12,7 +12,9 @@ use super::writer::{Writer, actions, balancer_service, balancer_target, until};
 use super::{Reader, family};
 use crate::Error;
 use crate::labels::Labels;
-use crate::plan::{Balancer, Change, Kind, ObservedResource, Power, Selected, Server, Target};
+use crate::plan::{
+    Balancer, Change, Kind, ObservedResource, Power, Server, Target, TargetSelector,
+};
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
@@ -39,12 +41,12 @@ impl Writer<'_> {
     ) -> Result<(), Error> {
         let path = format!("/servers/{server}/actions/attach_to_network");
         let Some(address) = address else {
-            return self.act(&path, &json!({"network": network}));
+            return self.run_action(&path, &json!({"network": network}));
         };
-        match self.act(&path, &json!({"network": network, "ip": address})) {
+        match self.run_action(&path, &json!({"network": network, "ip": address})) {
             // The address is taken, or it is outside of the subnets. Any address is better than
             // none.
-            Err(Error::Api(_)) => self.act(&path, &json!({"network": network})),
+            Err(Error::Api(_)) => self.run_action(&path, &json!({"network": network})),
             end => end,
         }
     }
@@ -52,12 +54,12 @@ impl Writer<'_> {
     /// Applies a firewall to a server.
     pub(crate) fn attach_firewall(&self, server: u64, firewall: u64) -> Result<(), Error> {
         let to = json!({"apply_to": [{"type": "server", "server": {"id": server}}]});
-        self.act(&format!("/firewalls/{firewall}/actions/apply_to_resources"), &to)
+        self.run_action(&format!("/firewalls/{firewall}/actions/apply_to_resources"), &to)
     }
 
     /// Powers on a server.
     pub(crate) fn power_on(&self, server: u64) -> Result<(), Error> {
-        self.act(&format!("/servers/{server}/actions/poweron"), &json!({}))
+        self.run_action(&format!("/servers/{server}/actions/poweron"), &json!({}))
     }
 
     /// Moves a server into a placement group. A running server is shut down first. If this is
@@ -68,7 +70,7 @@ impl Writer<'_> {
             self.shut_down(server)?;
         }
         let act = |command: &str, body: Value| {
-            self.act(&format!("/servers/{server}/actions/{command}"), &body)
+            self.run_action(&format!("/servers/{server}/actions/{command}"), &body)
         };
         let left = other.map_or(Ok(()), |_| act("remove_from_placement_group", json!({})));
         let joined =
@@ -80,7 +82,7 @@ impl Writer<'_> {
     }
 
     fn shut_down(&self, server: u64) -> Result<(), Error> {
-        self.act(&format!("/servers/{server}/actions/shutdown"), &json!({}))?;
+        self.run_action(&format!("/servers/{server}/actions/shutdown"), &json!({}))?;
         // The action ends when the signal was sent, not when the server is off.
         let off = until(SHUTDOWN_MAX, || {
             let answer = self.reader().http.get(&format!("/servers/{server}"), &[])?;
@@ -91,7 +93,7 @@ impl Writer<'_> {
         });
         match off {
             Err(Error::TimedOut { .. }) => {
-                self.act(&format!("/servers/{server}/actions/poweroff"), &json!({}))
+                self.run_action(&format!("/servers/{server}/actions/poweroff"), &json!({}))
             }
             end => end,
         }
@@ -100,7 +102,7 @@ impl Writer<'_> {
     /// Creates the subnet of the machines.
     pub(crate) fn add_subnet(&self, network: u64, range: &str, zone: &str) -> Result<(), Error> {
         let body = json!({"type": "cloud", "ip_range": range, "network_zone": zone});
-        self.act(&format!("/networks/{network}/actions/add_subnet"), &body)
+        self.run_action(&format!("/networks/{network}/actions/add_subnet"), &body)
     }
 
     /// Changes a load balancer so that its services and targets are the declared ones. Missing
@@ -114,7 +116,7 @@ impl Writer<'_> {
     ) -> Result<(), Error> {
         let act = |command: &str, body: Value| {
             let family = family(Kind::LoadBalancer);
-            self.act(&format!("/{family}/{}/actions/{command}", found.id), &body)
+            self.run_action(&format!("/{family}/{}/actions/{command}", found.id), &body)
         };
         for change in changes {
             match change {
@@ -147,13 +149,13 @@ impl Writer<'_> {
                     // A target cannot be changed. Servers that must be reached at their other
                     // address are removed and added again.
                     for target in same {
-                        act("remove_target", named(target))?;
+                        act("remove_target", removal_target(target))?;
                     }
                     for target in declared.targets.difference(&balancer.targets) {
                         act("add_target", balancer_target(target))?;
                     }
                     for target in others {
-                        act("remove_target", named(target))?;
+                        act("remove_target", removal_target(target))?;
                     }
                 }
                 Change::Rules | Change::Subnet | Change::Labels => {}
@@ -163,10 +165,10 @@ impl Writer<'_> {
     }
 
     /// Starts an action, and waits for its end.
-    fn act(&self, path: &str, body: &Value) -> Result<(), Error> {
+    fn run_action(&self, path: &str, body: &Value) -> Result<(), Error> {
         match self.reader().http.change(&Method::POST, path, Some(body)) {
             Ok(answer) => self.wait(&actions(&answer)),
-            Err(CallError::Api(refusal)) if was_done_before(&refusal.code) => Ok(()),
+            Err(CallError::Api(error)) if was_done_before(&error.code) => Ok(()),
             Err(trouble) => Err(trouble.into()),
         }
     }
@@ -191,12 +193,12 @@ fn was_done_before(code: &str) -> bool {
 }
 
 /// Returns a target in the form that `remove_target` requires.
-fn named(target: &Target) -> Value {
+fn removal_target(target: &Target) -> Value {
     match &target.servers {
-        Selected::Labels(labels) => {
+        TargetSelector::Labels(labels) => {
             json!({"type": "label_selector", "label_selector": {"selector": labels}})
         }
-        Selected::Server(id) => json!({"type": "server", "server": {"id": id}}),
-        Selected::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
+        TargetSelector::Server(id) => json!({"type": "server", "server": {"id": id}}),
+        TargetSelector::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
     }
 }

@@ -9,13 +9,13 @@ use ureq::http::Method;
 
 use super::http::{CallError, interruptible_sleep};
 use super::model::Action;
-use super::{BALANCER_TYPE, Reader, family, typed};
+use super::{BALANCER_TYPE, Reader, family, parse_items};
 use crate::Error;
 use crate::api_error::ApiError;
 use crate::labels::{Labels, POOL, ROLE};
 use crate::plan::{
-    ETCD_LABEL, Forward, History, Kind, Machine, ObservedResource, ResourceSpec, Rule, Selected,
-    SharedResource, Target,
+    BalancerService, ETCD_LABEL, History, Kind, Machine, ObservedResource, ResourceSpec, Rule,
+    SharedResource, Target, TargetSelector,
 };
 
 /// Longest time that actions may run.
@@ -85,7 +85,7 @@ impl<'a> Writer<'a> {
         if let (Some(body), Value::Object(rest)) = (body.as_object_mut(), rest) {
             body.extend(rest);
         }
-        let (id, actions) = self.make(family(thing.kind), &thing.name, &body)?;
+        let (id, actions) = self.create_once(family(thing.kind), &thing.name, &body)?;
         self.wait(&actions)?;
         Ok(id)
     }
@@ -120,7 +120,7 @@ impl<'a> Writer<'a> {
         let mut refused = None;
         for location in &placement.machine.locations {
             match self.create_server_in(name, placement, location) {
-                Err(Error::Api(why)) if is_unavailable(&why) => {
+                Err(Error::Api(why)) if is_out_of_capacity(&why) => {
                     documents::note(
                         name,
                         format_args!("server type unavailable in {location}: {}", why.message),
@@ -159,13 +159,18 @@ impl<'a> Writer<'a> {
             "public_net": {"enable_ipv4": true, "enable_ipv6": true},
             "start_after_create": true,
         });
-        self.make("servers", name, &body).map(|(_, actions)| actions)
+        self.create_once("servers", name, &body).map(|(_, actions)| actions)
     }
 
     /// Creates a resource called `name` exactly once. If the response was lost, or another run
     /// created the resource meanwhile, the resource is looked up before the request is repeated.
     /// Returns the id, and the actions that are still running.
-    fn make(&self, family: &str, name: &str, body: &Value) -> Result<(u64, Vec<u64>), Error> {
+    fn create_once(
+        &self,
+        family: &str,
+        name: &str,
+        body: &Value,
+    ) -> Result<(u64, Vec<u64>), Error> {
         let singular = family.trim_end_matches('s');
         let id = |resource: &Value| {
             resource["id"]
@@ -176,10 +181,8 @@ impl<'a> Writer<'a> {
         for attempt in 1.. {
             let why = match self.0.http.post(&format!("/{family}"), body) {
                 Ok(answer) => return Ok((id(&answer[singular])?, actions(&answer))),
-                Err(CallError::Api(refusal)) if refusal.code == "uniqueness_error" => {
-                    refusal.message
-                }
-                Err(CallError::Unclear(why)) => why,
+                Err(CallError::Api(error)) if error.code == "uniqueness_error" => error.message,
+                Err(CallError::Ambiguous(why)) => why,
                 Err(trouble) => return Err(trouble.into()),
             };
             let there = self.0.list(family, ("name", name))?;
@@ -187,7 +190,8 @@ impl<'a> Writer<'a> {
                 let labels = serde_json::from_value(there["labels"].clone()).unwrap_or_default();
                 if self.0.scope.owns(&labels) {
                     let id = id(there)?;
-                    let actions = if family == "servers" { self.running(id)? } else { Vec::new() };
+                    let actions =
+                        if family == "servers" { self.running_actions(id)? } else { Vec::new() };
                     return Ok((id, actions));
                 }
                 return Err(Error::Taken { what: format!("{name} in {family}") });
@@ -202,7 +206,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Returns the ids of a server's running actions.
-    fn running(&self, server: u64) -> Result<Vec<u64>, Error> {
+    fn running_actions(&self, server: u64) -> Result<Vec<u64>, Error> {
         let path = format!("/servers/{server}/actions");
         let answer = self.0.http.get(&path, &[("status", "running")])?;
         Ok(actions(&json!({"next_actions": answer["actions"]})))
@@ -212,7 +216,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn wait_deleted(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
         for server in leaving {
             until(ACTIONS_MAX, || match self.0.http.get(&format!("/servers/{server}"), &[]) {
-                Err(Error::Api(refusal)) if refusal.code == "not_found" => Ok(Break(())),
+                Err(Error::Api(error)) if error.code == "not_found" => Ok(Break(())),
                 Err(error) => Err(error),
                 Ok(_) => Ok(Continue(format!("server {server} is still being deleted"))),
             })?;
@@ -226,8 +230,8 @@ impl<'a> Writer<'a> {
             until(IN_USE_MAX, || match self.delete(&format!("/{}/{id}", family(kind))) {
                 // Measured by others: a firewall or a network is in use for a moment after its
                 // servers.
-                Err(Error::Api(refusal)) if refusal.code == "resource_in_use" => {
-                    Ok(Continue(refusal.message))
+                Err(Error::Api(error)) if error.code == "resource_in_use" => {
+                    Ok(Continue(error.message))
                 }
                 end => end.map(Break),
             })?;
@@ -242,7 +246,7 @@ impl<'a> Writer<'a> {
     fn delete(&self, path: &str) -> Result<Vec<u64>, Error> {
         match self.0.http.change(&Method::DELETE, path, None) {
             Ok(answer) => Ok(actions(&answer)),
-            Err(CallError::Api(refusal)) if refusal.code == "not_found" => Ok(Vec::new()),
+            Err(CallError::Api(error)) if error.code == "not_found" => Ok(Vec::new()),
             Err(trouble) => Err(trouble.into()),
         }
     }
@@ -264,7 +268,7 @@ impl<'a> Writer<'a> {
             else {
                 return Err(Error::Unexpected { what: "no list of actions".to_owned() });
             };
-            let actions: Vec<Action> = typed(items)?;
+            let actions: Vec<Action> = parse_items(items)?;
             for id in asked {
                 let action = actions.iter().find(|action| action.id == id);
                 let action = action.ok_or_else(|| Error::Unexpected {
@@ -285,7 +289,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Returns a service of a load balancer in the form of a request.
-pub(super) fn balancer_service(service: &Forward) -> Value {
+pub(super) fn balancer_service(service: &BalancerService) -> Value {
     let (protocol, port) = &service.check;
     json!({
         "protocol": service.protocol,
@@ -301,15 +305,15 @@ pub(super) fn balancer_service(service: &Forward) -> Value {
 pub(super) fn balancer_target(target: &Target) -> Value {
     let private = target.private;
     match &target.servers {
-        Selected::Labels(labels) => json!({
+        TargetSelector::Labels(labels) => json!({
             "type": "label_selector",
             "label_selector": {"selector": labels},
             "use_private_ip": private,
         }),
-        Selected::Server(id) => {
+        TargetSelector::Server(id) => {
             json!({"type": "server", "server": {"id": id}, "use_private_ip": private})
         }
-        Selected::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
+        TargetSelector::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
     }
 }
 
@@ -340,8 +344,8 @@ fn failed(action: &Action) -> Error {
     }
 }
 
-fn is_unavailable(refusal: &ApiError) -> bool {
-    matches!(refusal.code.as_str(), "resource_unavailable" | "placement_error")
+fn is_out_of_capacity(error: &ApiError) -> bool {
+    matches!(error.code.as_str(), "resource_unavailable" | "placement_error")
 }
 
 /// Returns the ids of all actions in an answer, including those that follow.

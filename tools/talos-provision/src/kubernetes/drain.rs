@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use documents::Refusal;
 use serde_json::{Value, json};
 
-use super::{Failure, Reader, Registered, Writer};
+use super::{Failure, Reader, RegisteredNode, Writer};
 use crate::Error;
 use crate::hetzner::interruptible_sleep;
 use crate::spec::{EmptyDir, Removal};
@@ -152,7 +152,7 @@ fn require_evictable(node: &str, pods: &[Value], removal: Removal) -> Result<(),
 /// Cordons a node, evicts its pods, and pending until they are gone and their volumes are detached.
 /// Fails when no pod has left for as long as the document allows. After an interruption the next
 /// call continues, because the cluster itself shows the progress.
-pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Result<(), Error> {
+pub(crate) fn drain(reader: &Reader, node: &RegisteredNode, removal: Removal) -> Result<(), Error> {
     let refused = |why: String| Error::KubernetesRefused { why };
     require_evictable(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
     Writer::new(reader).cordon(node).map_err(refused)?;
@@ -186,7 +186,7 @@ pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Res
 /// yet.
 fn evict_all(
     reader: &Reader,
-    node: &Registered,
+    node: &RegisteredNode,
     removal: Removal,
 ) -> Result<Result<Vec<String>, String>, Error> {
     let pods = match pods(reader, &node.name) {

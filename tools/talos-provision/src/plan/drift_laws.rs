@@ -127,7 +127,7 @@ const FOREIGN: &[Foreign] = &[
     Foreign {
         what: "the load balancer has another service",
         change: |world| {
-            let other = Forward { listen: 22, ..Forward::kubernetes() };
+            let other = BalancerService { listen: 22, ..BalancerService::kubernetes() };
             balancer(world).services.insert(other);
         },
         repaired: "update load balancer c|services",
@@ -140,7 +140,7 @@ const FOREIGN: &[Foreign] = &[
     Foreign {
         what: "the load balancer has another target",
         change: |world| {
-            let servers = Selected::Address("192.0.2.1".to_owned());
+            let servers = TargetSelector::Address("192.0.2.1".to_owned());
             balancer(world).targets.insert(Target { servers, private: false });
         },
         repaired: "update load balancer c|targets",

@@ -46,21 +46,21 @@ impl Etcd {
     #[must_use]
     pub fn merge<'a>(
         servers: &BTreeMap<String, Server>,
-        told: impl Fn(&str) -> Option<&'a Self>,
+        reported: impl Fn(&str) -> Option<&'a Self>,
     ) -> Self {
         let controls =
             servers.iter().filter(|(_, server)| server.ours && server.role != Some(Role::Worker));
         let mut together = Self::Absent;
         for (name, server) in controls {
-            let said = match (&server.node, told(name)) {
+            let report = match (&server.node, reported(name)) {
                 (Node::Maintenance, _) => continue,
-                (Node::Configured { .. }, Some(said)) => said,
+                (Node::Configured { .. }, Some(report)) => report,
                 (Node::Configured { .. } | Node::Unreachable { .. } | Node::Foreign { .. }, _) => {
                     &Self::Unknown
                 }
             };
-            match said {
-                Self::Members(_) => return said.clone(),
+            match report {
+                Self::Members(_) => return report.clone(),
                 Self::Unknown => together = Self::Unknown,
                 Self::Absent => {}
             }

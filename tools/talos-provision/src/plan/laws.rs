@@ -36,10 +36,10 @@ fn rules(port: u16) -> ResourceSpec {
 }
 
 fn balancer() -> Balancer {
-    let servers = Selected::Labels("role=controlplane".to_owned());
+    let servers = TargetSelector::Labels("role=controlplane".to_owned());
     Balancer {
         public: true,
-        services: [Forward::kubernetes()].into(),
+        services: [BalancerService::kubernetes()].into(),
         targets: [Target { servers, private: true }].into(),
     }
 }

@@ -140,14 +140,14 @@ pub struct Balancer {
     /// Whether the load balancer answers at its public address.
     pub public: bool,
     /// Ports on which the load balancer listens.
-    pub services: BTreeSet<Forward>,
+    pub services: BTreeSet<BalancerService>,
     /// Servers to which the load balancer forwards.
     pub targets: BTreeSet<Target>,
 }
 
 /// Port of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Forward {
+pub struct BalancerService {
     /// Protocol: `tcp`, `http` or `https`.
     pub protocol: String,
     /// Port on which the load balancer listens.
@@ -160,7 +160,7 @@ pub struct Forward {
     pub check: (String, u16),
 }
 
-impl Forward {
+impl BalancerService {
     /// Returns the service that forwards the Kubernetes API unchanged.
     #[must_use]
     pub fn kubernetes() -> Self {
@@ -173,14 +173,14 @@ impl Forward {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// Selection of the servers.
-    pub servers: Selected,
+    pub servers: TargetSelector,
     /// Whether the servers are reached at their private addresses.
     pub private: bool,
 }
 
 /// Way in which a target selects its servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Selected {
+pub enum TargetSelector {
     /// All servers whose labels match, for example `holistic/role=controlplane`.
     Labels(String),
     /// One server, by its id.

@@ -51,7 +51,7 @@ impl Connection {
         let _ = stream.set_nodelay(true); // measured: else every look takes 40 ms longer
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
-        let stream = stream.map_err(|error| match refused(&error) {
+        let stream = stream.map_err(|error| match certificate_error(&error) {
             Some(why) => Closed::Foreign(why),
             None => silent(&error),
         })?;
@@ -132,7 +132,7 @@ impl Connection {
 }
 
 /// Returns the reason, if the certificate of the machine was rejected.
-fn refused(error: &io::Error) -> Option<String> {
+fn certificate_error(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     match inner {
         rustls::Error::InvalidCertificate(why) => Some(match why {

@@ -41,7 +41,7 @@ pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>,
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Error::Keys(error.to_string()))?;
-    let verifier = Arc::new(SameAsBefore { provider, contacts: contacts.clone() });
+    let verifier = Arc::new(PinnedCertificate { provider, contacts: contacts.clone() });
     let mut config =
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -69,7 +69,7 @@ impl Contacts {
     }
 
     /// Records a certificate, and returns whether it may be trusted.
-    fn show(&self, address: &str, certificate: &[u8]) -> bool {
+    fn record(&self, address: &str, certificate: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(certificate).into();
         let mut contacts = self.contacts();
         let contact = contacts.entry(address.to_owned()).or_default();
@@ -87,12 +87,12 @@ impl Contacts {
 
 /// Accepts any certificate whose key the machine holds, but no second certificate for one address.
 #[derive(Debug)]
-struct SameAsBefore {
+struct PinnedCertificate {
     provider: Arc<CryptoProvider>,
     contacts: Arc<Contacts>,
 }
 
-impl ServerCertVerifier for SameAsBefore {
+impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -101,7 +101,7 @@ impl ServerCertVerifier for SameAsBefore {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.contacts.show(&name.to_str(), certificate) {
+        if self.contacts.record(&name.to_str(), certificate) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::CertificateError::ApplicationVerificationFailure.into())
@@ -141,13 +141,13 @@ mod tests {
     fn a_machine_that_shows_another_certificate_after_its_first_contact_is_not_trusted() {
         let contacts = Contacts::default();
         let address: IpAddr = [127, 0, 0, 1].into();
-        assert!(contacts.show("127.0.0.1", b"of a machine that has its configuration"));
-        assert!(contacts.show("127.0.0.1", b"first"), "nothing is pinned yet");
+        assert!(contacts.record("127.0.0.1", b"of a machine that has its configuration"));
+        assert!(contacts.record("127.0.0.1", b"first"), "nothing is pinned yet");
         contacts.pin(address);
-        assert!(contacts.show("127.0.0.1", b"first"));
-        assert!(!contacts.show("127.0.0.1", b"second"));
+        assert!(contacts.record("127.0.0.1", b"first"));
+        assert!(!contacts.record("127.0.0.1", b"second"));
         contacts.pin(address);
-        assert!(!contacts.show("127.0.0.1", b"second"), "the first one stays");
-        assert!(contacts.show("127.0.0.2", b"second"), "each address has its own");
+        assert!(!contacts.record("127.0.0.1", b"second"), "the first one stays");
+        assert!(contacts.record("127.0.0.2", b"second"), "each address has its own");
     }
 }

@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use super::{Access, Reader, Target, redact, runtime, said};
+use super::{Access, Reader, Target, error_text, redact, runtime};
 use crate::Error;
-use crate::pki::hex;
+use crate::pki::sha256_hex;
 use crate::plan::Conflict;
 use crate::spec::FirstContact;
 use crate::wire;
@@ -112,8 +112,8 @@ impl<'a> Writer<'a> {
                         match connection.call::<Q, A>(path, request.clone()).await {
                             Ok(_) => return Ok(()),
                             Err(status) if done(status.code()) => return Ok(()),
-                            Err(status) if passes(&status) => said(&status),
-                            Err(status) => return Err(refused(target, &status)),
+                            Err(status) if is_temporary(&status) => error_text(&status),
+                            Err(status) => return Err(node_error(target, &status)),
                         }
                     }
                     Access::Unreachable(why) => why,
@@ -130,7 +130,7 @@ impl<'a> Writer<'a> {
 /// active.
 async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result<(), Error> {
     let (target, bytes) = (&wanted.target, wanted.configuration.as_bytes());
-    let digest = hex(bytes);
+    let digest = sha256_hex(bytes);
     let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
     let mut sent = false;
     loop {
@@ -165,11 +165,11 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
                             .await?;
                         continue;
                     }
-                    Err(status) if passes(&status) => {
-                        pause(until, target, said(&status)).await?;
+                    Err(status) if is_temporary(&status) => {
+                        pause(until, target, error_text(&status)).await?;
                         continue;
                     }
-                    Err(status) => return Err(refused(target, &status)),
+                    Err(status) => return Err(node_error(target, &status)),
                 }
             }
         };
@@ -187,8 +187,10 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
                     documents::detail(&target.name, redact::first_line(&warning));
                 }
             }
-            Err(status) if passes(&status) => pause(until, target, said(&status)).await?,
-            Err(status) => return Err(refused(target, &status)),
+            Err(status) if is_temporary(&status) => {
+                pause(until, target, error_text(&status)).await?
+            }
+            Err(status) => return Err(node_error(target, &status)),
         }
     }
 }
@@ -203,7 +205,7 @@ async fn pause(until: Instant, target: &Target, why: String) -> Result<(), Error
 
 /// Returns whether an identical request may succeed a moment later. The API restarts when
 /// maintenance mode ends, and answers `FailedPrecondition` until its dependencies are ready.
-fn passes(status: &Status) -> bool {
+fn is_temporary(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable
@@ -215,6 +217,6 @@ fn passes(status: &Status) -> bool {
     )
 }
 
-fn refused(target: &Target, status: &Status) -> Error {
-    Error::NodeRefused { name: target.name.clone(), why: said(status) }
+fn node_error(target: &Target, status: &Status) -> Error {
+    Error::NodeRefused { name: target.name.clone(), why: error_text(status) }
 }

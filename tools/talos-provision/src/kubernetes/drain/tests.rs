@@ -197,9 +197,9 @@ fn answer_one(stream: &TcpStream, cluster: &mut Cluster) -> std::io::Result<()> 
     )
 }
 
-fn node(unschedulable: bool) -> Registered {
+fn node(unschedulable: bool) -> RegisteredNode {
     let name = "c-w-1".to_owned();
-    Registered { name, ready: true, unschedulable, ..Registered::default() }
+    RegisteredNode { name, ready: true, unschedulable, ..RegisteredNode::default() }
 }
 
 /// Returns a cluster with two pods under a budget, a finished pod, a pod of a `DaemonSet` and a
@@ -305,7 +305,7 @@ fn drain_does_not_mark_a_node_that_a_person_cordoned() {
 #[test]
 fn drain_does_not_wait_for_the_pods_of_a_lost_machine() {
     let (reader, cluster) = serve(busy());
-    let lost = Registered { ready: false, ..node(false) };
+    let lost = RegisteredNode { ready: false, ..node(false) };
     // The kubelet of a lost machine never confirms the end of a pod. In this test the budget still
     // counts.
     drain(&reader, &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
