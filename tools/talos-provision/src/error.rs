@@ -281,7 +281,7 @@ impl Diagnostic for Error {
                     "correct the cause in the vendor's message, then run `plan` to see the remaining steps"
                 }
             },
-            Self::Unreachable { .. } | Self::TimedOut { .. } => {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::KubernetesRefused { .. } => {
                 "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
@@ -314,9 +314,6 @@ impl Diagnostic for Error {
             Self::EtcdCrashes { .. } => {
                 "read `talosctl logs etcd` of that machine, correct `cluster.etcd` in the patches, and \
                  run the same command again"
-            }
-            Self::KubernetesRefused { .. } => {
-                "run the same command again: finished steps are not repeated"
             }
             Self::Patch(_) => {
                 "correct the patch, then run `plan`, which applies all patches and changes nothing"

@@ -206,7 +206,7 @@ impl TryFrom<u16> for AdminDays {
     type Error = &'static str;
 
     fn try_from(days: u16) -> Result<Self, Self::Error> {
-        if (1..=365).contains(&days) { Ok(Self(days)) } else { Err("not from 1 to 365 days") }
+        if (1..=365).contains(&days) { Ok(Self(days)) } else { Err("not between 1 and 365 days") }
     }
 }
 
@@ -227,7 +227,7 @@ impl TryFrom<u8> for Years {
     type Error = &'static str;
 
     fn try_from(years: u8) -> Result<Self, Self::Error> {
-        if (1..=50).contains(&years) { Ok(Self(years)) } else { Err("not from 1 to 50 years") }
+        if (1..=50).contains(&years) { Ok(Self(years)) } else { Err("not between 1 and 50 years") }
     }
 }
 
@@ -240,7 +240,7 @@ impl TryFrom<String> for Day {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a day, which is like 2026-11-01, from 1950 on";
+        let wrong = "not a date such as 2026-11-01, from 1950 on";
         let date = (text.len() == 10).then(|| text.parse::<Date>().ok()).flatten();
         date.filter(|date| (1950..=9900).contains(&date.year())).map(Self).ok_or(wrong)
     }
@@ -283,7 +283,7 @@ impl Default for Network {
 pub enum Cni {
     /// Flannel, installed by Talos.
     Flannel,
-    /// No CNI is installed. Nodes stay NotReady until a Delivery brings one, and `apply` does not
+    /// No CNI is installed. Nodes stay `NotReady` until a Delivery brings one, and `apply` does not
     /// wait for them.
     None,
 }
@@ -325,7 +325,7 @@ impl TryFrom<String> for Source {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a subnet, which is like 192.0.2.0/24 or 2001:db8::/32";
+        let wrong = "not a subnet such as 192.0.2.0/24 or 2001:db8::/32";
         let (address, bits) = text.split_once('/').ok_or(wrong)?;
         let address: std::net::IpAddr = address.parse().map_err(|_| wrong)?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
@@ -366,7 +366,7 @@ impl TryFrom<String> for Subnet {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a subnet, which is like 10.0.1.0/24";
+        let wrong = "not an IPv4 subnet such as 10.0.1.0/24, with 8 to 30 bits";
         let (address, bits) = text.split_once('/').ok_or(wrong)?;
         let subnet = Self(
             address.parse().map_err(|_| wrong)?,
@@ -407,7 +407,7 @@ impl TryFrom<String> for Version {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a released version, which is like v1.13.9";
+        let wrong = "not a released version such as v1.13.9";
         let numbers = text.strip_prefix('v').ok_or(wrong)?.split('.');
         let numbers: Vec<u16> = numbers.map_while(|number| number.parse().ok()).collect();
         let [major, minor, patch] = numbers[..] else { return Err(wrong) };
@@ -446,7 +446,7 @@ impl TryFrom<String> for Endpoint {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not an endpoint, which is like https://prod.example.org:6443";
+        let wrong = "not an HTTPS URL with a port, such as https://prod.example.org:6443";
         let (host, port) = text
             .strip_prefix("https://")
             .and_then(|address| address.rsplit_once(':'))

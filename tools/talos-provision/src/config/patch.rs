@@ -160,7 +160,7 @@ fn put(into: &mut Value, steps: &[String], leaf: Value) {
 /// Executes the deletions in `right` on `left`, and removes them from `right`. Talos executes
 /// deletions before it merges.
 fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String> {
-    let nothing = |path: &str| format!("{path} cannot be deleted: it is not there");
+    let nothing = |path: &str| format!("{path} cannot be deleted: it does not exist");
     match (left, right) {
         (left, Value::Object(entries)) => {
             let mut deleted = Vec::new();
@@ -310,7 +310,7 @@ mod tests {
         let text = patched(LEFT, patch).expect("it fits");
         assert!(!text.contains("sysctls") && !text.contains("Hostname"), "{text}");
         let twice = patched(LEFT, "machine: {time: {$patch: delete}}");
-        assert_eq!(twice, Err("/machine/time cannot be deleted: it is not there".to_owned()));
+        assert_eq!(twice, Err("/machine/time cannot be deleted: it does not exist".to_owned()));
     }
 
     #[test]

@@ -33,7 +33,11 @@ impl TryFrom<u32> for Seconds {
     type Error = &'static str;
 
     fn try_from(seconds: u32) -> Result<Self, Self::Error> {
-        if (1..=86_400).contains(&seconds) { Ok(Self(seconds)) } else { Err("not from 1 to 86400") }
+        if (1..=86_400).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err("not between 1 and 86400")
+        }
     }
 }
 

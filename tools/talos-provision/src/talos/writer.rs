@@ -188,7 +188,7 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
                 }
             }
             Err(status) if is_temporary(&status) => {
-                pause(until, target, error_text(&status)).await?
+                pause(until, target, error_text(&status)).await?;
             }
             Err(status) => return Err(node_error(target, &status)),
         }
