@@ -82,7 +82,7 @@ pub enum Error {
         architecture: String,
     },
     /// The cloud does not offer a server type in the declared locations.
-    #[error("unknown server type `{name}`: it is not offered in {place}")]
+    #[error("unknown server type `{name}`: not offered in {place}")]
     UnknownType {
         /// Declared type, for example `cx23`.
         name: String,
@@ -133,7 +133,7 @@ pub enum Error {
     Runtime(#[source] io::Error),
     /// A machine answered with an error.
     #[error("{name} returned an error: {why}")]
-    NodeRefused {
+    NodeError {
         /// Name of the machine.
         name: String,
         /// The machine's message, without text that it quotes.
@@ -149,7 +149,7 @@ pub enum Error {
     },
     /// The Kubernetes API returned an error.
     #[error("the Kubernetes API returned an error: {why}")]
-    KubernetesRefused {
+    KubernetesError {
         /// Message of the Kubernetes API.
         why: String,
     },
@@ -238,9 +238,9 @@ impl Diagnostic for Error {
             Self::TimedOut { .. } => "TimedOut",
             Self::Keys(_) => "KeysUnusable",
             Self::Runtime(_) => "RuntimeFailed",
-            Self::NodeRefused { .. } => "NodeRefused",
+            Self::NodeError { .. } => "NodeRefused",
             Self::EtcdCrashes { .. } => "EtcdCrashes",
-            Self::KubernetesRefused { .. } => "KubernetesRefused",
+            Self::KubernetesError { .. } => "KubernetesRefused",
             Self::Conflicts(_) => "Obstructed",
             Self::Patch(_) => "PatchUnfit",
             Self::Unhealthy { .. } => "Unwell",
@@ -276,12 +276,14 @@ impl Diagnostic for Error {
                 }
                 "resource_limit_exceeded" => "ask the vendor to raise the project's limit",
                 "protected" => "remove the protection by hand, if the resource may be deleted",
-                "not_found" => "check the URL in the Project's `endpoints.cloud`: it ends in `/v1`",
+                "not_found" => {
+                    "check the URL in the Project's `endpoints.cloud`, which must end in `/v1`"
+                }
                 _ => {
                     "correct the cause in the vendor's message, then run `plan` to see the remaining steps"
                 }
             },
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::KubernetesRefused { .. } => {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::KubernetesError { .. } => {
                 "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
@@ -307,7 +309,7 @@ impl Diagnostic for Error {
             Self::Runtime(_) => {
                 "raise the limits of processes and memory on this machine, then run the same command again"
             }
-            Self::NodeRefused { .. } => {
+            Self::NodeError { .. } => {
                 "run `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml` on \
                  your own terminal: the rest of the machine's answer is hidden, because it may quote secrets"
             }
@@ -369,7 +371,7 @@ impl Diagnostic for Error {
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)
-            | Self::KubernetesRefused { .. }
+            | Self::KubernetesError { .. }
             | Self::Unhealthy { .. }
             | Self::NotEvicted { .. }
             | Self::NotDrained { .. }
@@ -380,7 +382,7 @@ impl Diagnostic for Error {
             | Self::NoImage { .. }
             | Self::Taken { .. }
             | Self::Keys(_)
-            | Self::NodeRefused { .. }
+            | Self::NodeError { .. }
             | Self::EtcdCrashes { .. }
             | Self::Conflicts(_)
             | Self::Patch(_)

@@ -61,7 +61,7 @@ pub(crate) fn machines(
     let goes = |node: &&kubernetes::RegisteredNode| loss.nodes.contains(&node.name);
     for node in now.kubernetes.nodes.iter().filter(goes) {
         let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
-        refusals.extend(blocked.map_err(|why| Error::KubernetesRefused { why })?);
+        refusals.extend(blocked.map_err(|why| Error::KubernetesError { why })?);
     }
     Ok(refusals)
 }

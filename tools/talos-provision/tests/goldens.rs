@@ -38,7 +38,8 @@ fn an_empty_patch_changes_nothing() {
         bundle: &bundle,
     };
     let nothing = Patch::parse("machine: {}\n").expect("a patch");
-    let documents = patched(generate(&common, Role::Controlplane), [&nothing]).expect("it fits");
+    let documents =
+        patched(generate(&common, Role::Controlplane), [&nothing]).expect("the patch fits");
     let text = render(&documents);
     assert_eq!(*text, golden, "the order of fields is Talos's own");
 }

@@ -233,14 +233,14 @@ fn one(
             };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
             let uncordoned = kubernetes::Writer::new(&reader).uncordon(node);
-            uncordoned.map_err(|why| Error::KubernetesRefused { why })?;
+            uncordoned.map_err(|why| Error::KubernetesError { why })?;
             Ok(String::new())
         }
         Step::ForgetNode { name, .. } => {
             let Deferred::Value(endpoint) = &now.endpoint else { return Ok(String::new()) };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
             let forgotten = kubernetes::Writer::new(&reader).forget(name);
-            forgotten.map_err(|why| Error::KubernetesRefused { why })?;
+            forgotten.map_err(|why| Error::KubernetesError { why })?;
             Ok(String::new())
         }
         Step::Remove { thing } => {
@@ -266,7 +266,7 @@ fn evacuate(session: &Session<'_>, now: &Observation, name: &str) -> Result<(), 
     if !now.world.has_begun() {
         return Ok(());
     }
-    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesRefused { why })?;
+    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesError { why })?;
     let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
     let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
     let reader = kubernetes::Reader::new(&session.pki, endpoint)?;

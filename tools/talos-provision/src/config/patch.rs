@@ -123,7 +123,7 @@ fn json6902(operations: &[Value]) -> String {
         let Some(path) = operation["path"].as_str() else { continue };
         let leaf = match operation["op"].as_str() {
             Some("remove") => serde_json::json!({DIRECTIVE: "delete"}),
-            _ => Value::String("…".to_owned()), // not the value: it may be a secret
+            _ => Value::String("…".to_owned()), // the value may be a secret
         };
         let steps = path.trim_start_matches('/').split('/');
         let steps: Vec<_> = steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
@@ -297,7 +297,7 @@ mod tests {
     fn a_patch_merges_maps_replaces_scalars_and_subnets_and_appends_to_lists() {
         let patch = "machine: {certSANs: [b], sysctls: {z: '2'}, type: controlplane}\n\
             cluster: {network: {podSubnets: [q]}}";
-        let text = patched(LEFT, patch).expect("it fits");
+        let text = patched(LEFT, patch).expect("the patch fits");
         assert!(text.contains("    certSANs:\n        - a\n        - b\n"), "{text}");
         assert!(text.contains("    sysctls:\n        x: \"1\"\n        z: \"2\"\n"), "{text}");
         assert!(text.contains("type: controlplane"), "{text}");
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_patch_can_delete_a_map_an_item_and_a_document() {
         let patch = "machine: {sysctls: {$patch: delete}}\n---\napiVersion: v1alpha1\nkind: HostnameConfig\n$patch: delete\n";
-        let text = patched(LEFT, patch).expect("it fits");
+        let text = patched(LEFT, patch).expect("the patch fits");
         assert!(!text.contains("sysctls") && !text.contains("Hostname"), "{text}");
         let twice = patched(LEFT, "machine: {time: {$patch: delete}}");
         assert_eq!(twice, Err("/machine/time cannot be deleted: it does not exist".to_owned()));
@@ -317,7 +317,7 @@ mod tests {
     fn a_patch_appends_a_document_of_another_kind() {
         let text = patched(LEFT, "apiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n");
         assert!(
-            text.expect("it fits")
+            text.expect("the patch fits")
                 .ends_with("---\napiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n")
         );
     }

@@ -170,7 +170,7 @@ pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
 
 fn parse_json(text: &str) -> Result<Value, Error> {
     if text.trim().is_empty() {
-        return Ok(Value::Null); // what DELETE answers
+        return Ok(Value::Null); // the answer to DELETE has no body
     }
     let read = serde_json::from_str(text);
     read.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })

@@ -153,7 +153,7 @@ fn require_evictable(node: &str, pods: &[Value], removal: Removal) -> Result<(),
 /// Fails when no pod has left for as long as the document allows. After an interruption the next
 /// call continues, because the cluster itself shows the progress.
 pub(crate) fn drain(reader: &Reader, node: &RegisteredNode, removal: Removal) -> Result<(), Error> {
-    let refused = |why: String| Error::KubernetesRefused { why };
+    let refused = |why: String| Error::KubernetesError { why };
     require_evictable(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
     Writer::new(reader).cordon(node).map_err(refused)?;
     let limit = Duration::from(removal.eviction_seconds);

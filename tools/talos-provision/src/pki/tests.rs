@@ -64,7 +64,7 @@ fn certificates_of_talos_are_encoded_to_the_same_bytes() {
         let (_, not_before, rest) = value(validity);
         let (_, not_after, _) = value(rest);
         let key = key(pair);
-        let id = &signed[signed.len() - 20..]; // the last extension ends with it
+        let id = &signed[signed.len() - 20..]; // the last extension ends with the key id
         let subject = Subject { organization, common_name: None };
         let again = Certificate {
             serial,

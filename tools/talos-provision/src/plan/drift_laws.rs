@@ -30,7 +30,7 @@ fn found(world: &mut World, kind: Kind) -> &mut ObservedResource {
 fn balancer(world: &mut World) -> &mut Balancer {
     match &mut found(world, Kind::LoadBalancer).spec {
         ResourceSpec::LoadBalancer(balancer) => balancer,
-        _ => unreachable!("it is a load balancer"),
+        _ => unreachable!("a load balancer has this spec"),
     }
 }
 

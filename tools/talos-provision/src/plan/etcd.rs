@@ -130,7 +130,7 @@ impl World {
     #[must_use]
     pub fn keeps_workers_waiting(&self) -> Option<String> {
         let runs = matches!(self.etcd, Etcd::Members(_));
-        (!runs).then(|| "no control plane says yet whether it has data of etcd".to_owned())
+        (!runs).then(|| "no control plane reports yet whether its disk has data of etcd".to_owned())
     }
 
     /// Returns the record that has to be written because etcd has members, or `None` if it is

@@ -157,7 +157,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
         Etcd::Absent,
         Etcd::Unknown,
         Etcd::Members(vec![member(CONTROL, 11)]),
-        Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("stranger", 13)]),
+        Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("foreign", 13)]),
     ];
     let extras = [
         None,
@@ -189,7 +189,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                                 (SharedResource { kind, name: "old".to_owned() }, group());
                             let groups = [(thing(kind), group()), undeclared];
                             let resources = shown.into_iter().chain(network).chain(groups);
-                            let nodes = [CONTROL, EXTRA, "stranger"].map(str::to_owned);
+                            let nodes = [CONTROL, EXTRA, "foreign"].map(str::to_owned);
                             law(
                                 wanted,
                                 &World {
@@ -265,7 +265,7 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
         Step::Bootstrap { name } => {
             assert!(
                 world.servers[name].node.is_configured(),
-                "bootstraps what has its configuration"
+                "bootstrap needs a configured machine"
             );
             world.etcd = Etcd::Members(vec![member(name, 17)]);
         }
@@ -353,7 +353,7 @@ fn plan_changes_no_resource_of_others() {
                     );
                 }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
-                    assert_ne!(hostname, "stranger", "{step}");
+                    assert_ne!(hostname, "foreign", "{step}");
                     assert!(servers.get(hostname).is_none_or(|server| server.ours), "{step}");
                 }
             }
@@ -463,7 +463,10 @@ fn kubernetes_forgets_a_lost_machine_before_it_is_created_again() {
         let mut world = before.clone();
         for step in plan(wanted, before) {
             if let Step::CreateServer { name, .. } = &step {
-                assert!(!world.nodes.contains(name), "what it was counts for what it will be");
+                assert!(
+                    !world.nodes.contains(name),
+                    "a recreated machine inherits the state of the old node"
+                );
             }
             if step.stage() < Stage::Servers || matches!(step, Step::CreateServer { .. }) {
                 world = after(wanted, world, &step);

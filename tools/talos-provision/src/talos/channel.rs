@@ -48,7 +48,7 @@ impl Connection {
         let silent =
             |error: &dyn std::error::Error| Closed::Unreachable(format!("{address}: {error}"));
         let stream = TcpStream::connect(address).await.map_err(|error| silent(&error))?;
-        let _ = stream.set_nodelay(true); // measured: else every look takes 40 ms longer
+        let _ = stream.set_nodelay(true); // measured: without it, a request takes 40 ms longer
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
         let stream = stream.map_err(|error| match certificate_error(&error) {

@@ -148,6 +148,9 @@ mod tests {
         assert!(!contacts.record("127.0.0.1", b"second"));
         contacts.pin(address);
         assert!(!contacts.record("127.0.0.1", b"second"), "the first one stays");
-        assert!(contacts.record("127.0.0.2", b"second"), "each address has its own");
+        assert!(
+            contacts.record("127.0.0.2", b"second"),
+            "each address has a certificate of its own"
+        );
     }
 }

@@ -218,5 +218,5 @@ fn is_temporary(status: &Status) -> bool {
 }
 
 fn node_error(target: &Target, status: &Status) -> Error {
-    Error::NodeRefused { name: target.name.clone(), why: error_text(status) }
+    Error::NodeError { name: target.name.clone(), why: error_text(status) }
 }

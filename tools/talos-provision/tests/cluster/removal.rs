@@ -59,13 +59,13 @@ spec:
   resources: {requests: {storage: 1Gi}}
 "#;
 
-fn run(site: &Harness, line: &str) -> String {
-    kubectl(site.folder.path(), line)
+fn run(harness: &Harness, line: &str) -> String {
+    kubectl(harness.folder.path(), line)
 }
 
-fn declare(site: &Harness, workers: u8, more: &str) {
+fn declare(harness: &Harness, workers: u8, more: &str) {
     let document = format!("{}{more}", changed(3, workers));
-    fs::write(site.path("cluster.yaml"), document).expect("written");
+    fs::write(harness.path("cluster.yaml"), document).expect("written");
 }
 
 fn refusals(cluster: &Value) -> String {
@@ -73,8 +73,8 @@ fn refusals(cluster: &Value) -> String {
 }
 
 /// Adds a machine, a node, a pod under a budget, and a claim on the machine's disk to the cluster.
-fn furnish(site: &Harness) {
-    let image = site
+fn add_workload(harness: &Harness) {
+    let image = harness
         .list("images")
         .into_iter()
         .find(|image| image["labels"]["os"] == "talos" && image["architecture"] == "arm");
@@ -86,93 +86,97 @@ fn furnish(site: &Harness) {
         "name": MACHINE, "server_type": "cax21", "location": "fsn1", "labels": labels,
         "image": image.expect("an image")["id"], "start_after_create": false,
     });
-    let made = site.call("POST", "/v1/servers", &server);
+    let made = harness.call("POST", "/v1/servers", &server);
     assert!(made["error"].is_null(), "{made}");
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": MACHINE, "labels": {"kubernetes.io/hostname": MACHINE}},
     });
-    fs::write(site.path("node.json"), node.to_string()).expect("written");
-    fs::write(site.path("workload.yaml"), WORKLOAD).expect("written");
-    run(site, "create -f node.json");
+    fs::write(harness.path("node.json"), node.to_string()).expect("written");
+    fs::write(harness.path("workload.yaml"), WORKLOAD).expect("written");
+    run(harness, "create -f node.json");
     let room = json!({"cpu": "1", "memory": "1Gi", "pods": "10"});
     let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady"});
     status(
-        site,
+        harness,
         &format!("node {MACHINE}"),
         &json!({
             "capacity": room, "allocatable": room, "conditions": [ready],
         }),
     );
-    run(site, "apply -f workload.yaml");
-    claim(site);
+    run(harness, "apply -f workload.yaml");
+    claim(harness);
     until("the pod is scheduled", || {
-        run(site, "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}") == MACHINE
+        run(harness, "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}") == MACHINE
     });
-    let pod = run(site, "get pods -l app=web -o name");
+    let pod = run(harness, "get pods -l app=web -o name");
     let ready = json!({"type": "Ready", "status": "True"});
-    status(site, pod.trim(), &json!({"phase": "Running", "conditions": [ready]}));
+    status(harness, pod.trim(), &json!({"phase": "Running", "conditions": [ready]}));
     until("the budget counts the pod", || {
-        run(site, "get pdb web-budget -o jsonpath={.status.currentHealthy}") == "1"
+        run(harness, "get pdb web-budget -o jsonpath={.status.currentHealthy}") == "1"
     });
 }
 
-fn claim(site: &Harness) {
-    fs::write(site.path("claim.yaml"), CLAIM).expect("written");
-    run(site, "apply -f claim.yaml");
+fn claim(harness: &Harness) {
+    fs::write(harness.path("claim.yaml"), CLAIM).expect("written");
+    run(harness, "apply -f claim.yaml");
     until("the claim is bound", || {
-        run(site, "get pvc data -o jsonpath={.status.phase}") == "Bound"
+        run(harness, "get pvc data -o jsonpath={.status.phase}") == "Bound"
     });
 }
 
-fn status(site: &Harness, object: &str, status: &Value) {
+fn status(harness: &Harness, object: &str, status: &Value) {
     let patch = json!({"status": status});
-    run(site, &format!("patch {object} --subresource=status --type=merge -p {patch}"));
+    run(harness, &format!("patch {object} --subresource=status --type=merge -p {patch}"));
 }
 
-pub(super) fn a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(site: &Harness) {
-    furnish(site);
+pub(super) fn a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(harness: &Harness) {
+    add_workload(harness);
 
     // The gate refuses before anything is changed.
-    declare(site, 1, "  removal: {evictionSeconds: 2}\n");
-    let writes = site.writes();
-    let plan = site.run("plan").code(0).cluster();
+    declare(harness, 1, "  removal: {evictionSeconds: 2}\n");
+    let writes = harness.writes();
+    let plan = harness.run("plan").code(0).cluster();
     assert!(refusals(&plan).contains("default/data"), "{plan}");
-    let end = site.run("apply").code(111);
+    let end = harness.run("apply").code(111);
     assert!(end.err.contains("default/data"), "{}", end.err);
     assert!(refusals(&end.cluster()).contains("NoReceipt"), "{}", end.out);
-    assert_eq!(site.writes(), writes);
+    assert_eq!(harness.writes(), writes);
     let unschedulable =
-        || run(site, &format!("get node {MACHINE} -o jsonpath={{.spec.unschedulable}}"));
+        || run(harness, &format!("get node {MACHINE} -o jsonpath={{.spec.unschedulable}}"));
     assert_eq!(unschedulable(), "");
 
     // The budget never allows the eviction.
-    declare(site, 1, "  removal: {evictionSeconds: 2}\n  dataOnDestroy: {default/data: discard}\n");
-    let end = site.run("apply").code(111);
+    declare(
+        harness,
+        1,
+        "  removal: {evictionSeconds: 2}\n  dataOnDestroy: {default/data: discard}\n",
+    );
+    let end = harness.run("apply").code(111);
     assert!(end.err.contains("web-budget") && end.err.contains(MACHINE), "{}", end.err);
     assert_eq!(unschedulable(), "true");
-    assert!(site.names("servers").contains(&MACHINE.to_owned()));
+    assert!(harness.names("servers").contains(&MACHINE.to_owned()));
     assert_eq!(
-        run(site, "get pods -l app=web -o jsonpath={.items[*].metadata.deletionTimestamp}"),
+        run(harness, "get pods -l app=web -o jsonpath={.items[*].metadata.deletionTimestamp}"),
         ""
     );
 
     // A machine that is declared again is uncordoned, because this program cordoned it.
-    declare(site, 2, "");
-    let plan = site.run("plan").code(0).cluster();
+    declare(harness, 2, "");
+    let plan = harness.run("plan").code(0).cluster();
     assert!(plan["status"]["plan"].to_string().contains(r#"{"uncordon":{"name":"prod-work-2"}}"#));
 
     // The budget now allows the eviction, and the interrupted removal continues.
     declare(
-        site,
+        harness,
         1,
         "  removal: {evictionSeconds: 60}\n  dataOnDestroy: {default/data: discard}\n",
     );
-    run(site, "delete pdb web-budget");
-    site.run("apply").code(0);
-    assert!(!site.names("servers").contains(&MACHINE.to_owned()));
-    assert!(!run(site, "get nodes -o name").contains(MACHINE));
-    run(site, "delete deployment web");
+    run(harness, "delete pdb web-budget");
+    harness.run("apply").code(0);
+    assert!(!harness.names("servers").contains(&MACHINE.to_owned()));
+    assert!(!run(harness, "get nodes -o name").contains(MACHINE));
+    run(harness, "delete deployment web");
 }
 
 /// Without the load balancer, each control plane is asked at its own address.
@@ -180,19 +184,19 @@ pub(super) fn a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(site:
 // class: Silence is taken for consent.
 // members: a missing control plane, a silent API
 // now: refused by name after asking each control plane; nothing touched
-pub(super) fn destroy_without_a_load_balancer_still_finds_the_volumes(site: &Harness) {
-    claim(site);
-    let balancer = site.list("load_balancers")[0]["id"].clone();
-    site.call("DELETE", &format!("/v1/load_balancers/{balancer}"), &Value::Null);
-    until("the load balancer is gone", || site.names("load_balancers").is_empty());
-    let servers = site.names("servers");
-    let writes = site.writes();
-    let plan = site.run("plan --destroy").code(0).cluster();
+pub(super) fn destroy_without_a_load_balancer_still_finds_the_volumes(harness: &Harness) {
+    claim(harness);
+    let balancer = harness.list("load_balancers")[0]["id"].clone();
+    harness.call("DELETE", &format!("/v1/load_balancers/{balancer}"), &Value::Null);
+    until("the load balancer is gone", || harness.names("load_balancers").is_empty());
+    let servers = harness.names("servers");
+    let writes = harness.writes();
+    let plan = harness.run("plan --destroy").code(0).cluster();
     assert!(refusals(&plan).contains("default/data"), "{plan}");
-    let end = site.run("destroy").code(111);
+    let end = harness.run("destroy").code(111);
     assert!(end.err.contains("default/data"), "{}", end.err);
-    assert_eq!((site.names("servers"), site.writes()), (servers, writes));
-    let document = fs::read_to_string(site.path("cluster.yaml")).expect("a document");
+    assert_eq!((harness.names("servers"), harness.writes()), (servers, writes));
+    let document = fs::read_to_string(harness.path("cluster.yaml")).expect("a document");
     let document = format!("{document}  dataOnDestroy: {{default/data: discard}}\n");
-    fs::write(site.path("cluster.yaml"), document).expect("written");
+    fs::write(harness.path("cluster.yaml"), document).expect("written");
 }

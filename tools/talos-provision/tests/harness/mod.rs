@@ -85,7 +85,7 @@ impl Harness {
         program.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path());
         program.args(verb.split(' ')).args(["-v", "project.yaml", "cluster.yaml"]);
         program.stdin(Stdio::null()).stdout(output("out")).stderr(output("err"));
-        let child = program.spawn().expect("it starts");
+        let child = program.spawn().expect("the program starts");
         Run { child, folder: self.folder.path().to_owned() }
     }
 
@@ -155,8 +155,9 @@ impl Run {
     /// machine, a program that was just started has no handler yet, and the signal would kill it.
     pub(crate) fn interrupt(self) -> End {
         let id = self.child.id().to_string();
-        until("it to listen to SIGTERM, or to end", || {
-            let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it is ours");
+        until("a handler for SIGTERM, or the end of the program", || {
+            let status =
+                fs::read_to_string(format!("/proc/{id}/status")).expect("the status of our child");
             let line =
                 |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
             let caught = line("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
@@ -177,7 +178,7 @@ impl Run {
             if began.elapsed() > limit {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                panic!("it does not end: {}", read(&self.folder, "err").expect("text"));
+                panic!("the program does not end: {}", read(&self.folder, "err").expect("text"));
             }
             std::thread::sleep(Duration::from_millis(50));
         };
