@@ -17,9 +17,9 @@ pub(crate) fn see(
     context: &Context<'_, Cluster>,
     ground: &Ground<'_>,
 ) -> Result<CloudState, Error> {
-    let view = ground.see()?;
-    require_known_absence(ground, context.stream.status(context.document), &view)?;
-    Ok(view)
+    let cloud = ground.see()?;
+    require_known_absence(ground, context.stream.status(context.document), &cloud)?;
+    Ok(cloud)
 }
 
 /// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
@@ -27,10 +27,10 @@ pub(crate) fn see(
 fn require_known_absence(
     ground: &Ground<'_>,
     status: &Value,
-    view: &CloudState,
+    cloud: &CloudState,
 ) -> Result<(), Error> {
     let servers = servers(status);
-    if servers.is_empty() || !is_empty(view) {
+    if servers.is_empty() || !is_empty(cloud) {
         return Ok(());
     }
     for image in images(status) {
@@ -43,10 +43,10 @@ fn require_known_absence(
 }
 
 /// Returns whether the cloud shows no resource of the cluster.
-fn is_empty(view: &CloudState) -> bool {
-    let resources = view.resources.values().any(|found| found.ours);
-    let servers = view.servers.values().any(|server| server.ours);
-    !resources && !servers && view.leaving.is_empty()
+fn is_empty(cloud: &CloudState) -> bool {
+    let resources = cloud.resources.values().any(|found| found.ours);
+    let servers = cloud.servers.values().any(|server| server.ours);
+    !resources && !servers && cloud.leaving.is_empty()
 }
 
 /// Returns the servers in a status, each with name and id.

@@ -23,14 +23,14 @@ pub(crate) fn whole(
     context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
-    view: &CloudState,
+    cloud: &CloudState,
 ) -> Result<Vec<Refusal>, Error> {
-    if !view.servers.values().any(|server| server.ours) {
+    if !cloud.servers.values().any(|server| server.ours) {
         return Ok(Vec::new());
     }
     let loss = Loss { cluster: true, ..Loss::default() };
-    let verdict = verdict(context, projects, session, view, &loss)?;
-    if verdict.closed.is_some() && gate_was_passed(view) {
+    let verdict = verdict(context, projects, session, cloud, &loss)?;
+    if verdict.closed.is_some() && gate_was_passed(cloud) {
         return Ok(Vec::new());
     }
     Ok(verdict.refusals())
@@ -42,7 +42,7 @@ pub(crate) fn machines(
     context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
-    (view, now): (&CloudState, &Observation),
+    (cloud, now): (&CloudState, &Observation),
     steps: &[Step],
 ) -> Result<Vec<Refusal>, Error> {
     let name = |step: &Step| match step {
@@ -53,7 +53,7 @@ pub(crate) fn machines(
     if loss.nodes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut refusals = verdict(context, projects, session, view, &loss)?.refusals();
+    let mut refusals = verdict(context, projects, session, cloud, &loss)?.refusals();
     let (Deferred::Value(endpoint), Ok(())) = (&now.endpoint, &now.kubernetes.ready) else {
         return Ok(refusals);
     };
@@ -78,12 +78,12 @@ fn verdict(
     context: &Context<'_, Cluster>,
     projects: &Projects,
     session: &Session<'_>,
-    view: &CloudState,
+    cloud: &CloudState,
     loss: &Loss,
 ) -> Result<Verdict, Error> {
     let (project, cluster) =
         (projects.get(&context.document.spec.project)?, context.document.name.as_str());
-    let facts = facts(session, view)?;
+    let facts = facts(session, cloud)?;
     let receipts = match facts {
         Facts::Live(_) => {
             keyring::receipts(context.stream, project, |spec| spec["cluster"] == cluster)?
@@ -94,15 +94,15 @@ fn verdict(
 }
 
 /// Asks the live cluster, at its endpoint and then at each control plane, until one answers.
-fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
-    if !History::read(&view.resources, &view.servers).has_begun() {
+fn facts(session: &Session<'_>, cloud: &CloudState) -> Result<Facts, Error> {
+    if !History::read(&cloud.resources, &cloud.servers).has_begun() {
         return Ok(Facts::NeverBegan);
     }
-    let endpoint = match session.endpoint(view) {
+    let endpoint = match session.endpoint(cloud) {
         Deferred::Value(endpoint) => Some(("the endpoint".to_owned(), endpoint)),
         Deferred::AfterApply => None,
     };
-    let controls = view.servers.iter().filter(|(_, server)| {
+    let controls = cloud.servers.iter().filter(|(_, server)| {
         server.ours && server.role.is_none_or(|role| role == Role::Controlplane)
     });
     let controls = controls.filter_map(|(name, server)| {
@@ -125,16 +125,18 @@ fn facts(session: &Session<'_>, view: &CloudState) -> Result<Facts, Error> {
 
 /// Returns whether an earlier `destroy` of this cluster passed the gate and has removed a control
 /// plane since.
-fn gate_was_passed(view: &CloudState) -> bool {
-    let network =
-        view.resources.iter().find(|(thing, found)| thing.kind == Kind::Network && found.ours);
+fn gate_was_passed(cloud: &CloudState) -> bool {
+    let network = cloud
+        .resources
+        .iter()
+        .find(|(resource, found)| resource.kind == Kind::Network && found.ours);
     let before = network.and_then(|(_, found)| labels::destroyed_from(&found.labels));
-    before.is_some_and(|before| control_planes(view) < before)
+    before.is_some_and(|before| control_planes(cloud) < before)
 }
 
 /// Returns the number of control planes that carry our labels.
-pub(crate) fn control_planes(view: &CloudState) -> usize {
-    let servers = view.servers.values().filter(|server| server.ours);
+pub(crate) fn control_planes(cloud: &CloudState) -> usize {
+    let servers = cloud.servers.values().filter(|server| server.ours);
     servers.filter(|server| server.role == Some(Role::Controlplane)).count()
 }
 
@@ -146,7 +148,7 @@ mod tests {
     use crate::money::Money;
     use crate::plan::{Node, ObservedResource, Power, ResourceSpec, Server, SharedResource};
 
-    fn view(label: Option<&str>, controls: u64, workers: u64) -> CloudState {
+    fn cloud(label: Option<&str>, controls: u64, workers: u64) -> CloudState {
         let labels = label.map(|value| ("holistic/destroying".to_owned(), value.to_owned()));
         let network = ObservedResource {
             id: 1,
@@ -157,7 +159,7 @@ mod tests {
             address: None,
             monthly: Money::default(),
         };
-        let thing = SharedResource { kind: Kind::Network, name: "c".to_owned() };
+        let resource = SharedResource { kind: Kind::Network, name: "c".to_owned() };
         let server = |(id, role)| {
             let server = Server {
                 id,
@@ -181,7 +183,7 @@ mod tests {
         let controls = (0..controls).map(|id| (id, Role::Controlplane));
         let workers = (100..100 + workers).map(|id| (id, Role::Worker));
         CloudState {
-            resources: BTreeMap::from([(thing, network)]),
+            resources: BTreeMap::from([(resource, network)]),
             servers: controls.chain(workers).map(server).collect(),
             leaving: BTreeSet::new(),
         }
@@ -204,7 +206,7 @@ mod tests {
             (Some("true"), 0, false),
             (Some(""), 0, false),
         ] {
-            assert_eq!(gate_was_passed(&view(label, controls, 2)), passed, "{label:?} {controls}");
+            assert_eq!(gate_was_passed(&cloud(label, controls, 2)), passed, "{label:?} {controls}");
         }
     }
 }

@@ -110,14 +110,14 @@ impl Reader {
         resources: &BTreeSet<SharedResource>,
         servers: &BTreeSet<String>,
     ) -> Result<CloudState, Error> {
-        let mut view = CloudState::default();
+        let mut cloud = CloudState::default();
         for server in self.owned::<model::Server>("servers", servers)? {
             if server.status == "deleting" {
-                view.leaving.insert(server.id);
+                cloud.leaving.insert(server.id);
                 continue;
             }
             let (name, server) = self.server(server);
-            view.servers.insert(name, server);
+            cloud.servers.insert(name, server);
         }
         for kind in [Kind::PlacementGroup, Kind::Network, Kind::Firewall, Kind::LoadBalancer] {
             let names = resources
@@ -125,10 +125,10 @@ impl Reader {
                 .filter(|resource| resource.kind == kind)
                 .map(|resource| resource.name.clone());
             for (name, found) in self.resources(kind, &names.collect())? {
-                view.resources.insert(SharedResource { kind, name }, found);
+                cloud.resources.insert(SharedResource { kind, name }, found);
             }
         }
-        Ok(view)
+        Ok(cloud)
     }
 
     fn resources(
@@ -275,7 +275,7 @@ impl Reader {
                 catalog.images.insert(machine.r#type.clone(), image);
             }
         }
-        if let Some(thing) =
+        if let Some(resource) =
             wanted.resources.keys().find(|resource| resource.kind == Kind::LoadBalancer)
         {
             let types: Vec<model::BalancerType> =
@@ -284,7 +284,7 @@ impl Reader {
                 wanted.machines.values().next().and_then(|machine| machine.locations.first());
             if let Some(r#type) = types.iter().find(|offer| offer.name == BALANCER_TYPE) {
                 let price = model::price(&r#type.prices, place.map_or("", String::as_str));
-                wanted.prices.insert(thing.clone(), price);
+                wanted.prices.insert(resource.clone(), price);
             }
         }
         Ok(catalog)
@@ -312,16 +312,16 @@ impl Reader {
     /// Lists resources that other programs created in our network or attached to our servers: load
     /// balancers of a cloud controller, and volumes of a storage driver. They outlive the cluster
     /// and are billed.
-    pub(crate) fn leftovers(&self, view: &CloudState) -> Result<Vec<Leftover>, Error> {
-        let ours: BTreeSet<u64> = view
+    pub(crate) fn leftovers(&self, cloud: &CloudState) -> Result<Vec<Leftover>, Error> {
+        let ours: BTreeSet<u64> = cloud
             .resources
             .values()
             .filter(|resource| resource.ours)
             .map(|resource| resource.id)
             .collect();
         let mut leftovers = Vec::new();
-        for (thing, found) in view.resources.iter().filter(|(_, found)| found.ours) {
-            if thing.kind != Kind::Network {
+        for (resource, found) in cloud.resources.iter().filter(|(_, found)| found.ours) {
+            if resource.kind != Kind::Network {
                 continue;
             }
             let Some(network) = self.has("networks", found.id)? else { continue };
@@ -329,7 +329,7 @@ impl Reader {
             let balancers = balancers.filter_map(Value::as_u64).filter(|id| !ours.contains(id));
             leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
         }
-        let servers = view.servers.values().filter(|server| server.ours);
+        let servers = cloud.servers.values().filter(|server| server.ours);
         let volumes = servers.flat_map(|server| server.volumes.iter().copied());
         leftovers.extend(volumes.map(|id| Leftover { family: "volumes", id }));
         Ok(leftovers)

@@ -126,8 +126,8 @@ impl Reader {
                 ..NodeState::without_details(Node::Maintenance, Etcd::Unknown)
             },
             Access::Secure(mut connection) => {
-                let look = read(&mut connection, target.role, target.declared.as_deref()).await;
-                look.unwrap_or_else(|status| {
+                let state = read(&mut connection, target.role, target.declared.as_deref()).await;
+                state.unwrap_or_else(|status| {
                     let why = error_text(&status);
                     let node = match status.code() {
                         Code::PermissionDenied | Code::Unauthenticated => Node::Foreign { why },
@@ -393,9 +393,9 @@ mod tests {
         assert_eq!(crash(&service(vec![waits.clone()])), None);
         // Seen with Talos v1.13.9.
         let ended = event("Error running Containerd(etcd), going to restart forever: exit code 2");
-        let told = crash(&service(vec![waits, ended.clone(), ended])).expect("a crash");
-        assert_eq!(told.times, 2);
-        assert!(told.event.ends_with("exit code 2"), "{}", told.event);
+        let crash = crash(&service(vec![waits, ended.clone(), ended])).expect("a crash");
+        assert_eq!(crash.times, 2);
+        assert!(crash.event.ends_with("exit code 2"), "{}", crash.event);
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<'a> Writer<'a> {
     /// because its record is lost.
     pub(crate) fn create(
         &self,
-        (thing, spec): (&SharedResource, &ResourceSpec),
+        (resource, spec): (&SharedResource, &ResourceSpec),
         history: History,
         zone: &str,
         place: &str,
@@ -59,10 +59,10 @@ impl<'a> Writer<'a> {
     ) -> Result<u64, Error> {
         let scope = &self.0.scope;
         let mut labels = scope.labels();
-        if thing.kind == Kind::Network && history == History::Never {
+        if resource.kind == Kind::Network && history == History::Never {
             labels.insert(ETCD_LABEL.to_owned(), history.to_string());
         }
-        let mut body = json!({"name": thing.name, "labels": labels});
+        let mut body = json!({"name": resource.name, "labels": labels});
         let rest = match spec {
             ResourceSpec::PlacementGroup => json!({"type": "spread"}),
             ResourceSpec::Network { range, nodes } => json!({
@@ -85,7 +85,7 @@ impl<'a> Writer<'a> {
         if let (Some(body), Value::Object(rest)) = (body.as_object_mut(), rest) {
             body.extend(rest);
         }
-        let (id, actions) = self.create_once(family(thing.kind), &thing.name, &body)?;
+        let (id, actions) = self.create_once(family(resource.kind), &resource.name, &body)?;
         self.wait(&actions)?;
         Ok(id)
     }

@@ -102,13 +102,13 @@ impl Conflict {
 #[must_use]
 pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    for (thing, spec) in &wanted.resources {
-        match world.resources.get(thing) {
+    for (resource, spec) in &wanted.resources {
+        match world.resources.get(resource) {
             Some(found) if !found.ours => {
-                conflicts.push(Conflict::Taken { what: format!("the {thing}") });
+                conflicts.push(Conflict::Taken { what: format!("the {resource}") });
             }
             Some(found) if is_unchangeable(&found.spec, spec) => {
-                conflicts.push(differs(thing, &found.spec, spec));
+                conflicts.push(differs(resource, &found.spec, spec));
             }
             Some(_) | None => {}
         }
@@ -182,7 +182,7 @@ fn is_unchangeable(found: &ResourceSpec, declared: &ResourceSpec) -> bool {
     }
 }
 
-fn differs(thing: &SharedResource, is: &ResourceSpec, declared: &ResourceSpec) -> Conflict {
+fn differs(resource: &SharedResource, is: &ResourceSpec, declared: &ResourceSpec) -> Conflict {
     let text = |spec: &ResourceSpec| match spec {
         ResourceSpec::Network { range, nodes } => {
             format!("{range} with the subnets {}", nodes.join(", "))
@@ -191,5 +191,5 @@ fn differs(thing: &SharedResource, is: &ResourceSpec, declared: &ResourceSpec) -
         ResourceSpec::LoadBalancer(_) => "for the control planes".to_owned(),
         ResourceSpec::Firewall(rules) => format!("{} rules", rules.len()),
     };
-    Conflict::Differs { what: format!("the {thing}"), is: text(is), declared: text(declared) }
+    Conflict::Differs { what: format!("the {resource}"), is: text(is), declared: text(declared) }
 }

@@ -105,7 +105,7 @@ pub(super) fn repairs(
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
     let lacks = |ids: &std::collections::BTreeSet<u64>, kind| {
-        let declared = wanted.resources.keys().any(|thing| thing.kind == kind);
+        let declared = wanted.resources.keys().any(|resource| resource.kind == kind);
         declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
     };
     let group = world.resources.get(&machine.group).map(|found| found.id);
@@ -136,8 +136,8 @@ pub(super) fn repairs(
 impl World {
     /// Returns the id of our only resource of this kind.
     pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
-        let ours = |(thing, found): &(&SharedResource, &ObservedResource)| {
-            thing.kind == kind && found.ours
+        let ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
+            resource.kind == kind && found.ours
         };
         self.resources.iter().find(ours).map(|(_, found)| found.id)
     }

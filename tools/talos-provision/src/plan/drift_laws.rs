@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::laws::{
-    CONTROL, OURS, WORKER, after, configured, found as shared, member, recorded, server, take,
-    thing, wanted,
+    CONTROL, OURS, WORKER, after, configured, found as shared, member, recorded, resource, server,
+    take, wanted,
 };
 use super::*;
 use crate::config::Keys;
@@ -163,7 +163,7 @@ fn configured_world() -> (Wanted, World) {
     let world = World {
         resources: resources
             .map(|(named, spec)| (named.clone(), shared(true, named.kind, spec.clone())))
-            .chain([(thing(Kind::Network), recorded("begun-1"))])
+            .chain([(resource(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: wanted.machines.iter().map(there).collect(),
         etcd: Etcd::Members(vec![member(CONTROL, 11)]),

@@ -46,8 +46,8 @@ impl History {
         resources: &BTreeMap<SharedResource, ObservedResource>,
         servers: &BTreeMap<String, Server>,
     ) -> Self {
-        let is_network = |(thing, found): &(&SharedResource, &ObservedResource)| {
-            found.ours && thing.kind == Kind::Network
+        let is_network = |(resource, found): &(&SharedResource, &ObservedResource)| {
+            found.ours && resource.kind == Kind::Network
         };
         match resources.iter().find(is_network) {
             Some((_, network)) => Self::parse(network.labels.get(ETCD_LABEL).map(String::as_str)),

@@ -1,5 +1,4 @@
-//! Laws of a plan and of its reverse, over every small world: it reaches the declared state, then
-//! rests, and leaves alone what others made.
+//! Laws of a plan and of its reverse, over every small world.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +12,7 @@ use crate::spec::FirstContact;
 pub(super) const OURS: &str = "the digest that is declared";
 const OTHER: &str = "another digest";
 
-pub(super) fn thing(kind: Kind) -> SharedResource {
+pub(super) fn resource(kind: Kind) -> SharedResource {
     SharedResource { kind, name: "c".to_owned() }
 }
 
@@ -23,7 +22,7 @@ fn machine(role: Role) -> Machine {
         pool: "p".to_owned(),
         r#type: "cax11".to_owned(),
         locations: vec!["fsn1".to_owned()],
-        group: thing(Kind::PlacementGroup),
+        group: resource(Kind::PlacementGroup),
         configuration: Deferred::Value(OURS.to_owned()),
         keys: keys(OURS),
         talos: "v1.13.9".to_owned(),
@@ -59,10 +58,10 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> Wanted {
         incarnation: 1,
         first_contact: FirstContact::TrustOnFirstUse,
         resources: BTreeMap::from([
-            (thing(Kind::Network), network()),
-            (thing(Kind::Firewall), rules(1)),
-            (thing(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer())),
-            (thing(Kind::PlacementGroup), ResourceSpec::PlacementGroup),
+            (resource(Kind::Network), network()),
+            (resource(Kind::Firewall), rules(1)),
+            (resource(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer())),
+            (resource(Kind::PlacementGroup), ResourceSpec::PlacementGroup),
         ]),
         prices: BTreeMap::new(),
         machines: machines
@@ -179,15 +178,15 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
                             });
                             let shown = firewall.map(|(ours, port)| {
                                 let kind = Kind::Firewall;
-                                (thing(kind), found(ours, kind, rules(port)))
+                                (resource(kind), found(ours, kind, rules(port)))
                             });
                             let network =
-                                network.map(|record| (thing(Kind::Network), recorded(record)));
+                                network.map(|record| (resource(Kind::Network), recorded(record)));
                             let kind = Kind::PlacementGroup;
                             let group = || found(true, kind, ResourceSpec::PlacementGroup);
                             let undeclared =
                                 (SharedResource { kind, name: "old".to_owned() }, group());
-                            let groups = [(thing(kind), group()), undeclared];
+                            let groups = [(resource(kind), group()), undeclared];
                             let resources = shown.into_iter().chain(network).chain(groups);
                             let nodes = [CONTROL, EXTRA, "foreign"].map(str::to_owned);
                             law(
@@ -245,7 +244,9 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
             world.cordoned.remove(name);
         }
         Step::RecordStart { incarnation } => {
-            world.resources.insert(thing(Kind::Network), recorded(&format!("begun-{incarnation}")));
+            world
+                .resources
+                .insert(resource(Kind::Network), recorded(&format!("begun-{incarnation}")));
         }
         Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
         Step::CreateServer { name, role, .. } => {
@@ -306,8 +307,7 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
             return;
         }
         let mut world = before.clone();
-        // Removals and the start of etcd may need a new observation, so plan again, as `apply`
-        // does.
+        // Removals and the start of etcd need a new observation, so plan again, as `apply` does.
         for _ in 0..4 {
             world = take(wanted, &world, &plan(wanted, &world));
         }
@@ -349,7 +349,7 @@ fn plan_changes_no_resource_of_others() {
                 }
                 Step::RecordStart { .. } => {
                     assert!(
-                        resources.get(&thing(Kind::Network)).is_none_or(|network| network.ours)
+                        resources.get(&resource(Kind::Network)).is_none_or(|network| network.ours)
                     );
                 }
                 Step::RemoveMember { hostname, .. } | Step::ForgetNode { name: hostname, .. } => {
@@ -414,9 +414,9 @@ fn a_machine_with_an_unknown_key_is_a_conflict_unless_the_document_allows_it() {
             server.is_some_and(|server| server.node != Node::Maintenance)
         };
         let unknown: Vec<_> = first.filter(|name| !knows(name)).collect();
-        let told = conflicts(&wanted, before);
-        let told = told.iter().any(|one| matches!(one, Conflict::FirstContact { .. }));
-        assert_eq!(told, !unknown.is_empty(), "{unknown:?}");
+        let found = conflicts(&wanted, before);
+        let found = found.iter().any(|conflict| matches!(conflict, Conflict::FirstContact { .. }));
+        assert_eq!(found, !unknown.is_empty(), "{unknown:?}");
     });
 }
 
@@ -443,7 +443,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
             .resources
             .iter()
             .map(|(thing, spec)| (thing.clone(), found(true, thing.kind, spec.clone())))
-            .chain([(thing(Kind::Network), recorded("begun-1"))])
+            .chain([(resource(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: BTreeMap::from([(CONTROL.to_owned(), there(1)), ("c-p-3".to_owned(), there(3))]),
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),

@@ -75,7 +75,7 @@ impl Shows {
     }
 
     /// Returns the report about etcd that [`crate::talos`] derives from this state.
-    fn told(self) -> Etcd {
+    fn report(self) -> Etcd {
         match self {
             Self::PreparingEmpty => Etcd::Absent,
             Self::Running => {
@@ -125,8 +125,9 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
     let servers =
         shown.iter().filter_map(|(name, id, shows)| Some(((*name).to_owned(), shows.server(*id)?)));
     let servers: BTreeMap<_, _> = servers.collect();
-    let told: BTreeMap<_, _> = shown.iter().map(|(name, _, shows)| (*name, shows.told())).collect();
-    let etcd = Etcd::merge(&servers, |name| told.get(name));
+    let reports: BTreeMap<_, _> =
+        shown.iter().map(|(name, _, shows)| (*name, shows.report())).collect();
+    let etcd = Etcd::merge(&servers, |name| reports.get(name));
     let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
     let found = ObservedResource {
         id: 9,
@@ -244,14 +245,14 @@ fn a_started_cluster_that_lost_every_disk_is_a_conflict() {
         let gone = |shows: &Shows| {
             matches!(shows, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty)
         };
-        let told = conflicts(wanted, world);
-        let told = told.iter().any(|one| matches!(one, Conflict::StartedBefore { .. }));
+        let found = conflicts(wanted, world);
+        let found = found.iter().any(|conflict| matches!(conflict, Conflict::StartedBefore { .. }));
         let lost = controls.iter().all(gone) && gone(&extra);
         let ids = controls.iter().zip(1..);
         let allowed = ids
             .map(|(shows, id)| (*shows != Shows::Absent).then_some(id))
             .any(|id| world.history().allows_bootstrap(wanted.incarnation, id));
-        assert_eq!(told, lost && !allowed, "{world:?}");
+        assert_eq!(found, lost && !allowed, "{world:?}");
     });
 }
 

@@ -152,7 +152,7 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
             Access::Maintenance(connection) => connection,
             Access::Secure(mut connection) => {
                 match super::read(&mut connection, target.role, Some(&digest)).await {
-                    Ok(look) if look.has(&digest) => match look.unmet.filter(|_| wanted.alive) {
+                    Ok(state) if state.has(&digest) => match state.unmet.filter(|_| wanted.alive) {
                         None => return Ok(()),
                         Some(unmet) => {
                             pause(until, target, unmet).await?;

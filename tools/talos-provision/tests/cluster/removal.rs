@@ -86,8 +86,8 @@ fn add_workload(harness: &Harness) {
         "name": MACHINE, "server_type": "cax21", "location": "fsn1", "labels": labels,
         "image": image.expect("an image")["id"], "start_after_create": false,
     });
-    let made = harness.call("POST", "/v1/servers", &server);
-    assert!(made["error"].is_null(), "{made}");
+    let created = harness.call("POST", "/v1/servers", &server);
+    assert!(created["error"].is_null(), "{created}");
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": MACHINE, "labels": {"kubernetes.io/hostname": MACHINE}},

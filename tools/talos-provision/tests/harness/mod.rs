@@ -124,8 +124,8 @@ impl Harness {
 
     pub(crate) fn fault(&self, method: &str, path: &str, status: u16, code: &str, after: bool) {
         let fault = json!([{"method": method, "path": path, "status": status, "code": code, "after_effect": after}]);
-        let told = self.call("POST", "/_lab/faults", &fault);
-        assert!(told["faults"].is_array(), "{told}");
+        let answer = self.call("POST", "/_lab/faults", &fault);
+        assert!(answer["faults"].is_array(), "{answer}");
     }
 }
 
@@ -164,8 +164,8 @@ impl Run {
             let listens = caught.expect("a mask") >> 14 & 1 == 1; // signal 15
             listens || line("State:").is_some_and(|state| state.starts_with('Z'))
         });
-        let told = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
-        assert!(told.success());
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success());
         self.wait(Duration::from_secs(60))
     }
 
