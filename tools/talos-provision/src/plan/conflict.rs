@@ -24,7 +24,7 @@ pub enum Conflict {
         declared: String,
     },
     /// A machine works with a key that differs from the declared one and cannot be exchanged.
-    #[error("the key `{item}` of the server {name} differs from the declared key")]
+    #[error("the server {name} works with another `{item}` than the declared one")]
     Rekeyed {
         /// Name of the machine.
         name: String,
@@ -32,7 +32,7 @@ pub enum Conflict {
         item: &'static str,
     },
     /// A machine shows a certificate that another authority signed.
-    #[error("the server {name} is not a machine of this cluster: {why}")]
+    #[error("the server {name} answers, but not as a machine of this cluster: {why}")]
     Foreign {
         /// Name of the machine.
         name: String,
