@@ -1,28 +1,36 @@
-//! Whether the cloud may be believed when it lists nothing.
+//! Guards against an empty answer of the cloud that does not prove absence.
 //!
-//! A token of another project gets an empty list, and status 404 for the id of any server: the same
-//! answers as for a cluster that was destroyed. The status of the document knows better.
+//! A token of another project gets an empty list, and status 404 for the id of any server. A
+//! cluster that was destroyed gets the same answers. The status of the document tells the two cases
+//! apart, because it lists the servers of the last run.
 
 use documents::Context;
 use serde_json::Value;
 
 use crate::Error;
-use crate::hetzner::View;
+use crate::hetzner::CloudState;
 use crate::session::Ground;
 use crate::spec::Cluster;
 
-/// Returns the state of the cloud, if it may be believed.
-pub(crate) fn see(context: &Context<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
-    let view = ground.see()?;
-    believed(ground, context.stream.status(context.document), &view)?;
-    Ok(view)
+/// Returns the state of the cloud, or an error if an empty answer does not prove absence.
+pub(crate) fn see(
+    context: &Context<'_, Cluster>,
+    ground: &Ground<'_>,
+) -> Result<CloudState, Error> {
+    let cloud = ground.see()?;
+    require_known_absence(ground, context.stream.status(context.document), &cloud)?;
+    Ok(cloud)
 }
 
-/// An error, when the document's own `status` lists servers, the cloud shows nothing of the cluster,
-/// and no snapshot shows that the token is of the right project.
-fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Error> {
+/// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
+/// and no snapshot proves that the token belongs to the right project.
+fn require_known_absence(
+    ground: &Ground<'_>,
+    status: &Value,
+    cloud: &CloudState,
+) -> Result<(), Error> {
     let servers = servers(status);
-    if servers.is_empty() || !is_empty(view) {
+    if servers.is_empty() || !is_empty(cloud) {
         return Ok(());
     }
     for image in images(status) {
@@ -34,14 +42,14 @@ fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Erro
     Err(Error::WrongProject { cluster, servers: servers.join(", ") })
 }
 
-/// Whether the cloud shows nothing of the cluster.
-fn is_empty(view: &View) -> bool {
-    let things = view.things.values().any(|found| found.ours);
-    let servers = view.servers.values().any(|server| server.ours);
-    !things && !servers && view.leaving.is_empty()
+/// Returns whether the cloud shows no resource of the cluster.
+fn is_empty(cloud: &CloudState) -> bool {
+    let resources = cloud.resources.values().any(|found| found.ours);
+    let servers = cloud.servers.values().any(|server| server.ours);
+    !resources && !servers && cloud.leaving.is_empty()
 }
 
-/// The servers that a status lists, by name and id.
+/// Returns the servers in a status, each with name and id.
 fn servers(status: &Value) -> Vec<String> {
     let nodes = status["observed"]["nodes"].as_array().into_iter().flatten();
     let named =

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::gate;
-use crate::hetzner::{self, Stock, View, Writer, rest};
+use crate::hetzner::{self, Catalog, CloudState, Writer, interruptible_sleep};
 use crate::labels;
-use crate::observe::{Observation, unwell};
+use crate::observe::{Observation, failing_check};
 use crate::plan::{self, Etcd, History, Kind, Stage, Step, World};
 use crate::session::{Ground, Session};
 
@@ -29,13 +29,13 @@ const CLOUD_SECONDS: u64 = 15;
 /// meanwhile.
 pub(crate) fn apply(
     session: &Session<'_>,
-    mut view: View,
-    gate: impl Fn(&View, &Observation, &[Step]) -> Result<(), Error>,
+    mut view: CloudState,
+    gate: impl Fn(&CloudState, &Observation, &[Step]) -> Result<(), Error>,
 ) -> Result<Observation, Error> {
     let now = session.look(&view)?;
     unobstructed(&now)?;
     gate(&view, &now, &plan::plan(&now.wanted, &now.world))?;
-    let mut stock = Stock::default();
+    let mut stock = Catalog::default();
     for _ in 0..STAGES_MAX {
         let (mut now, left) = ready_for_more(session, &mut view)?;
         // What machines are made from is asked for before anything else is made for them.
@@ -60,7 +60,7 @@ pub(crate) fn apply(
             view = session.ground.see_ours()?;
         }
     }
-    Err(Error::Unsettled { steps: STAGES_MAX })
+    Err(Error::NotConverged { steps: STAGES_MAX })
 }
 
 /// What the machines of `steps` are made from, and at what price: nothing is asked if none are.
@@ -68,7 +68,7 @@ pub(crate) fn stocked(
     cloud: &hetzner::Reader,
     now: &mut Observation,
     steps: &[Step],
-) -> Result<Stock, Error> {
+) -> Result<Catalog, Error> {
     let name = |step: &Step| match step {
         Step::CreateServer { name, .. } => Some(name.clone()),
         _ => None,
@@ -76,15 +76,15 @@ pub(crate) fn stocked(
     let names: BTreeSet<_> = steps.iter().filter_map(name).collect();
     let things = steps.iter().any(|it| matches!(it, Step::Create { .. }));
     if names.is_empty() && !things {
-        return Ok(Stock::default());
+        return Ok(Catalog::default());
     }
-    cloud.stock(&mut now.wanted, &names)
+    cloud.catalog(&mut now.wanted, &names)
 }
 
 /// Waits until a step may be taken, or until none is left and everything is well.
 fn ready_for_more(
     session: &Session<'_>,
-    view: &mut View,
+    view: &mut CloudState,
 ) -> Result<(Observation, Vec<Step>), Error> {
     let (began, mut asked) = (Instant::now(), Instant::now());
     let mut waiting = None;
@@ -94,26 +94,26 @@ fn ready_for_more(
         unobstructed(&now)?;
         let steps = plan::plan(&now.wanted, &now.world);
         let conditions = now.conditions(session.spec().network.cni);
-        let ill = match steps.iter().map(Step::stage).min() {
-            None => unwell(&conditions),
+        let failing = match steps.iter().map(Step::stage).min() {
+            None => failing_check(&conditions),
             // Keep surplus machines, and restart none, until the others are healthy: otherwise etcd
             // may lose its quorum.
             Some(Stage::Restarts | Stage::Removal) => now.needs_what_goes(&conditions),
             Some(Stage::Workers) => now.world.keeps_workers_waiting(),
             Some(_) => None,
         };
-        let Some(ill) = ill else {
+        let Some(failing) = failing else {
             if let Some(step) = waiting {
                 documents::RunningStep::done(step, "every check passes");
             }
             return Ok((now, steps));
         };
         waiting.get_or_insert_with(|| documents::step(session.name(), "health"));
-        documents::detail(session.name(), &ill);
+        documents::detail(session.name(), &failing);
         if began.elapsed() > Duration::from_secs(WELL_SECONDS_MAX) {
-            return Err(Error::Unwell { what: ill });
+            return Err(Error::Unhealthy { what: failing });
         }
-        rest(Duration::from_millis(250))?;
+        interruptible_sleep(Duration::from_millis(250))?;
         if asked.elapsed() > Duration::from_secs(CLOUD_SECONDS) {
             (*view, asked) = (session.ground.see_ours()?, Instant::now());
         }
@@ -122,15 +122,15 @@ fn ready_for_more(
 
 /// Lets steps be taken, unless something stands in their way.
 pub(crate) fn unobstructed(now: &Observation) -> Result<(), Error> {
-    let obstacles = plan::obstacles(&now.wanted, &now.world);
-    if obstacles.is_empty() { Ok(()) } else { Err(Error::Obstacles(obstacles)) }
+    let conflicts = plan::conflicts(&now.wanted, &now.world);
+    if conflicts.is_empty() { Ok(()) } else { Err(Error::Conflicts(conflicts)) }
 }
 
 /// What the cloud shows, for [`plan::plan_destroy`]: it asks nothing of machines.
-pub(crate) fn world(view: &View) -> World {
-    let (things, servers) = (view.things.clone(), view.servers.clone());
+pub(crate) fn world(view: &CloudState) -> World {
+    let (resources, servers) = (view.resources.clone(), view.servers.clone());
     World {
-        things,
+        resources,
         servers,
         etcd: Etcd::Unknown,
         nodes: BTreeSet::new(),
@@ -140,9 +140,9 @@ pub(crate) fn world(view: &View) -> World {
 
 /// Records that the data gate was passed, for a next run that finds no control plane to ask. Of a
 /// cluster that never began, nothing has to be recorded.
-fn mark(writer: &Writer<'_>, view: &View) -> Result<(), Error> {
-    let network = view.things.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
-    let begun = History::of(&view.things, &view.servers).has_begun();
+fn mark(writer: &Writer<'_>, view: &CloudState) -> Result<(), Error> {
+    let network = view.resources.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
+    let begun = History::read(&view.resources, &view.servers).has_begun();
     let servers = view.servers.values().any(|server| server.ours);
     match network {
         Some((_, found)) if begun && servers => {
@@ -159,11 +159,11 @@ fn mark(writer: &Writer<'_>, view: &View) -> Result<(), Error> {
 }
 
 /// Removes all that carries our labels; answers what others made that is left.
-pub(crate) fn destroy(ground: &Ground<'_>, view: &View) -> Result<Vec<String>, Error> {
+pub(crate) fn destroy(ground: &Ground<'_>, view: &CloudState) -> Result<Vec<String>, Error> {
     let writer = Writer::new(&ground.cloud);
     let leftovers = ground.cloud.leftovers(view)?;
     mark(&writer, view)?;
-    writer.see_off(&view.leaving)?;
+    writer.wait_deleted(&view.leaving)?;
     let mut gone = Vec::new();
     let steps = plan::plan_destroy(&world(view));
     for step in &steps {
@@ -180,7 +180,7 @@ pub(crate) fn destroy(ground: &Ground<'_>, view: &View) -> Result<Vec<String>, E
     for step in &steps {
         documents::check_interrupt()?;
         if let Step::Remove { thing } = step
-            && let Some(found) = view.things.get(thing)
+            && let Some(found) = view.resources.get(thing)
         {
             let removal = documents::step(&ground.document.name, step);
             writer.remove(thing.kind, found.id)?;
@@ -190,10 +190,10 @@ pub(crate) fn destroy(ground: &Ground<'_>, view: &View) -> Result<Vec<String>, E
     let kept = ground.see()?;
     match plan::plan_destroy(&world(&kept)).len() {
         0 => {
-            let things = kept.things.into_keys().map(|it| it.to_string());
+            let things = kept.resources.into_keys().map(|it| it.to_string());
             let named = things.chain(kept.servers.into_keys());
-            Ok(named.chain(ground.cloud.named(&leftovers)?).collect())
+            Ok(named.chain(ground.cloud.describe(&leftovers)?).collect())
         }
-        steps => Err(Error::Unsettled { steps }),
+        steps => Err(Error::NotConverged { steps }),
     }
 }

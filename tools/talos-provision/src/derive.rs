@@ -1,6 +1,6 @@
-//! All that derives from the root for a cluster, written out.
+//! Files of `derive`: every secret and configuration that derives from the root for a cluster.
 //!
-//! Nothing is asked: what the cloud has given, addresses alone, comes from the document or from its
+//! No service is asked. Addresses, which only the cloud assigns, come from the document or from its
 //! status.
 
 use documents::{Declared, Derived};
@@ -13,8 +13,7 @@ use crate::{Error, config};
 
 type Context<'a> = documents::Context<'a, Cluster>;
 
-/// The secrets bundle, what people and programs talk to the cluster with, and the configuration of
-/// every machine.
+/// Returns the secrets bundle, the client credentials and the configuration of every machine.
 pub(crate) fn derive(
     context: &Context<'_>,
     project: &Declared<Project>,
@@ -38,23 +37,25 @@ fn file(name: &str, mut text: Zeroizing<String>) -> Derived {
     Derived::new(name, std::mem::take(&mut *text).into_bytes().into())
 }
 
-/// Where the Kubernetes API answers: declared, or seen by the run that wrote the status.
+/// Returns the URL of the Kubernetes API: the declared one, otherwise the one in the document's
+/// status.
 fn endpoint(context: &Context<'_>) -> Result<String, Error> {
     if let Some(declared) = &context.document.spec.endpoint {
         return Ok(declared.as_str().to_owned());
     }
-    let seen = &context.stream.status(context.document)["observed"]["endpoint"];
-    let seen = seen.as_str().filter(|it| it.starts_with("https://"));
+    let endpoint = &context.stream.status(context.document)["observed"]["endpoint"];
+    let endpoint = endpoint.as_str().filter(|endpoint| endpoint.starts_with("https://"));
     let unknown = || documents::Error::NotReady {
         document: format!("Cluster/{}", context.document.name),
-        why: "its endpoint is an address that the cloud gives: `plan` asks for it".to_owned(),
+        why: "the endpoint is an address that the cloud assigns: run `plan` first, which reads it"
+            .to_owned(),
     };
-    Ok(seen.map(str::to_owned).ok_or_else(unknown)?)
+    Ok(endpoint.map(str::to_owned).ok_or_else(unknown)?)
 }
 
 fn control_planes(context: &Context<'_>) -> Vec<String> {
     let nodes = context.stream.status(context.document)["observed"]["nodes"].as_array();
     let controls = nodes.into_iter().flatten();
-    let controls = controls.filter(|it| it["role"] == Role::Controlplane.as_str());
-    controls.filter_map(|it| it["address"].as_str().map(str::to_owned)).collect()
+    let controls = controls.filter(|node| node["role"] == Role::Controlplane.as_str());
+    controls.filter_map(|node| node["address"].as_str().map(str::to_owned)).collect()
 }

@@ -11,6 +11,7 @@
 //! root: the same on every machine, at any time.
 
 mod absence;
+mod api_error;
 mod apply;
 mod cli;
 pub mod config;
@@ -27,17 +28,16 @@ pub mod pki;
 pub mod plan;
 mod read;
 mod reader;
-mod refusal;
 mod session;
 pub mod spec;
 mod talos;
 pub mod wire;
 
+pub use api_error::ApiError;
 pub use cli::Cli;
 pub use error::Error;
 pub use money::Money;
 pub use observe::Status;
-pub use refusal::Refusal;
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ use documents::{Condition, Context, Declared, Deferred, Dependency, Derived, Exi
 use keyring::{Access, Projects};
 
 use absence::see;
-use hetzner::View;
+use hetzner::CloudState;
 use observe::{Evidence, Observation, Observed};
 use plan::Step;
 use session::{Patches, Session};
@@ -120,7 +120,7 @@ impl Verbs for TalosProvision {
         }
         let refusals = gate::whole(context, &self.projects, &session, &view)?;
         let cloud = &session.ground.cloud;
-        let leftovers = cloud.named(&cloud.leftovers(&view)?)?;
+        let leftovers = cloud.describe(&cloud.leftovers(&view)?)?;
         let mut planned = refused(context, "destroy", Status::planned(None, steps), refusals);
         if !leftovers.is_empty() {
             let what = format!("others made {}, and `destroy` leaves it", leftovers.join(", "));
@@ -134,7 +134,7 @@ impl Verbs for TalosProvision {
         read::not_expired(context.document)?;
         let session = self.session(context, Access::Administrator)?;
         let view = see(context, &session.ground)?;
-        let gate = |view: &View, now: &Observation, steps: &[Step]| {
+        let gate = |view: &CloudState, now: &Observation, steps: &[Step]| {
             let refusals = gate::machines(context, &self.projects, &session, (view, now), steps)?;
             gate::pass(context.document.name.as_str(), refusals)
         };
@@ -151,11 +151,11 @@ impl Verbs for TalosProvision {
         if let Some(step) = left.first() {
             let more = left.len() - 1;
             let what = format!("`{step}` is left to do, and {more} steps after it");
-            return Err(Error::Unproven { what });
+            return Err(Error::VerificationFailed { what });
         }
         let conditions = now.conditions(context.document.spec.network.cni);
-        if let Some(what) = observe::unwell(&conditions) {
-            return Err(Error::Unproven { what });
+        if let Some(what) = observe::failing_check(&conditions) {
+            return Err(Error::VerificationFailed { what });
         }
         self.status(context, &session, &now)
     }
@@ -222,7 +222,7 @@ impl TalosProvision {
         now: &Observation,
     ) -> Result<Status, Error> {
         let checks = now.conditions(context.document.spec.network.cni);
-        let ready = match observe::unwell(&checks) {
+        let ready = match observe::failing_check(&checks) {
             None => {
                 let machines = now.wanted.machines.len();
                 Condition::ready(

@@ -6,12 +6,12 @@ use documents::{Condition, Deferred};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::kubernetes::Registered;
+use crate::kubernetes::RegisteredNode;
 use crate::money::Money;
 use crate::pki::Pki;
 use crate::plan::{Etcd, Node, Power, Step, Wanted, World};
 use crate::spec::{Cni, Role};
-use crate::talos::Look;
+use crate::talos::NodeState;
 use crate::wire::Stage;
 
 /// Facts that other documents may refer to.
@@ -72,7 +72,7 @@ pub(crate) struct Observation {
     pub(crate) wanted: Wanted,
     pub(crate) world: World,
     /// What the machines say, by name.
-    pub(crate) looks: BTreeMap<String, Look>,
+    pub(crate) node_states: BTreeMap<String, NodeState>,
     pub(crate) kubernetes: Kubernetes,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Observation {
 #[derive(Debug)]
 pub(crate) struct Kubernetes {
     pub(crate) ready: Result<(), String>,
-    pub(crate) nodes: Vec<Registered>,
+    pub(crate) nodes: Vec<RegisteredNode>,
 }
 
 impl Observation {
@@ -96,11 +96,11 @@ impl Observation {
             talos: match &server.node {
                 Node::Configured { talos, .. } => talos.clone(),
                 Node::Maintenance => "waits for its configuration".to_owned(),
-                Node::Silent { .. } => "does not answer".to_owned(),
-                Node::Refused { .. } => "is not of this cluster".to_owned(),
+                Node::Unreachable { .. } => "does not answer".to_owned(),
+                Node::Foreign { .. } => "is not of this cluster".to_owned(),
             },
         });
-        let things = self.world.things.values().filter(|it| it.ours).map(|it| it.monthly);
+        let things = self.world.resources.values().filter(|it| it.ours).map(|it| it.monthly);
         Observed {
             endpoint: self.endpoint.clone(),
             nodes: seen.collect(),
@@ -155,7 +155,7 @@ impl Observation {
     pub(crate) fn needs_what_goes(&self, conditions: &[Condition]) -> Option<String> {
         let etcd = self.members().map(|_| ()).err();
         let rest = conditions.iter().filter(|it| it.about != "Etcd").cloned().collect::<Vec<_>>();
-        unwell(&rest).or(etcd)
+        failing_check(&rest).or(etcd)
     }
 
     fn machines(&self) -> Result<String, String> {
@@ -169,13 +169,14 @@ impl Observation {
 
     fn configured(&self) -> Result<String, String> {
         for (name, machine) in &self.wanted.machines {
-            let look = self.looks.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
+            let look =
+                self.node_states.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
             match &look.node {
                 Node::Configured { sha256, .. }
                     if machine.configuration.value() == Some(sha256) => {}
                 Node::Configured { .. } => return Err(format!("{name} has another configuration")),
                 Node::Maintenance => return Err(format!("{name} waits for its configuration")),
-                Node::Silent { why } | Node::Refused { why } => {
+                Node::Unreachable { why } | Node::Foreign { why } => {
                     return Err(format!("{name}: {why}"));
                 }
             }
@@ -199,7 +200,7 @@ impl Observation {
     fn members(&self) -> Result<(BTreeSet<&str>, BTreeSet<&str>), String> {
         let Etcd::Members(members) = &self.world.etcd else {
             let crash =
-                self.looks.iter().find_map(|(name, look)| Some((name, look.crash.as_ref()?)));
+                self.node_states.iter().find_map(|(name, look)| Some((name, look.crash.as_ref()?)));
             return Err(crash.map_or_else(
                 || "no control plane tells its members".to_owned(),
                 |(name, crash)| {
@@ -207,7 +208,7 @@ impl Observation {
                 },
             ));
         };
-        for (name, look) in &self.looks {
+        for (name, look) in &self.node_states {
             if matches!(&look.etcd, Etcd::Members(others) if others != members) {
                 return Err(format!("{name} names other members than another control plane"));
             }
@@ -242,7 +243,7 @@ fn none_of<T: AsRef<str>>(those: impl Iterator<Item = T>, are: &str) -> Result<(
 }
 
 /// What is not as it should be, for people.
-pub(crate) fn unwell(conditions: &[Condition]) -> Option<String> {
+pub(crate) fn failing_check(conditions: &[Condition]) -> Option<String> {
     let bad = conditions.iter().filter(|it| it.status != "True");
     let bad: Vec<_> = bad.map(|it| format!("{}: {}", it.about, it.message)).collect();
     (!bad.is_empty()).then(|| bad.join("; "))

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a machine that does not answer is neither made again nor removed from etcd.
 
+mod conflict;
 mod drift;
 #[cfg(test)]
 mod drift_laws;
@@ -9,20 +10,19 @@ mod etcd;
 mod history;
 #[cfg(test)]
 mod laws;
-mod obstacle;
 #[cfg(test)]
 mod start_laws;
 mod step;
 mod world;
 
+pub use conflict::{Conflict, conflicts};
 pub use drift::Change;
 pub use etcd::{Etcd, Member};
 pub use history::{ETCD_LABEL, History};
-pub use obstacle::{Obstacle, obstacles};
 pub use step::{Stage, Step};
 pub use world::{
-    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Target,
-    Thing, Wanted, World,
+    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Target, TargetSelector, Wanted, World,
 };
 
 use documents::Deferred;
@@ -34,8 +34,8 @@ use crate::spec::Role;
 #[must_use]
 pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (thing, shape) in &wanted.things {
-        match world.things.get(thing) {
+    for (thing, shape) in &wanted.resources {
+        match world.resources.get(thing) {
             None => steps.push(Step::Create {
                 thing: thing.clone(),
                 monthly: wanted.prices.get(thing).copied(),
@@ -79,7 +79,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         }
     }
     steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
-    if let Start::On(name) = Start::of(wanted, world) {
+    if let Start::On(name) = Start::decide(wanted, world) {
         steps.push(Step::Bootstrap { name: name.to_owned() });
     }
     if let Some(incarnation) = world.due_record(wanted) {
@@ -91,9 +91,10 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         leave: server.node.is_configured() && is_member(world, name, server),
     }));
     steps.extend(forgotten(wanted, world).map(forget(false)));
-    let undeclared =
-        |(thing, found): &(&Thing, &Found)| found.ours && !wanted.things.contains_key(*thing);
-    let things = world.things.iter().rev().filter(undeclared);
+    let undeclared = |(thing, found): &(&SharedResource, &ObservedResource)| {
+        found.ours && !wanted.resources.contains_key(*thing)
+    };
+    let things = world.resources.iter().rev().filter(undeclared);
     steps.extend(things.map(|(thing, _)| Step::Remove { thing: thing.clone() }));
     steps.sort_by_key(Step::stage); // stable: within a stage the order stays
     steps
@@ -139,7 +140,7 @@ pub fn plan_destroy(world: &World) -> Vec<Step> {
         id: server.id,
         leave: false, // the whole cluster is being destroyed, so etcd's quorum no longer matters
     });
-    let things = world.things.iter().rev().filter(|(_, found)| found.ours);
+    let things = world.resources.iter().rev().filter(|(_, found)| found.ours);
     servers.chain(things.map(|(thing, _)| Step::Remove { thing: thing.clone() })).collect()
 }
 
@@ -159,9 +160,9 @@ fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
         Some(Node::Configured { sha256, .. }) if machine.configuration.value() == Some(sha256) => {
             return None;
         }
-        Some(Node::Refused { .. }) => return None, // an obstacle
+        Some(Node::Foreign { .. }) => return None, // an obstacle
         Some(Node::Configured { .. }) => true,
-        None | Some(Node::Maintenance | Node::Silent { .. }) => false,
+        None | Some(Node::Maintenance | Node::Unreachable { .. }) => false,
     };
     let (name, sha256) = (name.to_owned(), machine.configuration.clone());
     Some(Step::Configure { name, role: machine.role, sha256, alive })

@@ -29,7 +29,7 @@ pub(crate) fn plan(context: &Context<'_, Cluster>, projects: &Projects) -> Resul
         endpoint: session::endpoint(&context.document.spec, &view),
         wanted: session::wanted(context.document),
         world: apply::world(&view),
-        looks: BTreeMap::new(),
+        node_states: BTreeMap::new(),
         kubernetes,
     };
     apply::unobstructed(&now)?;

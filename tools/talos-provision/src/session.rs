@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Common, Keys, Patch};
-use crate::hetzner::{self, Scope, View};
+use crate::hetzner::{self, CloudState, Scope};
 use crate::observe::{Kubernetes, Observation};
-use crate::pki::{self, Pki, hex};
+use crate::pki::{self, Pki, sha256_hex};
 use crate::plan::{
-    Balancer, Etcd, Forward, Kind, Machine, Node, Rule, Selected, Shape, Target, Thing, Wanted,
-    World,
+    Balancer, BalancerService, Etcd, Kind, Machine, Node, ResourceSpec, Rule, SharedResource,
+    Target, TargetSelector, Wanted, World,
 };
 use crate::spec::{Cluster, Cni, Pool, Role};
 use crate::talos;
@@ -116,16 +116,16 @@ impl<'a> Ground<'a> {
     }
 
     /// What the cloud shows of what is ours.
-    pub(crate) fn see_ours(&self) -> Result<View, Error> {
-        self.cloud.look(&BTreeSet::new(), &BTreeSet::new())
+    pub(crate) fn see_ours(&self) -> Result<CloudState, Error> {
+        self.cloud.observe(&BTreeSet::new(), &BTreeSet::new())
     }
 
     /// What the cloud shows, what others made under our names included. That takes a call for each
     /// name that is free, so it is asked once.
-    pub(crate) fn see(&self) -> Result<View, Error> {
+    pub(crate) fn see(&self) -> Result<CloudState, Error> {
         let things = things(self.document).into_keys().collect();
         let servers: BTreeSet<_> = machines(self.document).into_keys().collect();
-        self.cloud.look(&things, &servers)
+        self.cloud.observe(&things, &servers)
     }
 }
 
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
     }
 
     /// Asks machines and Kubernetes, on the ground of what the cloud showed.
-    pub(crate) fn look(&self, view: &View) -> Result<Observation, Error> {
+    pub(crate) fn look(&self, view: &CloudState) -> Result<Observation, Error> {
         let endpoint = self.endpoint(view);
         let wanted = self.wanted(&endpoint)?;
         // The label of a server may be lost.
@@ -187,14 +187,14 @@ impl<'a> Session<'a> {
             server.ours.then_some(target)
         });
         let targets: Vec<_> = targets.collect();
-        let looks = self.talos.look(&targets)?;
+        let node_states = self.talos.observe(&targets)?;
         let mut servers = view.servers.clone();
         for (name, server) in &mut servers {
-            if let Some(look) = looks.get(name) {
+            if let Some(look) = node_states.get(name) {
                 server.node = look.node.clone();
             }
         }
-        let etcd = Etcd::together(&servers, |name| looks.get(name).map(|look| &look.etcd));
+        let etcd = Etcd::merge(&servers, |name| node_states.get(name).map(|look| &look.etcd));
         let kubernetes = match (&endpoint, &etcd) {
             (Deferred::Value(endpoint), Etcd::Members(_)) => self.kubernetes(endpoint)?,
             _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },
@@ -202,18 +202,18 @@ impl<'a> Session<'a> {
         let nodes = kubernetes.nodes.iter().map(|it| it.name.clone()).collect();
         let cordoned = kubernetes.nodes.iter().filter(|node| node.cordoned_by_us);
         let cordoned = cordoned.map(|node| node.name.clone()).collect();
-        let world = World { things: view.things.clone(), servers, etcd, nodes, cordoned };
-        Ok(Observation { endpoint, wanted, world, looks, kubernetes })
+        let world = World { resources: view.resources.clone(), servers, etcd, nodes, cordoned };
+        Ok(Observation { endpoint, wanted, world, node_states, kubernetes })
     }
 
     /// As [`Self::look`], and again for a while when a declared machine does not answer.
-    pub(crate) fn look_patiently(&self, view: &View) -> Result<Observation, Error> {
+    pub(crate) fn look_patiently(&self, view: &CloudState) -> Result<Observation, Error> {
         let began = Instant::now();
         loop {
             let now = self.look(view)?;
             let is_silent = |name: &String| {
                 let server = now.world.servers.get(name);
-                server.is_some_and(|server| matches!(server.node, Node::Silent { .. }))
+                server.is_some_and(|server| matches!(server.node, Node::Unreachable { .. }))
             };
             if began.elapsed() >= SILENCE_MAX || !now.wanted.machines.keys().any(is_silent) {
                 return Ok(now);
@@ -231,7 +231,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    pub(crate) fn endpoint(&self, view: &View) -> Deferred<String> {
+    pub(crate) fn endpoint(&self, view: &CloudState) -> Deferred<String> {
         endpoint(self.spec(), view)
     }
 
@@ -240,7 +240,8 @@ impl<'a> Session<'a> {
         if let Deferred::Value(endpoint) = endpoint {
             for (name, machine) in &mut wanted.machines {
                 let documents = self.documents(name, machine, endpoint)?;
-                machine.configuration = Deferred::Value(hex(config::render(&documents).as_bytes()));
+                machine.configuration =
+                    Deferred::Value(sha256_hex(config::render(&documents).as_bytes()));
                 machine.keys = config::keys(&documents);
             }
         }
@@ -268,11 +269,11 @@ impl<'a> Session<'a> {
 }
 
 /// The declared endpoint, or the load balancer's.
-pub(crate) fn endpoint(spec: &Cluster, view: &View) -> Deferred<String> {
+pub(crate) fn endpoint(spec: &Cluster, view: &CloudState) -> Deferred<String> {
     if let Some(endpoint) = &spec.endpoint {
         return Deferred::Value(endpoint.as_str().to_owned());
     }
-    let balancer = view.things.iter().find(|(thing, _)| thing.kind == Kind::LoadBalancer);
+    let balancer = view.resources.iter().find(|(thing, _)| thing.kind == Kind::LoadBalancer);
     let address = balancer.and_then(|(_, found)| found.address.as_ref());
     Deferred::from(address.map(|address| format!("https://{address}:6443")))
 }
@@ -283,7 +284,7 @@ pub(crate) fn wanted(document: &Declared<Cluster>) -> Wanted {
         cluster: document.name.to_string(),
         incarnation: document.spec.incarnation.get(),
         first_contact: document.spec.first_contact,
-        things: things(document),
+        resources: things(document),
         prices: BTreeMap::new(),
         machines: machines(document),
     }
@@ -314,7 +315,7 @@ pub(crate) fn documents(
 }
 
 /// Where a machine's Talos API answers.
-pub(crate) fn target(view: &View, name: &str) -> Result<talos::Target, Error> {
+pub(crate) fn target(view: &CloudState, name: &str) -> Result<talos::Target, Error> {
     let server = view.servers.get(name);
     let address = server.and_then(|it| it.address.clone());
     let address = address.ok_or_else(|| Error::Unexpected {
@@ -348,13 +349,13 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
         "auto": "off",
         "hostname": name,
     });
-    Patch::of(vec![root, hostname])
+    Patch::from_documents(vec![root, hostname])
 }
 
 /// What the machines of the document share.
-fn things(document: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
+fn things(document: &Declared<Cluster>) -> BTreeMap<SharedResource, ResourceSpec> {
     let spec = &document.spec;
-    let named = |kind| Thing { kind, name: document.name.to_string() };
+    let named = |kind| SharedResource { kind, name: document.name.to_string() };
     let mut rules = vec![
         Rule::new("icmp", None, &spec.firewall.icmp),
         Rule::new("tcp", Some(wire::PORT), &spec.firewall.talos),
@@ -363,21 +364,21 @@ fn things(document: &Declared<Cluster>) -> BTreeMap<Thing, Shape> {
     rules.retain(|it| !it.sources.is_empty());
     rules.sort();
     let mut things = BTreeMap::from([
-        (named(Kind::Network), Shape::network(spec.network.range, spec.network.nodes)),
-        (named(Kind::Firewall), Shape::Firewall(rules)),
+        (named(Kind::Network), ResourceSpec::network(spec.network.range, spec.network.nodes)),
+        (named(Kind::Firewall), ResourceSpec::Firewall(rules)),
     ]);
     if spec.endpoint.is_none() {
         let scope = Scope { project: spec.project.to_string(), cluster: document.name.to_string() };
-        let servers = Selected::Labels(scope.control_planes());
+        let servers = TargetSelector::Labels(scope.control_planes());
         let balancer = Balancer {
             public: true,
-            services: [Forward::kubernetes()].into(),
+            services: [BalancerService::kubernetes()].into(),
             targets: [Target { servers, private: true }].into(),
         };
-        things.insert(named(Kind::LoadBalancer), Shape::LoadBalancer(balancer));
+        things.insert(named(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer));
     }
     for machine in machines(document).into_values() {
-        things.insert(machine.group, Shape::PlacementGroup);
+        things.insert(machine.group, ResourceSpec::PlacementGroup);
     }
     things
 }
@@ -406,10 +407,10 @@ pub(crate) fn machines(document: &Declared<Cluster>) -> BTreeMap<String, Machine
 }
 
 /// A group has room for ten: every ten machines of a pool have one.
-fn group(document: &Declared<Cluster>, pool: &Pool, number: u8) -> Thing {
+fn group(document: &Declared<Cluster>, pool: &Pool, number: u8) -> SharedResource {
     let name = match (number - 1) / GROUP_SERVERS_MAX {
         0 => format!("{}-{}", document.name, pool.name),
         group => format!("{}-{}-{}", document.name, pool.name, group + 1),
     };
-    Thing { kind: Kind::PlacementGroup, name }
+    SharedResource { kind: Kind::PlacementGroup, name }
 }

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use documents::Deferred;
 
 use crate::Error;
-use crate::hetzner::{Site, Stock, View, Writer, rest};
+use crate::hetzner::{Catalog, CloudState, Placement, Writer, interruptible_sleep};
 use crate::kubernetes::{self, drain};
 use crate::labels;
 use crate::observe::Observation;
-use crate::plan::{Change, Etcd, History, Kind, Machine, Shape, Stage, Step, Thing};
+use crate::plan::{
+    Change, Etcd, History, Kind, Machine, ResourceSpec, SharedResource, Stage, Step,
+};
 use crate::session::{Session, target};
 use crate::spec::Role;
-use crate::talos::{self, Order};
+use crate::talos::{self, ConfigureRequest};
 
 /// Longest that etcd may take to show a change, in seconds.
 const ETCD_SECONDS_MAX: u64 = 300;
@@ -26,14 +28,14 @@ const CRASHES_MAX: usize = 3;
 pub(super) fn stage(
     session: &Session<'_>,
     now: &Observation,
-    (view, stock): (&View, &Stock),
+    (view, stock): (&CloudState, &Catalog),
     stage: Stage,
     steps: &[Step],
 ) -> Result<(), Error> {
     match stage {
         Stage::Things => things(session, now, steps),
         Stage::Servers => {
-            Writer::new(&session.ground.cloud).see_off(&view.leaving)?;
+            Writer::new(&session.ground.cloud).wait_deleted(&view.leaving)?;
             servers(session, now, stock, steps)
         }
         Stage::Configurations | Stage::Workers => configurations(session, now, view, steps),
@@ -58,7 +60,7 @@ pub(super) fn stage(
 fn each(
     session: &Session<'_>,
     now: &Observation,
-    view: &View,
+    view: &CloudState,
     steps: &[Step],
 ) -> Result<(), Error> {
     steps.iter().try_for_each(|step| {
@@ -72,8 +74,8 @@ fn each(
 
 fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<(), Error> {
     let writer = Writer::new(&session.ground.cloud);
-    let there = now.world.things.iter().map(|(thing, found)| (thing.clone(), found.id));
-    let mut ids: BTreeMap<Thing, u64> = there.collect();
+    let there = now.world.resources.iter().map(|(thing, found)| (thing.clone(), found.id));
+    let mut ids: BTreeMap<SharedResource, u64> = there.collect();
     let spec = session.spec();
     let place = spec.pools.iter().find_map(|it| it.locations.first()).map_or("", String::as_str);
     for step in steps {
@@ -82,7 +84,7 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
         match step {
             Step::Create { thing, .. } => {
                 let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
-                let shape = &now.wanted.things[thing];
+                let shape = &now.wanted.resources[thing];
                 let history = now.world.history();
                 let id =
                     writer.create((thing, shape), history, &spec.network.zone, place, network)?;
@@ -90,10 +92,10 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
             }
             Step::Update { thing, changes } => {
                 let network = ids.iter().find(|(it, _)| it.kind == Kind::Network).map(|it| *it.1);
-                let (declared, found) = (&now.wanted.things[thing], &now.world.things[thing]);
-                match (declared, &found.shape) {
-                    (Shape::Firewall(rules), _) => writer.set_rules(found.id, rules)?,
-                    (Shape::Network { nodes, .. }, _) => {
+                let (declared, found) = (&now.wanted.resources[thing], &now.world.resources[thing]);
+                match (declared, &found.spec) {
+                    (ResourceSpec::Firewall(rules), _) => writer.set_rules(found.id, rules)?,
+                    (ResourceSpec::Network { nodes, .. }, _) => {
                         if changes.contains(&Change::Labels) {
                             let labels = labels::not_destroying(&found.labels);
                             writer.set_labels("networks", found.id, &labels)?;
@@ -102,7 +104,10 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
                             writer.add_subnet(found.id, range, &spec.network.zone)?;
                         }
                     }
-                    (Shape::LoadBalancer(declared), Shape::LoadBalancer(balancer)) => {
+                    (
+                        ResourceSpec::LoadBalancer(declared),
+                        ResourceSpec::LoadBalancer(balancer),
+                    ) => {
                         writer.set_balancer(found, (declared, balancer), network, changes)?;
                     }
                     _ => {}
@@ -119,12 +124,13 @@ fn things(session: &Session<'_>, now: &Observation, steps: &[Step]) -> Result<()
 fn servers(
     session: &Session<'_>,
     now: &Observation,
-    stock: &Stock,
+    stock: &Catalog,
     steps: &[Step],
 ) -> Result<(), Error> {
     let cloud = &session.ground.cloud;
     let writer = Writer::new(cloud);
-    let id = |kind: Kind| now.world.things.iter().find(|(it, _)| it.kind == kind).map(|it| it.1.id);
+    let id =
+        |kind: Kind| now.world.resources.iter().find(|(it, _)| it.kind == kind).map(|it| it.1.id);
     let lacks = |what: &str| Error::Unexpected { what: format!("there is no {what}") };
     let mut running = Vec::new();
     let ordered = documents::step(session.name(), format_args!("create {} machines", steps.len()));
@@ -133,14 +139,19 @@ fn servers(
         let Step::CreateServer { name, .. } = step else { continue };
         let machine = &now.wanted.machines[name];
         let image = stock.images.get(&machine.r#type).copied();
-        let site = Site {
+        let placement = Placement {
             image: image.ok_or_else(|| lacks("image"))?,
             network: id(Kind::Network).ok_or_else(|| lacks("network"))?,
             firewall: id(Kind::Firewall).ok_or_else(|| lacks("firewall"))?,
-            group: now.world.things.get(&machine.group).ok_or_else(|| lacks("placement group"))?.id,
+            group: now
+                .world
+                .resources
+                .get(&machine.group)
+                .ok_or_else(|| lacks("placement group"))?
+                .id,
             machine,
         };
-        running.extend(writer.order(name, &site)?);
+        running.extend(writer.create_server(name, &placement)?);
     }
     writer.wait(&running)?;
     ordered.done("");
@@ -150,7 +161,7 @@ fn servers(
 fn configurations(
     session: &Session<'_>,
     now: &Observation,
-    view: &View,
+    view: &CloudState,
     steps: &[Step],
 ) -> Result<(), Error> {
     let Deferred::Value(endpoint) = &now.endpoint else {
@@ -159,7 +170,7 @@ fn configurations(
         });
     };
     let order = |name: &String, machine: &Machine, alive: bool| {
-        Ok(Order {
+        Ok(ConfigureRequest {
             target: target(view, name)?,
             configuration: session.configuration(name, machine, endpoint)?,
             alive,
@@ -179,7 +190,7 @@ fn configurations(
 fn one(
     session: &Session<'_>,
     now: &Observation,
-    view: &View,
+    view: &CloudState,
     step: &Step,
 ) -> Result<String, Error> {
     let writer = talos::Writer::new(&session.talos);
@@ -207,7 +218,9 @@ fn one(
                 // Confirm with another member: the leaving member's own reply does not prove its
                 // removal.
                 until(session, view, |it| {
-                    it.looks.iter().any(|(other, look)| other != name && lets_go(&look.etcd, name))
+                    it.node_states
+                        .iter()
+                        .any(|(other, look)| other != name && releases_member(&look.etcd, name))
                 })?;
             }
             cloud.wait(&cloud.remove_server(*id)?)?;
@@ -220,18 +233,18 @@ fn one(
             };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
             let uncordoned = kubernetes::Writer::new(&reader).uncordon(node);
-            uncordoned.map_err(|why| Error::KubernetesRefused { why })?;
+            uncordoned.map_err(|why| Error::KubernetesError { why })?;
             Ok(String::new())
         }
         Step::ForgetNode { name, .. } => {
             let Deferred::Value(endpoint) = &now.endpoint else { return Ok(String::new()) };
             let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
             let forgotten = kubernetes::Writer::new(&reader).forget(name);
-            forgotten.map_err(|why| Error::KubernetesRefused { why })?;
+            forgotten.map_err(|why| Error::KubernetesError { why })?;
             Ok(String::new())
         }
         Step::Remove { thing } => {
-            if let Some(found) = now.world.things.get(thing) {
+            if let Some(found) = now.world.resources.get(thing) {
                 Writer::new(&session.ground.cloud).remove(thing.kind, found.id)?;
             }
             Ok(String::new())
@@ -253,7 +266,7 @@ fn evacuate(session: &Session<'_>, now: &Observation, name: &str) -> Result<(), 
     if !now.world.has_begun() {
         return Ok(());
     }
-    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesRefused { why })?;
+    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesError { why })?;
     let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
     let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
     let reader = kubernetes::Reader::new(&session.pki, endpoint)?;
@@ -281,7 +294,7 @@ fn repair(session: &Session<'_>, now: &Observation, step: &Step) -> Result<(), E
             writer.attach_firewall(*server, id(Kind::Firewall)?)
         }
         Step::JoinGroup { name, .. } => {
-            let group = now.world.things.get(&now.wanted.machines[name].group);
+            let group = now.world.resources.get(&now.wanted.machines[name].group);
             let group = group.ok_or_else(|| lacks("placement group"))?.id;
             writer.join_group(&now.world.servers[name], group)
         }
@@ -294,9 +307,9 @@ fn repair(session: &Session<'_>, now: &Observation, step: &Step) -> Result<(), E
 ///
 /// The record comes first: a run that is killed right after it is continued by the next one on the
 /// same server, and by nothing on any other.
-fn start_etcd(session: &Session<'_>, view: &View, name: &str) -> Result<String, Error> {
+fn start_etcd(session: &Session<'_>, view: &CloudState, name: &str) -> Result<String, Error> {
     // Another run may have started etcd since the plan was made.
-    let view = View { things: session.ground.see_ours()?.things, ..view.clone() };
+    let view = CloudState { resources: session.ground.see_ours()?.resources, ..view.clone() };
     let now = session.look(&view)?;
     let server = now.world.servers.get(name).map(|server| server.id);
     let (true, Some(server)) = (now.world.proves_no_etcd(&now.wanted, name), server) else {
@@ -307,7 +320,7 @@ fn start_etcd(session: &Session<'_>, view: &View, name: &str) -> Result<String, 
     talos::Writer::new(&session.talos).bootstrap(&target(&view, name)?)?;
     let mut crash = None;
     let started = until(session, &view, |now| {
-        let crashes = now.looks.values().filter_map(|look| look.crash.clone());
+        let crashes = now.node_states.values().filter_map(|look| look.crash.clone());
         crash = crashes.max_by_key(|crash| crash.times).filter(|crash| crash.times >= CRASHES_MAX);
         crash.is_some() || matches!(now.world.etcd, Etcd::Members(_))
     });
@@ -319,7 +332,7 @@ fn start_etcd(session: &Session<'_>, view: &View, name: &str) -> Result<String, 
 
 /// Writes `history` on the cluster's network.
 fn record(session: &Session<'_>, now: &Observation, history: History) -> Result<(), Error> {
-    let mut things = now.world.things.iter();
+    let mut things = now.world.resources.iter();
     let network = things.find(|(thing, found)| thing.kind == Kind::Network && found.ours);
     let network =
         network.ok_or_else(|| Error::Unexpected { what: "there is no network".to_owned() })?;
@@ -328,10 +341,11 @@ fn record(session: &Session<'_>, now: &Observation, history: History) -> Result<
 
 /// A control plane other than `but` that knows the members of etcd.
 fn member<'a>(now: &'a Observation, but: &str) -> Result<&'a String, Error> {
-    let knows =
-        |it: &(&'a String, &'a talos::Look)| it.0 != but && matches!(it.1.etcd, Etcd::Members(_));
-    let found = now.looks.iter().find(knows).map(|it| it.0);
-    found.ok_or_else(|| Error::Unwell { what: "no member of etcd answers".to_owned() })
+    let knows = |it: &(&'a String, &'a talos::NodeState)| {
+        it.0 != but && matches!(it.1.etcd, Etcd::Members(_))
+    };
+    let found = now.node_states.iter().find(knows).map(|it| it.0);
+    found.ok_or_else(|| Error::Unhealthy { what: "no member of etcd answers".to_owned() })
 }
 
 fn has_member(now: &Observation, name: &str) -> bool {
@@ -341,14 +355,14 @@ fn has_member(now: &Observation, name: &str) -> bool {
     }
 }
 
-fn lets_go(etcd: &Etcd, name: &str) -> bool {
+fn releases_member(etcd: &Etcd, name: &str) -> bool {
     matches!(etcd, Etcd::Members(members) if members.iter().all(|it| it.hostname != name))
 }
 
 /// Looks until `done`.
 fn until(
     session: &Session<'_>,
-    view: &View,
+    view: &CloudState,
     mut done: impl FnMut(&Observation) -> bool,
 ) -> Result<(), Error> {
     let began = Instant::now();
@@ -356,7 +370,7 @@ fn until(
         if began.elapsed() > Duration::from_secs(ETCD_SECONDS_MAX) {
             return Err(Error::TimedOut { what: "etcd does not show the change".to_owned() });
         }
-        rest(Duration::from_millis(500))?;
+        interruptible_sleep(Duration::from_millis(500))?;
     }
     Ok(())
 }

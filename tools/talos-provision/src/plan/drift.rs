@@ -17,14 +17,17 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, Wanted, World};
+use super::{
+    Balancer, Kind, Machine, ObservedResource, Power, ResourceSpec, Server, SharedResource, Step,
+    Wanted, World,
+};
 use crate::labels;
 
-/// A part of something shared that differs from the declared state.
+/// Part of a shared resource that differs from the declared state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    /// The rules of the firewall.
+    /// The rules of the firewall differ.
     Rules,
     /// The network has no subnet for the machines.
     Subnet,
@@ -36,12 +39,12 @@ pub enum Change {
     Services,
     /// The load balancer forwards to other servers.
     Targets,
-    /// The network carries the label of a `destroy` that was given up.
+    /// The network carries the label of a `destroy` that did not finish.
     Labels,
 }
 
 impl Change {
-    /// The name in documents, for example `publicInterface`.
+    /// Returns the name for people, for example `public interface`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,21 +59,21 @@ impl Change {
     }
 }
 
-/// What `apply` changes about `found` so that it is as `shape` declares. Differences that no call can
-/// change are obstacles instead.
-pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change> {
-    match (shape, &found.shape) {
-        (Shape::Firewall(declared), Shape::Firewall(rules)) if rules != declared => {
+/// Returns the parts of `found` that `apply` changes, so that they equal `spec`. Differences that
+/// no API call can change are conflicts instead.
+pub(super) fn changes(spec: &ResourceSpec, found: &ObservedResource, world: &World) -> Vec<Change> {
+    match (spec, &found.spec) {
+        (ResourceSpec::Firewall(declared), ResourceSpec::Firewall(rules)) if rules != declared => {
             vec![Change::Rules]
         }
-        (Shape::Network { .. }, Shape::Network { nodes, .. }) => {
+        (ResourceSpec::Network { .. }, ResourceSpec::Network { nodes, .. }) => {
             let changes = [
                 (nodes.is_empty(), Change::Subnet),
                 (labels::is_destroying(&found.labels), Change::Labels),
             ];
             changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
         }
-        (Shape::LoadBalancer(declared), Shape::LoadBalancer(balancer)) => {
+        (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
             balancer_changes(declared, balancer, found, world)
         }
         _ => Vec::new(),
@@ -80,7 +83,7 @@ pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change
 fn balancer_changes(
     declared: &Balancer,
     balancer: &Balancer,
-    found: &Found,
+    found: &ObservedResource,
     world: &World,
 ) -> Vec<Change> {
     let attached = world.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
@@ -93,7 +96,7 @@ fn balancer_changes(
     changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
 }
 
-/// The steps that make a declared server of ours what it was when it was created.
+/// Returns the steps that restore a declared server of ours to its original state.
 pub(super) fn repairs(
     (name, machine): (&str, &Machine),
     server: &Server,
@@ -102,10 +105,10 @@ pub(super) fn repairs(
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
     let lacks = |ids: &std::collections::BTreeSet<u64>, kind| {
-        let declared = wanted.things.keys().any(|thing| thing.kind == kind);
+        let declared = wanted.resources.keys().any(|resource| resource.kind == kind);
         declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
     };
-    let group = world.things.get(&machine.group).map(|found| found.id);
+    let group = world.resources.get(&machine.group).map(|found| found.id);
     let mut steps = Vec::new();
     if machine.relabel(&server.labels) != server.labels {
         steps.push(Step::SetLabels { name: named(), id });
@@ -116,7 +119,7 @@ pub(super) fn repairs(
     if lacks(&server.firewalls, Kind::Firewall) {
         steps.push(Step::AttachFirewall { name: named(), id });
     }
-    let grouped = wanted.things.contains_key(&machine.group);
+    let grouped = wanted.resources.contains_key(&machine.group);
     let lost = grouped && (group.is_none() || server.group != group);
     if lost && server.power != Power::Changing {
         // https://docs.hetzner.cloud/reference/cloud#server-actions-add-to-a-placement-group:
@@ -131,9 +134,11 @@ pub(super) fn repairs(
 }
 
 impl World {
-    /// The id of our only thing of this kind.
+    /// Returns the id of our only resource of this kind.
     pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
-        let ours = |(thing, found): &(&Thing, &Found)| thing.kind == kind && found.ours;
-        self.things.iter().find(ours).map(|(_, found)| found.id)
+        let ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
+            resource.kind == kind && found.ours
+        };
+        self.resources.iter().find(ours).map(|(_, found)| found.id)
     }
 }

@@ -6,7 +6,7 @@ use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Change, Thing};
+use super::{Change, SharedResource};
 use crate::money::Money;
 use crate::spec::Role;
 
@@ -17,7 +17,7 @@ pub enum Step {
     /// Something that machines share is not there.
     Create {
         /// What.
-        thing: Thing,
+        thing: SharedResource,
         /// What it costs in a month, net.
         #[serde(skip_serializing_if = "Option::is_none")]
         monthly: Option<Money>,
@@ -25,7 +25,7 @@ pub enum Step {
     /// Something that machines share differs from what is declared.
     Update {
         /// What.
-        thing: Thing,
+        thing: SharedResource,
         /// The parts that differ.
         changes: Vec<Change>,
     },
@@ -136,7 +136,7 @@ pub enum Step {
     /// Something that machines shared goes.
     Remove {
         /// What.
-        thing: Thing,
+        thing: SharedResource,
     },
 }
 

@@ -1,4 +1,4 @@
-//! `talos-provision` against an emulated cloud in a thread of the test's own process, and the program beside it.
+//! Runs `talos-provision` against an emulated cloud, which is served by a thread of the test.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
 
-/// Its identity: for tests alone.
+/// Private key of the recipient, for tests only.
 pub(crate) const IDENTITY: &str =
     "AGE-SECRET-KEY-1SSTF4J46QG2269C7HQVRWLXWMPAU66V8HME8MW94U94Y5UYM0ASSZR8X8P\n";
 
@@ -38,15 +38,15 @@ spec:
     fs::write(folder.join("project.yaml"), project).expect("project");
 }
 
-/// A cloud, and a folder with documents that refer to it.
-pub(crate) struct Site {
+/// Emulated cloud, and a folder with documents that refer to it.
+pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-impl Site {
-    /// A cloud with public addresses below 127.74, and `cluster` as `cluster.yaml`.
+impl Harness {
+    /// Starts a cloud with public addresses below 127.74, and writes `cluster` as `cluster.yaml`.
     pub(crate) fn open(machines: Arc<dyn Machines>, cluster: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let runtime =
@@ -73,23 +73,23 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// Starts `talos-provision <verb>` on both documents, with nothing of the developer's environment.
+    /// Starts `talos-provision <verb>` on both documents, with an empty environment.
     pub(crate) fn start(&self, verb: &str) -> Run {
         self.start_with(verb, &[])
     }
 
-    /// As [`Self::start`], with these variables in the environment.
+    /// Does the same as [`Self::start`], with these variables in the environment.
     pub(crate) fn start_with(&self, verb: &str, variables: &[(&str, &str)]) -> Run {
         let output = |name: &str| File::create(self.path(name)).expect("a file");
         let mut program = Command::new(assert_cmd::cargo::cargo_bin!("talos-provision"));
         program.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path());
         program.args(verb.split(' ')).args(["-v", "project.yaml", "cluster.yaml"]);
         program.stdin(Stdio::null()).stdout(output("out")).stderr(output("err"));
-        let child = program.spawn().expect("it starts");
+        let child = program.spawn().expect("the program starts");
         Run { child, folder: self.folder.path().to_owned() }
     }
 
-    /// Runs it to its end.
+    /// Runs `talos-provision <verb>` to its end.
     pub(crate) fn run(&self, verb: &str) -> End {
         self.start(verb).wait(Duration::from_secs(900))
     }
@@ -112,7 +112,7 @@ impl Site {
     }
 
     pub(crate) fn names(&self, family: &str) -> Vec<String> {
-        let name = |it: Value| it["name"].as_str().unwrap_or_default().to_owned();
+        let name = |item: Value| item["name"].as_str().unwrap_or_default().to_owned();
         let mut names: Vec<_> = self.list(family).into_iter().map(name).collect();
         names.sort();
         names
@@ -124,12 +124,12 @@ impl Site {
 
     pub(crate) fn fault(&self, method: &str, path: &str, status: u16, code: &str, after: bool) {
         let fault = json!([{"method": method, "path": path, "status": status, "code": code, "after_effect": after}]);
-        let told = self.call("POST", "/_lab/faults", &fault);
-        assert!(told["faults"].is_array(), "{told}");
+        let answer = self.call("POST", "/_lab/faults", &fault);
+        assert!(answer["faults"].is_array(), "{answer}");
     }
 }
 
-impl Drop for Site {
+impl Drop for Harness {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
@@ -137,13 +137,13 @@ impl Drop for Site {
     }
 }
 
-/// A program that runs.
+/// Running process of the program.
 pub(crate) struct Run {
     child: Child,
     folder: PathBuf,
 }
 
-/// How it ended.
+/// Exit status and output of a run.
 pub(crate) struct End {
     pub(crate) status: ExitStatus,
     pub(crate) out: String,
@@ -151,20 +151,21 @@ pub(crate) struct End {
 }
 
 impl Run {
-    /// Asks it to end, as a person or CI does, once it listens: on a busy machine, one that has just
-    /// been started does not yet, and would be ended by the signal itself.
+    /// Sends SIGTERM, as a person or CI does, once the program handles the signal. On a busy
+    /// machine, a program that was just started has no handler yet, and the signal would kill it.
     pub(crate) fn interrupt(self) -> End {
         let id = self.child.id().to_string();
-        until("it to listen to SIGTERM, or to end", || {
-            let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it is ours");
+        until("a handler for SIGTERM, or the end of the program", || {
+            let status =
+                fs::read_to_string(format!("/proc/{id}/status")).expect("the status of our child");
             let line =
-                |name: &str| status.lines().find_map(|it| it.strip_prefix(name)).map(str::trim);
-            let caught = line("SigCgt:").and_then(|it| u64::from_str_radix(it, 16).ok());
+                |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let caught = line("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
             let listens = caught.expect("a mask") >> 14 & 1 == 1; // signal 15
-            listens || line("State:").is_some_and(|it| it.starts_with('Z'))
+            listens || line("State:").is_some_and(|state| state.starts_with('Z'))
         });
-        let told = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
-        assert!(told.success());
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success());
         self.wait(Duration::from_secs(60))
     }
 
@@ -177,7 +178,7 @@ impl Run {
             if began.elapsed() > limit {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                panic!("it does not end: {}", read(&self.folder, "err").expect("text"));
+                panic!("the program does not end: {}", read(&self.folder, "err").expect("text"));
             }
             std::thread::sleep(Duration::from_millis(50));
         };
@@ -191,12 +192,13 @@ fn read(folder: &Path, name: &str) -> io::Result<String> {
 }
 
 impl End {
-    /// The `Cluster` that it wrote.
+    /// Returns the `Cluster` document that the program wrote.
     pub(crate) fn cluster(&self) -> Value {
-        let documents = self.out.lines().map(|it| serde_json::from_str::<Value>(it).expect("JSON"));
+        let documents =
+            self.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let mut documents = documents;
         documents
-            .find(|it| it["kind"] == "Cluster")
+            .find(|document| document["kind"] == "Cluster")
             .unwrap_or_else(|| panic!("no Cluster: {}", self.err))
     }
 
@@ -207,7 +209,7 @@ impl End {
     }
 }
 
-/// Waits for what must become true.
+/// Waits until `done` returns true, for at most a minute.
 #[track_caller]
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();

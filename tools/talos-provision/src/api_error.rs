@@ -1,21 +1,21 @@
-//! Refusals of the cloud.
+//! Errors of the cloud's API.
 
-/// An error that the API of the cloud answered.
+/// Error in an answer of the cloud's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The status of HTTP.
+pub struct ApiError {
+    /// HTTP status, for example 409.
     pub status: u16,
-    /// `uniqueness_error` or the like.
+    /// Error code of the API, for example `uniqueness_error`.
     pub code: String,
-    /// For people.
+    /// Message of the API in English, written for people.
     pub message: String,
-    /// Correlation id, by which the vendor finds the call again.
+    /// Correlation id, with which the vendor's support can find the request.
     pub correlation: Option<String>,
 }
 
-impl Refusal {
-    /// Whether the very same call may succeed in a moment.
-    pub(crate) fn passes(&self) -> bool {
+impl ApiError {
+    /// Returns whether an identical request may succeed a moment later.
+    pub(crate) fn is_temporary(&self) -> bool {
         matches!(
             self.code.as_str(),
             "conflict"
