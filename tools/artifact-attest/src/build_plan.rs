@@ -1,31 +1,32 @@
-//! What something is made from, looked up; and all that follows from it without making it.
+//! Plan of one build: its source and derivation, and everything that follows from them without
+//! building.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
-use crate::image::Look;
+use crate::image::ImageMetadata;
 use crate::manifests;
-use crate::memory::Memory;
-use crate::nix::Built;
+use crate::nix::BuildResult;
 use crate::nix::{Derivation, Nix};
 use crate::oci::{Digest, Package};
 use crate::plan;
+use crate::rebuild_cache::RebuildCache;
 use crate::sbom::Lock;
 use crate::source::Source;
 use crate::spec::{Build, Image, Manifests, Rebuild};
 use crate::statement::{self, Identity, Origin, Predicate, Statements};
 use crate::tree::{self, Files};
 
-/// What something is made from.
+/// Source of an artifact, and the instructions to build it.
 #[derive(Debug)]
-pub(crate) struct Recipe {
+pub(crate) struct BuildPlan {
     pub(crate) identity: Identity,
     pub(crate) source: Source,
-    what: What,
+    what: Product,
 }
 
 #[derive(Debug)]
-enum What {
+enum Product {
     Image {
         build: Build,
         image: Image,
@@ -34,16 +35,16 @@ enum What {
         lock: Option<Lock>,
     },
     Manifests {
-        /// As they are in the commit.
+        /// Files as in the commit.
         written: Files,
-        /// What their images are pinned to, by name.
+        /// Pinned references of the images, by document name.
         references: BTreeMap<String, String>,
         package: Package,
     },
 }
 
-impl Recipe {
-    /// What Nix would build of the commit.
+impl BuildPlan {
+    /// Evaluates the flake of an image.
     pub(crate) fn image(
         nix: &Nix<'_>,
         identity: &Identity,
@@ -52,15 +53,15 @@ impl Recipe {
         let source = Source::look(nix.document, &build.flake)?;
         let (source, derivation) = nix.evaluate(&source, build)?;
         let lock = source.file("Cargo.lock")?;
-        let lock = lock.map(|it| Lock::read(&it)).transpose();
+        let lock = lock.map(|bytes| Lock::read(&bytes)).transpose();
         let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
         let (build, image) = (build.clone(), image.clone());
-        let what = What::Image { build, image, twice, derivation, lock };
+        let what = Product::Image { build, image, twice, derivation, lock };
         Ok(Self { identity: identity.clone(), source, what })
     }
 
-    /// The manifests of the commit, with images pinned to `references`.
+    /// Reads the manifests of the commit, and pins their images to `references`.
     pub(crate) fn manifests(
         identity: &Identity,
         declared: &Manifests,
@@ -73,59 +74,60 @@ impl Recipe {
         })?;
         let pinned = manifests::pin(&written, &references)?;
         let package = manifests::package(&pinned, &identity.source, &source.rev)?;
-        let what = What::Manifests { written, references, package };
+        let what = Product::Manifests { written, references, package };
         Ok(Self { identity: identity.clone(), source, what })
     }
 
-    fn look<'a>(&'a self, build: &Build, image: &'a Image) -> Look<'a> {
+    fn look<'a>(&'a self, build: &Build, image: &'a Image) -> ImageMetadata<'a> {
         let source = &self.identity.source;
-        Look { image, system: build.system, source, rev: &self.source.rev }
+        ImageMetadata { image, system: build.system, source, rev: &self.source.rev }
     }
 
-    /// The beginning of the commit, and of what is made of it. Two that differ never share one,
-    /// so that a tag need not move, and nothing is left behind unnamed.
+    /// Returns the artifact's tag: the beginnings of the commit and of the content's digest.
+    /// Different content has a different tag, so a tag never moves, and no manifest loses its last
+    /// tag.
     pub(crate) fn tag(&self) -> Result<String, Error> {
-        let of = match &self.what {
-            What::Image { build, image, derivation, .. } => {
+        let content = match &self.what {
+            Product::Image { build, image, derivation, .. } => {
                 let same = self.look(build, image).package(&BTreeMap::new(), "")?.digest();
                 Digest::of(format!("{same} {}", derivation.digest).as_bytes())
             }
-            What::Manifests { package, .. } => package.digest(),
+            Product::Manifests { package, .. } => package.digest(),
         };
         let rev = self.source.rev.get(..7).unwrap_or_default();
-        Ok(format!("{rev}-{}", &of.hex()[..8]))
+        Ok(format!("{rev}-{}", &content.hex()[..8]))
     }
 
-    /// What must be built, unless what is published tells what it comes out as.
+    /// Returns the build that `apply` needs, unless a published provenance already has its result.
     pub(crate) fn build(&self) -> Option<plan::Build> {
         match &self.what {
-            What::Image { derivation, twice, .. } => {
+            Product::Image { derivation, twice, .. } => {
                 Some(plan::Build { derivation: derivation.path.clone(), twice: *twice })
             }
-            What::Manifests { .. } => None,
+            Product::Manifests { .. } => None,
         }
     }
 
-    /// What can be made without building.
-    pub(crate) fn at_hand(&self) -> Option<&Package> {
+    /// Returns the package if it can be made without building.
+    pub(crate) fn prebuilt(&self) -> Option<&Package> {
         match &self.what {
-            What::Image { .. } => None,
-            What::Manifests { package, .. } => Some(package),
+            Product::Image { .. } => None,
+            Product::Manifests { package, .. } => Some(package),
         }
     }
 
-    /// Builds it, builds it again, and packs it.
+    /// Builds the image twice, and packs it.
     pub(crate) fn make(
         &self,
         nix: &Nix<'_>,
-        memory: &Memory,
-    ) -> Result<Option<(Package, Built)>, Error> {
-        let What::Image { build, image, twice, derivation, .. } = &self.what else {
+        rebuild_cache: &RebuildCache,
+    ) -> Result<Option<(Package, BuildResult)>, Error> {
+        let Product::Image { build, image, twice, derivation, .. } = &self.what else {
             return Ok(None);
         };
         let name = &self.identity.document;
         let step = documents::step(name, "build");
-        // Where it is already, to ask for it is half of the work.
+        // Try the store first: for an existing result, `nix build` would double the time.
         let closure = nix.closure(derivation).or_else(|_| {
             nix.build(derivation, build)?;
             nix.closure(derivation)
@@ -136,14 +138,15 @@ impl Recipe {
         if *twice {
             documents::check_interrupt()?;
             let step = documents::step(name, "rebuild");
-            if memory.holds(derivation, &nar_sha256) {
-                step.done("the same bytes, when this machine built it again before");
+            if rebuild_cache.contains_rebuild(derivation, &nar_sha256) {
+                step.done("bit-identical, as recorded by an earlier second build on this machine");
             } else {
-                // All outputs, of which a cache may have given some: `--check` needs each.
+                // Build all outputs, because `--check` needs each, and a substituter may have
+                // provided only some.
                 nix.build(derivation, build)?;
                 nix.rebuild(derivation, build)?;
-                memory.keep(name, derivation, &nar_sha256);
-                step.done("the same bytes");
+                rebuild_cache.record(name, derivation, &nar_sha256);
+                step.done("bit-identical");
             }
         }
         documents::check_interrupt()?;
@@ -152,46 +155,46 @@ impl Recipe {
             return Err(Error::CannotStart { why });
         }
         let package = look.package(&closure, &derivation.out)?;
-        Ok(Some((package, Built { nar_sha256, rebuilt: *twice, closure })))
+        Ok(Some((package, BuildResult { nar_sha256, rebuilt: *twice, closure })))
     }
 
-    /// Whether a published manifest and its configuration are ones that this makes.
+    /// Whether a published manifest and its configuration could be the output of this plan.
     pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
         match &self.what {
-            What::Image { build, image, .. } => self.look(build, image).fits(manifest, config),
-            What::Manifests { package, .. } => package.manifest == manifest,
+            Product::Image { build, image, .. } => self.look(build, image).fits(manifest, config),
+            Product::Manifests { package, .. } => package.manifest == manifest,
         }
     }
 
-    /// What must be said of it.
+    /// Returns the kinds of statements that this artifact needs.
     pub(crate) fn predicates(&self) -> BTreeSet<Predicate> {
         let nothing = Digest::of(b"");
-        self.statements(&nothing, &Built::default()).into_keys().collect()
+        self.statements(&nothing, &BuildResult::default()).into_keys().collect()
     }
 
-    /// What must be said of the manifest with this digest, word for word.
-    pub(crate) fn statements(&self, digest: &Digest, built: &Built) -> Statements {
+    /// Returns the exact statements that must be signed for the manifest with this digest.
+    pub(crate) fn statements(&self, digest: &Digest, built: &BuildResult) -> Statements {
         let Source { folder, rev, .. } = &self.source;
         let origin = Origin { identity: &self.identity, rev, folder };
         match &self.what {
-            What::Image { build, derivation, lock, .. } => {
+            Product::Image { build, derivation, lock, .. } => {
                 let what = (build.attribute.as_str(), build.system.nix());
                 let lock = lock.as_ref();
                 statement::of_image(digest, origin, what, derivation, built, lock)
             }
-            What::Manifests { references, .. } => {
+            Product::Manifests { references, .. } => {
                 statement::of_manifests(digest, origin, references)
             }
         }
     }
 
-    /// The images in a published layer that were neither pinned by us nor in the source; none for
-    /// what has no such layer.
-    pub(crate) fn strangers(&self, layer: &[u8]) -> Result<Vec<String>, Error> {
+    /// Returns the images in a published layer that are neither pinned by us nor in the source. An
+    /// artifact without such a layer has none.
+    pub(crate) fn unattested_images(&self, layer: &[u8]) -> Result<Vec<String>, Error> {
         match &self.what {
-            What::Image { .. } => Ok(Vec::new()),
-            What::Manifests { written, references, .. } => {
-                manifests::strangers(layer, written, references)
+            Product::Image { .. } => Ok(Vec::new()),
+            Product::Manifests { written, references, .. } => {
+                manifests::unattested_images(layer, written, references)
             }
         }
     }
