@@ -37,12 +37,12 @@ pub enum Problem {
     NoToken,
     /// The response is larger than anything that this program publishes.
     TooLarge {
-        /// Limit in bytes.
+        /// Largest accepted size in bytes.
         bytes_max: u64,
     },
     /// The list has more pages than this client reads.
     EndlessList {
-        /// Limit in pages.
+        /// Largest accepted number of pages.
         pages_max: usize,
     },
     /// The response does not have the form that the OCI distribution specification requires.

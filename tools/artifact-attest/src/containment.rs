@@ -24,7 +24,7 @@ pub(crate) enum Containment {
     Missing,
     /// The source could not be read.
     Unknown {
-        /// Git's own message.
+        /// Last lines of Git's standard error.
         said: String,
         /// Whether the server did not answer at all, so that a retry may help.
         is_unreachable: bool,

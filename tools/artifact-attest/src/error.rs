@@ -42,7 +42,7 @@ pub enum Error {
     Git {
         /// Folder of the source.
         path: PathBuf,
-        /// Git's own message.
+        /// Last lines of Git's standard error.
         said: String,
     },
     /// The clone is shallow, so the last commit of a folder is unknown.
@@ -88,7 +88,7 @@ pub enum Error {
         rev: String,
         /// URL of the source.
         url: String,
-        /// Git's own message.
+        /// Last lines of Git's standard error.
         said: String,
         /// Whether the server did not answer at all, so that a retry may help.
         is_unreachable: bool,
@@ -127,7 +127,7 @@ pub enum Error {
         /// Whether a download failed, so that a retry may help.
         temporary: bool,
     },
-    /// The build failed.
+    /// A builder failed, or a download has the wrong hash.
     #[error("building {path} failed:\n{said}")]
     Build {
         /// Store path of the derivation.

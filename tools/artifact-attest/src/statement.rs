@@ -15,7 +15,7 @@ use crate::sbom;
 const PAGE: &str =
     "https://github.com/zabronax/holistic/blob/main/tools/artifact-attest/provenance.md";
 
-/// What a statement is about.
+/// Predicate type of a statement.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]

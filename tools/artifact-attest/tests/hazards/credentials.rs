@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::stub::{Answer, Registry, Request, Sandbox, Server, Test, reason, text};
 
-/// Base64 of holistic:sesame.
+/// The login `holistic:sesame` in base64.
 const LOGIN: &str = "aG9saXN0aWM6c2VzYW1l";
 const WITH_TOKEN: &str = ", token: {env: PASSWORD}";
 

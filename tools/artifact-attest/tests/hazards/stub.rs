@@ -27,7 +27,7 @@ pub(crate) const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// Path and query.
+    /// Path with its query, as in the request line.
     pub(crate) target: String,
     /// Headers, with names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
