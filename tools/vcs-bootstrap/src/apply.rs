@@ -10,8 +10,8 @@ use crate::Error;
 use crate::client;
 use crate::forge::{Reader, Writer};
 use crate::git;
-use crate::model::{Receipt, Section};
-use crate::receipt::Seal;
+use crate::model::{OwnershipRecord, Readable};
+use crate::ownership::OwnershipKey;
 use crate::refused;
 use crate::remote::Remote;
 use crate::step::Step;
@@ -19,7 +19,7 @@ use crate::step::Step;
 /// What the steps need beside themselves: values that no plan holds.
 pub(crate) struct Hand<'a> {
     pub(crate) remote: &'a Remote,
-    pub(crate) seal: &'a Seal,
+    pub(crate) seal: &'a OwnershipKey,
     pub(crate) token: &'a Secret,
     /// By name.
     pub(crate) secrets: &'a BTreeMap<String, Zeroizing<String>>,
@@ -52,14 +52,14 @@ impl Hand<'_> {
         let mut detail = String::new();
         match step {
             Step::Create { private } => {
-                let found = writer.create(&self.seal.birth_mark(), *private, self.branch)?;
+                let found = writer.create(&self.seal.creation_marker(), *private, self.branch)?;
                 self.reach(&found.git)?;
                 detail = found.web;
                 (self.id, self.git) = (Some(found.id), Some(found.git));
             }
             Step::Unarchive {} => writer.archive(false)?,
             Step::Record { receipt, times_of } => {
-                let receipt = self.timed(receipt, times_of)?;
+                let receipt = self.with_timestamps(receipt, times_of)?;
                 let text = self.seal.write(self.id.ok_or_else(unseen)?, &receipt);
                 writer.write_receipt(&text, self.recorded)?;
                 self.recorded = true;
@@ -105,7 +105,7 @@ impl Hand<'_> {
         for seconds in [1, 2, 4, 8] {
             match git::remote(&origin, "main") {
                 Err(Error::GitFailed { .. }) => {}
-                Ok(Section::Unknown(refusal)) if refusal.reason == refused::HIDDEN => {}
+                Ok(Readable::Denied(refusal)) if refusal.reason == refused::HIDDEN => {}
                 reached => return reached.map(drop),
             }
             client::wait(Duration::from_secs(seconds))?;
@@ -125,14 +125,18 @@ impl Hand<'_> {
     }
 
     /// `receipt`, with the times that the forge tells of the secrets just written.
-    fn timed(&self, receipt: &Receipt, times_of: &BTreeSet<String>) -> Result<Receipt, Error> {
+    fn with_timestamps(
+        &self,
+        receipt: &OwnershipRecord,
+        times_of: &BTreeSet<String>,
+    ) -> Result<OwnershipRecord, Error> {
         let mut receipt = receipt.clone();
         if times_of.is_empty() {
             return Ok(receipt);
         }
         let seen = match Reader(self.remote).secrets()? {
-            Section::Known(seen) => seen,
-            Section::Unknown(refusal) => return Err(Error::Blocked(vec![refusal])),
+            Readable::Value(seen) => seen,
+            Readable::Denied(refusal) => return Err(Error::Blocked(vec![refusal])),
         };
         for name in times_of {
             if let Some(recorded) = receipt.secrets.get_mut(name) {

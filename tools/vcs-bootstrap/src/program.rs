@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::apply::Hand;
 use crate::forge::Reader;
-use crate::model::{Head, Place, Present};
+use crate::model::{Head, Present, RepositorySlug};
 use crate::observe::{self, Look};
+use crate::ownership::OwnershipKey;
 use crate::plan::{self, Plan};
-use crate::receipt::Seal;
 use crate::remote::{Forge, Remote};
 use crate::spec::{Push, Repository};
 use crate::step::Step;
@@ -73,9 +73,11 @@ impl Bootstrap {
         let document = context.document;
         let project = self.projects.get(&document.spec.project)?;
         let forge = project.spec.endpoints.forge.as_ref().ok_or(Error::NoForge)?;
-        let place =
-            Place { owner: document.spec.owner.to_string(), name: document.name.to_string() };
-        let seal = Seal::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
+        let place = RepositorySlug {
+            owner: document.spec.owner.to_string(),
+            name: document.name.to_string(),
+        };
+        let seal = OwnershipKey::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
         let (remote, token) = Remote::open(forge, place)?;
         let declaration = wanted::declaration(document, project, remote.forge, &seal, history)?;
         // Only a status of this very repository: documents are copied with their statuses.
@@ -211,7 +213,7 @@ impl Program for Bootstrap {
 struct Work {
     remote: Remote,
     token: Secret,
-    seal: Seal,
+    seal: OwnershipKey,
     declaration: Declaration,
     /// The forge's number for the repository, as an earlier run saw it.
     earlier: Option<u64>,
@@ -312,7 +314,7 @@ impl Work {
     fn moved(&self, world: &Present) -> Option<String> {
         let history = self.declaration.wanted.history.as_ref()?;
         let branch = &history.branch;
-        match world.head.known()? {
+        match world.head.value()? {
             Head::Ahead(there) if history.push == Push::FastForward => {
                 Some(format!("{branch} of the forge is ahead, at {there}: `git pull` first"))
             }

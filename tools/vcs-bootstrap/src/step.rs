@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::model::{DeployKey, Receipt, Rule, Settings};
+use crate::model::{DeployKey, OwnershipRecord, Rule, Settings};
 
 /// One change. Says what it makes true, and from what, so that a reader can object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -22,7 +22,7 @@ pub enum Step {
     /// Says beside the repository what we made of it.
     Record {
         /// What it says then.
-        receipt: Receipt,
+        receipt: OwnershipRecord,
         /// The secrets whose time of writing is read back first: known after apply.
         times_of: BTreeSet<String>,
     },
