@@ -32,6 +32,7 @@ pub(crate) enum Containment {
 }
 
 /// Checks whether a branch or tag at `url` contains the commit of `source`.
+///
 /// Git first uses the user's own credentials, then the token of the project's forge if `url` is at
 /// that forge. If both fail, as in a CI job without a login for `url`, the branches that the user's
 /// clone has fetched from `url` decide.

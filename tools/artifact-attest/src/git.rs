@@ -1,4 +1,5 @@
 //! Reads a Git repository through plumbing commands.
+//!
 //! **Invariant:** the reader returns the blobs of a commit. Filters, line-end conversion,
 //! `export-ignore`, replacements and grafts are never applied, whatever the user's configuration
 //! says.

@@ -78,6 +78,7 @@ struct Flake<'a> {
 
 impl Nix<'_> {
     /// Evaluates `build`, and returns the commit to build from with the derivation.
+    ///
     /// The commit is the last one that touched the folder, unless the checked-out commit gives
     /// another derivation. The latter happens when a flake uses code outside of its folder. Only
     /// the `.drv` files are written to the store.
@@ -140,6 +141,7 @@ impl Nix<'_> {
 
     /// Fails if the commit's lock is missing or does not match flake.nix. Overrides of this machine
     /// are left out because they would hide such an error.
+    ///
     /// Nix 2.8 rejects such a flake by itself. Nix 2.34 resolves the inputs again, and would build
     /// something that no commit pins. Measured with 2.8: checking a matching lock needs no network.
     fn require_lock(&self, flake: &Flake<'_>) -> Result<(), Error> {

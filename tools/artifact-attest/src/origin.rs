@@ -1,4 +1,5 @@
 //! Origins (scheme, host, port), and the rules for redirects and token realms.
+//!
 //! **Invariant:** a login or a token goes to the registry's own origin, and to a realm that the
 //! registry's own challenge names. No other host receives one, whatever a response says.
 
@@ -72,6 +73,7 @@ impl Origin {
     }
 
     /// Returns the reason why the registry at `self` may not send this client to `target`.
+    ///
     /// Plain HTTP is allowed only between a registry on this machine and this machine. An internal
     /// name or address is allowed only for a registry in the same network. Otherwise any registry
     /// could make a CI machine send requests to its neighbours or to its cloud's metadata service.

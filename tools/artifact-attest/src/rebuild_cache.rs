@@ -1,4 +1,5 @@
 //! Cache of second builds, so that this machine does not repeat one.
+//!
 //! Each derivation has one file in the user's cache folder. A file is authenticated with the
 //! phase's key, so other programs with write access cannot forge a second build.
 

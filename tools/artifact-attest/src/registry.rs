@@ -168,6 +168,7 @@ impl Reader {
     }
 
     /// Returns the referrers of `subject` from the referrers API, or else from the fallback tag.
+    ///
     /// Follows go-containerregistry, which cosign and Flux use. A rate limit or a server error is
     /// an error, not an empty list.
     pub(crate) fn referrers(&self, subject: &Digest) -> Result<Referrers, Error> {
@@ -209,6 +210,7 @@ impl Reader {
 
     /// Returns the statements about `subject` that one of `keys` signed. Stops early once cosign
     /// and Flux accept each of `wanted`.
+    ///
     /// The type in an entry of the list only decides the reading order because registries and other
     /// programs write arbitrary types there.
     pub(crate) fn signed(

@@ -40,6 +40,7 @@ impl Lock {
     }
 
     /// Returns the crates that the package called `name` may contain.
+    ///
     /// A workspace has one lock for all of its packages. If the lock has no package of that name,
     /// all of its crates may be in the result.
     fn crates(&self, name: &str) -> impl Iterator<Item = &Package> {

@@ -62,11 +62,11 @@ fn one_hour() -> u32 {
 /// Target system, in Nix's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum System {
-    /// Linux on AMD64 (x86-64).
+    /// Linux on AMD64 (`x86_64`).
     #[default]
     #[serde(rename = "x86_64-linux")]
     Amd64,
-    /// Linux on ARM64 (AArch64).
+    /// Linux on ARM64 (`aarch64`).
     #[serde(rename = "aarch64-linux")]
     Arm64,
 }

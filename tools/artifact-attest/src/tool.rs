@@ -38,6 +38,7 @@ const PASSED_ON: [&str; 18] = [
 ];
 
 /// Shell script that becomes `"$@"`, and kills it when standard input closes before a line arrives.
+///
 /// Reason: a killed program cannot stop its children, and an orphaned build would block the next
 /// build of the same derivation.
 const TIED: &str = r#"exec 3<&0

@@ -101,6 +101,7 @@ impl Writer {
 
     /// Adds `pushed` (descriptors of an index) to the list of referrers of `subject`, and removes
     /// `gone`.
+    ///
     /// A registry with the referrers API maintains that list itself. Otherwise this writes the
     /// index under the fallback tag: read, merge, write, read again. No measured registry compares
     /// before it swaps, so a concurrent writer may still undo this write. The next observation

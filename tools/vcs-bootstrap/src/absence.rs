@@ -1,5 +1,6 @@
 //! Proves that a repository does not exist. A 404 alone proves nothing because a forge also sends
 //! it for repositories that the token may not see.
+//!
 //! **Invariant:** without a proof, the repository is unknown: it is neither created nor reported as
 //! destroyed.
 
@@ -54,6 +55,7 @@ fn unknown(remote: &Remote, why: &str) -> Refusal {
 }
 
 /// Returns the reason why the token may not see every repository; `None` if it sees all of them.
+///
 /// A classic token names its scopes in `X-OAuth-Scopes`, and `repo` covers every repository that
 /// its user can see.
 /// <https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps> A

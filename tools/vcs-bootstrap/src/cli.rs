@@ -3,11 +3,14 @@
 use clap::Parser;
 
 /// Creates and configures the repository that a `Repository` document declares, at GitHub or Gitea
+///
 /// Creates the repository, changes its settings, pushes the history of the Git repository in the
 /// current directory, writes the keys of other phases to its Actions secrets, and protects its
 /// branches.
+///
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
 /// reports on standard error.
+///
 /// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 failed, do
 /// not retry, 111 failed, retry.
 #[derive(Debug, Parser)]

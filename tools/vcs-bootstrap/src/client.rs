@@ -1,4 +1,5 @@
 //! HTTP client of a forge: requests, responses and retries.
+//!
 //! octocrab sends the requests to both forges because its raw calls return status, headers and body
 //! unchanged. Its own retry repeats POST requests, and its own errors lose headers and the status
 //! of non-JSON responses. Both are disabled, so this is the only layer that waits and retries.

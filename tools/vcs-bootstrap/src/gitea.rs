@@ -1,4 +1,5 @@
 //! Rules and secrets in the form of Gitea and Forgejo.
+//!
 //! A rule is a branch protection, named after its branch. Protections cannot forbid merge commits,
 //! and list people and teams instead of roles.
 

@@ -1,5 +1,6 @@
 //! Ownership records: the objects that this program created, in an Actions variable of the
 //! repository.
+//!
 //! A record is signed with a key that derives from the root, and bound to the forge's number of the
 //! repository. A copied variable therefore proves nothing, and files without a `status` are enough
 //! for a plan. A secret's value is recorded as a keyed hash because a forge never returns the

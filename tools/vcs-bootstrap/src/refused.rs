@@ -1,4 +1,5 @@
 //! Messages with which forges reject git, each with its cause and help.
+//!
 //! **Invariant:** a refusal is permanent unless its own message says otherwise, so it is never
 //! retried.
 
@@ -203,6 +204,7 @@ const OTHER: Verdict = Verdict {
 
 /// Returns the cause of a permanent refusal of a push; `None` if the failure is temporary or no
 /// refusal.
+///
 /// `porcelain` is the output of `git push --porcelain`, with a line that begins with `!` for each
 /// rejected reference. <https://git-scm.com/docs/git-push#_output>
 pub(crate) fn push(porcelain: &str, said: &str) -> Option<Verdict> {

@@ -1,4 +1,5 @@
 //! One credential, one origin: only the forge receives the forge's token.
+//!
 //! Three servers record every request: the forge, another host, and a proxy. The configuration of
 //! the repository, the user and the environment tries to send git, the token or other credentials
 //! to each of them.

@@ -1,4 +1,5 @@
 //! Sandbox with a project, real registries, and a proxy that can cut connections.
+//!
 //! Runs real programs from `LAB_BIN` or `PATH`: git, nix, docker-registry, ggcr-registry, cosign,
 //! crane. A missing program fails the test.
 

@@ -1,4 +1,5 @@
 //! A mock of the part of GitHub's API that the program uses, because GitHub cannot run here.
+//!
 //! Requests are compared with GitHub's own description of its API (`github-openapi.json`).
 //! Responses are the description's examples with the values of this mock. The history is real: `git
 //! http-backend` serves it. Behaviour beyond the description is not covered.
