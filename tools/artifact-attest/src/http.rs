@@ -305,8 +305,8 @@ impl Http {
         basic.transpose()
     }
 
-    /// Whether this client may follow a registry's response to `url`. Otherwise returns the origin
-    /// of `url` and the reason.
+    /// Checks that this client may follow a registry's response to `url`. Otherwise returns the
+    /// origin of `url` and the reason.
     fn allowed(&self, url: &str) -> Result<(), (String, &'static str)> {
         let Some(target) = Origin::of(url) else {
             return Err((String::new(), "no absolute URL of http or https"));

@@ -110,7 +110,7 @@ fn unprivileged_user() -> String {
     "65532".to_owned()
 }
 
-/// Whether `source` must contain the commit before `apply` signs it.
+/// Check of the commit in `source` before `apply` signs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SourceCheck {
@@ -122,7 +122,7 @@ pub enum SourceCheck {
     Skip,
 }
 
-/// Whether a second build must be bit-identical to the first.
+/// Comparison of a second build with the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Rebuild {

@@ -39,10 +39,8 @@ struct Named {
 /// Returns the files of `tree` that are published. Hidden files, and files in hidden folders, are
 /// left out unless a Kustomization names them.
 ///
-/// # Errors
-///
-/// Returns every file that cannot be published, and every path that a Kustomization names and Flux
-/// could not read, each with its position.
+/// The error lists every file that cannot be published, and every path that a Kustomization names
+/// and Flux could not read, each with its position.
 pub(crate) fn published(tree: &Tree) -> Result<Files, Vec<String>> {
     let mut mistakes = Vec::new();
     let mut named = BTreeSet::new();

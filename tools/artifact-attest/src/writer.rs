@@ -23,7 +23,7 @@ pub(crate) struct Writer {
     reader: Reader,
 }
 
-/// Whether a blob had to be uploaded.
+/// Outcome of pushing a blob: sent, or already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Sent,

@@ -132,7 +132,7 @@ pub struct Rule {
     /// Requirements that every change must meet.
     #[serde(default)]
     pub require: Require,
-    /// Users who are exempt from this rule (default `nobody`).
+    /// Users who are exempt from this rule (default: none).
     #[serde(default)]
     pub bypass: Bypass,
 }
