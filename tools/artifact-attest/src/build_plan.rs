@@ -22,7 +22,7 @@ use crate::tree::{self, Files};
 pub(crate) struct BuildPlan {
     pub(crate) identity: Identity,
     pub(crate) source: Source,
-    what: Product,
+    product: Product,
 }
 
 #[derive(Debug)]
@@ -50,15 +50,15 @@ impl BuildPlan {
         identity: &Identity,
         (build, image, rebuild): (&Build, &Image, Option<Rebuild>),
     ) -> Result<Self, Error> {
-        let source = Source::look(nix.document, &build.flake)?;
+        let source = Source::find(nix.document, &build.flake)?;
         let (source, derivation) = nix.evaluate(&source, build)?;
         let lock = source.file("Cargo.lock")?;
         let lock = lock.map(|bytes| Lock::read(&bytes)).transpose();
         let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
         let (build, image) = (build.clone(), image.clone());
-        let what = Product::Image { build, image, twice, derivation, lock };
-        Ok(Self { identity: identity.clone(), source, what })
+        let product = Product::Image { build, image, twice, derivation, lock };
+        Ok(Self { identity: identity.clone(), source, product })
     }
 
     /// Reads the manifests of the commit, and pins their images to `references`.
@@ -67,18 +67,18 @@ impl BuildPlan {
         declared: &Manifests,
         references: BTreeMap<String, String>,
     ) -> Result<Self, Error> {
-        let source = Source::look(&identity.document, &declared.path)?;
+        let source = Source::find(&identity.document, &declared.path)?;
         let written = tree::published(&source.tree()?).map_err(|mistakes| {
             let path = declared.path.display().to_string();
             Error::Manifest { path, why: mistakes.join("; ") }
         })?;
         let pinned = manifests::pin(&written, &references)?;
         let package = manifests::package(&pinned, &identity.source, &source.rev)?;
-        let what = Product::Manifests { written, references, package };
-        Ok(Self { identity: identity.clone(), source, what })
+        let product = Product::Manifests { written, references, package };
+        Ok(Self { identity: identity.clone(), source, product })
     }
 
-    fn look<'a>(&'a self, build: &Build, image: &'a Image) -> ImageMetadata<'a> {
+    fn metadata<'a>(&'a self, build: &Build, image: &'a Image) -> ImageMetadata<'a> {
         let source = &self.identity.source;
         ImageMetadata { image, system: build.system, source, rev: &self.source.rev }
     }
@@ -87,9 +87,9 @@ impl BuildPlan {
     /// Different content has a different tag, so a tag never moves, and no manifest loses its last
     /// tag.
     pub(crate) fn tag(&self) -> Result<String, Error> {
-        let content = match &self.what {
+        let content = match &self.product {
             Product::Image { build, image, derivation, .. } => {
-                let same = self.look(build, image).package(&BTreeMap::new(), "")?.digest();
+                let same = self.metadata(build, image).package(&BTreeMap::new(), "")?.digest();
                 Digest::of(format!("{same} {}", derivation.digest).as_bytes())
             }
             Product::Manifests { package, .. } => package.digest(),
@@ -100,7 +100,7 @@ impl BuildPlan {
 
     /// Returns the build that `apply` needs, unless a published provenance already has its result.
     pub(crate) fn build(&self) -> Option<plan::Build> {
-        match &self.what {
+        match &self.product {
             Product::Image { derivation, twice, .. } => {
                 Some(plan::Build { derivation: derivation.path.clone(), twice: *twice })
             }
@@ -110,7 +110,7 @@ impl BuildPlan {
 
     /// Returns the package if it can be made without building.
     pub(crate) fn prebuilt(&self) -> Option<&Package> {
-        match &self.what {
+        match &self.product {
             Product::Image { .. } => None,
             Product::Manifests { package, .. } => Some(package),
         }
@@ -122,7 +122,7 @@ impl BuildPlan {
         nix: &Nix<'_>,
         rebuild_cache: &RebuildCache,
     ) -> Result<Option<(Package, BuildResult)>, Error> {
-        let Product::Image { build, image, twice, derivation, .. } = &self.what else {
+        let Product::Image { build, image, twice, derivation, .. } = &self.product else {
             return Ok(None);
         };
         let name = &self.identity.document;
@@ -150,18 +150,20 @@ impl BuildPlan {
             }
         }
         documents::check_interrupt()?;
-        let look = self.look(build, image);
-        if let Some(why) = look.cannot_start(&derivation.out) {
+        let metadata = self.metadata(build, image);
+        if let Some(why) = metadata.cannot_start(&derivation.out) {
             return Err(Error::CannotStart { why });
         }
-        let package = look.package(&closure, &derivation.out)?;
+        let package = metadata.package(&closure, &derivation.out)?;
         Ok(Some((package, BuildResult { nar_sha256, rebuilt: *twice, closure })))
     }
 
     /// Whether a published manifest and its configuration could be the output of this plan.
     pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
-        match &self.what {
-            Product::Image { build, image, .. } => self.look(build, image).fits(manifest, config),
+        match &self.product {
+            Product::Image { build, image, .. } => {
+                self.metadata(build, image).fits(manifest, config)
+            }
             Product::Manifests { package, .. } => package.manifest == manifest,
         }
     }
@@ -176,7 +178,7 @@ impl BuildPlan {
     pub(crate) fn statements(&self, digest: &Digest, built: &BuildResult) -> Statements {
         let Source { folder, rev, .. } = &self.source;
         let origin = Origin { identity: &self.identity, rev, folder };
-        match &self.what {
+        match &self.product {
             Product::Image { build, derivation, lock, .. } => {
                 let what = (build.attribute.as_str(), build.system.nix());
                 let lock = lock.as_ref();
@@ -191,7 +193,7 @@ impl BuildPlan {
     /// Returns the images in a published layer that are neither pinned by us nor in the source. An
     /// artifact without such a layer has none.
     pub(crate) fn unattested_images(&self, layer: &[u8]) -> Result<Vec<String>, Error> {
-        match &self.what {
+        match &self.product {
             Product::Image { .. } => Ok(Vec::new()),
             Product::Manifests { written, references, .. } => {
                 manifests::unattested_images(layer, written, references)

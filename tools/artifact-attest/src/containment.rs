@@ -36,7 +36,7 @@ pub(crate) enum Containment {
 /// Git first uses the user's own credentials, then the token of the project's forge if `url` is at
 /// that forge. If both fail, as in a CI job without a login for `url`, the branches that the user's
 /// clone has fetched from `url` decide.
-pub(crate) fn look(
+pub(crate) fn check(
     source: &Source,
     url: &str,
     token: Option<&(Url, Secret)>,

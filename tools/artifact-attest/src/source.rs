@@ -25,7 +25,7 @@ pub(crate) struct Source {
 impl Source {
     /// Finds the last commit that touched `path`. Fails on uncommitted changes, and on a shallow
     /// clone, where the last commit is unknown.
-    pub(crate) fn look(document: &str, path: &Path) -> Result<Self, Error> {
+    pub(crate) fn find(document: &str, path: &Path) -> Result<Self, Error> {
         let here = Git::new(document, path);
         let place = ["rev-parse", "--show-toplevel", "--is-shallow-repository", "--show-prefix"];
         let place = here.text(&place)?;
@@ -86,7 +86,7 @@ impl Source {
 /// Returns the content of `path` from the commit, or from the working tree if that has uncommitted
 /// changes. The commit comes first because filters make files look different in a working tree.
 pub(crate) fn shown(document: &str, path: &Path) -> Result<Tree, Error> {
-    match Source::look(document, path) {
+    match Source::find(document, path) {
         Ok(source) => source.tree(),
         Err(_) => worktree(document, path),
     }

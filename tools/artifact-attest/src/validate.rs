@@ -346,7 +346,7 @@ impl Work {
         // branches.
         let token = forge.and_then(|(_, token)| token.resolve().ok());
         let token = token.and_then(|token| Some((Url::try_from(url.clone()).ok()?, token)));
-        containment::look(source, url, token.as_ref())
+        containment::check(source, url, token.as_ref())
     }
 
     /// Fails when others cannot fetch the commit.
