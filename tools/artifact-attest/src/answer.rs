@@ -98,7 +98,7 @@ impl fmt::Display for Problem {
                 write!(f, "the redirect to {to} cannot be followed: {why}")
             }
             Self::LoginElsewhere => {
-                f.write_str("the host that the registry redirects to asks for a login")
+                f.write_str("the host that the registry redirects to demands a login")
             }
             Self::RedirectLoop => f.write_str("too many redirects"),
             Self::NoToken => f.write_str("the answer holds no token"),

@@ -180,9 +180,9 @@ impl BuildPlan {
         let origin = Origin { identity: &self.identity, rev, folder };
         match &self.product {
             Product::Image { build, derivation, lock, .. } => {
-                let what = (build.attribute.as_str(), build.system.nix());
+                let target = (build.attribute.as_str(), build.system.nix());
                 let lock = lock.as_ref();
-                statement::of_image(digest, origin, what, derivation, built, lock)
+                statement::of_image(digest, origin, target, derivation, built, lock)
             }
             Product::Manifests { references, .. } => {
                 statement::of_manifests(digest, origin, references)

@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Secret(#[from] keyring::Error),
     /// The Project has no registry.
-    #[error("the project has no registry")]
+    #[error("the Project has no `endpoints.registry`")]
     NoRegistry,
     /// A required program cannot be started.
     #[error("cannot run `{program}`")]
@@ -176,7 +176,7 @@ pub enum Error {
         source: Box<dyn error::Error + Send + Sync>,
     },
     /// The server's certificate is not trusted.
-    #[error("no trusted connection to {url}")]
+    #[error("the certificate of {url} is not trusted")]
     Untrusted {
         /// URL of the request.
         url: String,

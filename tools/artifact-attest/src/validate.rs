@@ -186,7 +186,7 @@ pub(crate) struct Work {
     pub(crate) keys: Keys,
     pub(crate) identity: Identity,
     /// Further parameters that every provenance of this document names, such as its system.
-    what: Vec<(&'static str, String)>,
+    parameters: Vec<(&'static str, String)>,
     /// URL of the website of the project's own forge, and the token for it.
     forge: Option<(String, Reference)>,
     /// Flake inputs that this machine overrides, by name.
@@ -271,7 +271,7 @@ impl Work {
         let shape = Shape::of(&document.spec);
         let name = shape.as_ref().map(|shape| shape.repository().as_str()).unwrap_or_default();
         let path = [registry.url.path(), name].into_iter().filter(|part| !part.is_empty());
-        let what = match shape {
+        let parameters = match shape {
             Some(Shape::Image(build, _)) => vec![
                 ("attr", format!("#{}", build.attribute.as_str())),
                 ("system", build.system.nix().to_owned()),
@@ -295,7 +295,7 @@ impl Work {
             login: login.transpose()?,
             keys: Keys::of(project)?,
             identity,
-            what,
+            parameters,
             forge,
             inputs: nix.as_ref().map(|nix| nix.inputs.clone()).unwrap_or_default(),
         })
@@ -331,7 +331,8 @@ impl Work {
         let digest = digest.and_then(|text| Digest::try_from(text.to_owned()).ok());
         let Keys { current, retired } = &self.keys;
         let keys: Vec<_> = retired.iter().chain([current]).collect();
-        let names = |statement: &[u8]| statement::names(statement, &self.identity, &self.what);
+        let names =
+            |statement: &[u8]| statement::names(statement, &self.identity, &self.parameters);
         observe::publications(reader, &keys, names, digest)
     }
 

@@ -46,7 +46,7 @@ fn realm(request: &Request) -> Answer {
 // hazard: A registry's login reaches another host, which asked for it after a redirect.
 // class: A credential is not bound to one origin.
 // members: redirected blobs, manifests, lists and tags, upload locations, `Link`s, proxies
-// now: `InvalidResponse`: the host that the registry redirects to asks for a login; nothing was sent
+// now: `InvalidResponse`: the host that the registry redirects to demands a login; nothing was sent
 #[test]
 fn a_login_reaches_only_the_registry_and_its_realm() -> Test {
     let stolen = Server::start(|_| {
