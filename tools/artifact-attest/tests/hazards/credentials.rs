@@ -59,7 +59,7 @@ fn a_login_reaches_only_the_registry_and_its_realm() -> Test {
     let mut page = "\
 # Which host saw which credential
 By `apply`, `plan`, `verify`, `plan --destroy` and `destroy` together, for each way in which the registry sends a client to another
-host, which answers with a challenge of its document. `Basic` is the login, `Bearer` a token for it, `none` a request without either.
+host, which answers with a challenge of its own. `Basic` is the login, `Bearer` a token for it, `none` a request without either.
 
 | what leads elsewhere | registry | its realm | the other host |
 |---|---|---|---|

@@ -184,7 +184,7 @@ fn a_file_that_the_commit_lacks_is_reported_with_its_position() -> Test {
     for (folder, place) in [
         ("lfs", "b.bin: a pointer of Git LFS"),
         ("link", "b.yaml: a symbolic link"),
-        ("named", "kustomization.yaml:4: `config.toml` is no file of the commit"),
+        ("named", "kustomization.yaml:4: `config.toml` is not a file of the commit"),
         ("sub", "module: a submodule"),
     ] {
         let input = sandbox.project("") + &sandbox.artifact("a", folder, "shared");
