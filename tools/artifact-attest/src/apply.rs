@@ -62,7 +62,7 @@ fn publish(hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
 fn attest(about: &BTreeSet<Predicate>, hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
     let step = documents::step(hand.document, "attest");
     let subject = Descriptor::of(MANIFEST, hand.manifest);
-    writer.push(&Blob::new(EMPTY, bundle::NOTHING.to_vec()))?;
+    writer.push(&Blob::new(EMPTY, bundle::EMPTY_CONFIG.to_vec()))?;
     let mut entries = Vec::new();
     for (predicate, statement) in hand.statements.iter().filter(|it| about.contains(it.0)) {
         documents::check_interrupt()?;

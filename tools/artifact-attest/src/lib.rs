@@ -15,6 +15,7 @@
 
 mod answer;
 mod apply;
+mod build_plan;
 mod bundle;
 mod challenge;
 mod cli;
@@ -25,13 +26,12 @@ mod http;
 mod image;
 mod json;
 mod manifests;
-mod memory;
 mod nix;
 mod observe;
 mod oci;
 mod origin;
 pub mod plan;
-mod recipe;
+mod rebuild_cache;
 mod registry;
 mod sbom;
 mod source;
@@ -53,14 +53,14 @@ use std::collections::BTreeMap;
 use documents::{Condition, Context, Declared, Deferred, Dependency, Derived, Exit, Stream, Verbs};
 use keyring::Projects;
 
+use build_plan::BuildPlan;
 use bundle::Public;
 use containment::Containment;
-use nix::Built;
+use nix::BuildResult;
 use nix::Nix;
 use observe::Seen;
 use oci::Manifest;
 use plan::{Step, Wanted, World};
-use recipe::Recipe;
 use spec::{Artifact, Evidence, Observed};
 use statement::Predicate as About;
 use validate::{Shape, Signer, Work};
@@ -109,11 +109,11 @@ impl ArtifactAttest {
 }
 
 /// What the document of `context` is made from; none, as long as it waits for another document.
-fn recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<Option<Recipe>, Error> {
+fn recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<Option<BuildPlan>, Error> {
     match Shape::of(&context.document.spec) {
         Some(Shape::Image(build, image)) => {
             let shape = (build, image, context.document.spec.rebuild);
-            Recipe::image(&nix(work), &work.identity, shape).map(Some)
+            BuildPlan::image(&nix(work), &work.identity, shape).map(Some)
         }
         Some(Shape::Manifests(declared)) => {
             let mut references = BTreeMap::new();
@@ -124,14 +124,14 @@ fn recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<Option<Recipe>
                     Err(error) => return Err(error.into()),
                 };
             }
-            Recipe::manifests(&work.identity, declared, references).map(Some)
+            BuildPlan::manifests(&work.identity, declared, references).map(Some)
         }
         None => Err(Error::NoShape),
     }
 }
 
 /// The same, once all that it waits for is there.
-fn ready_recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<Recipe, Error> {
+fn ready_recipe(context: &Context<'_, Artifact>, work: &Work) -> Result<BuildPlan, Error> {
     let recipe = recipe(context, work)?;
     recipe.ok_or_else(|| {
         let document = format!("Artifact/{}", context.document.name);
@@ -178,7 +178,7 @@ impl Verbs for ArtifactAttest {
             let (digest, tag) = (Deferred::AfterApply, Deferred::AfterApply);
             let statements = [About::Provenance, About::Signature].into();
             let wanted = Wanted { build: None, digest, tag, statements };
-            let observed = work.observed(&wanted, &Built::default());
+            let observed = work.observed(&wanted, &BuildResult::default());
             return Ok(Status::planned(Some(observed), plan::plan(&wanted, &World::default())));
         };
         let seen = look(&work, &recipe)?;
@@ -204,7 +204,7 @@ impl Verbs for ArtifactAttest {
             work.require_contained(&recipe.source)?;
         }
         let made = if seen.wanted.build.is_some() {
-            recipe.make(&nix(&work), &signer.memory)?
+            recipe.make(&nix(&work), &signer.rebuild_cache)?
         } else {
             None
         };
@@ -220,7 +220,7 @@ impl Verbs for ArtifactAttest {
             document: name,
             signing: &signer.signing,
             manifest: &seen.manifest,
-            package: made.as_ref().map(|it| &it.0).or(recipe.at_hand()),
+            package: made.as_ref().map(|it| &it.0).or(recipe.prebuilt()),
             statements: &seen.statements,
         };
         apply::apply(&steps, &hand, &work.writer())?;
@@ -254,11 +254,11 @@ impl Verbs for ArtifactAttest {
         }
         let reader = work.reader();
         let blobs = observe::check(&reader, &seen.manifest)?;
-        if recipe.at_hand().is_some() {
+        if recipe.prebuilt().is_some() {
             let layer = serde_json::from_slice::<Manifest>(&seen.manifest).ok();
             let layer = layer.and_then(|it| it.layers.into_iter().next()).map(|it| it.digest);
             let layer = layer.map(|it| reader.blob(&it)).transpose()?.flatten().unwrap_or_default();
-            if let Some(stranger) = recipe.strangers(&layer)?.first() {
+            if let Some(stranger) = recipe.unattested_images(&layer)?.first() {
                 let what = format!("`{stranger}` is published, and was attested by nobody");
                 return Err(Error::Unproven { what });
             }
@@ -305,7 +305,7 @@ fn lacks_provenance(seen: &Seen) -> bool {
 
 /// Says what `apply` would refuse. A plan may come before the source is there: the forge is filled
 /// by an `apply`, too.
-fn announce(work: &Work, recipe: &Recipe) -> Result<(), Error> {
+fn announce(work: &Work, recipe: &BuildPlan) -> Result<(), Error> {
     let (name, url) = (&work.identity.document, &work.identity.source);
     let rev = &recipe.source.rev;
     match work.containment(&recipe.source)? {
@@ -325,13 +325,13 @@ fn announce(work: &Work, recipe: &Recipe) -> Result<(), Error> {
 }
 
 /// What is there, and what can be made without building.
-fn look(work: &Work, recipe: &Recipe) -> Result<Seen, Error> {
-    let built = Built::default();
-    let made = recipe.at_hand().map(|it| (it, &built));
+fn look(work: &Work, recipe: &BuildPlan) -> Result<Seen, Error> {
+    let built = BuildResult::default();
+    let made = recipe.prebuilt().map(|it| (it, &built));
     observe::observe(&work.reader(), recipe, &work.keys.current, made)
 }
 
-fn status(work: &Work, recipe: &Recipe, seen: &Seen) -> Status {
+fn status(work: &Work, recipe: &BuildPlan, seen: &Seen) -> Status {
     let observed = work.observed(&seen.wanted, &seen.built);
     let steps = plan::plan(&seen.wanted, &seen.world);
     if !steps.is_empty() {
@@ -358,7 +358,7 @@ fn missing(step: &Step) -> String {
     }
 }
 
-fn evidence(key: &Public, recipe: &Recipe, seen: &Seen) -> Vec<Evidence> {
+fn evidence(key: &Public, recipe: &BuildPlan, seen: &Seen) -> Vec<Evidence> {
     let about = |about: &str| Evidence {
         about: about.to_owned(),
         git_commit: None,

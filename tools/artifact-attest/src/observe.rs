@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use documents::Deferred;
 
 use crate::Error;
+use crate::build_plan::BuildPlan;
 use crate::bundle::Public;
-use crate::nix::Built;
+use crate::nix::BuildResult;
 use crate::oci::{Digest, Manifest, Package};
 use crate::plan::{Owner, Publication, Wanted, World};
-use crate::recipe::Recipe;
 use crate::registry::{Reader, Signed};
 use crate::statement::{self, Names, Predicate, Statements};
 
@@ -21,7 +21,7 @@ pub(crate) struct Seen {
     /// The manifest, as it is or as it will be; empty, if only building can tell.
     pub(crate) manifest: Vec<u8>,
     /// What building has told, now or before.
-    pub(crate) built: Built,
+    pub(crate) built: BuildResult,
     /// Word for word, what must be said of it; empty, if only building can tell.
     pub(crate) statements: Statements,
 }
@@ -31,9 +31,9 @@ pub(crate) struct Seen {
 /// made from, and what it came out as.
 pub(crate) fn observe(
     reader: &Reader,
-    recipe: &Recipe,
+    recipe: &BuildPlan,
     key: &Public,
-    made: Option<(&Package, &Built)>,
+    made: Option<(&Package, &BuildResult)>,
 ) -> Result<Seen, Error> {
     let tag = recipe.tag()?;
     let found = reader.manifest(&tag)?;
@@ -47,7 +47,7 @@ pub(crate) fn observe(
         },
         world: World { tagged, ..World::default() },
         manifest: Vec::new(),
-        built: Built::default(),
+        built: BuildResult::default(),
         statements: Statements::new(),
     };
     let manifest = match (made, found) {
@@ -89,7 +89,7 @@ pub(crate) fn observe(
 /// Whether the manifest is there, is one that `recipe` makes, and has all of its blobs.
 fn whole(
     reader: &Reader,
-    recipe: &Recipe,
+    recipe: &BuildPlan,
     digest: &Digest,
     manifest: &[u8],
 ) -> Result<bool, Error> {
@@ -112,7 +112,7 @@ fn whole(
 }
 
 /// What building told, if we have said so of this manifest, and of this recipe.
-fn proven(recipe: &Recipe, digest: &Digest, signed: &[Signed]) -> Option<Built> {
+fn proven(recipe: &BuildPlan, digest: &Digest, signed: &[Signed]) -> Option<BuildResult> {
     signed.iter().find_map(|it| {
         let built = statement::built(&it.statement)?;
         let twice = recipe.build().is_some_and(|it| it.twice);

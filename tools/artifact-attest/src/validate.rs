@@ -1,5 +1,5 @@
-//! What the documents say together: which registry, which key, which source; and what is wrong
-//! with them that no type can tell.
+//! Validates what the types cannot express, and resolves the registry, the keys and the source of
+//! one document.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,10 +11,10 @@ use crate::Error;
 use crate::bundle::{Public, Signing};
 use crate::containment::{self, Containment};
 use crate::http::Login;
-use crate::memory::Memory;
-use crate::nix::Built;
+use crate::nix::BuildResult;
 use crate::oci::Digest;
 use crate::plan::{Publication, Wanted};
+use crate::rebuild_cache::RebuildCache;
 use crate::registry::Reader;
 use crate::source::{self, Source};
 use crate::spec::{Artifact, Build, Image, Manifests, Observed, Repository, SourceCheck};
@@ -22,29 +22,33 @@ use crate::statement::{self, Identity};
 use crate::writer::Writer;
 use crate::{manifests, nix, observe, tree};
 
-/// The name under which the key of this program is derived.
+/// Name of this program in the derivation of its keys.
 const PHASE: &str = "artifact-attest";
-/// What the key is for.
+/// Purpose of the derived key.
 const SIGNING: &str = "signing";
-/// How many rotations back `destroy` still knows what was ours.
+/// Number of former key generations that `destroy` derives. Eight bounds the work per manifest.
 const RETIRED_MAX: u32 = 8;
 
-/// Which of the two an artifact is.
+/// Form of an artifact: a container image, or manifests.
 pub(crate) enum Shape<'a> {
     Image(&'a Build, &'a Image),
     Manifests(&'a Manifests),
 }
 
 impl<'a> Shape<'a> {
-    /// None for a document that is neither or both.
+    /// Returns `None` for a document that declares neither form, or both.
     pub(crate) fn of(spec: &'a Artifact) -> Option<Self> {
         match spec {
             Artifact { build: Some(build), image: Some(image), manifests: None, .. } => {
                 Some(Self::Image(build, image))
             }
-            Artifact { build: None, image: None, rebuild: None, manifests: Some(it), .. } => {
-                Some(Self::Manifests(it))
-            }
+            Artifact {
+                build: None,
+                image: None,
+                rebuild: None,
+                manifests: Some(manifests),
+                ..
+            } => Some(Self::Manifests(manifests)),
             _ => None,
         }
     }
@@ -57,7 +61,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// What is wrong with `document` that its types cannot tell, by path.
+/// Returns every validation error of `document` as a pair of JSON path and message.
 pub(crate) fn mistakes(
     stream: &Stream,
     projects: &Projects,
@@ -74,17 +78,18 @@ pub(crate) fn mistakes(
         if path.is_some_and(|path| path.bytes().any(|byte| byte.is_ascii_uppercase())) {
             mistake(
                 "/spec/project",
-                "the path of that Project's `endpoints.registry.url` has capital letters, which no name in a registry has: write it in lower case",
+                "the path of that Project's `endpoints.registry.url` has capital letters, which OCI repository names exclude: write the path in lower case",
             );
         }
         if source_url(stream, project, document).is_none() {
             mistake(
                 "/spec",
-                "nothing says where others fetch the source from: give `source`, or put the project's Repository, and its `endpoints.forge`, into the stream",
+                "the URL of the source is unknown: give `source`, or put the project's Repository, and its `endpoints.forge`, into the stream",
             );
         }
     }
-    let folder = "not a folder: paths begin where the program runs, at the root of the repository";
+    let folder =
+        "not a folder: paths are relative to the working directory, the root of the repository";
     match Shape::of(&document.spec) {
         None => {
             mistake("/spec", "an Artifact has either `build` and `image`, or `manifests` alone");
@@ -94,21 +99,22 @@ pub(crate) fn mistakes(
                 mistake("/spec/build/flake", folder);
             }
             if image.entrypoint.is_empty() {
-                mistake("/spec/image/entrypoint", "nothing would run");
+                mistake("/spec/image/entrypoint", "the image needs a command to run");
             }
-            let number = |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_digit());
+            let number =
+                |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             if !image.user.split(':').all(number) || image.user.split(':').count() > 2 {
-                mistake("/spec/image/user", "not the number of a user, or of a user:group");
+                mistake("/spec/image/user", "not a numeric UID or UID:GID, for example 65532");
             }
             if !(1..=86_400).contains(&build.timeout_seconds) {
-                mistake("/spec/build/timeoutSeconds", "from one second to one day: 1 to 86400");
+                mistake("/spec/build/timeoutSeconds", "the time limit is 1 to 86400 seconds");
             }
         }
         Some(Shape::Manifests(declared)) if declared.path.is_dir() => {
             let tree = source::shown(document.name.as_str(), &declared.path);
             match tree.map(|tree| tree::published(&tree)) {
                 Ok(Ok(files)) if !files.keys().any(|path| tree::is_yaml(path)) => {
-                    mistake("/spec/manifests/path", "no *.yaml is in it");
+                    mistake("/spec/manifests/path", "the folder has no *.yaml file");
                 }
                 Ok(Ok(files)) => {
                     for message in manifests::mistakes(&files, &declared.images) {
@@ -128,7 +134,8 @@ pub(crate) fn mistakes(
     mistakes
 }
 
-/// Where others fetch the source from: as declared, or where the project's repository is.
+/// Returns the URL from which others fetch the source: the declared one, or the address of the
+/// project's repository.
 fn source_url(
     stream: &Stream,
     project: &Declared<Project>,
@@ -137,11 +144,11 @@ fn source_url(
     if let Some(url) = &document.spec.source {
         return Some(url.as_str().to_owned());
     }
-    let mut repositories = stream.documents().filter(|it| {
-        let version = it["apiVersion"].as_str().unwrap_or_default();
+    let mut repositories = stream.documents().filter(|document| {
+        let version = document["apiVersion"].as_str().unwrap_or_default();
         version.starts_with("holistic/")
-            && it["kind"] == "Repository"
-            && it["spec"]["project"] == project.name.as_str()
+            && document["kind"] == "Repository"
+            && document["spec"]["project"] == project.name.as_str()
     });
     let (repository, none) = (repositories.next()?, repositories.next());
     let owner = repository["spec"]["owner"].as_str()?;
@@ -150,58 +157,59 @@ fn source_url(
     none.is_none().then(|| format!("{}/{owner}/{name}", site(forge)))
 }
 
-/// The site that people see, from the address of its API.
+/// Returns the URL of the forge's website, derived from the URL of its API.
 fn site(forge: &Forge) -> String {
     let (Forge::Github { url, .. } | Forge::Gitea { url, .. }) = forge;
     match url.as_str() {
         "https://api.github.com" => "https://github.com".to_owned(),
         other => {
-            let site = ["/api/v3", "/api/v1"].iter().find_map(|it| other.strip_suffix(it));
+            let site = ["/api/v3", "/api/v1"].iter().find_map(|suffix| other.strip_suffix(suffix));
             site.unwrap_or(other).to_owned()
         }
     }
 }
 
-/// The keys that verify a project's artifacts.
+/// Public keys that verify a project's artifacts.
 pub(crate) struct Keys {
-    /// The key that signs now.
+    /// Key that signs now.
     pub(crate) current: Public,
-    /// Keys that signed before a rotation: what they signed is ours to remove, and no more.
+    /// Keys that signed before a rotation. They identify bundles that `destroy` may remove, and
+    /// prove nothing else.
     retired: Vec<Public>,
 }
 
-/// What one document is observed with. Nothing in it can sign.
+/// Clients, public keys and identity of one document. It holds no signing key.
 pub(crate) struct Work {
     url: Url,
     repository: String,
     login: Option<Rc<Login>>,
     pub(crate) keys: Keys,
     pub(crate) identity: Identity,
-    /// What else a provenance of this document names, in any of its versions.
-    what: Vec<(&'static str, String)>,
-    /// The project's own forge: its address as people see it, and what lets us in.
+    /// Further parameters that every provenance of this document names, such as its system.
+    parameters: Vec<(&'static str, String)>,
+    /// URL of the website of the project's own forge, and the token for it.
     forge: Option<(String, Reference)>,
-    /// Flake inputs to be taken from elsewhere.
+    /// Flake inputs that this machine overrides, by name.
     pub(crate) inputs: BTreeMap<String, String>,
 }
 
-/// What `apply` alone is given: what signs, and what this machine has built twice before.
+/// Secrets of `apply`: the signing key, and the cache of completed second builds.
 pub(crate) struct Signer {
     pub(crate) signing: Signing,
-    pub(crate) memory: Memory,
+    pub(crate) rebuild_cache: RebuildCache,
 }
 
 impl Signer {
     pub(crate) fn new(project: &Declared<Project>) -> Result<Self, Error> {
         let key = keyring::phase_key(project, PHASE)?;
-        Ok(Self { signing: signing(project, &key), memory: Memory::new(key) })
+        Ok(Self { signing: signing(project, &key), rebuild_cache: RebuildCache::new(key) })
     }
 }
 
 impl Keys {
-    /// The keys of `project`: those that its document names, the first of which signs; or else what
-    /// derives from the phase's key. Only the second needs a secret, and only it knows the keys
-    /// before each rotation that the document does not name.
+    /// Returns the keys of `project`. The document's own list wins, and its first key signs.
+    /// Without a list, the keys derive from the phase's key, which needs a secret and yields the
+    /// keys of former generations, too.
     pub(crate) fn of(project: &Declared<Project>) -> Result<Self, Error> {
         let item = format!("{PHASE}/{SIGNING}");
         let generation = project.spec.generations.get(&item).copied().unwrap_or(1);
@@ -216,8 +224,8 @@ impl Keys {
         Ok(Self { current, retired: before(project, &key) })
     }
 
-    /// The same, with those before each rotation that whoever holds the phase's key can derive. For
-    /// `destroy`: what it does not know is left, and never called absent.
+    /// Adds the keys of former generations, which holders of the phase's key can derive. `destroy`
+    /// needs them because a bundle of an unknown key is left in place.
     pub(crate) fn with_former(mut self, project: &Declared<Project>) -> Self {
         let item = format!("{PHASE}/{SIGNING}");
         let is_rotated = project.spec.generations.get(&item).is_some_and(|count| *count > 1);
@@ -228,19 +236,19 @@ impl Keys {
     }
 }
 
-/// The keys before each rotation of the one that `key` derives now.
+/// Derives the public keys of the generations before the current one.
 fn before(project: &Declared<Project>, key: &PhaseKey) -> Vec<Public> {
     let generation = key.generation(SIGNING);
     let oldest = generation.saturating_sub(RETIRED_MAX).max(1);
     (oldest..generation).map(|number| signing(project, &key.at(SIGNING, number)).public).collect()
 }
 
-/// The key that signs for `project`, in the generation that `key` is in.
+/// Derives the key that signs for `project` in the current generation.
 fn signing(project: &Declared<Project>, key: &PhaseKey) -> Signing {
     Signing::new(key.p256(project.name.as_str(), SIGNING), key.generation(SIGNING))
 }
 
-/// All that derives from the root for an artifact of `project`.
+/// Derives all secrets of one artifact of `project`.
 pub(crate) fn derived(project: &Declared<Project>) -> Result<Vec<Derived>, Error> {
     let signing = signing(project, &keyring::phase_key(project, PHASE)?);
     let public = signing.public.pem().into_bytes().into();
@@ -256,14 +264,14 @@ impl Work {
         let Endpoints { registry, nix, forge, .. } = &project.spec.endpoints;
         let registry = registry.as_ref().ok_or(Error::NoRegistry)?;
         let login = registry.token.as_ref().map(|token| {
-            // With a token for a password, registries care little for the name.
+            // Registries ignore the user name when the password is a token.
             let user = registry.user.clone().unwrap_or_else(|| "holistic".to_owned());
             Ok::<_, Error>(Rc::new(Login { user, token: token.resolve()? }))
         });
         let shape = Shape::of(&document.spec);
         let name = shape.as_ref().map(|shape| shape.repository().as_str()).unwrap_or_default();
         let path = [registry.url.path(), name].into_iter().filter(|part| !part.is_empty());
-        let what = match shape {
+        let parameters = match shape {
             Some(Shape::Image(build, _)) => vec![
                 ("attr", format!("#{}", build.attribute.as_str())),
                 ("system", build.system.nix().to_owned()),
@@ -287,13 +295,13 @@ impl Work {
             login: login.transpose()?,
             keys: Keys::of(project)?,
             identity,
-            what,
+            parameters,
             forge,
             inputs: nix.as_ref().map(|nix| nix.inputs.clone()).unwrap_or_default(),
         })
     }
 
-    /// The same, for what removes.
+    /// Adds the keys of former generations, for `destroy`.
     pub(crate) fn with_former_keys(mut self, project: &Declared<Project>) -> Self {
         self.keys = self.keys.with_former(project);
         self
@@ -303,17 +311,17 @@ impl Work {
         Reader::new(&self.url, &self.repository, self.login.clone())
     }
 
-    /// Only `apply` may ask for it.
+    /// Returns a writer without the permission to delete. Only `apply` calls this.
     pub(crate) fn writer(&self) -> Writer {
         Writer::new(&self.url, &self.repository, self.login.clone(), "pull,push")
     }
 
-    /// Only `destroy` may ask for it.
+    /// Returns a writer that may delete. Only `destroy` calls this.
     pub(crate) fn remover(&self) -> Writer {
         Writer::new(&self.url, &self.repository, self.login.clone(), "pull,push,delete")
     }
 
-    /// Everything in the repository of `context`, and which of it is this document's.
+    /// Returns every publication in the repository, with its owner.
     pub(crate) fn publications(
         &self,
         context: &Context<'_, Artifact>,
@@ -323,24 +331,26 @@ impl Work {
         let digest = digest.and_then(|text| Digest::try_from(text.to_owned()).ok());
         let Keys { current, retired } = &self.keys;
         let keys: Vec<_> = retired.iter().chain([current]).collect();
-        let names = |statement: &[u8]| statement::names(statement, &self.identity, &self.what);
+        let names =
+            |statement: &[u8]| statement::names(statement, &self.identity, &self.parameters);
         observe::publications(reader, &keys, names, digest)
     }
 
-    /// Whether `source` is in the repository from which others fetch it.
+    /// Checks whether the source's repository contains the commit.
     pub(crate) fn containment(&self, source: &Source) -> Result<Containment, Error> {
         let url = &self.identity.source;
-        // The forge's token is for the forge alone.
+        // The forge's token is sent to the forge alone.
         let forge = self.forge.as_ref().filter(|(site, _)| {
             url.strip_prefix(site.as_str()).is_some_and(|rest| rest.starts_with('/'))
         });
-        // Without it the source may still be public, or known from a fetch.
+        // Without a token, the source may still be public, or an earlier fetch may have its
+        // branches.
         let token = forge.and_then(|(_, token)| token.resolve().ok());
         let token = token.and_then(|token| Some((Url::try_from(url.clone()).ok()?, token)));
-        containment::look(source, url, token.as_ref())
+        containment::check(source, url, token.as_ref())
     }
 
-    /// Refuses a commit that nobody else could fetch.
+    /// Fails when others cannot fetch the commit.
     pub(crate) fn require_contained(&self, source: &Source) -> Result<(), Error> {
         if !self.identity.is_source_checked {
             return Ok(());
@@ -355,15 +365,16 @@ impl Work {
         }
     }
 
-    /// The facts of what is, or will be, published.
-    pub(crate) fn observed(&self, wanted: &Wanted, built: &Built) -> Observed {
+    /// Returns the facts about the artifact that is, or will be, published.
+    pub(crate) fn observed(&self, wanted: &Wanted, built: &BuildResult) -> Observed {
         let digest = wanted.digest.clone();
-        let reference = |it: &Digest| format!("{}/{}@{it}", self.url.host(), self.repository);
+        let reference =
+            |digest: &Digest| format!("{}/{}@{digest}", self.url.host(), self.repository);
         let reference = Deferred::from(digest.value().map(reference));
         let plain = "--allow-http-registry --allow-insecure-registry ";
         let plain = if self.url.is_plain() { plain } else { "" };
-        let command = |it: &String| {
-            format!("cosign verify --key cosign.pub --insecure-ignore-tlog {plain}{it}")
+        let command = |reference: &String| {
+            format!("cosign verify --key cosign.pub --insecure-ignore-tlog {plain}{reference}")
         };
         let was_built = !built.nar_sha256.is_empty();
         Observed {

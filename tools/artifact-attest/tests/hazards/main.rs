@@ -1,5 +1,5 @@
-//! Hazards that need no registry but one in this process: where a login goes, what is removed, what
-//! a commit holds, and what odd answers do.
+//! Hazard tests with a registry in this process: destinations of logins, ownership, contents of a
+//! commit, and odd responses.
 
 mod answers;
 mod credentials;
