@@ -113,7 +113,7 @@ fn kubeconfig(user: &Value) -> Value {
 }
 
 #[test]
-fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
+fn every_verb_fails_when_the_cluster_does_not_answer() -> Test {
     let input = with(&kubeconfig(&json!({"token": "hunter2"})))?;
     for verb in ["plan", "apply", "verify", "destroy"] {
         let run = run(verb, &input).code(111);
@@ -128,7 +128,7 @@ fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
 }
 
 #[test]
-fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
+fn apply_rejects_a_kubeconfig_that_runs_programs_or_reads_files() -> Test {
     for user in [
         json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}}),
         json!({"tokenFile": "/etc/hostname"}),
@@ -170,7 +170,7 @@ fn copies_are_never_encrypted_for_a_recipient_that_only_reads() -> Test {
 }
 
 #[test]
-fn its_output_is_its_input() -> Test {
+fn plan_writes_the_same_bytes_when_its_output_is_its_input() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[2]["status"] = Value::Null;
     let first = run("plan", &input).success();
