@@ -17,44 +17,44 @@ use crate::observe::{
     Absent, Live, LiveClaim, RECONCILE, RECONCILED, REPLICAS, Seen, Wanted, claims, observe,
 };
 use crate::plan::{Hold, Step, plan_destroy};
+use crate::session::Session;
 use crate::volume::Readers;
-use crate::world::World;
 use crate::{Error, Limit, cluster, forge, hold, scratch, store, volume};
 
 /// Brings a receipt about for what is there.
-pub(crate) fn apply(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
+pub(crate) fn apply(session: &Session<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
     let readers = Readers {
         drain: wanted.drain,
-        image: world.image,
-        reader: world.reader,
-        writer: world.writer,
-        limit: world.limit,
+        image: session.image,
+        reader: session.reader,
+        writer: session.writer,
+        limit: session.limit,
     };
     if let Some((receipt, _)) = &seen.receipt
         && seen.world().hold == Hold::Active
     {
         // All is copied and signed: only the hold does not know it.
-        read_back(world.back, wanted, receipt)?;
-        return record(world, wanted, seen, &receipt.digest);
+        read_back(session.back, wanted, receipt)?;
+        return record(session, wanted, seen, &receipt.digest);
     }
-    preflight(world, wanted, seen, &readers)?;
-    stop(world, wanted, seen)?;
-    freeze(world, wanted)?;
-    let seen = observe(world.reader, world.back, wanted)?;
-    let receipt = seen.draft(wanted).ok_or_else(|| in_use(&seen, world.limit))?;
-    let receipt = copy(world, wanted, &seen, receipt, &readers)?;
-    let after = observe(world.reader, world.back, wanted)?;
+    preflight(session, wanted, seen, &readers)?;
+    stop(session, wanted, seen)?;
+    freeze(session, wanted)?;
+    let seen = observe(session.reader, session.back, wanted)?;
+    let receipt = seen.draft(wanted).ok_or_else(|| in_use(&seen, session.limit))?;
+    let receipt = copy(session, wanted, &seen, receipt, &readers)?;
+    let after = observe(session.reader, session.back, wanted)?;
     if after.draft(wanted).is_none_or(|draft| draft.run != receipt.run) {
         let what = "a workload, a pod, the hold or a repository";
         return Err(Error::Changed { source_name: what.to_owned() });
     }
-    read_back(world.back, wanted, &receipt)?;
-    world.go_on()?;
-    let digest = sign(world, wanted, &seen, &receipt)?;
+    read_back(session.back, wanted, &receipt)?;
+    session.check()?;
+    let digest = sign(session, wanted, &seen, &receipt)?;
     if seen.held.claims.is_empty() {
         return Ok(());
     }
-    record(world, wanted, &seen, &digest)
+    record(session, wanted, &seen, &digest)
 }
 
 /// Proves again what a receipt says.
@@ -64,14 +64,14 @@ pub(crate) fn proven(back: &store::Reader, wanted: &Wanted<'_>, seen: &Seen) -> 
 
 /// Refuses what cannot be drained, before anything is stopped.
 fn preflight(
-    world: &World<'_>,
+    session: &Session<'_>,
     wanted: &Wanted<'_>,
     seen: &Seen,
     readers: &Readers<'_>,
 ) -> Result<(), Error> {
-    admissible(world.reader, wanted.drain, world.image, seen)?;
+    admissible(session.reader, wanted.drain, session.image, seen)?;
     // Credentials that do not work are found while everything still runs.
-    world.store.head(&format!("{}/probe", seen.prefix(wanted)))?;
+    session.store.head(&format!("{}/probe", seen.prefix(wanted)))?;
     let mut refused: Vec<Refusal> = Vec::new();
     for live in seen.claims() {
         // What is stopped is looked at before it is copied.
@@ -81,7 +81,7 @@ fn preflight(
         if live.verdict.exclusive {
             continue;
         }
-        world.go_on()?;
+        session.check()?;
         let doing = documents::step(wanted.drain, "survey");
         let report = readers.mount(&live.claim, place)?.survey()?;
         refused.extend(judged(wanted, live, &report));
@@ -99,7 +99,7 @@ pub(crate) fn admissible(
 ) -> Result<(), Error> {
     let mut refused = Vec::new();
     for live in seen.claims() {
-        for fact in &live.verdict.told {
+        for fact in &live.verdict.notes {
             documents::note(drain, format_args!("{}: {fact}", live.claim));
         }
         refused.extend(refusals(live, &live.verdict.refused));
@@ -141,19 +141,19 @@ fn refuse(stopped: bool, refusals: Vec<Refusal>) -> Result<(), Error> {
 }
 
 /// Stops what writes, and notes where it ran. Flux is told to leave it alone in the same breath.
-fn stop(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
+fn stop(session: &Session<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error> {
     for live in seen.claims() {
         // Once the pod is gone, nothing else tells where the data of a node-local volume is.
         let Some(Place::Node(node)) = &live.verdict.place else { continue };
         let annotations = json!({NODE: node});
-        world.writer.merge(&live.path, &json!({"metadata": {"annotations": annotations}}))?;
+        session.writer.merge(&live.path, &json!({"metadata": {"annotations": annotations}}))?;
     }
     for workload in seen.workloads() {
         let at = &workload.at;
         if at.replicas == 0 && at.stopped.is_some() {
             continue;
         }
-        world.go_on()?;
+        session.check()?;
         let step = Step::Stop { workload: at.name.clone(), replicas: at.replicas };
         let doing = documents::step(wanted.drain, "stop");
         let replicas = at.stopped.unwrap_or(0).max(at.replicas).to_string();
@@ -162,15 +162,15 @@ fn stop(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen) -> Result<(), Error
             annotations[RECONCILED] = own.clone().into();
         }
         let patch = json!({"metadata": {"annotations": annotations}, "spec": {"replicas": 0}});
-        world.writer.merge(&workload.path, &patch)?;
+        session.writer.merge(&workload.path, &patch)?;
         doing.done(step);
     }
     Ok(())
 }
 
 /// Waits until no pod uses what is to be copied, and sees to it that none can any more.
-fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
-    let look = || claims(world.reader, wanted.drain, wanted.sources, Absent::IsAnError);
+fn freeze(session: &Session<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
+    let look = || claims(session.reader, wanted.drain, wanted.sources, Absent::IsAnError);
     let seen = look()?;
     if seen.held.claims.is_empty() {
         return Ok(());
@@ -178,21 +178,26 @@ fn freeze(world: &World<'_>, wanted: &Wanted<'_>) -> Result<(), Error> {
     let step = Step::Hold { claims: seen.held.claims.len() };
     let doing = documents::step(wanted.drain, "hold");
     if seen.hold.active.is_none() {
-        seen.held.put(world.writer)?;
+        seen.held.put(session.writer)?;
     }
-    seen.held.prove(world.reader, &world.limit)?;
+    seen.held.prove(session.reader, &session.limit)?;
     // A pod that was admitted before the policy was active shows in this list, or has gone.
-    world.limit.until(|| {
+    session.limit.until(|| {
         let seen = look()?;
-        Ok(seen.at_rest().is_none().then(|| in_use(&seen, world.limit)))
+        Ok(seen.at_rest().is_none().then(|| in_use(&seen, session.limit)))
     })?;
     doing.done(step);
     Ok(())
 }
 
-fn record(world: &World<'_>, wanted: &Wanted<'_>, seen: &Seen, digest: &str) -> Result<(), Error> {
+fn record(
+    session: &Session<'_>,
+    wanted: &Wanted<'_>,
+    seen: &Seen,
+    digest: &str,
+) -> Result<(), Error> {
     let doing = documents::step(wanted.drain, "record");
-    seen.held.record(world.writer, Some(digest))?;
+    seen.held.record(session.writer, Some(digest))?;
     doing.done(Step::Record { claims: seen.held.claims.len() });
     Ok(())
 }
@@ -235,7 +240,7 @@ fn in_use(seen: &Seen, limit: Limit) -> Error {
 
 /// Copies every source, each in the place that its number gives it.
 fn copy(
-    world: &World<'_>,
+    session: &Session<'_>,
     wanted: &Wanted<'_>,
     seen: &Seen,
     mut receipt: Receipt,
@@ -243,14 +248,14 @@ fn copy(
 ) -> Result<Receipt, Error> {
     let prefix = seen.prefix(wanted);
     for (index, live) in seen.sources.iter().enumerate() {
-        let copy = Copy { world, wanted, folder: format!("{prefix}/{index}") };
+        let copy = Copy { session, wanted, folder: format!("{prefix}/{index}") };
         let copied = &mut receipt.sources[index];
         match live {
             Live::Claim(live) => {
                 let Some(place) = &live.verdict.place else {
                     return refuse(true, refusals(live, &live.verdict.refused)).map(|()| receipt);
                 };
-                world.go_on()?;
+                session.check()?;
                 let doing = documents::step(wanted.drain, "mount");
                 let volume = readers.mount(&live.claim, place)?;
                 // The content may have become another since the survey, and in an exclusive volume
@@ -270,7 +275,7 @@ fn copy(
                 finish(wanted, &name, second)?;
             }
             Live::Forge { repository, .. } => {
-                world.go_on()?;
+                session.check()?;
                 let (url, token) = &wanted.forges[repository.as_str()];
                 let scratch = scratch::folder()?;
                 let archive = forge::archive(url, token, scratch.path())?;

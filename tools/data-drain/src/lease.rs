@@ -1,8 +1,8 @@
-//! One run of a drain at a time: a `Lease` in the cluster, kept alive by a thread.
+//! Mutual exclusion of a drain's runs by a `Lease` in the cluster, which a thread renews.
 //!
-//! No clock of another machine is believed. A run that finds the lease taken watches it: one that
+//! Clocks of other machines are not trusted. A run that finds the lease taken watches it. A lease that
 //! does not change for [`DEAD`] belongs to a run that was killed (as in client-go's
-//! `leaderelection`). If that run was a process of this machine, the kernel tells at once.
+//! `leaderelection`). If that run was a process of this machine, `/proc` shows its end at once.
 
 use std::fs;
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use crate::cluster::{Reader, Writer};
 use crate::labels::LABEL;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-/// Annotation that counts: it changes as long as the holder lives.
+/// Annotation with a counter, which changes as long as the holder runs.
 const HEARTBEAT: &str = "data-drain.holistic/heartbeat";
 const RENEWAL: Duration = Duration::from_secs(5);
-/// Several renewals: one or two may get lost.
+/// Time without a renewal after which the holder counts as dead. It spans six renewals, because some may
+/// be lost.
 const DEAD: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(250);
 
-/// The lease, held until this is dropped.
+/// A lease that is held until the value is dropped.
 pub(crate) struct Lease {
     state: Arc<State>,
     keeper: Option<JoinHandle<()>>,
@@ -46,7 +47,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: another run holds it, and is alive.
+    /// [`Error::Busy`] if another live run holds the lease.
     pub(crate) fn take(drain: &str, kubeconfig: &Secret) -> Result<Self, Error> {
         let (reader, writer) = (Reader::open(kubeconfig)?, Writer::open(kubeconfig)?);
         let (name, holder) = (format!("data-drain-{drain}"), identity());
@@ -95,9 +96,11 @@ impl Lease {
         Ok(Self { state, keeper: Some(keeper), name: path, writer, reader, holder })
     }
 
+    /// Checks that this run still holds the lease.
+    ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: another run has taken the lease, because this one did not renew it in time.
+    /// [`Error::Busy`] if another run has taken the lease, because this run did not renew it in time.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.state.lost.load(Ordering::Relaxed) {
             return Err(Error::Busy { holder: "a run that has taken over the lease".to_owned() });
@@ -112,7 +115,7 @@ impl Drop for Lease {
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
         }
-        // One that stays is found dead by the next run.
+        // Ignore a failure, because the next run detects that the holder is dead.
         if let Ok(Some(lease)) = self.reader.get(&self.name)
             && lease["spec"]["holderIdentity"] == self.holder.as_str()
         {
@@ -132,7 +135,7 @@ fn keep(state: &State, kubeconfig: &Secret, path: &str, holder: &str) {
         }
         next = Instant::now() + RENEWAL;
         beat += 1;
-        // An API server that does not answer loses nothing: the next renewal tells who holds it.
+        // A failed request is not a lost lease. The next renewal shows the holder.
         if let Ok(false) = renew(kubeconfig, path, holder, beat) {
             state.lost.store(true, Ordering::Relaxed);
             return;
@@ -140,7 +143,7 @@ fn keep(state: &State, kubeconfig: &Secret, path: &str, holder: &str) {
     }
 }
 
-/// Whether the lease is still ours. A conflict is decided at the next renewal.
+/// Renews the lease and returns whether it is still ours. After a conflict, the next renewal decides.
 fn renew(kubeconfig: &Secret, path: &str, holder: &str, beat: u64) -> Result<bool, Error> {
     let (reader, writer) = (Reader::open(kubeconfig)?, Writer::open(kubeconfig)?);
     let Some(mut lease) = reader.get(path)? else { return Ok(false) };
@@ -152,7 +155,7 @@ fn renew(kubeconfig: &Secret, path: &str, holder: &str, beat: u64) -> Result<boo
     Ok(true)
 }
 
-/// This process, and no other one: host, boot, PID namespace, PID and start.
+/// Returns a unique identity of this process: host, boot, PID namespace, PID and start time.
 fn identity() -> String {
     let host = read("/proc/sys/kernel/hostname");
     let pid = std::process::id();
@@ -171,19 +174,19 @@ fn is_dead(holder: &str) -> bool {
     pid.parse().is_ok_and(|pid| start(pid).is_none_or(|start| start != *started))
 }
 
-/// The boot and the PID namespace: the same PID elsewhere is another process.
+/// Returns the boot id and the PID namespace, because a PID is unique only within both.
 fn machine() -> (String, String) {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     (read("/proc/sys/kernel/random/boot_id"), namespace.to_string_lossy().into_owned())
 }
 
-/// When a process started, in ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
+/// Returns the start time of a process in ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
 fn start(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of a program, in parentheses, may hold spaces.
+    // The program's name in parentheses may contain spaces.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    // A zombie has ended.
+    // A zombie has ended already.
     (state != "Z").then(|| fields.nth(18).map(str::to_owned))?
 }
 
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn process_that_runs_is_not_dead_and_one_that_ended_is() {
+    fn a_process_is_dead_only_after_it_has_ended() {
         let alive = identity();
         assert!(!is_dead(&alive), "{alive}");
         let (boot, namespace) = machine();

@@ -33,10 +33,10 @@ mod pack;
 mod plan;
 mod restore;
 mod scratch;
+mod session;
 pub mod spec;
 mod store;
 mod volume;
-mod world;
 
 pub use cli::Cli;
 pub use error::Error;
@@ -51,8 +51,8 @@ use lease::Lease;
 pub(crate) use limit::Limit;
 use observe::{Absent, Evidence, Keys, Observed, Seen, Wanted, claims, observe};
 use plan::Step;
+use session::Session;
 use spec::{Drain, Source};
-use world::World;
 
 impl documents::Kind for Drain {
     const KIND: &'static str = "Drain";
@@ -243,7 +243,7 @@ impl Verbs for DataDrain {
         } else {
             let phase = keyring::phase_key(self.project(context)?, "data-drain")?;
             let lease = Lease::take(wanted.drain, &kubeconfig)?;
-            let world = World {
+            let session = Session {
                 reader: &reader,
                 writer: &cluster::Writer::open(&kubeconfig)?,
                 back: &back,
@@ -255,7 +255,7 @@ impl Verbs for DataDrain {
             };
             // Another run may have been at work until the lease was taken.
             seen = observe(&reader, &back, &wanted)?;
-            apply::apply(&world, &wanted, &seen)?;
+            apply::apply(&session, &wanted, &seen)?;
             seen = observe(&reader, &back, &wanted)?;
         }
         let left = plan::plan(&seen.world());

@@ -13,7 +13,7 @@ use crate::kstatus::{self, State, text};
 use crate::object::{Identity, Stage, order};
 use crate::observe::{self, Look, REQUESTED_AT, Seen, has_answered, observe};
 use crate::plan::{Live, Step, World, plan};
-use crate::sunset::gone;
+use crate::sunset::wait_deleted;
 use crate::wait::is_at_work;
 use crate::wanted::Wanted;
 
@@ -43,7 +43,7 @@ pub(crate) fn without_terminating(
         let going = seen.world.iter().find(|(_, live)| live.is_terminating());
         let Some((id, live)) = going else { return Ok(seen) };
         let doing = documents::step(name, "wait for removal");
-        gone(reader, id, &uid(&live.object), deadline)?;
+        wait_deleted(reader, id, &uid(&live.object), deadline)?;
         doing.done(id);
         seen = observe(reader, name, wanted, Look::Whole)?;
     }
@@ -107,7 +107,7 @@ fn take(
                 live.filter(|it| it.object["kind"] == "Secret" && it.object["immutable"] == true);
             if let Some(live) = immutable {
                 writer.delete(&live.object)?;
-                gone(reader, object, &uid(&live.object), deadline)?;
+                wait_deleted(reader, object, &uid(&live.object), deadline)?;
             }
             write(writer, declared, deadline)?;
             doing.done(step);
@@ -140,7 +140,7 @@ fn take(
             if live["kind"] == "Secret" && live["immutable"] == true {
                 // The API server refuses every change of an immutable Secret, this one included.
                 writer.delete(&live)?;
-                gone(reader, object, &uid(&live), deadline)?;
+                wait_deleted(reader, object, &uid(&live), deadline)?;
                 write(writer, declared, deadline)?;
             } else {
                 let extras = foreign::extras(declared, &live);
@@ -155,7 +155,7 @@ fn take(
             let Some(live) = live else { return Ok(()) };
             let doing = documents::step(name, "remove");
             writer.delete(&live.object)?;
-            gone(reader, object, &uid(&live.object), deadline)?;
+            wait_deleted(reader, object, &uid(&live.object), deadline)?;
             doing.done(step);
         }
     }
@@ -242,11 +242,11 @@ fn served(reader: &Reader, world: &World) -> Result<(), Error> {
 
 fn missing(wanted: &Wanted, seen: &Seen, stage: Stage) -> Vec<(String, String)> {
     let ids = wanted.objects.iter().map(Identity::of).filter(|it| observe::takes_time(it, stage));
-    let behind = |id: Identity| match seen.world.get(&id) {
+    let not_ready_reason = |id: Identity| match seen.world.get(&id) {
         None => Some((id.to_string(), "it is not there".to_owned())),
-        Some(live) => live.behind.clone().map(|why| (id.to_string(), why)),
+        Some(live) => live.not_ready_reason.clone().map(|why| (id.to_string(), why)),
     };
-    ids.filter_map(behind).collect()
+    ids.filter_map(not_ready_reason).collect()
 }
 
 /// Fails for good when Flux, or something that it delivered, has said something that waiting will

@@ -145,7 +145,7 @@ impl FluxSeed {
         let artifact = context.stream.document("Artifact", context.document.spec.artifact.as_str());
         let folder = artifact.and_then(|it| it["spec"]["manifests"]["path"].as_str());
         match (folder.map(Path::new).filter(|it| it.is_dir()), &wanted.sops_recipient) {
-            (Some(folder), Some(recipient)) => sops::prove(folder, recipient),
+            (Some(folder), Some(recipient)) => sops::check(folder, recipient),
             (None, _) | (_, None) => Ok(()),
         }
     }

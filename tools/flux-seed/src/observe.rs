@@ -13,7 +13,7 @@ use crate::foreign::{self, Foreign};
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
 use crate::object::{Identity, NAMESPACE, Stage, order};
-use crate::plan::{Live, Made, World};
+use crate::plan::{Live, Owner, World};
 use crate::scan::Scan;
 use crate::spec::{Component, Version};
 use crate::status::{Evidence, Observed, Workload};
@@ -90,13 +90,13 @@ pub(crate) fn observe(
         if id == wanted.kustomization {
             seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
         }
-        let behind = behind(&id, &object, wanted, &seen.inventory, now);
+        let not_ready_reason = not_ready_reason(&id, &object, wanted, &seen.inventory, now);
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
-        let made = made(&object, name, look);
-        seen.world.insert(id, Live { object, made, holds: Vec::new(), behind });
+        let owner = owner(&object, name, look);
+        seen.world.insert(id, Live { object, owner, holds: Vec::new(), not_ready_reason });
     }
     if !matches!(look, Look::Progress(_)) {
         stale(reader, name, wanted, &mut seen)?;
@@ -116,8 +116,9 @@ fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Resul
         let objects = unless_hidden(reader, objects, hidden, &mut seen.hidden)?;
         for object in objects.unwrap_or_default() {
             let id = Identity::of(&object);
-            if !ids.contains(&id) && made(&object, name, Look::Whole) == Made::Ours {
-                let live = Live { object, made: Made::Ours, holds: Vec::new(), behind: None };
+            if !ids.contains(&id) && owner(&object, name, Look::Whole) == Owner::Ours {
+                let live =
+                    Live { object, owner: Owner::Ours, holds: Vec::new(), not_ready_reason: None };
                 seen.world.insert(id, live);
             }
         }
@@ -152,14 +153,14 @@ pub(crate) fn takes_time(id: &Identity, stage: Stage) -> bool {
     is_awaited(id) && order(id).0 == stage
 }
 
-fn made(object: &Value, name: &str, look: Look) -> Made {
+fn owner(object: &Value, name: &str, look: Look) -> Owner {
     let label = object["metadata"]["labels"][LABEL].as_str();
     match label {
-        Some(label) if label != name => Made::Foreign,
-        _ if matches!(look, Look::Progress(_)) => Made::Ours,
-        _ if !diff::is_managed(object) => Made::Foreign,
-        Some(_) => Made::Ours,
-        None => Made::Unmarked,
+        Some(label) if label != name => Owner::Foreign,
+        _ if matches!(look, Look::Progress(_)) => Owner::Ours,
+        _ if !diff::is_managed(object) => Owner::Foreign,
+        Some(_) => Owner::Ours,
+        None => Owner::Unmarked,
     }
 }
 
@@ -236,7 +237,7 @@ fn why(object: &Value, reading: &Reading) -> String {
 }
 
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
-fn behind(
+fn not_ready_reason(
     id: &Identity,
     object: &Value,
     wanted: &Wanted,
@@ -296,7 +297,7 @@ pub(crate) fn ask_for_any(reader: &Reader, definition: &Value) -> Result<(), Err
 }
 
 /// Finds what others keep in our definitions and in our Namespace: neither goes with `going`.
-pub(crate) fn holdings(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut World) {
+pub(crate) fn foreign_contents(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut World) {
     let ours: BTreeSet<_> = wanted.objects.iter().map(|it| key(&Identity::of(it))).collect();
     let definitions: BTreeMap<_, _> = scan.kinds.iter().map(|it| (it.definition(), it)).collect();
     for (id, live) in world {
@@ -311,7 +312,7 @@ pub(crate) fn holdings(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut 
                 let silent = scan.silent.iter();
                 live.holds.extend(silent.map(|api| format!("what {api} serves, which is silent")));
                 Box::new(|object| {
-                    object["metadata"]["namespace"] == NAMESPACE && !is_furniture(object)
+                    object["metadata"]["namespace"] == NAMESPACE && !is_auto_created(object)
                 })
             }
             _ => continue,
@@ -325,7 +326,7 @@ pub(crate) fn holdings(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut 
 }
 
 /// Whether an object of a namespace comes and goes with it, or with its owner.
-fn is_furniture(object: &Value) -> bool {
+fn is_auto_created(object: &Value) -> bool {
     let owned = object["metadata"]["ownerReferences"].as_array().is_some_and(|it| !it.is_empty());
     let id = Identity::of(object);
     let always = [("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")];
@@ -375,7 +376,7 @@ impl Observed {
 pub(crate) fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
     let of = |declared: &Value| {
         let id = Identity::of(declared);
-        let live = world.get(&id).filter(|it| it.made != Made::Foreign);
+        let live = world.get(&id).filter(|it| it.owner != Owner::Foreign);
         let added = live.map(|it| foreign::extras(declared, &it.object)).unwrap_or_default();
         let object = id.to_string();
         added.into_iter().map(move |extra| Foreign {
@@ -389,7 +390,7 @@ pub(crate) fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
 
 /// What binds the installation and the delivery to what they were made of.
 pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
-    let evidence = |of: &str, digest: String| Evidence { of: of.to_owned(), digest };
+    let evidence = |subject: &str, digest: String| Evidence { subject: subject.to_owned(), digest };
     let mut all = vec![evidence("install", install::digest(version))];
     if let Some(artifact) = wanted.artifact.value() {
         all.push(evidence("artifact", artifact.digest.clone()));

@@ -18,11 +18,11 @@ pub(crate) type World = BTreeMap<Identity, Live>;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Live {
     pub(crate) object: Value,
-    pub(crate) made: Made,
+    pub(crate) owner: Owner,
     /// What others keep in it: objects of a kind, objects in a namespace. It stays for them.
     pub(crate) holds: Vec<String>,
     /// Why Flux has not done yet what it was told in it; `None` when it has.
-    pub(crate) behind: Option<String>,
+    pub(crate) not_ready_reason: Option<String>,
 }
 
 impl Live {
@@ -34,7 +34,7 @@ impl Live {
 
 /// Who has made an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Made {
+pub(crate) enum Owner {
     /// This Delivery: it carries our label, and the API server has our name in its records.
     Ours,
     /// We, by those records; but our label is gone.
@@ -95,7 +95,7 @@ pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
         let Some(live) = world.get(&object).filter(|live| !live.is_terminating()) else {
             return vec![Step::Create { object }];
         };
-        if live.made == Made::Foreign {
+        if live.owner == Owner::Foreign {
             let made_by = diff::managers(&live.object);
             return vec![Step::Blocked { object, made_by }];
         }
@@ -111,7 +111,7 @@ pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
             steps.push(Step::RemoveFields { object: object.clone(), fields });
         }
         if steps.is_empty()
-            && let Some(because) = live.behind.clone()
+            && let Some(because) = live.not_ready_reason.clone()
         {
             steps.push(Step::Reconcile { object, because });
         }
@@ -132,7 +132,7 @@ pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
 }
 
 fn removable(world: &World, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
-    let ours = |live: &Live| live.made == Made::Ours && live.holds.is_empty();
+    let ours = |live: &Live| live.owner == Owner::Ours && live.holds.is_empty();
     let ids = world.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
     let mut ids: Vec<_> = ids.collect();
     ids.sort_by_key(|id| std::cmp::Reverse(order(id)));
@@ -141,11 +141,11 @@ fn removable(world: &World, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
 
 /// What is there and stays when [`undo`] is done, and why.
 pub(crate) fn kept(world: &World) -> Vec<String> {
-    let keep = |(object, live): (&Identity, &Live)| match live.made {
-        Made::Ours if live.holds.is_empty() => None,
-        Made::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
-        Made::Unmarked => Some(format!("{object} (lacks our label)")),
-        Made::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
+    let keep = |(object, live): (&Identity, &Live)| match live.owner {
+        Owner::Ours if live.holds.is_empty() => None,
+        Owner::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
+        Owner::Unmarked => Some(format!("{object} (lacks our label)")),
+        Owner::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
     };
     world.iter().filter_map(keep).collect()
 }
@@ -196,12 +196,17 @@ mod tests {
     /// Every state in which an object can be, absent among them.
     fn states(name: &str) -> Vec<Option<Live>> {
         let mut states = vec![None];
-        for made in [Made::Ours, Made::Unmarked, Made::Foreign] {
+        for owner in [Owner::Ours, Owner::Unmarked, Owner::Foreign] {
             for value in ["new", "old"] {
                 for holds in [vec![], vec!["Thing other".to_owned()]] {
-                    for behind in [None, Some("not ready".to_owned())] {
+                    for not_ready_reason in [None, Some("not ready".to_owned())] {
                         let object = declared(name, value);
-                        states.push(Some(Live { object, made, holds: holds.clone(), behind }));
+                        states.push(Some(Live {
+                            object,
+                            owner,
+                            holds: holds.clone(),
+                            not_ready_reason,
+                        }));
                     }
                 }
             }
@@ -218,7 +223,7 @@ mod tests {
             for a in states("a") {
                 for b in states("b") {
                     let others =
-                        Live { made: Made::Foreign, ..states("c")[1].clone().expect("there") };
+                        Live { owner: Owner::Foreign, ..states("c")[1].clone().expect("there") };
                     let there = [a.clone(), b, Some(others)].into_iter().flatten();
                     law(&wanted, &there.map(|it| (Identity::of(&it.object), it)).collect());
                 }
@@ -239,7 +244,10 @@ mod tests {
                 | Step::Reconcile { .. } => {
                     let object = declared.expect("only what is declared is made").clone();
                     let holds = world.get(&id).map(|it| it.holds.clone()).unwrap_or_default();
-                    world.insert(id, Live { object, made: Made::Ours, holds, behind: None });
+                    world.insert(
+                        id,
+                        Live { object, owner: Owner::Ours, holds, not_ready_reason: None },
+                    );
                 }
                 Step::Blocked { .. } => {}
                 Step::Remove { .. } => {
@@ -257,18 +265,18 @@ mod tests {
             let after = take(&steps, wanted, before);
             for declared in wanted {
                 let live = &after[&Identity::of(declared)];
-                if live.made != Made::Foreign {
+                if live.owner != Owner::Foreign {
                     assert_eq!(diff::changed(declared, &live.object), [] as [&str; 0], "reaches");
-                    assert_eq!(live.behind, None, "reaches");
+                    assert_eq!(live.not_ready_reason, None, "reaches");
                 }
             }
             let left = plan(wanted, &after);
             assert!(left.iter().all(|it| matches!(it, Step::Blocked { .. })), "rests: {left:?}");
             for (id, live) in before {
                 let is_declared = wanted.iter().any(|it| Identity::of(it) == *id);
-                if !is_declared && live.made == Made::Ours && live.holds.is_empty() {
+                if !is_declared && live.owner == Owner::Ours && live.holds.is_empty() {
                     assert_eq!(after.get(id), None, "removes what is no longer declared");
-                } else if live.made == Made::Foreign || !is_declared {
+                } else if live.owner == Owner::Foreign || !is_declared {
                     assert_eq!(after.get(id), Some(live), "leaves alone");
                 }
             }
@@ -281,10 +289,10 @@ mod tests {
             let after = take(&plan_destroy(before), wanted, before);
             assert_eq!(plan_destroy(&after), [], "rests");
             for live in after.values() {
-                assert!(live.made != Made::Ours || !live.holds.is_empty(), "reaches");
+                assert!(live.owner != Owner::Ours || !live.holds.is_empty(), "reaches");
             }
             for (id, live) in before {
-                if live.made != Made::Ours || !live.holds.is_empty() {
+                if live.owner != Owner::Ours || !live.holds.is_empty() {
                     assert_eq!(after.get(id), Some(live), "leaves alone");
                 }
             }

@@ -1,4 +1,4 @@
-//! What an `apply` would take away, before it does.
+//! Computes what an `apply` would delete, before anything is written.
 
 use keyring::Project;
 use serde_json::Value;
@@ -13,11 +13,11 @@ use crate::object::Identity;
 use crate::observe::Seen;
 use crate::wanted::Wanted;
 
-/// The live objects, and which of them the next artifact takes away.
+/// Live objects, and the ones that the next artifact deletes.
 pub(crate) type Prune = (Facts, Going);
 
-/// What Flux would take away by applying what is wanted; `None` if it has applied that already.
-/// Fails when the artifact holds objects of Flux's own installation.
+/// Computes what Flux would delete by applying `wanted`. Returns `None` if Flux has applied it already.
+/// Fails if the artifact holds objects of Flux's own installation.
 pub(crate) fn of_apply(
     name: &str,
     reader: &Reader,
@@ -34,7 +34,7 @@ pub(crate) fn of_apply(
     }
     let files = archive::pull(project, artifact);
     if let Err(error) = &files {
-        documents::note(name, format_args!("cannot tell what Flux will prune: {error}"));
+        documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
     }
     if let Ok(files) = &files {
         delivers_itself(files, declared, wanted)?;
@@ -61,19 +61,20 @@ fn declared(wanted: &Wanted) -> Option<&Value> {
     wanted.objects.iter().find(|object| Identity::of(object) == wanted.kustomization)
 }
 
-/// Whether Flux has applied this artifact, from this path.
+/// Whether Flux has applied this artifact with this path and this `prune`.
 fn is_applied(live: &Value, declared: &Value, digest: &str) -> bool {
     live["status"]["lastAppliedRevision"] == digest
         && live["spec"]["path"] == declared["spec"]["path"]
         && live["spec"]["prune"] == declared["spec"]["prune"]
 }
 
-/// Refuses an artifact that holds what this program installs: a later artifact without it would make
-/// Flux prune itself.
+/// Rejects an artifact that contains objects of the installation, because a later artifact without
+/// them would make Flux prune itself.
 fn delivers_itself(files: &Files, declared: &Value, wanted: &Wanted) -> Result<(), Error> {
-    // What cannot be built here, Flux will refuse, or our objects are protected by their annotation.
+    // If the build fails here, Flux rejects the artifact as well, or the annotation on our objects
+    // protects them from pruning.
     let Ok(build) = build::of_kustomization(files, &declared["spec"]) else { return Ok(()) };
-    let document = wanted.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
-    let objects: Vec<_> = document.map(|id| id.to_string()).collect();
+    let ours = wanted.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
+    let objects: Vec<_> = ours.map(|id| id.to_string()).collect();
     if objects.is_empty() { Ok(()) } else { Err(Error::DeliversItself { objects }) }
 }

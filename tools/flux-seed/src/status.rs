@@ -1,4 +1,4 @@
-//! What a status says: facts that other documents refer to, and evidence.
+//! Status of a Delivery: facts that other documents refer to, and evidence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,54 +19,55 @@ pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
 pub struct Observed {
     /// Digest of the artifact that Flux must have applied.
     pub revision: Deferred<String>,
-    /// The images of the controllers.
+    /// Image reference of each controller, with its digest.
     pub images: BTreeMap<Component, Deferred<String>>,
-    /// Encrypt to this with `sops`, and Flux can decrypt. Absent from the plan of a reader.
+    /// Age recipient for `sops`. Flux can decrypt a file that is encrypted to it. Absent from the plan of
+    /// a reader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sops_recipient: Option<String>,
-    /// Everything that has been delivered.
+    /// Delivered objects, each for example `Deployment default/greeter`.
     pub objects: Vec<String>,
     /// Delivered objects that run pods.
     pub workloads: Vec<Workload>,
-    /// Images that attested manifests pin, and that no artifact of the stream is.
+    /// Images that attested manifests pin and that are not artifacts of the stream.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub third_party: BTreeSet<ThirdParty>,
     /// Claims whose data the planned steps would lose.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<LostClaim>,
-    /// Fields that others have added to the installation itself.
+    /// Fields that other writers have added to the installation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,
 }
 
-/// Something delivered that runs pods.
+/// A delivered object that runs pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// Which.
+    /// Kind, namespace and name, for example `Deployment default/greeter`.
     pub object: String,
-    /// Ready pods of all, for example `1/1`.
+    /// Ready pods and declared pods, for example `1/1`.
     pub ready: String,
 }
 
-/// A digest that binds what is there to what was asked for.
+/// Digest of an input of the installation or the delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
     /// Subject of the digest, for example `artifact`.
     #[serde(rename = "type")]
-    pub of: String,
-    /// Its digest.
+    pub subject: String,
+    /// Digest of the subject, `sha256:` and 64 hexadecimal digits.
     pub digest: String,
 }
 
-/// An image that an attested manifest pins, and that no artifact of this project is.
+/// An image that an attested manifest pins and that is not an artifact of this project.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ThirdParty {
-    /// The reference, with its digest.
+    /// Image reference with its digest.
     pub image: String,
-    /// The object whose manifest names it.
+    /// Object whose manifest names the image.
     pub object: String,
 }
 
@@ -74,10 +75,10 @@ pub struct ThirdParty {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LostClaim {
-    /// `namespace/name`.
+    /// Namespace and name of the claim, for example `default/data`.
     pub claim: String,
-    /// Its UID.
+    /// UID of the claim.
     pub uid: String,
-    /// Why it goes.
+    /// Cause of the deletion, for example `its Namespace team is deleted`.
     pub because: String,
 }

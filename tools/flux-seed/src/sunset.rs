@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::cluster::{Reader, Writer};
 use crate::deadline::Deadline;
-use crate::graph::{Because, Doomed, Facts, Going, Graph, is_kept, is_made, is_of, key, uid};
+use crate::graph::{Because, Doomed, Facts, Going, Graph, is_applied_by, is_kept, is_of, key, uid};
 use crate::object::{Identity, order};
 use crate::observe::{self, Look, Seen, observe};
 use crate::plan::{Step, kept, plan_destroy};
@@ -49,7 +49,7 @@ impl Sunset {
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
         // What others keep in our definitions and our Namespace, now that it is known what goes.
-        observe::holdings(&facts.scan, &first, wanted, &mut seen.world);
+        observe::foreign_contents(&facts.scan, &first, wanted, &mut seen.world);
         let installed = plan_destroy(&seen.world).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());
@@ -98,7 +98,7 @@ impl Sunset {
             kinds.contains(&doomed.id.kind.as_str()) && doomed.is_removed() && deleted
         };
         let all = self.going.values().filter(ours);
-        all.into_iter().try_for_each(|it| gone(reader, &it.id, &it.uid, deadline))
+        all.into_iter().try_for_each(|it| wait_deleted(reader, &it.id, &it.uid, deadline))
     }
 
     /// What we delete ourselves of the delivered, in waves: each is gone before the next begins.
@@ -193,7 +193,7 @@ fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<Stri
             "Flux was told to leave it"
         } else if !prune {
             "the Delivery says `prune: false`"
-        } else if is_made(object, name, namespace) {
+        } else if is_applied_by(object, name, namespace) {
             "its Kustomization was told to orphan it"
         } else {
             "it has the Delivery's labels, and Flux did not apply it"
@@ -241,12 +241,12 @@ pub(crate) fn remove(
             let Some(live) = sunset.seen.world.get(step.object()) else { continue };
             let doing = documents::step(name, "remove");
             writer.delete(&live.object)?;
-            gone(reader, step.object(), &uid(&live.object), deadline)?;
+            wait_deleted(reader, step.object(), &uid(&live.object), deadline)?;
             doing.done(step.object());
         }
         for doomed in sunset.going.values() {
             if doomed.is_removed() {
-                gone(reader, &doomed.id, &doomed.uid, deadline)?;
+                wait_deleted(reader, &doomed.id, &doomed.uid, deadline)?;
             }
         }
     }
@@ -317,10 +317,10 @@ fn take(
         deleted.push((*doomed, doing));
     }
     for (doomed, doing) in deleted {
-        gone(reader, &doomed.id, &doomed.uid, deadline)?;
+        wait_deleted(reader, &doomed.id, &doomed.uid, deadline)?;
         // Pods of a workload that has claims go before the claims.
         for pod in sunset.facts.pods_of(&doomed.uid) {
-            gone(reader, &Identity::of(pod), &uid(pod), deadline)?;
+            wait_deleted(reader, &Identity::of(pod), &uid(pod), deadline)?;
         }
         doing.done(&doomed.id);
     }
@@ -328,7 +328,7 @@ fn take(
 }
 
 /// Waits until the very object is no longer there.
-pub(crate) fn gone(
+pub(crate) fn wait_deleted(
     reader: &Reader,
     id: &Identity,
     was: &str,

@@ -1,4 +1,4 @@
-//! What do the documents ask for, object by object?
+//! Objects that the documents declare: the installation of Flux and its configuration.
 
 use std::collections::BTreeMap;
 
@@ -14,40 +14,41 @@ use crate::object::{Identity, NAMESPACE, order};
 use crate::spec::{Component, Delivery};
 use crate::{Error, image};
 
-/// Says which Delivery has made an object. It goes on all of them.
+/// Label with the name of the Delivery, on every object that it creates.
 pub(crate) const LABEL: &str = "holistic/delivery";
 
-/// The item of the phase key from which Flux's age identity is derived.
+/// Item of the phase key from which Flux's age identity is derived.
 const SOPS: &str = "sops-age";
 
-/// Where Flux's images are, unless the project says otherwise.
+/// Registry of Flux's images, unless the Project declares `endpoints.flux`.
 const UPSTREAM: &str = "https://ghcr.io/fluxcd";
 
-/// The artifact, as its own document tells of it.
+/// The artifact, from the status of its document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Artifact {
-    /// `<registry>/<repository>`.
+    /// Registry and repository, for example `ghcr.io/zabronax/deployments`.
     pub(crate) repository: String,
-    /// Of what was attested.
+    /// Attested digest, `sha256:` and 64 hexadecimal digits.
     pub(crate) digest: String,
-    /// In PEM.
+    /// Public key of the signature, in PEM.
     pub(crate) public_key: String,
 }
 
-/// All that must be there, in the order in which it comes.
+/// Declared state of the cluster.
 pub(crate) struct Wanted {
+    /// Declared objects in the order in which they are applied.
     pub(crate) objects: Vec<Value>,
     pub(crate) images: BTreeMap<Component, Deferred<String>>,
     pub(crate) artifact: Deferred<Artifact>,
-    /// Recipient of secrets that Flux can decrypt. A reader cannot derive it.
+    /// Age recipient of secrets that Flux can decrypt; `None` for a reader, who cannot derive it.
     pub(crate) sops_recipient: Option<String>,
     pub(crate) source: Identity,
     pub(crate) kustomization: Identity,
 }
 
 impl Wanted {
-    /// The objects of `document`. Without `key`, for a reader, the Secrets are left out: their values
-    /// derive from the key or are the registry's tokens.
+    /// Renders the objects of `document`. Secrets are left out without a `key`, because their values
+    /// derive from the key or are tokens of the registry, and a reader has neither.
     pub(crate) fn new(
         document: &Declared<Delivery>,
         project: &Project,
@@ -78,8 +79,8 @@ impl Wanted {
         objects.extend([source, kustomization]);
         for object in &mut objects {
             object["metadata"]["labels"][LABEL] = document.name.as_str().into();
-            // An artifact that holds one of these objects, and a later one that does not, would
-            // otherwise make Flux prune itself.
+            // Without this annotation, Flux would prune itself if one artifact contained such an object
+            // and the next one did not.
             // https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources
             object["metadata"]["annotations"]["kustomize.toolkit.fluxcd.io/prune"] =
                 "disabled".into();
@@ -98,14 +99,15 @@ impl Wanted {
         })
     }
 
-    /// The revision that Flux must have applied: a digest alone, since that is what it was given.
+    /// Returns the revision that Flux must have applied. It is a digest alone, because the source is
+    /// pinned by digest.
     pub(crate) fn revision(&self) -> Deferred<String> {
-        self.artifact.value().map(|it| it.digest.clone()).into()
+        self.artifact.value().map(|artifact| artifact.digest.clone()).into()
     }
 }
 
-/// The Secrets that Flux reads: credentials of registries, its age identities, and the public key that
-/// must have signed the artifact.
+/// Renders the Secrets that Flux reads: credentials of registries, its age identities, and the public
+/// key of the artifact's signature.
 fn secrets(
     document: &Declared<Delivery>,
     (flux, registry): (&Registry, Option<&Registry>),
@@ -134,22 +136,22 @@ fn secrets(
     Ok(secrets)
 }
 
-/// Who Flux is to SOPS, under the names that Flux's Secret has for it: the present one first.
+/// Returns Flux's age identities with their names in its Secret, the current one first.
 pub(crate) fn sops_identities(
     document: &Declared<Delivery>,
     key: &PhaseKey,
 ) -> Vec<(&'static str, age::x25519::Identity)> {
-    let of = |generation| key.at(SOPS, generation).age(document.name.as_str(), SOPS);
+    let identity = |generation| key.at(SOPS, generation).age(document.name.as_str(), SOPS);
     let generation = key.generation(SOPS);
-    let mut identities = vec![("identity.agekey", of(generation))];
+    let mut identities = vec![("identity.agekey", identity(generation))];
     if generation > 1 {
-        // What was encrypted before the rotation stays readable until it is encrypted anew.
-        identities.push(("previous.agekey", of(generation - 1)));
+        // Files that were encrypted before a rotation must stay readable until `sops updatekeys`.
+        identities.push(("previous.agekey", identity(generation - 1)));
     }
     identities
 }
 
-/// Where the images of the controllers are.
+/// Returns the registry of the controllers' images.
 pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
     if let Some(flux) = &project.endpoints.flux {
         return Ok(flux.clone());
@@ -159,11 +161,12 @@ pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
     Ok(Registry { url, user: None, token: None, reader: None })
 }
 
-/// The whole reference of each controller's image. One that cannot be told is not known yet.
+/// Returns the image reference of each controller with its digest. An image whose digest cannot be
+/// resolved is known after apply, if `on_error` permits that.
 pub(crate) fn images(
     spec: &Delivery,
     project: &Project,
-    mut cannot_tell: impl FnMut(Error) -> Result<(), Error>,
+    mut on_error: impl FnMut(Error) -> Result<(), Error>,
 ) -> Result<BTreeMap<Component, Deferred<String>>, Error> {
     let registry = flux_registry(project)?;
     let mut images = BTreeMap::new();
@@ -174,12 +177,13 @@ pub(crate) fn images(
             None => match image::digest(&registry, component.as_str(), &tag) {
                 Ok(digest) => Some(digest),
                 Err(error) => {
-                    cannot_tell(error)?;
+                    on_error(error)?;
                     None
                 }
             },
         };
-        let image = digest.map(|it| format!("{}/{component}:{tag}@{it}", registry.url.rest()));
+        let image =
+            digest.map(|digest| format!("{}/{component}:{tag}@{digest}", registry.url.rest()));
         images.insert(component, image.into());
     }
     Ok(images)
@@ -195,12 +199,12 @@ fn source(
     let mut spec = json!({
         "interval": format!("{}s", document.spec.interval_seconds.seconds()),
         "timeout": "60s",
-        "url": artifact.map(|it| format!("oci://{}", it.repository)),
-        "ref": {"digest": artifact.map(|it| &it.digest)},
+        "url": artifact.map(|artifact| format!("oci://{}", artifact.repository)),
+        "ref": {"digest": artifact.map(|artifact| &artifact.digest)},
         "verify": {"provider": "cosign", "secretRef": {"name": cosign_secret(document)}},
         "suspend": false,
     });
-    if registry.is_some_and(|it| it.url.is_plain()) {
+    if registry.is_some_and(|registry| registry.url.is_plain()) {
         spec["insecure"] = true.into();
     }
     if login {
@@ -225,7 +229,7 @@ fn kustomization(document: &Declared<Delivery>) -> Value {
             "timeout": format!("{}s", document.spec.timeout_seconds.seconds()),
             "path": document.spec.path,
             "prune": document.spec.prune,
-            "wait": false, // we wait ourselves, for every object of its inventory
+            "wait": false, // flux-seed itself waits for every object of the inventory
             "force": false,
             "suspend": false,
             "decryption": {"provider": "sops", "secretRef": {"name": sops_secret(document)}},
@@ -254,7 +258,7 @@ fn docker_config(name: &str, host: &str, auth: &str) -> Value {
 
 fn secret<'a>(
     name: &str,
-    of_type: &str,
+    secret_type: &str,
     data: impl IntoIterator<Item = (&'static str, &'a [u8])>,
 ) -> Value {
     let data = data.into_iter().map(|(key, bytes)| (key, BASE64.encode(bytes)));
@@ -262,12 +266,12 @@ fn secret<'a>(
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": name, "namespace": NAMESPACE},
-        "type": of_type,
+        "type": secret_type,
         "data": data.collect::<BTreeMap<_, _>>(),
     })
 }
 
-/// The digest of some text, as evidence has it.
+/// Returns the digest of a text in the form that evidence uses, `sha256:` and 64 hexadecimal digits.
 pub(crate) fn sha256(text: &str) -> String {
     format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(text)))
 }
