@@ -296,7 +296,7 @@ mod tests {
                 (|live| live["spec"]["replicas"] = 3.into()) as fn(&mut Value),
             ),
             ("metadata.labels.app".to_owned(), |live| {
-                live["metadata"]["labels"]["app"] = "b".into()
+                live["metadata"]["labels"]["app"] = "b".into();
             }),
             (format!("{at}.image"), |live| container(live)["image"] = "y".into()),
             (format!("{at}.args"), |live| container(live)["args"] = json!(["--one"])),

@@ -289,7 +289,7 @@ impl Diagnostic for Error {
             Self::WebhookFailed { .. } => {
                 "start the workload that serves the webhook, then run the same command again"
             }
-            Self::Changed { .. } => "run the same command again: it reads the object again",
+            Self::Changed { .. } => "run the same command again: it reads the changed object first",
             Self::Busy { .. } => "run the same command again in a minute",
             Self::Rejected { .. } => {
                 "correct the field that the message names: in this version of Kubernetes it is \
@@ -332,7 +332,9 @@ impl Diagnostic for Error {
                 "run `plan` to see the differences that `apply` repairs; for an image, pin its digest \
                  in the manifest, then publish and apply the new artifact"
             }
-            Self::NotYetProven { .. } => "run the same command again in a minute",
+            Self::NotYetProven { .. } => {
+                "wait a minute until Flux has reconciled, then run the same command again"
+            }
             Self::NotDecryptable { .. } => {
                 "add the recipient to .sops.yaml, then run `sops updatekeys FILE` for each file"
             }
