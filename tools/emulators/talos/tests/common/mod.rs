@@ -58,6 +58,11 @@ pub(crate) fn etcd_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
     without_nodes(directory, alone, prism)
 }
 
+/// Creates machines without any component, for tests of the API alone.
+pub(crate) fn empty_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
+    without_nodes(&directory.join("machines"), directory.join("no-components"), prism)
+}
+
 fn without_nodes(directory: &Path, binaries: PathBuf, prism: Ipv4Addr) -> Arc<Fleet> {
     let node = Node::ControlPlaneOnly("nodes are tested elsewhere".to_owned());
     with_nodes(directory, binaries, "127.73.0.1:5000", prism, node)
