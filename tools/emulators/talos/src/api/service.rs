@@ -1,4 +1,4 @@
-//! What a machine says of itself, and `Bootstrap`.
+//! The calls about the machine itself: version, services, files, events, kubeconfig and `Bootstrap`.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::config::{Configuration, Kind};
 use crate::machine::Machine;
 use crate::pki::Leaf;
 
-/// Where Talos keeps the data of etcd: `constants.EtcdDataPath`.
+/// Folder of etcd's data in Talos: `constants.EtcdDataPath`.
 const ETCD_DATA: &str = "/var/lib/etcd";
 
 pub(super) fn version(machine: &Machine) -> Reply<Version> {
@@ -48,28 +48,28 @@ pub(super) fn services(machine: &Machine) -> Reply<ServiceList> {
     Reply::from(ServiceList { metadata: None, services: machine.view.services() })
 }
 
-/// Lets the first member of etcd begin; once in the life of a disk.
+/// Starts the first member of etcd. A disk can be bootstrapped once.
 pub(super) fn bootstrap(machine: &Machine, _: Bootstrap) -> Result<Reply<Done>, Status> {
     let config = active(machine)?;
     if config.kind == Kind::Worker {
         return Err(Status::unimplemented("bootstrap is only available on control plane nodes"));
     }
-    let mut live = machine.live();
-    if !live.accepts_bootstrap {
+    let mut state = machine.run_state();
+    if !state.accepts_bootstrap {
         return Err(Status::failed_precondition("bootstrap is not available yet"));
     }
-    if live.bootstrap_asked || machine.place.has_etcd_data() {
+    if state.bootstrap_asked || machine.directory.has_etcd_data() {
         return Err(Status::already_exists("etcd data directory is not empty"));
     }
-    live.bootstrap_asked = true;
-    drop(live);
-    // Talos stops the service and starts it anew (`BootstrapEtcd` in services/etcd.go, v1.13.9).
+    state.bootstrap_asked = true;
+    drop(state);
+    // Talos stops the service and starts it again (`BootstrapEtcd` in services/etcd.go, v1.13.9).
     machine.view.service("etcd", "Finished", None, "Bootstrap requested");
     machine.bootstrap.notify_one();
     Ok(Reply::from(Done { metadata: None }))
 }
 
-/// A kubeconfig for an administrator of the cluster, packed as Talos packs it.
+/// Returns a kubeconfig for an administrator of the cluster, in the archive that Talos sends.
 pub(super) fn kubeconfig(machine: &Machine) -> Result<Answers<Data>, Status> {
     let config = active(machine)?;
     if config.kind == Kind::Worker {
@@ -78,7 +78,7 @@ pub(super) fn kubeconfig(machine: &Machine) -> Result<Answers<Data>, Status> {
     let issued =
         config.cluster.issue(&Leaf::client("admin", &["system:masters"])).map_err(internal)?;
     let name = config.text("/cluster/clusterName").unwrap_or("cluster");
-    let (user, encode) = (format!("admin@{name}"), |it: &str| BASE64.encode(it.as_bytes()));
+    let (user, encode) = (format!("admin@{name}"), |text: &str| BASE64.encode(text.as_bytes()));
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config",
         "clusters": [{"name": name, "cluster": {
@@ -94,7 +94,7 @@ pub(super) fn kubeconfig(machine: &Machine) -> Result<Answers<Data>, Status> {
     Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
 }
 
-/// A gzip of one tar entry without the padding and the end that tar wants: so Talos sends it.
+/// Returns a gzip of one tar entry. Like Talos, it omits the padding and the end of the archive.
 fn packed(name: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut header = [0_u8; 512];
     let mut put = |at: usize, field: &[u8]| header[at..at + field.len()].copy_from_slice(field);
@@ -107,7 +107,7 @@ fn packed(name: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|it| u32::from(*it)).sum();
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut out = GzEncoder::new(Vec::new(), Compression::default());
     out.write_all(&header)?;
@@ -115,9 +115,9 @@ fn packed(name: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
     out.finish()
 }
 
-/// Files of the machine that somebody needs: which boot this is.
-pub(super) fn read(machine: &Machine, asked: &ReadRequest) -> Result<Answers<Data>, Status> {
-    let bytes = match asked.path.as_str() {
+/// Returns one of the files that clients read: the boot id, and the hostname.
+pub(super) fn read(machine: &Machine, request: &ReadRequest) -> Result<Answers<Data>, Status> {
+    let bytes = match request.path.as_str() {
         "/proc/sys/kernel/random/boot_id" => format!("{}\n", machine.view.boot_id()).into_bytes(),
         "/etc/hostname" => format!("{}\n", machine.hostname()).into_bytes(),
         other => return Err(Status::not_found(format!("open {other}: no such file or directory"))),
@@ -125,11 +125,11 @@ pub(super) fn read(machine: &Machine, asked: &ReadRequest) -> Result<Answers<Dat
     Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
 }
 
-/// The files in `/var/lib/etcd`, without those in its subdirectories. The directory exists once its
-/// volume is mounted, which is when etcd no longer waits; as in Talos, the directory itself is the
-/// first item (`pkg/archiver/walker.go`, v1.13.9).
-pub(super) fn list(machine: &Machine, asked: &ListRequest) -> Result<Answers<FileInfo>, Status> {
-    let root = asked.root.trim_end_matches('/');
+/// Lists the files in `/var/lib/etcd`, without its subdirectories. The directory exists once its volume is
+/// mounted, which is when etcd no longer waits. As in Talos, the directory itself is the first item
+/// (`pkg/archiver/walker.go`, v1.13.9).
+pub(super) fn list(machine: &Machine, request: &ListRequest) -> Result<Answers<FileInfo>, Status> {
+    let root = request.root.trim_end_matches('/');
     let mounted = !matches!(machine.view.state("etcd"), None | Some("Starting" | "Waiting"));
     if root != ETCD_DATA || !mounted {
         return Err(Status::unknown(format!("lstat {root}: no such file or directory")));
@@ -140,7 +140,7 @@ pub(super) fn list(machine: &Machine, asked: &ListRequest) -> Result<Answers<Fil
         is_dir,
         ..FileInfo::default()
     };
-    let entries = std::fs::read_dir(machine.place.at("etcd")).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(machine.directory.at("etcd")).into_iter().flatten().flatten();
     let entries = entries.map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         file(format!("{root}/{name}"), name, entry.path().is_dir())
@@ -149,26 +149,26 @@ pub(super) fn list(machine: &Machine, asked: &ListRequest) -> Result<Answers<Fil
     Ok(Box::pin(tokio_stream::iter(files.map(Ok).collect::<Vec<_>>())))
 }
 
-/// What happened, as far back as asked, and what happens from now on.
-pub(super) fn events(machine: &Machine, asked: EventsRequest) -> Answers<Event> {
+/// Streams the past events that the caller asks for, and then the live events.
+pub(super) fn events(machine: &Machine, request: EventsRequest) -> Answers<Event> {
     let (past, live) = machine.view.events();
-    let actor = asked.with_actor_id;
-    let wanted = move |it: &Event| actor.is_empty() || it.actor_id == actor;
-    let from = if !asked.tail_id.is_empty() {
-        past.iter().position(|it| it.id == asked.tail_id).map_or(0, |it| it + 1)
-    } else if asked.tail_events < 0 || asked.tail_seconds > 0 {
+    let actor = request.with_actor_id;
+    let wanted = move |event: &Event| actor.is_empty() || event.actor_id == actor;
+    let from = if !request.tail_id.is_empty() {
+        past.iter().position(|event| event.id == request.tail_id).map_or(0, |last| last + 1)
+    } else if request.tail_events < 0 || request.tail_seconds > 0 {
         0
     } else {
-        past.len().saturating_sub(usize::try_from(asked.tail_events).unwrap_or(0))
+        past.len().saturating_sub(usize::try_from(request.tail_events).unwrap_or(0))
     };
     let past: Vec<_> = past.into_iter().skip(from).collect();
-    // A listener that is too slow misses events, as it would in Talos.
+    // A client that is too slow misses events, as in Talos.
     let live = BroadcastStream::new(live).filter_map(Result::ok);
     let all = tokio_stream::iter(past).chain(live).filter(wanted);
     Box::pin(all.map(Ok))
 }
 
-/// The configuration that is active, which whoever is past maintenance mode has.
+/// Returns the active configuration. A machine in maintenance mode has none.
 pub(super) fn active(machine: &Machine) -> Result<Arc<Configuration>, Status> {
     machine.active().ok_or_else(|| Status::failed_precondition("machine type is not set"))
 }
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_packed_is_one_entry_whose_size_says_where_it_ends() {
+    fn packed_writes_one_tar_entry_with_its_size() {
         let packed = packed("kubeconfig", b"hello").expect("packed");
         let mut out = Vec::new();
         std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut out)

@@ -1,4 +1,4 @@
-//! Where a machine keeps what: its disk.
+//! The directory of a machine, which stands for its disk.
 
 use std::fs;
 use std::io::Write;
@@ -8,33 +8,33 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::trouble::{Attempt, Trouble};
+use crate::error::{Attempt, Error};
 
 /// The directory of one machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Place(pub(crate) PathBuf);
+pub(crate) struct MachineDirectory(pub(crate) PathBuf);
 
-/// What the machine's directory says about whose it is.
+/// The file `machine.json`, which identifies the machine that a disk belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
     pub(crate) id: u64,
     pub(crate) ipv4: Ipv4Addr,
-    /// Which part of the pod network is its own.
+    /// Third octet of the machine's part of the pod network, once it has a part.
     pub(crate) pods: Option<u8>,
 }
 
-impl Place {
+impl MachineDirectory {
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
 
-    /// A path as an argument of a program.
+    /// Returns a path as an argument of a program.
     pub(crate) fn text(&self, path: &str) -> String {
         self.at(path).display().to_string()
     }
 
-    /// Writes a file that only its owner may read, wholly or not at all.
-    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<(), Trouble> {
+    /// Writes a file that only its owner may read. A reader sees the whole file or no file.
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<(), Error> {
         let target = self.at(path);
         let what = || format!("cannot write {}", target.display());
         if let Some(directory) = target.parent() {
@@ -43,11 +43,11 @@ impl Place {
         let new = target.with_extension("new");
         let _ = fs::remove_file(&new);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
-        file.and_then(|mut it| it.write_all(content.as_ref())).attempt(what())?;
+        file.and_then(|mut file| file.write_all(content.as_ref())).attempt(what())?;
         fs::rename(&new, &target).attempt(what())
     }
 
-    pub(crate) fn write_json(&self, path: &str, content: &Value) -> Result<(), Trouble> {
+    pub(crate) fn write_json(&self, path: &str, content: &Value) -> Result<(), Error> {
         self.write(path, content.to_string())
     }
 
@@ -56,7 +56,7 @@ impl Place {
         let _ = if target.is_dir() { fs::remove_dir_all(target) } else { fs::remove_file(target) };
     }
 
-    /// Whether etcd has been here: what makes a second bootstrap impossible.
+    /// Whether the disk holds data of etcd, which makes a second bootstrap impossible.
     pub(crate) fn has_etcd_data(&self) -> bool {
         self.at("etcd/member").is_dir()
     }
@@ -67,18 +67,22 @@ impl Place {
         Some(Label {
             id: label["id"].as_u64()?,
             ipv4: label["ipv4"].as_str()?.parse().ok()?,
-            pods: label["pods"].as_u64().and_then(|it| u8::try_from(it).ok()),
+            pods: label["pods"].as_u64().and_then(|number| u8::try_from(number).ok()),
         })
     }
 
-    pub(crate) fn set_label(&self, label: &Label) -> Result<(), Trouble> {
+    pub(crate) fn set_label(&self, label: &Label) -> Result<(), Error> {
         let Label { id, ipv4, pods } = label;
         self.write_json("machine.json", &json!({"id": id, "ipv4": ipv4, "pods": pods}))
     }
 }
 
-/// Every machine's directory below `directory`.
-pub(crate) fn all(directory: &Path) -> Vec<Place> {
+/// Returns the directory of every machine below `directory`.
+pub(crate) fn all(directory: &Path) -> Vec<MachineDirectory> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|it| it.path()).filter(|it| it.join("machine.json").is_file()).map(Place).collect()
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.join("machine.json").is_file())
+        .map(MachineDirectory)
+        .collect()
 }

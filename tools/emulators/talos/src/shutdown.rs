@@ -1,4 +1,4 @@
-//! How a machine goes down: what depends on something ends before it.
+//! The shutdown of a machine: a component ends before the components that it depends on.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use tokio::time::sleep;
 
 use crate::change::Touched;
 use crate::config::Configuration;
+use crate::error::{Attempt, Error};
 use crate::machine::Machine;
-use crate::trouble::{Attempt, Trouble};
 use crate::{etcd, network, node};
 
-/// Pods get a second; their namespace then ends with everything in it.
+/// Time for the node. Pods get one second before their namespace ends with every process in it.
 const NODE_GRACE: Duration = Duration::from_secs(8);
 const CONTROLLER_GRACE: Duration = Duration::from_secs(3);
 const API_GRACE: Duration = Duration::from_secs(10);
 const ETCD_GRACE: Duration = Duration::from_secs(8);
 
-/// How long members of etcd may be unsure of one another.
-const UNSURE: Duration = Duration::from_millis(500);
-const UNSURE_TRIES: u8 = 60;
+/// Pause before another attempt while etcd reports an unhealthy cluster.
+const UNHEALTHY_PAUSE: Duration = Duration::from_millis(500);
+const UNHEALTHY_TRIES: u8 = 60;
 
 impl Machine {
-    /// Ends everything, in order.
+    /// Ends every component of the machine.
     pub(crate) async fn end_all(&self) {
         self.end_node().await;
         self.end_control_plane().await;
@@ -30,8 +30,8 @@ impl Machine {
     /// Ends pods, the kubelet and containerd.
     pub(crate) async fn end_node(&self) {
         self.processes.stop(node::PROCESS, NODE_GRACE).await;
-        self.place.remove("node/kubelet.run");
-        node::remove_cgroups(&self.place, self.address);
+        self.directory.remove("node/kubelet.run");
+        node::remove_cgroups(&self.directory, self.address);
         network::remove(&network::bridge(self.address)).await;
     }
 
@@ -49,20 +49,20 @@ impl Machine {
     }
 
     pub(crate) async fn end_api_server(&self) {
-        self.live().serves_kubernetes = false;
+        self.run_state().serves_kubernetes = false;
         self.processes.stop("kube-apiserver", API_GRACE).await;
     }
 
     pub(crate) async fn end_etcd(&self) {
-        self.live().etcd = None;
+        self.run_state().etcd = None;
         self.processes.stop("etcd", ETCD_GRACE).await;
     }
 
-    /// Ends what a changed configuration touches, so that it comes up with the new one.
+    /// Ends the components that a changed configuration touches, so that they restart with it.
     pub(crate) async fn restart(&self, touched: Touched) {
         if touched.kubelet {
-            // The kubelet alone starts again: its containers stay.
-            self.place.remove("node/kubelet.run");
+            // Only the kubelet restarts: its containers stay.
+            self.directory.remove("node/kubelet.run");
         }
         if touched.control_plane {
             self.end_controllers().await;
@@ -73,31 +73,31 @@ impl Machine {
         }
     }
 
-    /// Leaves the etcd cluster; the last member cannot.
-    pub(crate) async fn leave_etcd(&self, config: &Configuration) -> Result<(), Trouble> {
+    /// Leaves the etcd cluster. The last member cannot leave.
+    pub(crate) async fn leave_etcd(&self, config: &Configuration) -> Result<(), Error> {
         let client = etcd::client(config, self.address)?;
-        let members = client.members(false).await.map_err(|it| it.message().to_owned());
+        let members = client.members(false).await.map_err(|status| status.message().to_owned());
         let members = members.attempt("cannot list the members of etcd")?;
         if members.len() < 2 {
-            return Err(Trouble::new("cannot leave etcd: this is its last member"));
+            return Err(Error::new("cannot leave etcd: this is its last member"));
         }
-        let id = client.status().await.map_err(|it| it.message().to_owned());
+        let id = client.status().await.map_err(|status| status.message().to_owned());
         let id = id.attempt("cannot leave etcd")?.member_id;
-        // Asked of another member, since this one ends in the middle of its answer.
-        let peer = self.fleet.etcd_peer(self, config).unwrap_or(client);
-        // Members that have only just met are not sure of each other yet, and etcd then refuses.
-        for _ in 0..UNSURE_TRIES {
+        // Another member removes this one, because this member would end during its answer.
+        let peer = self.shared.etcd_peer(self.id, config).unwrap_or(client);
+        // etcd refuses to remove a member while members have just joined: "unhealthy cluster".
+        for _ in 0..UNHEALTHY_TRIES {
             match peer.remove(id).await {
                 Err(status) if status.message().contains("unhealthy cluster") => {
-                    sleep(UNSURE).await;
+                    sleep(UNHEALTHY_PAUSE).await;
                 }
                 other => {
                     return other
-                        .map_err(|it| it.message().to_owned())
+                        .map_err(|status| status.message().to_owned())
                         .attempt("cannot leave etcd");
                 }
             }
         }
-        Err(Trouble::new("cannot leave etcd: its members do not reach one another"))
+        Err(Error::new("cannot leave etcd: the cluster stays unhealthy"))
     }
 }

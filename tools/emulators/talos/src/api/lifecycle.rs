@@ -1,4 +1,4 @@
-//! Reset, reboot and shutdown: asked for here, done in the machine's life.
+//! The calls `Reset`, `Reboot` and `Shutdown`. They send orders, which the machine's life executes.
 
 use talos_provision::wire::{Begun, Reply, Reset, Stage, WipeMode};
 use tonic::Status;
@@ -6,14 +6,18 @@ use tonic::Status;
 use crate::machine::{Machine, Order, Wipe};
 use crate::view::stage_name;
 
-pub(super) fn reset(machine: &Machine, asked: &Reset) -> Result<Reply<Begun>, Status> {
+pub(super) fn reset(machine: &Machine, request: &Reset) -> Result<Reply<Begun>, Status> {
     let everything =
-        asked.system_partitions_to_wipe.is_empty() && asked.mode() != WipeMode::UserDisks;
+        request.system_partitions_to_wipe.is_empty() && request.mode() != WipeMode::UserDisks;
     let wiped = |label: &str| {
-        everything || asked.system_partitions_to_wipe.iter().any(|it| it.wipe && it.label == label)
+        everything
+            || request
+                .system_partitions_to_wipe
+                .iter()
+                .any(|partition| partition.wipe && partition.label == label)
     };
     let wipe = Wipe { state: wiped("STATE"), ephemeral: wiped("EPHEMERAL") };
-    let (graceful, reboot) = (asked.graceful, asked.reboot);
+    let (graceful, reboot) = (request.graceful, request.reboot);
     begin(machine, |actor| Order::Reset { actor, graceful, reboot, wipe })
 }
 
@@ -29,7 +33,7 @@ fn begin(machine: &Machine, order: impl FnOnce(String) -> Order) -> Result<Reply
     let stage = machine.view.status().0.stage();
     if matches!(stage, Stage::Rebooting | Stage::Resetting | Stage::ShuttingDown) {
         return Err(Status::failed_precondition(format!(
-            "the machine is {} already",
+            "the machine is already {}",
             stage_name(stage)
         )));
     }
