@@ -200,14 +200,12 @@ fn decide(
         message: format!("{}: {why}; {help}", subject.name),
     };
     let drain_again = "run `data-drain apply` again, then repeat this operation";
-    let drain_or_discard = format!(
-        "copy its data with a Drain, or write `dataOnDestroy: {{{}: discard}}` to lose the data",
-        subject.name
-    );
+    let discard = format!("write `dataOnDestroy: {{{}: discard}}` to lose the data", subject.name);
     if subject.uid.is_empty() {
         let why = "no claim owns this volume, so no drain can read it".to_owned();
-        return refused(reasons::UNCLAIMED, why, &drain_or_discard);
+        return refused(reasons::UNCLAIMED, why, &format!("bind a claim to it, or {discard}"));
     }
+    let drain_or_discard = format!("copy its data with a Drain, or {discard}");
     let mut reason = (reasons::NO_RECEIPT, "no receipt names this claim".to_owned());
     for receipt in receipts {
         let entries = receipt.sources.iter().filter_map(|copied| match &copied.from {
