@@ -95,7 +95,7 @@ fn a_program_is_made_of_its_own_folder_and_what_all_share(machine: &Machine) -> 
         Ok(programs.map(|it| (*it).to_owned()).collect())
     };
     assert_eq!(changed_by(&["tools/flux-seed/src/plan.rs"])?, ["flux-seed".to_owned()].into());
-    assert_eq!(changed_by(&["tools/shared/keyring/src/seal.rs"])?.len(), PROGRAMS.len());
+    assert_eq!(changed_by(&["tools/shared/secrets/src/seal.rs"])?.len(), PROGRAMS.len());
     let nobodys = [
         "tools/flux-seed/tests/cmd.rs",
         "tools/lab/src/up.rs",

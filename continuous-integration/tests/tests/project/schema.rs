@@ -29,7 +29,7 @@ const IGNORED: [&str; 16] = [
 
 /// The program that owns each kind.
 const OWNERS: [(&str, &str); 6] = [
-    ("Project", "shared/keyring"),
+    ("Project", "shared/contract"),
     ("Repository", "vcs-bootstrap"),
     ("Artifact", "artifact-attest"),
     ("Cluster", "talos-provision"),
