@@ -10,7 +10,7 @@ const NAMES_MAX: usize = 10;
 pub struct Report {
     /// Number of entries, the folder itself included.
     pub entries: u64,
-    /// Whether the folder holds nothing but the `lost+found` that `mkfs.ext4` makes.
+    /// Whether the only entry of the folder is the `lost+found` that `mkfs.ext4` creates.
     pub empty: bool,
     /// File systems mounted in the volume.
     pub nested: Findings,
