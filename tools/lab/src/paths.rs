@@ -1,4 +1,4 @@
-//! Where everything is: folders, files and loopback addresses.
+//! Folders, files and loopback addresses of a lab.
 
 use std::env;
 use std::net::{IpAddr, SocketAddr};
@@ -9,43 +9,43 @@ use crate::cli::Settings;
 use crate::files;
 use crate::network::Network;
 
-/// The components that the lab builds, in this repository.
+/// Folder of the components, relative to the root of this repository.
 const COMPONENTS: &str = "continuous-integration/components";
 
-/// One lab.
+/// Folders and network of one lab.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
-    /// The repository whose documents these are.
+pub(crate) struct LabPaths {
+    /// Root of the repository that holds the documents.
     pub(crate) root: PathBuf,
-    /// The sources of the components.
+    /// Folder of the components' Go modules.
     pub(crate) components: PathBuf,
-    /// The flake that stands for nixpkgs, where it is not our own stand-in.
+    /// Flake that replaces the stand-in for nixpkgs, if the user gave one.
     pub(crate) nixpkgs: Option<String>,
-    /// The lab's state.
+    /// Folder of the lab's state.
     pub(crate) directory: PathBuf,
-    /// What it builds.
+    /// Folder of the built components.
     pub(crate) cache: PathBuf,
     pub(crate) network: Network,
 }
 
-impl Place {
-    /// The lab of the repository in which this runs; any will do for those who say where the
-    /// components are.
+impl LabPaths {
+    /// Finds the repository above the current folder. It must contain the components, unless the
+    /// settings name their folder.
     pub(crate) fn find(settings: &Settings) -> Result<Self, Error> {
         let here = env::current_dir().map_err(files::cannot("enter", Path::new(".")))?;
         let root = match settings.components {
-            Some(_) => here.ancestors().find(|it| it.join(".git").exists()).or(Some(&here)),
-            None => here.ancestors().find(|it| it.join(COMPONENTS).is_dir()),
+            Some(_) => here.ancestors().find(|folder| folder.join(".git").exists()).or(Some(&here)),
+            None => here.ancestors().find(|folder| folder.join(COMPONENTS).is_dir()),
         };
         let root = root.ok_or_else(|| Error::NoRepository { from: here.clone() })?.to_owned();
-        let or = |given: &Option<PathBuf>, name| match given {
+        let or_default = |given: &Option<PathBuf>, name| match given {
             Some(given) => here.join(given),
             None => root.join(name),
         };
         Ok(Self {
-            directory: or(&settings.directory, ".lab"),
-            cache: or(&settings.cache, ".cache"),
-            components: or(&settings.components, COMPONENTS),
+            directory: or_default(&settings.directory, ".lab"),
+            cache: or_default(&settings.cache, ".cache"),
+            components: or_default(&settings.components, COMPONENTS),
             nixpkgs: settings.nixpkgs.clone(),
             network: settings.network,
             root,
@@ -73,22 +73,22 @@ impl Place {
         self.address(8080)
     }
 
-    /// A program that the lab has built.
+    /// Path of a program that the lab has built.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.cache.join("bin").join(name)
     }
 
-    /// What the component called `name` says.
+    /// Path of the log of the service called `name`.
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.directory.join("logs").join(name).with_extension("log")
     }
 
-    /// A file that only its owner may read.
+    /// Path of a secret, which only its owner may read.
     pub(crate) fn secret(&self, name: &str) -> PathBuf {
         self.directory.join("secrets").join(name)
     }
 
-    /// The Talos machines.
+    /// Folder of the Talos machines.
     pub(crate) fn machines(&self) -> PathBuf {
         self.directory.join("machines")
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_network_is_a_sixteenth_of_loopback_and_nothing_else() {
+    fn only_a_loopback_network_of_16_bits_is_accepted() {
         assert_eq!("127.77.0.0/16".parse(), Ok(Network([127, 77])));
         for wrong in
             ["127.0.0.0/16", "10.77.0.0/16", "127.77.1.0/16", "127.77.0.0/24", "127.77", ""]
