@@ -1,53 +1,93 @@
-//! The only writer.
+//! Executes each step. Together with `may_write` of [`crate::writer`], the only code that writes to
+//! a registry.
 
 use std::collections::BTreeSet;
 
+use documents::WritePermit;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::bundle::{self, Signing};
+use crate::bundle;
+use crate::nix::BuildResult;
+use crate::observe::{Observation, Published};
 use crate::oci::{Blob, Descriptor, Digest, EMPTY, MANIFEST, Package};
-use crate::plan::Step;
-use crate::statement::{Predicate, Statements};
+use crate::session::Session;
+use crate::statement::Predicate;
+use crate::step::Step;
 use crate::writer::{Pushed, Writer};
 
-/// What the steps of a plan are taken with.
-pub(crate) struct Hand<'a> {
-    pub(crate) document: &'a str,
-    pub(crate) signing: &'a Signing,
-    /// The manifest.
-    pub(crate) manifest: &'a [u8],
-    /// What it was read from, if something must be uploaded.
-    pub(crate) package: Option<&'a Package>,
-    pub(crate) statements: &'a Statements,
+/// Values that a step hands to later steps and observations of the same run.
+#[derive(Default)]
+pub(crate) struct StepContext {
+    /// Result of this run's build, until [`finish`] packs it.
+    built: Option<BuildResult>,
+    /// Image that this run built, with the result of the build.
+    pub(crate) package: Option<(Package, BuildResult)>,
+    /// Whether this run has passed the check that others can fetch the commit.
+    pub(crate) is_contained: bool,
 }
 
-/// Takes `steps` in order, and stops at the first that fails.
-pub(crate) fn apply(steps: &[Step], hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
-    for step in steps {
-        documents::check_interrupt()?;
-        match step {
-            Step::Publish { .. } => publish(hand, writer)?,
-            Step::Attest { statements, .. } => attest(statements, hand, writer)?,
-            Step::Tag { tag, .. } => {
-                let Some(tag) = tag.value() else { continue };
-                let step = documents::step(hand.document, step);
-                writer.put(tag, MANIFEST, hand.manifest)?;
-                step.done(tag);
+/// Executes `step`, and returns a detail for people.
+pub(crate) fn execute(
+    session: &Session<'_>,
+    observation: &Observation,
+    step: &Step,
+    step_context: &mut StepContext,
+    permit: &WritePermit,
+) -> Result<String, Error> {
+    match step {
+        Step::Build { .. } => {
+            let build_plan = session.build_plan()?;
+            step_context.built = Some(build_plan.build(&session.nix(), permit)?);
+            Ok(build_plan.out().to_owned())
+        }
+        Step::Rebuild { .. } => {
+            let built = step_context.built.as_mut().ok_or_else(Error::out_of_order)?;
+            let (nix, cache) = (session.nix(), &session.signer()?.rebuild_cache);
+            let detail = session.build_plan()?.rebuild(&nix, cache, built, permit)?;
+            Ok(detail.to_owned())
+        }
+        Step::Publish { .. } => {
+            let built = step_context.package.as_ref().map(|(package, _)| package);
+            let prebuilt = session.build_plan()?.prebuilt();
+            let package = built.or(prebuilt).ok_or_else(Error::out_of_order)?;
+            publish(package, &session.writer(permit))
+        }
+        Step::Attest { statements, .. } => {
+            attest(session, observation.published()?, statements, &session.writer(permit))
+        }
+        Step::Tag { tag, .. } => {
+            let tag = tag.value().ok_or_else(Error::out_of_order)?;
+            let manifest = &observation.published()?.manifest;
+            session.writer(permit).put(tag, MANIFEST, manifest)?;
+            Ok(String::new())
+        }
+        Step::Withdraw { digest, tags } => {
+            let remover = session.remover(permit);
+            for tag in tags {
+                remover.delete_tag(tag, digest)?;
             }
-            // The first two are taken before: the plan of the others depends on what comes of them.
-            Step::Build { .. }
-            | Step::Rebuild { .. }
-            | Step::Withdraw { .. }
-            | Step::Detach { .. } => {}
+            remover.delete(digest)?;
+            Ok(String::new())
+        }
+        Step::Detach { digest, bundles } => {
+            detach(digest, bundles, &session.remover(permit))?;
+            Ok(String::new())
         }
     }
+}
+
+/// Packs what a round has built. The digest is known afterwards.
+pub(crate) fn finish(session: &Session<'_>, step_context: &mut StepContext) -> Result<(), Error> {
+    let Some(built) = step_context.built.take() else { return Ok(()) };
+    documents::check_interrupt()?;
+    let package = session.build_plan()?.pack(&built)?;
+    step_context.package = Some((package, built));
     Ok(())
 }
 
-fn publish(hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
-    let Some(package) = hand.package else { return Ok(()) };
-    let step = documents::step(hand.document, "publish");
+/// Uploads the blobs that the repository lacks, then the manifest.
+fn publish(package: &Package, writer: &Writer) -> Result<String, Error> {
     let mut sent = 0;
     for blob in &package.blobs {
         documents::check_interrupt()?;
@@ -55,18 +95,24 @@ fn publish(hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
     }
     let digest = package.digest();
     writer.put(digest.as_str(), MANIFEST, &package.manifest)?;
-    step.done(format_args!("{digest}, blobs sent: {sent}, there: {}", package.blobs.len() - sent));
-    Ok(())
+    Ok(format!("blobs sent: {sent}, already there: {}", package.blobs.len() - sent))
 }
 
-fn attest(about: &BTreeSet<Predicate>, hand: &Hand<'_>, writer: &Writer) -> Result<(), Error> {
-    let step = documents::step(hand.document, "attest");
-    let subject = Descriptor::of(MANIFEST, hand.manifest);
+/// Signs the statements of the kinds `about`, uploads them, and lists them as referrers.
+fn attest(
+    session: &Session<'_>,
+    published: &Published,
+    about: &BTreeSet<Predicate>,
+    writer: &Writer,
+) -> Result<String, Error> {
+    let signing = &session.signer()?.signing;
+    let subject = Descriptor::of(MANIFEST, &published.manifest);
     writer.push(&Blob::new(EMPTY, bundle::EMPTY_CONFIG.to_vec()))?;
     let mut entries = Vec::new();
-    for (predicate, statement) in hand.statements.iter().filter(|it| about.contains(it.0)) {
+    let statements = published.statements.iter();
+    for (predicate, statement) in statements.filter(|(predicate, _)| about.contains(predicate)) {
         documents::check_interrupt()?;
-        let bundle = hand.signing.sign(statement);
+        let bundle = signing.sign(statement);
         let referrer = bundle::referrer(&subject, *predicate, &bundle);
         let bytes = referrer.bytes();
         writer.push(&Blob::new(bundle::MEDIA_TYPE, bundle))?;
@@ -78,39 +124,11 @@ fn attest(about: &BTreeSet<Predicate>, hand: &Hand<'_>, writer: &Writer) -> Resu
         entries.push(entry);
     }
     writer.list(&subject.digest, &entries, &[])?;
-    let names: Vec<_> = about.iter().map(ToString::to_string).collect();
-    step.done(names.join(", "));
-    Ok(())
+    Ok(format!("key {}", signing.public.id()))
 }
 
-/// Takes the steps of an undo in order, and stops at the first that fails.
-pub(crate) fn destroy(document: &str, steps: &[Step], writer: &Writer) -> Result<(), Error> {
-    for it in steps {
-        documents::check_interrupt()?;
-        let step = documents::step(document, it);
-        match it {
-            Step::Withdraw { digest, tags } => {
-                for tag in tags {
-                    writer.delete_tag(tag, digest)?;
-                }
-                writer.delete(digest)?;
-                step.done(digest);
-            }
-            Step::Detach { digest, bundles } => {
-                detach(digest, bundles, writer)?;
-                step.done(format_args!("bundles of {digest}: {}", bundles.len()));
-            }
-            Step::Build { .. }
-            | Step::Rebuild { .. }
-            | Step::Publish { .. }
-            | Step::Attest { .. }
-            | Step::Tag { .. } => {}
-        }
-    }
-    Ok(())
-}
-
-/// The list last: as long as it is there, what is left of the bundles is found by it.
+/// Removes the bundles, then their entries in the list. The list comes last, because an interrupted
+/// `destroy` finds the remaining bundles through it.
 fn detach(subject: &Digest, bundles: &[Digest], writer: &Writer) -> Result<(), Error> {
     for bundle in bundles {
         documents::check_interrupt()?;

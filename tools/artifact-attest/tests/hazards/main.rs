@@ -5,6 +5,7 @@ mod answers;
 mod credentials;
 mod keys;
 mod ownership;
+mod page;
 mod rewrapped;
 mod sources;
 mod stub;
