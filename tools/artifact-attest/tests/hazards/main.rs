@@ -2,6 +2,7 @@
 //! commit, and odd responses.
 
 mod answers;
+mod builds;
 mod credentials;
 mod keys;
 mod ownership;
