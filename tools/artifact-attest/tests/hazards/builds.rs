@@ -146,3 +146,37 @@ fn apply_builds_again_and_only_tags_what_an_interrupted_run_published() -> Test 
     assert_eq!(text(&[again]), text(&[applied]));
     Ok(())
 }
+
+#[test]
+fn apply_builds_nothing_when_the_source_cannot_be_checked() -> Test {
+    let bench = Bench::new()?;
+    // No server listens on the discard port.
+    let input = bench.input.replace("  sourceCheck: skip\n", "");
+    let input = input.replace("https://example.org/test/test", "http://127.0.0.1:9/test");
+    let output = bench.sandbox.run("apply", &input, &[("PATH", &bench.path)])?;
+    assert_eq!(output.status.code(), Some(111), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(reason(&written(&output)?[1]), "SourceUnknown");
+    assert_eq!(bench.builds(), [""; 0]);
+    assert_eq!(bench.registry.names("test/shared"), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn manifests_that_wait_for_an_image_are_planned_with_unknown_values() -> Test {
+    let mut bench = Bench::new()?;
+    bench.sandbox.write("pod/pod.yaml", "kind: Pod\nspec: {containers: [{image: a}]}\n")?;
+    bench.sandbox.commit("a pod")?;
+    let manifests = bench.sandbox.artifact("pod", "pod", "pods");
+    bench.input += &manifests.replace("repository: pods", "repository: pods, images: [a]");
+
+    let (planned, shown) = bench.run("plan", "text")?;
+    let of_pod = ["publish manifest (known", "sign and publish ", "create tag (known after apply)"];
+    assert_steps(&shown, &[&ALL[..], &of_pod].concat());
+    assert_eq!(planned["status"]["observed"]["reference"], "known after apply");
+
+    let (applied, executed) = bench.run("apply", "step")?;
+    let of_pod = ["publish manifest sha256:", "sign and publish ", "create tag "];
+    assert_steps(&executed, &[&ALL[..], &of_pod].concat());
+    assert_eq!(reason(&applied), "Published");
+    Ok(())
+}
