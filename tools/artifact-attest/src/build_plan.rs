@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use documents::WritePermit;
+
 use crate::Error;
+use crate::desired;
 use crate::image::ImageMetadata;
 use crate::manifests;
 use crate::nix::BuildResult;
 use crate::nix::{Derivation, Nix};
 use crate::oci::{Digest, Package};
-use crate::plan;
 use crate::rebuild_cache::RebuildCache;
 use crate::sbom::Lock;
 use crate::source::Source;
@@ -99,10 +101,10 @@ impl BuildPlan {
     }
 
     /// Returns the build that `apply` needs, unless a published provenance already has its result.
-    pub(crate) fn build(&self) -> Option<plan::Build> {
+    pub(crate) fn needed_build(&self) -> Option<desired::Build> {
         match &self.product {
             Product::Image { derivation, twice, .. } => {
-                Some(plan::Build { derivation: derivation.path.clone(), twice: *twice })
+                Some(desired::Build { derivation: derivation.path.clone(), twice: *twice })
             }
             Product::Manifests { .. } => None,
         }
@@ -116,46 +118,67 @@ impl BuildPlan {
         }
     }
 
-    /// Builds the image twice, and packs it.
-    pub(crate) fn make(
-        &self,
-        nix: &Nix<'_>,
-        rebuild_cache: &RebuildCache,
-    ) -> Result<Option<(Package, BuildResult)>, Error> {
-        let Product::Image { build, image, twice, derivation, .. } = &self.product else {
-            return Ok(None);
+    /// Builds the image's content, and returns what the build revealed.
+    pub(crate) fn build(&self, nix: &Nix<'_>, _: &WritePermit) -> Result<BuildResult, Error> {
+        let Product::Image { build, derivation, .. } = &self.product else {
+            return Err(Error::out_of_order());
         };
-        let name = &self.identity.document;
-        let step = documents::step(name, "build");
         // Try the store first: for an existing result, `nix build` would double the time.
         let closure = nix.closure(derivation).or_else(|_| {
             nix.build(derivation, build)?;
             nix.closure(derivation)
         })?;
-        step.done(&derivation.out);
         let missing = || Error::NixGarbled { command: "path-info" };
         let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
-        if *twice {
-            documents::check_interrupt()?;
-            let step = documents::step(name, "rebuild");
-            if rebuild_cache.contains_rebuild(derivation, &nar_sha256) {
-                step.done("bit-identical, as recorded by an earlier second build on this machine");
-            } else {
-                // Build all outputs, because `--check` needs each, and a substituter may have
-                // provided only some.
-                nix.build(derivation, build)?;
-                nix.rebuild(derivation, build)?;
-                rebuild_cache.record(name, derivation, &nar_sha256);
-                step.done("bit-identical");
-            }
+        Ok(BuildResult { nar_sha256, rebuilt: false, closure })
+    }
+
+    /// Builds a second time, compares the results, and returns a detail for people. Does not repeat
+    /// a second build that `rebuild_cache` contains.
+    pub(crate) fn rebuild(
+        &self,
+        nix: &Nix<'_>,
+        rebuild_cache: &RebuildCache,
+        built: &mut BuildResult,
+        _: &WritePermit,
+    ) -> Result<&'static str, Error> {
+        let Product::Image { build, derivation, .. } = &self.product else {
+            return Err(Error::out_of_order());
+        };
+        let is_cached = rebuild_cache.contains_rebuild(derivation, &built.nar_sha256);
+        if !is_cached {
+            // Build all outputs, because `--check` needs each, and a substituter may have provided
+            // only some.
+            nix.build(derivation, build)?;
+            nix.rebuild(derivation, build)?;
+            rebuild_cache.record(nix.document, derivation, &built.nar_sha256);
         }
-        documents::check_interrupt()?;
+        built.rebuilt = true;
+        Ok(if is_cached {
+            "bit-identical, as recorded by an earlier second build on this machine"
+        } else {
+            "bit-identical"
+        })
+    }
+
+    /// Packs a build result as an image.
+    pub(crate) fn pack(&self, built: &BuildResult) -> Result<Package, Error> {
+        let Product::Image { build, image, derivation, .. } = &self.product else {
+            return Err(Error::out_of_order());
+        };
         let metadata = self.metadata(build, image);
         if let Some(why) = metadata.cannot_start(&derivation.out) {
             return Err(Error::CannotStart { why });
         }
-        let package = metadata.package(&closure, &derivation.out)?;
-        Ok(Some((package, BuildResult { nar_sha256, rebuilt: *twice, closure })))
+        metadata.package(&built.closure, &derivation.out)
+    }
+
+    /// Returns the store path of the build result; empty if the artifact is not built.
+    pub(crate) fn out(&self) -> &str {
+        match &self.product {
+            Product::Image { derivation, .. } => &derivation.out,
+            Product::Manifests { .. } => "",
+        }
     }
 
     /// Whether a published manifest and its configuration could be the output of this plan.

@@ -124,8 +124,8 @@ pub(crate) struct Opened {
 /// A bundle that cosign and Flux accept: the output of [`Signing::sign`] with any field order,
 /// white space and hint. Both read a bundle with protojson, which rejects unknown and repeated
 /// fields. Both verify it with sigstore-go, which rejects a foreign key id, a second signature, and
-/// missing verification material (cosign 3.1.3, source-controller 1.9.6; `tests/oracle.rs` compares
-/// all three).
+/// missing verification material (cosign 3.1.3, source-controller 1.9.6;
+/// `tests/hazards/rewrapped.rs` compares all three).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Accepted {

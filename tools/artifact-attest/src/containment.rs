@@ -44,12 +44,12 @@ pub(crate) fn check(
     let borrowed = source.git.borrowed(&source.rev)?;
     let ask = |arguments: &[&str]| -> Result<(bool, String, String), Error> {
         let all = [&PATIENCE[..], arguments].concat();
-        let document =
-            borrowed.git.run(&all, &[("GIT_LITERAL_PATHSPECS", OsStr::new("0"))], b"")?;
-        if document.code == Some(0) {
-            return Ok((true, document.text(), String::new()));
+        let literal = [("GIT_LITERAL_PATHSPECS", OsStr::new("0"))];
+        let ended = borrowed.git.run(&all, &literal, b"")?;
+        if ended.code == Some(0) {
+            return Ok((true, ended.text(), String::new()));
         }
-        let Some((url, token)) = token else { return Ok((false, String::new(), document.said)) };
+        let Some((url, token)) = token else { return Ok((false, String::new(), ended.said)) };
         let origin = GitOrigin { url, token };
         let ended = keyring::git(&all, borrowed.path(), Some(&origin));
         let ended = ended.map_err(|source| Error::Tool { program: "git", source })?;
@@ -87,9 +87,9 @@ pub(crate) fn check(
 /// because anyone can open one.
 fn tips(listed: &str) -> Vec<String> {
     let refs = listed.lines().filter_map(|line| line.split_once('\t'));
-    let is_own = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
-    let document = refs.filter(|(_, name)| is_own(name));
-    let mut tips: Vec<_> = document.map(|(object, _)| object.to_owned()).collect();
+    let is_counted = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+    let counted = refs.filter(|(_, name)| is_counted(name));
+    let mut tips: Vec<_> = counted.map(|(object, _)| object.to_owned()).collect();
     tips.retain(|object| object.bytes().all(|byte| byte.is_ascii_hexdigit()));
     tips.sort();
     tips.dedup();

@@ -253,12 +253,6 @@ pub enum Error {
         /// Digest of the subject.
         subject: String,
     },
-    /// All steps succeeded, and the next observation still finds differences.
-    #[error("{steps} steps are left after all steps succeeded")]
-    Unsettled {
-        /// Number of steps that are left.
-        steps: usize,
-    },
     /// `verify` found a difference between the document and the registry.
     #[error("verification failed: {what}")]
     Unproven {
@@ -268,6 +262,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the error for a step that comes before a step that it needs. Only a mistake in
+    /// `plan` causes it.
+    pub(crate) fn out_of_order() -> Self {
+        let steps = vec!["a step before the one that it needs".to_owned()];
+        documents::Error::NoProgress { steps }.into()
+    }
+
     /// Returns the help for errors of the registry.
     fn registry_help(&self) -> Option<String> {
         let help = match self {
@@ -308,9 +309,6 @@ impl Error {
             }
             Self::Unlisted { .. } => {
                 "another writer may be changing the same repository: run the same command again"
-            }
-            Self::Unsettled { .. } => {
-                "run `plan` to see the steps; another writer may be changing the same repository"
             }
             Self::Unproven { .. } => {
                 "run `plan` to see the differences, and `apply` to correct them"
@@ -356,7 +354,6 @@ impl Diagnostic for Error {
             Self::Corrupt { .. } => "Corrupt",
             Self::DeletionOff { .. } => "DeletionOff",
             Self::Unlisted { .. } => "Unlisted",
-            Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
         }
     }
@@ -443,6 +440,16 @@ impl Diagnostic for Error {
         matches!(self, Self::Invisible { .. })
     }
 
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    // `Unreachable` is not ambiguous: the client has already repeated the request, which is safe
+    // because content is addressed by its digest. The next run continues where this run ended.
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unlisted { .. })
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
@@ -453,7 +460,6 @@ impl Diagnostic for Error {
             | Self::Unreachable { .. }
             | Self::Busy { .. }
             | Self::Unlisted { .. }
-            | Self::Unsettled { .. }
             | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
             Self::NoRegistry
             | Self::Tool { .. }

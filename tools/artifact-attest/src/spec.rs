@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use documents::{Deferred, Name};
+use documents::Name;
 use keyring::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::oci::Digest;
 
 /// A build result that is signed, attested and published. Declare either `build` and `image`, or
 /// `manifests` alone.
@@ -207,49 +205,4 @@ impl TryFrom<String> for Attribute {
             Err("not a package name: use a letter, then letters, digits, _ and -".to_owned())
         }
     }
-}
-
-/// Facts about the published artifact.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observed {
-    /// Reference by digest, for example `ghcr.io/zabronax/greeter@sha256:…`. A digest cannot be
-    /// moved to other content.
-    pub reference: Deferred<String>,
-    /// Digest of the published manifest.
-    pub digest: Deferred<Digest>,
-    /// Tag of the published manifest, made from the commit and the derivation, for example
-    /// `f00dcaf-1a2b3c4d`.
-    pub tag: Deferred<String>,
-    /// Hash of the build result's NAR, in Nix's SRI notation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nar_hash: Option<String>,
-    /// Whether a second build was bit-identical to the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reproducible: Option<bool>,
-    /// Public key that verifies the signatures, in PEM.
-    pub public_key: String,
-    /// Command that verifies the signature, with `publicKey` saved as `cosign.pub`.
-    pub verify_with: Deferred<String>,
-}
-
-/// Proof that binds the published artifact to its source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Evidence {
-    /// Subject of the proof: `source`, `provenance`, `sbom` or `signature`.
-    #[serde(rename = "type")]
-    pub about: String,
-    /// Git commit that was built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub git_commit: Option<String>,
-    /// SHA-256 digest of the signed statement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// SHA-256 digest of the public key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
-    /// Generation of the signing key, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u32>,
 }

@@ -1,9 +1,10 @@
-//! Writer for an OCI registry. Only `apply` and `destroy` create a [`Writer`].
+//! Writer for an OCI registry.
 
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use documents::WritePermit;
 use keyring::Url;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
@@ -16,6 +17,12 @@ use crate::registry::{Reader, digests};
 
 /// Number of times that a list of referrers is read until it shows the new entries.
 const LISTINGS_MAX: usize = 6;
+
+/// Actions of a token that uploads.
+pub(crate) const PUSH: &str = "pull,push";
+/// Actions of a token that uploads and deletes. Separate because some registries do not know
+/// `delete` (quay.io answers 400).
+pub(crate) const DELETE: &str = "pull,push,delete";
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -30,34 +37,41 @@ pub(crate) enum Pushed {
     There,
 }
 
+/// Whether the registry lets this login write to the repository, and so see it.
+///
+/// Starts an upload and cancels it, so the repository's content stays the same. That is why an
+/// observation may call this without a [`WritePermit`].
+pub(crate) fn may_write(
+    url: &Url,
+    repository: &str,
+    login: Option<Rc<Login>>,
+) -> Result<bool, Error> {
+    let http = Http::new(url, repository, login, DELETE);
+    let begin = http.at("blobs/uploads/");
+    let answer = match http.send(&Method::POST, &begin, "", Body::None) {
+        Err(Error::Denied { .. }) => return Ok(false),
+        answer => answer?,
+    };
+    if answer.status() != StatusCode::ACCEPTED {
+        return Ok(false);
+    }
+    let upload = http.location(&answer, &begin)?;
+    // An upload that cannot be cancelled expires.
+    let _ = http.attempt(&Method::DELETE, &upload, "", Body::None);
+    Ok(true)
+}
+
 impl Writer {
-    /// Creates a writer whose tokens permit `actions`: `pull,push`, or `pull,push,delete`. `delete`
-    /// is separate because some registries do not know it (quay.io answers 400).
+    /// Creates a writer whose tokens permit `actions`: [`PUSH`] or [`DELETE`].
     pub(crate) fn new(
         url: &Url,
         repository: &str,
         login: Option<Rc<Login>>,
         actions: &'static str,
+        _: &WritePermit,
     ) -> Self {
         let http = Http::new(url, repository, login.clone(), actions);
         Self { http, reader: Reader::new(url, repository, login) }
-    }
-
-    /// Whether the registry lets this login write to the repository, and so see it. Starts an
-    /// upload and cancels it.
-    pub(crate) fn may_write(&self) -> Result<bool, Error> {
-        let begin = self.http.at("blobs/uploads/");
-        let answer = match self.http.send(&Method::POST, &begin, "", Body::None) {
-            Err(Error::Denied { .. }) => return Ok(false),
-            answer => answer?,
-        };
-        if answer.status() != StatusCode::ACCEPTED {
-            return Ok(false);
-        }
-        let upload = self.http.location(&answer, &begin)?;
-        // An upload that cannot be cancelled expires.
-        let _ = self.http.attempt(&Method::DELETE, &upload, "", Body::None);
-        Ok(true)
     }
 
     /// Uploads `blob` unless the repository has it. An interrupted upload starts again.

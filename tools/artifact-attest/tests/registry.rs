@@ -167,7 +167,8 @@ fn a_second_build_is_not_repeated_by_a_run_with_the_same_key() -> Test {
         let run = sandbox.run_as(key, "apply --log-format json", &sandbox.documents(repository))?;
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         let steps = String::from_utf8(run.stderr)?;
-        let step = steps.lines().find(|line| line.contains("\"rebuild\"")).ok_or("no such step")?;
+        let is_rebuild = |line: &&str| line.contains("\"step\":\"rebuild ");
+        let step = steps.lines().find(is_rebuild).ok_or("no such step")?;
         Ok(serde_json::from_str::<Value>(step)?["detail"] == "bit-identical")
     };
     assert!(rebuilt(OURS, "one")?);

@@ -186,8 +186,8 @@ fn a_proxy_never_sees_a_login() -> Test {
     let input = sandbox.project(WITH_TOKEN) + &sandbox.artifact("a", "a", "shared");
     // The key of these tests is public, so the program rejects it for a registry on another
     // machine.
-    let document = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
-    let variables: Vec<_> = variables.into_iter().chain([document]).collect();
+    let unknown_key = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
+    let variables: Vec<_> = variables.into_iter().chain([unknown_key]).collect();
     assert_eq!(sandbox.run("plan", &input, &variables)?.status.code(), Some(111));
     let seen = proxy.take();
     assert!(!seen.is_empty() && seen.iter().all(|request| request.method == "CONNECT"), "{seen:?}");

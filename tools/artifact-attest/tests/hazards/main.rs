@@ -2,9 +2,11 @@
 //! commit, and odd responses.
 
 mod answers;
+mod builds;
 mod credentials;
 mod keys;
 mod ownership;
+mod page;
 mod rewrapped;
 mod sources;
 mod stub;

@@ -345,8 +345,8 @@ fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error
     for (index, (_, _, change)) in CHANGES.iter().enumerate() {
         let repository = format!("test/r{}", index + 1);
         registry.with(|all| {
-            let document = all.manifests.iter().filter(|((known, _), _)| known == "test/r0");
-            let copied: Vec<_> = document
+            let manifests = all.manifests.iter().filter(|((known, _), _)| known == "test/r0");
+            let copied: Vec<_> = manifests
                 .map(|((_, name), value)| ((repository.clone(), name.clone()), value.clone()))
                 .collect();
             all.manifests.extend(copied);

@@ -182,8 +182,8 @@ impl Registry {
     /// Returns every tag and digest of a repository.
     pub(crate) fn names(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
-            let document = all.manifests.keys().filter(|(known, _)| known == repository);
-            document.map(|(_, name)| name.clone()).collect()
+            let keys = all.manifests.keys().filter(|(known, _)| known == repository);
+            keys.map(|(_, name)| name.clone()).collect()
         })
     }
 
@@ -191,9 +191,9 @@ impl Registry {
     /// those, so a registry's garbage collection deletes them.
     pub(crate) fn named(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
-            let document = all.manifests.iter().filter(|((known, _), _)| known == repository);
+            let manifests = all.manifests.iter().filter(|((known, _), _)| known == repository);
             let named =
-                document.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
+                manifests.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
             named.map(|((_, name), _)| name.clone()).collect()
         })
     }
