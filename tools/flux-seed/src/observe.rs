@@ -52,7 +52,7 @@ impl std::fmt::Display for Hidden {
 
 impl Seen {
     /// Nothing has been looked at.
-    fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { world: World::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
     }
 }

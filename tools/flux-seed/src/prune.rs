@@ -1,5 +1,7 @@
 //! Computes what an `apply` would delete, before anything is written.
 
+use std::cell::OnceCell;
+
 use keyring::Project;
 use serde_json::Value;
 
@@ -11,17 +13,32 @@ use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::impact::{self, Next};
 use crate::object::Identity;
 use crate::observe::Seen;
-use crate::wanted::Wanted;
+use crate::wanted::{Artifact, Wanted};
 
 /// Live objects, and the ones that the next artifact deletes.
 pub(crate) type Prune = (Facts, Going);
+
+/// The files of the declared artifact. They are pulled once in a run, because every round asks what Flux
+/// would prune.
+#[derive(Default)]
+pub(crate) struct Pulled(OnceCell<Files>);
+
+impl Pulled {
+    fn get(&self, project: &Project, artifact: &Artifact) -> Result<&Files, Error> {
+        if let Some(files) = self.0.get() {
+            return Ok(files);
+        }
+        let files = archive::pull(project, artifact)?;
+        Ok(self.0.get_or_init(|| files))
+    }
+}
 
 /// Computes what Flux would delete by applying `wanted`. Returns `None` if Flux has applied it already.
 /// Fails if the artifact holds objects of Flux's own installation.
 pub(crate) fn of_apply(
     name: &str,
     reader: &Reader,
-    project: &Project,
+    (project, pulled): (&Project, &Pulled),
     wanted: &Wanted,
     seen: &Seen,
 ) -> Result<Option<Prune>, Error> {
@@ -32,7 +49,7 @@ pub(crate) fn of_apply(
     if live.is_some_and(|live| is_applied(live, declared, &artifact.digest)) {
         return Ok(None);
     }
-    let files = archive::pull(project, artifact);
+    let files = pulled.get(project, artifact);
     if let Err(error) = &files {
         documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
     }
@@ -41,7 +58,7 @@ pub(crate) fn of_apply(
     }
     let Some(live) = live else { return Ok(None) };
     let facts = Facts::read(reader)?;
-    let files = files.as_ref().map_err(ToString::to_string);
+    let files = files.as_ref().copied().map_err(ToString::to_string);
     let going = {
         let graph = Graph::new(&facts);
         let all = graph.delivered(live, true).into_iter();

@@ -7,8 +7,8 @@
 use documents::Condition;
 
 use crate::observe::Seen;
-use crate::plan::Step;
 use crate::status::{Observed, Status};
+use crate::step::Step;
 use crate::wanted::Wanted;
 
 /// Reason of a condition that a reader cannot determine.

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::foreign::Foreign;
-use crate::plan::Step;
 use crate::spec::Component;
+use crate::step::Step;
 
 /// The status of a Delivery.
 pub(crate) type Status = documents::Status<Observed, Evidence, Step>;

@@ -18,8 +18,8 @@ use crate::graph::{inventory, uid};
 use crate::kstatus::{condition, text};
 use crate::object::Identity;
 use crate::observe::{self, Seen};
-use crate::plan::Step;
 use crate::status::ThirdParty;
+use crate::step::Step;
 use crate::wanted::Wanted;
 
 /// Maximum number of owners above a pod. Operators nest deeper than workloads of Kubernetes.
