@@ -1,7 +1,7 @@
 //! Puts Flux into a cluster, and has it deliver one attested artifact.
 //!
 //! ```text
-//! documents ── wanted ──┐
+//! documents ── desired ─┐
 //!                       ├── plan ──► execute ──► observe again ──► documents with status
 //! cluster ──── observe ─┘
 //! ```
@@ -329,7 +329,7 @@ fn delivered(session: &Session<'_>, seen: &Seen, reason: &str) -> Status {
     let message = format!("{} delivers {revision} to {}", wanted.kustomization, spec.cluster);
     Status {
         observed: Some(Observed::of(wanted, Some(seen))),
-        evidence: observe::evidence(spec.flux.version, wanted),
+        evidence: status::evidence(spec.flux.version, wanted),
         ..Status::new(Condition::ready(true, reason, message))
     }
 }

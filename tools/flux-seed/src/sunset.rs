@@ -19,7 +19,7 @@ use crate::record::Record;
 use crate::step::Step;
 use crate::wanted::Wanted;
 
-/// What a removal takes and leaves.
+/// Observation of everything that a removal deletes, and of what it leaves.
 pub(crate) struct Sunset {
     /// `metadata.name` of the Delivery.
     name: String,
@@ -28,14 +28,14 @@ pub(crate) struct Sunset {
     pub(crate) facts: Facts,
     pub(crate) seen: Seen,
     pub(crate) record: Record,
-    /// Everything that goes.
+    /// Everything that is deleted.
     pub(crate) going: Going,
     /// Objects of the Delivery that stay, each with the reason.
     pub(crate) stays: Vec<String>,
 }
 
 impl Sunset {
-    /// Looks at everything. Changes nothing.
+    /// Reads every object of the cluster.
     pub(crate) fn observe(
         reader: &Reader,
         name: &str,
@@ -48,7 +48,7 @@ impl Sunset {
         Ok(Self::new(name, wanted, prune, (facts, record, seen)))
     }
 
-    /// Computes from one observation what goes.
+    /// Computes from one observation what is deleted.
     fn new(
         name: &str,
         wanted: &Wanted,
@@ -59,7 +59,7 @@ impl Sunset {
         let delivered = delivered(&facts, &graph, wanted, prune);
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
-        // What others keep in our definitions and our Namespace, now that it is known what goes.
+        // Foreign contents are known only after the deleted objects are.
         observe::foreign_contents(&facts.scan, &first, wanted, &mut seen.world);
         let installed = plan_destroy(&seen.world).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
@@ -166,7 +166,7 @@ impl Sunset {
         dependents
     }
 
-    /// What we delete so that `doomed` goes.
+    /// Returns the object whose deletion by us deletes `doomed`.
     fn root<'a>(&'a self, doomed: &'a Doomed) -> &'a Doomed {
         let cluster_wide = |group: &str, kind: &str, name: &str| {
             (group.to_owned(), kind.to_owned(), String::new(), name.to_owned())
@@ -191,10 +191,11 @@ impl Sunset {
         root
     }
 
-    /// What we delete ourselves of the delivered, in waves: each is gone before the next begins.
+    /// Returns the delivered objects that we delete ourselves, in waves. The objects of one wave are
+    /// deleted before the next one begins.
     fn waves(&self) -> Vec<Vec<&Doomed>> {
         let mut users = self.facts.claim_users();
-        // What owns claims goes with what uses them, before the storage's controllers.
+        // Owners of claims are deleted with the users of claims, before the storage's controllers.
         let claims = self.going.values().filter(|doomed| doomed.is_claim());
         users.extend(claims.map(|claim| self.root(claim).uid.clone()));
         let direct = |doomed: &&Doomed| {
@@ -227,7 +228,7 @@ fn rank(id: &Identity) -> usize {
 const WAVES: usize = 9;
 const VOLUMES: usize = 4;
 
-/// When an object goes. Its controller must still run, and what uses it must be gone.
+/// Returns the wave of an object. Its controller must still run then, and its users must be deleted.
 fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going) -> usize {
     let id = &doomed.id;
     let is_balancer = || {
@@ -236,16 +237,16 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
         })
     };
     match (id.group(), id.kind.as_str()) {
-        // The cloud's controller removes its load balancers: it must not go first.
+        // The cloud's controller removes its load balancers, so it must not be deleted before them.
         ("networking.k8s.io" | "extensions", "Ingress") => 0,
         ("", "Service") if is_balancer() => 0,
         ("gateway.networking.k8s.io", kind) if kind != "GatewayClass" => 0,
         (group, _) if group.ends_with(".toolkit.fluxcd.io") && id.kind == "HelmRelease" => 1,
-        // Flux's sources and Kustomizations are suspended, and hold nothing by now.
+        // Flux's sources and Kustomizations are suspended, and their contents are deleted by now.
         (group, _) if group.ends_with(".toolkit.fluxcd.io") => 6,
-        // A webhook whose server is gone would refuse every later deletion.
+        // A webhook without its server would deny every later deletion.
         ("admissionregistration.k8s.io" | "apiregistration.k8s.io", _) => 5,
-        // Claims that only the Namespace takes away go while the storage's controllers still run.
+        // Claims that are deleted with the Namespace need the storage's controllers.
         ("", "Namespace")
             if going.values().any(|claim| {
                 claim.is_claim() && claim.because == Because::Namespace(id.name.clone())
@@ -263,21 +264,21 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
     }
 }
 
-/// The objects that the Delivery has applied and that go with it.
+/// Returns the objects that the Delivery has applied and that are deleted with it.
 fn delivered(facts: &Facts, graph: &Graph<'_>, wanted: &Wanted, prune: bool) -> Vec<Identity> {
     let absent = json!({"metadata": {
         "name": wanted.kustomization.name, "namespace": wanted.kustomization.namespace,
     }});
     let live = facts.kustomizations.iter();
-    let live = live.into_iter().find(|it| Identity::of(it).is_same(&wanted.kustomization));
-    // Without a Kustomization, the labels of the objects tell.
-    let ours = |id: &Identity| wanted.objects.iter().any(|it| Identity::of(it).is_same(id));
+    let live = live.into_iter().find(|live| Identity::of(live).is_same(&wanted.kustomization));
+    // Without a Kustomization, the labels of the objects identify them.
+    let ours = |id: &Identity| wanted.objects.iter().any(|object| Identity::of(object).is_same(id));
     let mut all = graph.delivered(live.unwrap_or(&absent), prune);
     all.retain(|id| !ours(id));
     all
 }
 
-/// What the Delivery has applied and that stays, and why.
+/// Returns the objects that the Delivery has applied and that stay, each with the reason.
 fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<String> {
     let name = wanted.kustomization.name.as_str();
     let namespace = wanted.kustomization.namespace.as_deref().unwrap_or_default();
@@ -285,7 +286,7 @@ fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<Stri
     for object in facts.scan.objects.iter().filter(|object| is_of(object, name, namespace)) {
         let id = Identity::of(object);
         let owned = object["metadata"]["ownerReferences"].is_array() || id.kind == "Endpoints";
-        let ours = || wanted.objects.iter().any(|it| Identity::of(it).is_same(&id));
+        let ours = || wanted.objects.iter().any(|object| Identity::of(object).is_same(&id));
         if owned || going.contains_key(&key(&id)) || ours() {
             continue;
         }
