@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
+use crate::desired::Desired;
 use crate::foreign;
 use crate::graph::{Because, Doomed, is_kept, key, uid};
 use crate::kstatus::text;
@@ -19,7 +20,6 @@ use crate::session::{Observation, Session};
 use crate::step::Step;
 use crate::sunset::Sunset;
 use crate::wait::{is_at_work, not_deleted_reason, poll};
-use crate::wanted::Wanted;
 
 /// Longest wait for the deletion of a Secret that is created again. A Secret has no finalizers, unless
 /// another program added one.
@@ -101,20 +101,20 @@ pub(crate) fn execute(
     step_context: &mut StepContext,
     permit: &WritePermit,
 ) -> Result<String, Error> {
-    let wanted = &session.wanted;
+    let desired = &session.desired;
     let live = observation.live(step.object());
     let clients = (session.reader()?, step_context.writer(session, permit)?);
     let mut round = Round::default();
     let detail = match step {
         Step::Create { object } | Step::Update { object, .. } => {
-            apply(wanted, object, live, clients)?;
+            apply(desired, object, live, clients)?;
             ""
         }
         Step::RemoveFields { object, .. } => {
-            remove_fields(wanted, object, clients)?;
+            remove_fields(desired, object, clients)?;
             ""
         }
-        Step::Reconcile { object, .. } => reconcile(wanted, object, live, clients.1)?,
+        Step::Reconcile { object, .. } => reconcile(desired, object, live, clients.1)?,
         Step::Suspend { object } => {
             clients.1.merge(object, &json!({"spec": {"suspend": true}}))?;
             if is_applying(&clients.0.get(object)?.unwrap_or_default()) {
@@ -138,9 +138,9 @@ pub(crate) fn execute(
         }
     };
     step_context.touched.insert(step.object().clone());
-    if *step.object() == wanted.source {
+    if *step.object() == desired.source {
         // The Kustomization acts on a new artifact by itself.
-        step_context.touched.insert(wanted.kustomization.clone());
+        step_context.touched.insert(desired.kustomization.clone());
     }
     step_context.round.executed.push(step.clone());
     step_context.round.deleted.extend(round.deleted);
@@ -186,12 +186,12 @@ fn is_applying(kustomization: &Value) -> bool {
 
 /// Makes an object as declared.
 fn apply(
-    wanted: &Wanted,
+    desired: &Desired,
     object: &Identity,
     live: Option<&Live>,
     (reader, writer): (&Reader, &Writer),
 ) -> Result<(), Error> {
-    let declared = wanted.objects.iter().find(|declared| Identity::of(declared) == *object);
+    let declared = desired.objects.iter().find(|declared| Identity::of(declared) == *object);
     let declared = declared.filter(|declared| !is_unknown(declared));
     let declared = declared.ok_or_else(|| Error::NotKnownYet { object: object.to_string() })?;
     let live = live.map(|live| &live.object);
@@ -209,11 +209,11 @@ fn apply(
 
 /// Removes the fields that other writers added.
 fn remove_fields(
-    wanted: &Wanted,
+    desired: &Desired,
     object: &Identity,
     (reader, writer): (&Reader, &Writer),
 ) -> Result<(), Error> {
-    let declared = wanted.objects.iter().find(|declared| Identity::of(declared) == *object);
+    let declared = desired.objects.iter().find(|declared| Identity::of(declared) == *object);
     // Read again, because the step before may have been an update of the same object.
     let (Some(declared), Some(live)) = (declared, reader.get(object)?) else { return Ok(()) };
     if is_immutable_secret(&live) {
@@ -228,7 +228,7 @@ fn remove_fields(
 
 /// Asks Flux to act on an object.
 fn reconcile(
-    wanted: &Wanted,
+    desired: &Desired,
     object: &Identity,
     live: Option<&Live>,
     writer: &Writer,
@@ -239,10 +239,10 @@ fn reconcile(
     let live = live.map_or(&Value::Null, |live| &live.object);
     // The source is asked even so: its attempt may have begun before the artifact was signed, and
     // will fail then.
-    if *object != wanted.source && is_at_work(live) {
+    if *object != desired.source && is_at_work(live) {
         return Ok("its controller is at work");
     }
-    let revision = wanted.revision().value().cloned().unwrap_or_default();
+    let revision = desired.revision().value().cloned().unwrap_or_default();
     // Any string that has changed will do. No clock: the revision says why we ask.
     let asked = live["metadata"]["annotations"][REQUESTED_AT] == revision.as_str();
     let at = if asked {

@@ -17,6 +17,7 @@ mod archive;
 mod build;
 mod cli;
 mod cluster;
+mod desired;
 mod diff;
 mod error;
 mod execute;
@@ -46,7 +47,6 @@ mod sunset;
 mod validate;
 mod verify;
 mod wait;
-mod wanted;
 
 pub use cli::Cli;
 pub use error::Error;
@@ -131,7 +131,7 @@ impl Program for FluxSeed {
     }
 
     fn plan(&self, session: &Session<'_>, observation: &Observation, _: Intent) -> Plan<Step> {
-        let objects = &session.wanted.objects;
+        let objects = &session.desired.objects;
         match observation {
             Observation::NoCluster => plan::plan(objects, &plan::World::new()),
             Observation::Delivery { seen, .. } => {
@@ -178,7 +178,7 @@ impl Program for FluxSeed {
                 let next = plan::next(steps, &seen.world, touched);
                 let is_terminating = seen.world.values().any(plan::Live::is_terminating);
                 if matches!(next, Next::Wait { .. }) && !is_terminating {
-                    wait::check_refused(&session.wanted, seen)?;
+                    wait::check_refused(&session.desired, seen)?;
                 }
                 Ok(next)
             }
@@ -244,7 +244,7 @@ impl Program for FluxSeed {
     ) -> Result<Status, Error> {
         match observation {
             Observation::NoCluster => {
-                Ok(Status::planned(Some(Observed::of(&session.wanted, None)), steps))
+                Ok(Status::planned(Some(Observed::of(&session.desired, None)), steps))
             }
             Observation::Delivery { seen, .. } if intent == Intent::Plan => {
                 planned(session, seen, steps)
@@ -257,7 +257,7 @@ impl Program for FluxSeed {
                 }))
             }
             Observation::Removal(sunset) => {
-                let mut observed = Observed::of(&session.wanted, Some(&sunset.seen));
+                let mut observed = Observed::of(&session.desired, Some(&sunset.seen));
                 observed.losses = gate::losses(&sunset.facts, &sunset.going);
                 let (facts, going) = (&sunset.facts, &sunset.going);
                 let refusals = session.gate.refusals(session.reader()?, facts, going)?.1;
@@ -272,7 +272,7 @@ impl Program for FluxSeed {
         observation: &Observation,
         steps: Vec<Step>,
     ) -> Result<Status, Error> {
-        let (reader, wanted) = (session.reader()?, &session.wanted);
+        let (reader, desired) = (session.reader()?, &session.desired);
         let none = Seen::nothing();
         let seen = match observation {
             Observation::Delivery { seen, .. } => seen,
@@ -280,7 +280,7 @@ impl Program for FluxSeed {
         };
         let running = documents::step(session.name(), "prove");
         let attested = attested(session.stream);
-        let proven = verify::verify(reader, wanted, (seen, &steps), &attested)?;
+        let proven = verify::verify(reader, desired, (seen, &steps), &attested)?;
         running
             .done(format_args!("{} containers run what their manifests name", proven.containers));
         let mut status = delivered(session, seen, "Proven");
@@ -292,7 +292,7 @@ impl Program for FluxSeed {
 
     fn derive(&self, context: &Context<'_>) -> Result<Vec<Derived>, Error> {
         let key = session::key(&self.projects, context)?;
-        let identities = wanted::sops_identities(context.document, &key).into_iter();
+        let identities = desired::sops_identities(context.document, &key).into_iter();
         let derived = identities.map(|(name, identity)| {
             let text = identity.to_string().expose_secret().as_bytes().to_vec();
             Derived::new(name, text.into())
@@ -308,8 +308,8 @@ fn planned(session: &Session<'_>, seen: &Seen, steps: Vec<Step>) -> Result<Statu
     if steps.is_empty() && !reader.is_limited() {
         return Ok(delivered(session, seen, "Delivered"));
     }
-    let mut observed = Observed::of(&session.wanted, Some(seen));
-    let mut refusals = plan::refusals(&session.wanted.objects, &seen.world);
+    let mut observed = Observed::of(&session.desired, Some(seen));
+    let mut refusals = plan::refusals(&session.desired.objects, &seen.world);
     if let Some((facts, going)) = &prune {
         refusals.extend(session.gate.refusals(reader, facts, going)?.1);
         observed.losses = gate::losses(facts, going);
@@ -324,12 +324,12 @@ fn planned(session: &Session<'_>, seen: &Seen, steps: Vec<Step>) -> Result<Statu
 }
 
 fn delivered(session: &Session<'_>, seen: &Seen, reason: &str) -> Status {
-    let wanted = &session.wanted;
-    let (revision, spec) = (wanted.revision(), &session.document.spec);
-    let message = format!("{} delivers {revision} to {}", wanted.kustomization, spec.cluster);
+    let desired = &session.desired;
+    let (revision, spec) = (desired.revision(), &session.document.spec);
+    let message = format!("{} delivers {revision} to {}", desired.kustomization, spec.cluster);
     Status {
-        observed: Some(Observed::of(wanted, Some(seen))),
-        evidence: status::evidence(spec.flux.version, wanted),
+        observed: Some(Observed::of(desired, Some(seen))),
+        evidence: status::evidence(spec.flux.version, desired),
         ..Status::new(Condition::ready(true, reason, message))
     }
 }

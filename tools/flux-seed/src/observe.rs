@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::{Desired, LABEL};
 use crate::diff;
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
@@ -15,7 +16,6 @@ use crate::object::{Identity, NAMESPACE, Stage, order};
 use crate::plan::{Live, Owner, World};
 use crate::scan::Scan;
 use crate::spec::Component;
-use crate::wanted::{LABEL, Wanted};
 
 /// Annotation that asks Flux to reconcile an object. Flux acts whenever its value changes
 /// (<https://fluxcd.io/flux/components/source/ocirepositories/#triggering-a-reconcile>).
@@ -71,12 +71,12 @@ pub(crate) enum Look {
 pub(crate) fn observe(
     reader: &Reader,
     name: &str,
-    wanted: &Wanted,
+    desired: &Desired,
     look: Look,
 ) -> Result<Seen, Error> {
     let now = Timestamp::now();
     let mut seen = Seen::nothing();
-    for declared in &wanted.objects {
+    for declared in &desired.objects {
         let id = Identity::of(declared);
         if let Look::Progress(stage) = look
             && !takes_time(&id, stage)
@@ -86,10 +86,10 @@ pub(crate) fn observe(
         let hidden = Hidden::Object(id.clone());
         let object = unless_hidden(reader, reader.get(&id), hidden, &mut seen.hidden)?;
         let Some(mut object) = object.flatten() else { continue };
-        if id == wanted.kustomization {
+        if id == desired.kustomization {
             seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
         }
-        let not_ready_reason = not_ready_reason(&id, &object, wanted, &seen.inventory, now);
+        let not_ready_reason = not_ready_reason(&id, &object, desired, &seen.inventory, now);
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
             object.pointer_mut("/metadata/managedFields").map(Value::take);
@@ -98,14 +98,14 @@ pub(crate) fn observe(
         seen.world.insert(id, Live { object, owner, holds: Vec::new(), not_ready_reason });
     }
     if !matches!(look, Look::Progress(_)) {
-        stale(reader, name, wanted, &mut seen)?;
+        stale(reader, name, desired, &mut seen)?;
     }
     Ok(seen)
 }
 
 /// Adds the objects that the Delivery created and no longer declares. Their label tells them.
-fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Result<(), Error> {
-    let ids: Vec<_> = wanted.objects.iter().map(Identity::of).collect();
+fn stale(reader: &Reader, name: &str, desired: &Desired, seen: &mut Seen) -> Result<(), Error> {
+    let ids: Vec<_> = desired.objects.iter().map(Identity::of).collect();
     let kinds: BTreeSet<_> =
         ids.iter().map(|id| (&id.api_version, &id.kind, &id.namespace)).collect();
     let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
@@ -187,15 +187,15 @@ pub(crate) fn has_answered(object: &Value) -> bool {
 }
 
 /// Fails when Flux has looked at the signature of what it is to deliver, and refuses it.
-pub(crate) fn signature(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
-    let live = seen.world.get(&wanted.source).map(|live| &live.object);
+pub(crate) fn signature(desired: &Desired, seen: &Seen) -> Result<(), Error> {
+    let live = seen.world.get(&desired.source).map(|live| &live.object);
     let Some(object) = live.filter(|live| has_answered(live)) else { return Ok(()) };
     let Some(verified) = condition(object, "SourceVerified") else { return Ok(()) };
     let message = text(verified, "message");
     let refused = text(verified, "status") == "False"
         && verified["observedGeneration"] == object["metadata"]["generation"]
         && !is_about_the_way(message)
-        && !wanted.revision().value().is_some_and(|digest| is_about_another(message, digest));
+        && !desired.revision().value().is_some_and(|digest| is_about_another(message, digest));
     if refused { Err(Error::SignatureRefused { message: message.to_owned() }) } else { Ok(()) }
 }
 
@@ -239,7 +239,7 @@ fn why(object: &Value, reading: &Reading) -> String {
 fn not_ready_reason(
     id: &Identity,
     object: &Value,
-    wanted: &Wanted,
+    desired: &Desired,
     inventory: &[(Identity, Option<Value>)],
     now: Timestamp,
 ) -> Option<String> {
@@ -250,7 +250,7 @@ fn not_ready_reason(
     if reading.state != State::Current {
         // Flux itself waits for what is being deleted, and does not say so.
         let going = inventory.iter().filter(|(_, object)| {
-            *id == wanted.kustomization
+            *id == desired.kustomization
                 && object
                     .as_ref()
                     .is_some_and(|live| live["metadata"]["deletionTimestamp"].is_string())
@@ -263,14 +263,14 @@ fn not_ready_reason(
     if !has_answered(object) {
         return Some("it was asked, and has not answered".to_owned());
     }
-    let has = if *id == wanted.source {
+    let has = if *id == desired.source {
         &object["status"]["artifact"]["revision"]
-    } else if *id == wanted.kustomization {
+    } else if *id == desired.kustomization {
         &object["status"]["lastAppliedRevision"]
     } else {
         return None;
     };
-    match wanted.revision() {
+    match desired.revision() {
         Deferred::Value(revision) if has.as_str() == Some(&revision) => {}
         _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
     }
@@ -299,9 +299,9 @@ pub(crate) fn ask_for_any(reader: &Reader, definition: &Value) -> Result<(), Err
 
 /// Adds the foreign contents of our definitions and of our Namespace to `world`. Such a definition or
 /// Namespace stays, because its deletion would delete these contents.
-pub(crate) fn foreign_contents(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut World) {
+pub(crate) fn foreign_contents(scan: &Scan, going: &Going, desired: &Desired, world: &mut World) {
     let ours: BTreeSet<_> =
-        wanted.objects.iter().map(|object| key(&Identity::of(object))).collect();
+        desired.objects.iter().map(|object| key(&Identity::of(object))).collect();
     let definitions: BTreeMap<_, _> =
         scan.kinds.iter().map(|kind| (kind.definition(), kind)).collect();
     for (id, live) in world {

@@ -9,11 +9,11 @@ use crate::Error;
 use crate::archive::{self, Files};
 use crate::build;
 use crate::cluster::Reader;
+use crate::desired::{Artifact, Desired};
 use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::impact::{self, Next};
 use crate::object::Identity;
 use crate::observe::Seen;
-use crate::wanted::{Artifact, Wanted};
 
 /// Live objects, and the ones that the next artifact deletes.
 pub(crate) type Prune = (Facts, Going);
@@ -33,19 +33,19 @@ impl Pulled {
     }
 }
 
-/// Computes what Flux would delete by applying `wanted`. Returns `None` if Flux has applied it already.
+/// Computes what Flux would delete by applying `desired`. Returns `None` if Flux has applied it already.
 /// Fails if the artifact holds objects of Flux's own installation.
 pub(crate) fn of_apply(
     name: &str,
     reader: &Reader,
     (project, pulled): (&Project, &Pulled),
-    wanted: &Wanted,
+    desired: &Desired,
     seen: &Seen,
 ) -> Result<Option<Prune>, Error> {
-    let (Some(artifact), Some(declared)) = (wanted.artifact.value(), declared(wanted)) else {
+    let (Some(artifact), Some(declared)) = (desired.artifact.value(), declared(desired)) else {
         return Ok(None);
     };
-    let live = seen.world.get(&wanted.kustomization).map(|live| &live.object);
+    let live = seen.world.get(&desired.kustomization).map(|live| &live.object);
     if live.is_some_and(|live| is_applied(live, declared, &artifact.digest)) {
         return Ok(None);
     }
@@ -54,7 +54,7 @@ pub(crate) fn of_apply(
         documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
     }
     if let Ok(files) = &files {
-        delivers_itself(files, declared, wanted)?;
+        delivers_itself(files, declared, desired)?;
     }
     let Some(live) = live else { return Ok(None) };
     let facts = Facts::read(reader)?;
@@ -74,8 +74,8 @@ pub(crate) fn of_apply(
     Ok(Some((facts, going)))
 }
 
-fn declared(wanted: &Wanted) -> Option<&Value> {
-    wanted.objects.iter().find(|object| Identity::of(object) == wanted.kustomization)
+fn declared(desired: &Desired) -> Option<&Value> {
+    desired.objects.iter().find(|object| Identity::of(object) == desired.kustomization)
 }
 
 /// Whether Flux has applied this artifact with this path and this `prune`.
@@ -87,11 +87,11 @@ fn is_applied(live: &Value, declared: &Value, digest: &str) -> bool {
 
 /// Rejects an artifact that contains objects of the installation, because a later artifact without
 /// them would make Flux prune itself.
-fn delivers_itself(files: &Files, declared: &Value, wanted: &Wanted) -> Result<(), Error> {
+fn delivers_itself(files: &Files, declared: &Value, desired: &Desired) -> Result<(), Error> {
     // If the build fails here, Flux rejects the artifact as well, or the annotation on our objects
     // protects them from pruning.
     let Ok(build) = build::of_kustomization(files, &declared["spec"]) else { return Ok(()) };
-    let ours = wanted.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
+    let ours = desired.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
     let objects: Vec<_> = ours.map(|id| id.to_string()).collect();
     if objects.is_empty() { Ok(()) } else { Err(Error::DeliversItself { objects }) }
 }

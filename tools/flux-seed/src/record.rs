@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
+use crate::desired::LABEL;
 use crate::graph::{Because, Going, Graph, is_kept, key, uid};
 use crate::object::Identity;
-use crate::wanted::LABEL;
 
 const NAMESPACE: &str = "kube-system";
 /// Label of the `ConfigMaps` of a record.

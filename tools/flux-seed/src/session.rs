@@ -8,6 +8,7 @@ use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::{self, Artifact, Desired};
 use crate::gate::Gate;
 use crate::object::{Identity, Stage};
 use crate::observe::{Look, Seen, observe};
@@ -18,7 +19,6 @@ use crate::spec::{self, Delivery};
 use crate::status::Status;
 use crate::sunset::Sunset;
 use crate::validate::project_of;
-use crate::wanted::{self, Artifact, Wanted};
 use crate::{sops, wait};
 
 /// One observation of the cluster.
@@ -52,7 +52,7 @@ pub(crate) struct Session<'a> {
     pub(crate) stream: &'a Stream,
     project: &'a Declared<Project>,
     intent: Intent,
-    pub(crate) wanted: Wanted,
+    pub(crate) desired: Desired,
     pub(crate) gate: Gate<'a>,
     /// Kubeconfig of a writer; `None` for a plan.
     kubeconfig: Option<Secret>,
@@ -77,16 +77,16 @@ impl<'a> Session<'a> {
             }));
         }
         let project = project(projects, context)?;
-        let (wanted, kubeconfig, reader) = match intent {
+        let (desired, kubeconfig, reader) = match intent {
             Intent::Plan => {
                 let key = keyring::phase_key_unless_reader(project, "flux-seed")?;
                 let artifact = artifact(context).ok().into();
                 let images = Images::IfTold;
-                let wanted = resolve(context, project, key.as_ref(), artifact, images)?;
-                check_readable(context, &wanted)?;
+                let desired = resolve(context, project, key.as_ref(), artifact, images)?;
+                check_readable(context, &desired)?;
                 let reader = open_for_plan(context, project, key.is_none())?;
                 if key.is_none() && reader.is_none() {
-                    return Ok(Opened::Known(reader::without_cluster(&wanted)));
+                    return Ok(Opened::Known(reader::without_cluster(&desired)));
                 }
                 if reader.is_none() {
                     documents::note(
@@ -94,26 +94,26 @@ impl<'a> Session<'a> {
                         "the cluster is not there yet: everything is to be created",
                     );
                 }
-                (wanted, None, reader)
+                (desired, None, reader)
             }
             Intent::Apply | Intent::Verify => {
                 let key = key(projects, context)?;
                 let artifact = Deferred::Value(artifact(context)?);
-                let wanted = resolve(context, project, Some(&key), artifact, Images::Told)?;
+                let desired = resolve(context, project, Some(&key), artifact, Images::Told)?;
                 let kubeconfig = kubeconfig(context, project)?;
                 if intent.is_write() {
-                    check_readable(context, &wanted)?;
+                    check_readable(context, &desired)?;
                 }
                 let reader = Reader::open(&kubeconfig)?;
-                (wanted, Some(kubeconfig), Some(reader))
+                (desired, Some(kubeconfig), Some(reader))
             }
             Intent::PlanDestroy | Intent::Destroy => {
                 let key = key(projects, context)?;
                 let (artifact, images) = (Deferred::AfterApply, Images::Unknown);
-                let wanted = resolve(context, project, Some(&key), artifact, images)?;
+                let desired = resolve(context, project, Some(&key), artifact, images)?;
                 let kubeconfig = kubeconfig(context, project)?;
                 let reader = Reader::open(&kubeconfig)?;
-                (wanted, Some(kubeconfig), Some(reader))
+                (desired, Some(kubeconfig), Some(reader))
             }
         };
         let gate = gate(context, project);
@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
             stream,
             project,
             intent,
-            wanted,
+            desired,
             gate,
             kubeconfig,
             reader,
@@ -160,22 +160,22 @@ impl<'a> Session<'a> {
         let Some(reader) = &self.reader else { return Ok(Observation::NoCluster) };
         if self.is_removal() {
             let prune = self.document.spec.prune;
-            let sunset = Sunset::observe(reader, self.name(), &self.wanted, prune)?;
+            let sunset = Sunset::observe(reader, self.name(), &self.desired, prune)?;
             return Ok(Observation::Removal(Box::new(sunset)));
         }
-        let seen = observe(reader, self.name(), &self.wanted, Look::Whole)?;
+        let seen = observe(reader, self.name(), &self.desired, Look::Whole)?;
         Ok(Observation::Delivery { seen, touched: touched.clone() })
     }
 
     /// Computes what Flux will prune by applying the declared artifact.
     pub(crate) fn prune(&self, seen: &Seen) -> Result<Option<Prune>, Error> {
         let project = (&self.project.spec, &self.pulled);
-        prune::of_apply(self.name(), self.reader()?, project, &self.wanted, seen)
+        prune::of_apply(self.name(), self.reader()?, project, &self.desired, seen)
     }
 
     /// Returns what the objects of a stage wait for.
     pub(crate) fn not_ready_reason(&self, stage: Stage) -> Result<Option<String>, Error> {
-        wait::not_ready_reason(self.reader()?, self.name(), &self.wanted, stage)
+        wait::not_ready_reason(self.reader()?, self.name(), &self.desired, stage)
     }
 }
 
@@ -197,20 +197,20 @@ fn resolve(
     key: Option<&PhaseKey>,
     artifact: Deferred<Artifact>,
     images: Images,
-) -> Result<Wanted, Error> {
+) -> Result<Desired, Error> {
     let document = context.document;
     let images = match images {
         Images::Unknown => {
             let components = document.spec.flux.components.iter();
             components.map(|component| (*component, Deferred::AfterApply)).collect()
         }
-        Images::IfTold => wanted::images(&document.spec, &project.spec, |error| {
+        Images::IfTold => desired::images(&document.spec, &project.spec, |error| {
             documents::note(document.name.as_str(), error);
             Ok(())
         })?,
-        Images::Told => wanted::images(&document.spec, &project.spec, Err)?,
+        Images::Told => desired::images(&document.spec, &project.spec, Err)?,
     };
-    Wanted::new(document, &project.spec, key, images, artifact)
+    Desired::new(document, &project.spec, key, images, artifact)
 }
 
 fn project<'a>(
@@ -228,10 +228,10 @@ pub(crate) fn key(projects: &Projects, context: &Context<'_, Delivery>) -> Resul
 
 /// Proves that Flux can read what it will deliver. Where the manifests are not on this machine, Flux
 /// itself reports it.
-fn check_readable(context: &Context<'_, Delivery>, wanted: &Wanted) -> Result<(), Error> {
+fn check_readable(context: &Context<'_, Delivery>, desired: &Desired) -> Result<(), Error> {
     let artifact = context.stream.document("Artifact", context.document.spec.artifact.as_str());
     let folder = artifact.and_then(|artifact| artifact["spec"]["manifests"]["path"].as_str());
-    match (folder.map(Path::new).filter(|folder| folder.is_dir()), &wanted.sops_recipient) {
+    match (folder.map(Path::new).filter(|folder| folder.is_dir()), &desired.sops_recipient) {
         (Some(folder), Some(recipient)) => sops::check(folder, recipient),
         (None, _) | (_, None) => Ok(()),
     }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::desired::{Desired, sha256};
 use crate::foreign::{self, Foreign};
 use crate::install;
 use crate::object::Identity;
@@ -14,7 +15,6 @@ use crate::observe::Seen;
 use crate::plan::{Owner, World};
 use crate::spec::{Component, Version};
 use crate::step::Step;
-use crate::wanted::{Wanted, sha256};
 
 /// The status of a Delivery.
 pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
@@ -91,7 +91,7 @@ pub struct LostClaim {
 
 impl Observed {
     /// Returns the facts of an observation; `None` for a cluster that does not exist yet.
-    pub(crate) fn of(wanted: &Wanted, seen: Option<&Seen>) -> Self {
+    pub(crate) fn of(desired: &Desired, seen: Option<&Seen>) -> Self {
         let none = Seen::nothing();
         let seen = seen.unwrap_or(&none);
         let workload = |(id, object): &(Identity, Option<Value>)| {
@@ -110,20 +110,20 @@ impl Observed {
             Some(Workload { object: id.to_string(), ready: format!("{ready}/{all}") })
         };
         Self {
-            revision: wanted.revision(),
-            images: wanted.images.clone(),
-            sops_recipient: wanted.sops_recipient.clone(),
+            revision: desired.revision(),
+            images: desired.images.clone(),
+            sops_recipient: desired.sops_recipient.clone(),
             objects: seen.inventory.iter().map(|(id, _)| id.to_string()).collect(),
             workloads: seen.inventory.iter().filter_map(workload).collect(),
             third_party: BTreeSet::new(),
             losses: Vec::new(),
-            foreign: added(wanted, &seen.world),
+            foreign: added(desired, &seen.world),
         }
     }
 }
 
 /// Returns the fields that other writers added to our objects.
-fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
+fn added(desired: &Desired, world: &World) -> Vec<Foreign> {
     let fields = |declared: &Value| {
         let id = Identity::of(declared);
         let live = world.get(&id).filter(|live| live.owner != Owner::Foreign);
@@ -135,23 +135,23 @@ fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
             manager: extra.manager,
         })
     };
-    wanted.objects.iter().flat_map(fields).collect()
+    desired.objects.iter().flat_map(fields).collect()
 }
 
 /// Returns the digests of what the installation and the delivery consist of.
-pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
+pub(crate) fn evidence(version: Version, desired: &Desired) -> Vec<Evidence> {
     let evidence = |subject: &str, digest: String| Evidence { subject: subject.to_owned(), digest };
     let mut all = vec![evidence("install", install::digest(version))];
-    if let Some(artifact) = wanted.artifact.value() {
+    if let Some(artifact) = desired.artifact.value() {
         all.push(evidence("artifact", artifact.digest.clone()));
         all.push(evidence("publicKey", sha256(&artifact.public_key)));
     }
-    let images = wanted.images.iter().filter_map(|(component, image)| {
+    let images = desired.images.iter().filter_map(|(component, image)| {
         let (_, digest) = image.value()?.rsplit_once('@')?;
         Some(evidence(&format!("image/{component}"), digest.to_owned()))
     });
     all.extend(images);
-    let recipient = wanted.sops_recipient.as_deref();
+    let recipient = desired.sops_recipient.as_deref();
     all.extend(recipient.map(|recipient| evidence("sopsRecipient", sha256(recipient))));
     all
 }

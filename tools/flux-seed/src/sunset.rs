@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::Desired;
 use crate::graph::{Because, Doomed, Facts, Going, Graph, Key, is_applied_by, is_kept, is_of, key};
 use crate::object::{Identity, order};
 use crate::observe::{self, Look, Seen, observe};
 use crate::plan::{kept, plan_destroy, still_there};
 use crate::record::Record;
 use crate::step::Step;
-use crate::wanted::Wanted;
 
 /// Observation of everything that a removal deletes, and of what it leaves.
 pub(crate) struct Sunset {
@@ -39,37 +39,37 @@ impl Sunset {
     pub(crate) fn observe(
         reader: &Reader,
         name: &str,
-        wanted: &Wanted,
+        desired: &Desired,
         prune: bool,
     ) -> Result<Self, Error> {
         let facts = Facts::read(reader)?;
         let record = Record::read(reader, name)?;
-        let seen = observe(reader, name, wanted, Look::Removal)?;
-        Ok(Self::new(name, wanted, prune, (facts, record, seen)))
+        let seen = observe(reader, name, desired, Look::Removal)?;
+        Ok(Self::new(name, desired, prune, (facts, record, seen)))
     }
 
     /// Computes from one observation what is deleted.
     fn new(
         name: &str,
-        wanted: &Wanted,
+        desired: &Desired,
         prune: bool,
         (facts, record, mut seen): (Facts, Record, Seen),
     ) -> Self {
         let graph = Graph::new(&facts);
-        let delivered = delivered(&facts, &graph, wanted, prune);
+        let delivered = delivered(&facts, &graph, desired, prune);
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
         // Foreign contents are known only after the deleted objects are.
-        observe::foreign_contents(&facts.scan, &first, wanted, &mut seen.world);
+        observe::foreign_contents(&facts.scan, &first, desired, &mut seen.world);
         let installed = plan_destroy(&seen.world).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());
-        let mut stays = stays(&facts, wanted, &going, prune);
+        let mut stays = stays(&facts, desired, &going, prune);
         stays.extend(kept(&seen.world));
         for api in &facts.scan.silent {
             stays.push(format!("what {api} serves (its server does not answer)"));
         }
-        let (name, kustomization) = (name.to_owned(), wanted.kustomization.clone());
+        let (name, kustomization) = (name.to_owned(), desired.kustomization.clone());
         Self { name, kustomization, facts, seen, record, going, stays }
     }
 
@@ -265,28 +265,29 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
 }
 
 /// Returns the objects that the Delivery has applied and that are deleted with it.
-fn delivered(facts: &Facts, graph: &Graph<'_>, wanted: &Wanted, prune: bool) -> Vec<Identity> {
+fn delivered(facts: &Facts, graph: &Graph<'_>, desired: &Desired, prune: bool) -> Vec<Identity> {
     let absent = json!({"metadata": {
-        "name": wanted.kustomization.name, "namespace": wanted.kustomization.namespace,
+        "name": desired.kustomization.name, "namespace": desired.kustomization.namespace,
     }});
     let live = facts.kustomizations.iter();
-    let live = live.into_iter().find(|live| Identity::of(live).is_same(&wanted.kustomization));
+    let live = live.into_iter().find(|live| Identity::of(live).is_same(&desired.kustomization));
     // Without a Kustomization, the labels of the objects identify them.
-    let ours = |id: &Identity| wanted.objects.iter().any(|object| Identity::of(object).is_same(id));
+    let ours =
+        |id: &Identity| desired.objects.iter().any(|object| Identity::of(object).is_same(id));
     let mut all = graph.delivered(live.unwrap_or(&absent), prune);
     all.retain(|id| !ours(id));
     all
 }
 
 /// Returns the objects that the Delivery has applied and that stay, each with the reason.
-fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<String> {
-    let name = wanted.kustomization.name.as_str();
-    let namespace = wanted.kustomization.namespace.as_deref().unwrap_or_default();
+fn stays(facts: &Facts, desired: &Desired, going: &Going, prune: bool) -> Vec<String> {
+    let name = desired.kustomization.name.as_str();
+    let namespace = desired.kustomization.namespace.as_deref().unwrap_or_default();
     let mut stays = Vec::new();
     for object in facts.scan.objects.iter().filter(|object| is_of(object, name, namespace)) {
         let id = Identity::of(object);
         let owned = object["metadata"]["ownerReferences"].is_array() || id.kind == "Endpoints";
-        let ours = || wanted.objects.iter().any(|object| Identity::of(object).is_same(&id));
+        let ours = || desired.objects.iter().any(|object| Identity::of(object).is_same(&id));
         if owned || going.contains_key(&key(&id)) || ours() {
             continue;
         }

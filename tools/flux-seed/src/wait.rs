@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::Desired;
 use crate::graph::uid;
 use crate::kstatus::{self, State, condition, text};
 use crate::object::{Identity, Stage};
 use crate::observe::{self, Look, Seen, has_answered, observe};
 use crate::plan::{World, still_there};
-use crate::wanted::Wanted;
 
 /// Pause between two observations. One observation takes about 20 requests of a millisecond each.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
@@ -60,12 +60,12 @@ pub(crate) fn not_deleted_reason(
 pub(crate) fn not_ready_reason(
     reader: &Reader,
     name: &str,
-    wanted: &Wanted,
+    desired: &Desired,
     stage: Stage,
 ) -> Result<Option<String>, Error> {
-    let seen = observe(reader, name, wanted, Look::Progress(stage))?;
-    check_refused(wanted, &seen)?;
-    let awaited = wanted.objects.iter().map(Identity::of);
+    let seen = observe(reader, name, desired, Look::Progress(stage))?;
+    check_refused(desired, &seen)?;
+    let awaited = desired.objects.iter().map(Identity::of);
     let awaited = awaited.filter(|id| observe::takes_time(id, stage));
     let missing = awaited.filter_map(|id| match seen.world.get(&id) {
         None => Some(format!("{id}: it is not there")),
@@ -93,8 +93,8 @@ fn check_served(reader: &Reader, world: &World) -> Result<(), Error> {
 }
 
 /// Fails when Flux, or an object that it delivered, reports a failure that waiting cannot change.
-pub(crate) fn check_refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
-    observe::signature(wanted, seen)?;
+pub(crate) fn check_refused(desired: &Desired, seen: &Seen) -> Result<(), Error> {
+    observe::signature(desired, seen)?;
     let now = Timestamp::now();
     let stalled = |id: &Identity, object: &Value| {
         let reading = kstatus::read(object, now);
@@ -112,11 +112,11 @@ pub(crate) fn check_refused(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
         }
     }
     // Objects of the revision before do not show whether this revision fails.
-    let is_applied = seen.world.get(&wanted.kustomization).is_some_and(|live| {
+    let is_applied = seen.world.get(&desired.kustomization).is_some_and(|live| {
         let applied = live.object["status"]["lastAppliedRevision"].as_str();
         has_answered(&live.object)
             && applied.is_some()
-            && applied == wanted.revision().value().map(String::as_str)
+            && applied == desired.revision().value().map(String::as_str)
     });
     let failed = |(id, object): &(Identity, Option<Value>)| {
         // A Job that has failed is never run again. Any other object may still recover: a kubelet pulls

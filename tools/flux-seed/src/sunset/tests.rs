@@ -136,7 +136,7 @@ impl Simulation {
         });
         let seen = Seen { world: world.collect(), ..Seen::nothing() };
         let [source, kustomization] = [4, 5].map(|place: usize| Identity::of(&objects[place]));
-        let wanted = Wanted {
+        let desired = Desired {
             objects,
             images: BTreeMap::new(),
             artifact: Deferred::AfterApply,
@@ -145,7 +145,7 @@ impl Simulation {
             kustomization,
         };
         let record = self.record.clone();
-        Sunset::new("prod", &wanted, true, (facts, record, seen))
+        Sunset::new("prod", &desired, true, (facts, record, seen))
     }
 
     fn execute(&mut self, step: &Step) {
