@@ -50,13 +50,13 @@ pub(crate) fn of_apply(
         return Ok(None);
     }
     let files = pulled.get(project, artifact);
-    if let Err(error) = &files {
-        documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
-    }
     if let Ok(files) = &files {
         delivers_itself(files, declared, desired)?;
     }
     let Some(live) = live else { return Ok(None) };
+    if let Err(error) = &files {
+        documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
+    }
     let facts = Facts::read(reader)?;
     let files = files.as_ref().copied().map_err(ToString::to_string);
     let going = {
