@@ -8,8 +8,8 @@ use keyring::{Project, Registry, Url};
 use serde_json::Value;
 
 use crate::Error;
+use crate::desired::Artifact;
 use crate::image;
-use crate::wanted::Artifact;
 
 /// Registries reject manifests above 4 MiB.
 const MANIFEST_MAX_BYTES: u64 = 4 << 20;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use documents::WritePermit;
 use http::{Method, Request};
 use keyring::Secret;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -177,7 +178,8 @@ impl Reader {
 }
 
 impl Writer {
-    pub(crate) fn open(kubeconfig: &Secret) -> Result<Self, Error> {
+    /// Connects a writer, which only the engine's permit allows.
+    pub(crate) fn open(kubeconfig: &Secret, _permit: &WritePermit) -> Result<Self, Error> {
         Link::open(kubeconfig).map(Self)
     }
 

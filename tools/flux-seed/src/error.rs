@@ -2,6 +2,13 @@
 
 use documents::{Diagnostic, Exit, Refusal};
 
+/// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
+/// because its finalizers would prune every workload that it has delivered.
+pub(crate) const FOREIGN_HELP: &str = "nothing was changed; do NOT delete them: deleting Flux's definitions or its Namespace makes Flux \
+     prune the workloads that it delivered. Deliver to a cluster without Flux, or uninstall the other \
+     Flux with the tool that installed it (`flux uninstall` leaves the workloads), or keep the \
+     Delivery's former name";
+
 /// Error of one command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -130,10 +137,10 @@ pub enum Error {
         /// Whether a retry may help.
         temporary: bool,
     },
-    /// Objects of another owner have names that the installation needs.
-    #[error("this Delivery needs the names of objects that it did not create: {}", objects.join("; "))]
+    /// Objects with the names of declared objects exist and have another owner.
+    #[error("not made by this Delivery: {}", objects.join("; "))]
     Foreign {
-        /// Each object with its managers.
+        /// One sentence for each object, with its managers.
         objects: Vec<String>,
     },
     /// A step needs a value that another document supplies after its `apply`.
@@ -155,20 +162,6 @@ pub enum Error {
         object: String,
         /// Message in the object's status.
         message: String,
-    },
-    /// The deadline of this run has passed, and objects are not ready.
-    #[error("not ready after {seconds} s: {}", missing.join("; "))]
-    NotYet {
-        /// Length of the wait in seconds.
-        seconds: u32,
-        /// Each object that is not ready, with its reason.
-        missing: Vec<String>,
-    },
-    /// Every step succeeded, and the cluster still differs.
-    #[error("the cluster still differs after every step; steps left: {}", steps.join("; "))]
-    Unsettled {
-        /// Steps that are left.
-        steps: Vec<String>,
     },
     /// The cluster differs from the attested artifact.
     #[error("not proven: {}", what.join("; "))]
@@ -245,8 +238,6 @@ impl Diagnostic for Error {
             Self::NotKnownYet { .. } => "NotKnownYet",
             Self::SignatureRefused { .. } => "SignatureRefused",
             Self::Stalled { .. } => "Stalled",
-            Self::NotYet { .. } => "NotDelivered",
-            Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
             Self::NotDecryptable { .. } => "NotDecryptable",
             Self::Unreadable { .. } => "Unreadable",
@@ -304,14 +295,7 @@ impl Diagnostic for Error {
             Self::Image { .. } => {
                 "push the image there, or give another `endpoints.flux` in the Project"
             }
-            // Deleting Flux's definitions or Namespace triggers the finalizers of its Kustomizations,
-            // which prune every workload that Flux has delivered.
-            Self::Foreign { .. } => {
-                "nothing was changed; do NOT delete them: deleting Flux's definitions or its \
-                 Namespace makes Flux prune the workloads that it delivered. Deliver to a cluster \
-                 without Flux, or uninstall the other Flux with the tool that installed it \
-                 (`flux uninstall` leaves the workloads), or keep the Delivery's former name"
-            }
+            Self::Foreign { .. } => FOREIGN_HELP,
             Self::NotKnownYet { .. } => "apply the documents that this document refers to first",
             Self::SignatureRefused { .. } => {
                 "publish the artifact with the project's own key: `artifact-attest apply`; the last \
@@ -319,14 +303,6 @@ impl Diagnostic for Error {
             }
             Self::Stalled { .. } => {
                 "correct the manifests as the message says, then publish and apply the new artifact"
-            }
-            Self::NotYet { .. } => {
-                "find out why these objects are not ready; the same command waits again for \
-                 `timeoutSeconds`"
-            }
-            Self::Unsettled { .. } => {
-                "another writer reverts these fields: find its manager with `kubectl get -o yaml \
-                 --show-managed-fields`, then run the same command again"
             }
             Self::Unproven { .. } => {
                 "run `plan` to see the differences that `apply` repairs; for an image, pin its digest \
@@ -372,9 +348,7 @@ impl Diagnostic for Error {
             | Self::Changed { .. }
             | Self::Busy { .. }
             | Self::NotKnownYet { .. }
-            | Self::NotYet { .. }
-            | Self::NotYetProven { .. }
-            | Self::Unsettled { .. } => Exit::Temporary,
+            | Self::NotYetProven { .. } => Exit::Temporary,
             Self::Kubeconfig { .. }
             | Self::Untrusted { .. }
             | Self::Unauthorized { .. }
@@ -393,6 +367,14 @@ impl Diagnostic for Error {
             | Self::DeliversItself { .. }
             | Self::Unproven { .. } => Exit::Permanent,
         }
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Slow { .. } | Self::Busy { .. })
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Slow { .. })
     }
 
     fn refusals(&self) -> Vec<Refusal> {

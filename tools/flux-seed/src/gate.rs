@@ -5,6 +5,7 @@
 //! ones that it finds in addition.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use documents::Refusal;
 use keyring::VerifiedReceipt;
@@ -13,15 +14,15 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::deadline::Deadline;
 use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::object::Identity;
 use crate::status::LostClaim;
+use crate::wait::poll;
 
 /// Longest time until the API server enforces a changed admission policy. It reloads policies once a
 /// second (k8s.io/apiserver 0.36, `policy_source.go`, `policyRefreshIntervalDefault`). Every server of
 /// a control plane reloads by itself, and a busy one takes longer.
-const POLICY_SECONDS: u32 = 30;
+const POLICY_MAX: Duration = Duration::from_secs(30);
 
 /// Data policy and receipts of a Delivery's cluster.
 pub(crate) struct Gate<'a> {
@@ -101,23 +102,25 @@ impl Gate<'_> {
             }
             marked.push(live);
         }
-        let deadline = Deadline::after(POLICY_SECONDS);
-        marked.iter().try_for_each(|live| wait_released(writer, live, &deadline))
+        marked.iter().try_for_each(|live| wait_released(writer, live))
     }
 }
 
 /// Waits until the drain's hold permits the deletion of the object. data-drain may have signed the
 /// receipt a moment ago, and the API server enforces the changed policy later. Without this wait, a
 /// deletion would be denied halfway.
-fn wait_released(writer: &Writer, live: &Value, deadline: &Deadline) -> Result<(), Error> {
-    loop {
-        match writer.try_delete(live) {
-            Err(denied @ Error::Denied { .. }) => match deadline.wait(Vec::new) {
-                Err(Error::NotYet { .. }) => return Err(denied),
-                waited => waited?,
-            },
-            other => return other,
+fn wait_released(writer: &Writer, live: &Value) -> Result<(), Error> {
+    let mut denied = None;
+    let released = poll(POLICY_MAX, || match writer.try_delete(live) {
+        Err(error @ Error::Denied { .. }) => {
+            denied = Some(error);
+            Ok(None)
         }
+        other => other.map(Some),
+    })?;
+    match (released, denied) {
+        (None, Some(error)) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -66,6 +66,15 @@ pub(crate) enum Because {
     Volume(String),
 }
 
+impl Because {
+    /// Whether an object is deleted earlier for this reason than for `other`: with its owner, before its
+    /// Namespace or the definition of its kind. The order of the roots must not decide.
+    fn is_nearer(&self, other: &Self) -> bool {
+        matches!(self, Self::Owner(_) | Self::StatefulSet(_))
+            && matches!(other, Self::Namespace(_) | Self::Definition(_))
+    }
+}
+
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -166,7 +175,10 @@ impl<'a> Graph<'a> {
             // A direct deletion has precedence over an indirect one of the same object.
             let direct = Doomed { id: Identity::of(object), uid: uid(object), because };
             match known {
-                Some(known) if known.is_direct() || !direct.is_direct() => continue,
+                Some(known) if known.is_direct() => continue,
+                Some(known) if !direct.is_direct() && !direct.because.is_nearer(&known.because) => {
+                    continue;
+                }
                 Some(_) => {
                     going.insert(key(&id), direct);
                     continue;

@@ -6,10 +6,10 @@
 
 use documents::Condition;
 
+use crate::desired::Desired;
 use crate::observe::Seen;
-use crate::plan::Step;
 use crate::status::{Observed, Status};
-use crate::wanted::Wanted;
+use crate::step::Step;
 
 /// Reason of a condition that a reader cannot determine.
 const READER: &str = "ReaderAccess";
@@ -43,10 +43,10 @@ pub(crate) fn status(
 }
 
 /// Returns the status of a plan without access to a cluster.
-pub(crate) fn without_cluster(wanted: &Wanted) -> Status {
+pub(crate) fn without_cluster(desired: &Desired) -> Status {
     let message = "the status of the Cluster lacks /sealed/readerKubeconfig, so the cluster was not \
                    read: pass the output of a `talos-provision apply` that seals it for readers";
-    unknown(Some(Observed::of(wanted, None)), message)
+    unknown(Some(Observed::of(desired, None)), message)
 }
 
 /// Returns a status without a plan, because steps may be left that a reader cannot see.

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::graph::{Because, Going, Graph, key, uid};
+use crate::desired::LABEL;
+use crate::graph::{Because, Going, Graph, is_kept, key, uid};
 use crate::object::Identity;
-use crate::wanted::LABEL;
 
 const NAMESPACE: &str = "kube-system";
 /// Label of the `ConfigMaps` of a record.
@@ -48,6 +48,7 @@ pub(crate) struct Recorded {
 }
 
 /// Record in the cluster.
+#[derive(Clone)]
 pub(crate) struct Record {
     maps: Vec<Value>,
     pub(crate) entries: Vec<Recorded>,
@@ -74,6 +75,21 @@ impl Record {
         Ok(Self { maps, entries })
     }
 
+    /// Returns the first `ConfigMap` of the record of the Delivery called `name`.
+    pub(crate) fn identity(name: &str) -> Identity {
+        Identity {
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            namespace: Some(NAMESPACE.to_owned()),
+            name: format!("flux-seed-{name}-0"),
+        }
+    }
+
+    /// Whether there is no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.maps.is_empty()
+    }
+
     /// Adds `going` to the record.
     pub(crate) fn add(&self, writer: &Writer, name: &str, going: &Going) -> Result<(), Error> {
         let all = self.with(going).into_iter().map(|Recorded { id, uid, is_direct }| {
@@ -81,7 +97,7 @@ impl Record {
             Entry { api_version, kind, namespace, name, uid, direct: is_direct }
         });
         let all: Vec<_> = all.collect();
-        if all.is_empty() {
+        if all.len() == self.entries.len() {
             return Ok(());
         }
         for (index, chunk) in all.chunks(ENTRIES_MAX).enumerate() {
@@ -118,8 +134,10 @@ impl Record {
     /// An indirect entry becomes a root only if no other deletion reaches it: a pod that is deleted
     /// before its Deployment would be created again.
     pub(crate) fn closure(&self, graph: &Graph<'_>, roots: Vec<(Identity, Because)>) -> Going {
-        let is_there =
-            |entry: &&Recorded| graph.find(&entry.id).is_some_and(|live| uid(live) == entry.uid);
+        // An object that a person told Flux to leave after the first run stays.
+        let is_there = |entry: &&Recorded| {
+            graph.find(&entry.id).is_some_and(|live| uid(live) == entry.uid && !is_kept(live))
+        };
         let (direct, indirect): (Vec<_>, Vec<_>) =
             self.entries.iter().filter(is_there).partition(|entry| entry.is_direct);
         let root = |entry: &Recorded| (entry.id.clone(), Because::Recorded);
@@ -130,6 +148,18 @@ impl Record {
         let alone = indirect.into_iter().filter(|entry| !going.contains_key(&key(&entry.id)));
         roots.extend(alone.map(root));
         if roots.len() == before { going } else { graph.closure(roots) }
+    }
+
+    /// Returns the record as [`Self::add`] leaves it.
+    #[cfg(test)]
+    pub(crate) fn after_add(&self, going: &Going) -> Self {
+        Self { maps: vec![Value::Null], entries: self.with(going) }
+    }
+
+    /// Returns the record of a Delivery whose removal has not begun.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { maps: Vec::new(), entries: Vec::new() }
     }
 
     /// Deletes the record. Call this after every recorded object is deleted.

@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::Desired;
 use crate::diff::{Leaf, leaves, managed};
 use crate::graph::{inventory, uid};
 use crate::kstatus::{condition, text};
 use crate::object::Identity;
 use crate::observe::{self, Seen};
-use crate::plan::Step;
 use crate::status::ThirdParty;
-use crate::wanted::Wanted;
+use crate::step::Step;
 
 /// Maximum number of owners above a pod. Operators nest deeper than workloads of Kubernetes.
 const OWNERS_MAX: usize = 8;
@@ -48,24 +48,24 @@ struct Origin {
     unattested: Option<String>,
 }
 
-/// Proves that the cluster matches `wanted` and that every container runs the image of its attested
+/// Proves that the cluster matches `desired` and that every container runs the image of its attested
 /// manifest. `left` are the steps of the plan, which must be none. `attested` are the digests of all
 /// artifacts in the stream.
 pub(crate) fn verify(
     reader: &Reader,
-    wanted: &Wanted,
+    desired: &Desired,
     (seen, left): (&Seen, &[Step]),
     attested: &BTreeSet<String>,
 ) -> Result<Proof, Error> {
-    observe::signature(wanted, seen)?;
+    observe::signature(desired, seen)?;
     let mut proof = Proof::default();
     for step in left {
         // An unfinished reconciliation does not disprove anything: report it as pending.
         let pending = matches!(step, Step::Reconcile { .. });
         if pending { &mut proof.pending } else { &mut proof.wrong }.push(step.to_string());
     }
-    proof.wrong.extend(unverified(wanted, seen));
-    let origins = origins(reader, wanted, seen, &mut proof)?;
+    proof.wrong.extend(unverified(desired, seen));
+    let origins = origins(reader, desired, seen, &mut proof)?;
     let releases: Vec<_> =
         origins.values().filter(|origin| origin.object["kind"] == "HelmRelease").cloned().collect();
     let owners = Owners { reader, known: RefCell::default() };
@@ -88,21 +88,21 @@ pub(crate) fn verify(
 }
 
 /// Returns an error text unless Flux reports that it has verified the signature.
-fn unverified(wanted: &Wanted, seen: &Seen) -> Option<String> {
-    let live = seen.world.get(&wanted.source)?;
+fn unverified(desired: &Desired, seen: &Seen) -> Option<String> {
+    let live = seen.world.get(&desired.source)?;
     let verified = condition(&live.object, "SourceVerified");
     let is_verified = verified.is_some_and(|condition| {
         text(condition, "status") == "True"
             && condition["observedGeneration"] == live.object["metadata"]["generation"]
     });
-    (!is_verified).then(|| format!("{} does not report a verified signature", wanted.source))
+    (!is_verified).then(|| format!("{} does not report a verified signature", desired.source))
 }
 
 /// Returns every installed and delivered object by UID. Follows the inventories of nested
 /// Kustomizations.
 fn origins(
     reader: &Reader,
-    wanted: &Wanted,
+    desired: &Desired,
     seen: &Seen,
     proof: &mut Proof,
 ) -> Result<BTreeMap<String, Origin>, Error> {
@@ -126,7 +126,7 @@ fn origins(
             proof.wrong.push(format!("{id} delivers to another cluster or is nested too deeply, so that it cannot be verified"));
             continue;
         }
-        let unattested = unattested.or_else(|| other_source(wanted, &object));
+        let unattested = unattested.or_else(|| other_source(desired, &object));
         for entry in inventory(&object) {
             if let Some(entry) = reader.get(&entry)? {
                 next.push((entry, unattested.clone(), depth + 1));
@@ -137,13 +137,13 @@ fn origins(
 }
 
 /// Returns the reason why objects of a Kustomization are not attested: it has another source than ours.
-fn other_source(wanted: &Wanted, kustomization: &Value) -> Option<String> {
+fn other_source(desired: &Desired, kustomization: &Value) -> Option<String> {
     let id = Identity::of(kustomization);
     let source = &kustomization["spec"]["sourceRef"];
     let namespace = source["namespace"].as_str().or(id.namespace.as_deref());
-    let is_ours = source["kind"] == wanted.source.kind.as_str()
-        && source["name"] == wanted.source.name.as_str()
-        && namespace == wanted.source.namespace.as_deref();
+    let is_ours = source["kind"] == desired.source.kind.as_str()
+        && source["name"] == desired.source.name.as_str()
+        && namespace == desired.source.namespace.as_deref();
     let name = format!("{} {}", text(source, "kind"), text(source, "name"));
     (!is_ours).then(|| format!("{id} applies its manifest from {name}, which is not attested"))
 }
@@ -325,12 +325,12 @@ fn judge(digest: &str, expected: &Expected<'_>, attested: &BTreeSet<String>) -> 
 /// Returns the field manager of a container's image, unless Flux or this program manages it.
 fn setter(object: &Value, list: &str, container: &str) -> Option<String> {
     let ours = ["kustomize-controller", crate::diff::MANAGER, "helm-controller", "helm"];
-    let wanted = format!(".{list}[name={container}].image");
+    let field = format!(".{list}[name={container}].image");
     let (mut by_us, mut other) = (false, None);
     for entry in managed(object).filter(|entry| entry["subresource"] != "status") {
         let manager = text(entry, "manager");
         leaves(&entry["fieldsV1"], &Leaf::root(object, object), &mut |leaf| {
-            if leaf.path.ends_with(&wanted) {
+            if leaf.path.ends_with(&field) {
                 if ours.contains(&manager) {
                     by_us = true;
                 } else {

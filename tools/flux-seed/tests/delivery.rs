@@ -194,8 +194,9 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     )?;
     let drifted = lab.flux_seed("plan --check", documents).code(3);
     let steps = status(&drifted)?["plan"].take();
-    let updated = steps.as_array().into_iter().flatten().find_map(|step| step.get("update"));
-    let changed = updated.map(|update| &update["changed"]);
+    let mut steps_of_plan = steps.as_array().into_iter().flatten();
+    let updated = steps_of_plan.find(|step| step["action"] == "update");
+    let changed = updated.map(|step| &step["changed"]);
     assert_eq!(changed, Some(&json!(["spec.suspend"])), "{steps}");
     lab.flux_seed("apply", documents).success();
     lab.flux_seed("verify -q", documents).success();
@@ -272,8 +273,11 @@ fn destroy_leaves_what_others_made_however_often_cut_short(lab: &Lab, documents:
         "spec": {"interval": "1h", "url": "http://127.0.0.1:1/x", "suspend": true},
     }))?;
     let planned = lab.flux_seed("plan --destroy", documents).success();
-    let first = status(&planned)?["plan"][0]["remove"]["object"]["kind"].clone();
-    assert_eq!(first, "Deployment", "delivered objects are removed before Flux");
+    let planned = status(&planned)?["plan"].take();
+    let mut steps = planned.as_array().into_iter().flatten();
+    assert_eq!(steps.next().map(|step| &step["action"]), Some(&json!("suspend")), "{planned}");
+    let first = steps.find(|step| step["action"] == "remove").map(|step| &step["kind"]);
+    assert_eq!(first, Some(&json!("Deployment")), "delivered objects are removed before Flux");
 
     for milliseconds in [200, 400, 800, 1600, 2400] {
         lab.cut_short("destroy", documents, milliseconds)?;

@@ -35,7 +35,7 @@ pub(crate) struct Artifact {
 }
 
 /// Declared state of the cluster.
-pub(crate) struct Wanted {
+pub(crate) struct Desired {
     /// Declared objects in the order in which they are applied.
     pub(crate) objects: Vec<Value>,
     pub(crate) images: BTreeMap<Component, Deferred<String>>,
@@ -46,7 +46,7 @@ pub(crate) struct Wanted {
     pub(crate) kustomization: Identity,
 }
 
-impl Wanted {
+impl Desired {
     /// Renders the objects of `document`. Secrets are left out without a `key`, because their values
     /// derive from the key or are tokens of the registry, and a reader has neither.
     pub(crate) fn new(
