@@ -7,6 +7,8 @@
 //! only to the machine whose certificate was seen first in this run.
 
 mod channel;
+#[cfg(test)]
+mod reboot_tests;
 mod redact;
 mod tls;
 mod writer;
