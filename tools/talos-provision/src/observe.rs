@@ -51,12 +51,7 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
         let kubernetes = Kubernetes { ready: Err("not asked".to_owned()), nodes: Vec::new() };
         (BTreeMap::new(), kubernetes)
     };
-    let mut servers = cloud.servers.clone();
-    for (name, server) in &mut servers {
-        if let Some(state) = node_states.get(name) {
-            server.node = state.node.clone();
-        }
-    }
+    let servers = with_nodes(&cloud, &node_states);
     let etcd = match asked {
         Some(_) => merged(&servers, &node_states),
         None => Etcd::Unknown,
@@ -74,6 +69,20 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
         observation.look_up_prices(session)?;
     }
     Ok(observation)
+}
+
+/// Returns the servers with the states that the machines report.
+fn with_nodes(
+    cloud: &CloudState,
+    node_states: &BTreeMap<String, NodeState>,
+) -> BTreeMap<String, plan::Server> {
+    let mut servers = cloud.servers.clone();
+    for (name, state) in node_states {
+        if let Some(server) = servers.get_mut(name) {
+            server.node = state.node.clone();
+        }
+    }
+    servers
 }
 
 fn merged(
@@ -94,12 +103,7 @@ fn ask(
     let ours = cloud.servers.iter().filter(|(_, server)| server.ours);
     let targets: Vec<_> = ours.filter_map(|(name, server)| target(wanted, name, server)).collect();
     let node_states = keys.talos.observe(&targets)?;
-    let mut servers = cloud.servers.clone();
-    for (name, state) in &node_states {
-        if let Some(server) = servers.get_mut(name) {
-            server.node = state.node.clone();
-        }
-    }
+    let servers = with_nodes(cloud, &node_states);
     let kubernetes = match (endpoint, merged(&servers, &node_states)) {
         (Deferred::Value(endpoint), Etcd::Members(_)) => {
             let reader = session.kubernetes(endpoint)?;

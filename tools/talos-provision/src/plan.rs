@@ -38,19 +38,19 @@ use crate::spec::Role;
 #[must_use]
 pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (thing, shape) in &wanted.resources {
-        match world.resources.get(thing) {
+    for (resource, spec) in &wanted.resources {
+        match world.resources.get(resource) {
             None => steps.push(Step::Create {
-                kind: thing.kind,
-                name: thing.name.clone(),
-                monthly: wanted.prices.get(thing).copied(),
+                kind: resource.kind,
+                name: resource.name.clone(),
+                monthly: wanted.prices.get(resource).copied(),
             }),
             Some(found) if found.ours => {
-                let changes = drift::changes(shape, found, world);
+                let changes = drift::changes(spec, found, world);
                 if !changes.is_empty() {
                     steps.push(Step::Update {
-                        kind: thing.kind,
-                        name: thing.name.clone(),
+                        kind: resource.kind,
+                        name: resource.name.clone(),
                         changes,
                     });
                 }
@@ -105,11 +105,11 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         monthly: server.monthly,
     }));
     steps.extend(forgotten(wanted, world).map(forget(false)));
-    let undeclared = |(thing, found): &(&SharedResource, &ObservedResource)| {
-        found.ours && !wanted.resources.contains_key(*thing)
+    let undeclared = |(resource, found): &(&SharedResource, &ObservedResource)| {
+        found.ours && !wanted.resources.contains_key(*resource)
     };
-    let things = world.resources.iter().rev().filter(undeclared);
-    steps.extend(things.map(remove));
+    let resources = world.resources.iter().rev().filter(undeclared);
+    steps.extend(resources.map(remove));
     steps.sort_by_key(Step::stage); // stable: within a stage the order stays
     steps
 }
@@ -158,8 +158,8 @@ pub fn plan_destroy(world: &World) -> Vec<Step> {
         leave: false,
         monthly: server.monthly,
     });
-    let things = world.resources.iter().rev().filter(|(_, found)| found.ours);
-    record_destroy(world).into_iter().chain(servers).chain(things.map(remove)).collect()
+    let resources = world.resources.iter().rev().filter(|(_, found)| found.ours);
+    record_destroy(world).into_iter().chain(servers).chain(resources.map(remove)).collect()
 }
 
 /// Returns the record that lets a later run continue. A cluster that never began needs none, and a

@@ -186,7 +186,7 @@ pub(super) fn repairs(
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
     let lacks = |ids: &BTreeSet<u64>, kind| {
-        let declared = wanted.resources.keys().any(|thing| thing.kind == kind);
+        let declared = wanted.resources.keys().any(|resource| resource.kind == kind);
         declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
     };
     let group = world.resources.get(&machine.group).map(|found| found.id);

@@ -66,8 +66,8 @@ fn plan_destroy_removes_all_our_resources_and_is_then_empty() {
         for (name, server) in before.servers.iter().filter(|(_, server)| !server.ours) {
             assert_eq!(world.servers.get(name), Some(server), "leaves alone");
         }
-        for (thing, found) in before.resources.iter().filter(|(_, found)| !found.ours) {
-            assert_eq!(world.resources.get(thing), Some(found), "leaves alone");
+        for (resource, found) in before.resources.iter().filter(|(_, found)| !found.ours) {
+            assert_eq!(world.resources.get(resource), Some(found), "leaves alone");
         }
         let machines = steps.iter().take_while(|step| !matches!(step, Step::Remove { .. })).count();
         assert!(
