@@ -32,9 +32,9 @@ use crate::labels::{self, Labels};
 pub struct Change {
     /// Part of the resource that differs.
     pub part: Part,
-    /// What goes, for example `tcp 22 from 0.0.0.0/0`; `none` when nothing goes.
+    /// Values that go, for example `tcp 22 from 0.0.0.0/0`; `none` when nothing goes.
     pub from: String,
-    /// What takes its place, for example `tcp 6443 from 0.0.0.0/0, ::/0`; `none` when nothing does.
+    /// Values that come, for example `icmp from 0.0.0.0/0 and ::/0`; `none` when nothing comes.
     pub to: String,
 }
 
