@@ -4,49 +4,35 @@
 //! cluster that was destroyed gets the same answers. The status of the document tells the two cases
 //! apart, because it lists the servers of the last run.
 
-use documents::Context;
 use serde_json::Value;
 
 use crate::Error;
-use crate::hetzner::CloudState;
-use crate::session::Ground;
-use crate::spec::Cluster;
-
-/// Returns the state of the cloud, or an error if an empty answer does not prove absence.
-pub(crate) fn see(
-    context: &Context<'_, Cluster>,
-    ground: &Ground<'_>,
-) -> Result<CloudState, Error> {
-    let cloud = ground.see()?;
-    require_known_absence(ground, context.stream.status(context.document), &cloud)?;
-    Ok(cloud)
-}
+use crate::hetzner::{self, CloudState};
 
 /// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
 /// and no snapshot proves that the token belongs to the right project.
-fn require_known_absence(
-    ground: &Ground<'_>,
-    status: &Value,
-    cloud: &CloudState,
+pub(crate) fn require_known_absence(
+    cloud: &hetzner::Reader,
+    (cluster, status): (&str, &Value),
+    state: &CloudState,
 ) -> Result<(), Error> {
     let servers = servers(status);
-    if servers.is_empty() || !is_empty(cloud) {
+    if servers.is_empty() || !is_empty(state) {
         return Ok(());
     }
     for image in images(status) {
-        if ground.cloud.has_snapshot(image)? {
+        if cloud.has_snapshot(image)? {
             return Ok(());
         }
     }
-    let cluster = ground.document.name.to_string();
-    Err(Error::WrongProject { cluster, servers: servers.join(", ") })
+    Err(Error::WrongProject { cluster: cluster.to_owned(), servers: servers.join(", ") })
 }
 
 /// Returns whether the cloud shows no resource of the cluster.
-fn is_empty(cloud: &CloudState) -> bool {
-    let resources = cloud.resources.values().any(|found| found.ours);
-    let servers = cloud.servers.values().any(|server| server.ours);
-    !resources && !servers && cloud.leaving.is_empty()
+pub(crate) fn is_empty(state: &CloudState) -> bool {
+    let resources = state.resources.values().any(|found| found.ours);
+    let servers = state.servers.values().any(|server| server.ours);
+    !resources && !servers && state.leaving.is_empty()
 }
 
 /// Returns the servers in a status, each with name and id.

@@ -7,7 +7,7 @@ use documents::{Declared, Derived};
 use keyring::Project;
 use zeroize::Zeroizing;
 
-use crate::session::{self, Patches};
+use crate::desired::{self, Patches};
 use crate::spec::{Cluster, Role};
 use crate::{Error, config};
 
@@ -20,14 +20,14 @@ pub(crate) fn derive(
     patches: &Patches,
 ) -> Result<Vec<Derived>, Error> {
     let (document, name) = (context.document, context.document.name.as_str());
-    let pki = session::derive(document, project)?;
+    let pki = desired::derive(document, project)?;
     let endpoint = endpoint(context)?;
     let mut files = vec![file("secrets.yaml", pki.bundle.write())];
     let clients = pki.clients(name, &endpoint, &control_planes(context));
     files.extend(clients.into_iter().map(|(name, _, text)| file(name, text)));
-    for (machine, declared) in session::machines(document) {
+    for (machine, declared) in desired::machines(document) {
         let documents =
-            session::documents(document, (&pki, patches), (&machine, &declared), &endpoint)?;
+            desired::documents(document, (&pki, patches), (&machine, &declared), &endpoint)?;
         files.push(file(&format!("{machine}.yaml"), config::render(&documents)));
     }
     Ok(files)

@@ -119,6 +119,12 @@ pub enum Error {
         /// The API's message about the action.
         message: String,
     },
+    /// The response to a write was lost, so the write may have been applied.
+    #[error("the response of the cloud was lost: {why}")]
+    ResponseLost {
+        /// Error of the request.
+        why: String,
+    },
     /// An operation did not end within its limit.
     #[error("timed out: {what}")]
     TimedOut {
@@ -159,18 +165,6 @@ pub enum Error {
     /// A patch does not fit the configuration.
     #[error("a patch does not fit: {0}")]
     Patch(String),
-    /// Every step is done, and checks of the cluster still fail.
-    #[error("every step is done, and checks of the cluster still fail: {what}")]
-    Unhealthy {
-        /// Failing checks, separated by semicolons.
-        what: String,
-    },
-    /// Steps are left after the last round.
-    #[error("not converged: {steps} steps are left after the last round")]
-    NotConverged {
-        /// Number of remaining steps.
-        steps: usize,
-    },
     /// The observed state differs from the declared state.
     #[error("verification failed: {what}")]
     VerificationFailed {
@@ -228,7 +222,7 @@ impl Diagnostic for Error {
             Self::Keyring(error) => error.reason(),
             Self::NotDrained { .. } => "NotDrained",
             Self::Api(_) => "CloudRefused",
-            Self::Unreachable { .. } => "Unreachable",
+            Self::Unreachable { .. } | Self::ResponseLost { .. } => "Unreachable",
             Self::InvalidResponse { .. } | Self::Unexpected { .. } => "Garbled",
             Self::NoImage { .. } => "NoImage",
             Self::UnknownType { .. } => "UnknownType",
@@ -241,10 +235,8 @@ impl Diagnostic for Error {
             Self::NodeError { .. } => "NodeRefused",
             Self::EtcdCrashes { .. } => "EtcdCrashes",
             Self::KubernetesError { .. } => "KubernetesRefused",
-            Self::Conflicts(_) => "Obstructed",
+            Self::Conflicts(_) => "Conflict",
             Self::Patch(_) => "PatchUnfit",
-            Self::Unhealthy { .. } => "Unwell",
-            Self::NotConverged { .. } => "Unsettled",
             Self::VerificationFailed { .. } => "Unproven",
             Self::Expired { .. } => "Expired",
             Self::PodsLost { .. } => "PodsWouldBeLost",
@@ -283,7 +275,10 @@ impl Diagnostic for Error {
                     "correct the cause in the vendor's message, then run `plan` to see the remaining steps"
                 }
             },
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::KubernetesError { .. } => {
+            Self::Unreachable { .. }
+            | Self::ResponseLost { .. }
+            | Self::TimedOut { .. }
+            | Self::KubernetesError { .. } => {
                 "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
@@ -320,12 +315,6 @@ impl Diagnostic for Error {
             Self::Patch(_) => {
                 "correct the patch, then run `plan`, which applies all patches and changes nothing"
             }
-            Self::Unhealthy { .. } => {
-                "run the same command again with `-v`, which shows the failing checks"
-            }
-            Self::NotConverged { .. } => {
-                "run `plan` to see them, and check whether another program changes the same resources"
-            }
             Self::VerificationFailed { .. } => {
                 "run `plan` to see what differs, and `apply` to correct it"
             }
@@ -361,21 +350,32 @@ impl Diagnostic for Error {
         matches!(self, Self::WrongProject { .. })
     }
 
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Stream(error) => error.is_transient(),
+            Self::Keyring(error) => error.is_transient(),
+            error => matches!(error, Self::Unreachable { .. } | Self::ResponseLost { .. }),
+        }
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::ResponseLost { .. })
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::UnknownType { .. } => Exit::Usage,
             Self::Unreachable { .. }
+            | Self::ResponseLost { .. }
             | Self::Unavailable { .. }
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)
             | Self::KubernetesError { .. }
-            | Self::Unhealthy { .. }
             | Self::NotEvicted { .. }
-            | Self::NotDrained { .. }
-            | Self::NotConverged { .. } => Exit::Temporary,
+            | Self::NotDrained { .. } => Exit::Temporary,
             Self::Api(_)
             | Self::InvalidResponse { .. }
             | Self::Unexpected { .. }

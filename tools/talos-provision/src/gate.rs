@@ -5,31 +5,26 @@
 //! control plane may be missing. A cluster that does not answer closes the gate, unless the cloud
 //! records that etcd was never started.
 
-use documents::{Context, Deferred, Refusal};
-use keyring::Projects;
+use documents::{Deferred, Refusal};
 use keyring::gate::{self, Facts, Loss, Verdict};
 
+use crate::desired;
 use crate::hetzner::CloudState;
-use crate::kubernetes::{Reader, drain};
+use crate::kubernetes::drain;
 use crate::labels;
 use crate::observe::Observation;
 use crate::plan::{History, Kind, Step};
 use crate::session::Session;
-use crate::spec::{Cluster, Role};
+use crate::spec::Role;
 use crate::{Error, kubernetes};
 
 /// Returns the reasons that forbid the removal of the whole cluster.
-pub(crate) fn whole(
-    context: &Context<'_, Cluster>,
-    projects: &Projects,
-    session: &Session<'_>,
-    cloud: &CloudState,
-) -> Result<Vec<Refusal>, Error> {
+pub(crate) fn whole(session: &Session<'_>, cloud: &CloudState) -> Result<Vec<Refusal>, Error> {
     if !cloud.servers.values().any(|server| server.ours) {
         return Ok(Vec::new());
     }
     let loss = Loss { cluster: true, ..Loss::default() };
-    let verdict = verdict(context, projects, session, cloud, &loss)?;
+    let verdict = verdict(session, cloud, &loss)?;
     if verdict.closed.is_some() && gate_was_passed(cloud) {
         return Ok(Vec::new());
     }
@@ -39,10 +34,8 @@ pub(crate) fn whole(
 /// Returns the reasons that forbid the removals in `steps`: volumes whose only copy is on these
 /// machines, and pods that an eviction would lose.
 pub(crate) fn machines(
-    context: &Context<'_, Cluster>,
-    projects: &Projects,
     session: &Session<'_>,
-    (cloud, now): (&CloudState, &Observation),
+    now: &Observation,
     steps: &[Step],
 ) -> Result<Vec<Refusal>, Error> {
     let name = |step: &Step| match step {
@@ -53,11 +46,11 @@ pub(crate) fn machines(
     if loss.nodes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut refusals = verdict(context, projects, session, cloud, &loss)?.refusals();
+    let mut refusals = verdict(session, &now.cloud, &loss)?.refusals();
     let (Deferred::Value(endpoint), Ok(())) = (&now.endpoint, &now.kubernetes.ready) else {
         return Ok(refusals);
     };
-    let reader = Reader::new(&session.pki, endpoint)?;
+    let reader = session.kubernetes(endpoint)?;
     let goes = |node: &&kubernetes::RegisteredNode| loss.nodes.contains(&node.name);
     for node in now.kubernetes.nodes.iter().filter(goes) {
         let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
@@ -74,23 +67,16 @@ pub(crate) fn pass(cluster: &str, refusals: Vec<Refusal>) -> Result<(), Error> {
     Err(Error::NotDrained { cluster: cluster.to_owned(), refusals })
 }
 
-fn verdict(
-    context: &Context<'_, Cluster>,
-    projects: &Projects,
-    session: &Session<'_>,
-    cloud: &CloudState,
-    loss: &Loss,
-) -> Result<Verdict, Error> {
-    let (project, cluster) =
-        (projects.get(&context.document.spec.project)?, context.document.name.as_str());
+fn verdict(session: &Session<'_>, cloud: &CloudState, loss: &Loss) -> Result<Verdict, Error> {
+    let (project, cluster) = (session.project, session.name());
     let facts = facts(session, cloud)?;
     let receipts = match facts {
         Facts::Live(_) => {
-            keyring::receipts(context.stream, project, |spec| spec["cluster"] == cluster)?
+            keyring::receipts(session.stream, project, |spec| spec["cluster"] == cluster)?
         }
         Facts::NeverBegan | Facts::Unknown { .. } => Vec::new(),
     };
-    Ok(gate::judge(loss, &context.document.spec.data_on_destroy, &receipts, &facts))
+    Ok(gate::judge(loss, &session.spec().data_on_destroy, &receipts, &facts))
 }
 
 /// Asks the live cluster, at its endpoint and then at each control plane, until one answers.
@@ -98,7 +84,7 @@ fn facts(session: &Session<'_>, cloud: &CloudState) -> Result<Facts, Error> {
     if !History::read(&cloud.resources, &cloud.servers).has_begun() {
         return Ok(Facts::NeverBegan);
     }
-    let endpoint = match session.endpoint(cloud) {
+    let endpoint = match desired::endpoint(session.spec(), cloud) {
         Deferred::Value(endpoint) => Some(("the endpoint".to_owned(), endpoint)),
         Deferred::AfterApply => None,
     };
@@ -111,7 +97,7 @@ fn facts(session: &Session<'_>, cloud: &CloudState) -> Result<Facts, Error> {
     let mut unknown = Vec::new();
     for (name, endpoint) in endpoint.into_iter().chain(controls) {
         documents::check_interrupt()?;
-        let reader = Reader::new(&session.pki, &endpoint)?;
+        let reader = session.kubernetes(&endpoint)?;
         match Facts::ask(|path| reader.list(path)) {
             Facts::Unknown { why } => unknown.push(format!("{name}: {why}")),
             facts => return Ok(facts),

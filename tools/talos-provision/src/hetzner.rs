@@ -19,7 +19,7 @@ use crate::labels::{CLUSTER, Labels, PROJECT, REMOVING, ROLE};
 use crate::money::Money;
 use crate::plan::{
     Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
-    Server, SharedResource, Step, Target, TargetSelector, Wanted,
+    Server, SharedResource, Target, TargetSelector, Wanted,
 };
 use crate::spec::Role;
 use http::Http;
@@ -79,16 +79,32 @@ pub(crate) struct Leftover {
     id: u64,
 }
 
-/// Image ids of the declared Talos version, by server type.
+/// Images and monthly prices of what has to be created.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
+    /// Image ids of the declared Talos version, by server type.
     pub(crate) images: BTreeMap<String, u64>,
+    /// Prices of machines, by name.
+    machines: BTreeMap<String, Money>,
+    /// Prices of shared resources. Only load balancers are billed.
+    resources: BTreeMap<SharedResource, Money>,
 }
 
 impl Catalog {
-    /// Returns whether `step` needs an image that was not looked up yet.
-    pub(crate) fn lacks(&self, step: &Step) -> bool {
-        matches!(step, Step::CreateServer { r#type, .. } if !self.images.contains_key(r#type))
+    /// Returns whether all lookups for the creation of `servers` and of the shared resources of
+    /// `wanted` were made.
+    pub(crate) fn covers(&self, wanted: &Wanted, servers: &BTreeSet<String>) -> bool {
+        let is_billed = |resource: &&SharedResource| resource.kind == Kind::LoadBalancer;
+        servers.iter().all(|name| self.machines.contains_key(name))
+            && wanted.resources.keys().filter(is_billed).all(|key| self.resources.contains_key(key))
+    }
+
+    /// Adds the prices to `wanted`.
+    pub(crate) fn add_prices(&self, wanted: &mut Wanted) {
+        for (name, machine) in &mut wanted.machines {
+            machine.monthly = self.machines.get(name).copied();
+        }
+        wanted.prices.clone_from(&self.resources);
     }
 }
 
@@ -254,40 +270,48 @@ impl Reader {
         Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
     }
 
-    /// Looks up the images for the machines in `names`, and adds the monthly prices to `wanted`.
+    /// Looks up the images and prices for the machines in `servers`, and the prices of the shared
+    /// resources of `wanted`.
     pub(crate) fn catalog(
         &self,
-        wanted: &mut Wanted,
-        names: &BTreeSet<String>,
+        wanted: &Wanted,
+        servers: &BTreeSet<String>,
     ) -> Result<Catalog, Error> {
         let none = ("sort", "id");
         let types: Vec<model::ServerType> = parse_items(self.list("server_types", none)?)?;
         let mut catalog = Catalog::default();
-        for (name, machine) in &mut wanted.machines {
-            if !names.contains(name) {
-                continue;
-            }
+        for (name, machine) in wanted.machines.iter().filter(|(name, _)| servers.contains(*name)) {
             let r#type = find_server_type(&types, machine)?;
-            let place = machine.locations.first().map_or("", String::as_str);
-            machine.monthly = Some(model::price(&r#type.prices, place));
+            let location = machine.locations.first().map_or("", String::as_str);
+            catalog.machines.insert(name.clone(), model::price(&r#type.prices, location));
             if !catalog.images.contains_key(&machine.r#type) {
                 let image = self.image(&machine.talos, &r#type.architecture)?;
                 catalog.images.insert(machine.r#type.clone(), image);
             }
         }
-        if let Some(resource) =
-            wanted.resources.keys().find(|resource| resource.kind == Kind::LoadBalancer)
-        {
+        let mut resources = wanted.resources.keys();
+        if let Some(balancer) = resources.find(|resource| resource.kind == Kind::LoadBalancer) {
             let types: Vec<model::BalancerType> =
                 parse_items(self.list("load_balancer_types", none)?)?;
-            let place =
+            let location =
                 wanted.machines.values().next().and_then(|machine| machine.locations.first());
-            if let Some(r#type) = types.iter().find(|offer| offer.name == BALANCER_TYPE) {
-                let price = model::price(&r#type.prices, place.map_or("", String::as_str));
-                wanted.prices.insert(resource.clone(), price);
-            }
+            let offer = types.iter().find(|offer| offer.name == BALANCER_TYPE);
+            let price =
+                offer.map(|offer| model::price(&offer.prices, location.map_or("", String::as_str)));
+            catalog.resources.insert(balancer.clone(), price.unwrap_or_default());
         }
         Ok(catalog)
+    }
+
+    /// Returns those of `servers` that exist.
+    pub(crate) fn still_leaving(&self, servers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, Error> {
+        let mut left = BTreeSet::new();
+        for server in servers {
+            if self.has("servers", *server)?.is_some() {
+                left.insert(*server);
+            }
+        }
+        Ok(left)
     }
 
     /// Returns whether the token's project contains a snapshot with this id. Images of other types

@@ -7,6 +7,7 @@ pub(crate) mod drain;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
@@ -158,7 +159,7 @@ impl Reader {
 pub(crate) struct Writer<'a>(&'a Reader);
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader) -> Self {
+    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
     }
 

@@ -19,9 +19,9 @@ pub(crate) const REMOVING: &str = "holistic/removing";
 /// continues, although the Kubernetes API may not answer any more. `apply` removes the label.
 const DESTROYING: &str = "holistic/destroying";
 
-/// Returns whether `labels` contains the label of a `destroy`.
-pub(crate) fn is_destroying(labels: &Labels) -> bool {
-    labels.contains_key(DESTROYING)
+/// Returns the label of a `destroy`, for example `holistic/destroying=3`.
+pub(crate) fn destroyed_label(labels: &Labels) -> Option<String> {
+    labels.get(DESTROYING).map(|value| format!("{DESTROYING}={value}"))
 }
 
 /// Returns the number of control planes when the data gate was passed.

@@ -7,6 +7,8 @@
 //! only to the machine whose certificate was seen first in this run.
 
 mod channel;
+#[cfg(test)]
+mod reboot_tests;
 mod redact;
 mod tls;
 mod writer;
@@ -36,6 +38,8 @@ const ETCD_DATA: &str = "/var/lib/etcd";
 /// Most entries of that directory that are read. One entry beside the directory itself proves that
 /// it is not empty.
 const FILES_MAX: usize = 2;
+/// File of the kernel with a random id for each boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Number of further attempts to connect to a machine that seems to be foreign.
 const FOREIGN_TRIES: u32 = 4;
 /// Pause between two such attempts, in milliseconds.
@@ -49,6 +53,14 @@ pub(crate) struct Target {
     pub(crate) address: String,
     /// SHA-256 digest of the declared configuration.
     pub(crate) declared: Option<String>,
+}
+
+/// Reboot that a machine has announced.
+#[derive(Clone, Debug)]
+pub(crate) struct Reboot {
+    pub(crate) target: Target,
+    /// Id of the boot before, as the kernel shows it.
+    pub(crate) before: String,
 }
 
 /// State that one machine reports.
@@ -110,6 +122,26 @@ impl Reader {
                     .spawn(async move { (target.name.clone(), reader.observe_one(&target).await) });
             }
             Ok(asked.join_all().await.into_iter().collect())
+        })
+    }
+
+    /// Returns which of the announced reboots have not taken place yet: the machine shows the boot id
+    /// from before, or does not answer.
+    pub(crate) fn rebooting(&self, reboots: &[Reboot]) -> Result<Option<String>, Error> {
+        runtime()?.block_on(async {
+            for Reboot { target, before } in reboots {
+                let now = match self.connect(target).await {
+                    Access::Secure(mut connection) => boot_id(&mut connection).await,
+                    Access::Unreachable(_) | Access::Maintenance(_) | Access::Foreign(_) => None,
+                };
+                if now.as_ref().is_none_or(|now| now == before) {
+                    return Ok(Some(format!(
+                        "{} reboots to activate its configuration",
+                        target.name
+                    )));
+                }
+            }
+            Ok(None)
         })
     }
 
@@ -260,6 +292,16 @@ fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
         }
         stage => Some(format!("the stage is {stage:?}")),
     }
+}
+
+/// Returns the id of the machine's boot. `talosctl reboot --wait` compares the same file:
+/// `cmd/talosctl/pkg/talos/action/checks.go` of Talos v1.13.
+async fn boot_id(connection: &mut Connection) -> Option<String> {
+    let request = wire::ReadRequest { path: BOOT_ID.to_owned() };
+    let data = connection.stream::<_, wire::Data>(wire::path::READ, request, 1).await.ok()?;
+    let text = String::from_utf8(data.into_iter().next()?.bytes).ok()?;
+    let id = text.trim().to_owned();
+    (!id.is_empty()).then_some(id)
 }
 
 async fn get(

@@ -33,12 +33,10 @@ fn harness() -> Harness {
 fn steps(cluster: &Value) -> Vec<String> {
     let steps = cluster["status"]["plan"].as_array().expect("a plan");
     let kind = |step: &Value| {
-        let (kind, step) = step.as_object()?.iter().next()?;
-        let name =
-            [&step["name"], &step["thing"]["name"]].into_iter().find_map(|name| name.as_str());
-        Some(format!("{kind} {}", name.unwrap_or_default()))
+        let words = [step["action"].as_str(), step["name"].as_str()];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
-    steps.iter().filter_map(kind).collect()
+    steps.iter().map(kind).collect()
 }
 
 #[test]
@@ -55,7 +53,30 @@ fn apply_creates_no_machine_unless_first_contact_is_declared() {
 #[test]
 fn plan_lists_steps_with_their_costs_and_changes_nothing() {
     let harness = harness();
-    let cluster = harness.run("plan --check").code(3).cluster();
+    let end = harness.run("plan --check").code(3);
+    let shown = end.err.lines().skip_while(|line| !line.starts_with("Cluster/prod: "));
+    let shown: Vec<_> = shown.take(15).collect();
+    assert_eq!(
+        shown,
+        [
+            "Cluster/prod: 8 to create, 5 to change",
+            "  + create placement group prod-control",
+            "  + create placement group prod-work",
+            "  + create network prod",
+            "  + create firewall prod",
+            "  + create load balancer prod, 5.39 EUR per month",
+            "  + create server prod-control-1: cax11 in fsn1 or nbg1, 3.29 EUR per month",
+            "  + create server prod-work-1: cx23 in hel1, 2.99 EUR per month",
+            "  + create server prod-work-2: cx23 in hel1, 2.99 EUR per month",
+            "  ~ configure prod-control-1 as controlplane",
+            "  ~ bootstrap etcd on prod-control-1",
+            "  ~ record on the network that etcd was started: incarnation 1",
+            "  ~ configure prod-work-1 as worker",
+            "  ~ configure prod-work-2 as worker",
+            "  cost: 0.00 → 14.66 EUR per month, net",
+        ]
+    );
+    let cluster = end.cluster();
     assert_eq!(
         steps(&cluster),
         [
@@ -69,13 +90,14 @@ fn plan_lists_steps_with_their_costs_and_changes_nothing() {
             "createServer prod-work-2",
             "configure prod-control-1",
             "bootstrap prod-control-1",
+            "recordStart",
             "configure prod-work-1",
             "configure prod-work-2",
         ]
     );
     let plan = &cluster["status"]["plan"];
-    assert_eq!(plan[5]["createServer"]["monthly"], "3.29");
-    assert_eq!(plan[8]["configure"]["sha256"], "known after apply");
+    assert_eq!(plan[5]["monthly"], "3.29");
+    assert_eq!(plan[8]["sha256"], "known after apply");
     assert_eq!(cluster["status"]["observed"]["endpoint"], "known after apply");
     assert_eq!(harness.writes(), 0);
 }
@@ -98,7 +120,7 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
     let created: Vec<_> =
         steps(&cluster).into_iter().filter(|step| step.starts_with("create")).collect();
     assert_eq!(created.len(), 8, "{created:?}");
-    assert_eq!(cluster["status"]["plan"][5]["createServer"]["monthly"], "3.29");
+    assert_eq!(cluster["status"]["plan"][5]["monthly"], "3.29");
     let conditions = cluster["status"]["conditions"].as_array().expect("conditions");
     let unknown: Vec<_> = conditions
         .iter()
@@ -179,7 +201,9 @@ fn every_machine_is_created_once_whatever_the_cloud_answers() {
     assert_eq!(harness.writes(), writes);
     harness.run("verify").code(100);
 
-    let undone = harness.run("plan --destroy").code(0).cluster();
+    let end = harness.run("plan --destroy").code(0);
+    assert!(end.err.contains("  cost: 14.66 → 0.00 EUR per month, net"), "{}", end.err);
+    let undone = end.cluster();
     assert_eq!(steps(&undone).len(), 8);
     let destroyed = harness.run("destroy").code(0).cluster();
     assert_eq!(destroyed["status"]["conditions"][0]["reason"], "Destroyed");
@@ -246,7 +270,7 @@ fn resources_of_others_are_neither_adopted_nor_deleted() {
     let end = harness.run("apply").code(100);
     assert!(end.err.contains("the server prod-work-2 exists"), "{}", end.err);
     assert!(end.err.contains("the network prod exists"), "{}", end.err);
-    assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Obstructed");
+    assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Conflict");
     let end = harness.run("destroy").code(0);
     let message = end.cluster()["status"]["conditions"][0]["message"].clone();
     assert!(message.as_str().expect("text").contains("prod-work-2"), "{message}");

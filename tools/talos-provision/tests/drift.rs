@@ -32,11 +32,12 @@ const SELECTOR: &str =
 fn steps(cluster: &Value) -> Vec<String> {
     let steps = cluster["status"]["plan"].as_array().expect("a plan");
     let text = |step: &Value| {
-        let (kind, step) = step.as_object()?.iter().next()?;
-        let name = step["name"].as_str().or(step["thing"]["kind"].as_str()).unwrap_or_default();
-        let changes = step["changes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let words = [kind.as_str(), name].into_iter().chain(changes).collect::<Vec<_>>();
-        (kind != "configure").then(|| words.join(" "))
+        let action = step["action"].as_str()?;
+        let name = step["kind"].as_str().or(step["name"].as_str()).unwrap_or_default();
+        let changes = step["changes"].as_array().into_iter().flatten();
+        let parts = changes.filter_map(|change| change["part"].as_str());
+        let words = [action, name].into_iter().chain(parts).collect::<Vec<_>>();
+        (action != "configure").then(|| words.join(" "))
     };
     steps.iter().filter_map(text).collect()
 }
@@ -174,8 +175,8 @@ fn foreign_changes_in_the_cloud_are_planned_and_repaired_once() {
     change(&harness, "POST", &server(two, "remove_from_placement_group"), &json!({}));
     let plan = harness.run("plan").code(0).cluster();
     let restarts = plan["status"]["plan"].as_array().expect("a plan").iter();
-    let mut restarts = restarts.filter(|step| step["joinGroup"]["restarts"] == true);
-    assert_eq!(restarts.next().expect("a restart")["joinGroup"]["name"], "prod-work-2");
+    let mut restarts = restarts.filter(|step| step["restarts"] == true);
+    assert_eq!(restarts.next().expect("a restart")["name"], "prod-work-2");
 }
 
 // hazard: A server whose attach or start failed stays off for ever.

@@ -51,7 +51,7 @@ impl From<CallError> for Error {
     fn from(trouble: CallError) -> Self {
         match trouble {
             CallError::Api(error) => Self::Api(error),
-            CallError::Ambiguous(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
+            CallError::Ambiguous(why) => Self::ResponseLost { why },
             CallError::Fatal(error) => error,
         }
     }

@@ -12,9 +12,7 @@ use super::writer::{Writer, actions, balancer_service, balancer_target, until};
 use super::{Reader, family};
 use crate::Error;
 use crate::labels::Labels;
-use crate::plan::{
-    Balancer, Change, Kind, ObservedResource, Power, Server, Target, TargetSelector,
-};
+use crate::plan::{Balancer, Kind, ObservedResource, Part, Power, Server, Target, TargetSelector};
 use std::ops::ControlFlow::{Break, Continue};
 use std::time::Duration;
 
@@ -112,22 +110,22 @@ impl Writer<'_> {
         found: &ObservedResource,
         (declared, balancer): (&Balancer, &Balancer),
         network: Option<u64>,
-        changes: &[Change],
+        parts: &[Part],
     ) -> Result<(), Error> {
         let act = |command: &str, body: Value| {
             let family = family(Kind::LoadBalancer);
             self.run_action(&format!("/{family}/{}/actions/{command}", found.id), &body)
         };
-        for change in changes {
-            match change {
-                Change::Network => {
+        for part in parts {
+            match part {
+                Part::Network => {
                     for other in &found.networks {
                         act("detach_from_network", json!({"network": other}))?;
                     }
                     act("attach_to_network", json!({"network": network}))?;
                 }
-                Change::PublicInterface => act("enable_public_interface", json!({}))?,
-                Change::Services => {
+                Part::PublicInterface => act("enable_public_interface", json!({}))?,
+                Part::Services => {
                     let listens =
                         |port: u16| balancer.services.iter().any(|service| service.listen == port);
                     for service in declared.services.difference(&balancer.services) {
@@ -141,7 +139,7 @@ impl Writer<'_> {
                         }
                     }
                 }
-                Change::Targets => {
+                Part::Targets => {
                     let surplus = || balancer.targets.difference(&declared.targets);
                     let (same, others): (Vec<_>, Vec<_>) = surplus().partition(|target| {
                         declared.targets.iter().any(|other| other.servers == target.servers)
@@ -158,7 +156,7 @@ impl Writer<'_> {
                         act("remove_target", removal_target(target))?;
                     }
                 }
-                Change::Rules | Change::Subnet | Change::Labels => {}
+                Part::Rules | Part::Subnet | Part::Labels => {}
             }
         }
         Ok(())

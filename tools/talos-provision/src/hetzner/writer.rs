@@ -1,9 +1,9 @@
 //! Changes in the cloud. No other code sends requests that write to the cloud.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
+use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -42,7 +42,7 @@ pub(crate) struct Placement<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader) -> Self {
+    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
     }
 
@@ -210,18 +210,6 @@ impl<'a> Writer<'a> {
         let path = format!("/servers/{server}/actions");
         let answer = self.0.http.get(&path, &[("status", "running")])?;
         Ok(actions(&json!({"next_actions": answer["actions"]})))
-    }
-
-    /// Waits until servers that are being deleted are gone.
-    pub(crate) fn wait_deleted(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
-        for server in leaving {
-            until(ACTIONS_MAX, || match self.0.http.get(&format!("/servers/{server}"), &[]) {
-                Err(Error::Api(error)) if error.code == "not_found" => Ok(Break(())),
-                Err(error) => Err(error),
-                Ok(_) => Ok(Continue(format!("server {server} is still being deleted"))),
-            })?;
-        }
-        Ok(())
     }
 
     /// Deletes a shared resource.

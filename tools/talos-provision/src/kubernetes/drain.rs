@@ -152,15 +152,20 @@ fn require_evictable(node: &str, pods: &[Value], removal: Removal) -> Result<(),
 /// Cordons a node, evicts its pods, and pending until they are gone and their volumes are detached.
 /// Fails when no pod has left for as long as the document allows. After an interruption the next
 /// call continues, because the cluster itself shows the progress.
-pub(crate) fn drain(reader: &Reader, node: &RegisteredNode, removal: Removal) -> Result<(), Error> {
+pub(crate) fn drain(
+    writer: &Writer<'_>,
+    node: &RegisteredNode,
+    removal: Removal,
+) -> Result<(), Error> {
+    let reader = writer.0;
     let refused = |why: String| Error::KubernetesError { why };
     require_evictable(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
-    Writer::new(reader).cordon(node).map_err(refused)?;
+    writer.cordon(node).map_err(refused)?;
     let limit = Duration::from(removal.eviction_seconds);
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
         documents::check_interrupt()?;
-        let pending = match evict_all(reader, node, removal)? {
+        let pending = match evict_all(writer, node, removal)? {
             Ok(pending) => pending,
             Err(why) => vec![why],
         };
@@ -185,10 +190,11 @@ pub(crate) fn drain(reader: &Reader, node: &RegisteredNode, removal: Removal) ->
 /// Requests the eviction of every remaining pod. Returns the pods and volumes that are not gone
 /// yet.
 fn evict_all(
-    reader: &Reader,
+    writer: &Writer<'_>,
     node: &RegisteredNode,
     removal: Removal,
 ) -> Result<Result<Vec<String>, String>, Error> {
+    let reader = writer.0;
     let pods = match pods(reader, &node.name) {
         Ok(pods) => pods,
         Err(why) => return Ok(Err(why)),
@@ -205,7 +211,7 @@ fn evict_all(
             }
             continue;
         }
-        pending.push(match answer(evict(reader, pod)) {
+        pending.push(match answer(evict(writer, pod)) {
             Answer::Accepted => format!("{} is terminating", pod_name(pod)),
             Answer::Later(why) => format!("{}: {why}", pod_name(pod)),
         });
@@ -216,7 +222,7 @@ fn evict_all(
     Ok(attached(reader, &node.name, &pods))
 }
 
-fn evict(reader: &Reader, pod: &Value) -> Result<Value, Failure> {
+fn evict(writer: &Writer<'_>, pod: &Value) -> Result<Value, Failure> {
     let meta = &pod["metadata"];
     let (namespace, name) = (meta["namespace"].as_str(), meta["name"].as_str());
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
@@ -229,7 +235,7 @@ fn evict(reader: &Reader, pod: &Value) -> Result<Value, Failure> {
         "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
     });
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
-    reader.call("POST", &path, Some(&body))
+    writer.0.call("POST", &path, Some(&body))
 }
 
 /// Returns the volumes that are attached to `node`, without those of pods that stay on the machine.

@@ -61,6 +61,12 @@ pub enum Conflict {
     },
 }
 
+impl From<Conflict> for documents::Conflict {
+    fn from(conflict: Conflict) -> Self {
+        Self { message: conflict.to_string(), help: conflict.help().to_owned() }
+    }
+}
+
 impl Conflict {
     /// Returns the command or the decision that resolves the conflict.
     #[must_use]

@@ -39,22 +39,22 @@ const FOREIGN: &[Foreign] = &[
     Foreign {
         what: "a server is powered off",
         change: |world| control(world).power = Power::Off,
-        repaired: "power on c-p-1",
+        repaired: "power on server c-p-1",
     },
     Foreign {
         what: "a server is detached from the network",
         change: |world| control(world).networks.clear(),
-        repaired: "attach c-p-1 to the network",
+        repaired: "attach server c-p-1 to the network",
     },
     Foreign {
         what: "the firewall is detached from a server",
         change: |world| control(world).firewalls = [5].into(),
-        repaired: "apply the firewall to c-p-1",
+        repaired: "apply the firewall to server c-p-1",
     },
     Foreign {
         what: "a server leaves its placement group",
         change: |world| control(world).group = None,
-        repaired: "its placement group",
+        repaired: "placement group c",
     },
     Foreign {
         what: "the label of the role is removed",
@@ -62,7 +62,7 @@ const FOREIGN: &[Foreign] = &[
             control(world).labels.remove("holistic/role");
             control(world).role = None;
         },
-        repaired: "label c-p-1",
+        repaired: "restore the labels of server c-p-1",
     },
     Foreign {
         what: "the label of the role is changed",
@@ -70,14 +70,14 @@ const FOREIGN: &[Foreign] = &[
             control(world).labels.insert("holistic/role".to_owned(), "worker".to_owned());
             control(world).role = Some(Role::Worker);
         },
-        repaired: "label c-p-1",
+        repaired: "restore the labels of server c-p-1",
     },
     Foreign {
         what: "the label of the pool is changed",
         change: |world| {
             control(world).labels.insert("holistic/pool".to_owned(), "q".to_owned());
         },
-        repaired: "label c-p-1",
+        repaired: "restore the labels of server c-p-1",
     },
     Foreign {
         what: "a removal was given up",
@@ -85,12 +85,12 @@ const FOREIGN: &[Foreign] = &[
             control(world).labels.insert("holistic/removing".to_owned(), "true".to_owned());
             world.cordoned.insert(CONTROL.to_owned());
         },
-        repaired: "uncordon c-p-1",
+        repaired: "uncordon node c-p-1",
     },
     Foreign {
         what: "firewall rules are changed",
         change: |world| found(world, Kind::Firewall).spec = ResourceSpec::Firewall(Vec::new()),
-        repaired: "update firewall c: rules",
+        repaired: "change firewall c: rules",
     },
     Foreign {
         what: "the subnet is deleted",
@@ -98,7 +98,7 @@ const FOREIGN: &[Foreign] = &[
             let range = "10.0.0.0/16".to_owned();
             found(world, Kind::Network).spec = ResourceSpec::Network { range, nodes: Vec::new() };
         },
-        repaired: "update network c: subnet",
+        repaired: "change network c: subnet",
     },
     Foreign {
         what: "a destroy was given up",
@@ -107,22 +107,22 @@ const FOREIGN: &[Foreign] = &[
                 .labels
                 .insert("holistic/destroying".to_owned(), "1".to_owned());
         },
-        repaired: "update network c|labels",
+        repaired: "change network c|labels",
     },
     Foreign {
         what: "the load balancer is detached from the network",
         change: |world| found(world, Kind::LoadBalancer).networks.clear(),
-        repaired: "update load balancer c|network",
+        repaired: "change load balancer c|network",
     },
     Foreign {
         what: "the load balancer loses its public interface",
         change: |world| balancer(world).public = false,
-        repaired: "update load balancer c|public interface",
+        repaired: "change load balancer c|public interface",
     },
     Foreign {
         what: "the load balancer loses its service",
         change: |world| balancer(world).services.clear(),
-        repaired: "update load balancer c|services",
+        repaired: "change load balancer c|services",
     },
     Foreign {
         what: "the load balancer has another service",
@@ -130,12 +130,12 @@ const FOREIGN: &[Foreign] = &[
             let other = BalancerService { listen: 22, ..BalancerService::kubernetes() };
             balancer(world).services.insert(other);
         },
-        repaired: "update load balancer c|services",
+        repaired: "change load balancer c|services",
     },
     Foreign {
         what: "the load balancer loses its targets",
         change: |world| balancer(world).targets.clear(),
-        repaired: "update load balancer c|targets",
+        repaired: "change load balancer c|targets",
     },
     Foreign {
         what: "the load balancer has another target",
@@ -143,7 +143,7 @@ const FOREIGN: &[Foreign] = &[
             let servers = TargetSelector::Address("192.0.2.1".to_owned());
             balancer(world).targets.insert(Target { servers, private: false });
         },
-        repaired: "update load balancer c|targets",
+        repaired: "change load balancer c|targets",
     },
 ];
 

@@ -150,9 +150,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
 /// Returns the machine on which the next stage of the plan starts etcd.
 fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
     let steps = plan(wanted, world);
-    let next = steps.iter().map(Step::stage).min()?;
-    let mut starts = steps.iter().filter(|step| step.stage() == next);
-    starts.find_map(|step| match step {
+    steps[..batch(&steps)].iter().find_map(|step| match step {
         Step::Bootstrap { name } => Some(name.clone()),
         _ => None,
     })
@@ -314,7 +312,9 @@ impl State {
     fn writes(&self) -> Vec<Self> {
         let (wanted, world) = (wanted(3, self.declared), self.world());
         let mut after = Vec::new();
-        for step in plan(&wanted, &world) {
+        let mut steps = plan(&wanted, &world);
+        steps.truncate(batch(&steps));
+        for step in steps {
             match step {
                 Step::Bootstrap { name } if world.proves_no_etcd(&wanted, &name) => {
                     assert!(self.disks.iter().all(|(data, _)| !data), "beside data: {self:?}");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use documents::WritePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use super::{Access, Reader, Target, error_text, redact, runtime};
+use super::{Access, Reader, Reboot, Target, error_text, redact, runtime};
 use crate::Error;
 use crate::pki::sha256_hex;
 use crate::plan::Conflict;
@@ -38,18 +39,19 @@ pub(crate) struct ConfigureRequest {
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader) -> Self {
+    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
     }
 
-    /// Sends every machine its configuration, concurrently, and waits until it is active.
-    pub(crate) fn configure(&self, requests: Vec<ConfigureRequest>) -> Result<(), Error> {
+    /// Sends every machine its configuration, concurrently, and waits until it is active. Returns the
+    /// machines that answered that they reboot for it.
+    pub(crate) fn configure(&self, requests: Vec<ConfigureRequest>) -> Result<Vec<Reboot>, Error> {
         runtime()?.block_on(async {
             let mut tasks = JoinSet::new();
             for wanted in requests {
                 let reader = self.0.clone();
                 tasks.spawn(async move {
-                    let step = documents::step(&wanted.target.name, "configure");
+                    let step = documents::step(&wanted.target.name, "wait for the configuration");
                     let end = configure_machine(&reader, &wanted).await;
                     if end.is_ok() {
                         step.done("the configuration is active, and the machine shows a certificate of this cluster");
@@ -59,7 +61,8 @@ impl<'a> Writer<'a> {
             }
             // Wait for all tasks: the failure of one machine must not interrupt the configuration
             // of another.
-            tasks.join_all().await.into_iter().collect()
+            let ends: Result<Vec<_>, Error> = tasks.join_all().await.into_iter().collect();
+            Ok(ends?.into_iter().flatten().collect())
         })
     }
 
@@ -127,12 +130,15 @@ impl<'a> Writer<'a> {
 }
 
 /// Waits for the machine, sends the configuration unless the machine has it, and waits until it is
-/// active.
-async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result<(), Error> {
+/// active. Returns the reboot that the machine announced.
+pub(super) async fn configure_machine(
+    reader: &Reader,
+    wanted: &ConfigureRequest,
+) -> Result<Option<Reboot>, Error> {
     let (target, bytes) = (&wanted.target, wanted.configuration.as_bytes());
     let digest = sha256_hex(bytes);
     let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
-    let mut sent = false;
+    let (mut sent, mut reboot) = (false, None);
     loop {
         documents::check_interrupt()?;
         let mut connection = match reader.connect(target).await {
@@ -153,7 +159,7 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
             Access::Secure(mut connection) => {
                 match super::read(&mut connection, target.role, Some(&digest)).await {
                     Ok(state) if state.has(&digest) => match state.unmet.filter(|_| wanted.alive) {
-                        None => return Ok(()),
+                        None => return Ok(reboot),
                         Some(unmet) => {
                             pause(until, target, unmet).await?;
                             continue;
@@ -173,6 +179,8 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
                 }
             }
         };
+        // Only a machine that has a configuration can reboot; in maintenance mode nothing is read.
+        let boot_id = super::boot_id(&mut connection).await;
         let request = wire::ApplyConfiguration {
             data: bytes.to_vec(),
             mode: wire::ApplyMode::Auto.into(),
@@ -183,6 +191,9 @@ async fn configure_machine(reader: &Reader, wanted: &ConfigureRequest) -> Result
         match connection.call::<_, wire::ConfigurationApplied>(path, request).await {
             Ok(applied) => {
                 sent = true;
+                if applied.mode() == wire::ApplyMode::Reboot {
+                    reboot = boot_id.map(|before| Reboot { target: target.clone(), before });
+                }
                 for warning in applied.warnings {
                     documents::detail(&target.name, redact::first_line(&warning));
                 }

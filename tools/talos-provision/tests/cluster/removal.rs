@@ -164,7 +164,11 @@ pub(super) fn a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(harne
     // A machine that is declared again is uncordoned, because this program cordoned it.
     declare(harness, 2, "");
     let plan = harness.run("plan").code(0).cluster();
-    assert!(plan["status"]["plan"].to_string().contains(r#"{"uncordon":{"name":"prod-work-2"}}"#));
+    assert!(
+        plan["status"]["plan"]
+            .to_string()
+            .contains(r#"{"action":"uncordon","name":"prod-work-2"}"#)
+    );
 
     // The budget now allows the eviction, and the interrupted removal continues.
     declare(

@@ -236,7 +236,7 @@ fn writes(cluster: &Mutex<Cluster>) -> Vec<String> {
 #[test]
 fn drain_cordons_a_machine_and_evicts_each_pod_once_its_budget_allows_it() {
     let (reader, cluster) = serve(Cluster { blocked: 1, ..busy() });
-    drain(&reader, &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster), ["cordon", "evict web-2", "evict done", "evict web-1"]);
     let left = cluster.lock().expect("the cluster").pods.clone();
     let left: Vec<_> = left.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
@@ -250,7 +250,8 @@ fn drain_cordons_a_machine_and_evicts_each_pod_once_its_budget_allows_it() {
 #[test]
 fn drain_names_the_blocking_budget_after_the_declared_limit() {
     let (reader, cluster) = serve(Cluster { blocked: u32::MAX, ..busy() });
-    let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
+    let error =
+        drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
     let text = error.to_string();
     assert!(text.contains("n/web-1") && text.contains("web-budget"), "{text}");
     assert!(text.contains("c-w-1 is not removed"), "{text}");
@@ -270,7 +271,7 @@ fn drain_changes_nothing_when_pods_or_volumes_would_be_lost() {
         let mut busy = busy();
         busy.pods.push(pod);
         let (reader, cluster) = serve(busy);
-        let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 30));
+        let error = drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 30));
         let text = error.expect_err("refused").to_string();
         assert!(text.contains(code), "{text}");
         assert_eq!(writes(&cluster), [""; 0]);
@@ -287,8 +288,8 @@ fn drain_continues_after_an_interruption_at_any_step() {
         let (reader, cluster) = serve(Cluster { dies_at: Some(step), ..busy() });
         let unschedulable = || writes(&cluster).contains(&"cordon".to_owned());
         let limit = removal(EmptyDir::Refuse, 30);
-        let _first = drain(&reader, &node(unschedulable()), limit);
-        drain(&reader, &node(unschedulable()), limit).expect("drained");
+        let _first = drain(&Writer(&reader), &node(unschedulable()), limit);
+        drain(&Writer(&reader), &node(unschedulable()), limit).expect("drained");
         let mut done = writes(&cluster);
         done.sort();
         assert_eq!(done, ["cordon", "evict done", "evict web-1", "evict web-2"], "{step}");
@@ -298,7 +299,7 @@ fn drain_continues_after_an_interruption_at_any_step() {
 #[test]
 fn drain_does_not_mark_a_node_that_a_person_cordoned() {
     let (reader, cluster) = serve(busy());
-    drain(&reader, &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&Writer(&reader), &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert!(!writes(&cluster).contains(&"cordon".to_owned()));
 }
 
@@ -308,6 +309,6 @@ fn drain_does_not_wait_for_the_pods_of_a_lost_machine() {
     let lost = RegisteredNode { ready: false, ..node(false) };
     // The kubelet of a lost machine never confirms the end of a pod. In this test the budget still
     // counts.
-    drain(&reader, &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&Writer(&reader), &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster).len(), 4);
 }

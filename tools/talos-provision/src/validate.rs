@@ -11,8 +11,8 @@ use keyring::Projects;
 
 use crate::Error;
 use crate::config::{self, Common, Patch};
+use crate::desired::{Patches, settings};
 use crate::pki::{self, Bundle};
-use crate::session::{Patches, settings};
 use crate::spec::{Cluster, Pool, Role, Version};
 
 /// Largest patch, in bytes.
