@@ -1,4 +1,4 @@
-# Every document that is not Ready, as a command to the runner, which shows it beside the job.
+# Prints a workflow command for every document that is not Ready. The runner shows it as an annotation of the job.
 def escaped: gsub("%"; "%25") | gsub("\r"; "%0D") | gsub("\n"; "%0A");
 . as $document
 | .status.conditions[]?

@@ -1,7 +1,7 @@
-# Sourced by the scripts that speak to the forge whose workflow this is: GitHub, or a Gitea, whose API has the same paths.
-# In the environment: TOKEN; GITHUB_API_URL and GITHUB_REPOSITORY, which the runner sets.
+# Functions for the forge that runs this workflow: GitHub, or Gitea, whose API has the same paths.
+# Environment: TOKEN; GITHUB_API_URL and GITHUB_REPOSITORY, which the runner sets.
 
-forge() { # METHOD PATH [BODY]: the answer, as JSON. The token is in no argument vector. Nothing is asked twice by itself.
+forge() { # METHOD PATH [BODY]: prints the answer as JSON. The token is not an argument, because every user can list arguments. No retries.
   local answer
   if answer=$(curl --silent --show-error --fail-with-body --max-time 60 --request "$1" \
     --header @<(printf 'Authorization: Bearer %s\n' "$TOKEN") \

@@ -1,6 +1,6 @@
-# Documents, for people: what each is at, and the steps that are left to take.
+# Formats documents as Markdown: the condition of each document, and its remaining steps.
 
-# In a cell of a table, or a line: nothing in it is taken for markup.
+# Escapes text for a table cell or a line, so that it is not interpreted as markup.
 def text: gsub("&"; "&amp;") | gsub("<"; "&lt;") | gsub("(?<mark>[\\\\|`*_\\[\\]])"; "\\\(.mark)") | gsub("\\s+"; " ");
 
 # A step is flat: its action, then the values of its fields.

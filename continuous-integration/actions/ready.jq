@@ -1,2 +1,2 @@
-# Whether every document that a program has looked at is Ready.
+# Prints whether every processed document is Ready.
 [.[].status.conditions // empty | .[] | select(.type == "Ready").status == "True"] | length > 0 and all

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# One program, as a step of a job: every action beside this file calls it, and is told here what its inputs mean.
+# Runs one program as a step of a job. Every action beside this file calls this script.
 #
-# In the environment: PROGRAM; VERB and FLAGS; DOCUMENTS, a path per line; STREAM, documents that another job handed
-# on; IDENTITY, the key of the phase, or READER, that of a reader; SEALED, a file with documents of an earlier run, from
-# whose statuses Clusters of the stream take the credentials that are sealed for readers; FACTS, a line for each further output: its name, and where jq finds it.
-# The exit status is the program's. A failed program has written its documents, too, so every output is made of them.
+# Environment:
+#   PROGRAM, VERB, FLAGS   the command line
+#   DOCUMENTS              paths of documents, one per line
+#   STREAM                 the output `stream` of another job
+#   IDENTITY or READER     the key of the phase, or the key of a reader
+#   SEALED                 a file with documents of an earlier run; Clusters of the stream get the credentials for readers from it
+#   FACTS                  one line for each further output: its name and a jq filter
+# The exit status is the program's. A failed program also writes its documents, so every output is set from them.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 
-# Linux takes no longer string into the environment, and that is how the next job is given the stream.
+# Linux limits one environment string to 131,072 bytes (MAX_ARG_STRLEN, execve(2)), and the next job gets the stream as one.
 stream_bytes_max=131000
 
-output() { # NAME VALUE: of any number of lines, none of which can end it early
+output() { # NAME VALUE: the value may have any number of lines; the random delimiter keeps a line from ending it
   local end
   end=$(cat /proc/sys/kernel/random/uuid)
   printf '%s<<%s\n%s\n%s\n' "$1" "$end" "$2" "$end" >>"$GITHUB_OUTPUT"
@@ -36,22 +40,22 @@ while IFS= read -r line; do
 done <<<"$DOCUMENTS"
 read -ra flags <<<"${FLAGS//$'\n'/ }"
 
-# The variable from which the program takes the key of its phase: FLUX_SEED_KEY.
+# The program reads the key of its phase from a variable such as FLUX_SEED_KEY.
 variable=${PROGRAM^^}
 variable=${variable//-/_}_KEY
 [ -z "$IDENTITY" ] || export "$variable=$IDENTITY"
 [ -z "${READER-}" ] || export READER_KEY="$READER"
 unset IDENTITY READER STREAM
 
-# What is on the path wins; otherwise the program is built from the repository, and the commit, that this action is of.
+# Use the program on PATH. Otherwise build it from the repository and commit of this action.
 if ! command -v "$PROGRAM" >/dev/null; then
   flake=${GITHUB_ACTION_PATH%/continuous-integration/*}
   built=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --json "$flake#$PROGRAM")
   PATH=$(jq --raw-output '.[0].outputs.out' <<<"$built")/bin:$PATH
 fi
 
-# A job that is cancelled signals this shell alone: handed on, the program finishes the step in hand.
-# What it says is kept, too: of documents that were refused nothing else tells.
+# The runner signals only this shell when a job is cancelled, so pass the signal on: the program finishes its current step.
+# Standard error is kept as well, because rejected documents are reported nowhere else.
 exec 4> >(tee -i "$folder/said" >&2)
 tee=$!
 "$PROGRAM" "$VERB" "${flags[@]}" "${inputs[@]}" </dev/null >"$documents" 2>&4 &
@@ -80,9 +84,9 @@ stream=$(gzip --best --no-name <"$documents" | base64 --wrap=0)
 if [ "${#stream}" -le "$stream_bytes_max" ]; then
   output stream "$stream"
 else
-  error "$PROGRAM" "its documents are too many for another job (${#stream} bytes, at most $stream_bytes_max): hand the file on, in this job"
+  error "$PROGRAM" "its documents are too many for another job (${#stream} bytes, at most $stream_bytes_max): use the output documents in this job"
 fi
-if [ "$status" = 2 ]; then # the documents were refused, and none was written
+if [ "$status" = 2 ]; then # the documents were invalid, and the program wrote none
   while IFS= read -r line; do error "$PROGRAM" "${line#error: }"; done < <(grep '^error: ' "$folder/said" | sed 's/%/%25/g')
 fi
 [ "$status" = 0 ] || jq --raw-output --from-file "$here/annotations.jq" "$documents" >&2

@@ -1,4 +1,4 @@
-# A document of the stream, with the credentials that an earlier run sealed for readers.
+# Adds the credentials that an earlier run sealed for readers to a document of the stream.
 def readers: .status.sealed // {} | with_entries(select(.key | startswith("reader")));
 
 if .kind == "Cluster" then

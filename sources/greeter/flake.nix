@@ -1,5 +1,5 @@
 {
-  description = "greeter: greets over HTTP, and remembers how many it has greeted";
+  description = "greeter: greets over HTTP and counts its greetings";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
@@ -8,7 +8,7 @@
       inherit (nixpkgs) lib;
       systems = builtins.filter (it: nixpkgs.legacyPackages ? ${it}) [ "x86_64-linux" "aarch64-linux" ];
       eachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
-      # Static: one file, no reference to anything else in the store. Its tests run in the build.
+      # A static build is one file without references to the rest of the store. Nix runs the tests in the build.
       package = pkgs: pkgs.pkgsStatic.rustPlatform.buildRustPackage {
         pname = "greeter";
         version = (lib.importTOML ./Cargo.toml).package.version;
@@ -18,7 +18,7 @@
         };
         cargoLock.lockFile = ./Cargo.lock;
         meta = {
-          description = "Greets over HTTP, and remembers how many it has greeted";
+          description = "Greets over HTTP and counts its greetings";
           mainProgram = "greeter";
           license = [ lib.licenses.mit lib.licenses.asl20 ];
         };

@@ -1,5 +1,5 @@
 {
-  description = "volume-reader: writes a folder as a tar archive that is the same whenever the folder is";
+  description = "volume-reader: writes a folder as a reproducible tar archive";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
@@ -8,7 +8,7 @@
       inherit (nixpkgs) lib;
       systems = builtins.filter (it: nixpkgs.legacyPackages ? ${it}) [ "x86_64-linux" "aarch64-linux" ];
       eachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
-      # Static: one file, no reference to anything else in the store. Its tests run in the build.
+      # A static build is one file without references to the rest of the store. Nix runs the tests in the build.
       package = pkgs: pkgs.pkgsStatic.rustPlatform.buildRustPackage {
         pname = "volume-reader";
         version = (lib.importTOML ./Cargo.toml).package.version;
@@ -18,7 +18,7 @@
         };
         cargoLock.lockFile = ./Cargo.lock;
         meta = {
-          description = "Writes a folder as a tar archive that is the same whenever the folder is";
+          description = "Writes a folder as a reproducible tar archive";
           mainProgram = "volume-reader";
           license = [ lib.licenses.mit lib.licenses.asl20 ];
         };

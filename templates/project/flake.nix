@@ -1,10 +1,10 @@
 {
-  description = "A project that is whole in Git";
+  description = "A project that is completely declared in Git";
 
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
-    # The programs, the lab and the tasks. The first run writes into flake.lock which; a template that is part of
-    # them cannot.
+    # The programs, the lab and the tasks. The first run writes their commit into flake.lock. The template cannot
+    # contain that commit, because the template is part of it.
     holistic.url = "github:zabronax/holistic";
     holistic.inputs.nixpkgs.follows = "nixpkgs";
   };
@@ -15,18 +15,18 @@
       eachSystem = lib.genAttrs (lib.attrNames holistic.packages);
       folders = path: lib.attrNames (lib.filterAttrs (_: type: type == "directory") (builtins.readDir path));
 
-      # A source is a flake of its own. Here it is given this one's nixpkgs: as an input it would be locked with the
-      # hash of what it was, and an edit would go unnoticed.
+      # A source is a flake of its own, imported here with this flake's nixpkgs. As a flake input the source would be
+      # locked with a hash, and edits would have no effect.
       sources = lib.genAttrs (folders ./sources)
-        (name: let it = (import (./sources + "/${name}/flake.nix")).outputs { self = it; inherit nixpkgs; }; in it);
+        (name: let source = (import (./sources + "/${name}/flake.nix")).outputs { self = source; inherit nixpkgs; }; in source);
     in
     {
-      packages = eachSystem (system: lib.mapAttrs (_: it: it.packages.${system}.default) sources);
+      packages = eachSystem (system: lib.mapAttrs (_: source: source.packages.${system}.default) sources);
 
-      # lifecycle, sunset, lab, and each program.
+      # Apps: lifecycle, sunset, lab, and each program.
       inherit (holistic) apps;
 
-      checks = eachSystem (system: lib.mapAttrs (_: it: it.checks.${system}.default) sources);
+      checks = eachSystem (system: lib.mapAttrs (_: source: source.checks.${system}.default) sources);
 
       hydraJobs = eachSystem (system: self.checks.${system});
 

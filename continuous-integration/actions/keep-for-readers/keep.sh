@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes what is sealed for readers to readers.json. In the environment: DOCUMENTS, a file of documents.
+# Writes the credentials that are sealed for readers to readers.json. Environment: DOCUMENTS, a file of documents.
 set -euo pipefail
 jq --compact-output 'select(.kind == "Cluster" and .status.sealed)
   | {apiVersion, kind, metadata: {name: .metadata.name},

@@ -1,4 +1,4 @@
-# The notes of a release, from documents that artifact-attest has published.
+# Formats the notes of a release from the documents of artifact-attest.
 [.[] | select(.kind == "Artifact")] as $artifacts
 | if $artifacts | length > 0 and all(.status.conditions | any(.type == "Ready" and .status == "True"))
   then . else error("an artifact is not published") end

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A release of a tag: where each artifact is, by digest, and the command that proves who signed it.
-# In the environment, beside that of forge.sh: STREAM, the documents, attested; TAG.
+# Creates a release of a tag. The notes list each artifact by digest and the command that verifies its signature.
+# Environment, in addition to that of forge.sh: STREAM, the attested documents; TAG.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/../forge.sh"
@@ -8,7 +8,7 @@ source "$here/../forge.sh"
 documents=$(base64 --decode <<<"$STREAM" | gzip --decompress)
 notes=$(jq --slurp --raw-output --from-file "$here/notes.jq" <<<"$documents")
 body=$(jq --null-input --arg tag "$TAG" --arg notes "$notes" '{tag_name: $tag, name: $tag, body: $notes}')
-# A second run of the same tag writes the same release over.
+# A second run for the same tag edits the existing release.
 if release=$(forge GET "releases/tags/$TAG" 2>/dev/null); then
   release=$(forge PATCH "releases/$(jq .id <<<"$release")" "$body")
 else

@@ -1,4 +1,4 @@
-// A registry with the referrers API: go-containerregistry's, which nobody here wrote.
+// Runs the registry of go-containerregistry, a foreign implementation of the referrers API.
 package main
 
 import (

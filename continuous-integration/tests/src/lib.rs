@@ -1,17 +1,18 @@
-//! Tests of the repository as a whole, in `tests/`: they start programs, and link none of them.
+//! Tests of the repository as a whole. They are in `tests/`, start the programs and link none of
+//! them.
 
 pub mod modules;
 
 use std::path::{Path, PathBuf};
 
-/// The root of the repository.
+/// Returns the root of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The folder in which cargo puts the programs of the workspace, beside `deps`, where the running test
-/// is. `cargo build --workspace --bins` builds them.
+/// Returns cargo's folder of the workspace's programs, which is the parent of the running test's
+/// folder `deps`. `cargo build --workspace --bins` builds the programs.
 #[must_use]
 pub fn programs() -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The graph of the modules of a crate: which module uses which, read from the sources.
+//! Reads the module graph of a crate from its sources: an edge for each module that uses another.
 //!
-//! Modules are the children of the root; what is below a child counts as the child. The root itself is
-//! [`ROOT`]. Tests are left out, because they may use everything.
+//! The nodes are the children of the crate root and the root itself ([`ROOT`]). A nested module counts
+//! as its ancestor below the root. Tests are left out, because they may use every module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,17 +10,17 @@ use std::path::Path;
 
 use syn::visit::{self, Visit};
 
-/// The name of the root module in a graph.
+/// Name of the root module in a graph.
 pub const ROOT: &str = "lib";
 
-/// For each module, the modules that it uses.
+/// Modules that each module uses, by the module's name.
 pub type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The graph of the crate whose sources are in `src`.
+/// Returns the graph of the crate whose sources are in `src`.
 ///
 /// # Errors
 ///
-/// A file cannot be read, or is not Rust.
+/// An error if a file cannot be read or is not valid Rust.
 pub fn graph(src: &Path) -> io::Result<Graph> {
     let root = parsed(&src.join("lib.rs"))?;
     let mut files = Vec::new();
@@ -46,7 +46,7 @@ pub fn graph(src: &Path) -> io::Result<Graph> {
     Ok(graph)
 }
 
-/// The cycles of a graph: groups of modules, each of which reaches the others.
+/// Returns the cycles of a graph: groups of modules in which each module reaches the others.
 #[must_use]
 pub fn cycles(graph: &Graph) -> Vec<BTreeSet<String>> {
     let reach: BTreeMap<_, _> =
@@ -68,7 +68,7 @@ pub fn cycles(graph: &Graph) -> Vec<BTreeSet<String>> {
     found.into_iter().collect()
 }
 
-/// The graph as Mermaid draws it (<https://mermaid.js.org/syntax/flowchart.html>).
+/// Returns the graph in Mermaid's syntax (<https://mermaid.js.org/syntax/flowchart.html>).
 #[must_use]
 pub fn mermaid(graph: &Graph) -> String {
     let edge = |from: &String, to: &String| format!("  {from} --> {to}\n");
@@ -94,7 +94,7 @@ fn parsed(file: &Path) -> io::Result<syn::File> {
     syn::parse_file(&text).map_err(|error| io::Error::other(format!("{}: {error}", file.display())))
 }
 
-/// Reads the files of the modules that `file` declares, and of those below them.
+/// Adds the parsed files of the modules that `file` declares, and of their descendants, to `files`.
 fn collect(
     folder: &Path,
     file: &syn::File,
@@ -117,7 +117,7 @@ fn collect(
     Ok(())
 }
 
-/// The modules from which the root re-exports names.
+/// Returns the module that each re-exported name of the root comes from.
 fn exports(root: &syn::File, modules: &BTreeSet<String>) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     for item in &root.items {
@@ -137,7 +137,7 @@ fn exports(root: &syn::File, modules: &BTreeSet<String>) -> BTreeMap<String, Str
     exports
 }
 
-/// The paths of a `use`, each with the name that it brings.
+/// Adds every path of a `use` tree to `paths`.
 fn leaves(tree: &syn::UseTree, before: &[String], paths: &mut Vec<Vec<String>>) {
     let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
     match tree {
@@ -158,10 +158,10 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// Collects paths from the root of the crate: those that begin with `crate`, `super` or `self`, and in
-/// the root those that begin with a module.
+/// Collects the paths of one module relative to the crate root: paths that begin with `crate`,
+/// `super` or `self`, and in the root also paths that begin with a module's name.
 struct Uses {
-    /// The module at hand, inline modules included.
+    /// Path of the visited module, including inline modules.
     module: Vec<String>,
     found: Vec<Vec<String>>,
 }

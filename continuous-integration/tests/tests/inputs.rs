@@ -1,5 +1,5 @@
-//! What all five programs do with inputs that nobody meant to give them: published secrets, and
-//! garbage. The programs are where cargo puts them: `cargo build --workspace --bins` first.
+//! Runs all five programs on wrong inputs: published secrets and random garbage. Build the programs
+//! first: `cargo build --workspace --bins`.
 
 use std::error::Error;
 use std::fs;
@@ -19,7 +19,7 @@ const PROGRAMS: [&str; 5] =
 
 const STRANGER: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
-/// Runs `program verb` on `input`, in `folder`, with these variables and no others.
+/// Runs `program verb` on `input`, in `folder`, with these environment variables and PATH alone.
 fn run(
     program: &str,
     verb: &[&str],
@@ -40,7 +40,7 @@ fn run(
         .map_err(|error| format!("{program}: {error}"))?;
     let mut stdin = child.stdin.take().ok_or("no standard input")?;
     let input = input.to_owned();
-    // A program that has read enough may be gone before all of it is written.
+    // A program may end before it has read its whole input, so a failed write is not an error.
     let writer = std::thread::spawn(move || {
         let _ = stdin.write_all(&input);
     });
@@ -49,7 +49,7 @@ fn run(
     Ok(output)
 }
 
-/// A project, one document of each kind, and where everything is.
+/// Returns a Project and one document of each kind. Every endpoint is at `url`.
 fn documents(project: &str, url: &str, root: &Value, recipient: &str) -> Vec<Value> {
     let document = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     let digest = format!("sha256:{}", "1".repeat(64));
@@ -70,7 +70,7 @@ fn documents(project: &str, url: &str, root: &Value, recipient: &str) -> Vec<Val
                 },
             }),
         ),
-        document("Repository", "code", json!({"project": project, "owner": "somebody"})),
+        document("Repository", "code", json!({"project": project, "owner": "someone"})),
         document(
             "Artifact",
             "app",
@@ -112,7 +112,7 @@ fn stream(documents: &[Value]) -> Vec<u8> {
     lines.collect::<String>().into_bytes()
 }
 
-/// How a published secret comes in: a name, the root, a recipient, and the environment.
+/// Source of a published secret: a name, the root, a recipient, and environment variables.
 type Way<'a> = (&'a str, Value, &'a str, &'a [(&'a str, &'a str)]);
 
 // hazard: A cluster at a real vendor derives from the root that ships in this repository.
@@ -120,11 +120,11 @@ type Way<'a> = (&'a str, Value, &'a str, &'a [(&'a str, &'a str)]);
 // members: phase keys, derived recipients, tokens, verification keys, other notations, output of
 // commands
 // now: exit 2 with `./tasks/init NAME OWNER`; loopback endpoints only
-/// Every way in which a published secret comes into a project that is not on this machine.
+/// Tries every source of a published secret in a project whose endpoints are not on loopback.
 #[test]
-fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test {
+fn every_program_rejects_published_secrets_before_any_request() -> Test {
     const ROOT: &str = "vluEM5zmlt2g7jJUJL3q+pQpwkV5SlNuLoAbuVxfMXc=";
-    // Nothing listens there (RFC 5737), and no name has to be resolved.
+    // A documentation address (RFC 5737): no server listens, and no name has to be resolved.
     let away = "https://192.0.2.1";
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("root"), ROOT)?;
@@ -132,9 +132,9 @@ fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test 
     let identity = root().join("templates/project/project/test-identity.txt");
     let identity = identity.display().to_string();
     let test = "age170kn9pu9wffp8raenhf4g7gl9pm0afklya3kuy04j7clt3p929qsrjnl8j";
-    let own = json!({"env": "ROOT"});
+    let root_in_env = json!({"env": "ROOT"});
     let ways: [Way<'_>; 7] = [
-        ("env", own.clone(), STRANGER, &[("ROOT", ROOT)]),
+        ("env", root_in_env.clone(), STRANGER, &[("ROOT", ROOT)]),
         ("file", json!({"file": "root"}), STRANGER, &[]),
         (
             "sops",
@@ -143,9 +143,9 @@ fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test 
             &[("SOPS_AGE_KEY_FILE", &identity)],
         ),
         ("sops without an identity", json!({"sops": secrets, "key": "root"}), STRANGER, &[]),
-        ("recipient", own.clone(), test, &[("ROOT", "x")]),
-        ("token", own.clone(), STRANGER, &[("ROOT", "x"), ("TOKEN", "a-token-of-hetzner")]),
-        ("phase key", own, STRANGER, &[("ROOT", "x"), ("TALOS_PROVISION_KEY", ROOT)]),
+        ("recipient", root_in_env.clone(), test, &[("ROOT", "x")]),
+        ("token", root_in_env.clone(), STRANGER, &[("ROOT", "x"), ("TOKEN", "a-token-of-hetzner")]),
+        ("phase key", root_in_env, STRANGER, &[("ROOT", "x"), ("TALOS_PROVISION_KEY", ROOT)]),
     ];
     for (way, root, recipient, variables) in ways {
         let input = stream(&documents("shop", away, &root, recipient));
@@ -159,7 +159,7 @@ fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test 
                 &["destroy"],
                 &["derive", "--to", &derived],
             ] {
-                // One verb for each other way: the check is one and the same.
+                // One verb is enough for the other sources, because all verbs share the check.
                 if way != "env" && verb != ["apply"] {
                     continue;
                 }
@@ -171,7 +171,7 @@ fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test 
                 assert!(said.contains("nothing was touched"), "{program}: {said}");
                 assert!(!said.contains(ROOT) && !said.contains("a-token-of"), "{program}: {said}");
                 assert!(output.stdout.is_empty(), "{program} wrote documents");
-                assert!(!Path::new(&derived).exists(), "{program} derived something");
+                assert!(!Path::new(&derived).exists(), "{program} derived a value");
             }
         }
     }
@@ -179,7 +179,7 @@ fn every_program_refuses_published_secrets_before_it_touches_anything() -> Test 
 }
 
 #[test]
-fn on_loopback_a_published_secret_is_as_good_as_any() -> Test {
+fn programs_accept_published_secrets_if_every_endpoint_is_on_loopback() -> Test {
     const ROOT: &str = "vluEM5zmlt2g7jJUJL3q+pQpwkV5SlNuLoAbuVxfMXc=";
     let test = "age170kn9pu9wffp8raenhf4g7gl9pm0afklya3kuy04j7clt3p929qsrjnl8j";
     let folder = tempfile::tempdir()?;
@@ -198,7 +198,7 @@ fn on_loopback_a_published_secret_is_as_good_as_any() -> Test {
     Ok(())
 }
 
-/// Values that may stand where a document has another.
+/// Returns values that replace a valid value of a document.
 fn garbage() -> Vec<Value> {
     let long = "x".repeat(100_000);
     vec![
@@ -233,7 +233,7 @@ fn garbage() -> Vec<Value> {
     ]
 }
 
-/// The path of every value in `value`, and of the value itself.
+/// Adds the JSON pointer of `value` and of every value inside it to `into`.
 fn paths(value: &Value, path: &str, into: &mut Vec<String>) {
     into.push(path.to_owned());
     match value {
@@ -250,8 +250,8 @@ fn paths(value: &Value, path: &str, into: &mut Vec<String>) {
     }
 }
 
-/// Fails unless `output` is as callers may rely on.
-fn is_orderly(program: &str, output: &Output, documents: usize, what: &str) {
+/// Panics unless the exit status, the messages and the number of documents are as specified.
+fn assert_orderly(program: &str, output: &Output, documents: usize, what: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     let what: String = what.chars().take(300).collect();
     let code = output.status.code();
@@ -260,10 +260,11 @@ fn is_orderly(program: &str, output: &Output, documents: usize, what: &str) {
     let written =
         output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
     let expected = if code == Some(2) { 0 } else { documents };
-    assert_eq!(written, expected, "{program} writes every document or refuses all, {what}: {said}");
+    assert_eq!(written, expected, "{program} writes every document or none, {what}: {said}");
 }
 
-/// A generator of numbers that are the same on each run (Knuth, MMIX).
+/// A linear congruential generator with a fixed seed, so that every run is the same (constants of
+/// Knuth's MMIX).
 struct Numbers(u64);
 
 impl Numbers {
@@ -274,7 +275,7 @@ impl Numbers {
     }
 }
 
-/// The address of a server that gives this answer to every request.
+/// Starts a server that gives this answer to every request, and returns its URL.
 fn server(status: &str, body: &str) -> Test<String> {
     let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -282,7 +283,7 @@ fn server(status: &str, body: &str) -> Test<String> {
     );
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    // It ends with the test's process.
+    // The thread ends with the test's process.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answer = answer.clone();
@@ -298,12 +299,13 @@ fn answer_one(mut stream: TcpStream, answer: &str) {
     let _ = stream.read(&mut request);
     let _ = stream.write_all(answer.as_bytes());
     let _ = stream.shutdown(Shutdown::Write);
-    // Closing with something unread resets the connection, and the answer with it.
+    // Closing a socket with unread data resets the connection and discards the answer.
     let _ = stream.read(&mut request);
 }
 
-/// No retry can help there, so each program ends with its first request.
-fn closed() -> Test<String> {
+/// Starts a server that answers 404, which is permanent, so that each program ends after its first
+/// request.
+fn not_found_server() -> Test<String> {
     server("404 Not Found", "{}")
 }
 
@@ -312,7 +314,7 @@ fn no_value_in_a_document_makes_a_program_panic() -> Test {
     const TIMES: usize = 60;
     let folder = tempfile::tempdir()?;
     let variables = [("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TOKEN", "x")];
-    let right = documents("shop", &closed()?, &json!({"env": "ROOT"}), STRANGER);
+    let right = documents("shop", &not_found_server()?, &json!({"env": "ROOT"}), STRANGER);
     let (mut places, mut numbers) = (Vec::new(), Numbers(16));
     for (at, document) in right.iter().enumerate() {
         let mut inside = Vec::new();
@@ -331,7 +333,7 @@ fn no_value_in_a_document_makes_a_program_panic() -> Test {
             }
             let output =
                 run(program, &["plan", "-q"], &stream(&changed), folder.path(), &variables)?;
-            is_orderly(program, &output, changed.len(), &what);
+            assert_orderly(program, &output, changed.len(), &what);
         }
     }
     Ok(())
@@ -341,7 +343,7 @@ fn no_value_in_a_document_makes_a_program_panic() -> Test {
 fn no_status_that_another_program_wrote_makes_a_program_panic() -> Test {
     let folder = tempfile::tempdir()?;
     let variables = [("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TOKEN", "x")];
-    let right = documents("shop", &closed()?, &json!({"env": "ROOT"}), STRANGER);
+    let right = documents("shop", &not_found_server()?, &json!({"env": "ROOT"}), STRANGER);
     let ready = json!([{"type": "Ready", "status": "True", "reason": "a", "message": "b"}]);
     for status in [
         json!(null),
@@ -358,7 +360,7 @@ fn no_status_that_another_program_wrote_makes_a_program_panic() -> Test {
         for program in PROGRAMS {
             for verb in [&["plan", "-q"][..], &["verify", "-q"]] {
                 let output = run(program, verb, &stream(&documents), folder.path(), &variables)?;
-                is_orderly(program, &output, documents.len(), &format!("{verb:?} {status}"));
+                assert_orderly(program, &output, documents.len(), &format!("{verb:?} {status}"));
             }
         }
     }
@@ -393,7 +395,7 @@ fn no_bytes_make_a_program_panic() -> Test {
     for program in PROGRAMS {
         for input in &inputs {
             let output = run(program, &["plan"], input, folder.path(), &[])?;
-            is_orderly(program, &output, 0, &String::from_utf8_lossy(input));
+            assert_orderly(program, &output, 0, &String::from_utf8_lossy(input));
             assert_eq!(output.status.code(), Some(2), "{:?}", String::from_utf8_lossy(input));
         }
     }
@@ -403,7 +405,7 @@ fn no_bytes_make_a_program_panic() -> Test {
 #[test]
 fn no_variable_of_the_environment_makes_a_program_panic() -> Test {
     let folder = tempfile::tempdir()?;
-    let input = stream(&documents("shop", &closed()?, &json!({"env": "ROOT"}), STRANGER));
+    let input = stream(&documents("shop", &not_found_server()?, &json!({"env": "ROOT"}), STRANGER));
     for (name, value) in [
         ("ROOT", ""),
         ("ROOT", "\u{1f600}"),
@@ -428,7 +430,7 @@ fn no_variable_of_the_environment_makes_a_program_panic() -> Test {
         let variables = [("ROOT", root), ("TOKEN", "x"), (name, value)];
         for program in PROGRAMS {
             let output = run(program, &["plan", "-q"], &input, folder.path(), &variables)?;
-            is_orderly(program, &output, 6, &format!("{name}={value}"));
+            assert_orderly(program, &output, 6, &format!("{name}={value}"));
         }
     }
     Ok(())
@@ -457,7 +459,7 @@ fn no_response_makes_a_program_panic() -> Test {
             stream(&documents("shop", &server(status, body)?, &json!({"env": "ROOT"}), STRANGER));
         for program in PROGRAMS {
             let output = run(program, &["plan", "-q"], &input, folder.path(), &variables)?;
-            is_orderly(program, &output, 6, &format!("{status} {body}"));
+            assert_orderly(program, &output, 6, &format!("{status} {body}"));
         }
     }
     Ok(())

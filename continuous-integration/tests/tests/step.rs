@@ -1,5 +1,5 @@
-//! One step of a job: what the actions of this repository make of a program that misbehaves.
-//! `operations/actions.rs` runs them with the real ones.
+//! One step of a CI job: how this repository's actions handle a program that fails. The programs are
+//! scripts here; `operations/actions.rs` runs the actions with the real programs.
 
 use std::error::Error;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 type Test = Result<(), Box<dyn Error>>;
 
-/// A step that is about to run, with a stand-in for `flux-seed` on its path.
+/// A step before its run, with a script on PATH in place of `flux-seed`.
 struct Step {
     folder: TempDir,
 }
@@ -35,7 +35,8 @@ impl Step {
     fn command(&self, stream: &str) -> Command {
         let actions = repository_tests::root().join("continuous-integration/actions");
         let path = std::env::var("PATH").unwrap_or_default();
-        // Who starts the tests in the background may have had them ignore an interrupt.
+        // A shell that starts the tests in the background makes them ignore SIGINT; this restores the
+        // default.
         let mut command = Command::new("env");
         command
             .arg("--default-signal=INT")
@@ -53,7 +54,7 @@ impl Step {
         command
     }
 
-    /// The value of an output.
+    /// Returns the value of a step output.
     fn output(&self, name: &str) -> Result<String, Box<dyn Error>> {
         let text = fs::read_to_string(self.path("output"))?;
         let (_, rest) =
@@ -63,8 +64,8 @@ impl Step {
     }
 }
 
-/// A shell command that prints a document whose Ready has this message.
-fn says(message: &str) -> String {
+/// Returns a shell command that prints a document whose condition Ready has this message.
+fn print_document(message: &str) -> String {
     let condition =
         format!(r#"{{"type":"Ready","status":"False","reason":"Planned","message":"{message}"}}"#);
     format!(
@@ -73,7 +74,7 @@ fn says(message: &str) -> String {
 }
 
 #[test]
-fn a_program_is_told_what_the_inputs_say_and_its_status_is_the_step_s() -> Test {
+fn a_step_passes_its_inputs_to_the_program_and_returns_its_exit_status() -> Test {
     let program =
         "printf '[%s] ' \"$@\" \"$FLUX_SEED_KEY\" \"${IDENTITY-}\" \"${STREAM-}\" >&2; exit 3";
     let ended = Step::new(program)?.command("").output()?;
@@ -84,9 +85,10 @@ fn a_program_is_told_what_the_inputs_say_and_its_status_is_the_step_s() -> Test 
 }
 
 #[test]
-fn nothing_that_a_document_says_is_taken_for_markup_for_a_command_or_for_an_output() -> Test {
-    let step =
-        Step::new(&(says(r"a|b_c <d> [e](f)\n::set-output name=ready::true") + "; exit 100"))?;
+fn text_of_a_document_is_escaped_in_markup_commands_and_outputs() -> Test {
+    let step = Step::new(
+        &(print_document(r"a|b_c <d> [e](f)\n::set-output name=ready::true") + "; exit 100"),
+    )?;
     let ended = step.command("").output()?;
     let said = String::from_utf8_lossy(&ended.stderr);
     let expected = "::error title=Delivery/prod is not Ready::Planned: a|b_c <d> [e](f)%0A::set-output name=ready::true\n";
@@ -100,7 +102,7 @@ fn nothing_that_a_document_says_is_taken_for_markup_for_a_command_or_for_an_outp
 }
 
 #[test]
-fn refused_documents_are_annotated_and_in_the_summary() -> Test {
+fn validation_errors_become_annotations_and_part_of_the_summary() -> Test {
     let mistakes =
         "printf 'error: a.yaml:1:1: kind: 50%% wrong\\n    1 | kind\\nmistakes: 1\\n' >&2; exit 2";
     let step = Step::new(mistakes)?;
@@ -115,19 +117,19 @@ fn refused_documents_are_annotated_and_in_the_summary() -> Test {
 }
 
 #[test]
-fn a_job_that_is_cancelled_lets_the_program_finish_and_hands_on_what_it_wrote() -> Test {
+fn a_cancelled_job_lets_the_program_finish_and_keeps_its_documents() -> Test {
     let program = format!(
         "trap '{}; exit 111' TERM\ntouch \"$RUNNER_TEMP/started\"\nfor _ in {{1..300}}; do sleep 0.1; done",
-        says("interrupted").replace('\'', r#"'"'"'"#)
+        print_document("interrupted").replace('\'', r#"'"'"'"#)
     );
     let step = Step::new(&program)?;
     let mut child = step.command("").stderr(Stdio::null()).spawn()?;
     let end = Instant::now() + Duration::from_secs(20);
     while !step.path("started").exists() {
-        assert!(Instant::now() < end, "it has not started");
+        assert!(Instant::now() < end, "the program has not started");
         thread::sleep(Duration::from_millis(20));
     }
-    // As GitHub's runner does: to the shell alone.
+    // To the shell alone, as GitHub's runner does.
     Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
     assert_eq!(child.wait()?.code(), Some(111));
     assert!(fs::read_to_string(step.path("summary"))?.contains("interrupted"));
@@ -136,7 +138,7 @@ fn a_job_that_is_cancelled_lets_the_program_finish_and_hands_on_what_it_wrote() 
 }
 
 #[test]
-fn a_stream_that_no_environment_could_hold_is_not_handed_on_and_a_broken_one_not_taken() -> Test {
+fn a_stream_too_long_for_an_environment_is_not_an_output_and_a_damaged_one_is_an_error() -> Test {
     // Random, so that it does not compress.
     let long = r#"printf '{"kind":"Delivery","spec":"%s"}\n' "$(head -c 200000 /dev/urandom | base64 --wrap=0)""#;
     let step = Step::new(long)?;
@@ -146,11 +148,11 @@ fn a_stream_that_no_environment_could_hold_is_not_handed_on_and_a_broken_one_not
     assert!(String::from_utf8_lossy(&ended.stderr).contains("too many for another job"));
     assert!(
         fs::metadata(step.output("documents")?)?.len() > 200_000,
-        "they are there all the same"
+        "the file of the documents is complete"
     );
 
     let step = Step::new("touch \"$RUNNER_TEMP/started\"")?;
     assert!(!step.command("no base64!").output()?.status.success());
-    assert!(!step.path("started").exists(), "no program gets half of a stream");
+    assert!(!step.path("started").exists(), "the program must not start on a partial stream");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The words of this repository, held against what is there: every page says what it is, what it
-//! names exists, and each of its commands is either run by a test or marked as not run.
+//! Checks the pages of this repository: every page has its metadata, every file and test that a page
+//! names exists, and every command is either run by a test or marked as not run.
 
 mod hazards;
 mod pages;
@@ -14,15 +14,16 @@ use repository_tests::root;
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The fields of every page, and those of a decision.
+/// Required front matter of every page except decisions.
 const PAGE: [&str; 3] = ["title", "summary", "date"];
+/// Required front matter of a decision.
 const DECISION: [&str; 6] = ["id", "title", "status", "superseded_by", "date", "confirmed_by"];
 
-/// What may be fenced and is never a command.
+/// Info strings of fenced blocks that hold no commands.
 const DATA: [&str; 4] = ["text", "yaml", "json", "toml"];
 
 struct Page {
-    /// From the root of the repository.
+    /// Path relative to the root of the repository.
     path: String,
     text: String,
     fields: BTreeMap<String, String>,
@@ -34,7 +35,7 @@ impl Page {
     }
 }
 
-/// Every page below `knowledge/`.
+/// Returns every page below `knowledge/`, sorted by path.
 fn knowledge() -> Test<Vec<Page>> {
     let (mut pages, mut folders) = (Vec::new(), vec![root().join("knowledge")]);
     while let Some(folder) = folders.pop() {
@@ -42,22 +43,22 @@ fn knowledge() -> Test<Vec<Page>> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "md") {
+            } else if path.extension().is_some_and(|extension| extension == "md") {
                 let text = fs::read_to_string(&path)?;
                 let path = path.strip_prefix(root())?.display().to_string();
                 pages.push(Page { fields: fields(&text), path, text });
             }
         }
     }
-    assert!(pages.len() > 15, "the pages are where they are looked for: {}", pages.len());
+    assert!(pages.len() > 15, "knowledge/ has more than 15 pages: {}", pages.len());
     pages.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(pages)
 }
 
-/// The front matter: `key: value`, without what a comment says.
+/// Returns the fields `key: value` of the front matter, without comments.
 fn fields(text: &str) -> BTreeMap<String, String> {
-    let front = text.strip_prefix("---\n").and_then(|it| it.split_once("\n---\n"));
-    let lines = front.map_or("", |it| it.0).lines();
+    let front = text.strip_prefix("---\n").and_then(|text| text.split_once("\n---\n"));
+    let lines = front.map_or("", |(front, _)| front).lines();
     let field = |line: &str| {
         let (key, value) = line.split_once(": ")?;
         let value = value.split(" # ").next().unwrap_or_default().trim();
@@ -66,7 +67,7 @@ fn fields(text: &str) -> BTreeMap<String, String> {
     lines.filter_map(field).collect()
 }
 
-/// What stands between two backticks, line by line, outside of fenced blocks.
+/// Returns the texts between two backticks of one line, outside fenced blocks.
 fn quoted(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let prose = text.lines().filter(|line| {
@@ -77,21 +78,23 @@ fn quoted(text: &str) -> Vec<&str> {
     prose.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
 
-/// The paragraph that ends right above `line`, counted from 1.
+/// Returns the paragraph that ends right above `line`, counted from 1.
 fn paragraph_above(text: &str, line: usize) -> String {
     let above: Vec<_> = text.lines().take(line - 1).collect();
-    let above = above.iter().rev().skip_while(|it| it.is_empty()).take_while(|it| !it.is_empty());
+    let above =
+        above.iter().rev().skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty());
     let mut paragraph: Vec<_> = above.copied().collect();
     paragraph.reverse();
     paragraph.join(" ")
 }
 
-fn none(mistakes: &[String]) {
+/// Panics with the list of mistakes unless the list is empty.
+fn assert_none(mistakes: &[String]) {
     assert!(mistakes.is_empty(), "\n{}\n", mistakes.join("\n"));
 }
 
 #[test]
-fn every_page_says_what_it_is() -> Test {
+fn every_page_has_its_front_matter() -> Test {
     let mut mistakes = Vec::new();
     for page in knowledge()? {
         let wanted = if page.is_decision() { &DECISION[..] } else { &PAGE[..] };
@@ -101,28 +104,32 @@ fn every_page_says_what_it_is() -> Test {
             }
         }
         let date = page.fields.get("date").map_or("", String::as_str);
-        let numbers: Vec<_> = date.split('-').filter_map(|it| it.parse::<u16>().ok()).collect();
+        let numbers: Vec<_> = date.split('-').filter_map(|part| part.parse::<u16>().ok()).collect();
         if !matches!(numbers[..], [2026..=2099, 1..=12, 1..=31]) || date.len() != 10 {
-            mistakes.push(format!("{}: its date is no day: {date}", page.path));
+            mistakes.push(format!("{}: invalid date: {date}", page.path));
         }
     }
-    none(&mistakes);
+    assert_none(&mistakes);
     Ok(())
 }
 
 #[test]
-fn every_decision_names_the_check_that_would_tell_if_it_were_not_so() -> Test {
+fn every_decision_names_a_check_that_exists_and_has_its_headings() -> Test {
     let (mut mistakes, mut ids) = (Vec::new(), Vec::new());
     for page in knowledge()?.into_iter().filter(Page::is_decision) {
         let field = |name: &str| page.fields.get(name).map_or("", String::as_str);
-        let number = page.path.rsplit('/').next().and_then(|it| it.split('-').next());
-        let number = number.and_then(|it| it.parse::<u16>().ok());
+        let number = page.path.rsplit('/').next().and_then(|name| name.split('-').next());
+        let number = number.and_then(|digits| digits.parse::<u16>().ok());
         if number != field("id").parse().ok() {
-            mistakes.push(format!("{}: its id is {}", page.path, field("id")));
+            mistakes.push(format!(
+                "{}: the id differs from the file name: {}",
+                page.path,
+                field("id")
+            ));
         }
         ids.extend(number);
         if !["proposed", "accepted", "superseded"].contains(&field("status")) {
-            mistakes.push(format!("{}: a status of its own: {}", page.path, field("status")));
+            mistakes.push(format!("{}: unknown status: {}", page.path, field("status")));
         }
         for check in field("confirmed_by").split(", ") {
             if !root().join(check).is_file() {
@@ -130,19 +137,19 @@ fn every_decision_names_the_check_that_would_tell_if_it_were_not_so() -> Test {
             }
         }
         for heading in ["## Context", "## Decision", "## Consequences"] {
-            if !page.text.lines().any(|it| it == heading) {
+            if !page.text.lines().any(|line| line == heading) {
                 mistakes.push(format!("{}: no `{heading}`", page.path));
             }
         }
     }
     ids.sort_unstable();
-    assert!(ids.windows(2).all(|it| it[0] < it[1]), "no number is given twice: {ids:?}");
-    none(&mistakes);
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "every id is unique: {ids:?}");
+    assert_none(&mistakes);
     Ok(())
 }
 
 #[test]
-fn every_command_is_run_by_a_test_or_says_why_not() -> Test {
+fn every_command_is_run_by_a_test_or_marked_with_a_reason() -> Test {
     let mut mistakes = Vec::new();
     for page in knowledge()? {
         let mut runs = false;
@@ -155,79 +162,88 @@ fn every_command_is_run_by_a_test_or_says_why_not() -> Test {
                 "sh not-run" => {
                     let above = paragraph_above(&page.text, block.line).to_lowercase();
                     if !above.contains("not run") {
-                        mistake("the sentence above does not say why it is not run");
+                        mistake(
+                            "the paragraph above does not give the reason why the command is not run",
+                        );
                     }
                 }
                 data if DATA.contains(&data) => {
-                    if block.text.lines().any(|it| it.trim_start().starts_with("$ ")) {
-                        mistake("commands, fenced as something that is no command");
+                    if block.text.lines().any(|line| line.trim_start().starts_with("$ ")) {
+                        mistake("the block has commands but another info string than `sh`");
                     }
                 }
-                other => mistake(&format!("fenced as `{other}`: nobody knows whether to run it")),
+                other => mistake(&format!("unknown info string `{other}`")),
             }
         }
         for (index, lines) in page.text.lines().collect::<Vec<_>>().windows(2).enumerate() {
             if lines[0].is_empty() && lines[1].starts_with("    ") {
                 let line = index + 2;
-                mistakes.push(format!("{}:{line}: indented: fence it, and say how", page.path));
+                mistakes.push(format!(
+                    "{}:{line}: indented block: use a fence with an info string",
+                    page.path
+                ));
             }
         }
         let test = page.fields.get("tested_by");
-        let named = |it: &String| -> Test<bool> {
-            Ok(fs::read_to_string(root().join(it))?.contains(&format!("\"{}\"", page.path)))
+        let names_page = |test: &String| -> Test<bool> {
+            Ok(fs::read_to_string(root().join(test))?.contains(&format!("\"{}\"", page.path)))
         };
         match (runs, test) {
-            (true, Some(test)) if named(test)? => {}
+            (true, Some(test)) if names_page(test)? => {}
             (true, Some(test)) => {
-                mistakes.push(format!("{}: {test} knows nothing of it", page.path));
+                mistakes.push(format!("{}: {test} does not run this page", page.path));
             }
             (true, None) => mistakes.push(format!("{}: no `tested_by`", page.path)),
-            (false, Some(_)) => mistakes.push(format!("{}: nothing of it is run", page.path)),
+            (false, Some(_)) => {
+                mistakes.push(format!("{}: `tested_by`, but no block `sh`", page.path));
+            }
             (false, None) => {}
         }
     }
-    none(&mistakes);
+    assert_none(&mistakes);
     Ok(())
 }
 
 #[test]
-fn every_link_leads_somewhere() -> Test {
-    let mut pages: Vec<_> = knowledge()?.into_iter().map(|it| (it.path, it.text)).collect();
-    pages.push(("README.md".to_owned(), fs::read_to_string(root().join("README.md"))?));
+fn every_link_points_to_an_existing_file_and_heading() -> Test {
+    let mut pages: Vec<_> = knowledge()?.into_iter().map(|page| (page.path, page.text)).collect();
+    for name in ["README.md", "CONTRIBUTING.md"] {
+        pages.push((name.to_owned(), fs::read_to_string(root().join(name))?));
+    }
     let mut mistakes = Vec::new();
     for (path, text) in pages {
-        let targets = text.split("](").skip(1).filter_map(|it| it.split(')').next());
-        for target in targets.filter(|it| !it.contains("://")) {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
             let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let beside = root().join(&path);
-            let beside = match file {
-                "" => Some(beside),
-                file => beside.parent().map(|it| it.join(file)),
+            let page = root().join(&path);
+            let linked = match file {
+                "" => Some(page),
+                file => page.parent().map(|folder| folder.join(file)),
             };
-            let there = beside.filter(|it| it.exists());
-            let there = there.filter(|it| heading.is_empty() || has_heading(it, heading));
-            if there.is_none() {
-                mistakes.push(format!("{path}: leads nowhere: {target}"));
+            let linked = linked.filter(|file| file.exists());
+            let linked = linked.filter(|file| heading.is_empty() || has_heading(file, heading));
+            if linked.is_none() {
+                mistakes.push(format!("{path}: the link has no target: {target}"));
             }
         }
     }
-    none(&mistakes);
+    assert_none(&mistakes);
     Ok(())
 }
 
-/// Whether a heading of the page is called as forges call it in links.
+/// Returns whether the page has a heading with this anchor, as forges derive anchors from headings.
 fn has_heading(page: &Path, anchor: &str) -> bool {
     let text = fs::read_to_string(page).unwrap_or_default();
-    let headings = text.lines().filter(|it| it.starts_with('#'));
+    let headings = text.lines().filter(|line| line.starts_with('#'));
     let name = |line: &str| -> String {
         let words = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
-        words.chars().filter(|it| it.is_alphanumeric() || *it == '-').collect()
+        words.chars().filter(|letter| letter.is_alphanumeric() || *letter == '-').collect()
     };
-    headings.map(name).any(|it| it == anchor)
+    headings.map(name).any(|name| name == anchor)
 }
 
 #[test]
-fn every_file_that_is_named_exists() -> Test {
+fn every_file_that_a_page_names_exists() -> Test {
     let tops = [
         "continuous-integration/",
         "knowledge/",
@@ -238,26 +254,30 @@ fn every_file_that_is_named_exists() -> Test {
         "tools/",
     ];
     let mut mistakes = Vec::new();
-    for page in knowledge()? {
-        for name in quoted(&page.text) {
-            let plain = !name.contains(|it: char| it.is_whitespace() || "<{*…".contains(it));
+    let mut pages: Vec<_> = knowledge()?.into_iter().map(|page| (page.path, page.text)).collect();
+    let contributing = "CONTRIBUTING.md";
+    pages.push((contributing.to_owned(), fs::read_to_string(root().join(contributing))?));
+    for (path, text) in pages {
+        for name in quoted(&text) {
+            let is_pattern = |letter: char| letter.is_whitespace() || "<{*…".contains(letter);
             let name = name.strip_prefix("./").unwrap_or(name);
-            let ours = tops.iter().any(|it| name.starts_with(it) && name.len() > it.len());
-            if plain && ours && !root().join(name).exists() {
-                mistakes.push(format!("{}: no such file: {name}", page.path));
+            let is_ours = tops.iter().any(|top| name.starts_with(top) && name.len() > top.len());
+            if !name.contains(is_pattern) && is_ours && !root().join(name).exists() {
+                mistakes.push(format!("{path}: no such file: {name}"));
             }
         }
     }
-    none(&mistakes);
+    assert_none(&mistakes);
     Ok(())
 }
 
-/// Beside each invariant: a file in backticks, and the names of tests in it.
+/// Checks the tables of architecture.md: next to each invariant is a file in backticks, followed by
+/// names of tests in that file.
 #[test]
 fn every_test_that_guards_an_invariant_exists() -> Test {
     let path = "knowledge/architecture.md";
     let page = fs::read_to_string(root().join(path))?;
-    // A part of a story that one lab serves is a test by being called.
+    // The lifecycle is one test whose parts are functions: a part counts if the test calls it.
     let story = [
         "continuous-integration/tests/tests/lifecycle/main.rs",
         "continuous-integration/tests/tests/lifecycle/back.rs",
@@ -267,7 +287,7 @@ fn every_test_that_guards_an_invariant_exists() -> Test {
     let story = story.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     let story = story.replace("(project, ", "(&project, ");
     let (mut guards, mut mistakes) = (0, Vec::new());
-    for line in page.lines().filter(|it| it.starts_with('|')) {
+    for line in page.lines().filter(|line| line.starts_with('|')) {
         let mut source = None;
         for word in line.split('`').skip(1).step_by(2) {
             if word.starts_with("tools/") || word.starts_with("continuous-integration/") {
@@ -276,37 +296,38 @@ fn every_test_that_guards_an_invariant_exists() -> Test {
                 guards += 1;
                 let (test, call) = (format!("fn {word}("), format!("{word}(&"));
                 let is_test = source.match_indices(&test).any(|(at, _)| {
-                    source[..at].lines().rev().take(4).any(|it| it.trim() == "#[test]")
+                    source[..at].lines().rev().take(4).any(|line| line.trim() == "#[test]")
                 });
-                let is_told = source.contains(&test) && story.contains(&call);
-                if !is_test && !is_told {
-                    mistakes.push(format!("{path}: no test of that name: {word}"));
+                let is_called = source.contains(&test) && story.contains(&call);
+                if !is_test && !is_called {
+                    mistakes.push(format!("{path}: no such test: {word}"));
                 }
             }
         }
     }
-    none(&mistakes);
-    assert!(guards >= 20, "invariants have their tests in a table: {guards}");
+    assert_none(&mistakes);
+    assert!(guards >= 20, "architecture.md names at least 20 tests: {guards}");
     Ok(())
 }
 
 #[test]
-fn every_program_tells_what_has_changed_in_it() -> Test {
+fn every_changelog_has_an_entry_for_this_version() -> Test {
     for entry in fs::read_dir(root().join("tools"))? {
         let folder = entry?.path();
         if !folder.join("src/cli.rs").exists() {
             continue;
         }
         let file = folder.join("CHANGELOG.md");
-        let text = fs::read_to_string(&file).map_err(|it| format!("{}: {it}", file.display()))?;
+        let text =
+            fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let version = concat!("\n## [", env!("CARGO_PKG_VERSION"), "] - 20");
-        assert!(text.contains(version), "{}: nothing of this version", file.display());
+        assert!(text.contains(version), "{}: no entry for this version", file.display());
     }
     Ok(())
 }
 
 #[test]
-fn the_page_of_hazards_is_what_the_tests_say() -> Test {
+fn hazards_md_matches_the_comments_above_the_tests() -> Test {
     let page = root().join("continuous-integration/hazards.md");
     snapbox::assert_data_eq!(hazards::page()?, snapbox::Data::read_from(&page, None).raw());
     Ok(())

@@ -1,11 +1,11 @@
-//! How many have been greeted: a file on a volume.
+//! Counter of the greetings, stored in a file on a volume.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// A number that only grows, and that is on the disk before anybody is told of it.
+/// A number that only grows. It is on the disk before a caller gets it.
 #[derive(Debug)]
 pub struct Counter {
     folder: PathBuf,
@@ -13,22 +13,23 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Reads the counter in `folder`; none has been written before the first greeting.
+    /// Reads the counter in `folder`, and creates it with the value 0 on a new volume.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or holds something else than a number. It is left as it is: a
-    /// counter that starts again at nought would hide that something was lost.
+    /// An error if the file cannot be read or does not hold a number. The file is then left unchanged,
+    /// because a counter that starts again at 0 would hide a loss of data.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let count = match fs::read_to_string(folder.join("counter")) {
             Ok(text) => text.trim_end().parse().map_err(|error| {
                 io::Error::new(
                     ErrorKind::InvalidData,
-                    format!("`counter` holds no number: {error}"),
+                    format!("`counter` does not hold a number: {error}"),
                 )
             })?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // A new volume. The file shows from then on that this is the right one, also to a drain.
+                // A new volume. The file is created at once, so that the volume can be recognised,
+                // also by a drain before the first greeting.
                 let new = Self { folder: folder.to_owned(), count: Mutex::new(0) };
                 new.write(0)?;
                 return Ok(new);
@@ -38,17 +39,17 @@ impl Counter {
         Ok(Self { folder: folder.to_owned(), count: Mutex::new(count) })
     }
 
-    /// How many there were so far.
+    /// Returns the number of greetings so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more.
+    /// Counts one greeting and returns the new number.
     ///
     /// # Errors
     ///
-    /// The number cannot be written; it has then not been counted.
+    /// An error if the number cannot be written. The counter then keeps its old value.
     pub fn next(&self) -> io::Result<u64> {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let next = *count + 1;
@@ -63,7 +64,7 @@ impl Counter {
         writeln!(file, "{count}")?;
         file.sync_all()?;
         fs::rename(&new, self.folder.join("counter"))?;
-        File::open(&self.folder)?.sync_all() // the rename itself
+        File::open(&self.folder)?.sync_all() // the rename is durable once the folder is synced
     }
 }
 
@@ -71,7 +72,7 @@ impl Counter {
 mod tests {
     use super::*;
 
-    /// A folder that is gone when the test ends.
+    /// A temporary folder, which is removed when the test ends.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_goes_on_where_the_one_before_it_ended() -> io::Result<()> {
+    fn a_new_counter_continues_at_the_stored_number() -> io::Result<()> {
         let folder = Folder::new("goes-on");
         let first = Counter::open(&folder.0)?;
         assert_eq!((first.next()?, first.next()?), (1, 2));
@@ -104,13 +105,13 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.0.join("counter"))?, "0\n");
         assert!(
             Counter::open(&folder.0.join("absent")).is_err(),
-            "without a volume nothing counts"
+            "a folder that does not exist is an error"
         );
         Ok(())
     }
 
     #[test]
-    fn a_write_that_was_cut_off_is_not_read() -> io::Result<()> {
+    fn an_unfinished_write_is_ignored() -> io::Result<()> {
         let folder = Folder::new("cut-off");
         Counter::open(&folder.0)?.next()?;
         fs::write(folder.0.join("counter.new"), "9")?;
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_no_number_is_refused_and_kept() -> io::Result<()> {
+    fn a_file_without_a_number_is_an_error_and_stays_unchanged() -> io::Result<()> {
         let folder = Folder::new("no-number");
         fs::write(folder.0.join("counter"), "many")?;
         assert!(Counter::open(&folder.0).is_err());
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_could_not_be_written_was_not_counted() -> io::Result<()> {
+    fn next_keeps_the_old_number_when_the_write_fails() -> io::Result<()> {
         let folder = Folder::new("unwritten");
         let counter = Counter::open(&folder.0)?;
         fs::remove_dir_all(&folder.0)?;

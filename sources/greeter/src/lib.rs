@@ -1,7 +1,7 @@
-//! A small honest service: it greets, and what it counts survives it.
+//! A small HTTP service that greets and counts its greetings. The count survives a restart.
 //!
-//! **Invariant:** a number that somebody was told is on the disk: the counter is written, synced
-//! and renamed before the answer is sent.
+//! **Invariant:** a number in an answer is on the disk: the counter is written, synced and renamed
+//! before the answer is sent.
 
 mod counter;
 pub mod log;

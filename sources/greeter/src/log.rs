@@ -1,9 +1,10 @@
-//! One JSON object per line on standard output. No clock: whoever collects the lines has one.
+//! Writes one JSON object per line to standard output, without a time, because the collector of the
+//! log adds the time.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 
-/// Writes one line about `event`. A log that cannot be written must not end the service.
+/// Writes one line about `event`. A failed write is ignored, because it must not end the service.
 pub fn line(event: &str, fields: &[(&str, &dyn Display)]) {
     let text = object(event, fields) + "\n";
     let _ = io::stdout().lock().write_all(text.as_bytes());
@@ -23,10 +24,10 @@ fn quoted(text: &str) -> String {
         match character {
             '"' => quoted += "\\\"",
             '\\' => quoted += "\\\\",
-            it if it.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(it));
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(control));
             }
-            it => quoted.push(it),
+            other => quoted.push(other),
         }
     }
     quoted + "\""
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_stays_one_line_whatever_is_in_it() {
+    fn a_field_with_line_breaks_and_quotes_stays_on_one_line() {
         let text = object("error", &[("message", &"two\nlines \"quoted\" \\ \u{1b}")]);
         assert_eq!(text, r#"{"event":"error","message":"two\u000alines \"quoted\" \\ \u001b"}"#);
     }

@@ -1,5 +1,5 @@
-//! Greets over HTTP: `greeter serve` (the default) answers, `greeter prepare` makes its volume
-//! writable first, as root, and ends.
+//! Greets over HTTP. `greeter serve` (the default) answers requests. `greeter prepare` runs before it as
+//! root, gives the volume to the service's user, and ends.
 
 use std::env;
 use std::net::TcpListener;
@@ -37,9 +37,10 @@ fn run() -> Result<(), String> {
             let numbers = owner
                 .split_once(':')
                 .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
-            let (user, group) = numbers.ok_or("GREETER_OWNER is not <user>:<group>, as numbers")?;
+            let (user, group) = numbers
+                .ok_or("GREETER_OWNER is not of the form UID:GID, for example 65532:65532")?;
             prepare(&data, user, group)
-                .map_err(|error| format!("cannot hand {} over: {error}", data.display()))
+                .map_err(|error| format!("cannot change the owner of {}: {error}", data.display()))
         }
         Some(other) => Err(format!("`{other}` is neither `serve` nor `prepare`")),
     }

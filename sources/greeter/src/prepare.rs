@@ -1,4 +1,5 @@
-//! A volume on the host belongs to root when it is made, and nobody but root can give it away.
+//! Changes the owner of a volume. A new volume on the host belongs to root, and only root may change
+//! its owner.
 
 use std::fs;
 use std::io;
@@ -7,20 +8,20 @@ use std::path::Path;
 
 use crate::log;
 
-/// Gives `folder` and the files in it to `user` and `group`. Needs `CAP_CHOWN` and nothing else;
-/// what belongs to them already is not touched.
+/// Gives `folder` and the files in it to `user` and `group`, and skips files that already belong to
+/// them. The only capability that it needs is `CAP_CHOWN`.
 ///
 /// # Errors
 ///
-/// The folder cannot be read, or not be given away.
+/// An error if the folder cannot be read or an owner cannot be changed.
 pub fn prepare(folder: &Path, user: u32, group: u32) -> io::Result<()> {
     let mut given = 0;
     let inside = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-    // The folder last: who no longer owns it may no longer read it.
+    // The folder comes last, because a process that no longer owns the folder may not read it.
     let all = inside.chain([Ok(folder.to_owned())]).collect::<io::Result<Vec<_>>>()?;
     for path in all {
-        let there = fs::symlink_metadata(&path)?;
-        if (there.uid(), there.gid()) != (user, group) {
+        let metadata = fs::symlink_metadata(&path)?;
+        if (metadata.uid(), metadata.gid()) != (user, group) {
             lchown(&path, Some(user), Some(group))?;
             given += 1;
         }

@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1: one request per connection, and a limit on everything.
+//! A minimal HTTP/1.1 server: one request per connection, and a limit on every resource.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,20 +12,20 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{Counter, log};
 
-/// Longest request line with its headers, in bytes.
+/// Longest request line and headers together, in bytes.
 const REQUEST_BYTES_MAX: u64 = 8 * 1024;
-/// Connections answered at the same time; one more is told to come again.
+/// Largest number of concurrent connections. Further connections get status 503.
 const CONNECTIONS_MAX: usize = 64;
-/// How long a client may take to ask, and to listen.
+/// Longest wait for a client to send its request, and to receive the answer, in seconds.
 const CLIENT_SECONDS_MAX: u64 = 5;
-/// How long open connections may take to end after a signal.
+/// Longest wait for open connections after a signal, in seconds.
 const STOP_SECONDS_MAX: u64 = 8;
 
-/// Answers on `listener` until `SIGTERM` or `SIGINT`, then lets open connections end.
+/// Answers requests on `listener` until `SIGTERM` or `SIGINT`, then waits for open connections.
 ///
 /// # Errors
 ///
-/// The listener is of no use, or signals cannot be heard.
+/// An error if the listener has no address or the signal handlers cannot be installed.
 pub fn run(listener: &TcpListener, counter: &Arc<Counter>) -> io::Result<()> {
     let address = listener.local_addr()?;
     let stopping = Arc::new(AtomicBool::new(false));
@@ -38,7 +38,10 @@ pub fn run(listener: &TcpListener, counter: &Arc<Counter>) -> io::Result<()> {
         }
         match stream {
             Ok(stream) if open.load(Ordering::SeqCst) >= CONNECTIONS_MAX => {
-                let _ = respond(&stream, &Answer::new("503 Service Unavailable", "come again\n"));
+                let _ = respond(
+                    &stream,
+                    &Answer::new("503 Service Unavailable", "too many connections\n"),
+                );
             }
             Ok(stream) => {
                 let (counter, open) = (counter.clone(), open.clone());
@@ -52,7 +55,7 @@ pub fn run(listener: &TcpListener, counter: &Arc<Counter>) -> io::Result<()> {
             }
             Err(error) => {
                 log::line("unaccepted", &[("message", &error)]);
-                thread::sleep(Duration::from_millis(50)); // out of descriptors, most likely
+                thread::sleep(Duration::from_millis(50)); // the likely cause is that no file descriptor is free
             }
         }
     }
@@ -66,14 +69,15 @@ pub fn run(listener: &TcpListener, counter: &Arc<Counter>) -> io::Result<()> {
     Ok(())
 }
 
-/// A thread that waits for a signal, and then wakes the listener by calling it.
+/// Starts a thread that waits for a signal and then connects to the listener, because `accept` does
+/// not return on a signal.
 fn stop_on_signal(address: SocketAddr, stopping: &Arc<AtomicBool>) -> io::Result<()> {
-    let (mut heard, told) = UnixStream::pair()?;
-    signal_hook::low_level::pipe::register(SIGTERM, told.try_clone()?)?;
-    signal_hook::low_level::pipe::register(SIGINT, told)?;
+    let (mut receiver, sender) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(SIGTERM, sender.try_clone()?)?;
+    signal_hook::low_level::pipe::register(SIGINT, sender)?;
     let stopping = stopping.clone();
     thread::spawn(move || {
-        if heard.read(&mut [0]).is_ok() {
+        if receiver.read(&mut [0]).is_ok() {
             stopping.store(true, Ordering::SeqCst);
             let mut address = address;
             if address.ip().is_unspecified() {
@@ -85,7 +89,7 @@ fn stop_on_signal(address: SocketAddr, stopping: &Arc<AtomicBool>) -> io::Result
     Ok(())
 }
 
-/// What a client is told.
+/// Status line and body of an answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     status: &'static str,
@@ -99,9 +103,9 @@ impl Answer {
 }
 
 fn serve(stream: &TcpStream, counter: &Counter) -> io::Result<()> {
-    let patience = Some(Duration::from_secs(CLIENT_SECONDS_MAX));
-    stream.set_read_timeout(patience)?;
-    stream.set_write_timeout(patience)?;
+    let timeout = Some(Duration::from_secs(CLIENT_SECONDS_MAX));
+    stream.set_read_timeout(timeout)?;
+    stream.set_write_timeout(timeout)?;
     let Some(request) = read(stream)? else { return Ok(()) };
     let answer = answer(&request, counter);
     respond(stream, &answer)?;
@@ -111,7 +115,8 @@ fn serve(stream: &TcpStream, counter: &Counter) -> io::Result<()> {
     Ok(())
 }
 
-/// The request line; the headers are read, and forgotten. None if nothing was asked.
+/// Reads a request and returns its first line, or `None` if the client sent nothing. Headers are read
+/// and discarded.
 fn read(stream: &TcpStream) -> io::Result<Option<String>> {
     let mut lines = BufReader::new(stream.take(REQUEST_BYTES_MAX));
     let mut request = String::new();
@@ -122,7 +127,7 @@ fn read(stream: &TcpStream) -> io::Result<Option<String>> {
     loop {
         header.clear();
         match lines.read_line(&mut header)? {
-            0 => return Err(io::Error::other("the request was too long, or ended early")),
+            0 => return Err(io::Error::other("the request is too long or incomplete")),
             _ if header.trim_end().is_empty() => return Ok(Some(request)),
             _ => {}
         }
@@ -142,9 +147,9 @@ fn answer(request: &str, counter: &Counter) -> Answer {
             }
         },
         (Some("GET"), "/healthz") => Answer::new("200 OK", "ok\n"),
-        (Some("GET"), _) => Answer::new("404 Not Found", "there is only / and /healthz\n"),
-        (Some(_), _) => Answer::new("405 Method Not Allowed", "only GET is known\n"),
-        (None, _) => Answer::new("400 Bad Request", "nothing was asked\n"),
+        (Some("GET"), _) => Answer::new("404 Not Found", "the paths are / and /healthz\n"),
+        (Some(_), _) => Answer::new("405 Method Not Allowed", "the only method is GET\n"),
+        (None, _) => Answer::new("400 Bad Request", "the request is empty\n"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The program as it runs in a pod: started, asked, stopped.
+//! Starts the program as in a pod, sends requests to it and stops it.
 
 use std::error::Error;
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 type Test = Result<(), Box<dyn Error>>;
 
-/// A running greeter with a folder of its own.
+/// A running greeter and its log.
 struct Greeter {
     child: Child,
     log: BufReader<ChildStdout>,
@@ -44,7 +44,7 @@ impl Greeter {
         if sent.success() { Ok(()) } else { Err("the signal was not sent".into()) }
     }
 
-    /// Waits for the end; what was logged since the first line.
+    /// Waits for the end. Returns the exit status and the log after the first line.
     fn ended(mut self) -> Result<(ExitStatus, String), Box<dyn Error>> {
         let mut log = String::new();
         self.log.read_to_string(&mut log)?;
@@ -54,12 +54,12 @@ impl Greeter {
 
 impl Drop for Greeter {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // nothing to do for one that has ended
+        let _ = self.child.kill(); // fails if the process has already ended
         let _ = self.child.wait();
     }
 }
 
-/// A folder that is gone when the test ends.
+/// A temporary folder, which is removed when the test ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -77,7 +77,7 @@ impl Drop for Folder {
 }
 
 #[test]
-fn what_was_counted_survives_a_stop() -> Test {
+fn the_count_survives_a_restart() -> Test {
     let data = Folder::new("survives")?;
     let first = Greeter::start(&data.0)?;
     assert!(first.get("/")?.ends_with("Hello. You are number 1.\n"));
@@ -99,12 +99,12 @@ fn what_was_counted_survives_a_stop() -> Test {
 }
 
 #[test]
-fn a_request_in_hand_is_answered_before_it_stops() -> Test {
+fn an_open_request_is_answered_before_the_program_stops() -> Test {
     let data = Folder::new("in-hand")?;
     let greeter = Greeter::start(&data.0)?;
     let mut slow = TcpStream::connect(&greeter.address)?;
     slow.write_all(b"GET / HTTP/1.1\r\n")?;
-    greeter.get("/healthz")?; // by now the slow one has been accepted
+    greeter.get("/healthz")?; // the slow connection has been accepted before this one
     greeter.signal("TERM")?;
     slow.write_all(b"Host: greeter\r\n\r\n")?;
     let mut answer = String::new();
@@ -115,7 +115,7 @@ fn a_request_in_hand_is_answered_before_it_stops() -> Test {
 }
 
 #[test]
-fn it_does_not_start_without_its_volume() -> Test {
+fn the_program_does_not_start_without_its_volume() -> Test {
     let run = Command::new(env!("CARGO_BIN_EXE_greeter"))
         .env("GREETER_DATA", "/nowhere/at/all")
         .env("GREETER_ADDRESS", "127.0.0.1:0")
@@ -126,11 +126,11 @@ fn it_does_not_start_without_its_volume() -> Test {
 }
 
 #[test]
-fn preparing_twice_gives_nothing_away_the_second_time() -> Test {
+fn a_second_prepare_changes_no_owner() -> Test {
     let data = Folder::new("prepare")?;
     fs::write(data.0.join("counter"), "7\n")?;
-    let me = Command::new("sh").args(["-c", "echo $(id -u):$(id -g)"]).output()?;
-    let owner = String::from_utf8(me.stdout)?;
+    let ids = Command::new("sh").args(["-c", "echo $(id -u):$(id -g)"]).output()?;
+    let owner = String::from_utf8(ids.stdout)?;
     let prepare = || {
         Command::new(env!("CARGO_BIN_EXE_greeter"))
             .arg("prepare")

@@ -1,4 +1,4 @@
-//! Extended attributes: POSIX ACLs, file capabilities and users' own. They become pax records
+//! Extended attributes: POSIX ACLs, file capabilities and `user.*`. They become pax records
 //! `SCHILY.xattr.NAME`, which GNU tar, bsdtar and Go's `archive/tar` read.
 
 use std::ffi::{CStr, CString};
@@ -11,17 +11,19 @@ use rustix::io::Errno;
 /// Name and value of each attribute, in the order of the names.
 pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The kernel's limits: `XATTR_LIST_MAX` and `XATTR_SIZE_MAX` (linux/limits.h).
+/// Limit of the kernel for a list and for a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX` in
+/// linux/limits.h).
 const BYTES_MAX: usize = 65_536;
-/// A label of the machine's own policy: another machine has another policy.
+/// Label of `SELinux`. It is skipped, because it belongs to the policy of one machine.
 const LABEL: &[u8] = b"security.selinux";
 
-/// The attributes of a file or folder that is open.
+/// Returns the attributes of an open file or folder.
 pub(crate) fn of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
     collect(|list| flistxattr(file, list), |name, value| fgetxattr(file, name, value))
 }
 
-/// The attributes of `entry` in `folder`, which cannot be opened: a link, a device or a pipe.
+/// Returns the attributes of `entry` in `folder`. The entry is a link, a device or a pipe, which cannot
+/// be opened.
 pub(crate) fn beside(folder: &OwnedFd, entry: &CStr) -> io::Result<Attributes> {
     let mut path = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
     path.extend(entry.to_bytes());
@@ -33,7 +35,7 @@ fn collect(
     list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     get: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<Attributes> {
-    // Most entries have none: do not make room for the longest list first.
+    // A short buffer first, because most entries have no attributes.
     let mut few = [0; 256];
     let mut many = Vec::new();
     let names: &[u8] = match list(&mut few) {
@@ -55,7 +57,7 @@ fn collect(
         let mut value = vec![0; BYTES_MAX];
         match get(name, &mut value) {
             Ok(length) => value.truncate(length),
-            // Removed since the list was made: the same as not there.
+            // The attribute was removed after the list was read.
             Err(Errno::NODATA) => continue,
             Err(error) => {
                 let name = name.to_string_lossy();

@@ -1,12 +1,12 @@
-//! Standard output in frames, for a connection that loses the end of what a program writes.
+//! Writes standard output in frames, for a connection that may lose the end of the output.
 //!
-//! A container runtime closes the streams of `exec` when the process exits, and what is still on
-//! its way is thrown away (<https://github.com/kubernetes/kubernetes/issues/124571>). So the reader
-//! says how much there was, and does not exit before it is told that all of it has arrived.
+//! A container runtime closes the streams of `exec` when the process exits, and discards data that is
+//! still in transit (<https://github.com/kubernetes/kubernetes/issues/124571>). Therefore the reader
+//! sends the total length and does not exit before the other side confirms that it has all data.
 
 use std::io::{self, Read, Write};
 
-/// The answer to the last frame.
+/// Confirmation by the other side after the last frame.
 const RECEIVED: &[u8] = b"received\n";
 const FRAME_BYTES: usize = 64 * 1024;
 
@@ -20,16 +20,16 @@ pub struct Frames<W: Write> {
 }
 
 impl<W: Write> Frames<W> {
-    /// Frames that go to `out`.
+    /// Creates frames that are written to `out`.
     pub fn new(out: W) -> Self {
         Self { out, frame: Vec::with_capacity(FRAME_BYTES), total: 0 }
     }
 
-    /// Writes the end and `report`, and waits until `answer` says that all of it was received.
+    /// Writes the last frame and `report`, and waits for the confirmation on `answer`.
     ///
     /// # Errors
     ///
-    /// `out` takes no more, or the other side has gone without an answer.
+    /// An error if `out` cannot be written or the other side does not confirm.
     pub fn end(mut self, report: &str, answer: impl Read) -> io::Result<()> {
         self.flush()?;
         self.out.write_all(&0_u32.to_be_bytes())?;

@@ -1,10 +1,11 @@
-//! What stands before each entry: the blocks of POSIX.1-2001's `pax` interchange format.
+//! Header blocks of an entry in POSIX.1-2001's `pax` interchange format
+//! (<https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html>).
 
 use rustix::fs::Stat;
 
 const BLOCK: usize = 512;
 
-/// What an entry is, as `typeflag` says it.
+/// Type of an entry, with the value of the header field `typeflag`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Type {
     File = b'0' as isize,
@@ -16,7 +17,7 @@ pub(crate) enum Type {
     Pipe = b'6' as isize,
 }
 
-/// An entry, but for what is in it.
+/// Metadata of an entry, without its content.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) name: &'a [u8],
@@ -50,7 +51,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Its blocks: one, and two or more before it when that one cannot hold everything.
+    /// Returns the header: one block, preceded by an extended header if the block has no room for a
+    /// value.
     pub(crate) fn header(&self) -> Vec<u8> {
         let records = self.records();
         let mut blocks = Vec::new();
@@ -70,7 +72,7 @@ impl<'a> Entry<'a> {
         blocks
     }
 
-    /// What a plain block has no room for.
+    /// Returns the pax records for every value that a plain block has no room for.
     fn records(&self) -> Vec<u8> {
         let mut records = Vec::new();
         let mut add = |key: &str, value: &[u8]| records.extend(record(key, value));
@@ -116,26 +118,27 @@ impl<'a> Entry<'a> {
             put(329, number(Some(major(self.device)), 7).as_bytes());
             put(337, number(Some(minor(self.device)), 7).as_bytes());
         }
-        let sum: u64 = block.iter().map(|&it| u64::from(it)).sum();
+        let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         block
     }
 }
 
-/// Zeros up to the next block.
+/// Returns the zeros after `size` bytes up to the next block.
 pub(crate) fn padding(size: u64) -> &'static [u8] {
     const ZEROS: [u8; BLOCK] = [0; BLOCK];
     let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
     &ZEROS[..(BLOCK - over) % BLOCK]
 }
 
-/// `value` in so many octal digits, if it fits.
+/// Formats `value` with exactly `digits` octal digits, or returns `None` if it does not fit.
 fn octal(value: Option<u64>, digits: usize) -> Option<String> {
     let text = format!("{:0digits$o}", value?);
     (text.len() == digits).then_some(text)
 }
 
-/// `"%d %s=%s\n"`, where the number counts all of it, and so itself.
+/// Returns a pax record `"%d %s=%s\n"`. The number is the length of the whole record, including the
+/// number itself.
 fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -149,7 +152,7 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 fn time(seconds: i64, nanoseconds: i64) -> String {
-    // Nanoseconds count up from the second before, also where time is negative.
+    // Nanoseconds count upwards from the second, also for a negative time.
     if seconds < 0 && nanoseconds > 0 {
         let (seconds, nanoseconds) = (seconds + 1, 1_000_000_000 - nanoseconds);
         let sign = if seconds == 0 { "-" } else { "" };
@@ -158,11 +161,12 @@ fn time(seconds: i64, nanoseconds: i64) -> String {
     if nanoseconds == 0 { seconds.to_string() } else { format!("{seconds}.{nanoseconds:09}") }
 }
 
-/// As Linux numbers devices.
+/// Returns the major number in Linux's encoding of a device (`gnu_dev_major` in glibc).
 fn major(device: u64) -> u64 {
     ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff)
 }
 
+/// Returns the minor number in Linux's encoding of a device (`gnu_dev_minor` in glibc).
 fn minor(device: u64) -> u64 {
     (device & 0xff) | ((device >> 12) & !0xff)
 }
@@ -172,18 +176,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_counts_itself() {
+    fn the_length_of_a_record_includes_its_own_digits() {
         assert_eq!(record("path", b"a"), b"9 path=a\n");
         for length in 0..2000 {
             let record = record("size", &vec![b'y'; length]);
             let (number, _) =
-                record.split_at(record.iter().position(|&it| it == b' ').expect("one"));
+                record.split_at(record.iter().position(|&byte| byte == b' ').expect("a space"));
             assert_eq!(String::from_utf8_lossy(number), record.len().to_string());
         }
     }
 
     #[test]
-    fn times_before_1970_are_told_as_decimals() {
+    fn times_before_1970_are_negative_decimals() {
         assert_eq!(time(-1, 500_000_000), "-0.500000000");
         assert_eq!(time(-2, 250_000_000), "-1.750000000");
         assert_eq!(time(7, 0), "7");

@@ -1,9 +1,9 @@
-//! A folder as a tar archive that is the same whenever the folder is.
+//! Writes a folder as a reproducible tar archive.
 //!
-//! **Invariant:** the same folder gives the same bytes: no clock, no name of a machine, no order
-//! that a file system chooses.
+//! **Invariant:** the same folder gives the same bytes. The archive contains no current time and no
+//! host name, and the order of entries does not depend on the file system.
 //! **Invariant:** an entry that cannot be read, changes during the read, or lies on another file
-//! system is an error. Nothing is left out without a line in the [`Report`].
+//! system is an error. Every entry that is left out has a line in the [`Report`].
 //!
 //! Folders are opened relative to their parent (`openat`), because the path of a deep tree is
 //! longer than the kernel's `PATH_MAX` of 4,096 bytes.
@@ -30,17 +30,18 @@ pub use frames::Frames;
 use header::{Entry, Type};
 pub use report::Report;
 
-/// An archive ends with two blocks of zeros.
+/// End of an archive: two blocks of zeros.
 const END: [u8; 1024] = [0; 1024];
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Writes the archive of `folder` to `out`, and returns what cannot be in it.
+/// Writes the archive of `folder` to `out`. Returns a report of everything that the archive does not
+/// contain as it is.
 ///
 /// # Errors
 ///
-/// An entry cannot be read, changed during the read, or lies on another file system; or `out`
-/// takes no more.
+/// An error if an entry cannot be read, changed during the read, or lies on another file system, or
+/// if `out` cannot be written.
 pub fn write(folder: &Path, out: impl Write) -> io::Result<Report> {
     let mut archive = Archive { out: Some(out), links: HashMap::new(), report: Report::default() };
     archive.root(folder)?;
@@ -51,12 +52,12 @@ pub fn write(folder: &Path, out: impl Write) -> io::Result<Report> {
     Ok(archive.report)
 }
 
-/// Looks at every entry of `folder` without reading its content. Another program may be writing:
-/// an entry that disappears meanwhile is no error.
+/// Reads the metadata of every entry of `folder` but no content. Another program may write at the same
+/// time, so an entry that disappears is not an error.
 ///
 /// # Errors
 ///
-/// A folder cannot be read.
+/// An error if a folder cannot be read.
 pub fn survey(folder: &Path) -> io::Result<Report> {
     let mut archive =
         Archive { out: None::<io::Sink>, links: HashMap::new(), report: Report::default() };
@@ -67,12 +68,12 @@ pub fn survey(folder: &Path) -> io::Result<Report> {
 /// A walk through a folder. Without `out` it is a survey.
 struct Archive<W> {
     out: Option<W>,
-    /// The first name of each file that has several.
+    /// First name of each file with several hard links, by its inode.
     links: HashMap<u64, Vec<u8>>,
     report: Report,
 }
 
-/// A folder that is open, and the file system on which every entry has to be.
+/// An open folder and the file system on which every entry must be.
 struct Parent<'a> {
     folder: &'a OwnedFd,
     device: u64,
@@ -84,8 +85,9 @@ impl<W: Write> Archive<W> {
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         // The root itself may be a symbolic link: the caller has named it.
         let flags = FOLDER.difference(OFlags::NOFOLLOW);
-        let folder = openat(CWD, path, flags, Mode::empty()).map_err(|it| about(it.into()))?;
-        let stat = fstat(&folder).map_err(|it| about(it.into()))?;
+        let folder =
+            openat(CWD, path, flags, Mode::empty()).map_err(|error| about(error.into()))?;
+        let stat = fstat(&folder).map_err(|error| about(error.into()))?;
         self.folder(&folder, b"./", &stat, stat.st_dev)
     }
 
@@ -100,7 +102,7 @@ impl<W: Write> Archive<W> {
         for entry in names {
             let name = [name, entry.to_bytes()].concat();
             match self.entry(&parent, &entry, name.clone()) {
-                // A survey looks while others write.
+                // During a survey another program may remove an entry.
                 Err(error) if self.out.is_none() && error.kind() == io::ErrorKind::NotFound => {}
                 other => other.map_err(about(&name))?,
             }
@@ -112,7 +114,7 @@ impl<W: Write> Archive<W> {
         let is = statat(parent.folder, entry, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(is.st_mode);
         if is.st_dev != parent.device {
-            // Its data belongs to another volume, or to a subvolume that would be lost.
+            // The data belongs to another volume, or to a subvolume that the copy would lose.
             if self.out.is_some() {
                 return Err(io::Error::other(NESTED));
             }
@@ -122,7 +124,7 @@ impl<W: Write> Archive<W> {
         if kind == FileType::Directory {
             name.push(b'/');
             let folder = openat(parent.folder, entry, FOLDER, Mode::empty())?;
-            // An automounter may have mounted a file system at this very moment.
+            // Checked again, because an automounter may mount a file system when the folder is opened.
             let is = fstat(&folder)?;
             if is.st_dev != parent.device {
                 return Err(io::Error::other(NESTED));
@@ -206,7 +208,7 @@ impl<W: Write> Archive<W> {
 const NESTED: &str = "another file system is mounted here, and it is not part of this volume: \
                       drain it as a volume of its own, or unmount it";
 
-/// The names in a folder.
+/// Returns the names of the entries in a folder.
 fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
@@ -218,14 +220,15 @@ fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Whether the file has a hole, as far as its file system tells. The position is moved back.
+/// Returns whether the file has a hole, if its file system reports holes. The read position is reset.
 fn has_holes(file: &File, size: u64) -> bool {
     let hole = size > 0 && seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < size);
     let _ = seek(file, SeekFrom::Start(0));
     hole
 }
 
-/// Puts the name of an entry before an error, once: an inner folder has already done it.
+/// Returns a function that adds the name of an entry to an error, unless an inner folder has already
+/// added a name.
 fn about(name: &[u8]) -> impl FnOnce(io::Error) -> io::Error {
     let name = String::from_utf8_lossy(name).into_owned();
     move |error| {

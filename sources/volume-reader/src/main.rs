@@ -1,5 +1,5 @@
-//! Writes a folder as a tar archive: `volume-reader read FOLDER`. Or waits in a pod until a drain
-//! calls it with `exec`: `volume-reader wait`.
+//! `volume-reader read FOLDER` writes a folder as a tar archive. `volume-reader wait` keeps a pod alive
+//! until a drain calls the program with `exec`.
 
 use std::env;
 use std::fs;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use volume_reader::{Frames, Report};
 
-/// The size of one write: a pipe of the kernel holds no more.
+/// Size of one write in bytes: the default capacity of a pipe (pipe(7)).
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How often `wait` looks for a process that a drain has started beside it.
-const LOOK: Duration = Duration::from_secs(60);
+/// Interval at which `wait` looks for another process, which a drain has started.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Number of looks without such a process before `wait` ends: half an hour. A drain that was killed
 /// cannot remove its pod, and the pod would keep the volume mounted.
 const IDLE_LOOKS_MAX: u32 = 30;
@@ -72,16 +72,17 @@ fn tell(report: &Report) {
     }
 }
 
-/// Waits, until no other process has been here for a while. Without `/proc` it waits for ever.
+/// Waits until the container has had no other process for half an hour. Without `/proc` it waits for
+/// ever.
 fn wait() {
     let mut idle = 0;
     while idle < IDLE_LOOKS_MAX {
-        thread::sleep(LOOK);
+        thread::sleep(LOOK_INTERVAL);
         idle = if is_alone() { idle + 1 } else { 0 };
     }
 }
 
-/// Whether this is the only process of the container.
+/// Returns whether this is the only process of the container.
 fn is_alone() -> bool {
     let Ok(entries) = fs::read_dir("/proc") else { return false };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,33 +1,33 @@
-//! What a volume holds that an archive cannot, or does not, keep as it is.
+//! Report of the entries that an archive does not keep as they are.
 
 use std::fmt::Write as _;
 
-/// How many names are told of each kind: a volume may have millions.
+/// Largest number of names of each kind in a report, because a volume may have millions of entries.
 const NAMES_MAX: usize = 10;
 
-/// What was found beside the content of files.
+/// Findings about the entries of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Number of entries, the folder itself included.
     pub entries: u64,
-    /// Whether the folder holds nothing but the `lost+found` that `mkfs.ext4` makes.
+    /// Whether the only entry of the folder is the `lost+found` that `mkfs.ext4` creates.
     pub empty: bool,
     /// File systems mounted in the volume.
     pub nested: Findings,
-    /// Sockets: the other side of each is a process.
+    /// Sockets. They are not in the archive, because a socket is useless without its process.
     pub sockets: Findings,
-    /// Files with holes, which come out as zeros.
+    /// Files with holes. The archive holds zeros in place of the holes.
     pub holes: Findings,
     /// Entries with extended attributes. They are in the archive.
     pub attributes: Findings,
 }
 
-/// Entries of one kind: how many, and the first names.
+/// Number of entries of one kind, and their first names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Number of entries.
+    /// Number of entries of this kind.
     pub count: u64,
-    /// The first names, as text.
+    /// First names, at most ten, with invalid UTF-8 replaced.
     pub names: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ impl Report {
         self.attributes.add(name);
     }
 
-    /// The report for a program.
+    /// Returns the report as a JSON object, for programs.
     #[must_use]
     pub fn json(&self) -> String {
         format!(
@@ -81,7 +81,7 @@ impl Report {
         )
     }
 
-    /// The report for people: a line for each kind of loss, none if everything is kept.
+    /// Returns the report for users: one line for each kind of loss, and no line if there is none.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let kinds = [
@@ -98,7 +98,7 @@ impl Report {
     }
 }
 
-/// A JSON string (RFC 8259, section 7).
+/// Returns `text` as a JSON string (RFC 8259, section 7).
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for letter in text.chars() {
@@ -120,12 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn report_is_json_whatever_a_name_holds() {
+    fn names_with_quotes_and_line_breaks_are_escaped_in_json() {
         assert_eq!(quoted("a\"b\\c\n"), r#""a\"b\\c\u000a""#);
     }
 
     #[test]
-    fn folder_with_lost_and_found_alone_is_empty() {
+    fn a_folder_with_only_lost_and_found_is_empty() {
         let names = |names: &[&[u8]]| {
             let mut report = Report::default();
             for name in names {

@@ -1,4 +1,4 @@
-//! What it writes, the real `tar` reads.
+//! Archives of the library, read by the real `tar`.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
 
-/// A folder of its own, which goes with the test.
+/// A temporary folder, which is removed when the test ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -36,7 +36,7 @@ fn archive(folder: &Path) -> Test<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Name, type and permissions, size, time, and number of names.
+/// Name, mode, size, modification time and number of links of an entry.
 type Line = (PathBuf, u32, u64, (i64, i64), u64);
 
 type Change = dyn Fn(&Path) -> std::io::Result<()>;
@@ -70,7 +70,7 @@ fn a_folder_with_everything(at: &Path) -> Test {
     symlink("t".repeat(180), at.join("symbolic, long"))?;
     fs::hard_link(at.join("empty"), at.join("hard"))?;
     assert!(Command::new("mkfifo").arg(at.join("pipe")).status()?.success());
-    // Nix lets no build make a program somebody else; this bit takes the same way.
+    // The sticky bit stands for setuid, because Nix's sandbox forbids setuid and setgid bits.
     fs::set_permissions(at.join("block"), fs::Permissions::from_mode(0o1750))?;
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 123_456_789);
     File::open(at.join("block"))?.set_modified(time)?;
@@ -79,7 +79,7 @@ fn a_folder_with_everything(at: &Path) -> Test {
 }
 
 #[test]
-fn tar_extracts_what_was_there() -> Test {
+fn tar_extracts_the_same_entries() -> Test {
     let (folder, to) = (Folder::new("from")?, Folder::new("to")?);
     a_folder_with_everything(&folder.0)?;
     let file = to.0.join("archive.tar");
@@ -96,7 +96,7 @@ fn tar_extracts_what_was_there() -> Test {
 }
 
 #[test]
-fn the_same_folder_gives_the_same_bytes_and_any_change_others() -> Test {
+fn the_archive_changes_only_when_the_folder_changes() -> Test {
     let folder = Folder::new("same")?;
     a_folder_with_everything(&folder.0)?;
     let first = archive(&folder.0)?;
@@ -118,7 +118,7 @@ fn the_same_folder_gives_the_same_bytes_and_any_change_others() -> Test {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_that_names_it() -> Test {
+fn an_error_names_the_entry_that_cannot_be_read() -> Test {
     let folder = Folder::new("wrong")?;
     let file = folder.0.join("a file");
     fs::write(&file, "no folder")?;
@@ -127,7 +127,7 @@ fn what_cannot_be_read_is_an_error_that_names_it() -> Test {
     Ok(())
 }
 
-/// Every machine has file systems of their own in `/dev`: `pts`, `shm`.
+/// Uses `/dev`, which contains other file systems on every machine: `pts`, `shm`.
 #[test]
 fn another_file_system_in_the_folder_is_an_error_and_a_survey_names_it() -> Test {
     let report = volume_reader::survey(Path::new("/dev"))?;
@@ -140,7 +140,7 @@ fn another_file_system_in_the_folder_is_an_error_and_a_survey_names_it() -> Test
 }
 
 #[test]
-fn survey_tells_what_an_archive_does_not_keep() -> Test {
+fn survey_reports_everything_that_an_archive_does_not_keep() -> Test {
     let folder = Folder::new("survey")?;
     let empty = volume_reader::survey(&folder.0)?;
     assert!(empty.empty && empty.lines().is_empty(), "{empty:?}");
@@ -166,7 +166,7 @@ fn extended_attributes_are_in_the_archive() -> Test {
         rustix::fs::setxattr(&file, "user.note", b"kept\0bytes", rustix::fs::XattrFlags::empty());
     let report = volume_reader::survey(&folder.0)?;
     if set == Err(rustix::io::Errno::OPNOTSUPP) {
-        // This file system has none (tmpfs before Linux 6.6), so there is nothing to lose.
+        // This file system has no extended attributes (tmpfs before Linux 6.6).
         assert_eq!(report.attributes.count, 0);
         return Ok(());
     }
@@ -179,9 +179,9 @@ fn extended_attributes_are_in_the_archive() -> Test {
     Ok(())
 }
 
-/// Path names end at 4,096 bytes; a tree does not.
+/// A tree can be deeper than `PATH_MAX`, 4,096 bytes.
 #[test]
-fn tree_deeper_than_a_path_name_is_read() -> Test {
+fn a_tree_deeper_than_the_longest_path_is_read() -> Test {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
     let folder = Folder::new("deep")?;
     let mut at = openat(CWD, &folder.0, OFlags::DIRECTORY, Mode::empty())?;
@@ -219,7 +219,7 @@ fn frames_end_with_a_total_and_wait_for_the_answer() -> Test {
     }
     assert_eq!(content, bytes);
     for silent in ["", "received"] {
-        let error = framed(silent.as_bytes()).expect_err("nobody has received it");
+        let error = framed(silent.as_bytes()).expect_err("no confirmation");
         assert!(error.to_string().contains("acknowledged"), "{error}");
     }
     Ok(())

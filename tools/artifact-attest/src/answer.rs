@@ -1,79 +1,78 @@
-//! What a registry says when it does not do what was asked, made fit for people.
+//! Reads error responses of a registry, and describes them to people.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// Longest message of a registry that is repeated, in characters.
+/// Longest message of a registry that is shown, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
-/// How tokens begin that others may have put into a message: JSON web tokens, GitHub, GitLab,
-/// Docker Hub.
+/// Prefixes of tokens that a message may quote: JSON web tokens, GitHub, GitLab, Docker Hub.
 const TOKEN_PREFIXES: [&str; 9] =
     ["eyJ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "dckr_"];
 
-/// Why an answer cannot be used. Each has its own help.
+/// Reasons why a response is unusable. Each has its own help.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The registry answers with a challenge of an unknown scheme, or without any.
+    /// The registry answers 401 without a challenge, or with one of an unknown scheme.
     UnknownChallenge,
-    /// The registry's challenge names a realm that must not see a login.
+    /// The challenge names a realm that must not receive a login.
     UnsafeRealm {
-        /// Scheme, host and port; or the text itself, when it is no URL.
+        /// Scheme, host and port of the realm; the realm's text if it is not a URL.
         realm: String,
-        /// Why it must not.
+        /// Reason, for example "https would become http".
         why: &'static str,
     },
-    /// An answer names a place that this client does not go to.
+    /// A response redirects to a location that this client does not follow.
     UnsafeLocation {
-        /// Scheme, host and port; or nothing, when there is no URL.
+        /// Scheme, host and port of the location; empty if it is not a URL.
         to: String,
-        /// Why it does not.
+        /// Reason, for example "https would become http".
         why: &'static str,
     },
-    /// Another host, to which the registry redirected, asks for a login.
+    /// A host other than the registry's, reached by a redirect, requests a login.
     LoginElsewhere,
-    /// A download is redirected too often.
+    /// A download exceeds the limit of redirects.
     RedirectLoop,
-    /// The realm's answer holds no token.
+    /// The realm's response contains no token.
     NoToken,
-    /// The answer is larger than anything that this program publishes.
+    /// The response is larger than anything that this program publishes.
     TooLarge {
-        /// The limit.
+        /// Largest accepted size in bytes.
         bytes_max: u64,
     },
-    /// There are more pages than this client reads.
+    /// The list has more pages than this client reads.
     EndlessList {
-        /// The limit.
+        /// Largest accepted number of pages.
         pages_max: usize,
     },
-    /// The answer is not of the form that the OCI distribution specification names.
+    /// The response does not have the form that the OCI distribution specification requires.
     NotOci {
-        /// What was expected.
+        /// Expected form, for example "a list of tags".
         expected: &'static str,
     },
-    /// The answer cannot be made into a request.
+    /// The registry's response leads to a URL that no request can be built from.
     InvalidUrl,
 }
 
 impl Problem {
-    /// What the reader can do about it.
+    /// Returns the help for this problem.
     pub(crate) fn help(&self) -> String {
         match self {
             Self::UnknownChallenge => {
-                "this program logs in with `Basic` and `Bearer`: see how the registry authenticates, and check `endpoints.registry.url`"
+                "this program supports the schemes `Basic` and `Bearer`: check the registry's documentation and `endpoints.registry.url`"
             }
             Self::UnsafeRealm { .. } => {
-                "the login was not sent: the registry must name an https realm outside of internal networks; check `endpoints.registry.url`, or tell the registry's operator"
+                "the login was not sent: the realm must be an https URL outside of internal networks; check `endpoints.registry.url`, or tell the registry's operator"
             }
             Self::UnsafeLocation { .. } => {
-                "nothing was sent there: the registry's external address may be misconfigured (docker-registry: `http.host`; behind a proxy: X-Forwarded-Proto)"
+                "the redirect was not followed: the registry's external address may be misconfigured (docker-registry: `http.host`; behind a proxy: X-Forwarded-Proto)"
             }
             Self::LoginElsewhere => {
-                "the login is only for the registry itself and was not sent: tell the registry's operator that its storage refuses anonymous redirects"
+                "the login belongs to the registry's own host and was not sent: tell the registry's operator that the storage rejects anonymous downloads"
             }
-            Self::RedirectLoop => "tell the registry's operator: its redirects never end",
-            Self::NoToken => "the realm gave no token: try `docker login` with the same user and token",
-            Self::TooLarge { .. } => "nothing that this program published is that large: look at it in the registry",
+            Self::RedirectLoop => "tell the registry's operator about the redirect loop",
+            Self::NoToken => "the token service returned no token: try `docker login` with the same user and token",
+            Self::TooLarge { .. } => "this program publishes nothing that large: check the repository's contents in the registry",
             Self::EndlessList { .. } => {
                 "delete tags or referrers that are no longer needed, then run the same command again"
             }
@@ -99,7 +98,7 @@ impl fmt::Display for Problem {
                 write!(f, "the redirect to {to} cannot be followed: {why}")
             }
             Self::LoginElsewhere => {
-                f.write_str("the host that the registry redirects to asks for a login")
+                f.write_str("the host that the registry redirects to demands a login")
             }
             Self::RedirectLoop => f.write_str("too many redirects"),
             Self::NoToken => f.write_str("the answer holds no token"),
@@ -115,8 +114,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The code and the message of a registry's error, and nothing else of its answer: other fields may
-/// repeat what was sent. `secrets` and whatever looks like a token are left out.
+/// Returns the code and the message of a registry's error, without `secrets` and without words that
+/// look like tokens. Other fields are dropped because they may repeat the request.
 pub(crate) fn said(body: &[u8], secrets: &[String]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = &body["errors"][0];
@@ -135,13 +134,13 @@ pub(crate) fn said(body: &[u8], secrets: &[String]) -> String {
     all.chars().filter(|letter| !letter.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()
 }
 
-/// The code of a registry's error.
+/// Returns the code of a registry's error, for example `NAME_UNKNOWN`.
 pub(crate) fn code(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A URL without its query, which may hold a token.
+/// Returns a URL without its query, which may contain a token.
 pub(crate) fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     url.chars().filter(|letter| !letter.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()

@@ -1,4 +1,5 @@
-//! A signed statement as cosign and Flux read it: a Sigstore bundle v0.3 with DSSE inside.
+//! Signed statements as Sigstore bundles v0.3 with a DSSE envelope, the form that cosign and Flux
+//! read.
 
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER};
 use p256::SecretKey;
@@ -15,25 +16,26 @@ use crate::statement::Predicate;
 
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const MEDIA_TYPE_ANY: &str = "application/vnd.dev.sigstore.bundle";
-/// The same version in the form that earlier versions have (sigstore-go, `getBundleVersion`).
+/// Media type of version 0.3 in the notation of earlier versions (sigstore-go, `getBundleVersion`).
 const MEDIA_TYPE_OLD_FORM: &str = "application/vnd.dev.sigstore.bundle+json;version=0.3";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-/// The configuration of every referrer. Shared by all of a repository: never to be deleted.
-pub(crate) const NOTHING: &[u8] = b"{}";
+/// Configuration of every referrer. All referrers of a repository share this blob, so it is never
+/// deleted.
+pub(crate) const EMPTY_CONFIG: &[u8] = b"{}";
 
-/// What comes before a P-256 point to make it a public key in DER (RFC 5480).
+/// DER prefix that turns a P-256 point into a public key (RFC 5480).
 const SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// Who signs, and since which rotation.
+/// Private signing key, with its public key.
 pub(crate) struct Signing {
     key: SigningKey,
     pub(crate) public: Public,
 }
 
-/// What verifies.
+/// Public key, with its generation.
 #[derive(Clone, Debug)]
 pub(crate) struct Public {
     key: VerifyingKey,
@@ -47,8 +49,8 @@ impl Signing {
         Self { key, public }
     }
 
-    /// The bundle of `statement`. Its nonce follows from key and statement (RFC 6979): the same
-    /// statement is the same bundle.
+    /// Returns the bundle of `statement`. The nonce derives from key and statement (RFC 6979), so
+    /// that the same statement yields the same bundle.
     pub(crate) fn sign(&self, statement: &[u8]) -> Vec<u8> {
         let signature: Signature = self.key.sign(&signed(statement));
         crate::json::bytes(&json!({
@@ -62,7 +64,7 @@ impl Signing {
         }))
     }
 
-    /// The key itself, as OpenSSL takes it.
+    /// Returns the private key as PKCS#8 PEM, which OpenSSL reads.
     pub(crate) fn pem(&self) -> Zeroizing<Vec<u8>> {
         let text = SecretKey::from(&self.key).to_pkcs8_pem(LineEnding::LF);
         let text = text.unwrap_or_else(|_| unreachable!("PKCS#8 holds any key of P-256"));
@@ -77,11 +79,11 @@ impl Public {
         Self { key, der, generation }
     }
 
-    /// As `cosign verify --key` takes it.
+    /// Returns the public key as PEM, for `cosign verify --key`.
     pub(crate) fn pem(&self) -> String {
         let text = BASE64.encode(&self.der);
         let lines: Vec<_> =
-            text.as_bytes().chunks(64).map(|it| String::from_utf8_lossy(it)).collect();
+            text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line)).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
 
@@ -93,8 +95,7 @@ impl Public {
         BASE64.encode(&Sha256::digest(&self.der))
     }
 
-    /// The statement in `bundle`, if this key signed it and it is about `subject` alone. What
-    /// others signed, or what is about something else, is none of ours.
+    /// Returns the statement in `bundle` if this key signed it and `subject` is its only subject.
     pub(crate) fn open(&self, bundle: &[u8], subject: &Digest) -> Option<Opened> {
         let accepted = Accepted::read(bundle);
         let is_accepted = accepted.is_some();
@@ -116,15 +117,15 @@ impl Public {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) statement: Vec<u8>,
-    /// Whether cosign and Flux take the bundle around it.
+    /// Whether cosign and Flux accept the bundle around the statement.
     pub(crate) is_accepted: bool,
 }
 
-/// A bundle that cosign and Flux accept: what [`Signing::sign`] writes, but for the order of its
-/// fields, white space and the hint. Both read it with protojson, which refuses unknown and repeated
-/// fields, and verify it with sigstore-go, which refuses a key id other than its own, a second
-/// signature, and a bundle without verification material (cosign 3.1.3, source-controller 1.9.6;
-/// `tests/oracle.rs` compares all three).
+/// A bundle that cosign and Flux accept: the output of [`Signing::sign`] with any field order,
+/// white space and hint. Both read a bundle with protojson, which rejects unknown and repeated
+/// fields. Both verify it with sigstore-go, which rejects a foreign key id, a second signature, and
+/// missing verification material (cosign 3.1.3, source-controller 1.9.6;
+/// `tests/hazards/rewrapped.rs` compares all three).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Accepted {
@@ -141,12 +142,13 @@ struct Accepted {
 struct Material {
     #[serde(rename = "publicKey", alias = "public_key")]
     _public_key: Hint,
-    /// Our bundles are in no transparency log. An entry would be verified.
+    /// Entries of a transparency log. Must be absent: our bundles are in no log, and verifiers
+    /// would verify an entry.
     #[serde(default, alias = "tlog_entries")]
-    tlog_entries: Option<Vec<Nothing>>,
+    tlog_entries: Option<Vec<NoEntry>>,
 }
 
-/// Names the key for people. No verifier reads it.
+/// Key hint for people. No verifier reads it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hint {
@@ -154,9 +156,9 @@ struct Hint {
     _hint: String,
 }
 
-/// No value is one.
+/// Uninhabited type, so that a list of it can only be empty.
 #[derive(Deserialize)]
-enum Nothing {}
+enum NoEntry {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -175,8 +177,8 @@ struct Sig {
     keyid: String,
 }
 
-/// The payload and the only signature of a bundle that others have changed around what our key
-/// signed.
+/// Returns the payload and the only signature of a bundle that cosign and Flux reject, because
+/// others have changed the parts around our signature.
 fn rejected(bundle: &[u8]) -> Option<(String, String)> {
     let bundle: Value = serde_json::from_slice(bundle).ok()?;
     let envelope = &bundle["dsseEnvelope"];
@@ -186,7 +188,7 @@ fn rejected(bundle: &[u8]) -> Option<(String, String)> {
 }
 
 impl Accepted {
-    /// The payload and the signature.
+    /// Returns the payload and the signature.
     fn parts(self) -> Option<(String, String)> {
         let Envelope { payload, signatures, .. } = self.dsse_envelope;
         Some((payload, signatures.into_iter().next()?.sig))
@@ -205,20 +207,19 @@ impl Accepted {
     }
 }
 
-/// The bytes that `text` encodes, as protojson decodes it: base64 of either alphabet, with or
-/// without padding.
+/// Decodes base64 as protojson does: either alphabet, with or without padding.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
     BASE64_NOPAD.decode(text.as_bytes()).ok()
 }
 
-/// What is signed (DSSE, pre-authentication encoding).
+/// Returns the signed bytes of a statement (DSSE, pre-authentication encoding).
 fn signed(statement: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), statement.len());
     [head.as_bytes(), statement].concat()
 }
 
-/// The manifest by which `bundle` refers to `subject`.
+/// Returns the manifest that attaches `bundle` to `subject` as a referrer.
 pub(crate) fn referrer(subject: &Descriptor, predicate: Predicate, bundle: &[u8]) -> Manifest {
     let layer = Descriptor::of(MEDIA_TYPE, bundle);
     let annotations = [("content", "dsse-envelope"), ("predicateType", predicate.uri())];
@@ -228,19 +229,20 @@ pub(crate) fn referrer(subject: &Descriptor, predicate: Predicate, bundle: &[u8]
         artifact_type: Some(MEDIA_TYPE.to_owned()),
         subject: Some(subject.clone()),
         annotations: annotations.into_iter().map(annotation).collect(),
-        ..Manifest::new(Descriptor::of(EMPTY, NOTHING), layer)
+        ..Manifest::new(Descriptor::of(EMPTY, EMPTY_CONFIG), layer)
     }
 }
 
-/// Whether an entry of a list of referrers says of itself that it is one of our bundles. Anybody
-/// can say so: this decides what is read first, and nothing else.
+/// Whether an entry of a list of referrers looks like one of our bundles. Anyone can write such an
+/// entry, so the result only decides the reading order.
 pub(crate) fn is_likely_ours(entry: &Value) -> bool {
     let about = entry["annotations"]["dev.sigstore.bundle.predicateType"].as_str();
     let ours = [Predicate::Provenance, Predicate::Sbom, Predicate::Signature];
     entry["artifactType"] == MEDIA_TYPE && ours.iter().any(|known| about == Some(known.uri()))
 }
 
-/// The bundle that a referrer's manifest speaks of, if it speaks of one.
+/// Returns the descriptor of the bundle in a referrer's manifest, if the manifest has exactly one
+/// layer and that is a bundle.
 pub(crate) fn layer(manifest: &[u8]) -> Option<Descriptor> {
     let manifest: Manifest = serde_json::from_slice(manifest).ok()?;
     let mut layers = manifest.layers.into_iter();
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_opens_with_its_key_for_its_subject_and_for_no_other() {
+    fn a_bundle_opens_only_with_its_own_key_and_its_own_subject() {
         let (ours, theirs) = (signing(1), signing(2));
         let (this, that) = (Digest::of(b"this"), Digest::of(b"that"));
         let bundle = ours.sign(&statement(&this));
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_of_a_bundle_can_be_changed_without_being_seen() {
+    fn a_changed_byte_outside_the_hint_is_detected() {
         let (ours, this) = (signing(1), Digest::of(b"this"));
         let bundle = ours.sign(&statement(&this));
         let text = String::from_utf8(bundle.clone()).expect("JSON is text");
@@ -288,11 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn the_public_key_is_pem_as_openssl_writes_it() {
+    fn the_public_key_is_written_as_pem_like_that_of_openssl() {
         let pem = signing(1).public.pem();
         assert!(
             pem.starts_with("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE")
         );
-        assert!(pem.lines().all(|it| it.len() <= 64));
+        assert!(pem.lines().all(|line| line.len() <= 64));
     }
 }

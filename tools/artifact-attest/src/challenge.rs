@@ -1,26 +1,27 @@
-//! What a registry asks for before it lets a client in (RFC 9110, section 11.6.1).
+//! Parser of authentication challenges in `WWW-Authenticate` headers (RFC 9110, section 11.6.1).
 
 /// One challenge of a `WWW-Authenticate` header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Challenge {
     scheme: String,
-    /// With lower-case names.
+    /// Names in lower case, with their values.
     parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    /// Whether it is of `scheme`, in lower case.
+    /// Whether the challenge has this scheme, compared without regard to case.
     pub(crate) fn is(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
-    /// The value of the first parameter called `name`.
+    /// Returns the value of the first parameter called `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Every challenge in a header: `Basic realm="a", Bearer realm="b",service="c"`.
+    /// Returns every challenge in a header, for example `Basic realm="a", Bearer
+    /// realm="b",service="c"`.
     pub(crate) fn read(header: &str) -> Vec<Self> {
         let mut challenges: Vec<Self> = Vec::new();
         let mut rest = header.trim_start_matches(is_separator);
@@ -35,7 +36,7 @@ impl Challenge {
                     after
                 }
                 _ if word.is_empty() => {
-                    // No word begins here: one letter that belongs to nothing is passed over.
+                    // No word begins here, so skip one stray letter.
                     after.strip_prefix(['=', '"']).unwrap_or_default()
                 }
                 _ => {
@@ -53,7 +54,7 @@ fn is_separator(letter: char) -> bool {
     matches!(letter, ' ' | '\t' | ',')
 }
 
-/// A token or a quoted string at the beginning of `text`, and what follows it.
+/// Splits a token or a quoted string from the beginning of `text`, and returns the rest.
 fn value_of(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_at(text.find(is_separator).unwrap_or(text.len()));

@@ -5,8 +5,8 @@ use clap::Parser;
 /// Publishes the artifacts that `Artifact` documents declare: built twice, signed, attested
 ///
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
-/// speaks on standard error. Builds with `nix`, and asks `git` what the source is: both must be
-/// on PATH. The key that signs is derived from the project's root, or from `ARTIFACT_ATTEST_KEY`.
+/// reports on standard error. Requires `nix` and `git` on PATH. The signing key is derived from the
+/// project's root, or from `ARTIFACT_ATTEST_KEY`.
 ///
 /// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 do not
 /// retry, 111 retry.

@@ -1,4 +1,4 @@
-//! Whether the place from which others fetch a source holds the commit that is signed.
+//! Checks whether the public source repository contains the commit to be signed.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -10,31 +10,33 @@ use crate::Error;
 use crate::git::Git;
 use crate::source::Source;
 
-/// Git gives up on a transfer that is slower than this for that long.
+/// Git aborts a transfer that stays below 100 bytes per second for 30 seconds.
 const PATIENCE: [&str; 4] = ["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=30"];
-/// How long the probe that tells a network failure from a refusal may take.
+/// Time limit in seconds of the probe that tells a network failure from an HTTP error.
 const PROBE_SECONDS_MAX: u64 = 30;
 
-/// What could be learnt.
+/// Result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Containment {
-    /// A branch or a tag of the source holds the commit.
+    /// A branch or a tag of the source contains the commit.
     Contained,
-    /// No branch and no tag of the source does.
+    /// No branch or tag of the source contains the commit.
     Missing,
-    /// The source could not be asked.
+    /// The source could not be read.
     Unknown {
-        /// Git's last words.
+        /// Last lines of Git's standard error.
         said: String,
-        /// Whether nothing answered at all, so that another try may help.
+        /// Whether the server did not answer at all, so that a retry may help.
         is_unreachable: bool,
     },
 }
 
-/// Asks `url` itself, first with what the user's own Git would send there, then with the token of
-/// the project's forge, if `url` is at that forge. When it cannot be asked, as in a CI job that
-/// holds no login for it, the branches that the user's clone has fetched from `url` count.
-pub(crate) fn look(
+/// Checks whether a branch or tag at `url` contains the commit of `source`.
+///
+/// Git first uses the user's own credentials, then the token of the project's forge if `url` is at
+/// that forge. If both fail, as in a CI job without a login for `url`, the branches that the user's
+/// clone has fetched from `url` decide.
+pub(crate) fn check(
     source: &Source,
     url: &str,
     token: Option<&(Url, Secret)>,
@@ -42,12 +44,12 @@ pub(crate) fn look(
     let borrowed = source.git.borrowed(&source.rev)?;
     let ask = |arguments: &[&str]| -> Result<(bool, String, String), Error> {
         let all = [&PATIENCE[..], arguments].concat();
-        let document =
-            borrowed.git.run(&all, &[("GIT_LITERAL_PATHSPECS", OsStr::new("0"))], b"")?;
-        if document.code == Some(0) {
-            return Ok((true, document.text(), String::new()));
+        let literal = [("GIT_LITERAL_PATHSPECS", OsStr::new("0"))];
+        let ended = borrowed.git.run(&all, &literal, b"")?;
+        if ended.code == Some(0) {
+            return Ok((true, ended.text(), String::new()));
         }
-        let Some((url, token)) = token else { return Ok((false, String::new(), document.said)) };
+        let Some((url, token)) = token else { return Ok((false, String::new(), ended.said)) };
         let origin = GitOrigin { url, token };
         let ended = keyring::git(&all, borrowed.path(), Some(&origin));
         let ended = ended.map_err(|source| Error::Tool { program: "git", source })?;
@@ -69,7 +71,7 @@ pub(crate) fn look(
     if is_reachable(&borrowed.git, &source.rev, &tips)? {
         return Ok(Containment::Contained);
     }
-    // The source may be ahead of this clone.
+    // The source may have commits that this clone lacks, so fetch them.
     let heads = ["fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", url];
     let all =
         [&heads[..], &["+refs/heads/*:refs/source/heads/*", "+refs/tags/*:refs/source/tags/*"]];
@@ -81,20 +83,20 @@ pub(crate) fn look(
     Ok(if is_contained { Containment::Contained } else { Containment::Missing })
 }
 
-/// The branches and tags in what `git ls-remote` prints. Not the commits of pull requests, which
-/// anybody can open.
+/// Returns the branches and tags in the output of `git ls-remote`. Pull requests are left out
+/// because anyone can open one.
 fn tips(listed: &str) -> Vec<String> {
     let refs = listed.lines().filter_map(|line| line.split_once('\t'));
-    let is_own = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
-    let document = refs.filter(|(_, name)| is_own(name));
-    let mut tips: Vec<_> = document.map(|(object, _)| object.to_owned()).collect();
+    let is_counted = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+    let counted = refs.filter(|(_, name)| is_counted(name));
+    let mut tips: Vec<_> = counted.map(|(object, _)| object.to_owned()).collect();
     tips.retain(|object| object.bytes().all(|byte| byte.is_ascii_hexdigit()));
     tips.sort();
     tips.dedup();
     tips
 }
 
-/// Whether one of `tips`, as far as they are known here, holds `rev`.
+/// Whether one of `tips` contains `rev`. Tips that this clone lacks are ignored.
 fn is_reachable(git: &Git, rev: &str, tips: &[String]) -> Result<bool, Error> {
     let known = git.run(
         &["cat-file", "--batch-check=%(objectname) %(objecttype)"],
@@ -110,15 +112,15 @@ fn is_reachable(git: &Git, rev: &str, tips: &[String]) -> Result<bool, Error> {
         any = true;
         input.extend(["^", tip, "\n"]);
     }
-    // Nothing is left of the history of `rev` without that of the tips, if one of them holds it.
+    // `rev-list` prints nothing if a tip contains `rev`, because the tips' history is excluded.
     let left = git.run(&["rev-list", "-1", "--stdin"], &[], input.as_bytes())?;
     Ok(any && left.code == Some(0) && left.stdout.is_empty())
 }
 
-/// Whether a branch that the user's clone has fetched from `url` holds the commit.
+/// Whether a branch that the user's clone has fetched from `url` contains the commit.
 fn is_fetched(source: &Source, url: &str) -> Result<bool, Error> {
     let remotes = ["config", "--null", "--get-regexp", r"^remote\..*\.url$"];
-    let remotes = source.git.run(&remotes, &[], b"")?; // 1, if there are none
+    let remotes = source.git.run(&remotes, &[], b"")?; // exit status 1 if there are none
     let remotes = String::from_utf8_lossy(&remotes.stdout).into_owned();
     for remote in remotes.split_terminator('\0') {
         let Some((key, at)) = remote.split_once('\n') else { continue };
@@ -136,8 +138,8 @@ fn is_fetched(source: &Source, url: &str) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// `host/path` of a repository, however Git is told of it: `https://host/path.git`, `ssh://git@host/path`,
-/// `git@host:path`.
+/// Normalises a repository's URL to `host/path`. Accepts the forms `https://host/path.git`,
+/// `ssh://git@host/path` and `git@host:path`.
 fn address(url: &str) -> String {
     let url = url
         .split_once("://")
@@ -148,8 +150,8 @@ fn address(url: &str) -> String {
     format!("{host}/{path}")
 }
 
-/// Whether nothing answers at `url`. Git's exit status is the same for everything that it cannot
-/// fetch.
+/// Whether the server at `url` does not answer. Git cannot tell because all of its failed fetches
+/// have the same exit status.
 fn is_unreachable(url: &str) -> bool {
     let config = Agent::config_builder()
         .http_status_as_error(false)
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_the_same_however_git_is_told_of_it() {
+    fn an_address_is_the_same_for_every_form_of_a_url() {
         for same in [
             "https://github.com/a/b",
             "https://GitHub.com/a/b.git/",
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn only_branches_and_tags_hold_a_commit() {
+    fn only_branches_and_tags_count_as_containing_a_commit() {
         let listed = "aa\tHEAD\nbb\trefs/heads/main\ncc\trefs/tags/v1\ndd\trefs/tags/v1^{}\nee\trefs/pull/1/head\n--x\trefs/heads/odd\n";
         assert_eq!(tips(listed), ["bb", "cc", "dd"]);
     }

@@ -1,4 +1,4 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of this program, with their help, exit status and condition reason.
 
 use std::error;
 use std::io;
@@ -9,304 +9,310 @@ use documents::{Diagnostic, Exit};
 use crate::answer::Problem;
 use crate::oci::Digest;
 
-/// Everything that can go wrong.
+/// Errors of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, not ready, or cannot be written.
+    /// The documents are invalid, depend on a document that is not ready, or cannot be written.
     #[error(transparent)]
     Stream(#[from] documents::Error),
-    /// A secret cannot be had.
+    /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] keyring::Error),
-    /// The project says nothing about a registry.
-    #[error("the project has no registry")]
+    /// The Project has no registry.
+    #[error("the Project has no `endpoints.registry`")]
     NoRegistry,
-    /// A program that this one starts is missing.
+    /// A required program cannot be started.
     #[error("cannot run `{program}`")]
     Tool {
-        /// Which.
+        /// Name of the program, for example `git`.
         program: &'static str,
-        /// Why not.
+        /// Cause of the failure.
         source: io::Error,
     },
-    /// Something on this machine cannot be read.
+    /// A file or folder of this machine cannot be read.
     #[error("cannot read {what}")]
     Unreadable {
-        /// What.
+        /// Path, or a description of the object.
         what: String,
-        /// Why not.
+        /// Cause of the failure.
         source: io::Error,
     },
-    /// Git cannot tell what the source is.
-    #[error("git knows nothing of {}: {said}", path.display())]
+    /// Git cannot read the source.
+    #[error("git cannot read {}: {said}", path.display())]
     Git {
-        /// Where.
+        /// Folder of the source.
         path: PathBuf,
-        /// What Git says.
+        /// Last lines of Git's standard error.
         said: String,
     },
-    /// The history ends too early to tell which commit touched what.
-    #[error("the history in {} has been cut short", root.display())]
+    /// The clone is shallow, so the last commit of a folder is unknown.
+    #[error("the clone in {} is shallow", root.display())]
     Shallow {
-        /// Where.
+        /// Root of the repository.
         root: PathBuf,
     },
-    /// What would be built is in no commit.
-    #[error("{} holds what is in no commit: {}", path.display(), changes.join(", "))]
+    /// The source has uncommitted changes.
+    #[error("{} has uncommitted changes: {}", path.display(), changes.join(", "))]
     Dirty {
-        /// Where.
+        /// Folder of the source.
         path: PathBuf,
-        /// Some of it, as `git status` shows it.
+        /// First few changes, in the notation of `git status`.
         changes: Vec<String>,
     },
-    /// A document is neither of the two kinds.
+    /// The document declares neither form of an artifact, or both.
     #[error("an Artifact has either `build` and `image`, or `manifests` alone")]
     NoShape,
-    /// The project names no key.
-    #[error("the Project names no key that verifies artifacts")]
+    /// The Project's list of keys is empty.
+    #[error("the Project has no public key that verifies artifacts")]
     NoKey,
-    /// The key that signs is not the one that the project names.
-    #[error("the key that signs is {signs}, but the Project names {known}")]
+    /// The signing key differs from the first key in the Project.
+    #[error("the signing key is {signs}, but the Project's first public key is {known}")]
     ForeignKey {
-        /// The id of the one.
+        /// Id of the signing key.
         signs: String,
-        /// The id of the other.
+        /// Id of the Project's first key.
         known: String,
     },
-    /// The source does not hold the commit.
-    #[error("no branch and no tag of {url} holds {rev}")]
+    /// The source does not contain the commit.
+    #[error("no branch or tag of {url} contains {rev}")]
     NotInSource {
-        /// The commit.
+        /// Hash of the commit.
         rev: String,
-        /// The source.
+        /// URL of the source.
         url: String,
     },
-    /// The source cannot be asked.
-    #[error("{url} cannot be asked whether it holds {rev}: {said}")]
+    /// The source cannot be read, so the presence of the commit is unknown.
+    #[error("cannot check whether {url} contains {rev}: {said}")]
     SourceUnknown {
-        /// The commit.
+        /// Hash of the commit.
         rev: String,
-        /// The source.
+        /// URL of the source.
         url: String,
-        /// Git's last words.
+        /// Last lines of Git's standard error.
         said: String,
-        /// Whether nothing answered at all.
+        /// Whether the server did not answer at all, so that a retry may help.
         is_unreachable: bool,
     },
-    /// A commit does not hold all of what would be built.
-    #[error("the commit only points to some of it: {}", what.join(", "))]
+    /// The commit holds pointers instead of files that the build needs.
+    #[error("the commit lacks the content of {}", what.join(", "))]
     Elsewhere {
         /// Submodules and files of Git LFS.
         what: Vec<String>,
     },
-    /// The flake's inputs are not pinned by the commit.
-    #[error("flake.lock is missing or does not fit flake.nix:\n{said}")]
+    /// The commit does not pin the flake's inputs.
+    #[error("flake.lock is missing or does not match flake.nix:\n{said}")]
     Unlocked {
-        /// The last lines that Nix says.
+        /// Last lines of Nix's output.
         said: String,
     },
-    /// The image would not start.
+    /// A container of the image could not start.
     #[error("{why}")]
     CannotStart {
-        /// Why not.
+        /// Cause, as a sentence about `image.entrypoint` or the build result.
         why: String,
     },
-    /// A file of the source cannot be understood.
+    /// A file of the source is invalid.
     #[error("cannot read {path}: {why}")]
     Manifest {
-        /// Which.
+        /// Path of the file.
         path: String,
-        /// Why not.
+        /// Cause, in the parser's words.
         why: String,
     },
-    /// The flake does not evaluate.
+    /// Nix cannot evaluate the flake.
     #[error("the flake does not evaluate:\n{said}")]
     Evaluation {
-        /// The last lines that Nix says.
+        /// Last lines of Nix's output.
         said: String,
-        /// Whether it failed for want of a network.
+        /// Whether a download failed, so that a retry may help.
         temporary: bool,
     },
-    /// It does not build.
-    #[error("{path} does not build:\n{said}")]
+    /// A builder failed, or a download has the wrong hash.
+    #[error("building {path} failed:\n{said}")]
     Build {
-        /// The derivation.
+        /// Store path of the derivation.
         path: String,
-        /// The last lines of the log.
+        /// Last lines of the build log.
         said: String,
     },
-    /// It takes too long to build.
-    #[error("{path} takes too long to build:\n{said}")]
+    /// The build exceeded its time limit.
+    #[error("building {path} exceeded the time limit:\n{said}")]
     BuildTimeout {
-        /// The derivation.
+        /// Store path of the derivation.
         path: String,
-        /// The last lines of the log.
+        /// Last lines of the build log.
         said: String,
     },
-    /// A second build gives other bytes than the first.
-    #[error("{path} came out differently when it was built again:\n{said}")]
+    /// The second build differs from the first.
+    #[error("the second build of {path} differs from the first:\n{said}")]
     NotReproducible {
-        /// The derivation.
+        /// Store path of the derivation.
         path: String,
-        /// What Nix says.
+        /// Last lines of Nix's output.
         said: String,
     },
-    /// Nix cannot build, whatever it is.
-    #[error("nix failed on {path}:\n{said}")]
+    /// Nix failed before a builder ran, or a signal ended Nix.
+    #[error("Nix failed on {path}:\n{said}")]
     Nix {
-        /// The derivation.
+        /// Store path of the derivation.
         path: String,
-        /// The last lines that Nix says.
+        /// Last lines of Nix's output.
         said: String,
-        /// Whether a signal ended it.
+        /// Whether a signal ended Nix.
         killed: bool,
     },
-    /// Nix answers something that this version does not understand.
-    #[error("`nix {command}` answered something that this version does not understand")]
+    /// Nix printed a response that this version cannot parse.
+    #[error("the output of `nix {command}` has an unknown format")]
     NixGarbled {
-        /// What was asked.
+        /// Subcommand of Nix, for example `path-info`.
         command: &'static str,
     },
-    /// The registry, or whoever gives tokens for it, does not answer.
+    /// The registry, or its token service, does not answer.
     #[error("cannot reach {url}")]
     Unreachable {
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// Why not.
+        /// Cause of the failure.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// The registry's certificate is not trusted.
-    #[error("no trusted connection to {url}")]
+    /// The server's certificate is not trusted.
+    #[error("the certificate of {url} is not trusted")]
     Untrusted {
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// Why not.
+        /// Cause, in the words of the TLS library.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// The registry has too much to do.
-    #[error("{url} answers {status} {said}")]
+    /// The registry answered with a rate limit (429) or a server error.
+    #[error("{url} answered {status} {said}")]
     Busy {
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// With what.
+        /// HTTP status of the response.
         status: u16,
-        /// How long it asks us to wait.
+        /// Value of `Retry-After` in seconds, or 0.
         seconds: u64,
-        /// The registry's own words.
+        /// The registry's own message.
         said: String,
     },
-    /// The registry does not let us.
-    #[error("not allowed: {url} {said}")]
+    /// The registry denied access (401 or 403).
+    #[error("access to {url} denied: {said}")]
     Denied {
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// Whether we did not say who we are.
+        /// Whether the request had no login.
         anonymous: bool,
-        /// The registry's own words.
+        /// The registry's own message.
         said: String,
     },
-    /// The registry answers 404 of what it may only hide.
-    #[error("{url} answers 404, which may mean that it is hidden from this login")]
+    /// The registry answered 404, which hides a repository from an unauthorised login as well.
+    #[error("{url} answered 404: the repository is absent, or hidden from this login")]
     Invisible {
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// Whether we did not say who we are.
+        /// Whether the request had no login.
         anonymous: bool,
     },
-    /// The registry refuses.
-    #[error("{url} answers {status} {said} to {method}")]
+    /// The registry rejected the request.
+    #[error("{url} answered {status} {said} to {method}")]
     Refused {
-        /// What was asked.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// With what.
+        /// HTTP status of the response.
         status: u16,
-        /// The registry's own words.
+        /// The registry's own message.
         said: String,
     },
-    /// The registry's answer cannot be used.
+    /// The registry's response is invalid.
     #[error("{url}: {problem}")]
     InvalidResponse {
-        /// Where.
+        /// URL of the request.
         url: String,
-        /// What is wrong with it.
+        /// Cause, with its own help.
         problem: Problem,
     },
-    /// What is kept under a digest has another.
-    #[error("what the registry keeps as {what} is {found}")]
+    /// The registry returned content whose digest differs from the requested one.
+    #[error("the registry returned {found} for {what}")]
     Corrupt {
-        /// What was asked for.
+        /// Digest that was requested.
         what: String,
-        /// What came.
+        /// Digest of the returned content.
         found: Digest,
     },
-    /// The registry takes no deletions.
-    #[error("{url} cannot be deleted: deletion is switched off")]
+    /// The registry has deletion disabled.
+    #[error("{url} cannot be deleted: the registry has deletion disabled")]
     DeletionOff {
-        /// What.
+        /// URL of the manifest.
         url: String,
     },
-    /// What was written as referrer does not show up.
-    #[error("the referrers of {subject} are not what was just written")]
+    /// The list of referrers does not show the entries that were just written.
+    #[error("the referrers of {subject} do not show what was just written")]
     Unlisted {
-        /// The manifest.
+        /// Digest of the subject.
         subject: String,
     },
-    /// The registry took every step and still differs.
-    #[error("{steps} steps are left after all were taken")]
-    Unsettled {
-        /// How many.
-        steps: usize,
-    },
-    /// What is declared is not what is there.
-    #[error("not proven: {what}")]
+    /// `verify` found a difference between the document and the registry.
+    #[error("verification failed: {what}")]
     Unproven {
-        /// What is missing or differs.
+        /// Missing or differing object.
         what: String,
     },
 }
 
 impl Error {
-    /// What the reader can do about an answer of the registry.
+    /// Returns the error for a step that comes before a step that it needs. Only a mistake in
+    /// `plan` causes it.
+    pub(crate) fn out_of_order() -> Self {
+        let steps = vec!["a step before the one that it needs".to_owned()];
+        documents::Error::NoProgress { steps }.into()
+    }
+
+    /// Returns the help for errors of the registry.
     fn registry_help(&self) -> Option<String> {
         let help = match self {
             Self::Unreachable { .. } => {
-                "check the address in the Project, then run the same command again"
+                "check `endpoints.registry.url` in the Project, then run the same command again"
             }
             Self::Untrusted { .. } => {
-                "use a certificate that a public authority signed (Mozilla's list): authorities of one's own are not supported"
+                "use a certificate of a public certificate authority (Mozilla's list): private authorities are not supported"
             }
             Self::Busy { .. } => {
-                "run the same command again later: what is published already is not sent again"
+                "run the same command again later: blobs that are already published are not sent again"
             }
             Self::Denied { anonymous: true, .. } => "give the Project `endpoints.registry.token`",
             Self::Denied { .. } => {
-                "check what the token in `endpoints.registry` may do: `plan` and `verify` read, `apply` writes, `destroy` deletes"
+                "check the permissions of the token in `endpoints.registry`: `plan` and `verify` read, `apply` writes, `destroy` deletes"
             }
             Self::Refused { status: 404, .. } => {
-                "check `endpoints.registry.url`, and whether the registry makes a repository by itself (ECR, Harbor's projects: create it first)"
+                "check `endpoints.registry.url`, and create the repository first if the registry needs that (ECR, Harbor's projects)"
             }
             Self::Refused { status: 413, .. } => {
-                "the registry, or a proxy before it, limits the size of an upload: raise that limit"
+                "raise the upload limit of the registry, or of the proxy in front of the registry"
             }
             Self::Refused { .. } => {
-                "the registry understood the request and will not do it: act on its words above"
+                "the registry rejected the request: act on the registry's message above"
             }
             Self::Invisible { anonymous: true, .. } => {
-                "give the Project `endpoints.registry.token`: without a login nobody can tell whether something is there"
+                "give the Project `endpoints.registry.token`: without a login, absent and hidden repositories look the same"
             }
             Self::Invisible { .. } => {
-                "use a token that may push to the repository: `destroy` then proves that nothing is there"
+                "use a token that may push to the repository: with that permission, `destroy` can prove that the repository is empty"
             }
             Self::InvalidResponse { problem, .. } => return Some(problem.help()),
-            Self::Corrupt { .. } => "do not use it; delete it in the registry, then `apply`",
-            Self::DeletionOff { .. } => {
-                "switch it on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
+            Self::Corrupt { .. } => {
+                "do not use this content: delete the manifest or blob in the registry, then run `apply`"
             }
-            Self::Unlisted { .. } => "another writer may be at work: run the same command again",
-            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
-            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::DeletionOff { .. } => {
+                "enable deletion (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
+            }
+            Self::Unlisted { .. } => {
+                "another writer may be changing the same repository: run the same command again"
+            }
+            Self::Unproven { .. } => {
+                "run `plan` to see the differences, and `apply` to correct them"
+            }
             _ => return None,
         };
         Some(help.to_owned())
@@ -348,7 +354,6 @@ impl Diagnostic for Error {
             Self::Corrupt { .. } => "Corrupt",
             Self::DeletionOff { .. } => "DeletionOff",
             Self::Unlisted { .. } => "Unlisted",
-            Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
         }
     }
@@ -360,15 +365,19 @@ impl Diagnostic for Error {
             Self::NoRegistry => "give the Project `endpoints.registry`",
             Self::Tool { program: "git", .. } => "install git, or put it on PATH",
             Self::Tool { .. } => "install Nix (https://nixos.org/download), or put it on PATH",
-            Self::Unreadable { .. } => "look at it, then run the same command again",
+            Self::Unreadable { .. } => {
+                "check that the path exists and is readable, then run the same command again"
+            }
             Self::Git { .. } => {
-                "run at the root of the repository, and say where the source is in it"
+                "run this program at the root of the repository, and give the path of the source relative to the root"
             }
-            Self::Shallow { .. } => "`git fetch --unshallow`; in GitHub Actions, `fetch-depth: 0`",
+            Self::Shallow { .. } => {
+                "run `git fetch --unshallow`; in GitHub Actions, set `fetch-depth: 0`"
+            }
             Self::Dirty { .. } => {
-                "commit it: what is published names a commit that others can build"
+                "commit the changes: a published artifact names a commit that others can build"
             }
-            Self::Manifest { .. } => "mend the file, and commit it",
+            Self::Manifest { .. } => "correct the file, and commit the change",
             Self::NoShape => return None,
             Self::NoKey => {
                 "write the public key under `verificationKeys.artifacts` of the Project (`artifact-attest derive` prints it)"
@@ -378,45 +387,49 @@ impl Diagnostic for Error {
             }
             Self::NotInSource { url, .. } => {
                 return Some(format!(
-                    "push the branch to {url}, or name the repository that holds it as `source`"
+                    "push the branch to {url}, or give the URL of the repository that contains the commit as `source`"
                 ));
             }
             Self::SourceUnknown { is_unreachable: true, .. } => {
-                "run the same command again when the network is there; for a source that this machine never reaches say `sourceCheck: skip`, and the provenance says so"
+                "run the same command again when the network works; for a source that this machine can never reach, set `sourceCheck: skip`, which the provenance records"
             }
             Self::SourceUnknown { .. } => {
-                "check `source` and the login that Git has for it; for a source that this machine never reaches say `sourceCheck: skip`, and the provenance says so"
+                "check `source` and the login that Git has for it; for a source that this machine can never reach, set `sourceCheck: skip`, which the provenance records"
             }
             Self::Elsewhere { .. } => {
                 "commit the files themselves, or make the flake fetch them by a pinned hash"
             }
             Self::Unlocked { .. } => {
-                "run `nix flake lock` in the flake's folder, and commit flake.lock: what is published must follow from the commit"
+                "run `nix flake lock` in the flake's folder, and commit flake.lock: the commit must determine the published artifact"
             }
             Self::CannotStart { .. } => {
                 "correct `image.entrypoint` or what the flake installs (`ls result/bin` after `nix build`)"
             }
-            Self::Evaluation { temporary: true, .. } => "try again when the network is there",
-            Self::Evaluation { .. } => {
-                "`nix build` in the source shows the same; mend it, and commit"
+            Self::Evaluation { temporary: true, .. } => {
+                "run the same command again when the network works"
             }
-            Self::Build { path, .. } => return Some(format!("`nix log {path}` shows all of it")),
+            Self::Evaluation { .. } => {
+                "run `nix build` in the source to see the same error; correct the flake, and commit the change"
+            }
+            Self::Build { path, .. } => {
+                return Some(format!("run `nix log {path}` for the whole log"));
+            }
             Self::BuildTimeout { .. } => "raise `build.timeoutSeconds`, or use a faster machine",
             Self::NotReproducible { path, .. } => {
                 return Some(format!(
-                    "nothing was published or signed; `nix-store --realise --check -K {path}` keeps both to be compared, or say `rebuild: skip`"
+                    "nothing was published or signed; `nix-store --realise --check -K {path}` keeps both results for a comparison; `rebuild: skip` disables the second build"
                 ));
             }
             Self::Nix { killed: true, .. } => {
-                "something ended Nix (a signal, or the machine had no memory left): run the same command again"
+                "a signal ended Nix (often because the machine ran out of memory): run the same command again"
             }
             Self::Nix { path, .. } => {
                 return Some(format!(
-                    "Nix could not begin; `nix-store --realise {path}` shows the same: correct what it names (system, sandbox, daemon, store)"
+                    "run `nix-store --realise {path}` to see the same error, and correct its cause (system, sandbox, daemon or store)"
                 ));
             }
             Self::NixGarbled { .. } => {
-                "use a Nix between 2.8 and the newest that this version knows"
+                "use a version of Nix from 2.8 to the newest that this version supports"
             }
             of_registry => return of_registry.registry_help(),
         };
@@ -425,6 +438,16 @@ impl Diagnostic for Error {
 
     fn is_unknown(&self) -> bool {
         matches!(self, Self::Invisible { .. })
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    // `Unreachable` is not ambiguous: the client has already repeated the request, which is safe
+    // because content is addressed by its digest. The next run continues where this run ended.
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unlisted { .. })
     }
 
     fn exit(&self) -> Exit {
@@ -437,7 +460,6 @@ impl Diagnostic for Error {
             | Self::Unreachable { .. }
             | Self::Busy { .. }
             | Self::Unlisted { .. }
-            | Self::Unsettled { .. }
             | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
             Self::NoRegistry
             | Self::Tool { .. }

@@ -1,8 +1,9 @@
-//! Reads a Git repository by its plumbing commands.
+//! Reads a Git repository through plumbing commands.
 //!
-//! **Invariant:** what is read is the blobs of a commit. No filter, no conversion of line ends, no
-//! `export-ignore`, no replacement and no graft is applied, whatever the user's configuration says.
-//! **Invariant:** nothing is written to the user's repository: not even its index is refreshed.
+//! **Invariant:** the reader returns the blobs of a commit. Filters, line-end conversion,
+//! `export-ignore`, replacements and grafts are never applied, whatever the user's configuration
+//! says.
+//! **Invariant:** the user's repository is never written, and even its index is not refreshed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,39 +15,38 @@ use tempfile::TempDir;
 use crate::Error;
 use crate::tool::{self, Ended};
 
-/// Settings of the command line win over those of the user. Porcelain has more that would matter
-/// (`log.showSignature`, `core.quotePath`, aliases): it is not used.
+/// Command-line settings override the user's. Porcelain commands have more settings that would
+/// matter (`log.showSignature`, `core.quotePath`, aliases), so they are not used.
 const SETTINGS: [&str; 4] = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"];
-/// Variables that say the same of objects, paths and the index.
+/// Variables that disable the user's replacements, grafts, path magic and index locks.
 const VARIABLES: [(&str, &str); 4] = [
     ("GIT_NO_REPLACE_OBJECTS", "1"),
     ("GIT_GRAFT_FILE", "/dev/null"),
     ("GIT_LITERAL_PATHSPECS", "1"),
     ("GIT_OPTIONAL_LOCKS", "0"),
 ];
-/// How the content of a file begins that Git LFS keeps elsewhere
-/// (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>).
+/// First bytes of a Git LFS pointer (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>).
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-/// Longest pointer, in bytes (the same specification).
+/// Largest size of a pointer, in bytes (same specification).
 const LFS_POINTER_BYTES_MAX: u64 = 1024;
 
-/// A repository on this machine.
+/// A Git repository on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Git {
-    /// The name of the document, for messages.
+    /// Name of the document, for messages.
     document: String,
-    /// Where commands run.
+    /// Working folder of the commands.
     pub(crate) folder: PathBuf,
 }
 
-/// An entry of a tree.
+/// One entry of a Git tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) kind: Kind,
     pub(crate) object: String,
-    /// Bytes of a file; 0 for anything else.
+    /// Size of a file in bytes; 0 for links and submodules.
     pub(crate) size: u64,
-    /// From the tree that was listed.
+    /// Path relative to the listed tree.
     pub(crate) path: String,
 }
 
@@ -73,7 +73,7 @@ impl Git {
         Self { document: document.to_owned(), folder: folder.to_owned() }
     }
 
-    /// Runs a command that may fail.
+    /// Runs a command and returns its exit status, which may be a failure.
     pub(crate) fn run(
         &self,
         arguments: &[&str],
@@ -88,7 +88,7 @@ impl Git {
         tool::run_with(&self.document, "git", all, &variables, input)
     }
 
-    /// Runs a command that must not fail.
+    /// Runs a command, and fails unless its exit status is 0.
     fn must(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Error> {
         let ended = self.run(arguments, &[], input)?;
         if ended.code == Some(0) { Ok(ended.stdout) } else { Err(self.failed(ended.said)) }
@@ -98,29 +98,29 @@ impl Git {
         Error::Git { path: self.folder.clone(), said }
     }
 
-    /// The output of a command, as one line.
+    /// Returns the output of a command without its final line end.
     pub(crate) fn text(&self, arguments: &[&str]) -> Result<String, Error> {
         let stdout = self.must(arguments, b"")?;
         Ok(String::from_utf8_lossy(&stdout).trim_end_matches('\n').to_owned())
     }
 
-    /// The last commit that touched `folder` (from the root; empty for the root itself); empty, if
-    /// none did.
+    /// Returns the last commit that touched `folder` (relative to the root; empty for the root), or
+    /// an empty string if there is none.
     pub(crate) fn last_touched(&self, folder: &str) -> Result<String, Error> {
         let mut arguments = vec!["rev-list", "-1", "HEAD", "--"];
         arguments.extend(Some(folder).filter(|folder| !folder.is_empty()));
         self.text(&arguments)
     }
 
-    /// What in `folder` is in no commit, at most a few of it: the letter that Git gives it, and its
-    /// path. Compares with a copy of the index, so that refreshing it changes nothing of the user's.
+    /// Returns the first five uncommitted changes in `folder`, each as Git's status letter and a
+    /// path. Compares with a copy of the index because a refresh would write to the user's index.
     pub(crate) fn changes(&self, folder: &str) -> Result<Vec<String>, Error> {
         let within = Some(folder).filter(|folder| !folder.is_empty());
         let copy = self.index()?;
         let index = copy.path().join("index");
         let variables = [("GIT_INDEX_FILE", index.as_os_str())];
-        // Its status only says that something has changed. `really` looks at files that the user
-        // has marked as unchanged, too.
+        // The exit status only says that something changed, so ignore it. `--really-refresh` also
+        // covers files that the user has marked as unchanged.
         self.run(&["update-index", "-q", "--really-refresh"], &variables, b"")?;
         let compare = ["diff-index", "-z", "--raw", "--no-renames", "--ignore-submodules=none"];
         let compare: Vec<_> = compare.into_iter().chain(["HEAD", "--"]).chain(within).collect();
@@ -143,7 +143,8 @@ impl Git {
         Ok(changes)
     }
 
-    /// A copy of the index, with its time: by that Git tells which entries it must look at again.
+    /// Copies the index with its modification time, from which Git tells which entries it must
+    /// check again.
     fn index(&self) -> Result<TempDir, Error> {
         let index = self.folder.join(self.text(&["rev-parse", "--git-path", "index"])?);
         let unreadable = |source| Error::Unreadable { what: index.display().to_string(), source };
@@ -158,7 +159,7 @@ impl Git {
         Ok(copy)
     }
 
-    /// Every entry below `folder` in `commit`, at any depth.
+    /// Returns every entry below `folder` in `commit`, at any depth.
     pub(crate) fn entries(&self, commit: &str, folder: &str) -> Result<Vec<Entry>, Error> {
         let tree = format!("{commit}:{folder}");
         let listed = self.must(&["ls-tree", "-r", "-l", "-z", &tree], b"")?;
@@ -180,7 +181,7 @@ impl Git {
         Ok(entries)
     }
 
-    /// The bytes of blobs, by object.
+    /// Returns the content of blobs, by object id.
     pub(crate) fn blobs(&self, objects: &[&str]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let mut blobs = BTreeMap::new();
         if objects.is_empty() {
@@ -202,7 +203,8 @@ impl Git {
         Ok(blobs)
     }
 
-    /// What below `folder` in `commit` the commit only points to: submodules and files of Git LFS.
+    /// Returns the pointers below `folder` in `commit`, whose content the commit lacks: submodules
+    /// and files of Git LFS.
     pub(crate) fn elsewhere(&self, commit: &str, folder: &str) -> Result<Vec<String>, Error> {
         let entries = self.entries(commit, folder)?;
         let may_point = |entry: &&Entry| {
@@ -222,9 +224,9 @@ impl Git {
         Ok(elsewhere)
     }
 
-    /// A repository that borrows this one's objects and has `commit` as its HEAD, but none of its
-    /// configuration, attributes, hooks, index and files. A program that is given it reads the same
-    /// from every clone, and cannot write to the user's.
+    /// Creates a temporary repository that shares this one's objects and has `commit` as its HEAD,
+    /// but none of its configuration, attributes, hooks, index and files. A program that runs there
+    /// reads the same from every clone, and cannot write to the user's repository.
     pub(crate) fn borrowed(&self, commit: &str) -> Result<Borrowed, Error> {
         let temporary =
             |source| Error::Unreadable { what: "a temporary folder".to_owned(), source };
@@ -243,7 +245,7 @@ impl Git {
     }
 }
 
-/// A repository that is gone when this is dropped.
+/// A temporary repository. Dropping it deletes its folder.
 #[derive(Debug)]
 pub(crate) struct Borrowed {
     pub(crate) git: Git,
@@ -255,11 +257,12 @@ impl Borrowed {
         self.folder.path()
     }
 
-    /// Variables that keep the user's filters and conversions from whatever runs Git in here: Nix
-    /// 2.8 unpacks a commit with `git archive`, which applies them.
+    /// Returns environment variables that disable the user's filters and conversions for programs
+    /// that run Git in here. Reason: Nix 2.8 unpacks a commit with `git archive`, which applies
+    /// them.
     pub(crate) fn variables(&self) -> Result<Vec<(String, String)>, Error> {
         let names = ["config", "--null", "--name-only", "--get-regexp", r"^filter\."];
-        let names = self.git.run(&names, &[], b"")?; // 1, if there are none
+        let names = self.git.run(&names, &[], b"")?; // exit status 1 if there are none
         let names = String::from_utf8_lossy(&names.stdout).into_owned();
         let mut settings = vec![
             ("core.autocrlf".to_owned(), "false"),
@@ -282,7 +285,7 @@ impl Borrowed {
     }
 }
 
-/// Whether a file's content is a pointer to what Git LFS keeps elsewhere.
+/// Whether a file's content is a Git LFS pointer.
 pub(crate) fn is_lfs_pointer(content: &[u8]) -> bool {
     content.len() as u64 <= LFS_POINTER_BYTES_MAX && content.starts_with(LFS_POINTER)
 }

@@ -1,4 +1,5 @@
-//! HTTP to one registry: retries, logins, redirects. Nothing else in this program opens a socket.
+//! HTTP client of one registry, with retries, logins and redirects. Only this module opens sockets
+//! to the registry.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -22,31 +23,31 @@ use crate::answer::{self, Problem, shown};
 use crate::challenge::Challenge;
 use crate::origin::{Origin, resolved};
 
-/// How often one request is tried.
+/// Number of attempts of one request.
 const TRIES_MAX: u32 = 4;
-/// Wait before the second try, doubled before each that follows.
+/// Wait in milliseconds before the second attempt, doubled before each further attempt.
 const WAIT_MILLISECONDS: u64 = 250;
-/// Longest wait that a registry can ask for.
+/// Longest `Retry-After` that is respected, in seconds.
 const WAIT_SECONDS_MAX: u64 = 10;
-/// How long a registry may take to begin its answer.
+/// Time limit in seconds until the response begins.
 const ANSWER_SECONDS_MAX: u64 = 60;
-/// How long one transfer may take.
+/// Time limit of one transfer in seconds. Half an hour, because a layer may have gigabytes.
 const TRANSFER_SECONDS_MAX: u64 = 1800;
-/// Longest answer that is kept in memory, in bytes.
+/// Largest response that is held in memory, in bytes.
 pub(crate) const KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Longest message of an error that is read, in bytes.
+/// Largest error response that is read, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
-/// How often a download may be sent elsewhere.
+/// Number of redirects that one download may follow.
 const REDIRECTS_MAX: usize = 3;
 
-/// A user's name, and what lets that user in.
+/// User name and token for a registry.
 #[derive(Debug)]
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) token: Secret,
 }
 
-/// What goes with a request.
+/// Body of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body<'a> {
     None,
@@ -54,22 +55,22 @@ pub(crate) enum Body<'a> {
     File(&'a File, u64),
 }
 
-/// As whom the registry knows this client.
+/// Authentication state of this client at the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The registry has not asked.
+    /// The registry has sent no challenge.
     Unasked,
-    /// The registry asked, and there is no login: it shows what everybody may see.
+    /// The registry sent a challenge, and this client has no login.
     Anonymous,
-    /// The registry asked, and accepted the login.
+    /// The registry sent a challenge, and this client answered with its login.
     LoggedIn,
 }
 
-/// One repository of one registry.
+/// HTTP client of one repository in one registry.
 pub(crate) struct Http {
     agent: Agent,
     url: Url,
-    /// None for a URL without a host that a request can be sent to.
+    /// `None` for a URL without a host that a request can be sent to.
     origin: Option<Origin>,
     repository: String,
     actions: &'static str,
@@ -85,7 +86,7 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    /// `actions` is what a token is asked for: `pull`, or more.
+    /// Creates a client whose tokens permit `actions`, for example `pull` or `pull,push`.
     pub(crate) fn new(
         url: &Url,
         repository: &str,
@@ -94,15 +95,16 @@ impl Http {
     ) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // Every redirect passes `location`, and every credential `once`.
+            // Redirects and credentials are checked here: every redirect passes `location`, and
+            // every credential `once`.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(ANSWER_SECONDS_MAX)))
             .timeout_global(Some(Duration::from_secs(TRANSFER_SECONDS_MAX)))
             .user_agent("artifact-attest");
-        // Plain HTTP is for this machine alone: a proxy would see the login. With https a proxy is
-        // asked for a tunnel (CONNECT), and sees the host's name only.
+        // Plain HTTP reaches this machine only, because a proxy would see the login. With https, a
+        // proxy opens a tunnel (CONNECT) and sees the host's name only.
         let config = if url.is_plain() { config.proxy(None) } else { config };
         let agent = config.build().new_agent();
         Self {
@@ -117,7 +119,7 @@ impl Http {
         }
     }
 
-    /// `/v2/<repository>/<path>` of the registry.
+    /// Returns the URL `/v2/<repository>/<path>` at the registry.
     pub(crate) fn at(&self, path: &str) -> String {
         format!("{}/v2/{}/{path}", self.site(), self.repository)
     }
@@ -127,8 +129,8 @@ impl Http {
         format!("{scheme}://{}", self.url.host())
     }
 
-    /// As whom the registry knows this client. Asks the registry (`GET /v2/`, the specification's
-    /// own question) when it has not said so yet.
+    /// Returns the authentication state. Requests `GET /v2/` (the specification's own check) if no
+    /// response has shown the state yet.
     pub(crate) fn standing(&self) -> Result<Standing, Error> {
         if self.standing.get() == Standing::Unasked {
             let url = format!("{}/v2/", self.site());
@@ -137,7 +139,7 @@ impl Http {
         Ok(self.standing.get())
     }
 
-    /// Sends a request, and tries again while that may help.
+    /// Sends a request, and retries transient failures.
     pub(crate) fn send(
         &self,
         method: &Method,
@@ -148,7 +150,8 @@ impl Http {
         again(|| self.attempt(method, url, accept, body))
     }
 
-    /// Sends a request once. Any answer but "too many" and "not now" is one.
+    /// Sends a request once. Rate limits (429) and server errors are errors; all other statuses are
+    /// responses.
     pub(crate) fn attempt(
         &self,
         method: &Method,
@@ -238,12 +241,13 @@ impl Http {
         }
     }
 
-    /// Whether `url` is at the registry's own origin: no other sees a credential.
+    /// Whether `url` is at the registry's own origin. Other origins never receive a credential.
     fn is_registry(&self, url: &str) -> bool {
         self.origin.is_some() && Origin::of(url) == self.origin
     }
 
-    /// What to send with the next request: the login, or a token that the realm gives for it.
+    /// Returns the `Authorization` header that answers the challenge: the login, or a token from
+    /// the realm.
     fn answer_to(
         &self,
         challenges: &[Challenge],
@@ -301,8 +305,8 @@ impl Http {
         basic.transpose()
     }
 
-    /// Whether this client goes where an answer of the registry sends it; or where that is, and
-    /// why not.
+    /// Checks that this client may follow a registry's response to `url`. Otherwise returns the
+    /// origin of `url` and the reason.
     fn allowed(&self, url: &str) -> Result<(), (String, &'static str)> {
         let Some(target) = Origin::of(url) else {
             return Err((String::new(), "no absolute URL of http or https"));
@@ -314,7 +318,7 @@ impl Http {
         why.map_or(Ok(()), |why| Err((target.shown(), why)))
     }
 
-    /// GETs `url`, wherever the registry says that it is.
+    /// Sends a GET request and follows redirects.
     pub(crate) fn download(&self, url: &str, accept: &str) -> Result<Response<Answer>, Error> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS_MAX {
@@ -328,7 +332,7 @@ impl Http {
         Err(problem(&url, Problem::RedirectLoop))
     }
 
-    /// Where an answer to a request for `url` says to go on.
+    /// Returns the location that a response to a request for `url` redirects to.
     pub(crate) fn location(&self, answer: &Response<Answer>, url: &str) -> Result<String, Error> {
         let to = header(answer, LOCATION.as_str()).unwrap_or_default();
         if to.is_empty() {
@@ -342,7 +346,7 @@ impl Http {
         }
     }
 
-    /// An answer that is not the one that was hoped for.
+    /// Returns the error for an unexpected response.
     pub(crate) fn refused(
         &self,
         method: &Method,
@@ -358,12 +362,12 @@ impl Http {
         Error::Refused { method: method.to_string(), url, status: status.as_u16(), said }
     }
 
-    /// The registry's own words, without what it must not know or repeat.
+    /// Returns the registry's own message without this client's credentials.
     fn said(&self, answer: &mut Response<Answer>) -> String {
         answer::said(&message(answer), &self.secrets())
     }
 
-    /// Every form in which this client's login may come back in a message.
+    /// Returns every form in which a message may quote this client's login.
     fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
         let token = self.login.as_ref().and_then(|login| login.token.text().ok());
@@ -375,10 +379,10 @@ impl Http {
         secrets
     }
 
-    /// What the answer is, if it is that we should come again.
+    /// Returns an error if the response is a rate limit or a server error.
     fn not_now(&self, answer: &mut Response<Answer>, url: &str) -> Option<Error> {
         let status = answer.status();
-        // 501 and 505 say what the server can never do.
+        // 501 and 505 are permanent: the server lacks the feature.
         let is_busy = status == StatusCode::TOO_MANY_REQUESTS
             || (status.is_server_error() && ![501, 505].contains(&status.as_u16()));
         let asked = header(answer, RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
@@ -394,11 +398,11 @@ pub(crate) fn problem(url: &str, problem: Problem) -> Error {
     Error::InvalidResponse { url: shown(url), problem }
 }
 
-/// Why there is no answer, and so whether another try can help.
+/// Classifies a failed request, so that only network failures are retried.
 fn failed(url: &str, source: ureq::Error) -> Error {
     let url = shown(url);
     match source {
-        // What rustls says of a certificate comes as an I/O error of this kind.
+        // ureq reports certificate errors of rustls as I/O errors of this kind.
         ureq::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
             Error::Untrusted { url, source: source.into() }
         }
@@ -444,15 +448,15 @@ pub(crate) fn again<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<
     attempt()
 }
 
-/// The beginning of an answer that holds an error; nothing, if it cannot be read.
+/// Returns the beginning of an error response; empty if the response cannot be read.
 pub(crate) fn message(answer: &mut Response<Answer>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reader = answer.body_mut().as_reader();
-    let _ = reader.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes); // what came of it is enough
+    let _ = reader.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes); // a partial message is better than none
     bytes
 }
 
-/// The bytes of an answer that is kept in memory.
+/// Returns the content of a response that fits into memory.
 pub(crate) fn kept(answer: &mut Response<Answer>, url: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let mut reader = answer.body_mut().as_reader().take(KEPT_BYTES_MAX + 1);

@@ -1,4 +1,5 @@
-//! An image of what Nix built: one layer, the same bytes wherever it is packed.
+//! Container image of a Nix build result: one layer, whose bytes do not depend on the packing
+//! machine.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,23 +18,23 @@ use crate::nix::Closure;
 use crate::oci::{Blob, Content, Descriptor, Digest, IMAGE_CONFIG, IMAGE_LAYER, Manifest, Package};
 use crate::spec::{Image, System};
 
-/// When everything in a layer was made: the first second, as Nix has it in its store.
+/// Modification time of every file in a layer, in Unix seconds: 1, as in the Nix store.
 const MADE: u64 = 1;
-/// What a link at `/` would hide: the store itself, and what the container's runtime mounts.
+/// Top-level names that an image cannot link: the store itself, and the runtime's mount points.
 const RESERVED: [&str; 4] = ["nix", "proc", "dev", "sys"];
-/// The operating system in the header of a gzip stream: unknown.
+/// Operating system in the header of a gzip stream: unknown.
 const GZIP_OS_UNKNOWN: u8 = 255;
 
-/// What an image says of itself.
+/// Metadata of a container image.
 #[derive(Clone, Debug)]
-pub(crate) struct Look<'a> {
+pub(crate) struct ImageMetadata<'a> {
     pub(crate) image: &'a Image,
     pub(crate) system: System,
     pub(crate) source: &'a str,
     pub(crate) rev: &'a str,
 }
 
-impl Look<'_> {
+impl ImageMetadata<'_> {
     fn annotations(&self) -> BTreeMap<String, String> {
         annotations(self.source, self.rev)
     }
@@ -60,20 +61,21 @@ impl Look<'_> {
         Manifest { annotations: self.annotations(), ..Manifest::new(config, layer) }.bytes()
     }
 
-    /// Why a container of the image that links the folders of `out` from `/` could not start.
+    /// Returns the reason why a container of the image could not start, if there is one. `out` is
+    /// the build result, whose top-level folders are linked from `/`.
     pub(crate) fn cannot_start(&self, out: &str) -> Option<String> {
         let out = Path::new(out);
         for name in RESERVED {
             if fs::symlink_metadata(out.join(name)).is_ok() {
                 return Some(format!(
-                    "{out} has `{name}` at its top, which an image cannot link from /{name}",
+                    "{out} has the top-level entry `{name}`, which an image cannot link from /{name}",
                     out = out.display()
                 ));
             }
         }
         let program = self.image.entrypoint.first()?;
         let path = Path::new(program);
-        // A name without a slash is looked up in PATH, which is /bin.
+        // The runtime looks up a name without a slash in PATH, which is /bin.
         let path =
             if program.contains('/') { path.to_owned() } else { Path::new("/bin").join(path) };
         let path = if path.starts_with("/nix/store") {
@@ -85,13 +87,13 @@ impl Look<'_> {
             .is_ok_and(|there| there.is_file() && there.permissions().mode() & 0o111 != 0);
         (!is_program).then(|| {
             format!(
-                "`{program}` of `image.entrypoint` is no program of what was built: {} is none",
+                "`{program}` in `image.entrypoint` is not an executable file of the build result: {}",
                 path.display()
             )
         })
     }
 
-    /// The image of `closure`, whose folders in `out` are linked from `/`.
+    /// Returns the image of `closure`. The top-level folders of `out` are linked from `/`.
     pub(crate) fn package(&self, closure: &Closure, out: &str) -> Result<Package, Error> {
         let (layer, diff_id) = layer(closure, Path::new(out))
             .map_err(|source| Error::Unreadable { what: out.to_owned(), source })?;
@@ -100,14 +102,14 @@ impl Look<'_> {
         Ok(Package { manifest, blobs: vec![layer, Blob::new(IMAGE_CONFIG, config)] })
     }
 
-    /// Whether a published manifest and its configuration are what [`Self::package`] would make
-    /// of the layer in it.
+    /// Whether a published manifest and configuration equal those that [`Self::package`] would make
+    /// of the published layer.
     pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
         let layer = serde_json::from_slice::<Manifest>(manifest).ok();
-        let layer = layer.and_then(|it| it.layers.into_iter().next());
+        let layer = layer.and_then(|manifest| manifest.layers.into_iter().next());
         let diff_id = serde_json::from_slice::<Value>(config).ok();
         let diff_id =
-            diff_id.and_then(|it| it["rootfs"]["diff_ids"][0].as_str().map(str::to_owned));
+            diff_id.and_then(|config| config["rootfs"]["diff_ids"][0].as_str().map(str::to_owned));
         match (layer, diff_id.map(Digest::try_from)) {
             (Some(layer), Some(Ok(diff_id))) => {
                 layer.media_type == IMAGE_LAYER
@@ -124,7 +126,7 @@ pub(crate) fn annotations(source: &str, rev: &str) -> BTreeMap<String, String> {
     [(title("revision"), rev.to_owned()), (title("source"), source.to_owned())].into()
 }
 
-/// The layer, and the digest of it uncompressed.
+/// Returns the layer, and the digest of its uncompressed bytes.
 fn layer(closure: &Closure, out: &Path) -> io::Result<(Blob, Digest)> {
     let mut archive = tar::Builder::new(Hashing::new(gzip(Hashing::new(tempfile::tempfile()?))));
     for folder in ancestors(closure) {
@@ -152,11 +154,11 @@ pub(crate) fn gzip<W: Write>(to: W) -> flate2::write::GzEncoder<W> {
     GzBuilder::new().mtime(0).operating_system(GZIP_OS_UNKNOWN).write(to, Compression::new(6))
 }
 
-/// Every folder above the paths of `closure`, without the root: `nix`, `nix/store`.
+/// Returns every folder above the paths of `closure` except the root: `nix`, `nix/store`.
 fn ancestors(closure: &Closure) -> Vec<PathBuf> {
-    let above = closure.keys().flat_map(|it| Path::new(it).ancestors().skip(1));
-    let mut above: Vec<_> = above.filter_map(|it| it.strip_prefix("/").ok()).collect();
-    above.retain(|it| !it.as_os_str().is_empty());
+    let above = closure.keys().flat_map(|path| Path::new(path).ancestors().skip(1));
+    let mut above: Vec<_> = above.filter_map(|folder| folder.strip_prefix("/").ok()).collect();
+    above.retain(|folder| !folder.as_os_str().is_empty());
     above.sort();
     above.dedup();
     above.into_iter().map(Path::to_owned).collect()
@@ -167,7 +169,7 @@ fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     let mut entries =
-        fs::read_dir(folder)?.map(|it| Ok(it?.path())).collect::<io::Result<Vec<_>>>()?;
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     entries.sort();
     Ok(entries)
 }
@@ -178,12 +180,12 @@ fn tree<W: Write>(archive: &mut tar::Builder<W>, path: &Path) -> io::Result<()> 
     if there.is_symlink() {
         return link(archive, name, &fs::read_link(path)?);
     }
-    // Nix keeps nothing of a mode but whether a file may be run.
+    // The Nix store keeps no mode except the executable bit.
     let executable = there.is_dir() || there.permissions().mode() & 0o100 != 0;
     let mode = if executable { 0o555 } else { 0o444 };
     if there.is_dir() {
         append(archive, name, EntryType::Directory, mode, 0, io::empty())?;
-        return sorted(path)?.iter().try_for_each(|it| tree(archive, it));
+        return sorted(path)?.iter().try_for_each(|entry| tree(archive, entry));
     }
     append(archive, name, EntryType::Regular, mode, there.len(), File::open(path)?)
 }
@@ -219,7 +221,7 @@ fn link<W: Write>(archive: &mut tar::Builder<W>, name: &Path, to: &Path) -> io::
     archive.append_link(&mut header(EntryType::Symlink, 0o777, 0), name, to)
 }
 
-/// The bytes of files as an archive, compressed; and its digest before that.
+/// Returns the files as a compressed tar archive, and the digest of the uncompressed bytes.
 pub(crate) fn archive(files: &BTreeMap<String, Vec<u8>>) -> io::Result<(Vec<u8>, Digest)> {
     let mut archive = tar::Builder::new(Hashing::new(gzip(Vec::new())));
     for (name, content) in files {
@@ -231,7 +233,7 @@ pub(crate) fn archive(files: &BTreeMap<String, Vec<u8>>) -> io::Result<(Vec<u8>,
     Ok((archive.inner.finish()?, diff_id))
 }
 
-/// Digests and counts what is written through it.
+/// Writer that hashes and counts the bytes passing through.
 struct Hashing<W> {
     inner: W,
     hash: Sha256,
@@ -272,8 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_files_are_the_same_layer_whenever_and_by_whomever_they_were_made() -> io::Result<()>
-    {
+    fn a_layer_does_not_depend_on_the_time_and_the_mode_of_its_files() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("a-path-in-a-store-that-is-long-enough-to-need-more-than-one-header-of-a-tar-archive-because-it-exceeds-a-hundred");
         files(&out)?;
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_links_what_was_built_from_the_root() -> io::Result<()> {
+    fn a_layer_links_the_build_result_from_the_root() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let out = folder.path().join("out");
         files(&out)?;

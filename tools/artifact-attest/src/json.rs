@@ -1,9 +1,9 @@
-//! JSON of our own values.
+//! Serialises this program's own values.
 
 use serde::Serialize;
 
-/// The bytes of a value of ours, which always serialises: strings, numbers and maps with strings as
-/// keys.
+/// Returns the JSON of a value. Serialising cannot fail, because the values consist of strings,
+/// numbers, and maps with strings as keys.
 pub(crate) fn bytes(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Manifests for Flux: the files of a commit, with images pinned to what was attested.
+//! Manifests for Flux: the files of a commit, with images pinned to attested digests.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -12,45 +12,45 @@ use crate::image;
 use crate::oci::{Blob, Descriptor, FLUX_CONFIG, FLUX_LAYER, Manifest, Package};
 use crate::tree::{Files, is_yaml};
 
-/// The lists of a pod whose items have an `image`.
+/// Lists of a pod spec whose items have an `image`.
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
-/// Largest archive that is read back, in bytes.
+/// Largest published archive that is read back, in bytes.
 const ARCHIVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// The text of a file of manifests.
+/// Returns the text of a manifest file.
 fn text(content: &[u8]) -> Result<&str, String> {
     str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())
 }
 
-/// The files of `files` that hold manifests.
+/// Returns the YAML files among `files`.
 fn yaml(files: &Files) -> impl Iterator<Item = (&String, &[u8])> {
     files.iter().filter(|(path, _)| is_yaml(path)).map(|(path, content)| (path, content.as_slice()))
 }
 
-/// An image in a manifest.
+/// One use of an image in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Use {
-    /// As it is written; none, if it is an alias.
+    /// Image as written; `None` for a YAML alias.
     pub(crate) image: Option<String>,
     pub(crate) line: usize,
-    /// Where, in bytes.
+    /// Position in the file, in bytes.
     range: Range<usize>,
 }
 
 impl Use {
-    /// Whether nothing else can ever be behind it.
+    /// Whether the image has a digest, so that its content can never change.
     fn is_pinned(&self) -> bool {
-        self.image.as_deref().is_some_and(|it| it.contains("@sha256:"))
+        self.image.as_deref().is_some_and(|image| image.contains("@sha256:"))
     }
 }
 
-/// What a parser is in: a map that has a key and waits for its value, or a list.
+/// State of the YAML parser: in a map (with the key of the next value), or in a list.
 enum Open {
     Map { key: Option<String>, container: bool },
     List { containers: bool },
 }
 
-/// The images that the containers in `text` name.
+/// Returns the images that the containers in `text` use.
 pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
     let (mut open, mut uses) = (Vec::new(), Vec::new());
     for event in Parser::new_from_str(text) {
@@ -59,12 +59,12 @@ pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
             open.pop();
             continue;
         }
-        // A comment is no node. Whether it is an event is for whichever crate of a build asks for
-        // comments.
+        // Skip comments. The parser reports them as events whenever another crate of the build
+        // enables that feature.
         if !event.is_node() {
             continue;
         }
-        // The key under which this stands, or whether it is an item of a list of containers.
+        // Key of this node, or whether the node is an item of a list of containers.
         let (key, container) = match (open.last_mut(), &event) {
             (Some(Open::Map { key: key @ None, .. }), Event::Scalar(name, ..)) => {
                 *key = Some(name.to_string());
@@ -75,7 +75,7 @@ pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
             (None, _) => (None, false),
         };
         let is_image = container && key.as_deref() == Some("image");
-        // What an alias stands for is written elsewhere, and would be changed there as well.
+        // An alias stands for text elsewhere in the file, and pinning would change that text, too.
         let brings_image = match key.as_deref() {
             None | Some("image" | "<<") => container,
             Some(key) => CONTAINERS.contains(&key),
@@ -85,11 +85,11 @@ pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
                 open.push(Open::Map { container: container && key.is_none(), key: None });
             }
             Event::SequenceStart(..) => {
-                let containers = key.is_some_and(|it| CONTAINERS.contains(&it.as_str()));
+                let containers = key.is_some_and(|name| CONTAINERS.contains(&name.as_str()));
                 open.push(Open::List { containers });
             }
             Event::Scalar(value, ..) if is_image => {
-                let range = span.byte_range().ok_or("its place cannot be told")?;
+                let range = span.byte_range().ok_or("its position is unknown")?;
                 let line = span.start.line();
                 uses.push(Use { image: Some(value.into_owned()), line, range });
             }
@@ -102,7 +102,7 @@ pub(crate) fn images(text: &str) -> Result<Vec<Use>, String> {
     Ok(uses)
 }
 
-/// What is wrong with the images in `files`, of which those called `listed` will be pinned.
+/// Returns the validation errors of the images in `files`. Images called `listed` will be pinned.
 pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String> {
     let mut mistakes = Vec::new();
     let mut used = Vec::new();
@@ -110,16 +110,18 @@ pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String>
         match text(content).and_then(images) {
             Err(why) => mistakes.push(format!("{path} is not YAML: {why}")),
             Ok(images) => {
-                for it in images {
-                    let line = it.line;
-                    match &it.image {
+                for found in images {
+                    let line = found.line;
+                    match &found.image {
                         None => {
-                            mistakes.push(format!("{path}:{line}: an alias: write the image out"));
+                            mistakes.push(format!(
+                                "{path}:{line}: the image is a YAML alias: write the image out"
+                            ));
                         }
-                        Some(image) if listed.iter().any(|it| it.as_ref() == image) => {
+                        Some(image) if listed.iter().any(|name| name.as_ref() == image) => {
                             used.push(image.clone());
                         }
-                        Some(_) if it.is_pinned() => {}
+                        Some(_) if found.is_pinned() => {}
                         Some(image) => mistakes.push(format!(
                             "{path}:{line}: `{image}` is neither pinned (@sha256:…) nor listed here"
                         )),
@@ -128,13 +130,13 @@ pub(crate) fn mistakes(files: &Files, listed: &[impl AsRef<str>]) -> Vec<String>
             }
         }
     }
-    let unused = listed.iter().filter(|it| !used.iter().any(|used| used == it.as_ref()));
-    mistakes.extend(unused.map(|it| format!("no manifest uses `{}`", it.as_ref())));
+    let unused = listed.iter().filter(|name| !used.iter().any(|used| used == name.as_ref()));
+    mistakes.extend(unused.map(|name| format!("no manifest uses `{}`", name.as_ref())));
     mistakes
 }
 
-/// `files` with every image that `references` knows by name replaced by its reference. All else
-/// stays as people wrote it.
+/// Returns `files` with every image in `references` replaced by its reference. All other bytes stay
+/// as written.
 pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Result<Files, Error> {
     let pin = |(path, content): (&String, &Vec<u8>)| {
         if !is_yaml(path) {
@@ -143,9 +145,9 @@ pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Resul
         let strange = |why| Error::Manifest { path: path.clone(), why };
         let mut pinned = text(content).map_err(strange)?.to_owned();
         let uses = images(&pinned).map_err(strange)?;
-        for it in uses.iter().rev() {
-            if let Some(reference) = it.image.as_ref().and_then(|it| references.get(it)) {
-                pinned.replace_range(it.range.clone(), reference);
+        for found in uses.iter().rev() {
+            if let Some(reference) = found.image.as_ref().and_then(|name| references.get(name)) {
+                pinned.replace_range(found.range.clone(), reference);
             }
         }
         Ok((path.clone(), pinned.into_bytes()))
@@ -153,7 +155,7 @@ pub(crate) fn pin(files: &Files, references: &BTreeMap<String, String>) -> Resul
     files.iter().map(pin).collect()
 }
 
-/// `files`, packed as Flux takes them.
+/// Packs `files` as an OCI artifact that Flux reads.
 pub(crate) fn package(files: &Files, source: &str, rev: &str) -> Result<Package, Error> {
     let (layer, diff_id) = image::archive(files)
         .map_err(|source| Error::Unreadable { what: "the manifests".to_owned(), source })?;
@@ -171,19 +173,19 @@ pub(crate) fn package(files: &Files, source: &str, rev: &str) -> Result<Package,
     Ok(Package { manifest, blobs: vec![layer, config] })
 }
 
-/// Every image in `files`, as it is written.
+/// Returns every image in `files`, as written.
 fn named(files: &Files) -> Result<Vec<String>, Error> {
     let uses = yaml(files).map(|(path, content)| {
         let uses = text(content).and_then(images);
         uses.map_err(|why| Error::Manifest { path: path.clone(), why })
     });
     let uses = uses.collect::<Result<Vec<_>, Error>>()?;
-    Ok(uses.into_iter().flatten().filter_map(|it| it.image).collect())
+    Ok(uses.into_iter().flatten().filter_map(|found| found.image).collect())
 }
 
-/// Every image that a published layer names and that is none of `references`, nor pinned in the
-/// source `files`.
-pub(crate) fn strangers(
+/// Returns the images in a published layer that are neither in `references` nor in the source
+/// `files`. Such an image is not attested.
+pub(crate) fn unattested_images(
     layer: &[u8],
     files: &Files,
     references: &BTreeMap<String, String>,
@@ -195,12 +197,14 @@ pub(crate) fn strangers(
         Error::Unreadable { what: "the published manifests".to_owned(), source }
     })?;
     let written = named(files)?;
-    let mut strangers = named(&published)?;
-    strangers.retain(|it| !references.values().any(|known| known == it) && !written.contains(it));
-    Ok(strangers)
+    let mut unattested_images = named(&published)?;
+    unattested_images.retain(|image| {
+        !references.values().any(|known| known == image) && !written.contains(image)
+    });
+    Ok(unattested_images)
 }
 
-/// The files in a tar archive.
+/// Returns the files of a tar archive.
 fn unpacked(archive: &[u8]) -> io::Result<Files> {
     let mut files = Files::new();
     for entry in tar::Archive::new(archive).entries()? {
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_replaced_and_nothing_else_is_touched() -> Result<(), Error> {
+    fn pin_replaces_images_and_leaves_all_other_bytes() -> Result<(), Error> {
         let references = [("greeter".to_owned(), "127.0.0.1:5000/a/greeter@sha256:11".to_owned())];
         let pinned = pin(&files(POD), &references.into())?;
         let expected = POD
@@ -236,29 +240,35 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_nothing_pins_is_a_mistake_and_so_is_a_name_that_nothing_uses() {
+    fn an_unpinned_image_and_an_unused_name_are_errors() {
         assert_eq!(mistakes(&files(POD), &["greeter"]), [] as [String; 0]);
         let none: [&str; 0] = [];
         assert_eq!(mistakes(&files(POD), &none).len(), 3);
         assert_eq!(mistakes(&files(POD), &["greeter", "other"]), ["no manifest uses `other`"]);
         let alias = "image: &i x\ncontainers: [&a {image: x}, {image: *i}, *a, {<<: *a}]\nmore: {containers: *i}\n";
         let seen = mistakes(&files(alias), &["x"]);
-        assert!(seen.len() == 4 && seen.iter().all(|it| it.contains("alias")), "{seen:?}");
+        assert!(
+            seen.len() == 4 && seen.iter().all(|message| message.contains("alias")),
+            "{seen:?}"
+        );
     }
 
     #[test]
-    fn what_is_published_is_read_back_and_a_stranger_in_it_is_seen() -> Result<(), Error> {
+    fn an_unattested_image_in_a_published_layer_is_reported() -> Result<(), Error> {
         let references = [("greeter".to_owned(), "r.example/greeter@sha256:11".to_owned())].into();
         let layer = |files: &Files| {
             image::archive(files)
-                .map(|it| it.0)
+                .map(|(layer, _)| layer)
                 .map_err(|source| Error::Unreadable { what: String::new(), source })
         };
         let pinned = pin(&files(POD), &references)?;
-        assert_eq!(strangers(&layer(&pinned)?, &files(POD), &references)?, [] as [String; 0]);
+        assert_eq!(
+            unattested_images(&layer(&pinned)?, &files(POD), &references)?,
+            [] as [String; 0]
+        );
         let text = String::from_utf8_lossy(&pinned["a.yaml"]).into_owned();
         let forged = files(&text.replace("@sha256:11", "@sha256:22"));
-        assert_eq!(strangers(&layer(&forged)?, &files(POD), &references)?.len(), 3);
+        assert_eq!(unattested_images(&layer(&forged)?, &files(POD), &references)?.len(), 3);
         Ok(())
     }
 }

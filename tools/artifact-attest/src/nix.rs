@@ -1,4 +1,4 @@
-//! Nix: what would be built, what was built, and whether it comes out the same again.
+//! Runs Nix: evaluates a flake, builds it, and checks a second build.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,59 +15,60 @@ use crate::source::Source;
 use crate::spec::Build;
 use crate::tool::{self, Ended};
 
-/// What would be built: known without building it.
+/// Derivation of a build, known before building.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Derivation {
-    /// Its path in the store.
+    /// Store path of the `.drv` file.
     pub(crate) path: String,
-    /// Of the file at that path.
+    /// Digest of the `.drv` file.
     pub(crate) digest: Digest,
-    /// The path of what it builds.
+    /// Store path of the build result.
     pub(crate) out: String,
-    /// Every flake that went into it.
+    /// Locked inputs of the flake, direct and indirect.
     pub(crate) inputs: Vec<Input>,
 }
 
-/// A flake that goes into another.
+/// One locked input of a flake.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Input {
-    /// Where others fetch it from; for a folder of this machine its name in the lock.
+    /// URL from which others fetch the input; for a folder of this machine, its name in the lock.
     pub(crate) uri: String,
     pub(crate) pin: Pin,
 }
 
-/// What a lock pins an input to.
+/// Content that a lock pins an input to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pin {
-    /// The SHA-256 of its NAR, in hex.
+    /// SHA-256 of the input's NAR, in hexadecimal.
     Nar(String),
-    /// A Git commit, where Nix has made no NAR of it (lazy trees).
+    /// Git commit, where Nix has not computed a NAR (lazy trees).
     Commit(String),
 }
 
-/// A path in the store, and the SHA-256 of its NAR in hex.
+/// Store paths, with the SHA-256 of their NARs in hexadecimal.
 pub(crate) type Closure = BTreeMap<String, String>;
 
-/// What only building can tell. A signed provenance holds it, so that nobody must build again.
+/// Facts that only a build reveals. A signed provenance records them, so that later runs need no
+/// build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Built {
-    /// The SHA-256 of the NAR of what was built, in hex.
+pub(crate) struct BuildResult {
+    /// SHA-256 of the build result's NAR, in hexadecimal.
     pub(crate) nar_sha256: String,
-    /// Whether a second build gave the same.
+    /// Whether a second build was bit-identical.
     pub(crate) rebuilt: bool,
-    /// All that it needs when it runs, itself included.
+    /// Runtime dependencies of the build result, including the result itself.
     pub(crate) closure: Closure,
 }
 
-/// Nix, for one document.
+/// Nix commands for one document.
 #[derive(Debug)]
 pub(crate) struct Nix<'a> {
     pub(crate) document: &'a str,
-    /// Flake inputs to be taken from elsewhere.
+    /// Flake inputs that this machine overrides, by name.
     pub(crate) inputs: &'a BTreeMap<String, String>,
 }
 
-/// A commit, in a repository that Nix may read and write as it likes: not the user's.
+/// A commit in a temporary repository that Nix may write to, unlike the user's.
 struct Flake<'a> {
     borrowed: &'a Borrowed,
     variables: &'a [(String, String)],
@@ -76,10 +77,11 @@ struct Flake<'a> {
 }
 
 impl Nix<'_> {
-    /// What `build` would build from `source`, and from which commit that is: the last one that
-    /// touched the folder, unless another gives a different derivation. A flake may use code outside
-    /// of its folder; then the commit that is checked out is what is built. Writes the `.drv` into
-    /// the store, and nothing else.
+    /// Evaluates `build`, and returns the commit to build from with the derivation.
+    ///
+    /// The commit is the last one that touched the folder, unless the checked-out commit gives
+    /// another derivation. The latter happens when a flake uses code outside of its folder. Only
+    /// the `.drv` files are written to the store.
     pub(crate) fn evaluate(
         &self,
         source: &Source,
@@ -97,14 +99,14 @@ impl Nix<'_> {
         self.require_lock(&head)?;
         let mut chosen = (source.at(&source.head), self.derivation(&head, build)?);
         if source.rev != source.head {
-            // An older commit that does not evaluate any more is not what is built, either.
+            // An older commit that fails to evaluate cannot be the source of this build.
             let touched = flake(&source.rev);
             match self.derivation(&touched, build) {
                 Ok(same) if same == chosen.1 => chosen.0 = source.clone(),
                 _ => documents::note(
                     self.document,
                     format_args!(
-                        "builds {}, not {}: commits outside of the flake's folder change what is built",
+                        "builds {}, not {}: newer commits outside of the flake's folder change the derivation",
                         source.head, source.rev
                     ),
                 ),
@@ -118,12 +120,12 @@ impl Nix<'_> {
             .map_err(|_| garbled("flake metadata"))?;
         let inputs =
             inputs_of(&inputs).ok_or_else(|| garbled("flake metadata"))?.map_err(|input| {
-                Error::Unlocked { said: format!("the lock pins no hash of {input}") }
+                Error::Unlocked { said: format!("the lock has no hash of {input}") }
             })?;
         Ok((source, Derivation { path, digest: Digest::of(&derivation), out, inputs }))
     }
 
-    /// The paths of the `.drv` and of what it builds.
+    /// Returns the store paths of the `.drv` file and of the build result.
     fn derivation(&self, flake: &Flake<'_>, build: &Build) -> Result<(String, String), Error> {
         let (system, attribute) = (build.system.nix(), build.attribute.as_str());
         let installable = format!("{}#packages.{system}.\"{attribute}\"", flake.url());
@@ -137,10 +139,11 @@ impl Nix<'_> {
         if is_path(&paths.0) && is_path(&paths.1) { Ok(paths) } else { Err(garbled("eval")) }
     }
 
-    /// Refuses a flake whose lock is missing or does not fit, as the commit has it: without what
-    /// this machine takes from elsewhere, which would hide that. Nix 2.8 refuses such a flake of
-    /// its own accord; Nix 2.34 resolves the inputs anew, and what it then builds no commit pins.
-    /// Measured with 2.8: a lock that fits needs no network.
+    /// Fails if the commit's lock is missing or does not match flake.nix. Overrides of this machine
+    /// are left out because they would hide such an error.
+    ///
+    /// Nix 2.8 rejects such a flake by itself. Nix 2.34 resolves the inputs again, and would build
+    /// something that no commit pins. Measured with 2.8: checking a matching lock needs no network.
     fn require_lock(&self, flake: &Flake<'_>) -> Result<(), Error> {
         let checked = self.metadata(flake, &["--no-update-lock-file".to_owned()]);
         let Err(Error::Evaluation { said, temporary }) = checked else {
@@ -151,14 +154,14 @@ impl Nix<'_> {
             let said = format!("flake.lock lacks {}\n{said}", missing.join(", "));
             return Err(Error::Unlocked { said });
         }
-        // Nix tries to fetch what the lock pins in another form than flake.nix names.
+        // Nix starts a download if the lock and flake.nix name an input in different forms.
         if temporary || said.contains("lock file") {
             return Err(Error::Unlocked { said });
         }
         Err(Error::Evaluation { said, temporary })
     }
 
-    /// The inputs that a flake names and its lock does not.
+    /// Returns the inputs that flake.nix names and the lock lacks.
     fn missing_in_lock(&self, flake: &Flake<'_>) -> Result<Vec<String>, Error> {
         let Flake { borrowed, folder, rev, .. } = flake;
         let entries = borrowed.git.entries(rev, folder)?;
@@ -196,8 +199,8 @@ impl Nix<'_> {
         self.nix(flake, &[&metadata[..], &more].concat())
     }
 
-    /// What this machine takes from elsewhere. An override changes the lock in memory, so that only
-    /// a flake without any can be held to its lock here.
+    /// Returns the arguments for this machine's overrides. Without overrides, the lock is enforced.
+    /// An override changes the lock in memory, so enforcing would fail.
     fn overrides(&self) -> Vec<String> {
         if self.inputs.is_empty() {
             return vec!["--no-update-lock-file".to_owned()];
@@ -224,12 +227,12 @@ impl Nix<'_> {
         Err(Error::Evaluation { said: ended.said, temporary })
     }
 
-    /// Builds `derivation`, or takes it from the store or a substituter.
+    /// Builds `derivation`, or takes the result from the store or a substituter.
     pub(crate) fn build(&self, derivation: &Derivation, build: &Build) -> Result<(), Error> {
         self.realise(derivation, build, &[])
     }
 
-    /// Builds what is already in the store once more, and compares.
+    /// Builds a result in the store again, and compares both.
     pub(crate) fn rebuild(&self, derivation: &Derivation, build: &Build) -> Result<(), Error> {
         self.realise(derivation, build, &["--check"])
     }
@@ -249,7 +252,7 @@ impl Nix<'_> {
         })
     }
 
-    /// What was built, with all that it needs when it runs.
+    /// Returns the build result with its runtime dependencies.
     pub(crate) fn closure(&self, derivation: &Derivation) -> Result<Closure, Error> {
         let features = ["--extra-experimental-features", "nix-command"];
         let arguments = [&features[..], &["path-info", "--json", "--recursive", &derivation.out]];
@@ -274,7 +277,7 @@ impl Flake<'_> {
     }
 }
 
-/// The flake in that very commit: what lies about in the folder cannot get into it.
+/// Returns the flake's URL at its commit, so that uncommitted files stay out.
 fn url(root: &Path, folder: &str, rev: &str) -> String {
     let root = encoded(&root.display().to_string());
     match encoded(folder) {
@@ -283,21 +286,21 @@ fn url(root: &Path, folder: &str, rev: &str) -> String {
     }
 }
 
-/// Why `nix-store --realise` failed.
+/// Reason why `nix-store --realise` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    /// A second build gave other bytes.
+    /// The second build differs.
     Differs,
     TimedOut,
-    /// A builder failed, or a download is not what was declared.
+    /// A builder failed, or a download has the wrong hash.
     Build,
-    /// Nix could not begin: no such platform, no sandbox, a daemon that refuses.
+    /// Nix failed before building: unsupported system, no sandbox, or the daemon denies access.
     Other,
 }
 
 impl Failure {
-    /// The exit status is 96 and one bit for each thing that failed (Nix, `Worker::failingExitStatus`;
-    /// measured with 2.8 and 2.34: 100, 101, 102, 104): several can.
+    /// Classifies an exit status: 96 plus one bit for each kind of failure, of which several may
+    /// occur (Nix, `Worker::failingExitStatus`; measured with 2.8 and 2.34: 100, 101, 102, 104).
     fn of(code: i32) -> Option<Self> {
         match code {
             0 => None,
@@ -309,8 +312,8 @@ impl Failure {
     }
 }
 
-/// Whether Nix failed because it could not download: by the beginning of Nix's own errors, since
-/// all evaluations that fail have one exit status. A flake may say anything in the rest of them.
+/// Whether a download of Nix failed. Reads the beginning of Nix's own errors because all failed
+/// evaluations have the same exit status, and a flake may print anything after it.
 fn is_network(said: &str) -> bool {
     said.lines().map(str::trim_start).filter_map(|line| line.strip_prefix("error: ")).any(|error| {
         let download = error.strip_prefix("unable to download '");
@@ -322,39 +325,41 @@ fn is_network(said: &str) -> bool {
 
 fn encoded(path: &str) -> String {
     path.bytes().fold(String::new(), |text, byte| match byte {
-        it if it.is_ascii_alphanumeric() || b"/._-~".contains(&it) => {
-            text + &char::from(it).to_string()
+        byte if byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte) => {
+            text + &char::from(byte).to_string()
         }
-        it => text + &format!("%{it:02X}"),
+        byte => text + &format!("%{byte:02X}"),
     })
 }
 
-/// Measured: an array in Nix 2.8; newer ones print an object by path.
+/// Reads `nix path-info --json`. Measured: Nix 2.8 prints an array, newer versions an object by
+/// path.
 fn closure(infos: &Value) -> Option<Closure> {
     let pairs: Vec<(&str, &Value)> = match infos {
         Value::Array(infos) => {
-            infos.iter().map(|it| Some((it["path"].as_str()?, it))).collect::<Option<_>>()?
+            infos.iter().map(|info| Some((info["path"].as_str()?, info))).collect::<Option<_>>()?
         }
-        Value::Object(infos) => infos.iter().map(|(path, it)| (path.as_str(), it)).collect(),
+        Value::Object(infos) => infos.iter().map(|(path, info)| (path.as_str(), info)).collect(),
         _ => return None,
     };
     let pairs = pairs.into_iter();
-    pairs.map(|(path, it)| Some((path.to_owned(), hex(it["narHash"].as_str()?)?))).collect()
+    pairs.map(|(path, info)| Some((path.to_owned(), hex(info["narHash"].as_str()?)?))).collect()
 }
 
-/// The hex of a hash in SRI form.
+/// Converts a hash from SRI notation to hexadecimal.
 fn hex(sri: &str) -> Option<String> {
     let bytes = BASE64.decode(sri.strip_prefix("sha256-")?.as_bytes()).ok()?;
     (bytes.len() == 32).then(|| HEXLOWER.encode(&bytes))
 }
 
-/// A NAR's hash as Nix shows it, from hex.
+/// Converts a NAR's hash from hexadecimal to SRI notation.
 pub(crate) fn sri(hex: &str) -> Option<String> {
     let bytes = HEXLOWER.decode(hex.as_bytes()).ok()?;
     Some(format!("sha256-{}", BASE64.encode(&bytes)))
 }
 
-/// Every flake in the lock; `None` for what is no lock, and the name of an input that is not pinned.
+/// Returns every locked flake. Returns `None` if `metadata` has no lock, and the name of an input
+/// without a hash as an error.
 fn inputs_of(metadata: &Value) -> Option<Result<Vec<Input>, String>> {
     let locks = &metadata["locks"];
     let root = locks["root"].as_str()?;
@@ -365,7 +370,7 @@ fn inputs_of(metadata: &Value) -> Option<Result<Vec<Input>, String>> {
         let kind = text("type")?;
         let is_relative = text("path").is_some_and(|path| !path.starts_with('/'));
         if kind == "path" && is_relative && text("narHash").is_none() {
-            continue; // a folder of the same commit (Nix 2.26 and newer lock no hash for it)
+            continue; // a folder of the same commit has no hash (Nix 2.26 and newer)
         }
         let uri = match kind {
             forge @ ("github" | "gitlab" | "sourcehut") => {
@@ -396,7 +401,7 @@ mod tests {
     const SRI: &str = "sha256-r2f1oUwixlgq9zOdYLqJLfS/lWBT60/IITjhTKI59JU=";
 
     #[test]
-    fn path_info_is_read_as_old_and_as_new_nix_prints_it() {
+    fn path_info_of_old_and_new_nix_is_read() {
         let old = json!([{"path": "/nix/store/a", "narHash": SRI, "registrationTime": 1}]);
         let new = json!({"/nix/store/a": {"narHash": SRI}});
         assert_eq!(closure(&old), closure(&new));
@@ -404,16 +409,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_the_same_in_hex_and_as_nix_shows_it() {
+    fn a_hash_survives_the_conversion_to_hex_and_back() {
         assert_eq!(hex(SRI).as_deref().and_then(sri).as_deref(), Some(SRI));
     }
 
     #[test]
-    fn an_input_from_a_folder_of_this_machine_does_not_tell_which() {
+    fn an_input_from_a_local_folder_does_not_reveal_its_path() {
         let metadata = json!({"locks": {"root": "root", "nodes": {
             "root": {"inputs": {"nixpkgs": "nixpkgs", "lab": "lab"}},
             "nixpkgs": {"locked": {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": "abc", "narHash": SRI}},
-            "lab": {"locked": {"type": "path", "path": "/home/somebody/lab", "narHash": SRI}},
+            "lab": {"locked": {"type": "path", "path": "/home/user/lab", "narHash": SRI}},
         }}});
         let inputs = inputs_of(&metadata).expect("a lock").expect("pinned");
         let uris: Vec<_> = inputs.into_iter().map(|input| input.uri).collect();
@@ -421,28 +426,28 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_strange_letters_is_one_folder() {
+    fn special_characters_in_a_folder_are_encoded() {
         let url = url(Path::new("/a b&c"), "ü#1", "f00");
         assert_eq!(url, "git+file:///a%20b%26c?dir=%C3%BC%231&rev=f00");
     }
 
     #[test]
-    fn an_input_without_a_hash_is_in_the_same_commit_or_pinned_by_its_own_or_refused() {
-        let of = |locked: Value| {
+    fn an_input_without_a_hash_must_be_in_the_commit_or_have_a_commit() {
+        let read = |locked: Value| {
             inputs_of(
                 &json!({"locks": {"root": "root", "nodes": {"root": {}, "lib": {"locked": locked}}}}),
             )
         };
-        assert_eq!(of(json!({"type": "path", "path": "../lib"})), Some(Ok(vec![])));
-        let lazy = of(json!({"type": "git", "url": "https://example.org/a", "rev": "f00"}));
+        assert_eq!(read(json!({"type": "path", "path": "../lib"})), Some(Ok(vec![])));
+        let lazy = read(json!({"type": "git", "url": "https://example.org/a", "rev": "f00"}));
         assert!(
             lazy.is_some_and(|all| all.is_ok_and(|all| all[0].pin == Pin::Commit("f00".into())))
         );
-        assert_eq!(of(json!({"type": "path", "path": "/lib"})), Some(Err("lib".into())));
+        assert_eq!(read(json!({"type": "path", "path": "/lib"})), Some(Err("lib".into())));
     }
 
     #[test]
-    fn the_exit_status_of_nix_tells_whether_another_try_can_help() {
+    fn the_exit_status_of_nix_is_classified() {
         for (code, failure) in [
             (0, None),
             (1, Some(Failure::Other)),
@@ -459,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_download_that_failed_is_worth_another_evaluation() {
+    fn only_a_failed_download_is_a_network_failure() {
         for said in [
             "error: unable to download 'https://example.org/x': Couldn't resolve host name (6)",
             "       error: unable to download 'https://example.org/x': HTTP error 503",

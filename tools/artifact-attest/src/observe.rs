@@ -1,54 +1,96 @@
-//! What is there, as far as a document can speak of it. Reads only.
+//! Observes what a registry holds of a document. Only reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use documents::Deferred;
 
 use crate::Error;
+use crate::build_plan::BuildPlan;
 use crate::bundle::Public;
-use crate::nix::Built;
+use crate::desired::Desired;
+use crate::nix::BuildResult;
 use crate::oci::{Digest, Manifest, Package};
-use crate::plan::{Owner, Publication, Wanted, World};
-use crate::recipe::Recipe;
+use crate::plan::{Owner, Publication, World};
 use crate::registry::{Reader, Signed};
 use crate::statement::{self, Names, Predicate, Statements};
 
-/// What is wanted and what is there, side by side.
+/// Result of one observation.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) wanted: Wanted,
+pub(crate) enum Observation {
+    /// State of the declared artifact.
+    Artifact(Box<Published>),
+    /// Every publication in the repository, for a removal.
+    Publications(Vec<Publication>),
+}
+
+impl Observation {
+    /// Returns the state of the declared artifact.
+    ///
+    /// # Errors
+    ///
+    /// The observation was made for a removal. Only a mistake in `plan` causes this.
+    pub(crate) fn published(&self) -> Result<&Published, Error> {
+        match self {
+            Self::Artifact(published) => Ok(published),
+            Self::Publications(_) => Err(Error::out_of_order()),
+        }
+    }
+}
+
+/// The declared artifact, and its state in the registry.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) desired: Desired,
     pub(crate) world: World,
-    /// The manifest, as it is or as it will be; empty, if only building can tell.
+    /// Bytes of the declared manifest; empty if only a build can tell.
     pub(crate) manifest: Vec<u8>,
-    /// What building has told, now or before.
-    pub(crate) built: Built,
-    /// Word for word, what must be said of it; empty, if only building can tell.
+    /// Result of the build, from this run or from a published provenance.
+    pub(crate) built: BuildResult,
+    /// Statements that must be signed, byte for byte; empty if only a build can tell.
     pub(crate) statements: Statements,
 }
 
-/// Looks whether what `recipe` makes is published. `made` is what has just been made by it, if it
-/// has; without it, what is published is believed as far as our own signature says what it was
-/// made from, and what it came out as.
+impl Published {
+    /// Returns an artifact of which nothing is known before a build.
+    fn unknown(desired: Desired, tagged: Option<Digest>) -> Self {
+        Self {
+            desired,
+            world: World { tagged, ..World::default() },
+            manifest: Vec::new(),
+            built: BuildResult::default(),
+            statements: Statements::new(),
+        }
+    }
+
+    /// Returns the artifact of a document that waits for the reference of another document.
+    pub(crate) fn waiting() -> Self {
+        let (digest, tag) = (Deferred::AfterApply, Deferred::AfterApply);
+        let statements = [Predicate::Provenance, Predicate::Signature].into();
+        Self::unknown(Desired { build: None, digest, tag, statements }, None)
+    }
+}
+
+/// Observes whether the result of `build_plan` is published.
+///
+/// `made` is a package that was made from `build_plan`, with the result of its build. Without it,
+/// the published manifest counts if our own signed provenance binds it to `build_plan`.
 pub(crate) fn observe(
     reader: &Reader,
-    recipe: &Recipe,
+    build_plan: &BuildPlan,
     key: &Public,
-    made: Option<(&Package, &Built)>,
-) -> Result<Seen, Error> {
-    let tag = recipe.tag()?;
+    made: Option<(&Package, &BuildResult)>,
+) -> Result<Published, Error> {
+    let tag = build_plan.tag()?;
     let found = reader.manifest(&tag)?;
-    let tagged = found.as_ref().map(|it| it.digest.clone());
-    let unknown = |tagged| Seen {
-        wanted: Wanted {
-            build: recipe.build(),
+    let tagged = found.as_ref().map(|found| found.digest.clone());
+    let unknown = |tagged| {
+        let desired = Desired {
+            build: build_plan.needed_build(),
             digest: Deferred::AfterApply,
             tag: Deferred::Value(tag.clone()),
-            statements: recipe.predicates(),
-        },
-        world: World { tagged, ..World::default() },
-        manifest: Vec::new(),
-        built: Built::default(),
-        statements: Statements::new(),
+            statements: build_plan.predicates(),
+        };
+        Published::unknown(desired, tagged)
     };
     let manifest = match (made, found) {
         (Some((package, _)), _) => package.manifest.clone(),
@@ -56,24 +98,25 @@ pub(crate) fn observe(
         (None, None) => return Ok(unknown(None)),
     };
     let digest = Digest::of(&manifest);
-    let whole = whole(reader, recipe, &digest, &manifest)?;
-    // Until it is known what was built, any provenance may be the one: all are read.
-    let known = made.map(|(_, built)| recipe.statements(&digest, built)).unwrap_or_default();
+    let whole = is_whole(reader, build_plan, &digest, &manifest)?;
+    // Before a build, any published provenance may be the right one, so all are read.
+    let known = made.map(|(_, built)| build_plan.statements(&digest, built)).unwrap_or_default();
     let known: Vec<_> = known.values().map(Vec::as_slice).collect();
     let signed = reader.signed(&digest, &[key], &known)?;
     let built = match made {
         Some((_, built)) => Some(built.clone()),
-        None if whole => proven(recipe, &digest, &signed),
+        None if whole => proven_build(build_plan, &digest, &signed),
         None => None,
     };
     let Some(built) = built else { return Ok(unknown(tagged)) };
-    let statements = recipe.statements(&digest, &built);
-    let said = |statement: &Vec<u8>| {
+    let statements = build_plan.statements(&digest, &built);
+    let is_signed = |statement: &Vec<u8>| {
         signed.iter().any(|signed| signed.is_accepted && signed.statement == *statement)
     };
-    let attested = statements.iter().filter(|it| said(it.1)).map(|it| *it.0).collect();
-    Ok(Seen {
-        wanted: Wanted {
+    let attested = statements.iter().filter(|(_, statement)| is_signed(statement));
+    let attested = attested.map(|(predicate, _)| *predicate).collect();
+    Ok(Published {
+        desired: Desired {
             build: None,
             digest: Deferred::Value(digest),
             tag: Deferred::Value(tag),
@@ -86,10 +129,10 @@ pub(crate) fn observe(
     })
 }
 
-/// Whether the manifest is there, is one that `recipe` makes, and has all of its blobs.
-fn whole(
+/// Whether the manifest exists, could be the result of `build_plan`, and has all of its blobs.
+fn is_whole(
     reader: &Reader,
-    recipe: &Recipe,
+    build_plan: &BuildPlan,
     digest: &Digest,
     manifest: &[u8],
 ) -> Result<bool, Error> {
@@ -100,7 +143,7 @@ fn whole(
         return Ok(false);
     };
     let Some(config) = reader.blob(&config.digest)? else { return Ok(false) };
-    if !recipe.fits(manifest, &config) {
+    if !build_plan.fits(manifest, &config) {
         return Ok(false);
     }
     for layer in &layers {
@@ -111,21 +154,21 @@ fn whole(
     Ok(true)
 }
 
-/// What building told, if we have said so of this manifest, and of this recipe.
-fn proven(recipe: &Recipe, digest: &Digest, signed: &[Signed]) -> Option<Built> {
-    signed.iter().find_map(|it| {
-        let built = statement::built(&it.statement)?;
-        let twice = recipe.build().is_some_and(|it| it.twice);
-        let expected = recipe.statements(digest, &built);
-        let same = expected.get(&Predicate::Provenance) == Some(&it.statement);
-        (same && (built.rebuilt || !twice)).then_some(built)
+/// Returns the build result from a signed provenance that binds this manifest to `build_plan`.
+fn proven_build(build_plan: &BuildPlan, digest: &Digest, signed: &[Signed]) -> Option<BuildResult> {
+    let twice = build_plan.needed_build().is_some_and(|build| build.twice);
+    signed.iter().find_map(|signed| {
+        let built = statement::built(&signed.statement)?;
+        let expected = build_plan.statements(digest, &built);
+        let is_same = expected.get(&Predicate::Provenance) == Some(&signed.statement);
+        (is_same && (built.rebuilt || !twice)).then_some(built)
     })
 }
 
-/// Reads every blob of a manifest to its end, and compares.
+/// Reads every blob of a manifest to its end, compares its digest, and returns the number of blobs.
 pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
     let manifest: Manifest = serde_json::from_slice(manifest)
-        .map_err(|_| Error::Unproven { what: "the manifest is not one of OCI".to_owned() })?;
+        .map_err(|_| Error::Unproven { what: "the manifest is not an OCI manifest".to_owned() })?;
     let blobs = || manifest.layers.iter().chain([&manifest.config]);
     for blob in blobs() {
         documents::check_interrupt()?;
@@ -134,8 +177,8 @@ pub(crate) fn check(reader: &Reader, manifest: &[u8]) -> Result<usize, Error> {
     Ok(blobs().count())
 }
 
-/// Every manifest in the repository that a tag names, that others refer to, or that `more` is; and
-/// which document published it.
+/// Returns the publications in the repository, each with its owner: every manifest that a tag names
+/// or that a list of referrers is about, and `more`.
 pub(crate) fn publications(
     reader: &Reader,
     keys: &[&Public],
@@ -163,28 +206,30 @@ pub(crate) fn publications(
         if !there && owner != Owner::Others {
             bundles.splice(0..0, reader.dangling(&digest)?);
         } else if !there && signed.is_empty() && reader.lists_nothing(&digest)? {
-            // A list of nothing, about nothing: what a `destroy` left that was cut off at its end.
+            // A list without live entries about a missing manifest is the remainder of an
+            // interrupted `destroy`.
             (owner, bundles) = (Owner::This, reader.dangling(&digest)?);
         }
         publications.push(Publication { digest, there, tags, owner, bundles });
     }
-    publications.retain(|known| known.there || !known.bundles.is_empty());
+    publications.retain(|publication| publication.there || !publication.bundles.is_empty());
     Ok(publications)
 }
 
-/// Which document published a manifest about which all of `signed` was signed, and the bundles that
-/// are that document's alone.
+/// Returns the owner of a manifest from the statements `signed` about it, and the bundles that belong
+/// to this document alone.
 fn owned(signed: &[(Digest, (Predicate, Names))]) -> (Owner, Vec<Digest>) {
-    let says = |names| signed.iter().any(|(_, said)| *said == (Predicate::Provenance, names));
-    let owner = match (says(Names::This), says(Names::Another)) {
+    let is_named_by =
+        |names| signed.iter().any(|(_, said)| *said == (Predicate::Provenance, names));
+    let owner = match (is_named_by(Names::This), is_named_by(Names::Another)) {
         (true, false) => Owner::This,
         (true, true) => Owner::Shared,
         (false, _) => Owner::Others,
     };
     let is_own = |(predicate, names): &(Predicate, Names)| match owner {
         Owner::This => true,
-        // The signature is every document's; a bill of materials that bears this one's name may
-        // be of another system.
+        // Every owner shares the signature. A bill of materials with this document's name may be
+        // about another system.
         Owner::Shared => *predicate == Predicate::Provenance && *names == Names::This,
         Owner::Others => false,
     };
@@ -197,7 +242,6 @@ fn owned(signed: &[(Digest, (Predicate, Names))]) -> (Owner, Vec<Digest>) {
 mod tests {
     use super::*;
 
-    /// Every set of at most three statements about one manifest.
     #[test]
     fn a_manifest_is_this_documents_only_when_no_provenance_names_another() {
         let kinds = [

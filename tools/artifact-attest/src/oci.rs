@@ -1,4 +1,4 @@
-//! The words of the OCI image specification, as far as this program speaks them.
+//! Types of the OCI image specification that this program uses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ pub(crate) const FLUX_CONFIG: &str = "application/vnd.cncf.flux.config.v1+json";
 pub(crate) const FLUX_LAYER: &str = "application/vnd.cncf.flux.content.v1.tar+gzip";
 pub(crate) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// The SHA-256 of some bytes, as `sha256:` and lower-case hex.
+/// SHA-256 digest in the form `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
@@ -40,12 +40,12 @@ impl Digest {
         &self.0
     }
 
-    /// The tag that stands for the referrers API where a registry has none.
+    /// Returns the tag that lists the referrers where a registry has no referrers API.
     pub(crate) fn fallback_tag(&self) -> String {
         format!("sha256-{}", self.hex())
     }
 
-    /// The digest whose referrers `tag` lists.
+    /// Returns the digest whose referrers `tag` lists.
     pub(crate) fn from_fallback_tag(tag: &str) -> Option<Self> {
         Self::try_from(format!("sha256:{}", tag.strip_prefix("sha256-")?)).ok()
     }
@@ -56,10 +56,10 @@ impl TryFrom<String> for Digest {
 
     fn try_from(text: String) -> Result<Self, String> {
         let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() == 64 && hex.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f')) {
+        if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             Ok(Self(text))
         } else {
-            Err("not a digest, which is sha256: and 64 hexadecimal digits".to_owned())
+            Err("not a digest: use sha256: and 64 hexadecimal digits".to_owned())
         }
     }
 }
@@ -70,7 +70,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// What one thing in a registry says of another.
+/// Media type, digest and size of content in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -86,7 +86,7 @@ impl Descriptor {
     }
 }
 
-/// A manifest. Fields come in this order, so that the same manifest is the same bytes.
+/// An image manifest. The order of the fields is fixed, so that equal manifests have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
@@ -104,7 +104,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// The manifest of a configuration and one layer.
+    /// Returns a manifest with a configuration and one layer.
     pub(crate) fn new(config: Descriptor, layer: Descriptor) -> Self {
         Self {
             schema_version: 2,
@@ -122,7 +122,7 @@ impl Manifest {
     }
 }
 
-/// Something to publish, in hand.
+/// Manifest and blobs of an artifact, ready to be published.
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) manifest: Vec<u8>,
@@ -135,7 +135,7 @@ impl Package {
     }
 }
 
-/// Bytes that a manifest speaks of.
+/// Content that a manifest refers to.
 #[derive(Debug)]
 pub(crate) struct Blob {
     pub(crate) descriptor: Descriptor,
@@ -149,10 +149,11 @@ impl Blob {
     }
 }
 
-/// Where the bytes of a blob are.
+/// Storage of a blob's bytes.
 #[derive(Debug)]
 pub(crate) enum Content {
     Bytes(Vec<u8>),
-    /// A file without a name: it is gone when the program ends, however it ends.
+    /// A temporary file without a name, so that the kernel deletes it even when the program
+    /// crashes.
     File(File),
 }

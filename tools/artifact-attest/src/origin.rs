@@ -1,38 +1,38 @@
-//! Origins (scheme, host, port), and where a registry may send this client.
+//! Origins (scheme, host, port), and the rules for redirects and token realms.
 //!
 //! **Invariant:** a login or a token goes to the registry's own origin, and to a realm that the
-//! registry's own challenge names. No other host receives one, whatever an answer says.
+//! registry's own challenge names. No other host receives one, whatever a response says.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use keyring::Url;
 use ureq::http::Uri;
 
-/// A scheme, a host and a port: what a credential is bound to.
+/// Scheme, host and port of a URL. Credentials are bound to an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     secure: bool,
-    /// Lower-case, without brackets and without a dot at its end.
+    /// Host in lower case, without brackets and without a final dot.
     host: String,
     port: u16,
 }
 
-/// The network in which a host is, as far as its name tells.
+/// Network of a host, judged by its name or address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Network {
     Public,
     Private,
-    /// Metadata services of clouds are here: 169.254.169.254.
+    /// Link-local addresses, among them the metadata services of clouds: 169.254.169.254.
     LinkLocal,
     Loopback,
-    /// No host has this address: multicast, broadcast, or a number that is no IP address.
+    /// Addresses that no host has: multicast, broadcast, or a number that is no IP address.
     Nowhere,
 }
 
 impl Origin {
-    /// The origin of an absolute URL; `None` for one with a user, without a host, or of a scheme
-    /// other than `http` and `https`. `ureq` reads the same URL with the same parser, so both see
-    /// the same host.
+    /// Returns the origin of an absolute URL. Returns `None` for a URL with a user, without a host,
+    /// or of a scheme other than `http` and `https`. `ureq` uses the same parser, so both agree on
+    /// the host.
     pub(crate) fn of(url: &str) -> Option<Self> {
         let url: Uri = url.parse().ok()?;
         let secure = match url.scheme_str()? {
@@ -60,26 +60,26 @@ impl Origin {
         (!host.is_empty()).then_some(Self { secure, host, port })
     }
 
-    /// The origin of the registry that the Project names.
+    /// Returns the origin of the Project's registry.
     pub(crate) fn of_registry(url: &Url) -> Option<Self> {
         let scheme = if url.is_plain() { "http" } else { "https" };
         Self::of(&format!("{scheme}://{}/", url.host()))
     }
 
-    /// `host:port`, for messages.
+    /// Returns `scheme://host:port`, for messages.
     pub(crate) fn shown(&self) -> String {
         let scheme = if self.secure { "https" } else { "http" };
         format!("{scheme}://{}:{}", self.host, self.port)
     }
 
-    /// Why an answer of the registry at `self` may not send this client to `target`. Plain HTTP is
-    /// only for a registry on this machine, which may name this machine. A name or an address that
-    /// only exists inside of a network is only for a registry in the same network: otherwise any
-    /// registry could make a CI machine send requests to its neighbours or to its cloud's metadata
-    /// service.
+    /// Returns the reason why the registry at `self` may not send this client to `target`.
+    ///
+    /// Plain HTTP is allowed only between a registry on this machine and this machine. An internal
+    /// name or address is allowed only for a registry in the same network. Otherwise any registry
+    /// could make a CI machine send requests to its neighbours or to its cloud's metadata service.
     pub(crate) fn forbids(&self, target: &Self) -> Option<&'static str> {
         if !target.secure && (self.secure || target.network() != Network::Loopback) {
-            return Some("it is not https");
+            return Some("the target is not https");
         }
         let network = target.network();
         let is_inside = network == Network::Public || network == self.network();
@@ -87,9 +87,9 @@ impl Origin {
             return None;
         }
         Some(match network {
-            Network::Loopback => "it is this machine",
-            Network::Nowhere => "no host has this address",
-            _ => "it is an internal address",
+            Network::Loopback => "the target is this machine",
+            Network::Nowhere => "the target's address belongs to no host",
+            _ => "the target is an internal address",
         })
     }
 
@@ -105,7 +105,7 @@ impl Origin {
             host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
         };
         let last = host.rsplit('.').next().unwrap_or_default();
-        // getaddrinfo(3) reads `127.1`, `2130706433` and `0x7f.1` as addresses of IPv4.
+        // getaddrinfo(3) reads `127.1`, `2130706433` and `0x7f.1` as IPv4 addresses.
         let is_number = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
         if is_number {
             Network::Nowhere
@@ -126,7 +126,7 @@ fn of_v4(address: Ipv4Addr) -> Network {
     } else if address.is_link_local() {
         Network::LinkLocal
     } else if address.is_private() || (first == 100 && second & 0xc0 == 64) {
-        Network::Private // 100.64.0.0/10 is the shared space of carriers (RFC 6598)
+        Network::Private // 100.64.0.0/10 is shared by carriers (RFC 6598)
     } else if first == 0 || first >= 224 {
         Network::Nowhere
     } else {
@@ -143,18 +143,19 @@ fn of_v6(address: Ipv6Addr) -> Network {
     } else if first & 0xfe00 == 0xfc00 {
         Network::Private
     } else if first & 0xe000 == 0x2000 {
-        Network::Public // 2000::/3 is all that is routed (RFC 4291)
+        Network::Public // global unicast is 2000::/3 (RFC 4291)
     } else {
         Network::Nowhere
     }
 }
 
-/// The absolute URL that `reference` is, seen from `base` (RFC 3986, without dot segments).
+/// Resolves `reference` against the URL `base` (RFC 3986, without dot segments).
 pub(crate) fn resolved(base: &str, reference: &str) -> String {
     let base = base.split(['?', '#']).next().unwrap_or_default();
     let after_scheme = base.find("://").map_or(0, |at| at + 3);
     let authority = base[after_scheme..].find('/').map_or(base.len(), |at| after_scheme + at);
-    let is_absolute = reference.split(['/', '?', '#']).next().is_some_and(|it| it.contains(':'));
+    let is_absolute =
+        reference.split(['/', '?', '#']).next().is_some_and(|part| part.contains(':'));
     if is_absolute {
         reference.to_owned()
     } else if reference.starts_with("//") {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_scheme_host_and_port_and_nothing_else() {
+    fn an_origin_depends_on_scheme_host_and_port_alone() {
         let registry = origin("https://registry.example/a");
         for same in [
             "https://registry.example/v2/x",
@@ -202,9 +203,9 @@ mod tests {
         }
     }
 
-    /// Every kind of registry beside every kind of place that it may send us to.
+    /// Combines every kind of registry with every kind of target.
     #[test]
-    fn a_registry_sends_nobody_to_plain_http_or_into_another_network() {
+    fn a_registry_cannot_redirect_to_plain_http_or_into_another_network() {
         let public = "https://registry.example";
         let private = "https://10.0.0.5";
         let cluster = "https://harbor";
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_resolved_against_where_it_was_read() {
+    fn a_reference_is_resolved_against_its_base_url() {
         let base = "https://a.example/v2/x/blobs/uploads/?n=1";
         for (reference, expected) in [
             ("/v2/y?state=z", "https://a.example/v2/y?state=z"),
@@ -258,7 +259,7 @@ mod tests {
         assert_eq!(resolved("https://a.example", "x"), "https://a.example/x");
         for odd in ["", "://", ":", "ü", "?", "//", "#"] {
             for base in ["", "a", "https://", "https://ü/ü", "?"] {
-                let _ = Origin::of(&resolved(base, odd)); // no panic
+                let _ = Origin::of(&resolved(base, odd)); // must not panic
             }
         }
     }

@@ -1,132 +1,54 @@
-//! What will change: pure functions, data in, data out.
+//! Plans the steps to the declared state, or to its absence. Pure functions of values.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
-use documents::Deferred;
-use schemars::JsonSchema;
-use serde::Serialize;
-
+use crate::desired::{Build, Desired};
 use crate::oci::Digest;
 use crate::statement::Predicate;
+use crate::step::Step;
 
-/// What is declared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// What must be built first, when nothing that is published tells what it comes out as.
-    pub build: Option<Build>,
-    /// Of the manifest.
-    pub digest: Deferred<Digest>,
-    /// Under which it is found.
-    pub tag: Deferred<String>,
-    /// What must be said of it, signed.
-    pub statements: BTreeSet<Predicate>,
-}
-
-/// Something to build.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Build {
-    /// The path of the derivation.
-    pub derivation: String,
-    /// Whether to build it twice.
-    pub twice: bool,
-}
-
-/// What a registry holds of it.
+/// State of one artifact in a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
-    /// What the tag names.
+    /// Digest that the tag names; `None` when the tag does not exist.
     pub tagged: Option<Digest>,
-    /// Whether the manifest and all of its blobs are there.
+    /// Whether the manifest and all of its blobs exist.
     pub whole: bool,
-    /// What is said of it, word for word as it should be, signed by us.
+    /// Statements that exist byte for byte as declared, signed by the current key.
     pub attested: BTreeSet<Predicate>,
 }
 
-/// One manifest of ours in a registry, and what belongs to it.
+/// A manifest in a registry, with the signed statements about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
-    /// Of the manifest.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// Whether the manifest itself is there.
+    /// Whether the manifest itself exists. Statements may outlive it.
     pub there: bool,
-    /// Tags that name it.
+    /// Tags that name the manifest.
     pub tags: BTreeSet<String>,
-    /// Which document published it, by what our key signed.
+    /// Owner of the manifest, proven by what our key signed.
     pub owner: Owner,
-    /// The manifests of the bundles that belong to this document, in the order in which they are
-    /// removed: the provenance last, because it proves whose they are.
+    /// Digests of the bundles' manifests that belong to this document, in the order in which they
+    /// are removed: the provenance last, because it proves the owner.
     pub bundles: Vec<Digest>,
 }
 
-/// Which document published a manifest.
+/// Document that published a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This document alone: every signed provenance names it.
     This,
-    /// This document and others: their sources gave the same bytes.
+    /// This document and others, because their sources gave the same bytes.
     Shared,
-    /// Others; or it is unknown, because no signed provenance names a document.
+    /// Others. Also a manifest without a signed provenance that names a document.
     Others,
 }
 
-/// One change. In a plan they come in the order in which nobody ever sees a tag that names
-/// something unsigned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Step {
-    /// Build it.
-    Build {
-        /// The path of the derivation.
-        derivation: String,
-    },
-    /// Build it again, and compare.
-    Rebuild {
-        /// The path of the derivation.
-        derivation: String,
-    },
-    /// Upload the blobs, and the manifest under its digest.
-    Publish {
-        /// Of the manifest.
-        digest: Deferred<Digest>,
-    },
-    /// Sign statements, and upload them as referrers of the manifest.
-    Attest {
-        /// Of the manifest.
-        digest: Deferred<Digest>,
-        /// What they are about.
-        statements: BTreeSet<Predicate>,
-    },
-    /// Make the tag name the manifest.
-    Tag {
-        /// Which.
-        tag: Deferred<String>,
-        /// What it names until now.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        from: Option<Digest>,
-        /// What it will name.
-        to: Deferred<Digest>,
-    },
-    /// Remove the manifest, and the tags that name it.
-    Withdraw {
-        /// Of the manifest.
-        digest: Digest,
-        /// What names it.
-        tags: BTreeSet<String>,
-    },
-    /// Remove the bundles that our key signed for this document.
-    Detach {
-        /// Of the manifest that they are about.
-        digest: Digest,
-        /// Their manifests.
-        bundles: Vec<Digest>,
-    },
-}
-
-/// The steps from `world` to one that holds `wanted`.
+/// Returns the steps from `world` to one that holds `desired`.
 #[must_use]
-pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
-    let Wanted { build, digest, tag, statements } = wanted;
+pub fn plan(desired: &Desired, world: &World) -> Vec<Step> {
+    let Desired { build, digest, tag, statements } = desired;
     let mut steps = Vec::new();
     if let Some(Build { derivation, twice }) = build {
         steps.push(Step::Build { derivation: derivation.clone() });
@@ -151,11 +73,11 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     steps
 }
 
-/// The steps that take away what [`plan`] made for this document, in every version of it, and
-/// nothing that another document or another key published.
+/// Returns the steps that remove what [`plan`] made for this document, in every version of it.
+/// Publications of other documents and other keys stay.
 #[must_use]
 pub fn plan_destroy(world: &[Publication]) -> Vec<Step> {
-    // The manifest first: once its bundles are gone, nothing proves any more that it is ours.
+    // The manifest first, because its bundles are the only proof of its owner.
     let steps = world.iter().flat_map(|Publication { digest, there, tags, owner, bundles }| {
         let withdraw = Step::Withdraw { digest: digest.clone(), tags: tags.clone() };
         let detach = Step::Detach { digest: digest.clone(), bundles: bundles.clone() };
@@ -166,22 +88,30 @@ pub fn plan_destroy(world: &[Publication]) -> Vec<Step> {
     steps.collect()
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Build { .. } => "build",
-            Self::Rebuild { .. } => "rebuild",
-            Self::Publish { .. } => "publish",
-            Self::Attest { .. } => "attest",
-            Self::Tag { .. } => "tag",
-            Self::Withdraw { .. } => "withdraw",
-            Self::Detach { .. } => "detach",
-        })
+/// Returns the number of first steps that are executed before the next observation: the builds
+/// alone, because every later step depends on their result; otherwise all.
+#[must_use]
+pub fn batch(steps: &[Step]) -> usize {
+    let is_build = |step: &&Step| matches!(step, Step::Build { .. } | Step::Rebuild { .. });
+    match steps.iter().take_while(is_build).count() {
+        0 => steps.len(),
+        builds => builds,
     }
+}
+
+/// Whether one of `steps` signs that the artifact was made from its source.
+#[must_use]
+pub fn signs_provenance(steps: &[Step]) -> bool {
+    steps.iter().any(|step| match step {
+        Step::Attest { statements, .. } => statements.contains(&Predicate::Provenance),
+        _ => false,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use documents::Deferred;
+
     use super::*;
 
     const ALL: [Predicate; 3] = [Predicate::Provenance, Predicate::Sbom, Predicate::Signature];
@@ -191,8 +121,10 @@ mod tests {
     }
 
     fn subsets() -> Vec<BTreeSet<Predicate>> {
-        let subset =
-            |bits: usize| (0..3).filter(|it| bits & (1 << it) != 0).map(|it| ALL[it]).collect();
+        let subset = |bits: usize| {
+            let chosen = ALL.iter().enumerate().filter(|(index, _)| bits & (1 << index) != 0);
+            chosen.map(|(_, predicate)| *predicate).collect()
+        };
         (0..8).map(subset).collect()
     }
 
@@ -208,21 +140,21 @@ mod tests {
         worlds
     }
 
-    fn wanted(statements: BTreeSet<Predicate>, digest: Deferred<Digest>) -> Wanted {
+    fn desired(statements: BTreeSet<Predicate>, digest: Deferred<Digest>) -> Desired {
         let derivation = "/nix/store/x.drv".to_owned();
         let build = digest.value().is_none().then_some(Build { derivation, twice: true });
-        Wanted { build, digest, tag: Deferred::Value("f00-1".to_owned()), statements }
+        Desired { build, digest, tag: Deferred::Value("f00-1".to_owned()), statements }
     }
 
-    /// The world after `step`. Whoever looks at it must never see a tag that names what is not
-    /// wholly there and signed.
-    fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
+    /// Returns the world after `step`, and asserts that no tag names an incomplete or unsigned
+    /// manifest.
+    fn after(desired: &Desired, mut world: World, step: &Step) -> World {
         match step {
             Step::Build { .. } | Step::Rebuild { .. } => {}
             Step::Publish { .. } => world.whole = true,
             Step::Attest { statements, .. } => world.attested.extend(statements),
             Step::Tag { to, .. } => {
-                assert!(world.whole && world.attested.is_superset(&wanted.statements), "unsigned");
+                assert!(world.whole && world.attested.is_superset(&desired.statements), "unsigned");
                 world.tagged = to.value().cloned();
             }
             Step::Withdraw { .. } | Step::Detach { .. } => unreachable!("no step of a plan"),
@@ -233,30 +165,131 @@ mod tests {
     #[test]
     fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
         for statements in subsets() {
-            let wanted = wanted(statements, Deferred::Value(digest("this")));
+            let desired = desired(statements, Deferred::Value(digest("this")));
             for before in worlds() {
-                let steps = plan(&wanted, &before);
-                let end = steps.iter().fold(before.clone(), |world, it| after(&wanted, world, it));
+                let steps = plan(&desired, &before);
+                let end =
+                    steps.iter().fold(before.clone(), |world, step| after(&desired, world, step));
                 assert_eq!(end.tagged, Some(digest("this")), "reaches");
-                assert!(end.whole && end.attested.is_superset(&wanted.statements), "reaches");
-                assert_eq!(plan(&wanted, &end), [], "rests");
-                let more: BTreeSet<_> = end.attested.difference(&wanted.statements).collect();
-                let before: BTreeSet<_> = before.attested.difference(&wanted.statements).collect();
+                assert!(end.whole && end.attested.is_superset(&desired.statements), "reaches");
+                assert_eq!(plan(&desired, &end), [], "rests");
+                let more: BTreeSet<_> = end.attested.difference(&desired.statements).collect();
+                let before: BTreeSet<_> = before.attested.difference(&desired.statements).collect();
                 assert_eq!(more, before, "leaves alone");
             }
         }
     }
 
     #[test]
-    fn what_is_not_built_yet_is_built_twice_whatever_is_there() {
-        let wanted = wanted(ALL.into(), Deferred::AfterApply);
+    fn plan_builds_twice_and_repeats_every_step_while_the_digest_is_unknown() {
+        let desired = desired(ALL.into(), Deferred::AfterApply);
         for world in worlds() {
-            let names: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
-            assert_eq!(names, ["build", "rebuild", "publish", "attest", "tag"]);
+            let steps = plan(&desired, &world);
+            assert!(matches!(
+                steps.as_slice(),
+                [
+                    Step::Build { .. },
+                    Step::Rebuild { .. },
+                    Step::Publish { digest: Deferred::AfterApply },
+                    Step::Attest { digest: Deferred::AfterApply, .. },
+                    Step::Tag { to: Deferred::AfterApply, .. },
+                ]
+            ));
         }
     }
 
-    /// Every publication: there or not, tagged or not, of every owner, with or without bundles.
+    /// Whether `executed` is the step `shown`. A value that the first plan did not know equals any
+    /// value, and of the statements about an unknown manifest, some may exist.
+    fn is_same(shown: &Step, executed: &Step) -> bool {
+        fn equals<T: PartialEq>(shown: &Deferred<T>, executed: &Deferred<T>) -> bool {
+            shown.value().is_none() || shown == executed
+        }
+        match (shown, executed) {
+            (Step::Publish { digest: shown }, Step::Publish { digest }) => equals(shown, digest),
+            (
+                Step::Attest { digest: Deferred::AfterApply, statements: shown },
+                Step::Attest { statements, .. },
+            ) => statements.is_subset(shown),
+            (
+                Step::Tag { tag: shown_tag, from: shown_from, to: shown_to },
+                Step::Tag { tag, from, to },
+            ) => equals(shown_tag, tag) && shown_from == from && equals(shown_to, to),
+            (shown, executed) => shown == executed,
+        }
+    }
+
+    /// Executes batches until the plan is empty, as the engine does. A build reveals the digest.
+    /// Returns the executed steps.
+    fn run(mut desired: Desired, mut world: World) -> Vec<Step> {
+        let mut executed = Vec::new();
+        loop {
+            let steps = plan(&desired, &world);
+            if steps.is_empty() {
+                return executed;
+            }
+            for step in &steps[..batch(&steps)] {
+                if matches!(step, Step::Build { .. } | Step::Rebuild { .. }) {
+                    desired.digest = Deferred::Value(digest("this"));
+                    desired.build = None;
+                }
+                world = after(&desired, world, step);
+                executed.push(step.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn executed_steps_are_the_steps_that_the_first_plan_showed_in_order() {
+        let known = Deferred::Value(digest("this"));
+        for statements in subsets() {
+            for world in worlds() {
+                let desired = desired(statements.clone(), known.clone());
+                assert_eq!(run(desired.clone(), world.clone()), plan(&desired, &world));
+            }
+        }
+    }
+
+    /// Before a build, a plan shows every later step. A step whose result turns out to exist, for
+    /// example because an earlier run was interrupted before its tag, is not executed.
+    #[test]
+    fn executed_steps_after_a_build_are_those_shown_except_for_results_that_exist() {
+        for statements in subsets() {
+            for world in worlds() {
+                let unknown = desired(statements.clone(), Deferred::AfterApply);
+                let known = desired(statements.clone(), Deferred::Value(digest("this")));
+                let (shown, executed) = (plan(&unknown, &world), run(unknown, world.clone()));
+                let mut rest = shown.iter();
+                for step in &executed {
+                    assert!(rest.any(|shown| is_same(shown, step)), "{step}: not in {shown:?}");
+                }
+                let missing = plan(&known, &world);
+                assert_eq!(executed[2..], missing, "builds, then what the registry lacks");
+                if !world.whole && world.attested.is_empty() && world.tagged.is_none() {
+                    assert_eq!(executed.len(), shown.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn batch_is_never_empty_and_never_mixes_builds_with_writes() {
+        for statements in subsets() {
+            for digest in [Deferred::AfterApply, Deferred::Value(digest("this"))] {
+                let desired = desired(statements.clone(), digest);
+                for world in worlds() {
+                    let steps = plan(&desired, &world);
+                    let count = batch(&steps);
+                    assert!(steps.is_empty() || count > 0);
+                    let is_build =
+                        |step: &Step| matches!(step, Step::Build { .. } | Step::Rebuild { .. });
+                    let builds = steps[..count].iter().filter(|step| is_build(step)).count();
+                    assert!(builds == 0 || builds == count);
+                }
+            }
+        }
+    }
+
+    /// Returns every combination of existence, tags, owner and bundles.
     fn publications() -> Vec<Publication> {
         let mut all = Vec::new();
         for owner in [Owner::This, Owner::Shared, Owner::Others] {
@@ -272,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn undoing_reaches_absence_then_rests_and_leaves_what_others_published() {
+    fn removal_reaches_absence_then_is_empty_and_leaves_publications_of_others() {
         let all = publications();
         for first in &all {
             for second in all.iter().filter(|second| second.digest != first.digest) {
@@ -293,7 +326,7 @@ mod tests {
                                 known.bundles.clear();
                             }
                         }
-                        _ => unreachable!("no step of an undo"),
+                        _ => unreachable!("no step of a removal"),
                     }
                 }
                 assert_eq!(plan_destroy(&world), [], "reaches, rests");

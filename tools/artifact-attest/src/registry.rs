@@ -1,4 +1,4 @@
-//! Reads an OCI registry, with the quirks of registries. Nothing here can write.
+//! Reader of an OCI registry, with the quirks of registries. Nothing in this module writes.
 
 use std::io::Read as _;
 use std::rc::Rc;
@@ -17,45 +17,46 @@ use crate::oci::{Descriptor, Digest, INDEX, MANIFEST};
 
 /// Longest list of tags or referrers, in pages.
 const PAGES_MAX: usize = 1000;
-/// Codes of a 404 that are about the contents of a repository: the registry has let this client
-/// look into it. `NAME_UNKNOWN` is not among them: registries say so as well of a repository that
-/// the login may not see.
+/// Error codes of a 404 that describe the contents of a repository, and so prove access to it.
+/// `NAME_UNKNOWN` is absent because registries also send it for a repository that the login may not
+/// see.
 const LOOKED_INSIDE: [&str; 3] = ["MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"];
 
 #[derive(Debug)]
 pub(crate) struct Reader {
     http: Http,
-    /// Whether a 404 for the whole repository counts as its absence only when it is proven that
-    /// this client would see the repository.
+    /// Whether a 404 of the whole repository is an error as long as this client's access to the
+    /// repository is unproven.
     is_strict: bool,
 }
 
-/// A manifest, as it was read.
+/// Manifest with the digest of its bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) digest: Digest,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What refers to a manifest.
+/// List of the manifests that refer to one subject.
 #[derive(Debug)]
 pub(crate) struct Referrers {
-    /// Whether the registry keeps this list (OCI 1.1), or each writer does, under a tag.
+    /// Whether the registry maintains the list (OCI 1.1). Otherwise each writer updates it under a
+    /// tag.
     pub(crate) native: bool,
     pub(crate) entries: Vec<Value>,
-    /// Whether cosign and Flux can read the list: one entry without a valid digest, and their
-    /// library (go-containerregistry 0.21) drops all of them.
+    /// Whether cosign and Flux can read the list. Their library (go-containerregistry 0.21) drops
+    /// the whole list if one entry has an invalid digest.
     pub(crate) is_readable: bool,
 }
 
 /// A bundle that one of our keys signed.
 #[derive(Debug)]
 pub(crate) struct Signed {
-    /// Of the manifest by which the bundle refers to its subject.
+    /// Digest of the manifest that attaches the bundle to its subject.
     pub(crate) referrer: Digest,
     pub(crate) statement: Vec<u8>,
-    /// Whether cosign and Flux accept the bundle as it is published. One that they reject is ours
-    /// to remove, and proves nothing.
+    /// Whether cosign and Flux accept the published bundle. A rejected bundle proves nothing, and
+    /// `destroy` may remove it.
     pub(crate) is_accepted: bool,
 }
 
@@ -64,13 +65,13 @@ impl Reader {
         Self { http: Http::new(url, repository, login, "pull"), is_strict: false }
     }
 
-    /// The same, for claims of absence: see [`Error::Invisible`].
+    /// Returns a reader that requires proof of absence: see [`Error::Invisible`].
     pub(crate) fn strict(self) -> Self {
         Self { is_strict: true, ..self }
     }
 
-    /// Whether the registry lets this client look into the repository: whether it lists its tags.
-    /// Harbor answers `NOT_FOUND` to whatever is missing, so that the code alone does not tell.
+    /// Whether the registry lets this client list the repository's tags. The code of a 404 is not
+    /// enough because Harbor answers `NOT_FOUND` for every missing object.
     fn is_visible(&self) -> Result<bool, Error> {
         let answer = self.http.download(&self.http.at("tags/list?n=1"), "");
         match answer {
@@ -79,15 +80,15 @@ impl Reader {
         }
     }
 
-    /// Lets a 404 stand for absence, when it proves that.
+    /// Accepts a 404 as absence if the registry has shown that this client may see the repository.
     fn absent(&self, url: &str, answer: &mut Response<Answer>) -> Result<(), Error> {
         let code = answer::code(&http::message(answer));
         if LOOKED_INSIDE.contains(&code.as_str()) || self.is_visible()? {
             return Ok(());
         }
         match self.http.standing()? {
-            Standing::Unasked => Ok(()), // everybody sees everything
-            Standing::LoggedIn if !self.is_strict => Ok(()), // what is written will tell
+            Standing::Unasked => Ok(()), // a registry without logins hides nothing
+            Standing::LoggedIn if !self.is_strict => Ok(()), // a hidden repository will deny the writes
             standing => Err(Error::Invisible {
                 url: shown(url),
                 anonymous: standing == Standing::Anonymous,
@@ -95,7 +96,7 @@ impl Reader {
         }
     }
 
-    /// The manifest that a tag or a digest names, if there is one.
+    /// Returns the manifest of a tag or a digest, if it exists.
     pub(crate) fn manifest(&self, name: &str) -> Result<Option<Found>, Error> {
         let url = self.http.at(&format!("manifests/{name}"));
         let accept = format!("{MANIFEST}, {INDEX}");
@@ -114,18 +115,18 @@ impl Reader {
         }
     }
 
-    /// Whether a blob is there. That it is the one that it should be, only [`Self::check`] tells.
+    /// Whether a blob exists. Only [`Self::check`] verifies its content.
     pub(crate) fn has(&self, digest: &Digest) -> Result<bool, Error> {
         let url = self.http.at(&format!("blobs/{digest}"));
         let mut answer = self.http.send(&Method::HEAD, &url, "", Body::None)?;
         match answer.status() {
             status if status.is_success() || status.is_redirection() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false), // at worst it is sent again
+            StatusCode::NOT_FOUND => Ok(false), // a hidden blob is at worst uploaded again
             _ => Err(self.http.refused(&Method::HEAD, &url, &mut answer)),
         }
     }
 
-    /// A blob that is small enough to be kept in memory, if it is there.
+    /// Returns a blob that fits into memory, if it exists.
     pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
         let url = self.http.at(&format!("blobs/{digest}"));
         let mut answer = self.http.download(&url, "")?;
@@ -137,12 +138,12 @@ impl Reader {
                     found => Err(Error::Corrupt { what: digest.to_string(), found }),
                 }
             }
-            StatusCode::NOT_FOUND => Ok(None), // its manifest was there
+            StatusCode::NOT_FOUND => Ok(None), // its manifest was visible, so the blob is absent
             _ => Err(self.http.refused(&Method::GET, &url, &mut answer)),
         }
     }
 
-    /// Reads a blob to its end, and compares what was read with what it should be.
+    /// Reads a blob to its end, and compares its digest.
     pub(crate) fn check(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let url = self.http.at(&format!("blobs/{}", descriptor.digest));
         let mut answer = self.http.download(&url, "")?;
@@ -166,9 +167,10 @@ impl Reader {
         }
     }
 
-    /// What refers to `subject`, by the registry's own list or by the tag that stands for it: the
-    /// same way as go-containerregistry, with which cosign and Flux look. A registry that is busy
-    /// has said nothing: that is an error, not an empty list.
+    /// Returns the referrers of `subject` from the referrers API, or else from the fallback tag.
+    ///
+    /// Follows go-containerregistry, which cosign and Flux use. A rate limit or a server error is
+    /// an error, not an empty list.
     pub(crate) fn referrers(&self, subject: &Digest) -> Result<Referrers, Error> {
         let first = self.http.at(&format!("referrers/{subject}"));
         let mut all = Referrers { native: true, entries: Vec::new(), is_readable: true };
@@ -184,7 +186,7 @@ impl Reader {
                     let Some(query) = next else { return Ok(all) };
                     url = format!("{first}?{query}");
                 }
-                // GHCR has been seen to answer 303 to a page of its site.
+                // Measured: GHCR answers 303 and redirects to a page of its website.
                 StatusCode::OK
                 | StatusCode::BAD_REQUEST
                 | StatusCode::NOT_FOUND
@@ -206,10 +208,11 @@ impl Reader {
         Err(problem(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
     }
 
-    /// The statements about `subject` that one of `keys` signed: all of them, or, as soon as
-    /// cosign and Flux accept each of `wanted`, no more. What an entry of the list says of itself
-    /// only decides which is read first: registries and other programs write all kinds of types
-    /// there.
+    /// Returns the statements about `subject` that one of `keys` signed. Stops early once cosign
+    /// and Flux accept each of `wanted`.
+    ///
+    /// The type in an entry of the list only decides the reading order because registries and other
+    /// programs write arbitrary types there.
     pub(crate) fn signed(
         &self,
         subject: &Digest,
@@ -227,12 +230,14 @@ impl Reader {
             if !wanted.is_empty() && wanted.iter().all(is_found) {
                 break;
             }
-            let Some(found) = strangers_own(self.manifest(referrer.as_str()))? else { continue };
+            let Some(found) = ignore_foreign_errors(self.manifest(referrer.as_str()))? else {
+                continue;
+            };
             let Some(layer) = bundle::layer(&found.bytes) else { continue };
             if layer.size > http::KEPT_BYTES_MAX {
-                continue; // nothing of ours is that large
+                continue; // this program publishes no bundle that large
             }
-            let Some(bundle) = strangers_own(self.blob(&layer.digest))? else { continue };
+            let Some(bundle) = ignore_foreign_errors(self.blob(&layer.digest))? else { continue };
             let Some(opened) = keys.iter().find_map(|key| key.open(&bundle, subject)) else {
                 continue;
             };
@@ -243,12 +248,13 @@ impl Reader {
         Ok(signed)
     }
 
-    /// What is listed as a referrer of `subject`, and is not there.
+    /// Returns the listed referrers of `subject` whose manifest is missing.
     pub(crate) fn dangling(&self, subject: &Digest) -> Result<Vec<Digest>, Error> {
         let mut dangling = Vec::new();
         for digest in digests(&self.referrers(subject)?.entries) {
-            if strangers_own(self.manifest(digest.as_str()).map(|found| Some(found.is_some())))?
-                == Some(false)
+            if ignore_foreign_errors(
+                self.manifest(digest.as_str()).map(|found| Some(found.is_some())),
+            )? == Some(false)
             {
                 dangling.push(digest);
             }
@@ -256,15 +262,15 @@ impl Reader {
         Ok(dangling)
     }
 
-    /// Whether a writer's own list of referrers of `subject` has entries of our kinds only, and
-    /// none of them is there.
+    /// Whether a list that writers maintain has only entries of our kinds, all of whose manifests
+    /// are missing.
     pub(crate) fn lists_nothing(&self, subject: &Digest) -> Result<bool, Error> {
         let Referrers { native, entries, .. } = self.referrers(subject)?;
         let are_likely_ours = !entries.is_empty() && entries.iter().all(bundle::is_likely_ours);
         Ok(!native && are_likely_ours && self.dangling(subject)?.len() == entries.len())
     }
 
-    /// Every tag of the repository.
+    /// Returns every tag of the repository.
     pub(crate) fn tags(&self) -> Result<Vec<String>, Error> {
         let (mut tags, mut url) = (Vec::new(), self.http.at("tags/list?n=1000"));
         for _ in 0..PAGES_MAX {
@@ -277,7 +283,7 @@ impl Reader {
             }
             let next = next_page(&answer);
             let list: Value = serde_json::from_slice(&kept(&mut answer, &url)?).unwrap_or_default();
-            // Measured: null once the last has been deleted.
+            // Measured: docker-registry answers null once the last tag has been deleted.
             match &list["tags"] {
                 Value::Null if list["name"].is_string() => {}
                 Value::Array(list) => {
@@ -293,7 +299,8 @@ impl Reader {
     }
 }
 
-/// A tag by the OCI distribution specification. No other text becomes part of a URL.
+/// Whether `name` is a tag by the OCI distribution specification. Other text never becomes part of
+/// a URL.
 fn is_tag(name: &str) -> bool {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     name.len() <= 128
@@ -301,8 +308,8 @@ fn is_tag(name: &str) -> bool {
         && name.chars().all(|letter| is_word(letter) || matches!(letter, '.' | '-'))
 }
 
-/// The query of the next page. Only that is taken from a `Link`: the rest of the address is ours,
-/// so that no registry sends this client, or its token, to another host or another path.
+/// Returns the query of the next page. The rest of a `Link` is ignored, so that no registry can
+/// send this client, or its token, to another host or path.
 fn next_page(answer: &Response<Answer>) -> Option<String> {
     let links = header(answer, "link")?;
     let next = links.split(',').find(|link| !link.contains("rel=") || link.contains("next"))?;
@@ -312,9 +319,9 @@ fn next_page(answer: &Response<Answer>) -> Option<String> {
     (is_plain && !query.is_empty()).then(|| query.to_owned())
 }
 
-/// What is wrong with one referrer that anybody may have written is no reason to fail: it is none
-/// of ours. Whatever the registry fails to say remains an error.
-fn strangers_own<T>(read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+/// Ignores a defect of a single referrer because anyone may have written it. Errors of the registry
+/// remain errors.
+fn ignore_foreign_errors<T>(read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     match read {
         Err(
             Error::Corrupt { .. }
@@ -339,7 +346,7 @@ impl Referrers {
                 Ok(())
             }
             Value::Null if index["schemaVersion"] == 2 => Ok(()),
-            // A writer's own list is written anew.
+            // An unreadable list that writers maintain is replaced by the next write.
             _ if !self.native => {
                 self.is_readable = false;
                 Ok(())

@@ -1,12 +1,12 @@
-//! What is in an image: a bill of materials as `CycloneDX` has it.
+//! Software bill of materials of an image, in the `CycloneDX` format.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::nix::Built;
+use crate::nix::BuildResult;
 use crate::oci::Digest;
 
-/// A `Cargo.lock`: the crates that may be in what was built.
+/// Contents of a `Cargo.lock`: the crates that the build result may contain.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Lock {
     #[serde(default, rename = "package")]
@@ -17,10 +17,10 @@ pub(crate) struct Lock {
 struct Package {
     name: String,
     version: String,
-    /// None for the source itself.
+    /// Registry or repository of the crate; `None` for the source's own packages.
     source: Option<String>,
     checksum: Option<String>,
-    /// By name, with the version where several have it.
+    /// Names, with a version where several packages share a name.
     #[serde(default)]
     dependencies: Vec<String>,
 }
@@ -28,7 +28,8 @@ struct Package {
 impl Package {
     fn is(&self, dependency: &str) -> bool {
         let mut words = dependency.split(' ');
-        words.next() == Some(&self.name) && words.next().is_none_or(|it| it == self.version)
+        words.next() == Some(&self.name)
+            && words.next().is_none_or(|version| version == self.version)
     }
 }
 
@@ -38,35 +39,40 @@ impl Lock {
         toml::from_str(text).map_err(|error| error.message().to_owned())
     }
 
-    /// What may be in the package called `name`. A workspace has one lock for all of its packages;
-    /// if none of them is called that, there is no telling, and it may be everything.
+    /// Returns the crates that the package called `name` may contain.
+    ///
+    /// A workspace has one lock for all of its packages. If the lock has no package of that name,
+    /// all of its crates may be in the result.
     fn crates(&self, name: &str) -> impl Iterator<Item = &Package> {
-        let is_own = |it: &&Package| it.source.is_none() && it.name == name;
+        let is_own = |package: &&Package| package.source.is_none() && package.name == name;
         let mut reached: Vec<&Package> = match self.packages.iter().find(is_own) {
-            Some(own) => vec![own],
+            Some(root) => vec![root],
             None => self.packages.iter().collect(),
         };
         let mut next = 0;
         while let Some(package) = reached.get(next).copied() {
             for needed in &package.dependencies {
-                let found = self.packages.iter().filter(|it| it.is(needed));
-                let new = found.filter(|it| !reached.iter().any(|old| std::ptr::eq(*old, *it)));
+                let found = self.packages.iter().filter(|package| package.is(needed));
+                let new =
+                    found.filter(|package| !reached.iter().any(|old| std::ptr::eq(*old, *package)));
                 let new: Vec<_> = new.collect();
                 reached.extend(new);
             }
             next += 1;
         }
-        let is_reached = move |it: &&Package| reached.iter().any(|old| std::ptr::eq(*old, *it));
-        self.packages.iter().filter(|it| it.source.is_some()).filter(is_reached)
+        let is_reached =
+            move |package: &&Package| reached.iter().any(|old| std::ptr::eq(*old, *package));
+        self.packages.iter().filter(|package| package.source.is_some()).filter(is_reached)
     }
 }
 
-/// The bill of the image called `name`. Everything in it follows from what was built.
+/// Returns the bill of materials of the image called `name`. It depends only on the build result
+/// and the lock.
 pub(crate) fn document(
     name: &str,
     digest: &Digest,
     out: &str,
-    built: &Built,
+    built: &BuildResult,
     lock: Option<&Lock>,
 ) -> Value {
     let paths = built.closure.iter().map(|(path, sha256)| {
@@ -80,7 +86,7 @@ pub(crate) fn document(
         })
     });
     let (built_name, version) = parts(out);
-    let crates = lock.into_iter().flat_map(|it| it.crates(built_name));
+    let crates = lock.into_iter().flat_map(|lock| lock.crates(built_name));
     let crates = crates.map(|Package { name, version, checksum, .. }| {
         let purl = format!("pkg:cargo/{name}@{version}");
         let mut component = json!({
@@ -107,19 +113,20 @@ pub(crate) fn document(
     })
 }
 
-/// A UUID of version 8 (RFC 9562: what is in it is ours to say): the beginning of the digest.
+/// Returns a UUID of version 8, made of the beginning of the digest (RFC 9562 leaves the content of
+/// version 8 to the application).
 fn uuid(digest: &Digest) -> String {
     let hex = digest.hex();
     format!("{}-{}-8{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
 }
 
-/// The name and the version in a path of the store, as Nix tells them apart: the version begins
-/// at the first `-` before a digit.
+/// Splits the name of a store path into name and version, as Nix does: the version begins after the
+/// first `-` before a digit.
 fn parts(path: &str) -> (&str, &str) {
     let name = path.rsplit('/').next().unwrap_or_default();
     let name = name.split_once('-').map_or(name, |(_, name)| name);
     let dashes = name.match_indices('-').map(|(at, _)| at);
-    let starts = |at: &usize| name[at + 1..].starts_with(|it: char| it.is_ascii_digit());
+    let starts = |at: &usize| name[at + 1..].starts_with(|letter: char| letter.is_ascii_digit());
     dashes.into_iter().find(starts).map_or((name, ""), |at| (&name[..at], &name[at + 1..]))
 }
 
@@ -128,19 +135,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_the_store_tells_a_name_and_a_version() {
+    fn a_store_path_is_split_into_name_and_version() {
         assert_eq!(parts("/nix/store/abc-greeter-0.1.0"), ("greeter", "0.1.0"));
         assert_eq!(parts("/nix/store/abc-font-awesome"), ("font-awesome", ""));
     }
 
     #[test]
-    fn crates_come_from_the_lock_but_the_source_itself_does_not() -> Result<(), String> {
+    fn the_bill_lists_crates_of_the_lock_without_the_source_itself() -> Result<(), String> {
         let lock = Lock::read(b"version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"00\"\n[[package]]\nname = \"greeter\"\nversion = \"0.1.0\"\n")?;
         let bom = document(
             "greeter",
             &Digest::of(b""),
             "/nix/store/x-a-1",
-            &Built::default(),
+            &BuildResult::default(),
             Some(&lock),
         );
         assert_eq!(bom["components"].as_array().map(Vec::len), Some(1));
@@ -149,29 +156,31 @@ mod tests {
     }
 
     #[test]
-    fn what_only_another_package_of_the_workspace_needs_is_not_in_it() -> Result<(), String> {
+    fn the_bill_excludes_crates_that_only_other_packages_of_the_workspace_need()
+    -> Result<(), String> {
         let foreign = |name: &str, version: &str, needs: &str| {
             format!(
                 "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"registry\"\ndependencies = [{needs}]\n"
             )
         };
-        let own = |name: &str, needs: &str| {
+        let local = |name: &str, needs: &str| {
             format!(
                 "[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\ndependencies = [{needs}]\n"
             )
         };
         let packages = [
-            own("first", r#""shared", "a 2.0.0""#),
-            own("second", r#""shared", "b", "a 1.0.0""#),
-            own("shared", r#""c""#),
+            local("first", r#""shared", "a 2.0.0""#),
+            local("second", r#""shared", "b", "a 1.0.0""#),
+            local("shared", r#""c""#),
             foreign("a", "1.0.0", ""),
             foreign("a", "2.0.0", r#""c""#),
             foreign("b", "1.0.0", ""),
-            foreign("c", "1.0.0", r#""a 2.0.0""#), // in a circle, as tests of crates have it
+            foreign("c", "1.0.0", r#""a 2.0.0""#), // a cycle, as dev-dependencies can have
         ];
         let lock = Lock::read(format!("version = 4\n{}", packages.concat()).as_bytes())?;
         let crates = |name: &str| {
-            let crates = lock.crates(name).map(|it| format!("{} {}", it.name, it.version));
+            let crates =
+                lock.crates(name).map(|package| format!("{} {}", package.name, package.version));
             crates.collect::<Vec<_>>().join(", ")
         };
         assert_eq!(crates("first"), "a 2.0.0, c 1.0.0");

@@ -1,4 +1,4 @@
-//! Where something is made from: a commit, not a folder.
+//! The source of an artifact: a commit, not a working folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,23 +8,24 @@ use crate::Error;
 use crate::git::{Git, Kind};
 use crate::tree::{FILE_BYTES_MAX, Node, Tree};
 
-/// A commit, and a folder in it.
+/// A commit, and a folder inside of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
-    /// The repository on this machine. Never in anything that is published.
+    /// Repository on this machine. Its path never appears in published content.
     pub(crate) git: Git,
-    /// The folder in the repository, without a slash at either end; empty at its root.
+    /// Path of the folder inside the repository, without leading or trailing slash; empty at the
+    /// root.
     pub(crate) folder: String,
-    /// The commit: the last one that touched the folder, unless [`Self::at`] names another.
+    /// Hash of the commit: the last one that touched the folder, unless [`Self::at`] chose another.
     pub(crate) rev: String,
-    /// The commit that is checked out.
+    /// Hash of the checked-out commit.
     pub(crate) head: String,
 }
 
 impl Source {
-    /// The commit that `path` shows. A folder with changes that are in no commit is refused, and so
-    /// is a history that ends too early to tell.
-    pub(crate) fn look(document: &str, path: &Path) -> Result<Self, Error> {
+    /// Finds the last commit that touched `path`. Fails on uncommitted changes, and on a shallow
+    /// clone, where the last commit is unknown.
+    pub(crate) fn find(document: &str, path: &Path) -> Result<Self, Error> {
         let here = Git::new(document, path);
         let place = ["rev-parse", "--show-toplevel", "--is-shallow-repository", "--show-prefix"];
         let place = here.text(&place)?;
@@ -34,14 +35,14 @@ impl Source {
         if shallow == Some("true") {
             return Err(Error::Shallow { root });
         }
-        let folder = place.next().unwrap_or_default(); // no line at the root, for it is empty
+        let folder = place.next().unwrap_or_default(); // Git prints no line at the root
         let folder = folder.trim_end_matches('/').to_owned();
         let git = Git::new(document, &root);
         let head = git.run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], &[], b"")?;
         let head = head.text();
         let rev = if head.is_empty() { String::new() } else { git.last_touched(&folder)? };
         if rev.is_empty() {
-            let changes = vec!["all of it".to_owned()];
+            let changes = vec!["the whole folder".to_owned()];
             return Err(Error::Dirty { path: path.to_owned(), changes });
         }
         let changes = git.changes(&folder)?;
@@ -51,19 +52,19 @@ impl Source {
         Ok(Self { git, folder, rev, head })
     }
 
-    /// The same folder in another commit.
+    /// Returns the same folder in another commit.
     pub(crate) fn at(&self, rev: &str) -> Self {
         Self { rev: rev.to_owned(), ..self.clone() }
     }
 
-    /// A file in the folder of that commit, if there is one.
+    /// Returns the content of a file in the folder, if the commit has such a file.
     pub(crate) fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let entries = self.git.entries(&self.rev, &self.folder)?;
         let Some(entry) = entries.iter().find(|entry| entry.path == name) else { return Ok(None) };
         Ok(self.git.blobs(&[&entry.object])?.remove(&entry.object))
     }
 
-    /// Everything in the folder of that commit, at any depth, by path.
+    /// Returns everything below the folder in the commit, by path.
     pub(crate) fn tree(&self) -> Result<Tree, Error> {
         let entries = self.git.entries(&self.rev, &self.folder)?;
         let is_read = |size: u64| size <= FILE_BYTES_MAX;
@@ -82,16 +83,16 @@ impl Source {
     }
 }
 
-/// What is declared by `path`: what the commit holds, unless something is in no commit yet. Filters
-/// make files look different in a working tree.
+/// Returns the content of `path` from the commit, or from the working tree if that has uncommitted
+/// changes. The commit comes first because filters make files look different in a working tree.
 pub(crate) fn shown(document: &str, path: &Path) -> Result<Tree, Error> {
-    match Source::look(document, path) {
+    match Source::find(document, path) {
         Ok(source) => source.tree(),
         Err(_) => worktree(document, path),
     }
 }
 
-/// Everything in `path` as it lies there now, committed or not.
+/// Returns everything in the working tree below `path`, committed or not.
 fn worktree(document: &str, path: &Path) -> Result<Tree, Error> {
     let git = Git::new(document, path);
     let all = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."];
@@ -103,7 +104,7 @@ fn worktree(document: &str, path: &Path) -> Result<Tree, Error> {
     for name in listed.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let name = String::from_utf8_lossy(name).trim_end_matches('/').to_owned();
         let file = path.join(&name);
-        let Ok(there) = fs::symlink_metadata(&file) else { continue }; // deleted, not yet committed
+        let Ok(there) = fs::symlink_metadata(&file) else { continue }; // a deletion that is not yet committed
         let node = if there.is_symlink() {
             Node::Link
         } else if there.is_dir() {

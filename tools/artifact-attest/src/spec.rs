@@ -1,51 +1,50 @@
-//! What is declared. No logic: a value of these types is right by construction.
+//! Types of the `Artifact` document. They hold no logic: parsing rejects every invalid value.
 
 use std::path::PathBuf;
 
-use documents::{Deferred, Name};
+use documents::Name;
 use keyring::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::Digest;
-
-/// Something that is made from a source, signed, attested and published. One of two: `build` and
-/// `image`, or `manifests`.
+/// A build result that is signed, attested and published. Declare either `build` and `image`, or
+/// `manifests` alone.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Artifact {
-    /// The `Project` that names the registry, and whose root the signing key is derived from.
+    /// Name of the `Project` that holds the registry and the root of the signing key.
     pub project: Name,
-    /// Where others fetch the source from. Left out: where the project's `Repository` is.
+    /// URL from which others fetch the source (default: the address of the project's `Repository`).
     pub source: Option<Url>,
-    /// Whether a commit must be in `source` before it is signed (default `required`).
+    /// Whether `source` must contain the commit before `apply` signs it (default `required`).
     pub source_check: Option<SourceCheck>,
-    /// What Nix builds.
+    /// Nix build of the artifact. Requires `image`.
     pub build: Option<Build>,
-    /// How what was built becomes an image of containers.
+    /// Container image made from the build result. Requires `build`.
     pub image: Option<Image>,
-    /// Whether it must come out the same when it is built again. Left out: it must. A machine on
-    /// which it did builds it twice only once.
+    /// Whether a second build must be bit-identical to the first (default `required`). A machine
+    /// remembers a second build that succeeded and does not repeat it.
     pub rebuild: Option<Rebuild>,
-    /// Manifests for Flux, with the images in them pinned.
+    /// Manifests for Flux, published with their images pinned by digest.
     pub manifests: Option<Manifests>,
 }
 
-/// What Nix builds.
+/// Nix build of one package of a flake.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Build {
-    /// The folder of the flake, in a Git repository. What is built is the last commit that
-    /// touched it; or the one that is checked out, if a commit elsewhere changes what is built.
+    /// Folder of the flake, inside a Git repository. The build uses the last commit that touched
+    /// this folder. When a newer commit outside the folder changes the derivation, the build uses
+    /// the checked-out commit.
     pub flake: PathBuf,
-    /// Which of the flake's packages.
+    /// Name of the flake's package (default `default`).
     #[serde(default = "default_attribute")]
     pub attribute: Attribute,
-    /// For which machines.
+    /// System that the package is built for (default `x86_64-linux`).
     #[serde(default)]
     pub system: System,
-    /// How long one build may take.
-    #[serde(default = "hour")]
+    /// Time limit of one build in seconds, from 1 to 86400 (default 3600).
+    #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: u32,
 }
@@ -54,24 +53,24 @@ fn default_attribute() -> Attribute {
     Attribute("default".to_owned())
 }
 
-fn hour() -> u32 {
+fn one_hour() -> u32 {
     3600
 }
 
-/// A system as Nix names it.
+/// Target system, in Nix's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum System {
-    /// Linux on AMD64.
+    /// Linux on AMD64 (`x86_64`).
     #[default]
     #[serde(rename = "x86_64-linux")]
     Amd64,
-    /// Linux on ARM64.
+    /// Linux on ARM64 (`aarch64`).
     #[serde(rename = "aarch64-linux")]
     Arm64,
 }
 
 impl System {
-    /// As Nix names it.
+    /// Returns Nix's name of the system.
     pub(crate) fn nix(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-linux",
@@ -79,7 +78,7 @@ impl System {
         }
     }
 
-    /// As OCI names its architecture.
+    /// Returns OCI's name of the architecture.
     pub(crate) fn oci(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -88,72 +87,73 @@ impl System {
     }
 }
 
-/// How what was built becomes an image of containers.
+/// Container image made from the build result.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Image {
-    /// Where in the registry.
+    /// Repository below the project's registry URL, for example `greeter`.
     pub repository: Repository,
-    /// What runs, with its first arguments. The folders of what was built are linked from `/`.
+    /// Command of the container, with its first arguments. Every top-level folder of the build
+    /// result is linked from `/`.
     pub entrypoint: Vec<String>,
-    /// As whom it runs: the number of a user. Left out: nobody of any use, 65532.
-    #[serde(default = "nobody")]
+    /// Numeric UID or `UID:GID` of the container's process (default 65532, `nonroot`).
+    #[serde(default = "unprivileged_user")]
     pub user: String,
-    /// On which TCP ports it listens.
+    /// TCP ports that the container listens on.
     #[serde(default)]
     pub ports: Vec<u16>,
 }
 
-fn nobody() -> String {
+fn unprivileged_user() -> String {
     "65532".to_owned()
 }
 
-/// Whether a commit must be in the repository from which others fetch it.
+/// Check of the commit in `source` before `apply` signs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SourceCheck {
-    /// A branch or a tag of `source` must hold the commit, or `apply` signs nothing.
+    /// A branch or a tag of `source` must contain the commit; otherwise `apply` signs nothing.
     #[default]
     Required,
-    /// The source is not asked, and the provenance says so: for a source that the machine that
-    /// signs cannot reach.
+    /// `source` is not contacted, and the provenance says so. Meant for a source that the signing
+    /// machine cannot reach.
     Skip,
 }
 
-/// Whether a second build must give the same bytes.
+/// Comparison of a second build with the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Rebuild {
-    /// It must, or nothing is published.
+    /// The two builds must be bit-identical; otherwise nothing is published.
     #[default]
     Required,
-    /// It is not tried.
+    /// There is no second build.
     Skip,
 }
 
-/// Manifests for Flux.
+/// Manifests for Flux, published as one OCI artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Manifests {
-    /// The folder, in a Git repository. All of its files are published, at any depth, but those
-    /// whose name begins with a dot and that no Kustomization names.
+    /// Folder of the manifests, inside a Git repository. All files below it are published, except
+    /// hidden files that no Kustomization names.
     pub path: PathBuf,
-    /// Where in the registry.
+    /// Repository below the project's registry URL, for example `deploy`.
     pub repository: Repository,
-    /// The `Artifact`s whose name stands as `image` in the manifests: what they published takes
-    /// its place, by digest.
+    /// Names of `Artifact` documents. Where a manifest has such a name as `image`, the published
+    /// reference with its digest replaces the name.
     #[serde(default)]
     pub images: Vec<Name>,
 }
 
-/// A name in a registry (OCI): words of `a-z`, `0-9` joined by `.`, `_`, `-` or `/`.
+/// Repository name in an OCI registry: words of `a-z` and `0-9`, joined by `.`, `_`, `-` or `/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^[a-z0-9]+([._/-][a-z0-9]+)*$"))]
 pub struct Repository(String);
 
 impl Repository {
-    /// The name.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -164,27 +164,28 @@ impl TryFrom<String> for Repository {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let word = |it: &str| {
-            !it.is_empty() && it.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit())
+        let word = |word: &str| {
+            !word.is_empty()
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         };
-        // Measured: cosign and crane refuse a name of one letter.
+        // Measured: cosign and crane reject a name of one letter.
         if (2..=200).contains(&text.len()) && text.split(['.', '_', '-', '/']).all(word) {
             Ok(Self(text))
         } else {
-            Err("not a name in a registry: words of a-z and 0-9, joined by one of . _ - /"
+            Err("not a repository name: use words of a-z and 0-9, joined by one of . _ - /"
                 .to_owned())
         }
     }
 }
 
-/// The name of a flake's package.
+/// Name of a package in a flake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^[A-Za-z_][A-Za-z0-9_'-]*$"))]
 pub struct Attribute(String);
 
 impl Attribute {
-    /// The name.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -195,55 +196,13 @@ impl TryFrom<String> for Attribute {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let first = text.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_');
-        let allowed = |it: char| it.is_ascii_alphanumeric() || ['_', '\'', '-'].contains(&it);
+        let first = text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_');
+        let allowed =
+            |letter: char| letter.is_ascii_alphanumeric() || ['_', '\'', '-'].contains(&letter);
         if first && text.len() <= 200 && text.chars().all(allowed) {
             Ok(Self(text))
         } else {
-            Err("not the name of a package: a letter, then letters, digits, _ and -".to_owned())
+            Err("not a package name: use a letter, then letters, digits, _ and -".to_owned())
         }
     }
-}
-
-/// Facts about what is published.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observed {
-    /// By digest, so that nobody can put something else in its place.
-    pub reference: Deferred<String>,
-    /// Of its manifest.
-    pub digest: Deferred<Digest>,
-    /// Under which it is found; made from the commit and from what was built of it.
-    pub tag: Deferred<String>,
-    /// Of what Nix built.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nar_hash: Option<String>,
-    /// Whether a second build gave the same bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reproducible: Option<bool>,
-    /// What verifies its signatures: PEM.
-    pub public_key: String,
-    /// A command that verifies it, `publicKey` being in `cosign.pub`.
-    pub verify_with: Deferred<String>,
-}
-
-/// Something that binds what is published to what it was made from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Evidence {
-    /// What it is about: `source`, `provenance`, `sbom` or `signature`.
-    #[serde(rename = "type")]
-    pub about: String,
-    /// The commit that was built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub git_commit: Option<String>,
-    /// The digest of the signed statement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// The digest of the public key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
-    /// Which generation of the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! What is signed: in-toto statements about one manifest.
+//! In-toto statements about one manifest, ready to be signed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,30 +7,30 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::nix::{Built, Derivation, Pin};
+use crate::nix::{BuildResult, Derivation, Pin};
 use crate::oci::Digest;
 use crate::sbom;
 
-/// The page that defines the parameters, the `narSha256` digests, and has examples.
+/// Page that defines the parameters and the `narSha256` digests, with examples.
 const PAGE: &str =
     "https://github.com/zabronax/holistic/blob/main/tools/artifact-attest/provenance.md";
 
-/// What a statement is about.
+/// Predicate type of a statement.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "camelCase")]
 pub enum Predicate {
-    /// How it was made (SLSA).
+    /// Build provenance (SLSA): how the artifact was made.
     Provenance,
-    /// What is in it (`CycloneDX`).
+    /// Bill of materials (`CycloneDX`): what the artifact contains.
     Sbom,
-    /// That it is ours: what `cosign verify` asks for.
+    /// Signature that `cosign verify` requires: who published the artifact.
     Signature,
 }
 
 impl Predicate {
-    /// Its type, as in-toto names it.
+    /// Returns the predicate type of in-toto.
     pub(crate) fn uri(self) -> &'static str {
         match self {
             Self::Provenance => "https://slsa.dev/provenance/v1",
@@ -50,21 +50,22 @@ impl fmt::Display for Predicate {
     }
 }
 
-/// The bytes of every statement about one manifest.
+/// Statements about one manifest, as signed bytes.
 pub(crate) type Statements = BTreeMap<Predicate, Vec<u8>>;
 
-/// The document that something is published for: what makes it that document's own to remove.
+/// Identity of the document that an artifact is published for. It decides which document may remove
+/// the artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) project: String,
     pub(crate) document: String,
-    /// The repository from which others fetch the source.
+    /// URL of the repository from which others fetch the source.
     pub(crate) source: String,
-    /// Whether the commit is only signed when the source is seen to contain it.
+    /// Whether `apply` signs the commit only after finding it in the source.
     pub(crate) is_source_checked: bool,
 }
 
-/// A document, a commit and a folder in it.
+/// Identity of a document, with a commit and a folder in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
     pub(crate) identity: &'a Identity,
@@ -96,13 +97,13 @@ impl Origin<'_> {
     }
 }
 
-/// Everything that is said of an image.
+/// Returns all statements about an image.
 pub(crate) fn of_image(
     digest: &Digest,
     origin: Origin<'_>,
     (attribute, system): (&str, &str),
     derivation: &Derivation,
-    built: &Built,
+    built: &BuildResult,
     lock: Option<&sbom::Lock>,
 ) -> Statements {
     let inputs = derivation.inputs.iter();
@@ -127,15 +128,15 @@ pub(crate) fn of_image(
     statements(digest, [(Predicate::Provenance, provenance), (Predicate::Sbom, bom)])
 }
 
-/// Everything that is said of manifests, in which images are pinned to `references`.
+/// Returns all statements about manifests whose images are pinned to `references`.
 pub(crate) fn of_manifests(
     digest: &Digest,
     origin: Origin<'_>,
     references: &BTreeMap<String, String>,
 ) -> Statements {
-    let images = references.values().filter_map(|it| {
-        let hex = it.rsplit_once("@sha256:")?.1;
-        Some(json!({"uri": format!("oci://{it}"), "digest": {"sha256": hex}}))
+    let images = references.values().filter_map(|reference| {
+        let hex = reference.rsplit_once("@sha256:")?.1;
+        Some(json!({"uri": format!("oci://{reference}"), "digest": {"sha256": hex}}))
     });
     let dependencies = images.chain([origin.dependency()]).collect();
     let parameters = origin.parameters(&[("path", origin.folder.to_owned())]);
@@ -149,7 +150,7 @@ fn provenance(
     mut dependencies: Vec<Value>,
     byproducts: &[Value],
 ) -> Value {
-    dependencies.sort_by_key(|it| it["uri"].to_string());
+    dependencies.sort_by_key(|dependency| dependency["uri"].to_string());
     let mut predicate = json!({
         "buildDefinition": {
             "buildType": format!("{PAGE}#{kind}"),
@@ -169,8 +170,8 @@ fn statements(digest: &Digest, about: impl IntoIterator<Item = (Predicate, Value
     let statement = |(predicate, content): (Predicate, Value)| {
         let bytes = crate::json::bytes(&json!({
             "_type": "https://in-toto.io/Statement/v1",
-            // The manifest and nothing else: measured, a digest that is not hex breaks the whole
-            // bundle for cosign and Flux.
+            // The manifest's digest alone. Measured: a digest that is not hexadecimal makes cosign
+            // and Flux reject the whole bundle.
             "subject": [{"digest": {"sha256": digest.hex()}}],
             "predicateType": predicate.uri(),
             "predicate": content,
@@ -180,19 +181,19 @@ fn statements(digest: &Digest, about: impl IntoIterator<Item = (Predicate, Value
     about.into_iter().chain([signature]).map(statement).collect()
 }
 
-/// What a signed statement says of the document that it was signed for.
+/// Relation of a signed statement to a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
-    /// It names this document.
+    /// The statement names this document.
     This,
-    /// It names another document, or none.
+    /// The statement names another document, or none.
     Another,
-    /// It is the same for every document that publishes the same bytes.
+    /// Every document that publishes the same bytes shares the statement.
     Any,
 }
 
-/// Whether `statement` was signed for the document of `identity`: for any version of it. What names
-/// it less than wholly is another's.
+/// Classifies whether `statement` was signed for the document of `identity`, in any version of the
+/// document. A statement that lacks one parameter belongs to another document.
 pub(crate) fn names(
     statement: &[u8],
     identity: &Identity,
@@ -209,7 +210,7 @@ pub(crate) fn names(
                 && says("document", &identity.document)
                 && says("source", &identity.source)
                 && what.iter().all(|(name, value)| match *name {
-                    // The folder may have moved.
+                    // The folder may have been renamed since.
                     "attr" => parameters["attr"].as_str().is_some_and(|attr| attr.ends_with(value)),
                     name => says(name, value),
                 });
@@ -223,11 +224,11 @@ pub(crate) fn names(
     }
 }
 
-/// What the build told, from a provenance that was published; none if it is no such thing.
-pub(crate) fn built(provenance: &[u8]) -> Option<Built> {
+/// Reads the build result from a published provenance; `None` for any other statement.
+pub(crate) fn built(provenance: &[u8]) -> Option<BuildResult> {
     let statement: Value = serde_json::from_slice(provenance).ok()?;
     let byproducts = statement["predicate"]["runDetails"]["byproducts"].as_array()?;
-    let mut built = Built::default();
+    let mut built = BuildResult::default();
     for byproduct in byproducts {
         let sha256 = byproduct["digest"]["narSha256"].as_str()?.to_owned();
         match byproduct["name"].as_str()? {
@@ -257,24 +258,28 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_this_documents_only_when_it_names_all_of_it() {
+    fn a_statement_belongs_to_a_document_only_if_all_its_parameters_match() {
         let (this, subject) = (identity("a"), Digest::of(b"manifest"));
-        let of = |identity: &Identity, rev: &str| {
+        let image = |identity: &Identity, rev: &str| {
             let origin = Origin { identity, rev, folder: "sources/a" };
             let system = ("default", "x86_64-linux");
-            of_image(&subject, origin, system, &derivation(), &Built::default(), None)
+            of_image(&subject, origin, system, &derivation(), &BuildResult::default(), None)
         };
         let what = |system: &str| [("attr", "#default".to_owned()), ("system", system.to_owned())];
         let provenance = |statements: &Statements, system: &str| {
             names(&statements[&Predicate::Provenance], &this, &what(system)).1
         };
-        assert_eq!(provenance(&of(&this, "f00"), "x86_64-linux"), Names::This);
-        assert_eq!(provenance(&of(&this, "old"), "x86_64-linux"), Names::This, "another version");
-        assert_eq!(provenance(&of(&this, "f00"), "aarch64-linux"), Names::Another);
+        assert_eq!(provenance(&image(&this, "f00"), "x86_64-linux"), Names::This);
+        assert_eq!(
+            provenance(&image(&this, "old"), "x86_64-linux"),
+            Names::This,
+            "another version"
+        );
+        assert_eq!(provenance(&image(&this, "f00"), "aarch64-linux"), Names::Another);
         let elsewhere = Identity { source: "https://example.org/b".to_owned(), ..identity("a") };
         let project = Identity { project: "q".to_owned(), ..identity("a") };
         for other in [identity("b"), elsewhere, project] {
-            assert_eq!(provenance(&of(&other, "f00"), "x86_64-linux"), Names::Another);
+            assert_eq!(provenance(&image(&other, "f00"), "x86_64-linux"), Names::Another);
         }
         for odd in [&b""[..], b"[]", b"{\"predicateType\":\"https://slsa.dev/provenance/v1\"}"] {
             assert_ne!(names(odd, &this, &[]).1, Names::This);
@@ -282,12 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_build_told_is_read_back_from_its_provenance() {
+    fn a_build_result_is_read_back_from_its_provenance() {
         let identity = identity("a");
         let origin = Origin { identity: &identity, rev: "f00", folder: "sources/a" };
         for rebuilt in [false, true] {
             let closure = [("/nix/store/x".to_owned(), "11".repeat(32))].into();
-            let told = Built { nar_sha256: "11".repeat(32), rebuilt, closure };
+            let told = BuildResult { nar_sha256: "11".repeat(32), rebuilt, closure };
             let subject = Digest::of(b"manifest");
             let system = ("default", "x86_64-linux");
             let all = of_image(&subject, origin, system, &derivation(), &told, None);
@@ -296,15 +301,20 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_come_in_the_order_of_their_uris() {
+    fn dependencies_are_sorted_by_uri() {
         let identity = identity("a");
         let origin = Origin { identity: &identity, rev: "f00", folder: "d" };
-        let references = ["z", "b"].map(|it| (it.to_owned(), format!("r/{it}@sha256:00"))).into();
+        let references =
+            ["z", "b"].map(|name| (name.to_owned(), format!("r/{name}@sha256:00"))).into();
         let all = of_manifests(&Digest::of(b""), origin, &references);
         let statement: Value = serde_json::from_slice(&all[&Predicate::Provenance]).expect("JSON");
         let all = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
-        let uris: Vec<_> =
-            all.as_array().into_iter().flatten().map(|it| it["uri"].to_string()).collect();
+        let uris: Vec<_> = all
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|dependency| dependency["uri"].to_string())
+            .collect();
         assert!(uris.is_sorted() && uris.len() == 3, "{uris:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The two programs that this one starts: `git` and `nix`.
+//! Runs the child programs `git` and `nix`.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -8,14 +8,14 @@ use std::thread;
 
 use crate::Error;
 
-/// Longest answer, in bytes.
+/// Largest standard output that is read, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// How many of the last lines that a program says are kept for the error.
+/// Number of the last lines of standard error that an error message shows.
 const LINES_KEPT: usize = 20;
-/// Longest line of those, in characters.
+/// Longest such line, in characters.
 const LINE_MAX: usize = 400;
 
-/// What a child may know of this program's environment. Not our key, nor anybody's token.
+/// Environment variables that a child process inherits. Keys and tokens are not among them.
 const PASSED_ON: [&str; 18] = [
     "PATH",
     "HOME",
@@ -37,19 +37,21 @@ const PASSED_ON: [&str; 18] = [
     "no_proxy",
 ];
 
-/// Becomes `"$@"`, and ends it when standard input ends before a line came: whoever is killed can
-/// end nothing any more, and a build that nobody waits for holds up the next one of the same.
+/// Shell script that becomes `"$@"`, and kills it when standard input closes before a line arrives.
+///
+/// Reason: a killed program cannot stop its children, and an orphaned build would block the next
+/// build of the same derivation.
 const TIED: &str = r#"exec 3<&0
 (read -r ended <&3 || kill "$$") >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-"#;
 
-/// How a program ended.
+/// Result of a finished program.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// None, if a signal ended it.
+    /// Exit status; `None` if a signal ended the program.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
-    /// The last lines of its standard error.
+    /// Last lines of standard error.
     pub(crate) said: String,
 }
 
@@ -59,7 +61,7 @@ impl Ended {
     }
 }
 
-/// Runs `program` to its end. What it says is shown with `--verbose`.
+/// Runs `program` to its end. Its standard error is shown with `--verbose`.
 pub(crate) fn run<A: AsRef<OsStr>>(
     document: &str,
     program: &'static str,
@@ -70,7 +72,7 @@ pub(crate) fn run<A: AsRef<OsStr>>(
     end_of(document, program, command, &[], b"")
 }
 
-/// As [`run`], with more variables of the environment, and something to read.
+/// Like [`run`], with additional environment variables and standard input.
 pub(crate) fn run_with<A: AsRef<OsStr>>(
     document: &str,
     program: &'static str,
@@ -84,7 +86,7 @@ pub(crate) fn run_with<A: AsRef<OsStr>>(
     end_of(document, program, command, variables, input)
 }
 
-/// As [`run`], for what takes long: it does not outlive this program, even if that is killed.
+/// Like [`run`], for long builds: the child ends with this program, even if this program is killed.
 pub(crate) fn run_tied<A: AsRef<OsStr>>(
     document: &str,
     program: &'static str,
@@ -115,10 +117,10 @@ fn end_of(
         .spawn()
         .map_err(failed)?;
     let (mut tie, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    // Beside the reading below, so that neither waits for the other.
+    // Write the input in a thread of its own, because the child may block on its output meanwhile.
     let feeder = tie.take_if(|_| !input.is_empty()).map(|mut to| {
         let input = input.to_owned();
-        thread::spawn(move || to.write_all(&input)) // a child that has read enough may end
+        thread::spawn(move || to.write_all(&input)) // fails if the child ends early
     });
     let document = document.to_owned();
     let listener = err.map(|err| thread::spawn(move || listen(&document, err)));
@@ -127,13 +129,13 @@ fn end_of(
         out.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut stdout).map_err(failed)?;
     }
     if stdout.len() as u64 > OUTPUT_BYTES_MAX {
-        let _ = child.kill(); // it may have ended by itself
+        let _ = child.kill(); // fails if the child has already ended
         return Err(failed(io::ErrorKind::FileTooLarge.into()));
     }
     let status = child.wait().map_err(failed)?;
-    let _ = tie.map(|mut it| it.write_all(b"ended\n")); // nobody reads it, if it was killed
+    let _ = tie.map(|mut input| input.write_all(b"ended\n")); // fails if the script was killed
     let _ = feeder.map(thread::JoinHandle::join);
-    let said = listener.and_then(|it| it.join().ok()).unwrap_or_default();
+    let said = listener.and_then(|thread| thread.join().ok()).unwrap_or_default();
     Ok(Ended { code: status.code(), stdout, said })
 }
 
@@ -143,14 +145,14 @@ fn listen(document: &str, err: impl Read) -> String {
     let mut line = Vec::new();
     loop {
         line.clear();
-        // A line without end is cut: reading goes on, so that the child never waits for us.
+        // Cut endless lines but continue to read, so that the child never blocks on a full pipe.
         match (&mut lines).take(64 * 1024).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => break,
             Ok(_) => {}
         }
         let text: String = String::from_utf8_lossy(&line)
             .chars()
-            .filter(|it| !it.is_control() || *it == '\t')
+            .filter(|letter| !letter.is_control() || *letter == '\t')
             .take(LINE_MAX)
             .collect();
         if text.trim().is_empty() {

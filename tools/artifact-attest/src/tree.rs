@@ -1,4 +1,4 @@
-//! Which files of a folder are published for Flux, and what among them cannot be.
+//! Selects the files of a folder that are published for Flux, and reports files that cannot be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,15 +9,15 @@ use crate::git;
 
 /// Largest file of manifests, in bytes.
 pub(crate) const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The names that kustomize looks for in a folder.
+/// File names of a Kustomization, in the order of kustomize.
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// A folder, by path.
+/// Contents of a folder, by path.
 pub(crate) type Tree = BTreeMap<String, Node>;
-/// Files, by path.
+/// Contents of files, by path.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// What is at a path.
+/// Object at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
     File(Vec<u8>),
@@ -26,23 +26,21 @@ pub(crate) enum Node {
     TooLarge,
 }
 
-/// A path that a Kustomization names, and where.
+/// A path that a Kustomization names, with its position.
 struct Named {
-    /// `deployments/kustomization.yaml:7`.
+    /// Position, for example `deployments/kustomization.yaml:7`.
     place: String,
-    /// As it is written.
+    /// Path as written in the Kustomization.
     text: String,
-    /// From the folder that is published; none, if it is outside.
+    /// Path relative to the published folder; `None` if it is outside.
     path: Option<String>,
 }
 
-/// The files of `tree` that are published: all but those whose name, or whose folder's name, begins
-/// with a dot and that no Kustomization names.
+/// Returns the files of `tree` that are published. Hidden files, and files in hidden folders, are
+/// left out unless a Kustomization names them.
 ///
-/// # Errors
-///
-/// Every file that cannot be published, and every path that a Kustomization names and that would
-/// not be there for Flux, each with its place.
+/// The error lists every file that cannot be published, and every path that a Kustomization names
+/// and Flux could not read, each with its position.
 pub(crate) fn published(tree: &Tree) -> Result<Files, Vec<String>> {
     let mut mistakes = Vec::new();
     let mut named = BTreeSet::new();
@@ -93,13 +91,13 @@ pub(crate) fn published(tree: &Tree) -> Result<Files, Vec<String>> {
     if mistakes.is_empty() { Ok(files) } else { Err(mistakes) }
 }
 
-/// Why what `named` says would not be there for Flux.
+/// Returns the reason why Flux could not read the path `named`.
 fn missing(tree: &Tree, named: &Named) -> Option<&'static str> {
     let Some(path) = &named.path else {
-        return Some("is outside of the folder that is published");
+        return Some("is outside of the published folder");
     };
     if tree.contains_key(path) {
-        return None; // if it cannot be published, that is said of the file
+        return None; // the file's own errors are reported with the file
     }
     let within = if path.is_empty() { String::new() } else { format!("{path}/") };
     if KUSTOMIZATIONS.iter().any(|name| tree.contains_key(&format!("{within}{name}"))) {
@@ -109,11 +107,11 @@ fn missing(tree: &Tree, named: &Named) -> Option<&'static str> {
     Some(if is_folder {
         "is a folder without a kustomization.yaml"
     } else {
-        "is no file of the commit: what the cluster would fetch from elsewhere was attested by no one"
+        "is not a file of the commit: content that the cluster fetches from elsewhere is not attested"
     })
 }
 
-/// Every path that the Kustomization at `path` names.
+/// Returns every path that the Kustomization at `path` names.
 fn read(path: &str, folder: &str, content: &[u8]) -> Result<Vec<Named>, String> {
     let text = str::from_utf8(content).map_err(|_| "not UTF-8".to_owned())?;
     let documents: Vec<Value> =
@@ -130,8 +128,8 @@ fn read(path: &str, folder: &str, content: &[u8]) -> Result<Vec<Named>, String> 
     Ok(named)
 }
 
-/// Every path in a Kustomization (kustomize v5, `api/types/kustomization.go`, and the generators,
-/// patches, replacements and charts that it refers to).
+/// Returns every path in a Kustomization (kustomize v5, `api/types/kustomization.go`, and the
+/// generators, patches, replacements and charts that it refers to).
 fn paths(document: &Value) -> Vec<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let texts = |value: &Value| {
@@ -160,7 +158,7 @@ fn paths(document: &Value) -> Vec<String> {
     }
     for field in ["configMapGenerator", "secretGenerator"] {
         for generator in list(&document[field]) {
-            // `key=path`, or the path alone, whose last part is then the key.
+            // Entries are `key=path`, or a path whose last part becomes the key.
             let files = texts(&generator["files"]);
             let path = |file: &String| {
                 file.split_once('=').map_or(file.clone(), |(_, path)| path.to_owned())
@@ -178,12 +176,12 @@ fn paths(document: &Value) -> Vec<String> {
         paths.extend(chart["values"].as_str().map(str::to_owned));
     }
     paths.extend(document["openapi"]["path"].as_str().map(str::to_owned));
-    // Patches and generators may stand in the file itself.
+    // Inline patches and generators have several lines.
     paths.retain(|path| !path.contains('\n'));
     paths
 }
 
-/// `path`, seen from `folder`, without dots; none, if it leads outside.
+/// Resolves `path` against `folder`, without dots; `None` if it leads outside.
 fn resolved(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') || path.contains("://") {
         return None;
@@ -201,7 +199,7 @@ fn resolved(folder: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Whether a file holds manifests, by its name.
+/// Whether the file's name is that of a YAML manifest or a Kustomization.
 pub(crate) fn is_yaml(path: &str) -> bool {
     let path = Path::new(path);
     path.file_name().is_some_and(|name| name == "Kustomization")
@@ -221,9 +219,9 @@ mod tests {
         files.iter().map(|(path, text)| ((*path).to_owned(), node(text))).collect()
     }
 
-    /// One Kustomization for each way to name a file; the file is there or not.
+    /// One Kustomization for each field that can name a file; with the file present, and without.
     #[test]
-    fn every_file_that_a_kustomization_names_is_published_or_refused_with_its_place() {
+    fn a_file_that_a_kustomization_names_is_published_or_reported_with_its_position() {
         for (written, path) in [
             ("resources: [a/x.yaml]", "a/x.yaml"),
             ("resources:\n- ./a/../x.yaml", "x.yaml"),
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_or_elsewhere_is_refused_with_its_place() {
+    fn a_path_outside_the_folder_is_reported_with_its_position() {
         for written in [
             "resources: [../base]",
             "resources: [https://example.org/install.yaml]",
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn links_submodules_and_pointers_are_refused_and_hidden_files_are_left_out() {
+    fn links_submodules_and_pointers_are_errors_and_hidden_files_are_skipped() {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
         let odd = tree(&[("a.yaml", "link"), ("sub", "submodule"), ("b.yaml", pointer)]);
         assert_eq!(published(&odd).expect_err("refused").len(), 3);
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_that_stands_in_the_file_itself_names_no_other() {
+    fn an_inline_patch_names_no_file() {
         let inline = "patchesStrategicMerge:\n- |-\n  kind: Pod\n  metadata: {name: a}\n";
         assert!(published(&tree(&[("kustomization.yaml", inline)])).is_ok());
     }

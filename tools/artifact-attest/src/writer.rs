@@ -1,9 +1,10 @@
-//! Writes to an OCI registry. Only `apply` and `destroy` are given a [`Writer`].
+//! Writer for an OCI registry.
 
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use documents::WritePermit;
 use keyring::Url;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
@@ -14,8 +15,14 @@ use crate::http::{self, Body, Http, Login};
 use crate::oci::{Blob, Content, Descriptor, Digest, INDEX};
 use crate::registry::{Reader, digests};
 
-/// How often a list of referrers is looked at until it shows what was written.
+/// Number of times that a list of referrers is read until it shows the new entries.
 const LISTINGS_MAX: usize = 6;
+
+/// Actions of a token that uploads.
+pub(crate) const PUSH: &str = "pull,push";
+/// Actions of a token that uploads and deletes. Separate because some registries do not know
+/// `delete` (quay.io answers 400).
+pub(crate) const DELETE: &str = "pull,push,delete";
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -23,44 +30,51 @@ pub(crate) struct Writer {
     reader: Reader,
 }
 
-/// Whether a blob had to be sent.
+/// Outcome of pushing a blob: sent, or already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Sent,
     There,
 }
 
+/// Whether the registry lets this login write to the repository, and so see it.
+///
+/// Starts an upload and cancels it, so the repository's content stays the same. That is why an
+/// observation may call this without a [`WritePermit`].
+pub(crate) fn may_write(
+    url: &Url,
+    repository: &str,
+    login: Option<Rc<Login>>,
+) -> Result<bool, Error> {
+    let http = Http::new(url, repository, login, DELETE);
+    let begin = http.at("blobs/uploads/");
+    let answer = match http.send(&Method::POST, &begin, "", Body::None) {
+        Err(Error::Denied { .. }) => return Ok(false),
+        answer => answer?,
+    };
+    if answer.status() != StatusCode::ACCEPTED {
+        return Ok(false);
+    }
+    let upload = http.location(&answer, &begin)?;
+    // An upload that cannot be cancelled expires.
+    let _ = http.attempt(&Method::DELETE, &upload, "", Body::None);
+    Ok(true)
+}
+
 impl Writer {
-    /// `actions` is what a token is asked for: `pull,push`, or with `delete`, which some
-    /// registries do not know (quay.io answers 400 to it).
+    /// Creates a writer whose tokens permit `actions`: [`PUSH`] or [`DELETE`].
     pub(crate) fn new(
         url: &Url,
         repository: &str,
         login: Option<Rc<Login>>,
         actions: &'static str,
+        _: &WritePermit,
     ) -> Self {
         let http = Http::new(url, repository, login.clone(), actions);
         Self { http, reader: Reader::new(url, repository, login) }
     }
 
-    /// Whether the registry lets this login write to the repository, and so see it: an upload is
-    /// begun, and cancelled.
-    pub(crate) fn may_write(&self) -> Result<bool, Error> {
-        let begin = self.http.at("blobs/uploads/");
-        let answer = match self.http.send(&Method::POST, &begin, "", Body::None) {
-            Err(Error::Denied { .. }) => return Ok(false),
-            answer => answer?,
-        };
-        if answer.status() != StatusCode::ACCEPTED {
-            return Ok(false);
-        }
-        let upload = self.http.location(&answer, &begin)?;
-        // An upload that cannot be cancelled expires.
-        let _ = self.http.attempt(&Method::DELETE, &upload, "", Body::None);
-        Ok(true)
-    }
-
-    /// Puts `blob` there, unless it is. An upload that is cut off is begun again.
+    /// Uploads `blob` unless the repository has it. An interrupted upload starts again.
     pub(crate) fn push(&self, blob: &Blob) -> Result<Pushed, Error> {
         if self.reader.has(&blob.descriptor.digest)? {
             return Ok(Pushed::There);
@@ -89,7 +103,7 @@ impl Writer {
         }
     }
 
-    /// Puts a manifest there under a tag or its digest.
+    /// Uploads a manifest under a tag or its digest.
     pub(crate) fn put(&self, name: &str, kind: &str, manifest: &[u8]) -> Result<(), Error> {
         let url = self.http.at(&format!("manifests/{name}"));
         let mut answer = self.http.send(&Method::PUT, &url, "", Body::Bytes(manifest, kind))?;
@@ -99,11 +113,13 @@ impl Writer {
         }
     }
 
-    /// Makes `pushed` (descriptors, as an index has them) known as referrers of `subject`, and the
-    /// `gone` no longer: by nothing at all, if the registry keeps that list by itself, or else by
-    /// one write of the index that stands for it. Read, merge, write, read again: no registry
-    /// that was measured compares before it swaps, so a writer that comes between may still undo
-    /// this; whoever looks next sees it, and `apply` puts it right.
+    /// Adds `pushed` (descriptors of an index) to the list of referrers of `subject`, and removes
+    /// `gone`.
+    ///
+    /// A registry with the referrers API maintains that list itself. Otherwise this writes the
+    /// index under the fallback tag: read, merge, write, read again. No measured registry compares
+    /// before it swaps, so a concurrent writer may still undo this write. The next observation
+    /// shows that, and `apply` repairs it.
     pub(crate) fn list(
         &self,
         subject: &Digest,
@@ -112,8 +128,8 @@ impl Writer {
     ) -> Result<(), Error> {
         let listed = |all: &[Value]| {
             let all = digests(all);
-            digests(pushed).iter().all(|it| all.contains(it))
-                && !gone.iter().any(|it| all.contains(it))
+            digests(pushed).iter().all(|digest| all.contains(digest))
+                && !gone.iter().any(|digest| all.contains(digest))
         };
         for _ in 0..LISTINGS_MAX {
             let there = self.reader.referrers(subject)?;
@@ -122,15 +138,17 @@ impl Writer {
             }
             if there.native {
                 documents::check_interrupt()?;
-                thread::sleep(Duration::from_millis(500)); // some take a moment
+                thread::sleep(Duration::from_millis(500)); // some registries update the list late
                 continue;
             }
             let mut entries = Vec::new();
             for entry in there.entries {
                 let known = digests(std::slice::from_ref(&entry));
-                let known =
-                    known.first().filter(|it| !gone.contains(it) && !digests(pushed).contains(it));
-                // An entry whose manifest has gone is dropped: registries refuse an index with one.
+                let known = known
+                    .first()
+                    .filter(|digest| !gone.contains(digest) && !digests(pushed).contains(digest));
+                // Drop an entry whose manifest is missing, because registries reject an index with
+                // one.
                 if let Some(known) = known
                     && self.reader.manifest(known.as_str())?.is_some()
                 {
@@ -150,13 +168,14 @@ impl Writer {
         Err(Error::Unlisted { subject: subject.to_string() })
     }
 
-    /// Removes a manifest, if it is there.
+    /// Removes a manifest, if it exists.
     pub(crate) fn delete(&self, digest: &Digest) -> Result<(), Error> {
         self.remove(digest.as_str(), false)
     }
 
-    /// Removes a tag that still names `digest`. Not all registries can, and some keep the tags of
-    /// a manifest that has gone: so this comes before [`Self::delete`], never instead of it.
+    /// Removes a tag that still names `digest`. Must come before [`Self::delete`] because some
+    /// registries keep the tags of a deleted manifest. Other registries cannot delete tags, which
+    /// is no error.
     pub(crate) fn delete_tag(&self, tag: &str, digest: &Digest) -> Result<(), Error> {
         match self.reader.manifest(tag)? {
             Some(found) if found.digest == *digest => self.remove(tag, true),
@@ -170,7 +189,7 @@ impl Writer {
         match answer.status() {
             status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND => Ok(()),
-            // Measured: docker-registry 2.8 deletes by digest only, and says so like this.
+            // Measured: docker-registry 2.8 deletes by digest only, and answers 400 to a tag.
             StatusCode::BAD_REQUEST if is_tag => Ok(()),
             StatusCode::METHOD_NOT_ALLOWED => Err(Error::DeletionOff { url: shown(&url) }),
             _ => Err(self.http.refused(&Method::DELETE, &url, &mut answer)),

@@ -1,17 +1,17 @@
-//! What a registry says before it lets us, and what we make of it.
+//! Logins, token services and rate limits of a registry.
 
 mod support;
 
 use support::proxy::Proxy;
 use support::{Sandbox, Server, Test, ready, text};
 
-/// `documents` of somebody who has a token.
+/// Adds a token to the registry in `documents`.
 fn with_token(documents: &str, token: &str) -> String {
     documents.replace("/test'}", &format!("/test', token: {{env: {token}}}}}"))
 }
 
 #[test]
-fn a_password_is_asked_for_and_only_the_right_one_opens() -> Test {
+fn only_the_right_password_gives_access() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker_with_password("127.75.0.70:5000", folder.path())?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -27,7 +27,7 @@ fn a_password_is_asked_for_and_only_the_right_one_opens() -> Test {
 }
 
 #[test]
-fn a_token_is_fetched_from_where_the_registry_says() -> Test {
+fn a_token_is_fetched_from_the_registrys_realm() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.71:5000", folder.path(), true)?;
     let proxy = Proxy::start("127.75.0.72:5000", &server.1)?;
@@ -43,9 +43,10 @@ fn a_token_is_fetched_from_where_the_registry_says() -> Test {
     Ok(())
 }
 
-/// Others took a list that was throttled for one without signatures, and signed again, and again.
+/// Incident in other tools: they took a rate-limited list for an empty one, and signed again at
+/// every run.
 #[test]
-fn a_list_that_cannot_be_had_is_not_an_empty_one() -> Test {
+fn a_rate_limited_list_of_referrers_is_not_taken_for_an_empty_one() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.73:5000", folder.path(), true)?;
     let proxy = Proxy::start("127.75.0.74:5000", &server.1)?;
@@ -65,7 +66,7 @@ fn a_list_that_cannot_be_had_is_not_an_empty_one() -> Test {
 }
 
 #[test]
-fn what_a_retired_key_signed_is_signed_again_and_destroyed_as_ours() -> Test {
+fn a_rotation_signs_again_and_destroy_removes_the_former_keys_bundles() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.75:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -76,7 +77,7 @@ fn what_a_retired_key_signed_is_signed_again_and_destroyed_as_ours() -> Test {
     sandbox.expect(100, "verify", &rotated)?;
 
     let second = sandbox.expect(0, "apply", &rotated)?;
-    let digest = |it: &serde_json::Value| it["status"]["observed"]["digest"].clone();
+    let digest = |document: &serde_json::Value| document["status"]["observed"]["digest"].clone();
     assert_eq!(digest(&first[1]), digest(&second[1]), "the same image, signed by another key");
     sandbox.cosign(&second[1], &["verify"])?;
     sandbox.expect(0, "destroy", &text(&second))?;

@@ -1,4 +1,4 @@
-//! What Nix builds is what the commit says, and what is published works.
+//! Builds with real Nix match their commit, and published images start.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Result, Sandbox, Server, Test, ready, text, tool};
 // members: shared folders, a lock file above the folder, an older commit that does not evaluate
 // now: the commit that is checked out is built when it gives another derivation, and a line says so
 #[test]
-fn a_commit_elsewhere_that_changes_what_is_built_is_what_is_built() -> Test {
+fn a_commit_outside_the_folder_that_changes_the_derivation_is_built() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.16:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -23,16 +23,16 @@ fn a_commit_elsewhere_that_changes_what_is_built_is_what_is_built() -> Test {
     let flake =
         flake.replace("mkdir -p $out/bin;", "mkdir -p $out/bin; echo ${import ../lib/text.nix};");
     sandbox.write("sources/tiny/flake.nix", &flake)?;
-    sandbox.commit("uses what is outside of its folder")?;
+    sandbox.commit("uses a file outside of its folder")?;
     let commit = |document: &Value| document["status"]["evidence"][0]["gitCommit"].clone();
     let first = sandbox.expect(0, "apply", &input)?;
 
     sandbox.write("unrelated", "")?;
-    sandbox.commit("changes nothing that is built")?;
+    sandbox.commit("leaves the build unchanged")?;
     sandbox.expect(0, "plan --check", &text(&first))?;
 
     sandbox.write("sources/lib/text.nix", "\"v2\"")?;
-    sandbox.commit("changes what is built")?;
+    sandbox.commit("changes the build")?;
     sandbox.expect(3, "plan --check", &text(&first))?;
     let second = sandbox.expect(0, "apply", &input)?;
     assert_ne!(commit(&first[1]), commit(&second[1]));
@@ -44,7 +44,7 @@ fn a_commit_elsewhere_that_changes_what_is_built_is_what_is_built() -> Test {
 
 /// Nix 2.8 unpacks a commit with `git archive`, which converts line ends and applies filters.
 #[test]
-fn a_clones_settings_do_not_change_what_is_built() -> Test {
+fn a_clones_git_settings_do_not_change_the_build() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.18:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -55,7 +55,7 @@ fn a_clones_settings_do_not_change_what_is_built() -> Test {
     fs::write(sandbox.outside(".gitconfig"), home)?;
     let configured = fs::read_to_string(sandbox.inside(".git/config"))? + home;
     fs::write(sandbox.inside(".git/config"), configured)?;
-    fs::remove_dir_all(sandbox.outside(".cache/nix"))?; // or Nix remembers the commit
+    fs::remove_dir_all(sandbox.outside(".cache/nix"))?; // Nix caches unpacked commits
     sandbox.expect(0, "plan --check", &text(&applied))?;
     let again = sandbox.expect(0, "apply", &sandbox.documents("again"))?;
     let digest = |document: &Value| document["status"]["observed"]["digest"].clone();
@@ -69,8 +69,8 @@ fn a_clones_settings_do_not_change_what_is_built() -> Test {
 // members: no lock, an input that the lock lacks, an input that an override hides, submodules
 // now: `Unlocked` with every Nix, and the user's tree and index stay byte for byte as they were
 #[test]
-fn a_flake_that_its_commit_does_not_lock_is_refused_and_nothing_is_written() -> Test {
-    let sandbox = Sandbox::new("127.75.0.22:5000")?; // where nobody listens, nor needs to
+fn a_flake_without_a_matching_lock_is_an_error_and_nothing_is_written() -> Test {
+    let sandbox = Sandbox::new("127.75.0.22:5000")?; // no registry is needed
     let input = sandbox.documents("tiny");
     let flake = fs::read_to_string(sandbox.inside("sources/tiny/flake.nix"))?;
     let more = flake.replacen("{\n", "{\n  inputs.more.url = \"path:/nowhere\";\n", 1);
@@ -105,7 +105,7 @@ fn a_flake_that_its_commit_does_not_lock_is_refused_and_nothing_is_written() -> 
 // members: folders at the top that would hide the store, `/proc`, `/dev` or `/sys`
 // now: `CannotStart` with the path, before anything is published
 #[test]
-fn an_image_that_could_not_start_is_not_published() -> Test {
+fn an_image_that_cannot_start_is_not_published() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.17:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;

@@ -1,4 +1,4 @@
-//! Real registries, real Nix, real Git; and cosign and crane to say whether it is right.
+//! Tests with real registries, Nix and Git. cosign and crane judge the result.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{OURS, Result, Sandbox, Server, THEIRS, Test, digest, ready, refere
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The digests of everything that refers to what `document` published.
+/// Returns the digests of the referrers of the artifact that `document` published.
 fn referrers(registry: &str, repository: &str, document: &Value) -> Result<Vec<String>> {
     let digest = digest(document)?;
     let native =
@@ -26,7 +26,7 @@ fn referrers(registry: &str, repository: &str, document: &Value) -> Result<Vec<S
     };
     let index: Value = serde_json::from_str(&index)?;
     let entries = index["manifests"].as_array().ok_or("no list")?;
-    let mut digests: Vec<_> = entries.iter().map(|it| it["digest"].to_string()).collect();
+    let mut digests: Vec<_> = entries.iter().map(|entry| entry["digest"].to_string()).collect();
     digests.sort();
     Ok(digests)
 }
@@ -36,7 +36,7 @@ fn tags(registry: &str, repository: &str) -> Result<Vec<String>> {
         request(registry, &format!("GET /v2/test/{repository}/tags/list"), "", b"")?;
     let list: Value = if status == 404 { json!({}) } else { serde_json::from_str(&list)? };
     let list = list["tags"].as_array().cloned().unwrap_or_default();
-    Ok(list.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect())
+    Ok(list.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect())
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn manifests_are_published_with_the_attested_image_in_them() -> Test {
 }
 
 #[test]
-fn an_image_that_nobody_attested_is_refused_before_anything_is_touched() -> Test {
+fn an_unattested_image_is_an_error_before_anything_is_published() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.21:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -134,8 +134,8 @@ fn an_image_that_nobody_attested_is_refused_before_anything_is_touched() -> Test
 }
 
 #[test]
-fn what_is_in_no_commit_is_not_published() -> Test {
-    let sandbox = Sandbox::new("127.75.0.22:5000")?; // where nobody listens, nor needs to
+fn uncommitted_changes_are_not_published() -> Test {
+    let sandbox = Sandbox::new("127.75.0.22:5000")?; // no registry is needed
     sandbox.write("sources/tiny/new", "")?;
     let run = sandbox.expect(100, "apply", &sandbox.documents("tiny"))?;
     assert_eq!(ready(&run[1]), ["False", "NotCommitted"]);
@@ -143,7 +143,7 @@ fn what_is_in_no_commit_is_not_published() -> Test {
 }
 
 #[test]
-fn what_comes_out_differently_is_neither_published_nor_signed() -> Test {
+fn a_build_that_is_not_reproducible_is_neither_published_nor_signed() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.23:5000", folder.path(), true)?;
     let proxy = Proxy::start("127.75.0.24:5000", &server.1)?;
@@ -159,7 +159,7 @@ fn what_comes_out_differently_is_neither_published_nor_signed() -> Test {
 }
 
 #[test]
-fn what_was_built_twice_is_not_built_again_by_whoever_has_the_key() -> Test {
+fn a_second_build_is_not_repeated_by_a_run_with_the_same_key() -> Test {
     let folder = tempfile::tempdir()?;
     let _server = Server::docker("127.75.0.14:5000", folder.path(), true)?;
     let sandbox = Sandbox::new("127.75.0.14:5000")?;
@@ -167,23 +167,24 @@ fn what_was_built_twice_is_not_built_again_by_whoever_has_the_key() -> Test {
         let run = sandbox.run_as(key, "apply --log-format json", &sandbox.documents(repository))?;
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         let steps = String::from_utf8(run.stderr)?;
-        let step = steps.lines().find(|it| it.contains("\"rebuild\"")).ok_or("no such step")?;
-        Ok(serde_json::from_str::<Value>(step)?["detail"] == "the same bytes")
+        let is_rebuild = |line: &&str| line.contains("\"step\":\"rebuild ");
+        let step = steps.lines().find(is_rebuild).ok_or("no such step")?;
+        Ok(serde_json::from_str::<Value>(step)?["detail"] == "bit-identical")
     };
     assert!(rebuilt(OURS, "one")?);
-    assert!(!rebuilt(OURS, "two")?, "remembered");
-    assert!(rebuilt(THEIRS, "three")?, "what somebody else remembers proves nothing");
+    assert!(!rebuilt(OURS, "two")?, "recorded in the cache");
+    assert!(rebuilt(THEIRS, "three")?, "a record of another key proves nothing");
     let remembered = fs::read_dir(sandbox.outside(".cache/artifact-attest/rebuilt"))?;
     for file in remembered {
         fs::write(file?.path(), "0".repeat(64))?;
     }
-    assert!(rebuilt(OURS, "four")?, "nor does what anybody may write");
+    assert!(rebuilt(OURS, "four")?, "a forged record proves nothing");
     Ok(())
 }
 
-/// Or else it would hold up the next one, which waits until nobody else builds the same.
+/// An orphaned build would block the next build of the same derivation.
 #[test]
-fn a_build_ends_with_the_run_that_was_killed() -> Test {
+fn a_killed_run_ends_its_build() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.15:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -196,9 +197,9 @@ fn a_build_ends_with_the_run_that_was_killed() -> Test {
         .spawn()?;
     let command_line = |id: u32| fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
     let build = until("a build", || {
-        children(run.id()).into_iter().find(|it| command_line(*it).starts_with(b"nix-store"))
+        children(run.id()).into_iter().find(|child| command_line(*child).starts_with(b"nix-store"))
     })?;
-    until("its builder", || (children(build).len() > 1).then_some(()))?; // and what ends it
+    until("its builder", || (children(build).len() > 1).then_some(()))?; // the builder and the script that kills the build
     run.kill()?;
     run.wait()?;
     until("the end of the build", || command_line(build).is_empty().then_some(()))
@@ -206,15 +207,18 @@ fn a_build_ends_with_the_run_that_was_killed() -> Test {
 
 fn children(id: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|it| fs::read_to_string(it.path().join("children")).ok());
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists
-        .flat_map(|it| it.split_whitespace().filter_map(|it| it.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
+        })
         .collect()
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+fn until<T>(what: &str, mut observe: impl FnMut() -> Option<T>) -> Result<T> {
     for _ in 0..600 {
-        if let Some(found) = look() {
+        if let Some(found) = observe() {
             return Ok(found);
         }
         thread::sleep(Duration::from_millis(50));
@@ -222,8 +226,8 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     Err(format!("{what}: not after 30 s").into())
 }
 
-/// Cuts the line between `address` and `registry` at every write in turn, having `emptied` the
-/// registry each time.
+/// Cuts the connection between `address` and `registry` before each write in turn. Calls `emptied`
+/// first, which empties the registry.
 fn cut_off(
     registry: &str,
     mut emptied: impl FnMut() -> Test,
@@ -238,7 +242,7 @@ fn cut_off(
         proxy.cut_after(Some(writes), answer_lost);
         let run = sandbox.run("apply", &input)?;
         proxy.cut_after(None, false);
-        let tagged = tags(registry, "tiny")?.iter().any(|it| !it.starts_with("sha256-"));
+        let tagged = tags(registry, "tiny")?.iter().any(|tag| !tag.starts_with("sha256-"));
         if run.status.code() == Some(0) {
             assert!(writes > 15, "cut off {writes} times");
             return Ok(());
@@ -255,7 +259,8 @@ fn cut_off(
 }
 
 #[test]
-fn a_run_that_is_cut_off_before_any_write_leaves_nothing_unsigned_and_the_next_goes_on() -> Test {
+fn a_run_interrupted_before_any_write_leaves_nothing_unsigned_and_the_next_run_completes_it() -> Test
+{
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.30:5000", folder.path(), true)?;
     let kept = folder.path().join("registry");
@@ -269,9 +274,9 @@ fn a_run_that_is_cut_off_before_any_write_leaves_nothing_unsigned_and_the_next_g
 }
 
 #[test]
-fn a_run_that_never_hears_of_a_write_leaves_nothing_unsigned_and_the_next_goes_on() -> Test {
+fn a_run_that_loses_any_response_leaves_nothing_unsigned_and_the_next_run_completes_it() -> Test {
     let registry = "127.75.0.32:5000";
-    let mut server = None; // which keeps all in memory
+    let mut server = None; // keeps its contents in memory
     let emptied = || {
         drop(server.take());
         server = Some(Server::ggcr(registry)?);
@@ -281,7 +286,7 @@ fn a_run_that_never_hears_of_a_write_leaves_nothing_unsigned_and_the_next_goes_o
 }
 
 #[test]
-fn destroy_that_is_cut_off_goes_on_until_nothing_is_left() -> Test {
+fn an_interrupted_destroy_is_completed_by_the_next_run() -> Test {
     let folder = tempfile::tempdir()?;
     let docker = Server::docker("127.75.0.40:5000", folder.path(), true)?;
     let ggcr = Server::ggcr("127.75.0.41:5000")?;
@@ -310,7 +315,7 @@ fn destroy_that_is_cut_off_goes_on_until_nothing_is_left() -> Test {
 }
 
 #[test]
-fn destroy_leaves_what_others_signed_and_says_when_the_registry_takes_no_deletions() -> Test {
+fn destroy_leaves_foreign_signatures_and_reports_a_registry_with_deletion_disabled() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.44:5000", folder.path(), false)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -329,7 +334,7 @@ fn destroy_leaves_what_others_signed_and_says_when_the_registry_takes_no_deletio
 }
 
 #[test]
-fn what_a_foreign_key_signed_is_not_proven() -> Test {
+fn a_foreign_signature_proves_nothing() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.50:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -338,7 +343,7 @@ fn what_a_foreign_key_signed_is_not_proven() -> Test {
     let run = sandbox.expect(100, "verify", &text(&theirs))?;
     assert_eq!(ready(&run[1]), ["False", "Unproven"]);
 
-    // Ours beside theirs: both stand, each verifies its own.
+    // Both signatures stay, and each verifies with its own key.
     let ours = sandbox.expect(0, "apply", &input)?;
     sandbox.expect(0, "verify", &text(&ours))?;
     sandbox.expect_as(THEIRS, 0, "verify", &text(&theirs))?;
@@ -347,7 +352,7 @@ fn what_a_foreign_key_signed_is_not_proven() -> Test {
 }
 
 #[test]
-fn a_tag_that_was_moved_is_seen_and_put_right() -> Test {
+fn verify_reports_a_moved_tag_and_apply_repairs_it() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.51:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -356,7 +361,7 @@ fn a_tag_that_was_moved_is_seen_and_put_right() -> Test {
     let observed = &applied[1]["status"]["observed"];
     let tag = observed["tag"].as_str().ok_or("no tag")?;
 
-    // Another digest under our tag: the same image, with one more annotation.
+    // Move our tag to another digest: the same image, with one more annotation.
     let mut forged: Value = serde_json::from_str(&tool(
         "crane",
         &["--insecure", "manifest", reference(&applied[1])?],
@@ -373,7 +378,7 @@ fn a_tag_that_was_moved_is_seen_and_put_right() -> Test {
 }
 
 #[test]
-fn a_byte_that_was_flipped_is_seen() -> Test {
+fn verify_reports_a_flipped_byte() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.52:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -385,7 +390,7 @@ fn a_byte_that_was_flipped_is_seen() -> Test {
             let data = blob.path().join("data");
             let before = fs::read(&data)?;
             if before == b"{}" {
-                continue; // the configuration of every referrer: nothing is read from it
+                continue; // the configuration of every referrer, which is never read
             }
             let mut after = before.clone();
             let middle = after.len() / 2;
@@ -393,8 +398,8 @@ fn a_byte_that_was_flipped_is_seen() -> Test {
             support::writable(&data)?;
             fs::write(&data, after)?;
             let run = sandbox.run("verify", &text(&applied))?;
-            // The list of referrers is signed by nobody: a flip in it hides what is there, or
-            // changes what nobody believes.
+            // The list of referrers is not signed. A flip in the list hides an entry, or changes a
+            // field that the program does not trust.
             let index =
                 String::from_utf8_lossy(&before).contains("image.index.v1+json\",\"manifests");
             assert!(index || run.status.code() == Some(100), "{}: {}", data.display(), run.status);
@@ -402,13 +407,13 @@ fn a_byte_that_was_flipped_is_seen() -> Test {
             fs::write(&data, before)?;
         }
     }
-    assert!(flipped >= 10, "{flipped}"); // image: 3, bundles: 3 and their manifests 3, the index
+    assert!(flipped >= 10, "{flipped}"); // image: 3, bundles: 3, their manifests: 3, index: 1
     sandbox.expect(0, "verify", &text(&applied))?;
     Ok(())
 }
 
 #[test]
-fn a_forged_statement_under_its_own_digest_is_not_believed() -> Test {
+fn verify_reports_a_missing_provenance_and_apply_restores_it() -> Test {
     let folder = tempfile::tempdir()?;
     let server = Server::docker("127.75.0.53:5000", folder.path(), true)?;
     let sandbox = Sandbox::new(&server.1)?;
@@ -419,10 +424,10 @@ fn a_forged_statement_under_its_own_digest_is_not_believed() -> Test {
     let index: Value =
         serde_json::from_str(&request(&server.1, &format!("GET {list}"), "", b"")?.1)?;
 
-    // Somebody removes our provenance from the list, as cleaners do, or somebody worse.
+    // Remove our provenance from the list, as a cleaning job or an attacker could.
     let mut poorer = index.clone();
     let entries = poorer["manifests"].as_array_mut().ok_or("no list")?;
-    entries.retain(|it| !it.to_string().contains("slsa.dev/provenance"));
+    entries.retain(|entry| !entry.to_string().contains("slsa.dev/provenance"));
     let put = |index: &Value| {
         let kind = "application/vnd.oci.image.index.v1+json";
         request(&server.1, &format!("PUT {list}"), kind, index.to_string().as_bytes())
@@ -431,7 +436,7 @@ fn a_forged_statement_under_its_own_digest_is_not_believed() -> Test {
     let run = sandbox.expect(100, "verify", &text(&applied))?;
     assert_eq!(ready(&run[1]), ["False", "Unproven"]);
 
-    // And it comes back by applying again: the same bytes.
+    // A second `apply` restores the provenance with the same bytes.
     assert_eq!(text(&sandbox.expect(0, "apply", &input)?), text(&applied));
     assert_eq!(referrers(&server.1, "tiny", &applied[1])?.len(), 3);
     Ok(())

@@ -1,4 +1,4 @@
-//! What a pipe relies on: what goes in comes out, and nothing is touched that should not be.
+//! Tests of the pipe: output is input, and foreign documents stay unchanged.
 
 use std::error::Error;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 type Test = Result<(), Box<dyn Error>>;
 
-/// A registry that nobody runs, on this machine.
+/// A Project whose registry does not exist: an unused address of this machine.
 const PROJECT: &str = "---
 apiVersion: holistic/v1alpha1
 kind: Project
@@ -37,7 +37,7 @@ metadata: {name: second}
 spec: {project: test, source: https://example.org/test, sourceCheck: skip, manifests: {path: ./pod, repository: second, images: [first]}}
 ";
 
-/// A folder with a commit in it.
+/// A folder with one Git commit.
 struct Sandbox(TempDir);
 
 impl Sandbox {
@@ -59,7 +59,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Runs `line`, with nothing of the developer's environment.
+    /// Runs `line` without the developer's environment.
     fn run(&self, line: &str, input: impl Into<Vec<u8>>) -> Assert {
         let mut program = Command::new(cargo_bin!("artifact-attest"));
         program.env_clear().env("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
@@ -68,7 +68,7 @@ impl Sandbox {
     }
 }
 
-/// The documents that were written, one per line.
+/// Returns the written documents, one per line.
 fn documents(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
     let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
     lines.map(serde_json::from_slice).collect()
@@ -80,8 +80,7 @@ fn ready(document: &Value) -> [&Value; 2] {
 }
 
 #[test]
-fn a_registry_that_does_not_answer_is_worth_another_try_and_what_waits_for_it_is_not_tried() -> Test
-{
+fn an_unreachable_registry_is_temporary_and_dependents_are_not_tried() -> Test {
     let run = Sandbox::new()?.run("apply", [PROJECT, SECOND, FIRST].concat()).code(111);
     let documents = documents(&run)?;
     assert_eq!(ready(&documents[2]), ["False", "Unreachable"]);
@@ -101,15 +100,15 @@ fn documents_of_other_kinds_pass_unchanged_and_in_order() -> Test {
 }
 
 #[test]
-fn nothing_comes_in_when_the_program_before_has_failed() -> Test {
+fn an_empty_input_is_an_error() -> Test {
     let sandbox = Sandbox::new()?;
     sandbox.run("apply", "").code(2).stdout("");
-    sandbox.run("apply", FIRST).code(2).stdout(""); // its project was lost on the way
+    sandbox.run("apply", FIRST).code(2).stdout(""); // the stream lacks its Project
     Ok(())
 }
 
 #[test]
-fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
+fn a_misplaced_secret_is_not_quoted() -> Test {
     let sandbox = Sandbox::new()?;
     let token = PROJECT.replace("9/test'", "9/test', token: hunter2");
     let user = PROJECT.replace("127.75.0.99:9", "a:hunter2@127.75.0.99:9");
@@ -122,7 +121,7 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
 }
 
 #[test]
-fn a_key_that_is_none_is_told_without_its_value() -> Test {
+fn an_invalid_key_is_not_quoted() -> Test {
     let mut program = Command::new(cargo_bin!("artifact-attest"));
     let sandbox = Sandbox::new()?;
     let run = program
@@ -140,7 +139,7 @@ fn a_key_that_is_none_is_told_without_its_value() -> Test {
 }
 
 #[test]
-fn the_committed_schema_is_the_one_it_prints() -> Test {
+fn the_committed_schema_equals_the_printed_one() -> Test {
     let schema = Sandbox::new()?.run("schema", "").success();
     let schema: Value = serde_json::from_slice(&schema.get_output().stdout)?;
     let schema = serde_json::to_string_pretty(&schema)? + "\n";

@@ -1,8 +1,8 @@
-//! The archive as it comes: where one member ends and the next begins.
+//! Tar stream parser: finds the boundaries of the members while the archive streams through.
 //!
-//! **Invariant:** every byte that is read is handed on, and in order: what is understood of it
-//! decides where it is cut, never what is kept.
-//! **Invariant:** an archive that ends before its end is an error.
+//! **Invariant:** every byte is passed to the sink in order. The parsed headers decide only where the
+//! archive is cut, never which bytes are kept.
+//! **Invariant:** a truncated archive is an error.
 
 use std::io::{self, Read};
 
@@ -14,22 +14,22 @@ const CHUNK: usize = 128 * 1024;
 /// attributes of 64 KiB each.
 const EXTENDED_BYTES_MAX: u64 = 16 << 20;
 
-/// What GNU tar, bsdtar and Go put before the name of an extended attribute.
+/// Prefix of an extended attribute's keyword, as written by GNU tar, bsdtar and Go.
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
-/// One member.
+/// A member of a tar archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) name: Vec<u8>,
-    /// As the format's `typeflag` says it.
+    /// `typeflag` of the header, for example `b'5'` for a folder.
     pub(crate) kind: u8,
     pub(crate) bytes: u64,
-    /// To what a link leads.
+    /// Target of a link; empty for any other member.
     pub(crate) target: Vec<u8>,
     pub(crate) mode: u32,
     pub(crate) user: u32,
     pub(crate) group: u32,
-    /// When it was changed: seconds since 1970, and nanoseconds of one more.
+    /// Modification time: seconds since 1970, and the nanoseconds after them.
     pub(crate) changed: (i64, u32),
     /// Extended attributes: names and values.
     pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
@@ -40,7 +40,7 @@ impl Member {
         matches!(self.kind, 0 | b'0' | b'7')
     }
 
-    /// What it is, for people.
+    /// Returns the kind in the form that manifests and messages use.
     pub(crate) fn kind_name(&self) -> &'static str {
         match self.kind {
             b'1' => "hardLink",
@@ -54,29 +54,29 @@ impl Member {
     }
 }
 
-/// Where the archive goes.
+/// Receiver of an archive.
 pub(crate) trait Sink {
-    /// What can go wrong there.
+    /// Error of the receiver.
     type Error: From<io::Error>;
-    /// A member begins here that takes `bytes` with all its headers.
+    /// Begins a member that has `bytes` with all its headers.
     fn begin(&mut self, member: &Member, bytes: u64) -> Result<(), Self::Error>;
-    /// The next bytes of the archive; the first `content` of them are in the member.
+    /// Receives the next bytes of the archive. The first `content` of them are file content.
     fn write(&mut self, bytes: &[u8], content: usize) -> Result<(), Self::Error>;
-    /// That was a member; the digest is of what is in it, if it is a file.
+    /// Ends a member. `sha256` is the digest of the content if the member is a file.
     fn end(&mut self, member: Member, sha256: Option<[u8; 32]>) -> Result<(), Self::Error>;
 }
 
-/// Hands the archive that `source` holds on to `sink`.
+/// Copies the archive in `source` to `sink`.
 ///
 /// # Errors
 ///
-/// It cannot be read, is no archive, or is cut short; or the sink fails.
+/// The archive cannot be read, is invalid or is truncated, or the sink fails.
 pub(crate) fn copy<S: Sink>(source: &mut impl Read, sink: &mut S) -> Result<(), S::Error> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let mut head = vec![0; BLOCK];
         source.read_exact(&mut head)?;
-        if head.iter().all(|&it| it == 0) {
+        if head.iter().all(|&byte| byte == 0) {
             sink.write(&head, 0)?;
             return end(source, sink);
         }
@@ -84,7 +84,7 @@ pub(crate) fn copy<S: Sink>(source: &mut impl Read, sink: &mut S) -> Result<(), 
         let mut extended = Extended::default();
         while member.kind == b'x' {
             if member.bytes > EXTENDED_BYTES_MAX {
-                return Err(garbled("an extended header that is too long").into());
+                return Err(invalid("an extended header that is longer than 16 MiB").into());
             }
             let from = head.len();
             head.resize(from + padded(member.bytes)?, 0);
@@ -106,25 +106,25 @@ pub(crate) fn copy<S: Sink>(source: &mut impl Read, sink: &mut S) -> Result<(), 
         while left > 0 {
             let want = left.min(CHUNK);
             source.read_exact(&mut buffer[..want])?;
-            let of_it = usize::try_from(content.min(want as u64)).unwrap_or(want);
+            let content_here = usize::try_from(content.min(want as u64)).unwrap_or(want);
             if is_file {
-                sha256.update(&buffer[..of_it]);
+                sha256.update(&buffer[..content_here]);
             }
-            sink.write(&buffer[..want], of_it)?;
-            content -= of_it as u64;
+            sink.write(&buffer[..want], content_here)?;
+            content -= content_here as u64;
             left -= want;
         }
         sink.end(member, is_file.then(|| sha256.finalize().into()))?;
     }
 }
 
-/// The rest: one more block of zeros at least, and nothing but zeros.
+/// Reads the end of the archive, which is at least one more block of zeros and nothing else.
 fn end<S: Sink>(source: &mut impl Read, sink: &mut S) -> Result<(), S::Error> {
     let mut rest = vec![0; BLOCK];
     source.read_exact(&mut rest)?;
     loop {
-        if rest.iter().any(|&it| it != 0) {
-            return Err(garbled("something after its end").into());
+        if rest.iter().any(|&byte| byte != 0) {
+            return Err(invalid("data after its end").into());
         }
         sink.write(&rest, 0)?;
         rest.resize(CHUNK, 0);
@@ -139,21 +139,23 @@ fn end<S: Sink>(source: &mut impl Read, sink: &mut S) -> Result<(), S::Error> {
 fn parse(block: &[u8]) -> io::Result<Member> {
     let sum = octal(&block[148..156]);
     let counts = |at: usize, byte: u8| if (148..156).contains(&at) { b' ' } else { byte };
-    let counted: u64 = block.iter().enumerate().map(|(at, &it)| u64::from(counts(at, it))).sum();
+    let counted: u64 =
+        block.iter().enumerate().map(|(at, &byte)| u64::from(counts(at, byte))).sum();
     if sum != Some(counted) || &block[257..262] != b"ustar" {
-        return Err(garbled("a header that is none"));
+        return Err(invalid("an invalid header"));
     }
     let kind = block[156];
     if !matches!(kind, 0 | b'0'..=b'7' | b'x') {
-        return Err(garbled("a member of a kind that is not in POSIX"));
+        return Err(invalid("a member of a kind that is not in POSIX"));
     }
-    let bytes = octal(&block[124..136]).ok_or_else(|| garbled("a member without a size"))?;
-    // What is no file has no content, whatever its header says.
+    let bytes = octal(&block[124..136]).ok_or_else(|| invalid("a member without a size"))?;
+    // Only files have content. A header of another kind may still state a size.
     let bytes = if matches!(kind, 0 | b'0' | b'7' | b'x') { bytes } else { 0 };
-    let number = |field: &[u8]| octal(field).and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
+    let number =
+        |field: &[u8]| octal(field).and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
     let (name, prefix) = (text(&block[..100]), text(&block[345..500]));
     let name = if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() };
-    let seconds = octal(&block[136..148]).and_then(|it| i64::try_from(it).ok());
+    let seconds = octal(&block[136..148]).and_then(|number| i64::try_from(number).ok());
     Ok(Member {
         name,
         kind,
@@ -167,7 +169,7 @@ fn parse(block: &[u8]) -> io::Result<Member> {
     })
 }
 
-/// What an extended header says in place of the one that follows.
+/// Fields of an extended header, which replace those of the next header.
 #[derive(Default)]
 struct Extended {
     size: Option<u64>,
@@ -180,15 +182,15 @@ struct Extended {
 }
 
 impl Extended {
-    /// `"%d %s=%s\n"`, again and again; the number counts all of it.
+    /// Parses records of the form `"%d %s=%s\n"`. The number is the length of the whole record.
     fn parse(&mut self, mut records: &[u8]) -> io::Result<()> {
-        let wrong = || garbled("an extended header that is none");
+        let wrong = || invalid("an invalid extended header");
         while !records.is_empty() {
-            let space = records.iter().position(|&it| it == b' ').ok_or_else(wrong)?;
+            let space = records.iter().position(|&byte| byte == b' ').ok_or_else(wrong)?;
             let length: usize = decimal(&records[..space]).ok_or_else(wrong)?;
             let record = records.get(space + 1..length).ok_or_else(wrong)?;
             let record = record.strip_suffix(b"\n").ok_or_else(wrong)?;
-            let equals = record.iter().position(|&it| it == b'=').ok_or_else(wrong)?;
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(wrong)?;
             let value = &record[equals + 1..];
             match &record[..equals] {
                 b"path" => self.path = Some(value.to_vec()),
@@ -200,7 +202,7 @@ impl Extended {
                 key => {
                     if let Some(name) = key.strip_prefix(ATTRIBUTE) {
                         let name = String::from_utf8_lossy(name);
-                        // As the writer has it: `=` ends a keyword of pax.
+                        // Undo the writer's escape: `=` would end the keyword in a pax record.
                         let name = name.replace("%3D", "=").replace("%25", "%");
                         self.attributes.push((name.into_bytes(), value.to_vec()));
                     }
@@ -217,8 +219,8 @@ impl Extended {
         member.group = self.group.unwrap_or(member.group);
         member.changed = self.changed.unwrap_or(member.changed);
         member.attributes = self.attributes;
-        self.path.into_iter().for_each(|it| member.name = it);
-        self.target.into_iter().for_each(|it| member.target = it);
+        self.path.into_iter().for_each(|path| member.name = path);
+        self.target.into_iter().for_each(|target| member.target = target);
     }
 }
 
@@ -226,7 +228,7 @@ fn decimal<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A decimal number of seconds, as seconds and the nanoseconds after them.
+/// Parses a decimal number of seconds into seconds and the nanoseconds after them.
 fn time(value: &[u8]) -> Option<(i64, u32)> {
     let text = std::str::from_utf8(value).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -241,7 +243,9 @@ fn time(value: &[u8]) -> Option<(i64, u32)> {
 
 fn padded(bytes: u64) -> io::Result<usize> {
     let padded = bytes.checked_next_multiple_of(BLOCK as u64);
-    padded.and_then(|it| it.try_into().ok()).ok_or_else(|| garbled("a member larger than anything"))
+    padded
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| invalid("a member that is too large"))
 }
 
 fn octal(field: &[u8]) -> Option<u64> {
@@ -250,10 +254,10 @@ fn octal(field: &[u8]) -> Option<u64> {
 }
 
 fn text(field: &[u8]) -> &[u8] {
-    field.split(|&it| it == 0).next().unwrap_or_default()
+    field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-fn garbled(what: &str) -> io::Error {
+fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the archive has {what}"))
 }
 
@@ -293,7 +297,7 @@ mod tests {
         }
     }
 
-    /// What GNU tar makes of some files, one with a long name, one larger than a chunk.
+    /// Returns an archive of GNU tar. One file has a long name, and one is larger than a chunk.
     fn archive() -> Vec<u8> {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
@@ -310,19 +314,19 @@ mod tests {
     }
 
     #[test]
-    fn what_gnu_tar_writes_is_cut_at_its_members_and_handed_on_whole() {
+    fn copy_passes_on_every_byte_of_gnu_tar_and_finds_each_member() {
         let archive = archive();
         let mut kept = Kept::default();
         copy(&mut archive.as_slice(), &mut kept).expect("an archive");
         assert_eq!(kept.bytes, archive);
-        let name = |it: &(Member, _)| String::from_utf8_lossy(&it.0.name).into_owned();
+        let name = |(member, _): &(Member, _)| String::from_utf8_lossy(&member.name).into_owned();
         let names: Vec<_> = kept.members.iter().map(name).collect();
         let long = format!("./{}", "n".repeat(150));
         assert_eq!(names, ["./", "./empty", "./link", &long, "./sub/", "./sub/large"]);
         assert_eq!(kept.members[5].0.bytes, 300_000);
         assert_eq!(kept.members[5].1, Some(Sha256::digest(vec![7; 300_000]).into()));
         assert_eq!(kept.members[2].0.target, b"empty");
-        // From each of these on, tar finds its way alone.
+        // The archive is also valid from the begin of each member.
         for begin in kept.begins {
             let mut rest = Kept::default();
             copy(&mut &archive[begin..], &mut rest).expect("an archive");
@@ -330,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_decimal_and_may_be_before_1970() {
+    fn time_parses_decimal_seconds_before_and_after_1970() {
         assert_eq!(time(b"7"), Some((7, 0)));
         assert_eq!(time(b"7.25"), Some((7, 250_000_000)));
         assert_eq!(time(b"-0.5"), Some((-1, 500_000_000)));
@@ -340,16 +344,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_archive_that_is_cut_short_is_none(cut in 1usize..) {
+        fn copy_fails_when_the_archive_is_truncated(cut in 1usize..) {
             let archive = archive();
-            // GNU tar pads with more zeros than it must: what matters is before them.
-            let end = archive.iter().rposition(|&it| it != 0).expect("something") + 1;
+            // Cut before the padding, because GNU tar writes more zeros than the format requires.
+            let end = archive.iter().rposition(|&byte| byte != 0).expect("something") + 1;
             let cut = cut % end;
             prop_assert!(copy(&mut &archive[..cut], &mut Kept::default()).is_err());
         }
 
         #[test]
-        fn whatever_it_is_given_it_ends(bytes: Vec<u8>) {
+        fn copy_ends_for_any_input(bytes: Vec<u8>) {
             let _ = copy(&mut bytes.as_slice(), &mut Kept::default());
         }
     }

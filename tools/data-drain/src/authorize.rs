@@ -101,11 +101,11 @@ fn preflight(
     step_context: &StepContext,
 ) -> Result<(), Error> {
     let desired = &session.copies()?.desired;
-    let world = step_context.world(session)?;
-    let readers = world.readers(desired.drain);
-    admissible(world.reader, desired.drain, world.image, observation)?;
+    let write_session = step_context.write_session(session)?;
+    let readers = write_session.readers(desired.drain);
+    admissible(write_session.reader, desired.drain, write_session.image, observation)?;
     // Credentials that do not work are found while everything still runs.
-    world.store.head(&format!("{}/probe", observation.prefix(desired)))?;
+    write_session.store.head(&format!("{}/probe", observation.prefix(desired)))?;
     let mut refused: Vec<Refusal> = Vec::new();
     for live in observation.claims() {
         // A claim without a pod is surveyed right before it is copied.
@@ -115,7 +115,7 @@ fn preflight(
         if live.verdict.exclusive {
             continue;
         }
-        world.go_on()?;
+        write_session.check()?;
         let survey = documents::step(desired.drain, "survey");
         let report = readers.mount(&live.claim, place)?.survey()?;
         refused.extend(judged(desired.drain, live, &report));
@@ -133,7 +133,7 @@ pub(crate) fn admissible(
 ) -> Result<(), Error> {
     let mut refused = Vec::new();
     for live in observation.claims() {
-        for fact in &live.verdict.told {
+        for fact in &live.verdict.notes {
             documents::note(drain, format_args!("{}: {fact}", live.claim));
         }
         refused.extend(refusals(live, &live.verdict.refused));

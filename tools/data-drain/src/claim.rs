@@ -1,8 +1,8 @@
-//! Can this claim be drained, and on which node? A judgement over values: no client, no clock.
+//! Decides whether a claim can be drained, and on which node. Pure: no client, no clock.
 //!
-//! **Invariant:** a claim is refused before anything is stopped, unless only its content can tell.
+//! **Invariant:** a claim is refused before a workload stops, unless the reason is in its content.
 //! **Invariant:** the reader of a node-local volume runs on the node that is known to hold the
-//! data, or nowhere. The kubelet makes an empty folder on every other node (`DirectoryOrCreate`).
+//! data, or nowhere. The kubelet creates an empty folder on any other node (`DirectoryOrCreate`).
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::labels::LABEL;
 use crate::spec::Source;
 
-/// Annotation on a claim: the node on which its own pod ran before a drain stopped it.
+/// Annotation on a claim with the node on which its pod ran before a drain stopped the pod.
 pub(crate) const NODE: &str = "data-drain.holistic/node";
 
 /// The objects of the cluster that concern one claim.
@@ -20,60 +20,60 @@ pub(crate) struct Facts<'a> {
     pub(crate) drain: &'a str,
     pub(crate) source: &'a Source,
     pub(crate) claim: &'a Value,
-    /// The claim's `PersistentVolume`.
+    /// `PersistentVolume` of the claim; `None` if the claim is unbound.
     pub(crate) volume: Option<&'a Value>,
-    /// The workload that `freeze` names, unless it is gone.
+    /// Workload that `freeze` names; `None` if it does not exist.
     pub(crate) workload: Option<&'a Value>,
     /// Every pod of the claim's namespace.
     pub(crate) pods: &'a [Value],
     /// Every `VolumeAttachment` of the cluster.
     pub(crate) attachments: &'a [Value],
-    /// The names of the cluster's nodes.
+    /// Names of the cluster's nodes.
     pub(crate) nodes: &'a [String],
 }
 
 /// A pod that mounts a claim, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
-    /// `namespace/name`.
+    /// Namespace and name, for example `default/db-0`.
     pub(crate) pod: String,
     pub(crate) node: Option<String>,
-    /// The controller of a pod that the drain does not stop.
+    /// Controller of a pod that the drain does not stop; `None` if the drain stops the pod.
     pub(crate) foreign: Option<String>,
 }
 
 /// The node on which a volume is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// This node, because the data is there or was used there.
+    /// This node, because it has the data or a pod used the volume there.
     Node(String),
-    /// Any node that the volume's own affinity allows: the scheduler sees to it.
+    /// Any node that the volume's affinity permits. The scheduler chooses.
     Scheduled,
 }
 
-/// The judgement on one claim.
+/// Result for one claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) users: Vec<User>,
-    /// `None` if the claim is refused.
+    /// Node of the reader; `None` if the claim is refused.
     pub(crate) place: Option<Place>,
     /// Reasons why the claim cannot be drained as it is.
     pub(crate) refused: Vec<String>,
     /// Facts that a person should know before the drain, and that do not prevent it.
-    pub(crate) told: Vec<String>,
-    /// Only one pod of the whole cluster may use the volume: it cannot be surveyed while the
+    pub(crate) notes: Vec<String>,
+    /// Whether only one pod of the cluster may use the volume. Such a volume cannot be surveyed while the
     /// workload runs.
     pub(crate) exclusive: bool,
 }
 
-/// Judges one claim.
+/// Decides whether one claim can be drained, from the facts alone.
 pub(crate) fn judge(facts: &Facts<'_>) -> Verdict {
     let mut verdict = Verdict { users: users(facts), ..Verdict::default() };
     let modes = strings(&facts.claim["spec"]["accessModes"]);
     verdict.exclusive = modes.contains(&"ReadWriteOncePod");
     if verdict.exclusive && !verdict.users.is_empty() {
-        verdict.told.push(
-            "ReadWriteOncePod: its content is looked at after the workload has stopped".to_owned(),
+        verdict.notes.push(
+            "ReadWriteOncePod: its content is checked after the workload has stopped".to_owned(),
         );
     }
     state(facts, &mut verdict);
@@ -81,14 +81,14 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Verdict {
     for user in &verdict.users {
         if let Some(owner) = &user.foreign {
             let why = format!(
-                "the pod {} ({owner}) mounts it, and the drain does not stop that: end it, or name \
+                "the pod {} ({owner}) mounts it, and the drain does not stop that pod: stop it, or name \
                  its workload in `freeze`",
                 user.pod
             );
             verdict.refused.push(why);
         }
         if user.node.is_none() && user.foreign.is_none() {
-            verdict.told.push(format!("the pod {} is pending: it runs on no node yet", user.pod));
+            verdict.notes.push(format!("the pod {} is pending and has no node yet", user.pod));
         }
     }
     match place(facts, &verdict.users) {
@@ -118,7 +118,7 @@ fn state(facts: &Facts<'_>, verdict: &mut Verdict) {
         verdict.refused.push(why.to_owned());
     }
     if facts.volume.is_some_and(|volume| volume["metadata"]["deletionTimestamp"].is_string()) {
-        verdict.told.push("its PersistentVolume is being deleted".to_owned());
+        verdict.notes.push("its PersistentVolume is being deleted".to_owned());
     }
     // A volume of an earlier claim of the same name may still be bound to it.
     let bound = facts.volume.map(|volume| &volume["spec"]["claimRef"]["uid"]);
@@ -139,7 +139,7 @@ fn ownership(facts: &Facts<'_>, verdict: &mut Verdict) {
             );
             verdict.refused.push(why);
         } else {
-            verdict.told.push(format!("it is deleted when {name} is deleted"));
+            verdict.notes.push(format!("it is deleted when {name} is deleted"));
         }
     }
     let Some(workload) = facts.workload else { return };
@@ -155,7 +155,7 @@ fn ownership(facts: &Facts<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// The pods that use the claim and have not ended, except readers.
+/// Returns the pods that use the claim and have not ended, except readers.
 fn users(facts: &Facts<'_>) -> Vec<User> {
     let claim = word(&facts.claim["metadata"]["name"]);
     let pods = facts.pods.iter().filter(|pod| uses(pod, claim, facts.drain));
@@ -185,26 +185,26 @@ fn uses(pod: &Value, claim: &str, drain: &str) -> bool {
         volume["persistentVolumeClaim"]["claimName"] == claim || ephemeral(volume)
     };
     let mut mounts = volumes.filter(mounts).peekable();
-    // A label alone makes no reader: a reader cannot write.
+    // The label alone does not identify a reader: a reader also mounts the claim read-only.
     let reader = pod["metadata"]["labels"][LABEL] == drain
         && mounts.peek().is_some_and(|volume| volume["persistentVolumeClaim"]["readOnly"] == true);
     !ended && !reader && mounts.next().is_some()
 }
 
-/// The controller of `pod`, unless it is `workload`.
+/// Returns the controller of `pod`, unless it is `workload`.
 fn foreign(pod: &Value, workload: Option<&Value>) -> Option<String> {
     let mut owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
     let Some(owner) = owners.find(|owner| owner["controller"] == true) else {
         return Some("no controller".to_owned());
     };
-    let is_its_own = workload.is_some_and(|workload| match owner["kind"].as_str() {
+    let is_stopped = workload.is_some_and(|workload| match owner["kind"].as_str() {
         Some("StatefulSet") => owner["uid"] == workload["metadata"]["uid"],
         Some("ReplicaSet") => {
             workload["kind"] != "StatefulSet" && selects(&workload["spec"]["selector"], pod)
         }
         _ => false,
     });
-    (!is_its_own).then(|| format!("{}/{}", word(&owner["kind"]), word(&owner["name"])))
+    (!is_stopped).then(|| format!("{}/{}", word(&owner["kind"]), word(&owner["name"])))
 }
 
 /// Whether a label selector selects the pod.
@@ -226,7 +226,7 @@ fn selects(selector: &Value, pod: &Value) -> bool {
         })
 }
 
-/// The node that reads the volume, or why none can.
+/// Chooses the node of the reader, or returns the reason why no node can read the volume.
 fn place(facts: &Facts<'_>, users: &[User]) -> Result<Place, String> {
     let spec = facts.volume.map_or(&Value::Null, |volume| &volume["spec"]);
     let has_affinity = spec["nodeAffinity"]["required"].is_object();
@@ -267,14 +267,14 @@ fn place(facts: &Facts<'_>, users: &[User]) -> Result<Place, String> {
         return Ok(Place::Scheduled);
     }
     Err(match remembered {
-        Some(node) => format!("its volume is a folder of the node {node}, which is gone"),
-        None => "its volume is a folder of one node, and no pod tells of which: set `node` in the \
+        Some(node) => format!("its volume is a folder of the node {node}, which no longer exists"),
+        None => "its volume is a folder of one node, and no pod shows which: set `node` in the \
                  source to the node that holds the data"
             .to_owned(),
     })
 }
 
-/// The node to which the volume is attached.
+/// Returns the node to which the volume is attached.
 fn attached<'a>(facts: &Facts<'a>) -> Option<&'a str> {
     let volume = &facts.volume?["metadata"]["name"];
     let mut attachments = facts.attachments.iter();
@@ -285,7 +285,7 @@ fn attached<'a>(facts: &Facts<'a>) -> Option<&'a str> {
     attachment?["spec"]["nodeName"].as_str()
 }
 
-/// What `volume-reader` says of a volume.
+/// Report of `volume-reader` about a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Report {
@@ -296,7 +296,7 @@ pub(crate) struct Report {
     pub(crate) holes: Findings,
 }
 
-/// Entries of one kind.
+/// Number and first names of the entries of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Findings {
@@ -325,7 +325,7 @@ impl Report {
         refused
     }
 
-    /// What a copy does not keep as it is.
+    /// Lists properties of the volume that a copy does not preserve.
     pub(crate) fn not_kept(&self) -> Vec<String> {
         let line = |findings: &Findings, what: &str| {
             let more = if findings.count > findings.names.len() as u64 { ", …" } else { "" };

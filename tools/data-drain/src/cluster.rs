@@ -1,7 +1,7 @@
-//! How does one talk to the cluster? Plain JSON over kube's client; all its quirks stay here.
+//! Kubernetes client: plain JSON over kube's client. Everything specific to kube stays in this file.
 //!
-//! **Invariant:** the kubeconfig is read from memory only, and names neither files nor programs.
-//! **Invariant:** [`Writer`] alone changes anything, and [`Reader`] cannot be made into one.
+//! **Invariant:** the kubeconfig is read from memory only and refers to no file and no program.
+//! **Invariant:** only [`Writer`] changes objects, and a [`Reader`] cannot become a [`Writer`].
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::Error;
 use crate::error::API_SERVER;
 use crate::exec::Running;
 
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How much of a volume waits for us at most.
+/// Deadline of one response.
+const RESPONSE: Duration = Duration::from_secs(30);
+/// Maximum bytes of a volume that wait in memory.
 const BUFFER_BYTES: usize = 1 << 20;
-/// By which name the API server knows what we change.
+/// Field manager of this program.
 const MANAGER: &str = "data-drain";
 
 #[derive(Clone)]
@@ -33,10 +33,10 @@ struct Link {
     client: Client,
 }
 
-/// Looks.
+/// Read access to a cluster.
 pub(crate) struct Reader(Link);
 
-/// Changes; and runs programs in pods.
+/// Write access to a cluster, which includes running programs in pods.
 pub(crate) struct Writer(Link);
 
 impl Reader {
@@ -44,12 +44,12 @@ impl Reader {
         Link::open(kubeconfig).map(Self)
     }
 
-    /// The object at `path`, if it is there.
+    /// Returns the object at `path`, or `None` if it does not exist.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Value>, Error> {
         self.0.ask(Method::GET, path, None)
     }
 
-    /// All objects at `path`.
+    /// Lists all objects in the collection at `path`.
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
         let garbled = || Error::Garbled { request: format!("list {path}") };
         let mut answer = self.get(path)?.ok_or_else(garbled)?;
@@ -59,14 +59,14 @@ impl Reader {
         }
     }
 
-    /// Why the API server would not create `object` in the collection at `path`; `None` if it
-    /// would. Nothing is stored.
+    /// Returns the reason why the API server would not create `object` in the collection at `path`, or
+    /// `None` if it would. The request is a dry run.
     pub(crate) fn dry_run(&self, path: &str, object: &Value) -> Result<Option<String>, Error> {
         let path = format!("{path}?fieldManager={MANAGER}&dryRun=All");
         let body = Some(("application/json", object));
         match self.0.ask(Method::POST, &path, body) {
             Ok(Some(_)) => Ok(None),
-            Ok(None) => Ok(Some("the namespace is not there".to_owned())),
+            Ok(None) => Ok(Some("the namespace does not exist".to_owned())),
             Err(Error::Rejected { message, .. } | Error::Forbidden { message, .. }) => {
                 Ok(Some(message))
             }
@@ -98,32 +98,32 @@ impl Writer {
         WriteAccess::new(kubeconfig, permit).writer()
     }
 
-    /// Makes `object` at `path` what is declared.
+    /// Applies `object` at `path` by server-side apply.
     pub(crate) fn apply(&self, path: &str, object: &Value) -> Result<(), Error> {
         let path = format!("{path}?fieldManager={MANAGER}&force=true&fieldValidation=Strict");
         self.0.change(Method::PATCH, &path, Some(("application/apply-patch+yaml", object)))
     }
 
-    /// Changes some fields of what is at `path`.
+    /// Changes some fields of the object at `path` by a merge patch (RFC 7396).
     pub(crate) fn merge(&self, path: &str, fields: &Value) -> Result<(), Error> {
         let path = format!("{path}?fieldManager={MANAGER}");
         self.0.change(Method::PATCH, &path, Some(("application/merge-patch+json", fields)))
     }
 
-    /// Creates `object` in the collection at `path`. `false`: an object of that name is there.
+    /// Creates `object` in the collection at `path`. Returns `false` if an object of that name exists.
     pub(crate) fn create(&self, path: &str, object: &Value) -> Result<bool, Error> {
         let path = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
         self.0.unless_conflict(Method::POST, &path, object)
     }
 
-    /// Replaces the object at `path`. `false`: its `resourceVersion` is another by now, or it is
-    /// gone.
+    /// Replaces the object at `path`. Returns `false` if its `resourceVersion` has changed or it no longer
+    /// exists.
     pub(crate) fn replace(&self, path: &str, object: &Value) -> Result<bool, Error> {
         let path = format!("{path}?fieldManager={MANAGER}");
         self.0.unless_conflict(Method::PUT, &path, object)
     }
 
-    /// Removes what is at `path`, if it has this UID.
+    /// Deletes the object at `path` if it has this UID.
     pub(crate) fn delete(&self, path: &str, uid: &Value) -> Result<(), Error> {
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
@@ -132,7 +132,7 @@ impl Writer {
         self.0.ask(Method::DELETE, path, Some(("application/json", &options))).map(drop)
     }
 
-    /// Starts `command` in a pod.
+    /// Starts `command` in a pod and connects to its streams.
     pub(crate) fn run(
         &self,
         namespace: &str,
@@ -148,7 +148,7 @@ impl Writer {
             .max_stdout_buf_size(BUFFER_BYTES);
         runtime.block_on(async {
             let started = pods.exec(pod, command.iter().copied(), &parameters);
-            let started = tokio::time::timeout(ANSWER, started).await;
+            let started = tokio::time::timeout(RESPONSE, started).await;
             let request = format!("run {} in {namespace}/{pod}", command.join(" "));
             let process = match started {
                 Err(_) => return Err(slow(request)),
@@ -163,26 +163,26 @@ impl Writer {
 
 impl Link {
     fn open(kubeconfig: &Secret) -> Result<Self, Error> {
-        let refuse = |why| Error::Kubeconfig { why };
-        let kubeconfig =
-            Kubeconfig::from_yaml(kubeconfig.text()?).map_err(|_| refuse("it is not one"))?;
-        let users = kubeconfig.auth_infos.iter().filter_map(|it| it.auth_info.as_ref());
-        let clusters = kubeconfig.clusters.iter().filter_map(|it| it.cluster.as_ref());
+        let invalid = |why| Error::Kubeconfig { why };
+        let kubeconfig = Kubeconfig::from_yaml(kubeconfig.text()?)
+            .map_err(|_| invalid("its YAML is not a valid kubeconfig"))?;
+        let users = kubeconfig.auth_infos.iter().filter_map(|user| user.auth_info.as_ref());
+        let clusters = kubeconfig.clusters.iter().filter_map(|cluster| cluster.cluster.as_ref());
         for user in users {
             if user.exec.is_some() || user.auth_provider.is_some() {
-                return Err(refuse("it wants to run a program"));
+                return Err(invalid("it has `exec` or `auth-provider`, which run programs"));
             }
             let files = [&user.token_file, &user.client_certificate, &user.client_key];
-            if files.iter().any(|it| it.is_some()) {
-                return Err(refuse("it names files"));
+            if files.iter().any(|file| file.is_some()) {
+                return Err(invalid("it refers to files; keys and certificates must be embedded"));
             }
         }
         for cluster in clusters {
             if cluster.certificate_authority.is_some() {
-                return Err(refuse("it names files"));
+                return Err(invalid("it refers to files; keys and certificates must be embedded"));
             }
             if cluster.insecure_skip_tls_verify == Some(true) {
-                return Err(refuse("it does not want the server to prove who it is"));
+                return Err(invalid("it has `insecure-skip-tls-verify`"));
             }
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -191,10 +191,10 @@ impl Link {
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
             let mut config =
-                config.map_err(|_| refuse("it lacks a server, a user or a context"))?;
-            // Proxies that an environment names are for the web, not for a control plane.
+                config.map_err(|_| invalid("it lacks a server, a user or a context"))?;
+            // The proxy in the environment serves the web and cannot reach a private control plane.
             config.proxy_url = None;
-            Client::try_from(config).map_err(|_| refuse("its certificates or keys are not right"))
+            Client::try_from(config).map_err(|_| invalid("its certificates or keys are invalid"))
         })?;
         Ok(Self { runtime: Rc::new(runtime), client })
     }
@@ -213,11 +213,11 @@ impl Link {
         path: &str,
         body: Option<(&'static str, &Value)>,
     ) -> Result<(), Error> {
-        let gone = || Error::Missing { what: path.to_owned() };
-        self.ask(method, path, body)?.map(drop).ok_or_else(gone)
+        let missing = || Error::Missing { what: path.to_owned() };
+        self.ask(method, path, body)?.map(drop).ok_or_else(missing)
     }
 
-    /// Asks once; kube asks again when it is told to (429, 503, 504). `None`: it is not there.
+    /// Sends one request. kube itself retries on 429, 503 and 504. Returns `None` on a 404.
     fn ask(
         &self,
         method: Method,
@@ -231,9 +231,9 @@ impl Link {
         });
         let http = Request::builder().method(method).uri(path).header("content-type", content);
         let http = http.body(body).map_err(|_| garbled())?;
-        let answer = self
-            .runtime
-            .block_on(async { tokio::time::timeout(ANSWER, self.client.request_text(http)).await });
+        let answer = self.runtime.block_on(async {
+            tokio::time::timeout(RESPONSE, self.client.request_text(http)).await
+        });
         match answer {
             Err(_) => Err(slow(request)),
             Ok(Ok(text)) => serde_json::from_str(&text).map(Some).map_err(|_| garbled()),
@@ -244,7 +244,7 @@ impl Link {
 }
 
 fn slow(request: String) -> Error {
-    let why = format!("no answer within {} s", ANSWER.as_secs());
+    let why = format!("no response within {} s", RESPONSE.as_secs());
     Error::Unreachable { who: API_SERVER.to_owned(), request, why }
 }
 

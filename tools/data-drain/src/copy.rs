@@ -1,4 +1,4 @@
-//! One source on its way into the store, and back.
+//! Copies one source into the store and reads the copy back.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -11,18 +11,19 @@ use crate::desired::Desired;
 use crate::observe::Observation;
 use crate::pack::{PACK_BYTES, Packer, Sealed, Whole, keyed, sha256};
 use crate::store::Metadata;
-use crate::world::World;
+use crate::write_session::WriteSession;
 use crate::{Error, archive, store};
 
-/// The metadata of an object.
+/// Metadata key of an object: SHA-256 of its bytes.
 const SHA256: &str = "sha256";
+/// Metadata key of an object: keyed digest that proves that this program wrote it.
 const PROOF: &str = "proof";
-/// How often a pack is written again under another name when what lies there is damaged.
+/// Maximum names that are tried for a pack, because an object of that name may be damaged.
 const NAMES_MAX: u32 = 8;
-/// How often a long copy tells how far it is.
+/// Interval of progress messages during a long copy.
 const PROGRESS: Duration = Duration::from_secs(30);
 
-/// A source that tells from time to time how much of it was read.
+/// A source that reports its progress at an interval.
 struct Progress<'a, R> {
     drain: &'a str,
     name: &'a str,
@@ -53,9 +54,9 @@ impl<R: Read> Read for Progress<'_, R> {
     }
 }
 
-/// One source on its way into the store.
+/// Copy of one source into one folder of the store.
 pub(crate) struct Copy<'a> {
-    pub(crate) world: &'a World<'a>,
+    pub(crate) session: &'a WriteSession<'a>,
     pub(crate) wanted: &'a Desired<'a>,
     pub(crate) folder: String,
 }
@@ -69,8 +70,8 @@ impl Copy<'_> {
         copied: &mut keyring::Copied,
     ) -> Result<String, Error> {
         let mut packs = Vec::new();
-        let whole = self.pack(name, source, &self.wanted.recipients, |it| {
-            packs.push(self.put(&format!("{:05}", it.number), it)?);
+        let whole = self.pack(name, source, &self.wanted.recipients, |pack| {
+            packs.push(self.put(&format!("{:05}", pack.number), pack)?);
             Ok(())
         })?;
         copied.manifest = self.put("manifest", whole.manifest)?;
@@ -80,7 +81,7 @@ impl Copy<'_> {
         Ok(format!("{} entries, {bytes} bytes, {packs} packs", copied.entries))
     }
 
-    /// The fingerprint of what the source holds now.
+    /// Computes the fingerprint of the source's current content.
     pub(crate) fn fingerprint(&self, name: &str, source: impl Read) -> Result<String, Error> {
         let doing = documents::step(self.wanted.drain, "look again");
         let whole = self.pack(name, source, &[], |_| Ok(()))?;
@@ -95,7 +96,7 @@ impl Copy<'_> {
         recipients: &[AgeRecipient],
         finished: impl FnMut(Sealed) -> Result<(), Error>,
     ) -> Result<Whole, Error> {
-        let key = &self.world.keys.fingerprint;
+        let key = &self.session.keys.fingerprint;
         let mut packer = Packer::new(key, recipients, PACK_BYTES, finished)?;
         let mut source = Progress::new(self.wanted.drain, name, &mut source);
         archive::copy(&mut source, &mut packer).map_err(|error| match error {
@@ -109,12 +110,12 @@ impl Copy<'_> {
         packer.finish()
     }
 
-    /// Puts a pack where it belongs. One that lies there already, is ours and is whole will do; one
-    /// that is damaged stays, and the pack gets another name.
+    /// Writes a pack to the store. An undamaged object of ours is adopted. A damaged or foreign object is
+    /// left in place, and the pack gets another name.
     fn put(&self, name: &str, mut sealed: Sealed) -> Result<Pack, Error> {
         let fingerprint = HEXLOWER.encode(&sealed.fingerprint[..8]);
         for number in 0..NAMES_MAX {
-            self.world.go_on()?;
+            self.session.check()?;
             let again = if number == 0 { String::new() } else { format!("-{number}") };
             let object = format!("{}/{name}-{fingerprint}{again}.zst.age", self.folder);
             if let Some(pack) = self.put_at(&object, &mut sealed)? {
@@ -129,9 +130,9 @@ impl Copy<'_> {
         Err(Error::Tampered { object, why })
     }
 
-    /// `None`: something else lies there.
+    /// Writes a pack to `object`. Returns `None` if another object has that name.
     fn put_at(&self, object: &str, sealed: &mut Sealed) -> Result<Option<Pack>, Error> {
-        let store = self.world.store;
+        let store = self.session.store;
         let bytes = sealed.file.len() as u64;
         if let Some(found) = store.head(object)? {
             return self.adopted(object, sealed, &found);
@@ -141,20 +142,20 @@ impl Copy<'_> {
         let metadata = [(SHA256, &digest), (PROOF, &proof)];
         let metadata: Metadata =
             metadata.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        // A copy, because the name may turn out to be taken by something damaged.
+        // Clone the bytes, because a damaged object may have this name, and then another name is tried.
         if store.create(object, sealed.file.clone(), &metadata)? {
             return Ok(Some(Pack { object: object.to_owned(), sha256: digest, bytes }));
         }
-        // An answer got lost, or another run was faster.
+        // A response was lost, or another run was faster.
         let found = store.head(object)?.ok_or_else(|| {
-            let why = "the store says that it is there, and then that it is not".to_owned();
+            let why = "the store reported that it exists, and then that it does not".to_owned();
             Error::Tampered { object: object.to_owned(), why }
         })?;
         self.adopted(object, sealed, &found)
     }
 
-    /// The object that lies there, if we have put it there with this content and it is whole. It is
-    /// fetched: metadata outlives damage.
+    /// Returns the existing object if this program wrote it with this content and it is undamaged. The
+    /// object is fetched, because the metadata stays valid when the bytes are damaged.
     fn adopted(
         &self,
         object: &str,
@@ -166,24 +167,23 @@ impl Copy<'_> {
         if found.metadata.get(PROOF) != Some(&proof) {
             return Ok(None);
         }
-        if self.world.store.sha256(object)? != Some((claimed.clone(), found.bytes)) {
+        if self.session.store.sha256(object)? != Some((claimed.clone(), found.bytes)) {
             return Ok(None);
         }
-        documents::detail(self.wanted.drain, format_args!("{object} is there"));
+        documents::detail(self.wanted.drain, format_args!("{object} exists already"));
         Ok(Some(Pack { object: object.to_owned(), sha256: claimed, bytes: found.bytes }))
     }
 
-    /// What only the holder of our key can say of an object: that we have put it there, with this
-    /// in it.
+    /// Returns the keyed digest that proves that a holder of the key wrote the object with this content.
     fn proof(&self, object: &str, fingerprint: &[u8; 32], digest: &str, bytes: u64) -> String {
-        let mut mac = keyed(&self.world.keys.proof);
-        let said = format!("{object}\n{}\n{digest}\n{bytes}\n", HEXLOWER.encode(fingerprint));
-        mac.update(said.as_bytes());
+        let mut mac = keyed(&self.session.keys.proof);
+        let claim = format!("{object}\n{}\n{digest}\n{bytes}\n", HEXLOWER.encode(fingerprint));
+        mac.update(claim.as_bytes());
         HEXLOWER.encode(&mac.finalize().into_bytes())
     }
 }
 
-/// Fetches everything that `receipt` names, with the credentials of somebody who cannot write.
+/// Fetches every object that `receipt` names, with credentials that cannot write.
 pub(crate) fn read_back(
     store: &store::Reader,
     wanted: &Desired<'_>,
@@ -191,7 +191,9 @@ pub(crate) fn read_back(
 ) -> Result<(), Error> {
     let doing = documents::step(wanted.drain, "read back");
     let (mut objects, mut bytes) = (0, 0);
-    for pack in receipt.sources.iter().flat_map(|it| it.packs.iter().chain([&it.manifest])) {
+    for pack in
+        receipt.sources.iter().flat_map(|source| source.packs.iter().chain([&source.manifest]))
+    {
         documents::check_interrupt()?;
         let tampered =
             |why: &str| Error::Tampered { object: pack.object.clone(), why: why.to_owned() };
@@ -212,18 +214,18 @@ pub(crate) fn read_back(
 
 /// Signs the receipt, puts it into the store, and returns its key.
 pub(crate) fn sign(
-    world: &World<'_>,
+    session: &WriteSession<'_>,
     wanted: &Desired<'_>,
     observation: &Observation,
     receipt: &Receipt,
 ) -> Result<String, Error> {
-    let envelope = receipt.sign(&world.keys.phase)?;
+    let envelope = receipt.sign(&session.keys.phase)?;
     let object = observation.receipt_object(wanted, &receipt.run);
     let text = serde_json::to_vec(&envelope).unwrap_or_default();
-    if !world.store.create(&object, text.clone(), &Metadata::new())? {
-        let there = world.store.get(&object, text.len() as u64)?;
+    if !session.store.create(&object, text.clone(), &Metadata::new())? {
+        let there = session.store.get(&object, text.len() as u64)?;
         if there.as_ref() != Some(&text) {
-            let why = "another receipt lies there".to_owned();
+            let why = "another receipt has this name".to_owned();
             return Err(Error::Tampered { object, why });
         }
     }

@@ -1,45 +1,45 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of this program, each with its help and exit status.
 
 use std::io;
 use std::path::PathBuf;
 
 use documents::{Diagnostic, Exit, Refusal};
 
-/// The name of the API server in messages.
+/// Name of the API server in messages.
 pub(crate) const API_SERVER: &str = "the API server";
 
-/// The reason in a status for a claim that cannot be drained.
+/// Condition reason for a claim that cannot be drained.
 pub(crate) const NOT_DRAINABLE: &str = "NotDrainable";
 
-/// Everything that can go wrong.
+/// Error of one command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, not ready, or cannot be written.
+    /// The stream is invalid, not ready, or cannot be written.
     #[error(transparent)]
     Stream(#[from] documents::Error),
-    /// A secret cannot be had, or a receipt not believed.
+    /// A secret or key is unavailable, or a receipt is invalid.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
     /// The project lacks an endpoint.
     #[error("the Project has no {0}")]
     NoEndpoint(&'static str),
-    /// The cluster's kubeconfig is not one that this program will use.
+    /// The cluster's kubeconfig is invalid or has a setting that this program does not permit.
     #[error("the kubeconfig of the cluster cannot be used: {why}")]
     Kubeconfig {
-        /// Why not.
+        /// Cause, as a clause about the kubeconfig.
         why: &'static str,
     },
-    /// This machine lets us not do what any program may.
-    #[error("this machine cannot run a client")]
+    /// This machine cannot start an asynchronous runtime.
+    #[error("the HTTP client cannot start on this machine")]
     Machine(#[source] io::Error),
-    /// Nobody answered, or too late.
-    #[error("{who} does not answer to {request}: {why}")]
+    /// A service did not answer, or answered too late.
+    #[error("{who} does not answer: {request}: {why}")]
     Unreachable {
-        /// Who.
+        /// Service, for example the URL of the store.
         who: String,
-        /// What was asked.
+        /// Request, for example `write BUCKET/KEY`.
         request: String,
-        /// Why not.
+        /// Cause, from the service or the network.
         why: String,
     },
     /// An upload makes no progress.
@@ -47,9 +47,9 @@ pub enum Error {
         "{who} does not take {request}: no progress for {seconds} s, after {taken} of {bytes} bytes"
     )]
     Stalled {
-        /// The store.
+        /// URL of the store.
         who: String,
-        /// What was asked.
+        /// Request, for example `write BUCKET/KEY`.
         request: String,
         /// The time without progress.
         seconds: u64,
@@ -58,41 +58,41 @@ pub enum Error {
         /// The size of the upload.
         bytes: usize,
     },
-    /// We are known, and not let.
-    #[error("{who} does not let us {request}: {message}")]
+    /// The credentials are valid, and lack the permission.
+    #[error("{who} denies permission: {request}: {message}")]
     Forbidden {
-        /// Who.
+        /// Service, for example the URL of the store.
         who: String,
-        /// What was asked.
+        /// Request, for example `write BUCKET/KEY`.
         request: String,
-        /// What was said.
+        /// Message of the service.
         message: String,
     },
-    /// What was sent is not taken.
-    #[error("{who} refuses to {request}: {message}")]
+    /// The service rejects the request as invalid.
+    #[error("{who} rejects the request: {request}: {message}")]
     Rejected {
-        /// Who.
+        /// Service, for example the URL of the store.
         who: String,
-        /// What was asked.
+        /// Request, for example `write BUCKET/KEY`.
         request: String,
-        /// What was said.
+        /// Message of the service.
         message: String,
     },
-    /// Somebody answered something that this version does not understand.
-    #[error("cannot read the answer to {request}")]
+    /// The response is not one of the Kubernetes API.
+    #[error("cannot parse the response to {request}")]
     Garbled {
-        /// What was asked.
+        /// Request, for example `write BUCKET/KEY`.
         request: String,
     },
-    /// The object is another by now.
-    #[error("the cluster did not take {request}: {message}")]
+    /// Another writer has changed the object since it was read.
+    #[error("another writer changed the object: {request}: {message}")]
     Conflict {
-        /// The request.
+        /// Request, for example `PATCH /api/v1/…`.
         request: String,
-        /// The answer.
+        /// Message of the API server.
         message: String,
     },
-    /// Claims cannot be drained as they are.
+    /// Claims cannot be drained in their present state.
     #[error("these cannot be drained as they are: {}", listed(refusals))]
     Refused {
         /// Whether the workloads have been stopped by now.
@@ -100,8 +100,8 @@ pub enum Error {
         /// Each claim, with the reason.
         refusals: Vec<Refusal>,
     },
-    /// Another run of the same drain is at work.
-    #[error("another run of this drain is at work: {holder}")]
+    /// Another run of the same drain holds the lease.
+    #[error("another run of this drain is in progress: {holder}")]
     Busy {
         /// Host, boot, PID namespace, PID and start of its process.
         holder: String,
@@ -109,96 +109,96 @@ pub enum Error {
     /// The API server does not enforce the hold.
     #[error("the API server does not enforce the policy {name}: {answer}")]
     HoldInactive {
-        /// The policy.
+        /// Name of the policy.
         name: String,
         /// The API server's answer to a pod that mounts a held claim.
         answer: String,
     },
-    /// Something that is to be copied, or stopped, is not there.
-    #[error("{what} is not there")]
+    /// A source, workload or receipt does not exist.
+    #[error("{what} does not exist")]
     Missing {
-        /// What.
+        /// Missing object, for example `PersistentVolumeClaim default/data`.
         what: String,
     },
     /// The pod that reads a volume does not start.
     #[error("after {seconds} s the pod {pod}, which reads the volume, does not run: {why}")]
     NoReader {
-        /// How long was waited.
+        /// Length of the wait in seconds.
         seconds: u32,
-        /// Which.
+        /// Name of the pod.
         pod: String,
-        /// What its status says.
+        /// Cause, from the pod's status and events.
         why: String,
     },
-    /// A source could not be read to its end.
-    #[error("cannot read {source_name} to its end")]
+    /// A source could not be read completely.
+    #[error("cannot read {source_name} completely")]
     Read {
-        /// Which.
+        /// Claim or repository, for example `default/data`.
         source_name: String,
-        /// Why not.
+        /// Error of the stream.
         source: io::Error,
     },
-    /// A source is not what it was when it was copied.
+    /// A source has changed during its copy.
     #[error("{source_name} has changed while it was copied")]
     Changed {
-        /// Which.
+        /// Claim or repository, for example `default/data`.
         source_name: String,
     },
-    /// Git has failed.
+    /// A Git command has failed.
     #[error("git {command} failed: {message}")]
     Git {
-        /// Which command of it.
+        /// Subcommand of Git, for example `clone`.
         command: String,
-        /// What it said.
+        /// Standard error of Git.
         message: String,
     },
-    /// A copy could not be made.
+    /// A pack could not be compressed or encrypted.
     #[error("cannot compress or encrypt")]
     Seal(#[source] io::Error),
-    /// What lies in the store is not what was put there.
+    /// An object in the store differs from the one that was written.
     #[error("{object} is not what was copied: {why}")]
     Tampered {
-        /// Which object.
+        /// Object key in the store.
         object: String,
-        /// In what it differs.
+        /// Difference, as a clause about the object.
         why: String,
     },
-    /// No receipt says that this was copied.
-    #[error("no receipt proves that {} is copied as it is now{}", what.join(", "), because(why))]
+    /// No receipt covers the present state of a source.
+    #[error("no receipt proves that {} is copied in its present state{}", what.join(", "), because(why))]
     Unproven {
-        /// What.
+        /// Sources without a valid receipt.
         what: Vec<String>,
-        /// What has changed since a receipt, as far as the cluster tells.
+        /// Changes in the cluster since the receipt.
         why: Vec<String>,
     },
     /// The store has several receipts.
     #[error("the store has {} receipts: {}", receipts.len(), receipts.join(", "))]
     Ambiguous {
-        /// Where they lie.
+        /// Object keys of the receipts.
         receipts: Vec<String>,
     },
     /// A file of this machine cannot be read or written.
     #[error("cannot {what} {}", path.display())]
     File {
-        /// Read or write.
+        /// Verb of the operation, `read` or `write`.
         what: &'static str,
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// What was copied is not restored over something.
+    /// The target folder of a restore is not empty, and a restore overwrites nothing.
     #[error("{} is not empty", path.display())]
     NotEmpty {
-        /// Which folder.
+        /// Path of the folder.
         path: PathBuf,
     },
-    /// What was copied cannot be written here.
+    /// An entry of an archive cannot be written to the target folder.
     #[error("cannot restore {}", entry)]
     Restore {
-        /// Which entry of the archive.
+        /// Path of the entry in the archive.
         entry: String,
-        /// Why not.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
@@ -213,8 +213,8 @@ fn because(why: &[String]) -> String {
 }
 
 impl From<io::Error> for Error {
-    /// Whoever reads an archive knows which it was, and says so; what went wrong on the way
-    /// to it may already be one of ours.
+    /// Unwraps an error of this type, which a reader may have wrapped. Any other error becomes a read
+    /// error, and the caller fills in the name of the source.
     fn from(source: io::Error) -> Self {
         let read = |source| Self::Read { source_name: "the archive".to_owned(), source };
         source.downcast::<Self>().unwrap_or_else(read)
@@ -256,17 +256,17 @@ impl Diagnostic for Error {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
             Self::NoEndpoint(_) => "declare it in `endpoints` of the Project",
-            Self::Kubeconfig { .. } => {
-                "let talos-provision write it again: `talos-provision apply`"
+            Self::Kubeconfig { .. } => "write a new kubeconfig: `talos-provision apply`",
+            Self::Machine(_) => "check this machine's limits of open files and memory",
+            Self::Unreachable { .. } => {
+                "check the network to the service, then run the same command again"
             }
-            Self::Machine(_) => "look at the limits of this machine: files, memory",
-            Self::Unreachable { .. } => "check the way there, then run the same command again",
             Self::Stalled { .. } => {
-                "check the way there, then run the same command again: packs that have arrived are \
+                "check the network to the store, then run the same command again: packs that have arrived are \
                  not sent again"
             }
             Self::Forbidden { message, .. } if message.contains("PodSecurity") => {
-                "let the namespace admit the reader: label it \
+                "permit the reader in the namespace: label the namespace \
                  `pod-security.kubernetes.io/enforce=baseline`"
             }
             Self::Forbidden { message, .. } if message.contains("exceeded quota") => {
@@ -277,39 +277,46 @@ impl Diagnostic for Error {
                  needed: `talos-provision apply` writes one"
             }
             Self::Forbidden { .. } => {
-                "give credentials that may: a writer needs PutObject, GetObject and ListBucket, a \
-                 reader GetObject"
+                "use credentials with the permission: a writer needs PutObject, GetObject and \
+                 ListBucket, a reader GetObject"
             }
-            Self::Rejected { .. } => "read what it says; the document may ask for something else",
+            Self::Rejected { .. } => "correct the document or the object as the message says",
             Self::Conflict { .. } => "run the same command again",
             Self::Refused { stopped: false, .. } => {
-                "nothing was stopped; see to each of them, then run this again"
+                "nothing was stopped; correct each claim as its message says, then run this again"
             }
             Self::Refused { stopped: true, .. } => {
-                "nothing was signed, and the workloads stay stopped: see to each of them and run \
-                 `data-drain apply` again, or start them with `data-drain destroy`"
+                "nothing was signed, and the workloads stay stopped: correct each claim and run \
+                 `data-drain apply` again, or start the workloads with `data-drain destroy`"
             }
-            Self::Busy { .. } => "wait until it has ended, or end it; then run this again",
+            Self::Busy { .. } => {
+                "wait until the other run has ended, or end it, then run this again"
+            }
             Self::HoldInactive { .. } => {
-                "nothing was copied, and the workloads stay stopped: see whether the API servers are \
-                 healthy, and run `data-drain apply` again, or start them with `data-drain destroy`"
+                "nothing was copied, and the workloads stay stopped: check that the API servers are \
+                 healthy and run `data-drain apply` again, or start the workloads with `data-drain \
+                 destroy`"
             }
-            Self::Garbled { .. } => "check that the endpoint is the one of the service",
+            Self::Garbled { .. } => {
+                "check that the endpoint in the kubeconfig is a Kubernetes API server"
+            }
             Self::Missing { .. } => {
-                "correct the document; what is gone already cannot be copied any more"
+                "correct the document; a deleted source cannot be copied any more"
             }
             Self::NoReader { .. } => {
-                "see to the reason; the pod needs the attested image and a node that has the volume. \
-                 `timeoutSeconds` is how long is waited. What is stopped stays so"
+                "correct the cause; the pod needs the attested image and a node that has the volume. \
+                 `timeoutSeconds` sets the wait. Stopped workloads stay stopped"
             }
             Self::Read { .. } => {
                 "run the same command again: packs that have arrived are not sent again"
             }
             Self::Changed { .. } => {
-                "the workloads stay stopped; find out what else writes there, then run this again"
+                "the workloads stay stopped; find the other writer, then run this again"
             }
-            Self::Git { .. } => "read what it says, then run the same command again",
-            Self::Seal(_) => "look at the memory of this machine",
+            Self::Git { .. } => {
+                "correct the cause in the message of Git, then run the same command again"
+            }
+            Self::Seal(_) => "check the free memory of this machine",
             Self::Tampered { .. } => {
                 "delete nothing: the source may be the only good copy. Find out who can write to the \
                  store; `data-drain destroy` and then `data-drain apply` make another copy"
@@ -318,10 +325,10 @@ impl Diagnostic for Error {
             Self::Ambiguous { .. } => {
                 "name one with `--receipt`, or give the documents that `data-drain apply` wrote"
             }
-            Self::File { .. } => "look at its permissions, and at the space that is left",
-            Self::NotEmpty { .. } => "name a folder that is empty or not there yet",
+            Self::File { .. } => "check the permissions of the path and the free disk space",
+            Self::NotEmpty { .. } => "use a folder that is empty or does not exist yet",
             Self::Restore { .. } => {
-                "look at the space that is left; owners and devices can be restored by root alone"
+                "check the free disk space; only root can restore owners and devices"
             }
         };
         Some(help.to_owned())

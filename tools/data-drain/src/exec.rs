@@ -1,11 +1,11 @@
-//! A program in a pod whose whole output is known to have arrived.
+//! Runs a program in a pod and proves that its whole output arrived.
 //!
 //! The API server loses the end of what a program writes just before it exits
 //! (<https://github.com/kubernetes/kubernetes/issues/124571>; measured through a line of 3 MB/s:
 //! once in two reads of 40 MB). So `volume-reader --framed` writes frames, then their total length,
-//! and waits for an answer before it exits.
+//! and waits for an acknowledgement before it exits.
 //!
-//! **Invariant:** the end of a stream is told by its last frame, never by a connection that closes.
+//! **Invariant:** only the last frame ends a stream, never a closed connection.
 
 use std::io;
 use std::rc::Rc;
@@ -19,31 +19,32 @@ use tokio::task::JoinHandle;
 
 use crate::claim::Report;
 
-/// How long nothing may arrive. A disk that spins up and a large folder that is sorted take seconds.
+/// Longest time without data. A disk that spins up or a large folder that is sorted takes seconds.
 const STALL: Duration = Duration::from_secs(300);
-/// How long the answer to the last frame may take to get through.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// How long the rest of standard error may take: a connection that was cut has no end of it.
-const COMPLAINT: Duration = Duration::from_secs(1);
+/// Longest time for the acknowledgement of the last frame.
+const ACKNOWLEDGEMENT: Duration = Duration::from_secs(5);
+/// Longest time for the rest of standard error, which never ends on a broken connection.
+const STDERR: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 const RECEIVED: &[u8] = b"received\n";
-/// Limits of what a pod may make us hold: the reader writes 64 KiB and a few names.
+/// Maximum size of a frame, so that a pod cannot exhaust our memory. The reader writes frames of 64 KiB
+/// and a short report.
 const FRAME_BYTES_MAX: usize = 1 << 20;
-/// How much of standard error is repeated.
-const COMPLAINT_BYTES_MAX: u64 = 4000;
+/// Maximum bytes of standard error in a message.
+const STDERR_BYTES_MAX: u64 = 4000;
 
-/// A program in a pod, read to its end.
+/// A running program in a pod.
 pub(crate) struct Running {
     runtime: Rc<Runtime>,
     request: String,
     /// Ends the connection when it is dropped.
     process: AttachedProcess,
-    /// How the program ended; finished without one when the connection was cut. The streams of
-    /// kube do not tell: half of a `tokio::io::simplex` that is dropped is no end for the other.
+    /// Exit status of the program; `None` after the connection broke. The streams of kube do not show
+    /// the end, because a dropped half of a `tokio::io::simplex` does not end the other half.
     status: JoinHandle<Option<Status>>,
     input: Box<dyn AsyncWrite + Unpin>,
     output: Box<dyn AsyncRead + Unpin>,
-    complaint: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
     frame: Vec<u8>,
     at: usize,
     total: u64,
@@ -51,17 +52,17 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// `None` if the API server gave no streams.
+    /// Returns `None` if the API server gave no streams.
     pub(crate) fn new(
         runtime: Rc<Runtime>,
         request: String,
         mut process: AttachedProcess,
     ) -> Option<Self> {
         let (input, output) = (Box::new(process.stdin()?), Box::new(process.stdout()?));
-        let complaint = process.stderr().map(|stream| {
+        let stderr = process.stderr().map(|stream| {
             tokio::spawn(async move {
                 let mut said = Vec::new();
-                let mut stream = stream.take(COMPLAINT_BYTES_MAX);
+                let mut stream = stream.take(STDERR_BYTES_MAX);
                 let _ = stream.read_to_end(&mut said).await;
                 let _ = tokio::io::copy(stream.get_mut(), &mut tokio::io::sink()).await;
                 String::from_utf8_lossy(&said).trim().to_owned()
@@ -76,7 +77,7 @@ impl Running {
             status,
             input,
             output,
-            complaint,
+            stderr,
             frame,
             at,
             total,
@@ -84,13 +85,13 @@ impl Running {
         })
     }
 
-    /// The report that follows the last frame, and what the program wrote to standard error.
+    /// Returns the report after the last frame, and the program's standard error.
     pub(crate) fn finish(mut self) -> io::Result<(Report, String)> {
         while self.report.is_none() {
             io::copy(&mut self, &mut io::sink())?;
         }
         let report = self.report.take().unwrap_or_default();
-        Ok((report, self.said()))
+        Ok((report, self.stderr_text()))
     }
 
     fn next(&mut self) -> io::Result<()> {
@@ -125,7 +126,7 @@ impl Running {
 
     fn take_frame(&mut self, length: usize) -> io::Result<()> {
         if length > FRAME_BYTES_MAX {
-            let why = format!("{} answered with something else than frames", self.request);
+            let why = format!("{}: the output does not consist of frames", self.request);
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         let mut frame = std::mem::take(&mut self.frame);
@@ -135,7 +136,7 @@ impl Running {
         Ok(())
     }
 
-    /// Reads that many bytes, as long as any arrive, and heeds a signal meanwhile.
+    /// Fills `bytes`. Fails after [`STALL`] without data, and on a signal.
     fn exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         let mut since = Instant::now();
@@ -153,7 +154,7 @@ impl Running {
                 Err(_) if self.status.is_finished() => return Err(self.ended()),
                 Err(_) if since.elapsed() < STALL => {}
                 Err(_) => {
-                    let why = format!("{}: nothing for {} s", self.request, STALL.as_secs());
+                    let why = format!("{}: no data for {} s", self.request, STALL.as_secs());
                     return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
             }
@@ -161,34 +162,35 @@ impl Running {
         Ok(())
     }
 
-    /// Tells the program that all of it has arrived, so that it exits.
+    /// Acknowledges the last frame, so that the program exits.
     fn answer(&mut self) {
         let Self { runtime, input, status, .. } = self;
-        let farewell = async {
+        let acknowledgement = async {
             input.write_all(RECEIVED).await?;
             input.flush().await?;
             let _ = status.await;
             io::Result::Ok(())
         };
-        // The bytes are complete whether or not the answer gets there.
-        let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, farewell).await });
+        // Ignore a failure, because the bytes are complete already.
+        let _ = runtime
+            .block_on(async { tokio::time::timeout(ACKNOWLEDGEMENT, acknowledgement).await });
     }
 
-    /// Why the stream ended before its last frame.
+    /// Returns the reason why the stream ended before its last frame.
     fn ended(&mut self) -> io::Error {
         let status = &mut self.status;
-        let ended = self.runtime.block_on(async { tokio::time::timeout(FAREWELL, status).await });
+        let ended =
+            self.runtime.block_on(async { tokio::time::timeout(ACKNOWLEDGEMENT, status).await });
         let ended = ended.ok().and_then(Result::ok).flatten();
         let how = ended.and_then(|status| status.message);
         let how = how.unwrap_or_else(|| "the connection was cut".to_owned());
-        let said = self.said();
+        let said = self.stderr_text();
         io::Error::new(io::ErrorKind::UnexpectedEof, format!("{}: {how}: {said}", self.request))
     }
 
-    fn said(&mut self) -> String {
-        let Some(complaint) = self.complaint.take() else { return String::new() };
-        let said =
-            self.runtime.block_on(async { tokio::time::timeout(COMPLAINT, complaint).await });
+    fn stderr_text(&mut self) -> String {
+        let Some(stderr) = self.stderr.take() else { return String::new() };
+        let said = self.runtime.block_on(async { tokio::time::timeout(STDERR, stderr).await });
         said.ok().and_then(Result::ok).unwrap_or_default()
     }
 }

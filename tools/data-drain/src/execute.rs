@@ -93,9 +93,9 @@ impl Execution<'_, '_> {
         let live = &self.observation.sources[index];
         let copied = draft.sources.get_mut(index).ok_or_else(out_of_order)?;
         let desired = &self.session.copies()?.desired;
-        let world = &self.step_context.world(self.session)?;
+        let session = &self.step_context.write_session(self.session)?;
         let folder = format!("{}/{index}", self.observation.prefix(desired));
-        let copy = Copy { world, wanted: desired, folder };
+        let copy = Copy { session, wanted: desired, folder };
         let detail = match live {
             Live::Claim(live) => copy_claim(&copy, live, copied)?,
             Live::Forge { repository, .. } => copy_repository(&copy, repository, copied)?,
@@ -110,9 +110,9 @@ impl Execution<'_, '_> {
         let receipt: Receipt = self.step_context.draft.take().ok_or_else(out_of_order)?;
         check_draft(self.session, &receipt.run)?;
         read_back(store, desired, &receipt)?;
-        let world = self.step_context.world(self.session)?;
-        world.go_on()?;
-        let object = sign(&world, desired, self.observation, &receipt)?;
+        let session = self.step_context.write_session(self.session)?;
+        session.check()?;
+        let object = sign(&session, desired, self.observation, &receipt)?;
         self.step_context.read_back = Some(receipt.run);
         Ok(object)
     }
@@ -120,13 +120,13 @@ impl Execution<'_, '_> {
 
 /// Copies a claim, and reads it a second time to prove that it is at rest.
 fn copy_claim(copy: &Copy<'_>, live: &LiveClaim, copied: &mut Copied) -> Result<String, Error> {
-    let (world, drain) = (copy.world, copy.wanted.drain);
+    let (session, drain) = (copy.session, copy.wanted.drain);
     let Some(place) = &live.verdict.place else {
         return refuse(true, refusals(live, &live.verdict.refused)).map(|()| String::new());
     };
     let name = live.claim.to_string();
     let mount = documents::step(drain, "mount");
-    let readers = world.readers(drain);
+    let readers = session.readers(drain);
     let volume = readers.mount(&live.claim, place)?;
     // The content may have changed since the survey, and the content of an exclusive volume is seen for
     // the first time.

@@ -1,9 +1,9 @@
-//! An archive written to a folder, and nowhere else.
+//! Extracts an archive to a folder.
 //!
-//! **Invariant:** no member leaves the folder: every path is resolved by the kernel beneath it, and
-//! through no symbolic link (`openat2`). Links are made last, when nothing more is written.
-//! **Invariant:** nothing that is there is written over, and nothing gets more rights than it had:
-//! what lets others act as its owner is taken off.
+//! **Invariant:** no member is written outside the folder. The kernel resolves every path beneath the
+//! folder and follows no symbolic link (`openat2`). Links are created last, after every other write.
+//! **Invariant:** no existing file is overwritten, and no file gets more rights than it had. Bits that let
+//! others act as the file's owner (setuid, setgid, capabilities) are not restored.
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, Write as _};
@@ -22,16 +22,16 @@ use crate::archive::{self, Member, Sink};
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// The attribute that lets a program do what its user cannot (capabilities(7)).
+/// Attribute with the capabilities of a program (capabilities(7)).
 const CAPABILITY: &[u8] = b"security.capability";
-/// The block of most file systems: shorter runs of zeros make no hole.
+/// Block size of most file systems. Shorter runs of zeros cannot be a hole.
 const HOLE_BYTES_MIN: usize = 4096;
 
-/// Writes what is in `archive` to `folder`, and tells how many entries there were.
+/// Extracts `archive` to `folder` and returns the number of entries.
 pub(crate) fn extract(archive: &mut impl Read, folder: &Path) -> Result<u64, Error> {
     let restore = |source| Error::Restore { entry: folder.display().to_string(), source };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let root = openat(CWD, folder, flags, Mode::empty()).map_err(|it| restore(it.into()))?;
+    let root = openat(CWD, folder, flags, Mode::empty()).map_err(|error| restore(error.into()))?;
     let mut tree =
         Tree { root, file: None, entries: 0, late: Vec::new(), is_root: geteuid().is_root() };
     archive::copy(archive, &mut tree)?;
@@ -42,7 +42,7 @@ struct Tree {
     root: OwnedFd,
     file: Option<File>,
     entries: u64,
-    /// Links, and folders whose rights and times the files in them would have changed.
+    /// Links and folders, which are finished last: a later file changes the time of its folder.
     late: Vec<Member>,
     is_root: bool,
 }
@@ -72,25 +72,25 @@ impl Tree {
         Ok(())
     }
 
-    /// The folder that holds `name`, and what it is called there; nothing for the root itself.
+    /// Returns the parent folder of `name` and the last part of `name`, which is `None` for the root.
     fn place<'a>(&self, name: &'a [u8]) -> io::Result<(OwnedFd, Option<&'a [u8]>)> {
         let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
         if name.starts_with(b"/") {
             return Err(refused("its name is absolute"));
         }
-        let mut parts: Vec<_> = name.split(|&it| it == b'/').collect();
-        parts.retain(|it| !it.is_empty() && *it != b".");
-        if parts.iter().any(|it| *it == b".." || it.contains(&0)) {
+        let mut parts: Vec<_> = name.split(|&byte| byte == b'/').collect();
+        parts.retain(|part| !part.is_empty() && *part != b".");
+        if parts.iter().any(|part| *part == b".." || part.contains(&0)) {
             return Err(refused("its name leads out of the folder"));
         }
-        let own = parts.pop();
+        let last = parts.pop();
         let parent = parts.join(&b'/');
         let parent = if parent.is_empty() { b".".as_slice() } else { &parent };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok((openat2(&self.root, parent, flags, Mode::empty(), BENEATH)?, own))
+        Ok((openat2(&self.root, parent, flags, Mode::empty(), BENEATH)?, last))
     }
 
-    /// Gives a finished file its owner, rights and time.
+    /// Sets owner, attributes, mode and time of a finished file.
     fn settle(&self, file: &File, member: &Member) -> io::Result<()> {
         if self.is_root {
             let (user, group) = owner(member);
@@ -107,9 +107,9 @@ impl Tree {
         let (parent, name) = self.place(&member.name)?;
         let name = name.ok_or(io::ErrorKind::InvalidInput)?;
         if member.kind == b'1' {
-            let (of, target) = self.place(&member.target)?;
+            let (target_parent, target) = self.place(&member.target)?;
             let target = target.ok_or(io::ErrorKind::InvalidInput)?;
-            return Ok(linkat(&of, target, &parent, name, AtFlags::empty())?);
+            return Ok(linkat(&target_parent, target, &parent, name, AtFlags::empty())?);
         }
         symlinkat(member.target.as_slice(), &parent, name)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -129,11 +129,11 @@ impl Tree {
     }
 
     fn finish(self) -> Result<u64, Error> {
-        for member in self.late.iter().filter(|it| it.kind != b'5') {
+        for member in self.late.iter().filter(|member| member.kind != b'5') {
             self.link(member).map_err(about(member))?;
         }
-        // What is in a folder comes after it, and changes its time.
-        for member in self.late.iter().filter(|it| it.kind == b'5').rev() {
+        // Inner folders first, because a change inside a folder changes the time of the folder.
+        for member in self.late.iter().filter(|member| member.kind == b'5').rev() {
             self.folder(member).map_err(about(member))?;
         }
         Ok(self.entries)
@@ -151,7 +151,7 @@ impl Sink for Tree {
     fn write(&mut self, bytes: &[u8], content: usize) -> Result<(), Error> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let bytes = &bytes[..content];
-        // Holes came out of the volume as zeros; they would fill the disk here.
+        // The archive contains holes as zeros. Skip them, so that they do not fill the disk.
         let written = if content >= HOLE_BYTES_MIN && bytes.iter().all(|&byte| byte == 0) {
             file.seek_relative(i64::try_from(content).unwrap_or(i64::MAX))
         } else {
@@ -169,18 +169,19 @@ impl Sink for Tree {
     }
 }
 
-/// Gives a file or folder its extended attributes, as far as this file system and user can.
+/// Sets extended attributes. An attribute that the file system or user does not permit is reported.
 fn attribute(file: &File, member: &Member, when: impl Fn(&[u8]) -> bool) {
     for (name, value) in member.attributes.iter().filter(|(name, _)| when(name)) {
         let set = if name == CAPABILITY {
-            Err("it would give the program rights".to_owned())
+            Err("capabilities are not restored".to_owned())
         } else {
             let set = fsetxattr(file, name.as_slice(), value, XattrFlags::empty());
             set.map_err(|error| error.to_string())
         };
         if let Err(why) = set {
-            let (name, of) = (String::from_utf8_lossy(name), String::from_utf8_lossy(&member.name));
-            documents::note("attribute", format_args!("not restored: {name} of {of}: {why}"));
+            let (name, file) =
+                (String::from_utf8_lossy(name), String::from_utf8_lossy(&member.name));
+            documents::note("attribute", format_args!("not restored: {name} of {file}: {why}"));
         }
     }
 }
@@ -190,7 +191,7 @@ fn about(member: &Member) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Restore { entry, source }
 }
 
-/// Nothing that makes a program somebody else.
+/// Returns the permission bits without setuid, setgid and sticky.
 fn mode(member: &Member) -> Mode {
     Mode::from_raw_mode(member.mode & 0o777)
 }
@@ -215,7 +216,7 @@ mod tests {
 
     type Test = Result<(), Box<dyn std::error::Error>>;
 
-    /// An archive of these members, written without any of the care that libraries take.
+    /// Builds an archive of these members without the checks of a library.
     fn archive(members: &[(&str, tar::EntryType, &str, u32, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, kind, target, mode, content) in members {
@@ -224,7 +225,7 @@ mod tests {
             header.set_mode(*mode);
             header.set_size(content.len() as u64);
             header.set_mtime(1);
-            let fields = header.as_ustar_mut().expect("it is one");
+            let fields = header.as_ustar_mut().expect("a ustar header");
             fields.name[..name.len()].copy_from_slice(name.as_bytes());
             fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
             header.set_cksum();
@@ -239,7 +240,7 @@ mod tests {
     const FOLDER: tar::EntryType = tar::EntryType::Directory;
 
     #[test]
-    fn what_gnu_tar_has_written_comes_out_as_it_was() -> Test {
+    fn extract_restores_an_archive_of_gnu_tar() -> Test {
         let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
         fs::create_dir_all(from.path().join("a/b"))?;
         fs::write(from.path().join("a/b/file"), "what is in it")?;
@@ -259,21 +260,21 @@ mod tests {
             let output = find.arg(at).args(["-printf", format]).output().expect("find");
             let mut lines: Vec<_> =
                 String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-            lines.retain(|it| !it.starts_with("  d")); // the two temporary folders themselves
+            lines.retain(|line| !line.starts_with("  d")); // the two temporary folders themselves
             lines.sort();
             lines
         };
-        let strip = |it: Vec<String>| -> Vec<String> {
-            it.into_iter().filter(|it| !it.starts_with(" d ")).collect()
+        let strip = |lines: Vec<String>| -> Vec<String> {
+            lines.into_iter().filter(|line| !line.starts_with(" d ")).collect()
         };
         assert_eq!(strip(listing(from.path())), strip(listing(to.path())));
-        let inode = |name: &str| fs::metadata(to.path().join(name)).map(|it| it.ino());
+        let inode = |name: &str| fs::metadata(to.path().join(name)).map(|metadata| metadata.ino());
         assert_eq!(inode("again")?, inode("a/b/file")?, "one file with two names");
         Ok(())
     }
 
     #[test]
-    fn nothing_leaves_the_folder() -> Test {
+    fn extract_writes_nothing_outside_the_folder() -> Test {
         let outside = tempfile::tempdir()?;
         let target = outside.path().join("target");
         fs::write(&target, "untouched")?;
@@ -283,13 +284,13 @@ mod tests {
             vec![("../planted", FILE, "", 0o644, b"x".as_slice())],
             vec![("a/../../planted", FILE, "", 0o644, b"x")],
             vec![(absolute.as_str(), FILE, "", 0o644, b"x")],
-            // Through a link that an earlier member has made.
+            // A path through a link of an earlier member.
             vec![("out", LINK, &folder, 0o777, b""), ("out/planted", FILE, "", 0o644, b"x")],
             vec![("out", LINK, "..", 0o777, b""), ("out/planted", FOLDER, "", 0o755, b"")],
-            // The rights of what a link leads to.
+            // A member that would change the mode of a link's target.
             vec![("out", LINK, &there, 0o777, b""), ("out", FILE, "", 0o777, b"x")],
             vec![("out", LINK, &folder, 0o777, b""), ("out", FOLDER, "", 0o777, b"")],
-            // A second name for something outside.
+            // A hard link to a file outside.
             vec![("hard", HARD, &there, 0o644, b"")],
             vec![("hard", HARD, "../target", 0o644, b"")],
             // The same name twice.
@@ -299,7 +300,8 @@ mod tests {
             fs::create_dir(&inside)?;
             let end = extract(&mut archive(&members).as_slice(), &inside);
             assert!(end.is_err(), "{members:?}");
-            let left: Vec<_> = fs::read_dir(&outside)?.flatten().map(|it| it.file_name()).collect();
+            let left: Vec<_> =
+                fs::read_dir(&outside)?.flatten().map(|entry| entry.file_name()).collect();
             assert_eq!(left.len(), 2, "{members:?} left {left:?}");
             assert_eq!(fs::read_to_string(&target)?, "untouched", "{members:?}");
             assert_eq!(fs::metadata(&target)?.nlink(), 1, "{members:?}");
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_and_attributes_come_back() -> Test {
+    fn extract_restores_holes_and_attributes() -> Test {
         let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
         let sparse = fs::File::create(from.path().join("sparse"))?;
         sparse.set_len(8 << 20)?;
@@ -321,7 +323,7 @@ mod tests {
         extract(&mut archive.as_slice(), to.path())?;
         let restored = to.path().join("sparse");
         assert_eq!(fs::read(&restored)?, fs::read(from.path().join("sparse"))?);
-        assert!(fs::metadata(&restored)?.blocks() * 512 < 1 << 20, "its holes are holes again");
+        assert!(fs::metadata(&restored)?.blocks() * 512 < 1 << 20, "holes are restored as holes");
         let mut value = [0; 16];
         let read = rustix::fs::getxattr(&restored, c"user.note", &mut value);
         // A file system without attributes (tmpfs before Linux 6.6) has none to lose.
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn no_program_becomes_somebody_else() -> Test {
+    fn extract_drops_setuid_and_setgid() -> Test {
         let folder = tempfile::tempdir()?;
         let members = [("program", FILE, "", 0o6755, b"x".as_slice())];
         extract(&mut archive(&members).as_slice(), folder.path())?;
@@ -340,8 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn a_size_in_an_extended_header_is_the_one_that_counts() -> Test {
-        // CVE-2025-62518: whoever goes by the other takes content for members.
+    fn extract_uses_the_size_in_an_extended_header() -> Test {
+        // CVE-2025-62518: a parser that uses the size in the plain header parses content as members.
         let smuggled = archive(&[("smuggled", FILE, "", 0o644, b"x")]);
         let mut bytes = Vec::new();
         let record = format!("{} size={}\n", 9 + smuggled.len().to_string().len(), smuggled.len());

@@ -1,5 +1,5 @@
-//! A repository as a source: everything that `git clone --mirror` brings, as one bundle, which is
-//! what git itself calls a repository in a file. The real `git` does all of it.
+//! A Git repository as a source: everything that `git clone --mirror` fetches, as one Git bundle. The real
+//! `git` does all work.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,18 +9,18 @@ use keyring::{GIT_TIME_MAX, GitEnded, GitOrigin, Secret, Url};
 
 use crate::Error;
 
-/// What is in the archive.
+/// Name of the bundle in the archive.
 pub(crate) const BUNDLE: &str = "repository.bundle";
-/// What `git ls-remote` listed.
+/// Name of the file with the output of `git ls-remote`.
 const REFS: &str = "refs";
 
-/// What the forge lists: every reference, and where it points.
+/// Lists every reference on the forge with the object that it points to.
 pub(crate) fn refs(url: &Url, token: &Secret) -> Result<String, Error> {
     let here = Path::new(".");
-    run(&["ls-remote", "--quiet", url.as_str()], here, Some((url, token))).map(|it| it.text)
+    run(&["ls-remote", "--quiet", url.as_str()], here, Some((url, token))).map(|ended| ended.text)
 }
 
-/// Writes the archive of the repository to a file in `scratch`, and proves it whole.
+/// Writes the archive of the repository to a file in `scratch` and verifies that it is complete.
 pub(crate) fn archive(url: &Url, token: &Secret, scratch: &Path) -> Result<PathBuf, Error> {
     let before = refs(url, token)?;
     let mirror = scratch.join("mirror.git");
@@ -28,7 +28,7 @@ pub(crate) fn archive(url: &Url, token: &Secret, scratch: &Path) -> Result<PathB
     let clone = ["clone", "--progress", "--mirror", url.as_str(), &folder];
     run(&clone, scratch, Some((url, token)))?;
     run(&["fsck", "--full", "--no-dangling", "--progress"], &mirror, None)?;
-    // Git refuses to bundle a repository without a commit; its empty list of references says so.
+    // `git bundle` fails without a commit. The empty list of references records that case.
     let is_empty = before.trim().is_empty();
     if !is_empty {
         let bundle_name = bundle.to_string_lossy();
@@ -81,7 +81,7 @@ fn run(
             io::ErrorKind::TimedOut => {
                 failed(format!("no progress within {} s", GIT_TIME_MAX.as_secs()))
             }
-            _ => failed(format!("it cannot be started: {error}")),
+            _ => failed(format!("git cannot be started: {error}")),
         })?;
     if ended.success { Ok(ended) } else { Err(failed(ended.message())) }
 }

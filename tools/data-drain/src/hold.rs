@@ -1,21 +1,20 @@
-//! The hold: from freeze until thaw, the API server itself keeps every pod but a reader off the
-//! drained claims, and keeps the claims, their volumes and namespaces from being deleted without
-//! the receipt.
+//! The hold. From freeze until thaw, the API server denies every pod except a reader on the drained
+//! claims, and denies the deletion of the claims, their volumes and namespaces without the receipt.
 //!
-//! It is two `ValidatingAdmissionPolicy` objects (Kubernetes 1.30), so nothing of ours has to run. The
-//! first keeps pods off the claims, and changes of their volumes; it never changes once it is made,
-//! and receipts name it. The second refuses to delete what is held; it holds the digest of the
-//! receipt, and lets an object go when its annotation [`RECEIPT`], or that of its namespace, is that
-//! digest.
+//! The hold consists of two `ValidatingAdmissionPolicy` objects (Kubernetes 1.30), so that no process of
+//! ours must run. The first denies pods on the claims and changes of the volumes. It never changes after
+//! its creation, and receipts name it. The second denies deletions. It contains the digest of the
+//! receipt, and permits a deletion if the annotation [`RECEIPT`] of the object or of its namespace is
+//! that digest.
 //!
-//! The digest is part of the policy and not a `ConfigMap` that is its parameter: the API server never
-//! again reads parameters of a built-in kind once the last policy that had one is gone
+//! The digest is in the policy instead of a parameter `ConfigMap`. After the last policy with a parameter
+//! of a built-in kind is deleted, the API server never reads parameters of that kind again
 //! (`ensureParamsForPolicyLocked` in `pkg/admission/plugin/policy/generic/policy_source.go` of
-//! k8s.io/apiserver v0.36.3 starts a shared informer a second time, which does nothing). A second
-//! drain of a cluster was then refused its own reader.
+//! k8s.io/apiserver v0.36.3 starts a shared informer a second time, which does nothing). The reader
+//! of a second drain of the same cluster was then denied.
 //!
-//! Policies do not apply to policies: an administrator can delete the hold. So receipts name its
-//! UID and generation, and a hold that is gone, edited or put back invalidates them.
+//! Policies do not apply to policies, so that an administrator can delete the hold. Receipts therefore
+//! name its UID and generation. Deleting, editing or recreating the hold invalidates them.
 
 use keyring::gate::{HoldObject, RECEIPT_ANNOTATION as RECEIPT};
 use serde_json::{Value, json};
@@ -26,30 +25,30 @@ use crate::{Error, Limit};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
-/// Number of refusals in a row that prove that the policy is active. The API server loads policies
+/// Number of consecutive denials that prove that the policy is active. The API server loads policies
 /// once a second (`policy/generic/policy_source.go`), and each server of a control plane for itself.
 const PROOFS: u32 = 4;
 
-/// What is held: each list in order.
+/// Objects under a hold. Each list is sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) drain: String,
-    /// `namespace/name`.
+    /// Namespace and name of each claim, for example `default/data`.
     pub(crate) claims: Vec<String>,
-    /// Names of `PersistentVolume`s.
+    /// Names of the claims' `PersistentVolume` objects.
     pub(crate) volumes: Vec<String>,
-    /// Folders of nodes that are such volumes.
+    /// Paths of `hostPath` and `local` volumes on the nodes.
     pub(crate) folders: Vec<String>,
 }
 
-/// The hold as the cluster has it.
+/// State of a hold in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    /// UID and generation of policy and binding, if both are what they should be.
+    /// UID and generation of policy and binding; `None` unless both are as declared.
     pub(crate) active: Option<keyring::Hold>,
-    /// Whether any object of the hold is there.
+    /// Whether any object of the hold exists.
     pub(crate) any: bool,
-    /// Digest of the receipt with which objects may be deleted.
+    /// Digest of the receipt that permits deletions.
     pub(crate) receipt: Option<String>,
 }
 
@@ -58,12 +57,12 @@ impl Held {
         format!("data-drain-{drain}")
     }
 
-    /// The policy that refuses deletions.
+    /// Returns the name of the policy that denies deletions.
     fn deletion_name(drain: &str) -> String {
         format!("{}-deletion", Self::name(drain))
     }
 
-    /// The policy that keeps pods off the claims, and changes of their volumes.
+    /// Renders the policy that denies pods on the claims and changes of their volumes.
     fn policy(&self) -> Value {
         let rules = json!([
             // Volumes of a pod never change, so an update cannot add one.
@@ -85,7 +84,7 @@ impl Held {
         self.object(&Self::name(&self.drain), &rules, &validations)
     }
 
-    /// The policy that refuses to delete what is held without the digest `receipt`.
+    /// Renders the policy that denies deletions without the digest `receipt`.
     fn deletion(&self, receipt: Option<&str>) -> Value {
         let held = ["persistentvolumeclaims", "persistentvolumes", "namespaces"];
         let rules = json!([rule(&["DELETE"], &held)]);
@@ -116,7 +115,7 @@ impl Held {
             "spec": {
                 "failurePolicy": "Fail",
                 "matchConstraints": {
-                    // Objects without a namespace match whatever the selector says.
+                    // The selector does not apply to objects without a namespace: they always match.
                     "namespaceSelector": {"matchExpressions": [{
                         "key": "kubernetes.io/metadata.name",
                         "operator": "In",
@@ -147,7 +146,7 @@ impl Held {
         names
     }
 
-    /// Whether a volume of a pod, `v`, is one that is held.
+    /// Returns the CEL expression for "the pod's volume `v` is held".
     fn mounts(&self) -> String {
         format!(
             "(has(v.persistentVolumeClaim) && (request.namespace + '/' + v.persistentVolumeClaim.claimName) in {claims}) \
@@ -157,8 +156,8 @@ impl Held {
         )
     }
 
-    /// Whether a request is about something that is held. `request.name` is empty when a collection
-    /// is deleted, as the namespace controller does, so the object itself tells its name.
+    /// Returns the CEL expression for "the request concerns a held object". It reads the name from the
+    /// object, because `request.name` is empty when the namespace controller deletes a collection.
     fn concerns(&self) -> String {
         let namespaces: Vec<_> = self.namespaces().into_iter().map(str::to_owned).collect();
         format!(
@@ -173,7 +172,7 @@ impl Held {
         )
     }
 
-    /// Whether a pod is a reader: it cannot write, whoever has made it.
+    /// Returns the CEL expression for "the pod is a reader". A reader mounts held claims read-only.
     fn reader(&self) -> String {
         format!(
             "request.resource.resource != 'pods' || (has(object.metadata.labels) \
@@ -185,7 +184,7 @@ impl Held {
         )
     }
 
-    /// Reads the hold of the cluster, and compares it with this one.
+    /// Reads the hold in the cluster and compares it with this one.
     pub(crate) fn observe(&self, reader: &Reader) -> Result<State, Error> {
         let [binding, policy, deletion_binding, deletion] = objects(reader, &self.drain)?;
         let all = [&binding, &policy, &deletion_binding, &deletion];
@@ -212,7 +211,7 @@ impl Held {
         Ok(State { active, any, receipt })
     }
 
-    /// Makes the cluster's hold this one, without a receipt.
+    /// Applies this hold to the cluster, without a receipt.
     pub(crate) fn put(&self, writer: &Writer) -> Result<(), Error> {
         let (name, deletion) = (Self::name(&self.drain), Self::deletion_name(&self.drain));
         self.record(writer, None)?;
@@ -222,18 +221,18 @@ impl Held {
         Ok(())
     }
 
-    /// Writes the digest of the receipt into the policy that refuses deletions.
+    /// Writes the digest of the receipt into the policy that denies deletions.
     pub(crate) fn record(&self, writer: &Writer, receipt: Option<&str>) -> Result<(), Error> {
         let path = format!("{POLICIES}/{}", Self::deletion_name(&self.drain));
         writer.apply(&path, &self.deletion(receipt))
     }
 
-    /// Waits until the API server refuses a pod that mounts each claim. Nothing is created: the
-    /// request is a dry run.
+    /// Waits until the API server denies, for each claim, a pod that mounts the claim. The requests are dry
+    /// runs.
     pub(crate) fn prove(&self, reader: &Reader, limit: &Limit) -> Result<(), Error> {
         let name = Self::name(&self.drain);
-        // The words of the rule itself: a policy that cannot be evaluated refuses as well, and would
-        // refuse the reader, too.
+        // Require the message of the rule itself, because a policy with an evaluation error denies every
+        // pod, and would deny the reader, too.
         let words = format!("held by the Drain {}:", self.drain);
         let mut refusals = 0;
         limit.until(|| {
@@ -256,11 +255,12 @@ impl Held {
 
 /// Removes the hold of a drain: pods may mount the claims again.
 pub(crate) fn remove(reader: &Reader, writer: &Writer, drain: &str) -> Result<(), Error> {
-    // Each binding before its policy: a policy without one denies nothing.
+    // Delete each binding before its policy, because a policy without a binding denies nothing.
     for (path, object) in paths(drain).iter().zip(objects(reader, drain)?) {
         let Some(object) = object else { continue };
         if object["metadata"]["labels"][LABEL] != drain {
-            let message = format!("it lacks the label {LABEL}={drain}, so no drain has made it");
+            let message =
+                format!("it lacks the label {LABEL}={drain}, so that another owner has created it");
             let (who, request) = ("data-drain".to_owned(), format!("delete {path}"));
             return Err(Error::Rejected { who, request, message });
         }
@@ -269,12 +269,12 @@ pub(crate) fn remove(reader: &Reader, writer: &Writer, drain: &str) -> Result<()
     Ok(())
 }
 
-/// Whether the cluster knows such policies.
+/// Whether the cluster supports `ValidatingAdmissionPolicy`.
 pub(crate) fn is_supported(reader: &Reader) -> Result<bool, Error> {
     Ok(reader.get(&format!("{BINDINGS}?limit=1"))?.is_some())
 }
 
-/// Binding and policy that keep pods off, then those that refuse deletions.
+/// Reads binding and policy that deny pods, then binding and policy that deny deletions.
 fn objects(reader: &Reader, drain: &str) -> Result<[Option<Value>; 4], Error> {
     let [binding, policy, deletion_binding, deletion] = paths(drain);
     Ok([
@@ -301,7 +301,7 @@ fn rule(operations: &[&str], resources: &[&str]) -> Value {
     })
 }
 
-/// A pod that every level of Pod Security admits, so that only the hold can refuse it.
+/// Renders a pod that every level of Pod Security admits, so that only the hold can deny it.
 fn probe(namespace: &str, claim: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -326,7 +326,7 @@ fn probe(namespace: &str, claim: &str) -> Value {
     })
 }
 
-/// Whether an object may be deleted: it or its namespace carries the digest of the receipt.
+/// Returns the CEL expression for "the object or its namespace carries the digest of the receipt".
 fn covered() -> String {
     let carries = |object: &str| {
         format!(
@@ -341,14 +341,14 @@ fn covered() -> String {
     )
 }
 
-/// A list in CEL. Names of Kubernetes objects hold no quotes; folders may.
+/// Renders a CEL list. Names of Kubernetes objects cannot contain quotes, but paths can.
 fn list(names: &[String]) -> String {
     let quoted =
         names.iter().map(|name| format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'")));
     format!("[{}]", quoted.collect::<Vec<_>>().join(", "))
 }
 
-/// Whether `actual` says all that `expected` says. The API server adds defaults.
+/// Whether `actual` has every field of `expected`. The API server adds defaults.
 fn holds(expected: &Value, actual: &Value) -> bool {
     match (expected, actual) {
         (Value::Object(expected), Value::Object(actual)) => expected

@@ -1,4 +1,4 @@
-//! Labels of what a drain makes in a cluster.
+//! Labels of the objects that a drain creates.
 
-/// Label of everything that a drain makes in a cluster: the name of the Drain.
+/// Label with the name of the Drain, on every object that it creates.
 pub(crate) const LABEL: &str = "holistic/drain";

@@ -1,8 +1,8 @@
-//! A `Lease` in the cluster, so that only one run of a drain writes at a time. A thread renews it.
+//! Mutual exclusion of a drain's runs by a `Lease` in the cluster, which a thread renews.
 //!
-//! Clocks of other machines are not compared. A run that finds a foreign lease watches it: a lease that
-//! does not change for [`DEAD`] belongs to a run that was killed (as in client-go's `leaderelection`).
-//! When the holder was a process of this machine, the kernel tells at once that it has ended.
+//! Clocks of other machines are not trusted. A run that finds the lease taken watches it. A lease that
+//! does not change for [`DEAD`] belongs to a run that was killed (as in client-go's
+//! `leaderelection`). If that run was a process of this machine, `/proc` shows its end at once.
 
 use std::fs;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::cluster::{Reader, WriteAccess, Writer};
 use crate::labels::LABEL;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-/// Annotation with a counter, which changes as long as the holder lives.
+/// Annotation with a counter, which changes as long as the holder runs.
 const HEARTBEAT: &str = "data-drain.holistic/heartbeat";
 /// Pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: another run took the lease, because this run did not renew it in time.
+    /// [`Error::Busy`] if another run has taken the lease, because this run did not renew it in time.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.state.lost.load(Ordering::Relaxed) {
             return Err(Error::Busy { holder: "a run that has taken over the lease".to_owned() });
@@ -149,7 +149,7 @@ fn keep(state: &State, access: &WriteAccess, path: &str, holder: &str) {
     }
 }
 
-/// Renews the lease, and returns whether this run holds it. A conflict is decided at the next renewal.
+/// Renews the lease and returns whether it is still ours. After a conflict, the next renewal decides.
 fn renew(access: &WriteAccess, path: &str, holder: &str, beat: u64) -> Result<bool, Error> {
     let (reader, writer) = (access.reader()?, access.writer()?);
     let Some(mut lease) = reader.get(path)? else { return Ok(false) };
@@ -181,19 +181,19 @@ fn is_dead(holder: &str) -> bool {
     pid.parse().is_ok_and(|pid| start(pid).is_none_or(|start| start != *started))
 }
 
-/// Returns the ids of the boot and of the PID namespace, in which a PID is unique.
+/// Returns the boot id and the PID namespace, because a PID is unique only within both.
 fn machine() -> (String, String) {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     (read("/proc/sys/kernel/random/boot_id"), namespace.to_string_lossy().into_owned())
 }
 
-/// Returns the start of a process, in ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
+/// Returns the start time of a process in ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
 fn start(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program, in parentheses, may contain spaces.
+    // The program's name in parentheses may contain spaces.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    // A zombie is a process that has ended.
+    // A zombie has ended already.
     (state != "Z").then(|| fields.nth(18).map(str::to_owned))?
 }
 
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn process_that_runs_is_not_dead_and_one_that_ended_is() {
+    fn a_process_is_dead_only_after_it_has_ended() {
         let alive = identity();
         assert!(!is_dead(&alive), "{alive}");
         let (boot, namespace) = machine();

@@ -45,7 +45,7 @@ mod step_context;
 mod store;
 mod validate;
 mod volume;
-mod world;
+mod write_session;
 
 pub use cli::Cli;
 pub use error::Error;

@@ -1,5 +1,5 @@
-//! A limit on one wait inside of a step. It counts from the last progress, so a run with many claims, or
-//! with a slow claim, has no limit of its own.
+//! Time limit of one step. The limit restarts at each sign of progress, and a whole run has no limit,
+//! because it may have many claims or a slow one.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -9,7 +9,7 @@ use documents::{Diagnostic as _, Exit};
 
 use crate::Error;
 
-/// Pause between two observations of a wait.
+/// Pause between two observations of the cluster.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
 
 /// The time without progress after which a wait fails.
@@ -24,9 +24,9 @@ impl Limit {
         Self { seconds, tick: TICK }
     }
 
-    /// Calls `look` until it returns no error to wait for. An error that did not occur before is
-    /// progress, so the time starts again. Errors that alternate are no progress. A lost response is an
-    /// error to wait for.
+    /// Calls `look` until it reports no problem. A problem that was not reported before is progress and
+    /// restarts the time limit. Alternating problems are not progress. A lost response counts as a
+    /// problem.
     pub(crate) fn until(
         &self,
         mut look: impl FnMut() -> Result<Option<Error>, Error>,
@@ -35,17 +35,17 @@ impl Limit {
         let mut seen = BTreeSet::new();
         let mut end = Instant::now() + time;
         loop {
-            let amiss = match look() {
+            let problem = match look() {
                 Ok(None) => return Ok(()),
-                Ok(Some(amiss)) => amiss,
+                Ok(Some(problem)) => problem,
                 Err(error @ Error::Unreachable { .. }) if error.exit() == Exit::Temporary => error,
                 Err(error) => return Err(error),
             };
             documents::check_interrupt()?;
-            if seen.insert(amiss.to_string()) {
+            if seen.insert(problem.to_string()) {
                 end = Instant::now() + time;
             } else if Instant::now() >= end {
-                return Err(amiss);
+                return Err(problem);
             }
             thread::sleep(self.tick);
         }
@@ -58,24 +58,24 @@ mod tests {
 
     const LIMIT: Limit = Limit { seconds: 0, tick: Duration::ZERO };
 
-    fn amiss(what: &str) -> Error {
+    fn problem(what: &str) -> Error {
         Error::Missing { what: what.to_owned() }
     }
 
     #[test]
-    fn limit_starts_again_with_each_new_complaint_and_ends_when_they_repeat() {
+    fn until_restarts_the_limit_at_each_new_problem_and_fails_when_problems_repeat() {
         let mut left = ["a", "b", "c", "a", "c"].into_iter();
         let mut looks = 0;
         let error = LIMIT.until(|| {
             looks += 1;
-            Ok(Some(amiss(left.next().unwrap_or("end"))))
+            Ok(Some(problem(left.next().unwrap_or("end"))))
         });
-        assert_eq!(error.expect_err("no end").to_string(), amiss("a").to_string());
+        assert_eq!(error.expect_err("no end").to_string(), problem("a").to_string());
         assert_eq!(looks, 4);
     }
 
     #[test]
-    fn lost_answer_is_no_failure_while_there_is_time() {
+    fn until_retries_a_lost_response_within_the_limit() {
         let mut looks = 0;
         let limit = Limit { seconds: 60, tick: Duration::ZERO };
         let done = limit.until(|| {
@@ -84,7 +84,7 @@ mod tests {
             if looks < 3 { Err(Error::Unreachable { who, request, why }) } else { Ok(None) }
         });
         assert!(done.is_ok() && looks == 3);
-        let missing = limit.until(|| Err(amiss("claim")));
-        assert!(missing.is_err(), "what will not change is told at once");
+        let missing = limit.until(|| Err(problem("claim")));
+        assert!(missing.is_err(), "a permanent error ends the wait at once");
     }
 }

@@ -1,14 +1,14 @@
-//! Packs: an archive cut into parts that open alone.
+//! Packs: parts of an archive, each of which can be opened alone.
 //!
 //! ```text
 //! archive ─ cut at members ─► pack ─ zstd frames of 2 MiB ─► age file ─► one object
 //! ```
 //!
-//! Where it is cut depends on the archive alone. So the same archive has the same packs, and the
-//! keyed digest of what is in them, their fingerprint, tells two archives apart without a word
-//! about either. What age makes of one differs every time.
+//! The cuts depend only on the archive, so that equal archives have equal packs. The fingerprint is a keyed
+//! digest of a pack's plaintext. It shows whether two archives are equal and reveals nothing about their
+//! content. The age file of the same pack differs every time.
 //!
-//! **Invariant:** all packs, opened and joined, are the archive.
+//! **Invariant:** the decrypted packs in order are the archive.
 
 use std::io::{self, Write as _};
 
@@ -24,41 +24,41 @@ use zstd::zstd_safe::CParameter;
 use crate::Error;
 use crate::archive::{Member, Sink};
 
-/// What is in one pack, but for a last member that is larger by itself.
+/// Plaintext bytes of one pack.
 pub(crate) const PACK_BYTES: u64 = 64 << 20;
-/// What is compressed at once, and can be opened at once.
+/// Plaintext bytes of one zstd frame, which is the unit of compression.
 const FRAME_BYTES: usize = 2 << 20;
 const LEVEL: i32 = 3;
 
-/// A keyed digest: of nothing that anybody without the key could guess and try.
+/// Key of the fingerprints. Without it, a guessed content cannot be compared with a fingerprint.
 pub(crate) type Key = zeroize::Zeroizing<[u8; 32]>;
 
-/// A pack that is finished.
+/// A finished pack, which is one object in the store.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    /// The first is 0.
+    /// Index of the pack in its archive, from 0.
     pub(crate) number: usize,
-    /// Of what is in it.
+    /// Keyed digest of the plaintext.
     pub(crate) fingerprint: [u8; 32],
-    /// As an age file; empty if only its fingerprint was wanted.
+    /// Age file; empty if only the fingerprint was computed.
     pub(crate) file: Vec<u8>,
 }
 
-/// What was in an archive, all in all.
+/// Summary of a whole archive.
 #[derive(Debug)]
 pub(crate) struct Whole {
-    /// Of all packs.
+    /// Keyed digest of the fingerprints of all packs, in hexadecimal digits.
     pub(crate) fingerprint: String,
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
-    /// What is in it: one line of JSON for each entry, itself sealed.
+    /// Sealed list of the entries, one line of JSON for each.
     pub(crate) manifest: Sealed,
 }
 
-/// Cuts an archive into packs, and hands each on as soon as it is finished.
+/// Cuts an archive into packs and passes each finished pack to `finished`.
 pub(crate) struct Packer<'a, F> {
     key: &'a Key,
-    /// To whom; nobody, if only fingerprints are wanted.
+    /// Recipients of the packs; empty if only fingerprints are computed.
     recipients: &'a [AgeRecipient],
     pack_bytes: u64,
     finished: F,
@@ -91,7 +91,7 @@ impl<'a, F: FnMut(Sealed) -> Result<(), Error>> Packer<'a, F> {
         })
     }
 
-    /// What there was, once the archive has ended.
+    /// Finishes the last pack and returns the summary. Call this after the end of the archive.
     pub(crate) fn finish(mut self) -> Result<Whole, Error> {
         self.cut()?;
         let fingerprint = HEXLOWER.encode(&self.whole.finalize().into_bytes());
@@ -112,7 +112,7 @@ impl<F: FnMut(Sealed) -> Result<(), Error>> Sink for Packer<'_, F> {
     type Error = Error;
 
     fn begin(&mut self, _: &Member, bytes: u64) -> Result<(), Error> {
-        if self.pack.as_ref().is_some_and(|it| it.bytes + bytes > self.pack_bytes) {
+        if self.pack.as_ref().is_some_and(|pack| pack.bytes + bytes > self.pack_bytes) {
             self.cut()?;
         }
         Ok(())
@@ -155,23 +155,23 @@ impl<F: FnMut(Sealed) -> Result<(), Error>> Sink for Packer<'_, F> {
 struct Pack {
     fingerprint: Hmac<Sha256>,
     bytes: u64,
-    file: Option<Seal>,
+    file: Option<PackEncryptor>,
 }
 
 impl Pack {
     fn new(key: &Key, recipients: &[AgeRecipient]) -> Result<Self, Error> {
-        let file = if recipients.is_empty() { None } else { Some(Seal::new(recipients)?) };
+        let file = if recipients.is_empty() { None } else { Some(PackEncryptor::new(recipients)?) };
         Ok(Self { fingerprint: keyed(key), bytes: 0, file })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.fingerprint.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.file.as_mut().map_or(Ok(()), |it| it.write(bytes)).map_err(Error::Seal)
+        self.file.as_mut().map_or(Ok(()), |file| file.write(bytes)).map_err(Error::Seal)
     }
 
     fn finish(self, number: usize) -> Result<Sealed, Error> {
-        let file = self.file.map(Seal::finish).transpose().map_err(Error::Seal)?;
+        let file = self.file.map(PackEncryptor::finish).transpose().map_err(Error::Seal)?;
         Ok(Sealed {
             number,
             fingerprint: self.fingerprint.finalize().into_bytes().into(),
@@ -180,25 +180,25 @@ impl Pack {
     }
 }
 
-/// Compresses, frame by frame, and encrypts.
-struct Seal {
+/// Compresses data in frames and encrypts it with age.
+struct PackEncryptor {
     frame: Vec<u8>,
     compressor: Compressor<'static>,
     compressed: Vec<u8>,
     age: StreamWriter<Vec<u8>>,
 }
 
-impl Seal {
+impl PackEncryptor {
     fn new(recipients: &[AgeRecipient]) -> Result<Self, Error> {
-        let parse = |it: &AgeRecipient| it.as_str().parse::<age::x25519::Recipient>();
+        let parse = |recipient: &AgeRecipient| recipient.as_str().parse::<age::x25519::Recipient>();
         let recipients: Vec<_> = recipients
             .iter()
             .map(parse)
             .collect::<Result<_, _>>()
-            .map_err(|it| Error::Seal(io::Error::other(it)))?;
-        let recipients = recipients.iter().map(|it| it as &dyn age::Recipient);
+            .map_err(|error| Error::Seal(io::Error::other(error)))?;
+        let recipients = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
         let encryptor = age::Encryptor::with_recipients(recipients);
-        let encryptor = encryptor.map_err(|it| Error::Seal(io::Error::other(it)))?;
+        let encryptor = encryptor.map_err(|error| Error::Seal(io::Error::other(error)))?;
         let mut compressor = Compressor::new(LEVEL).map_err(Error::Seal)?;
         let checksum = CParameter::ChecksumFlag(true);
         compressor.set_parameter(checksum).map_err(Error::Seal)?;
@@ -239,7 +239,8 @@ impl Seal {
 }
 
 pub(crate) fn keyed(key: &Key) -> Hmac<Sha256> {
-    Hmac::new_from_slice(&**key).unwrap_or_else(|_| unreachable!("any length will do"))
+    Hmac::new_from_slice(&**key)
+        .unwrap_or_else(|_| unreachable!("HMAC accepts a key of any length"))
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -256,7 +257,7 @@ mod tests {
     use super::*;
     use crate::archive;
 
-    fn somebody() -> (age::x25519::Identity, AgeRecipient) {
+    fn key_pair() -> (age::x25519::Identity, AgeRecipient) {
         let identity = age::x25519::Identity::generate();
         let recipient = AgeRecipient::try_from(identity.to_public().to_string());
         (identity, recipient.expect("a recipient"))
@@ -266,12 +267,12 @@ mod tests {
         let decryptor = age::Decryptor::new(file).expect("an age file");
         let reader = decryptor.decrypt(std::iter::once(identity as &dyn age::Identity));
         let mut bytes = Vec::new();
-        let mut decoder = zstd::Decoder::new(reader.expect("for us")).expect("zstd");
+        let mut decoder = zstd::Decoder::new(reader.expect("a recipient")).expect("zstd");
         decoder.read_to_end(&mut bytes).expect("whole");
         bytes
     }
 
-    /// As GNU tar writes it.
+    /// Returns an archive of GNU tar with these files.
     fn archive(files: &[Vec<u8>]) -> Vec<u8> {
         let folder = tempfile::tempdir().expect("a folder");
         for (number, file) in files.iter().enumerate() {
@@ -290,8 +291,8 @@ mod tests {
     ) -> Result<(Vec<Sealed>, Whole), Error> {
         let key = Key::new([7; 32]);
         let mut packs = Vec::new();
-        let mut packer = Packer::new(&key, to, pack_bytes, |it| {
-            packs.push(it);
+        let mut packer = Packer::new(&key, to, pack_bytes, |pack| {
+            packs.push(pack);
             Ok(())
         })?;
         archive::copy(&mut &archive[..], &mut packer)?;
@@ -302,31 +303,31 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn all_packs_opened_and_joined_are_the_archive(
+        fn the_decrypted_packs_in_order_are_the_archive(
             sizes in prop::collection::vec(0usize..20_000, 0..8), pack in 1u64..40,
         ) {
             let files: Vec<_> = sizes.iter().map(|&size| vec![b'a'; size]).collect();
             let archive = archive(&files);
-            let ((one, first), (two, second)) = (somebody(), somebody());
+            let ((one, first), (two, second)) = (key_pair(), key_pair());
             let (packs, whole) = packed(&archive, &[first, second], pack * 512).expect("packed");
             for identity in [one, two] {
-                let opened: Vec<_> = packs.iter().map(|it| open(&it.file, &identity)).collect();
-                prop_assert!(opened.iter().all(|it| it.len() as u64 <= pack * 512));
+                let opened: Vec<_> = packs.iter().map(|pack| open(&pack.file, &identity)).collect();
+                prop_assert!(opened.iter().all(|bytes| bytes.len() as u64 <= pack * 512));
                 prop_assert_eq!(opened.concat(), archive.as_slice());
             }
             prop_assert_eq!(whole.bytes, archive.len() as u64);
             prop_assert_eq!(whole.entries, files.len() as u64 + 1);
 
-            // Only fingerprints: the same ones, and nothing is sealed.
+            // Without recipients, the fingerprints are the same and no pack is encrypted.
             let (again, same) = packed(&archive, &[], pack * 512).expect("packed");
             prop_assert_eq!((&same.fingerprint, same.entries), (&whole.fingerprint, whole.entries));
             prop_assert_eq!(same.manifest.fingerprint, whole.manifest.fingerprint);
-            prop_assert!(again.iter().all(|it| it.file.is_empty()));
+            prop_assert!(again.iter().all(|pack| pack.file.is_empty()));
         }
     }
 
     #[test]
-    fn one_byte_that_differs_is_another_fingerprint() {
+    fn the_fingerprint_changes_with_the_content() {
         let one = packed(&archive(&[b"one".to_vec()]), &[], 4096).expect("packed").1;
         let two = packed(&archive(&[b"two".to_vec()]), &[], 4096).expect("packed").1;
         assert_ne!(one.fingerprint, two.fingerprint);

@@ -1,4 +1,4 @@
-//! The way out of the store: packs are fetched, proven, opened, joined and written to a folder.
+//! Restores a drain: fetches packs, verifies and decrypts them, and extracts the archives to a folder.
 
 use std::fs;
 use std::io::{self, Cursor, Read};
@@ -10,11 +10,12 @@ use keyring::{Copied, Envelope, Identities, Project, Source, VerifiedReceipt};
 use crate::spec::Drain;
 use crate::{Error, extract, pack, store};
 
-/// How large one object, and how large a receipt may be.
+/// Maximum size of one object.
 const PACK_BYTES_MAX: u64 = 2 * pack::PACK_BYTES;
+/// Maximum size of a receipt.
 const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 
-/// Writes everything that the receipt of the Drain names to `folder`, one folder for each source.
+/// Restores every source in the receipt of the Drain to `folder`, one folder for each source.
 pub(crate) fn restore(
     project: &Declared<Project>,
     context: &documents::Context<'_, Drain>,
@@ -50,38 +51,42 @@ pub(crate) fn restore(
     Ok(())
 }
 
-/// The chosen receipt, or the one in the document's status, or else the only one in the store.
+/// Reads the chosen receipt, otherwise the one in the document's status, otherwise the only one in the
+/// store.
 fn receipt(
     project: &Declared<Project>,
     context: &documents::Context<'_, Drain>,
     store: &store::Reader,
     chosen: Option<&str>,
 ) -> Result<VerifiedReceipt, Error> {
-    let (drain, of) = (context.document.name.as_str(), project.name.as_str());
+    let (drain, project_name) = (context.document.name.as_str(), project.name.as_str());
     let tampered = |object: &str, why: &str| Error::Tampered {
         object: object.to_owned(),
         why: why.to_owned(),
     };
-    let told = context.stream.status(context.document).pointer("/evidence/0/envelope");
-    let envelope: Envelope = if let (Some(told), None) = (told, chosen) {
-        let read = serde_json::from_value(told.clone());
-        read.map_err(|_| tampered("the receipt in the status", "it is no receipt"))?
+    let in_status = context.stream.status(context.document).pointer("/evidence/0/envelope");
+    let envelope: Envelope = if let (Some(in_status), None) = (in_status, chosen) {
+        let read = serde_json::from_value(in_status.clone());
+        read.map_err(|_| tampered("the receipt in the status", "it is not a receipt"))?
     } else {
         let listed;
         let object = if let Some(chosen) = chosen {
             chosen
         } else {
-            listed = only(store.list(&format!("{of}/{drain}/"))?, &format!("{of}/{drain}/"))?;
+            listed = only(
+                store.list(&format!("{project_name}/{drain}/"))?,
+                &format!("{project_name}/{drain}/"),
+            )?;
             listed.as_str()
         };
         let text = store.get(object, RECEIPT_BYTES_MAX)?;
         let text = text.ok_or_else(|| Error::Missing { what: format!("the receipt {object}") })?;
-        serde_json::from_slice(&text).map_err(|_| tampered(object, "it is no receipt"))?
+        serde_json::from_slice(&text).map_err(|_| tampered(object, "it is not a receipt"))?
     };
-    Ok(envelope.open(drain, of, &keyring::receipt_keys(project)?)?)
+    Ok(envelope.open(drain, project_name, &keyring::receipt_keys(project)?)?)
 }
 
-/// The only receipt among `keys`.
+/// Returns the only receipt among `keys`, or an error if there are none or several.
 fn only(keys: Vec<String>, under: &str) -> Result<String, Error> {
     let is_receipt = |key: &String| {
         let name = key.rsplit('/').next().unwrap_or_default();
@@ -95,7 +100,7 @@ fn only(keys: Vec<String>, under: &str) -> Result<String, Error> {
     }
 }
 
-/// The archive of one source, out of its packs.
+/// Reader of a source's archive, which fetches one pack at a time.
 struct Packs<'a> {
     store: &'a store::Reader,
     identities: &'a Identities,

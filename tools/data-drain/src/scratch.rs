@@ -1,4 +1,4 @@
-//! A folder for plaintext that only its owner can enter, and that goes with its process.
+//! Temporary folder for plaintext. Only its owner can enter it, and it is removed with the process.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use crate::Error;
 
 const PREFIX: &str = "data-drain-";
 
-/// A new folder. What a process that was killed has left behind is removed first.
+/// Creates a folder. Folders of killed processes are removed first.
 pub(crate) fn folder() -> Result<TempDir, Error> {
     let path = std::env::temp_dir();
     sweep(&path);
@@ -26,7 +26,7 @@ fn sweep(path: &std::path::Path) {
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
         let Some((pid, _)) = rest.split_once('-') else { continue };
         let is_ours = rest.len() > pid.len() + 16 && pid.parse::<u32>().is_ok();
-        // A signal of 0 would do as well; /proc tells the same without a dependency.
+        // /proc shows whether the process exists, without a dependency as for `kill(pid, 0)`.
         if is_ours && !std::path::Path::new("/proc").join(pid).exists() {
             let left: io::Result<()> = fs::remove_dir_all(entry.path());
             if let Err(error) = left {

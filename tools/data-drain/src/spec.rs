@@ -1,4 +1,4 @@
-//! What is declared. No logic: a value of these types is right by construction.
+//! Document types of a Drain. No logic: a value of these types is valid by construction.
 
 use std::fmt;
 
@@ -6,71 +6,72 @@ use documents::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is to be copied out of a cluster, and for whom.
+/// Sources to copy out of a cluster, and the recipients of the copies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Drain {
-    /// The `Cluster`. Its status holds the kubeconfig, sealed.
+    /// Name of the `Cluster`, whose status holds the sealed kubeconfig.
     pub cluster: Name,
-    /// The `Artifact` whose image reads volumes, in the cluster.
+    /// Name of the `Artifact` whose image reads volumes in the cluster (default `volume-reader`).
     #[serde(default = "volume_reader")]
     pub reader: Name,
-    /// What is to be copied.
+    /// Volume claims and repositories to copy.
     #[schemars(length(min = 1))]
     pub sources: Vec<Source>,
-    /// Who can open the copies: names of the Project's recipients. Let one of them be somebody
-    /// whose key is nowhere near the cluster.
+    /// Recipients who can decrypt the copies, by their names in the Project. Include a recipient whose key
+    /// is kept away from the cluster.
     #[schemars(length(min = 1))]
     pub recipients: Vec<String>,
-    /// How much of what was copied is read back.
+    /// Extent of the read-back check (default `full`).
     #[serde(default)]
     pub read_back: ReadBack,
-    /// How long one step may make no progress, in seconds: until a workload has stopped, until a
-    /// reader runs (default 120). Copying has no such limit.
+    /// Longest time in seconds that one step may make no progress, for example until a workload has
+    /// stopped or a reader runs (1 to 86400, default 120). Copying has no such limit.
     #[serde(default)]
     pub timeout_seconds: Timeout,
 }
 
-/// One thing to copy: exactly one of `claim` and `forge`.
+/// A source to copy. Exactly one of `claim` and `forge` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Source {
-    /// A volume claim of the cluster.
+    /// Volume claim of the cluster, for example `default/data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
-    /// The workload that writes to the claim. Without it no pod may mount the claim.
+    /// Workload that writes to the claim. Without this field, no pod may mount the claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze: Option<Freeze>,
-    /// The node that holds the claim's data, for a `hostPath` volume that no pod mounts. The node
-    /// of the claim's own pod, or the volume's node affinity, is used otherwise.
+    /// Node that holds the claim's data. Required for a `hostPath` volume that no pod mounts (default: the
+    /// node of the claim's pod, or the volume's node affinity).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Whether a volume without any file is copied (default: it is refused as the wrong one).
+    /// Whether an empty volume is copied (default `false`: it is refused, because it may be the wrong
+    /// one).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_empty: bool,
-    /// A `Repository`: everything that `git clone --mirror` brings.
+    /// Name of a `Repository`. The copy contains everything that `git clone --mirror` fetches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forge: Option<Name>,
 }
 
-/// What is stopped before a volume is read.
+/// Workload that is stopped before a volume is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Freeze {
-    /// What mounts the claim: `deployment/NAME` or `statefulset/NAME`, in its namespace.
+    /// `deployment/NAME` or `statefulset/NAME` in the claim's namespace.
     pub scale_to_zero: Workload,
 }
 
-/// How much of what was copied is read back. There is one answer: a sample is no proof.
+/// Extent of the read-back check. Only `full` exists, because a sample proves nothing about the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ReadBack {
-    /// All of it, every time.
+    /// Read back every object in every run.
     #[default]
     Full,
 }
 
-/// `NAMESPACE/NAME` of a `PersistentVolumeClaim`.
+/// A `PersistentVolumeClaim` as `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[a-z0-9][-a-z0-9]*/[a-z0-9][-.a-z0-9]*$"))]
@@ -79,17 +80,17 @@ pub struct Claim {
     pub(crate) name: String,
 }
 
-/// `deployment/NAME` or `statefulset/NAME`.
+/// A workload as `deployment/NAME` or `statefulset/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = "^(deployment|statefulset)/[a-z0-9][-.a-z0-9]*$"))]
 pub struct Workload {
-    /// In lower case, as `kubectl` takes it.
+    /// Kind in lower case, as `kubectl` accepts it.
     pub(crate) kind: String,
     pub(crate) name: String,
 }
 
-/// Seconds to wait: 1 to 86400.
+/// Timeout of 1 to 86400 seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32")]
 #[schemars(extend("minimum" = 1, "maximum" = 86400))]
@@ -168,9 +169,11 @@ impl From<Workload> for String {
     }
 }
 
-/// Whether `text` can be the name of an object: it becomes part of a path.
+/// Whether `text` is a valid object name, which is safe in a URL path.
 fn is_name(text: &str) -> bool {
-    let inner = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-' || it == b'.';
+    let inner = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
+    };
     (1..=253).contains(&text.len())
         && text.bytes().all(inner)
         && !text.starts_with(['-', '.'])
@@ -178,7 +181,8 @@ fn is_name(text: &str) -> bool {
 }
 
 fn volume_reader() -> Name {
-    Name::try_from("volume-reader".to_owned()).unwrap_or_else(|_| unreachable!("it is a name"))
+    Name::try_from("volume-reader".to_owned())
+        .unwrap_or_else(|_| unreachable!("the literal is a valid name"))
 }
 
 #[cfg(test)]
@@ -186,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_becomes_part_of_a_path_cannot_leave_it() {
+    fn claims_and_workloads_reject_names_that_leave_a_url_path() {
         for good in ["default/data", "a/b.c-1"] {
             assert!(Claim::try_from(good.to_owned()).is_ok(), "{good}");
         }

@@ -7,7 +7,7 @@ use crate::desired::Keys;
 use crate::lease::Lease;
 use crate::session::{Session, out_of_order};
 use crate::volume::Readers;
-use crate::world::World;
+use crate::write_session::WriteSession;
 use crate::{Error, cluster, store};
 
 /// Values that one round or step hands to those after it.
@@ -76,10 +76,13 @@ impl StepContext {
     /// # Errors
     ///
     /// The run is a removal, or no round was authorised yet.
-    pub(crate) fn world<'a>(&'a self, session: &'a Session<'_>) -> Result<World<'a>, Error> {
+    pub(crate) fn write_session<'a>(
+        &'a self,
+        session: &'a Session<'_>,
+    ) -> Result<WriteSession<'a>, Error> {
         let Writers { lease, cluster, copies } = self.writers()?;
         let CopyWriters { store, keys, image } = copies.as_ref().ok_or_else(out_of_order)?;
-        Ok(World {
+        Ok(WriteSession {
             reader: &session.reader,
             writer: cluster,
             store,
@@ -91,7 +94,7 @@ impl StepContext {
     }
 }
 
-impl<'a> World<'a> {
+impl<'a> WriteSession<'a> {
     /// Returns the way in which pods that read volumes are made.
     pub(crate) fn readers(&self, drain: &'a str) -> Readers<'a> {
         let Self { image, reader, writer, limit, .. } = *self;

@@ -1,9 +1,9 @@
-//! The object store. Every quirk of S3 stays here.
+//! Client of the object store. Everything specific to S3 stays in this folder.
 //!
-//! **Invariant:** nothing is ever written over, and nothing is ever deleted.
-//! **Invariant:** an answer that got lost proves nothing: what lies there is looked at.
-//! **Invariant:** a slow line is no fault. Limits of time grow with the size of what is sent, and
-//! count from the last bytes that were sent or received.
+//! **Invariant:** objects are never overwritten and never deleted.
+//! **Invariant:** after a lost response, the object in the store is read before any decision.
+//! **Invariant:** a slow connection is not an error. Time limits grow with the size of the upload and
+//! restart at each byte that is sent or received.
 
 mod upload;
 
@@ -33,7 +33,7 @@ use upload::Upload;
 
 use crate::Error;
 
-/// The store that the Project declares.
+/// Returns the store that the Project declares.
 pub(crate) fn declared(project: &Project) -> Result<&keyring::Store, Error> {
     project.endpoints.store.as_ref().ok_or(Error::NoEndpoint("store"))
 }
@@ -41,16 +41,16 @@ pub(crate) fn declared(project: &Project) -> Result<&keyring::Store, Error> {
 /// Limits of time and of attempts.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Attempts of one request.
+    /// Maximum attempts of one request.
     attempts: u32,
-    /// The longest wait before the second attempt; it doubles with each one.
+    /// Longest wait before the second attempt. The wait doubles with each attempt.
     backoff: Duration,
-    /// Longest time in which a connection opens.
+    /// Longest time to open a connection.
     connect: Duration,
-    /// Longest wait for an answer, and for the next bytes of one.
+    /// Longest wait for a response, and for the next bytes of a response.
     answer: Duration,
-    /// The slowest line that counts as one that works. The client's own `read_timeout` is not used:
-    /// it counts from the start of a request, so an upload of 64 MiB below 9 Mbit/s never ended
+    /// Lowest rate of a working connection, in bytes per second. The client's `read_timeout` is not used,
+    /// because it starts with the request, so that an upload of 64 MiB below 9 Mbit/s never succeeded
     /// (`aws_smithy_types::timeout::TimeoutConfigBuilder::read_timeout`, 1.3).
     upload_bytes_per_second: u64,
 }
@@ -64,16 +64,16 @@ const LIMITS: Limits = Limits {
     upload_bytes_per_second: 32 * 1024,
 };
 
-/// Bytes of an upload that Linux may hold back for a slow line: the default maximum of `tcp_wmem`
+/// Bytes of an upload that Linux may buffer for a slow connection: the default maximum of `tcp_wmem`
 /// (<https://docs.kernel.org/networking/ip-sysctl.html>).
 const SEND_BUFFER_BYTES: u64 = 4 << 20;
-/// How often a signal is looked for while a request is on its way.
+/// Interval of the check for a signal during a request.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Where the names of metadata are: `x-amz-meta-…`.
+/// Metadata of an object by name, without the prefix `x-amz-meta-`.
 pub(crate) type Metadata = BTreeMap<String, String>;
 
-/// Reads.
+/// Read access to the store.
 pub(crate) struct Reader {
     client: Client,
     runtime: Runtime,
@@ -82,10 +82,10 @@ pub(crate) struct Reader {
     limits: Limits,
 }
 
-/// Writes, and looks at what it has written.
+/// Write access to the store. Includes read access to check written objects.
 pub(crate) struct Writer(Reader);
 
-/// What lies at a key.
+/// Size and metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) bytes: u64,
@@ -93,25 +93,25 @@ pub(crate) struct Found {
 }
 
 impl Limits {
-    /// Longest time of one attempt of an upload of so many bytes, with its connection.
+    /// Returns the longest time of one attempt to upload `bytes`, with the connection.
     fn upload(&self, bytes: u64) -> Duration {
         self.connect + self.answer + self.line(bytes)
     }
 
-    /// Longest time in which an upload of so many bytes may make no progress. The kernel may still be sending
-    /// what it has taken.
+    /// Returns the longest time without progress in an upload of `bytes`. The kernel may still send what it
+    /// has buffered.
     fn silence(&self, bytes: u64) -> Duration {
         self.answer + self.line(bytes.min(SEND_BUFFER_BYTES))
     }
 
-    /// The time of so many bytes on the slowest line.
+    /// Returns the time to send `bytes` on the slowest working connection.
     fn line(&self, bytes: u64) -> Duration {
         Duration::from_millis(bytes * 1000 / self.upload_bytes_per_second)
     }
 }
 
 impl Reader {
-    /// A way to `store`, with its own `credentials` for those who only read, or else the writer's.
+    /// Connects to `store` with the credentials `reader`, otherwise with the writer's credentials.
     pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
         let keyring::Store::S3 { credentials, reader, .. } = store;
         Self::with(store, reader.as_ref().unwrap_or(credentials), LIMITS)
@@ -132,7 +132,7 @@ impl Reader {
             .build_https();
         let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect);
         let timeouts = timeouts.operation_attempt_timeout(limits.answer);
-        // In-memory bodies of ours have a limit of their own, below.
+        // Uploads have their own limit, see `Writer::put`.
         let stalls = StalledStreamProtectionConfig::enabled().upload_enabled(false);
         let stalls = stalls.grace_period(limits.answer).build();
         let retries = RetryConfig::standard().with_max_attempts(limits.attempts);
@@ -147,7 +147,7 @@ impl Reader {
             .retry_config(retries)
             .timeout_config(timeouts.build())
             .stalled_stream_protection(stalls)
-            // Ceph refuses the checksums that newer clients add; we keep our own.
+            // Ceph rejects the checksums that newer clients add. Receipts have SHA-256 digests instead.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
@@ -158,17 +158,17 @@ impl Reader {
         Ok(Self { client, runtime, bucket: bucket.clone(), url, limits })
     }
 
-    /// What is at `key`, without fetching it.
+    /// Returns size and metadata of the object at `key`, or `None` if it does not exist.
     pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
         let request = self.client.head_object().bucket(&self.bucket).key(key);
-        match self.runtime.block_on(heeding(request.send()))? {
+        match self.runtime.block_on(interruptible(request.send()))? {
             Ok(answer) => Ok(Some(found(&answer))),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(self.failed("look at", key, &error)),
         }
     }
 
-    /// The bytes at `key`, if there is something, and at most so many.
+    /// Fetches the object at `key`, of at most `bytes_max` bytes. Returns `None` if it does not exist.
     pub(crate) fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
         let mut bytes = Vec::new();
         let found = self.read(key, |chunk| {
@@ -184,19 +184,21 @@ impl Reader {
         Ok(found.then_some(bytes))
     }
 
-    /// The keys that begin with `prefix`.
+    /// Lists the keys that begin with `prefix`.
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
         let mut pages = request.into_paginator().send();
         let mut keys = Vec::new();
-        while let Some(page) = self.runtime.block_on(heeding(pages.next()))? {
+        while let Some(page) = self.runtime.block_on(interruptible(pages.next()))? {
             let page = page.map_err(|error| self.failed("list", prefix, &error))?;
-            keys.extend(page.contents().iter().filter_map(|it| it.key()).map(str::to_owned));
+            keys.extend(
+                page.contents().iter().filter_map(|object| object.key()).map(str::to_owned),
+            );
         }
         Ok(keys)
     }
 
-    /// The SHA-256 and the size of all that is at `key`, fetched.
+    /// Fetches the object at `key` and returns its SHA-256 and its size.
     pub(crate) fn sha256(&self, key: &str) -> Result<Option<(String, u64)>, Error> {
         let (mut sha256, mut bytes) = (Sha256::new(), 0);
         let found = self.read(key, |chunk| {
@@ -208,8 +210,8 @@ impl Reader {
         Ok(found.then_some((sha256, bytes)))
     }
 
-    /// Fetches what is at `key`, chunk by chunk, and returns whether anything is there. A body
-    /// that is cut is continued where it ended.
+    /// Fetches the object at `key` in chunks and returns whether it exists. A truncated body is continued at
+    /// the byte where it ended.
     fn read(
         &self,
         key: &str,
@@ -219,11 +221,11 @@ impl Reader {
         loop {
             let mut request = self.client.get_object().bucket(&self.bucket).key(key);
             if at > 0 {
-                // Another object by now would be another one from the middle on.
+                // `If-Match`, because the object may have been replaced since the first request.
                 request = request.range(format!("bytes={at}-")).set_if_match(etag.clone());
             }
             let cut = self.runtime.block_on(async {
-                let answer = match heeding(request.send()).await? {
+                let answer = match interruptible(request.send()).await? {
                     Ok(answer) => answer,
                     Err(error) if at == 0 && status(&error) == Some(404) => return Ok(None),
                     Err(error) => return Err(self.failed("fetch", key, &error)),
@@ -235,8 +237,8 @@ impl Reader {
                 etag = etag.take().or_else(|| answer.e_tag().map(str::to_owned));
                 let mut body = answer.body;
                 loop {
-                    let next =
-                        heeding(tokio::time::timeout(self.limits.answer, body.next())).await?;
+                    let next = interruptible(tokio::time::timeout(self.limits.answer, body.next()))
+                        .await?;
                     match next {
                         Ok(None) => return Ok(Some(None)),
                         Ok(Some(Ok(chunk))) => {
@@ -309,10 +311,10 @@ impl Writer {
         Reader::with(store, credentials, LIMITS).map(Self)
     }
 
-    /// Writes `bytes` to `key`, where nothing is yet. `false`: something is there.
+    /// Creates the object `key`. Returns `false` if an object of that name exists.
     ///
-    /// An upload that makes no progress is sent again. The caller decides whether what is there is
-    /// what it would have written.
+    /// An upload without progress is sent again. The caller decides whether an existing object has the
+    /// right content.
     pub(crate) fn create(
         &self,
         key: &str,
@@ -334,15 +336,15 @@ impl Writer {
         if let Error::Stream(_) = error {
             return Err(error); // a signal has come
         }
-        // It may have arrived, and the answer not. A store with Object Lock may then refuse the next
-        // attempt: with 403 (measured: versitygw 1.8.0 without versions) or with 400 (MinIO's
+        // The object may have arrived although the response was lost. A store with Object Lock may then
+        // reject the next attempt: with 403 (measured: versitygw 1.8.0 without versions) or with 400 (MinIO's
         // `ErrObjectLocked`).
         let there = self.0.head(key);
         documents::check_interrupt()?;
         if matches!(there, Ok(Some(_))) { Ok(false) } else { Err(error) }
     }
 
-    /// Writes `body` to `key`, as [`Self::create`] does. Only the client's own retries are made.
+    /// Creates the object `key` as [`Self::create`] does, with only the retries of the S3 client.
     fn put(&self, key: &str, body: &Bytes, metadata: &Metadata) -> Result<bool, Error> {
         let Reader { client, runtime, bucket, limits, url } = &self.0;
         let bytes = body.len();
@@ -350,9 +352,9 @@ impl Writer {
         for (name, value) in metadata {
             request = request.metadata(name, value);
         }
-        // A bucket with Object Lock and a default retention takes no object without a checksum
-        // (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>). Of those, every
-        // store knows this one.
+        // A bucket with Object Lock and a default retention requires a checksum
+        // (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>). Every store
+        // supports MD5.
         request = request.content_md5(BASE64.encode(&Md5::digest(body)));
         let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect);
         let timeouts = timeouts.operation_attempt_timeout(limits.upload(bytes as u64)).build();
@@ -377,29 +379,28 @@ impl Writer {
         }
     }
 
-    /// What is at `key`.
+    /// Returns size and metadata of the object at `key`, or `None` if it does not exist.
     pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
         self.0.head(key)
     }
 
-    /// The SHA-256 and the size of all that is at `key`, fetched.
+    /// Fetches the object at `key` and returns its SHA-256 and its size.
     pub(crate) fn sha256(&self, key: &str) -> Result<Option<(String, u64)>, Error> {
         self.0.sha256(key)
     }
 
-    /// The bytes at `key`.
+    /// Fetches the object at `key`, of at most `bytes_max` bytes.
     pub(crate) fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
         self.0.get(key, bytes_max)
     }
 }
 
-/// Waits for an answer, and heeds a signal meanwhile. A write that was given up may have arrived:
-/// the next run looks.
-fn heeding<T>(answer: impl Future<Output = T>) -> impl Future<Output = Result<T, Error>> {
+/// Waits for a response or a signal. An interrupted write may have arrived, and the next run checks that.
+fn interruptible<T>(answer: impl Future<Output = T>) -> impl Future<Output = Result<T, Error>> {
     checking(answer, || Ok(()))
 }
 
-/// Waits as [`heeding`] does, and gives up when `check` fails.
+/// Waits as [`interruptible`] does, and fails when `check` fails.
 async fn checking<T>(
     answer: impl Future<Output = T>,
     check: impl Fn() -> Result<(), Error>,
@@ -423,13 +424,13 @@ fn begins(range: &str, at: u64) -> bool {
 fn found(answer: &HeadObjectOutput) -> Found {
     let metadata = answer.metadata().into_iter().flatten();
     Found {
-        bytes: answer.content_length().and_then(|it| it.try_into().ok()).unwrap_or(0),
+        bytes: answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or(0),
         metadata: metadata.map(|(name, value)| (name.clone(), value.clone())).collect(),
     }
 }
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|it| it.status().as_u16())
+    error.raw_response().map(|response| response.status().as_u16())
 }
 
 #[cfg(test)]

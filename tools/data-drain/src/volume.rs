@@ -1,7 +1,6 @@
-//! A volume as a source: a pod of ours mounts it, where it cannot write, and hands out an archive.
+//! A volume as a source: a reader pod mounts the volume read-only and streams an archive of it.
 //!
-//! **Invariant:** no key and no credential is ever in the cluster; what leaves the pod is
-//! encrypted here.
+//! **Invariant:** the cluster never gets a key or credential. The data is encrypted on this machine.
 
 use serde_json::{Value, json};
 
@@ -12,15 +11,15 @@ use crate::labels::LABEL;
 use crate::spec::Claim;
 use crate::{Error, Limit, pack};
 
-/// Where the volume is, in the pod.
+/// Mount path of the volume in the pod.
 const FOLDER: &str = "/data";
-/// When Kubernetes ends a reader in any case: a week, for a volume of terabytes. A reader whose
-/// drain was killed ends by itself half an hour later.
+/// Deadline after which Kubernetes ends a reader: a week, enough for a volume of terabytes. A reader
+/// whose drain was killed ends by itself after half an hour.
 const DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
 /// Limit of a pod's name (RFC 1123 subdomain), less the digest of a longer one.
 const NAME_BYTES_MAX: usize = 253 - 17;
 
-/// How readers are made: the same for every claim of a drain.
+/// Parameters of the reader pods, which are the same for every claim of a drain.
 #[derive(Clone, Copy)]
 pub(crate) struct Readers<'a> {
     pub(crate) drain: &'a str,
@@ -30,15 +29,15 @@ pub(crate) struct Readers<'a> {
     pub(crate) limit: Limit,
 }
 
-/// The pod that reads one claim; it goes when this does.
+/// A reader pod of one claim, which is deleted when the value is dropped.
 pub(crate) struct Volume<'a> {
     readers: Readers<'a>,
     claim: &'a Claim,
     pod: String,
 }
 
-/// Why the API server would not let a reader of `claim` in: Pod Security, quota, admission. Nothing
-/// is created.
+/// Returns the reason why the API server would not admit a reader of `claim`, for example Pod Security or
+/// a quota. The request is a dry run.
 pub(crate) fn refusal(
     reader: &Reader,
     drain: &str,
@@ -61,11 +60,11 @@ impl Readers<'_> {
     ) -> Result<Volume<'b>, Error> {
         let volume = Volume { readers: *self, claim, pod: pod_name(claim) };
         let Self { reader, limit, .. } = self;
-        // A run that was killed has left it, perhaps on another node.
+        // Delete the reader of a killed run, which may be on another node.
         volume.remove()?;
         limit.until(|| {
             let left = reader.get(&volume.path())?;
-            Ok(left.map(|_| volume.not_running("the pod of an earlier run has not gone yet")))
+            Ok(left.map(|_| volume.not_running("the pod of an earlier run is not deleted yet")))
         })?;
         let declared = manifest(self.drain, &volume.pod, claim, self.image, place);
         let pods = format!("/api/v1/namespaces/{}/pods", claim.namespace);
@@ -84,7 +83,7 @@ impl Readers<'_> {
         match started {
             Ok(()) => Ok(volume),
             Err(Error::NoReader { seconds, pod, why }) => {
-                // The pod goes with this error, and its events are hard to find afterwards.
+                // Include the events, because the pod is deleted with this error.
                 let why = [vec![why], volume.events()].concat().join("; ");
                 Err(Error::NoReader { seconds, pod, why })
             }
@@ -94,12 +93,12 @@ impl Readers<'_> {
 }
 
 impl Volume<'_> {
-    /// The archive, as it is written.
+    /// Starts reading the archive of the volume.
     pub(crate) fn read(&self) -> Result<Running, Error> {
         self.run("read")
     }
 
-    /// What the volume holds that an archive does not keep.
+    /// Surveys the volume for content that an archive does not preserve.
     pub(crate) fn survey(&self) -> Result<Report, Error> {
         let failed = |source| Error::Read { source_name: self.claim.to_string(), source };
         Ok(self.run("survey")?.finish().map_err(failed)?.0)
@@ -119,24 +118,25 @@ impl Volume<'_> {
         if pod["metadata"]["labels"][LABEL].is_null() {
             let request = format!("start the pod {}", self.pod);
             let who = "the cluster".to_owned();
-            let message =
-                format!("a pod of that name lacks the label {LABEL}, so no drain made it");
+            let message = format!(
+                "a pod of that name lacks the label {LABEL}, so that another owner created it"
+            );
             return Err(Error::Rejected { who, request, message });
         }
         self.readers.writer.delete(&self.path(), &pod["metadata"]["uid"])
     }
 
-    /// The warnings that the cluster has recorded about the pod.
+    /// Returns at most five warnings from the pod's events.
     fn events(&self) -> Vec<String> {
         let Claim { namespace, .. } = self.claim;
         let selector = format!("involvedObject.name%3D{}%2Ctype%3DWarning", self.pod);
         let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector={selector}");
         let events = self.readers.reader.list(&path).unwrap_or_default();
-        let told = events.iter().filter_map(|event| event["message"].as_str());
-        let mut told: Vec<_> = told.map(str::to_owned).collect();
-        told.dedup();
-        told.truncate(5);
-        told
+        let messages = events.iter().filter_map(|event| event["message"].as_str());
+        let mut messages: Vec<_> = messages.map(str::to_owned).collect();
+        messages.dedup();
+        messages.truncate(5);
+        messages
     }
 
     fn not_running(&self, why: &str) -> Error {
@@ -148,7 +148,8 @@ impl Volume<'_> {
 impl Drop for Volume<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            let text = format!("the pod could not be removed, the next run does it: {error}");
+            let text =
+                format!("the pod could not be deleted, so that the next run deletes it: {error}");
             documents::note(&self.pod, text);
         }
     }
@@ -164,19 +165,20 @@ fn pod_name(claim: &Claim) -> String {
     format!("{kept}-{}", &digest[..16])
 }
 
-/// Why a pod does not run yet, by its own account.
+/// Returns the reason in a pod's status why it does not run yet.
 fn why(pod: &Value) -> String {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let state = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     let waits = [&state["reason"], &state["message"], &pod["status"]["message"]];
-    let told = conditions.filter(|condition| condition["status"] == "False");
-    let told = waits.into_iter().chain(told.map(|condition| &condition["message"]));
-    let mut told: Vec<_> = told.filter_map(Value::as_str).collect();
-    told.dedup();
-    if told.is_empty() { "its status gives no reason".to_owned() } else { told.join("; ") }
+    let messages = conditions.filter(|condition| condition["status"] == "False");
+    let messages = waits.into_iter().chain(messages.map(|condition| &condition["message"]));
+    let mut messages: Vec<_> = messages.filter_map(Value::as_str).collect();
+    messages.dedup();
+    if messages.is_empty() { "its status gives no reason".to_owned() } else { messages.join("; ") }
 }
 
-/// Root, because files belong to any user: it may read them all, and nothing else.
+/// Renders the reader pod. It runs as root with only the capability `DAC_OVERRIDE`, because files may
+/// belong to any user.
 fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -> Value {
     let mut manifest = json!({
         "apiVersion": "v1",
@@ -188,7 +190,7 @@ fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": 0,
-            // The data is where it is, whatever keeps other pods off that node.
+            // The reader must run where the data is, so that it tolerates every taint.
             "tolerations": [{"operator": "Exists"}],
             "securityContext": {
                 "runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"},
@@ -215,7 +217,7 @@ fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -
         },
     });
     if let Place::Node(node) = place {
-        // By its name: the label `kubernetes.io/hostname` may be another one.
+        // Select by the node's name, because the label `kubernetes.io/hostname` may differ.
         manifest["spec"]["affinity"] = json!({"nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{
                 "matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}],

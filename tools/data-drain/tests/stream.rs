@@ -1,4 +1,5 @@
-//! What a pipe relies on: what goes in comes out, and nothing is touched or told that should not be.
+//! Properties of a pipe: every document is passed on, a failed program changes nothing, and no secret is
+//! quoted.
 
 use std::error::Error;
 
@@ -11,11 +12,11 @@ use serde_json::{Value, json};
 type Test<T = ()> = Result<T, Box<dyn Error>>;
 
 const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// For these tests only.
+/// Age identity for these tests only.
 const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
-/// Of its phase, as derivation.md of the keyring has it: derived from the root, and what derives from it.
+/// Phase key of data-drain, derived from [`ROOT`] as the keyring's derivation.md describes.
 const PHASE_KEY: &str = "Ag/WqrTSznUws7HxGVsFvFttX4PD21eQyrhHYFAt2mU=";
 const DERIVED: &str = "AGE-SECRET-KEY-1MVG33CDTFEMARJAR7QMMPSZNE270JTSR0TF3CG0Q9JVKPVMP9Z4Q2EK03W";
 
@@ -63,7 +64,7 @@ fn sealed_for(identity: &str, kubeconfig: &Value) -> Test<Vec<Value>> {
         }
         document
     };
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let store = json!({"s3": {
         "url": "http://127.78.0.254:1", "region": "here", "bucket": "drain", "credentials": {"env": "S3"},
     }});
@@ -113,7 +114,7 @@ fn kubeconfig(user: &Value) -> Value {
 }
 
 #[test]
-fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
+fn every_verb_fails_when_the_cluster_does_not_answer() -> Test {
     let input = with(&kubeconfig(&json!({"token": "hunter2"})))?;
     for verb in ["plan", "apply", "verify", "destroy"] {
         let run = run(verb, &input).code(111);
@@ -128,7 +129,7 @@ fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
 }
 
 #[test]
-fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
+fn apply_rejects_a_kubeconfig_that_runs_programs_or_reads_files() -> Test {
     for user in [
         json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}}),
         json!({"tokenFile": "/etc/hostname"}),
@@ -141,7 +142,7 @@ fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
 }
 
 #[test]
-fn the_key_of_its_phase_opens_what_was_sealed_for_that_phase() -> Test {
+fn the_phase_key_opens_values_that_were_sealed_for_the_phase() -> Test {
     let kubeconfig = kubeconfig(&json!({"token": "hunter2"}));
     let only_its_key = [("DATA_DRAIN_KEY", PHASE_KEY)];
     let opened = run_with(&only_its_key, "apply", &sealed_for(DERIVED, &kubeconfig)?).code(111);
@@ -170,7 +171,7 @@ fn copies_are_never_encrypted_for_a_recipient_that_only_reads() -> Test {
 }
 
 #[test]
-fn its_output_is_its_input() -> Test {
+fn plan_writes_the_same_bytes_when_its_output_is_its_input() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[2]["status"] = Value::Null;
     let first = run("plan", &input).success();
@@ -182,7 +183,7 @@ fn its_output_is_its_input() -> Test {
 }
 
 #[test]
-fn a_destroyed_cluster_has_nothing_left_to_start() -> Test {
+fn destroy_succeeds_when_the_cluster_is_destroyed() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[2]["status"] = json!({"conditions":
         [{"type": "Ready", "status": "False", "reason": "Destroyed", "message": ""}]});

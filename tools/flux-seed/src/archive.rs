@@ -8,22 +8,22 @@ use keyring::{Project, Registry, Url};
 use serde_json::Value;
 
 use crate::Error;
+use crate::desired::Artifact;
 use crate::image;
-use crate::wanted::Artifact;
 
-/// Registries refuse manifests above 4 MiB.
+/// Registries reject manifests above 4 MiB.
 const MANIFEST_MAX_BYTES: u64 = 4 << 20;
-/// source-controller refuses archives above 100 MiB by default (`--artifact-...`, untar limit).
+/// source-controller rejects archives above 100 MiB by default (`--artifact-...`, untar limit).
 const LAYER_MAX_BYTES: u64 = 100 << 20;
-/// Beyond this an archive is taken for a bomb.
+/// A larger archive is treated as a decompression bomb.
 const UNPACKED_MAX_BYTES: u64 = 400 << 20;
 const FILES_MAX: usize = 20_000;
 
-/// The files of an artifact by their path, without `./`.
+/// Contents of an artifact's files by path, without the leading `./`.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// Pulls `artifact` by its digest, and unpacks its first layer, as an `OCIRepository` without
-/// `layerSelector` does (<https://fluxcd.io/flux/components/source/ocirepositories/#layer-selector>).
+/// Pulls `artifact` by its digest and unpacks its first layer. An `OCIRepository` without
+/// `layerSelector` does the same (<https://fluxcd.io/flux/components/source/ocirepositories/#layer-selector>).
 pub(crate) fn pull(project: &Project, artifact: &Artifact) -> Result<Files, Error> {
     let failed = |(why, temporary)| Error::ArtifactUnreadable {
         artifact: format!("{}@{}", artifact.repository, artifact.digest),
@@ -31,7 +31,7 @@ pub(crate) fn pull(project: &Project, artifact: &Artifact) -> Result<Files, Erro
         temporary,
     };
     let (registry, repository) = registry(project, &artifact.repository)
-        .ok_or_else(|| failed(("its repository is no URL".to_owned(), false)))?;
+        .ok_or_else(|| failed(("its repository is not a valid URL".to_owned(), false)))?;
     let get = |what, digest: &str, limit| {
         image::by_digest(&registry, &repository, what, digest, limit).map_err(failed)
     };
@@ -43,7 +43,8 @@ pub(crate) fn pull(project: &Project, artifact: &Artifact) -> Result<Files, Erro
     unpack(&layer).map_err(|why| failed((why, false)))
 }
 
-/// The registry of `reference`: the project's own with its credentials, or any other without.
+/// Returns the registry and the repository of `reference`. Only the project's registry gets
+/// credentials, so that no other host sees them.
 fn registry(project: &Project, reference: &str) -> Option<(Registry, String)> {
     if let Some(registry) = &project.endpoints.registry {
         let below = reference.strip_prefix(&registry.url.rest().to_string());
@@ -56,13 +57,13 @@ fn registry(project: &Project, reference: &str) -> Option<(Registry, String)> {
     Some((Registry { url, user: None, token: None, reader: None }, repository.to_owned()))
 }
 
-/// The regular files of a tar archive, gzipped or not.
+/// Returns the regular files of a tar archive, which may be gzipped.
 fn unpack(layer: &[u8]) -> Result<Files, String> {
     let mut bytes = Vec::new();
-    let told = |why: std::io::Error| format!("its layer is no archive: {why}");
+    let invalid = |why: std::io::Error| format!("its layer is not a valid tar archive: {why}");
     if layer.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = GzDecoder::new(layer).take(UNPACKED_MAX_BYTES + 1);
-        unpacked.read_to_end(&mut bytes).map_err(told)?;
+        unpacked.read_to_end(&mut bytes).map_err(invalid)?;
     } else {
         bytes.extend_from_slice(layer);
     }
@@ -70,18 +71,18 @@ fn unpack(layer: &[u8]) -> Result<Files, String> {
         return Err(format!("its layer is larger than {UNPACKED_MAX_BYTES} bytes"));
     }
     let mut files = Files::new();
-    for entry in tar::Archive::new(bytes.as_slice()).entries().map_err(told)? {
-        let mut entry = entry.map_err(told)?;
+    for entry in tar::Archive::new(bytes.as_slice()).entries().map_err(invalid)? {
+        let mut entry = entry.map_err(invalid)?;
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let path = entry.path().map_err(told)?.to_string_lossy().into_owned();
+        let path = entry.path().map_err(invalid)?.to_string_lossy().into_owned();
         let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
         let mut text = Vec::new();
-        entry.read_to_end(&mut text).map_err(told)?;
+        entry.read_to_end(&mut text).map_err(invalid)?;
         files.insert(path, text);
         if files.len() > FILES_MAX {
-            return Err(format!("it has more than {FILES_MAX} files"));
+            return Err(format!("its layer has more than {FILES_MAX} files"));
         }
     }
     Ok(files)

@@ -1,7 +1,8 @@
-//! The objects that kustomize-controller would build from an artifact: enough of kustomize to tell
-//! which objects there are. What this file does not know makes the build undetermined, never empty.
+//! Computes the objects that kustomize-controller would build from an artifact. This file implements
+//! as much of kustomize as is needed to know which objects exist. An unsupported feature is an error
+//! instead of an empty build, because a missing object would count as pruned.
 //!
-//! Rules: <https://fluxcd.io/flux/components/kustomize/kustomizations/#path> and
+//! The rules are described in <https://fluxcd.io/flux/components/kustomize/kustomizations/#path> and
 //! <https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/>.
 
 use std::collections::BTreeSet;
@@ -12,12 +13,12 @@ use crate::archive::Files;
 use crate::kstatus::text;
 use crate::object::Identity;
 
-/// The names that kustomize recognises (`konfig.RecognizedKustomizationFileNames`).
+/// File names that kustomize recognises (`konfig.RecognizedKustomizationFileNames`).
 const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
-/// How deep kustomizations may refer to one another.
+/// Maximum depth of kustomizations that refer to one another.
 const DEPTH_MAX: usize = 16;
 
-/// Fields that change neither which objects there are nor what they are called.
+/// Fields that change neither the set of objects nor their names.
 const HARMLESS: [&str; 12] = [
     "apiVersion",
     "kind",
@@ -32,21 +33,22 @@ const HARMLESS: [&str; 12] = [
     "openapi",
     "sortOptions",
 ];
-/// Fields that change what is in the objects.
+/// Fields that change values inside the objects.
 const INEXACT: [&str; 4] = ["patches", "patchesStrategicMerge", "patchesJson6902", "replicas"];
 
-/// The objects of one build.
+/// Result of one build.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Build {
     pub(crate) objects: Vec<Value>,
-    /// Whether patches and substitutions may give the objects other values than `objects` has.
+    /// Whether patches or substitutions may change values in `objects`.
     pub(crate) inexact: bool,
-    /// Kinds of which objects are generated under names that nobody can know here.
+    /// Kinds whose objects get generated names. The names end in a hash that this file does not
+    /// compute.
     generated: BTreeSet<&'static str>,
 }
 
 impl Build {
-    /// The object that would be applied as `id`.
+    /// Returns the object that Flux would apply as `id`.
     pub(crate) fn find(&self, id: &Identity) -> Option<&Value> {
         self.objects.iter().find(|object| {
             let built = Identity::of(object);
@@ -60,13 +62,13 @@ impl Build {
         })
     }
 
-    /// Whether an object of this kind may be generated under the name of `id`: `NAME-HASH`.
+    /// Whether a generator may create `id`, whose name would be `NAME-HASH`.
     pub(crate) fn may_generate(&self, id: &Identity) -> bool {
         id.group().is_empty() && self.generated.contains(id.kind.as_str())
     }
 }
 
-/// What a Kustomization of Flux adds to the folder that it builds.
+/// Builds the folder of a Flux Kustomization and applies the changes that its `spec` declares.
 pub(crate) fn of_kustomization(files: &Files, spec: &Value) -> Result<Build, String> {
     let mut build = build(files, text(spec, "path"))?;
     for field in ["components", "namePrefix", "nameSuffix"] {
@@ -89,7 +91,7 @@ pub(crate) fn of_kustomization(files: &Files, spec: &Value) -> Result<Build, Str
     Ok(build)
 }
 
-/// The objects below `path` of `files`.
+/// Builds the objects below `path`.
 fn build(files: &Files, path: &str) -> Result<Build, String> {
     let folder = clean(path).ok_or_else(|| format!("the path {path} leaves the artifact"))?;
     if files.keys().any(|name| name.rsplit('/').next() == Some(".sourceignore")) {
@@ -110,8 +112,8 @@ fn build(files: &Files, path: &str) -> Result<Build, String> {
     Ok(build)
 }
 
-/// A folder without a kustomization: kustomize-controller generates one that names every YAML file
-/// and every folder that has a kustomization
+/// Builds a folder that has no kustomization. kustomize-controller generates one that names every
+/// YAML file and every folder with its own kustomization
 /// (<https://github.com/fluxcd/pkg/blob/main/kustomize/kustomize_generator.go>, `scanManifests`).
 fn scan(files: &Files, folder: &str, build: &mut Build) -> Result<(), String> {
     let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
@@ -133,12 +135,14 @@ fn scan(files: &Files, folder: &str, build: &mut Build) -> Result<(), String> {
     folders.iter().try_for_each(|folder| self::folder(files, folder, 0, build))
 }
 
-/// A folder with a kustomization.
+/// Builds a folder that has a kustomization.
 fn folder(files: &Files, folder: &str, depth: usize, into: &mut Build) -> Result<(), String> {
     let name = kustomization(files, folder)
         .ok_or_else(|| format!("{folder} has no kustomization.yaml"))?;
     if depth > DEPTH_MAX {
-        return Err(format!("{name}: kustomizations refer to one another too deeply"));
+        return Err(format!(
+            "{name}: kustomizations refer to one another more than {DEPTH_MAX} levels deep"
+        ));
     }
     let spec = documents(files, &name)?.pop().unwrap_or_default();
     let mut build = Build::default();
@@ -172,7 +176,8 @@ fn folder(files: &Files, folder: &str, depth: usize, into: &mut Build) -> Result
                     let path = file.as_str().or_else(|| file["path"].as_str());
                     let path = path.and_then(|path| clean(&format!("{folder}/{path}")));
                     let file = path.and_then(|path| files.get(&path));
-                    patches += &file.map(|it| String::from_utf8_lossy(it)).unwrap_or_default();
+                    patches +=
+                        &file.map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
                 }
                 inexact(&mut build, &patches)?;
             }
@@ -199,7 +204,7 @@ fn inexact(build: &mut Build, patches: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// As kustomize's transformer does, which renames a Namespace, too.
+/// Sets the namespace of `object`. A Namespace is renamed, as kustomize's own transformer does.
 fn move_to(object: &mut Value, namespace: &str) {
     if object["kind"] == "Namespace" && object["apiVersion"] == "v1" {
         object["metadata"]["name"] = namespace.into();
@@ -214,11 +219,12 @@ fn objects(files: &Files, name: &str, build: &mut Build) -> Result<(), String> {
         let items = document["items"].as_array().filter(|_| is_list).cloned();
         for object in items.unwrap_or_else(|| vec![document]) {
             let id = Identity::of(&object);
-            // YAML takes `n` for a boolean where kustomize may not.
+            // YAML 1.1 parses `n` as a boolean, and kustomize may not: accept only an unambiguous
+            // namespace.
             let namespace = &object["metadata"]["namespace"];
-            let is_told = namespace.is_string() || namespace.is_null();
-            if id.kind.is_empty() || id.name.is_empty() || id.api_version.is_empty() || !is_told {
-                return Err(format!("{name} holds something that is no object of Kubernetes"));
+            let is_valid = namespace.is_string() || namespace.is_null();
+            if id.kind.is_empty() || id.name.is_empty() || id.api_version.is_empty() || !is_valid {
+                return Err(format!("{name} contains a document that is not a Kubernetes object"));
             }
             build.objects.push(object);
         }
@@ -230,7 +236,7 @@ fn documents(files: &Files, name: &str) -> Result<Vec<Value>, String> {
     let bytes = files.get(name).ok_or_else(|| format!("{name} is not in the artifact"))?;
     let text = std::str::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))?;
     let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|_| format!("{name} cannot be read as YAML"))?;
+        serde_saphyr::from_multiple(text).map_err(|_| format!("{name} is not valid YAML"))?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
@@ -241,7 +247,7 @@ fn kustomization(files: &Files, folder: &str) -> Option<String> {
     NAMES.iter().map(at).find(|path| files.contains_key(path))
 }
 
-/// `path` without `.` and `..`; `None` if it leads out of the artifact.
+/// Resolves `.` and `..` in `path`. Returns `None` if the path leaves the artifact.
 fn clean(path: &str) -> Option<String> {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -256,7 +262,7 @@ fn clean(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Whether a field holds anything.
+/// Whether a field has a value that is not empty.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,

@@ -1,12 +1,13 @@
-//! The command line. Doc comments here are the help text.
+//! Command line. The doc comments here are the help text.
 
 use clap::Parser;
 
-/// Puts Flux into a cluster, and has it deliver one attested artifact
+/// Installs Flux in a cluster and delivers one attested artifact with it
 ///
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
-/// speaks on standard error. Owns `Delivery`. Flux is told the digest of the artifact and the key
-/// that signed it: it delivers nothing that does not match both.
+/// reports progress on standard error. Handles `Delivery` documents. Flux is configured with the
+/// artifact's digest and the public key of its signature, and delivers only an artifact that matches
+/// both.
 ///
 /// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 do not
 /// retry, 111 retry.

@@ -1,13 +1,14 @@
-//! How does one talk to the cluster? Plain JSON over kube's client; all its quirks stay here.
+//! Kubernetes client: plain JSON over kube's client. Everything specific to kube stays in this file.
 //!
-//! **Invariant:** the kubeconfig is read from memory only, and names neither files nor programs.
-//! **Invariant:** [`Writer`] alone changes anything, and [`Reader`] cannot be made into one.
+//! **Invariant:** the kubeconfig is read from memory only and refers to no file and no program.
+//! **Invariant:** only [`Writer`] changes objects, and a [`Reader`] cannot become a [`Writer`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use documents::WritePermit;
 use http::{Method, Request};
 use keyring::Secret;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -21,29 +22,31 @@ use crate::object::Identity;
 use crate::response;
 use crate::served::{Served, ServedKind};
 
-/// How long one answer may take; a CRD of 40 kB takes 50 ms on a busy machine.
-const ANSWER_SECONDS: u64 = 30;
-/// How many objects one page of a list holds, and how many pages are read.
+/// Deadline of one response. Measured: a CRD of 40 kB takes 50 ms on a busy machine.
+const RESPONSE_SECONDS: u64 = 30;
+/// Objects on one page of a list.
 const PAGE: usize = 500;
-const PAGES: usize = 200;
+/// Maximum pages of one list, so that a faulty `continue` token cannot loop for ever.
+const PAGES_MAX: usize = 200;
 
-/// Representations, as the API server negotiates them
+/// Media types that the API server negotiates
 /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>).
 const JSON: &str = "application/json";
 const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// One request.
+/// An HTTP request to the API server.
 struct Ask<'a> {
     method: Method,
     path: &'a str,
     accept: &'static str,
     content: &'static str,
     body: Option<&'a Value>,
-    /// What an error calls the request.
+    /// Description of the request in errors, for example `get Namespace flux-system`.
     request: &'a str,
-    /// Whether a 404 without the reason `NotFound` is an error: the API must be known.
+    /// Whether a 404 without the reason `NotFound` is an error. Such a 404 means that the server does
+    /// not know the API, and every server knows the APIs of Kubernetes itself.
     strict: bool,
 }
 
@@ -54,7 +57,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// One connection.
+/// A connection to one API server.
 #[derive(Clone)]
 struct Link {
     runtime: Rc<Runtime>,
@@ -62,21 +65,21 @@ struct Link {
     resources: Rc<RefCell<BTreeMap<(String, String), Resource>>>,
 }
 
-/// Where objects of a kind are, under the path of their API.
+/// URL segment and scope of a kind.
 #[derive(Clone)]
 struct Resource {
     plural: String,
     namespaced: bool,
 }
 
-/// Looks.
+/// Read access to a cluster.
 pub(crate) struct Reader {
     link: Link,
-    /// Whether the credentials are a reader's, which the API server denies some objects.
+    /// Whether the credentials belong to a reader, to whom the API server denies some objects.
     is_limited: bool,
 }
 
-/// Changes.
+/// Write access to a cluster.
 pub(crate) struct Writer(Link);
 
 impl Reader {
@@ -84,7 +87,8 @@ impl Reader {
         Ok(Self { link: Link::open(kubeconfig)?, is_limited: false })
     }
 
-    /// Connects with `readerKubeconfig` of a Cluster. What the API server denies it is no error.
+    /// Connects with `readerKubeconfig` of a Cluster. A denied object is not an error for such a
+    /// reader.
     pub(crate) fn open_limited(kubeconfig: &Secret) -> Result<Self, Error> {
         Ok(Self { is_limited: true, ..Self::open(kubeconfig)? })
     }
@@ -93,14 +97,14 @@ impl Reader {
         self.is_limited
     }
 
-    /// The object, if it is there.
+    /// Returns the object, or `None` if it does not exist.
     pub(crate) fn get(&self, identity: &Identity) -> Result<Option<Value>, Error> {
         let Some(path) = self.link.path(identity)? else { return Ok(None) };
         let request = format!("get {identity}");
         self.link.ask(&Ask { strict: !is_custom(identity.group()), ..Ask::get(&path, &request) })
     }
 
-    /// All objects of a kind, in a namespace or anywhere.
+    /// Lists all objects of a kind, in one namespace or in all.
     pub(crate) fn list(
         &self,
         api_version: &str,
@@ -110,7 +114,7 @@ impl Reader {
         self.labelled(api_version, kind, namespace, "")
     }
 
-    /// Those of them that carry `label`, as `key%3Dvalue`.
+    /// Lists the objects of a kind that carry `label`, which is written `key%3Dvalue`.
     pub(crate) fn labelled(
         &self,
         api_version: &str,
@@ -122,16 +126,16 @@ impl Reader {
         self.link.pages(api_version, kind, (&resource, namespace), label, JSON)
     }
 
-    /// What the data gate wants to know of the cluster.
+    /// Reads the facts that the data gate needs about the cluster.
     pub(crate) fn gate_facts(&self) -> keyring::gate::Facts {
         keyring::gate::Facts::ask(|path| {
             self.link
-                .items(path, "list what holds data", true, JSON)
+                .items(path, "list objects that hold data", true, JSON)
                 .map_err(|error| error.to_string())
         })
     }
 
-    /// Asks whether there are objects of a kind, by listing one of them.
+    /// Lists one object of a kind, to check that the API server serves the kind.
     pub(crate) fn ask_for_any(&self, api_version: &str, kind: &str) -> Result<(), Error> {
         let Some(resource) = self.link.resource(api_version, kind)? else { return Ok(()) };
         let path = format!("{}?limit=1", collection(api_version, &resource, None));
@@ -139,15 +143,15 @@ impl Reader {
         self.link.ask(&Ask::get(&path, &request)).map(|_| ())
     }
 
-    /// Every kind that the API server serves, once per group, and the API versions that do not
+    /// Lists every kind that the API server serves, once per group, and the API versions that do not
     /// answer.
     ///
-    /// One request per root: aggregated discovery, which every server since Kubernetes 1.30 has
+    /// Sends one request per root. Aggregated discovery is available since Kubernetes 1.30
     /// (<https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery>).
     pub(crate) fn served(&self) -> Result<Served, Error> {
         let mut served = Served::default();
         for root in ["/api", "/apis"] {
-            let request = "list what the API server serves";
+            let request = "list the kinds that the API server serves";
             let ask = Ask { accept: DISCOVERY, ..Ask::get(root, request) };
             let answer = self.link.ask(&ask)?.unwrap_or_default();
             if answer["kind"] != "APIGroupDiscoveryList" {
@@ -158,11 +162,12 @@ impl Reader {
         Ok(served)
     }
 
-    /// The metadata of all objects of a kind; `None` if the kind does not answer.
+    /// Lists the metadata of all objects of a kind. Returns `None` if the kind's server does not
+    /// answer.
     pub(crate) fn metadata(&self, kind: &ServedKind) -> Result<Option<Vec<Value>>, Error> {
         let resource = Resource { plural: kind.plural.clone(), namespaced: kind.namespaced };
         match self.link.pages(&kind.api_version, &kind.kind, (&resource, None), "", METADATA) {
-            // The Namespace of an API that cannot be asked is kept: the caller knows which it is.
+            // The caller keeps the Namespaces, because objects of an unavailable API may be in them.
             Err(Error::Busy { .. } | Error::Slow { .. }) if is_aggregated(&kind.api_version) => {
                 Ok(None)
             }
@@ -173,11 +178,12 @@ impl Reader {
 }
 
 impl Writer {
-    pub(crate) fn open(kubeconfig: &Secret) -> Result<Self, Error> {
+    /// Connects a writer, which only the engine's permit allows.
+    pub(crate) fn open(kubeconfig: &Secret, _permit: &WritePermit) -> Result<Self, Error> {
         Link::open(kubeconfig).map(Self)
     }
 
-    /// Makes `object` what is declared of it. The API server tells what is ours by our name.
+    /// Applies `object` by server-side apply. The API server records the fields under [`MANAGER`].
     pub(crate) fn apply(&self, object: &Value) -> Result<(), Error> {
         let identity = Identity::of(object);
         let query = format!("?fieldManager={MANAGER}&force=true&fieldValidation=Strict");
@@ -185,26 +191,27 @@ impl Writer {
         self.change(Method::PATCH, &identity, &query, content, object, "apply")
     }
 
-    /// Changes an object by a JSON patch (RFC 6902), whoever owns its fields.
+    /// Changes an object by a JSON patch (RFC 6902), also in fields of other managers.
     pub(crate) fn patch(&self, identity: &Identity, patch: &Value) -> Result<(), Error> {
         let query = format!("?fieldManager={MANAGER}");
         let content = "application/json-patch+json";
         self.change(Method::PATCH, identity, &query, content, patch, "change")
     }
 
-    /// Changes some fields, whoever owns them.
+    /// Changes some fields by a merge patch (RFC 7396), also fields of other managers.
     pub(crate) fn merge(&self, identity: &Identity, patch: &Value) -> Result<(), Error> {
         let query = format!("?fieldManager={MANAGER}");
         let content = "application/merge-patch+json";
         self.change(Method::PATCH, identity, &query, content, patch, "change")
     }
 
-    /// Removes the very object that was looked at, not one that has its name by now.
+    /// Deletes exactly the observed object. A newer object of the same name has another UID and
+    /// stays.
     pub(crate) fn delete(&self, object: &Value) -> Result<(), Error> {
         self.delete_with(object, "")
     }
 
-    /// Asks every admission policy whether the object may be removed, and does not remove it.
+    /// Runs admission for the deletion of an object without deleting it (a server-side dry run).
     pub(crate) fn try_delete(&self, object: &Value) -> Result<(), Error> {
         self.delete_with(object, "?dryRun=All")
     }
@@ -218,7 +225,7 @@ impl Writer {
             "preconditions": {"uid": object["metadata"]["uid"]},
         });
         match self.change(Method::DELETE, &identity, query, JSON, &options, "remove") {
-            // Another object has the name by now (its UID differs): the one that was seen is gone.
+            // 404, or the UID differs: the observed object no longer exists.
             Err(Error::NotKnownYet { .. } | Error::Changed { .. }) => Ok(()),
             other => other,
         }
@@ -233,55 +240,55 @@ impl Writer {
         body: &Value,
         verb: &str,
     ) -> Result<(), Error> {
-        let gone = || Error::NotKnownYet { object: identity.to_string() };
-        let path = self.0.path(identity)?.ok_or_else(gone)?;
+        let missing = || Error::NotKnownYet { object: identity.to_string() };
+        let path = self.0.path(identity)?.ok_or_else(missing)?;
         let request = format!("{verb} {identity}");
         let path = format!("{path}{query}");
         let ask = Ask { method, content, body: Some(body), ..Ask::get(&path, &request) };
         let answer = self.0.ask(&ask)?;
-        answer.map(|_| ()).ok_or_else(gone)
+        answer.map(|_| ()).ok_or_else(missing)
     }
 }
 
 impl Link {
     fn open(kubeconfig: &Secret) -> Result<Self, Error> {
-        let refuse = |why| Error::Kubeconfig { why };
-        let kubeconfig =
-            Kubeconfig::from_yaml(kubeconfig.text()?).map_err(|_| refuse("it is not one"))?;
-        for user in kubeconfig.auth_infos.iter().filter_map(|it| it.auth_info.as_ref()) {
+        let invalid = |why| Error::Kubeconfig { why };
+        let kubeconfig = Kubeconfig::from_yaml(kubeconfig.text()?)
+            .map_err(|_| invalid("its YAML is not a valid kubeconfig"))?;
+        for user in kubeconfig.auth_infos.iter().filter_map(|user| user.auth_info.as_ref()) {
             if user.exec.is_some() || user.auth_provider.is_some() {
-                return Err(refuse("it wants to run a program"));
+                return Err(invalid("it has `exec` or `auth-provider`, which run programs"));
             }
             if user.token_file.is_some()
                 || user.client_certificate.is_some()
                 || user.client_key.is_some()
             {
-                return Err(refuse("it names files"));
+                return Err(invalid("it refers to files; keys and certificates must be embedded"));
             }
         }
-        for cluster in kubeconfig.clusters.iter().filter_map(|it| it.cluster.as_ref()) {
+        for cluster in kubeconfig.clusters.iter().filter_map(|cluster| cluster.cluster.as_ref()) {
             if cluster.certificate_authority.is_some() {
-                return Err(refuse("it names files"));
+                return Err(invalid("it refers to files; keys and certificates must be embedded"));
             }
             if cluster.insecure_skip_tls_verify == Some(true) {
-                return Err(refuse("it does not want the server to prove who it is"));
+                return Err(invalid("it has `insecure-skip-tls-verify`"));
             }
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|_| refuse("this machine cannot run a client"))?;
+        let runtime = runtime.map_err(|_| invalid("the HTTP client cannot start"))?;
         let client = runtime.block_on(async {
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
             let mut config =
-                config.map_err(|_| refuse("it lacks a server, a user or a context"))?;
-            // Proxies that an environment names are for the web, not for a control plane.
+                config.map_err(|_| invalid("it lacks a server, a user or a context"))?;
+            // The proxy in the environment serves the web and cannot reach a private control plane.
             config.proxy_url = None;
-            Client::try_from(config).map_err(|_| refuse("its certificates or keys are not right"))
+            Client::try_from(config).map_err(|_| invalid("its certificates or keys are invalid"))
         })?;
         Ok(Self { runtime: Rc::new(runtime), client, resources: Rc::default() })
     }
 
-    /// Asks once; kube asks again when it is told to (429, 503, 504). `None`: it is not there.
+    /// Sends one request. kube itself retries on 429, 503 and 504. Returns `None` on a 404.
     fn ask(&self, ask: &Ask<'_>) -> Result<Option<Value>, Error> {
         let request = ask.request.to_owned();
         let garbled = || Error::Garbled { request: ask.request.to_owned() };
@@ -291,12 +298,13 @@ impl Link {
         let http = http.body(body).map_err(|_| garbled())?;
         documents::detail("-", format_args!("{} {}", ask.method, ask.path));
         let answer = self.runtime.block_on(async {
-            let limit = Duration::from_secs(ANSWER_SECONDS);
+            let limit = Duration::from_secs(RESPONSE_SECONDS);
             tokio::time::timeout(limit, self.client.request_text(http)).await
         });
         match answer {
-            Err(_) => Err(Error::Slow { request, seconds: ANSWER_SECONDS }),
-            // Anything but an object with metadata is no answer of an API server.
+            Err(_) => Err(Error::Slow { request, seconds: RESPONSE_SECONDS }),
+            // Every response of an API server is an object. Anything else comes from another server,
+            // for example from a proxy.
             Ok(Ok(text)) => serde_json::from_str(&text)
                 .ok()
                 .filter(is_object_of_an_api)
@@ -312,7 +320,7 @@ impl Link {
         }
     }
 
-    /// All objects of a kind.
+    /// Lists all objects of a kind, with `apiVersion` and `kind` filled in.
     fn pages(
         &self,
         api_version: &str,
@@ -326,14 +334,14 @@ impl Link {
         let strict = !is_custom(api_version.split_once('/').map_or("", |(group, _)| group));
         let mut objects = self.items(&path, &format!("list {kind}"), strict, accept)?;
         for item in &mut objects {
-            // Items of a list do not say what they are.
+            // The API server leaves these two fields out of the items of a list.
             item["apiVersion"] = api_version.into();
             item["kind"] = kind.into();
         }
         Ok(objects)
     }
 
-    /// The items of a list, page by page; none if its API is unknown and need not be known.
+    /// Reads the items of a list page by page. An unknown API gives no items unless `strict`.
     fn items(
         &self,
         path: &str,
@@ -343,7 +351,7 @@ impl Link {
     ) -> Result<Vec<Value>, Error> {
         let join = if path.contains('?') { '&' } else { '?' };
         let (mut objects, mut next) = (Vec::new(), String::new());
-        for _ in 0..PAGES {
+        for _ in 0..PAGES_MAX {
             let page = format!("{path}{join}limit={PAGE}&continue={next}");
             let answer = self.ask(&Ask { accept, strict, ..Ask::get(&page, request) })?;
             let Some(mut answer) = answer else { return Ok(objects) };
@@ -359,10 +367,12 @@ impl Link {
                 return Ok(objects);
             }
         }
-        Err(Error::Garbled { request: format!("{request}: more than {} objects", PAGE * PAGES) })
+        Err(Error::Garbled {
+            request: format!("{request}: more than {} objects", PAGE * PAGES_MAX),
+        })
     }
 
-    /// Where the object is; `None` if the API server knows nothing of its kind.
+    /// Returns the URL path of the object, or `None` if the API server does not know its kind.
     fn path(&self, identity: &Identity) -> Result<Option<String>, Error> {
         let Some(resource) = self.resource(&identity.api_version, &identity.kind)? else {
             return Ok(None);
@@ -380,10 +390,10 @@ impl Link {
         if let Some(known) = self.resources.borrow().get(&key) {
             return Ok(Some(known.clone()));
         }
-        for it in self.resources(api_version)?.unwrap_or_default() {
-            let plural = it["name"].as_str().unwrap_or_default().to_owned();
-            if it["kind"] == kind && !plural.contains('/') {
-                let resource = Resource { plural, namespaced: it["namespaced"] == true };
+        for served in self.resources(api_version)?.unwrap_or_default() {
+            let plural = served["name"].as_str().unwrap_or_default().to_owned();
+            if served["kind"] == kind && !plural.contains('/') {
+                let resource = Resource { plural, namespaced: served["namespaced"] == true };
                 self.resources.borrow_mut().insert(key, resource.clone());
                 return Ok(Some(resource));
             }
@@ -391,13 +401,13 @@ impl Link {
         Ok(None)
     }
 
-    /// What an API version serves; `None` if the API server does not know it.
+    /// Lists the resources of an API version. Returns `None` if the API server does not serve it.
     fn resources(&self, api_version: &str) -> Result<Option<Vec<Value>>, Error> {
         let path = root(api_version);
-        let request = format!("list what {api_version} serves");
+        let request = format!("list the kinds of {api_version}");
         let answer = self.ask(&Ask::get(&path, &request))?;
-        Ok(answer.and_then(|mut it| {
-            match it.get_mut("resources").map(Value::take).unwrap_or_default() {
+        Ok(answer.and_then(|mut list| {
+            match list.get_mut("resources").map(Value::take).unwrap_or_default() {
                 Value::Array(items) => Some(items),
                 _ => None,
             }
@@ -405,7 +415,8 @@ impl Link {
     }
 }
 
-/// The kinds that this program declares: known without asking, and before they are served.
+/// Returns the plural of a kind that this program declares, and whether it is namespaced. The table
+/// also serves before the definitions of these kinds exist.
 fn well_known(api_version: &str, kind: &str) -> Option<(&'static str, bool)> {
     Some(match (api_version, kind) {
         ("v1", "Namespace") => ("namespaces", false),
@@ -436,7 +447,7 @@ fn is_aggregated(api_version: &str) -> bool {
     })
 }
 
-/// Whether an API may be unknown to a server that is right: one of a group that somebody defined.
+/// Whether a `CustomResourceDefinition` may define the group. A correct server may lack such an API.
 fn is_custom(group: &str) -> bool {
     group.contains('.') && !group.ends_with(".k8s.io")
 }

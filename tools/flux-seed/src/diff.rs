@@ -1,16 +1,17 @@
-//! What differs? An object as declared against the object that is there, without asking the API
-//! server to try: so a second `apply` only reads.
+//! Compares a declared object with the live object. The comparison needs no dry run on the API server,
+//! so that a second `apply` only reads.
 //!
-//! The server adds defaults, so what is declared need only be *in* what is there. What we no
-//! longer declare and still own, and what others have added, `metadata.managedFields` tells.
+//! The server adds defaults, so every declared field must be in the live object but not the reverse.
+//! `metadata.managedFields` shows fields that we own and no longer declare, and fields that others
+//! have added.
 
 use serde_json::Value;
 
-/// Under which the API server keeps what is ours.
+/// Field manager of this program in server-side apply.
 pub(crate) const MANAGER: &str = "flux-seed";
 
-/// The paths at which `live` is not what is `declared`. A declared null is not known yet, and
-/// differs from everything.
+/// Returns the paths at which `live` differs from `declared`. A declared null is a value that is
+/// known after apply, so it differs from every value.
 pub(crate) fn changed(declared: &Value, live: &Value) -> Vec<String> {
     let mut paths = Vec::new();
     for (key, value) in fields(declared) {
@@ -29,7 +30,9 @@ pub(crate) fn changed(declared: &Value, live: &Value) -> Vec<String> {
             _ => compare(value, live.get(key), key, &mut paths),
         }
     }
-    for entry in managed(live).filter(|it| it["manager"] == MANAGER && it["operation"] == "Apply") {
+    for entry in
+        managed(live).filter(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply")
+    {
         leaves(&entry["fieldsV1"], &Leaf::root(declared, live), &mut |leaf| {
             if leaf.declared.is_none() {
                 paths.push(leaf.path.clone());
@@ -52,7 +55,7 @@ fn differ(declared: &Value, live: &Value, path: &str, paths: &mut Vec<String>) {
 
 fn compare(declared: &Value, live: Option<&Value>, path: &str, paths: &mut Vec<String>) {
     let Some(live) = live else {
-        // The server drops what is empty.
+        // The server drops empty maps and lists.
         if !is_empty(declared) {
             paths.push(path.to_owned());
         }
@@ -67,7 +70,7 @@ fn compare(declared: &Value, live: Option<&Value>, path: &str, paths: &mut Vec<S
     }
 }
 
-/// Items are matched by name where the server does so, else by place.
+/// Matches items by their merge key where the server does so, otherwise by index.
 fn lists(ours: &[Value], theirs: &[Value], path: &str, paths: &mut Vec<String>) {
     let Some(key) = merge_key(path) else {
         if ours.len() == theirs.len() {
@@ -81,11 +84,11 @@ fn lists(ours: &[Value], theirs: &[Value], path: &str, paths: &mut Vec<String>) 
     };
     for item in ours {
         let path = format!("{path}[{key}={}]", plain(&item[key]));
-        compare(item, theirs.iter().find(|it| it[key] == item[key]), &path, paths);
+        compare(item, theirs.iter().find(|live| live[key] == item[key]), &path, paths);
     }
 }
 
-/// By what the server tells the items of a list apart; in the kinds that we declare.
+/// Returns the merge key of a list in the kinds that this program declares.
 fn merge_key(path: &str) -> Option<&'static str> {
     if !path.starts_with("spec.template.") && !path.starts_with("spec.ports") {
         return None;
@@ -99,19 +102,18 @@ fn merge_key(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether these are two ways to write one amount: the server writes `1000m` as `1`,
-/// and `1000` as `1k`.
+/// Whether both values are the same quantity. The server writes `1000m` as `1` and `1000` as `1k`.
 fn quantities(declared: &Value, live: &Value, path: &str) -> bool {
-    let amounts = ["limits.", "requests.", "hard."].iter().any(|it| path.contains(it));
-    let amount = |it: &Value| match it {
+    let amounts = ["limits.", "requests.", "hard."].iter().any(|name| path.contains(name));
+    let amount = |value: &Value| match value {
         Value::String(text) => milli(text),
-        _ => it.as_i64().and_then(|it| it.checked_mul(1000)),
+        _ => value.as_i64().and_then(|number| number.checked_mul(1000)),
     };
     amounts && amount(declared).is_some() && amount(declared) == amount(live)
 }
 
 fn milli(text: &str) -> Option<i64> {
-    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale: i64 = match unit {
         "m" => 1,
@@ -127,23 +129,24 @@ fn milli(text: &str) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(scale)
 }
 
-/// A field of an object: for people, for a JSON patch, and what is declared there.
+/// A field in the declared and in the live object.
 pub(crate) struct Leaf<'a> {
+    /// Path for people, for example `spec.template.spec.containers[name=manager].image`.
     pub(crate) path: String,
-    /// A JSON pointer into the live object (RFC 6901); `None` if nothing is there.
+    /// JSON pointer into the live object (RFC 6901); `None` if the field does not exist.
     pub(crate) pointer: Option<String>,
     pub(crate) declared: Option<&'a Value>,
     pub(crate) live: Option<&'a Value>,
 }
 
 impl<'a> Leaf<'a> {
-    /// An object as a whole.
+    /// Returns the leaf of a whole object.
     pub(crate) fn root(declared: &'a Value, live: &'a Value) -> Self {
         let (declared, live) = (Some(declared), Some(live));
         Self { path: String::new(), pointer: Some(String::new()), declared, live }
     }
 
-    /// The field below that `key` of a field set names: `f:NAME`, `k:{…}` or `v:…`
+    /// Returns the child field that `key` of a field set names: `f:NAME`, `k:{…}` or `v:…`
     /// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/>).
     fn below(&self, key: &str) -> Option<Self> {
         let (kind, rest) = key.split_once(':')?;
@@ -151,26 +154,26 @@ impl<'a> Leaf<'a> {
         match kind {
             "f" => {
                 let dot = if self.path.is_empty() { "" } else { "." };
-                let live = self.live.and_then(|of| of.get(rest));
+                let live = self.live.and_then(|live| live.get(rest));
                 let part = rest.replace('~', "~0").replace('/', "~1");
                 Some(Self {
                     path: format!("{}{dot}{rest}", self.path),
                     pointer: live.and_then(|_| at(&part)),
-                    declared: self.declared.and_then(|of| of.get(rest)),
+                    declared: self.declared.and_then(|declared| declared.get(rest)),
                     live,
                 })
             }
             "k" | "v" => {
                 let wanted: Value = serde_json::from_str(rest).unwrap_or_default();
-                let is_it = |item: &Value| match kind {
-                    // A key that is not declared has the server's default.
+                let matches = |item: &Value| match kind {
+                    // A key that the item omits has the server's default.
                     "k" => fields(&wanted)
                         .all(|(name, value)| item.get(name).is_none_or(|has| has == value)),
                     _ => *item == wanted,
                 };
                 let items =
-                    |of: Option<&'a Value>| of.and_then(Value::as_array).into_iter().flatten();
-                let index = items(self.live).position(is_it);
+                    |list: Option<&'a Value>| list.and_then(Value::as_array).into_iter().flatten();
+                let index = items(self.live).position(matches);
                 let named = match kind {
                     "k" => fields(&wanted)
                         .map(|(name, value)| format!("{name}={}", plain(value)))
@@ -181,7 +184,7 @@ impl<'a> Leaf<'a> {
                 Some(Self {
                     path: format!("{}[{named}]", self.path),
                     pointer: index.and_then(|index| at(&index.to_string())),
-                    declared: items(self.declared).find(|item| is_it(item)),
+                    declared: items(self.declared).find(|item| matches(item)),
                     live: index.and_then(|index| items(self.live).nth(index)),
                 })
             }
@@ -190,8 +193,8 @@ impl<'a> Leaf<'a> {
     }
 }
 
-/// Calls `each` with every leaf of a field set. An item of a list that is not declared is one leaf,
-/// whatever it holds.
+/// Calls `each` with every leaf of a field set. A list item that is not declared is one leaf with
+/// everything in it.
 pub(crate) fn leaves<'a>(set: &Value, at: &Leaf<'a>, each: &mut dyn FnMut(&Leaf<'a>)) {
     for (key, below) in fields(set) {
         let Some(leaf) = at.below(key) else { continue };
@@ -203,20 +206,20 @@ pub(crate) fn leaves<'a>(set: &Value, at: &Leaf<'a>, each: &mut dyn FnMut(&Leaf<
     }
 }
 
-/// Whether `live` says that we have applied it.
+/// Whether this program has applied `live`, according to its managed fields.
 pub(crate) fn is_managed(live: &Value) -> bool {
-    managed(live).any(|it| it["manager"] == MANAGER && it["operation"] == "Apply")
+    managed(live).any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply")
 }
 
-/// Who else has written it, for people.
+/// Names the managers of an object, for example `kubectl, helm`.
 pub(crate) fn managers(live: &Value) -> String {
-    let mut names: Vec<_> = managed(live).filter_map(|it| it["manager"].as_str()).collect();
+    let mut names: Vec<_> = managed(live).filter_map(|entry| entry["manager"].as_str()).collect();
     names.dedup();
-    if names.is_empty() { "somebody".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "an unknown manager".to_owned() } else { names.join(", ") }
 }
 
-/// Whether a controller such as the `HorizontalPodAutoscaler` has set the number of replicas; a person
-/// who does so is another manager.
+/// Whether a controller such as the `HorizontalPodAutoscaler` has set the number of replicas. A person
+/// who scales by hand appears as another manager.
 fn is_scaled_by_controller(live: &Value) -> bool {
     managed(live).any(|entry| {
         entry["manager"] == "kube-controller-manager" && entry["subresource"] == "scale"
@@ -227,18 +230,18 @@ pub(crate) fn managed(live: &Value) -> impl Iterator<Item = &Value> {
     live["metadata"]["managedFields"].as_array().into_iter().flatten()
 }
 
-pub(crate) fn fields(of: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    of.as_object().into_iter().flatten()
+pub(crate) fn fields(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flatten()
 }
 
-fn plain(of: &Value) -> String {
-    of.as_str().map_or_else(|| of.to_string(), str::to_owned)
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn is_empty(of: &Value) -> bool {
-    match of {
-        Value::Object(it) => it.is_empty(),
-        Value::Array(it) => it.is_empty(),
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
         _ => false,
     }
 }
@@ -249,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// A Deployment as the server would return it, with what `others` did to it.
+    /// Returns a Deployment as the server would return it, changed by `edit`.
     fn live(edit: impl FnOnce(&mut Value)) -> Value {
         let mut live = declared();
         live["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] =
@@ -275,39 +278,41 @@ mod tests {
                  "env": [{"name": "A", "value": "1"}], "resources": {"limits": {"cpu": "1000m"}}}]}}}})
     }
 
-    fn container(of: &mut Value) -> &mut Value {
-        &mut of["spec"]["template"]["spec"]["containers"][0]
+    fn container(deployment: &mut Value) -> &mut Value {
+        &mut deployment["spec"]["template"]["spec"]["containers"][0]
     }
 
     #[test]
-    fn what_the_server_adds_is_no_difference() {
+    fn changed_ignores_fields_that_the_server_adds() {
         assert_eq!(changed(&declared(), &live(|_| ())), [] as [&str; 0]);
     }
 
     #[test]
-    fn every_change_of_what_is_declared_is_told_with_its_path() {
+    fn changed_names_the_path_of_every_declared_field_that_differs() {
         let at = "spec.template.spec.containers[name=manager]";
         for (path, edit) in [
             (
                 "spec.replicas".to_owned(),
-                (|it| it["spec"]["replicas"] = 3.into()) as fn(&mut Value),
+                (|live| live["spec"]["replicas"] = 3.into()) as fn(&mut Value),
             ),
-            ("metadata.labels.app".to_owned(), |it| it["metadata"]["labels"]["app"] = "b".into()),
-            (format!("{at}.image"), |it| container(it)["image"] = "y".into()),
-            (format!("{at}.args"), |it| container(it)["args"] = json!(["--one"])),
-            (format!("{at}.args[1]"), |it| container(it)["args"][1] = "--three".into()),
-            (format!("{at}.env[name=A]"), |it| container(it)["env"] = json!([{"name": "B"}])),
-            (format!("{at}.resources.limits.cpu"), |it| {
-                container(it)["resources"]["limits"]["cpu"] = "2".into();
+            ("metadata.labels.app".to_owned(), |live| {
+                live["metadata"]["labels"]["app"] = "b".into();
             }),
-            (at.to_owned(), |it| container(it)["name"] = "other".into()),
+            (format!("{at}.image"), |live| container(live)["image"] = "y".into()),
+            (format!("{at}.args"), |live| container(live)["args"] = json!(["--one"])),
+            (format!("{at}.args[1]"), |live| container(live)["args"][1] = "--three".into()),
+            (format!("{at}.env[name=A]"), |live| container(live)["env"] = json!([{"name": "B"}])),
+            (format!("{at}.resources.limits.cpu"), |live| {
+                container(live)["resources"]["limits"]["cpu"] = "2".into();
+            }),
+            (at.to_owned(), |live| container(live)["name"] = "other".into()),
         ] {
             assert_eq!(changed(&declared(), &live(edit)), [path]);
         }
     }
 
     #[test]
-    fn what_is_no_longer_declared_and_still_ours_is_a_difference() {
+    fn changed_reports_a_field_that_we_own_and_no_longer_declare() {
         let mut declared = declared();
         container(&mut declared)["env"] = json!([]);
         let at = "spec.template.spec.containers[name=manager].env[name=A]";
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_yet_is_a_difference() {
+    fn changed_reports_a_value_that_is_known_after_apply() {
         let mut declared = declared();
         container(&mut declared)["image"] = Value::Null;
         let at = "spec.template.spec.containers[name=manager].image (known after apply)";

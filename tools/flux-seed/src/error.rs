@@ -1,209 +1,202 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of this program, each with its help and exit status.
 
 use documents::{Diagnostic, Exit, Refusal};
 
-/// Everything that can go wrong.
+/// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
+/// because its finalizers would prune every workload that it has delivered.
+pub(crate) const FOREIGN_HELP: &str = "nothing was changed; do NOT delete them: deleting Flux's definitions or its Namespace makes Flux \
+     prune the workloads that it delivered. Deliver to a cluster without Flux, or uninstall the other \
+     Flux with the tool that installed it (`flux uninstall` leaves the workloads), or keep the \
+     Delivery's former name";
+
+/// Error of one command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, not ready, or cannot be written.
+    /// The stream is invalid, not ready, or cannot be written.
     #[error(transparent)]
     Stream(#[from] documents::Error),
-    /// A secret cannot be had.
+    /// A secret or key is unavailable.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
-    /// The cluster's kubeconfig is not one that this program will use.
+    /// The cluster's kubeconfig is invalid or has a setting that this program does not permit.
     #[error("the kubeconfig of the cluster cannot be used: {why}")]
     Kubeconfig {
-        /// Why not.
+        /// Cause, as a clause about the kubeconfig.
         why: &'static str,
     },
     /// The API server did not answer.
-    #[error("the API server does not answer to {request}")]
+    #[error("the API server does not answer: {request}")]
     Unreachable {
-        /// What was asked.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// Why not.
+        /// Error of the Kubernetes client.
         #[source]
         source: Box<kube::Error>,
     },
     /// The API server took longer than this program waits for one answer.
-    #[error("the API server has not answered to {request} within {seconds} s")]
+    #[error("the API server has not answered within {seconds} s: {request}")]
     Slow {
-        /// What was asked.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// How long was waited.
+        /// Deadline of one response in seconds.
         seconds: u64,
     },
-    /// The server is not the one that the kubeconfig names.
-    #[error("the API server cannot prove who it is, asked to {request}: {why}")]
+    /// The server's certificate does not match the kubeconfig.
+    #[error("the certificate of the API server is not trusted: {request}: {why}")]
     Untrusted {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The TLS library's own words.
+        /// Message of the TLS library.
         why: String,
     },
-    /// The kubeconfig's certificate or token is not accepted.
+    /// The API server does not accept the kubeconfig's certificate or token.
     #[error("the API server does not accept the kubeconfig's credentials for {request}: {message}")]
     Unauthorized {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
     /// The kubeconfig's user may not do this.
     #[error("the API server does not permit {request}: {message}")]
     Forbidden {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
     /// A `ResourceQuota` is used up.
     #[error("a quota does not permit {request}: {message}")]
     QuotaExceeded {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
     /// The Namespace is being deleted.
     #[error("cannot {request}, since its Namespace is being deleted: {message}")]
     Terminating {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
     /// An admission policy or webhook denied the request.
     #[error("an admission policy denies {request}: {message}")]
     Denied {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The policy's own words.
+        /// Message of the policy or webhook.
         message: String,
     },
     /// An admission webhook did not answer.
     #[error("an admission webhook does not answer to {request}: {message}")]
     WebhookFailed {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
-    /// Another writer was faster.
-    #[error("the object was changed by another writer during {request}: {message}")]
+    /// Another writer has changed the object since it was read.
+    #[error("another writer changed the object during {request}: {message}")]
     Changed {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
-    /// The API server cannot answer now.
-    #[error("the API server cannot do {request} now: {message}")]
+    /// The API server is overloaded or temporarily unavailable.
+    #[error("the API server is busy: {request}: {message}")]
     Busy {
-        /// The request.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// The API server's own words.
+        /// Message of the API server.
         message: String,
     },
-    /// The API server does not take what was sent.
+    /// The API server rejects the request as invalid.
     #[error("the API server rejects {request}: {message}")]
     Rejected {
-        /// What was asked.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
-        /// What it said.
+        /// Message of the API server.
         message: String,
     },
-    /// Somebody answered something that this version does not understand.
-    #[error("cannot read the answer to {request}")]
+    /// The response is not one of the Kubernetes API.
+    #[error("cannot parse the response to {request}")]
     Garbled {
-        /// What was asked.
+        /// Request, for example `get Namespace flux-system`.
         request: String,
     },
-    /// The registry of Flux's images did not answer.
-    #[error("cannot tell the digest of the image {image}: {why}")]
+    /// The registry of Flux's images did not give the digest of an image.
+    #[error("cannot resolve the digest of the image {image}: {why}")]
     Image {
-        /// Which.
+        /// Image reference with its tag.
         image: String,
-        /// Why not.
+        /// Cause, from the registry or the network.
         why: String,
-        /// Whether trying again may help.
+        /// Whether a retry may help.
         temporary: bool,
     },
-    /// Something that the installation needs is there, and not ours.
-    #[error("not made by this Delivery, and in its way: {}", objects.join("; "))]
+    /// Objects with the names of declared objects exist and have another owner.
+    #[error("not made by this Delivery: {}", objects.join("; "))]
     Foreign {
-        /// Which, and who made them.
+        /// One sentence for each object, with its managers.
         objects: Vec<String>,
     },
-    /// A step needs a value that is not known yet.
+    /// A step needs a value that another document supplies after its `apply`.
     #[error("`{object}` needs a value that is not known yet")]
     NotKnownYet {
-        /// Which.
+        /// Object that lacks the value.
         object: String,
     },
     /// Flux does not accept the artifact's signature.
     #[error("Flux does not accept the artifact: {message}")]
     SignatureRefused {
-        /// What Flux said.
+        /// Message of source-controller in the condition `SourceVerified`.
         message: String,
     },
-    /// Flux has given up.
+    /// A controller has stopped to reconcile an object, and only a change of the object helps.
     #[error("{object} is stalled: {message}")]
     Stalled {
-        /// Which.
+        /// Object that is stalled.
         object: String,
-        /// What its status says.
+        /// Message in the object's status.
         message: String,
     },
-    /// The wait is over, and something is missing.
-    #[error("after {seconds} s this is missing: {}", missing.join("; "))]
-    NotYet {
-        /// How long was waited.
-        seconds: u32,
-        /// What, and why.
-        missing: Vec<String>,
-    },
-    /// The cluster took every step and still differs.
-    #[error("steps left after all were taken: {}", steps.join("; "))]
-    Unsettled {
-        /// Which.
-        steps: Vec<String>,
-    },
-    /// What is there is not what was attested.
+    /// The cluster differs from the attested artifact.
     #[error("not proven: {}", what.join("; "))]
     Unproven {
-        /// What does not hold.
+        /// Each difference, for example a container and its image.
         what: Vec<String>,
     },
-    /// Somebody is still at work on what is to be proven.
-    #[error("not to be proven yet: {}", what.join("; "))]
+    /// Controllers or kubelets have not finished, so that nothing can be proven yet.
+    #[error("cannot be proven yet: {}", what.join("; "))]
     NotYetProven {
-        /// What is going on.
+        /// Each object that is not finished, with its reason.
         what: Vec<String>,
     },
-    /// Flux could not read what it delivers.
-    #[error("not encrypted to {recipient}, and so not for this Delivery to read: {}", files.join(", "))]
+    /// Manifests are encrypted, and Flux's age identity is not a recipient.
+    #[error("Flux cannot decrypt these files, because they are not encrypted to {recipient}: {}", files.join(", "))]
     NotDecryptable {
-        /// Which files.
+        /// Paths of the files.
         files: Vec<String>,
-        /// Whose they should be.
+        /// Recipient that the files lack.
         recipient: String,
     },
-    /// The manifests cannot be looked at.
+    /// A file or folder of the manifests cannot be read.
     #[error("cannot read {}", path.display())]
     Unreadable {
-        /// Which.
+        /// Path of the file or folder.
         path: std::path::PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The artifact cannot be read, and claims depend on what is in it.
+    /// The artifact cannot be read, so that its effect on claims is unknown.
     #[error("cannot read the artifact {artifact}: {why}")]
     ArtifactUnreadable {
-        /// Its reference.
+        /// Reference of the artifact.
         artifact: String,
-        /// Why not.
+        /// Cause, from the registry or the archive.
         why: String,
         /// Whether a retry may help.
         temporary: bool,
@@ -211,13 +204,13 @@ pub enum Error {
     /// The artifact holds objects of Flux's own installation.
     #[error("the artifact holds objects of Flux's own installation: {}", objects.join("; "))]
     DeliversItself {
-        /// The objects.
+        /// Objects that this program installs itself.
         objects: Vec<String>,
     },
-    /// Data would be lost.
+    /// The operation would delete data without a receipt.
     #[error("data would be lost: {}", refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; "))]
     DataAtRisk {
-        /// One entry for each claim.
+        /// Entries of `status.refusals`, one for each claim.
         refusals: Vec<Refusal>,
     },
 }
@@ -245,8 +238,6 @@ impl Diagnostic for Error {
             Self::NotKnownYet { .. } => "NotKnownYet",
             Self::SignatureRefused { .. } => "SignatureRefused",
             Self::Stalled { .. } => "Stalled",
-            Self::NotYet { .. } => "NotDelivered",
-            Self::Unsettled { .. } => "Unsettled",
             Self::Unproven { .. } => "Unproven",
             Self::NotDecryptable { .. } => "NotDecryptable",
             Self::Unreadable { .. } => "Unreadable",
@@ -261,81 +252,71 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
-            Self::Kubeconfig { .. } => {
-                "let talos-provision write it again: `talos-provision apply`"
-            }
+            Self::Kubeconfig { .. } => "write a new kubeconfig: `talos-provision apply`",
             Self::Unreachable { .. } | Self::Slow { .. } => {
-                "check the way to the cluster's endpoint, then run the same command again"
+                "check the network between here and the cluster's endpoint, then run the same command again"
             }
             Self::Untrusted { .. } => {
-                "the endpoint must be this cluster's and its certificate must not have expired; \
-                 compare both with the Cluster's status, and this machine's clock with the time"
+                "compare the endpoint with the Cluster's status, check that the certificate has not \
+                 expired, and check the clock of this machine"
             }
             Self::Unauthorized { .. } => {
                 "the certificate in the kubeconfig has expired, or another cluster issued it: \
                  `talos-provision apply` writes a new one"
             }
             Self::Forbidden { .. } => {
-                "give the kubeconfig's user the permission that the message names"
+                "grant the kubeconfig's user the permission that the message names"
             }
             Self::QuotaExceeded { .. } => {
-                "raise the quota that the message names, or remove what uses it"
+                "raise the quota that the message names, or remove objects that use it"
             }
             Self::Terminating { .. } => {
-                "wait until the Namespace is gone, then run the same command again; `kubectl get \
-                 namespace NAME -o yaml` names the finalizers that hold it"
+                "wait until the Namespace is deleted, then run the same command again; `kubectl get \
+                 namespace NAME -o yaml` shows the finalizers that block its deletion"
             }
             Self::Denied { .. } => {
-                "change the object as the message says, or exempt the Namespace from that policy"
+                "change the object as the message says, or exempt the Namespace from the policy"
             }
             Self::WebhookFailed { .. } => {
                 "start the workload that serves the webhook, then run the same command again"
             }
-            Self::Changed { .. } => "run the same command again: it looks at the object anew",
+            Self::Changed { .. } => "run the same command again: it reads the changed object first",
             Self::Busy { .. } => "run the same command again in a minute",
             Self::Rejected { .. } => {
-                "read the message: the field that it names is immutable, unknown or has a wrong \
-                 value in this version of Kubernetes"
+                "correct the field that the message names: in this version of Kubernetes it is \
+                 immutable, unknown or has an invalid value"
             }
-            Self::Garbled { .. } => "check that the endpoint is the one of the service",
+            Self::Garbled { .. } => {
+                "check that the endpoint in the kubeconfig is a Kubernetes API server"
+            }
             Self::Image { temporary: true, .. } => {
                 "check `endpoints.flux` of the Project, or give the digest in `flux.digests`"
             }
             Self::Image { .. } => {
                 "push the image there, or give another `endpoints.flux` in the Project"
             }
-            // Flux's definitions and Namespace are not to be deleted: its finalizers would prune
-            // every workload that it has ever delivered.
-            Self::Foreign { .. } => {
-                "nothing was changed; do NOT delete them: deleting Flux's definitions or its \
-                 Namespace makes Flux prune the workloads that it delivered. Deliver to a cluster \
-                 without Flux, or uninstall the other Flux with the tool that installed it \
-                 (`flux uninstall` leaves the workloads), or keep the Delivery's former name"
-            }
-            Self::NotKnownYet { .. } => "apply the documents that it refers to first",
+            Self::Foreign { .. } => FOREIGN_HELP,
+            Self::NotKnownYet { .. } => "apply the documents that this document refers to first",
             Self::SignatureRefused { .. } => {
-                "publish the artifact with the project's own key: `artifact-attest apply`; what was \
-                 delivered before keeps running"
+                "publish the artifact with the project's own key: `artifact-attest apply`; the last \
+                 delivered artifact keeps running"
             }
             Self::Stalled { .. } => {
-                "correct what it says in the manifests, then publish and apply the new artifact"
-            }
-            Self::NotYet { .. } => {
-                "see to what is missing; the same command waits again, `timeoutSeconds` long"
-            }
-            Self::Unsettled { .. } => {
-                "another writer sets these fields back: find its manager with `kubectl get -o yaml \
-                 --show-managed-fields`, then run the same command again"
+                "correct the manifests as the message says, then publish and apply the new artifact"
             }
             Self::Unproven { .. } => {
-                "`plan` shows which of it `apply` repairs; images are repaired by a manifest that \
-                 pins each of them by its digest"
+                "run `plan` to see the differences that `apply` repairs; for an image, pin its digest \
+                 in the manifest, then publish and apply the new artifact"
             }
-            Self::NotYetProven { .. } => "run the same command again in a while",
+            Self::NotYetProven { .. } => {
+                "wait a minute until Flux has reconciled, then run the same command again"
+            }
             Self::NotDecryptable { .. } => {
-                "add that recipient to .sops.yaml, then `sops updatekeys` each of the files"
+                "add the recipient to .sops.yaml, then run `sops updatekeys FILE` for each file"
             }
-            Self::Unreadable { .. } => "run at the root of the repository, with leave to read it",
+            Self::Unreadable { .. } => {
+                "run this at the root of the repository, as a user that may read its files"
+            }
             Self::ArtifactUnreadable { temporary: true, .. } => {
                 "check `endpoints.registry` of the Project, then run the same command again"
             }
@@ -343,11 +324,11 @@ impl Diagnostic for Error {
                 "publish the artifact again: `artifact-attest apply`"
             }
             Self::DeliversItself { .. } => {
-                "take them out of the manifests: this program installs them"
+                "remove these objects from the manifests: flux-seed installs them"
             }
             Self::DataAtRisk { .. } => {
-                "nothing was removed; each claim needs a Drain (`data-drain apply`), or the \
-                 document discards it by name in `dataOnDestroy`"
+                "nothing was removed; copy each claim with a Drain (`data-drain apply`), or discard it \
+                 by name in `dataOnDestroy`"
             }
         };
         Some(help.to_owned())
@@ -367,9 +348,7 @@ impl Diagnostic for Error {
             | Self::Changed { .. }
             | Self::Busy { .. }
             | Self::NotKnownYet { .. }
-            | Self::NotYet { .. }
-            | Self::NotYetProven { .. }
-            | Self::Unsettled { .. } => Exit::Temporary,
+            | Self::NotYetProven { .. } => Exit::Temporary,
             Self::Kubeconfig { .. }
             | Self::Untrusted { .. }
             | Self::Unauthorized { .. }
@@ -388,6 +367,14 @@ impl Diagnostic for Error {
             | Self::DeliversItself { .. }
             | Self::Unproven { .. } => Exit::Permanent,
         }
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Slow { .. } | Self::Busy { .. })
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Slow { .. })
     }
 
     fn refusals(&self) -> Vec<Refusal> {

@@ -1,4 +1,4 @@
-//! Reads the live objects from which [`crate::graph`] computes what goes.
+//! Reads the live objects from which [`crate::graph`] computes the deletions.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,19 @@ use crate::object::Identity;
 use crate::scan::Scan;
 
 impl Facts {
-    /// Asks the API server for everything.
+    /// Reads every live object that the graph needs.
     pub(crate) fn read(reader: &Reader) -> Result<Self, Error> {
         let scan = Scan::of(reader)?;
-        // Whichever version of an API the server has.
+        // Any served version of an API will do, because the fields used here are the same in each.
         let full = |group: &str, kind: &str| {
             let served = scan.kinds.iter().find(|served| {
-                let of = served.api_version.split_once('/').map_or("", |(group, _)| group);
-                of == group && served.kind == kind
+                let served_group =
+                    served.api_version.split_once('/').map_or("", |(group, _)| group);
+                served_group == group && served.kind == kind
             });
-            served.map_or(Ok(Vec::new()), |it| reader.list(&it.api_version, &it.kind, None))
+            served.map_or(Ok(Vec::new()), |served| {
+                reader.list(&served.api_version, &served.kind, None)
+            })
         };
         Ok(Self {
             kustomizations: full("kustomize.toolkit.fluxcd.io", "Kustomization")?,
@@ -35,7 +38,7 @@ impl Facts {
         })
     }
 
-    /// The UIDs of the workloads whose pods mount claims, by way of their owners.
+    /// Returns the UIDs of the pods that mount claims and of all owners of those pods.
     pub(crate) fn claim_users(&self) -> BTreeSet<String> {
         let mut users = BTreeSet::new();
         for pod in &self.pods {
@@ -52,14 +55,14 @@ impl Facts {
         users
     }
 
-    /// The pods that belong to the workload with this UID.
+    /// Returns the pods whose owners include the workload with this UID.
     pub(crate) fn pods_of<'a>(&'a self, workload: &'a str) -> impl Iterator<Item = &'a Value> {
         self.pods.iter().filter(move |pod| {
             uid(pod) != workload && self.owners(pod).iter().any(|owner| owner == workload)
         })
     }
 
-    /// The UIDs of an object and of all its owners.
+    /// Returns the UIDs of an object and of all its owners.
     fn owners(&self, object: &Value) -> Vec<String> {
         let mut uids = vec![uid(object)];
         let mut index = 0;
@@ -70,7 +73,7 @@ impl Facts {
             for owner in references.into_iter().flatten().map(|owner| text(owner, "uid")) {
                 if !uids.iter().any(|known| known == owner) {
                     uids.push(owner.to_owned());
-                    pending.extend(self.scan.objects.iter().find(|it| uid(it) == owner));
+                    pending.extend(self.scan.objects.iter().find(|object| uid(object) == owner));
                 }
             }
         }
@@ -79,7 +82,7 @@ impl Facts {
 }
 
 impl Scan {
-    /// Whether a definition made the kind of this object.
+    /// Whether a `CustomResourceDefinition` defines the kind of this object.
     pub(crate) fn is_defined(&self, id: &Identity) -> bool {
         let kind = self.kinds.iter().find(|served| {
             let group = served.api_version.split_once('/').map_or("", |(group, _)| group);

@@ -1,8 +1,8 @@
-//! Fields that others added to our objects, and how to take them away. Pure.
+//! Fields that other writers added to our objects, and the patch that removes them. Pure.
 //!
-//! Kinds that are wholly ours are compared field by field, whoever set the field, and whatever name
-//! its writer gave itself. For every other kind the API server's record of managers tells: fields
-//! that defaulting and mutating admission add have no manager, and are left alone.
+//! Some kinds are compared field by field, because this program declares every field and a writer may
+//! choose any manager name. For every other kind the managed fields decide: a field that defaulting
+//! or mutating admission adds has no manager and stays.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,45 +10,46 @@ use serde_json::{Map, Value, json};
 
 use crate::diff::{Leaf, MANAGER, fields, leaves, managed};
 
-/// Something in one of our objects that we did not put there.
+/// A field in one of our objects that another writer added.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Foreign {
-    /// The object.
+    /// Object with the field, for example `Kustomization flux-system/prod`.
     pub object: String,
-    /// Where in it.
+    /// Path of the field, for example `spec.patches`.
     pub path: String,
-    /// Who.
+    /// Field manager that added the field, for example `kubectl-patch`.
     pub manager: String,
 }
 
 /// A field that is not declared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Extra {
-    /// Where it is, for people: `spec.template.spec.containers[name=spy]`.
+    /// Path for people, for example `spec.template.spec.containers[name=spy]`.
     pub(crate) path: String,
-    /// Where it is, as a JSON pointer.
+    /// JSON pointer into the live object (RFC 6901).
     pub(crate) pointer: String,
-    /// Who added it.
+    /// Field manager that added the field.
     pub(crate) manager: String,
 }
 
-/// Defaults of the definitions that this program installs; a test compares them.
+/// Defaults in the definitions that this program installs. A test compares them with the definitions.
 const DEFAULTS: [(&str, &str, &str); 1] = [("OCIRepository", "spec.provider", "generic")];
 
-/// Fields that Kubernetes, its controllers and people add with good reason.
+/// Fields that Kubernetes, its controllers and people may add.
 const ALLOWED: [(&str, &str); 4] = [
     // `kubectl rollout restart` (kubernetes/kubectl, pkg/polymorphichelpers/objectrestarter.go).
     ("Deployment", "spec.template.metadata.annotations.kubectl.kubernetes.io/restartedAt"),
-    // A ServiceAccount's pull secrets and tokens: people and, before 1.24, the token controller.
+    // Pull secrets and tokens of a ServiceAccount are added by people and, before Kubernetes 1.24, by
+    // the token controller.
     ("ServiceAccount", "imagePullSecrets"),
     ("ServiceAccount", "secrets"),
-    // Written by the namespace controller when it lets a Namespace go.
+    // The namespace controller writes this field when it deletes a Namespace.
     ("Namespace", "spec.finalizers"),
 ];
 
-/// The fields of `live` that are not `declared`. Labels, annotations and status are for others to
-/// write, but for the ones of a pod template.
+/// Returns the fields of `live` that are not `declared`. Other writers may change labels, annotations
+/// and status of an object, but not labels and annotations in a pod template.
 pub(crate) fn extras(declared: &Value, live: &Value) -> Vec<Extra> {
     let kind = declared["kind"].as_str().unwrap_or_default();
     let mut found = if ["Secret", "OCIRepository", "Kustomization"].contains(&kind) {
@@ -57,9 +58,10 @@ pub(crate) fn extras(declared: &Value, live: &Value) -> Vec<Extra> {
         recorded(declared, live)
     };
     found.retain(|extra| {
-        !ALLOWED.iter().any(|(of, path)| {
+        !ALLOWED.iter().any(|(allowed_kind, path)| {
             let rest = extra.path.strip_prefix(path);
-            *of == kind && rest.is_some_and(|it| it.is_empty() || it.starts_with(['.', '[']))
+            *allowed_kind == kind
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     });
     found.sort();
@@ -67,7 +69,7 @@ pub(crate) fn extras(declared: &Value, live: &Value) -> Vec<Extra> {
     found
 }
 
-/// Field by field.
+/// Compares every field, without regard to the managed fields.
 fn compared(kind: &str, declared: &Value, live: &Value) -> Vec<Extra> {
     let mut found = Vec::new();
     for (key, value) in fields(live) {
@@ -78,7 +80,9 @@ fn compared(kind: &str, declared: &Value, live: &Value) -> Vec<Extra> {
         below(declared.get(key), value, at, &mut found);
     }
     found.retain(|(path, _, value)| {
-        !DEFAULTS.iter().any(|(of, at, default)| *of == kind && at == path && *value == *default)
+        !DEFAULTS.iter().any(|(default_kind, at, default)| {
+            *default_kind == kind && at == path && *value == *default
+        })
     });
     let named = |(path, pointer, _): (String, String, Value)| {
         let manager = manager_of(declared, live, &pointer);
@@ -103,24 +107,24 @@ fn below(
             }
         }
         (None, live) if !is_empty(live) => found.push((path, pointer, live.clone())),
-        // A value that is declared and differs is an update, and lists are declared as a whole.
+        // A declared value that differs is an update (see `diff`), and lists are declared as a whole.
         _ => {}
     }
 }
 
-/// An empty map, list or text says nothing, and `false` is the default of every flag here.
+/// Whether the value has no effect. `false` is the default of every flag in these kinds.
 fn is_empty(value: &Value) -> bool {
     match value {
-        Value::Object(of) => of.is_empty(),
-        Value::Array(of) => of.is_empty(),
-        Value::String(of) => of.is_empty(),
-        Value::Bool(of) => !of,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.is_empty(),
+        Value::Bool(flag) => !flag,
         Value::Null => true,
         Value::Number(_) => false,
     }
 }
 
-/// Who owns what is at `pointer` of `live`, or something in it.
+/// Returns the field manager of the value at `pointer`, or of a part of that value.
 fn manager_of(declared: &Value, live: &Value, pointer: &str) -> String {
     let mut owner = None;
     for entry in managed(live) {
@@ -138,8 +142,8 @@ fn manager_of(declared: &Value, live: &Value, pointer: &str) -> String {
     owner.unwrap_or_else(|| "(unnamed)".to_owned())
 }
 
-/// By the API server's record. Our own updates change only what is declared: what else our name has
-/// in an update was written by somebody who took it.
+/// Finds the added fields in the managed fields. This program adds fields only by server-side apply,
+/// so an `Update` under its name comes from another writer.
 fn recorded(declared: &Value, live: &Value) -> Vec<Extra> {
     let mut found = Vec::new();
     let others = managed(live).filter(|entry| {
@@ -148,11 +152,11 @@ fn recorded(declared: &Value, live: &Value) -> Vec<Extra> {
     });
     for entry in others {
         let manager = entry["manager"].as_str().unwrap_or("(unnamed)");
-        for (key, of) in fields(&entry["fieldsV1"]) {
+        for (key, set) in fields(&entry["fieldsV1"]) {
             if key == "f:metadata" || key == "f:status" {
                 continue;
             }
-            let top: Value = [(key.clone(), of.clone())].into_iter().collect::<Map<_, _>>().into();
+            let top: Value = [(key.clone(), set.clone())].into_iter().collect::<Map<_, _>>().into();
             leaves(&top, &Leaf::root(declared, live), &mut |leaf| {
                 if let (None, Some(pointer)) = (leaf.declared, &leaf.pointer) {
                     found.push(Extra {
@@ -167,19 +171,20 @@ fn recorded(declared: &Value, live: &Value) -> Vec<Extra> {
     found
 }
 
-/// The JSON patch that takes `extras` away from `live`, unless somebody changes it meanwhile.
+/// Returns the JSON patch that removes `extras` from `live`. The patch fails with 409 if the object
+/// has changed since it was read.
 pub(crate) fn removal(extras: &[Extra], live: &Value) -> Value {
     let mut pointers: Vec<_> = extras.iter().map(|extra| extra.pointer.as_str()).collect();
-    // From the end of a list, so that the places of the others stay.
+    // Remove from the end of a list, so that the indices of the other items stay valid.
     pointers.sort_by_key(|pointer| std::cmp::Reverse(parts(pointer)));
     let version = &live["metadata"]["resourceVersion"];
-    // The API server refuses a patch that names another version: 409.
+    // The API server answers 409 to a patch with an outdated resourceVersion.
     let head = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version});
     let removals = pointers.into_iter().map(|path| json!({"op": "remove", "path": path}));
     std::iter::once(head).chain(removals).collect()
 }
 
-/// The parts of a pointer, with numbers in the order of numbers.
+/// Splits a pointer into sort keys: indices sort as numbers, so that 10 comes after 9.
 fn parts(pointer: &str) -> Vec<(Option<usize>, &str)> {
     pointer.split('/').map(|part| (part.parse().ok(), part)).collect()
 }

@@ -1,9 +1,11 @@
-//! Asks the data gate before anything goes, and marks what a hold keeps.
+//! Asks the data gate before a deletion and annotates the objects of a hold with their receipt.
 //!
-//! Two computations must both allow a removal: [`crate::graph`] tells from all live objects which
-//! claims go, and [`keyring::gate`] judges them, and what its own look at the cluster adds.
+//! Two computations must both allow a removal. [`crate::graph`] computes from all live objects which
+//! claims are deleted. [`keyring::gate`] reads the cluster itself and judges these claims and the
+//! ones that it finds in addition.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use documents::Refusal;
 use keyring::VerifiedReceipt;
@@ -12,24 +14,25 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::deadline::Deadline;
 use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::object::Identity;
 use crate::status::LostClaim;
+use crate::wait::poll;
 
-/// Longest time in which the API server takes up a changed admission policy. It looks once a second
-/// (k8s.io/apiserver 0.36, `policy_source.go`, `policyRefreshIntervalDefault`); every server of a
-/// control plane looks by itself, and a busy one later.
-const POLICY_SECONDS: u32 = 30;
+/// Longest time until the API server enforces a changed admission policy. It reloads policies once a
+/// second (k8s.io/apiserver 0.36, `policy_source.go`, `policyRefreshIntervalDefault`). Every server of
+/// a control plane reloads by itself, and a busy one takes longer.
+const POLICY_MAX: Duration = Duration::from_secs(30);
 
-/// What the gate needs beside the live objects.
+/// Data policy and receipts of a Delivery's cluster.
 pub(crate) struct Gate<'a> {
     pub(crate) policy: &'a DataOnDestroy,
-    /// Reads and verifies the receipts, once something would go.
+    /// Reads and verifies the receipts. Called only if an operation would lose data, because a plan
+    /// without losses must work without receipts.
     pub(crate) receipts: Box<dyn Fn() -> Result<Vec<VerifiedReceipt>, Error> + 'a>,
 }
 
-/// The claims that `going` would lose.
+/// Lists the claims whose data `going` would lose.
 pub(crate) fn losses(facts: &Facts, going: &Going) -> Vec<LostClaim> {
     let graph = Graph::new(facts);
     let lost = graph.lost(going).into_iter().map(|doomed| LostClaim {
@@ -41,7 +44,7 @@ pub(crate) fn losses(facts: &Facts, going: &Going) -> Vec<LostClaim> {
 }
 
 impl Gate<'_> {
-    /// Every claim that `going` would lose, and why the gate does not let it go.
+    /// Judges `going`. The refusals name each claim that would be lost without permission.
     pub(crate) fn refusals(
         &self,
         reader: &Reader,
@@ -56,7 +59,7 @@ impl Gate<'_> {
         };
         let mut refusals = verdict.refusals();
         for refusal in &mut refusals {
-            // Why the claim goes at all is for us to say.
+            // The gate does not know why the claim would be deleted: add the cause.
             let doomed = going
                 .values()
                 .find(|doomed| doomed.is_claim() && claim_name(&doomed.id) == refusal.object);
@@ -69,7 +72,7 @@ impl Gate<'_> {
                 object: name.clone(),
                 reason: "OtherCluster".to_owned(),
                 message: format!(
-                    "{name} delivers to another cluster, whose claims cannot be asked for; remove \
+                    "{name} delivers to another cluster, whose claims are not visible from here; remove \
                      it with the tools of that cluster first"
                 ),
             });
@@ -77,8 +80,9 @@ impl Gate<'_> {
         Ok((verdict, refusals))
     }
 
-    /// Lets `going` go, or fails with every refusal. Claims, volumes and Namespaces that a receipt
-    /// lets go are marked with it: without the mark, the drain's hold forbids their deletion.
+    /// Permits the deletion of `going`, or fails with every refusal. Claims, volumes and Namespaces
+    /// that a receipt covers get an annotation with its digest, because the drain's hold denies their
+    /// deletion without it.
     pub(crate) fn pass(
         &self,
         (reader, writer): (&Reader, &Writer),
@@ -98,26 +102,29 @@ impl Gate<'_> {
             }
             marked.push(live);
         }
-        let deadline = Deadline::after(POLICY_SECONDS);
-        marked.iter().try_for_each(|live| let_go(writer, live, &deadline))
+        marked.iter().try_for_each(|live| wait_released(writer, live))
     }
 }
 
-/// Waits until the drain's hold lets the object go: the policy names a receipt that data-drain may have
-/// signed a moment ago. Afterwards no deletion is denied halfway.
-fn let_go(writer: &Writer, live: &Value, deadline: &Deadline) -> Result<(), Error> {
-    loop {
-        match writer.try_delete(live) {
-            Err(denied @ Error::Denied { .. }) => match deadline.wait(Vec::new) {
-                Err(Error::NotYet { .. }) => return Err(denied),
-                waited => waited?,
-            },
-            other => return other,
+/// Waits until the drain's hold permits the deletion of the object. data-drain may have signed the
+/// receipt a moment ago, and the API server enforces the changed policy later. Without this wait, a
+/// deletion would be denied halfway.
+fn wait_released(writer: &Writer, live: &Value) -> Result<(), Error> {
+    let mut denied = None;
+    let released = poll(POLICY_MAX, || match writer.try_delete(live) {
+        Err(error @ Error::Denied { .. }) => {
+            denied = Some(error);
+            Ok(None)
         }
+        other => other.map(Some),
+    })?;
+    match (released, denied) {
+        (None, Some(error)) => Err(error),
+        _ => Ok(()),
     }
 }
 
-/// What the operation removes, as the gate has it.
+/// Converts `going` into the loss that the gate judges.
 fn loss(facts: &Facts, going: &Going) -> Loss {
     let graph = Graph::new(facts);
     let claims = graph.lost(going).into_iter().map(|doomed| claim_name(&doomed.id));
@@ -126,7 +133,7 @@ fn loss(facts: &Facts, going: &Going) -> Loss {
         let all = all.filter(move |doomed| doomed.id.kind == kind && doomed.id.group().is_empty());
         all.map(|doomed| doomed.id.name.clone()).collect::<BTreeSet<_>>()
     };
-    // The volumes of claims that go are judged with the claims.
+    // The volume of a deleted claim is judged with that claim.
     let direct = going.values().filter(|doomed| {
         doomed.id.kind == "PersistentVolume" && !matches!(doomed.because, Because::Owner(_))
     });
@@ -138,14 +145,16 @@ fn loss(facts: &Facts, going: &Going) -> Loss {
     }
 }
 
-/// What must carry the digest of which receipt.
+/// Pairs each object of a drained claim with the digest of its receipt.
 fn marks(facts: &Facts, going: &Going, verdict: &Verdict) -> Vec<(Identity, String)> {
     let mut marks = Vec::new();
     for claim in &facts.claims {
         let id = Identity::of(claim);
         let Some(receipt) = verdict.receipt_of(&claim_name(&id)) else { continue };
-        let volume =
-            facts.volumes.iter().find(|it| it["metadata"]["name"] == claim["spec"]["volumeName"]);
+        let volume = facts
+            .volumes
+            .iter()
+            .find(|volume| volume["metadata"]["name"] == claim["spec"]["volumeName"]);
         marks.extend(volume.map(|volume| (Identity::of(volume), receipt.to_owned())));
         let namespace = going.values().find(|doomed| {
             doomed.id.kind == "Namespace" && Some(&doomed.id.name) == id.namespace.as_ref()

@@ -1,9 +1,10 @@
-//! What goes when something is deleted? Pure: the objects of a cluster in, the ones that go out.
+//! Computes every object that a deletion removes. Pure: takes the live objects of a cluster and returns
+//! the deleted ones.
 //!
-//! One deletion takes others with it: an owner its dependents, a Namespace its contents, a
+//! One deletion causes others: an owner deletes its dependents, a Namespace its contents, a
 //! `CustomResourceDefinition` its objects, a Kustomization its inventory, a `HelmRelease` its release, a
-//! `StatefulSet` the claims that its retention policy names, a claim its volume. No inventory lists
-//! all of them, so that everything is computed from the live objects.
+//! `StatefulSet` the claims that its retention policy names, and a claim its volume. No inventory lists
+//! all of them, so that this file computes them from the live objects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,7 +18,7 @@ use crate::scan::Scan;
 /// The live objects of a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    /// The metadata of everything.
+    /// Metadata of every object.
     pub(crate) scan: Scan,
     pub(crate) kustomizations: Vec<Value>,
     pub(crate) releases: Vec<Value>,
@@ -28,7 +29,7 @@ pub(crate) struct Facts {
     pub(crate) pods: Vec<Value>,
 }
 
-/// An object whatever the version of its API: group, kind, namespace, name.
+/// Group, kind, namespace and name of an object, without the version of its API.
 pub(crate) type Key = (String, String, String, String);
 
 pub(crate) fn key(id: &Identity) -> Key {
@@ -36,12 +37,12 @@ pub(crate) fn key(id: &Identity) -> Key {
     (id.group().to_owned(), id.kind.clone(), namespace, id.name.clone())
 }
 
-/// Why an object goes.
+/// Cause of a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Because {
     /// A Kustomization applied the object.
     Delivered,
-    /// The next artifact no longer holds the object.
+    /// The next artifact no longer contains the object.
     Dropped,
     /// The next artifact scales the `StatefulSet` down, and its policy is `whenScaled: Delete`.
     Scaled(Identity),
@@ -49,42 +50,51 @@ pub(crate) enum Because {
     Undetermined(String),
     /// This program installed the object.
     Installed,
-    /// A run before this one recorded that the object has to go.
+    /// An earlier run of `destroy` recorded the object for deletion.
     Recorded,
-    /// Its owner goes (`metadata.ownerReferences`).
+    /// Its owner is deleted (`metadata.ownerReferences`).
     Owner(Identity),
-    /// Its Namespace goes.
+    /// Its Namespace is deleted.
     Namespace(String),
-    /// The definition of its kind goes.
+    /// The `CustomResourceDefinition` of its kind is deleted.
     Definition(String),
-    /// The Helm release that made the object goes.
+    /// The Helm release that created the object is deleted.
     Release(Identity),
-    /// The `StatefulSet` goes, and its policy is `whenDeleted: Delete`.
+    /// The `StatefulSet` is deleted, and its policy is `whenDeleted: Delete`.
     StatefulSet(Identity),
-    /// Its volume goes, or another volume with the same storage.
+    /// Its volume is deleted, or another volume with the same storage.
     Volume(String),
+}
+
+impl Because {
+    /// Whether an object is deleted earlier for this reason than for `other`: with its owner, before its
+    /// Namespace or the definition of its kind. The order of the roots must not decide.
+    fn is_nearer(&self, other: &Self) -> bool {
+        matches!(self, Self::Owner(_) | Self::StatefulSet(_))
+            && matches!(other, Self::Namespace(_) | Self::Definition(_))
+    }
 }
 
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivered => f.write_str("this Delivery applied it"),
-            Self::Dropped => f.write_str("the artifact no longer holds it"),
+            Self::Dropped => f.write_str("the artifact no longer contains it"),
             Self::Scaled(id) => write!(f, "{id} scales down, whenScaled: Delete"),
             Self::Undetermined(why) => write!(f, "what Flux prunes cannot be determined: {why}"),
             Self::Installed => f.write_str("this program installed it"),
             Self::Recorded => f.write_str("an earlier run began to remove it"),
-            Self::Owner(id) => write!(f, "its owner {id} goes"),
-            Self::Namespace(name) => write!(f, "its Namespace {name} goes"),
-            Self::Definition(name) => write!(f, "the definition {name} of its kind goes"),
-            Self::Release(id) => write!(f, "{id} made it"),
-            Self::StatefulSet(id) => write!(f, "{id} goes, whenDeleted: Delete"),
-            Self::Volume(name) => write!(f, "its volume {name} goes"),
+            Self::Owner(id) => write!(f, "its owner {id} is deleted"),
+            Self::Namespace(name) => write!(f, "its Namespace {name} is deleted"),
+            Self::Definition(name) => write!(f, "the definition {name} of its kind is deleted"),
+            Self::Release(id) => write!(f, "{id} created it and is deleted"),
+            Self::StatefulSet(id) => write!(f, "{id} is deleted, whenDeleted: Delete"),
+            Self::Volume(name) => write!(f, "its volume {name} is deleted"),
         }
     }
 }
 
-/// An object that goes.
+/// An object that a deletion removes, or whose data it removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Doomed {
     pub(crate) id: Identity,
@@ -93,13 +103,14 @@ pub(crate) struct Doomed {
 }
 
 impl Doomed {
-    /// Whether we delete the object ourselves; any other goes by the deletion of one that we delete.
+    /// Whether this program deletes the object itself. Kubernetes, Helm or Flux deletes any other object
+    /// in consequence.
     pub(crate) fn is_direct(&self) -> bool {
         matches!(self.because, Because::Delivered | Because::Installed | Because::Recorded)
     }
 
-    /// Whether the object itself goes. A claim whose volume goes loses its data and stays; what Helm
-    /// made, Helm removes or keeps; and what is undetermined is only feared.
+    /// Whether the object itself is deleted for certain. A claim whose volume is deleted loses its data
+    /// and stays. Helm may keep an object of a release. An undetermined deletion may not happen.
     pub(crate) fn is_removed(&self) -> bool {
         !matches!(self.because, Because::Volume(_) | Because::Release(_) | Because::Undetermined(_))
     }
@@ -111,7 +122,7 @@ impl Doomed {
 
 pub(crate) type Going = BTreeMap<Key, Doomed>;
 
-/// The objects of a cluster, by what leads from one to another.
+/// Indices over the objects of a cluster, one for each way in which a deletion spreads.
 pub(crate) struct Graph<'a> {
     facts: &'a Facts,
     by_key: HashMap<Key, &'a Value>,
@@ -154,17 +165,20 @@ impl<'a> Graph<'a> {
         self.by_key.get(&key(id)).copied()
     }
 
-    /// Everything that goes when `roots` go. Roots that are not there are left out.
+    /// Returns everything that is deleted with `roots`. Roots that do not exist are left out.
     pub(crate) fn closure(&self, roots: Vec<(Identity, Because)>) -> Going {
         let mut going = Going::new();
         let mut next = roots;
         while let Some((id, because)) = next.pop() {
             let Some(object) = self.find(&id) else { continue };
             let known = going.get(&key(&id));
-            // An object that we delete ourselves stays one, whatever else leads to it.
+            // A direct deletion has precedence over an indirect one of the same object.
             let direct = Doomed { id: Identity::of(object), uid: uid(object), because };
             match known {
-                Some(known) if known.is_direct() || !direct.is_direct() => continue,
+                Some(known) if known.is_direct() => continue,
+                Some(known) if !direct.is_direct() && !direct.because.is_nearer(&known.because) => {
+                    continue;
+                }
                 Some(_) => {
                     going.insert(key(&id), direct);
                     continue;
@@ -178,7 +192,7 @@ impl<'a> Graph<'a> {
         going
     }
 
-    /// What goes next when `object` goes.
+    /// Adds to `next` the objects that the deletion of `object` removes.
     fn dependents(&self, id: &Identity, object: &'a Value, next: &mut Vec<(Identity, Because)>) {
         let mut add = |objects: Option<&Vec<&Value>>, because: Because| {
             let objects = objects.into_iter().flatten();
@@ -207,8 +221,8 @@ impl<'a> Graph<'a> {
             }
             ("helm.toolkit.fluxcd.io", "HelmRelease") => {
                 let full = full(&self.facts.releases, id);
-                let made = full.map(|full| self.released(full)).into_iter().flatten();
-                next.extend(made.map(|made| (made, Because::Release(id.clone()))));
+                let created = full.map(|full| self.released(full)).into_iter().flatten();
+                next.extend(created.map(|created| (created, Because::Release(id.clone()))));
             }
             ("", "PersistentVolumeClaim") => {
                 let claim = full(&self.facts.claims, id);
@@ -226,8 +240,8 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What `kustomization` has applied and its end takes away, by Flux's own rules, and whether or
-    /// not its inventory has been written yet.
+    /// Returns the objects that `kustomization` has applied and that its deletion prunes by Flux's
+    /// rules. Objects that are not in the inventory yet are found by their labels.
     pub(crate) fn delivered(&self, kustomization: &Value, prune: bool) -> Vec<Identity> {
         if !prune || !kustomization["spec"]["kubeConfig"].is_null() {
             return Vec::new();
@@ -237,12 +251,12 @@ impl<'a> Graph<'a> {
         let listed = inventory(kustomization).filter_map(|id| self.find(&id));
         let listed = listed.filter(|object| is_of(object, name, namespace));
         let stray =
-            self.facts.scan.objects.iter().filter(|object| is_made(object, name, namespace));
+            self.facts.scan.objects.iter().filter(|object| is_applied_by(object, name, namespace));
         let all = listed.chain(stray).filter(|object| !is_kept(object));
         all.map(Identity::of).collect()
     }
 
-    /// What Helm has made for `release`. Helm annotates every object of a release
+    /// Returns the objects that Helm has created for `release`. Helm annotates each of them
     /// (<https://helm.sh/docs/chart_best_practices/labels/>, `meta.helm.sh/release-name`).
     pub(crate) fn released(&self, release: &Value) -> Vec<Identity> {
         let (metadata, spec) = (&release["metadata"], &release["spec"]);
@@ -256,16 +270,16 @@ impl<'a> Graph<'a> {
             ("", target) => format!("{target}-{}", text(metadata, "name")),
             (name, _) => name.to_owned(),
         };
-        let made = self.facts.scan.objects.iter().filter(|object| {
+        let created = self.facts.scan.objects.iter().filter(|object| {
             let annotations = &object["metadata"]["annotations"];
             text(annotations, "meta.helm.sh/release-name") == name
                 && text(annotations, "meta.helm.sh/release-namespace") == target
         });
         let listed = inventory(release).filter(|id| self.find(id).is_some());
-        made.map(Identity::of).chain(listed).collect()
+        created.map(Identity::of).chain(listed).collect()
     }
 
-    /// The claims of `set` from the ordinal `from` on.
+    /// Returns the claims of `set` with the ordinal `from` or a higher one.
     pub(crate) fn claims_of(&self, set: &Value, from: i64) -> Vec<Identity> {
         let (name, namespace) =
             (text(&set["metadata"], "name"), text(&set["metadata"], "namespace"));
@@ -283,7 +297,7 @@ impl<'a> Graph<'a> {
         claims.map(Identity::of).collect()
     }
 
-    /// The claims whose data is on the volume called `name`, or on the same storage by another one.
+    /// Returns the claims whose data is on the volume `name` or on another volume with the same storage.
     fn claims_on(&self, name: &str) -> Vec<(Identity, Because)> {
         let volumes = &self.facts.volumes;
         let Some(volume) = volumes.iter().find(|volume| volume["metadata"]["name"] == name) else {
@@ -306,7 +320,8 @@ impl<'a> Graph<'a> {
         same.filter_map(claim).collect()
     }
 
-    /// An owner of an API that does not answer may be one that goes: its claims are counted.
+    /// Adds every claim whose owner belongs to an API that does not answer, because that owner may be
+    /// deleted, too.
     fn orphaned_by_silence(&self, going: &mut Going) {
         for claim in &self.facts.claims {
             let id = Identity::of(claim);
@@ -321,11 +336,12 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The claims of `going` whose data would be lost. The claim of a generic ephemeral volume
-    /// belongs to one pod and goes with it at every rollout, so that it is not one of them
+    /// Returns the claims of `going` whose data would be lost. The claim of a generic ephemeral volume
+    /// is left out, because it belongs to one pod and is deleted with it at every rollout
     /// (<https://kubernetes.io/docs/concepts/storage/ephemeral-volumes/#generic-ephemeral-volumes>).
     pub(crate) fn lost<'b>(&self, going: &'b Going) -> Vec<&'b Doomed> {
-        // Its name says so; a StatefulSet that scales down makes a pod the owner of a claim, too.
+        // Decide by the name `POD-VOLUME`: the owner is not enough, because a StatefulSet that scales
+        // down also makes a pod the owner of a claim.
         let is_ephemeral = |doomed: &Doomed| {
             self.facts.pods.iter().any(|pod| {
                 let name = text(&pod["metadata"], "name");
@@ -340,16 +356,17 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// The Kustomizations of `going` that deliver to another cluster, whose objects cannot be asked for.
+/// Returns the Kustomizations of `going` that deliver to another cluster, whose objects are not visible
+/// from here.
 pub(crate) fn remote(facts: &Facts, going: &Going) -> Vec<String> {
-    let remote = facts.kustomizations.iter().filter(|it| !it["spec"]["kubeConfig"].is_null());
+    let remote = facts.kustomizations.iter().filter(|live| !live["spec"]["kubeConfig"].is_null());
     let ids = remote.map(Identity::of).filter(|id| going.contains_key(&key(id)));
     ids.map(|id| id.to_string()).collect()
 }
 
-/// Whether the end of `kustomization` takes away what it applied
-/// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#deletion-policy>). A suspended one
-/// is counted: we delete what it delivered ourselves.
+/// Whether the deletion of `kustomization` prunes the objects that it has applied
+/// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#deletion-policy>). A suspended
+/// Kustomization prunes nothing, but counts here: this program deletes its objects itself.
 pub(crate) fn prunes(kustomization: &Value) -> bool {
     match text(&kustomization["spec"], "deletionPolicy") {
         "Orphan" => false,
@@ -358,9 +375,9 @@ pub(crate) fn prunes(kustomization: &Value) -> bool {
     }
 }
 
-/// The objects that an inventory lists.
-pub(crate) fn inventory(of: &Value) -> impl Iterator<Item = Identity> + '_ {
-    list(&of["status"]["inventory"]["entries"])
+/// Returns the objects in the inventory of a Kustomization or `HelmRelease`.
+pub(crate) fn inventory(object: &Value) -> impl Iterator<Item = Identity> + '_ {
+    list(&object["status"]["inventory"]["entries"])
         .filter_map(|entry| Identity::of_entry(text(entry, "id"), text(entry, "v")))
 }
 
@@ -371,36 +388,36 @@ pub(crate) fn is_of(object: &Value, name: &str, namespace: &str) -> bool {
         && text(labels, "kustomize.toolkit.fluxcd.io/namespace") == namespace
 }
 
-/// Whether the Kustomization itself has applied `object`. Controllers and people copy labels, so
-/// that the API server's own record must name kustomize-controller, too.
-pub(crate) fn is_made(object: &Value, name: &str, namespace: &str) -> bool {
+/// Whether the Kustomization has applied `object`. Its labels alone prove nothing, because controllers
+/// and people copy them: the managed fields must name kustomize-controller, too.
+pub(crate) fn is_applied_by(object: &Value, name: &str, namespace: &str) -> bool {
     is_of(object, name, namespace)
         && list(&object["metadata"]["managedFields"]).any(|entry| {
             entry["manager"] == "kustomize-controller" && entry["operation"] == "Apply"
         })
 }
 
-/// Whether Flux was told to leave `object` alone; in lower or upper case, as a label or an
-/// annotation. What data-drain stopped is told so, too, and is not kept.
+/// Whether a label or annotation tells Flux to leave `object` alone, in any case of letters. data-drain
+/// sets the same annotation on a workload that it stops, and such a workload is not exempt.
 pub(crate) fn is_kept(object: &Value) -> bool {
     let metadata = &object["metadata"];
     let says = |key: &str, value: &str| {
         let key = format!("kustomize.toolkit.fluxcd.io/{key}");
         [&metadata["labels"], &metadata["annotations"]]
             .into_iter()
-            .any(|of| text(of, &key).eq_ignore_ascii_case(value))
+            .any(|marks| text(marks, &key).eq_ignore_ascii_case(value))
     };
     let stopped = metadata["annotations"]["data-drain.holistic/replicas"].is_string();
     says("prune", "disabled")
         || (says("reconcile", "disabled") || says("ssa", "Ignore")) && !stopped
 }
 
-/// Whether the claims of `set` go; `when` is `whenDeleted` or `whenScaled`.
+/// Whether `set` deletes its claims. `when` is `whenDeleted` or `whenScaled`.
 pub(crate) fn retention(set: &Value, when: &str) -> bool {
     set["spec"]["persistentVolumeClaimRetentionPolicy"][when] == "Delete"
 }
 
-/// What tells the storage behind a volume from any other.
+/// Returns a key of the storage behind a volume. Two volumes with the same key share their data.
 fn storage(volume: &Value) -> Option<Value> {
     let spec = &volume["spec"];
     let csi = &spec["csi"];
@@ -417,8 +434,8 @@ fn full<'a>(objects: &'a [Value], id: &Identity) -> Option<&'a Value> {
     objects.iter().find(|object| Identity::of(object).is_same(id))
 }
 
-fn list(of: &Value) -> impl Iterator<Item = &Value> {
-    of.as_array().into_iter().flatten()
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
 }
 
 pub(crate) fn uid(object: &Value) -> String {

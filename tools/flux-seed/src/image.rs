@@ -1,4 +1,4 @@
-//! Which image is that? Asks a registry for a tag, and computes the digest of what it answers.
+//! Registry client: resolves a tag to a digest, and reads manifests and blobs by digest.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use ureq::{Agent, Body};
 
 use crate::Error;
 
-/// Manifests are a few kilobytes; registries refuse those above 4 MiB.
+/// Manifests are a few kilobytes. Registries reject larger ones than 4 MiB.
 const MANIFEST_MAX_BYTES: u64 = 4 << 20;
 const TOKEN_MAX_BYTES: u64 = 64 << 10;
-const ANSWER_SECONDS: u64 = 20;
+const RESPONSE_SECONDS: u64 = 20;
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-/// The digest of what `tag` of `repository` is in `registry` now.
+/// Resolves `tag` of `repository` to the digest that it has now.
 pub(crate) fn digest(registry: &Registry, repository: &str, tag: &str) -> Result<String, Error> {
     let image = format!("{}/{repository}:{tag}", registry.url.rest());
     let credentials = credentials(registry)?;
@@ -29,24 +29,24 @@ pub(crate) fn digest(registry: &Registry, repository: &str, tag: &str) -> Result
         .map_err(|(why, temporary)| Error::Image { image, why, temporary })
 }
 
-/// `user:token` in base64, if the registry has one for those who read, or at all; what Docker calls
-/// `auth`.
+/// Returns the registry's credentials as Docker's `auth`: `user:token` in base64. The `reader` token
+/// has precedence, because a cluster must not get the token that can write.
 pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, keyring::Error> {
     let Some(token) = registry.reader.as_ref().or(registry.token.as_ref()) else {
         return Ok(None);
     };
     let token = token.resolve()?;
-    // Those that take a token alone, such as GHCR, ignore the name, and want one.
+    // Registries such as GHCR ignore the user name but require that it is not empty.
     let user = registry.user.as_deref().unwrap_or("token");
     Ok(Some(BASE64.encode(format!("{user}:{}", token.text()?).as_bytes())))
 }
 
-/// Whether the registry has a token for those who read, or at all.
+/// Whether the Project has a token for the registry, either `reader` or `token`.
 pub(crate) fn has_credentials(registry: &Registry) -> bool {
     registry.reader.is_some() || registry.token.is_some()
 }
 
-/// Why a request failed, and whether a retry may help.
+/// Cause of a failed request, and whether a retry may help.
 pub(crate) type Failed = (String, bool);
 
 fn ask(
@@ -60,7 +60,7 @@ fn ask(
     Ok(format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(manifest))))
 }
 
-/// The bytes of a manifest or a blob that have this digest; `what` is `manifests` or `blobs`.
+/// Reads a manifest or blob and verifies its digest. `what` is `manifests` or `blobs`.
 pub(crate) fn by_digest(
     registry: &Registry,
     repository: &str,
@@ -74,7 +74,7 @@ pub(crate) fn by_digest(
     if format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(&bytes))) == digest {
         Ok(bytes)
     } else {
-        Err((format!("the registry answers with other bytes than {digest}"), false))
+        Err((format!("the registry's response does not have the digest {digest}"), false))
     }
 }
 
@@ -86,7 +86,7 @@ fn fetch(
 ) -> Result<http::Response<Body>, Failed> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(ANSWER_SECONDS)));
+        .timeout_global(Some(Duration::from_secs(RESPONSE_SECONDS)));
     let config = if registry.url.is_plain() { config.proxy(None) } else { config };
     let agent = config.build().into();
     let scheme = if registry.url.is_plain() { "http" } else { "https" };
@@ -96,16 +96,16 @@ fn fetch(
         (path, repository) => format!("{path}/{repository}"),
     };
     let url = format!("{scheme}://{}/v2/{path}/{what}", registry.url.host());
-    let basic = credentials.map(|it| format!("Basic {it}"));
+    let basic = credentials.map(|auth| format!("Basic {auth}"));
     let mut response = get(&agent, &url, basic.as_deref())?;
     if response.status() == StatusCode::UNAUTHORIZED {
         let challenge = response.headers().get("www-authenticate");
-        let challenge = challenge.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let challenge = challenge.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let url_of_token = token_url(challenge)
-            .filter(|it| it.starts_with("https://") || registry.url.is_plain())
-            .ok_or(("it wants a password".to_owned(), false))?;
+            .filter(|url| url.starts_with("https://") || registry.url.is_plain())
+            .ok_or(("it requires a login that this program does not support".to_owned(), false))?;
         if basic.is_some() && !is_of(registry.url.host(), &url_of_token) {
-            let why = "its token service is another host, which does not get our password";
+            let why = "its token service is on another host, and the password is not sent there";
             return Err((why.to_owned(), false));
         }
         let bearer = token(&agent, &url_of_token, basic.as_deref())?;
@@ -113,14 +113,14 @@ fn fetch(
     }
     match response.status().as_u16() {
         200 => Ok(response),
-        404 => Err(("the registry does not have it".to_owned(), false)),
-        401 | 403 => Err(("the registry does not let us see it".to_owned(), false)),
+        404 => Err(("not found in the registry".to_owned(), false)),
+        401 | 403 => Err(("the registry denies access".to_owned(), false)),
         status => Err((format!("the registry answers with status {status}"), true)),
     }
 }
 
-/// Whether a token service belongs to the registry, so that it may see the registry's password. Docker
-/// Hub alone has them apart: <https://distribution.github.io/distribution/spec/auth/token/>.
+/// Whether a token service belongs to the registry, so that it may receive the registry's password.
+/// Only Docker Hub has its token service on another host: <https://distribution.github.io/distribution/spec/auth/token/>.
 fn is_of(registry: &str, url: &str) -> bool {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -134,7 +134,7 @@ fn get(
 ) -> Result<http::Response<Body>, Failed> {
     let request = agent.get(url).header("accept", ACCEPT);
     let request = match authorization {
-        Some(it) => request.header("authorization", it),
+        Some(value) => request.header("authorization", value),
         None => request,
     };
     request.call().map_err(|error| (error.to_string(), true))
@@ -159,7 +159,7 @@ fn token(agent: &Agent, url: &str, basic: Option<&str>) -> Result<String, Failed
     })
 }
 
-/// Where the challenge `Bearer realm="…",service="…",scope="…"` sends us.
+/// Returns the URL of the token service in the challenge `Bearer realm="…",service="…",scope="…"`.
 fn token_url(challenge: &str) -> Option<String> {
     let parameters = challenge.strip_prefix("Bearer ")?;
     let parameter = |name: &str| {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_token_service_of_the_registry_itself_sees_its_password() {
+    fn a_password_is_sent_only_to_the_token_service_of_its_own_registry() {
         for (registry, url, is) in [
             ("ghcr.io", "https://ghcr.io/token?service=x", true),
             ("ghcr.io:443", "https://ghcr.io/token", false),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_says_where_a_token_is_to_be_had() {
+    fn token_url_is_read_from_a_bearer_challenge_alone() {
         let challenge = r#"Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:fluxcd/source-controller:pull""#;
         let url =
             "https://ghcr.io/token?service=ghcr.io&scope=repository:fluxcd/source-controller:pull";
@@ -202,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_given_what_only_reads_where_that_is_declared() {
-        let of = |references: serde_json::Value| {
+    fn credentials_prefer_the_reader_token_when_the_project_declares_one() {
+        let auth_of = |references: serde_json::Value| {
             let mut registry = references;
             registry["url"] = "https://ghcr.io/me".into();
             let registry: Registry = serde_json::from_value(registry).expect("right");
@@ -213,10 +213,10 @@ mod tests {
         };
         let (token, reader) =
             (serde_json::json!({"env": "NOT_SET"}), serde_json::json!({"env": "CARGO_PKG_NAME"}));
-        let both = of(serde_json::json!({"token": token, "reader": reader}));
+        let both = auth_of(serde_json::json!({"token": token, "reader": reader}));
         assert_eq!(both.as_deref(), Some("token:flux-seed"));
-        let one = of(serde_json::json!({"user": "me", "token": reader}));
+        let one = auth_of(serde_json::json!({"user": "me", "token": reader}));
         assert_eq!(one.as_deref(), Some("me:flux-seed"));
-        assert_eq!(of(serde_json::json!({})), None);
+        assert_eq!(auth_of(serde_json::json!({})), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What an `apply` takes away: the live inventories against the artifact that comes next. Pure.
+//! Computes what an `apply` deletes, from the live inventories and the next artifact. Pure.
 
 use serde_json::Value;
 
@@ -9,19 +9,19 @@ use crate::graph::{Because, Facts, Going, Graph, retention};
 use crate::kstatus::text;
 use crate::object::Identity;
 
-/// How deep Kustomizations may deliver one another.
+/// Maximum depth of Kustomizations that deliver one another.
 const DEPTH_MAX: usize = 16;
 
-/// The next state of a Kustomization: its object, and the files that it builds from.
+/// Next state of a Kustomization.
 pub(crate) struct Next<'a> {
     /// The Kustomization as it will be declared.
     pub(crate) kustomization: &'a Value,
-    /// The files of the artifact, or why they cannot be read.
+    /// Files of the artifact, or the reason why they cannot be read.
     pub(crate) files: Result<&'a Files, String>,
 }
 
-/// Everything that goes when Flux applies `next` in place of `live`. What cannot be determined
-/// counts as going.
+/// Returns everything that is deleted when Flux applies `next` in place of `live`. An object whose fate
+/// cannot be determined counts as deleted.
 pub(crate) fn of_apply(facts: &Facts, live: &Value, next: &Next<'_>) -> Going {
     let graph = Graph::new(facts);
     let mut roots = Vec::new();
@@ -42,7 +42,9 @@ fn compare(
     let spec = &next.kustomization["spec"];
     let delivered = graph.delivered(live, true);
     let outcome = match &next.files {
-        _ if depth > DEPTH_MAX => Err("Kustomizations deliver one another too deeply".to_owned()),
+        _ if depth > DEPTH_MAX => {
+            Err(format!("Kustomizations deliver one another more than {DEPTH_MAX} levels deep"))
+        }
         Ok(files) => build::of_kustomization(files, spec),
         Err(why) => Err(why.clone()),
     };
@@ -54,8 +56,8 @@ fn compare(
             return;
         }
     };
-    // An apply prunes whatever the deletion policy says.
-    let prunes = [next.kustomization, live].iter().any(|it| it["spec"]["prune"] == true);
+    // `spec.deletionPolicy` applies only to the deletion of a Kustomization, not to its next apply.
+    let prunes = [next.kustomization, live].iter().any(|object| object["spec"]["prune"] == true);
     for id in delivered {
         match build.find(&id) {
             None if prunes && build.may_generate(&id) => {
@@ -69,7 +71,7 @@ fn compare(
     }
 }
 
-/// What goes although the object itself stays.
+/// Adds the deletions that a change of `object` causes, although `object` itself stays.
 fn retained(
     graph: &Graph<'_>,
     facts: &Facts,
@@ -88,7 +90,9 @@ fn retained(
         ("apps", "StatefulSet") => {
             let Some(live) = full(&facts.stateful_sets) else { return };
             if forced {
-                roots.push(undetermined("force makes Flux replace it when a field is immutable"));
+                roots.push(undetermined(
+                    "`force` makes Flux replace the object when an immutable field changes",
+                ));
             }
             let deletes = retention(&live, "whenScaled") || retention(object, "whenScaled");
             if !deletes {
@@ -98,7 +102,8 @@ fn retained(
             let replicas = match object["spec"]["replicas"].as_i64() {
                 _ if build.inexact => 0,
                 Some(replicas) => replicas,
-                // Without the field, the value stays unless Flux itself has set it before.
+                // Without the field, the live value stays, unless Flux has set it before. Then server-side
+                // apply removes the field, and the default of 1 follows.
                 None if !owns_replicas(&live) => return,
                 None => 1,
             };
@@ -112,22 +117,25 @@ fn retained(
                 _ => None,
             };
             if live.is_some_and(|live| !diff::changed(&spec_of(object), &live).is_empty()) {
-                roots.push(undetermined("force makes Flux replace it when a field is immutable"));
+                roots.push(undetermined(
+                    "`force` makes Flux replace the object when an immutable field changes",
+                ));
             }
         }
         ("kustomize.toolkit.fluxcd.io", "Kustomization") => {
             let Some(live) = full(&facts.kustomizations) else { return };
             if !object["spec"]["kubeConfig"].is_null() {
-                roots.push(undetermined("it delivers to another cluster"));
+                roots.push(undetermined("this Kustomization delivers to another cluster"));
                 return;
             }
-            let source = |of: &Value| {
-                let source = &of["spec"]["sourceRef"];
-                let namespace =
-                    source["namespace"].as_str().or(of["metadata"]["namespace"].as_str());
+            let source = |kustomization: &Value| {
+                let source = &kustomization["spec"]["sourceRef"];
+                let namespace = source["namespace"]
+                    .as_str()
+                    .or(kustomization["metadata"]["namespace"].as_str());
                 format!("{} {}/{}", source["kind"], namespace.unwrap_or_default(), source["name"])
             };
-            // What another source delivers does not depend on this artifact.
+            // A Kustomization with another source does not depend on this artifact.
             if source(object) == source(next.kustomization) && source(&live) == source(object) {
                 let files = next.files.clone();
                 let next = Next { kustomization: object, files };
@@ -141,16 +149,16 @@ fn retained(
         ("helm.toolkit.fluxcd.io", "HelmRelease") => {
             let Some(live) = full(&facts.releases) else { return };
             if build.inexact || !diff::changed(&spec_of(object), &live).is_empty() {
-                let why = format!("{id} changes, and Helm prunes by itself");
-                let made = graph.released(&live).into_iter();
-                roots.extend(made.map(|made| (made, Because::Undetermined(why.clone()))));
+                let why = format!("{id} changes, and only Helm knows what it prunes");
+                let released = graph.released(&live).into_iter();
+                roots.extend(released.map(|object| (object, Because::Undetermined(why.clone()))));
             }
         }
         _ => {}
     }
 }
 
-/// The object without its metadata.
+/// Returns the object without its metadata and status.
 fn spec_of(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {

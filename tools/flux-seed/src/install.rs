@@ -1,9 +1,8 @@
-//! What is Flux? The objects of one release, as its own modules assemble them, rendered for one
-//! cluster.
+//! Flux's installation: the objects of one release, rendered for one cluster.
 //!
-//! `install/2.9.5/` is generated: the test below assembles it again from the modules that
-//! `inputs.json` names, with kustomize, and compares. What this file does after that is what
-//! upstream's `pkg/manifestgen/install` does; kustomize is asked about that, too.
+//! `install/2.9.5/` is generated. The test below assembles it again with kustomize from the modules that
+//! `inputs.json` names, and compares. This file then renders the objects as upstream's
+//! `pkg/manifestgen/install` does, and the same test compares the result with kustomize.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ use crate::spec::{Component, Network, Version};
 #[cfg(test)]
 mod tests;
 
-/// The parts of a release, each one object a line.
+/// Parts of a release as JSON lines, one object per line.
 struct Parts {
     source_controller: &'static str,
     kustomize_controller: &'static str,
@@ -49,10 +48,10 @@ impl Parts {
 }
 
 fn objects(lines: &str) -> impl Iterator<Item = Value> {
-    lines.lines().map(|it| serde_json::from_str(it).expect("the test has read it, too"))
+    lines.lines().map(|line| serde_json::from_str(line).expect("a test parses every line"))
 }
 
-/// The digest of a release's manifests and of the modules they were assembled from.
+/// Returns the digest of a release's manifests and of the modules that they were assembled from.
 pub(crate) fn digest(version: Version) -> String {
     let Parts { source_controller, kustomize_controller, rbac, policies, inputs } = parts(version);
     let mut hash = Sha256::new();
@@ -62,33 +61,33 @@ pub(crate) fn digest(version: Version) -> String {
     format!("sha256:{}", HEXLOWER.encode(&hash.finalize()))
 }
 
-/// The tag that a release gives the image of `component`.
+/// Returns the image tag of `component` in a release.
 pub(crate) fn tag(version: Version, component: Component) -> String {
     let mut objects = objects(parts(version).component(component));
-    let image = objects.find_map(|it| {
-        it.pointer("/spec/template/spec/containers/0/image")?.as_str().map(str::to_owned)
+    let image = objects.find_map(|object| {
+        object.pointer("/spec/template/spec/containers/0/image")?.as_str().map(str::to_owned)
     });
     let image = image.expect("each component has a Deployment");
     image.rsplit_once(':').map(|(_, tag)| tag.to_owned()).expect("kustomize has set the tag")
 }
 
-/// How one cluster wants it.
+/// Settings of the installation in one cluster.
 pub(crate) struct Instance<'a> {
     pub(crate) version: Version,
     pub(crate) network: Network,
-    /// The whole reference of each component's image; a component that is not here is not
+    /// Image reference of each component with its digest. A component without an entry is not
     /// installed.
     pub(crate) images: &'a BTreeMap<Component, Deferred<String>>,
-    /// The Secret with which the kubelet pulls them.
+    /// Secret with the kubelet's credentials for the images; `None` if they are public.
     pub(crate) pull_secret: Option<&'a str>,
 }
 
-/// All objects of the installation.
+/// Renders all objects of the installation.
 pub(crate) fn render(instance: &Instance<'_>) -> Vec<Value> {
     let parts = parts(instance.version);
-    let policies = objects(parts.policies).filter(|it| {
-        // Without that controller, nothing listens for webhooks.
-        it["metadata"]["name"] != "allow-webhooks"
+    let policies = objects(parts.policies).filter(|policy| {
+        // notification-controller is not installed, so that no pod listens for webhooks.
+        policy["metadata"]["name"] != "allow-webhooks"
     });
     let rbac = objects(parts.rbac).map(suffixed);
     let components = instance.images.iter().flat_map(|(&component, image)| {
@@ -108,7 +107,7 @@ pub(crate) fn render(instance: &Instance<'_>) -> Vec<Value> {
     for object in &mut objects {
         let cluster_wide =
             ["Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"];
-        if !cluster_wide.iter().any(|it| object["kind"] == *it) {
+        if !cluster_wide.iter().any(|kind| object["kind"] == *kind) {
             object["metadata"]["namespace"] = NAMESPACE.into();
         }
         label(&mut object["metadata"]["labels"], instance.version);
@@ -125,21 +124,21 @@ fn namespace(network: Network) -> Value {
         "pod-security.kubernetes.io/warn-version": "latest",
     });
     if network == Network::Host {
-        // Talos enforces `baseline` everywhere, which refuses the network of the host.
+        // Talos enforces `baseline` in every Namespace, and `baseline` forbids host networking.
         labels["pod-security.kubernetes.io/enforce"] = "privileged".into();
     }
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
 }
 
-/// Roles belong to the whole cluster: they carry the namespace in their names, as upstream's do.
+/// Adds the namespace to the name of a role, as upstream does, because roles are cluster-wide.
 fn suffixed(mut object: Value) -> Value {
     let suffixed = |name: &Value| format!("{}-{NAMESPACE}", name.as_str().unwrap_or_default());
     object["metadata"]["name"] = suffixed(&object["metadata"]["name"]).into();
     if object["roleRef"]["name"].is_string() && object["roleRef"]["name"] != "cluster-admin" {
         object["roleRef"]["name"] = suffixed(&object["roleRef"]["name"]).into();
     }
-    if let Some(it) = object.as_object_mut() {
-        it.retain(|_, value| !value.is_null());
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
     }
     object
 }
@@ -157,7 +156,8 @@ fn deploy(
     instance: &Instance<'_>,
 ) {
     if instance.network == Network::Host {
-        // A second pod would wait for the ports of the first, and the first for the second.
+        // With a rolling update, the new pod would wait for the ports of the old pod, and the old pod
+        // would stay until the new one is ready.
         object["spec"]["strategy"] = json!({"type": "Recreate"});
     }
     let pod = &mut object["spec"]["template"]["spec"];
@@ -166,25 +166,26 @@ fn deploy(
         pod["imagePullSecrets"] = json!([{"name": secret}]);
     }
     let manager = &mut pod["containers"][0];
-    // What is not known yet is null; nothing is applied that holds one.
-    manager["image"] = image.value().map_or(Value::Null, |it| it.as_str().into());
-    // There is no notification-controller to which events could go.
+    // An image that is known after apply is null. `apply` never writes an object that has a null.
+    manager["image"] = image.value().map_or(Value::Null, |image| image.as_str().into());
+    // notification-controller is not installed, so that events have no receiver.
     manager["args"][0] = "--events-addr=".into();
     manager["args"][1] = "--watch-all-namespaces=true".into();
     if component == Component::KustomizeController {
-        // What is delivered is what was attested, and not what it points to elsewhere.
+        // A remote base is not part of the attested artifact.
         append(&mut manager["args"], ["--no-remote-bases=true".into()]);
     }
-    // Upstream's is Kubernetes' default of ten, and the first look mostly comes too early: every
-    // installation and every change of it would wait for the second.
+    // Upstream uses Kubernetes' default of 10 s. The first probe mostly comes too early, so that every
+    // installation and every change of it would wait 10 s for the second one.
     manager["readinessProbe"]["periodSeconds"] = 2.into();
     if instance.network == Network::Host {
         on_the_host(pod, component);
     }
 }
 
-/// On the network of a node: fixed ports on its loopback, both controllers on one node, and the
-/// API server where Talos has it on every node.
+/// Moves the controllers to the network of a node: fixed ports on the loopback address, both
+/// controllers on one node, and the API server through Talos's `KubePrism`, which listens on every
+/// node.
 fn on_the_host(pod: &mut Value, component: Component) {
     let (metrics, health) = match component {
         Component::SourceController => (9791, 9792),
@@ -228,7 +229,7 @@ fn on_the_host(pod: &mut Value, component: Component) {
             append(&mut manager["args"], ["--storage-addr=127.0.0.1:9790".into()]);
         }
         Component::KustomizeController => {
-            // It fetches from 127.0.0.1: artifacts are not shown to the network.
+            // source-controller serves artifacts only on 127.0.0.1, so that both must share a node.
             pod["affinity"] = json!({"podAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": [{
                     "labelSelector": {"matchLabels": {"app": "source-controller"}},

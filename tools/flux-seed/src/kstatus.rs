@@ -1,23 +1,23 @@
-//! Is it there yet? What an object's own status says, by the rules that Flux and kubectl go by
-//! (`fluxcd/cli-utils`, kstatus), so that we never disagree with them.
+//! Readiness of an object, computed from its status by the rules of kstatus (`fluxcd/cli-utils`). Flux
+//! and kubectl use the same rules, so that this program agrees with them.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-/// How far an object has come.
+/// State of an object's reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It is what its spec says.
+    /// The live state matches the spec.
     Current,
-    /// Somebody is still at work on it.
+    /// A controller has not finished yet.
     InProgress,
-    /// It will not get there by itself.
+    /// The controller has stopped and will not succeed without a change.
     Failed,
-    /// It is being removed.
+    /// The object is being deleted.
     Terminating,
 }
 
-/// How far, and why.
+/// State of an object with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) state: State,
@@ -37,7 +37,7 @@ impl Reading {
     }
 }
 
-/// Why it is not Current; `None` when it is.
+/// Reason why an object is not Current; `None` if it is Current.
 type Verdict = Option<Reading>;
 
 #[expect(clippy::unnecessary_wraps, reason = "every rule ends in one of these or in `None`")]
@@ -50,22 +50,22 @@ fn fail(reason: &str, message: impl Into<String>) -> Verdict {
     Some(Reading::new(Failed, reason, message))
 }
 
-/// Reads the status of `object`. The first rule that applies decides.
+/// Computes the state of `object`. The first rule that applies decides.
 pub(crate) fn read(object: &Value, now: Timestamp) -> Reading {
-    if object["metadata"]["deletionTimestamp"].as_str().is_some_and(|it| !it.is_empty()) {
-        return Reading::new(Terminating, "Terminating", "it is being removed");
+    if object["metadata"]["deletionTimestamp"].as_str().is_some_and(|time| !time.is_empty()) {
+        return Reading::new(Terminating, "Terminating", "the object is being deleted");
     }
     let generation = object["metadata"]["generation"].as_i64();
     let seen = object["status"]["observedGeneration"].as_i64();
     if let (Some(generation), Some(seen)) = (generation, seen)
         && generation != seen
     {
-        let message = format!("its controller has seen generation {seen} of {generation}");
+        let message = format!("the controller has observed generation {seen} of {generation}");
         return Reading::new(InProgress, "LatestGenerationNotObserved", message);
     }
-    for it in conditions(object) {
-        let (reason, message) = (text(it, "reason"), text(it, "message"));
-        match (text(it, "type"), text(it, "status")) {
+    for condition in conditions(object) {
+        let (reason, message) = (text(condition, "reason"), text(condition, "message"));
+        match (text(condition, "type"), text(condition, "status")) {
             ("Reconciling", "True") => return Reading::new(InProgress, reason, message),
             ("Stalled", "True") => return Reading::new(Failed, reason, message),
             _ => {}
@@ -75,7 +75,7 @@ pub(crate) fn read(object: &Value, now: Timestamp) -> Reading {
     rule.unwrap_or_else(Reading::current)
 }
 
-/// The rule of the object's kind, if it has one.
+/// Applies the rule of the object's kind. Returns `None` if the kind has no rule.
 fn by_kind(object: &Value, now: Timestamp) -> Option<Verdict> {
     let group = text(object, "apiVersion").split_once('/').map_or("", |(group, _)| group);
     Some(match (group, text(object, "kind")) {
@@ -105,32 +105,34 @@ fn by_ready(object: &Value) -> Verdict {
 
 fn deployment(object: &Value) -> Verdict {
     let progressing = condition(object, "Progressing");
-    let reason = progressing.map_or("", |it| text(it, "reason"));
+    let reason = progressing.map_or("", |condition| text(condition, "reason"));
     if reason == "ProgressDeadlineExceeded" {
-        return fail(reason, progressing.map_or("", |it| text(it, "message")));
+        return fail(reason, progressing.map_or("", |condition| text(condition, "message")));
     }
     let deadline = object["spec"]["progressDeadlineSeconds"].as_i64();
-    let progressed = deadline.is_none_or(|it| it == i64::from(i32::MAX))
-        || progressing.is_some_and(|it| text(it, "status") == "True")
+    let progressed = deadline.is_none_or(|seconds| seconds == i64::from(i32::MAX))
+        || progressing.is_some_and(|condition| text(condition, "status") == "True")
             && reason == "NewReplicaSetAvailable";
-    let spec = wanted(object);
+    let spec = declared_replicas(object);
     let [all, updated, available, ready] =
         counts(object, ["replicas", "updatedReplicas", "availableReplicas", "readyReplicas"]);
-    let of = |has: i64, what: &str| format!("{has} of {spec} replicas are {what}");
+    let count = |has: i64, what: &str| format!("{has} of {spec} replicas are {what}");
     if spec > all {
-        wait("LessReplicas", of(all, "there"))
+        wait("LessReplicas", count(all, "created"))
     } else if spec > updated {
-        wait("LessUpdated", of(updated, "updated"))
+        wait("LessUpdated", count(updated, "updated"))
     } else if all > spec {
-        wait("ExtraPods", format!("{all} replicas are there, and {spec} are wanted"))
+        wait("ExtraPods", format!("{all} replicas exist, and {spec} are declared"))
     } else if updated > available {
-        wait("LessAvailable", of(available, "available"))
+        wait("LessAvailable", count(available, "available"))
     } else if spec > ready {
-        wait("LessReady", of(ready, "ready"))
+        wait("LessReady", count(ready, "ready"))
     } else if !progressed {
-        wait("ReplicaSetNotAvailable", "its ReplicaSet is not available")
-    } else if condition(object, "Available").is_none_or(|it| text(it, "status") != "True") {
-        wait("DeploymentNotAvailable", "it is not available")
+        wait("ReplicaSetNotAvailable", "the ReplicaSet is not available")
+    } else if condition(object, "Available")
+        .is_none_or(|condition| text(condition, "status") != "True")
+    {
+        wait("DeploymentNotAvailable", "the Deployment is not available")
     } else {
         None
     }
@@ -141,25 +143,25 @@ fn stateful_set(object: &Value) -> Verdict {
     if strategy["type"] == "OnDelete" {
         return None;
     }
-    let spec = wanted(object);
+    let spec = declared_replicas(object);
     let [all, ready, current, updated] =
         counts(object, ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas"]);
-    let of = |has: i64, what: &str| format!("{has} of {spec} replicas are {what}");
+    let count = |has: i64, what: &str| format!("{has} of {spec} replicas are {what}");
     if spec > all {
-        return wait("LessReplicas", of(all, "there"));
+        return wait("LessReplicas", count(all, "created"));
     }
     if spec > ready {
-        return wait("LessReady", of(ready, "ready"));
+        return wait("LessReady", count(ready, "ready"));
     }
     if all > spec {
-        return wait("ExtraPods", format!("{all} replicas are there, and {spec} are wanted"));
+        return wait("ExtraPods", format!("{all} replicas exist, and {spec} are declared"));
     }
     if let Some(partition) = strategy["rollingUpdate"]["partition"].as_i64() {
         let short = updated < spec - partition;
-        return short.then(|| wait("PartitionRollout", of(updated, "updated"))).flatten();
+        return short.then(|| wait("PartitionRollout", count(updated, "updated"))).flatten();
     }
     if spec > current {
-        return wait("LessCurrent", of(current, "current"));
+        return wait("LessCurrent", count(current, "current"));
     }
     let status = &object["status"];
     if status["currentRevision"] != status["updateRevision"] {
@@ -170,13 +172,13 @@ fn stateful_set(object: &Value) -> Verdict {
 
 fn daemon_set(object: &Value) -> Verdict {
     if object["metadata"]["generation"].as_i64().is_none() {
-        return wait("NoGeneration", "it has no generation");
+        return wait("NoGeneration", "the DaemonSet has no generation");
     }
     if object["status"]["observedGeneration"].as_i64().is_none() {
-        return wait("NoObservedGeneration", "its controller has not seen it");
+        return wait("NoObservedGeneration", "the controller has not observed the DaemonSet");
     }
     let Some(desired) = object["status"]["desiredNumberScheduled"].as_i64() else {
-        return wait("NoDesiredNumber", "its controller has not counted the nodes");
+        return wait("NoDesiredNumber", "the controller has not counted the nodes");
     };
     let short = [
         ("currentNumberScheduled", "LessCurrent"),
@@ -190,21 +192,23 @@ fn daemon_set(object: &Value) -> Verdict {
 }
 
 fn replica_set(object: &Value) -> Verdict {
-    if condition(object, "ReplicaFailure").is_some_and(|it| text(it, "status") == "True") {
-        return wait("ReplicaFailure", "a replica cannot be made");
+    if condition(object, "ReplicaFailure")
+        .is_some_and(|condition| text(condition, "status") == "True")
+    {
+        return wait("ReplicaFailure", "a replica cannot be created");
     }
-    let spec = wanted(object);
+    let spec = declared_replicas(object);
     let [labelled, available, ready, all] =
         counts(object, ["fullyLabeledReplicas", "availableReplicas", "readyReplicas", "replicas"]);
-    let of = |has: i64, what: &str| format!("{has} of {spec} replicas are {what}");
+    let count = |has: i64, what: &str| format!("{has} of {spec} replicas are {what}");
     if spec > labelled {
-        wait("LessLabelled", of(labelled, "labelled"))
+        wait("LessLabelled", count(labelled, "labelled"))
     } else if spec > available {
-        wait("LessAvailable", of(available, "available"))
+        wait("LessAvailable", count(available, "available"))
     } else if spec > ready {
-        wait("LessReady", of(ready, "ready"))
+        wait("LessReady", count(ready, "ready"))
     } else if all > spec {
-        wait("ExtraPods", format!("{all} replicas are there, and {spec} are wanted"))
+        wait("ExtraPods", format!("{all} replicas exist, and {spec} are declared"))
     } else {
         None
     }
@@ -213,117 +217,120 @@ fn replica_set(object: &Value) -> Verdict {
 fn pod(object: &Value, now: Timestamp) -> Verdict {
     let status = &object["status"];
     match text(status, "phase") {
-        // A pod that has failed is done: whoever made it makes another one.
+        // A failed pod is final: its controller creates another one.
         "Succeeded" | "Failed" => None,
         "Running" => {
-            if condition(object, "Ready").is_some_and(|it| text(it, "status") == "True") {
+            if condition(object, "Ready")
+                .is_some_and(|condition| text(condition, "status") == "True")
+            {
                 return None;
             }
             let containers = ["initContainerStatuses", "containerStatuses"]
                 .into_iter()
-                .flat_map(|it| status[it].as_array().into_iter().flatten());
+                .flat_map(|list| status[list].as_array().into_iter().flatten());
             let crashing: Vec<_> = containers
-                .filter(|it| it["state"]["waiting"]["reason"] == "CrashLoopBackOff")
-                .map(|it| text(it, "name"))
+                .filter(|container| container["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+                .map(|container| text(container, "name"))
                 .collect();
             if crashing.is_empty() {
-                wait("PodRunningNotReady", "it runs and is not ready")
+                wait("PodRunningNotReady", "the pod runs and is not ready")
             } else {
                 fail(
                     "ContainerCrashLooping",
-                    format!("crashes again and again: {}", crashing.join(", ")),
+                    format!("these containers crash repeatedly: {}", crashing.join(", ")),
                 )
             }
         }
         "Pending" => {
             let scheduled = condition(object, "PodScheduled");
-            let stuck = scheduled.filter(|it| {
-                text(it, "status") == "False" && text(it, "reason") == "Unschedulable"
+            let stuck = scheduled.filter(|condition| {
+                text(condition, "status") == "False" && text(condition, "reason") == "Unschedulable"
             });
             let Some(stuck) = stuck else {
-                return wait("PodPending", "it is pending");
+                return wait("PodPending", "the pod is pending");
             };
             let created: Option<Timestamp> =
                 text(&object["metadata"], "creationTimestamp").parse().ok();
             let message = text(stuck, "message");
-            if created.is_some_and(|it| now.duration_since(it) < SignedDuration::from_secs(15)) {
+            if created.is_some_and(|time| now.duration_since(time) < SignedDuration::from_secs(15))
+            {
                 wait("PodNotScheduled", message)
             } else {
                 fail("PodUnschedulable", message)
             }
         }
-        "" => wait("PodNotObserved", "no kubelet has seen it"),
+        "" => wait("PodNotObserved", "no kubelet has reported the pod"),
         other => fail("UnknownPhase", format!("unknown phase {other}")),
     }
 }
 
 fn definition(object: &Value) -> Verdict {
-    for it in conditions(object) {
-        let (reason, message) = (text(it, "reason"), text(it, "message"));
-        match (text(it, "type"), text(it, "status")) {
+    for condition in conditions(object) {
+        let (reason, message) = (text(condition, "reason"), text(condition, "message"));
+        match (text(condition, "type"), text(condition, "status")) {
             ("NamesAccepted", "False") => return fail(reason, message),
             ("Established", "False") if reason != "Installing" => return fail(reason, message),
             ("Established", "True") => return None,
             _ => {}
         }
     }
-    wait("Installing", "the API server does not serve it yet")
+    wait("Installing", "the API server does not serve the kind yet")
 }
 
 fn claim(object: &Value) -> Verdict {
     match text(&object["status"], "phase") {
         "Bound" => None,
-        _ => wait("NotBound", "no volume is bound to it"),
+        _ => wait("NotBound", "no volume is bound to the claim"),
     }
 }
 
 fn service(object: &Value) -> Verdict {
     let spec = &object["spec"];
     if spec["type"] == "LoadBalancer" && text(spec, "clusterIP").is_empty() {
-        return wait("NoIPAssigned", "it has no address in the cluster");
+        return wait("NoIPAssigned", "the Service has no cluster IP");
     }
     None
 }
 
-/// Flux's own rule: kstatus takes a job that runs for one that is done.
+/// Applies Flux's own rule, because kstatus treats a running Job as Current.
 fn job(object: &Value) -> Verdict {
     if object["spec"]["suspend"] == true {
         return None;
     }
-    for it in conditions(object) {
-        match (text(it, "type"), text(it, "status")) {
+    for condition in conditions(object) {
+        match (text(condition, "type"), text(condition, "status")) {
             ("Complete", "True") => return None,
-            ("Failed", "True") => return fail("JobFailed", text(it, "message")),
+            ("Failed", "True") => return fail("JobFailed", text(condition, "message")),
             _ => {}
         }
     }
     if object["status"]["startTime"].is_null() {
-        wait("JobNotStarted", "it has not started")
+        wait("JobNotStarted", "the Job has not started")
     } else {
-        wait("JobInProgress", "it is not done")
+        wait("JobInProgress", "the Job has not finished")
     }
 }
 
-/// The condition of `object` that is about `about`.
-pub(crate) fn condition<'a>(object: &'a Value, about: &str) -> Option<&'a Value> {
-    conditions(object).find(|it| it["type"] == about)
+/// Returns the condition of `object` whose type is `kind`.
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    conditions(object).find(|condition| condition["type"] == kind)
 }
 
 fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
     object["status"]["conditions"].as_array().into_iter().flatten()
 }
 
-/// The text of a field; an absent one is empty.
-pub(crate) fn text<'a>(of: &'a Value, field: &str) -> &'a str {
-    of[field].as_str().unwrap_or_default()
+/// Returns the text of a field, or an empty text if the field is absent.
+pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field].as_str().unwrap_or_default()
 }
 
-fn wanted(object: &Value) -> i64 {
+fn declared_replicas(object: &Value) -> i64 {
     object["spec"]["replicas"].as_i64().unwrap_or(1)
 }
 
 fn counts<const N: usize>(object: &Value, fields: [&str; N]) -> [i64; N] {
-    fields.map(|it| object["status"][it].as_i64().unwrap_or(0))
+    fields.map(|field| object["status"][field].as_i64().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What tells one object of a cluster from another, and in which order objects come.
+//! Identity of a Kubernetes object, and the order in which objects are applied.
 
 use std::fmt;
 
@@ -6,28 +6,29 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The one namespace of Flux.
+/// Namespace of Flux's installation.
 pub(crate) const NAMESPACE: &str = "flux-system";
 
-/// By which the API server finds an object.
+/// Identity of an object in the API server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// Group and version.
+    /// API group and version, for example `apps/v1`.
     pub api_version: String,
-    /// What it is.
+    /// Kind, for example `Deployment`.
     pub kind: String,
-    /// Where it is, unless it belongs to the whole cluster.
+    /// Namespace; absent for a cluster-wide object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Which it is.
+    /// Name, for example `source-controller`.
     pub name: String,
 }
 
 impl Identity {
-    /// The identity of `object`; an object that lacks one gets an empty one, which nothing has.
+    /// Returns the identity of `object`. A missing field becomes an empty text, which no object has.
     pub(crate) fn of(object: &Value) -> Self {
-        let text = |at: &str| object.pointer(at).and_then(Value::as_str).map(str::to_owned);
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         Self {
             api_version: text("/apiVersion").unwrap_or_default(),
             kind: text("/kind").unwrap_or_default(),
@@ -36,7 +37,7 @@ impl Identity {
         }
     }
 
-    /// What an entry of a Kustomization's inventory stands for:
+    /// Parses an entry of a Kustomization's inventory:
     /// `<namespace>_<name>_<group>_<kind>`, where `__` in a name means `:`.
     pub(crate) fn of_entry(id: &str, version: &str) -> Option<Self> {
         let (namespace, rest) = id.split_once('_')?;
@@ -54,7 +55,8 @@ impl Identity {
         })
     }
 
-    /// Whether both name one object: an object is served under each version of its group.
+    /// Whether both identities name the same object. The API server serves an object under each version
+    /// of its group.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.kind == other.kind
             && self.name == other.name
@@ -62,7 +64,7 @@ impl Identity {
             && self.group() == other.group()
     }
 
-    /// The group of its API; the core group's is empty.
+    /// Returns the API group, which is empty for the core group.
     pub(crate) fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
@@ -77,18 +79,18 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Which objects must be there, and work, before others come.
+/// Stage of an `apply`. Every object of a stage must be ready before the next stage begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// What others are made of, or live in.
+    /// Definitions, Namespaces and cluster roles: other objects are instances of them or are inside them.
     Definitions,
-    /// What others ask for by name.
+    /// Classes that other objects refer to by name.
     Classes,
-    /// Everything else.
+    /// Every other kind, for example workloads.
     Rest,
 }
 
-/// Where an object stands in the order of applying; removing is the reverse.
+/// Returns the sort key of an object in the order of an `apply`. Removal uses the reverse order.
 pub(crate) fn order(identity: &Identity) -> (Stage, usize, &Identity) {
     const KINDS: [&str; 20] = [
         "CustomResourceDefinition",
@@ -112,13 +114,13 @@ pub(crate) fn order(identity: &Identity) -> (Stage, usize, &Identity) {
         "OCIRepository",
         "Kustomization",
     ];
-    let place = KINDS.iter().position(|it| *it == identity.kind).unwrap_or(KINDS.len());
-    let stage = match place {
+    let position = KINDS.iter().position(|kind| *kind == identity.kind).unwrap_or(KINDS.len());
+    let stage = match position {
         0..=2 => Stage::Definitions,
         3..=7 => Stage::Classes,
         _ => Stage::Rest,
     };
-    (stage, place, identity)
+    (stage, position, identity)
 }
 
 #[cfg(test)]
@@ -126,13 +128,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_of_an_inventory_names_its_object() {
-        let of = |id| Identity::of_entry(id, "v1").expect("an entry");
-        assert_eq!(of("default_greeter_apps_Deployment").to_string(), "Deployment default/greeter");
-        assert_eq!(of("default_greeter_apps_Deployment").api_version, "apps/v1");
-        assert_eq!(of("_flux__read_rbac.authorization.k8s.io_ClusterRole").name, "flux:read");
-        assert_eq!(of("default_a_b__Service").name, "a_b");
-        assert_eq!(of("_data__PersistentVolume").api_version, "v1");
+    fn of_entry_parses_an_inventory_entry_and_rejects_an_incomplete_one() {
+        let entry = |id| Identity::of_entry(id, "v1").expect("an entry");
+        assert_eq!(
+            entry("default_greeter_apps_Deployment").to_string(),
+            "Deployment default/greeter"
+        );
+        assert_eq!(entry("default_greeter_apps_Deployment").api_version, "apps/v1");
+        assert_eq!(entry("_flux__read_rbac.authorization.k8s.io_ClusterRole").name, "flux:read");
+        assert_eq!(entry("default_a_b__Service").name, "a_b");
+        assert_eq!(entry("_data__PersistentVolume").api_version, "v1");
         for wrong in ["", "a", "a_b", "a_b_c", "___", "_name_group_"] {
             assert_eq!(Identity::of_entry(wrong, "v1"), None, "{wrong}");
         }

@@ -1,4 +1,4 @@
-//! What is there, as far as a Delivery can speak of it. Reads only.
+//! Observes the declared objects of a cluster and what Flux has delivered. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +8,23 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::{Desired, LABEL};
 use crate::diff;
-use crate::foreign::{self, Foreign};
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
 use crate::object::{Identity, NAMESPACE, Stage, order};
-use crate::plan::{Live, Made, World};
+use crate::plan::{Live, Owner, World};
 use crate::scan::Scan;
-use crate::spec::{Component, Version};
-use crate::status::{Evidence, Observed, Workload};
-use crate::wanted::{LABEL, Wanted, sha256};
-use crate::{install, wanted};
+use crate::spec::Component;
 
-/// By which Flux is asked: any string that has changed.
+/// Annotation that asks Flux to reconcile an object. Flux acts whenever its value changes
+/// (<https://fluxcd.io/flux/components/source/ocirepositories/#triggering-a-reconcile>).
 pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
-/// All that one look has shown.
+/// Objects of one observation.
 pub(crate) struct Seen {
     pub(crate) world: World,
-    /// What Flux has delivered, by its own account, and what there is of it.
+    /// Inventory of the Kustomization, each entry with its object; `None` if the object does not exist.
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
     /// Objects and kinds that the caller, a reader, is not allowed to see.
     pub(crate) hidden: BTreeSet<Hidden>,
@@ -51,33 +49,34 @@ impl std::fmt::Display for Hidden {
 }
 
 impl Seen {
-    /// Nothing has been looked at.
-    fn nothing() -> Self {
+    /// Returns an observation without any object.
+    pub(crate) fn nothing() -> Self {
         Self { world: World::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
     }
 }
 
-/// At what to look.
+/// Extent of an observation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// At everything.
+    /// Every object.
     Whole,
-    /// At what of one stage takes time to get ready. Definitions are 40 kB each.
+    /// Objects of one stage that take time to become ready. Other objects are left out, because a
+    /// definition has 40 kB and progress is read five times a second.
     Progress(Stage),
-    /// At everything, and at what others keep in it.
+    /// Every object, for a removal.
     Removal,
 }
 
-/// Looks at all that is `wanted` by the Delivery called `name`.
+/// Reads the declared objects of the Delivery called `name`.
 pub(crate) fn observe(
     reader: &Reader,
     name: &str,
-    wanted: &Wanted,
+    desired: &Desired,
     look: Look,
 ) -> Result<Seen, Error> {
     let now = Timestamp::now();
     let mut seen = Seen::nothing();
-    for declared in &wanted.objects {
+    for declared in &desired.objects {
         let id = Identity::of(declared);
         if let Look::Progress(stage) = look
             && !takes_time(&id, stage)
@@ -87,28 +86,28 @@ pub(crate) fn observe(
         let hidden = Hidden::Object(id.clone());
         let object = unless_hidden(reader, reader.get(&id), hidden, &mut seen.hidden)?;
         let Some(mut object) = object.flatten() else { continue };
-        if id == wanted.kustomization {
+        if id == desired.kustomization {
             seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
         }
-        let behind = behind(&id, &object, wanted, &seen.inventory, now);
+        let not_ready_reason = not_ready_reason(&id, &object, desired, &seen.inventory, now);
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
-        let made = made(&object, name, look);
-        seen.world.insert(id, Live { object, made, holds: Vec::new(), behind });
+        let owner = owner(&object, name, look);
+        seen.world.insert(id, Live { object, owner, holds: Vec::new(), not_ready_reason });
     }
     if !matches!(look, Look::Progress(_)) {
-        stale(reader, name, wanted, &mut seen)?;
+        stale(reader, name, desired, &mut seen)?;
     }
     Ok(seen)
 }
 
-/// Finds what the Delivery has made and declares no longer, by its label.
-fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Result<(), Error> {
-    let ids: Vec<_> = wanted.objects.iter().map(Identity::of).collect();
+/// Adds the objects that the Delivery created and no longer declares. Their label tells them.
+fn stale(reader: &Reader, name: &str, desired: &Desired, seen: &mut Seen) -> Result<(), Error> {
+    let ids: Vec<_> = desired.objects.iter().map(Identity::of).collect();
     let kinds: BTreeSet<_> =
-        ids.iter().map(|it| (&it.api_version, &it.kind, &it.namespace)).collect();
+        ids.iter().map(|id| (&id.api_version, &id.kind, &id.namespace)).collect();
     let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
     for (api_version, kind, namespace) in kinds {
         let objects = reader.labelled(api_version, kind, namespace.as_deref(), &label);
@@ -116,8 +115,9 @@ fn stale(reader: &Reader, name: &str, wanted: &Wanted, seen: &mut Seen) -> Resul
         let objects = unless_hidden(reader, objects, hidden, &mut seen.hidden)?;
         for object in objects.unwrap_or_default() {
             let id = Identity::of(&object);
-            if !ids.contains(&id) && made(&object, name, Look::Whole) == Made::Ours {
-                let live = Live { object, made: Made::Ours, holds: Vec::new(), behind: None };
+            if !ids.contains(&id) && owner(&object, name, Look::Whole) == Owner::Ours {
+                let live =
+                    Live { object, owner: Owner::Ours, holds: Vec::new(), not_ready_reason: None };
                 seen.world.insert(id, live);
             }
         }
@@ -152,14 +152,14 @@ pub(crate) fn takes_time(id: &Identity, stage: Stage) -> bool {
     is_awaited(id) && order(id).0 == stage
 }
 
-fn made(object: &Value, name: &str, look: Look) -> Made {
+fn owner(object: &Value, name: &str, look: Look) -> Owner {
     let label = object["metadata"]["labels"][LABEL].as_str();
     match label {
-        Some(label) if label != name => Made::Foreign,
-        _ if matches!(look, Look::Progress(_)) => Made::Ours,
-        _ if !diff::is_managed(object) => Made::Foreign,
-        Some(_) => Made::Ours,
-        None => Made::Unmarked,
+        Some(label) if label != name => Owner::Foreign,
+        _ if matches!(look, Look::Progress(_)) => Owner::Ours,
+        _ if !diff::is_managed(object) => Owner::Foreign,
+        Some(_) => Owner::Ours,
+        None => Owner::Unmarked,
     }
 }
 
@@ -187,15 +187,15 @@ pub(crate) fn has_answered(object: &Value) -> bool {
 }
 
 /// Fails when Flux has looked at the signature of what it is to deliver, and refuses it.
-pub(crate) fn signature(wanted: &Wanted, seen: &Seen) -> Result<(), Error> {
-    let live = seen.world.get(&wanted.source).map(|it| &it.object);
-    let Some(object) = live.filter(|it| has_answered(it)) else { return Ok(()) };
+pub(crate) fn signature(desired: &Desired, seen: &Seen) -> Result<(), Error> {
+    let live = seen.world.get(&desired.source).map(|live| &live.object);
+    let Some(object) = live.filter(|live| has_answered(live)) else { return Ok(()) };
     let Some(verified) = condition(object, "SourceVerified") else { return Ok(()) };
     let message = text(verified, "message");
     let refused = text(verified, "status") == "False"
         && verified["observedGeneration"] == object["metadata"]["generation"]
         && !is_about_the_way(message)
-        && !wanted.revision().value().is_some_and(|it| is_about_another(message, it));
+        && !desired.revision().value().is_some_and(|digest| is_about_another(message, digest));
     if refused { Err(Error::SignatureRefused { message: message.to_owned() }) } else { Ok(()) }
 }
 
@@ -213,7 +213,7 @@ fn is_about_the_way(message: &str) -> bool {
         "status code 503",
         "status code 504",
     ];
-    signs.iter().any(|it| message.contains(it))
+    signs.iter().any(|sign| message.contains(sign))
 }
 
 /// Whether a verification was one of another digest. Measured: Flux puts what it says of an artifact
@@ -225,10 +225,10 @@ fn is_about_another(message: &str, digest: &str) -> bool {
 /// What an object that is not current says of itself: why it is not ready, before what its
 /// controller does about it.
 fn why(object: &Value, reading: &Reading) -> String {
-    let ready = condition(object, "Ready").filter(|it| text(it, "status") == "False");
-    let told = |it: &Value| format!("{}: {}", text(it, "reason"), text(it, "message"));
+    let ready = condition(object, "Ready").filter(|ready| text(ready, "status") == "False");
+    let told = |ready: &Value| format!("{}: {}", text(ready, "reason"), text(ready, "message"));
     match ready
-        .filter(|it| text(it, "reason") != reading.reason && text(it, "reason") != "Progressing")
+        .filter(|ready| ![reading.reason.as_str(), "Progressing"].contains(&text(ready, "reason")))
     {
         Some(ready) if reading.state == State::InProgress => told(ready),
         _ => format!("{}: {}", reading.reason, reading.message),
@@ -236,10 +236,10 @@ fn why(object: &Value, reading: &Reading) -> String {
 }
 
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
-fn behind(
+fn not_ready_reason(
     id: &Identity,
     object: &Value,
-    wanted: &Wanted,
+    desired: &Desired,
     inventory: &[(Identity, Option<Value>)],
     now: Timestamp,
 ) -> Option<String> {
@@ -250,8 +250,10 @@ fn behind(
     if reading.state != State::Current {
         // Flux itself waits for what is being deleted, and does not say so.
         let going = inventory.iter().filter(|(_, object)| {
-            *id == wanted.kustomization
-                && object.as_ref().is_some_and(|it| it["metadata"]["deletionTimestamp"].is_string())
+            *id == desired.kustomization
+                && object
+                    .as_ref()
+                    .is_some_and(|live| live["metadata"]["deletionTimestamp"].is_string())
         });
         let going = going.map(|(id, _)| format!("{id} is being deleted"));
         return Some(
@@ -261,14 +263,14 @@ fn behind(
     if !has_answered(object) {
         return Some("it was asked, and has not answered".to_owned());
     }
-    let has = if *id == wanted.source {
+    let has = if *id == desired.source {
         &object["status"]["artifact"]["revision"]
-    } else if *id == wanted.kustomization {
+    } else if *id == desired.kustomization {
         &object["status"]["lastAppliedRevision"]
     } else {
         return None;
     };
-    match wanted.revision() {
+    match desired.revision() {
         Deferred::Value(revision) if has.as_str() == Some(&revision) => {}
         _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
     }
@@ -278,27 +280,30 @@ fn behind(
         None if id.kind == "Job" && id.group() == "batch" => None,
         None => Some(format!("{id} is not there")),
         Some(object) => match kstatus::read(object, now) {
-            it if it.state == State::Current => None,
-            it => Some(format!("{id}: {}: {}", it.reason, it.message)),
+            reading if reading.state == State::Current => None,
+            reading => Some(format!("{id}: {}: {}", reading.reason, reading.message)),
         },
     };
     let missing: Vec<_> = inventory.iter().filter_map(missing).collect();
     (!missing.is_empty()).then(|| missing.join("; "))
 }
 
-/// Asks whether there are objects of what is defined.
+/// Lists one object of the kind that `definition` defines.
 pub(crate) fn ask_for_any(reader: &Reader, definition: &Value) -> Result<(), Error> {
     let spec = &definition["spec"];
     let versions = spec["versions"].as_array().into_iter().flatten();
-    let served = versions.into_iter().find(|it| it["served"] == true);
-    let version = served.map(|it| text(it, "name")).unwrap_or_default();
+    let served = versions.into_iter().find(|version| version["served"] == true);
+    let version = served.map(|version| text(version, "name")).unwrap_or_default();
     reader.ask_for_any(&format!("{}/{version}", text(spec, "group")), text(&spec["names"], "kind"))
 }
 
-/// Finds what others keep in our definitions and in our Namespace: neither goes with `going`.
-pub(crate) fn holdings(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut World) {
-    let ours: BTreeSet<_> = wanted.objects.iter().map(|it| key(&Identity::of(it))).collect();
-    let definitions: BTreeMap<_, _> = scan.kinds.iter().map(|it| (it.definition(), it)).collect();
+/// Adds the foreign contents of our definitions and of our Namespace to `world`. Such a definition or
+/// Namespace stays, because its deletion would delete these contents.
+pub(crate) fn foreign_contents(scan: &Scan, going: &Going, desired: &Desired, world: &mut World) {
+    let ours: BTreeSet<_> =
+        desired.objects.iter().map(|object| key(&Identity::of(object))).collect();
+    let definitions: BTreeMap<_, _> =
+        scan.kinds.iter().map(|kind| (kind.definition(), kind)).collect();
     for (id, live) in world {
         let is_in: Box<dyn Fn(&Value) -> bool> = match id.kind.as_str() {
             "CustomResourceDefinition" => {
@@ -311,98 +316,32 @@ pub(crate) fn holdings(scan: &Scan, going: &Going, wanted: &Wanted, world: &mut 
                 let silent = scan.silent.iter();
                 live.holds.extend(silent.map(|api| format!("what {api} serves, which is silent")));
                 Box::new(|object| {
-                    object["metadata"]["namespace"] == NAMESPACE && !is_furniture(object)
+                    object["metadata"]["namespace"] == NAMESPACE && !is_auto_created(object)
                 })
             }
             _ => continue,
         };
         let objects = scan.objects.iter().filter(|object| is_in(object)).map(Identity::of);
-        let others = objects.filter(|it| !ours.contains(&key(it)) && !going.contains_key(&key(it)));
-        live.holds.extend(others.map(|it| it.to_string()));
+        let is_foreign = |id: &Identity| !ours.contains(&key(id)) && !going.contains_key(&key(id));
+        live.holds.extend(objects.filter(is_foreign).map(|id| id.to_string()));
         live.holds.sort();
         live.holds.dedup();
     }
 }
 
-/// Whether an object of a namespace comes and goes with it, or with its owner.
-fn is_furniture(object: &Value) -> bool {
-    let owned = object["metadata"]["ownerReferences"].as_array().is_some_and(|it| !it.is_empty());
+/// Whether Kubernetes creates and deletes an object with its Namespace or with its owner.
+fn is_auto_created(object: &Value) -> bool {
+    let owned =
+        object["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty());
     let id = Identity::of(object);
     let always = [("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")];
-    let elections = Component::all().into_iter().map(|it| format!("{it}-leader-election"));
-    // Endpoints carry the name of their Service, and no owner.
+    let elections =
+        Component::all().into_iter().map(|component| format!("{component}-leader-election"));
+    // Endpoints have the name of their Service and no owner.
     owned
         || always.contains(&(id.kind.as_str(), id.name.as_str()))
         || id.kind == "Endpoints"
-        || id.kind == "Lease" && elections.into_iter().any(|it| it == id.name)
-}
-
-impl Observed {
-    /// What `seen` shows of all that is `wanted`; nothing has been seen of a cluster that is not
-    /// there yet.
-    pub(crate) fn of(wanted: &Wanted, seen: Option<&Seen>) -> Self {
-        let none = Seen::nothing();
-        let seen = seen.unwrap_or(&none);
-        let workload = |(id, object): &(Identity, Option<Value>)| {
-            let object = object.as_ref()?;
-            let (of, ready) = match id.kind.as_str() {
-                "DaemonSet" => {
-                    let count = |it: &str| object["status"][it].as_i64().unwrap_or(0);
-                    (count("desiredNumberScheduled"), count("numberReady"))
-                }
-                "Deployment" | "StatefulSet" | "ReplicaSet" => (
-                    object["spec"]["replicas"].as_i64().unwrap_or(1),
-                    object["status"]["readyReplicas"].as_i64().unwrap_or(0),
-                ),
-                _ => return None,
-            };
-            Some(Workload { object: id.to_string(), ready: format!("{ready}/{of}") })
-        };
-        Self {
-            revision: wanted.revision(),
-            images: wanted.images.clone(),
-            sops_recipient: wanted.sops_recipient.clone(),
-            objects: seen.inventory.iter().map(|(id, _)| id.to_string()).collect(),
-            workloads: seen.inventory.iter().filter_map(workload).collect(),
-            third_party: BTreeSet::new(),
-            losses: Vec::new(),
-            foreign: added(wanted, &seen.world),
-        }
-    }
-}
-
-/// What others have added to our objects.
-pub(crate) fn added(wanted: &Wanted, world: &World) -> Vec<Foreign> {
-    let of = |declared: &Value| {
-        let id = Identity::of(declared);
-        let live = world.get(&id).filter(|it| it.made != Made::Foreign);
-        let added = live.map(|it| foreign::extras(declared, &it.object)).unwrap_or_default();
-        let object = id.to_string();
-        added.into_iter().map(move |extra| Foreign {
-            object: object.clone(),
-            path: extra.path,
-            manager: extra.manager,
-        })
-    };
-    wanted.objects.iter().flat_map(of).collect()
-}
-
-/// What binds the installation and the delivery to what they were made of.
-pub(crate) fn evidence(version: Version, wanted: &Wanted) -> Vec<Evidence> {
-    let evidence = |of: &str, digest: String| Evidence { of: of.to_owned(), digest };
-    let mut all = vec![evidence("install", install::digest(version))];
-    if let Some(artifact) = wanted.artifact.value() {
-        all.push(evidence("artifact", artifact.digest.clone()));
-        all.push(evidence("publicKey", wanted::sha256(&artifact.public_key)));
-    }
-    let images = wanted.images.iter().filter_map(|(component, image)| {
-        let (_, digest) = image.value()?.rsplit_once('@')?;
-        Some(evidence(&format!("image/{component}"), digest.to_owned()))
-    });
-    all.extend(images);
-    let recipient = wanted.sops_recipient.as_deref();
-    all.extend(recipient.map(|recipient| evidence("sopsRecipient", sha256(recipient))));
-    all
+        || id.kind == "Lease" && elections.into_iter().any(|election| election == id.name)
 }
 
 #[cfg(test)]

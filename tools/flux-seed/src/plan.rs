@@ -1,28 +1,28 @@
-//! What will change: pure functions, data in, data out.
+//! The steps from an observation to the declared state, and what to do next. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use schemars::JsonSchema;
-use serde::Serialize;
+use documents::{Conflict, Next, Plan, Refusal};
 use serde_json::Value;
 
 use crate::diff;
+use crate::error::FOREIGN_HELP;
 use crate::foreign::{self, Extra};
 use crate::object::{Identity, order};
+use crate::step::Step;
 
-/// What a cluster holds of all that a Delivery can speak of.
+/// Objects of a cluster that a Delivery can declare or has created.
 pub(crate) type World = BTreeMap<Identity, Live>;
 
-/// An object that is there.
+/// An object that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Live {
     pub(crate) object: Value,
-    pub(crate) made: Made,
-    /// What others keep in it: objects of a kind, objects in a namespace. It stays for them.
+    pub(crate) owner: Owner,
+    /// Foreign contents: objects of a kind, objects in a Namespace. The object stays because of them.
     pub(crate) holds: Vec<String>,
-    /// Why Flux has not done yet what it was told in it; `None` when it has.
-    pub(crate) behind: Option<String>,
+    /// Reason why its controller has not acted on it yet; `None` when it has.
+    pub(crate) not_ready_reason: Option<String>,
 }
 
 impl Live {
@@ -32,282 +32,141 @@ impl Live {
     }
 }
 
-/// Who has made an object.
+/// The creator of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Made {
-    /// This Delivery: it carries our label, and the API server has our name in its records.
+pub(crate) enum Owner {
+    /// This Delivery: the object has our label, and the API server names us as a manager.
     Ours,
-    /// We, by those records; but our label is gone.
+    /// This program, according to the API server's managers, but the label is missing.
     Unmarked,
-    /// Somebody else.
+    /// Another program or a person.
     Foreign,
 }
 
-/// One change. Says what it makes true, and from what, so that a reader can object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Step {
-    /// Nothing of that name is there.
-    Create {
-        /// Which.
-        object: Identity,
-    },
-    /// It is there and differs.
-    Update {
-        /// Which.
-        object: Identity,
-        /// Where it differs. Never with a value, which may be secret.
-        changed: Vec<String>,
-    },
-    /// Others have added fields to it, which are removed.
-    RemoveFields {
-        /// Which.
-        object: Identity,
-        /// The fields, each as `spec.patches, added by kubectl-patch`. Never with a value.
-        fields: Vec<String>,
-    },
-    /// It is as declared, and Flux has yet to act on it.
-    Reconcile {
-        /// Which.
-        object: Identity,
-        /// What it says of itself.
-        because: String,
-    },
-    /// Somebody else has made it: nothing is changed before it is gone.
-    Blocked {
-        /// Which.
-        object: Identity,
-        /// Who has made it.
-        made_by: String,
-    },
-    /// It is there, and was made by the document, which goes or declares it no longer.
-    Remove {
-        /// Which.
-        object: Identity,
-    },
-}
-
-/// The steps from `world` to one in which all that is `wanted` is there and acted upon.
-pub(crate) fn plan(wanted: &[Value], world: &World) -> Vec<Step> {
-    let step = |declared: &Value| {
-        let object = Identity::of(declared);
+/// Returns the steps from `world` to the `declared` objects, and the foreign objects in their way.
+pub(crate) fn plan(declared: &[Value], world: &World) -> Plan<Step> {
+    let (mut steps, mut conflicts) = (Vec::new(), Vec::new());
+    for object in declared {
+        let id = Identity::of(object);
         // An object that is being deleted does not count as there.
-        let Some(live) = world.get(&object).filter(|live| !live.is_terminating()) else {
-            return vec![Step::Create { object }];
-        };
-        if live.made == Made::Foreign {
-            let made_by = diff::managers(&live.object);
-            return vec![Step::Blocked { object, made_by }];
+        match world.get(&id).filter(|live| !live.is_terminating()) {
+            None => steps.push(Step::Create { object: id }),
+            Some(live) if live.owner == Owner::Foreign => {
+                conflicts.push(conflict(&id, &live.object));
+            }
+            Some(live) => steps.extend(changes(&id, object, live)),
         }
-        let mut steps = Vec::new();
-        let changed = diff::changed(declared, &live.object);
-        if !changed.is_empty() {
-            steps.push(Step::Update { object: object.clone(), changed });
-        }
-        let extras = foreign::extras(declared, &live.object);
-        if !extras.is_empty() {
-            let named = |extra: &Extra| format!("{}, added by {}", extra.path, extra.manager);
-            let fields = extras.iter().map(named).collect();
-            steps.push(Step::RemoveFields { object: object.clone(), fields });
-        }
-        if steps.is_empty()
-            && let Some(because) = live.behind.clone()
-        {
-            steps.push(Step::Reconcile { object, because });
-        }
-        steps
-    };
-    let declared: BTreeSet<Identity> = wanted.iter().map(Identity::of).collect();
-    let stale = removable(world, |id| {
-        // These hold what others made: they go with everything else, or not at all.
-        let holds = id.kind == "CustomResourceDefinition" || id.kind == "Namespace";
-        !holds && !declared.contains(id)
-    });
-    wanted.iter().flat_map(step).chain(stale).collect()
+    }
+    let ids: BTreeSet<Identity> = declared.iter().map(Identity::of).collect();
+    // Definitions and Namespaces hold objects of other owners. Only `destroy` removes them.
+    let holds =
+        |id: &Identity| ["CustomResourceDefinition", "Namespace"].contains(&id.kind.as_str());
+    steps.extend(removable(world, |id| !holds(id) && !ids.contains(id)));
+    // The Kustomization acts on a new artifact by itself. Asked before that, it would act on the old one.
+    let changes_source =
+        |step: &Step| step.object().kind == "OCIRepository" && !matches!(step, Step::Remove { .. });
+    if steps.iter().any(changes_source) {
+        steps.retain(|step| {
+            !(matches!(step, Step::Reconcile { .. }) && step.object().kind == "Kustomization")
+        });
+    }
+    Plan { steps, conflicts }
 }
 
-/// The steps that take away what [`plan`] made, in the reverse order.
+fn conflict(id: &Identity, live: &Value) -> Conflict {
+    Conflict { message: in_the_way(id, live), help: FOREIGN_HELP.to_owned() }
+}
+
+fn in_the_way(id: &Identity, live: &Value) -> String {
+    format!("{id}, made by {}, is in the way", diff::managers(live))
+}
+
+/// Returns the conflicts of [`plan`] for a status.
+pub(crate) fn refusals(declared: &[Value], world: &World) -> Vec<Refusal> {
+    let refusal = |object: &Value| {
+        let id = Identity::of(object);
+        let live = world.get(&id).filter(|live| live.owner == Owner::Foreign);
+        let live = live.filter(|live| !live.is_terminating())?;
+        let (object, reason) = (id.to_string(), "Foreign".to_owned());
+        Some(Refusal { object, reason, message: in_the_way(&id, &live.object) })
+    };
+    declared.iter().filter_map(refusal).collect()
+}
+
+/// Returns the steps for one object that exists.
+fn changes(id: &Identity, declared: &Value, live: &Live) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let changed = diff::changed(declared, &live.object);
+    if !changed.is_empty() {
+        steps.push(Step::Update { object: id.clone(), changed });
+    }
+    let extras = foreign::extras(declared, &live.object);
+    if !extras.is_empty() {
+        let named = |extra: &Extra| format!("{}, added by {}", extra.path, extra.manager);
+        let fields = extras.iter().map(named).collect();
+        steps.push(Step::RemoveFields { object: id.clone(), fields });
+    }
+    if steps.is_empty()
+        && let Some(because) = live.not_ready_reason.clone()
+    {
+        steps.push(Step::Reconcile { object: id.clone(), because });
+    }
+    steps
+}
+
+/// Decides how many of the first steps of [`plan`] are executed before the next observation: those of
+/// one stage. `touched` are the objects on which this run executed a step. A controller that was asked in
+/// this run is waited for, because it reports its work a moment later.
+pub(crate) fn next(steps: &[Step], world: &World, touched: &BTreeSet<Identity>) -> Next {
+    let Some(first) = steps.first() else { return Next::Finish };
+    // The contents of a Namespace that is being deleted are deleted with it.
+    if let Some((id, live)) = world.iter().find(|(_, live)| live.is_terminating()) {
+        return Next::Wait { reason: still_there(id, &live.object) };
+    }
+    let is_asked =
+        |step: &Step| matches!(step, Step::Reconcile { .. }) && touched.contains(step.object());
+    if steps.iter().all(is_asked) {
+        let reasons: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        return Next::Wait { reason: reasons.join("; ") };
+    }
+    Next::Execute { count: steps.iter().take_while(|step| step.stage() == first.stage()).count() }
+}
+
+/// Returns a sentence for people about an object that is not deleted yet.
+pub(crate) fn still_there(id: &Identity, live: &Value) -> String {
+    let finalizers = live["metadata"]["finalizers"].as_array();
+    let finalizers: Vec<_> = finalizers.into_iter().flatten().filter_map(Value::as_str).collect();
+    if finalizers.is_empty() {
+        format!("{id} is still there")
+    } else {
+        format!("{id} is still there, held by its finalizers {}", finalizers.join(", "))
+    }
+}
+
+/// Returns the steps that remove what [`plan`] created, in the reverse order.
 pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
     removable(world, |_| true)
 }
 
 fn removable(world: &World, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
-    let ours = |live: &Live| live.made == Made::Ours && live.holds.is_empty();
+    let ours = |live: &Live| live.owner == Owner::Ours && live.holds.is_empty();
     let ids = world.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
     let mut ids: Vec<_> = ids.collect();
     ids.sort_by_key(|id| std::cmp::Reverse(order(id)));
-    ids.into_iter().map(|id| Step::Remove { object: id.clone() }).collect()
+    let remove = |id: &Identity| Step::Remove { object: id.clone(), dependents: Vec::new() };
+    ids.into_iter().map(remove).collect()
 }
 
-/// What is there and stays when [`undo`] is done, and why.
+/// Returns the objects that stay after [`plan_destroy`], each with the reason.
 pub(crate) fn kept(world: &World) -> Vec<String> {
-    let keep = |(object, live): (&Identity, &Live)| match live.made {
-        Made::Ours if live.holds.is_empty() => None,
-        Made::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
-        Made::Unmarked => Some(format!("{object} (lacks our label)")),
-        Made::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
+    let keep = |(object, live): (&Identity, &Live)| match live.owner {
+        Owner::Ours if live.holds.is_empty() => None,
+        Owner::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
+        Owner::Unmarked => Some(format!("{object} (lacks our label)")),
+        Owner::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
     };
     world.iter().filter_map(keep).collect()
 }
 
-impl Step {
-    /// What it is about.
-    pub(crate) fn object(&self) -> &Identity {
-        match self {
-            Self::Create { object }
-            | Self::Update { object, .. }
-            | Self::RemoveFields { object, .. }
-            | Self::Reconcile { object, .. }
-            | Self::Blocked { object, .. }
-            | Self::Remove { object } => object,
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Create { object } => write!(f, "create {object}"),
-            Self::Update { object, changed } => {
-                write!(f, "update {object}: {}", changed.join(", "))
-            }
-            Self::RemoveFields { object, fields } => {
-                write!(f, "remove from {object}: {}", fields.join("; "))
-            }
-            Self::Reconcile { object, because } => write!(f, "reconcile {object}: {because}"),
-            Self::Blocked { object, made_by } => {
-                write!(f, "blocked by {object}, made by {made_by}")
-            }
-            Self::Remove { object } => write!(f, "remove {object}"),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn declared(name: &str, value: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": name}, "spec": {"a": value}})
-    }
-
-    /// Every state in which an object can be, absent among them.
-    fn states(name: &str) -> Vec<Option<Live>> {
-        let mut states = vec![None];
-        for made in [Made::Ours, Made::Unmarked, Made::Foreign] {
-            for value in ["new", "old"] {
-                for holds in [vec![], vec!["Thing other".to_owned()]] {
-                    for behind in [None, Some("not ready".to_owned())] {
-                        let object = declared(name, value);
-                        states.push(Some(Live { object, made, holds: holds.clone(), behind }));
-                    }
-                }
-            }
-        }
-        states
-    }
-
-    /// Runs `law` on every pair of a declaration and a world of the objects `a`, `b` and, which is
-    /// never declared and somebody else's, `c`.
-    fn for_all(law: impl Fn(&[Value], &World)) {
-        let (a, b) = (declared("a", "new"), declared("b", "new"));
-        for wanted in [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![a, b].split_off(1)]
-        {
-            for a in states("a") {
-                for b in states("b") {
-                    let others =
-                        Live { made: Made::Foreign, ..states("c")[1].clone().expect("there") };
-                    let there = [a.clone(), b, Some(others)].into_iter().flatten();
-                    law(&wanted, &there.map(|it| (Identity::of(&it.object), it)).collect());
-                }
-            }
-        }
-    }
-
-    /// The world after `steps`, as an API server and Flux would leave it.
-    fn take(steps: &[Step], wanted: &[Value], before: &World) -> World {
-        let mut world = before.clone();
-        for step in steps {
-            let id = step.object().clone();
-            let declared = wanted.iter().find(|it| Identity::of(it) == id);
-            match step {
-                Step::Create { .. }
-                | Step::Update { .. }
-                | Step::RemoveFields { .. }
-                | Step::Reconcile { .. } => {
-                    let object = declared.expect("only what is declared is made").clone();
-                    let holds = world.get(&id).map(|it| it.holds.clone()).unwrap_or_default();
-                    world.insert(id, Live { object, made: Made::Ours, holds, behind: None });
-                }
-                Step::Blocked { .. } => {}
-                Step::Remove { .. } => {
-                    world.remove(&id);
-                }
-            }
-        }
-        world
-    }
-
-    #[test]
-    fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
-        for_all(|wanted, before| {
-            let steps = plan(wanted, before);
-            let after = take(&steps, wanted, before);
-            for declared in wanted {
-                let live = &after[&Identity::of(declared)];
-                if live.made != Made::Foreign {
-                    assert_eq!(diff::changed(declared, &live.object), [] as [&str; 0], "reaches");
-                    assert_eq!(live.behind, None, "reaches");
-                }
-            }
-            let left = plan(wanted, &after);
-            assert!(left.iter().all(|it| matches!(it, Step::Blocked { .. })), "rests: {left:?}");
-            for (id, live) in before {
-                let is_declared = wanted.iter().any(|it| Identity::of(it) == *id);
-                if !is_declared && live.made == Made::Ours && live.holds.is_empty() {
-                    assert_eq!(after.get(id), None, "removes what is no longer declared");
-                } else if live.made == Made::Foreign || !is_declared {
-                    assert_eq!(after.get(id), Some(live), "leaves alone");
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need() {
-        for_all(|wanted, before| {
-            let after = take(&plan_destroy(before), wanted, before);
-            assert_eq!(plan_destroy(&after), [], "rests");
-            for live in after.values() {
-                assert!(live.made != Made::Ours || !live.holds.is_empty(), "reaches");
-            }
-            for (id, live) in before {
-                if live.made != Made::Ours || !live.holds.is_empty() {
-                    assert_eq!(after.get(id), Some(live), "leaves alone");
-                }
-            }
-            assert_eq!(kept(&after).len(), after.len(), "and tells why");
-        });
-    }
-
-    #[test]
-    fn a_value_that_is_not_known_yet_is_a_step_to_take() {
-        let mut wanted = declared("a", "new");
-        let world = take(&plan(&[wanted.clone()], &World::new()), &[wanted.clone()], &World::new());
-        wanted["spec"]["a"] = Value::Null;
-        assert_eq!(plan(&[wanted], &world).len(), 1);
-    }
-
-    #[test]
-    fn undoing_goes_the_way_of_the_plan_backwards() {
-        let wanted = [declared("a", "new"), declared("b", "new")];
-        let steps = plan(&wanted, &World::new());
-        let world = take(&steps, &wanted, &World::new());
-        let (mut made, removed) = (steps, plan_destroy(&world));
-        made.reverse();
-        let ids = |of: &[Step]| of.iter().map(|it| it.object().clone()).collect::<Vec<_>>();
-        assert_eq!(ids(&made), ids(&removed));
-    }
-}
+mod tests;

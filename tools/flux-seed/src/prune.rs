@@ -1,4 +1,6 @@
-//! What an `apply` would take away, before it does.
+//! Computes what an `apply` would delete, before anything is written.
+
+use std::cell::OnceCell;
 
 use keyring::Project;
 use serde_json::Value;
@@ -7,41 +9,56 @@ use crate::Error;
 use crate::archive::{self, Files};
 use crate::build;
 use crate::cluster::Reader;
+use crate::desired::{Artifact, Desired};
 use crate::graph::{Because, Facts, Going, Graph, remote};
 use crate::impact::{self, Next};
 use crate::object::Identity;
 use crate::observe::Seen;
-use crate::wanted::Wanted;
 
-/// The live objects, and which of them the next artifact takes away.
+/// Live objects, and the ones that the next artifact deletes.
 pub(crate) type Prune = (Facts, Going);
 
-/// What Flux would take away by applying what is wanted; `None` if it has applied that already.
-/// Fails when the artifact holds objects of Flux's own installation.
+/// The files of the declared artifact. They are pulled once in a run, because every round asks what Flux
+/// would prune.
+#[derive(Default)]
+pub(crate) struct Pulled(OnceCell<Files>);
+
+impl Pulled {
+    fn get(&self, project: &Project, artifact: &Artifact) -> Result<&Files, Error> {
+        if let Some(files) = self.0.get() {
+            return Ok(files);
+        }
+        let files = archive::pull(project, artifact)?;
+        Ok(self.0.get_or_init(|| files))
+    }
+}
+
+/// Computes what Flux would delete by applying `desired`. Returns `None` if Flux has applied it already.
+/// Fails if the artifact holds objects of Flux's own installation.
 pub(crate) fn of_apply(
     name: &str,
     reader: &Reader,
-    project: &Project,
-    wanted: &Wanted,
+    (project, pulled): (&Project, &Pulled),
+    desired: &Desired,
     seen: &Seen,
 ) -> Result<Option<Prune>, Error> {
-    let (Some(artifact), Some(declared)) = (wanted.artifact.value(), declared(wanted)) else {
+    let (Some(artifact), Some(declared)) = (desired.artifact.value(), declared(desired)) else {
         return Ok(None);
     };
-    let live = seen.world.get(&wanted.kustomization).map(|live| &live.object);
+    let live = seen.world.get(&desired.kustomization).map(|live| &live.object);
     if live.is_some_and(|live| is_applied(live, declared, &artifact.digest)) {
         return Ok(None);
     }
-    let files = archive::pull(project, artifact);
-    if let Err(error) = &files {
-        documents::note(name, format_args!("cannot tell what Flux will prune: {error}"));
-    }
+    let files = pulled.get(project, artifact);
     if let Ok(files) = &files {
-        delivers_itself(files, declared, wanted)?;
+        delivers_itself(files, declared, desired)?;
     }
     let Some(live) = live else { return Ok(None) };
+    if let Err(error) = &files {
+        documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
+    }
     let facts = Facts::read(reader)?;
-    let files = files.as_ref().map_err(ToString::to_string);
+    let files = files.as_ref().copied().map_err(ToString::to_string);
     let going = {
         let graph = Graph::new(&facts);
         let all = graph.delivered(live, true).into_iter();
@@ -57,23 +74,24 @@ pub(crate) fn of_apply(
     Ok(Some((facts, going)))
 }
 
-fn declared(wanted: &Wanted) -> Option<&Value> {
-    wanted.objects.iter().find(|object| Identity::of(object) == wanted.kustomization)
+fn declared(desired: &Desired) -> Option<&Value> {
+    desired.objects.iter().find(|object| Identity::of(object) == desired.kustomization)
 }
 
-/// Whether Flux has applied this artifact, from this path.
+/// Whether Flux has applied this artifact with this path and this `prune`.
 fn is_applied(live: &Value, declared: &Value, digest: &str) -> bool {
     live["status"]["lastAppliedRevision"] == digest
         && live["spec"]["path"] == declared["spec"]["path"]
         && live["spec"]["prune"] == declared["spec"]["prune"]
 }
 
-/// Refuses an artifact that holds what this program installs: a later artifact without it would make
-/// Flux prune itself.
-fn delivers_itself(files: &Files, declared: &Value, wanted: &Wanted) -> Result<(), Error> {
-    // What cannot be built here, Flux will refuse, or our objects are protected by their annotation.
+/// Rejects an artifact that contains objects of the installation, because a later artifact without
+/// them would make Flux prune itself.
+fn delivers_itself(files: &Files, declared: &Value, desired: &Desired) -> Result<(), Error> {
+    // If the build fails here, Flux rejects the artifact as well, or the annotation on our objects
+    // protects them from pruning.
     let Ok(build) = build::of_kustomization(files, &declared["spec"]) else { return Ok(()) };
-    let document = wanted.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
-    let objects: Vec<_> = document.map(|id| id.to_string()).collect();
+    let ours = desired.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
+    let objects: Vec<_> = ours.map(|id| id.to_string()).collect();
     if objects.is_empty() { Ok(()) } else { Err(Error::DeliversItself { objects }) }
 }

@@ -1,19 +1,21 @@
 //! The status of a plan for a caller that only reads, for example a workflow of pull requests.
 //!
-//! A reader has `readerKubeconfig` of the Cluster and no key of `flux-seed`: the API server denies it
-//! every Secret, and it cannot derive what they should hold. The status reports those as `Unknown`.
+//! A reader has `readerKubeconfig` of the Cluster and no key of `flux-seed`. The API server denies a
+//! reader every Secret, and without the key their declared values cannot be derived. The status
+//! reports such objects as `Unknown`.
 
 use documents::Condition;
 
+use crate::desired::Desired;
 use crate::observe::Seen;
-use crate::plan::Step;
 use crate::status::{Observed, Status};
-use crate::wanted::Wanted;
+use crate::step::Step;
 
-/// The reason of a condition that a reader cannot determine.
+/// Reason of a condition that a reader cannot determine.
 const READER: &str = "ReaderAccess";
 
-/// The status of a plan that compared every object but Secrets and those that the API server denied.
+/// Returns the status of a plan that compared every object except Secrets and objects that the API
+/// server denied.
 pub(crate) fn status(
     observed: Observed,
     steps: Vec<Step>,
@@ -40,14 +42,14 @@ pub(crate) fn status(
     status
 }
 
-/// No cluster could be looked at.
-pub(crate) fn without_cluster(wanted: &Wanted) -> Status {
+/// Returns the status of a plan without access to a cluster.
+pub(crate) fn without_cluster(desired: &Desired) -> Status {
     let message = "the status of the Cluster lacks /sealed/readerKubeconfig, so the cluster was not \
-                   looked at: hand on the output of a `talos-provision apply` that seals it for readers";
-    unknown(Some(Observed::of(wanted, None)), message)
+                   read: pass the output of a `talos-provision apply` that seals it for readers";
+    unknown(Some(Observed::of(desired, None)), message)
 }
 
-/// Without a plan, because steps may be left that a reader cannot see.
+/// Returns a status without a plan, because steps may be left that a reader cannot see.
 fn unknown(observed: Option<Observed>, message: &str) -> Status {
     Status { observed, ..Status::new(Condition::unknown("Ready", READER, message)) }
 }

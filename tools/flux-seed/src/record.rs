@@ -1,8 +1,8 @@
-//! What a `destroy` has begun to remove, kept in the cluster until the removal is complete.
+//! Record of the objects that a `destroy` deletes, kept in the cluster until all are deleted.
 //!
 //! The inventory of a Kustomization is deleted with the Kustomization, so that a second run could not
-//! know what the first one waited for. The record is written to `kube-system`, which no delivery
-//! deletes, before the first deletion, and removed after everything in it is gone.
+//! know what the first run waited for. The record is written before the first deletion, to
+//! `kube-system`, which no delivery deletes. It is deleted last.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::graph::{Because, Going, Graph, key, uid};
+use crate::desired::LABEL;
+use crate::graph::{Because, Going, Graph, is_kept, key, uid};
 use crate::object::Identity;
-use crate::wanted::LABEL;
 
 const NAMESPACE: &str = "kube-system";
-/// Marks the `ConfigMaps` of a record.
+/// Label of the `ConfigMaps` of a record.
 const KIND: &str = "flux-seed.holistic/record";
 /// A `ConfigMap` may hold 1 MiB (<https://kubernetes.io/docs/concepts/configuration/configmap/>); an
 /// entry has at most 1 kB.
@@ -31,30 +31,31 @@ struct Entry {
     namespace: Option<String>,
     name: String,
     uid: String,
-    /// Whether the removal deletes the object itself. Others go with their owner, their Namespace or
-    /// the definition of their kind.
+    /// Whether `destroy` deletes the object itself. Any other object is deleted with its owner, its
+    /// Namespace or the definition of its kind.
     #[serde(default)]
     direct: bool,
 }
 
-/// An object that has to go.
+/// A recorded object that `destroy` must delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
     pub(crate) id: Identity,
-    /// The UID that it had.
+    /// UID of the recorded object. A newer object of the same name has another one.
     pub(crate) uid: String,
-    /// Whether the removal deletes the object itself.
+    /// Whether `destroy` deletes the object itself.
     pub(crate) is_direct: bool,
 }
 
-/// A record as it is in the cluster.
+/// Record in the cluster.
+#[derive(Clone)]
 pub(crate) struct Record {
     maps: Vec<Value>,
     pub(crate) entries: Vec<Recorded>,
 }
 
 impl Record {
-    /// The record of the Delivery called `name`; an empty one if no removal has begun.
+    /// Reads the record of the Delivery `name`. The record is empty if no removal has begun.
     pub(crate) fn read(reader: &Reader, name: &str) -> Result<Self, Error> {
         let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
         let mut maps = reader.labelled("v1", "ConfigMap", Some(NAMESPACE), &label)?;
@@ -74,14 +75,29 @@ impl Record {
         Ok(Self { maps, entries })
     }
 
-    /// Writes that all of `going` has to go, beside what an earlier run has written.
+    /// Returns the first `ConfigMap` of the record of the Delivery called `name`.
+    pub(crate) fn identity(name: &str) -> Identity {
+        Identity {
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            namespace: Some(NAMESPACE.to_owned()),
+            name: format!("flux-seed-{name}-0"),
+        }
+    }
+
+    /// Whether there is no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.maps.is_empty()
+    }
+
+    /// Adds `going` to the record.
     pub(crate) fn add(&self, writer: &Writer, name: &str, going: &Going) -> Result<(), Error> {
         let all = self.with(going).into_iter().map(|Recorded { id, uid, is_direct }| {
             let Identity { api_version, kind, namespace, name } = id;
             Entry { api_version, kind, namespace, name, uid, direct: is_direct }
         });
         let all: Vec<_> = all.collect();
-        if all.is_empty() {
+        if all.len() == self.entries.len() {
             return Ok(());
         }
         for (index, chunk) in all.chunks(ENTRIES_MAX).enumerate() {
@@ -101,8 +117,8 @@ impl Record {
         Ok(())
     }
 
-    /// The entries, and what else goes. What the first run knew of an object stays, because later its
-    /// owner may be gone.
+    /// Merges `going` with the entries. An entry of an earlier run has precedence, because the owner of
+    /// its object may no longer exist.
     fn with(&self, going: &Going) -> Vec<Recorded> {
         let now = going.values().filter(|doomed| doomed.is_removed()).map(|doomed| Recorded {
             id: doomed.id.clone(),
@@ -114,12 +130,14 @@ impl Record {
         all.into_values().collect()
     }
 
-    /// Everything that goes with `roots` and with the entries that are still there. An entry that is
-    /// not deleted itself counts only when nothing else leads to it: a pod that is deleted before its
-    /// Deployment is created again.
+    /// Returns everything that is deleted with `roots` and with the recorded objects that still exist.
+    /// An indirect entry becomes a root only if no other deletion reaches it: a pod that is deleted
+    /// before its Deployment would be created again.
     pub(crate) fn closure(&self, graph: &Graph<'_>, roots: Vec<(Identity, Because)>) -> Going {
-        let is_there =
-            |entry: &&Recorded| graph.find(&entry.id).is_some_and(|live| uid(live) == entry.uid);
+        // An object that a person told Flux to leave after the first run stays.
+        let is_there = |entry: &&Recorded| {
+            graph.find(&entry.id).is_some_and(|live| uid(live) == entry.uid && !is_kept(live))
+        };
         let (direct, indirect): (Vec<_>, Vec<_>) =
             self.entries.iter().filter(is_there).partition(|entry| entry.is_direct);
         let root = |entry: &Recorded| (entry.id.clone(), Because::Recorded);
@@ -132,7 +150,19 @@ impl Record {
         if roots.len() == before { going } else { graph.closure(roots) }
     }
 
-    /// Removes the record, since everything in it is gone.
+    /// Returns the record as [`Self::add`] leaves it.
+    #[cfg(test)]
+    pub(crate) fn after_add(&self, going: &Going) -> Self {
+        Self { maps: vec![Value::Null], entries: self.with(going) }
+    }
+
+    /// Returns the record of a Delivery whose removal has not begun.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { maps: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Deletes the record. Call this after every recorded object is deleted.
     pub(crate) fn remove(reader: &Reader, writer: &Writer, name: &str) -> Result<(), Error> {
         Self::read(reader, name)?.maps.iter().try_for_each(|map| writer.delete(map))
     }
@@ -152,11 +182,12 @@ mod tests {
     }
 
     // hazard: `destroy` is interrupted, and the next run deletes pods whose Deployment is still there.
-    // class: A second run knows less of an object than the first run did.
-    // members: pods of a Deployment, what a Namespace creates by itself, objects whose owner is gone
-    // now: what goes with its owner is waited for, and deleted itself only when its owner is gone
+    // class: A second run knows less about an object than the first run did.
+    // members: pods of a Deployment, objects that a Namespace creates by itself, objects without their owner
+    // now: an object that is deleted with its owner is awaited, and deleted directly only if its owner no longer exists
     #[test]
-    fn next_run_deletes_itself_only_what_the_first_run_deleted_or_what_lost_its_owner() {
+    fn next_run_deletes_an_object_directly_only_if_the_first_run_did_or_its_owner_no_longer_exists()
+    {
         let all = [
             object("Namespace", None, "system", None),
             object("Deployment", Some("system"), "controller", None),
@@ -166,7 +197,7 @@ mod tests {
             object("Deployment", Some("apps"), "greeter", None),
             object("ReplicaSet", Some("apps"), "greeter-set", Some("greeter")),
         ];
-        // Whether something leads to an object that is not deleted itself, given the names of what is still there.
+        // Whether another deletion reaches an indirect object, given the names of the remaining objects.
         let is_led = |name: &str, there: &[String]| {
             let has = |name: &str| there.iter().any(|other| other == name);
             match name {
@@ -210,7 +241,7 @@ mod tests {
                 .collect();
             let names: Vec<_> = there.iter().map(name).collect();
             let now = facts(there.clone());
-            // The Kustomization is gone, so the delivered objects are no longer known.
+            // The Kustomization is deleted, so that its objects are no longer known as delivered.
             let mut roots = roots_in(&there);
             roots.retain(|(_, because)| *because != Because::Delivered);
             let going = record.closure(&Graph::new(&now), roots);

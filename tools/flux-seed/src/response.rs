@@ -1,34 +1,34 @@
-//! Classifies a failed response of the API server. Pure: a status in, an error out.
+//! Classifies a failed response of the API server. Pure.
 
 use kube::core::Status;
 
 use crate::Error;
 
-/// The error for `status`, the response to `request`.
+/// Returns the error for `status`, which is the response to `request`.
 ///
-/// The API server reports different causes with one code, so that the code alone cannot tell whether
-/// a retry helps. Codes and reasons: `metav1.StatusReason` in
+/// The API server reports different causes with the same code, so that the code alone does not show
+/// whether a retry helps. Codes and reasons: `metav1.StatusReason` in
 /// <https://github.com/kubernetes/apimachinery/blob/v0.36.3/pkg/apis/meta/v1/types.go>.
 pub(crate) fn error(request: String, status: &Status) -> Error {
     let message = message(&request, status);
-    let said = |text: &str| status.message.contains(text);
+    let mentions = |text: &str| status.message.contains(text);
     match status.code {
         401 => Error::Unauthorized { request, message },
         // `metav1.Status` of a Namespace that is being deleted, pkg/admission/plugin/namespace/lifecycle.
-        403 | 409 if said("being terminated") || has_cause(status, "NamespaceTerminating") => {
+        403 | 409 if mentions("being terminated") || has_cause(status, "NamespaceTerminating") => {
             Error::Terminating { request, message }
         }
         // plugin/pkg/admission/resourcequota: "exceeded quota: NAME, requested: …".
-        403 if said("exceeded quota") || said("failed quota") => {
+        403 if mentions("exceeded quota") || mentions("failed quota") => {
             Error::QuotaExceeded { request, message }
         }
-        // Webhooks choose their code; their message always begins with the same words
+        // A webhook chooses its code, but its message always begins with the same words
         // (pkg/admission/plugin/webhook/errors/statuserror.go). A ValidatingAdmissionPolicy answers
         // 422 (pkg/admission/plugin/policy/validating), Pod Security 403.
         400.. if is_denied(&status.message) => Error::Denied { request, message },
         403 => Error::Forbidden { request, message },
         // An admission webhook with `failurePolicy: Fail` that did not answer.
-        500.. if said("failed calling webhook") => Error::WebhookFailed { request, message },
+        500.. if mentions("failed calling webhook") => Error::WebhookFailed { request, message },
         409 => Error::Changed { request, message },
         429 | 500.. => Error::Busy { request, message },
         404 => Error::Garbled { request },
@@ -36,12 +36,12 @@ pub(crate) fn error(request: String, status: &Status) -> Error {
     }
 }
 
-/// The error for a request that got no response.
+/// Returns the error for a request that got no response.
 pub(crate) fn failure(request: String, source: kube::Error) -> Error {
     let causes =
         std::iter::successors(Some(&source as &dyn std::error::Error), |cause| cause.source());
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    // rustls 0.23: "invalid peer certificate: Expired" and the like. No retry mends a certificate.
+    // rustls 0.23: "invalid peer certificate: Expired" and the like. A retry does not repair a certificate.
     match text.find("invalid peer certificate") {
         Some(at) => Error::Untrusted { request, why: text[at..].to_owned() },
         None => Error::Unreachable { request, source: Box::new(source) },
@@ -59,8 +59,8 @@ fn has_cause(status: &Status, reason: &str) -> bool {
     causes.into_iter().any(|cause| cause.reason == reason)
 }
 
-/// What a person may read. The API server quotes values of a Secret that it rejects, so that a
-/// response about a Secret is shown by its reason alone.
+/// Returns the message that may be shown. The API server quotes values of a Secret that it rejects, so
+/// that of a response about a Secret only the reason is shown.
 fn message(request: &str, status: &Status) -> String {
     if request.contains(" Secret ") && status.code != 401 {
         return format!("{} (code {})", status.reason, status.code);
@@ -78,12 +78,13 @@ mod tests {
 
     use super::*;
 
-    /// A response as the API server 1.36.3 writes it, unless a comment names another source.
+    /// Builds a response. Texts are those of the API server 1.36.3, unless a comment names another
+    /// source.
     fn status(code: u16, reason: &str, message: &str) -> Status {
         Status { code, ..Status::failure(message, reason) }
     }
 
-    // hazard: A quota, a policy or an expired certificate is reported as a missing permission that a retry mends.
+    // hazard: A quota, a policy or an expired certificate is reported as a missing permission, and a retry is advised.
     // class: One help text for several causes.
     // members: 409 as unreachable, webhook denial as a wrong document, terminating Namespace, Debug formats, responses that quote a Secret
     // now: one reason, help and exit status for each cause
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminating_namespace_is_told_by_its_cause_as_well() {
+    fn a_terminating_namespace_is_recognised_by_its_cause_without_the_usual_message() {
         let mut status = status(403, "Forbidden", "namespaces \"b\" is forbidden");
         let cause = StatusCause {
             reason: "NamespaceTerminating".to_owned(),
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_about_a_secret_is_not_quoted_whatever_its_code() {
+    fn a_response_about_a_secret_is_never_quoted_for_any_code() {
         for code in [400, 403, 409, 422, 429, 500, 503] {
             let status = status(code, "Invalid", "Invalid value: \"hunter2\"");
             let error = error("apply Secret flux-system/prod-sops".to_owned(), &status);

@@ -1,4 +1,4 @@
-//! Lists what a cluster holds, of every kind that answers. Reads only.
+//! Lists every object of a cluster. Reads only.
 
 use serde_json::Value;
 
@@ -6,17 +6,17 @@ use crate::Error;
 use crate::cluster::Reader;
 use crate::served::ServedKind;
 
-/// Every object of a cluster at one moment, by its metadata.
+/// Metadata of every object of a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     pub(crate) objects: Vec<Value>,
     pub(crate) kinds: Vec<ServedKind>,
-    /// API versions that did not answer.
+    /// API versions that did not answer or that the API server denied.
     pub(crate) silent: Vec<String>,
 }
 
 impl Scan {
-    /// Lists every kind.
+    /// Lists the objects of every kind.
     pub(crate) fn of(reader: &Reader) -> Result<Self, Error> {
         let served = reader.served()?;
         let mut scan = Self { silent: served.silent, ..Self::default() };

@@ -16,25 +16,25 @@ pub(crate) struct ServedKind {
 }
 
 impl ServedKind {
-    /// The name that the definition of this kind has, if it has one.
+    /// Returns the name that a `CustomResourceDefinition` of this kind has.
     pub(crate) fn definition(&self) -> String {
         let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
         format!("{}.{group}", self.plural)
     }
 }
 
-/// The kinds that the API server serves.
+/// Result of aggregated discovery.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
     /// Kinds whose objects can be listed.
     pub(crate) kinds: Vec<ServedKind>,
-    /// API versions whose server does not answer: nothing is known of their objects.
+    /// API versions whose server does not answer, so that their objects are unknown.
     pub(crate) silent: Vec<String>,
 }
 
 impl Served {
-    /// Adds the groups of one response. A kind that several versions of a group serve is listed
-    /// once, by the version that the group prefers, which comes first.
+    /// Adds the groups of one response. A kind in several versions of a group is added once, with the
+    /// preferred version, which is the first.
     pub(crate) fn read(&mut self, list: &Value) {
         for group in list["items"].as_array().into_iter().flatten() {
             let name = text(&group["metadata"], "name");
@@ -49,7 +49,7 @@ impl Served {
                     let kind = text(&resource["responseKind"], "kind");
                     let verbs = resource["verbs"].as_array().into_iter().flatten();
                     let lists = verbs.into_iter().any(|verb| verb == "list");
-                    // Events and metrics hold no state, and come and go while they are listed.
+                    // Events and metrics hold no state and change while they are listed.
                     let passing = kind == "Event" || name.ends_with("metrics.k8s.io");
                     let plural = text(resource, "resource");
                     if lists && !passing && !kind.is_empty() && known.insert(plural.to_owned()) {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_is_listed_once_and_an_api_that_does_not_answer_is_named() {
+    fn read_lists_each_kind_once_and_names_an_api_that_does_not_answer() {
         let resource = |name: &str, kind: &str, verbs: &[&str]| json!({"resource": name, "responseKind": {"kind": kind}, "scope": "Namespaced", "verbs": verbs});
         let hpa =
             |kinds: &[Value]| json!({"version": "v2", "resources": kinds, "freshness": "Current"});

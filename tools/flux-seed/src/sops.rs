@@ -1,5 +1,5 @@
-//! Can Flux read what is encrypted? Looks at the manifests before anything is applied: a Secret
-//! that was encrypted to somebody else stops a delivery in the middle.
+//! Checks that Flux can decrypt the manifests before anything is applied. A Secret that Flux cannot
+//! decrypt would stop a delivery halfway.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,16 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// Manifests are small; a file beyond this is none.
+/// A larger file is skipped, because it is not a manifest.
 const FILE_MAX_BYTES: u64 = 4 << 20;
-/// How deep folders may lie in one another, and how many files are read.
+/// Maximum depth of folders.
 const DEPTH_MAX: usize = 16;
+/// Maximum number of files that are checked.
 const FILES_MAX: usize = 10_000;
 
-/// Proves that every file below `folder` that `sops` has encrypted to age is encrypted to
-/// `recipient`, too.
-pub(crate) fn prove(folder: &Path, recipient: &str) -> Result<(), Error> {
+/// Checks that every file below `folder` that is encrypted to age recipients is encrypted to
+/// `recipient`.
+pub(crate) fn check(folder: &Path, recipient: &str) -> Result<(), Error> {
     let mut files = Vec::new();
     find(folder, 0, &mut files)?;
     files.sort();
@@ -43,8 +44,9 @@ fn find(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Err
         let entry = entry.map_err(cannot_read(folder))?;
         let (path, kind) = (entry.path(), entry.file_type().map_err(cannot_read(folder))?);
         let endings = ["yaml", "yml", "json"];
-        let is_manifest = endings.iter().any(|it| path.extension().is_some_and(|has| has == *it));
-        // Links are not followed: neither does what packs the artifact.
+        let is_manifest =
+            endings.iter().any(|ending| path.extension().is_some_and(|has| has == *ending));
+        // Symbolic links are not followed, because artifact-attest does not follow them either.
         if kind.is_dir() && depth < DEPTH_MAX {
             find(&path, depth + 1, files)?;
         } else if kind.is_file() && is_manifest && files.len() < FILES_MAX {
@@ -60,10 +62,10 @@ fn is_for_us(file: &Path, recipient: &str) -> Result<bool, Error> {
         return Ok(true);
     }
     let text = fs::read_to_string(file).map_err(cannot_read(file))?;
-    // What cannot be read as YAML was not written by sops: Flux will say what is wrong with it.
+    // sops writes valid YAML. Flux reports the error of an invalid file.
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap_or_default();
-    Ok(documents.iter().all(|it| match it["sops"]["age"].as_array() {
-        Some(keys) => keys.iter().any(|it| it["recipient"] == recipient),
+    Ok(documents.iter().all(|document| match document["sops"]["age"].as_array() {
+        Some(keys) => keys.iter().any(|key| key["recipient"] == recipient),
         None => true,
     }))
 }
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_encrypted_to_others_is_named_before_anything_is_applied() {
+    fn check_names_a_file_that_is_encrypted_only_to_other_recipients() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -83,9 +85,9 @@ mod tests {
         write("plain.yaml", "kind: ConfigMap\n---\nkind: Secret\n");
         write("a/ours.yaml", "sops: {age: [{recipient: theirs}, {recipient: ours}]}\n");
         write("values.txt", "sops: {age: [{recipient: theirs}]}\n");
-        assert!(prove(folder.path(), "ours").is_ok());
+        assert!(check(folder.path(), "ours").is_ok());
         write("a/b/theirs.yaml", "kind: Secret\nsops: {age: [{recipient: theirs}]}\n");
-        let error = prove(folder.path(), "ours").expect_err("not ours");
+        let error = check(folder.path(), "ours").expect_err("not ours");
         assert!(matches!(&error, Error::NotDecryptable { files, .. } if files.len() == 1));
         assert!(error.to_string().contains("theirs.yaml"), "{error}");
     }

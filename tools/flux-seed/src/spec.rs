@@ -1,4 +1,4 @@
-//! What is declared. No logic: a value of these types is right by construction.
+//! Document types of a Delivery. No logic: a value of these types is valid by construction.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,48 +8,51 @@ use keyring::DataOnDestroy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Flux in a cluster, and the one artifact that it delivers there.
+/// Flux in a cluster, and the artifact that it delivers there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Delivery {
-    /// The `Cluster`. Its status holds the kubeconfig, sealed.
+    /// Name of the `Cluster`, whose status holds the sealed kubeconfig.
     pub cluster: Name,
-    /// What is installed there.
+    /// Release, controllers and network of the installation.
     pub flux: Flux,
-    /// The `Artifact` whose manifests are delivered, pinned to its attested digest.
+    /// Name of the `Artifact` whose manifests are delivered. Flux is pinned to its attested digest.
     pub artifact: Name,
-    /// The folder inside the artifact from which to build.
+    /// Folder of the artifact that Flux builds (default `./`).
     #[serde(default)]
     pub path: Folder,
-    /// Remove from the cluster what a later artifact no longer holds, and everything on `destroy`.
+    /// Whether Flux removes objects that a later artifact no longer contains, and `destroy` removes
+    /// every delivered object (default `true`).
     #[serde(default = "yes")]
     pub prune: bool,
-    /// Data policy of the volume claims that `destroy`, or an `apply` whose artifact no longer holds
-    /// them, takes away. A claim that is not named requires a drain receipt.
+    /// Data policy of volume claims that `destroy` deletes, or that an `apply` deletes because the
+    /// artifact no longer contains them. A claim that is not named requires a drain receipt. Example:
+    /// `default/cache: discard`.
     #[serde(default)]
     pub data_on_destroy: DataOnDestroy,
-    /// How often Flux corrects what others changed, in seconds.
+    /// Interval in seconds at which Flux reverts changes of other writers (10 to 86400, default 600).
     #[serde(default)]
     pub interval_seconds: Interval,
-    /// How long one run waits until everything is delivered, or gone, in seconds.
+    /// Longest time in seconds that one run waits until everything is ready or deleted (1 to 3600,
+    /// default 300).
     #[serde(default)]
     pub timeout_seconds: Timeout,
 }
 
-/// What is installed in the cluster.
+/// Installation of Flux in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object with `version`")]
 pub struct Flux {
-    /// The release. This program carries its manifests.
+    /// Release of Flux, whose manifests this program contains.
     pub version: Version,
-    /// The controllers. A delivery needs both.
+    /// Controllers to install. A delivery needs both (default: both).
     #[serde(default = "Component::all")]
     pub components: Vec<Component>,
-    /// How the controllers reach the API server and one another.
+    /// Network of the controllers (default `pod`).
     #[serde(default)]
     pub network: Network,
-    /// The digests of the controllers' images. One that is not given is asked of the registry, by
-    /// the tag that the manifests name.
+    /// Digests of the controllers' images. A missing digest is resolved from the registry by the tag in
+    /// the manifests.
     #[serde(default)]
     pub digests: BTreeMap<Component, Digest>,
 }
@@ -57,7 +60,7 @@ pub struct Flux {
 /// A release of Flux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Version {
-    /// Flux 2.9.5.
+    /// Flux 2.9.5, released with source-controller 1.9.6 and kustomize-controller 1.9.5.
     #[serde(rename = "2.9.5")]
     V2_9_5,
 }
@@ -70,7 +73,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// One of Flux's controllers.
+/// A controller of Flux.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -78,18 +81,18 @@ impl fmt::Display for Version {
 pub enum Component {
     /// Fetches and verifies the artifact.
     SourceController,
-    /// Applies what is in it.
+    /// Builds and applies the manifests in the artifact.
     KustomizeController,
 }
 
 impl Component {
-    /// All that this program can install.
+    /// Returns every controller that this program can install.
     #[must_use]
     pub fn all() -> Vec<Self> {
         vec![Self::SourceController, Self::KustomizeController]
     }
 
-    /// Its name, as its image and its Deployment have it.
+    /// Returns the name of the controller's image and Deployment.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -105,26 +108,26 @@ impl fmt::Display for Component {
     }
 }
 
-/// How the controllers reach the API server and one another.
+/// Network of the controllers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Network {
-    /// As pods do: by way of the cluster's network and its DNS.
+    /// The cluster's pod network and DNS.
     #[default]
     Pod,
-    /// As the node does: by way of `KubePrism` on 127.0.0.1:7445, on ports 9790 to 9794 of
-    /// 127.0.0.1. Needs no cluster network, so that Flux can deliver that, too.
+    /// The node's network: the API server through `KubePrism` on 127.0.0.1:7445, and the controllers on
+    /// ports 9790 to 9794 of 127.0.0.1. Works without a CNI, so that Flux can deliver the CNI.
     Host,
 }
 
-/// A digest of something in a registry: `sha256:` and 64 hexadecimal digits.
+/// Digest of an object in a registry: `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
 pub struct Digest(String);
 
 impl Digest {
-    /// The digest.
+    /// Returns the digest as text, for example `sha256:1111…`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -135,7 +138,7 @@ impl TryFrom<String> for Digest {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let is_hex = |it: char| it.is_ascii_digit() || ('a'..='f').contains(&it);
+        let is_hex = |letter: char| letter.is_ascii_digit() || ('a'..='f').contains(&letter);
         match text.strip_prefix("sha256:") {
             Some(hex) if hex.len() == 64 && hex.chars().all(is_hex) => Ok(Self(text)),
             _ => Err("not a digest, which is `sha256:` and 64 of 0-9 and a-f"),
@@ -149,13 +152,13 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A folder inside the artifact: `./` and names, never upwards.
+/// Folder of the artifact. Begins with `./` and has no `..`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct Folder(String);
 
 impl Folder {
-    /// The folder.
+    /// Returns the folder as text, for example `./apps`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -172,7 +175,7 @@ impl TryFrom<String> for Folder {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let upwards = text.split('/').any(|it| it == "..");
+        let upwards = text.split('/').any(|part| part == "..");
         if text.starts_with("./") && !upwards && text.len() <= 1024 {
             Ok(Self(text))
         } else {
@@ -181,14 +184,14 @@ impl TryFrom<String> for Folder {
     }
 }
 
-/// 1 second to 1 hour.
+/// Timeout of 1 second to 1 hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32")]
 #[schemars(extend("minimum" = 1, "maximum" = 3600))]
 pub struct Timeout(u32);
 
 impl Timeout {
-    /// In seconds.
+    /// Returns the timeout in seconds.
     #[must_use]
     pub fn seconds(self) -> u32 {
         self.0
@@ -210,14 +213,14 @@ impl TryFrom<u32> for Timeout {
     }
 }
 
-/// 10 seconds to 1 day.
+/// Interval of 10 seconds to 1 day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32")]
 #[schemars(extend("minimum" = 10, "maximum" = 86400))]
 pub struct Interval(u32);
 
 impl Interval {
-    /// In seconds.
+    /// Returns the interval in seconds.
     #[must_use]
     pub fn seconds(self) -> u32 {
         self.0

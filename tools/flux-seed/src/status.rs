@@ -1,14 +1,20 @@
-//! What a status says: facts that other documents refer to, and evidence.
+//! Status of a Delivery: facts that other documents refer to, and evidence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::foreign::Foreign;
-use crate::plan::Step;
-use crate::spec::Component;
+use crate::desired::{Desired, sha256};
+use crate::foreign::{self, Foreign};
+use crate::install;
+use crate::object::Identity;
+use crate::observe::Seen;
+use crate::plan::{Owner, World};
+use crate::spec::{Component, Version};
+use crate::step::Step;
 
 /// The status of a Delivery.
 pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
@@ -19,54 +25,55 @@ pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
 pub struct Observed {
     /// Digest of the artifact that Flux must have applied.
     pub revision: Deferred<String>,
-    /// The images of the controllers.
+    /// Image reference of each controller, with its digest.
     pub images: BTreeMap<Component, Deferred<String>>,
-    /// Encrypt to this with `sops`, and Flux can decrypt. Absent from the plan of a reader.
+    /// Age recipient for `sops`. Flux can decrypt a file that is encrypted to it. Absent from the plan of
+    /// a reader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sops_recipient: Option<String>,
-    /// Everything that has been delivered.
+    /// Delivered objects, each for example `Deployment default/greeter`.
     pub objects: Vec<String>,
     /// Delivered objects that run pods.
     pub workloads: Vec<Workload>,
-    /// Images that attested manifests pin, and that no artifact of the stream is.
+    /// Images that attested manifests pin and that are not artifacts of the stream.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub third_party: BTreeSet<ThirdParty>,
     /// Claims whose data the planned steps would lose.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<LostClaim>,
-    /// Fields that others have added to the installation itself.
+    /// Fields that other writers have added to the installation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Foreign>,
 }
 
-/// Something delivered that runs pods.
+/// A delivered object that runs pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// Which.
+    /// Kind, namespace and name, for example `Deployment default/greeter`.
     pub object: String,
-    /// Ready pods of all, for example `1/1`.
+    /// Ready pods and declared pods, for example `1/1`.
     pub ready: String,
 }
 
-/// A digest that binds what is there to what was asked for.
+/// Digest of an input of the installation or the delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
     /// Subject of the digest, for example `artifact`.
     #[serde(rename = "type")]
-    pub of: String,
-    /// Its digest.
+    pub subject: String,
+    /// Digest of the subject, `sha256:` and 64 hexadecimal digits.
     pub digest: String,
 }
 
-/// An image that an attested manifest pins, and that no artifact of this project is.
+/// An image that an attested manifest pins and that is not an artifact of this project.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ThirdParty {
-    /// The reference, with its digest.
+    /// Image reference with its digest.
     pub image: String,
-    /// The object whose manifest names it.
+    /// Object whose manifest names the image.
     pub object: String,
 }
 
@@ -74,10 +81,77 @@ pub struct ThirdParty {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LostClaim {
-    /// `namespace/name`.
+    /// Namespace and name of the claim, for example `default/data`.
     pub claim: String,
-    /// Its UID.
+    /// UID of the claim.
     pub uid: String,
-    /// Why it goes.
+    /// Cause of the deletion, for example `its Namespace team is deleted`.
     pub because: String,
+}
+
+impl Observed {
+    /// Returns the facts of an observation; `None` for a cluster that does not exist yet.
+    pub(crate) fn of(desired: &Desired, seen: Option<&Seen>) -> Self {
+        let none = Seen::nothing();
+        let seen = seen.unwrap_or(&none);
+        let workload = |(id, object): &(Identity, Option<Value>)| {
+            let object = object.as_ref()?;
+            let (all, ready) = match id.kind.as_str() {
+                "DaemonSet" => {
+                    let count = |field: &str| object["status"][field].as_i64().unwrap_or(0);
+                    (count("desiredNumberScheduled"), count("numberReady"))
+                }
+                "Deployment" | "StatefulSet" | "ReplicaSet" => (
+                    object["spec"]["replicas"].as_i64().unwrap_or(1),
+                    object["status"]["readyReplicas"].as_i64().unwrap_or(0),
+                ),
+                _ => return None,
+            };
+            Some(Workload { object: id.to_string(), ready: format!("{ready}/{all}") })
+        };
+        Self {
+            revision: desired.revision(),
+            images: desired.images.clone(),
+            sops_recipient: desired.sops_recipient.clone(),
+            objects: seen.inventory.iter().map(|(id, _)| id.to_string()).collect(),
+            workloads: seen.inventory.iter().filter_map(workload).collect(),
+            third_party: BTreeSet::new(),
+            losses: Vec::new(),
+            foreign: added(desired, &seen.world),
+        }
+    }
+}
+
+/// Returns the fields that other writers added to our objects.
+fn added(desired: &Desired, world: &World) -> Vec<Foreign> {
+    let fields = |declared: &Value| {
+        let id = Identity::of(declared);
+        let live = world.get(&id).filter(|live| live.owner != Owner::Foreign);
+        let added = live.map(|live| foreign::extras(declared, &live.object)).unwrap_or_default();
+        let object = id.to_string();
+        added.into_iter().map(move |extra| Foreign {
+            object: object.clone(),
+            path: extra.path,
+            manager: extra.manager,
+        })
+    };
+    desired.objects.iter().flat_map(fields).collect()
+}
+
+/// Returns the digests of what the installation and the delivery consist of.
+pub(crate) fn evidence(version: Version, desired: &Desired) -> Vec<Evidence> {
+    let evidence = |subject: &str, digest: String| Evidence { subject: subject.to_owned(), digest };
+    let mut all = vec![evidence("install", install::digest(version))];
+    if let Some(artifact) = desired.artifact.value() {
+        all.push(evidence("artifact", artifact.digest.clone()));
+        all.push(evidence("publicKey", sha256(&artifact.public_key)));
+    }
+    let images = desired.images.iter().filter_map(|(component, image)| {
+        let (_, digest) = image.value()?.rsplit_once('@')?;
+        Some(evidence(&format!("image/{component}"), digest.to_owned()))
+    });
+    all.extend(images);
+    let recipient = desired.sops_recipient.as_deref();
+    all.extend(recipient.map(|recipient| evidence("sopsRecipient", sha256(recipient))));
+    all
 }

@@ -1,83 +1,186 @@
-//! Removes what was delivered, then what was installed, and proves that both are gone.
+//! The removal of what was delivered and installed: what is deleted, and in which order.
 //!
 //! Flux is suspended and never resumed: resuming applies the artifact once more, which would start
 //! what a person has stopped. Its inventory is deleted here, in an order in which each controller
 //! still runs when its objects go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use documents::Next;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::{Reader, Writer};
-use crate::deadline::Deadline;
-use crate::graph::{Because, Doomed, Facts, Going, Graph, is_kept, is_made, is_of, key, uid};
+use crate::cluster::Reader;
+use crate::desired::Desired;
+use crate::graph::{Because, Doomed, Facts, Going, Graph, Key, is_applied_by, is_kept, is_of, key};
 use crate::object::{Identity, order};
 use crate::observe::{self, Look, Seen, observe};
-use crate::plan::{Step, kept, plan_destroy};
+use crate::plan::{kept, plan_destroy, still_there};
 use crate::record::Record;
-use crate::wait::is_at_work;
-use crate::wanted::Wanted;
+use crate::step::Step;
 
-/// How often the cluster is looked at again before the removal is given up.
-const ROUNDS: usize = 6;
-
-/// What a removal takes and leaves.
+/// Observation of everything that a removal deletes, and of what it leaves.
 pub(crate) struct Sunset {
+    /// `metadata.name` of the Delivery.
+    name: String,
+    /// The Kustomization of the Delivery.
+    kustomization: Identity,
     pub(crate) facts: Facts,
     pub(crate) seen: Seen,
     pub(crate) record: Record,
-    /// Everything that goes.
+    /// Everything that is deleted.
     pub(crate) going: Going,
     /// Objects of the Delivery that stay, each with the reason.
     pub(crate) stays: Vec<String>,
 }
 
 impl Sunset {
-    /// Looks at everything. Changes nothing.
+    /// Reads every object of the cluster.
     pub(crate) fn observe(
         reader: &Reader,
         name: &str,
-        wanted: &Wanted,
+        desired: &Desired,
         prune: bool,
     ) -> Result<Self, Error> {
         let facts = Facts::read(reader)?;
         let record = Record::read(reader, name)?;
-        let mut seen = observe(reader, name, wanted, Look::Removal)?;
+        let seen = observe(reader, name, desired, Look::Removal)?;
+        Ok(Self::new(name, desired, prune, (facts, record, seen)))
+    }
+
+    /// Computes from one observation what is deleted.
+    fn new(
+        name: &str,
+        desired: &Desired,
+        prune: bool,
+        (facts, record, mut seen): (Facts, Record, Seen),
+    ) -> Self {
         let graph = Graph::new(&facts);
-        let delivered = delivered(&facts, &graph, wanted, prune);
+        let delivered = delivered(&facts, &graph, desired, prune);
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
-        // What others keep in our definitions and our Namespace, now that it is known what goes.
-        observe::holdings(&facts.scan, &first, wanted, &mut seen.world);
+        // Foreign contents are known only after the deleted objects are.
+        observe::foreign_contents(&facts.scan, &first, desired, &mut seen.world);
         let installed = plan_destroy(&seen.world).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());
-        let mut stays = stays(&facts, wanted, &going, prune);
+        let mut stays = stays(&facts, desired, &going, prune);
         stays.extend(kept(&seen.world));
         for api in &facts.scan.silent {
             stays.push(format!("what {api} serves (its server does not answer)"));
         }
-        Ok(Self { facts, seen, record, going, stays })
+        let (name, kustomization) = (name.to_owned(), desired.kustomization.clone());
+        Self { name, kustomization, facts, seen, record, going, stays }
     }
 
-    /// The steps of the removal, in order.
+    /// Returns the steps of the removal, in their order.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let removals = plan_destroy(&self.seen.world);
-        let ours: BTreeSet<_> = removals.iter().map(|step| key(step.object())).collect();
-        let delivered = self.waves().into_iter().flatten();
-        let delivered = delivered.filter(|doomed| !ours.contains(&key(&doomed.id)));
-        let steps = delivered.map(|doomed| Step::Remove { object: doomed.id.clone() });
-        steps.chain(removals).collect()
+        self.batches().into_iter().flatten().collect()
     }
 
-    /// What we delete so that `doomed` goes.
+    /// Decides how many of the first [`Self::steps`] are executed before the next observation: those of
+    /// the first batch, which must be deleted before the next batch begins.
+    pub(crate) fn next(&self, steps: &[Step]) -> Next {
+        match (steps, self.removed().next()) {
+            ([], _) => Next::Finish,
+            // The record is deleted only when everything in it is.
+            ([Step::RemoveRecord { .. }], Some(doomed)) => {
+                let id = key(&doomed.id);
+                let mut objects = self.facts.scan.objects.iter();
+                let live = objects.find(|object| key(&Identity::of(object)) == id);
+                Next::Wait { reason: still_there(&doomed.id, live.unwrap_or(&Value::Null)) }
+            }
+            _ => Next::Execute { count: self.batches().first().map_or(0, Vec::len) },
+        }
+    }
+
+    /// Returns the objects that Kubernetes deletes when `root` is deleted.
+    pub(crate) fn dependents(&self, root: &Identity) -> Vec<&Doomed> {
+        self.all_dependents().remove(&key(root)).unwrap_or_default()
+    }
+
+    /// Whether this program installed the object itself. Flux delivered the others.
+    pub(crate) fn is_installed(&self, id: &Identity) -> bool {
+        self.seen.world.contains_key(id)
+    }
+
+    /// Returns the objects that are deleted, by us or by Kubernetes.
+    fn removed(&self) -> impl Iterator<Item = &Doomed> {
+        self.going.values().filter(|doomed| doomed.is_removed())
+    }
+
+    /// Returns the steps in batches. The objects of one batch, and those that go with them, are deleted
+    /// before the next batch begins.
+    fn batches(&self) -> Vec<Vec<Step>> {
+        let is_done = self.removed().next().is_none();
+        if is_done && self.record.is_empty() {
+            return Vec::new();
+        }
+        let remove_record = Step::RemoveRecord { object: Record::identity(&self.name) };
+        if is_done {
+            return vec![vec![remove_record]];
+        }
+        let dependents = self.all_dependents();
+        let remove = |object: &Identity| {
+            let dependents = dependents.get(&key(object)).into_iter().flatten();
+            let dependents = dependents.map(|doomed| doomed.id.to_string()).collect();
+            Step::Remove { object: object.clone(), dependents }
+        };
+        let installed = plan_destroy(&self.seen.world);
+        let ours: BTreeSet<_> = installed.iter().map(|step| key(step.object())).collect();
+        let batch = |wave: Vec<&Doomed>| {
+            let delivered = wave.into_iter().filter(|doomed| !ours.contains(&key(&doomed.id)));
+            delivered.map(|doomed| remove(&doomed.id)).collect()
+        };
+        let mut batches = self.suspensions();
+        batches.extend(self.waves().into_iter().map(batch));
+        let installed = installed.chunk_by(|a, b| rank(a.object()) == rank(b.object()));
+        batches.extend(
+            installed.map(|batch| batch.iter().map(|step| remove(step.object())).collect()),
+        );
+        batches.push(vec![remove_record]);
+        batches.retain(|batch| !batch.is_empty());
+        batches
+    }
+
+    /// Returns the suspensions of the Kustomization of the Delivery and of every one that it delivered,
+    /// so that nothing is applied or pruned any more. The first one alone: an apply that it has begun
+    /// would set the fields of the others back.
+    fn suspensions(&self) -> Vec<Vec<Step>> {
+        let live = self.facts.kustomizations.iter();
+        let running = live.filter(|live| live["spec"]["suspend"] != true).map(Identity::of);
+        let (first, others): (Vec<_>, Vec<_>) = running
+            .filter(|id| id.is_same(&self.kustomization) || self.going.contains_key(&key(id)))
+            .partition(|id| id.is_same(&self.kustomization));
+        let suspend =
+            |ids: Vec<Identity>| ids.into_iter().map(|object| Step::Suspend { object }).collect();
+        vec![suspend(first), suspend(others)]
+    }
+
+    /// Returns the deleted objects that are not deleted by us, by the object whose deletion takes them.
+    fn all_dependents(&self) -> BTreeMap<Key, Vec<&Doomed>> {
+        let mut dependents: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for doomed in self.removed().filter(|doomed| !doomed.is_direct()) {
+            dependents.entry(key(&self.root(doomed).id)).or_default().push(doomed);
+        }
+        dependents
+    }
+
+    /// Returns the object whose deletion by us deletes `doomed`.
     fn root<'a>(&'a self, doomed: &'a Doomed) -> &'a Doomed {
+        let cluster_wide = |group: &str, kind: &str, name: &str| {
+            (group.to_owned(), kind.to_owned(), String::new(), name.to_owned())
+        };
         let mut root = doomed;
         // Owners may own one another.
         for _ in 0..self.going.len() {
             let above = match &root.because {
                 Because::Owner(id) | Because::StatefulSet(id) => self.going.get(&key(id)),
+                Because::Namespace(name) => self.going.get(&cluster_wide("", "Namespace", name)),
+                Because::Definition(name) => {
+                    let (group, kind) = ("apiextensions.k8s.io", "CustomResourceDefinition");
+                    self.going.get(&cluster_wide(group, kind, name))
+                }
                 _ => None,
             };
             match above {
@@ -88,23 +191,11 @@ impl Sunset {
         root
     }
 
-    /// Waits until the claims and volumes are gone that go with what was deleted so far: the
-    /// storage's controllers still run.
-    fn data_is_gone(&self, reader: &Reader, deadline: &Deadline) -> Result<(), Error> {
-        let kinds = ["PersistentVolumeClaim", "PersistentVolume"];
-        let ours = |doomed: &&Doomed| {
-            let root = self.root(doomed);
-            let deleted = root.is_direct() && root.because != Because::Installed;
-            kinds.contains(&doomed.id.kind.as_str()) && doomed.is_removed() && deleted
-        };
-        let all = self.going.values().filter(ours);
-        all.into_iter().try_for_each(|it| gone(reader, &it.id, &it.uid, deadline))
-    }
-
-    /// What we delete ourselves of the delivered, in waves: each is gone before the next begins.
+    /// Returns the delivered objects that we delete ourselves, in waves. The objects of one wave are
+    /// deleted before the next one begins.
     fn waves(&self) -> Vec<Vec<&Doomed>> {
         let mut users = self.facts.claim_users();
-        // What owns claims goes with what uses them, before the storage's controllers.
+        // Owners of claims are deleted with the users of claims, before the storage's controllers.
         let claims = self.going.values().filter(|doomed| doomed.is_claim());
         users.extend(claims.map(|claim| self.root(claim).uid.clone()));
         let direct = |doomed: &&Doomed| {
@@ -122,12 +213,22 @@ impl Sunset {
     }
 }
 
-const WAVES: usize = 9;
-const CLAIMS: usize = 3;
-const VOLUMES: usize = 4;
-const NAMESPACES: usize = 7;
+/// Returns the batch in which an installed object is removed. The controllers still run when the objects
+/// go that they hold by finalizers, and a Namespace and the definitions are removed with their contents.
+fn rank(id: &Identity) -> usize {
+    match id.kind.as_str() {
+        "Kustomization" => 0,
+        "OCIRepository" => 1,
+        "Namespace" => 3,
+        "CustomResourceDefinition" => 4,
+        _ => 2,
+    }
+}
 
-/// When an object goes. Its controller must still run, and what uses it must be gone.
+const WAVES: usize = 9;
+const VOLUMES: usize = 4;
+
+/// Returns the wave of an object. Its controller must still run then, and its users must be deleted.
 fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going) -> usize {
     let id = &doomed.id;
     let is_balancer = || {
@@ -136,16 +237,16 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
         })
     };
     match (id.group(), id.kind.as_str()) {
-        // The cloud's controller removes its load balancers: it must not go first.
+        // The cloud's controller removes its load balancers, so it must not be deleted before them.
         ("networking.k8s.io" | "extensions", "Ingress") => 0,
         ("", "Service") if is_balancer() => 0,
         ("gateway.networking.k8s.io", kind) if kind != "GatewayClass" => 0,
         (group, _) if group.ends_with(".toolkit.fluxcd.io") && id.kind == "HelmRelease" => 1,
-        // Flux's sources and Kustomizations are suspended, and hold nothing by now.
+        // Flux's sources and Kustomizations are suspended, and their contents are deleted by now.
         (group, _) if group.ends_with(".toolkit.fluxcd.io") => 6,
-        // A webhook whose server is gone would refuse every later deletion.
+        // A webhook without its server would deny every later deletion.
         ("admissionregistration.k8s.io" | "apiregistration.k8s.io", _) => 5,
-        // Claims that only the Namespace takes away go while the storage's controllers still run.
+        // Claims that are deleted with the Namespace need the storage's controllers.
         ("", "Namespace")
             if going.values().any(|claim| {
                 claim.is_claim() && claim.because == Because::Namespace(id.name.clone())
@@ -153,9 +254,9 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
         {
             VOLUMES
         }
-        ("", "Namespace") => NAMESPACES,
+        ("", "Namespace") => 7,
         ("apiextensions.k8s.io", _) => 8,
-        ("", "PersistentVolumeClaim") => CLAIMS,
+        ("", "PersistentVolumeClaim") => 3,
         ("", "PersistentVolume") => VOLUMES,
         _ if users.contains(&doomed.uid) => 2,
         _ if facts.scan.is_defined(id) => 1,
@@ -163,29 +264,30 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
     }
 }
 
-/// The objects that the Delivery has applied and that go with it.
-fn delivered(facts: &Facts, graph: &Graph<'_>, wanted: &Wanted, prune: bool) -> Vec<Identity> {
+/// Returns the objects that the Delivery has applied and that are deleted with it.
+fn delivered(facts: &Facts, graph: &Graph<'_>, desired: &Desired, prune: bool) -> Vec<Identity> {
     let absent = json!({"metadata": {
-        "name": wanted.kustomization.name, "namespace": wanted.kustomization.namespace,
+        "name": desired.kustomization.name, "namespace": desired.kustomization.namespace,
     }});
     let live = facts.kustomizations.iter();
-    let live = live.into_iter().find(|it| Identity::of(it).is_same(&wanted.kustomization));
-    // Without a Kustomization, the labels of the objects tell.
-    let ours = |id: &Identity| wanted.objects.iter().any(|it| Identity::of(it).is_same(id));
+    let live = live.into_iter().find(|live| Identity::of(live).is_same(&desired.kustomization));
+    // Without a Kustomization, the labels of the objects identify them.
+    let ours =
+        |id: &Identity| desired.objects.iter().any(|object| Identity::of(object).is_same(id));
     let mut all = graph.delivered(live.unwrap_or(&absent), prune);
     all.retain(|id| !ours(id));
     all
 }
 
-/// What the Delivery has applied and that stays, and why.
-fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<String> {
-    let name = wanted.kustomization.name.as_str();
-    let namespace = wanted.kustomization.namespace.as_deref().unwrap_or_default();
+/// Returns the objects that the Delivery has applied and that stay, each with the reason.
+fn stays(facts: &Facts, desired: &Desired, going: &Going, prune: bool) -> Vec<String> {
+    let name = desired.kustomization.name.as_str();
+    let namespace = desired.kustomization.namespace.as_deref().unwrap_or_default();
     let mut stays = Vec::new();
     for object in facts.scan.objects.iter().filter(|object| is_of(object, name, namespace)) {
         let id = Identity::of(object);
         let owned = object["metadata"]["ownerReferences"].is_array() || id.kind == "Endpoints";
-        let ours = || wanted.objects.iter().any(|it| Identity::of(it).is_same(&id));
+        let ours = || desired.objects.iter().any(|object| Identity::of(object).is_same(&id));
         if owned || going.contains_key(&key(&id)) || ours() {
             continue;
         }
@@ -193,7 +295,7 @@ fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<Stri
             "Flux was told to leave it"
         } else if !prune {
             "the Delivery says `prune: false`"
-        } else if is_made(object, name, namespace) {
+        } else if is_applied_by(object, name, namespace) {
             "its Kustomization was told to orphan it"
         } else {
             "it has the Delivery's labels, and Flux did not apply it"
@@ -203,150 +305,5 @@ fn stays(facts: &Facts, wanted: &Wanted, going: &Going, prune: bool) -> Vec<Stri
     stays
 }
 
-/// Removes everything that goes, in the order that keeps controllers alive until their objects are
-/// gone, and returns what stays. `allow` is the data gate: it is asked before the first deletion and
-/// again whenever more would go, and it marks what a hold keeps.
-pub(crate) fn remove(
-    name: &str,
-    wanted: &Wanted,
-    prune: bool,
-    (reader, writer): (&Reader, &Writer),
-    deadline: &Deadline,
-    allow: &dyn Fn(&Sunset) -> Result<(), Error>,
-) -> Result<Vec<String>, Error> {
-    for _ in 0..ROUNDS {
-        let sunset = Sunset::observe(reader, name, wanted, prune)?;
-        allow(&sunset)?;
-        if !sunset.going.values().any(Doomed::is_removed) {
-            Record::remove(reader, writer, name)?;
-            return Ok(sunset.stays);
-        }
-        sunset.record.add(writer, name, &sunset.going)?;
-        if suspend(name, &sunset, wanted, (reader, writer))? {
-            // An apply that had begun before may have made more: look again.
-            continue;
-        }
-        for (number, wave) in sunset.waves().into_iter().enumerate() {
-            // Claims, volumes and Namespaces hold data: nothing may have been added meanwhile.
-            if matches!(number, CLAIMS | VOLUMES | NAMESPACES) && !wave.is_empty() {
-                allow(&Sunset::observe(reader, name, wanted, prune)?)?;
-            }
-            take(name, &sunset, &wave, (reader, writer), deadline)?;
-            if number == VOLUMES {
-                sunset.data_is_gone(reader, deadline)?;
-            }
-        }
-        for step in plan_destroy(&sunset.seen.world) {
-            documents::check_interrupt()?;
-            let Some(live) = sunset.seen.world.get(step.object()) else { continue };
-            let doing = documents::step(name, "remove");
-            writer.delete(&live.object)?;
-            gone(reader, step.object(), &uid(&live.object), deadline)?;
-            doing.done(step.object());
-        }
-        for doomed in sunset.going.values() {
-            if doomed.is_removed() {
-                gone(reader, &doomed.id, &doomed.uid, deadline)?;
-            }
-        }
-    }
-    let left = Sunset::observe(reader, name, wanted, prune)?;
-    Err(Error::Unsettled { steps: left.steps().iter().map(ToString::to_string).collect() })
-}
-
-/// Suspends the Kustomization of the Delivery and every one that it delivered, so that nothing is
-/// applied or pruned any more. Whether any was at work.
-fn suspend(
-    name: &str,
-    sunset: &Sunset,
-    wanted: &Wanted,
-    (reader, writer): (&Reader, &Writer),
-) -> Result<bool, Error> {
-    let mut changed = false;
-    let is_ours =
-        |id: &Identity| id.is_same(&wanted.kustomization) || sunset.going.contains_key(&key(id));
-    let mut all: Vec<_> = sunset.facts.kustomizations.iter().collect();
-    // The one that delivers the others first: it would set their fields back.
-    all.sort_by_key(|live| !Identity::of(live).is_same(&wanted.kustomization));
-    for live in all {
-        let id = Identity::of(live);
-        if live["spec"]["suspend"] == true || !is_ours(&id) {
-            continue;
-        }
-        let doing = documents::step(name, "suspend");
-        writer.merge(&id, &json!({"spec": {"suspend": true}}))?;
-        let until = Deadline::after(10);
-        while is_at_work(live) {
-            let there = reader.get(&id)?.unwrap_or_default();
-            // A controller that does not run never ends its work: we do not wait for long.
-            let working = there["status"]["conditions"].as_array().into_iter().flatten();
-            let working = working.into_iter().any(|it| {
-                it["type"] == "Reconciling"
-                    && it["status"] == "True"
-                    && it["reason"] == "Progressing"
-            });
-            if !working || until.wait(Vec::new).is_err() {
-                break;
-            }
-        }
-        doing.done(&id);
-        changed = true;
-    }
-    Ok(changed)
-}
-
-/// Deletes one wave, and waits until all of it is gone.
-fn take(
-    name: &str,
-    sunset: &Sunset,
-    wave: &[&Doomed],
-    (reader, writer): (&Reader, &Writer),
-    deadline: &Deadline,
-) -> Result<(), Error> {
-    let mut deleted = Vec::new();
-    for doomed in wave {
-        documents::check_interrupt()?;
-        // As it is now: somebody may have told Flux meanwhile to leave it, or made another one.
-        let Some(live) = reader.get(&doomed.id)? else { continue };
-        let flipped = doomed.because == Because::Delivered && is_kept(&live);
-        if flipped || uid(&live) != doomed.uid {
-            continue;
-        }
-        let doing = documents::step(name, "remove");
-        writer.delete(&live)?;
-        deleted.push((*doomed, doing));
-    }
-    for (doomed, doing) in deleted {
-        gone(reader, &doomed.id, &doomed.uid, deadline)?;
-        // Pods of a workload that has claims go before the claims.
-        for pod in sunset.facts.pods_of(&doomed.uid) {
-            gone(reader, &Identity::of(pod), &uid(pod), deadline)?;
-        }
-        doing.done(&doomed.id);
-    }
-    Ok(())
-}
-
-/// Waits until the very object is no longer there.
-pub(crate) fn gone(
-    reader: &Reader,
-    id: &Identity,
-    was: &str,
-    deadline: &Deadline,
-) -> Result<(), Error> {
-    loop {
-        let there = deadline.look(|| reader.get(id))?.filter(|live| uid(live) == was);
-        let Some(there) = there else { return Ok(()) };
-        deadline.wait(|| {
-            let finalizers = &there["metadata"]["finalizers"];
-            let waits = match finalizers.as_array() {
-                None => String::new(),
-                Some(list) => {
-                    let list: Vec<_> = list.iter().filter_map(Value::as_str).collect();
-                    format!(", held by its finalizers {}", list.join(", "))
-                }
-            };
-            vec![format!("{id} is still there{waits}")]
-        })?;
-    }
-}
+#[cfg(test)]
+mod tests;

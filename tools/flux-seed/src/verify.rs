@@ -1,9 +1,10 @@
-//! Is what runs what was attested? Asks the kubelets' own reports, by way of the API server.
+//! Proves that running containers have the attested images, from the kubelets' reports in the API
+//! server.
 //!
-//! Each container of each pod that the Delivery brought about is compared with the digest that its
-//! own manifest names. A manifest is attested when Flux applied it from our artifact, directly or by
-//! a Kustomization that the artifact holds. Images that attested manifests pin and nobody here has
-//! attested are accepted, and listed.
+//! Each container of each delivered pod is compared with the digest in its own manifest. A manifest is
+//! attested if Flux applied it from our artifact, directly or through a Kustomization in the artifact.
+//! An image that an attested manifest pins is accepted even if the image itself is not attested here.
+//! Such images are listed as third-party images.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,58 +13,61 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
+use crate::desired::Desired;
 use crate::diff::{Leaf, leaves, managed};
 use crate::graph::{inventory, uid};
 use crate::kstatus::{condition, text};
 use crate::object::Identity;
 use crate::observe::{self, Seen};
-use crate::plan::Step;
 use crate::status::ThirdParty;
-use crate::wanted::Wanted;
+use crate::step::Step;
 
-/// How many owners stand between a pod and what was declared; operators nest deeper than workloads.
+/// Maximum number of owners above a pod. Operators nest deeper than workloads of Kubernetes.
 const OWNERS_MAX: usize = 8;
-/// How deep Kustomizations may deliver one another.
+/// Maximum depth of Kustomizations that deliver one another.
 const DEPTH_MAX: usize = 16;
 
-/// What was proven.
+/// Result of the comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Proof {
-    /// How many containers run what their manifests name.
+    /// Number of containers that run the image of their manifest.
     pub(crate) containers: usize,
+    /// Pinned images that are not artifacts of the stream.
     pub(crate) third_party: BTreeSet<ThirdParty>,
+    /// Differences from the attested manifests, as texts for people.
     pub(crate) wrong: Vec<String>,
+    /// Objects that are not finished, as texts for people.
     pub(crate) pending: Vec<String>,
 }
 
-/// Where an object came from.
+/// An installed or delivered object, and whether its manifest is attested.
 #[derive(Clone, Debug)]
 struct Origin {
     object: Value,
-    /// Why its manifest is not attested; `None` if it is.
+    /// Reason why the manifest is not attested; `None` if it is attested.
     unattested: Option<String>,
 }
 
-/// Proves that `seen` is what is wanted, nothing being `left` to do, and that every container runs
-/// the image that its attested manifest names; `attested` are the digests of all artifacts of the
-/// stream.
+/// Proves that the cluster matches `desired` and that every container runs the image of its attested
+/// manifest. `left` are the steps of the plan, which must be none. `attested` are the digests of all
+/// artifacts in the stream.
 pub(crate) fn verify(
     reader: &Reader,
-    wanted: &Wanted,
+    desired: &Desired,
     (seen, left): (&Seen, &[Step]),
     attested: &BTreeSet<String>,
 ) -> Result<Proof, Error> {
-    observe::signature(wanted, seen)?;
+    observe::signature(desired, seen)?;
     let mut proof = Proof::default();
     for step in left {
-        // What a controller is still at work on is no proof of the contrary.
+        // An unfinished reconciliation does not disprove anything: report it as pending.
         let pending = matches!(step, Step::Reconcile { .. });
         if pending { &mut proof.pending } else { &mut proof.wrong }.push(step.to_string());
     }
-    proof.wrong.extend(unverified(wanted, seen));
-    let origins = origins(reader, wanted, seen, &mut proof)?;
+    proof.wrong.extend(unverified(desired, seen));
+    let origins = origins(reader, desired, seen, &mut proof)?;
     let releases: Vec<_> =
-        origins.values().filter(|it| it.object["kind"] == "HelmRelease").cloned().collect();
+        origins.values().filter(|origin| origin.object["kind"] == "HelmRelease").cloned().collect();
     let owners = Owners { reader, known: RefCell::default() };
     for pod in reader.list("v1", "Pod", None)? {
         if ["Succeeded", "Failed"].contains(&text(&pod["status"], "phase")) {
@@ -83,22 +87,22 @@ pub(crate) fn verify(
     }
 }
 
-/// Whether Flux itself says that it has verified what it delivers.
-fn unverified(wanted: &Wanted, seen: &Seen) -> Option<String> {
-    let live = seen.world.get(&wanted.source)?;
+/// Returns an error text unless Flux reports that it has verified the signature.
+fn unverified(desired: &Desired, seen: &Seen) -> Option<String> {
+    let live = seen.world.get(&desired.source)?;
     let verified = condition(&live.object, "SourceVerified");
-    let is = verified.is_some_and(|it| {
-        text(it, "status") == "True"
-            && it["observedGeneration"] == live.object["metadata"]["generation"]
+    let is_verified = verified.is_some_and(|condition| {
+        text(condition, "status") == "True"
+            && condition["observedGeneration"] == live.object["metadata"]["generation"]
     });
-    (!is).then(|| format!("{} does not say that its signature is verified", wanted.source))
+    (!is_verified).then(|| format!("{} does not report a verified signature", desired.source))
 }
 
-/// Everything that was installed and delivered, by UID: what our Kustomization has applied, and what
-/// the Kustomizations among that have applied, and so on.
+/// Returns every installed and delivered object by UID. Follows the inventories of nested
+/// Kustomizations.
 fn origins(
     reader: &Reader,
-    wanted: &Wanted,
+    desired: &Desired,
     seen: &Seen,
     proof: &mut Proof,
 ) -> Result<BTreeMap<String, Origin>, Error> {
@@ -119,10 +123,10 @@ fn origins(
             continue;
         }
         if !object["spec"]["kubeConfig"].is_null() || depth > DEPTH_MAX {
-            proof.wrong.push(format!("{id} delivers where nothing can be verified from here"));
+            proof.wrong.push(format!("{id} delivers to another cluster or is nested too deeply, so that it cannot be verified"));
             continue;
         }
-        let unattested = unattested.or_else(|| other_source(wanted, &object));
+        let unattested = unattested.or_else(|| other_source(desired, &object));
         for entry in inventory(&object) {
             if let Some(entry) = reader.get(&entry)? {
                 next.push((entry, unattested.clone(), depth + 1));
@@ -132,21 +136,21 @@ fn origins(
     Ok(origins)
 }
 
-/// Why what this Kustomization applies is not attested, if it builds from another source than ours.
-fn other_source(wanted: &Wanted, kustomization: &Value) -> Option<String> {
+/// Returns the reason why objects of a Kustomization are not attested: it has another source than ours.
+fn other_source(desired: &Desired, kustomization: &Value) -> Option<String> {
     let id = Identity::of(kustomization);
     let source = &kustomization["spec"]["sourceRef"];
     let namespace = source["namespace"].as_str().or(id.namespace.as_deref());
-    let is_ours = source["kind"] == wanted.source.kind.as_str()
-        && source["name"] == wanted.source.name.as_str()
-        && namespace == wanted.source.namespace.as_deref();
+    let is_ours = source["kind"] == desired.source.kind.as_str()
+        && source["name"] == desired.source.name.as_str()
+        && namespace == desired.source.namespace.as_deref();
     let name = format!("{} {}", text(source, "kind"), text(source, "name"));
-    (!is_ours).then(|| format!("{id} applies it from {name}, which is not attested"))
+    (!is_ours).then(|| format!("{id} applies its manifest from {name}, which is not attested"))
 }
 
-/// The `HelmRelease` that made a pod's owner. A chart is not attested.
+/// Returns the origin of a pod that a `HelmRelease` created. It is unattested, because charts are.
 fn released(chain: &[Value], releases: &[Origin]) -> Option<Origin> {
-    let made = |owner: &Value, release: &Origin| {
+    let is_created_by = |owner: &Value, release: &Origin| {
         let annotations = &owner["metadata"]["annotations"];
         let (metadata, spec) = (&release.object["metadata"], &release.object["spec"]);
         let namespace = match text(spec, "targetNamespace") {
@@ -162,28 +166,31 @@ fn released(chain: &[Value], releases: &[Origin]) -> Option<Origin> {
             && text(annotations, "meta.helm.sh/release-namespace") == namespace
     };
     chain.iter().find_map(|owner| {
-        let release = releases.iter().find(|release| made(owner, release))?;
+        let release = releases.iter().find(|release| is_created_by(owner, release))?;
         let id = Identity::of(&release.object);
-        let unattested = Some(format!("{id} made it from a chart, which is not attested"));
+        let unattested = Some(format!("{id} created it from a chart, which is not attested"));
         Some(Origin { object: owner.clone(), unattested })
     })
 }
 
-/// Owners of objects, each asked for once.
+/// Owners of objects, each read once.
 struct Owners<'a> {
     reader: &'a Reader,
     known: RefCell<BTreeMap<String, Option<Value>>>,
 }
 
 impl Owners<'_> {
-    /// `pod` and all that it belongs to, the nearest first.
+    /// Returns `pod` and its controllers, the nearest first.
     fn of(&self, pod: &Value) -> Result<Vec<Value>, Error> {
         let namespace = text(&pod["metadata"], "namespace").to_owned();
         let mut chain = vec![pod.clone()];
         for _ in 0..OWNERS_MAX {
-            let last = chain.last().map_or(&Value::Null, |it| &it["metadata"]["ownerReferences"]);
+            let last =
+                chain.last().map_or(&Value::Null, |object| &object["metadata"]["ownerReferences"]);
             let references = last.as_array().into_iter().flatten();
-            let Some(owner) = references.into_iter().find(|it| it["controller"] == true) else {
+            let Some(owner) =
+                references.into_iter().find(|reference| reference["controller"] == true)
+            else {
                 break;
             };
             let key = text(owner, "uid").to_owned();
@@ -197,7 +204,7 @@ impl Owners<'_> {
                     namespace: Some(namespace.clone()),
                     name: text(owner, "name").to_owned(),
                 };
-                let object = self.reader.get(&id)?.filter(|it| uid(it) == key);
+                let object = self.reader.get(&id)?.filter(|live| uid(live) == key);
                 self.known.borrow_mut().insert(key, object.clone());
                 object
             };
@@ -210,7 +217,7 @@ impl Owners<'_> {
     }
 }
 
-/// The pod template of a workload.
+/// Returns the pod spec in the manifest of a workload.
 fn template(object: &Value) -> &Value {
     match text(object, "kind") {
         "Pod" => &object["spec"],
@@ -219,14 +226,14 @@ fn template(object: &Value) -> &Value {
     }
 }
 
-/// Adds to `proof` what the containers of `pod` run.
+/// Judges the containers of `pod` and adds the results to `proof`.
 fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: &mut Proof) {
     let (id, owner) = (Identity::of(pod), Identity::of(&origin.object));
     if pod["metadata"]["deletionTimestamp"].is_string() {
-        proof.pending.push(format!("{id} is being removed"));
+        proof.pending.push(format!("{id} is being deleted"));
         return;
     }
-    let mut told = 0;
+    let mut reported = 0;
     for (list, declared_in) in [
         ("initContainerStatuses", "initContainers"),
         ("containerStatuses", "containers"),
@@ -237,10 +244,10 @@ fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: 
             if image.is_empty() {
                 continue;
             }
-            told += 1;
+            reported += 1;
             let declared = template(&origin.object)[declared_in].as_array().into_iter().flatten();
-            let declared = declared.into_iter().find(|it| it["name"] == name);
-            let declared = declared.map(|it| text(it, "image"));
+            let declared = declared.into_iter().find(|container| container["name"] == name);
+            let declared = declared.map(|container| text(container, "image"));
             let setter = setter(&origin.object, declared_in, name);
             let expected = Expected { declared, setter, unattested: origin.unattested.as_deref() };
             let digest = image.rsplit_once('@').map_or("", |(_, digest)| digest);
@@ -249,7 +256,7 @@ fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: 
                 Judgement::Pinned => {
                     proof.containers += 1;
                     let image = declared.unwrap_or_default().to_owned();
-                    // Flux's own controllers are listed in the status by themselves.
+                    // The status lists the images of Flux's controllers in `observed.images`.
                     if origin.object["metadata"]["namespace"] != crate::object::NAMESPACE
                         || !crate::diff::is_managed(&origin.object)
                     {
@@ -258,44 +265,45 @@ fn containers(pod: &Value, origin: &Origin, attested: &BTreeSet<String>, proof: 
                 }
                 Judgement::Wrong(why) => {
                     let what = format!("container {name} of {id} runs {image}: {why}");
-                    // A run that began before the last change of its CronJob ends by itself.
-                    let passing = owner.kind == "CronJob" && attested.contains(digest);
-                    if passing { &mut proof.pending } else { &mut proof.wrong }.push(what);
+                    // A Job that began before the last change of its CronJob ends by itself.
+                    let is_ending = owner.kind == "CronJob" && attested.contains(digest);
+                    if is_ending { &mut proof.pending } else { &mut proof.wrong }.push(what);
                 }
             }
         }
     }
     let declared = ["initContainers", "containers", "ephemeralContainers"];
-    let declared = declared.map(|it| pod["spec"][it].as_array().map_or(0, Vec::len));
-    if told < declared.iter().sum::<usize>() {
-        proof.pending.push(format!("the kubelet has not said yet which images {id} runs"));
+    let declared = declared.map(|list| pod["spec"][list].as_array().map_or(0, Vec::len));
+    if reported < declared.iter().sum::<usize>() {
+        proof.pending.push(format!("the kubelet has not reported the images of {id} yet"));
     }
 }
 
-/// What a container should run.
+/// Expected image of a container.
 struct Expected<'a> {
-    /// The image that the manifest names; `None` if the manifest has no such container.
+    /// Image in the manifest; `None` if the manifest has no such container.
     declared: Option<&'a str>,
-    /// Who set that image, if it was neither Flux nor this program.
+    /// Manager that set the image, if it is neither Flux nor this program.
     setter: Option<String>,
+    /// Reason why the manifest is not attested; `None` if it is attested.
     unattested: Option<&'a str>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
-    /// It runs an artifact of the stream.
+    /// The container runs an artifact of the stream.
     Attested,
-    /// It runs what the attested manifest pins.
+    /// The container runs the image that its attested manifest pins.
     Pinned,
-    /// It does not, and why.
+    /// The container runs another image; holds the reason.
     Wrong(String),
 }
 
-/// Whether a container that runs `digest` runs what it should.
+/// Compares the digest of a running container with the expected image.
 fn judge(digest: &str, expected: &Expected<'_>, attested: &BTreeSet<String>) -> Judgement {
     let is_attested = attested.contains(digest);
     if let Some(setter) = &expected.setter {
-        return Judgement::Wrong(format!("{setter} has set this image, not Flux"));
+        return Judgement::Wrong(format!("its image was set by {setter} instead of Flux"));
     }
     match (expected.declared, expected.unattested) {
         (None, _) if is_attested => Judgement::Attested,
@@ -314,15 +322,15 @@ fn judge(digest: &str, expected: &Expected<'_>, attested: &BTreeSet<String>) -> 
     }
 }
 
-/// Who owns the image of a container in the API server's record, unless Flux or this program does.
+/// Returns the field manager of a container's image, unless Flux or this program manages it.
 fn setter(object: &Value, list: &str, container: &str) -> Option<String> {
     let ours = ["kustomize-controller", crate::diff::MANAGER, "helm-controller", "helm"];
-    let wanted = format!(".{list}[name={container}].image");
+    let field = format!(".{list}[name={container}].image");
     let (mut by_us, mut other) = (false, None);
     for entry in managed(object).filter(|entry| entry["subresource"] != "status") {
         let manager = text(entry, "manager");
         leaves(&entry["fieldsV1"], &Leaf::root(object, object), &mut |leaf| {
-            if leaf.path.ends_with(&wanted) {
+            if leaf.path.ends_with(&field) {
                 if ours.contains(&manager) {
                     by_us = true;
                 } else {

@@ -1,5 +1,5 @@
-//! Against a real API server, real Flux and real cosign: what a delivery brings about, what it
-//! refuses, and what it leaves alone.
+//! A delivery on a real API server with real Flux and real cosign: the objects that it creates, the
+//! artifacts that it rejects, and the objects of others that it leaves alone.
 
 mod lab;
 
@@ -37,17 +37,17 @@ fn manifests(
     std::fs::write(&plain, secret.to_string())?;
     let sops = "encrypt --input-type yaml --output-type yaml --encrypted-regex ^stringData$ --age";
     let mut sops_command = Command::new(bin("sops"));
-    // Away from the rules that this repository has for its own secrets.
+    // Another working directory, so that sops does not use this repository's .sops.yaml.
     sops_command.current_dir(std::env::temp_dir());
     let sealed = run(sops_command.args(sops.split(' ')).arg(recipient).arg(plain))?;
     Ok([("greeter.yaml", deployment.to_string()), ("greeting.yaml", sealed)])
 }
 
-fn borrowed<'a>(of: &'a [(&'static str, String); 2]) -> [(&'static str, &'a str); 2] {
-    [(of[0].0, &of[0].1), (of[1].0, &of[1].1)]
+fn borrowed<'a>(files: &'a [(&'static str, String); 2]) -> [(&'static str, &'a str); 2] {
+    [(files[0].0, &files[0].1), (files[1].0, &files[1].1)]
 }
 
-/// What is published, before anything of it is delivered.
+/// Published artifacts and the documents of their delivery.
 struct Release {
     greeter: Published,
     recipient: String,
@@ -68,7 +68,7 @@ impl Release {
     }
 }
 
-/// Whether an entry of the audit log is about looking.
+/// Whether an entry of the audit log is a read.
 fn reads(entry: &Value) -> bool {
     entry["verb"] == "get" || entry["verb"] == "list"
 }
@@ -77,7 +77,7 @@ fn reason(status: &Value) -> &str {
     status["conditions"][0]["reason"].as_str().unwrap_or_default()
 }
 
-/// Every object of a few kinds, with what changes whenever somebody writes it.
+/// Lists every object of some kinds with its resourceVersion, which changes at every write.
 fn versions(lab: &Lab) -> Test<String> {
     let kinds = "crd,ns,clusterrole,clusterrolebinding,resourcequota,sa,secret,svc,networkpolicy";
     let columns = "-o custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion";
@@ -85,8 +85,8 @@ fn versions(lab: &Lab) -> Test<String> {
         + &lab.kubectl(&format!("get ocirepository,kustomization -A {columns}"))?)
 }
 
-/// One cluster serves all of it, since to start one takes most of the time: each part goes on where
-/// the one before it has ended.
+/// All parts share one cluster, because its start takes most of the time. Each part continues from the
+/// state that the part before it has left.
 #[test]
 fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> Test {
     let mut lab = Lab::start()?;
@@ -111,10 +111,10 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed(lab: &Lab, documents: &[Va
     assert!(message.contains("Namespace flux-system, made by kubectl"), "{message}");
     assert_eq!(lab.get("crd")["items"], json!([]));
     let (asked, _) = lab.asked(0)?;
-    assert!(asked.iter().all(reads), "nothing is written");
+    assert!(asked.iter().all(reads), "only reads");
     let destroyed = lab.flux_seed("destroy", documents).success();
     assert_eq!(reason(&status(&destroyed)?), "Destroyed");
-    assert_ne!(lab.get("ns flux-system"), Value::Null, "it is not ours");
+    assert_ne!(lab.get("ns flux-system"), Value::Null, "a foreign Namespace stays");
     lab.kubectl("delete namespace flux-system")?;
     Ok(())
 }
@@ -129,7 +129,7 @@ fn a_plan_reads(lab: &Lab, documents: &[Value]) -> Test {
     Ok(())
 }
 
-/// The documents as they are afterwards.
+/// Returns the documents with their new status.
 fn a_signed_artifact_is_delivered_however_often_cut_short(
     lab: &Lab,
     documents: &[Value],
@@ -154,8 +154,8 @@ fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Tes
     let again = lab.flux_seed("apply", documents).success();
     let (asked, _) = lab.asked(from)?;
     assert!(!asked.is_empty());
-    for it in &asked {
-        assert!(reads(it), "{} {}", it["verb"], it["requestURI"]);
+    for entry in &asked {
+        assert!(reads(entry), "{} {}", entry["verb"], entry["requestURI"]);
     }
     assert_eq!(versions(lab)?, before);
     assert_eq!(lab::documents(&again)?, documents, "the same bytes");
@@ -167,19 +167,22 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     let proven = lab.flux_seed("verify", documents).success();
     assert_eq!(reason(&status(&proven)?), "Proven");
 
-    // Flux looks again, as it does at every interval: that is neither drift nor a doubt.
+    // Flux reconciles again at every interval. This is neither drift nor a reason to fail `verify`.
     for (verb, asked) in [("verify -q", "once"), ("plan --check -q", "twice")] {
         let asked = format!("reconcile.fluxcd.io/requestedAt={asked}");
-        for of in ["ocirepository", "kustomization"] {
-            lab.kubectl(&format!("-n flux-system annotate --overwrite {of} prod {asked}"))?;
+        for kind in ["ocirepository", "kustomization"] {
+            lab.kubectl(&format!("-n flux-system annotate --overwrite {kind} prod {asked}"))?;
         }
         lab.flux_seed(verb, documents).success();
     }
 
-    // An image whose artifact is not in the stream, and that the attested manifest pins, is a third
-    // party's: it is accepted, and listed.
-    let without: Vec<_> =
-        documents.iter().filter(|it| it["metadata"]["name"] != "greeter").cloned().collect();
+    // An image that the attested manifest pins and whose artifact is not in the stream is accepted and
+    // listed as a third-party image.
+    let without: Vec<_> = documents
+        .iter()
+        .filter(|document| document["metadata"]["name"] != "greeter")
+        .cloned()
+        .collect();
     let listed = status(&lab.flux_seed("verify", &without).success())?;
     let object = &listed["observed"]["thirdParty"][0]["object"];
     assert_eq!(*object, "Deployment default/greeter", "{listed}");
@@ -191,29 +194,30 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     )?;
     let drifted = lab.flux_seed("plan --check", documents).code(3);
     let steps = status(&drifted)?["plan"].take();
-    let updated = steps.as_array().into_iter().flatten().find_map(|it| it.get("update"));
-    let changed = updated.map(|it| &it["changed"]);
+    let mut steps_of_plan = steps.as_array().into_iter().flatten();
+    let updated = steps_of_plan.find(|step| step["action"] == "update");
+    let changed = updated.map(|step| &step["changed"]);
     assert_eq!(changed, Some(&json!(["spec.suspend"])), "{steps}");
     lab.flux_seed("apply", documents).success();
     lab.flux_seed("verify -q", documents).success();
     Ok(())
 }
 
-// hazard: A second trusted key or a patch beside the declared state is no drift, and Flux delivers what
-// the project never signed.
-// class: What is compared is only what was declared.
+// hazard: A second trusted key or a patch beside the declared state is no drift, and Flux delivers an
+// artifact that the project never signed.
+// class: Only declared fields are compared.
 // members: keys and `immutable` of Secrets; `spec.patches`, `images`, `postBuild`, `kubeConfig` of the
 // Kustomization; `insecure`, `verify` of the source; sidecars, volumes, variables of controllers;
 // writers that call themselves `flux-seed`
 // now: `plan --check` exits with 3 and says `remove spec.patches, added by kubectl-patch`; `apply` removes it
 fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) -> Test {
-    // A dry run would tell of none of these: what is declared stays as it is.
+    // A dry run would show none of these changes, because every declared field keeps its value.
     lab.kubectl("-n flux-system set env deployment/source-controller SPY=1")?;
     lab.kubectl("-n flux-system patch secret prod-cosign --type=merge -p {\"data\":{\"evil.pub\":\"RVZJTA==\"}}")?;
     lab.kubectl("-n flux-system patch secret prod-sops --type=merge --field-manager=flux-seed -p {\"data\":{\"evil.agekey\":\"RVZJTA==\"}}")?;
     lab.kubectl("-n flux-system patch kustomization prod --type=merge -p {\"spec\":{\"images\":[{\"name\":\"x\"}]}}")?;
     lab.kubectl("-n flux-system patch ocirepository prod --type=merge -p {\"spec\":{\"ignore\":\"x.yaml\"}}")?;
-    // People restart, and that is no drift.
+    // A restart by a person is not drift.
     lab.kubectl("-n flux-system rollout restart deployment/kustomize-controller")?;
     lab.kubectl("-n flux-system annotate kustomization prod note=theirs")?;
     let tampered = lab.flux_seed("verify", documents).code(100);
@@ -243,11 +247,11 @@ fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) ->
     Ok(())
 }
 
-/// From `RollingUpdate` to `Recreate`, which a plain apply cannot do.
+/// Changes the strategy from `RollingUpdate` to `Recreate`, which a plain server-side apply cannot do.
 fn its_controllers_move_to_another_network_and_back(lab: &Lab, documents: &[Value]) -> Test {
     for (network, strategy) in [("pod", "RollingUpdate"), ("host", "Recreate")] {
         let mut documents = documents.to_owned();
-        for document in documents.iter_mut().filter(|it| it["kind"] == "Delivery") {
+        for document in documents.iter_mut().filter(|document| document["kind"] == "Delivery") {
             document["spec"]["flux"]["network"] = network.into();
         }
         let moved = lab.flux_seed("apply", &documents).success();
@@ -269,8 +273,11 @@ fn destroy_leaves_what_others_made_however_often_cut_short(lab: &Lab, documents:
         "spec": {"interval": "1h", "url": "http://127.0.0.1:1/x", "suspend": true},
     }))?;
     let planned = lab.flux_seed("plan --destroy", documents).success();
-    let first = status(&planned)?["plan"][0]["remove"]["object"]["kind"].clone();
-    assert_eq!(first, "Deployment", "what was delivered goes before what delivers it");
+    let planned = status(&planned)?["plan"].take();
+    let mut steps = planned.as_array().into_iter().flatten();
+    assert_eq!(steps.next().map(|step| &step["action"]), Some(&json!("suspend")), "{planned}");
+    let first = steps.find(|step| step["action"] == "remove").map(|step| &step["kind"]);
+    assert_eq!(first, Some(&json!("Deployment")), "delivered objects are removed before Flux");
 
     for milliseconds in [200, 400, 800, 1600, 2400] {
         lab.cut_short("destroy", documents, milliseconds)?;
@@ -281,14 +288,14 @@ fn destroy_leaves_what_others_made_however_often_cut_short(lab: &Lab, documents:
     let message = destroyed["conditions"][0]["message"].to_string();
     assert!(message.contains("ConfigMap flux-system/theirs"), "{message}");
     assert!(message.contains("GitRepository default/theirs"), "{message}");
-    for gone in [
+    for removed in [
         "deployment greeter",
         "secret greeting",
         "-n flux-system deployment source-controller",
         "crd ocirepositories.source.toolkit.fluxcd.io",
         "clusterrole flux-view-flux-system",
     ] {
-        assert_eq!(lab.get(gone), Value::Null, "{gone}");
+        assert_eq!(lab.get(removed), Value::Null, "{removed}");
     }
     for left in [
         "configmap theirs",
@@ -331,13 +338,13 @@ fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(
     assert_eq!(kustomization["status"]["lastAppliedRevision"], good);
     assert_eq!(lab.get("deployment greeter")["status"]["readyReplicas"], 1);
 
-    // Signed by the right key after all: the same document, and the same digest; while Flux is at
-    // an attempt that began before.
+    // Now sign the same digest with the right key, while Flux is still at an attempt that began
+    // earlier.
     lab.sign(&wrong, "cosign")?;
     let source = lab.get("-n flux-system ocirepository prod");
     let mut conditions = source["status"]["conditions"].as_array().into_iter().flatten();
-    let (op, place) = match conditions.position(|it| it["type"] == "Reconciling") {
-        Some(it) => ("replace", it.to_string()),
+    let (op, position) = match conditions.position(|condition| condition["type"] == "Reconciling") {
+        Some(index) => ("replace", index.to_string()),
         None => ("add", "-".to_owned()),
     };
     let at_work = json!({
@@ -345,7 +352,7 @@ fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(
         "lastTransitionTime": "2026-11-01T00:00:00Z",
         "observedGeneration": source["metadata"]["generation"],
     });
-    let at = format!("/status/conditions/{place}");
+    let at = format!("/status/conditions/{position}");
     let patch = json!([{"op": op, "path": at, "value": at_work}]);
     lab.kubectl(&format!(
         "-n flux-system patch ocirepository prod --subresource=status --type=json -p {patch}"

@@ -1,4 +1,5 @@
-//! What a pipe relies on: what goes in comes out, and nothing is touched or told that should not be.
+//! Properties of a pipe: every document is passed on, a failed program changes nothing, and no secret is
+//! quoted.
 
 use std::error::Error;
 
@@ -11,11 +12,11 @@ use serde_json::{Value, json};
 type Test<T = ()> = Result<T, Box<dyn Error>>;
 
 const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// For these tests only.
+/// Age identity for these tests only.
 const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
-/// Runs the program with nothing of the developer's environment.
+/// Runs the program without the developer's environment variables.
 fn run(line: &str, input: &[Value]) -> Assert {
     let input: Vec<_> = input.iter().map(ToString::to_string).collect();
     let mut program = Command::new(cargo_bin!("flux-seed"));
@@ -38,7 +39,7 @@ fn recipient() -> Test<String> {
     Ok(identity.to_public().to_string())
 }
 
-/// All documents of a delivery, whose cluster has this kubeconfig.
+/// Returns all documents of a delivery to a cluster with this kubeconfig.
 fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
     let recipient = recipient()?;
     let sealed = keyring::seal_to(
@@ -93,7 +94,7 @@ fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
 fn kubeconfig(user: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        // Nobody listens on port 1.
+        // No process listens on port 1.
         "clusters": [{"name": "lab", "cluster": {"server": "https://127.78.0.254:1"}}],
         "users": [{"name": "me", "user": user}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
@@ -101,13 +102,13 @@ fn kubeconfig(user: &Value) -> Value {
 }
 
 #[test]
-fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
+fn every_verb_fails_when_the_cluster_does_not_answer() -> Test {
     let input = with(&kubeconfig(&json!({"token": "hunter2"})))?;
     for verb in ["plan", "apply", "verify", "destroy"] {
         let run = run(verb, &input).code(111);
         assert_eq!(reason(&run)?, "Unreachable", "{verb}");
         let written = documents(&run)?;
-        assert_eq!(written[..4], input[..4], "what is not ours comes out as it went in");
+        assert_eq!(written[..4], input[..4], "documents of other kinds are unchanged");
         let output = run.get_output();
         let said = [output.stdout.clone(), output.stderr.clone()].concat();
         assert!(!String::from_utf8(said)?.contains("hunter2"), "{verb}");
@@ -116,7 +117,7 @@ fn a_cluster_that_does_not_answer_is_not_an_empty_one() -> Test {
 }
 
 #[test]
-fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
+fn apply_rejects_a_kubeconfig_that_runs_programs_or_reads_files() -> Test {
     for user in [
         json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}}),
         json!({"tokenFile": "/etc/hostname"}),
@@ -129,7 +130,7 @@ fn a_kubeconfig_may_not_run_programs_or_read_files() -> Test {
 }
 
 #[test]
-fn its_output_is_its_input() -> Test {
+fn plan_writes_the_same_bytes_when_its_output_is_its_input() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[2]["status"] = Value::Null;
     let first = run("plan", &input).success();
@@ -151,18 +152,22 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
     Ok(())
 }
 
-/// Every place in `value`, as a JSON pointer.
-fn places(value: &Value, at: &str, all: &mut Vec<String>) {
+/// Collects the JSON pointer of every value in `value`.
+fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
     all.push(at.to_owned());
     match value {
         Value::Object(fields) => {
             for (key, below) in fields {
-                places(below, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), all);
+                pointers(
+                    below,
+                    &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")),
+                    all,
+                );
             }
         }
         Value::Array(items) => {
             for (index, below) in items.iter().enumerate() {
-                places(below, &format!("{at}/{index}"), all);
+                pointers(below, &format!("{at}/{index}"), all);
             }
         }
         _ => {}
@@ -170,7 +175,7 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
 }
 
 // hazard: A document or a status that another program wrote makes the program panic, and the pipe is empty.
-// class: Input is indexed as if it had the expected shape.
+// class: Input is indexed without a check of its shape.
 // members: statuses, conditions, sealed values, references, digests, drains, policies
 // now: exit status 0, 2, 3, 100 or 111, and every document that was accepted is written
 #[test]
@@ -198,10 +203,10 @@ fn no_document_makes_the_program_panic() -> Test {
     let mut cases = 0;
     for (index, document) in input.iter().enumerate() {
         let mut all = Vec::new();
-        places(document, "", &mut all);
-        for place in all {
+        pointers(document, "", &mut all);
+        for pointer in all {
             let mut changed = input.clone();
-            let value = changed[index].pointer_mut(&place).ok_or("a place")?;
+            let value = changed[index].pointer_mut(&pointer).ok_or("a value")?;
             *value = odd[cases % odd.len()].clone();
             let run = run(verbs[cases % verbs.len()], &changed);
             let output = run.get_output();
@@ -210,11 +215,11 @@ fn no_document_makes_the_program_panic() -> Test {
             let known = [0, 2, 3, 100, 111].map(Some);
             assert!(
                 known.contains(&code) && !said.contains("panicked"),
-                "{place}: {code:?}: {said}"
+                "{pointer}: {code:?}: {said}"
             );
             if code != Some(2) {
-                let given = changed.iter().filter(|it| !it.is_null()).count();
-                assert_eq!(documents(&run)?.len(), given, "{place}: every document is written");
+                let given = changed.iter().filter(|document| !document.is_null()).count();
+                assert_eq!(documents(&run)?.len(), given, "{pointer}: every document is written");
             }
             cases += 1;
         }
@@ -224,7 +229,7 @@ fn no_document_makes_the_program_panic() -> Test {
 }
 
 #[test]
-fn an_error_names_its_document() -> Test {
+fn an_error_names_the_document_that_failed() -> Test {
     let run = run("apply", &with(&kubeconfig(&json!({})))?).code(111);
     let said = String::from_utf8(run.get_output().stderr.clone())?;
     assert!(said.contains("error: Delivery/prod: the API server does not answer"), "{said}");
@@ -232,7 +237,7 @@ fn an_error_names_its_document() -> Test {
 }
 
 #[test]
-fn a_destroyed_cluster_has_nothing_left_to_destroy() -> Test {
+fn destroy_succeeds_when_the_cluster_is_destroyed() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[2]["status"] = json!({"conditions":
         [{"type": "Ready", "status": "False", "reason": "Destroyed", "message": ""}]});

@@ -1,4 +1,5 @@
-//! From Go modules to programs in the cache: one component at a time, wholly or not at all.
+//! Builds the components: Go modules become programs in the cache, one component at a time. A
+//! build that fails or is killed leaves no program behind.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
@@ -16,28 +17,29 @@ use crate::component::Component;
 use crate::files;
 use crate::install;
 use crate::lock;
-use crate::place::Place;
+use crate::paths::LabPaths;
 
-/// How often a long build says how far it is.
-const NEWS: Duration = Duration::from_secs(20);
+/// Interval between progress lines of a long build.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(20);
 
-/// What must be free before a build starts. Kubernetes is the largest: its programs take 0.4 GiB,
-/// and what the compiler keeps of it several times that.
+/// Free disk space that a build needs before it starts. Kubernetes is the largest component: its
+/// programs take 0.4 GiB, and the Go compiler's own cache takes several times as much.
 const FREE_MIB: u64 = 4096;
 
-/// Where a build works until it is whole, followed by its process: a compiler that outlived a `lab`
-/// that was killed must not write into the next one's.
+/// Prefix of the folder of an unfinished build; the process id follows. Each process has its own
+/// folder, because a compiler that outlives a killed `lab` must not write into the folder of the
+/// next `lab`.
 const UNFINISHED: &str = ".unfinished-";
 
 /// Builds those of `components` that are not in the cache, and links all of their programs.
-pub(crate) fn build(place: &Place, components: &[&Component]) -> Result<(), Error> {
+pub(crate) fn build(paths: &LabPaths, components: &[&Component]) -> Result<(), Error> {
     let mut missing = Vec::new();
     for component in components {
-        let key = component.key(&place.components)?;
-        let built = place.cache.join("components").join(component.name).join(&key);
+        let key = component.key(&paths.components)?;
+        let built = paths.cache.join("components").join(component.name).join(&key);
         if built.is_dir() {
             documents::detail(component.name, format_args!("built: {}", built.display()));
-            link(place, component, &built)?;
+            link(paths, component, &built)?;
         } else {
             missing.push((component, built));
         }
@@ -45,31 +47,32 @@ pub(crate) fn build(place: &Place, components: &[&Component]) -> Result<(), Erro
     if missing.is_empty() {
         return Ok(());
     }
-    let _alone = lock::exclusive(&place.cache.join("build.lock"))?;
+    let _lock = lock::exclusive(&paths.cache.join("build.lock"))?;
     for (component, built) in missing {
         if !built.is_dir() {
-            // Otherwise another build has made it meanwhile.
-            one(place, component, &built)?;
+            // Checked again under the lock: another `lab` may have built the component meanwhile.
+            build_one(paths, component, &built)?;
         }
-        link(place, component, &built)?;
+        link(paths, component, &built)?;
     }
     Ok(())
 }
 
-fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> {
+/// Builds one component in a folder of its own and renames the folder when the build is complete.
+fn build_one(paths: &LabPaths, component: &Component, built: &Path) -> Result<(), Error> {
     documents::check_interrupt()?;
-    let module = place.components.join(component.name);
+    let module = paths.components.join(component.name);
     let wanted = go_version(&module)?;
     install::compilers(&wanted, component.cgo)?;
-    let parent = built.parent().unwrap_or(&place.cache);
+    let parent = built.parent().unwrap_or(&paths.cache);
     files::folder(parent)?;
     enough_space(parent)?;
-    tidy(parent)?;
+    remove_unfinished(parent)?;
     let unfinished = parent.join(format!("{UNFINISHED}{}", std::process::id()));
     files::folder(&unfinished)?;
 
     let step = documents::step(component.name, "build");
-    let log = place.cache.join("logs").join(component.name).with_extension("log");
+    let log = paths.cache.join("logs").join(component.name).with_extension("log");
     let compiled = compile(component, &module, &unfinished, &log);
     let whole = compiled.and_then(|packages| {
         assets(component, &module, &unfinished)?;
@@ -88,33 +91,34 @@ fn one(place: &Place, component: &Component, built: &Path) -> Result<(), Error> 
     }
 }
 
-/// Removes what builds that were killed have left.
-fn tidy(folder: &Path) -> Result<(), Error> {
+/// Removes the folders of builds that were killed.
+fn remove_unfinished(folder: &Path) -> Result<(), Error> {
     let entries = fs::read_dir(folder).map_err(files::cannot("read", folder))?;
-    let left =
-        entries.flatten().filter(|it| it.file_name().to_string_lossy().starts_with(UNFINISHED));
-    left.map(|it| it.path()).try_for_each(|it| files::remove(&it))
+    let unfinished = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED));
+    unfinished.map(|entry| entry.path()).try_for_each(|path| files::remove(&path))
 }
 
-/// How many packages it had to compile.
+/// Runs `go build` and returns the number of packages that Go compiled.
 fn compile(component: &Component, module: &Path, to: &Path, log: &Path) -> Result<usize, Error> {
     let mut go = Command::new("go");
     go.args(["build", "-v"]).args(component.flags());
-    // A folder, so that every program keeps its own name.
+    // The slash makes `go` write every program under its own name into this folder.
     go.arg("-o").arg(format!("{}/", to.display())).args(component.packages);
     go.current_dir(module).env("GOTOOLCHAIN", "local").env("GOFLAGS", "").env("GOWORK", "off");
     go.env("CGO_ENABLED", if component.cgo { "1" } else { "0" });
     files::remove(log)?;
     go.stdin(Stdio::null()).stdout(files::log(log)?).stderr(files::log(log)?);
-    // A group of its own, which is ended as one: the compilers that it starts, too.
+    // In a process group of its own, so that one signal also ends the compilers that `go` starts.
     let mut child = go.process_group(0).spawn().map_err(files::cannot("start", Path::new("go")))?;
-    let status = watched(&mut child, component, log)?;
-    if status {
+    let succeeded = wait_for_build(&mut child, component, log)?;
+    if succeeded {
         return Ok(lines(log).count());
     }
     let said: Vec<_> = lines(log).collect();
     let says = |text: &str| said.iter().any(|line| line.contains(text));
-    Err(match said.iter().find(|it| it.contains("requires go >=")) {
+    Err(match said.iter().find(|line| line.contains("requires go >=")) {
         Some(line) => Error::OldGo { said: line.clone() },
         None if says("no space left on device") => Error::DiskFull { path: to.to_owned() },
         None => {
@@ -124,9 +128,9 @@ fn compile(component: &Component, module: &Path, to: &Path, log: &Path) -> Resul
     })
 }
 
-/// Waits for the build, says how far it is, and ends it when somebody asks for that.
-fn watched(child: &mut Child, component: &Component, log: &Path) -> Result<bool, Error> {
-    let (began, mut next) = (Instant::now(), NEWS);
+/// Waits for the build, reports progress, and ends the build when the user interrupts `lab`.
+fn wait_for_build(child: &mut Child, component: &Component, log: &Path) -> Result<bool, Error> {
+    let (began, mut next) = (Instant::now(), PROGRESS_INTERVAL);
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status.success()),
@@ -135,26 +139,27 @@ fn watched(child: &mut Child, component: &Component, log: &Path) -> Result<bool,
         }
         if let Err(interrupted) = documents::check_interrupt() {
             if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::TERM); // it may have ended just now
+                let _ = kill_process_group(group, Signal::TERM); // the group may have just ended
             }
             child.wait().map_err(files::cannot("wait for", Path::new("go")))?;
             return Err(interrupted.into());
         }
         if began.elapsed() >= next {
             let (packages, seconds) = (lines(log).count(), next.as_secs());
-            let news = format_args!("building: {packages} packages compiled after {seconds} s");
-            documents::note(component.name, news);
-            next += NEWS;
+            let progress = format_args!("building: {packages} packages compiled after {seconds} s");
+            documents::note(component.name, progress);
+            next += PROGRESS_INTERVAL;
         }
     }
 }
 
 fn lines(log: &Path) -> impl Iterator<Item = String> {
-    let lines = File::open(log).map(|it| BufReader::new(it).lines()).into_iter().flatten();
-    lines.map_while(Result::ok).filter(|it| !it.starts_with("go: downloading"))
+    let lines = File::open(log).map(|file| BufReader::new(file).lines()).into_iter().flatten();
+    lines.map_while(Result::ok).filter(|line| !line.starts_with("go: downloading"))
 }
 
-/// Copies what the program needs at run time beside it: the module cache may be emptied.
+/// Copies the files that the program needs at run time next to it, because Go's module cache may
+/// be emptied.
 fn assets(component: &Component, module: &Path, to: &Path) -> Result<(), Error> {
     let Some((name, folders)) = component.assets else { return Ok(()) };
     let mut go = Command::new("go");
@@ -169,7 +174,8 @@ fn assets(component: &Component, module: &Path, to: &Path) -> Result<(), Error> 
     Ok(())
 }
 
-/// The module cache is read-only, and what is copied with its permissions could not be removed.
+/// Copies a folder without its permissions: Go's module cache is read-only, and a read-only copy
+/// could not be removed.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
         fs::write(to, fs::read(from)?)?;
@@ -183,20 +189,20 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `bin` name the programs in `built`.
-fn link(place: &Place, component: &Component, built: &Path) -> Result<(), Error> {
-    let bin = place.cache.join("bin");
+/// Links the programs in `built` from the folder `bin`.
+fn link(paths: &LabPaths, component: &Component, built: &Path) -> Result<(), Error> {
+    let bin = paths.cache.join("bin");
     files::folder(&bin)?;
     for (program, called) in component.programs {
         let link = bin.join(called);
         if !built.join(program).is_file() {
-            // Somebody has been tidying up inside the cache.
+            // A user has removed files inside the cache.
             return Err(Error::Incomplete { component: component.name, built: built.to_owned() });
         }
-        // Relative, so that the cache may be kept and put back somewhere else.
-        let target = built.strip_prefix(&place.cache).unwrap_or(built).join(program);
+        // The link is relative, so that a CI cache can be restored at another path.
+        let target = built.strip_prefix(&paths.cache).unwrap_or(built).join(program);
         let target = Path::new("..").join(target);
-        if fs::read_link(&link).is_ok_and(|it| it == target) {
+        if fs::read_link(&link).is_ok_and(|existing| existing == target) {
             continue;
         }
         let new = bin.join(format!(".{called}.new"));
@@ -207,7 +213,7 @@ fn link(place: &Place, component: &Component, built: &Path) -> Result<(), Error>
     Ok(())
 }
 
-/// What the module's `go` line asks for.
+/// Returns the Go version in the module's `go` line.
 fn go_version(module: &Path) -> Result<String, Error> {
     let path = module.join("go.mod");
     let text = fs::read_to_string(&path).map_err(files::cannot("read", &path))?;
@@ -216,8 +222,8 @@ fn go_version(module: &Path) -> Result<String, Error> {
 }
 
 fn enough_space(folder: &Path) -> Result<(), Error> {
-    let disk =
-        rustix::fs::statvfs(folder).map_err(|it| files::cannot("look at", folder)(it.into()))?;
+    let disk = rustix::fs::statvfs(folder)
+        .map_err(|error| files::cannot("read the free space of", folder)(error.into()))?;
     let free_mib = disk.f_bavail.saturating_mul(disk.f_frsize) / (1024 * 1024);
     if free_mib < FREE_MIB {
         return Err(Error::LittleSpace { path: folder.to_owned(), free_mib, need_mib: FREE_MIB });

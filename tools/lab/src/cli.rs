@@ -8,11 +8,11 @@ use crate::network::Network;
 
 /// Starts real components on loopback in place of the vendors' services
 ///
-/// `lab up` is a phase 0 in the pipe: it reads documents, starts what they need (a forge, a
-/// registry, a cloud, a store), and writes them on with `Project.spec.endpoints` replaced. It
-/// speaks on standard error.
+/// `lab up` is the first program of the pipe. It reads documents, starts the services that the
+/// documents need (a forge, a registry, a cloud, an object store), and writes the same documents
+/// with `Project.spec.endpoints` replaced by the lab's addresses. Messages go to standard error.
 ///
-/// Exit status: 0 done, 2 command line or document wrong, 100 do not retry, 111 retry.
+/// Exit status: 0 done, 2 the command line or a document is wrong, 100 do not retry, 111 retry.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -24,49 +24,49 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Build components from their Go modules into the cache; by default what the lifecycle needs
+    /// Build components from their Go modules into the cache; without a name, those that the lifecycle needs
     Build {
-        /// Which: `kubernetes`, `etcd`, `flux`, `gitea`, `oracles`, `object-store`, `actions`, `referrers`; or `all`, and with them what a lab installs in this machine
+        /// Names of components: `kubernetes`, `etcd`, `flux`, `gitea`, `oracles`, `object-store`, `actions`, `referrers`; or `all`, which also installs the Debian packages that a lab needs
         #[arg(value_name = "COMPONENT")]
         components: Vec<String>,
         #[command(flatten)]
         output: documents::Output,
     },
-    /// Start what the documents need, and write them on with the lab's endpoints
+    /// Start the services that the documents need, and write the documents with the lab's endpoints
     Up(documents::Target),
-    /// End every process of the lab; its state stays
+    /// End every process of the lab; the state stays on the disk
     Down {
-        /// Remove its state, too
+        /// Remove the lab's state as well
         #[arg(long)]
         wipe: bool,
         #[command(flatten)]
         output: documents::Output,
     },
-    /// Print what runs, where, and how many writes each remote has seen, as JSON
+    /// Print the running services, their addresses, and the number of writes that each one has received, as JSON
     Status {
         #[command(flatten)]
         output: documents::Output,
     },
-    /// Create an identity, a root and documents of your own, in place of those that are published
+    /// Create your own identity, root and documents in place of the published ones
     ///
-    /// Works on the project in the current directory. The identity goes to a file that only you may
-    /// read, outside of the repository; if one is there already, that one is used. Nothing that is
-    /// your own is overwritten. Tokens are taken from GITHUB_TOKEN, GHCR_TOKEN, GHCR_READ_TOKEN,
+    /// `init` changes the project in the current directory. The identity is written to a file outside
+    /// the repository that only you can read; an identity that exists in that file is used as it is.
+    /// Files that hold your own secrets are never overwritten. Tokens are read from GITHUB_TOKEN, GHCR_TOKEN, GHCR_READ_TOKEN,
     /// HCLOUD_TOKEN, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, S3_READER_ACCESS_KEY_ID and
-    /// S3_READER_SECRET_ACCESS_KEY; those that are not set can be put in later with `sops`.
+    /// S3_READER_SECRET_ACCESS_KEY; add tokens that are not set later with `sops`.
     #[expect(clippy::doc_markdown, reason = "backticks would be shown in the help")]
     Init {
-        /// What the project is called, for example `shop`
+        /// Name of the project, for example `shop`
         name: String,
-        /// The account at the forge and the registry that owns it, for example `octocat`
+        /// Account at the forge and the registry that owns the project, for example `octocat`
         owner: String,
-        /// Where the age identity is, or goes; `~/.config/sops/age/keys.txt`, where `sops` looks, if not given
+        /// File of the age identity, created if absent [default: ~/.config/sops/age/keys.txt, where `sops` looks]
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
         #[command(flatten)]
         output: documents::Output,
     },
-    /// Run the lab in the foreground; `up` starts this by itself
+    /// Run the lab in the foreground; `up` starts this command in the background
     #[command(hide = true)]
     Serve {
         #[command(flatten)]
@@ -74,17 +74,17 @@ pub(crate) enum Verb {
     },
 }
 
-/// Where the lab is.
+/// Folders and addresses of the lab; the same options for every command.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
-    /// Where the lab keeps its state; `.lab` in the repository if not given
+    /// Folder of the lab's state [default: .lab in the repository]
     #[arg(long, env = "LAB_DIR", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) directory: Option<PathBuf>,
-    /// Where built components are kept; `.cache` in the repository if not given
+    /// Folder of the built components [default: .cache in the repository]
     #[arg(long, env = "LAB_CACHE", hide_env_values = true, value_name = "FOLDER", global = true)]
     pub(crate) cache: Option<PathBuf>,
-    /// Where the components' Go modules are; `continuous-integration/components` in the repository if not given
-    // Not called as the words that `build` takes: clap knows both by their names.
+    /// Folder of the components' Go modules [default: continuous-integration/components in the repository]
+    // The id differs from `components`, which `build` uses, because clap tells arguments apart by id.
     #[arg(
         id = "modules",
         long = "components",
@@ -94,10 +94,10 @@ pub(crate) struct Settings {
         global = true
     )]
     pub(crate) components: Option<PathBuf>,
-    /// The nixpkgs that artifacts are built with, as a flake; the stand-in beside the components if not given
+    /// Flake of the nixpkgs that builds artifacts [default: the small stand-in in continuous-integration/nix]
     #[arg(long, env = "LAB_NIXPKGS", hide_env_values = true, value_name = "FLAKE", global = true)]
     pub(crate) nixpkgs: Option<String>,
-    /// The loopback addresses that the lab may use
+    /// Loopback addresses that the lab uses, where N is 1 to 255
     #[arg(
         long,
         env = "LAB_NETWORK",

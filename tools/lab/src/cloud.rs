@@ -1,4 +1,4 @@
-//! The cloud: the emulator of Hetzner's API, with machines behind it that are Talos's.
+//! Runs the cloud: the emulator of Hetzner's API, whose servers are emulated Talos machines.
 
 use std::io;
 use std::net::TcpListener;
@@ -17,60 +17,62 @@ use crate::files;
 use crate::http;
 use crate::images;
 use crate::install;
-use crate::place::Place;
+use crate::paths::LabPaths;
 
-/// Where every machine's Kubernetes API is found by what runs on it, as Talos has it.
+/// Address at which the processes of a machine reach the Kubernetes API. Talos calls it `KubePrism`
+/// and uses the same port (<https://www.talos.dev/latest/kubernetes-guides/configuration/kubeprism/>).
 const KUBEPRISM: ([u8; 4], u16) = ([127, 0, 0, 1], 7445);
 
-/// Longest that clusters which come back with the lab are waited for.
+/// Longest wait for the clusters that start again together with the lab.
 const SETTLE: Duration = Duration::from_secs(45);
 
-/// The running emulator.
+/// The running emulator and its machines.
 pub(crate) struct Running {
     fleet: Arc<Fleet>,
     thread: JoinHandle<io::Result<()>>,
 }
 
-/// The file that holds its token.
-pub(crate) fn token(place: &Place) -> std::path::PathBuf {
-    place.secret("cloud")
+/// Returns the file that holds the token for reading and writing.
+pub(crate) fn token(paths: &LabPaths) -> std::path::PathBuf {
+    paths.secret("cloud")
 }
 
-/// The file that holds the token which may only read.
-pub(crate) fn read_token(place: &Place) -> std::path::PathBuf {
-    place.secret("cloud-reader")
+/// Returns the file that holds the read-only token.
+pub(crate) fn read_token(paths: &LabPaths) -> std::path::PathBuf {
+    paths.secret("cloud-reader")
 }
 
-/// Sees to its tokens.
-pub(crate) fn prepare(place: &Place) -> Result<(), Error> {
-    files::secret(&token(place), 32, files::hex)?;
-    files::secret(&read_token(place), 32, files::hex)?;
+/// Creates both tokens, unless they exist.
+pub(crate) fn prepare(paths: &LabPaths) -> Result<(), Error> {
+    files::secret(&token(paths), 32, files::hex)?;
+    files::secret(&read_token(paths), 32, files::hex)?;
     Ok(())
 }
 
-/// The machines, whether any is on or not. What an earlier lab has left of them is ended.
-fn fleet(place: &Place) -> Result<Arc<Fleet>, Error> {
+/// Opens the Talos machines in the lab's folder, also those that are off, and ends the processes
+/// that an earlier lab has left behind.
+fn fleet(paths: &LabPaths) -> Result<Arc<Fleet>, Error> {
     let settings = FleetSettings {
-        directory: place.machines(),
-        binaries: place.cache.join("bin"),
-        plain_registries: vec![place.registry().to_string()],
-        pause_image: images::pause(place),
+        directory: paths.machines(),
+        binaries: paths.cache.join("bin"),
+        plain_registries: vec![paths.registry().to_string()],
+        pause_image: images::pause(paths),
         cni: install::cni(),
         kubeprism: KUBEPRISM.into(),
         node: node(),
     };
-    Fleet::new(settings).map_err(files::cannot("open", &place.machines()))
+    Fleet::new(settings).map_err(files::cannot("open", &paths.machines()))
 }
 
-/// Ends what is left of machines when the lab itself was killed.
-pub(crate) fn sweep(place: &Place) -> Result<(), Error> {
-    if place.machines().is_dir() {
-        fleet(place)?.shutdown();
+/// Ends the machines' processes that are left over after the lab itself was killed.
+pub(crate) fn sweep(paths: &LabPaths) -> Result<(), Error> {
+    if paths.machines().is_dir() {
+        fleet(paths)?.shutdown();
     }
     Ok(())
 }
 
-/// Whether pods can run on this machine.
+/// Returns the kind of node that this computer can run: with pods, or a control plane alone.
 fn node() -> Node {
     let missing = install::missing(|kind| kind == "Cluster");
     if !install::is_root() {
@@ -83,30 +85,30 @@ fn node() -> Node {
 }
 
 impl Running {
-    /// Starts it, with the machines that were on.
-    pub(crate) fn start(place: &Place) -> Result<Self, Error> {
+    /// Starts the emulator, and the machines that were on when the lab ended.
+    pub(crate) fn start(paths: &LabPaths) -> Result<Self, Error> {
         let text = |file: std::path::PathBuf| -> Result<String, Error> {
             let bytes = files::read(&file)?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
         };
-        let state = place.directory.join("cloud/state.json");
-        files::folder(&place.directory.join("cloud"))?;
+        let state = paths.directory.join("cloud/state.json");
+        files::folder(&paths.directory.join("cloud"))?;
         let settings = Settings {
-            network: place.network.0,
-            token: text(token(place))?,
-            read_token: Some(text(read_token(place))?),
+            network: paths.network.0,
+            token: text(token(paths))?,
+            read_token: Some(text(read_token(paths))?),
             state: state.clone(),
-            address: place.cloud(),
+            address: paths.cloud(),
         };
-        let address = place.cloud().to_string();
+        let address = paths.cloud().to_string();
         let cannot_listen = |error| files::cannot("listen on", Path::new(&address))(error);
-        let listener = TcpListener::bind(place.cloud()).map_err(cannot_listen)?;
+        let listener = TcpListener::bind(paths.cloud()).map_err(cannot_listen)?;
         listener.set_nonblocking(true).map_err(cannot_listen)?;
-        let fleet = fleet(place)?;
+        let fleet = fleet(paths)?;
         let cloud = Cloud::open(settings, fleet.clone()).map_err(files::cannot("open", &state))?;
         let machines = fleet.clone();
         let thread = thread::spawn(move || {
-            // Who is told that the cloud answers goes on to ask the clusters in it.
+            // Clusters come first: a caller that sees the cloud answer calls their APIs next.
             machines.settle(SETTLE);
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             runtime
@@ -115,20 +117,22 @@ impl Running {
         Ok(Self { fleet, thread })
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether the emulator's thread has ended without a call of `shutdown`.
     pub(crate) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Ends its machines, in the right order. Its thread goes with the process.
+    /// Ends the machines in the order that the fleet defines. The thread of the emulator ends with
+    /// the process.
     pub(crate) fn shutdown(self) {
         self.fleet.shutdown();
     }
 }
 
-/// How many calls have changed something since it was started; none if it does not answer.
-pub(crate) fn writes(place: &Place) -> Option<u64> {
-    let answer = http::get(place.cloud(), "/_lab/writes", None).ok()?;
+/// Returns the number of calls that changed something since the emulator started, or `None` if the
+/// emulator does not answer.
+pub(crate) fn writes(paths: &LabPaths) -> Option<u64> {
+    let answer = http::get(paths.cloud(), "/_lab/writes", None).ok()?;
     let answer: Value = serde_json::from_str(&answer.body).ok()?;
     answer["writes"].as_u64()
 }

@@ -1,4 +1,4 @@
-//! Commands of others, run to their end.
+//! Runs a foreign command to its end.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,11 +6,11 @@ use std::process::Command;
 use crate::Error;
 use crate::files;
 
-/// Longest line of a command's that an error shows, in characters.
+/// Longest line of a command's output that an error shows, in characters.
 const SAID_MAX: usize = 400;
 
-/// What it writes to standard output, which may be a secret; errors show the other alone. `name` is
-/// what they call it.
+/// Runs `command` and returns its standard output. Errors call the command `name` and show the last
+/// line of its standard error only, because standard output may hold a secret.
 pub(crate) fn run(mut command: Command, name: &str) -> Result<Vec<u8>, Error> {
     let said = command.output();
     let said = said.map_err(files::cannot("start", Path::new(command.get_program())))?;
@@ -18,6 +18,6 @@ pub(crate) fn run(mut command: Command, name: &str) -> Result<Vec<u8>, Error> {
         return Ok(said.stdout);
     }
     let error = String::from_utf8_lossy(&said.stderr);
-    let line = error.lines().rev().find(|it| !it.trim().is_empty()).unwrap_or("it said nothing");
+    let line = error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no output");
     Err(Error::Command { command: name.to_owned(), said: line.chars().take(SAID_MAX).collect() })
 }

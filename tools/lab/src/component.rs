@@ -1,4 +1,5 @@
-//! What the lab builds, as data: from which module, how, and who needs it.
+//! The components that the lab builds, as data: their Go modules, their build flags, and the kinds
+//! of documents that need them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,26 +10,26 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::files;
 
-/// A Go module in `continuous-integration/components`, and what comes out of it.
+/// A Go module in `continuous-integration/components` and the programs that are built from it.
 #[derive(Debug)]
 pub(crate) struct Component {
-    /// Its folder.
+    /// Name of the component and of its folder.
     pub(crate) name: &'static str,
-    /// What is built, in one `go build`.
+    /// Go packages, all built in one `go build`.
     pub(crate) packages: &'static [&'static str],
-    /// The programs that come out, and what each is called in `bin`.
+    /// Each program's name after the build and its name in the folder `bin`.
     pub(crate) programs: &'static [(&'static str, &'static str)],
-    /// What the linker is told beside `-s -w`.
+    /// Linker flags in addition to `-s -w`; empty for none.
     pub(crate) linker: &'static str,
-    /// Build tags.
+    /// Go build tags, separated by commas; empty for none.
     pub(crate) tags: &'static str,
-    /// Whether it needs a C compiler.
+    /// Whether the build needs a C compiler.
     pub(crate) cgo: bool,
-    /// Folders of a module that the program needs at run time.
+    /// A Go module and its folders that the program needs at run time.
     pub(crate) assets: Option<(&'static str, &'static [&'static str])>,
-    /// The kinds of documents that need it.
+    /// Kinds of documents that need this component.
     pub(crate) needed_by: &'static [&'static str],
-    /// Whether `lab build` builds it without being told so.
+    /// Whether `lab build` without a name builds this component.
     pub(crate) by_default: bool,
 }
 
@@ -44,10 +45,11 @@ const PLAIN: Component = Component {
     by_default: false,
 };
 
-/// What stands for every component, and all else that a lab may need: the tests use them all.
+/// Argument of `lab build` that means every component and every Debian package that a lab may need.
+/// The tests use all of them.
 const ALL: &str = "all";
 
-/// Every one of them, those that most depends on first.
+/// Every component. The ones that most documents depend on come first.
 pub(crate) const COMPONENTS: &[Component] = &[
     Component {
         name: "etcd",
@@ -73,7 +75,7 @@ pub(crate) const COMPONENTS: &[Component] = &[
             ("kubelet", "kubelet"),
             ("kubectl", "kubectl"),
         ],
-        // Without these it calls itself v0.0.0.
+        // Without these flags the API server reports version v0.0.0.
         linker: "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
                  -X k8s.io/component-base/version.gitMajor=1 \
                  -X k8s.io/component-base/version.gitMinor=36",
@@ -134,7 +136,7 @@ pub(crate) const COMPONENTS: &[Component] = &[
         programs: &[("act", "act"), ("actionlint", "actionlint")],
         ..PLAIN
     },
-    // The registry of go-containerregistry, which has the referrers API; Debian's has not.
+    // The registry of go-containerregistry serves the referrers API; Debian's registry does not.
     Component {
         name: "referrers",
         packages: &["."],
@@ -144,30 +146,32 @@ pub(crate) const COMPONENTS: &[Component] = &[
 ];
 
 impl Component {
-    /// Whether `names` stand for everything.
+    /// Returns whether `names` selects every component.
     pub(crate) fn are_all(names: &[String]) -> bool {
         names == [ALL]
     }
 
-    /// Those called `names`; without any, those that the lifecycle needs.
+    /// Returns the components called `names`, or those that the lifecycle needs if `names` is empty.
     pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Self>, Error> {
         if Self::are_all(names) {
             return Ok(COMPONENTS.iter().collect());
         }
         if names.is_empty() {
-            return Ok(COMPONENTS.iter().filter(|it| it.by_default).collect());
+            return Ok(COMPONENTS.iter().filter(|component| component.by_default).collect());
         }
         for name in names {
-            if !COMPONENTS.iter().any(|it| it.name == name) {
+            if !COMPONENTS.iter().any(|component| component.name == name) {
                 let known: Vec<_> = COMPONENTS.iter().map(|component| component.name).collect();
                 return Err(Error::NoSuchComponent { name: name.clone(), known: known.join(", ") });
             }
         }
-        Ok(COMPONENTS.iter().filter(|it| names.iter().any(|name| it.name == name)).collect())
+        let is_named = |component: &&Self| names.iter().any(|name| component.name == name);
+        Ok(COMPONENTS.iter().filter(is_named).collect())
     }
 
-    /// What `go build` is told: the same flags, the same bytes. What a debugger would read is not
-    /// made at all: a tenth of the compiler's work, which the linker would leave out.
+    /// Returns the flags of `go build`. They make the build reproducible: two builds give the same
+    /// bytes. Debug information is switched off, because it is a tenth of the compiler's work
+    /// and the linker would remove it again.
     pub(crate) fn flags(&self) -> Vec<String> {
         let linker = format!("-s -w {}", self.linker);
         let mut flags = vec![
@@ -184,13 +188,15 @@ impl Component {
         flags.into_iter().map(str::to_owned).collect()
     }
 
-    /// What decides its bytes: its versions, its flags, and the modules of ours that it uses.
+    /// Returns a digest of everything that decides the component's bytes: module versions, build
+    /// flags, and the sources in this repository.
     pub(crate) fn key(&self, components: &Path) -> Result<String, Error> {
         let folder = components.join(self.name);
         let mut parts = BTreeMap::new();
         let local = self.packages.iter().filter_map(|package| package.strip_prefix('.'));
-        let own = local.map(|path| format!("{path}/main.go").trim_start_matches('/').to_owned());
-        for name in ["go.mod", "go.sum"].map(str::to_owned).into_iter().chain(own) {
+        let sources =
+            local.map(|path| format!("{path}/main.go").trim_start_matches('/').to_owned());
+        for name in ["go.mod", "go.sum"].map(str::to_owned).into_iter().chain(sources) {
             let path = folder.join(&name);
             let bytes = fs::read(&path).map_err(files::cannot("read", &path))?;
             parts.insert(name, bytes);
@@ -198,8 +204,8 @@ impl Component {
         for local in local_modules(&String::from_utf8_lossy(&parts["go.mod"])) {
             contents(&folder.join(&local), &local, &mut parts)?;
         }
-        let asked =
-            [self.flags(), self.packages.iter().map(|it| (*it).to_owned()).collect()].concat();
+        let packages = self.packages.iter().map(|package| (*package).to_owned()).collect();
+        let asked = [self.flags(), packages].concat();
         parts.insert("flags".to_owned(), format!("{asked:?} cgo={}", self.cgo).into_bytes());
         let mut digest = Sha256::new();
         for (name, bytes) in parts {
@@ -210,16 +216,17 @@ impl Component {
     }
 }
 
-/// The folders beside a `go.mod` that stand in for modules.
+/// Returns the folders that a `go.mod` uses in place of modules (`replace`).
 fn local_modules(text: &str) -> Vec<String> {
     let replaced = text.lines().filter_map(|line| line.split_once("=> ")).map(|(_, to)| to.trim());
-    replaced.filter(|it| it.starts_with("./") || it.starts_with("../")).map(str::to_owned).collect()
+    let is_local = |path: &&str| path.starts_with("./") || path.starts_with("../");
+    replaced.filter(is_local).map(str::to_owned).collect()
 }
 
-/// Every file in `folder`, by its name.
+/// Adds every file in `folder` to `parts`, by its name.
 fn contents(folder: &Path, name: &str, parts: &mut BTreeMap<String, Vec<u8>>) -> Result<(), Error> {
     let entries = fs::read_dir(folder).map_err(files::cannot("read", folder))?;
-    let paths: Vec<PathBuf> = entries.flatten().map(|it| it.path()).collect();
+    let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     for path in paths {
         let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
         if path.is_dir() {
@@ -239,11 +246,11 @@ mod tests {
     type Test = Result<(), Box<dyn std::error::Error>>;
 
     fn component(name: &str) -> &'static Component {
-        COMPONENTS.iter().find(|it| it.name == name).expect("it is in the table")
+        COMPONENTS.iter().find(|component| component.name == name).expect("a name in COMPONENTS")
     }
 
     #[test]
-    fn anything_that_decides_the_bytes_makes_a_new_key_and_nothing_else_does() -> Test {
+    fn the_key_changes_only_when_an_input_of_the_build_changes() -> Test {
         let folder = tempfile::tempdir()?;
         let module = folder.path().join("components/flux");
         let ours = folder.path().join("components/ours");
@@ -258,7 +265,7 @@ mod tests {
         let key = || component("flux").key(&components);
 
         let first = key()?;
-        fs::write(module.join("README"), "not part of it")?;
+        fs::write(module.join("README"), "not an input")?;
         assert_eq!(key()?, first);
 
         fs::write(module.join("go.sum"), "a v1 h1:y\n")?;
@@ -266,12 +273,12 @@ mod tests {
         assert_ne!(second, first, "go.sum decides");
 
         fs::write(ours.join("deep/a.go"), "package a // changed\n")?;
-        assert_ne!(key()?, second, "a module of ours decides");
+        assert_ne!(key()?, second, "a local module decides");
         Ok(())
     }
 
     #[test]
-    fn a_module_without_its_sums_is_refused() -> Test {
+    fn a_module_without_go_sum_is_an_error() -> Test {
         let folder = tempfile::tempdir()?;
         fs::create_dir_all(folder.path().join("etcd"))?;
         fs::write(folder.path().join("etcd/go.mod"), "module x\n")?;
@@ -280,8 +287,8 @@ mod tests {
     }
 
     #[test]
-    fn the_lifecycle_needs_no_more_than_it_uses() -> Test {
-        let names: Vec<_> = Component::named(&[])?.iter().map(|it| it.name).collect();
+    fn build_without_names_selects_the_components_of_the_lifecycle() -> Test {
+        let names: Vec<_> = Component::named(&[])?.iter().map(|component| component.name).collect();
         assert_eq!(names, ["etcd", "kubernetes", "gitea", "flux", "oracles"]);
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! The crates of sources in Rust. The stand-in downloads nothing: it takes them from cargo's own
-//! cache, where what is built for another system, and yet vendored, comes only if it is fetched.
+//! Fetches the crates of Rust sources into cargo's cache. The stand-in for nixpkgs downloads
+//! nothing and vendors every crate of a lock file from that cache. A build alone does not download
+//! the crates of other platforms, so they are fetched here.
 
 use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
@@ -8,20 +9,21 @@ use std::process::{Command, Stdio};
 use crate::Error;
 use crate::{command, files};
 
-/// Where cargo keeps what it downloads, in a folder for each registry.
+/// Returns the folder of cargo's downloads, which holds one folder for each registry.
 pub(crate) fn cache() -> PathBuf {
     files::home("CARGO_HOME", ".cargo").join("registry/cache")
 }
 
-/// The registry's folder in `cache`, as `host.sh` finds it: the one that was written last.
+/// Returns the registry's folder in `cache`: the folder that was written last, as in `host.sh`.
 fn registry(cache: &Path) -> Option<PathBuf> {
     let folders = fs::read_dir(cache).ok()?.flatten();
-    let written = |it: &DirEntry| it.metadata().and_then(|it| it.modified()).ok();
-    folders.max_by_key(written).map(|it| it.path())
+    let written =
+        |folder: &DirEntry| folder.metadata().and_then(|metadata| metadata.modified()).ok();
+    folders.max_by_key(written).map(|folder| folder.path())
 }
 
-/// Sees to it that every crate in the lock of each of `flakes` is there. Cargo is asked only where
-/// one is missing, so that this needs no network otherwise.
+/// Fetches the crates in the lock file of each of `flakes`. Cargo runs only if a crate is missing,
+/// so that a complete cache needs no network.
 pub(crate) fn ensure(flakes: &[PathBuf]) -> Result<(), Error> {
     for flake in flakes {
         let Some(lock) = files::read(&flake.join("Cargo.lock"))? else { continue };
@@ -40,20 +42,22 @@ pub(crate) fn ensure(flakes: &[PathBuf]) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many crates of a registry `lock` names that are not in `cache`.
+/// Returns the number of registry crates in `lock` whose file is not in `cache`.
 fn missing(lock: &str, cache: &Path) -> usize {
     let registry = registry(cache);
-    let is_there = |name: &String| registry.as_ref().is_some_and(|it| it.join(name).exists());
-    files_of(lock).filter(|it| !is_there(it)).count()
+    let is_there =
+        |name: &String| registry.as_ref().is_some_and(|folder| folder.join(name).exists());
+    crate_files(lock).filter(|name| !is_there(name)).count()
 }
 
-/// What the crates of a registry that `lock` names are called there.
-fn files_of(lock: &str) -> impl Iterator<Item = String> {
-    let packages = lock.split("[[package]]").filter(|it| it.contains("\nsource = \"registry+"));
+/// Returns the file name of each registry crate in `lock`, for example `serde-1.0.0.crate`.
+fn crate_files(lock: &str) -> impl Iterator<Item = String> {
+    let packages =
+        lock.split("[[package]]").filter(|package| package.contains("\nsource = \"registry+"));
     packages.filter_map(|package| {
         let value = |key: &str| {
-            let mut values = package.lines().filter_map(|it| it.strip_prefix(key));
-            values.find_map(|it| it.strip_prefix(" = \"")?.strip_suffix('"'))
+            let mut values = package.lines().filter_map(|line| line.strip_prefix(key));
+            values.find_map(|value| value.strip_prefix(" = \"")?.strip_suffix('"'))
         };
         Some(format!("{}-{}.crate", value("name")?, value("version")?))
     })
@@ -68,7 +72,7 @@ mod tests {
     const LOCK: &str = include_str!("../../../sources/greeter/Cargo.lock");
 
     #[test]
-    fn a_crate_of_a_registry_is_missing_until_its_file_is_there() -> std::io::Result<()> {
+    fn a_registry_crate_is_missing_until_its_file_exists() -> std::io::Result<()> {
         let cache = tempfile::tempdir()?;
         let all = LOCK.matches("checksum = ").count();
         assert!(all > 3, "the greeter uses crates");
@@ -76,7 +80,7 @@ mod tests {
         let (old, new) = (cache.path().join("old"), cache.path().join("new"));
         for (folder, hour) in [(&old, 1), (&new, 2)] {
             fs::create_dir(folder)?;
-            for (number, name) in files_of(LOCK).enumerate() {
+            for (number, name) in crate_files(LOCK).enumerate() {
                 assert_eq!(missing(LOCK, cache.path()), all - number);
                 fs::write(folder.join(name), "")?;
                 let written = SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600);

@@ -1,4 +1,4 @@
-//! The end of every process of the lab, and, if asked for, of what it has kept.
+//! Ends every process of the lab and, with `--wipe`, removes the lab's state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,66 +6,67 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::files;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::{cloud, serve, state};
 
-/// How long a lab with several clusters may take to end.
+/// Longest wait for the lab to end; several clusters end one after the other.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Ends what runs; with `wipe`, removes what is left.
-pub(crate) fn down(place: &Place, wipe: bool) -> Result<(), Error> {
-    if !place.directory.exists() {
+/// Ends the lab; with `wipe`, removes its folder as well.
+pub(crate) fn down(paths: &LabPaths, wipe: bool) -> Result<(), Error> {
+    if !paths.directory.exists() {
         documents::note(
             "-",
-            format_args!("{} is not there: nothing to do", place.directory.display()),
+            format_args!("{} does not exist: nothing to do", paths.directory.display()),
         );
         return Ok(());
     }
-    if !state::is_ours(place) {
+    if !state::is_ours(paths) {
         return if wipe {
-            Err(Error::NotOurs { directory: place.directory.clone() })
+            Err(Error::NotOurs { directory: paths.directory.clone() })
         } else {
             Ok(())
         };
     }
-    let _alone = state::alone(place)?;
-    if state::is_running(place)? {
-        end(place)?;
+    let _lock = state::lock_commands(paths)?;
+    if state::is_running(paths)? {
+        end(paths)?;
     } else {
-        serve::sweep(place)?;
-        cloud::sweep(place)?;
+        serve::sweep(paths)?;
+        cloud::sweep(paths)?;
         documents::note("-", "no lab runs");
     }
     if wipe {
         let step = documents::step("-", "wipe");
-        if let Some(mount) = mounts()?.into_iter().find(|it| it.starts_with(&place.directory)) {
+        if let Some(mount) = mounts()?.into_iter().find(|mount| mount.starts_with(&paths.directory))
+        {
             return Err(Error::Mounted { mount });
         }
-        files::remove(&place.directory)?;
-        step.done(place.directory.display());
+        files::remove(&paths.directory)?;
+        step.done(paths.directory.display());
     }
     Ok(())
 }
 
-fn end(place: &Place) -> Result<(), Error> {
+fn end(paths: &LabPaths) -> Result<(), Error> {
     let step = documents::step("-", "end");
-    let Some(state) = state::read(place)? else {
-        return Err(Error::Running { directory: place.directory.clone() });
+    let Some(state) = state::read(paths)? else {
+        return Err(Error::Running { directory: paths.directory.clone() });
     };
-    state.daemon.ask();
+    state.daemon.terminate();
     if !state.daemon.ended_within(LIMIT) {
         return Err(Error::StillRunning { pid: state.daemon.pid, seconds: LIMIT.as_secs() });
     }
-    // Should it have been killed meanwhile.
-    serve::sweep(place)?;
-    cloud::sweep(place)?;
-    step.done(format_args!("process {} and all that it had started", state.daemon.pid));
+    // A lab that was killed instead of ending by itself leaves its children behind.
+    serve::sweep(paths)?;
+    cloud::sweep(paths)?;
+    step.done(format_args!("process {} and its children", state.daemon.pid));
     Ok(())
 }
 
-/// What is mounted where.
+/// Returns every mount point of this machine.
 fn mounts() -> Result<Vec<PathBuf>, Error> {
     let table = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(table).map_err(files::cannot("read", table))?;
-    Ok(text.lines().filter_map(|it| it.split(' ').nth(4)).map(PathBuf::from).collect())
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
 }

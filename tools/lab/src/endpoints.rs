@@ -1,5 +1,5 @@
-//! Which documents need what, and what `Project.spec.endpoints` becomes: the one thing in the
-//! stream that the lab changes.
+//! Decides which services the documents need, and replaces `Project.spec.endpoints`, the only field
+//! of the stream that the lab changes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,74 +9,82 @@ use keyring::{Project, Store};
 use serde_json::{Map, Value, json};
 
 use crate::Error;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::service::Service;
 use crate::{cloud, forge, nix, store};
 
-/// The bucket of the store that `project` declares.
+/// Returns the bucket of the object store that `project` declares.
 pub(crate) fn declared_bucket(project: &Project) -> Option<&str> {
     match project.endpoints.store.as_ref()? {
         Store::S3 { bucket, .. } => Some(bucket),
     }
 }
 
-/// What the documents that came in need.
+/// Services and builds that the documents of the input need.
 #[derive(Debug)]
 pub(crate) struct Needs {
     kinds: Vec<String>,
     store: bool,
-    /// The folders that Nix is to build.
+    /// Folders with a flake that Nix builds.
     pub(crate) flakes: Vec<PathBuf>,
 }
 
 impl Needs {
     pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
-        let kinds = ours(stream).filter_map(|it| it["kind"].as_str()).map(str::to_owned).collect();
-        let store = projects.iter().any(|it| declared_bucket(&it.spec).is_some());
-        let builds = ours(stream).filter(|it| it["kind"] == "Artifact");
-        let flakes = builds.filter_map(|it| it["spec"]["build"]["flake"].as_str());
+        let kinds = holistic_documents(stream)
+            .filter_map(|document| document["kind"].as_str())
+            .map(str::to_owned)
+            .collect();
+        let store = projects.iter().any(|project| declared_bucket(&project.spec).is_some());
+        let artifacts =
+            holistic_documents(stream).filter(|document| document["kind"] == "Artifact");
+        let flakes = artifacts.filter_map(|artifact| artifact["spec"]["build"]["flake"].as_str());
         Self { kinds, store, flakes: flakes.map(PathBuf::from).collect() }
     }
 
     pub(crate) fn has(&self, kind: &str) -> bool {
-        self.kinds.iter().any(|it| it == kind)
+        self.kinds.iter().any(|present| present == kind)
     }
 
-    /// The services that are to run.
-    pub(crate) fn services(&self, place: &Place) -> Vec<Service> {
+    /// Returns the services that must run.
+    pub(crate) fn services(&self, paths: &LabPaths) -> Vec<Service> {
         let mut services = vec![Service::Registry, Service::Cloud];
         if self.has("Repository") {
             services.push(Service::Forge);
         }
-        if self.store && place.program("versitygw").exists() {
+        if self.store && paths.program("versitygw").exists() {
             services.push(Service::Store);
         }
         services
     }
 }
 
-fn ours(stream: &Stream) -> impl Iterator<Item = &Value> {
-    let is_ours =
-        |it: &&Value| it["apiVersion"].as_str().unwrap_or_default().starts_with("holistic/");
+fn holistic_documents(stream: &Stream) -> impl Iterator<Item = &Value> {
+    let is_ours = |document: &&Value| {
+        document["apiVersion"].as_str().unwrap_or_default().starts_with("holistic/")
+    };
     stream.documents().filter(is_ours)
 }
 
-/// Who owns the repositories of each project; the project's own name stands for nobody.
+/// Returns the owner of each project's repositories, by the project's name. A project without
+/// repositories has its own name as owner.
 pub(crate) fn owners(
     stream: &mut Stream,
     projects: &[Declared<Project>],
 ) -> BTreeMap<String, String> {
     let mut owners = BTreeMap::new();
     for project in projects {
-        let repositories = ours(stream).filter(|it| {
-            it["kind"] == "Repository" && it["spec"]["project"] == project.name.as_str()
+        let repositories = holistic_documents(stream).filter(|document| {
+            document["kind"] == "Repository" && document["spec"]["project"] == project.name.as_str()
         });
-        let mut names: Vec<_> =
-            repositories.filter_map(|it| it["spec"]["owner"].as_str()).map(str::to_owned).collect();
+        let mut names: Vec<_> = repositories
+            .filter_map(|repository| repository["spec"]["owner"].as_str())
+            .map(str::to_owned)
+            .collect();
         names.sort();
         names.dedup();
         if names.len() > 1 {
-            let message = "repositories of one project have several owners, and the lab's forge has one account for it";
+            let message = "the project's repositories have several owners, but the lab's forge has one account per project";
             stream.invalid(project, "/spec", message);
         }
         let owner = names.into_iter().next().unwrap_or_else(|| project.name.to_string());
@@ -85,9 +93,9 @@ pub(crate) fn owners(
     owners
 }
 
-/// What stands in for the vendors, for the project whose repositories are `owner`'s.
+/// Returns the lab's endpoints for the project whose repositories belong to `owner`.
 pub(crate) fn endpoints(
-    place: &Place,
+    paths: &LabPaths,
     services: &[Service],
     project: &Project,
     owner: &str,
@@ -95,23 +103,23 @@ pub(crate) fn endpoints(
     let mut endpoints = Map::new();
     let mut add = |name: &str, value| endpoints.insert(name.to_owned(), value);
     if services.contains(&Service::Forge) {
-        let url = format!("http://{}", place.forge());
-        let token = forge::token(place, owner)?;
+        let url = format!("http://{}", paths.forge());
+        let token = forge::token(paths, owner)?;
         add("forge", json!({"gitea": {"url": url, "token": {"file": token}}}));
     }
     add(
         "registry",
-        json!({"url": format!("http://{}/{}", place.registry(), owner.to_lowercase())}),
+        json!({"url": format!("http://{}/{}", paths.registry(), owner.to_lowercase())}),
     );
-    let (url, token) = (format!("http://{}/v1", place.cloud()), cloud::token(place));
-    let reader = cloud::read_token(place);
+    let (url, token) = (format!("http://{}/v1", paths.cloud()), cloud::token(paths));
+    let reader = cloud::read_token(paths);
     let hetzner = json!({"url": url, "token": {"file": token}, "reader": {"file": reader}});
     add("cloud", json!({"hetzner": hetzner}));
     if let Some(bucket) = declared_bucket(project)
         && services.contains(&Service::Store)
     {
-        let url = format!("http://{}", place.store());
-        let credentials = |it: store::Account| json!({"file": it.credentials(place)});
+        let url = format!("http://{}", paths.store());
+        let credentials = |account: store::Account| json!({"file": account.credentials(paths)});
         let store = json!({
             "url": url, "region": store::REGION, "bucket": bucket,
             "credentials": credentials(store::Account::Writer),
@@ -119,15 +127,15 @@ pub(crate) fn endpoints(
         });
         add("store", json!({"s3": store}));
     }
-    add("flux", json!({"url": format!("http://{}/fluxcd", place.registry())}));
-    add("nix", json!({"inputs": {"nixpkgs": nix::input(place)}}));
+    add("flux", json!({"url": format!("http://{}/fluxcd", paths.registry())}));
+    add("nix", json!({"inputs": {"nixpkgs": nix::input(paths)}}));
     Ok(Value::Object(endpoints))
 }
 
-/// Gives `project` its new endpoints, and changes nothing else.
+/// Replaces the endpoints of `project` and no other field.
 pub(crate) fn replace(stream: &mut Stream, project: &Declared<Project>, endpoints: Value) {
     let document = stream.document("Project", project.name.as_str());
-    let mut spec = document.map_or(Value::Null, |it| it["spec"].clone());
+    let mut spec = document.map_or(Value::Null, |project| project["spec"].clone());
     spec["endpoints"] = endpoints;
     stream.replace(project, "/spec", spec);
 }

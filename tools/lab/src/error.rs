@@ -1,4 +1,4 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of the lab: their messages, their help and their exit statuses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,234 +6,234 @@ use std::path::PathBuf;
 
 use documents::{Diagnostic, Exit};
 
-/// Everything that can go wrong.
+/// Errors of every command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, or cannot be written.
+    /// The document stream is invalid or cannot be written.
     #[error(transparent)]
     Stream(#[from] documents::Error),
-    /// Not in the repository.
-    #[error("neither {} nor a folder above it holds continuous-integration/components", from.display())]
+    /// No folder with the components was found.
+    #[error("neither {} nor a folder above it contains continuous-integration/components", from.display())]
     NoRepository {
-        /// Where it looked.
+        /// Folder in which the search began.
         from: PathBuf,
     },
     /// An argument of `init` is wrong.
     #[error("{what}: {why}")]
     InitArgument {
-        /// Which.
+        /// Name of the argument.
         what: &'static str,
-        /// What is wrong with it.
+        /// Reason why the argument is wrong.
         why: String,
     },
-    /// `init` would overwrite what is somebody's own.
-    #[error("{} is not one of those that are published: it may protect something", path.display())]
+    /// `init` would overwrite a file with secrets or recipients of the user's own.
+    #[error("{} is not the published file, so it may protect secrets of your own", path.display())]
     InitOwn {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The file of identities is there, and has none that can be used.
+    /// The file of identities exists, but every identity in it is published.
     #[error("{} has no identity that is not published", file.display())]
     InitIdentity {
-        /// Which file.
+        /// Path of the file.
         file: PathBuf,
     },
-    /// A document that `init` changes is not there.
-    #[error("{file} is not there, or lacks what it must have")]
+    /// A document that `init` changes is missing.
+    #[error("{file} is missing, or lacks a field that `init` changes")]
     InitDocument {
-        /// Which file.
+        /// Path of the file in the repository.
         file: &'static str,
     },
-    /// A secret cannot be made.
+    /// A secret cannot be created.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
-    /// Somebody asked for what there is not.
+    /// The command line names an unknown component.
     #[error("there is no component called `{name}`")]
     NoSuchComponent {
-        /// What was asked for.
+        /// Name on the command line.
         name: String,
-        /// The names of all components, for people.
+        /// Names of all components, separated by commas.
         known: String,
     },
-    /// The system refused something about a file.
+    /// An operation on a file failed.
     #[error("cannot {what} {}", path.display())]
     File {
-        /// A verb.
+        /// Verb that completes "cannot …", for example `read`.
         what: &'static str,
-        /// Which.
+        /// Path of the file, or name of the program.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The disk became full.
+    /// A write failed because the disk is full.
     #[error("no space is left on the disk that holds {}", path.display())]
     DiskFull {
-        /// Where.
+        /// Path on that disk.
         path: PathBuf,
     },
-    /// The disk would become full.
+    /// The disk has less free space than a build may need.
     #[error("only {free_mib} MiB are free on the disk that holds {}, and a build may need {need_mib}", path.display())]
     LittleSpace {
-        /// Where.
+        /// Path on that disk.
         path: PathBuf,
-        /// What there is.
+        /// Free space in MiB.
         free_mib: u64,
-        /// What is asked.
+        /// Space that a build may need, in MiB.
         need_mib: u64,
     },
-    /// Programs that the machine must have.
+    /// The machine lacks programs that the lab cannot install.
     #[error("this machine lacks {}", packages.join(", "))]
     Missing {
-        /// As Debian calls them.
+        /// Names of the Debian packages that contain the programs.
         packages: Vec<&'static str>,
     },
-    /// apt refused.
+    /// `apt-get` could not install the packages.
     #[error("apt-get failed: {said}")]
     InstallFailed {
-        /// Its last line.
+        /// Last line of its output.
         said: String,
-        /// All of it.
+        /// File with the whole output.
         log: PathBuf,
     },
-    /// No Go.
-    #[error("there is no `go`, and the components are built from their Go modules")]
+    /// Go is not installed.
+    #[error("there is no `go` on PATH, which builds the components")]
     NoGo {
-        /// The version.
+        /// Lowest version that the module accepts.
         wanted: String,
     },
-    /// Another Go than the module wants.
+    /// The installed Go is older than the module's `go` line.
     #[error("this Go is too old: {said}")]
     OldGo {
-        /// What Go says.
+        /// Message of `go build`.
         said: String,
     },
-    /// No C compiler.
-    #[error("there is no C compiler, and the forge's SQLite is written in C")]
+    /// A C compiler is not installed.
+    #[error("there is no C compiler on PATH, which builds the forge's SQLite")]
     NoCompiler,
-    /// Go refused.
+    /// `go build` could not compile a component.
     #[error("{component} does not build: {said}")]
     BuildFailed {
-        /// Which.
+        /// Name of the component.
         component: &'static str,
-        /// Its last line.
+        /// Last line of the output.
         said: String,
-        /// All of it.
+        /// File with the whole output.
         log: PathBuf,
     },
     /// A component in the cache lacks a program.
-    #[error("{} holds only a part of {component}", built.display())]
+    #[error("{} is incomplete: a program of {component} is missing", built.display())]
     Incomplete {
-        /// Which.
+        /// Name of the component.
         component: &'static str,
-        /// Where.
+        /// Folder of the component in the cache.
         built: PathBuf,
     },
-    /// Another command is at work for too long.
+    /// Another `lab` holds the lock for longer than the limit.
     #[error("another `lab` has held {} for half an hour", lock.display())]
     Busy {
-        /// By which it is known.
+        /// Path of the lock file.
         lock: PathBuf,
     },
-    /// Somebody else listens there.
-    #[error("{address}, which the {service} needs, is in use by {}", by.as_deref().unwrap_or("a process that cannot be told"))]
+    /// Another process listens on the address of a service.
+    #[error("{address}, which the {service} needs, is in use by {}", by.as_deref().unwrap_or("an unknown process"))]
     PortInUse {
-        /// For which service.
+        /// Name of the service.
         service: String,
-        /// Where.
+        /// Address that the service needs.
         address: SocketAddr,
-        /// Name and id of the process, if it can be found.
+        /// Name and id of the other process, if the kernel shows them.
         by: Option<String>,
     },
-    /// A service dies as often as it is started.
+    /// A service ended too often and is not started again.
     #[error("the {service} does not stay up: {said}")]
     Died {
-        /// Which.
+        /// Name of the service.
         service: String,
-        /// Its last line.
+        /// Last line of its log.
         said: String,
-        /// All of it.
+        /// Path of its log.
         log: PathBuf,
     },
-    /// A service runs and does not answer.
+    /// A service runs but does not answer.
     #[error("the {service} has not answered for {seconds} s")]
     Silent {
-        /// Which.
+        /// Name of the service.
         service: String,
-        /// How long.
+        /// Limit that has passed, in seconds.
         seconds: u64,
-        /// What it says.
+        /// Path of its log.
         log: PathBuf,
     },
-    /// The running lab is another than the one asked for.
+    /// The running lab uses another network than the command line.
     #[error("the lab in {} runs on {running}, not on {asked}", directory.display())]
     OtherNetwork {
-        /// Which lab.
+        /// Folder of the lab.
         directory: PathBuf,
-        /// Its network.
+        /// Network of the running lab.
         running: String,
-        /// The one asked for.
+        /// Network on the command line.
         asked: String,
     },
-    /// A lab runs here already, and this would be the second.
-    #[error("a lab runs in {} already", directory.display())]
+    /// A lab already runs in this folder.
+    #[error("a lab already runs in {}", directory.display())]
     Running {
-        /// Where.
+        /// Folder of the lab.
         directory: PathBuf,
     },
-    /// It does not end.
+    /// The lab does not end within the limit.
     #[error("the lab (process {pid}) has not ended within {seconds} s")]
     StillRunning {
-        /// Its process.
+        /// Id of the lab's process.
         pid: u32,
-        /// How long.
+        /// Limit that has passed, in seconds.
         seconds: u64,
     },
-    /// The forge may not run as root, and the user for it cannot reach its files.
-    #[error("the user `git`, as whom the forge runs, may not enter {}", folder.display())]
-    Unreachable {
-        /// Where it ends.
+    /// The forge's user cannot reach the forge's files.
+    #[error("the user `git`, which runs the forge, may not enter {}", folder.display())]
+    FolderForbidden {
+        /// Folder without execute permission for other users.
         folder: PathBuf,
     },
-    /// There is no user as whom the forge could run.
-    #[error("the forge refuses to run as root, and the user `git` cannot be made: {said}")]
+    /// The user that runs the forge cannot be created.
+    #[error("the forge cannot run as root, and the user `git` cannot be created: {said}")]
     NoForgeUser {
-        /// What `useradd` says.
+        /// Message of `useradd` on standard error.
         said: String,
     },
-    /// A command of somebody else's failed.
+    /// A foreign command failed.
     #[error("{command} failed: {said}")]
     Command {
-        /// Which, without its arguments.
+        /// Name of the command, without its arguments.
         command: String,
-        /// Its last line.
+        /// Last line of its standard error.
         said: String,
     },
-    /// A service answered something else than it should.
+    /// A service gave an unexpected answer, or none.
     #[error("{url} answered {answer}")]
     Answer {
-        /// What was asked.
+        /// URL of the request.
         url: String,
-        /// The status, or why there was none.
+        /// HTTP status, or the reason why there is no answer.
         answer: String,
     },
-    /// What the lab wrote cannot be read.
-    #[error("{} is not what this version writes", path.display())]
-    Garbled {
-        /// Which file.
+    /// A state file of the lab is not valid.
+    #[error("{} is not a valid state file of this version", path.display())]
+    InvalidState {
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the JSON parser.
         source: serde_json::Error,
     },
-    /// `--wipe` was pointed at something else.
+    /// `--wipe` would remove a folder that the lab did not create.
     #[error("{} was not made by the lab", directory.display())]
     NotOurs {
-        /// Which.
+        /// Path of the folder.
         directory: PathBuf,
     },
-    /// Removing would go through to somewhere else.
+    /// `--wipe` would remove files of another file system.
     #[error("{} is still mounted", mount.display())]
     Mounted {
-        /// Where.
+        /// Mount point inside the lab's folder.
         mount: PathBuf,
     },
 }
@@ -244,10 +244,10 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.reason(),
             Self::NoRepository { .. } => "NoRepository",
             Self::InitArgument { .. } | Self::InitDocument { .. } => "Invalid",
-            Self::InitOwn { .. } | Self::InitIdentity { .. } => "NotOverwritten",
+            Self::InitOwn { .. } | Self::InitIdentity { .. } => "WouldOverwrite",
             Self::Keyring(error) => error.reason(),
             Self::NoSuchComponent { .. } => "NoSuchComponent",
-            Self::File { .. } => "FileRefused",
+            Self::File { .. } => "FileError",
             Self::DiskFull { .. } | Self::LittleSpace { .. } => "DiskFull",
             Self::Missing { .. } => "Missing",
             Self::InstallFailed { .. } => "InstallFailed",
@@ -262,11 +262,11 @@ impl Diagnostic for Error {
             Self::OtherNetwork { .. } => "OtherNetwork",
             Self::Running { .. } => "Running",
             Self::StillRunning { .. } => "StillRunning",
-            Self::Unreachable { .. } => "Unreachable",
+            Self::FolderForbidden { .. } => "Forbidden",
             Self::NoForgeUser { .. } => "NoForgeUser",
             Self::Command { .. } => "CommandFailed",
-            Self::Answer { .. } => "UnexpectedAnswer",
-            Self::Garbled { .. } => "Garbled",
+            Self::Answer { .. } => "InvalidResponse",
+            Self::InvalidState { .. } => "InvalidState",
             Self::NotOurs { .. } => "NotOurs",
             Self::Mounted { .. } => "Mounted",
         }
@@ -276,76 +276,76 @@ impl Diagnostic for Error {
         Some(match self {
             Self::Stream(error) => return error.help(),
             Self::NoRepository { .. } => {
-                "run it inside the repository, or say where they are: LAB_COMPONENTS".to_owned()
+                "run the command inside the repository, or set LAB_COMPONENTS to the folder of the components".to_owned()
             }
-            Self::InitArgument { .. } => "`./tasks/init --help` says what it takes".to_owned(),
+            Self::InitArgument { .. } => "`./tasks/init --help` describes the arguments".to_owned(),
             Self::InitDocument { .. } => {
-                "run it in a project made from the template, or in a clone of these tools".to_owned()
+                "run the command in a project made from the template, or in a clone of this repository".to_owned()
             }
             Self::InitOwn { .. } => {
-                "nothing was touched: a new root would make all that derives from the old one useless; \
-                 to rotate, bump a generation in the Project"
+                "nothing was touched, because every key that derives from the old root would become useless; \
+                 to rotate a key, increase its generation in the Project"
                     .to_owned()
             }
             Self::InitIdentity { .. } => {
-                "name another file with --identity: a new one is made if it is not there".to_owned()
+                "name another file with --identity; an absent file is created".to_owned()
             }
             Self::Keyring(error) => return error.help(),
-            Self::NoSuchComponent { known, .. } => format!("there are {known}"),
-            Self::File { .. } => "see to the file, then run the same command again".to_owned(),
+            Self::NoSuchComponent { known, .. } => format!("the components are {known}"),
+            Self::File { .. } => "correct the cause, then run the same command again".to_owned(),
             Self::DiskFull { .. } | Self::LittleSpace { .. } => {
-                "make space (`go clean -cache` frees what Go can make again), or set LAB_CACHE and LAB_DIR to folders on another disk".to_owned()
+                "free space (`go clean -cache` removes files that Go can build again), or set LAB_CACHE and LAB_DIR to folders on another disk".to_owned()
             }
             Self::Missing { packages } => format!(
                 "install them; on Debian: sudo apt-get install --no-install-recommends {}",
                 packages.join(" ")
             ),
             Self::InstallFailed { log, .. } | Self::BuildFailed { log, .. } => {
-                format!("{} holds all that it said", log.display())
+                format!("read the whole output in {}", log.display())
             }
             Self::NoGo { wanted } => {
-                format!("install Go {wanted} or newer (https://go.dev/dl), and have it on PATH")
+                format!("install Go {wanted} or newer (https://go.dev/dl), and put it on PATH")
             }
             Self::OldGo { .. } => {
-                "install that version (https://go.dev/dl), and have it first on PATH".to_owned()
+                "install that version (https://go.dev/dl), and put it first on PATH".to_owned()
             }
             Self::NoCompiler => "apt-get install gcc libc6-dev".to_owned(),
             Self::Incomplete { built, .. } => {
-                format!("remove {}, and it is built again", built.display())
+                format!("remove {}, then run the same command again", built.display())
             }
-            Self::Busy { .. } => "wait for it, or end it".to_owned(),
+            Self::Busy { .. } => "wait for the other `lab`, or end it".to_owned(),
             Self::PortInUse { .. } => {
                 "end that process, or set LAB_NETWORK to other addresses, such as 127.78.0.0/16"
                     .to_owned()
             }
             Self::Died { log, .. } => {
-                format!("{} says why; then `lab down` and `lab up` again", log.display())
+                format!("read the reason in {}, then run `lab down` and `lab up`", log.display())
             }
             Self::Silent { log, .. } => {
-                format!("{} says what it does; then run the same command again", log.display())
+                format!("read {}, then run the same command again", log.display())
             }
             Self::OtherNetwork { running, .. } => {
-                format!("`lab down` first, or set LAB_NETWORK={running}")
+                format!("run `lab down` first, or set LAB_NETWORK={running}")
             }
-            Self::Running { .. } => "`lab status` shows it".to_owned(),
+            Self::Running { .. } => "run `lab status` to see it".to_owned(),
             Self::StillRunning { .. } => {
-                "run `lab down` again; it goes on waiting".to_owned()
+                "run `lab down` again, which continues to wait".to_owned()
             }
-            Self::Unreachable { folder } => format!(
+            Self::FolderForbidden { folder } => format!(
                 "chmod o+x {}, or set LAB_DIR and LAB_CACHE to folders that every user may enter",
                 folder.display()
             ),
             Self::NoForgeUser { .. } => {
-                "make it (useradd --system git), or run the lab as another user than root"
+                "create the user (useradd --system git), or run the lab as a user other than root"
                     .to_owned()
             }
             Self::Command { .. } | Self::Answer { .. } => {
                 "run the same command again; `lab status` names the logs".to_owned()
             }
-            Self::Garbled { path, .. } => {
+            Self::InvalidState { path, .. } => {
                 format!("remove {}, then run the same command again", path.display())
             }
-            Self::NotOurs { .. } => "set LAB_DIR to the lab's own folder".to_owned(),
+            Self::NotOurs { .. } => "set LAB_DIR to a folder that the lab created".to_owned(),
             Self::Mounted { mount } => format!("umount {}", mount.display()),
         })
     }
@@ -373,9 +373,9 @@ impl Diagnostic for Error {
             | Self::Died { .. }
             | Self::OtherNetwork { .. }
             | Self::Running { .. }
-            | Self::Unreachable { .. }
+            | Self::FolderForbidden { .. }
             | Self::NoForgeUser { .. }
-            | Self::Garbled { .. }
+            | Self::InvalidState { .. }
             | Self::NotOurs { .. }
             | Self::Mounted { .. } => Exit::Permanent,
             Self::InstallFailed { .. }

@@ -1,4 +1,4 @@
-//! Files, each written wholly or not at all.
+//! Reads and writes files. A file is written completely or not at all, by renaming.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -10,7 +10,8 @@ use data_encoding::HEXLOWER;
 
 use crate::Error;
 
-/// Makes what the system refused an error that says what and where.
+/// Returns a function that turns an error of the operating system into an [`Error`] with the verb
+/// `what` and the path.
 pub(crate) fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| match source.kind() {
@@ -19,13 +20,13 @@ pub(crate) fn cannot(what: &'static str, path: &Path) -> impl FnOnce(io::Error) 
     }
 }
 
-/// The folder that `variable` names, or the one called `name` in the user's own.
+/// Returns the folder in the environment variable `variable`, or `name` in the home directory.
 pub(crate) fn home(variable: &str, name: &str) -> PathBuf {
     let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
     env::var_os(variable).map_or_else(|| home.join(name), PathBuf::from)
 }
 
-/// What `path` holds; none if it is not there.
+/// Returns the contents of `path`, or `None` if the file does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -34,7 +35,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Makes `path` hold `bytes`, if it does not already. Whether it had to.
+/// Writes `bytes` to `path` unless the file already holds them. Returns whether it wrote.
 pub(crate) fn settle(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Error> {
     if read(path)?.as_deref() == Some(bytes) {
         return Ok(false);
@@ -46,25 +47,25 @@ pub(crate) fn settle(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Error
     name.push(".new");
     let new = path.with_file_name(name);
     let written = || {
-        let _ = fs::remove_file(&new); // of a run that was killed
+        let _ = fs::remove_file(&new); // left over from a run that was killed
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.write_all(bytes)?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?; // whatever the umask
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?; // `mode` above is reduced by the umask
         fs::rename(&new, path)
     };
     written().map_err(cannot("write", path))?;
     Ok(true)
 }
 
-/// Makes `path` a folder that every user may enter.
+/// Creates the folder `path` and its parents, unless they exist.
 pub(crate) fn folder(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(cannot("make the folder", path))
+    fs::create_dir_all(path).map_err(cannot("create the folder", path))
 }
 
-/// Removes `path` and all that is in it, if it is there.
+/// Removes `path` and its contents, if it exists.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(it) if it.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
@@ -74,35 +75,36 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The secret in `path`, made of `bytes` random ones the first time.
+/// Returns the secret in `path`. The first call creates it from `bytes` random bytes.
 pub(crate) fn secret(
     path: &Path,
     bytes: usize,
     encode: impl Fn(&[u8]) -> String,
 ) -> Result<String, Error> {
-    if let Some(there) = read(path)? {
-        return Ok(String::from_utf8_lossy(&there).trim().to_owned());
+    if let Some(existing) = read(path)? {
+        return Ok(String::from_utf8_lossy(&existing).trim().to_owned());
     }
     let secret = encode(&random(bytes)?);
     settle(path, secret.as_bytes(), 0o600)?;
     Ok(secret)
 }
 
-/// Lower-case hex.
+/// Encodes `bytes` as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// `bytes` random ones.
+/// Returns `bytes` random bytes of the operating system.
 pub(crate) fn random(bytes: usize) -> Result<Vec<u8>, Error> {
     let source = Path::new("/dev/urandom");
     let mut random = vec![0; bytes];
-    let read = File::open(source).and_then(|mut it| it.read_exact(&mut random));
+    let read = File::open(source).and_then(|mut file| file.read_exact(&mut random));
     read.map_err(cannot("read", source))?;
     Ok(random)
 }
 
-/// A log that is added to, since what counts writes reads all of it.
+/// Opens a log for appending. Logs are never truncated, because `writes.rs` counts the requests in
+/// the whole log.
 pub(crate) fn log(path: &Path) -> Result<File, Error> {
     if let Some(folder) = path.parent() {
         self::folder(folder)?;
@@ -111,11 +113,11 @@ pub(crate) fn log(path: &Path) -> Result<File, Error> {
     log.map_err(cannot("write", path))
 }
 
-/// The last line of a log, for an error.
+/// Returns the last line of a log, for an error message.
 pub(crate) fn last_line(path: &Path) -> String {
-    let text = fs::read(path).map(|it| String::from_utf8_lossy(&it).into_owned());
-    let line =
-        text.unwrap_or_default().lines().rev().find(|it| !it.trim().is_empty()).map(str::to_owned);
-    let line = line.unwrap_or_else(|| "it said nothing".to_owned());
+    let text = fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no output");
     line.chars().take(400).collect()
 }

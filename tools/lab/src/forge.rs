@@ -1,4 +1,4 @@
-//! The forge: Gitea, as a user of its own, and an account for each owner of repositories.
+//! Runs the forge: Gitea, as the user `git`, with an account for each owner of repositories.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -9,68 +9,68 @@ use std::process::{Command, Stdio};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::Error;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::{command, files, http, install};
 
-/// As whom it runs when the lab runs as root, which it refuses.
+/// User that runs Gitea when the lab runs as root, because Gitea exits when root starts it.
 const USER: &str = "git";
 
-/// The user `git`.
+/// Numeric ids of the user `git`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Account {
     user: u32,
     group: u32,
 }
 
-fn folder(place: &Place) -> PathBuf {
-    place.directory.join("forge")
+fn folder(paths: &LabPaths) -> PathBuf {
+    paths.directory.join("forge")
 }
 
-fn configuration(place: &Place) -> PathBuf {
-    folder(place).join("app.ini")
+fn configuration(paths: &LabPaths) -> PathBuf {
+    folder(paths).join("app.ini")
 }
 
-/// Every request that it has answered.
-pub(crate) fn access_log(place: &Place) -> PathBuf {
-    folder(place).join("log/access.log")
+/// Returns the log with one line for each request that Gitea has answered.
+pub(crate) fn access_log(paths: &LabPaths) -> PathBuf {
+    folder(paths).join("log/access.log")
 }
 
-/// Sees to its user, its folders and its settings.
-pub(crate) fn prepare(place: &Place) -> Result<(), Error> {
+/// Creates Gitea's user, folders, secrets and settings, unless they exist.
+pub(crate) fn prepare(paths: &LabPaths) -> Result<(), Error> {
     let account = account()?;
-    let home = folder(place);
+    let home = folder(paths);
     for folder in [home.clone(), home.join("secrets"), home.join("log")] {
         files::folder(&folder)?;
-        own(&folder, account)?;
+        give_to(&folder, account)?;
     }
     if account.is_some() {
-        // Where the user must get through to: its files, and its program.
-        for way in [
+        // The user must be able to enter every folder above Gitea's files and Gitea's program.
+        for path in [
             &home,
-            &place.program("gitea"),
-            &fs::canonicalize(place.program("gitea")).unwrap_or_default(),
+            &paths.program("gitea"),
+            &fs::canonicalize(paths.program("gitea")).unwrap_or_default(),
         ] {
-            passable(way)?;
+            check_reachable(path)?;
         }
     }
     for name in ["secret-key", "internal-token", "jwt"] {
         let secret = home.join("secrets").join(name);
-        files::secret(&secret, 32, |it| BASE64URL_NOPAD.encode(it))?;
-        own(&secret, account)?;
+        files::secret(&secret, 32, |bytes| BASE64URL_NOPAD.encode(bytes))?;
+        give_to(&secret, account)?;
     }
     let user = if account.is_some() {
         USER.to_owned()
     } else {
         name_of(rustix::process::geteuid().as_raw())
     };
-    files::settle(&configuration(place), settings(place, &user).as_bytes(), 0o644)?;
+    files::settle(&configuration(paths), settings(paths, &user).as_bytes(), 0o644)?;
     Ok(())
 }
 
-fn settings(place: &Place, user: &str) -> String {
-    let (home, address) = (folder(place), place.forge());
+fn settings(paths: &LabPaths, user: &str) -> String {
+    let (home, address) = (folder(paths), paths.forge());
     let (home, host, port) = (home.display(), address.ip(), address.port());
-    let program = fs::canonicalize(place.program("gitea")).unwrap_or_default();
+    let program = fs::canonicalize(paths.program("gitea")).unwrap_or_default();
     let assets = program.with_file_name("static");
     let assets = assets.display();
     format!(
@@ -89,7 +89,7 @@ LFS_START_SERVER = false
 [database]
 DB_TYPE = sqlite3
 PATH = {home}/data/gitea.db
-; One wait for the disk a transaction, not three: its 120 tables are there in half the time.
+; One fsync per transaction instead of three: Gitea creates its 120 tables in half the time.
 SQLITE_JOURNAL_MODE = WAL
 [security]
 INSTALL_LOCK = true
@@ -123,21 +123,21 @@ LOG_ROTATE = false
     )
 }
 
-/// The command that runs it.
-pub(crate) fn command(place: &Place) -> Result<Command, Error> {
-    let mut command = gitea(place)?;
+/// Returns the command that runs Gitea.
+pub(crate) fn command(paths: &LabPaths) -> Result<Command, Error> {
+    let mut command = gitea(paths)?;
     command.arg("web");
     Ok(command)
 }
 
-fn gitea(place: &Place) -> Result<Command, Error> {
-    let mut command = Command::new(place.program("gitea"));
-    command.arg("--config").arg(configuration(place));
-    command.current_dir(folder(place)).stdin(Stdio::null());
-    // `git` is where the lab itself finds it, which need not be a folder of the system.
+fn gitea(paths: &LabPaths) -> Result<Command, Error> {
+    let mut command = Command::new(paths.program("gitea"));
+    command.arg("--config").arg(configuration(paths));
+    command.current_dir(folder(paths)).stdin(Stdio::null());
+    // Gitea runs the same `git` as the lab, which need not be in a folder of the system.
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/local/bin:/usr/bin:/bin");
-    command.env_clear().env("HOME", folder(place)).env("PATH", path);
+    command.env_clear().env("HOME", folder(paths)).env("PATH", path);
     if let Some(account) = account()? {
         command.env("USER", USER).uid(account.user).gid(account.group);
     } else {
@@ -146,26 +146,26 @@ fn gitea(place: &Place) -> Result<Command, Error> {
     Ok(command)
 }
 
-/// Sees to it that `owner` has an account with a token, and names the file that holds the token.
-pub(crate) fn token(place: &Place, owner: &str) -> Result<PathBuf, Error> {
-    let file = place.secret(&format!("forge-{owner}"));
+/// Creates an account and a token for `owner`, unless they exist. Returns the file of the token.
+pub(crate) fn token(paths: &LabPaths, owner: &str) -> Result<PathBuf, Error> {
+    let file = paths.secret(&format!("forge-{owner}"));
     if let Some(token) = files::read(&file)?
-        && is_accepted(place, owner, &String::from_utf8_lossy(&token))?
+        && is_accepted(paths, owner, &String::from_utf8_lossy(&token))?
     {
         return Ok(file);
     }
     let step = documents::step("forge", "account");
-    let address = place.forge();
+    let address = paths.forge();
     if http::get(address, &format!("/api/v1/users/{owner}"), None)?.status != 200 {
         let email = format!("{owner}@lab.invalid");
-        let mut create = gitea(place)?;
+        let mut create = gitea(paths)?;
         create.args(["admin", "user", "create", "--username", owner, "--email", &email]);
-        // Nobody logs in with it: what counts is the token.
+        // The password is never used: the programs log in with the token.
         create.args(["--random-password", "--must-change-password=false"]);
         command::run(create, "gitea admin user create")?;
     }
-    let mut generate = gitea(place)?;
-    // A name that no token of before has, since those cannot be read back.
+    let mut generate = gitea(paths)?;
+    // Gitea rejects a name that is in use, and an earlier token cannot be read back.
     let name = format!("lab-{}", files::hex(&files::random(8)?));
     generate.args(["admin", "user", "generate-access-token", "--raw", "--scopes", "all"]);
     generate.args(["--username", owner, "--token-name", &name]);
@@ -175,20 +175,20 @@ pub(crate) fn token(place: &Place, owner: &str) -> Result<PathBuf, Error> {
     Ok(file)
 }
 
-fn is_accepted(place: &Place, owner: &str, token: &str) -> Result<bool, Error> {
+fn is_accepted(paths: &LabPaths, owner: &str, token: &str) -> Result<bool, Error> {
     let authorization = format!("token {}", token.trim());
-    let answer = http::get(place.forge(), "/api/v1/user", Some(&authorization))?;
+    let answer = http::get(paths.forge(), "/api/v1/user", Some(&authorization))?;
     match answer.status {
         200 => Ok(answer.body.contains(&format!("\"login\":\"{owner}\""))),
         401 => Ok(false),
         status => Err(Error::Answer {
-            url: format!("http://{}/api/v1/user", place.forge()),
+            url: format!("http://{}/api/v1/user", paths.forge()),
             answer: status.to_string(),
         }),
     }
 }
 
-/// As whom it runs, if not as the user who runs the lab.
+/// Returns the account that runs Gitea, or `None` if the user of the lab runs it.
 pub(crate) fn account() -> Result<Option<Account>, Error> {
     if !install::is_root() {
         return Ok(None);
@@ -206,9 +206,9 @@ pub(crate) fn account() -> Result<Option<Account>, Error> {
         USER,
     ]);
     let said = add.output().map_err(files::cannot("start", Path::new("useradd")))?;
-    let no =
+    let failed =
         || Error::NoForgeUser { said: String::from_utf8_lossy(&said.stderr).trim().to_owned() };
-    find(USER)?.map(Some).ok_or_else(no)
+    find(USER)?.map(Some).ok_or_else(failed)
 }
 
 fn find(name: &str) -> Result<Option<Account>, Error> {
@@ -223,9 +223,9 @@ fn find(name: &str) -> Result<Option<Account>, Error> {
 
 fn name_of(user: u32) -> String {
     let table = passwd().unwrap_or_default();
-    let mut lines = table.lines().map(|it| it.split(':').collect::<Vec<_>>());
-    let found = lines.find(|it| it.get(2) == Some(&user.to_string().as_str()));
-    found.map_or_else(|| user.to_string(), |it| it[0].to_owned())
+    let mut lines = table.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = lines.find(|fields| fields.get(2) == Some(&user.to_string().as_str()));
+    found.map_or_else(|| user.to_string(), |fields| fields[0].to_owned())
 }
 
 fn passwd() -> Result<String, Error> {
@@ -233,17 +233,19 @@ fn passwd() -> Result<String, Error> {
     fs::read_to_string(path).map_err(files::cannot("read", path))
 }
 
-fn own(path: &Path, account: Option<Account>) -> Result<(), Error> {
+fn give_to(path: &Path, account: Option<Account>) -> Result<(), Error> {
     let Some(account) = account else { return Ok(()) };
-    chown(path, Some(account.user), Some(account.group)).map_err(files::cannot("give away", path))
+    chown(path, Some(account.user), Some(account.group))
+        .map_err(files::cannot("change the owner of", path))
 }
 
-/// Lets another user than root get to `path`.
-fn passable(path: &Path) -> Result<(), Error> {
+/// Checks that a user other than root may enter every folder above `path`.
+fn check_reachable(path: &Path) -> Result<(), Error> {
     for folder in path.ancestors().skip(1) {
-        let open = fs::metadata(folder).is_ok_and(|it| it.permissions().mode() & 0o001 != 0);
+        let open =
+            fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0);
         if !open {
-            return Err(Error::Unreachable { folder: folder.to_owned() });
+            return Err(Error::FolderForbidden { folder: folder.to_owned() });
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Questions to the lab's own services: plain HTTP, loopback, bounded.
+//! Sends requests to the lab's own services: plain HTTP on loopback, with limits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use ureq::Agent;
 
 use crate::Error;
 
-/// How long an answer may take.
+/// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read of an answer.
+/// Largest body of an answer, in bytes.
 const BODY_BYTES_MAX: u64 = 1024 * 1024;
 
-/// An answer.
+/// Status and body of an answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-/// Asks for `path` at `address`. `authorization` is a header that no error shows.
+/// Sends `GET path` to `address`. Errors never show the header `authorization`.
 pub(crate) fn get(
     address: SocketAddr,
     path: &str,
@@ -28,7 +28,7 @@ pub(crate) fn get(
 ) -> Result<Answer, Error> {
     let url = format!("http://{address}{path}");
     let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
-    // Nobody's proxy has any part in this, and nothing of the lab's leads elsewhere.
+    // A proxy of the environment cannot reach loopback, and the lab's services never redirect.
     let agent: Agent = agent.proxy(None).max_redirects(0).build().into();
     let mut request = agent.get(&url);
     if let Some(authorization) = authorization {

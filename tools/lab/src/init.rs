@@ -1,7 +1,7 @@
-//! `lab init`: secrets and names of one's own, in place of those that are published.
+//! `lab init`: replaces the published secrets and names with the user's own.
 //!
-//! **Invariant:** nothing that is somebody's own is overwritten: every check comes before the first
-//! write.
+//! **Invariant:** a file with secrets of the user's own is never overwritten: every check comes
+//! before the first write.
 
 mod rewrite;
 
@@ -18,10 +18,11 @@ use crate::Error;
 use crate::files::{cannot, settle};
 use rewrite::{Names, Recipients};
 
-/// The file of secrets, from the root of the repository.
+/// Path of the file of secrets, relative to the root of the repository.
 const SECRETS: &str = "project/secrets.yaml";
 
-/// Each value of that file except the root: its key, and the variable that may hold it.
+/// Every value of that file except the root: its key, and the environment variable that may hold
+/// it.
 const VALUES: [(&str, &str); 8] = [
     ("github", "GITHUB_TOKEN"),
     ("ghcr", "GHCR_TOKEN"),
@@ -33,14 +34,16 @@ const VALUES: [(&str, &str); 8] = [
     ("s3Reader.secretAccessKey", "S3_READER_SECRET_ACCESS_KEY"),
 ];
 
-/// Of files that are committed.
+/// Permissions of files that are committed.
 const MODE: u32 = 0o644;
 
-/// What stands in place of a value that was not given. It reaches the vendor, which refuses it.
+/// Value of a token that was not given. The vendor rejects it, so a run fails with the vendor's
+/// error.
 const PLACEHOLDER: &str = "replace-me";
 
-/// Creates an identity, unless `identity` or the place where SOPS looks has one; a root; the file of
-/// secrets; and puts `name`, `owner` and their recipients into the documents below `root`.
+/// Creates an identity, a root and the file of secrets, and writes `name`, `owner` and the
+/// recipients into the documents below `root`. An identity that exists in `identity`, or in the file
+/// that SOPS reads, is used instead of a new one.
 pub(crate) fn init(
     root: &Path,
     name: &str,
@@ -50,7 +53,10 @@ pub(crate) fn init(
     let name = Name::try_from(name.to_owned()).map_err(|why| wrong("NAME", &why))?;
     let is_owner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if owner.is_empty() || owner.len() > 39 || !owner.bytes().all(is_owner) {
-        return Err(wrong("OWNER", "not an account, which is 1 to 39 of a-z, A-Z, 0-9 and -"));
+        return Err(wrong(
+            "OWNER",
+            "not an account name: 1 to 39 characters of a-z, A-Z, 0-9 and -",
+        ));
     }
     is_replaceable(root)?;
     let names = Names::read(root, name.as_str(), owner)?;
@@ -86,58 +92,60 @@ fn wrong(what: &'static str, why: &str) -> Error {
     Error::InitArgument { what, why: why.to_owned() }
 }
 
-/// Checks that what is there is published, and so protects nothing.
+/// Checks that the existing files are the published ones, which protect nothing.
 fn is_replaceable(root: &Path) -> Result<(), Error> {
     for name in [SECRETS, ".sops.yaml", "project/project.yaml"] {
         let path = root.join(name);
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let recipients: Vec<_> = rewrite::recipients(&text).collect();
-        let own = recipients.iter().any(|recipient| !keyring::is_published(recipient));
-        if own || (name == SECRETS && recipients.is_empty()) {
+        let is_private = recipients.iter().any(|recipient| !keyring::is_published(recipient));
+        if is_private || (name == SECRETS && recipients.is_empty()) {
             return Err(Error::InitOwn { path });
         }
     }
     Ok(())
 }
 
-/// The file in which SOPS and the programs look for identities.
+/// Returns the file in which SOPS and the programs look for identities
+/// (<https://github.com/getsops/sops#encrypting-using-age>).
 fn default_identity() -> Result<PathBuf, Error> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = || variable("HOME").map(|home| PathBuf::from(home).join(".config"));
     let config = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
-    let config =
-        config.ok_or_else(|| wrong("HOME", "it is not set, and --identity is not given"))?;
+    let config = config.ok_or_else(|| wrong("HOME", "not set, and --identity is not given"))?;
     Ok(config.join("sops/age/keys.txt"))
 }
 
-/// An identity in the repository would be committed with it.
+/// Checks that `file` is outside the repository, because an identity inside would be committed.
 fn is_outside(root: &Path, file: &Path) -> Result<(), Error> {
     let file = std::path::absolute(file).map_err(cannot("find", file))?;
-    // The folders may be links, and some of them need not be there yet.
+    // The path may contain symbolic links and folders that do not exist yet.
     let folder = file.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(&file);
     let folder = folder.canonicalize().map_err(cannot("find", folder))?;
     if folder.starts_with(root.canonicalize().map_err(cannot("find", root))?) {
         return Err(wrong(
             "--identity",
-            "it is in the repository, with which it would be published",
+            "it is in the repository, so the identity would be published",
         ));
     }
     Ok(())
 }
 
-/// The recipient of the first identity in `file`, if there is one.
+/// Returns the recipient of the first unpublished identity in `file`, or `None` if the file does not
+/// exist.
 fn existing(file: &Path) -> Result<Option<AgeRecipient>, Error> {
     if !file.exists() {
         return Ok(None);
     }
     let text = fs::read(file).map_err(cannot("read", file))?;
     let identities = Identities::parse(&Secret::new(text))?;
-    let own = identities.recipients().into_iter().find(|it| !keyring::is_published(it));
-    let own = own.and_then(|recipient| AgeRecipient::try_from(recipient).ok());
-    own.map(Some).ok_or_else(|| Error::InitIdentity { file: file.to_owned() })
+    let mut recipients = identities.recipients().into_iter();
+    let found = recipients.find(|recipient| !keyring::is_published(recipient));
+    let found = found.and_then(|recipient| AgeRecipient::try_from(recipient).ok());
+    found.map(Some).ok_or_else(|| Error::InitIdentity { file: file.to_owned() })
 }
 
-/// Writes a new identity to `file`, which only its owner may read.
+/// Writes a new identity to `file`, which only the file's owner may read.
 fn create_identity(file: &Path) -> Result<AgeRecipient, Error> {
     let (identity, recipient) = keyring::new_identity()?;
     if let Some(folder) = file.parent() {
@@ -159,7 +167,7 @@ fn create_identity(file: &Path) -> Result<AgeRecipient, Error> {
     Ok(recipient)
 }
 
-/// The entries of the file of secrets, and the keys of those that were not given.
+/// Returns the entries of the file of secrets, and the keys whose environment variable is not set.
 fn entries(root: Secret) -> (Vec<(&'static str, Secret)>, Vec<String>) {
     let (mut entries, mut missing) = (vec![("root", root)], Vec::new());
     for (key, variable) in VALUES {
@@ -173,7 +181,7 @@ fn entries(root: Secret) -> (Vec<(&'static str, Secret)>, Vec<String>) {
     (entries, missing)
 }
 
-/// Removes the identities that everybody has: nothing is encrypted for them any more.
+/// Removes the published identities, because no secret is encrypted for them any more.
 fn remove_published_identities(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let folder = root.join("project");
     let mut removed = Vec::new();
@@ -183,7 +191,9 @@ fn remove_published_identities(root: &Path) -> Result<Vec<PathBuf>, Error> {
         let Some(text) = is_text.then(|| fs::read(&path).ok()).flatten() else { continue };
         let Ok(identities) = Identities::parse(&Secret::new(text)) else { continue };
         let recipients = identities.recipients();
-        if !recipients.is_empty() && recipients.iter().all(|it| keyring::is_published(it)) {
+        if !recipients.is_empty()
+            && recipients.iter().all(|recipient| keyring::is_published(recipient))
+        {
             fs::remove_file(&path).map_err(cannot("remove", &path))?;
             removed.push(path);
         }
@@ -191,7 +201,7 @@ fn remove_published_identities(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(removed)
 }
 
-/// Tells what was done, and what is left for a person to do.
+/// Reports the changes and the steps that are left to the user.
 fn report(
     file: &Path,
     is_new: bool,
@@ -202,34 +212,37 @@ fn report(
     let note = |text: std::fmt::Arguments<'_>| documents::note("init", text);
     if is_new {
         note(format_args!("a new identity is in {}", file.display()));
-        note(format_args!("keep a copy of it elsewhere: without it nobody opens the root again"));
+        note(format_args!(
+            "keep a copy of it elsewhere: without the identity the root cannot be decrypted"
+        ));
     } else {
-        note(format_args!("the identity in {} opens the secrets", file.display()));
+        note(format_args!("the identity in {} decrypts the secrets", file.display()));
     }
     note(format_args!("a new root is in {SECRETS}, encrypted for that identity"));
     for (path, _) in changed {
         note(format_args!("changed {}", path.display()));
     }
     for path in removed {
-        note(format_args!("removed {}, which was published", path.display()));
+        note(format_args!("removed {}, a published identity", path.display()));
     }
     if !missing.is_empty() {
         note(format_args!("not given: {}", missing.join(", ")));
-        note(format_args!("`sops edit {SECRETS}` (https://github.com/getsops/sops) puts them in"));
+        note(format_args!("add them with `sops edit {SECRETS}` (https://github.com/getsops/sops)"));
     }
-    note(format_args!("next: commit this, and `vcs-bootstrap plan project`"));
+    note(format_args!("next: commit the changes and run `vcs-bootstrap plan project`"));
 }
 
-/// The time as RFC 3339 has it.
+/// Returns the current time in the format of RFC 3339.
 fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     rfc_3339(since)
 }
 
-/// `seconds` since 1970 as RFC 3339 has it.
+/// Returns the time that is `seconds` after 1970-01-01T00:00:00Z in the format of RFC 3339.
 fn rfc_3339(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // https://howardhinnant.github.io/date_algorithms.html#civil_from_days, for days after 1970.
+    // The algorithm of https://howardhinnant.github.io/date_algorithms.html#civil_from_days,
+    // without its branches for days before 1970.
     let day = days + 719_468;
     let (era, of_era) = (day / 146_097, day % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -247,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_as_rfc_3339_has_it() {
+    fn rfc_3339_formats_times_on_both_sides_of_leap_days() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),

@@ -1,5 +1,5 @@
-//! What the machine must have that the lab does not build: installed when it may be, and otherwise
-//! said how.
+//! Programs that the machine must have and the lab does not build. As root on Debian the lab
+//! installs them; otherwise an error names the packages.
 
 use std::env;
 use std::fs;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Error;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::{command, files};
 
-/// A program of the machine's own: what must be there, and the Debian package that brings it.
+/// A required program and the Debian package that contains it.
 #[derive(Debug)]
 struct Tool {
     program: &'static str,
     package: &'static str,
-    /// The kinds of documents that need it; none: all do.
+    /// Kinds of documents that need the program; empty if every lab needs it.
     needed_by: &'static [&'static str],
 }
 
@@ -44,27 +44,29 @@ const TOOLS: &[Tool] = &[
     tool("unshare", "util-linux", &["Cluster"]),
 ];
 
-/// What keeps packages from starting services of their own, for as long as it is there.
+/// Script that keeps Debian packages from starting their services while they are installed
+/// (<https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// What a store of Nix has from its beginning.
-const NIX_MADE: &str = "/nix/var/nix/db/schema";
+/// File that exists once Nix has created its store.
+const NIX_SCHEMA: &str = "/nix/var/nix/db/schema";
 
-/// Where the plugins are that give pods their addresses: the folder of `CNI_PATH` that has them, or
-/// Debian's.
+/// Returns the folder of the CNI plugins, which give pods their addresses: the first folder in
+/// `CNI_PATH` that has them, or Debian's.
 pub(crate) fn cni() -> PathBuf {
     let given = env::var_os("CNI_PATH").unwrap_or_default();
-    let folder = env::split_paths(&given).find(|it| it.join("host-local").exists());
+    let folder = env::split_paths(&given).find(|folder| folder.join("host-local").exists());
     folder.unwrap_or_else(|| "/usr/lib/cni".into())
 }
 
-/// Where a program is, if the machine has it.
+/// Returns the path of a program, if the machine has it.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian keeps some out of the way of users.
+    // Debian's PATH of an ordinary user lacks the folders `sbin`.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into(), cni()]);
-    folders.map(|it| it.join(program)).find(|it| {
-        fs::metadata(it).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+    folders.map(|folder| folder.join(program)).find(|path| {
+        fs::metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     })
 }
 
@@ -72,27 +74,28 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// What is missing for documents of `kinds`, by its Debian package.
+/// Returns the Debian packages that documents of `kinds` need and the machine lacks.
 pub(crate) fn missing(kinds: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let needed = TOOLS
         .iter()
-        .filter(|it| it.needed_by.is_empty() || it.needed_by.iter().any(|it| kinds(it)));
+        .filter(|tool| tool.needed_by.is_empty() || tool.needed_by.iter().any(|kind| kinds(kind)));
     let mut packages: Vec<_> =
-        needed.filter(|it| find(it.program).is_none()).map(|it| it.package).collect();
+        needed.filter(|tool| find(tool.program).is_none()).map(|tool| tool.package).collect();
     packages.sort_unstable();
     packages.dedup();
     packages
 }
 
-/// Sees to it that the machine has what documents of `kinds` need.
-pub(crate) fn ensure(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
-    programs(place, &kinds)?;
+/// Installs the programs that documents of `kinds` need, and creates Nix's store for artifacts.
+pub(crate) fn ensure(paths: &LabPaths, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
+    programs(paths, &kinds)?;
     if kinds("Artifact") { store() } else { Ok(()) }
 }
 
-/// Nix's store, which Nix makes when it first runs: of two that do so at once, one gives up.
+/// Creates Nix's store. Nix creates the store at its first run, and of two first runs at the same
+/// time one fails.
 fn store() -> Result<(), Error> {
-    if !is_root() || Path::new(NIX_MADE).exists() {
+    if !is_root() || Path::new(NIX_SCHEMA).exists() {
         return Ok(());
     }
     let mut init = Command::new("nix-store");
@@ -100,7 +103,7 @@ fn store() -> Result<(), Error> {
     command::run(init, "nix-store --init").map(drop)
 }
 
-fn programs(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
+fn programs(paths: &LabPaths, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
     let packages = missing(&kinds);
     if packages.is_empty() {
         return Ok(());
@@ -110,7 +113,7 @@ fn programs(place: &Place, kinds: impl Fn(&str) -> bool) -> Result<(), Error> {
     }
     documents::check_interrupt()?;
     let step = documents::step("-", "install");
-    let log = place.cache.join("logs/install.log");
+    let log = paths.cache.join("logs/install.log");
     let policy = Quiet::new()?;
     apt(&["update", "-qq"], &log)?;
     let install = ["install", "-y", "-qq", "--no-install-recommends"];
@@ -135,36 +138,38 @@ fn apt(arguments: &[&str], log: &Path) -> Result<(), Error> {
     Err(Error::InstallFailed { said: files::last_line(log), log: log.to_owned() })
 }
 
-/// Keeps packages from starting their services: Debian's registry would take every address.
+/// Keeps packages from starting their services while the guard lives, because Debian's registry
+/// would listen on every address.
 #[derive(Debug)]
 struct Quiet {
-    ours: bool,
+    created: bool,
 }
 
 impl Quiet {
     fn new() -> Result<Self, Error> {
         let policy = Path::new(POLICY);
-        let ours = !policy.exists();
-        if ours {
+        let created = !policy.exists();
+        if created {
             files::settle(
                 policy,
                 b"#!/bin/sh\n# made by `lab`, for one installation\nexit 101\n",
                 0o755,
             )?;
         }
-        Ok(Self { ours })
+        Ok(Self { created })
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        if self.ours {
+        if self.created {
             let _ = fs::remove_file(POLICY);
         }
     }
 }
 
-/// The compilers, which the lab never installs by itself: one chooses them, with their version.
+/// Checks that the compilers exist. The lab never installs them, because users choose their
+/// version.
 pub(crate) fn compilers(go: &str, c: bool) -> Result<(), Error> {
     if find("go").is_none() {
         return Err(Error::NoGo { wanted: go.to_owned() });

@@ -1,4 +1,5 @@
-//! Real components on loopback, for people without an account: phase 0 of the pipe.
+//! Starts real components on loopback, for users without an account at the vendors. `lab up` is the
+//! first program of the pipe.
 //!
 //! ```text
 //! documents ──► lab up ──► the same documents, with the lab's endpoints
@@ -7,11 +8,11 @@
 //!                 └─ serve: forge, registry, store, cloud ──► machines
 //! ```
 //!
-//! **Invariant:** `lab up` writes no document unless the lab answers: what still names the vendors
-//! never reaches the programs behind it.
-//! **Invariant:** of a document only `Project.spec.endpoints` is changed.
-//! **Invariant:** a process is ended by its id and start time, and only if the lab has started it.
-//! **Invariant:** everything listens on loopback.
+//! **Invariant:** `lab up` writes no document unless the lab answers, so that documents with the
+//! vendors' endpoints never reach the programs behind it.
+//! **Invariant:** `lab up` changes no field but `Project.spec.endpoints`.
+//! **Invariant:** `lab` ends a process by its id and start time, and only a process that it started.
+//! **Invariant:** every service listens on loopback.
 
 mod build;
 mod cli;
@@ -31,7 +32,7 @@ mod install;
 mod lock;
 mod network;
 mod nix;
-mod place;
+mod paths;
 mod port;
 mod process;
 mod registry;
@@ -51,9 +52,9 @@ use documents::Exit;
 
 use cli::Verb;
 use component::Component;
-use place::Place;
+use paths::LabPaths;
 
-/// Runs one command.
+/// Runs the command of a parsed command line.
 ///
 /// # Errors
 ///
@@ -70,19 +71,19 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
         init::init(std::path::Path::new("."), name, owner, identity.as_deref())?;
         return Ok(Exit::Done);
     }
-    let place = Place::find(&cli.settings)?;
+    let paths = LabPaths::find(&cli.settings)?;
     match &cli.verb {
         Verb::Build { components, .. } => {
-            build::build(&place, &Component::named(components)?)?;
+            build::build(&paths, &Component::named(components)?)?;
             if Component::are_all(components) {
-                up::settle_machine(&place)?;
+                up::prepare_machine(&paths)?;
             }
         }
-        Verb::Up(target) => up::up(&place, target)?,
-        Verb::Down { wipe, .. } => down::down(&place, *wipe)?,
-        Verb::Status { .. } => documents::print([&status::status(&place)?])?,
-        Verb::Serve { .. } => serve::serve(&place)?,
-        Verb::Init { .. } => unreachable!("it needs no lab"),
+        Verb::Up(target) => up::up(&paths, target)?,
+        Verb::Down { wipe, .. } => down::down(&paths, *wipe)?,
+        Verb::Status { .. } => documents::print([&status::status(&paths)?])?,
+        Verb::Serve { .. } => serve::serve(&paths)?,
+        Verb::Init { .. } => unreachable!("`init` returns above, because it needs no lab"),
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,5 @@
-//! Who may work here: a lock goes with its process, however that ends.
+//! Locks between `lab` commands. The kernel releases a lock when its process ends, also when the
+//! process is killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
@@ -10,41 +11,42 @@ use crate::Error;
 use crate::files;
 use crate::process::TICK;
 
-/// How long one command waits for another: building everything from nothing takes ten minutes.
+/// Longest wait of one command for another. Building every component into an empty cache takes ten
+/// minutes.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// Waits until nobody else works under `path`, and then works there alone.
+/// Waits until no other process holds the lock at `path`, and takes the lock.
 pub(crate) fn exclusive(path: &Path) -> Result<File, Error> {
     let end = Instant::now() + LIMIT;
-    let mut said = false;
+    let mut reported = false;
     loop {
         documents::check_interrupt()?;
-        if let Some(lock) = now(path)? {
+        if let Some(lock) = try_exclusive(path)? {
             return Ok(lock);
         }
         if Instant::now() >= end {
             return Err(Error::Busy { lock: path.to_owned() });
         }
-        if !said {
+        if !reported {
             documents::note(
                 "-",
                 format_args!("waiting for another `lab` that holds {}", path.display()),
             );
-            said = true;
+            reported = true;
         }
         thread::sleep(TICK);
     }
 }
 
-/// Works alone under `path`, unless somebody else does already.
-pub(crate) fn now(path: &Path) -> Result<Option<File>, Error> {
+/// Takes the lock at `path`, or returns `None` if another process holds the lock.
+pub(crate) fn try_exclusive(path: &Path) -> Result<Option<File>, Error> {
     if let Some(folder) = path.parent() {
         files::folder(folder)?;
     }
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(files::cannot("open", path))?;
     match file.try_lock() {
-        // `down --wipe` may have removed the file that was waited for.
+        // `down --wipe` may have removed the file between open and lock.
         Ok(()) if !is_at(&file, path) => Ok(None),
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -53,6 +55,7 @@ pub(crate) fn now(path: &Path) -> Result<Option<File>, Error> {
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    let inodes = (file.metadata().map(|it| it.ino()), path.metadata().map(|it| it.ino()));
-    matches!(inodes, (Ok(locked), Ok(there)) if locked == there)
+    let locked = file.metadata().map(|metadata| metadata.ino());
+    let current = path.metadata().map(|metadata| metadata.ino());
+    matches!((locked, current), (Ok(locked), Ok(current)) if locked == current)
 }

@@ -1,41 +1,42 @@
-//! The stand-in for nixpkgs, and the settings under which Nix needs no network.
+//! Prepares the stand-in for nixpkgs and the settings that let Nix build without a network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Error;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::{command, crates, files};
 
-/// Written by `host.sh`: what the stand-in takes from this machine.
+/// File that `host.sh` writes: the tools of this machine that the stand-in uses.
 const HOST: &str = "host.nix";
 
-fn copied(place: &Place) -> PathBuf {
-    place.directory.join("nixpkgs")
+fn copy_folder(paths: &LabPaths) -> PathBuf {
+    paths.directory.join("nixpkgs")
 }
 
-/// What the flake input `nixpkgs` becomes.
-pub(crate) fn input(place: &Place) -> String {
-    let given = place.nixpkgs.clone();
-    given.unwrap_or_else(|| format!("path:{}", copied(place).display()))
+/// Returns the URL of the flake input `nixpkgs`.
+pub(crate) fn input(paths: &LabPaths) -> String {
+    let given = paths.nixpkgs.clone();
+    given.unwrap_or_else(|| format!("path:{}", copy_folder(paths).display()))
 }
 
-/// Sees to the stand-in, to what it builds `flakes` from, and to the settings; what is right already
-/// is not touched. Whoever brings a nixpkgs has settings for it, too.
-pub(crate) fn ensure(place: &Place, flakes: &[PathBuf]) -> Result<(), Error> {
-    if place.nixpkgs.is_some() {
+/// Writes the stand-in and the settings of Nix, and fetches the crates of `flakes`. Files that are
+/// up to date are not written. With a nixpkgs of the user's own nothing happens, because that user
+/// has settings as well.
+pub(crate) fn ensure(paths: &LabPaths, flakes: &[PathBuf]) -> Result<(), Error> {
+    if paths.nixpkgs.is_some() {
         return Ok(());
     }
-    crates::ensure(flakes)?; // first: the stand-in and the settings say where they are
-    let (from, to) = (place.components.join("../nix/standin"), copied(place));
+    crates::ensure(flakes)?; // first: the stand-in and the settings name the folder of the crates
+    let (from, to) = (paths.components.join("../nix/standin"), copy_folder(paths));
     mirror(&from, &to, &[HOST])?;
     let mut host = Command::new("sh");
     host.arg(from.join("host.sh"));
     let host = command::run(host, "host.sh")?;
     files::settle(&to.join(HOST), &host, 0o644)?;
 
-    let folder = place.directory.join("nix");
+    let folder = paths.directory.join("nix");
     let registry = folder.join("registry.json");
     files::settle(&registry, b"{\"version\":2,\"flakes\":[]}\n", 0o644)?;
     files::settle(&folder.join("nix.conf"), settings(&registry).as_bytes(), 0o644)?;
@@ -45,9 +46,10 @@ pub(crate) fn ensure(place: &Place, flakes: &[PathBuf]) -> Result<(), Error> {
 fn settings(registry: &Path) -> String {
     let toolchains = files::home("RUSTUP_HOME", ".rustup").join("toolchains");
     let system = ["/bin", "/lib", "/lib64", "/usr", "/etc/alternatives"].map(PathBuf::from);
-    // A path that is not there would keep every build from starting.
-    let paths = system.into_iter().chain([toolchains, crates::cache()]).filter(|it| it.exists());
-    let paths: Vec<_> = paths.map(|it| it.display().to_string()).collect();
+    // Nix starts no build if a path of `sandbox-paths` does not exist.
+    let paths =
+        system.into_iter().chain([toolchains, crates::cache()]).filter(|path| path.exists());
+    let paths: Vec<_> = paths.map(|path| path.display().to_string()).collect();
     format!(
         "# Written by `lab up`.
 experimental-features = nix-command flakes
@@ -65,11 +67,11 @@ sandbox-paths = {}
     )
 }
 
-/// Makes `to` hold what `from` holds, and nothing else but `kept`.
+/// Copies `from` to `to`, and removes every other file of `to` except `kept`.
 fn mirror(from: &Path, to: &Path, kept: &[&str]) -> Result<(), Error> {
     files::folder(to)?;
     for name in names(to)? {
-        if !from.join(&name).exists() && !kept.iter().any(|it| name == **it) {
+        if !from.join(&name).exists() && !kept.iter().any(|kept| name == **kept) {
             files::remove(&to.join(&name))?;
         }
     }
@@ -89,7 +91,7 @@ fn mirror(from: &Path, to: &Path, kept: &[&str]) -> Result<(), Error> {
 
 fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     let entries = fs::read_dir(folder).map_err(files::cannot("read", folder))?;
-    Ok(entries.flatten().map(|it| it.file_name()).collect())
+    Ok(entries.flatten().map(|entry| entry.file_name()).collect())
 }
 
 #[cfg(test)]
@@ -99,7 +101,7 @@ mod tests {
     type Test = Result<(), Box<dyn std::error::Error>>;
 
     #[test]
-    fn the_copy_follows_its_origin_and_is_not_written_again() -> Test {
+    fn mirror_follows_its_source_and_does_not_write_unchanged_files() -> Test {
         let folder = tempfile::tempdir()?;
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         fs::create_dir_all(from.join("deep"))?;

@@ -1,4 +1,5 @@
-//! The lab's own process: it keeps the services up until it is asked to end, and ends them in order.
+//! The lab's own process. It keeps the services running until it receives a signal, and then ends
+//! them in order.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,104 +11,104 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::cloud::Running;
 use crate::files;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::process::{GRACE, Process, TICK};
 use crate::service::Service;
 use crate::state::{self, State};
 use crate::supervise::Supervised;
 
-/// How long a new lab may take to say that it runs.
+/// Longest wait for a new lab to write its state.
 const START: Duration = Duration::from_secs(30);
 
-/// Leaves the caller's session and whatever descriptors it was given: a lock or a pipe that the
-/// lab held on to would keep others waiting for as long as it runs.
+/// Shell command that starts the lab outside the caller's session and closes inherited descriptors.
+/// Otherwise an inherited lock or pipe would stay open, and block other programs, while the lab runs.
 const DETACHED: &str = r#"exec setsid "$0" "$@" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-"#;
 
-/// Runs the lab until somebody asks it to end.
-pub(crate) fn serve(place: &Place) -> Result<(), Error> {
-    state::begin(place)?;
-    let Some(_lock) = patiently(|| state::become_daemon(place))? else {
-        return Err(Error::Running { directory: place.directory.clone() });
+/// Runs the lab until it receives SIGTERM or SIGINT, or until the cloud's emulator ends.
+pub(crate) fn serve(paths: &LabPaths) -> Result<(), Error> {
+    state::begin(paths)?;
+    let Some(_lock) = retry_briefly(|| state::become_daemon(paths))? else {
+        return Err(Error::Running { directory: paths.directory.clone() });
     };
-    sweep(place)?;
+    sweep(paths)?;
     let daemon = Process::of(std::process::id()).ok_or_else(|| {
         files::cannot("read", Path::new("/proc/self"))(std::io::ErrorKind::NotFound.into())
     })?;
-    let network = place.network.to_string();
+    let network = paths.network.to_string();
     let mut state = State { daemon, network, services: BTreeMap::new() };
-    state::write(place, &state)?;
-    let cloud = Running::start(place)?;
-    documents::note("cloud", format_args!("listens on {}", place.cloud()));
+    state::write(paths, &state)?;
+    let cloud = Running::start(paths)?;
+    documents::note("cloud", format_args!("listens on {}", paths.cloud()));
 
     let mut children: BTreeMap<Service, Supervised> = BTreeMap::new();
     let mut end = Ok(());
     while !documents::is_interrupted() && !cloud.has_ended() {
-        end = tend(place, &mut children, &mut state);
+        end = tend(paths, &mut children, &mut state);
         if end.is_err() {
             break;
         }
         thread::sleep(TICK);
     }
     documents::note("-", "ending");
-    // The machines first: what they run still talks to the registry.
+    // Machines end first, because their processes still use the registry.
     cloud.shutdown();
     for (service, child) in children.iter_mut().rev() {
         child.end(service.name());
     }
     state.services.clear();
-    state::write(place, &state)?;
+    state::write(paths, &state)?;
     end
 }
 
-/// Sees to every service once, and writes down what has changed.
+/// Starts every service that does not run, once, and writes the changed records.
 fn tend(
-    place: &Place,
+    paths: &LabPaths,
     children: &mut BTreeMap<Service, Supervised>,
     state: &mut State,
 ) -> Result<(), Error> {
-    for service in state::wanted(place)? {
+    for service in state::wanted(paths)? {
         if service == Service::Cloud {
             continue;
         }
         let child = children.entry(service).or_default();
         let launch = || {
-            let command = service.command(place)?;
+            let command = service.command(paths)?;
             let mut command = command.unwrap_or_else(|| Command::new("true"));
-            let log = files::log(&service.log(place))?;
+            let log = files::log(&service.log(paths))?;
             if service != Service::Registry {
-                // The registry's standard output is its log of requests.
-                command.stdout(files::log(&service.log(place))?);
+                // The registry's standard output already goes to its log of requests.
+                command.stdout(files::log(&service.log(paths))?);
             }
             command.stderr(log);
             Ok(command)
         };
         if child.tick(service.name(), launch) {
             state.services.insert(service.name().to_owned(), child.record.clone());
-            state::write(place, state)?;
+            state::write(paths, state)?;
         }
     }
     Ok(())
 }
 
-/// Another command may look at the lock in just this moment.
-fn patiently<T>(lock: impl Fn() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+/// Retries a lock for two seconds, because another command may test the same lock at this moment.
+fn retry_briefly<T>(lock: impl Fn() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     let end = Instant::now() + Duration::from_secs(2);
     loop {
         match lock()? {
             None if Instant::now() < end => thread::sleep(TICK),
-            end => return Ok(end),
+            locked => return Ok(locked),
         }
     }
 }
 
-/// Ends what a lab that was killed has left behind. The caller knows that none runs.
-pub(crate) fn sweep(place: &Place) -> Result<(), Error> {
-    let Some(state) = state::read(place)? else { return Ok(()) };
+/// Ends the services that a killed lab has left behind. The caller has checked that no lab runs.
+pub(crate) fn sweep(paths: &LabPaths) -> Result<(), Error> {
+    let Some(state) = state::read(paths)? else { return Ok(()) };
     for (name, record) in state.services {
-        if let Some(process) = record.process.filter(|it| it.is_running()) {
+        if let Some(process) = record.process.filter(|process| process.is_running()) {
             documents::note(
                 &name,
-                format_args!("process {} is left from before: ended", process.pid),
+                format_args!("ended process {}, which an earlier lab left behind", process.pid),
             );
             process.end(GRACE);
         }
@@ -115,22 +116,22 @@ pub(crate) fn sweep(place: &Place) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts the lab, detached from whoever asks for it.
-pub(crate) fn start(place: &Place) -> Result<(), Error> {
+/// Starts the lab in the background, detached from the calling process.
+pub(crate) fn start(paths: &LabPaths) -> Result<(), Error> {
     let lab = env::current_exe().map_err(files::cannot("find", Path::new("/proc/self/exe")))?;
-    let log = place.log("lab");
+    let log = paths.log("lab");
     let mut command = Command::new("sh");
-    command.args(["-c", DETACHED]).arg(lab).arg("serve").current_dir(&place.root);
-    command.arg("--directory").arg(&place.directory).arg("--cache").arg(&place.cache);
-    command.arg("--components").arg(&place.components);
-    command.args(["--network", &place.network.to_string()]);
+    command.args(["-c", DETACHED]).arg(lab).arg("serve").current_dir(&paths.root);
+    command.arg("--directory").arg(&paths.directory).arg("--cache").arg(&paths.cache);
+    command.arg("--components").arg(&paths.components);
+    command.args(["--network", &paths.network.to_string()]);
     command.stdin(Stdio::null()).stdout(files::log(&log)?).stderr(files::log(&log)?);
     let mut child = command.spawn().map_err(files::cannot("start", Path::new("sh")))?;
     let process = Process::of(child.id());
     let end = Instant::now() + START;
     loop {
-        let said = state::read(place)?.map(|it| it.daemon);
-        if said.is_some() && said == process {
+        let daemon = state::read(paths)?.map(|state| state.daemon);
+        if daemon.is_some() && daemon == process {
             return Ok(());
         }
         let ended = child.try_wait().map_err(files::cannot("wait for", Path::new("sh")))?;

@@ -1,5 +1,4 @@
-//! The services that stand in for the vendors': what each is called, where it is, how it is started
-//! and whether it answers.
+//! The services that stand in for the vendors: their names, addresses, commands and health checks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,10 +6,10 @@ use std::process::Command;
 
 use crate::Error;
 use crate::http;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::{forge, registry, store};
 
-/// One of them.
+/// A service of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Service {
     Registry,
@@ -40,42 +39,43 @@ impl Service {
         }
     }
 
-    pub(crate) fn address(self, place: &Place) -> SocketAddr {
+    pub(crate) fn address(self, paths: &LabPaths) -> SocketAddr {
         match self {
-            Self::Registry => place.registry(),
-            Self::Forge => place.forge(),
-            Self::Store => place.store(),
-            Self::Cloud => place.cloud(),
+            Self::Registry => paths.registry(),
+            Self::Forge => paths.forge(),
+            Self::Store => paths.store(),
+            Self::Cloud => paths.cloud(),
         }
     }
 
-    pub(crate) fn log(self, place: &Place) -> PathBuf {
+    pub(crate) fn log(self, paths: &LabPaths) -> PathBuf {
         match self {
-            Self::Cloud => place.log("lab"),
-            other => place.log(other.name()),
+            Self::Cloud => paths.log("lab"),
+            other => paths.log(other.name()),
         }
     }
 
-    /// The command that runs it; none if the lab runs it by itself.
-    pub(crate) fn command(self, place: &Place) -> Result<Option<Command>, Error> {
+    /// Returns the command that runs the service, or `None` for the cloud, which runs inside the lab.
+    pub(crate) fn command(self, paths: &LabPaths) -> Result<Option<Command>, Error> {
         let mut command = match self {
-            Self::Registry => registry::command(place)?,
-            Self::Forge => forge::command(place)?,
-            Self::Store => store::command(place)?,
+            Self::Registry => registry::command(paths)?,
+            Self::Forge => forge::command(paths)?,
+            Self::Store => store::command(paths)?,
             Self::Cloud => return Ok(None),
         };
         command.envs(emulator_talos::go_runtime());
         Ok(Some(command))
     }
 
-    /// Whether it does what it is there for.
-    pub(crate) fn answers(self, place: &Place) -> bool {
+    /// Returns whether the service answers a request with the expected status.
+    pub(crate) fn answers(self, paths: &LabPaths) -> bool {
         let (path, right): (_, fn(u16) -> bool) = match self {
-            Self::Registry => ("/v2/", |it| it == 200),
-            Self::Forge => ("/api/v1/version", |it| it == 200),
-            Self::Store => ("/", |it| (200..500).contains(&it)), // it refuses who does not sign
-            Self::Cloud => ("/_lab/writes", |it| it == 200),
+            Self::Registry => ("/v2/", |status| status == 200),
+            Self::Forge => ("/api/v1/version", |status| status == 200),
+            // The store answers an unsigned request with 403.
+            Self::Store => ("/", |status| (200..500).contains(&status)),
+            Self::Cloud => ("/_lab/writes", |status| status == 200),
         };
-        http::get(self.address(place), path, None).is_ok_and(|it| right(it.status))
+        http::get(self.address(paths), path, None).is_ok_and(|answer| right(answer.status))
     }
 }

@@ -1,4 +1,4 @@
-//! What the running lab writes down for other commands, and for whoever comes after a crash.
+//! State files of the running lab. Other commands read them, also after a crash.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,92 +9,97 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::files;
 use crate::lock;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::process::Process;
 use crate::service::Service;
 use crate::supervise::Record;
 
-/// What runs.
+/// Processes of the running lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct State {
-    /// The lab's own process.
+    /// Process of the lab itself.
     pub(crate) daemon: Process,
     pub(crate) network: String,
-    /// The child of every service, by the service's name.
+    /// Record of each service's process, by the service's name.
     pub(crate) services: BTreeMap<String, Record>,
 }
 
-/// What is there only in a folder that the lab has made.
-const MARK: &str = "made-by-lab";
+/// File that marks a folder as created by the lab. `down --wipe` removes no other folder.
+const MARKER: &str = "made-by-lab";
 
-fn path(place: &Place) -> PathBuf {
-    place.directory.join("daemon.json")
+fn path(paths: &LabPaths) -> PathBuf {
+    paths.directory.join("daemon.json")
 }
 
-fn wanted_path(place: &Place) -> PathBuf {
-    place.directory.join("services.json")
+fn wanted_path(paths: &LabPaths) -> PathBuf {
+    paths.directory.join("services.json")
 }
 
-fn daemon_lock(place: &Place) -> PathBuf {
-    place.directory.join("daemon.lock")
+fn daemon_lock(paths: &LabPaths) -> PathBuf {
+    paths.directory.join("daemon.lock")
 }
 
-/// Makes the folder, and marks it.
-pub(crate) fn begin(place: &Place) -> Result<(), Error> {
-    files::settle(&place.directory.join(MARK), b"`lab down --wipe` removes this folder\n", 0o644)?;
-    files::folder(&place.directory.join("logs"))
+/// Creates the lab's folder with its marker.
+pub(crate) fn begin(paths: &LabPaths) -> Result<(), Error> {
+    files::settle(
+        &paths.directory.join(MARKER),
+        b"`lab down --wipe` removes this folder\n",
+        0o644,
+    )?;
+    files::folder(&paths.directory.join("logs"))
 }
 
-pub(crate) fn is_ours(place: &Place) -> bool {
-    place.directory.join(MARK).is_file()
+pub(crate) fn is_ours(paths: &LabPaths) -> bool {
+    paths.directory.join(MARKER).is_file()
 }
 
-/// Lets one command at a time change what runs.
-pub(crate) fn alone(place: &Place) -> Result<std::fs::File, Error> {
-    lock::exclusive(&place.directory.join("command.lock"))
+/// Locks out other commands that start or end services.
+pub(crate) fn lock_commands(paths: &LabPaths) -> Result<std::fs::File, Error> {
+    lock::exclusive(&paths.directory.join("command.lock"))
 }
 
-/// Makes this process the one lab of the folder; none if another is.
-pub(crate) fn become_daemon(place: &Place) -> Result<Option<std::fs::File>, Error> {
-    lock::now(&daemon_lock(place))
+/// Takes the lock of the folder's only lab, or returns `None` if another lab runs.
+pub(crate) fn become_daemon(paths: &LabPaths) -> Result<Option<std::fs::File>, Error> {
+    lock::try_exclusive(&daemon_lock(paths))
 }
 
-/// Whether the lab runs. Its lock tells, since it goes with the process.
-pub(crate) fn is_running(place: &Place) -> Result<bool, Error> {
-    Ok(daemon_lock(place).exists() && lock::now(&daemon_lock(place))?.is_none())
+/// Returns whether the lab runs, which means that a process holds its lock.
+pub(crate) fn is_running(paths: &LabPaths) -> Result<bool, Error> {
+    Ok(daemon_lock(paths).exists() && lock::try_exclusive(&daemon_lock(paths))?.is_none())
 }
 
-/// What the lab that runs, or ran last, has written.
-pub(crate) fn read(place: &Place) -> Result<Option<State>, Error> {
-    parsed(&path(place))
+/// Returns the state of the lab that runs or ran last.
+pub(crate) fn read(paths: &LabPaths) -> Result<Option<State>, Error> {
+    parsed(&path(paths))
 }
 
-pub(crate) fn write(place: &Place, state: &State) -> Result<(), Error> {
-    settle(&path(place), state)
+pub(crate) fn write(paths: &LabPaths, state: &State) -> Result<(), Error> {
+    settle(&path(paths), state)
 }
 
-/// Which services are to run.
-pub(crate) fn wanted(place: &Place) -> Result<Vec<Service>, Error> {
-    let names: Vec<String> = parsed(&wanted_path(place))?.unwrap_or_default();
-    Ok(Service::ALL.into_iter().filter(|it| names.iter().any(|name| name == it.name())).collect())
+/// Returns the services that the lab must keep running.
+pub(crate) fn wanted(paths: &LabPaths) -> Result<Vec<Service>, Error> {
+    let names: Vec<String> = parsed(&wanted_path(paths))?.unwrap_or_default();
+    let is_wanted = |service: &Service| names.iter().any(|name| name == service.name());
+    Ok(Service::ALL.into_iter().filter(is_wanted).collect())
 }
 
-pub(crate) fn want(place: &Place, services: &[Service]) -> Result<(), Error> {
-    // In one order, whatever came first: a file that says the same is not written again.
-    let wanted = Service::ALL.iter().filter(|it| services.contains(it));
-    let names: Vec<_> = wanted.map(|it| it.name()).collect();
-    settle(&wanted_path(place), &names)
+pub(crate) fn want(paths: &LabPaths, services: &[Service]) -> Result<(), Error> {
+    // In the fixed order of `ALL`, so that equal sets of services do not change the file.
+    let wanted = Service::ALL.iter().filter(|service| services.contains(service));
+    let names: Vec<_> = wanted.map(|service| service.name()).collect();
+    settle(&wanted_path(paths), &names)
 }
 
 fn parsed<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let garbled = |source| Error::Garbled { path: path.to_owned(), source };
-    files::read(path)?.map(|it| serde_json::from_slice(&it).map_err(garbled)).transpose()
+    let invalid = |source| Error::InvalidState { path: path.to_owned(), source };
+    files::read(path)?.map(|bytes| serde_json::from_slice(&bytes).map_err(invalid)).transpose()
 }
 
 fn settle(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let garbled = |source| Error::Garbled { path: path.to_owned(), source };
-    let text = serde_json::to_string_pretty(value).map_err(garbled)?;
+    let invalid = |source| Error::InvalidState { path: path.to_owned(), source };
+    let text = serde_json::to_string_pretty(value).map_err(invalid)?;
     files::settle(path, format!("{text}\n").as_bytes(), 0o644)?;
     Ok(())
 }

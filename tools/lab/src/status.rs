@@ -1,66 +1,67 @@
-//! What runs, where, and what has been written to it, as JSON.
+//! Reports the running services, their addresses and their counts of writes as JSON.
 
 use serde_json::{Map, Value, json};
 
 use crate::Error;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::service::Service;
 use crate::writes::Writes;
 use crate::{cloud, nix, state, store};
 
-/// Looks, and changes nothing.
-pub(crate) fn status(place: &Place) -> Result<Value, Error> {
-    let running = state::is_running(place)?;
-    let state = state::read(place)?.filter(|_| running);
-    // Where it runs, not where it would if it were started now.
-    let network = state.as_ref().and_then(|it| it.network.parse().ok()).unwrap_or(place.network);
-    let place = &Place { network, ..place.clone() };
-    let services = if running { state::wanted(place)? } else { Vec::new() };
+/// Returns the status of the lab without changing anything.
+pub(crate) fn status(paths: &LabPaths) -> Result<Value, Error> {
+    let running = state::is_running(paths)?;
+    let state = state::read(paths)?.filter(|_| running);
+    // The network of the running lab, which may differ from the network on the command line.
+    let network =
+        state.as_ref().and_then(|state| state.network.parse().ok()).unwrap_or(paths.network);
+    let paths = &LabPaths { network, ..paths.clone() };
+    let services = if running { state::wanted(paths)? } else { Vec::new() };
     let component = |service: &Service| {
-        let record = state.as_ref().and_then(|it| it.services.get(service.name()));
+        let record = state.as_ref().and_then(|state| state.services.get(service.name()));
         let process = match service {
-            Service::Cloud => state.as_ref().map(|it| it.daemon),
-            _ => record.and_then(|it| it.process),
+            Service::Cloud => state.as_ref().map(|state| state.daemon),
+            _ => record.and_then(|record| record.process),
         };
         json!({
             "name": service.name(),
             "program": service.program(),
-            "pid": process.filter(|it| it.is_running()).map(|it| it.pid),
-            "address": service.address(place),
-            "log": service.log(place),
-            "healthy": service.answers(place),
-            "restarts": record.map_or(0, |it| it.restarts),
+            "pid": process.filter(|process| process.is_running()).map(|process| process.pid),
+            "address": service.address(paths),
+            "log": service.log(paths),
+            "healthy": service.answers(paths),
+            "restarts": record.map_or(0, |record| record.restarts),
         })
     };
     Ok(json!({
         "running": running,
-        "directory": place.directory,
-        "network": place.network.to_string(),
+        "directory": paths.directory,
+        "network": paths.network.to_string(),
         "components": services.iter().map(component).collect::<Vec<_>>(),
-        "endpoints": endpoints(place, &services),
-        "writes": Writes::count(place)?,
+        "endpoints": endpoints(paths, &services),
+        "writes": Writes::count(paths)?,
     }))
 }
 
-/// Where each remote is, for a person who wants to look at it: secrets by the file that holds them.
-fn endpoints(place: &Place, services: &[Service]) -> Value {
+/// Returns the URL of each service for a user, and the files that hold its secrets.
+fn endpoints(paths: &LabPaths, services: &[Service]) -> Value {
     let mut endpoints = Map::new();
     for service in services {
-        let url = format!("http://{}", service.address(place));
+        let url = format!("http://{}", service.address(paths));
         let endpoint = match service {
-            Service::Forge => json!({"url": url, "tokens": place.directory.join("secrets")}),
+            Service::Forge => json!({"url": url, "tokens": paths.directory.join("secrets")}),
             Service::Registry => json!({"url": url, "flux": format!("{url}/fluxcd")}),
-            Service::Cloud => json!({"url": format!("{url}/v1"), "token": cloud::token(place)}),
+            Service::Cloud => json!({"url": format!("{url}/v1"), "token": cloud::token(paths)}),
             Service::Store => {
-                json!({"url": url, "credentials": store::Account::Root.credentials(place)})
+                json!({"url": url, "credentials": store::Account::Root.credentials(paths)})
             }
         };
         endpoints.insert(service.name().to_owned(), endpoint);
     }
     if !services.is_empty() {
-        let settings = place.directory.join("nix");
+        let settings = paths.directory.join("nix");
         endpoints
-            .insert("nix".to_owned(), json!({"nixpkgs": nix::input(place), "settings": settings}));
+            .insert("nix".to_owned(), json!({"nixpkgs": nix::input(paths), "settings": settings}));
     }
     Value::Object(endpoints)
 }

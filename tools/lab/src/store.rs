@@ -1,4 +1,4 @@
-//! The object store: versitygw, on a folder of the lab's.
+//! Runs the object store: versitygw, with its data in the lab's folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,24 +8,24 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::files;
-use crate::place::Place;
+use crate::paths::LabPaths;
 
-/// For which requests are signed.
+/// Region that clients use when they sign requests.
 pub(crate) const REGION: &str = "us-east-1";
 
 const ACCESS: &str = "accessKeyId";
 const SECRET: &str = "secretAccessKey";
-/// Where versitygw keeps what was said about a bucket: an attribute of its folder.
+/// Extended attribute of a bucket's folder in which versitygw keeps the bucket's policy.
 const POLICY: &str = "user.policy";
 
-/// Somebody with credentials, and what they may do in every bucket.
+/// An account of the store and its permissions in every bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Account {
-    /// Everything: the lab alone has it.
+    /// Every permission; only the lab uses this account.
     Root,
-    /// Adds, and looks at what is there.
+    /// Permission to add, read and list objects.
     Writer,
-    /// Reads.
+    /// Permission to read and list objects.
     Reader,
 }
 
@@ -46,41 +46,41 @@ impl Account {
         }
     }
 
-    /// The file that holds the credentials, as documents want them.
-    pub(crate) fn credentials(self, place: &Place) -> PathBuf {
-        place.secret(&format!("store-{}", self.name()))
+    /// Returns the file of the credentials, in the form that documents refer to.
+    pub(crate) fn credentials(self, paths: &LabPaths) -> PathBuf {
+        paths.secret(&format!("store-{}", self.name()))
     }
 }
 
-fn folder(place: &Place) -> PathBuf {
-    place.directory.join("store")
+fn folder(paths: &LabPaths) -> PathBuf {
+    paths.directory.join("store")
 }
 
-/// Where it writes down who asked for what.
-pub(crate) fn access_log(place: &Place) -> PathBuf {
-    place.log("store-access")
+/// Returns the log with one line for each request that the store has answered.
+pub(crate) fn access_log(paths: &LabPaths) -> PathBuf {
+    paths.log("store-access")
 }
 
-/// Sees to its folders, its accounts and its buckets, each a folder.
-pub(crate) fn prepare(place: &Place, buckets: &[&str]) -> Result<(), Error> {
+/// Creates the store's folders, accounts and buckets. A bucket is a folder.
+pub(crate) fn prepare(paths: &LabPaths, buckets: &[&str]) -> Result<(), Error> {
     let mut users = json!({});
     for account in [Account::Root, Account::Writer, Account::Reader] {
         let name = account.name();
-        files::secret(&account.credentials(place), 32, |it| {
-            json!({ACCESS: name, SECRET: files::hex(it)}).to_string()
+        files::secret(&account.credentials(paths), 32, |bytes| {
+            json!({ACCESS: name, SECRET: files::hex(bytes)}).to_string()
         })?;
         if !matches!(account, Account::Root) {
-            let secret = &credentials(place, account)?[SECRET];
+            let secret = &credentials(paths, account)?[SECRET];
             users[name] = json!({"access": name, "secret": secret, "role": "user"});
         }
     }
-    let accounts = folder(place).join("accounts");
-    files::folder(&folder(place).join("versions"))?;
+    let accounts = folder(paths).join("accounts");
+    files::folder(&folder(paths).join("versions"))?;
     files::folder(&accounts)?;
     let users = json!({"accessAccounts": users}).to_string();
     files::settle(&accounts.join("users.json"), users.as_bytes(), 0o600)?;
     for bucket in buckets {
-        let path = folder(place).join("buckets").join(bucket);
+        let path = folder(paths).join("buckets").join(bucket);
         files::folder(&path)?;
         let policy = policy(bucket).to_string();
         rustix::fs::setxattr(&path, POLICY, policy.as_bytes(), rustix::fs::XattrFlags::empty())
@@ -89,38 +89,39 @@ pub(crate) fn prepare(place: &Place, buckets: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Who may do what in `bucket`, as S3 says it.
+/// Returns the policy of `bucket` in S3's format
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html>).
 fn policy(bucket: &str) -> Value {
-    let statements = [Account::Writer, Account::Reader].map(|it| {
+    let statements = [Account::Writer, Account::Reader].map(|account| {
         json!({
-            "Effect": "Allow", "Principal": {"AWS": [it.name()]}, "Action": it.actions(),
+            "Effect": "Allow", "Principal": {"AWS": [account.name()]}, "Action": account.actions(),
             "Resource": [format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/*")],
         })
     });
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-fn credentials(place: &Place, account: Account) -> Result<BTreeMap<String, String>, Error> {
-    let path = account.credentials(place);
+fn credentials(paths: &LabPaths, account: Account) -> Result<BTreeMap<String, String>, Error> {
+    let path = account.credentials(paths);
     let text = files::read(&path)?.unwrap_or_default();
-    serde_json::from_slice(&text).map_err(|source| Error::Garbled { path, source })
+    serde_json::from_slice(&text).map_err(|source| Error::InvalidState { path, source })
 }
 
-/// The command that runs it.
-pub(crate) fn command(place: &Place) -> Result<Command, Error> {
-    let credentials = credentials(place, Account::Root)?;
+/// Returns the command that runs versitygw.
+pub(crate) fn command(paths: &LabPaths) -> Result<Command, Error> {
+    let credentials = credentials(paths, Account::Root)?;
     let part = |name| credentials.get(name).map(String::as_str).unwrap_or_default();
-    let mut command = Command::new(place.program("versitygw"));
-    // It takes them from its environment, or from its arguments, which anybody may list.
+    let mut command = Command::new(paths.program("versitygw"));
+    // Credentials go through the environment, because every user may list a process's arguments.
     command.env_clear().env("ROOT_ACCESS_KEY", part(ACCESS)).env("ROOT_SECRET_KEY", part(SECRET));
     command
-        .args(["--port", &place.store().to_string(), "--region", REGION])
+        .args(["--port", &paths.store().to_string(), "--region", REGION])
         .arg("--iam-dir")
-        .arg(folder(place).join("accounts"))
+        .arg(folder(paths).join("accounts"))
         .arg("--access-log")
-        .arg(access_log(place))
+        .arg(access_log(paths))
         .arg("posix")
         .arg("--versioning-dir");
-    command.arg(folder(place).join("versions")).arg(folder(place).join("buckets"));
+    command.arg(folder(paths).join("versions")).arg(folder(paths).join("buckets"));
     Ok(command)
 }

@@ -1,4 +1,5 @@
-//! One child process: started, started again when it ends, and given up when that does not help.
+//! Supervises one child process: starts it, restarts it when it ends, and gives up after too many
+//! restarts.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -9,22 +10,23 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::process::{GRACE, Process};
 
-/// It is given up once it has ended this often within [`WINDOW`].
+/// Number of times that a child may end within [`WINDOW`] before it is no longer restarted.
 const DEATHS_MAX: usize = 5;
+/// Period over which ends of a child are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How long it is left alone after it has ended.
+/// Pause between the end of a child and its restart.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What is known of a child, as it is written down for whoever comes after.
+/// State of a child in the lab's state file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
-    /// None if it does not run.
+    /// Process of the child, or `None` if it does not run.
     pub(crate) process: Option<Process>,
-    /// How often it was started again.
+    /// Number of restarts since the lab started.
     pub(crate) restarts: u32,
-    /// Whether it was given up.
+    /// Whether the child is no longer restarted.
     pub(crate) failed: bool,
 }
 
@@ -36,7 +38,7 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Sees to it that it runs. Whether its record has changed.
+    /// Starts the child if it does not run. Returns whether its record has changed.
     pub(crate) fn tick(
         &mut self,
         name: &str,
@@ -50,8 +52,8 @@ impl Supervised {
                 Err(error) => self.ended(name, &error.to_string()),
             }
         }
-        let rests = self.deaths.last().is_some_and(|it| it.elapsed() < PAUSE);
-        if !self.record.failed && !rests {
+        let pauses = self.deaths.last().is_some_and(|death| death.elapsed() < PAUSE);
+        if !self.record.failed && !pauses {
             self.start(name, launch);
         }
         self.record != before
@@ -59,7 +61,7 @@ impl Supervised {
 
     fn start(&mut self, name: &str, launch: impl FnOnce() -> Result<Command, Error>) {
         let started = launch().and_then(|mut command| {
-            // A group of its own: a signal for the lab is not one for it.
+            // In a process group of its own, so that Ctrl-C in the lab's terminal does not reach it.
             command.stdin(Stdio::null()).process_group(0);
             command.spawn().map_err(crate::files::cannot("start", name.as_ref()))
         });
@@ -74,7 +76,7 @@ impl Supervised {
             }
             Err(error) => {
                 documents::report(&error);
-                self.ended(name, "it could not be started");
+                self.ended(name, "the program did not start");
             }
         }
     }
@@ -82,21 +84,21 @@ impl Supervised {
     fn ended(&mut self, name: &str, how: &str) {
         self.child = None;
         self.record.process = None;
-        self.deaths.retain(|it| it.elapsed() < WINDOW);
+        self.deaths.retain(|death| death.elapsed() < WINDOW);
         self.deaths.push(Instant::now());
         self.record.failed = self.deaths.len() >= DEATHS_MAX;
-        let given_up = if self.record.failed { ", and is given up" } else { "" };
+        let given_up = if self.record.failed { ", not started again" } else { "" };
         documents::note(name, format_args!("ended by itself: {how}{given_up}"));
     }
 
-    /// Ends it.
+    /// Ends the child and waits for its end.
     pub(crate) fn end(&mut self, name: &str) {
         let Some(mut child) = self.child.take() else { return };
         if let Some(process) = self.record.process.take() {
             process.end(GRACE);
             documents::note(name, "ended");
         }
-        let _ = child.wait(); // it has ended
+        let _ = child.wait(); // the process has ended already
     }
 }
 
@@ -108,14 +110,14 @@ mod tests {
 
     type Test = Result<(), Box<dyn std::error::Error>>;
 
-    #[expect(clippy::unnecessary_wraps, reason = "what `tick` asks for")]
+    #[expect(clippy::unnecessary_wraps, reason = "`tick` takes a function that returns a Result")]
     fn sleep(seconds: &str) -> Result<Command, Error> {
         let mut command = Command::new("sleep");
         command.arg(seconds);
         Ok(command)
     }
 
-    /// Ticks until `done`, for ten seconds at most.
+    /// Calls `tick` until `done` returns true, for ten seconds at most.
     fn until(child: &mut Supervised, seconds: &str, done: impl Fn(&Record) -> bool) -> bool {
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
@@ -129,15 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_dies_is_started_again_and_ended_in_the_end() -> Test {
+    fn a_child_that_dies_is_restarted_until_end_is_called() -> Test {
         let mut child = Supervised::default();
-        assert!(child.tick("child", || sleep("60")), "its record changes");
-        assert!(!child.tick("child", || sleep("60")), "and rests");
+        assert!(child.tick("child", || sleep("60")), "the record changes");
+        assert!(!child.tick("child", || sleep("60")), "the record stays the same");
 
-        let first = child.record.process.ok_or("it runs")?;
-        first.ask();
-        assert!(until(&mut child, "60", |it| it.restarts == 1));
-        let second = child.record.process.ok_or("it runs again")?;
+        let first = child.record.process.ok_or("the child runs")?;
+        first.terminate();
+        assert!(until(&mut child, "60", |record| record.restarts == 1));
+        let second = child.record.process.ok_or("the child runs again")?;
         assert_ne!(first, second);
 
         child.end("child");
@@ -147,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_stay_up_is_given_up() {
+    fn a_child_that_ends_five_times_in_a_minute_is_not_restarted() {
         let mut child = Supervised::default();
-        assert!(until(&mut child, "0", |it| it.failed));
-        assert!(!child.tick("child", || sleep("60")), "nothing more is tried");
+        assert!(until(&mut child, "0", |record| record.failed));
+        assert!(!child.tick("child", || sleep("60")), "no restart");
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_given_up() {
+    fn a_program_that_does_not_exist_is_not_restarted_for_ever() {
         let mut child = Supervised::default();
         let end = Instant::now() + Duration::from_secs(10);
         while !child.record.failed && Instant::now() < end {

@@ -1,4 +1,5 @@
-//! From documents to a lab that answers, and the same documents with its endpoints.
+//! `lab up`: starts the services that the documents need, and writes the documents with the lab's
+//! endpoints.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,104 +10,111 @@ use keyring::{Project, Projects};
 use crate::Error;
 use crate::component::{COMPONENTS, Component};
 use crate::endpoints::{self, Needs};
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::process::TICK;
 use crate::service::Service;
 use crate::{build, cloud, forge, images, install, nix, port, registry, serve, state, store};
 
-/// How long a service may take to answer: Gitea makes its database first.
+/// Longest wait for a service to answer. Gitea creates its database first.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// What any lab needs of this machine: whoever has it can bring one up without a network.
-pub(crate) fn settle_machine(place: &Place) -> Result<(), Error> {
-    install::ensure(place, |_| true)?;
+/// Installs everything that any lab needs from this machine, so that later labs start without a
+/// network.
+pub(crate) fn prepare_machine(paths: &LabPaths) -> Result<(), Error> {
+    install::ensure(paths, |_| true)?;
     forge::account().map(|_| ())
 }
 
-/// Brings it about. **Nothing is written unless all of it worked**: documents that still name the
-/// vendors must not reach the programs behind this one.
-pub(crate) fn up(place: &Place, target: &Target) -> Result<(), Error> {
+/// Runs `lab up`. **No document is written unless every service answers**, because documents with the
+/// vendors' endpoints must not reach the programs behind `lab`.
+pub(crate) fn up(paths: &LabPaths, target: &Target) -> Result<(), Error> {
     let mut stream = Stream::read(&target.documents);
-    // As strictly as the programs behind this one: nothing is built for what they would refuse.
+    // As strict as the programs behind `lab`, so that no component is built for invalid documents.
     Projects::read_for_lab(&mut stream);
     let projects = stream.documents_of::<Project>();
     let owners = endpoints::owners(&mut stream, &projects);
     stream.accept()?;
     if projects.is_empty() {
-        documents::note("-", "no Project came in: there are no endpoints to replace");
+        documents::note("-", "the input has no Project: there are no endpoints to replace");
     }
     let needs = Needs::of(&stream, &projects);
-    let _alone = state::alone(place)?;
-    state::begin(place)?;
-    let components: Vec<&Component> =
-        COMPONENTS.iter().filter(|it| it.needed_by.iter().any(|kind| needs.has(kind))).collect();
-    install::ensure(place, |kind| needs.has(kind))?;
-    build::build(place, &components)?;
-    let services = needs.services(place);
-    start(place, &services, &projects)?;
-    // While the others, and the forge longest, begin: images need no more than the registry.
-    answers(place, Service::Registry)?;
+    let _lock = state::lock_commands(paths)?;
+    state::begin(paths)?;
+    let is_needed = |component: &&Component| component.needed_by.iter().any(|kind| needs.has(kind));
+    let components: Vec<&Component> = COMPONENTS.iter().filter(is_needed).collect();
+    install::ensure(paths, |kind| needs.has(kind))?;
+    build::build(paths, &components)?;
+    let services = needs.services(paths);
+    start(paths, &services, &projects)?;
+    // Images need the registry alone, so they are packed while the other services start. The forge
+    // takes longest.
+    answers(paths, Service::Registry)?;
     if needs.has("Cluster") {
-        images::ensure_pause(place)?;
+        images::ensure_pause(paths)?;
     }
     if needs.has("Delivery") {
-        images::ensure_flux(place)?;
+        images::ensure_flux(paths)?;
     }
-    services.iter().try_for_each(|service| answers(place, *service))?;
+    services.iter().try_for_each(|service| answers(paths, *service))?;
     if needs.has("Artifact") {
-        nix::ensure(place, &needs.flakes)?;
+        nix::ensure(paths, &needs.flakes)?;
     }
     for project in &projects {
         let owner = &owners[project.name.as_str()];
-        let endpoints = endpoints::endpoints(place, &services, &project.spec, owner)?;
+        let endpoints = endpoints::endpoints(paths, &services, &project.spec, owner)?;
         endpoints::replace(&mut stream, project, endpoints);
     }
     stream.write()?;
     Ok(())
 }
 
-/// Sees to it that every one of `services` is started.
-fn start(place: &Place, services: &[Service], projects: &[Declared<Project>]) -> Result<(), Error> {
-    let runs = state::is_running(place)?;
+/// Prepares `services`, and starts the lab unless it runs. A running lab starts new services itself.
+fn start(
+    paths: &LabPaths,
+    services: &[Service],
+    projects: &[Declared<Project>],
+) -> Result<(), Error> {
+    let runs = state::is_running(paths)?;
     if !runs {
-        serve::sweep(place)?;
-    } else if let Some(state) = state::read(place)?
-        && state.network != place.network.to_string()
+        serve::sweep(paths)?;
+    } else if let Some(state) = state::read(paths)?
+        && state.network != paths.network.to_string()
     {
         return Err(Error::OtherNetwork {
-            directory: place.directory.clone(),
+            directory: paths.directory.clone(),
             running: state.network,
-            asked: place.network.to_string(),
+            asked: paths.network.to_string(),
         });
     }
-    // What runs goes on running, whether these documents need it or not.
-    let mut wanted = if runs { state::wanted(place)? } else { Vec::new() };
+    // Services that run keep running, even if these documents do not need them.
+    let mut wanted = if runs { state::wanted(paths)? } else { Vec::new() };
     for service in services {
         if !wanted.contains(service) {
-            port::free(service.name(), service.address(place))?;
+            port::check_free(service.name(), service.address(paths))?;
             wanted.push(*service);
         }
         match service {
-            Service::Registry => registry::prepare(place)?,
-            Service::Forge => forge::prepare(place)?,
-            Service::Cloud => cloud::prepare(place)?,
+            Service::Registry => registry::prepare(paths)?,
+            Service::Forge => forge::prepare(paths)?,
+            Service::Cloud => cloud::prepare(paths)?,
             Service::Store => {
-                let buckets = projects.iter().filter_map(|it| endpoints::declared_bucket(&it.spec));
-                store::prepare(place, &buckets.collect::<Vec<_>>())?;
+                let buckets =
+                    projects.iter().filter_map(|project| endpoints::declared_bucket(&project.spec));
+                store::prepare(paths, &buckets.collect::<Vec<_>>())?;
             }
         }
     }
-    state::want(place, &wanted)?;
+    state::want(paths, &wanted)?;
     if !runs {
-        serve::start(place)?;
+        serve::start(paths)?;
     }
     Ok(())
 }
 
 /// Waits until `service` answers.
-fn answers(place: &Place, service: Service) -> Result<(), Error> {
-    let url = format!("http://{}", service.address(place));
-    if service.answers(place) {
+fn answers(paths: &LabPaths, service: Service) -> Result<(), Error> {
+    let url = format!("http://{}", service.address(paths));
+    if service.answers(paths) {
         documents::detail(service.name(), format_args!("runs at {url}"));
         return Ok(());
     }
@@ -114,19 +122,20 @@ fn answers(place: &Place, service: Service) -> Result<(), Error> {
     let end = Instant::now() + ANSWER;
     loop {
         documents::check_interrupt()?;
-        if service.answers(place) {
+        if service.answers(paths) {
             step.done(url);
             return Ok(());
         }
-        let log = service.log(place);
+        let log = service.log(paths);
         let name = service.name().to_owned();
-        let record = state::read(place)?.and_then(|mut it| it.services.remove(service.name()));
-        if record.is_some_and(|it| it.failed) {
+        let record =
+            state::read(paths)?.and_then(|mut state| state.services.remove(service.name()));
+        if record.is_some_and(|record| record.failed) {
             let said = crate::files::last_line(&log);
             return Err(Error::Died { service: name, said, log });
         }
-        if !state::is_running(place)? {
-            let log = place.log("lab");
+        if !state::is_running(paths)? {
+            let log = paths.log("lab");
             let said = crate::files::last_line(&log);
             return Err(Error::Died { service: "lab".to_owned(), said, log });
         }

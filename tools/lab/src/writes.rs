@@ -1,5 +1,5 @@
-//! How many writes each remote has seen, from what it says itself: the proof that a second run
-//! changes nothing is a difference of two such counts.
+//! Counts the writes that each service has received, from the service's own log. The difference of
+//! two counts proves whether a second run changes anything.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind};
@@ -9,54 +9,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::files;
-use crate::place::Place;
+use crate::paths::LabPaths;
 use crate::{cloud, forge, registry, store};
 
-/// Requests that were made to change something, whether they were granted or not.
+/// Number of requests that tried to change something, with or without success, for each service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Writes {
     forge: u64,
     registry: u64,
-    /// Since the lab was started; none while it does not answer.
+    /// Writes since the lab was started, or `None` while the cloud does not answer.
     cloud: Option<u64>,
     store: u64,
-    /// By people and programs outside: what the cluster does by itself is not counted.
+    /// Writes by users and programs outside the cluster. Kubernetes' own components are not counted.
     cluster: u64,
 }
 
 impl Writes {
-    pub(crate) fn count(place: &Place) -> Result<Self, Error> {
+    pub(crate) fn count(paths: &LabPaths) -> Result<Self, Error> {
         let mut cluster = 0;
-        for log in audit_logs(&place.machines())? {
+        for log in audit_logs(&paths.machines())? {
             cluster += count(&log, is_cluster_write)?;
         }
         Ok(Self {
-            forge: count(&forge::access_log(place), is_forge_write)?,
-            registry: count(&registry::access_log(place), is_http_write)?,
-            cloud: cloud::writes(place),
-            store: count(&store::access_log(place), is_store_write)?,
+            forge: count(&forge::access_log(paths), is_forge_write)?,
+            registry: count(&registry::access_log(paths), is_http_write)?,
+            cloud: cloud::writes(paths),
+            store: count(&store::access_log(paths), is_store_write)?,
             cluster,
         })
     }
 }
 
-/// The API servers' records of who asked for what, with those that were set aside when full.
+/// Returns the audit logs of the API servers, including the rotated ones.
 fn audit_logs(machines: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut logs = Vec::new();
     for machine in entries(machines)? {
         let files = if machine.is_dir() { entries(&machine)? } else { Vec::new() };
-        logs.extend(files.into_iter().filter(|it| {
-            let name = it.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("audit") && it.extension().is_some_and(|it| it == "log")
+        logs.extend(files.into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("audit") && path.extension().is_some_and(|ext| ext == "log")
         }));
     }
     Ok(logs)
 }
 
-/// What is in `folder`; nothing, if it is not there.
+/// Returns the entries of `folder`, or an empty list if the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     match fs::read_dir(folder) {
-        Ok(entries) => Ok(entries.flatten().map(|it| it.path()).collect()),
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(files::cannot("read", folder)(error)),
     }
@@ -76,24 +76,25 @@ fn count(log: &Path, is_write: impl Fn(&str) -> bool) -> Result<u64, Error> {
     Ok(writes)
 }
 
-/// The request in a line of the common log format: `… "POST /path HTTP/1.1" 201 …`.
+/// Returns method and path of a line in the common log format: `… "POST /path HTTP/1.1" 201 …`.
 fn request(line: &str) -> Option<(&str, &str)> {
     let request = line.split('"').nth(1)?;
     let (method, rest) = request.split_once(' ')?;
-    Some((method, rest.split_once(' ').map_or(rest, |it| it.0)))
+    Some((method, rest.split_once(' ').map_or(rest, |(path, _)| path)))
 }
 
 fn is_http_write(line: &str) -> bool {
     request(line).is_some_and(|(method, _)| !matches!(method, "GET" | "HEAD" | "OPTIONS"))
 }
 
-/// `… s3_PutObject key "PUT /bucket/key" …`
+/// Returns whether a line of versitygw's log is a write: `… s3_PutObject key "PUT /bucket/key" …`.
 fn is_store_write(line: &str) -> bool {
     let writes = ["Put", "Post", "Delete", "Create", "Copy", "Upload", "Complete", "Abort"];
-    writes.iter().any(|it| line.contains(&format!(" s3_{it}")))
+    writes.iter().any(|action| line.contains(&format!(" s3_{action}")))
 }
 
-/// Git asks for objects with a `POST`, and the forge's own hooks tell it what they see.
+/// Returns whether a line of Gitea's log is a write. Two kinds of `POST` are not: Git fetches objects
+/// with `git-upload-pack`, and Gitea's own hooks call `/api/internal/`.
 fn is_forge_write(line: &str) -> bool {
     let Some((_, path)) = request(line) else { return false };
     let path = path.split('?').next().unwrap_or(path);
@@ -101,7 +102,8 @@ fn is_forge_write(line: &str) -> bool {
     is_http_write(line) && !no_write
 }
 
-/// As much of an audit event as decides whether it is a write.
+/// The fields of an audit event that decide whether the event is a write
+/// (<https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/>).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -130,16 +132,16 @@ struct Object {
 fn is_cluster_write(line: &str) -> bool {
     let Ok(event) = serde_json::from_str::<Event>(line) else { return false };
     let reads = matches!(event.verb.as_str(), "get" | "list" | "watch");
-    // A rehearsal and a question are made with `POST`, too.
-    let rehearses = event.request.contains("dryRun=All");
-    let asks = matches!(
+    // A dry run and a review of permissions are `POST` requests as well.
+    let is_dry_run = event.request.contains("dryRun=All");
+    let is_review = matches!(
         event.object_ref.api_group.as_str(),
         "authentication.k8s.io" | "authorization.k8s.io"
     );
-    // Kubernetes' own components, and the machine that brings them up.
+    // Kubernetes' own components, and the emulated machine that starts them.
     let inside = ["system:", "talos:"];
-    let from_inside = inside.iter().any(|it| event.user.username.starts_with(it));
-    event.stage == "ResponseComplete" && !reads && !rehearses && !asks && !from_inside
+    let from_inside = inside.iter().any(|prefix| event.user.username.starts_with(prefix));
+    event.stage == "ResponseComplete" && !reads && !is_dry_run && !is_review && !from_inside
 }
 
 #[cfg(test)]
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_is_a_write_and_a_fetch_is_none() {
+    fn a_git_push_counts_as_a_write_and_a_fetch_does_not() {
         let line = |request: &str| {
             format!(
                 "127.0.0.1 - zabronax [22/Nov/2026:23:40:00 +0000] \"{request}\" 200 41 \"\" \"git/2.39.5\""
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_is_a_write_and_a_pull_is_none() {
+    fn a_registry_upload_counts_as_a_write_and_a_pull_does_not() {
         let line = |request: &str| {
             format!("127.0.0.1 - - [22/Nov/2026:23:40:00 +0000] \"{request}\" 202 0 \"\" \"x\"")
         };
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_changes_in_the_cluster_is_a_write() {
+    fn only_a_change_by_a_user_counts_as_a_write_of_the_cluster() {
         let event = |user: &str, verb: &str, rest: &str| {
             format!(
                 r#"{{"stage":"ResponseComplete","verb":"{verb}","user":{{"username":"{user}"}},"requestURI":"/apis/x{rest}","objectRef":{{"resource":"x","apiGroup":"apps"}}}}"#

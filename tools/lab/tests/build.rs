@@ -1,5 +1,5 @@
-//! `lab build`, with a `go` that does what each test asks of it: what is kept, what is said, and
-//! what is left of a build that does not end well.
+//! `lab build` with a fake `go` that each test scripts: the contents of the cache, the messages, and
+//! the files that a failed build leaves.
 
 use std::error::Error;
 use std::fs;
@@ -22,7 +22,7 @@ while [ "$1" != -o ]; do shift; done
 echo example.org/compiled >&2
 echo program >"$2/versitygw""#;
 
-/// A repository with one component, and a machine with little else than a `go`.
+/// A repository with one component, and a PATH with little more than a `go`.
 struct Repository(TempDir);
 
 impl Repository {
@@ -34,8 +34,8 @@ impl Repository {
         fs::write(module.join("go.sum"), "")?;
         fs::create_dir(repository.0.path().join("bin"))?;
         for program in ["sh", "sleep"] {
-            let found = ["/bin", "/usr/bin"].iter().map(|it| Path::new(it).join(program));
-            let found = found.into_iter().find(|it| it.exists()).ok_or("a shell")?;
+            let found = ["/bin", "/usr/bin"].iter().map(|folder| Path::new(folder).join(program));
+            let found = found.into_iter().find(|path| path.exists()).ok_or("a shell")?;
             symlink(found, repository.0.path().join("bin").join(program))?;
         }
         repository.set_go(go)?;
@@ -63,11 +63,11 @@ impl Repository {
         self.0.path().join(".cache/bin/versitygw")
     }
 
-    /// What is in the cache of the component.
+    /// Returns the names of the entries in the component's cache.
     fn built(&self) -> Vec<String> {
         let folder = self.0.path().join(".cache/components/object-store");
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 }
 
@@ -76,21 +76,21 @@ fn stderr(run: &Assert) -> String {
 }
 
 #[test]
-fn a_component_is_built_once_and_again_when_its_sums_change() -> Test {
+fn a_component_is_built_once_and_again_when_its_go_sum_changes() -> Test {
     let repository = Repository::new(WELL)?;
     let said = stderr(&repository.build().success().stdout(""));
     assert!(said.contains("object-store build") && said.contains("1 packages compiled"), "{said}");
     assert_eq!(fs::read_to_string(repository.program())?, "program\n");
-    assert_eq!(stderr(&repository.build().success()), "", "nothing is done, nothing is said");
+    assert_eq!(stderr(&repository.build().success()), "", "no build and no message");
 
     fs::write(repository.module().join("go.sum"), "x v1 h1:y\n")?;
     repository.build().success();
-    assert_eq!(repository.built().len(), 2, "the other one is kept");
+    assert_eq!(repository.built().len(), 2, "the first build stays in the cache");
     Ok(())
 }
 
 #[test]
-fn the_cache_may_be_moved() -> Test {
+fn links_stay_valid_when_the_cache_is_moved() -> Test {
     let repository = Repository::new(WELL)?;
     repository.build().success();
     let moved = repository.0.path().join("moved");
@@ -100,7 +100,7 @@ fn the_cache_may_be_moved() -> Test {
 }
 
 #[test]
-fn a_build_that_fails_says_what_go_said_and_keeps_it_and_nothing_else() -> Test {
+fn a_failed_build_reports_the_error_of_go_and_leaves_only_the_log() -> Test {
     let repository = Repository::new("echo 'x.go:1: undefined: y' >&2; exit 1")?;
     let said = stderr(&repository.build().code(100));
     assert!(said.contains("object-store does not build: x.go:1: undefined: y"), "{said}");
@@ -115,7 +115,7 @@ fn a_build_that_fails_says_what_go_said_and_keeps_it_and_nothing_else() -> Test 
 }
 
 #[test]
-fn a_machine_without_go_or_with_an_old_one_is_told_which_to_install() -> Test {
+fn an_old_or_missing_go_is_reported_with_the_version_to_install() -> Test {
     let old =
         "echo 'go: go.mod requires go >= 1.26.0 (running go 1.19; GOTOOLCHAIN=local)' >&2; exit 1";
     let repository = Repository::new(old)?;
@@ -131,7 +131,7 @@ fn a_machine_without_go_or_with_an_old_one_is_told_which_to_install() -> Test {
 }
 
 #[test]
-fn a_full_disk_is_told_from_code_that_does_not_compile() -> Test {
+fn a_full_disk_is_reported_as_such_and_not_as_a_compile_error() -> Test {
     let go = "echo 'write $WORK/b001/x.a: no space left on device' >&2; echo 'exit 1' >&2; exit 1";
     let said = stderr(&Repository::new(go)?.build().code(100));
     assert!(said.contains("no space is left on the disk"), "{said}");
@@ -139,9 +139,9 @@ fn a_full_disk_is_told_from_code_that_does_not_compile() -> Test {
     Ok(())
 }
 
-/// However it ends, a build is whole or not there.
+/// A build is complete or absent, in whatever way `lab` ends.
 #[test]
-fn a_build_that_is_interrupted_or_killed_leaves_nothing_half_made() -> Test {
+fn a_build_that_is_interrupted_or_killed_leaves_no_partial_component() -> Test {
     for (signal, code) in [("-TERM", Some(111)), ("-KILL", None)] {
         let repository = Repository::new(
             r#"while [ "$1" != -o ]; do shift; done; echo half >"$2/versitygw"; exec sleep 3"#,
@@ -150,7 +150,7 @@ fn a_build_that_is_interrupted_or_killed_leaves_nothing_half_made() -> Test {
         lab.env_clear().env("PATH", repository.0.path().join("bin"));
         lab.current_dir(repository.0.path()).args(["build", "object-store"]);
         let mut lab = lab.stderr(Stdio::null()).spawn()?;
-        let half = || repository.built().iter().any(|it| it.starts_with(".unfinished"));
+        let half = || repository.built().iter().any(|name| name.starts_with(".unfinished"));
         let end = Instant::now() + Duration::from_secs(10);
         while !half() && Instant::now() < end {
             thread::sleep(Duration::from_millis(20));
@@ -162,7 +162,7 @@ fn a_build_that_is_interrupted_or_killed_leaves_nothing_half_made() -> Test {
         repository.set_go(WELL)?;
         repository.build().success();
         assert_eq!(fs::read_to_string(repository.program())?, "program\n");
-        assert_eq!(repository.built().len(), 1, "{signal}: only what is whole");
+        assert_eq!(repository.built().len(), 1, "{signal}: only the complete build");
     }
     Ok(())
 }

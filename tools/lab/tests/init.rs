@@ -1,4 +1,4 @@
-//! `lab init`, which `tasks/init` runs: from published secrets to one's own, in one step.
+//! `lab init`, which `tasks/init` runs: one step replaces the published secrets with new ones.
 
 use std::error::Error;
 use std::fs;
@@ -14,13 +14,13 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A project in a folder of its own, and a person's home beside it.
+/// A project in a temporary folder, and the home directory of its user next to it.
 struct Newcomer {
     folder: TempDir,
 }
 
 impl Newcomer {
-    /// With these files and folders of `from`.
+    /// Copies the files and folders `names` of `from` into a new project.
     fn with(from: &Path, names: &[&str]) -> Test<Self> {
         let newcomer = Self { folder: tempfile::tempdir()? };
         fs::create_dir(newcomer.project())?;
@@ -33,7 +33,7 @@ impl Newcomer {
         Ok(newcomer)
     }
 
-    /// With the template of a project.
+    /// Copies the template of a project.
     fn of_template() -> Test<Self> {
         let names = [".sops.yaml", "project", "sources", "machines", "deployments"];
         Self::with(&repository().join("templates/project"), &names)
@@ -85,7 +85,7 @@ fn said(output: &Output) -> String {
 // members: recipients of drains, public keys
 // now: plans reach the network
 #[test]
-fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
+fn init_makes_a_project_that_every_program_accepts() -> Test {
     for newcomer in [
         Newcomer::of_template()?,
         Newcomer::with(
@@ -117,14 +117,14 @@ fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
         assert!(newcomer.read("machines/prod/cluster.yaml")?.contains("project: shop"));
         assert!(!newcomer.project().join("project/test-identity.txt").exists());
 
-        // Nothing that a program reads is left of what is published.
+        // Every value that a program reads was replaced: `derive` works with the new identity alone.
         let derive = ["--to", "../derived", "project", "sources", "machines", "deployments"];
         for program in ["flux-seed", "data-drain", "vcs-bootstrap"] {
             let words = [&[program, "derive"], &derive[..]].concat();
             let derived = newcomer.run(&words, &[])?;
             assert!(derived.status.success(), "{program}: {}", said(&derived));
         }
-        // What the programs say of secrets, they say before they ask anybody. No such host is anywhere.
+        // Programs report errors of secrets before they send a request, so the hosts are invalid names.
         for name in ["project/project.yaml", "project/repository.yaml"] {
             let text = newcomer.read(name)?;
             let text =
@@ -148,7 +148,7 @@ fn one_step_makes_a_project_of_its_own_that_no_program_refuses() -> Test {
 // members: each of three files, an identity inside the repository
 // now: exit 2, nothing touched
 #[test]
-fn nothing_of_one_s_own_is_overwritten() -> Test {
+fn init_never_overwrites_a_file_with_unpublished_secrets() -> Test {
     let newcomer = Newcomer::of_template()?;
     assert!(newcomer.init(&[])?.status.success());
     let files = [".sops.yaml", "project/secrets.yaml", "project/project.yaml"];
@@ -157,14 +157,14 @@ fn nothing_of_one_s_own_is_overwritten() -> Test {
     let again = newcomer.init(&[])?;
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
     assert!(said(&again).contains("nothing was touched"), "{}", said(&again));
-    // Each of the three alone is enough.
-    for own in files {
+    // One of the three files alone is enough to stop `init`.
+    for name in files {
         let other = Newcomer::of_template()?;
-        fs::copy(newcomer.project().join(own), other.project().join(own))?;
+        fs::copy(newcomer.project().join(name), other.project().join(name))?;
         let refused = other.init(&[])?;
-        assert_eq!(refused.status.code(), Some(2), "{own}: {}", said(&refused));
-        assert!(!other.keys().exists(), "{own}: an identity was made");
-        assert_eq!(other.read(own)?, newcomer.read(own)?);
+        assert_eq!(refused.status.code(), Some(2), "{name}: {}", said(&refused));
+        assert!(!other.keys().exists(), "{name}: an identity was created");
+        assert_eq!(other.read(name)?, newcomer.read(name)?);
     }
     let after: Vec<_> = files.iter().map(|name| newcomer.read(name)).collect::<Test<_>>()?;
     assert_eq!((before, identity), (after, fs::read(newcomer.keys())?));
@@ -172,7 +172,7 @@ fn nothing_of_one_s_own_is_overwritten() -> Test {
 }
 
 #[test]
-fn an_identity_that_is_there_is_used_and_one_in_the_repository_is_refused() -> Test {
+fn init_uses_an_existing_identity_and_rejects_one_inside_the_repository() -> Test {
     let first = Newcomer::of_template()?;
     assert!(first.init(&[])?.status.success());
     let second = Newcomer::of_template()?;

@@ -1,5 +1,5 @@
-//! A lab with a real forge and a real registry, on addresses of its own: what is promised of `up`,
-//! `status` and `down`. `lab build gitea` comes first; without it these tests build it.
+//! `up`, `status` and `down` of a lab with a real forge and a real registry, on addresses of its own.
+//! Run `lab build gitea` first; otherwise these tests build Gitea.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -43,10 +43,10 @@ spec: { project: holistic, owner: Zabronax, unknownToTheLab: [1, { deep: true }]
 status: { conditions: [] }
 ";
 
-/// One lab at a time has these addresses.
+/// Lock of the addresses: only one lab at a time can use them.
 static ADDRESSES: Mutex<()> = Mutex::new(());
 
-/// A lab in a folder of its own, which goes with it.
+/// A lab in a temporary folder, which is removed together with the lab.
 struct Lab {
     folder: TempDir,
     _addresses: MutexGuard<'static, ()>,
@@ -56,7 +56,7 @@ impl Lab {
     fn new() -> Result<Self, Box<dyn Error>> {
         let addresses = ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir()?;
-        // The forge's user has to get through.
+        // The forge's user must be able to enter the folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         Ok(Self { folder, _addresses: addresses })
     }
@@ -69,7 +69,7 @@ impl Lab {
         let mut program = Command::new(cargo_bin!("lab"));
         program.env_clear();
         for kept in ["PATH", "HOME", "LAB_CACHE", "CARGO_HOME", "RUSTUP_HOME"] {
-            program.envs(std::env::var_os(kept).map(|it| (kept, it)));
+            program.envs(std::env::var_os(kept).map(|value| (kept, value)));
         }
         program.env("LAB_DIR", self.directory()).env("LAB_NETWORK", NETWORK);
         program.args(line.split(' '));
@@ -84,13 +84,13 @@ impl Lab {
         Ok(serde_json::from_slice(&self.run("status", "").success().get_output().stdout)?)
     }
 
-    /// The process of the component called `name`.
+    /// Returns the process id of the component called `name`.
     fn pid(&self, name: &str) -> Result<u64, Box<dyn Error>> {
         let status = self.status()?;
         let components = status["components"].as_array().ok_or("a list")?;
-        let component = components.iter().find(|it| it["name"] == name);
+        let component = components.iter().find(|component| component["name"] == name);
         component
-            .and_then(|it| it["pid"].as_u64())
+            .and_then(|component| component["pid"].as_u64())
             .ok_or_else(|| format!("{name}: {status:#}").into())
     }
 
@@ -102,7 +102,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let ended = self.command("down").output();
-        let well = ended.is_ok_and(|it| it.status.success());
+        let well = ended.is_ok_and(|output| output.status.success());
         assert!(well || thread::panicking(), "the lab does not end");
     }
 }
@@ -136,7 +136,7 @@ fn until(what: &str, done: impl Fn() -> Result<bool, Box<dyn Error>>) -> Test {
     Err(format!("not within 30 s: {what}").into())
 }
 
-/// When each file of `folder` was written, but for logs and what the services write by themselves.
+/// Returns the modification time of each file in `folder`, except logs and the services' own data.
 fn written(folder: &Path) -> Result<BTreeMap<PathBuf, SystemTime>, Box<dyn Error>> {
     let mut times = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
@@ -155,7 +155,7 @@ fn written(folder: &Path) -> Result<BTreeMap<PathBuf, SystemTime>, Box<dyn Error
 }
 
 #[test]
-fn only_the_endpoints_of_a_project_are_replaced_and_every_program_can_read_them() -> Test {
+fn up_replaces_only_the_endpoints_and_every_program_can_read_them() -> Test {
     let lab = Lab::new()?;
     let other =
         "---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: x }\ndata: { endpoints: a }\n";
@@ -207,14 +207,14 @@ fn a_second_up_finds_the_running_lab_and_changes_nothing() -> Test {
 
     let second = lab.run("up", first.get_output().stdout.clone()).success();
     assert_eq!(second.get_output().stdout, first.get_output().stdout);
-    assert_eq!(stderr(&second), "", "there is nothing to say");
+    assert_eq!(stderr(&second), "", "no message");
     assert_eq!(lab.status()?, status);
     assert_eq!(written(&lab.directory())?, files);
     Ok(())
 }
 
 #[test]
-fn what_is_pushed_is_counted_as_a_write_and_what_is_fetched_is_not() -> Test {
+fn status_counts_a_push_as_a_write_and_a_fetch_not() -> Test {
     let lab = Lab::new()?;
     lab.run("up", [PROJECT, REPOSITORY].concat()).success();
     let token = fs::read_to_string(lab.directory().join("secrets/forge-Zabronax"))?;
@@ -255,24 +255,24 @@ fn what_is_pushed_is_counted_as_a_write_and_what_is_fetched_is_not() -> Test {
 }
 
 #[test]
-fn what_is_killed_comes_back_with_what_it_held_and_nothing_is_left_behind() -> Test {
+fn a_killed_service_or_lab_starts_again_with_its_data_and_without_orphans() -> Test {
     let lab = Lab::new()?;
     let input = [PROJECT, REPOSITORY].concat();
     let first = lab.run("up", input.clone()).success();
     let forge = lab.pid("forge")?;
 
     kill("-KILL", forge);
-    until("the forge is started again", || Ok(lab.pid("forge").is_ok_and(|it| it != forge)))?;
+    until("the forge is started again", || Ok(lab.pid("forge").is_ok_and(|pid| pid != forge)))?;
     until("the forge answers", || {
         Ok(lab.status()?["components"]
             .as_array()
-            .is_some_and(|it| it.iter().all(|it| it["healthy"] == true)))
+            .is_some_and(|components| components.iter().all(|service| service["healthy"] == true)))
     })?;
 
     let (forge, registry, daemon) = (lab.pid("forge")?, lab.pid("registry")?, lab.pid("cloud")?);
     kill("-KILL", daemon);
     until("the lab is gone", || Ok(lab.status()?["running"] == false))?;
-    assert!(is_running(forge) && is_running(registry), "they are orphans now");
+    assert!(is_running(forge) && is_running(registry), "the services are orphans now");
 
     let again = lab.run("up", input).success();
     assert_eq!(
@@ -283,12 +283,12 @@ fn what_is_killed_comes_back_with_what_it_held_and_nothing_is_left_behind() -> T
     assert!(!is_running(forge) && !is_running(registry), "the orphans were ended");
     let (forge, registry, daemon) = (lab.pid("forge")?, lab.pid("registry")?, lab.pid("cloud")?);
     lab.run("down", "").success();
-    assert!([forge, registry, daemon].iter().all(|it| !is_running(*it)));
+    assert!([forge, registry, daemon].iter().all(|pid| !is_running(*pid)));
     Ok(())
 }
 
 #[test]
-fn two_ups_at_once_start_one_lab() -> Test {
+fn two_concurrent_ups_start_one_lab() -> Test {
     let lab = Lab::new()?;
     let (one, two) = thread::scope(|scope| {
         let one = scope.spawn(|| lab.command("up").write_stdin(PROJECT).output());
@@ -304,7 +304,7 @@ fn two_ups_at_once_start_one_lab() -> Test {
 }
 
 #[test]
-fn crates_of_a_source_that_this_machine_never_had_are_there_for_nix() -> Test {
+fn up_fetches_the_crates_of_a_source_for_nix() -> Test {
     let lab = Lab::new()?;
     let cargo_home = lab.folder.path().join("cargo");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sources/greeter");
@@ -323,7 +323,7 @@ spec: {{ project: holistic, build: {{ flake: {} }} }}
     };
     let said = stderr(&up().success());
     assert!(said.contains("fetch"), "{said}");
-    // Those of every system: what is vendored is all that the lock names.
+    // An offline fetch succeeds only if the crates of every platform in the lock file are in the cache.
     let mut cargo = Command::new("cargo");
     cargo.args(["fetch", "--locked", "--offline", "--manifest-path"]);
     cargo.arg(source.join("Cargo.toml")).env("CARGO_HOME", &cargo_home).assert().success();
@@ -331,13 +331,13 @@ spec: {{ project: holistic, build: {{ flake: {} }} }}
     let crates = format!("crates = \"{}/registry/cache/", cargo_home.display());
     assert!(host.contains(&crates), "{host}");
 
-    assert_eq!(stderr(&up().success()), "", "there is nothing to fetch");
+    assert_eq!(stderr(&up().success()), "", "all crates are in the cache");
     Ok(())
 }
 
-/// Of two commands that find no store each makes one, and one of them may fail.
+/// Two commands that find no store would both create one, and one of them could fail.
 #[test]
-fn where_nix_never_ran_its_store_is_made_before_two_commands_want_it() -> Test {
+fn up_creates_the_store_of_nix_where_nix_never_ran() -> Test {
     let lab = Lab::new()?;
     let artifact = "---
 apiVersion: holistic/v1alpha1
@@ -349,7 +349,7 @@ spec: { project: holistic }
     let script = format!(
         "mkdir -p /nix && mount -t tmpfs none /nix
         {program} up >/dev/null
-        test -e /nix/var/nix/db/schema # with which making it ends"
+        test -e /nix/var/nix/db/schema # the last file that Nix creates"
     );
     let mut machine = Command::new("unshare");
     machine.env("LAB_DIR", lab.directory()).env("LAB_NETWORK", NETWORK);
@@ -359,7 +359,7 @@ spec: { project: holistic }
 }
 
 #[test]
-fn an_address_in_use_is_named_and_no_document_comes_out() -> Test {
+fn up_reports_an_address_in_use_and_writes_no_document() -> Test {
     let lab = Lab::new()?;
     let listener = TcpListener::bind("127.71.0.1:5000")?;
     let run = lab.run("up", PROJECT).code(100).stdout("");
@@ -377,7 +377,7 @@ fn an_address_in_use_is_named_and_no_document_comes_out() -> Test {
 }
 
 #[test]
-fn wiping_removes_what_the_lab_made_and_nothing_else() -> Test {
+fn down_wipe_removes_only_a_folder_that_the_lab_created() -> Test {
     let lab = Lab::new()?;
     fs::create_dir(lab.directory())?;
     fs::write(lab.directory().join("diary"), "dear diary")?;

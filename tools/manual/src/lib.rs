@@ -1,5 +1,5 @@
-//! Manual pages and shell completions of every program, out of their own command lines: so that
-//! they never say anything else than `--help`.
+//! Generates manual pages and shell completions from the command-line definitions of the programs,
+//! so that they always agree with `--help`.
 
 use std::fs;
 use std::io;
@@ -11,12 +11,12 @@ use documents::{Diagnostic, Exit};
 
 /// Writes manual pages and shell completions of every program
 ///
-/// They go where a package of a Unix system has them: below `share/man`,
-/// `share/bash-completion`, `share/zsh` and `share/fish` of the folder.
+/// The files go to the paths of a Unix package: below `share/man`, `share/bash-completion`,
+/// `share/zsh` and `share/fish` of the folder.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
-    /// The folder; made if it is not there
+    /// Folder for the files, created if absent
     folder: PathBuf,
 }
 
@@ -34,7 +34,7 @@ impl Diagnostic for Error {
     }
 
     fn help(&self) -> Option<String> {
-        Some("look at its permissions, and at the space that is left".to_owned())
+        Some("check the permissions of the folder and the free disk space".to_owned())
     }
 
     fn exit(&self) -> Exit {
@@ -42,7 +42,7 @@ impl Diagnostic for Error {
     }
 }
 
-/// Every program that people call.
+/// Returns the command line of every program that users call.
 fn programs() -> [Command; 6] {
     [
         vcs_bootstrap::Cli::command(),
@@ -54,11 +54,11 @@ fn programs() -> [Command; 6] {
     ]
 }
 
-/// Writes them all.
+/// Writes the pages and completions of every program.
 ///
 /// # Errors
 ///
-/// [`Error`].
+/// [`Error`] if a file cannot be written.
 pub fn run(cli: &Cli) -> Result<(), Error> {
     let share = cli.folder.join("share");
     for mut program in programs() {
@@ -78,15 +78,15 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
     Ok(())
 }
 
-/// The page of `command`, and of each that it has: `flux-seed-apply.1`.
+/// Writes the page of `command` and of each subcommand, for example `flux-seed-apply.1`.
 fn pages(folder: &Path, command: &Command) -> Result<(), Error> {
     let page = clap_mangen::Man::new(command.clone());
     let path = folder.join(page.get_filename());
     let mut text = Vec::new();
     page.render(&mut text).map_err(|source| Error { path: path.clone(), source })?;
     write(&path, &text)?;
-    let document = command.get_subcommands().filter(|it| it.get_name() != "help");
-    document.into_iter().try_for_each(|it| pages(folder, it))
+    let mut subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+    subcommands.try_for_each(|subcommand| pages(folder, subcommand))
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! Entry point: parse, run, report. Nothing else lives here.
+//! Entry point: parses the command line, runs the command and reports an error.
 
 use clap::Parser as _;
 

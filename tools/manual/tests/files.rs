@@ -1,4 +1,4 @@
-//! What a package would install.
+//! The files that a package of the programs would install.
 
 use std::error::Error;
 use std::fs;
@@ -10,15 +10,15 @@ const PROGRAMS: [&str; 6] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain", "lab"];
 
 #[test]
-fn every_program_has_pages_and_completions_that_shells_and_man_understand()
--> Result<(), Box<dyn Error>> {
+fn every_program_has_a_manual_page_and_completions_that_shells_accept() -> Result<(), Box<dyn Error>>
+{
     let folder = tempfile::tempdir()?;
     cargo_bin_cmd!("manual").arg(folder.path()).assert().success();
     let share = folder.path().join("share");
     for program in PROGRAMS {
         let completion = share.join("bash-completion/completions").join(program);
         assert!(Command::new("bash").arg("-n").arg(&completion).status()?.success(), "{program}");
-        // As bash itself does when somebody presses the tab key behind the program's name.
+        // The same call that bash makes when a user presses Tab after the program's name.
         let words = format!(
             "source {}; [[ $(complete -p {program}) =~ -F\\ ([^ ]+) ]]
             COMP_WORDS=({program} ''); COMP_CWORD=1
@@ -28,7 +28,7 @@ fn every_program_has_pages_and_completions_that_shells_and_man_understand()
         let offered = Command::new("bash").args(["-c", &words]).output()?;
         let offered = String::from_utf8(offered.stdout)?;
         let verb = if program == "lab" { "up" } else { "apply" };
-        assert!(offered.split_whitespace().any(|it| it == verb), "{program}: {offered}");
+        assert!(offered.split_whitespace().any(|word| word == verb), "{program}: {offered}");
         for other in [
             format!("zsh/site-functions/_{program}"),
             format!("fish/vendor_completions.d/{program}.fish"),

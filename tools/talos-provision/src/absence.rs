@@ -1,47 +1,41 @@
-//! Whether the cloud may be believed when it lists nothing.
+//! Guards against an empty answer of the cloud that does not prove absence.
 //!
-//! A token of another project gets an empty list, and status 404 for the id of any server: the same
-//! answers as for a cluster that was destroyed. The status of the document knows better.
+//! A token of another project gets an empty list, and status 404 for the id of any server. A
+//! cluster that was destroyed gets the same answers. The status of the document tells the two cases
+//! apart, because it lists the servers of the last run.
 
-use documents::Context;
 use serde_json::Value;
 
 use crate::Error;
-use crate::hetzner::View;
-use crate::session::Ground;
-use crate::spec::Cluster;
+use crate::hetzner::{self, CloudState};
 
-/// Returns the state of the cloud, if it may be believed.
-pub(crate) fn see(context: &Context<'_, Cluster>, ground: &Ground<'_>) -> Result<View, Error> {
-    let view = ground.see()?;
-    believed(ground, context.stream.status(context.document), &view)?;
-    Ok(view)
-}
-
-/// An error, when the document's own `status` lists servers, the cloud shows nothing of the cluster,
-/// and no snapshot shows that the token is of the right project.
-fn believed(ground: &Ground<'_>, status: &Value, view: &View) -> Result<(), Error> {
+/// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
+/// and no snapshot proves that the token belongs to the right project.
+pub(crate) fn require_known_absence(
+    cloud: &hetzner::Reader,
+    (cluster, status): (&str, &Value),
+    state: &CloudState,
+) -> Result<(), Error> {
     let servers = servers(status);
-    if servers.is_empty() || !is_empty(view) {
+    if servers.is_empty() || !is_empty(state) {
         return Ok(());
     }
     for image in images(status) {
-        if ground.cloud.has_snapshot(image)? {
+        if cloud.has_snapshot(image)? {
             return Ok(());
         }
     }
-    let cluster = ground.document.name.to_string();
-    Err(Error::WrongProject { cluster, servers: servers.join(", ") })
+    Err(Error::WrongProject { cluster: cluster.to_owned(), servers: servers.join(", ") })
 }
 
-/// Whether the cloud shows nothing of the cluster.
-fn is_empty(view: &View) -> bool {
-    let things = view.things.values().any(|found| found.ours);
-    let servers = view.servers.values().any(|server| server.ours);
-    !things && !servers && view.leaving.is_empty()
+/// Returns whether the cloud shows no resource of the cluster.
+pub(crate) fn is_empty(state: &CloudState) -> bool {
+    let resources = state.resources.values().any(|found| found.ours);
+    let servers = state.servers.values().any(|server| server.ours);
+    !resources && !servers && state.leaving.is_empty()
 }
 
-/// The servers that a status lists, by name and id.
+/// Returns the servers in a status, each with name and id.
 fn servers(status: &Value) -> Vec<String> {
     let nodes = status["observed"]["nodes"].as_array().into_iter().flatten();
     let named =

@@ -1,7 +1,7 @@
 //! Machine configurations for Talos 1.13, byte for byte as Talos's own generator writes them.
 //!
-//! **Invariant:** a function of its arguments. Two machines differ in their host name, and in what
-//! patches say.
+//! **Invariant:** a configuration is a function of the arguments. Two machines differ in their host
+//! name, and in the contents of patches.
 
 mod keys;
 mod patch;
@@ -18,20 +18,20 @@ use crate::emit;
 use crate::pki::Bundle;
 use crate::spec::Role;
 
-/// What the configurations of a cluster's machines have in common.
+/// Inputs that the configurations of all machines of a cluster share.
 #[derive(Clone, Copy, Debug)]
 pub struct Common<'a> {
-    /// The cluster's name.
+    /// Name of the cluster, for example `prod`.
     pub cluster: &'a str,
-    /// Where the Kubernetes API answers, with its port.
+    /// URL of the Kubernetes API, including the port: `https://prod.example.org:6443`.
     pub endpoint: &'a str,
-    /// The version of Kubernetes, without `v`.
+    /// Version of Kubernetes without `v`, for example `1.36.3`.
     pub kubernetes: &'a str,
-    /// Its secrets.
+    /// Secrets of the cluster.
     pub bundle: &'a Bundle,
 }
 
-/// The configuration of a machine in the role `role`: all its documents.
+/// Generates the configuration of a machine with the role `role`, as a list of documents.
 #[must_use]
 pub fn generate(common: &Common<'_>, role: Role) -> Vec<Value> {
     let root = json!({
@@ -45,11 +45,11 @@ pub fn generate(common: &Common<'_>, role: Role) -> Vec<Value> {
     vec![root, hostname]
 }
 
-/// The same with every patch.
+/// Applies `patches` to `documents`, in their order.
 ///
 /// # Errors
 ///
-/// Which patch does not fit, and why.
+/// Names the field of a patch that does not fit, and the reason.
 pub fn patched<'a>(
     documents: Vec<Value>,
     patches: impl IntoIterator<Item = &'a Patch>,
@@ -57,7 +57,7 @@ pub fn patched<'a>(
     patches.into_iter().try_fold(documents, |documents, patch| patch.apply(documents))
 }
 
-/// The documents as they are given to the machine.
+/// Returns the documents as YAML, in the form in which a machine receives them.
 #[must_use]
 pub fn render(documents: &[Value]) -> Zeroizing<String> {
     Zeroizing::new(emit::documents(documents))
@@ -115,7 +115,7 @@ fn cluster(common: &Common<'_>, role: Role) -> Value {
             "discovery": discovery,
         });
     }
-    let pair = |it: &crate::pki::Pair| json!({"crt": it.crt, "key": *it.key});
+    let pair = |pair: &crate::pki::Pair| json!({"crt": pair.crt, "key": *pair.key});
     let mut api_server = image("kube-apiserver");
     api_server["admissionControl"] =
         json!([{"name": "PodSecurity", "configuration": pod_security()}]);

@@ -1,19 +1,20 @@
-//! YAML as Talos's own tools write it, byte for byte: the rules of Go's yaml.v3 with steps of four.
+//! YAML as Talos's own tools write it, byte for byte: the rules of Go's yaml.v3 with an indent of
+//! four.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Columns of a level.
+/// Columns by which each level is indented.
 const STEP: usize = 4;
 
-/// `documents`, each as YAML, joined as Talos has them.
+/// Writes each of `documents` as YAML, and separates them with `---`.
 pub(crate) fn documents<'a>(documents: impl IntoIterator<Item = &'a Value>) -> String {
     let documents: Vec<_> = documents.into_iter().map(document).collect();
     documents.join("---\n")
 }
 
-/// `value` as a document of its own.
+/// Writes `value` as one YAML document.
 pub(crate) fn document(value: &Value) -> String {
     let mut out = String::new();
     match value {
@@ -24,7 +25,7 @@ pub(crate) fn document(value: &Value) -> String {
     out
 }
 
-/// The entries of `map`; the first begins where `out` stands.
+/// Writes the entries of `map`. The first entry begins at the current end of `out`.
 fn entries(out: &mut String, map: &Map<String, Value>, column: usize) {
     for (index, (key, value)) in map.iter().enumerate() {
         if index > 0 {
@@ -51,7 +52,7 @@ fn entries(out: &mut String, map: &Map<String, Value>, column: usize) {
     }
 }
 
-/// The items of a sequence; the first dash goes where `out` stands.
+/// Writes the items of a sequence. The first dash is written at the current end of `out`.
 fn sequence(out: &mut String, items: &[Value], column: usize) {
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -66,13 +67,14 @@ fn sequence(out: &mut String, items: &[Value], column: usize) {
     }
 }
 
-/// What has no children, to the end of its line; a block of text is indented to `column`.
+/// Writes a value that has no children, and ends the line. The lines of a block of text are
+/// indented by `column`.
 fn line(out: &mut String, leaf: &Value, column: usize) {
     match leaf {
         Value::Null => out.push_str("null"),
-        Value::Bool(it) => out.push_str(if *it { "true" } else { "false" }),
-        Value::Number(it) => {
-            let _ = write!(out, "{it}");
+        Value::Bool(boolean) => out.push_str(if *boolean { "true" } else { "false" }),
+        Value::Number(number) => {
+            let _ = write!(out, "{number}");
         }
         Value::String(text) => scalar(out, text, column),
         Value::Array(_) => out.push_str("[]"),
@@ -87,12 +89,12 @@ fn indent(out: &mut String, column: usize) {
     out.extend(std::iter::repeat_n(' ', column));
 }
 
-/// Where the children of what stands at `column` stand.
+/// Returns the column of the children of a value at `column`.
 fn next(column: usize) -> usize {
     (column / STEP + 1) * STEP
 }
 
-/// How a string may be written.
+/// YAML style of a string.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Style {
     Plain,
@@ -112,15 +114,17 @@ fn scalar(out: &mut String, text: &str, column: usize) {
     }
 }
 
-/// yaml.v3's choice, and then its emitter's.
+/// Returns the style that yaml.v3 and its emitter choose for `text`.
 fn style(text: &str) -> Style {
-    let special =
-        |it: char| it != '\n' && (it.is_control() || it == '\u{feff}' || it == '\u{2028}');
+    let special = |character: char| {
+        character != '\n'
+            && (character.is_control() || character == '\u{feff}' || character == '\u{2028}')
+    };
     let special = text.chars().any(special);
     let breaks = text.contains('\n');
     let space_then_break = text.contains(" \n");
     if breaks {
-        // Go would begin such a block with the number of its spaces, and get that wrong in a list.
+        // yaml.v3 begins such a block with an indentation indicator, which is wrong inside a list.
         let begins = text.starts_with([' ', '\n']);
         let block = !special && !space_then_break && !text.ends_with(' ') && !begins;
         return if block { Style::Literal } else { Style::Double };
@@ -134,15 +138,17 @@ fn style(text: &str) -> Style {
     Style::Plain
 }
 
-/// Whether YAML would take `text` for something else than one plain string.
+/// Returns whether YAML would not read the unquoted `text` as one plain string.
 fn has_indicators(text: &str) -> bool {
-    let blank = |it: Option<char>| it.is_none_or(|it| it == ' ' || it == '\t');
+    let blank = |character: Option<char>| {
+        character.is_none_or(|character| character == ' ' || character == '\t')
+    };
     let mut characters = text.chars().peekable();
     let first = characters.next();
     let second = characters.peek().copied();
     let starts = match first {
         Some('-' | '?' | ':') => blank(second),
-        Some(it) => "#,[]{}&*!|>'\"%@`".contains(it),
+        Some(character) => "#,[]{}&*!|>'\"%@`".contains(character),
         None => false,
     };
     starts
@@ -165,37 +171,43 @@ fn reads_as_another_type(text: &str) -> bool {
 
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let digits =
-        |it: &str, radix| !it.is_empty() && it.chars().all(|it| it == '_' || it.is_digit(radix));
+    let digits = |text: &str, radix| {
+        !text.is_empty() && text.chars().all(|digit| digit == '_' || digit.is_digit(radix))
+    };
     let based = [("0x", 16), ("0X", 16), ("0o", 8), ("0b", 2), ("0B", 2)];
-    let based = based
-        .iter()
-        .any(|(prefix, radix)| unsigned.strip_prefix(prefix).is_some_and(|it| digits(it, *radix)));
-    let starts = unsigned.starts_with(|it: char| it.is_ascii_digit() || it == '.');
+    let based = based.iter().any(|(prefix, radix)| {
+        unsigned.strip_prefix(prefix).is_some_and(|number| digits(number, *radix))
+    });
+    let starts =
+        unsigned.starts_with(|character: char| character.is_ascii_digit() || character == '.');
     let bare = unsigned.replace('_', "");
     let decimal = starts
-        && bare.chars().any(|it| it.is_ascii_digit())
-        && bare.chars().all(|it| it.is_ascii_digit() || ".eE+-".contains(it))
+        && bare.chars().any(|character| character.is_ascii_digit())
+        && bare.chars().all(|character| character.is_ascii_digit() || ".eE+-".contains(character))
         && bare.parse::<f64>().is_ok();
     let mut parts = unsigned.split(':');
     let sixty = unsigned.contains(':')
-        && parts.next().is_some_and(|it| digits(it, 10) && !it.starts_with('_'))
-        && parts.all(|it| {
-            let whole = it.split('.').next().unwrap_or_default();
-            (1..=2).contains(&whole.len()) && whole.parse::<u8>().is_ok_and(|it| it < 60)
+        && parts.next().is_some_and(|part| digits(part, 10) && !part.starts_with('_'))
+        && parts.all(|part| {
+            let whole = part.split('.').next().unwrap_or_default();
+            (1..=2).contains(&whole.len()) && whole.parse::<u8>().is_ok_and(|number| number < 60)
         });
     based || decimal || sixty
 }
 
-/// `2026-11-01`, and what may follow a date.
+/// Returns whether `text` begins with a date such as `2026-11-01`.
 fn is_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
-    let number = |it: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
-        it.is_some_and(|it| lengths.contains(&it.len()) && it.chars().all(|it| it.is_ascii_digit()))
+    let number = |part: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
+        part.is_some_and(|part| {
+            lengths.contains(&part.len()) && part.chars().all(|digit| digit.is_ascii_digit())
+        })
     };
     number(parts.next(), 4..=4)
         && number(parts.next(), 1..=2)
-        && parts.next().is_some_and(|it| it.starts_with(|it: char| it.is_ascii_digit()))
+        && parts
+            .next()
+            .is_some_and(|day| day.starts_with(|character: char| character.is_ascii_digit()))
 }
 
 fn double(out: &mut String, text: &str) {
@@ -208,14 +220,14 @@ fn double(out: &mut String, text: &str) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             '\0' => out.push_str("\\0"),
-            it if it.is_control() || it == '\u{feff}' || it == '\u{2028}' => {
-                let code = u32::from(it);
+            other if other.is_control() || other == '\u{feff}' || other == '\u{2028}' => {
+                let code = u32::from(other);
                 let _ = match code {
                     0..=0xff => write!(out, "\\x{code:02X}"),
                     _ => write!(out, "\\u{code:04X}"),
                 };
             }
-            it => out.push(it),
+            other => out.push(other),
         }
     }
     out.push('"');
@@ -243,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_is_quoted_when_it_would_read_as_something_else() {
+    fn a_string_is_quoted_when_yaml_would_read_another_type() {
         let cases = [
             ("v1.28.0", "v1.28.0"),
             ("ghcr.io/siderolabs/kubelet:v1.28.0", "ghcr.io/siderolabs/kubelet:v1.28.0"),
@@ -271,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_as_the_same_value() {
+    fn written_yaml_reads_as_the_same_value() {
         let words = [
             "a", "yes", "1", "a\nb\n", "a\n\n", " x", "x: y", "#", "", "é", "\u{7}", "a\nb",
             "\n a\n",

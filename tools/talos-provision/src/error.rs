@@ -1,13 +1,13 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of this program, each with its help and its exit status.
 
 use std::io;
 
 use documents::{Diagnostic, Exit};
 
-use crate::plan::Obstacle;
-use crate::refusal::Refusal;
+use crate::api_error::ApiError;
+use crate::plan::Conflict;
 
-/// Where an answer stops being what it should be, without the value that is there.
+/// Error of serde in an answer. It shows the position and not the value, which may be secret.
 #[derive(Debug)]
 pub struct Unreadable(serde_json::Error);
 
@@ -20,10 +20,10 @@ impl From<serde_json::Error> for Unreadable {
 impl std::fmt::Display for Unreadable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = match self.0.classify() {
-            serde_json::error::Category::Data => "a field has another type",
-            serde_json::error::Category::Syntax => "it is not JSON",
-            serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Io => "it cannot be read",
+            serde_json::error::Category::Data => "a field has the wrong type",
+            serde_json::error::Category::Syntax => "invalid JSON",
+            serde_json::error::Category::Eof => "truncated JSON",
+            serde_json::error::Category::Io => "read error",
         };
         write!(f, "{what} at line {} column {}", self.0.line(), self.0.column())
     }
@@ -31,193 +31,187 @@ impl std::fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// Everything that can go wrong.
+/// Error of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, not ready, or cannot be written.
+    /// Reading, ordering or writing the documents failed.
     #[error(transparent)]
     Stream(#[from] documents::Error),
-    /// A secret cannot be had.
+    /// A secret could not be read, derived or sealed.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
-    /// Data would be lost.
-    #[error("the machines of {cluster} stay, because data may be nowhere else: {}", lines(.refusals))]
+    /// The removal would lose data.
+    #[error("no machine of {cluster} is removed, because its data may have no other copy: {}", lines(.refusals))]
     NotDrained {
-        /// Which cluster.
+        /// Name of the cluster.
         cluster: String,
-        /// What must stay, and why.
+        /// One entry for each volume or pod that would be lost, with the reason.
         refusals: Vec<documents::Refusal>,
     },
-    /// The cloud said no.
-    #[error("the cloud refuses: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |it| format!(", call {it}")))]
-    Refused(Refusal),
-    /// Something did not answer for as long as it was waited for.
+    /// The cloud's API answered with an error.
+    #[error("the cloud's API returned an error: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |id| format!(", correlation id {id}")))]
+    Api(ApiError),
+    /// A service or machine did not answer within its limit.
     #[error("no answer from {what}: {why}")]
     Unreachable {
-        /// Who.
+        /// The service or machine that was asked.
         what: String,
-        /// What was last heard.
+        /// Error of the last attempt.
         why: String,
     },
-    /// An answer is not what it should be.
-    #[error("{what} answered something that this version does not understand")]
-    Garbled {
-        /// Who.
+    /// An answer does not have the expected structure.
+    #[error("invalid response from {what}")]
+    InvalidResponse {
+        /// The service that answered.
         what: &'static str,
-        /// What was wrong.
+        /// Position of the error in the answer.
         source: Unreadable,
     },
-    /// An answer lacks something.
-    #[error("the cloud answered something unexpected: {what}")]
+    /// An answer lacks something that the API promises.
+    #[error("incomplete response from the cloud: {what}")]
     Unexpected {
-        /// What.
+        /// Description of what the answer lacks.
         what: String,
     },
-    /// There is nothing to start a machine from.
+    /// The cloud has no image of the declared Talos version.
     #[error("there is no image of Talos {version} for {architecture}")]
     NoImage {
-        /// The version.
+        /// Declared version of Talos.
         version: String,
-        /// `x86` or `arm`.
+        /// Architecture of the server type: `x86` or `arm`.
         architecture: String,
     },
-    /// A type of server is not offered.
-    #[error("unknown server type `{name}`: it is not offered in {place}")]
+    /// The cloud does not offer a server type in the declared locations.
+    #[error("unknown server type `{name}`: not offered in {place}")]
     UnknownType {
-        /// Which.
+        /// Declared type, for example `cx23`.
         name: String,
-        /// Where.
+        /// Declared locations, separated by commas.
         place: String,
-        /// What is.
+        /// Types that are offered in these locations, separated by commas.
         others: String,
     },
-    /// No location has what is declared.
-    #[error("{name}, a {type}, is not to be had now in any of {locations}: {why}")]
+    /// A server type is unavailable in every declared location.
+    #[error("{name}: server type {type} is unavailable in {locations}: {why}")]
     Unavailable {
-        /// Which machine.
+        /// Name of the machine.
         name: String,
-        /// Its type.
+        /// Declared server type, for example `cax11`.
         r#type: String,
-        /// Where was tried.
+        /// Locations in which a server was requested, separated by commas.
         locations: String,
-        /// What the cloud said last.
+        /// The cloud's message for the last location.
         why: String,
     },
-    /// A name is taken.
-    #[error("the name is taken: {what}, which does not carry the labels of this cluster")]
+    /// A resource of others has a name that this cluster needs.
+    #[error("{what} exists and does not carry the labels of this cluster")]
     Taken {
-        /// By what.
+        /// Kind and name of the existing resource.
         what: String,
     },
-    /// The cloud began something and could not end it.
-    #[error("the cloud could not {command}: {message} ({code})")]
+    /// An action of the cloud ended with an error.
+    #[error("the cloud's action {command} failed: {message} ({code})")]
     ActionFailed {
-        /// What.
+        /// The API's name of the action, for example `start_server`.
         command: String,
-        /// Its code.
+        /// The API's error code of the action.
         code: String,
-        /// Why not.
+        /// The API's message about the action.
         message: String,
     },
-    /// Something took too long.
-    #[error("still not done after all the time there was: {what}")]
+    /// The response to a write was lost, so the write may have been applied.
+    #[error("the response of the cloud was lost: {why}")]
+    ResponseLost {
+        /// Error of the request.
+        why: String,
+    },
+    /// An operation did not end within its limit.
+    #[error("timed out: {what}")]
     TimedOut {
-        /// What.
+        /// Description of the unfinished work.
         what: String,
     },
-    /// The derived keys are of no use. A mistake of this program.
-    #[error("the derived keys cannot be used: {0}")]
+    /// TLS or the certificate parser rejects derived keys, which is a bug of this program.
+    #[error("the derived keys are invalid: {0}")]
     Keys(String),
-    /// The machine on which this runs has nothing left.
-    #[error("cannot start to talk to machines")]
+    /// The async runtime could not be started, because the system lacks resources.
+    #[error("cannot start the async runtime")]
     Runtime(#[source] io::Error),
-    /// A machine said no.
-    #[error("{name} refuses: {why}")]
-    NodeRefused {
-        /// Which.
+    /// A machine answered with an error.
+    #[error("{name} returned an error: {why}")]
+    NodeError {
+        /// Name of the machine.
         name: String,
-        /// Why.
+        /// The machine's message, without text that it quotes.
         why: String,
     },
-    /// etcd does not stay up.
-    #[error("etcd on {name} ends by itself again and again: {event}")]
+    /// etcd ends again and again after its start.
+    #[error("etcd on {name} exits again after each start: {event}")]
     EtcdCrashes {
-        /// On which machine.
+        /// Name of the control plane.
         name: String,
-        /// The last event of the service.
+        /// Last event of the service.
         event: String,
     },
-    /// Kubernetes said no.
-    #[error("the Kubernetes API does not do it: {why}")]
-    KubernetesRefused {
-        /// Why.
+    /// The Kubernetes API returned an error.
+    #[error("the Kubernetes API returned an error: {why}")]
+    KubernetesError {
+        /// Message of the Kubernetes API.
         why: String,
     },
-    /// Things that no step can change.
+    /// Differences that no step can change.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
-    Obstacles(Vec<Obstacle>),
+    Conflicts(Vec<Conflict>),
     /// A patch does not fit the configuration.
     #[error("a patch does not fit: {0}")]
     Patch(String),
-    /// All steps are taken, and the cluster does not work.
-    #[error("every step is taken, and the cluster is not well: {what}")]
-    Unwell {
-        /// What is not.
+    /// The observed state differs from the declared state.
+    #[error("verification failed: {what}")]
+    VerificationFailed {
+        /// The first difference that was found.
         what: String,
     },
-    /// Steps are left after all were taken.
-    #[error("{steps} steps are left after all were taken")]
-    Unsettled {
-        /// How many.
-        steps: usize,
-    },
-    /// What is there is not what is declared.
-    #[error("it does not hold: {what}")]
-    Unproven {
-        /// What.
-        what: String,
-    },
-    /// An eviction would lose pods of a machine that is removed, or what is on it.
+    /// An eviction would lose pods of a machine that is removed, or the contents of their volumes.
     #[error("{machine} is not removed: {}", lines(.refusals))]
     PodsLost {
-        /// The machine.
+        /// Name of the machine.
         machine: String,
-        /// The pods.
+        /// One entry for each such pod, with the reason.
         refusals: Vec<documents::Refusal>,
     },
     /// Pods of a machine that is removed were not evicted within the declared time.
     #[error("{machine} is not removed: no pod has left it for {seconds} s: {why}")]
     NotEvicted {
-        /// The machine.
+        /// Name of the machine.
         machine: String,
-        /// The declared limit.
+        /// The declared limit, in seconds.
         seconds: u64,
-        /// What is still waited for: pods, each with the budget that does not allow its eviction.
+        /// The remaining pods, each with the budget that does not allow its eviction.
         why: String,
     },
-    /// The cloud lists nothing of a cluster that the document's status describes.
+    /// The cloud lists no resource of a cluster that the document's status describes.
     #[error(
-        "unknown whether {cluster} exists: its status lists the servers {servers}, and this token's \
-         project has nothing of it"
+        "unknown whether {cluster} exists: the status of its document lists the servers {servers}, \
+         and the token's project contains no resource of it"
     )]
     WrongProject {
-        /// The cluster.
+        /// Name of the cluster.
         cluster: String,
-        /// The servers of the status, by name and id.
+        /// Servers in the status, each with name and id.
         servers: String,
     },
-    /// The declared end has passed.
-    #[error("the certificates have ended on {day}")]
+    /// The declared end of the authorities' certificates has passed.
+    #[error("the certificates of the authorities expired on {day}")]
     Expired {
-        /// When.
+        /// Last day of the certificates, for example `2036-11-01`.
         day: String,
     },
 }
 
 impl Error {
-    /// A machine answers that is not one of ours.
-    pub(crate) fn stranger(name: &str, why: String) -> Self {
-        Self::Obstacles(vec![Obstacle::Stranger { name: name.to_owned(), why }])
+    /// Returns the error for a machine whose certificate another authority signed.
+    pub(crate) fn foreign(name: &str, why: String) -> Self {
+        Self::Conflicts(vec![Conflict::Foreign { name: name.to_owned(), why }])
     }
 }
 
@@ -227,9 +221,9 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::NotDrained { .. } => "NotDrained",
-            Self::Refused(_) => "CloudRefused",
-            Self::Unreachable { .. } => "Unreachable",
-            Self::Garbled { .. } | Self::Unexpected { .. } => "Garbled",
+            Self::Api(_) => "CloudRefused",
+            Self::Unreachable { .. } | Self::ResponseLost { .. } => "Unreachable",
+            Self::InvalidResponse { .. } | Self::Unexpected { .. } => "Garbled",
             Self::NoImage { .. } => "NoImage",
             Self::UnknownType { .. } => "UnknownType",
             Self::Unavailable { .. } => "Unavailable",
@@ -238,14 +232,12 @@ impl Diagnostic for Error {
             Self::TimedOut { .. } => "TimedOut",
             Self::Keys(_) => "KeysUnusable",
             Self::Runtime(_) => "RuntimeFailed",
-            Self::NodeRefused { .. } => "NodeRefused",
+            Self::NodeError { .. } => "NodeRefused",
             Self::EtcdCrashes { .. } => "EtcdCrashes",
-            Self::KubernetesRefused { .. } => "KubernetesRefused",
-            Self::Obstacles(_) => "Obstructed",
+            Self::KubernetesError { .. } => "KubernetesRefused",
+            Self::Conflicts(_) => "Conflict",
             Self::Patch(_) => "PatchUnfit",
-            Self::Unwell { .. } => "Unwell",
-            Self::Unsettled { .. } => "Unsettled",
-            Self::Unproven { .. } => "Unproven",
+            Self::VerificationFailed { .. } => "Unproven",
             Self::Expired { .. } => "Expired",
             Self::PodsLost { .. } => "PodsWouldBeLost",
             Self::NotEvicted { .. } => "NotEvicted",
@@ -257,84 +249,91 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
-            Self::Obstacles(obstacles) => return obstacles.first().map(|it| it.help().to_owned()),
+            Self::Conflicts(conflicts) => {
+                return conflicts.first().map(|conflict| conflict.help().to_owned());
+            }
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
             }
             Self::UnknownType { others, .. } if !others.is_empty() => {
-                return Some(format!("there are {others}"));
+                return Some(format!("declare one of {others}"));
             }
-            Self::UnknownType { .. } => "nothing at all is offered there: check the locations",
-            Self::Refused(refusal) => match refusal.code.as_str() {
+            Self::UnknownType { .. } => {
+                "check the declared locations: no server type is offered there"
+            }
+            Self::Api(error) => match error.code.as_str() {
                 "unauthorized" => "check the token in the Project's `endpoints.cloud`",
                 "forbidden" | "token_readonly" => {
-                    "the token may only read: make one that may write"
+                    "create a token with the permission \"Read & Write\" for `endpoints.cloud`: this token may only read"
                 }
                 "resource_limit_exceeded" => "ask the vendor to raise the project's limit",
-                "protected" => "lift the protection by hand, if it may really go",
-                "not_found" => "check the URL in the Project's `endpoints.cloud`: it ends in `/v1`",
+                "protected" => "remove the protection by hand, if the resource may be deleted",
+                "not_found" => {
+                    "check the URL in the Project's `endpoints.cloud`, which must end in `/v1`"
+                }
                 _ => {
-                    "correct what the vendor's answer names; `plan` shows where the run would go on"
+                    "correct the cause in the vendor's message, then run `plan` to see the remaining steps"
                 }
             },
-            Self::Unreachable { .. } | Self::TimedOut { .. } => {
-                "run the same command again: it goes on from here"
+            Self::Unreachable { .. }
+            | Self::ResponseLost { .. }
+            | Self::TimedOut { .. }
+            | Self::KubernetesError { .. } => {
+                "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
                 let unknown = refusals.iter().any(|refusal| refusal.reason == "FactsUnknown");
                 if unknown {
-                    "make the Kubernetes API answer at the endpoint or at a control plane, which may need \
-                     `firewall.kubernetes` to let you in; nothing was touched"
+                    "make the Kubernetes API answer at the endpoint or at a control plane; `firewall.kubernetes` \
+                     may have to allow your address. Nothing was changed"
                 } else {
-                    "nothing was touched; settle each as its line says, then run the same command again"
+                    "resolve each reason as its line says, then run the same command again; nothing was changed"
                 }
             }
-            Self::Garbled { .. } | Self::Unexpected { .. } => {
-                "something else answers at that address, or this version is too old for it"
+            Self::InvalidResponse { .. } | Self::Unexpected { .. } => {
+                "check the address, or update `talos-provision`: another service answers there, or its API has changed"
             }
             Self::Unavailable { .. } => {
-                "declare more locations or another type, or try again later"
+                "declare more locations or another type, or run the same command later"
             }
-            Self::Taken { .. } => "rename the cluster, or remove what has its name",
+            Self::Taken { .. } => "rename the cluster, or delete the resource that has its name",
             Self::ActionFailed { .. } => {
-                "run the same command again; the vendor's status page may know more"
+                "run the same command again; if the action fails again, see the vendor's status page"
             }
-            Self::Keys(_) => "this is a mistake of the program: please report it",
-            Self::Runtime(_) => "check the limits of this machine, then run the same command again",
-            Self::NodeRefused { .. } => {
-                "the rest of the machine's answer may quote secrets: see it on your own terminal with \
-                 `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml`"
+            Self::Keys(_) => "this is a bug of `talos-provision`: please report it",
+            Self::Runtime(_) => {
+                "raise the limits of processes and memory on this machine, then run the same command again"
+            }
+            Self::NodeError { .. } => {
+                "run `talos-provision derive`, then `talosctl validate --mode cloud --config MACHINE.yaml` on \
+                 your own terminal: the rest of the machine's answer is hidden, because it may quote secrets"
             }
             Self::EtcdCrashes { .. } => {
                 "read `talosctl logs etcd` of that machine, correct `cluster.etcd` in the patches, and \
                  run the same command again"
             }
-            Self::KubernetesRefused { .. } => {
-                "run the same command again: what was done is seen, and not repeated"
-            }
             Self::Patch(_) => {
-                "correct the patch; `plan` tries all of them without touching anything"
+                "correct the patch, then run `plan`, which applies all patches and changes nothing"
             }
-            Self::Unwell { .. } => "run the same command again; `-v` tells what it waits for",
-            Self::Unsettled { .. } => "`plan` shows them; another writer may be at work",
-            Self::Unproven { .. } => "`plan` shows what differs, `apply` puts it right",
+            Self::VerificationFailed { .. } => {
+                "run `plan` to see what differs, and `apply` to correct it"
+            }
             Self::PodsLost { .. } => {
-                "the removal stopped before these pods were touched; settle each as its line says, then \
-                 run the same command again"
+                "resolve each reason as its line says, then run the same command again; these pods were not \
+                 evicted"
             }
             Self::NotEvicted { .. } => {
-                "make room: add a machine, start more replicas, or relax the PodDisruptionBudget; then \
-                 run the same command again. The machine takes no new pods meanwhile; declare it again \
-                 to keep it"
+                "add a machine, start more replicas, or relax the PodDisruptionBudget; then run the same \
+                 command again. The machine stays cordoned; to keep the machine, declare it again"
             }
             Self::WrongProject { .. } => {
-                "use a token of the Hetzner project that has these servers; only if they were removed \
-                 by hand, delete `status` from the document"
+                "use a token of the Hetzner project that contains these servers; only if a person deleted \
+                 the servers, delete `status` from the document"
             }
             Self::Expired { .. } => {
-                "raise `spec.certificates.years` and apply, as long as the machines' own authorities \
-                 last; once those have ended, machines accept no client any more: destroy the cluster \
-                 and apply it anew"
+                "raise `spec.certificates.years` and run `apply`, as long as the authorities on the machines \
+                 are valid; once those have expired, machines accept no client: destroy the cluster and \
+                 apply it again"
             }
         };
         Some(help.to_owned())
@@ -351,32 +350,43 @@ impl Diagnostic for Error {
         matches!(self, Self::WrongProject { .. })
     }
 
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Stream(error) => error.is_transient(),
+            Self::Keyring(error) => error.is_transient(),
+            error => matches!(error, Self::Unreachable { .. } | Self::ResponseLost { .. }),
+        }
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::ResponseLost { .. })
+    }
+
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::UnknownType { .. } => Exit::Usage,
             Self::Unreachable { .. }
+            | Self::ResponseLost { .. }
             | Self::Unavailable { .. }
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)
-            | Self::KubernetesRefused { .. }
-            | Self::Unwell { .. }
+            | Self::KubernetesError { .. }
             | Self::NotEvicted { .. }
-            | Self::NotDrained { .. }
-            | Self::Unsettled { .. } => Exit::Temporary,
-            Self::Refused(_)
-            | Self::Garbled { .. }
+            | Self::NotDrained { .. } => Exit::Temporary,
+            Self::Api(_)
+            | Self::InvalidResponse { .. }
             | Self::Unexpected { .. }
             | Self::NoImage { .. }
             | Self::Taken { .. }
             | Self::Keys(_)
-            | Self::NodeRefused { .. }
+            | Self::NodeError { .. }
             | Self::EtcdCrashes { .. }
-            | Self::Obstacles(_)
+            | Self::Conflicts(_)
             | Self::Patch(_)
-            | Self::Unproven { .. }
+            | Self::VerificationFailed { .. }
             | Self::PodsLost { .. }
             | Self::WrongProject { .. }
             | Self::Expired { .. } => Exit::Permanent,
@@ -384,7 +394,7 @@ impl Diagnostic for Error {
     }
 }
 
-/// The messages of refusals, one a line.
+/// Returns the messages of refusals, one a line.
 fn lines(refusals: &[documents::Refusal]) -> String {
     let messages: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
     format!("\n  {}", messages.join("\n  "))
@@ -398,7 +408,7 @@ fn image_help(version: &str, architecture: &str) -> String {
         _ => "hcloud-amd64.raw.xz",
     };
     format!(
-        "start any server in its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
-         to /dev/sda with xz -d, make a snapshot of it, and give that the labels os=talos and version={version}"
+        "boot any server into its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
+         to /dev/sda with xz -d, make a snapshot of the server, and label the snapshot os=talos and version={version}"
     )
 }

@@ -1,48 +1,41 @@
-//! What must be proven before machines go: that the data on them was copied, or may be lost.
+//! Data gate: volumes and pods that must be safe before machines are removed.
 //!
-//! The decision is [`keyring::gate::judge`]'s. This module asks the live cluster, at its endpoint and
-//! at the own address of every control plane, so that a load balancer that is gone or a control plane
-//! that is missing does not silence the cluster. A cluster that does not answer closes the gate,
-//! unless the cloud records that etcd was never started.
+//! [`keyring::gate::judge`] decides. This module collects the facts from the live cluster. It asks
+//! at the endpoint and at the address of every control plane, because the load balancer or a
+//! control plane may be missing. A cluster that does not answer closes the gate, unless the cloud
+//! records that etcd was never started.
 
-use documents::{Context, Deferred, Refusal};
-use keyring::Projects;
+use documents::{Deferred, Refusal};
 use keyring::gate::{self, Facts, Loss, Verdict};
 
-use crate::hetzner::View;
-use crate::kubernetes::{Reader, drain};
+use crate::desired;
+use crate::hetzner::CloudState;
+use crate::kubernetes::drain;
 use crate::labels;
 use crate::observe::Observation;
 use crate::plan::{History, Kind, Step};
 use crate::session::Session;
-use crate::spec::{Cluster, Role};
+use crate::spec::Role;
 use crate::{Error, kubernetes};
 
-/// What of the whole cluster must not be lost.
-pub(crate) fn whole(
-    context: &Context<'_, Cluster>,
-    projects: &Projects,
-    session: &Session<'_>,
-    view: &View,
-) -> Result<Vec<Refusal>, Error> {
-    if !view.servers.values().any(|server| server.ours) {
+/// Returns the reasons that forbid the removal of the whole cluster.
+pub(crate) fn whole(session: &Session<'_>, cloud: &CloudState) -> Result<Vec<Refusal>, Error> {
+    if !cloud.servers.values().any(|server| server.ours) {
         return Ok(Vec::new());
     }
     let loss = Loss { cluster: true, ..Loss::default() };
-    let verdict = verdict(context, projects, session, view, &loss)?;
-    if verdict.closed.is_some() && was_passed(view) {
+    let verdict = verdict(session, cloud, &loss)?;
+    if verdict.closed.is_some() && gate_was_passed(cloud) {
         return Ok(Vec::new());
     }
     Ok(verdict.refusals())
 }
 
-/// What of the machines that `steps` remove must not be lost: volumes that are only there, and pods
-/// that an eviction would lose.
+/// Returns the reasons that forbid the removals in `steps`: volumes whose only copy is on these
+/// machines, and pods that an eviction would lose.
 pub(crate) fn machines(
-    context: &Context<'_, Cluster>,
-    projects: &Projects,
     session: &Session<'_>,
-    (view, now): (&View, &Observation),
+    now: &Observation,
     steps: &[Step],
 ) -> Result<Vec<Refusal>, Error> {
     let name = |step: &Step| match step {
@@ -53,20 +46,20 @@ pub(crate) fn machines(
     if loss.nodes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut refusals = verdict(context, projects, session, view, &loss)?.refusals();
+    let mut refusals = verdict(session, &now.cloud, &loss)?.refusals();
     let (Deferred::Value(endpoint), Ok(())) = (&now.endpoint, &now.kubernetes.ready) else {
         return Ok(refusals);
     };
-    let reader = Reader::new(&session.pki, endpoint)?;
-    let goes = |node: &&kubernetes::Registered| loss.nodes.contains(&node.name);
+    let reader = session.kubernetes(endpoint)?;
+    let goes = |node: &&kubernetes::RegisteredNode| loss.nodes.contains(&node.name);
     for node in now.kubernetes.nodes.iter().filter(goes) {
         let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
-        refusals.extend(blocked.map_err(|why| Error::KubernetesRefused { why })?);
+        refusals.extend(blocked.map_err(|why| Error::KubernetesError { why })?);
     }
     Ok(refusals)
 }
 
-/// An error that carries `refusals`, if there are any.
+/// Fails if `refusals` is not empty.
 pub(crate) fn pass(cluster: &str, refusals: Vec<Refusal>) -> Result<(), Error> {
     if refusals.is_empty() {
         return Ok(());
@@ -74,35 +67,28 @@ pub(crate) fn pass(cluster: &str, refusals: Vec<Refusal>) -> Result<(), Error> {
     Err(Error::NotDrained { cluster: cluster.to_owned(), refusals })
 }
 
-fn verdict(
-    context: &Context<'_, Cluster>,
-    projects: &Projects,
-    session: &Session<'_>,
-    view: &View,
-    loss: &Loss,
-) -> Result<Verdict, Error> {
-    let (project, cluster) =
-        (projects.get(&context.document.spec.project)?, context.document.name.as_str());
-    let facts = facts(session, view)?;
+fn verdict(session: &Session<'_>, cloud: &CloudState, loss: &Loss) -> Result<Verdict, Error> {
+    let (project, cluster) = (session.project, session.name());
+    let facts = facts(session, cloud)?;
     let receipts = match facts {
         Facts::Live(_) => {
-            keyring::receipts(context.stream, project, |spec| spec["cluster"] == cluster)?
+            keyring::receipts(session.stream, project, |spec| spec["cluster"] == cluster)?
         }
         Facts::NeverBegan | Facts::Unknown { .. } => Vec::new(),
     };
-    Ok(gate::judge(loss, &context.document.spec.data_on_destroy, &receipts, &facts))
+    Ok(gate::judge(loss, &session.spec().data_on_destroy, &receipts, &facts))
 }
 
-/// What the cluster itself says: at its endpoint, else at any control plane.
-fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
-    if !History::of(&view.things, &view.servers).has_begun() {
+/// Asks the live cluster, at its endpoint and then at each control plane, until one answers.
+fn facts(session: &Session<'_>, cloud: &CloudState) -> Result<Facts, Error> {
+    if !History::read(&cloud.resources, &cloud.servers).has_begun() {
         return Ok(Facts::NeverBegan);
     }
-    let endpoint = match session.endpoint(view) {
+    let endpoint = match desired::endpoint(session.spec(), cloud) {
         Deferred::Value(endpoint) => Some(("the endpoint".to_owned(), endpoint)),
         Deferred::AfterApply => None,
     };
-    let controls = view.servers.iter().filter(|(_, server)| {
+    let controls = cloud.servers.iter().filter(|(_, server)| {
         server.ours && server.role.is_none_or(|role| role == Role::Controlplane)
     });
     let controls = controls.filter_map(|(name, server)| {
@@ -111,28 +97,32 @@ fn facts(session: &Session<'_>, view: &View) -> Result<Facts, Error> {
     let mut unknown = Vec::new();
     for (name, endpoint) in endpoint.into_iter().chain(controls) {
         documents::check_interrupt()?;
-        let reader = Reader::new(&session.pki, &endpoint)?;
+        let reader = session.kubernetes(&endpoint)?;
         match Facts::ask(|path| reader.list(path)) {
             Facts::Unknown { why } => unknown.push(format!("{name}: {why}")),
             facts => return Ok(facts),
         }
     }
     if unknown.is_empty() {
-        unknown.push("no control plane has an address to ask".to_owned());
+        unknown.push("no control plane has an address".to_owned());
     }
     Ok(Facts::Unknown { why: unknown.join("; ") })
 }
 
-/// Whether an earlier `destroy` of this cluster passed the gate, and has removed a control plane since.
-fn was_passed(view: &View) -> bool {
-    let network = view.things.iter().find(|(thing, it)| thing.kind == Kind::Network && it.ours);
+/// Returns whether an earlier `destroy` of this cluster passed the gate and has removed a control
+/// plane since.
+fn gate_was_passed(cloud: &CloudState) -> bool {
+    let network = cloud
+        .resources
+        .iter()
+        .find(|(resource, found)| resource.kind == Kind::Network && found.ours);
     let before = network.and_then(|(_, found)| labels::destroyed_from(&found.labels));
-    before.is_some_and(|before| control_planes(view) < before)
+    before.is_some_and(|before| control_planes(cloud) < before)
 }
 
-/// How many control planes of ours are there.
-pub(crate) fn control_planes(view: &View) -> usize {
-    let servers = view.servers.values().filter(|server| server.ours);
+/// Returns the number of control planes that carry our labels.
+pub(crate) fn control_planes(cloud: &CloudState) -> usize {
+    let servers = cloud.servers.values().filter(|server| server.ours);
     servers.filter(|server| server.role == Some(Role::Controlplane)).count()
 }
 
@@ -142,20 +132,20 @@ mod tests {
 
     use super::*;
     use crate::money::Money;
-    use crate::plan::{Found, Node, Power, Server, Shape, Thing};
+    use crate::plan::{Node, ObservedResource, Power, ResourceSpec, Server, SharedResource};
 
-    fn view(label: Option<&str>, controls: u64, workers: u64) -> View {
+    fn cloud(label: Option<&str>, controls: u64, workers: u64) -> CloudState {
         let labels = label.map(|value| ("holistic/destroying".to_owned(), value.to_owned()));
-        let network = Found {
+        let network = ObservedResource {
             id: 1,
             ours: true,
             labels: labels.into_iter().collect(),
-            shape: Shape::PlacementGroup,
+            spec: ResourceSpec::PlacementGroup,
             networks: BTreeSet::new(),
             address: None,
             monthly: Money::default(),
         };
-        let thing = Thing { kind: Kind::Network, name: "c".to_owned() };
+        let resource = SharedResource { kind: Kind::Network, name: "c".to_owned() };
         let server = |(id, role)| {
             let server = Server {
                 id,
@@ -178,8 +168,8 @@ mod tests {
         };
         let controls = (0..controls).map(|id| (id, Role::Controlplane));
         let workers = (100..100 + workers).map(|id| (id, Role::Worker));
-        View {
-            things: BTreeMap::from([(thing, network)]),
+        CloudState {
+            resources: BTreeMap::from([(resource, network)]),
             servers: controls.chain(workers).map(server).collect(),
             leaving: BTreeSet::new(),
         }
@@ -191,7 +181,7 @@ mod tests {
     // members: a mark without a removed machine, an unreadable mark
     // now: it goes on only after an earlier run passed the gate and removed a control plane
     #[test]
-    fn a_destroy_goes_on_without_an_answer_only_once_it_has_removed_a_control_plane() {
+    fn destroy_continues_without_an_answer_only_after_it_removed_a_control_plane() {
         for (label, controls, passed) in [
             (None, 0, false),
             (None, 3, false),
@@ -202,7 +192,7 @@ mod tests {
             (Some("true"), 0, false),
             (Some(""), 0, false),
         ] {
-            assert_eq!(was_passed(&view(label, controls, 2)), passed, "{label:?} {controls}");
+            assert_eq!(gate_was_passed(&cloud(label, controls, 2)), passed, "{label:?} {controls}");
         }
     }
 }

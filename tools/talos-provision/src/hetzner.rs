@@ -1,7 +1,7 @@
 //! Hetzner Cloud: a reader and a writer, so that code that plans cannot write.
 //!
-//! **Invariant:** whatever is made carries the labels of [`Scope`], and nothing that lacks them is
-//! changed or removed.
+//! **Invariant:** every resource that this program creates carries the labels of [`Scope`]. A
+//! resource without these labels is neither changed nor removed.
 
 mod http;
 mod model;
@@ -18,27 +18,27 @@ use crate::Error;
 use crate::labels::{CLUSTER, Labels, PROJECT, REMOVING, ROLE};
 use crate::money::Money;
 use crate::plan::{
-    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Step,
-    Target, Thing, Wanted,
+    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Target, TargetSelector, Wanted,
 };
 use crate::spec::Role;
 use http::Http;
-pub(crate) use http::rest;
-pub(crate) use writer::{Site, Writer};
+pub(crate) use http::interruptible_sleep;
+pub(crate) use writer::{Placement, Writer};
 
-/// Most items of a page.
+/// Items of a page; 50 is the API's maximum.
 const PAGE_ITEMS: &str = "50";
-/// Most pages of a list.
+/// Most pages that one list may have.
 const PAGES_MAX: u32 = 100;
-/// The type of load balancer that is made.
+/// Type of a load balancer that this program creates.
 const BALANCER_TYPE: &str = "lb11";
 
-/// Whose resources are spoken of.
+/// Project and cluster to which resources belong.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
-    /// The project's name.
+    /// Name of the Project document.
     pub(crate) project: String,
-    /// The cluster's name.
+    /// Name of the Cluster document.
     pub(crate) cluster: String,
 }
 
@@ -52,7 +52,7 @@ impl Scope {
         format!("{PROJECT}={},{CLUSTER}={}", self.project, self.cluster)
     }
 
-    /// What tells the load balancer which servers are its targets.
+    /// Returns the label selector by which the load balancer finds its targets.
     pub(crate) fn control_planes(&self) -> String {
         format!("{},{ROLE}={},!{REMOVING}", self.selector(), Role::Controlplane.as_str())
     }
@@ -62,33 +62,49 @@ impl Scope {
     }
 }
 
-/// What the cloud shows of a cluster.
+/// Resources of a cluster as the cloud shows them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct View {
-    pub(crate) things: BTreeMap<Thing, Found>,
+pub(crate) struct CloudState {
+    pub(crate) resources: BTreeMap<SharedResource, ObservedResource>,
     pub(crate) servers: BTreeMap<String, Server>,
-    /// The numbers of servers that somebody has deleted and that still go: nothing can be made of
-    /// them, but their names are taken until they are gone.
+    /// Ids of servers that are being deleted. The API accepts no change of such a server, but its
+    /// name stays taken until it is gone.
     pub(crate) leaving: BTreeSet<u64>,
 }
 
-/// Something that others made for the cluster, and that outlives it.
+/// Resource that another program created for the cluster, and that outlives the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leftover {
     family: &'static str,
     id: u64,
 }
 
-/// What machines are made from: the image for each type of server.
+/// Images and monthly prices of what has to be created.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stock {
+pub(crate) struct Catalog {
+    /// Image ids of the declared Talos version, by server type.
     pub(crate) images: BTreeMap<String, u64>,
+    /// Prices of machines, by name.
+    machines: BTreeMap<String, Money>,
+    /// Prices of shared resources. Only load balancers are billed.
+    resources: BTreeMap<SharedResource, Money>,
 }
 
-impl Stock {
-    /// Whether `step` needs what has not been asked for.
-    pub(crate) fn lacks(&self, step: &Step) -> bool {
-        matches!(step, Step::CreateServer { r#type, .. } if !self.images.contains_key(r#type))
+impl Catalog {
+    /// Returns whether all lookups for the creation of `servers` and of the shared resources of
+    /// `wanted` were made.
+    pub(crate) fn covers(&self, wanted: &Wanted, servers: &BTreeSet<String>) -> bool {
+        let is_billed = |resource: &&SharedResource| resource.kind == Kind::LoadBalancer;
+        servers.iter().all(|name| self.machines.contains_key(name))
+            && wanted.resources.keys().filter(is_billed).all(|key| self.resources.contains_key(key))
+    }
+
+    /// Adds the prices to `wanted`.
+    pub(crate) fn add_prices(&self, wanted: &mut Wanted) {
+        for (name, machine) in &mut wanted.machines {
+            machine.monthly = self.machines.get(name).copied();
+        }
+        wanted.prices.clone_from(&self.resources);
     }
 }
 
@@ -103,36 +119,44 @@ impl Reader {
         Self { http: Http::new(url, token), scope }
     }
 
-    /// All that carries our labels, and what else has one of the names that we would give.
-    pub(crate) fn look(
+    /// Lists the resources that carry our labels, and the resources of others that have a declared
+    /// name.
+    pub(crate) fn observe(
         &self,
-        things: &BTreeSet<Thing>,
+        resources: &BTreeSet<SharedResource>,
         servers: &BTreeSet<String>,
-    ) -> Result<View, Error> {
-        let mut view = View::default();
+    ) -> Result<CloudState, Error> {
+        let mut cloud = CloudState::default();
         for server in self.owned::<model::Server>("servers", servers)? {
             if server.status == "deleting" {
-                view.leaving.insert(server.id);
+                cloud.leaving.insert(server.id);
                 continue;
             }
             let (name, server) = self.server(server);
-            view.servers.insert(name, server);
+            cloud.servers.insert(name, server);
         }
         for kind in [Kind::PlacementGroup, Kind::Network, Kind::Firewall, Kind::LoadBalancer] {
-            let names = things.iter().filter(|it| it.kind == kind).map(|it| it.name.clone());
-            for (name, found) in self.things(kind, &names.collect())? {
-                view.things.insert(Thing { kind, name }, found);
+            let names = resources
+                .iter()
+                .filter(|resource| resource.kind == kind)
+                .map(|resource| resource.name.clone());
+            for (name, found) in self.resources(kind, &names.collect())? {
+                cloud.resources.insert(SharedResource { kind, name }, found);
             }
         }
-        Ok(view)
+        Ok(cloud)
     }
 
-    fn things(&self, kind: Kind, names: &BTreeSet<String>) -> Result<Vec<(String, Found)>, Error> {
-        let found = |id, labels: &Labels, shape| Found {
+    fn resources(
+        &self,
+        kind: Kind,
+        names: &BTreeSet<String>,
+    ) -> Result<Vec<(String, ObservedResource)>, Error> {
+        let found = |id, labels: &Labels, spec| ObservedResource {
             id,
             ours: self.scope.owns(labels),
             labels: labels.clone(),
-            shape,
+            spec,
             networks: BTreeSet::new(),
             address: None,
             monthly: Money::default(),
@@ -140,78 +164,81 @@ impl Reader {
         Ok(match kind {
             Kind::PlacementGroup => {
                 let items: Vec<model::PlacementGroup> = self.owned(family(kind), names)?;
-                let item = |it: model::PlacementGroup| {
-                    (it.name, found(it.id, &it.labels, Shape::PlacementGroup))
+                let item = |group: model::PlacementGroup| {
+                    (group.name, found(group.id, &group.labels, ResourceSpec::PlacementGroup))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::Network => {
                 let items: Vec<model::Network> = self.owned(family(kind), names)?;
-                let item = |it: model::Network| {
-                    let nodes = it.subnets.into_iter().filter_map(|it| it.ip_range).collect();
-                    let shape = Shape::Network { range: it.ip_range, nodes };
-                    (it.name, found(it.id, &it.labels, shape))
+                let item = |network: model::Network| {
+                    let nodes =
+                        network.subnets.into_iter().filter_map(|subnet| subnet.ip_range).collect();
+                    let spec = ResourceSpec::Network { range: network.ip_range, nodes };
+                    (network.name, found(network.id, &network.labels, spec))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::Firewall => {
                 let items: Vec<model::Firewall> = self.owned(family(kind), names)?;
-                let item = |it: model::Firewall| {
-                    let shape = Shape::Firewall(rules(it.rules));
-                    (it.name, found(it.id, &it.labels, shape))
+                let item = |firewall: model::Firewall| {
+                    let spec = ResourceSpec::Firewall(rules(firewall.rules));
+                    (firewall.name, found(firewall.id, &firewall.labels, spec))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::LoadBalancer => {
                 let items: Vec<model::LoadBalancer> = self.owned(family(kind), names)?;
-                let item = |it: model::LoadBalancer| {
-                    let monthly = model::price(&it.load_balancer_type.prices, &it.location.name);
-                    let networks = it.private_net.iter().map(|net| net.network).collect();
-                    let shape = Shape::LoadBalancer(Balancer {
-                        public: it.public_net.enabled,
-                        services: it.services.into_iter().map(forward).collect(),
-                        targets: it.targets.into_iter().filter_map(target).collect(),
+                let item = |balancer: model::LoadBalancer| {
+                    let monthly =
+                        model::price(&balancer.load_balancer_type.prices, &balancer.location.name);
+                    let networks = balancer.private_net.iter().map(|net| net.network).collect();
+                    let spec = ResourceSpec::LoadBalancer(Balancer {
+                        public: balancer.public_net.enabled,
+                        services: balancer.services.into_iter().map(forward).collect(),
+                        targets: balancer.targets.into_iter().filter_map(target).collect(),
                     });
-                    let address = it.public_net.ipv4.and_then(|it| it.ip);
-                    let found = found(it.id, &it.labels, shape);
-                    (it.name, Found { networks, address, monthly, ..found })
+                    let address = balancer.public_net.ipv4.and_then(|address| address.ip);
+                    let found = found(balancer.id, &balancer.labels, spec);
+                    (balancer.name, ObservedResource { networks, address, monthly, ..found })
                 };
                 items.into_iter().map(item).collect()
             }
         })
     }
 
-    fn server(&self, it: model::Server) -> (String, Server) {
-        let role = match it.labels.get(ROLE).map(String::as_str) {
+    fn server(&self, shown: model::Server) -> (String, Server) {
+        let role = match shown.labels.get(ROLE).map(String::as_str) {
             Some("controlplane") => Some(Role::Controlplane),
             Some("worker") => Some(Role::Worker),
             _ => None,
         };
         let server = Server {
-            id: it.id,
-            ours: self.scope.owns(&it.labels),
+            id: shown.id,
+            ours: self.scope.owns(&shown.labels),
             role,
-            monthly: model::price(&it.server_type.prices, it.place()),
-            location: it.place().to_owned(),
-            r#type: it.server_type.name,
-            address: it.public_net.ipv4.and_then(|it| it.ip),
-            power: match it.status.as_str() {
+            monthly: model::price(&shown.server_type.prices, shown.place()),
+            location: shown.place().to_owned(),
+            r#type: shown.server_type.name,
+            address: shown.public_net.ipv4.and_then(|address| address.ip),
+            power: match shown.status.as_str() {
                 "running" => Power::On,
                 "off" => Power::Off,
                 _ => Power::Changing,
             },
-            labels: it.labels,
-            networks: it.private_net.iter().map(|net| net.network).collect(),
-            firewalls: it.public_net.firewalls.iter().map(|wall| wall.id).collect(),
-            group: it.placement_group.map(|group| group.id),
-            image: it.image.map(|image| image.id),
-            volumes: it.volumes,
-            node: Node::Silent { why: "it has not been asked".to_owned() },
+            labels: shown.labels,
+            networks: shown.private_net.iter().map(|net| net.network).collect(),
+            firewalls: shown.public_net.firewalls.iter().map(|wall| wall.id).collect(),
+            group: shown.placement_group.map(|group| group.id),
+            image: shown.image.map(|image| image.id),
+            volumes: shown.volumes,
+            node: Node::Unreachable { why: "not asked".to_owned() },
         };
-        (it.name, server)
+        (shown.name, server)
     }
 
-    /// What carries our labels; and, of `names`, what has them without.
+    /// Lists the resources that carry our labels. Resources that have one of `names` without our
+    /// labels are appended.
     fn owned<T: DeserializeOwned>(
         &self,
         family: &str,
@@ -219,11 +246,11 @@ impl Reader {
     ) -> Result<Vec<T>, Error> {
         let mut items = self.list(family, ("label_selector", &self.scope.selector()))?;
         for name in names {
-            if !items.iter().any(|it| it["name"] == **name) {
+            if !items.iter().any(|item| item["name"] == **name) {
                 items.extend(self.list(family, ("name", name))?);
             }
         }
-        typed(items)
+        parse_items(items)
     }
 
     fn list(&self, family: &str, filter: (&str, &str)) -> Result<Vec<Value>, Error> {
@@ -243,65 +270,82 @@ impl Reader {
         Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
     }
 
-    /// Finds what the machines called `names` are made from, and fills in what everything that is
-    /// to be made costs.
-    pub(crate) fn stock(
+    /// Looks up the images and prices for the machines in `servers`, and the prices of the shared
+    /// resources of `wanted`.
+    pub(crate) fn catalog(
         &self,
-        wanted: &mut Wanted,
-        names: &BTreeSet<String>,
-    ) -> Result<Stock, Error> {
+        wanted: &Wanted,
+        servers: &BTreeSet<String>,
+    ) -> Result<Catalog, Error> {
         let none = ("sort", "id");
-        let types: Vec<model::ServerType> = typed(self.list("server_types", none)?)?;
-        let mut stock = Stock::default();
-        for (name, machine) in &mut wanted.machines {
-            if !names.contains(name) {
-                continue;
-            }
-            let r#type = offered(&types, machine)?;
-            let place = machine.locations.first().map_or("", String::as_str);
-            machine.monthly = Some(model::price(&r#type.prices, place));
-            if !stock.images.contains_key(&machine.r#type) {
+        let types: Vec<model::ServerType> = parse_items(self.list("server_types", none)?)?;
+        let mut catalog = Catalog::default();
+        for (name, machine) in wanted.machines.iter().filter(|(name, _)| servers.contains(*name)) {
+            let r#type = find_server_type(&types, machine)?;
+            let location = machine.locations.first().map_or("", String::as_str);
+            catalog.machines.insert(name.clone(), model::price(&r#type.prices, location));
+            if !catalog.images.contains_key(&machine.r#type) {
                 let image = self.image(&machine.talos, &r#type.architecture)?;
-                stock.images.insert(machine.r#type.clone(), image);
+                catalog.images.insert(machine.r#type.clone(), image);
             }
         }
-        if let Some(thing) = wanted.things.keys().find(|it| it.kind == Kind::LoadBalancer) {
-            let types: Vec<model::BalancerType> = typed(self.list("load_balancer_types", none)?)?;
-            let place = wanted.machines.values().next().and_then(|it| it.locations.first());
-            if let Some(r#type) = types.iter().find(|it| it.name == BALANCER_TYPE) {
-                let price = model::price(&r#type.prices, place.map_or("", String::as_str));
-                wanted.prices.insert(thing.clone(), price);
-            }
+        let mut resources = wanted.resources.keys();
+        if let Some(balancer) = resources.find(|resource| resource.kind == Kind::LoadBalancer) {
+            let types: Vec<model::BalancerType> =
+                parse_items(self.list("load_balancer_types", none)?)?;
+            let location =
+                wanted.machines.values().next().and_then(|machine| machine.locations.first());
+            let offer = types.iter().find(|offer| offer.name == BALANCER_TYPE);
+            let price =
+                offer.map(|offer| model::price(&offer.prices, location.map_or("", String::as_str)));
+            catalog.resources.insert(balancer.clone(), price.unwrap_or_default());
         }
-        Ok(stock)
+        Ok(catalog)
     }
 
-    /// Whether a snapshot of this id is in the project of the token. Every project has the vendor's
-    /// own images, so they prove nothing.
+    /// Returns those of `servers` that exist.
+    pub(crate) fn still_leaving(&self, servers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, Error> {
+        let mut left = BTreeSet::new();
+        for server in servers {
+            if self.has("servers", *server)?.is_some() {
+                left.insert(*server);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Returns whether the token's project contains a snapshot with this id. Images of other types
+    /// prove nothing, because every project shows the vendor's own images.
     pub(crate) fn has_snapshot(&self, id: u64) -> Result<bool, Error> {
         let found = self.has("images", id)?;
         Ok(found.is_some_and(|image| image["type"] == "snapshot"))
     }
 
-    /// One resource, if it is there.
+    /// Returns one resource, or `None` if the API answers `not_found`.
     fn has(&self, family: &str, id: u64) -> Result<Option<Value>, Error> {
         match self.http.get(&format!("/{family}/{id}"), &[]) {
-            Ok(mut answer) => {
-                Ok(answer.as_object_mut().and_then(|it| it.values_mut().next()).map(Value::take))
-            }
-            Err(Error::Refused(refusal)) if refusal.code == "not_found" => Ok(None),
+            Ok(mut answer) => Ok(answer
+                .as_object_mut()
+                .and_then(|fields| fields.values_mut().next())
+                .map(Value::take)),
+            Err(Error::Api(error)) if error.code == "not_found" => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// What others made in our network, or attached to our servers: load balancers of a cloud
-    /// controller, and volumes of a storage driver. They outlive the cluster, and cost.
-    pub(crate) fn leftovers(&self, view: &View) -> Result<Vec<Leftover>, Error> {
-        let ours: BTreeSet<u64> =
-            view.things.values().filter(|it| it.ours).map(|it| it.id).collect();
+    /// Lists resources that other programs created in our network or attached to our servers: load
+    /// balancers of a cloud controller, and volumes of a storage driver. They outlive the cluster
+    /// and are billed.
+    pub(crate) fn leftovers(&self, cloud: &CloudState) -> Result<Vec<Leftover>, Error> {
+        let ours: BTreeSet<u64> = cloud
+            .resources
+            .values()
+            .filter(|resource| resource.ours)
+            .map(|resource| resource.id)
+            .collect();
         let mut leftovers = Vec::new();
-        for (thing, found) in view.things.iter().filter(|(_, found)| found.ours) {
-            if thing.kind != Kind::Network {
+        for (resource, found) in cloud.resources.iter().filter(|(_, found)| found.ours) {
+            if resource.kind != Kind::Network {
                 continue;
             }
             let Some(network) = self.has("networks", found.id)? else { continue };
@@ -309,14 +353,14 @@ impl Reader {
             let balancers = balancers.filter_map(Value::as_u64).filter(|id| !ours.contains(id));
             leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
         }
-        let servers = view.servers.values().filter(|server| server.ours);
+        let servers = cloud.servers.values().filter(|server| server.ours);
         let volumes = servers.flat_map(|server| server.volumes.iter().copied());
         leftovers.extend(volumes.map(|id| Leftover { family: "volumes", id }));
         Ok(leftovers)
     }
 
-    /// Those of `leftovers` that are there, for people.
-    pub(crate) fn named(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
+    /// Describes those of `leftovers` that still exist, for people.
+    pub(crate) fn describe(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for Leftover { family, id } in leftovers {
             if let Some(found) = self.has(family, *id)? {
@@ -328,31 +372,38 @@ impl Reader {
         Ok(names)
     }
 
-    /// The newest image of Talos `version` for `architecture`.
+    /// Returns the newest image of Talos `version` for `architecture`.
     fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
         let selector = format!("os=talos,version={version}");
-        let images: Vec<model::Image> = typed(self.list("images", ("label_selector", &selector))?)?;
-        let fits = |it: &&model::Image| it.architecture == architecture && it.status == "available";
-        let newest = images.iter().filter(fits).max_by_key(|it| (&it.created, it.id));
-        newest.map(|it| it.id).ok_or_else(|| Error::NoImage {
+        let images: Vec<model::Image> =
+            parse_items(self.list("images", ("label_selector", &selector))?)?;
+        let fits = |image: &&model::Image| {
+            image.architecture == architecture && image.status == "available"
+        };
+        let newest = images.iter().filter(fits).max_by_key(|image| (&image.created, image.id));
+        newest.map(|image| image.id).ok_or_else(|| Error::NoImage {
             version: version.to_owned(),
             architecture: architecture.to_owned(),
         })
     }
 }
 
-/// The declared type, if it is to be had in any of the declared locations.
-fn offered<'a>(
+/// Returns the declared server type, if the cloud offers it in any of the declared locations.
+fn find_server_type<'a>(
     types: &'a [model::ServerType],
     machine: &Machine,
 ) -> Result<&'a model::ServerType, Error> {
-    let there = |it: &&model::ServerType| {
-        machine.locations.iter().any(|place| it.prices.iter().any(|it| it.location == *place))
+    let there = |offer: &&model::ServerType| {
+        machine
+            .locations
+            .iter()
+            .any(|place| offer.prices.iter().any(|price| price.location == *place))
     };
-    let found = types.iter().filter(there).find(|it| it.name == machine.r#type);
+    let found = types.iter().filter(there).find(|offer| offer.name == machine.r#type);
     found.ok_or_else(|| {
         let others = types.iter().filter(there);
-        let others = others.map(|it| format!("{} ({} cores, {} GB)", it.name, it.cores, it.memory));
+        let others = others
+            .map(|offer| format!("{} ({} cores, {} GB)", offer.name, offer.cores, offer.memory));
         Error::UnknownType {
             name: machine.r#type.clone(),
             place: machine.locations.join(", "),
@@ -361,8 +412,8 @@ fn offered<'a>(
     })
 }
 
-fn forward(service: model::Service) -> Forward {
-    Forward {
+fn forward(service: model::Service) -> BalancerService {
+    BalancerService {
         protocol: service.protocol,
         listen: service.listen_port,
         to: service.destination_port,
@@ -372,14 +423,14 @@ fn forward(service: model::Service) -> Forward {
 }
 
 fn target(target: model::Target) -> Option<Target> {
-    let by_labels = target.label_selector.map(|labels| Selected::Labels(labels.selector));
-    let by_id = target.server.map(|server| Selected::Server(server.id));
-    let by_address = target.ip.map(|address| Selected::Address(address.ip));
+    let by_labels = target.label_selector.map(|labels| TargetSelector::Labels(labels.selector));
+    let by_id = target.server.map(|server| TargetSelector::Server(server.id));
+    let by_address = target.ip.map(|address| TargetSelector::Address(address.ip));
     let servers = by_labels.or(by_id).or(by_address)?;
     Some(Target { servers, private: target.use_private_ip })
 }
 
-/// As paths have it.
+/// Returns the path segment of the API for `kind`.
 fn family(kind: Kind) -> &'static str {
     match kind {
         Kind::PlacementGroup => "placement_groups",
@@ -390,22 +441,22 @@ fn family(kind: Kind) -> &'static str {
 }
 
 fn rules(rules: Vec<model::FirewallRule>) -> Vec<Rule> {
-    let rule = |it: model::FirewallRule| {
-        let mut sources = it.source_ips;
+    let rule = |rule: model::FirewallRule| {
+        // An outbound rule never equals a declared rule, because its protocol begins with its direction.
+        let protocol = match rule.direction.as_str() {
+            "in" => rule.protocol,
+            direction => format!("{direction} {}", rule.protocol),
+        };
+        let mut sources = rule.source_ips;
         sources.sort();
-        Rule { protocol: it.protocol, port: it.port, sources }
-    };
-    // One that lets something out is of another protocol than any that we would write.
-    let rule = |it: model::FirewallRule| match it.direction.as_str() {
-        "in" => rule(it),
-        direction => Rule { protocol: format!("{direction} {}", it.protocol), ..rule(it) },
+        Rule { protocol, port: rule.port, sources }
     };
     let mut rules: Vec<_> = rules.into_iter().map(rule).collect();
     rules.sort();
     rules
 }
 
-fn typed<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
+fn parse_items<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Error> {
     let typed = items.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
-    typed.map_err(|error| Error::Garbled { what: "the cloud", source: error.into() })
+    typed.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })
 }

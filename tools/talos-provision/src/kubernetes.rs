@@ -1,11 +1,13 @@
-//! The Kubernetes API, as far as it takes to know that it works, what it stores, and to move pods off
-//! a machine: pinned to the derived authority, as the derived administrator.
+//! Client of the Kubernetes API: readiness, stored objects, and the removal of pods from a machine.
+//!
+//! The client trusts only the derived authority, and authenticates as the derived administrator.
 
 pub(crate) mod drain;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
@@ -13,29 +15,30 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use crate::Error;
 use crate::pki::Pki;
 
-/// Longest that a call may take, in seconds.
+/// Timeout of one request, in seconds.
 const CALL_SECONDS_MAX: u64 = 10;
-/// Longest answer, in bytes.
+/// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// On a node that was cordoned because its machine is being removed. Only such a node is uncordoned
-/// when its machine is declared again; one that a person cordoned stays as it is.
+/// Annotation on a node that this program cordoned, because its machine is being removed. Only such
+/// a node is uncordoned when its machine is declared again. A node that a person cordoned stays
+/// cordoned.
 const CORDONED: &str = "holistic/cordoned";
 
-/// A node as Kubernetes knows it.
+/// Node that is registered in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Registered {
+pub(crate) struct RegisteredNode {
     pub(crate) name: String,
     pub(crate) ready: bool,
-    /// Its address in the network of the machines.
+    /// Address in the private network of the machines.
     pub(crate) address: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
-    /// Whether it takes no new pods.
+    /// Whether the node is cordoned: the scheduler assigns no new pods to it.
     pub(crate) unschedulable: bool,
-    /// Whether this program made it take no new pods.
+    /// Whether this program cordoned the node.
     pub(crate) cordoned_by_us: bool,
 }
 
-impl Registered {
+impl RegisteredNode {
     fn parse(node: &Value) -> Option<Self> {
         let list = |path| node.pointer(path).and_then(Value::as_array).into_iter().flatten();
         let mut ready = list("/status/conditions").filter(|about| about["type"] == "Ready");
@@ -56,26 +59,27 @@ impl Registered {
     }
 }
 
-/// The API of one control plane at its own address: for when the endpoint does not answer. Talos puts
-/// the addresses of a node into the certificate of its API server (v1.13, `kubernetes_cert_sans.go`).
+/// Returns the URL of one control plane's API server, for use when the endpoint does not answer.
+/// Talos puts the addresses of a node into the certificate of its API server (v1.13,
+/// `kubernetes_cert_sans.go`).
 pub(crate) fn endpoint_at(address: &str) -> String {
     format!("https://{address}:6443")
 }
 
-/// An answer that is not a success.
+/// Failure of a request.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The API answered with this status.
+    /// The API answered with this status and body.
     Status(u16, Value),
-    /// The API did not answer.
-    Silent(String),
+    /// The API did not answer, or its answer could not be read.
+    Unreachable(String),
 }
 
 impl Failure {
-    /// The API's own words, for people.
+    /// Returns the API's own message for people.
     pub(crate) fn text(&self, path: &str) -> String {
         match self {
-            Self::Silent(why) => why.clone(),
+            Self::Unreachable(why) => why.clone(),
             Self::Status(status, body) => match body["message"].as_str() {
                 Some(message) => format!("{path} answered {status}: {message}"),
                 None => format!("{path} answered {status}"),
@@ -94,7 +98,7 @@ impl Reader {
         let admin = &pki.kubernetes_admin;
         let chain = [Certificate::from_der(&admin.certificate).to_owned()];
         let key = PrivateKey::from_pem(admin.key_pem().as_bytes());
-        let key = key.map_err(|it| Error::Keys(it.to_string()))?;
+        let key = key.map_err(|error| Error::Keys(error.to_string()))?;
         let root = [Certificate::from_der(&pki.kubernetes.certificate).to_owned()];
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&root))
@@ -109,17 +113,18 @@ impl Reader {
         Ok(Self { agent: config.into(), endpoint: endpoint.to_owned() })
     }
 
-    /// Whether it serves; the reason, if not.
+    /// Asks whether the API server is ready. The error holds the reason.
     pub(crate) fn readyz(&self) -> Result<(), String> {
         self.call("GET", "/readyz", None).map(drop).map_err(|why| why.text("/readyz"))
     }
 
-    /// Every node that it remembers.
-    pub(crate) fn nodes(&self) -> Result<Vec<Registered>, String> {
-        Ok(self.list("/api/v1/nodes")?.iter().filter_map(Registered::parse).collect())
+    /// Lists the registered nodes.
+    pub(crate) fn nodes(&self) -> Result<Vec<RegisteredNode>, String> {
+        Ok(self.list("/api/v1/nodes")?.iter().filter_map(RegisteredNode::parse).collect())
     }
 
-    /// The items of a list. A list without items is an error: an empty list has an empty array.
+    /// Returns the items of a list. An answer without `items` is an error, because an empty list
+    /// has an empty array.
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, String> {
         let mut answer = self.call("GET", path, None).map_err(|why| why.text(path))?;
         match answer.get_mut("items").map(Value::take).unwrap_or_default() {
@@ -129,14 +134,14 @@ impl Reader {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let silent = |why: ureq::Error| Failure::Silent(why.to_string());
+        let silent = |why: ureq::Error| Failure::Unreachable(why.to_string());
         let url = format!("{}{path}", self.endpoint);
         let kind =
             if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = ureq::http::Request::builder().method(method).uri(url);
         let request = request.header("Content-Type", kind).header("Accept", "application/json");
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(body).map_err(|why| Failure::Silent(why.to_string()))?;
+        let request = request.body(body).map_err(|why| Failure::Unreachable(why.to_string()))?;
         let mut answer = self.agent.run(request).map_err(silent)?;
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let text = text.map_err(silent)?;
@@ -144,21 +149,21 @@ impl Reader {
         let parsed = serde_json::from_str(&text);
         match answer.status().as_u16() {
             200..=299 if path == "/readyz" => Ok(Value::Null),
-            200..=299 => parsed.map_err(|why| Failure::Silent(why.to_string())),
+            200..=299 => parsed.map_err(|why| Failure::Unreachable(why.to_string())),
             status => Err(Failure::Status(status, parsed.unwrap_or_default())),
         }
     }
 }
 
-/// Changes what a [`Reader`] sees.
+/// Writes to the cluster that a [`Reader`] reads.
 pub(crate) struct Writer<'a>(&'a Reader);
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader) -> Self {
+    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
     }
 
-    /// Removes a node whose machine is gone; done as well when it is not there.
+    /// Deletes the node of a machine that is gone. A node that does not exist counts as deleted.
     pub(crate) fn forget(&self, name: &str) -> Result<(), String> {
         let path = format!("/api/v1/nodes/{name}");
         match self.0.call("DELETE", &path, None) {
@@ -167,8 +172,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Keeps new pods off a node. A node that a person cordoned already is not marked as ours.
-    pub(crate) fn cordon(&self, node: &Registered) -> Result<(), String> {
+    /// Cordons a node, so that it takes no new pods. A node that a person cordoned gets no
+    /// annotation.
+    pub(crate) fn cordon(&self, node: &RegisteredNode) -> Result<(), String> {
         if node.unschedulable {
             return Ok(());
         }
@@ -179,8 +185,8 @@ impl<'a> Writer<'a> {
         )
     }
 
-    /// Lets new pods onto a node that [`Self::cordon`] kept them off.
-    pub(crate) fn uncordon(&self, node: &Registered) -> Result<(), String> {
+    /// Uncordons a node that [`Self::cordon`] cordoned.
+    pub(crate) fn uncordon(&self, node: &RegisteredNode) -> Result<(), String> {
         let unmarked = json!({CORDONED: null});
         self.patch(
             node,
@@ -188,7 +194,7 @@ impl<'a> Writer<'a> {
         )
     }
 
-    fn patch(&self, node: &Registered, patch: &Value) -> Result<(), String> {
+    fn patch(&self, node: &RegisteredNode, patch: &Value) -> Result<(), String> {
         let url = format!("/api/v1/nodes/{}", node.name);
         self.0.call("PATCH", &url, Some(patch)).map(drop).map_err(|why| why.text(&url))
     }

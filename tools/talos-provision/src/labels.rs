@@ -1,4 +1,4 @@
-//! Labels of what this program makes in the cloud.
+//! Labels on the resources that this program creates in the cloud.
 
 use std::collections::BTreeMap;
 
@@ -11,46 +11,46 @@ pub(crate) const PROJECT: &str = "holistic/project";
 pub(crate) const CLUSTER: &str = "holistic/cluster";
 pub(crate) const ROLE: &str = "holistic/role";
 pub(crate) const POOL: &str = "holistic/pool";
-/// On a server that is being removed: the load balancer no longer forwards to it.
+/// Label of a server that is being removed. The load balancer does not forward to such a server.
 pub(crate) const REMOVING: &str = "holistic/removing";
 
-/// On the network of a cluster that is being destroyed: the number of control planes that were there
-/// when the data gate was passed. Once there are fewer, the next `destroy` goes on, although the
-/// Kubernetes API may not answer any more. `apply` removes the label.
+/// Label on the network of a cluster that is being destroyed. Its value is the number of control
+/// planes when the data gate was passed. Once fewer control planes exist, the next `destroy`
+/// continues, although the Kubernetes API may not answer any more. `apply` removes the label.
 const DESTROYING: &str = "holistic/destroying";
 
-/// Whether the label of a `destroy` is among `labels`.
-pub(crate) fn is_destroying(labels: &Labels) -> bool {
-    labels.contains_key(DESTROYING)
+/// Returns the label of a `destroy`, for example `holistic/destroying=3`.
+pub(crate) fn destroyed_label(labels: &Labels) -> Option<String> {
+    labels.get(DESTROYING).map(|value| format!("{DESTROYING}={value}"))
 }
 
-/// Number of control planes when the data gate was passed.
+/// Returns the number of control planes when the data gate was passed.
 pub(crate) fn destroyed_from(labels: &Labels) -> Option<usize> {
     labels.get(DESTROYING)?.parse().ok()
 }
 
-/// `labels`, with that of a `destroy` whose data gate was passed.
+/// Adds the label of a `destroy` that has passed the data gate.
 pub(crate) fn destroying(labels: &Labels, control_planes: usize) -> Labels {
     let mut labels = labels.clone();
     labels.insert(DESTROYING.to_owned(), control_planes.to_string());
     labels
 }
 
-/// `labels`, without that of a `destroy`.
+/// Removes the label of a `destroy`.
 pub(crate) fn not_destroying(labels: &Labels) -> Labels {
     let mut labels = labels.clone();
     labels.remove(DESTROYING);
     labels
 }
 
-/// `labels`, with the one that takes a server out of the load balancer.
+/// Adds the label that takes a server out of the load balancer.
 pub(crate) fn removing(labels: &Labels) -> Labels {
     let mut labels = labels.clone();
     labels.insert(REMOVING.to_owned(), "true".to_owned());
     labels
 }
 
-/// `labels`, with those of a machine as they were when it was created. Labels that are not ours stay.
+/// Restores the labels that a machine had when it was created. Labels of others stay.
 pub(crate) fn relabelled(labels: &Labels, role: Role, pool: &str) -> Labels {
     let mut labels = labels.clone();
     labels.insert(ROLE.to_owned(), role.as_str().to_owned());

@@ -1,19 +1,19 @@
-//! What something costs in a month: net, in euros, exact.
+//! Monthly costs: net, in euros, exact.
 
 use std::fmt;
 use std::iter::Sum;
-use std::ops::Add;
+use std::ops::{Add, Sub};
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-/// Millionths of a euro; shown in euros and cents.
+/// Amount in millionths of a euro, shown in euros and cents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[schemars(with = "String", extend("pattern" = r"^[0-9]+\.[0-9]{2}$"))]
 pub struct Money(u64);
 
 impl Money {
-    /// Reads a price as the API writes it: `3.2900000000`.
+    /// Parses a price as the API writes it, for example `3.2900000000`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (euros, rest) = text.split_once('.').unwrap_or((text, ""));
@@ -44,6 +44,15 @@ impl Add for Money {
     }
 }
 
+/// Stops at zero.
+impl Sub for Money {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
 impl Sum for Money {
     fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
         items.fold(Self::default(), Add::add)
@@ -56,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_price_is_read_exactly_and_shown_in_cents() {
-        let read = |text: &str| Money::parse(text).map(|it| it.to_string());
+        let read = |text: &str| Money::parse(text).map(|price| price.to_string());
         assert_eq!(read("3.2900000000"), Some("3.29".to_owned()));
         assert_eq!(read("5.3950"), Some("5.40".to_owned()));
         assert_eq!(read("12"), Some("12.00".to_owned()));

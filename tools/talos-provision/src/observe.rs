@@ -1,141 +1,209 @@
-//! What a status says of what is there: facts, evidence, conditions. Data in, data out.
+//! One observation of the cloud, of the machines and of Kubernetes, and the checks on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::{Condition, Deferred};
-use schemars::JsonSchema;
-use serde::Serialize;
+use documents::{Condition, Deferred, Intent};
 
-use crate::kubernetes::Registered;
+use crate::hetzner::{Catalog, CloudState};
+use crate::kubernetes::RegisteredNode;
 use crate::money::Money;
-use crate::pki::Pki;
-use crate::plan::{Etcd, Node, Power, Step, Wanted, World};
+use crate::plan::{self, Etcd, Node, Power, Step, Wanted, World};
+use crate::session::{Credentials, Session};
 use crate::spec::{Cni, Role};
-use crate::talos::Look;
-use crate::wire::Stage;
+use crate::talos::{self, NodeState};
+use crate::wire::{self, Stage};
+use crate::{Error, desired};
 
-/// Facts that other documents may refer to.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observed {
-    /// Where the Kubernetes API answers.
-    pub endpoint: Deferred<String>,
-    /// The machines that are there, by name.
-    pub nodes: Vec<Seen>,
-    /// The ids of the images that they were made from. An image belongs to one project of the cloud,
-    /// and stays when machines go: it shows later that a token is of the same project.
-    pub images: BTreeSet<u64>,
-    /// What all that is there costs in a month: euros, net.
-    pub monthly_cost: Money,
-}
-
-/// A machine that is there.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Seen {
-    /// Its name, which is its host name, too.
-    pub name: String,
-    /// What it does.
-    pub role: Option<Role>,
-    /// The number of its server.
-    pub id: u64,
-    /// Hetzner's type of server.
-    pub r#type: String,
-    /// Where it stands.
-    pub location: String,
-    /// Its public address.
-    pub address: Option<String>,
-    /// What runs on it: the version of Talos, or why that is not known.
-    pub talos: String,
-}
-
-/// A digest that binds what is there to what was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Evidence {
-    /// What was digested: a certificate, or `configuration` of a machine.
-    #[serde(rename = "type")]
-    pub of: String,
-    /// Of which machine.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Its digest, lower-case hex.
-    pub sha256: String,
-}
-
-/// The status of a Cluster.
-pub type Status = documents::Status<Observed, Evidence, Step>;
-
-/// One look at everything.
+/// One observation of the cloud, of the machines and of Kubernetes.
 #[derive(Debug)]
 pub(crate) struct Observation {
+    pub(crate) cloud: CloudState,
     pub(crate) endpoint: Deferred<String>,
     pub(crate) wanted: Wanted,
     pub(crate) world: World,
-    /// What the machines say, by name.
-    pub(crate) looks: BTreeMap<String, Look>,
+    /// Reports of the machines, by name. Empty when the machines were not asked.
+    pub(crate) node_states: BTreeMap<String, NodeState>,
     pub(crate) kubernetes: Kubernetes,
+    /// Images and prices of what the plan creates.
+    pub(crate) catalog: Catalog,
 }
 
-/// What the Kubernetes API says.
+/// Answer of the Kubernetes API.
 #[derive(Debug)]
 pub(crate) struct Kubernetes {
     pub(crate) ready: Result<(), String>,
-    pub(crate) nodes: Vec<Registered>,
+    pub(crate) nodes: Vec<RegisteredNode>,
+}
+
+/// Observes the cloud; and machines and Kubernetes, unless the caller has no keys or the cluster is to
+/// be destroyed.
+pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
+    let cloud = session.cloud_state()?;
+    let endpoint = desired::endpoint(session.spec(), &cloud);
+    let asked = session.credentials().filter(|_| !session.intent.is_removal());
+    let wanted = match asked {
+        Some(_) => session.wanted(&endpoint)?,
+        None => desired::wanted(session.document),
+    };
+    let (node_states, kubernetes) = if let Some(keys) = asked {
+        ask(session, keys, &cloud, &endpoint, &wanted)?
+    } else {
+        let kubernetes = Kubernetes { ready: Err("not asked".to_owned()), nodes: Vec::new() };
+        (BTreeMap::new(), kubernetes)
+    };
+    let servers = with_nodes(&cloud, &node_states);
+    let etcd = match asked {
+        Some(_) => merged(&servers, &node_states),
+        None => Etcd::Unknown,
+    };
+    let nodes = kubernetes.nodes.iter().map(|node| node.name.clone()).collect();
+    let cordoned = kubernetes.nodes.iter().filter(|node| node.cordoned_by_us);
+    let cordoned = cordoned.map(|node| node.name.clone()).collect();
+    let world = World { resources: cloud.resources.clone(), servers, etcd, nodes, cordoned };
+    let catalog = Catalog::default();
+    let mut observation =
+        Observation { cloud, endpoint, wanted, world, node_states, kubernetes, catalog };
+    if session.intent.is_removal() {
+        session.leftovers(&observation.cloud)?;
+    } else if session.intent != Intent::Verify {
+        observation.look_up_prices(session)?;
+    }
+    Ok(observation)
+}
+
+/// Returns the servers with the states that the machines report.
+fn with_nodes(
+    cloud: &CloudState,
+    node_states: &BTreeMap<String, NodeState>,
+) -> BTreeMap<String, plan::Server> {
+    let mut servers = cloud.servers.clone();
+    for (name, state) in node_states {
+        if let Some(server) = servers.get_mut(name) {
+            server.node = state.node.clone();
+        }
+    }
+    servers
+}
+
+fn merged(
+    servers: &BTreeMap<String, plan::Server>,
+    node_states: &BTreeMap<String, NodeState>,
+) -> Etcd {
+    Etcd::merge(servers, |name| node_states.get(name).map(|state| &state.etcd))
+}
+
+/// Asks the machines, and Kubernetes once etcd has members.
+fn ask(
+    session: &Session<'_>,
+    keys: &Credentials<'_>,
+    cloud: &CloudState,
+    endpoint: &Deferred<String>,
+    wanted: &Wanted,
+) -> Result<(BTreeMap<String, NodeState>, Kubernetes), Error> {
+    let ours = cloud.servers.iter().filter(|(_, server)| server.ours);
+    let targets: Vec<_> = ours.filter_map(|(name, server)| target(wanted, name, server)).collect();
+    let node_states = keys.talos.observe(&targets)?;
+    let servers = with_nodes(cloud, &node_states);
+    let kubernetes = match (endpoint, merged(&servers, &node_states)) {
+        (Deferred::Value(endpoint), Etcd::Members(_)) => {
+            let reader = session.kubernetes(endpoint)?;
+            match reader.readyz().and_then(|()| reader.nodes()) {
+                Ok(nodes) => Kubernetes { ready: Ok(()), nodes },
+                Err(why) => Kubernetes { ready: Err(why), nodes: Vec::new() },
+            }
+        }
+        _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },
+    };
+    Ok((node_states, kubernetes))
+}
+
+/// Returns where the Talos API of a server answers. The declared role counts before the label, which
+/// may be lost.
+fn target(wanted: &Wanted, name: &str, server: &plan::Server) -> Option<talos::Target> {
+    let declared = wanted.machines.get(name);
+    let role = declared.map(|machine| machine.role).or(server.role);
+    Some(talos::Target {
+        name: name.to_owned(),
+        role: role.unwrap_or(Role::Worker),
+        address: server.address.clone()?,
+        declared: declared.and_then(|machine| machine.configuration.value().cloned()),
+    })
 }
 
 impl Observation {
-    pub(crate) fn observed(&self) -> Observed {
-        let ours = self.world.servers.iter().filter(|(_, server)| server.ours);
-        let seen = ours.clone().map(|(name, server)| Seen {
-            name: name.clone(),
-            role: server.role,
-            id: server.id,
-            r#type: server.r#type.clone(),
-            location: server.location.clone(),
-            address: server.address.clone(),
-            talos: match &server.node {
-                Node::Configured { talos, .. } => talos.clone(),
-                Node::Maintenance => "waits for its configuration".to_owned(),
-                Node::Silent { .. } => "does not answer".to_owned(),
-                Node::Refused { .. } => "is not of this cluster".to_owned(),
-            },
-        });
-        let things = self.world.things.values().filter(|it| it.ours).map(|it| it.monthly);
-        Observed {
-            endpoint: self.endpoint.clone(),
-            nodes: seen.collect(),
-            images: ours.clone().filter_map(|(_, server)| server.image).collect(),
-            monthly_cost: ours.map(|(_, server)| server.monthly).chain(things).sum(),
+    /// Returns the steps that the session's verb shows or executes.
+    pub(crate) fn steps(&self, session: &Session<'_>) -> Vec<Step> {
+        if session.intent.is_removal() {
+            plan::plan_destroy(&self.world)
+        } else if session.credentials().is_some() {
+            plan::plan(&self.wanted, &self.world)
+        } else {
+            plan::plan_cloud(&self.wanted, &self.world)
         }
     }
 
-    /// Where Talos's API answers for all machines.
+    /// Returns what keeps every step from being executed. Nothing keeps a removal.
+    pub(crate) fn conflicts(&self, session: &Session<'_>) -> Vec<plan::Conflict> {
+        if session.intent.is_removal() {
+            return Vec::new();
+        }
+        plan::conflicts(&self.wanted, &self.world)
+    }
+
+    /// Looks up images and prices, if the plan creates something.
+    fn look_up_prices(&mut self, session: &Session<'_>) -> Result<(), Error> {
+        if !self.conflicts(session).is_empty() {
+            return Ok(());
+        }
+        let steps = self.steps(session);
+        let name = |step: &Step| match step {
+            Step::CreateServer { name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        let servers: BTreeSet<_> = steps.iter().filter_map(name).collect();
+        let creates_shared = steps.iter().any(|step| matches!(step, Step::Create { .. }));
+        if !servers.is_empty() || creates_shared {
+            self.catalog = session.catalog(&self.wanted, &servers)?;
+            self.catalog.add_prices(&mut self.wanted);
+        }
+        Ok(())
+    }
+
+    /// Returns where the Talos API of the machine `name` answers.
+    pub(crate) fn target(&self, name: &str) -> Result<talos::Target, Error> {
+        let server = self.world.servers.get(name);
+        let target = server.and_then(|server| target(&self.wanted, name, server));
+        target.ok_or_else(|| Error::Unexpected {
+            what: format!("{name} has no public address, where port {} would be", wire::PORT),
+        })
+    }
+
+    /// Returns the servers that are being deleted, for people.
+    pub(crate) fn leaving(&self) -> Option<String> {
+        let ids: Vec<_> = self.cloud.leaving.iter().map(ToString::to_string).collect();
+        (!ids.is_empty()).then(|| format!("the cloud is still deleting: server {}", ids.join(", ")))
+    }
+
+    /// Returns the checks that fail, for people.
+    pub(crate) fn failing_check(&self, cni: Cni) -> Option<String> {
+        failing_check(&self.conditions(cni))
+    }
+    /// Returns the monthly cost of everything that carries our labels: euros, net.
+    pub(crate) fn monthly_cost(&self) -> Money {
+        let servers = self.world.servers.values().filter(|server| server.ours);
+        let resources = self.world.resources.values().filter(|resource| resource.ours);
+        let resources = resources.map(|resource| resource.monthly);
+        servers.map(|server| server.monthly).chain(resources).sum()
+    }
+
+    /// Returns the addresses of the control planes, at which Talos's API answers for all machines.
     pub(crate) fn control_planes(&self) -> Vec<String> {
-        let controls = self.world.servers.values().filter(|it| it.ours);
-        let controls = controls.filter(|it| it.role == Some(Role::Controlplane));
-        controls.filter_map(|it| it.address.clone()).collect()
+        let controls = self.world.servers.values().filter(|server| server.ours);
+        let controls = controls.filter(|server| server.role == Some(Role::Controlplane));
+        controls.filter_map(|server| server.address.clone()).collect()
     }
 
-    /// Of the authorities, and of what every machine says that it was given.
-    pub(crate) fn evidence(&self, pki: &Pki) -> Vec<Evidence> {
-        let authorities = pki.fingerprints.iter().map(|(name, sha256)| Evidence {
-            of: (*name).to_owned(),
-            name: None,
-            sha256: sha256.clone(),
-        });
-        let configured =
-            self.world.servers.iter().filter_map(|(name, server)| match &server.node {
-                Node::Configured { sha256, .. } if server.ours => Some(Evidence {
-                    of: "configuration".to_owned(),
-                    name: Some(name.clone()),
-                    sha256: sha256.clone(),
-                }),
-                _ => None,
-            });
-        authorities.chain(configured).collect()
-    }
-
-    /// Every check, each a condition of its own.
+    /// Returns every check as a condition.
     pub(crate) fn conditions(&self, cni: Cni) -> Vec<Condition> {
         let check = |about: &str, found: Result<String, String>| match found {
             Ok(message) => Condition::new(about, true, "AsDeclared", message),
@@ -150,18 +218,19 @@ impl Observation {
         ]
     }
 
-    /// Why what is no longer declared cannot go yet: something that is declared is not well. That
-    /// etcd still counts who goes is not against it.
-    pub(crate) fn needs_what_goes(&self, conditions: &[Condition]) -> Option<String> {
-        let etcd = self.members().map(|_| ()).err();
-        let rest = conditions.iter().filter(|it| it.about != "Etcd").cloned().collect::<Vec<_>>();
-        unwell(&rest).or(etcd)
+    /// Returns the failing check that keeps surplus machines. Members of etcd that are no longer
+    /// declared do not count as a failure, because the removal takes them out of etcd.
+    pub(crate) fn keeps_surplus(&self, cni: Cni) -> Option<String> {
+        let (etcd, conditions) = (self.members().map(|_| ()).err(), self.conditions(cni));
+        let rest =
+            conditions.iter().filter(|check| check.about != "Etcd").cloned().collect::<Vec<_>>();
+        failing_check(&rest).or(etcd)
     }
 
     fn machines(&self) -> Result<String, String> {
         let off = self.wanted.machines.keys().filter(|name| {
             let server = self.world.servers.get(*name);
-            !server.is_some_and(|it| it.ours && it.power == Power::On)
+            !server.is_some_and(|server| server.ours && server.power == Power::On)
         });
         none_of(off, "not running")?;
         Ok(format!("{} run", self.wanted.machines.len()))
@@ -169,20 +238,21 @@ impl Observation {
 
     fn configured(&self) -> Result<String, String> {
         for (name, machine) in &self.wanted.machines {
-            let look = self.looks.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
-            match &look.node {
+            let state =
+                self.node_states.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
+            match &state.node {
                 Node::Configured { sha256, .. }
                     if machine.configuration.value() == Some(sha256) => {}
                 Node::Configured { .. } => return Err(format!("{name} has another configuration")),
                 Node::Maintenance => return Err(format!("{name} waits for its configuration")),
-                Node::Silent { why } | Node::Refused { why } => {
+                Node::Unreachable { why } | Node::Foreign { why } => {
                     return Err(format!("{name}: {why}"));
                 }
             }
-            if let Some(unmet) = &look.unmet {
+            if let Some(unmet) = &state.unmet {
                 return Err(format!("{name} is not ready: {unmet}"));
             }
-            if look.stage != Some(Stage::Running) {
+            if state.stage != Some(Stage::Running) {
                 return Err(format!("{name} is not running yet"));
             }
         }
@@ -195,11 +265,14 @@ impl Observation {
         Ok(format!("{} members, which are the control planes", members.len()))
     }
 
-    /// The members of etcd and the declared control planes, if each of these is one of those.
+    /// Returns the members of etcd and the declared control planes. Fails unless every declared
+    /// control plane is a member.
     fn members(&self) -> Result<(BTreeSet<&str>, BTreeSet<&str>), String> {
         let Etcd::Members(members) = &self.world.etcd else {
-            let crash =
-                self.looks.iter().find_map(|(name, look)| Some((name, look.crash.as_ref()?)));
+            let crash = self
+                .node_states
+                .iter()
+                .find_map(|(name, state)| Some((name, state.crash.as_ref()?)));
             return Err(crash.map_or_else(
                 || "no control plane tells its members".to_owned(),
                 |(name, crash)| {
@@ -207,15 +280,16 @@ impl Observation {
                 },
             ));
         };
-        for (name, look) in &self.looks {
-            if matches!(&look.etcd, Etcd::Members(others) if others != members) {
+        for (name, state) in &self.node_states {
+            if matches!(&state.etcd, Etcd::Members(others) if others != members) {
                 return Err(format!("{name} names other members than another control plane"));
             }
         }
         let learners = members.iter().filter(|member| member.learner);
         none_of(learners.map(|member| &member.hostname), "a learner, which has no vote yet")?;
-        let members: BTreeSet<_> = members.iter().map(|it| it.hostname.as_str()).collect();
-        let controls = self.wanted.machines.iter().filter(|(_, it)| it.role == Role::Controlplane);
+        let members: BTreeSet<_> = members.iter().map(|member| member.hostname.as_str()).collect();
+        let controls =
+            self.wanted.machines.iter().filter(|(_, machine)| machine.role == Role::Controlplane);
         let controls: BTreeSet<_> = controls.map(|(name, _)| name.as_str()).collect();
         none_of(controls.difference(&members), "no member")?;
         Ok((members, controls))
@@ -224,26 +298,29 @@ impl Observation {
     fn nodes(&self, cni: Cni) -> Result<String, String> {
         self.kubernetes.ready.clone().map_err(|_| "the API does not tell".to_owned())?;
         let nodes = &self.kubernetes.nodes;
-        let found = |name: &&String| nodes.iter().find(|it| it.name == **name);
-        none_of(self.wanted.machines.keys().filter(|it| found(it).is_none()), "not registered")?;
+        let found = |name: &&String| nodes.iter().find(|node| node.name == **name);
+        none_of(
+            self.wanted.machines.keys().filter(|name| found(name).is_none()),
+            "not registered",
+        )?;
         if cni == Cni::None {
             return Ok(format!("{} are registered", self.wanted.machines.len()));
         }
-        let ready = |name: &&String| found(name).is_some_and(|it| it.ready);
-        none_of(self.wanted.machines.keys().filter(|it| !ready(it)), "not Ready")?;
+        let ready = |name: &&String| found(name).is_some_and(|node| node.ready);
+        none_of(self.wanted.machines.keys().filter(|name| !ready(name)), "not Ready")?;
         Ok(format!("{} are Ready", self.wanted.machines.len()))
     }
 }
 
-/// An error that names all of `those`, unless there are none.
+/// Fails with the names in `those`, unless there are none.
 fn none_of<T: AsRef<str>>(those: impl Iterator<Item = T>, are: &str) -> Result<(), String> {
-    let names: Vec<String> = those.map(|it| it.as_ref().to_owned()).collect();
+    let names: Vec<String> = those.map(|name| name.as_ref().to_owned()).collect();
     if names.is_empty() { Ok(()) } else { Err(format!("{}: {are}", names.join(", "))) }
 }
 
-/// What is not as it should be, for people.
-pub(crate) fn unwell(conditions: &[Condition]) -> Option<String> {
-    let bad = conditions.iter().filter(|it| it.status != "True");
-    let bad: Vec<_> = bad.map(|it| format!("{}: {}", it.about, it.message)).collect();
+/// Returns the checks that fail, for people.
+pub(crate) fn failing_check(conditions: &[Condition]) -> Option<String> {
+    let bad = conditions.iter().filter(|check| check.status != "True");
+    let bad: Vec<_> = bad.map(|check| format!("{}: {}", check.about, check.message)).collect();
     (!bad.is_empty()).then(|| bad.join("; "))
 }

@@ -1,8 +1,8 @@
-//! Keys, certificates and tokens of a cluster: all of them derived, none of them stored.
+//! Keys, certificates and tokens of a cluster. All of them are derived, and none is stored.
 //!
-//! **Invariant:** a function of the phase's key, the cluster's name, the document's dates, and for
-//! certificates of administrators and readers the time at which they are made. No randomness: the
-//! same document gives the same bytes on every machine.
+//! **Invariant:** each is a function of the phase's key, the cluster's name and the document's
+//! dates. Certificates of administrators and readers also depend on the time at which they are
+//! made. Nothing is random, so the same document gives the same bytes on every machine.
 
 mod bundle;
 mod certificate;
@@ -26,25 +26,25 @@ use certificate::{Certificate, ENCIPHER, Key, Role, SIGN, SIGN_CERTIFICATES, Sub
 
 use crate::spec::Certificates;
 
-/// Everything secret that a cluster is made of.
+/// All secrets of a cluster.
 pub struct Pki {
-    /// What goes into machine configurations.
+    /// Secrets that machine configurations contain.
     pub bundle: Bundle,
-    /// The authority of Talos's API.
+    /// Certificate authority of Talos's API.
     pub(crate) os: Authority,
-    /// The authority of Kubernetes.
+    /// Certificate authority of Kubernetes.
     pub(crate) kubernetes: Authority,
-    /// An administrator of Talos, for the length of one run: never written anywhere.
+    /// Talos credentials of an administrator for one run. They are never written anywhere.
     pub(crate) talos_admin: Client,
-    /// An administrator of Kubernetes, for the length of one run: never written anywhere.
+    /// Kubernetes credentials of an administrator for one run. They are never written anywhere.
     pub(crate) kubernetes_admin: Client,
-    /// Who may do anything, in what is sealed.
+    /// Identities of administrators in the sealed credentials.
     admin: Identities,
-    /// Who may look, in what is sealed.
+    /// Identities of readers in the sealed credentials.
     reader: Identities,
-    /// From when to when what is sealed is good.
+    /// Begin and end of the validity of sealed credentials.
     period: (DateTime, DateTime),
-    /// The digest of every authority's certificate, by name.
+    /// Digests of the authorities' certificates, by name.
     pub(crate) fingerprints: Vec<(&'static str, String)>,
 }
 
@@ -54,67 +54,68 @@ impl fmt::Debug for Pki {
     }
 }
 
-/// A certificate with which others are signed, and its key.
+/// Certificate authority: its certificate and its key.
 pub(crate) struct Authority {
     pub(crate) certificate: Vec<u8>,
     key: Key,
     organization: Option<&'static str>,
 }
 
-/// What the holder of a client certificate may do.
+/// Permissions of the holder of a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anything: `os:admin`, `system:masters`.
+    /// Full access: `os:admin` of Talos, `system:masters` of Kubernetes.
     Admin,
-    /// Look at what is not secret: `os:reader`, and the `ClusterRole` `view`.
+    /// Read access without secrets: `os:reader` of Talos, and the `ClusterRole` `view` of
+    /// Kubernetes.
     Reader,
 }
 
-/// The group of Kubernetes whose members may look.
+/// Kubernetes group of readers.
 pub(crate) const READERS: &str = "holistic:readers";
 
-/// One identity for Talos and one for Kubernetes.
+/// Identity for Talos and identity for Kubernetes.
 struct Identities {
     talos: Identity,
     kubernetes: Identity,
 }
 
-/// A key and the name under which it is signed.
+/// Key, and the subject for which it is certified.
 struct Identity {
     key: Key,
     subject: Subject<'static>,
     usage: u8,
-    /// What serial numbers derive from.
+    /// Seed of the serial numbers.
     serial: [u8; 16],
 }
 
-/// A certificate with which somebody shows who they are, and its key.
+/// Client certificate and its key.
 pub(crate) struct Client {
     pub(crate) certificate: Vec<u8>,
     pub(crate) key: Key,
 }
 
 impl Client {
-    /// The key as PEM.
+    /// Returns the key as PEM.
     pub(crate) fn key_pem(&self) -> Zeroizing<String> {
         pem::pem(self.key.label(), &self.key.der())
     }
 }
 
 impl Pki {
-    /// Derives all of the cluster called `cluster`, at `now`.
+    /// Derives all secrets of the cluster called `cluster`, at the time `now`.
     #[must_use]
     pub fn derive(key: &PhaseKey, cluster: &str, dates: &Certificates, now: DateTime) -> Self {
-        let maker = Maker { key, cluster, dates };
+        let deriver = Deriver { key, cluster, dates };
         let os =
-            maker.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
-        let etcd = maker.authority("etcd-ca", Some("etcd"), maker.p256("etcd-ca"));
-        let kubernetes = maker.authority("k8s-ca", Some("kubernetes"), maker.p256("k8s-ca"));
-        let aggregator = maker.authority("aggregator-ca", None, maker.p256("aggregator-ca"));
-        let service_account = maker.p256("service-account");
-        let admin = maker
+            deriver.authority("os-ca", Some("talos"), Key::Ed25519(key.ed25519(cluster, "os-ca")));
+        let etcd = deriver.authority("etcd-ca", Some("etcd"), deriver.p256("etcd-ca"));
+        let kubernetes = deriver.authority("k8s-ca", Some("kubernetes"), deriver.p256("k8s-ca"));
+        let aggregator = deriver.authority("aggregator-ca", None, deriver.p256("aggregator-ca"));
+        let service_account = deriver.p256("service-account");
+        let admin = deriver
             .identities(("talosconfig", "os:admin"), ("kubeconfig", "system:masters", "admin"));
-        let reader = maker.identities(
+        let reader = deriver.identities(
             ("reader-talosconfig", "os:reader"),
             ("reader-kubeconfig", READERS, "reader"),
         );
@@ -127,13 +128,14 @@ impl Pki {
             ("k8s-ca", &kubernetes),
             ("aggregator-ca", &aggregator),
         ];
-        let fingerprints = named.map(|(name, it)| (name, hex(&it.certificate))).to_vec();
+        let fingerprints =
+            named.map(|(name, authority)| (name, sha256_hex(&authority.certificate))).to_vec();
         let bundle = Bundle {
-            id: data_encoding::BASE64URL.encode(&*maker.bytes::<32>("cluster-id")).into(),
-            secret: maker.base64("cluster-secret"),
-            bootstrap_token: maker.token("bootstrap-token"),
-            trustd_token: maker.token("trustd-token"),
-            secretbox: maker.base64("secretbox"),
+            id: data_encoding::BASE64URL.encode(&*deriver.bytes::<32>("cluster-id")).into(),
+            secret: deriver.base64("cluster-secret"),
+            bootstrap_token: deriver.token("bootstrap-token"),
+            trustd_token: deriver.token("trustd-token"),
+            secretbox: deriver.base64("secretbox"),
             etcd: etcd.pair(),
             kubernetes: kubernetes.pair(),
             aggregator: aggregator.pair(),
@@ -161,19 +163,21 @@ impl Pki {
     }
 }
 
-/// The time of this machine, in UTC. It goes into certificates of administrators and readers alone.
+/// Returns the time of this machine in UTC. Only certificates of administrators and readers depend
+/// on it.
 pub(crate) fn now() -> DateTime {
     Timestamp::now().to_zoned(TimeZone::UTC).datetime()
 }
 
-/// The public key of a certificate as configurations hold it; nothing, if `text` is not one.
+/// Returns the public key of a certificate in the format of Talos's documents, or `None` if `text`
+/// is not a certificate.
 pub(crate) fn public_key(text: &str) -> Option<Vec<u8>> {
     let certificate = pem::read_field(text)?;
     der::public_key(&certificate).map(<[u8]>::to_vec)
 }
 
 impl Authority {
-    /// Signs for `identity`, from when to when.
+    /// Signs a certificate for `identity` with this validity.
     fn sign(&self, identity: &Identity, (not_before, not_after): (DateTime, DateTime)) -> Client {
         let mut serial = Sha256::new();
         serial.update(identity.serial);
@@ -202,18 +206,18 @@ impl Authority {
     }
 }
 
-/// The digest of `bytes`, in lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Returns the SHA-256 digest of `bytes` in lower-case hex.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-struct Maker<'a> {
+struct Deriver<'a> {
     key: &'a PhaseKey,
     cluster: &'a str,
     dates: &'a Certificates,
 }
 
-impl Maker<'_> {
+impl Deriver<'_> {
     fn bytes<const N: usize>(&self, item: &str) -> Zeroizing<[u8; N]> {
         self.key.bytes(self.cluster, item)
     }
@@ -226,18 +230,18 @@ impl Maker<'_> {
         Key::P256(self.key.p256(self.cluster, item))
     }
 
-    /// `[0-9a-z]{6}.[0-9a-z]{16}`, every character as likely as any other.
+    /// Derives a token of the form `[0-9a-z]{6}.[0-9a-z]{16}`, with evenly distributed characters.
     fn token(&self, item: &str) -> Zeroizing<String> {
         const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
         let stream = self.bytes::<128>(item);
-        let letters = stream.iter().filter(|&&it| it < 252); // 252 = 7 · 36
-        let letters = letters.map(|it| char::from(LETTERS[usize::from(it % 36)]));
+        let letters = stream.iter().filter(|&&byte| byte < 252); // 252 = 7 · 36
+        let letters = letters.map(|byte| char::from(LETTERS[usize::from(byte % 36)]));
         let mut token: Zeroizing<String> = Zeroizing::new(letters.take(22).collect());
         token.insert(6, '.');
         token
     }
 
-    /// Positive, and below 2^127.
+    /// Derives a serial number that is positive and below 2^127.
     fn serial(&self, item: &str) -> [u8; 16] {
         let mut serial = *self.bytes::<16>(&format!("{item}-serial"));
         serial[0] &= 0x7f;
@@ -261,7 +265,8 @@ impl Maker<'_> {
         Authority { certificate: certificate.sign(&key), key, organization }
     }
 
-    /// An identity for Talos (item, organization) and one for Kubernetes (item, organization, name).
+    /// Derives an identity for Talos (item, organization) and one for Kubernetes (item,
+    /// organization, name).
     fn identities(
         &self,
         (talos, role): (&str, &'static str),

@@ -1,7 +1,8 @@
-//! What will change: pure functions, data in, data out.
+//! Plans: pure functions from declared and observed state to steps.
 //!
 //! **Invariant:** a machine that does not answer is neither made again nor removed from etcd.
 
+mod conflict;
 mod drift;
 #[cfg(test)]
 mod drift_laws;
@@ -9,41 +10,49 @@ mod etcd;
 mod history;
 #[cfg(test)]
 mod laws;
-mod obstacle;
+#[cfg(test)]
+mod order_laws;
 #[cfg(test)]
 mod start_laws;
 mod step;
 mod world;
 
-pub use drift::Change;
+pub use conflict::{Conflict, conflicts};
+pub use drift::{Change, Part};
 pub use etcd::{Etcd, Member};
 pub use history::{ETCD_LABEL, History};
-pub use obstacle::{Obstacle, obstacles};
-pub use step::{Stage, Step};
+pub(crate) use step::cost_after;
+pub use step::{Stage, Step, batch, batch_destroy};
 pub use world::{
-    Balancer, Forward, Found, Kind, Machine, Node, Power, Rule, Selected, Server, Shape, Target,
-    Thing, Wanted, World,
+    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Target, TargetSelector, Wanted, World,
 };
 
 use documents::Deferred;
 use etcd::Start;
 
+use crate::labels;
 use crate::spec::Role;
 
-/// The steps from `world` to one that holds `wanted`. What is no longer declared goes last.
+/// Returns the steps from `world` to the declared state. Undeclared resources go last.
 #[must_use]
 pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (thing, shape) in &wanted.things {
-        match world.things.get(thing) {
+    for (resource, spec) in &wanted.resources {
+        match world.resources.get(resource) {
             None => steps.push(Step::Create {
-                thing: thing.clone(),
-                monthly: wanted.prices.get(thing).copied(),
+                kind: resource.kind,
+                name: resource.name.clone(),
+                monthly: wanted.prices.get(resource).copied(),
             }),
             Some(found) if found.ours => {
-                let changes = drift::changes(shape, found, world);
+                let changes = drift::changes(spec, found, world);
                 if !changes.is_empty() {
-                    steps.push(Step::Update { thing: thing.clone(), changes });
+                    steps.push(Step::Update {
+                        kind: resource.kind,
+                        name: resource.name.clone(),
+                        changes,
+                    });
                 }
             }
             Some(_) => {}
@@ -55,8 +64,10 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         }
     }
     steps.extend(
-        stale(wanted, world)
-            .map(|it| Step::RemoveMember { hostname: it.hostname.clone(), id: it.hex() }),
+        stale(wanted, world).map(|member| Step::RemoveMember {
+            hostname: member.hostname.clone(),
+            id: member.hex(),
+        }),
     );
     let lost = |name: &String| !world.servers.contains_key(name);
     let forget =
@@ -65,7 +76,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     let cordoned =
         wanted.machines.keys().filter(ours).filter(|name| world.cordoned.contains(*name));
     steps.extend(cordoned.map(|name| Step::Uncordon { name: name.clone() }));
-    let recreated = wanted.machines.keys().filter(|it| lost(it) && world.nodes.contains(*it));
+    let recreated = wanted.machines.keys().filter(|name| lost(name) && world.nodes.contains(*name));
     steps.extend(recreated.map(forget(true)));
     for (name, machine) in &wanted.machines {
         if lost(name) {
@@ -79,8 +90,9 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
         }
     }
     steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
-    if let Start::On(name) = Start::of(wanted, world) {
+    if let Start::On(name) = Start::decide(wanted, world) {
         steps.push(Step::Bootstrap { name: name.to_owned() });
+        steps.push(Step::RecordStart { incarnation: wanted.incarnation });
     }
     if let Some(incarnation) = world.due_record(wanted) {
         steps.push(Step::RecordStart { incarnation });
@@ -88,18 +100,21 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
     steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
+        drain: true,
         leave: server.node.is_configured() && is_member(world, name, server),
+        monthly: server.monthly,
     }));
     steps.extend(forgotten(wanted, world).map(forget(false)));
-    let undeclared =
-        |(thing, found): &(&Thing, &Found)| found.ours && !wanted.things.contains_key(*thing);
-    let things = world.things.iter().rev().filter(undeclared);
-    steps.extend(things.map(|(thing, _)| Step::Remove { thing: thing.clone() }));
+    let undeclared = |(resource, found): &(&SharedResource, &ObservedResource)| {
+        found.ours && !wanted.resources.contains_key(*resource)
+    };
+    let resources = world.resources.iter().rev().filter(undeclared);
+    steps.extend(resources.map(remove));
     steps.sort_by_key(Step::stage); // stable: within a stage the order stays
     steps
 }
 
-/// The steps of [`plan`] that the cloud alone shows. `world` was observed without asking a machine or
+/// Returns the steps of [`plan`] that the cloud alone shows. `world` was observed without asking a machine or
 /// Kubernetes, so steps that depend on their answers are left out: configurations of machines that are
 /// there, members of etcd, and nodes.
 #[must_use]
@@ -121,32 +136,56 @@ pub fn plan_cloud(wanted: &Wanted, world: &World) -> Vec<Step> {
         | Step::Bootstrap { .. }
         | Step::RecordStart { .. }
         | Step::Uncordon { .. }
+        | Step::RecordDestroy { .. }
         | Step::ForgetNode { .. } => false,
     };
     plan(wanted, world).into_iter().filter(shows).collect()
 }
 
-/// The steps that take away what [`plan`] made, in the reverse order; of the servers, control planes
-/// first: once one of them is gone, the data gate has been passed, and without them no new data can
-/// come.
+/// Returns the steps that remove everything that [`plan`] created, in the reverse order. Control planes
+/// go first among the servers: once one of them is gone, the data gate has been passed, and without
+/// them no new data can be written.
 #[must_use]
 pub fn plan_destroy(world: &World) -> Vec<Step> {
     let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
-    let controls = |it: &(&String, &Server)| it.1.role == Some(Role::Controlplane);
+    let controls = |(_, server): &(&String, &Server)| server.role == Some(Role::Controlplane);
     let (controls, others): (Vec<_>, Vec<_>) = servers.partition(controls);
     let servers = controls.into_iter().chain(others).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
-        leave: false, // the whole cluster is being destroyed, so etcd's quorum no longer matters
+        // The whole cluster is being destroyed, so pods and etcd's quorum no longer matter.
+        drain: false,
+        leave: false,
+        monthly: server.monthly,
     });
-    let things = world.things.iter().rev().filter(|(_, found)| found.ours);
-    servers.chain(things.map(|(thing, _)| Step::Remove { thing: thing.clone() })).collect()
+    let resources = world.resources.iter().rev().filter(|(_, found)| found.ours);
+    record_destroy(world).into_iter().chain(servers).chain(resources.map(remove)).collect()
 }
 
-/// Control planes first: the others need them.
+/// Returns the record that lets a later run continue. A cluster that never began needs none, and a
+/// `destroy` that continues keeps the number with which it began.
+fn record_destroy(world: &World) -> Option<Step> {
+    let is_ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
+        resource.kind == Kind::Network && found.ours
+    };
+    let (_, network) = world.resources.iter().find(is_ours)?;
+    if !world.has_begun() || !world.servers.values().any(|server| server.ours) {
+        return None;
+    }
+    let control_planes = world.control_planes();
+    let recorded = labels::destroyed_from(&network.labels);
+    let is_recorded = recorded.is_some_and(|before| before >= control_planes);
+    (!is_recorded).then_some(Step::RecordDestroy { control_planes })
+}
+
+fn remove((resource, found): (&SharedResource, &ObservedResource)) -> Step {
+    Step::Remove { kind: resource.kind, name: resource.name.clone(), monthly: found.monthly }
+}
+
+/// Returns the machines, control planes first, because the others need them.
 fn in_order(wanted: &Wanted) -> impl Iterator<Item = (&String, &Machine)> {
-    let of = |role| wanted.machines.iter().filter(move |(_, machine)| machine.role == role);
-    of(Role::Controlplane).chain(of(Role::Worker))
+    let with_role = |role| wanted.machines.iter().filter(move |(_, machine)| machine.role == role);
+    with_role(Role::Controlplane).chain(with_role(Role::Worker))
 }
 
 fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
@@ -159,15 +198,19 @@ fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
         Some(Node::Configured { sha256, .. }) if machine.configuration.value() == Some(sha256) => {
             return None;
         }
-        Some(Node::Refused { .. }) => return None, // an obstacle
+        Some(Node::Foreign { .. }) => return None, // an obstacle
         Some(Node::Configured { .. }) => true,
-        None | Some(Node::Maintenance | Node::Silent { .. }) => false,
+        None | Some(Node::Maintenance | Node::Unreachable { .. }) => false,
+    };
+    let from = match node {
+        Some(Node::Configured { sha256, .. }) => Some(sha256.clone()),
+        _ => None,
     };
     let (name, sha256) = (name.to_owned(), machine.configuration.clone());
-    Some(Step::Configure { name, role: machine.role, sha256, alive })
+    Some(Step::Configure { name, role: machine.role, from, sha256, alive })
 }
 
-/// Members of etcd whose machine is gone, or has not been configured since it was made anew.
+/// Returns members of etcd whose machine is gone, or was created again and has no configuration yet.
 fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a Member> {
     let members = match &world.etcd {
         Etcd::Members(members) => members.as_slice(),
@@ -179,16 +222,16 @@ fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a M
     })
 }
 
-/// Whether a server may be a member of etcd: by its label, or because etcd itself says so, since a
+/// Whether a server may be a member of etcd. The list of members counts beside the label, because a
 /// label may be lost.
 fn is_member(world: &World, name: &str, server: &Server) -> bool {
     let Etcd::Members(members) = &world.etcd else {
         return server.role == Some(Role::Controlplane);
     };
-    server.role == Some(Role::Controlplane) || members.iter().any(|it| it.hostname == name)
+    server.role == Some(Role::Controlplane) || members.iter().any(|member| member.hostname == name)
 }
 
-/// Servers that this document made and no longer declares.
+/// Returns servers that this document created and no longer declares.
 fn surplus<'a>(
     wanted: &'a Wanted,
     world: &'a World,
@@ -197,26 +240,34 @@ fn surplus<'a>(
     servers.filter(|(name, server)| server.ours && !wanted.machines.contains_key(*name))
 }
 
-/// Nodes that Kubernetes remembers and whose machine is neither there nor declared, nor will be
-/// once the steps before have been taken.
+/// Returns nodes of Kubernetes whose machine is not declared and will not exist once the steps before
+/// are executed.
 fn forgotten<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a String> {
     world.nodes.iter().filter(|name| {
-        let stays = world.servers.get(*name).is_some_and(|it| !it.ours);
+        let stays = world.servers.get(*name).is_some_and(|server| !server.ours);
         wanted.is_name_of_ours(name) && !wanted.machines.contains_key(*name) && !stays
     })
 }
 
+impl World {
+    /// Returns the number of control planes that carry our labels.
+    pub(crate) fn control_planes(&self) -> usize {
+        let servers = self.servers.values().filter(|server| server.ours);
+        servers.filter(|server| server.role == Some(Role::Controlplane)).count()
+    }
+}
+
 impl Wanted {
-    /// Whether `name` is what a machine of this cluster would be called.
+    /// Whether a machine of this cluster can be called `name`.
     fn is_name_of_ours(&self, name: &str) -> bool {
-        let rest = name.strip_prefix(&self.cluster).and_then(|it| it.strip_prefix('-'));
-        let number = rest.and_then(|it| it.rsplit_once('-')).map(|it| it.1);
-        number.is_some_and(|it| it.parse::<u8>().is_ok())
+        let rest = name.strip_prefix(&self.cluster).and_then(|rest| rest.strip_prefix('-'));
+        let number = rest.and_then(|rest| rest.rsplit_once('-')).map(|(_, number)| number);
+        number.is_some_and(|number| number.parse::<u8>().is_ok())
     }
 
-    /// Whether everything that configurations are made of is there.
+    /// Whether all configurations are known.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.machines.values().all(|it| it.configuration != Deferred::AfterApply)
+        self.machines.values().all(|machine| machine.configuration != Deferred::AfterApply)
     }
 }

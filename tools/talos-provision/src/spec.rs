@@ -1,4 +1,4 @@
-//! What is declared. No logic: a value of these types is right by construction.
+//! Declared fields of a Cluster. No logic: a value of these types is valid by construction.
 
 mod removal;
 
@@ -16,104 +16,106 @@ use serde::{Deserialize, Serialize};
 
 pub use removal::{EmptyDir, Removal, Seconds};
 
-/// Machines that are one Kubernetes cluster. A machine that is no longer declared here, and that
-/// this document made, is removed; one that others made is never touched.
+/// Kubernetes cluster of machines at Hetzner Cloud. `apply` removes a machine that this document
+/// created and no longer declares. Machines of others are never changed.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Cluster {
-    /// The `Project` to which it belongs: where the cloud is, and from what its secrets derive.
+    /// Name of the `Project` to which the cluster belongs. The Project names the cloud's endpoint,
+    /// and the cluster's secrets derive from its root.
     pub project: Name,
-    /// The version of Talos on every machine: `v1.13.9`.
+    /// Talos version on every machine, for example `v1.13.9`.
     pub talos: Version,
-    /// The version of Kubernetes: `v1.36.3`.
+    /// Kubernetes version, for example `v1.36.3`.
     pub kubernetes: Version,
-    /// Where the Kubernetes API answers: `https://prod.example.org:6443`. Without one, a load
-    /// balancer is made, and its address is the endpoint.
+    /// URL of the Kubernetes API, for example `https://prod.example.org:6443`. If it is absent, a
+    /// load balancer is created and its address is the endpoint.
     pub endpoint: Option<Endpoint>,
-    /// When every certificate begins and ends.
+    /// Validity of the certificates.
     pub certificates: Certificates,
-    /// How often etcd may have been started from nothing, the first time included (default 1). A
-    /// cluster that was started and whose control planes all lost their disks stays down until this
-    /// number is raised by one; then it starts again, empty.
+    /// Number of times that etcd may be started from nothing, including the first time (default 1).
+    /// If every control plane of a started cluster loses its disk, the cluster stays down until
+    /// this number is raised by one. Then the cluster starts again, empty.
     #[serde(default = "first_incarnation")]
     #[schemars(range(min = 1, max = 65535))]
     pub incarnation: NonZeroU16,
-    /// Whether a new machine may get its first configuration, which holds the keys of the cluster's
+    /// Rule for the first configuration of a new machine, which holds the keys of the cluster's
     /// authorities (default `refuse`).
     #[serde(default)]
     pub first_contact: FirstContact,
-    /// The machines.
+    /// Pools of the cluster's machines.
     pub pools: Vec<Pool>,
-    /// Claims that may be lost without a receipt of a Drain, for example `{default/cache: discard}`,
-    /// when `destroy` or `apply` removes the machines that hold them.
+    /// Persistent volume claims that may be lost without a receipt of a Drain, for example
+    /// `{default/cache: discard}`, when `destroy` or `apply` removes the machines that hold them.
     #[serde(default)]
     pub data_on_destroy: DataOnDestroy,
-    /// How pods leave a machine that is removed while the cluster lives.
+    /// Rules by which pods leave a machine that is removed while the cluster lives.
     #[serde(default)]
     pub removal: Removal,
-    /// The networks, of the machines and inside Kubernetes.
+    /// Network of the machines, and networks inside Kubernetes.
     #[serde(default)]
     pub network: Network,
-    /// Who may reach the machines from outside.
+    /// Subnets that may reach the machines from outside.
     #[serde(default)]
     pub firewall: Firewall,
-    /// Files with strategic merge patches for the configuration of every machine.
+    /// Paths of files with strategic merge patches for the configuration of every machine.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
 }
 
-/// Machines that are alike.
+/// Pool of machines that are alike.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object with `name`")]
 pub struct Pool {
-    /// Its machines are called `<cluster>-<name>-1` and so on.
+    /// Name of the pool. Its machines are called `<cluster>-<name>-1` and so on.
     pub name: Name,
-    /// What its machines do.
+    /// Role of the pool's machines.
     pub role: Role,
-    /// How many there are.
+    /// Number of machines in the pool.
     pub count: u8,
-    /// Hetzner's type of server: `cax11`.
+    /// Hetzner's server type, for example `cax11`.
     pub r#type: String,
-    /// Where they may stand, `fsn1` or the like: the machines take turns, and one that cannot be
-    /// had in its location goes to the next.
+    /// Hetzner locations, for example `fsn1`. Machines are distributed over them in turn. If a
+    /// server type is unavailable in one location, the next location is tried.
     pub locations: Vec<String>,
-    /// Files with strategic merge patches for their configuration, after those of the cluster.
+    /// Paths of files with strategic merge patches for the pool's machines, applied after those of
+    /// the cluster.
     #[serde(default)]
     pub patches: Vec<PathBuf>,
 }
 
-/// What happens when a new machine answers for the first time.
+/// Rule for the first contact with a new machine.
 ///
 /// Talos in maintenance mode shows a certificate that it made itself at that boot, and prints its
 /// fingerprint on the console alone: `talosctl apply-config --insecure --cert-fingerprint`,
-/// <https://www.talos.dev/v1.13/reference/cli/#talosctl-apply-config>. Hetzner's API does not show the
-/// console, so there is nothing to compare the certificate with.
+/// <https://www.talos.dev/v1.13/reference/cli/#talosctl-apply-config>. Hetzner's API does not show
+/// the console, so there is nothing to compare the certificate with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FirstContact {
-    /// No configuration is sent, and no machine is made.
+    /// No configuration is sent, and no machine is created.
     #[default]
     Refuse,
-    /// Whatever answers at the address that the cloud names gets the configuration. From then on
-    /// only that certificate is accepted for the rest of the run, and afterwards only one that the
+    /// The machine that answers at the address in the cloud's API gets the configuration. For the
+    /// rest of the run only its certificate is accepted, and afterwards only a certificate that the
     /// cluster's own authority signed.
     TrustOnFirstUse,
 }
 
-/// What a machine does.
+/// Role of a machine.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It runs etcd and the Kubernetes API.
+    /// Control plane: runs etcd and the Kubernetes API.
     Controlplane,
-    /// It runs what is deployed.
+    /// Worker: runs the deployed pods.
     Worker,
 }
 
 impl Role {
-    /// As Talos and our labels have it.
+    /// Returns the name that Talos and our labels use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -123,53 +125,53 @@ impl Role {
     }
 }
 
-/// When certificates begin and end. The authorities' end is a date that stands here: it must be moved
-/// on before it has passed. Certificates of administrators and readers are much shorter, because
-/// Kubernetes and Talos cannot revoke one.
+/// Validity of the certificates. The end of the authorities is a fixed date, so `years` must be
+/// raised before that date. Certificates of administrators and readers are much shorter, because
+/// Kubernetes and Talos cannot revoke a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Certificates {
-    /// The first day, in the past: `2026-11-01`.
+    /// First day of the authorities' validity, in the past: `2026-11-01`.
     not_before: Day,
-    /// How long they last.
+    /// Validity of the authorities in years (default 10, 1 to 50).
     #[serde(default = "years")]
     #[schemars(range(min = 1, max = 50))]
     years: Years,
-    /// How many days a sealed kubeconfig or talosconfig lasts (default 30). A new one is made when
-    /// half of that time has passed.
+    /// Validity of a sealed kubeconfig or talosconfig in days (default 30). A new credential is
+    /// made when half of that time has passed.
     #[serde(default = "admin_days")]
     #[schemars(range(min = 1, max = 365))]
     admin_days: AdminDays,
 }
 
 impl Certificates {
-    /// The first second.
+    /// Returns the first second of the authorities' validity.
     #[must_use]
     pub fn not_before(&self) -> DateTime {
         self.not_before.0.at(0, 0, 0, 0)
     }
 
-    /// The last second.
+    /// Returns the last second of the authorities' validity.
     #[must_use]
     pub fn not_after(&self) -> DateTime {
         self.not_before().saturating_add(i32::from(self.years.0).years())
     }
 
-    /// From when to when what is sealed at `now` is good.
+    /// Returns begin and end of the validity of credentials that are sealed at `now`.
     ///
-    /// A period begins every half of `adminDays`, counted from `notBefore`, and two periods are the
-    /// life of a certificate: so the bytes are a function of the document and of the period, and are
-    /// good for at least half of that time.
+    /// A new period begins every half of `adminDays`, counted from `notBefore`, and a certificate
+    /// is valid for two periods. The bytes are therefore a function of the document and of the
+    /// period, and stay valid for at least half of `adminDays`.
     #[must_use]
     pub fn period(&self, now: DateTime) -> (DateTime, DateTime) {
         let half = i64::from(self.admin_days.0) * SECONDS_PER_DAY / 2;
-        // Machines whose clock is behind must not refuse what is new.
+        // A machine whose clock is behind must not reject a new certificate.
         let passed = now.duration_since(self.not_before()).as_secs() - CLOCK_SECONDS_MAX;
         let begin = self.not_before().saturating_add((passed.max(0) / half * half).seconds());
         self.within(begin, begin.saturating_add((2 * half).seconds()))
     }
 
-    /// From when to when what one run keeps in memory is good.
+    /// Returns begin and end of the validity of credentials that one run keeps in memory.
     #[must_use]
     pub fn run(&self, now: DateTime) -> (DateTime, DateTime) {
         self.within(
@@ -178,16 +180,17 @@ impl Certificates {
         )
     }
 
-    /// No certificate outlives the authority that signs it.
+    /// Limits a validity to that of the authority, because a certificate must not outlive its
+    /// issuer.
     fn within(self, begin: DateTime, end: DateTime) -> (DateTime, DateTime) {
         (begin.max(self.not_before()), end.min(self.not_after()))
     }
 }
 
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
-/// Most that the clock of a machine may be behind ours.
+/// Most seconds by which the clock of a machine may be behind ours.
 const CLOCK_SECONDS_MAX: i64 = 60 * 60;
-/// Longest that one run may take.
+/// Longest time that one run may take, in seconds.
 const RUN_SECONDS_MAX: i64 = 24 * 60 * 60;
 
 fn admin_days() -> AdminDays {
@@ -203,7 +206,7 @@ impl TryFrom<u16> for AdminDays {
     type Error = &'static str;
 
     fn try_from(days: u16) -> Result<Self, Self::Error> {
-        if (1..=365).contains(&days) { Ok(Self(days)) } else { Err("not from 1 to 365 days") }
+        if (1..=365).contains(&days) { Ok(Self(days)) } else { Err("not between 1 and 365 days") }
     }
 }
 
@@ -224,7 +227,7 @@ impl TryFrom<u8> for Years {
     type Error = &'static str;
 
     fn try_from(years: u8) -> Result<Self, Self::Error> {
-        if (1..=50).contains(&years) { Ok(Self(years)) } else { Err("not from 1 to 50 years") }
+        if (1..=50).contains(&years) { Ok(Self(years)) } else { Err("not between 1 and 50 years") }
     }
 }
 
@@ -237,27 +240,27 @@ impl TryFrom<String> for Day {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a day, which is like 2026-11-01, from 1950 on";
+        let wrong = "not a date such as 2026-11-01, from 1950 on";
         let date = (text.len() == 10).then(|| text.parse::<Date>().ok()).flatten();
-        date.filter(|it| (1950..=9900).contains(&it.year())).map(Self).ok_or(wrong)
+        date.filter(|date| (1950..=9900).contains(&date.year())).map(Self).ok_or(wrong)
     }
 }
 
-/// Networks. None may overlap another.
+/// Networks, which must not overlap.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Network {
-    /// Hetzner's zone, in which all locations must lie.
+    /// Hetzner's network zone, which must contain all locations (default `eu-central`).
     pub zone: String,
-    /// The private network, of which `nodes` is a part.
+    /// Private network, which must contain `nodes` (default `10.0.0.0/16`).
     pub range: Subnet,
-    /// The private addresses of the machines.
+    /// Private addresses of the machines (default `10.0.1.0/24`).
     pub nodes: Subnet,
-    /// The addresses of pods.
+    /// Addresses of pods (default `10.244.0.0/16`).
     pub pods: Subnet,
-    /// The addresses of services.
+    /// Addresses of services (default `10.96.0.0/12`).
     pub services: Subnet,
-    /// What connects pods.
+    /// Network plugin for pods (default `flannel`).
     pub cni: Cni,
 }
 
@@ -274,26 +277,27 @@ impl Default for Network {
     }
 }
 
-/// What connects pods.
+/// Network plugin for pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cni {
-    /// Talos installs Flannel.
+    /// Flannel, installed by Talos.
     Flannel,
-    /// Whoever delivers to the cluster brings one; until then no node is Ready, and none has to be.
+    /// No CNI is installed. Nodes stay `NotReady` until a Delivery brings one, and `apply` does not
+    /// wait for them.
     None,
 }
 
-/// Who may reach the machines from outside: subnets of IPv4 or IPv6, and by default everybody,
-/// since both APIs ask for a certificate.
+/// Subnets of IPv4 or IPv6 that may reach the machines from outside. By default every address is
+/// allowed, because both APIs require a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Firewall {
-    /// Talos's API, port 50000.
+    /// Subnets that may reach Talos's API, port 50000.
     pub talos: Vec<Source>,
-    /// The Kubernetes API, port 6443.
+    /// Subnets that may reach the Kubernetes API, port 6443.
     pub kubernetes: Vec<Source>,
-    /// `ping`.
+    /// ICMP, for example `ping`.
     pub icmp: Vec<Source>,
 }
 
@@ -304,13 +308,13 @@ impl Default for Firewall {
     }
 }
 
-/// A subnet of IPv4 or IPv6.
+/// Subnet of IPv4 or IPv6, for example `192.0.2.0/24`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct Source(String);
 
 impl Source {
-    /// As it is written.
+    /// Returns the text of the document.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -321,7 +325,7 @@ impl TryFrom<String> for Source {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a subnet, which is like 192.0.2.0/24 or 2001:db8::/32";
+        let wrong = "not a subnet such as 192.0.2.0/24 or 2001:db8::/32";
         let (address, bits) = text.split_once('/').ok_or(wrong)?;
         let address: std::net::IpAddr = address.parse().map_err(|_| wrong)?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
@@ -332,7 +336,7 @@ impl TryFrom<String> for Source {
     }
 }
 
-/// A subnet of IPv4.
+/// Subnet of IPv4, for example `10.0.1.0/24`.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -345,13 +349,13 @@ impl Subnet {
         u32::MAX.checked_shl(32 - u32::from(self.1)).unwrap_or(0)
     }
 
-    /// Whether all of `other` is in it.
+    /// Returns whether this subnet contains all of `other`.
     #[must_use]
     pub fn holds(self, other: Self) -> bool {
         self.1 <= other.1 && other.0.to_bits() & self.mask() == self.0.to_bits()
     }
 
-    /// Whether they share an address.
+    /// Returns whether the subnets share an address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.holds(other) || other.holds(self)
@@ -362,11 +366,11 @@ impl TryFrom<String> for Subnet {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a subnet, which is like 10.0.1.0/24";
+        let wrong = "not an IPv4 subnet such as 10.0.1.0/24, with 8 to 30 bits";
         let (address, bits) = text.split_once('/').ok_or(wrong)?;
         let subnet = Self(
             address.parse().map_err(|_| wrong)?,
-            bits.parse().ok().filter(|it| (8..=30).contains(it)).ok_or(wrong)?,
+            bits.parse().ok().filter(|bits| (8..=30).contains(bits)).ok_or(wrong)?,
         );
         if subnet.0.to_bits() & !subnet.mask() == 0 { Ok(subnet) } else { Err(wrong) }
     }
@@ -384,18 +388,18 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// A released version: `v1.13.9`.
+/// Released version, for example `v1.13.9`.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("pattern" = r"^v[0-9]+\.[0-9]+\.[0-9]+$"))]
 pub struct Version {
-    /// The first number.
+    /// Major version, for example 1.
     pub major: u16,
-    /// The second number.
+    /// Minor version, for example 13.
     pub minor: u16,
-    /// The third number.
+    /// Patch version, for example 9.
     pub patch: u16,
 }
 
@@ -403,9 +407,9 @@ impl TryFrom<String> for Version {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a released version, which is like v1.13.9";
+        let wrong = "not a released version such as v1.13.9";
         let numbers = text.strip_prefix('v').ok_or(wrong)?.split('.');
-        let numbers: Vec<u16> = numbers.map_while(|it| it.parse().ok()).collect();
+        let numbers: Vec<u16> = numbers.map_while(|number| number.parse().ok()).collect();
         let [major, minor, patch] = numbers[..] else { return Err(wrong) };
         let version = Self { major, minor, patch };
         if version.to_string() == text { Ok(version) } else { Err(wrong) }
@@ -424,14 +428,14 @@ impl fmt::Display for Version {
     }
 }
 
-/// Where the Kubernetes API answers: a host and a port over HTTPS.
+/// HTTPS URL of the Kubernetes API: a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = "^https://[a-z0-9.-]+:[0-9]+$"))]
 pub struct Endpoint(String);
 
 impl Endpoint {
-    /// As it is written.
+    /// Returns the text of the document.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -442,12 +446,15 @@ impl TryFrom<String> for Endpoint {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not an endpoint, which is like https://prod.example.org:6443";
-        let (host, port) =
-            text.strip_prefix("https://").and_then(|it| it.rsplit_once(':')).ok_or(wrong)?;
-        let allowed =
-            |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || ".-".contains(it);
-        let port = port.parse::<u16>().is_ok_and(|it| it > 0);
+        let wrong = "not an HTTPS URL with a port, such as https://prod.example.org:6443";
+        let (host, port) = text
+            .strip_prefix("https://")
+            .and_then(|address| address.rsplit_once(':'))
+            .ok_or(wrong)?;
+        let allowed = |character: char| {
+            character.is_ascii_lowercase() || character.is_ascii_digit() || ".-".contains(character)
+        };
+        let port = port.parse::<u16>().is_ok_and(|port| port > 0);
         if port && !host.is_empty() && host.chars().all(allowed) {
             Ok(Self(text))
         } else {

@@ -1,11 +1,14 @@
-//! Talos's API on the machines: a reader and a writer, so that code that plans cannot write.
+//! Client of Talos's API on the machines: a reader and a writer, so that code that plans cannot
+//! write.
 //!
-//! **Invariant:** what is secret goes to a machine only over a connection that nobody else can
-//! read; and, but for its very first configuration, only to one that shows a certificate of ours.
-//! That one goes only where the document trusts on first use, and only to the machine whose
-//! certificate was seen first in this run.
+//! **Invariant:** a secret is sent to a machine only over an encrypted connection, and only if the
+//! machine shows a certificate of this cluster. The first configuration is the exception, because a
+//! new machine has no such certificate. It is sent only if the document trusts on first use, and
+//! only to the machine whose certificate was seen first in this run.
 
 mod channel;
+#[cfg(test)]
+mod reboot_tests;
 mod redact;
 mod tls;
 mod writer;
@@ -23,61 +26,72 @@ use tonic::{Code, Status};
 
 use crate::Error;
 use crate::config::{self, Keys};
-use crate::pki::{Pki, hex};
+use crate::pki::{Pki, sha256_hex};
 use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
 use crate::wire;
 use channel::{Closed, Connection};
-pub(crate) use writer::{Order, Writer};
+pub(crate) use writer::{ConfigureRequest, Writer};
 
-/// Where Talos keeps the data of etcd: `constants.EtcdDataPath`.
+/// Data directory of etcd: `constants.EtcdDataPath` in Talos.
 const ETCD_DATA: &str = "/var/lib/etcd";
-/// Most files of that directory that are read: one beside the directory itself is enough.
+/// Most entries of that directory that are read. One entry beside the directory itself proves that
+/// it is not empty.
 const FILES_MAX: usize = 2;
-/// How often a machine that seems to be a stranger is looked at again.
-const STRANGER_LOOKS: u32 = 4;
-/// Between two such looks, in milliseconds.
+/// File of the kernel with a random id for each boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Number of further attempts to connect to a machine that seems to be foreign.
+const FOREIGN_TRIES: u32 = 4;
+/// Pause between two such attempts, in milliseconds.
 const PAUSE_MILLISECONDS: u64 = 500;
 
-/// A machine to ask.
+/// Machine to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) role: Role,
     pub(crate) address: String,
-    /// The digest of the configuration that it is to have.
+    /// SHA-256 digest of the declared configuration.
     pub(crate) declared: Option<String>,
 }
 
-/// What one machine says.
+/// Reboot that a machine has announced.
 #[derive(Clone, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Reboot {
+    pub(crate) target: Target,
+    /// Id of the boot before, as the kernel shows it.
+    pub(crate) before: String,
+}
+
+/// State that one machine reports.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeState {
     pub(crate) node: Node,
-    /// What it works on: `running` or the like.
+    /// Stage of the machine, for example `running`.
     pub(crate) stage: Option<wire::Stage>,
-    /// Why it is not ready; nothing when it is.
+    /// Reason for which the machine is not ready. `None` when it is ready.
     pub(crate) unmet: Option<String>,
-    /// What a control plane says of etcd.
+    /// State of etcd as this control plane reports it.
     pub(crate) etcd: Etcd,
-    /// Why etcd does not stay up.
+    /// Restarts of etcd, if etcd is not up.
     pub(crate) crash: Option<Crash>,
 }
 
-/// etcd that ends by itself again and again.
+/// Repeated exits of etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crash {
-    /// How often, as far as the machine remembers.
+    /// Number of exits in the machine's list of events.
     pub(crate) times: usize,
-    /// The last event that says so.
+    /// Last event that reports an exit.
     pub(crate) event: String,
 }
 
-impl Look {
-    fn nothing(node: Node, etcd: Etcd) -> Self {
+impl NodeState {
+    fn without_details(node: Node, etcd: Etcd) -> Self {
         Self { node, stage: None, unmet: None, etcd, crash: None }
     }
 
-    /// Whether its configuration is the one with this digest.
+    /// Returns whether the machine has the configuration with the digest `wanted`.
     fn has(&self, wanted: &str) -> bool {
         matches!(&self.node, Node::Configured { sha256, .. } if sha256 == wanted)
     }
@@ -87,7 +101,7 @@ impl Look {
 pub(crate) struct Reader {
     secure: Arc<ClientConfig>,
     maintenance: Arc<ClientConfig>,
-    /// What machines in maintenance mode have shown, for as long as the run lasts.
+    /// Certificates that machines in maintenance mode have shown in this run.
     contacts: Arc<tls::Contacts>,
 }
 
@@ -98,47 +112,74 @@ impl Reader {
         Ok(Self { secure: tls::secure(pki)?, maintenance, contacts })
     }
 
-    /// Asks all of `targets` at once.
-    pub(crate) fn look(&self, targets: &[Target]) -> Result<BTreeMap<String, Look>, Error> {
+    /// Asks all `targets` concurrently.
+    pub(crate) fn observe(&self, targets: &[Target]) -> Result<BTreeMap<String, NodeState>, Error> {
         runtime()?.block_on(async {
             let mut asked = JoinSet::new();
             for target in targets.iter().cloned() {
                 let reader = self.clone();
-                asked.spawn(async move { (target.name.clone(), reader.look_at(&target).await) });
+                asked
+                    .spawn(async move { (target.name.clone(), reader.observe_one(&target).await) });
             }
             Ok(asked.join_all().await.into_iter().collect())
         })
     }
 
-    async fn look_at(&self, target: &Target) -> Look {
+    /// Returns which of the announced reboots have not taken place yet: the machine shows the boot id
+    /// from before, or does not answer.
+    pub(crate) fn rebooting(&self, reboots: &[Reboot]) -> Result<Option<String>, Error> {
+        runtime()?.block_on(async {
+            for Reboot { target, before } in reboots {
+                let now = match self.connect(target).await {
+                    Access::Secure(mut connection) => boot_id(&mut connection).await,
+                    Access::Unreachable(_) | Access::Maintenance(_) | Access::Foreign(_) => None,
+                };
+                if now.as_ref().is_none_or(|now| now == before) {
+                    return Ok(Some(format!(
+                        "{} reboots to activate its configuration",
+                        target.name
+                    )));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    async fn observe_one(&self, target: &Target) -> NodeState {
         match self.connect(target).await {
-            Access::Silent(why) => Look::nothing(Node::Silent { why }, Etcd::Unknown),
-            Access::Stranger(why) => Look::nothing(Node::Refused { why }, Etcd::Unknown),
-            Access::Maintenance(_) => Look {
+            Access::Unreachable(why) => {
+                NodeState::without_details(Node::Unreachable { why }, Etcd::Unknown)
+            }
+            Access::Foreign(why) => {
+                NodeState::without_details(Node::Foreign { why }, Etcd::Unknown)
+            }
+            Access::Maintenance(_) => NodeState {
                 stage: Some(wire::Stage::Maintenance),
-                ..Look::nothing(Node::Maintenance, Etcd::Unknown)
+                ..NodeState::without_details(Node::Maintenance, Etcd::Unknown)
             },
             Access::Secure(mut connection) => {
-                let look = read(&mut connection, target.role, target.declared.as_deref()).await;
-                look.unwrap_or_else(|status| {
-                    let why = said(&status);
+                let state = read(&mut connection, target.role, target.declared.as_deref()).await;
+                state.unwrap_or_else(|status| {
+                    let why = error_text(&status);
                     let node = match status.code() {
-                        Code::PermissionDenied | Code::Unauthenticated => Node::Refused { why },
-                        _ => Node::Silent { why },
+                        Code::PermissionDenied | Code::Unauthenticated => Node::Foreign { why },
+                        _ => Node::Unreachable { why },
                     };
-                    Look::nothing(node, Etcd::Unknown)
+                    NodeState::without_details(node, Etcd::Unknown)
                 })
             }
         }
     }
 
-    /// Connects as this cluster does; to a machine that nobody has configured yet, as anybody does.
-    /// A machine that takes its configuration over changes from one to the other between two calls:
-    /// it is a stranger only if it still is a moment later.
+    /// Connects with the cluster's credentials. If the machine shows a foreign certificate, it may
+    /// be in maintenance mode, so the connection is tried without credentials.
+    ///
+    /// A machine may leave maintenance mode between the two attempts. It therefore counts as
+    /// foreign only if it is still foreign a moment later.
     async fn connect(&self, target: &Target) -> Access {
-        for _ in 0..STRANGER_LOOKS {
+        for _ in 0..FOREIGN_TRIES {
             match self.try_to_connect(target).await {
-                Access::Stranger(_) => sleep(Duration::from_millis(PAUSE_MILLISECONDS)).await,
+                Access::Foreign(_) => sleep(Duration::from_millis(PAUSE_MILLISECONDS)).await,
                 access => return access,
             }
         }
@@ -147,20 +188,20 @@ impl Reader {
 
     async fn try_to_connect(&self, target: &Target) -> Access {
         let Ok(ip) = target.address.parse() else {
-            return Access::Silent(format!("`{}` is not an address", target.address));
+            return Access::Unreachable(format!("`{}` is not an address", target.address));
         };
         let address = SocketAddr::new(ip, wire::PORT);
-        let stranger = match Connection::open(address, &self.secure).await {
+        let foreign = match Connection::open(address, &self.secure).await {
             Ok(connection) => return Access::Secure(connection),
-            Err(Closed::Silent(why)) => return Access::Silent(why),
-            Err(Closed::Stranger(why)) => why,
+            Err(Closed::Unreachable(why)) => return Access::Unreachable(why),
+            Err(Closed::Foreign(why)) => why,
         };
         let mut connection = match Connection::open(address, &self.maintenance).await {
             Ok(connection) => connection,
-            Err(Closed::Silent(_)) => return Access::Stranger(stranger),
-            Err(Closed::Stranger(_)) => {
-                return Access::Stranger(format!(
-                    "{stranger}, and it is not the one that it showed earlier in this run"
+            Err(Closed::Unreachable(_)) => return Access::Foreign(foreign),
+            Err(Closed::Foreign(_)) => {
+                return Access::Foreign(format!(
+                    "{foreign}, and it differs from the certificate that the machine showed earlier in this run"
                 ));
             }
         };
@@ -170,29 +211,30 @@ impl Reader {
                 Access::Maintenance(connection)
             }
             Ok((wire::Stage::Unknown | wire::Stage::Booting, _)) => {
-                Access::Silent("it has not finished booting".to_owned())
+                Access::Unreachable("the machine is still booting".to_owned())
             }
-            // One that asks for a certificate ends the connection: it has a configuration.
-            Ok(_) | Err(_) => Access::Stranger(stranger),
+            // A machine that requires a client certificate closes the connection, so it has a
+            // configuration.
+            Ok(_) | Err(_) => Access::Foreign(foreign),
         }
     }
 }
 
-/// How a machine lets us in.
+/// Result of an attempt to connect.
 enum Access {
     Secure(Connection),
     Maintenance(Connection),
-    Silent(String),
-    Stranger(String),
+    Unreachable(String),
+    Foreign(String),
 }
 
-/// A machine of this cluster, asked for all that matters. Of one whose configuration has the digest
-/// that is `expected`, the keys are known.
+/// Reads the state of a machine of this cluster. Keys are read only if the digest of the
+/// configuration is not the `expected` one.
 async fn read(
     connection: &mut Connection,
     role: Role,
     expected: Option<&str>,
-) -> Result<Look, Status> {
+) -> Result<NodeState, Status> {
     let version: wire::Version = connection.call(wire::path::VERSION, wire::Empty {}).await?;
     let (stage, unmet) = stage(connection).await?;
     let configuration = get(
@@ -202,12 +244,13 @@ async fn read(
         wire::resource::CONFIG_ACTIVE,
     );
     let configuration = wire::MachineConfigSpec::decode(configuration.await?.as_slice());
-    let configuration = configuration.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
+    let configuration =
+        configuration.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
     let (etcd, crash) = match role {
         Role::Controlplane => etcd(connection).await?,
         Role::Worker => (Etcd::Unknown, None),
     };
-    let sha256 = hex(&configuration.yaml_marshalled);
+    let sha256 = sha256_hex(&configuration.yaml_marshalled);
     let keys = if expected == Some(sha256.as_str()) {
         Keys::new()
     } else {
@@ -215,10 +258,10 @@ async fn read(
     };
     let talos = version.version.unwrap_or_default().tag;
     let node = Node::Configured { sha256, talos, keys };
-    Ok(Look { node, stage: Some(stage), unmet, etcd, crash })
+    Ok(NodeState { node, stage: Some(stage), unmet, etcd, crash })
 }
 
-/// What it works on, and why it is not ready.
+/// Returns the stage of the machine, and the reason for which it is not ready.
 async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<String>), Status> {
     let spec = get(
         connection,
@@ -227,14 +270,15 @@ async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<Strin
         wire::resource::STATUS_ID,
     );
     let status = wire::MachineStatusEvent::decode(spec.await?.as_slice());
-    let status = status.map_err(|it| Status::new(Code::Internal, it.to_string()))?;
+    let status = status.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
     let stage = wire::Stage::try_from(status.stage).unwrap_or(wire::Stage::Unknown);
     let status = status.status.unwrap_or_default();
     Ok((stage, unmet(stage, &status)))
 }
 
-/// Why a machine is not ready. Talos v1.13.9 computes `ready` in the stages booting and running only
-/// and says `true` in every other one (`machine_status.go`), so the stage decides first.
+/// Returns the reason for which a machine is not ready. Talos v1.13.9 computes `ready` in the
+/// stages booting and running only, and reports `true` in every other stage (`machine_status.go`),
+/// so the stage is checked first.
 fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
     let conditions = status.unmet_conditions.iter();
     let conditions = conditions.map(|unmet| {
@@ -246,8 +290,18 @@ fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
         wire::Stage::Running | wire::Stage::Booting if !conditions.is_empty() => {
             Some(conditions.join("; "))
         }
-        stage => Some(format!("its stage is {stage:?}")),
+        stage => Some(format!("the stage is {stage:?}")),
     }
+}
+
+/// Returns the id of the machine's boot. `talosctl reboot --wait` compares the same file:
+/// `cmd/talosctl/pkg/talos/action/checks.go` of Talos v1.13.
+async fn boot_id(connection: &mut Connection) -> Option<String> {
+    let request = wire::ReadRequest { path: BOOT_ID.to_owned() };
+    let data = connection.stream::<_, wire::Data>(wire::path::READ, request, 1).await.ok()?;
+    let text = String::from_utf8(data.into_iter().next()?.bytes).ok()?;
+    let id = text.trim().to_owned();
+    (!id.is_empty()).then_some(id)
 }
 
 async fn get(
@@ -262,10 +316,10 @@ async fn get(
         id: id.to_owned(),
     };
     let got: wire::StateGot = connection.unary(wire::path::STATE_GET, request).await?;
-    Ok(got.resource.and_then(|it| it.spec).unwrap_or_default().proto_spec)
+    Ok(got.resource.and_then(|resource| resource.spec).unwrap_or_default().proto_spec)
 }
 
-/// What etcd's service and its data directory say.
+/// Reads the state of etcd from its service and its data directory.
 async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Status> {
     let list: wire::ServiceList = connection.call(wire::path::SERVICE_LIST, wire::Empty {}).await?;
     let Some(service) = list.services.into_iter().find(|service| service.id == "etcd") else {
@@ -285,24 +339,25 @@ async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Stat
     Ok((etcd, crash))
 }
 
-/// Whether the list of a directory proves that nothing is in it: the directory itself is listed,
-/// and no other file.
+/// Returns whether the listing of a directory proves that the directory is empty: the directory
+/// itself is listed, and no other file.
 ///
 /// Talos v1.13.9 goes through `Starting`, `Waiting` and `Preparing` on every boot, also of a member
 /// that has data: `ServiceRunner.Run` in `internal/app/machined/pkg/system/service_runner.go`,
-/// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume that is a
-/// condition of the service, so it is mounted once the state is `Preparing` and not before: of all
-/// states, this one with an empty directory is the only proof. `Bootstrap` itself refuses whatever
-/// is not empty (`v1alpha1_server.go`), but knows one machine only.
+/// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume, and that
+/// volume is a condition of the service. It is therefore mounted once the state is `Preparing`, and
+/// not before. Of all states, only `Preparing` with an empty directory is a proof. `Bootstrap`
+/// itself rejects a directory that is not empty (`v1alpha1_server.go`), but it knows one machine
+/// only.
 fn is_empty(files: &[wire::FileInfo]) -> bool {
     let is_root =
         |file: &wire::FileInfo| file.relative_name == "." && file.is_dir && file.error.is_empty();
     matches!(files, [root] if is_root(root))
 }
 
-/// How often etcd ended by itself, if it is not up now.
+/// Counts the exits of etcd, if etcd is not up now.
 ///
-/// Talos v1.13.9 starts it again every 5 s without end, and says so in an event:
+/// Talos v1.13.9 starts etcd again every 5 s without end, and reports each restart in an event:
 /// `internal/app/machined/pkg/system/runner/restart/restart.go`.
 fn crash(service: &wire::Service) -> Option<Crash> {
     let events = service.events.iter().flat_map(|events| &events.events);
@@ -327,8 +382,8 @@ async fn members(connection: &mut Connection) -> Etcd {
     if members.is_empty() { Etcd::Unknown } else { Etcd::Members(members) }
 }
 
-/// What a machine answered, for people: without what its answer quotes.
-fn said(status: &Status) -> String {
+/// Returns a machine's error for people, without the text that the error quotes.
+fn error_text(status: &Status) -> String {
     format!("{:?}: {}", status.code(), redact::first_line(status.message()))
 }
 
@@ -370,7 +425,7 @@ mod tests {
     // members: a learner counted as a member, `ready` read without its stage
     // now: `EtcdCrashes`, with the last event
     #[test]
-    fn etcd_that_ends_again_and_again_is_told_with_its_last_event() {
+    fn repeated_exits_of_etcd_are_reported_with_the_last_event() {
         let event = |msg: &str| wire::ServiceEvent { msg: msg.to_owned(), ..Default::default() };
         let service = |events: Vec<wire::ServiceEvent>| wire::Service {
             events: Some(wire::ServiceEvents { events }),
@@ -380,13 +435,13 @@ mod tests {
         assert_eq!(crash(&service(vec![waits.clone()])), None);
         // Seen with Talos v1.13.9.
         let ended = event("Error running Containerd(etcd), going to restart forever: exit code 2");
-        let told = crash(&service(vec![waits, ended.clone(), ended])).expect("a crash");
-        assert_eq!(told.times, 2);
-        assert!(told.event.ends_with("exit code 2"), "{}", told.event);
+        let crash = crash(&service(vec![waits, ended.clone(), ended])).expect("a crash");
+        assert_eq!(crash.times, 2);
+        assert!(crash.event.ends_with("exit code 2"), "{}", crash.event);
     }
 
     #[test]
-    fn ready_counts_in_the_stage_running_alone() {
+    fn ready_counts_only_in_the_stage_running() {
         let status = |ready, conditions: &[&str]| wire::MachineStatus {
             ready,
             unmet_conditions: conditions

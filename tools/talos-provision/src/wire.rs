@@ -1,9 +1,10 @@
-//! Talos's API as it travels: the messages of which a client and an emulator of a node speak.
+//! Messages of Talos's API, for the client and for an emulator of a node.
 //!
-//! Written by hand with the field numbers of Talos v1.13.9, so that nothing here needs `protoc`.
-//! A field that nobody reads is left out: it is skipped when it arrives, as protobuf has it.
+//! Written by hand with the field numbers of Talos v1.13.9, so that the build does not need
+//! `protoc`. Fields that this workspace does not read are left out, because protobuf skips unknown
+//! fields.
 //!
-//! **Invariant:** names and numbers only. What they mean is told in `talos/`.
+//! **Invariant:** names and numbers only. `talos/` documents their meaning.
 
 #![expect(missing_docs, reason = "the names are Talos's, and so is their documentation")]
 
@@ -17,13 +18,13 @@ pub use etcd::*;
 pub use machine::*;
 pub use state::*;
 
-/// Where the API listens on every node.
+/// Port of the API on every node.
 pub const PORT: u16 = 50000;
 
 /// Largest message of the API, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The path of every method.
+/// Path of every method.
 pub mod path {
     pub const APPLY_CONFIGURATION: &str = "/machine.MachineService/ApplyConfiguration";
     pub const BOOTSTRAP: &str = "/machine.MachineService/Bootstrap";
@@ -36,48 +37,48 @@ pub mod path {
     pub const ETCD_FORFEIT_LEADERSHIP: &str = "/machine.MachineService/EtcdForfeitLeadership";
     pub const ETCD_STATUS: &str = "/machine.MachineService/EtcdStatus";
     pub const ETCD_ALARM_LIST: &str = "/machine.MachineService/EtcdAlarmList";
-    /// Answers a stream of [`super::Data`].
+    /// Returns a stream of [`super::Data`].
     pub const ETCD_SNAPSHOT: &str = "/machine.MachineService/EtcdSnapshot";
-    /// Answers a stream of [`super::Data`].
+    /// Returns a stream of [`super::Data`].
     pub const KUBECONFIG: &str = "/machine.MachineService/Kubeconfig";
     pub const RESET: &str = "/machine.MachineService/Reset";
     pub const REBOOT: &str = "/machine.MachineService/Reboot";
     pub const SHUTDOWN: &str = "/machine.MachineService/Shutdown";
-    /// Answers a stream of [`super::Event`].
+    /// Returns a stream of [`super::Event`].
     pub const EVENTS: &str = "/machine.MachineService/Events";
-    /// Answers a stream of [`super::Data`].
+    /// Returns a stream of [`super::Data`].
     pub const READ: &str = "/machine.MachineService/Read";
-    /// Answers a stream of [`super::FileInfo`].
+    /// Returns a stream of [`super::FileInfo`].
     pub const LIST: &str = "/machine.MachineService/List";
-    /// Answers a stream of [`super::LifecycleProgress`].
+    /// Returns a stream of [`super::LifecycleProgress`].
     pub const LIFECYCLE_UPGRADE: &str = "/machine.LifecycleService/Upgrade";
-    /// Answers a stream of [`super::HealthCheckProgress`].
+    /// Returns a stream of [`super::HealthCheckProgress`].
     pub const HEALTH_CHECK: &str = "/cluster.ClusterService/HealthCheck";
     pub const STATE_GET: &str = "/cosi.resource.State/Get";
-    /// Answers a stream of [`super::StateListed`].
+    /// Returns a stream of [`super::StateListed`].
     pub const STATE_LIST: &str = "/cosi.resource.State/List";
 }
 
-/// Resources of a node's state: what to put into [`StateGet`].
+/// Names of a node's state resources, for [`StateGet`].
 pub mod resource {
     pub const STATUS_TYPE: &str = "MachineStatuses.runtime.talos.dev";
     pub const STATUS_NAMESPACE: &str = "runtime";
     pub const STATUS_ID: &str = "machine";
     pub const CONFIG_TYPE: &str = "MachineConfigs.config.talos.dev";
     pub const CONFIG_NAMESPACE: &str = "config";
-    /// The configuration that is active.
+    /// Id of the active configuration.
     pub const CONFIG_ACTIVE: &str = "v1alpha1";
-    /// The configuration on disk.
+    /// Id of the configuration on disk.
     pub const CONFIG_PERSISTENT: &str = "persistent";
 }
 
-/// The `type_url` of an event is this and the name of its message.
+/// Prefix of an event's `type_url`; the name of the message follows.
 pub const EVENT_TYPE_PREFIX: &str = "talos/runtime/machine.";
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Empty {}
 
-/// What every unary method of the machine service answers: one message per node asked.
+/// Answer of every unary method of the machine service: one message per node asked.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply<M: prost::Message + Default + Debug> {
     #[prost(message, repeated, tag = "1")]
@@ -148,14 +149,14 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
-/// What most methods that only do something answer.
+/// Answer of most methods that return no data.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Done {
     #[prost(message, optional, tag = "1")]
     pub metadata: Option<Metadata>,
 }
 
-/// What a method answers whose work goes on afterwards.
+/// Answer of a method whose work continues after the answer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Begun {
     #[prost(message, optional, tag = "1")]

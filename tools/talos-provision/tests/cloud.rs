@@ -1,15 +1,15 @@
-//! The program against an emulated cloud whose machines never answer: what is made, exactly once,
-//! whatever goes wrong; and what is left alone.
+//! Tests against an emulated cloud whose machines never answer. Resources are created exactly once
+//! whatever the cloud answers, and resources of others are left alone.
 
-mod site;
+mod harness;
 
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use emulator_hcloud::{Machines, NoMachines, Server};
+use harness::{Harness, until};
 use serde_json::{Value, json};
-use site::{Site, until};
 
 const CLUSTER: &str = "---
 apiVersion: holistic/v1alpha1
@@ -26,35 +26,57 @@ spec:
     - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
 ";
 
-fn site() -> Site {
-    Site::open(Arc::new(NoMachines), CLUSTER)
+fn harness() -> Harness {
+    Harness::open(Arc::new(NoMachines), CLUSTER)
 }
 
 fn steps(cluster: &Value) -> Vec<String> {
     let steps = cluster["status"]["plan"].as_array().expect("a plan");
-    let kind = |it: &Value| {
-        let (kind, step) = it.as_object()?.iter().next()?;
-        let name = [&step["name"], &step["thing"]["name"]].into_iter().find_map(|it| it.as_str());
-        Some(format!("{kind} {}", name.unwrap_or_default()))
+    let kind = |step: &Value| {
+        let words = [step["action"].as_str(), step["name"].as_str()];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
-    steps.iter().filter_map(kind).collect()
+    steps.iter().map(kind).collect()
 }
 
 #[test]
-fn without_a_declared_first_contact_no_machine_is_made() {
+fn apply_creates_no_machine_unless_first_contact_is_declared() {
     let document = CLUSTER.replace("  firstContact: trustOnFirstUse\n", "");
-    let site = Site::open(Arc::new(NoMachines), &document);
+    let harness = Harness::open(Arc::new(NoMachines), &document);
     for verb in ["plan", "apply"] {
-        let end = site.run(verb).code(100);
+        let end = harness.run(verb).code(100);
         assert!(end.err.contains("declare `firstContact: trustOnFirstUse`"), "{}", end.err);
     }
-    assert_eq!(site.writes(), 0);
+    assert_eq!(harness.writes(), 0);
 }
 
 #[test]
-fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
-    let site = site();
-    let cluster = site.run("plan --check").code(3).cluster();
+fn plan_lists_steps_with_their_costs_and_changes_nothing() {
+    let harness = harness();
+    let end = harness.run("plan --check").code(3);
+    let shown = end.err.lines().skip_while(|line| !line.starts_with("Cluster/prod: "));
+    let shown: Vec<_> = shown.take(15).collect();
+    assert_eq!(
+        shown,
+        [
+            "Cluster/prod: 8 to create, 5 to change",
+            "  + create placement group prod-control",
+            "  + create placement group prod-work",
+            "  + create network prod",
+            "  + create firewall prod",
+            "  + create load balancer prod, 5.39 EUR per month",
+            "  + create server prod-control-1: cax11 in fsn1 or nbg1, 3.29 EUR per month",
+            "  + create server prod-work-1: cx23 in hel1, 2.99 EUR per month",
+            "  + create server prod-work-2: cx23 in hel1, 2.99 EUR per month",
+            "  ~ configure prod-control-1 as controlplane",
+            "  ~ bootstrap etcd on prod-control-1",
+            "  ~ record on the network that etcd was started: incarnation 1",
+            "  ~ configure prod-work-1 as worker",
+            "  ~ configure prod-work-2 as worker",
+            "  cost: 0.00 → 14.66 EUR per month, net",
+        ]
+    );
+    let cluster = end.cluster();
     assert_eq!(
         steps(&cluster),
         [
@@ -68,15 +90,16 @@ fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
             "createServer prod-work-2",
             "configure prod-control-1",
             "bootstrap prod-control-1",
+            "recordStart",
             "configure prod-work-1",
             "configure prod-work-2",
         ]
     );
     let plan = &cluster["status"]["plan"];
-    assert_eq!(plan[5]["createServer"]["monthly"], "3.29");
-    assert_eq!(plan[8]["configure"]["sha256"], "known after apply");
+    assert_eq!(plan[5]["monthly"], "3.29");
+    assert_eq!(plan[8]["sha256"], "known after apply");
     assert_eq!(cluster["status"]["observed"]["endpoint"], "known after apply");
-    assert_eq!(site.writes(), 0);
+    assert_eq!(harness.writes(), 0);
 }
 
 // hazard: A workflow of pull requests needs the key that signs certificates of administrators to plan machines.
@@ -85,11 +108,11 @@ fn a_plan_says_what_it_would_make_and_what_that_costs_and_makes_nothing() {
 // now: the cloud is planned with a token that only reads, and machines are reported as Unknown
 #[test]
 fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
-    let site = site();
-    fs::remove_file(site.path("root")).expect("the root was there");
+    let harness = harness();
+    fs::remove_file(harness.path("root")).expect("the root was there");
     let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     let run = |verb: &str, variables: &[(&str, &str)]| {
-        site.start_with(verb, variables).wait(Duration::from_secs(60))
+        harness.start_with(verb, variables).wait(Duration::from_secs(60))
     };
     let reader = [("READER_KEY", key)];
 
@@ -97,7 +120,7 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
     let created: Vec<_> =
         steps(&cluster).into_iter().filter(|step| step.starts_with("create")).collect();
     assert_eq!(created.len(), 8, "{created:?}");
-    assert_eq!(cluster["status"]["plan"][5]["createServer"]["monthly"], "3.29");
+    assert_eq!(cluster["status"]["plan"][5]["monthly"], "3.29");
     let conditions = cluster["status"]["conditions"].as_array().expect("conditions");
     let unknown: Vec<_> = conditions
         .iter()
@@ -114,50 +137,52 @@ fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
         let said = run(verb, &reader).code(100).err;
         assert!(said.contains("root"), "{verb} needs the key of talos-provision: {said}");
     }
-    assert_eq!(site.writes(), 0);
+    assert_eq!(harness.writes(), 0);
 
-    // The emulator counts no write that it refuses, so a run with the reader's token shows the refusal.
-    fs::copy(site.path("read-token"), site.path("token")).expect("copied");
-    fs::write(site.path("root"), key).expect("written");
-    let said = site.run("apply").code(100).err;
+    // The emulator does not count writes that it rejects, so a run with the reader's token must
+    // show the error.
+    fs::copy(harness.path("read-token"), harness.path("token")).expect("copied");
+    fs::write(harness.path("root"), key).expect("written");
+    let said = harness.run("apply").code(100).err;
     assert!(said.contains("token_readonly"), "{said}");
 }
 
 #[test]
-fn whatever_the_cloud_answers_every_machine_is_made_once() {
-    let site = site();
-    site.fault("GET", "/v1/networks", 429, "rate_limit_exceeded", false);
-    site.fault("POST", "/v1/networks", 423, "locked", false);
-    site.fault("POST", "/v1/firewalls", 504, "timeout", true);
-    site.fault("POST", "/v1/load_balancers", 409, "conflict", false);
-    site.fault("POST", "/v1/servers", 412, "resource_unavailable", false);
-    site.fault("POST", "/v1/servers", 503, "unavailable", true);
-    site.fault("POST", "/v1/servers", 502, "bad_gateway", false);
-    site.fault("GET", "/v1/actions", 500, "server_error", false);
-    let run = site.start("apply");
-    let running = |it: &Value| it["status"] == "running";
+fn every_machine_is_created_once_whatever_the_cloud_answers() {
+    let harness = harness();
+    harness.fault("GET", "/v1/networks", 429, "rate_limit_exceeded", false);
+    harness.fault("POST", "/v1/networks", 423, "locked", false);
+    harness.fault("POST", "/v1/firewalls", 504, "timeout", true);
+    harness.fault("POST", "/v1/load_balancers", 409, "conflict", false);
+    harness.fault("POST", "/v1/servers", 412, "resource_unavailable", false);
+    harness.fault("POST", "/v1/servers", 503, "unavailable", true);
+    harness.fault("POST", "/v1/servers", 502, "bad_gateway", false);
+    harness.fault("GET", "/v1/actions", 500, "server_error", false);
+    let run = harness.start("apply");
+    let running = |server: &Value| server["status"] == "running";
     until("three machines", || {
-        let servers = site.list("servers");
+        let servers = harness.list("servers");
         servers.len() == 3 && servers.iter().all(running)
     });
     let end = run.interrupt().code(111);
     let condition = &end.cluster()["status"]["conditions"][0];
     assert_eq!([&condition["status"], &condition["reason"]], ["False", "Interrupted"]);
 
-    assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1", "prod-work-2"]);
+    assert_eq!(harness.names("servers"), ["prod-control-1", "prod-work-1", "prod-work-2"]);
     for family in ["networks", "firewalls", "load_balancers"] {
-        assert_eq!(site.names(family), ["prod"], "{family}");
+        assert_eq!(harness.names(family), ["prod"], "{family}");
     }
-    let servers = site.list("servers");
-    let control = servers.iter().find(|it| it["name"] == "prod-control-1").expect("the machine");
+    let servers = harness.list("servers");
+    let control =
+        servers.iter().find(|server| server["name"] == "prod-control-1").expect("the machine");
     assert_eq!(control["location"]["name"], "nbg1", "the first location had none");
     assert_eq!(control["labels"]["holistic/role"], "controlplane");
     assert_eq!(control["image"]["architecture"], "arm");
-    assert!(!site.call("GET", "/v1/servers", &Value::Null).to_string().contains("user_data"));
+    assert!(!harness.call("GET", "/v1/servers", &Value::Null).to_string().contains("user_data"));
 
-    // The next run sees what is there, and makes nothing more.
-    let writes = site.writes();
-    let plan = site.run("plan").code(0).cluster();
+    // The next run observes the existing machines, and creates no others.
+    let writes = harness.writes();
+    let plan = harness.run("plan").code(0).cluster();
     let left = ["configure prod-control-1", "configure prod-work-1", "configure prod-work-2"];
     assert_eq!(steps(&plan), left, "etcd is unknown, and not assumed to be absent");
     assert!(
@@ -166,27 +191,29 @@ fn whatever_the_cloud_answers_every_machine_is_made_once() {
             .expect("text")
             .starts_with("https://127.74.200.")
     );
-    let run = site.start("apply");
-    until("it waits for machines", || {
-        fs::read_to_string(site.path("err"))
-            .is_ok_and(|it| it.contains("/v1/") || it.contains("GET"))
+    let run = harness.start("apply");
+    until("a request to the cloud", || {
+        fs::read_to_string(harness.path("err"))
+            .is_ok_and(|text| text.contains("/v1/") || text.contains("GET"))
     });
     std::thread::sleep(std::time::Duration::from_secs(2));
     run.interrupt().code(111);
-    assert_eq!(site.writes(), writes);
-    site.run("verify").code(100);
+    assert_eq!(harness.writes(), writes);
+    harness.run("verify").code(100);
 
-    let undone = site.run("plan --destroy").code(0).cluster();
+    let end = harness.run("plan --destroy").code(0);
+    assert!(end.err.contains("  cost: 14.66 → 0.00 EUR per month, net"), "{}", end.err);
+    let undone = end.cluster();
     assert_eq!(steps(&undone).len(), 8);
-    let destroyed = site.run("destroy").code(0).cluster();
+    let destroyed = harness.run("destroy").code(0).cluster();
     assert_eq!(destroyed["status"]["conditions"][0]["reason"], "Destroyed");
     for family in ["servers", "networks", "firewalls", "load_balancers", "placement_groups"] {
-        assert_eq!(site.names(family), [""; 0], "{family}");
+        assert_eq!(harness.names(family), [""; 0], "{family}");
     }
-    site.run("destroy").code(0);
+    harness.run("destroy").code(0);
 }
 
-/// Machines that take as long to go as one does whose pods end in their own time.
+/// Machines whose deletion takes four seconds, as if their pods were still terminating.
 struct SlowToGo;
 
 impl Machines for SlowToGo {
@@ -198,59 +225,63 @@ impl Machines for SlowToGo {
 }
 
 #[test]
-fn a_machine_that_somebody_is_deleting_counts_as_gone_and_is_made_anew_once_it_is() {
-    let site = Site::open(Arc::new(SlowToGo), CLUSTER);
+fn apply_waits_for_a_machine_that_is_being_deleted_and_creates_it_again() {
+    let harness = Harness::open(Arc::new(SlowToGo), CLUSTER);
     let running = |name: &str| {
-        let servers = site.list("servers");
-        let found = servers.iter().find(|it| it["name"] == name && it["status"] == "running");
-        found.and_then(|it| it["id"].as_u64())
+        let servers = harness.list("servers");
+        let found =
+            servers.iter().find(|server| server["name"] == name && server["status"] == "running");
+        found.and_then(|server| server["id"].as_u64())
     };
     let delete = |id: u64| {
-        let deleted = site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+        let deleted = harness.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
         assert_eq!(deleted["action"]["status"], "running", "{deleted}");
     };
-    let run = site.start("apply");
+    let run = harness.start("apply");
     until("a machine", || running("prod-work-2").is_some());
     run.interrupt().code(111);
     let lost = running("prod-work-2").expect("a machine");
     delete(lost);
-    let plan = site.run("plan").code(0).cluster();
+    let plan = harness.run("plan").code(0).cluster();
     assert!(steps(&plan).contains(&"createServer prod-work-2".to_owned()), "{plan}");
-    assert!(site.names("servers").contains(&"prod-work-2".to_owned()), "it is still going");
+    assert!(
+        harness.names("servers").contains(&"prod-work-2".to_owned()),
+        "the server is still being deleted"
+    );
 
-    let run = site.start("apply");
-    until("another machine", || running("prod-work-2").is_some_and(|it| it != lost));
+    let run = harness.start("apply");
+    until("another machine", || running("prod-work-2").is_some_and(|id| id != lost));
     run.interrupt().code(111);
 
     delete(running("prod-work-2").expect("a machine"));
-    site.run("destroy").code(0);
+    harness.run("destroy").code(0);
     for family in ["servers", "networks", "placement_groups"] {
-        assert_eq!(site.names(family), [""; 0], "{family}");
+        assert_eq!(harness.names(family), [""; 0], "{family}");
     }
 }
 
 #[test]
-fn what_others_made_is_neither_taken_over_nor_removed() {
-    let site = site();
+fn resources_of_others_are_neither_adopted_nor_deleted() {
+    let harness = harness();
     let theirs = json!({"name": "prod-work-2", "server_type": "cx23", "image": "debian-13", "location": "hel1"});
-    site.call("POST", "/v1/servers", &theirs);
-    site.call("POST", "/v1/networks", &json!({"name": "prod", "ip_range": "10.9.0.0/16"}));
-    let writes = site.writes();
-    let end = site.run("apply").code(100);
-    assert!(end.err.contains("the server prod-work-2 is there"), "{}", end.err);
-    assert!(end.err.contains("the network prod is there"), "{}", end.err);
-    assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Obstructed");
-    let end = site.run("destroy").code(0);
+    harness.call("POST", "/v1/servers", &theirs);
+    harness.call("POST", "/v1/networks", &json!({"name": "prod", "ip_range": "10.9.0.0/16"}));
+    let writes = harness.writes();
+    let end = harness.run("apply").code(100);
+    assert!(end.err.contains("the server prod-work-2 exists"), "{}", end.err);
+    assert!(end.err.contains("the network prod exists"), "{}", end.err);
+    assert_eq!(end.cluster()["status"]["conditions"][0]["reason"], "Conflict");
+    let end = harness.run("destroy").code(0);
     let message = end.cluster()["status"]["conditions"][0]["message"].clone();
     assert!(message.as_str().expect("text").contains("prod-work-2"), "{message}");
-    assert_eq!(site.writes(), writes);
+    assert_eq!(harness.writes(), writes);
 }
 
 #[test]
-fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
-    let site = site();
-    fs::write(site.path("read-token"), "another").expect("written");
-    let end = site.run("plan").code(100);
+fn a_wrong_token_and_an_unknown_server_type_fail_with_help() {
+    let harness = harness();
+    fs::write(harness.path("read-token"), "another").expect("written");
+    let end = harness.run("plan").code(100);
     assert!(
         end.err.contains("(unauthorized)") && end.err.contains("help: check the token"),
         "{}",
@@ -258,18 +289,15 @@ fn a_wrong_token_and_a_wrong_type_are_told_with_what_to_do() {
     );
     assert!(!end.err.contains("another"), "{}", end.err);
 
-    fs::write(site.path("read-token"), "reader").expect("written");
-    fs::write(site.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
-    let end = site.run("plan").code(2);
-    assert!(
-        end.err.contains("unknown server type `cx24`: it is not offered in hel1"),
-        "{}",
-        end.err
-    );
+    fs::write(harness.path("read-token"), "reader").expect("written");
+    fs::write(harness.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
+    let end = harness.run("plan").code(2);
+    assert!(end.err.contains("unknown server type `cx24`: not offered in hel1"), "{}", end.err);
     assert!(end.err.contains("cx23 (2 cores, 4 GB)"), "{}", end.err);
 
-    fs::write(site.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8")).expect("written");
-    let end = site.run("plan").code(100);
+    fs::write(harness.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8"))
+        .expect("written");
+    let end = harness.run("plan").code(100);
     assert!(end.err.contains("there is no image of Talos v1.13.8 for"), "{}", end.err);
     assert!(end.err.contains("factory.talos.dev"), "{}", end.err);
 }

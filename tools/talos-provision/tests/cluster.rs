@@ -1,10 +1,10 @@
-//! The whole way, with real etcd, Kubernetes and kubelets on machines that speak Talos's API.
+//! Life of a cluster with real etcd, Kubernetes and kubelets on machines that speak Talos's API.
 //!
-//! Needs root, containerd, crun, and `LAB_BIN`: the folder with the components.
+//! Needs root, containerd, crun, and `LAB_BIN`, which names the folder with the components.
 
+mod harness;
 #[path = "cluster/removal.rs"]
 mod removal;
-mod site;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use emulator_talos::{Fleet, FleetSettings, Node};
+use harness::{End, Harness, until};
 use serde_json::Value;
-use site::{End, Site, until};
 
 fn document(controls: u8, workers: u8) -> String {
     format!(
@@ -43,7 +43,7 @@ fn binaries() -> PathBuf {
     )
 }
 
-/// Machines whose end takes all that they started with it.
+/// Fleet of machines, which is shut down when the test ends.
 struct Machines {
     fleet: Arc<Fleet>,
     _disks: tempfile::TempDir,
@@ -74,10 +74,10 @@ impl Drop for Machines {
 fn condition(end: &End, about: &str) -> Value {
     let cluster = end.cluster();
     let conditions = cluster["status"]["conditions"].as_array().expect("conditions").clone();
-    conditions.into_iter().find(|it| it["type"] == about).expect("the condition")["status"].clone()
+    conditions.into_iter().find(|condition| condition["type"] == about).expect("the condition")["status"].clone()
 }
 
-/// What is written, without the one part that differs from run to run.
+/// Returns the written document without its sealed part, which differs from run to run.
 fn unsealed(end: &End) -> Value {
     let mut cluster = end.cluster();
     cluster["status"]["sealed"] = Value::Null;
@@ -92,44 +92,47 @@ fn kubectl(folder: &Path, line: &str) -> String {
     String::from_utf8_lossy(&run.stdout).into_owned()
 }
 
-/// A sealed kubeconfig, opened as its recipient would.
-fn open_kubeconfig(site: &Site, end: &End, name: &str) {
+/// Opens a sealed kubeconfig with the recipient's identity.
+fn open_kubeconfig(harness: &Harness, end: &End, name: &str) {
     let sealed = end.cluster()["status"]["sealed"][name].as_str().expect("sealed").to_owned();
-    fs::write(site.path("sealed"), sealed).expect("written");
-    fs::write(site.path("identity"), site::IDENTITY).expect("written");
+    fs::write(harness.path("sealed"), sealed).expect("written");
+    fs::write(harness.path("identity"), harness::IDENTITY).expect("written");
     let line = ["-d", "-i", "identity", "-o", "kubeconfig", "sealed"];
-    let opened = Command::new("age").args(line).current_dir(site.folder.path()).status();
+    let opened = Command::new("age").args(line).current_dir(harness.folder.path()).status();
     assert!(opened.expect("age runs").success());
 }
 
-/// One cluster serves all of it, since to start one takes most of the time: each part goes on where
-/// the one before it has ended.
+/// One cluster serves all parts, because starting a cluster takes most of the time. Each part
+/// continues where the previous one ended.
 #[test]
-fn three_control_planes_and_a_worker_become_one_cluster_rest_change_lose_one_shrink_and_go() {
+fn one_cluster_starts_changes_loses_machines_shrinks_and_is_destroyed() {
     let machines = Machines::open();
-    let site = Site::open(machines.fleet.clone(), &document(3, 1));
-    let end = apply_interrupted_again_and_again(&site);
-    a_reader_may_look_and_nothing_more(&site, &end);
-    open_kubeconfig(&site, &end, "kubeconfig");
-    they_are_one_cluster(&site, &end);
-    a_second_apply_changes_nothing(&site, &end);
-    a_change_of_the_document_is_a_change_of_machines_that_live(&site);
-    a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(&site);
-    a_lost_control_plane_comes_back(&site);
-    a_lost_disk_beside_slow_members_starts_no_second_etcd(&site, &machines.fleet);
-    removal::a_machine_goes_only_once_its_volumes_and_its_pods_may_go(&site);
-    what_is_not_declared_any_more_goes(&site);
-    the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(&site, &machines.fleet);
-    removal::a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(&site);
-    site.run("destroy").code(0);
-    assert!(site.names("servers").is_empty());
+    let harness = Harness::open(machines.fleet.clone(), &document(3, 1));
+    let end = apply_interrupted_again_and_again(&harness);
+    a_reader_can_read_everything_but_secrets(&harness, &end);
+    open_kubeconfig(&harness, &end, "kubeconfig");
+    the_machines_are_one_cluster(&harness, &end);
+    a_second_apply_changes_nothing(&harness, &end);
+    a_changed_document_changes_running_machines(&harness);
+    a_secret_in_a_rejected_patch_is_not_shown(&harness);
+    a_lost_control_plane_is_created_again(&harness);
+    a_lost_disk_beside_slow_members_starts_no_second_etcd(&harness, &machines.fleet);
+    removal::a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(&harness);
+    undeclared_machines_are_removed(&harness);
+    a_lost_last_disk_starts_no_new_cluster_until_the_incarnation_is_raised(
+        &harness,
+        &machines.fleet,
+    );
+    removal::destroy_without_a_load_balancer_still_finds_the_volumes(&harness);
+    harness.run("destroy").code(0);
+    assert!(harness.names("servers").is_empty());
 }
 
-/// Later each time, until it is done before.
-fn apply_interrupted_again_and_again(site: &Site) -> End {
+/// Interrupts `apply` a little later each time, until it succeeds.
+fn apply_interrupted_again_and_again(harness: &Harness) -> End {
     let mut interrupted = 0;
     for tenths in 1..200 {
-        let run = site.start("apply");
+        let run = harness.start("apply");
         std::thread::sleep(Duration::from_millis(100 * tenths));
         let end = run.interrupt();
         match end.status.code() {
@@ -141,17 +144,17 @@ fn apply_interrupted_again_and_again(site: &Site) -> End {
             _ => panic!("{}: {}", end.status, end.err),
         }
     }
-    panic!("it never ended");
+    panic!("`apply` never succeeded");
 }
 
-/// Asks the real API server.
-fn a_reader_may_look_and_nothing_more(site: &Site, end: &End) {
-    open_kubeconfig(site, end, "readerKubeconfig");
+/// Asks the real API server for the reader's permissions.
+fn a_reader_can_read_everything_but_secrets(harness: &Harness, end: &End) {
+    open_kubeconfig(harness, end, "readerKubeconfig");
     let allowed = |line: &str| {
         let mut command = Command::new(binaries().join("kubectl"));
-        command.env_clear().env("HOME", site.folder.path()).args(["--kubeconfig", "kubeconfig"]);
+        command.env_clear().env("HOME", harness.folder.path()).args(["--kubeconfig", "kubeconfig"]);
         command.args(["auth", "can-i"]).args(line.split(' '));
-        command.current_dir(site.folder.path()).output().expect("kubectl runs").status.success()
+        command.current_dir(harness.folder.path()).output().expect("kubectl runs").status.success()
     };
     assert!(allowed("list pods --all-namespaces"));
     for forbidden in [
@@ -167,121 +170,122 @@ fn a_reader_may_look_and_nothing_more(site: &Site, end: &End) {
 const NODES: &str =
     "node/prod-control-1\nnode/prod-control-2\nnode/prod-control-3\nnode/prod-work-1\n";
 
-fn they_are_one_cluster(site: &Site, end: &End) {
+fn the_machines_are_one_cluster(harness: &Harness, end: &End) {
     let names = ["prod-control-1", "prod-control-2", "prod-control-3", "prod-work-1"];
-    assert_eq!(site.names("servers"), names);
+    assert_eq!(harness.names("servers"), names);
     let members = end.cluster()["status"]["conditions"].clone();
     assert!(members.to_string().contains("3 members, which are the control planes"), "{members}");
     for about in ["Ready", "Machines", "Configured", "Etcd", "Api", "Nodes"] {
         assert_eq!(condition(end, about), "True", "{about}");
     }
-    assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), NODES);
+    assert_eq!(kubectl(harness.folder.path(), "get nodes -o name"), NODES);
 }
 
-fn a_second_apply_changes_nothing(site: &Site, end: &End) {
-    let writes = site.writes();
-    let again = site.run("apply").code(0);
+fn a_second_apply_changes_nothing(harness: &Harness, end: &End) {
+    let writes = harness.writes();
+    let again = harness.run("apply").code(0);
     assert_eq!(unsealed(&again), unsealed(end));
-    assert_eq!(site.writes(), writes);
-    assert_eq!(unsealed(&site.run("plan --check").code(0)), unsealed(end));
-    assert_eq!(unsealed(&site.run("verify").code(0)), unsealed(end));
+    assert_eq!(harness.writes(), writes);
+    assert_eq!(unsealed(&harness.run("plan --check").code(0)), unsealed(end));
+    assert_eq!(unsealed(&harness.run("verify").code(0)), unsealed(end));
 }
 
-/// Of a cluster with so many machines, changed as below.
+/// Returns the document of a cluster with these machines, a patch and a closed ICMP.
 fn changed(controls: u8, workers: u8) -> String {
     document(controls, workers) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n"
 }
 
-/// One of each, and certificates that end a year earlier.
+/// Returns a document with one machine of each role, and certificates that end a year earlier.
 fn later() -> String {
     changed(1, 1).replace("{notBefore: 2026-11-01}", "{notBefore: 2026-11-01, years: 9}")
 }
 
-/// One machine after the other.
-fn a_change_of_the_document_is_a_change_of_machines_that_live(site: &Site) {
+/// Changed machines are configured one after the other.
+fn a_changed_document_changes_running_machines(harness: &Harness) {
     let patch = "machine: {sysctls: {net.core.somaxconn: '65535'}, nodeLabels: {shelf: a}}";
-    fs::write(site.path("patch.yaml"), patch).expect("written");
-    fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
-    let end = site.run("verify").code(100);
-    assert!(end.err.contains("`update firewall prod: rules` is left to do"), "{}", end.err);
-    site.run("apply").code(0);
-    site.run("verify").code(0);
-    assert_eq!(site.list("firewalls")[0]["rules"].as_array().map(Vec::len), Some(2));
-    assert_eq!(kubectl(site.folder.path(), "get nodes -l shelf=a -o name"), NODES);
+    fs::write(harness.path("patch.yaml"), patch).expect("written");
+    fs::write(harness.path("cluster.yaml"), changed(3, 1)).expect("written");
+    let end = harness.run("verify").code(100);
+    assert!(end.err.contains("`change firewall prod: rules: icmp from "), "{}", end.err);
+    harness.run("apply").code(0);
+    harness.run("verify").code(0);
+    assert_eq!(harness.list("firewalls")[0]["rules"].as_array().map(Vec::len), Some(2));
+    assert_eq!(kubectl(harness.folder.path(), "get nodes -l shelf=a -o name"), NODES);
 }
 
-/// A machine quotes what it does not understand.
-fn a_secret_in_a_patch_that_a_machine_refuses_is_shown_nowhere(site: &Site) {
+/// A machine quotes a field that it does not know, together with its value.
+fn a_secret_in_a_rejected_patch_is_not_shown(harness: &Harness) {
     let key = "kFOnOzYyOEGHIJq5oXQyKxQ2rYQm7nH0m3VY2Tn9wXE=";
     let patch = format!(
         "apiVersion: v1alpha1\nkind: WireguardConfig\nname: wg0\npeers: [{{publicKey: a, presharedKy: {key}}}]\n"
     );
-    fs::write(site.path("secret.yaml"), patch).expect("written");
+    fs::write(harness.path("secret.yaml"), patch).expect("written");
     let document = changed(3, 1).replace("[patch.yaml]", "[patch.yaml, secret.yaml]");
-    fs::write(site.path("cluster.yaml"), document).expect("written");
-    let end = site.run("apply").code(100);
+    fs::write(harness.path("cluster.yaml"), document).expect("written");
+    let end = harness.run("apply").code(100);
     assert!(end.err.contains("InvalidArgument: error decoding document"), "{}", end.err);
     for shown in [&end.out, &end.err] {
         assert!(!shown.contains("kFOnOz"), "{shown}");
     }
-    fs::write(site.path("cluster.yaml"), changed(3, 1)).expect("written");
+    fs::write(harness.path("cluster.yaml"), changed(3, 1)).expect("written");
 }
 
-fn a_lost_control_plane_comes_back(site: &Site) {
-    kubectl(site.folder.path(), "create configmap kept --from-literal=a=b");
+fn a_lost_control_plane_is_created_again(harness: &Harness) {
+    kubectl(harness.folder.path(), "create configmap kept --from-literal=a=b");
     let node =
-        || kubectl(site.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
+        || kubectl(harness.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
     let before = node();
 
-    let lost = site.list("servers").into_iter().find(|it| it["name"] == "prod-control-2");
+    let lost =
+        harness.list("servers").into_iter().find(|server| server["name"] == "prod-control-2");
     let id = lost.expect("the machine")["id"].clone();
-    site.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
-    until("the machine is gone", || site.names("servers").len() == 3);
-    let plan = site.run("plan").code(0).cluster();
+    harness.call("DELETE", &format!("/v1/servers/{id}"), &Value::Null);
+    until("the machine is gone", || harness.names("servers").len() == 3);
+    let plan = harness.run("plan").code(0).cluster();
     let steps = plan["status"]["plan"].as_array().expect("steps");
     let kinds: Vec<_> =
-        steps.iter().flat_map(|it| it.as_object().expect("a step").keys()).collect();
+        steps.iter().map(|step| step["action"].as_str().expect("an action")).collect();
     assert_eq!(kinds, ["removeMember", "forgetNode", "createServer", "configure"]);
-    site.run("apply").code(0);
+    harness.run("apply").code(0);
     assert_ne!(node(), before, "what the lost one was last is not what the new one is");
-    site.run("verify").code(0);
-    kubectl(site.folder.path(), "get configmap kept");
+    harness.run("verify").code(0);
+    kubectl(harness.folder.path(), "get configmap kept");
 }
 
-fn what_is_not_declared_any_more_goes(site: &Site) {
-    fs::write(site.path("cluster.yaml"), changed(1, 1)).expect("written");
-    site.run("apply").code(0);
-    assert_eq!(site.names("servers"), ["prod-control-1", "prod-work-1"]);
-    site.run("verify").code(0);
+fn undeclared_machines_are_removed(harness: &Harness) {
+    fs::write(harness.path("cluster.yaml"), changed(1, 1)).expect("written");
+    harness.run("apply").code(0);
+    assert_eq!(harness.names("servers"), ["prod-control-1", "prod-work-1"]);
+    harness.run("verify").code(0);
     // The dates of authorities may move, because their keys stay.
-    fs::write(site.path("cluster.yaml"), later()).expect("written");
-    site.run("apply").code(0);
-    site.run("verify").code(0);
+    fs::write(harness.path("cluster.yaml"), later()).expect("written");
+    harness.run("apply").code(0);
+    harness.run("verify").code(0);
     let left = "node/prod-control-1\nnode/prod-work-1\n";
-    assert_eq!(kubectl(site.folder.path(), "get nodes -o name"), left);
-    kubectl(site.folder.path(), "get configmap kept");
+    assert_eq!(kubectl(harness.folder.path(), "get nodes -o name"), left);
+    kubectl(harness.folder.path(), "get configmap kept");
 }
 
-fn power(site: &Site, name: &str, on: bool) {
-    let servers = site.list("servers");
+fn power(harness: &Harness, name: &str, on: bool) {
+    let servers = harness.list("servers");
     let server = servers.iter().find(|server| server["name"] == name).expect("the machine");
     let verb = if on { "poweron" } else { "poweroff" };
     let path = format!("/v1/servers/{}/actions/{verb}", server["id"]);
-    site.call("POST", &path, &Value::Null);
+    harness.call("POST", &path, &Value::Null);
     let status = if on { "running" } else { "off" };
     until("the power to change", || {
-        let servers = site.list("servers");
+        let servers = harness.list("servers");
         servers.iter().any(|server| server["name"] == name && server["status"] == status)
     });
 }
 
-fn planned(site: &Site) -> String {
-    let end = site.run("plan");
+fn planned(harness: &Harness) -> String {
+    let end = harness.run("plan");
     end.cluster()["status"]["plan"].to_string()
 }
 
-fn record(site: &Site) -> Value {
-    site.list("networks")[0]["labels"]["holistic/etcd"].clone()
+fn record(harness: &Harness) -> Value {
+    harness.list("networks")[0]["labels"]["holistic/etcd"].clone()
 }
 
 // hazard: A control plane with an emptied disk is bootstrapped while slow members with data still
@@ -291,59 +295,59 @@ fn record(site: &Site) -> Value {
 // now: `apply` waits for the members, and the emptied machine rejoins them
 /// Two members are still in `Waiting` and `Preparing`, which every boot goes through, while the third
 /// control plane has lost its disk.
-fn a_lost_disk_beside_slow_members_starts_no_second_etcd(site: &Site, fleet: &Arc<Fleet>) {
+fn a_lost_disk_beside_slow_members_starts_no_second_etcd(harness: &Harness, fleet: &Arc<Fleet>) {
     let controls = ["prod-control-1", "prod-control-2", "prod-control-3"];
-    assert_eq!(record(site), "begun-1");
+    assert_eq!(record(harness), "begun-1");
     for name in controls {
-        power(site, name, false);
+        power(harness, name, false);
     }
     fleet.empty_disk(controls[0]).expect("emptied");
     for name in &controls[1..] {
         fleet.slow_etcd(name, Duration::from_secs(12));
     }
     for name in controls {
-        power(site, name, true);
+        power(harness, name, true);
     }
     until("the machine to wait for its configuration", || {
-        let plan = planned(site);
+        let plan = planned(harness);
         assert!(!plan.contains("bootstrap"), "{plan}");
         plan.contains("configure")
     });
-    let end = site.run("apply").code(0);
+    let end = harness.run("apply").code(0);
     assert!(!end.err.contains("bootstrap"), "{}", end.err);
-    site.run("verify").code(0);
-    kubectl(site.folder.path(), "get configmap kept");
+    harness.run("verify").code(0);
+    kubectl(harness.folder.path(), "get configmap kept");
     for name in &controls[1..] {
         fleet.slow_etcd(name, Duration::ZERO);
     }
 }
 
-fn the_last_lost_disk_starts_no_new_cluster_before_the_document_says_so(
-    site: &Site,
+fn a_lost_last_disk_starts_no_new_cluster_until_the_incarnation_is_raised(
+    harness: &Harness,
     fleet: &Arc<Fleet>,
 ) {
     let uid = || {
         let line = "get namespace kube-system -o jsonpath={.metadata.uid}";
-        kubectl(site.folder.path(), line)
+        kubectl(harness.folder.path(), line)
     };
     let before = uid();
-    power(site, "prod-control-1", false);
+    power(harness, "prod-control-1", false);
     fleet.empty_disk("prod-control-1").expect("emptied");
-    power(site, "prod-control-1", true);
+    power(harness, "prod-control-1", true);
     until("the machine to be found empty", || {
-        let end = site.run("apply");
+        let end = harness.run("apply");
         end.status.code() == Some(100) && end.err.contains("was started before")
     });
-    let end = site.run("plan").code(100);
+    let end = harness.run("plan").code(100);
     assert!(end.err.contains("raise `spec.incarnation` by one"), "{}", end.err);
-    assert_eq!(record(site), "begun-1");
-    fs::write(site.path("cluster.yaml"), later() + "  incarnation: 2\n").expect("written");
+    assert_eq!(record(harness), "begun-1");
+    fs::write(harness.path("cluster.yaml"), later() + "  incarnation: 2\n").expect("written");
     // A kubelet registers its node only when it starts.
-    power(site, "prod-work-1", false);
-    power(site, "prod-work-1", true);
-    let end = site.run("apply").code(0);
-    assert!(end.err.contains("bootstrap prod-control-1"), "{}", end.err);
-    assert_eq!(record(site), "begun-2");
+    power(harness, "prod-work-1", false);
+    power(harness, "prod-work-1", true);
+    let end = harness.run("apply").code(0);
+    assert!(end.err.contains("bootstrap etcd on prod-control-1"), "{}", end.err);
+    assert_eq!(record(harness), "begun-2");
     assert_ne!(uid(), before, "it is another cluster, as the document says");
-    site.run("verify").code(0);
+    harness.run("verify").code(0);
 }

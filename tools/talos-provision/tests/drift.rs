@@ -1,13 +1,13 @@
-//! What others change in the cloud beside the document, and what a token of another project shows.
-//! The machines never answer: repairs need nothing of them.
+//! Foreign changes in the cloud, and the empty answers that a token of another project gets. The
+//! machines never answer, because repairs do not need them.
 
-mod site;
+mod harness;
 
 use std::sync::Arc;
 
 use emulator_hcloud::NoMachines;
+use harness::{Harness, until};
 use serde_json::{Value, json};
-use site::{Site, until};
 
 const CLUSTER: &str = "---
 apiVersion: holistic/v1alpha1
@@ -27,28 +27,30 @@ spec:
 const SELECTOR: &str =
     "holistic/project=holistic,holistic/cluster=prod,holistic/role=controlplane,!holistic/removing";
 
-/// The steps of a plan without those that only an answer of a machine can end: `KIND NAME`.
+/// Returns the steps of a plan as `KIND NAME`, without those that only an answer of a machine can
+/// end.
 fn steps(cluster: &Value) -> Vec<String> {
     let steps = cluster["status"]["plan"].as_array().expect("a plan");
     let text = |step: &Value| {
-        let (kind, step) = step.as_object()?.iter().next()?;
-        let name = step["name"].as_str().or(step["thing"]["kind"].as_str()).unwrap_or_default();
-        let changes = step["changes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let words = [kind.as_str(), name].into_iter().chain(changes).collect::<Vec<_>>();
-        (kind != "configure").then(|| words.join(" "))
+        let action = step["action"].as_str()?;
+        let name = step["kind"].as_str().or(step["name"].as_str()).unwrap_or_default();
+        let changes = step["changes"].as_array().into_iter().flatten();
+        let parts = changes.filter_map(|change| change["part"].as_str());
+        let words = [action, name].into_iter().chain(parts).collect::<Vec<_>>();
+        (action != "configure").then(|| words.join(" "))
     };
     steps.iter().filter_map(text).collect()
 }
 
-fn id(site: &Site, family: &str, name: &str) -> u64 {
-    let found = site.list(family).into_iter().find(|item| item["name"] == name);
+fn id(harness: &Harness, family: &str, name: &str) -> u64 {
+    let found = harness.list(family).into_iter().find(|item| item["name"] == name);
     found.unwrap_or_else(|| panic!("no {name}"))["id"].as_u64().expect("a number")
 }
 
-/// Calls the API as another client does: again, while an action runs on the resource.
-fn change(site: &Site, method: &str, path: &str, body: &Value) {
+/// Calls the API as another client does, and repeats the call while an action locks the resource.
+fn change(harness: &Harness, method: &str, path: &str, body: &Value) {
     until(path, || {
-        let answer = site.call(method, &format!("/v1/{path}"), body);
+        let answer = harness.call(method, &format!("/v1/{path}"), body);
         match answer["error"]["code"].as_str() {
             None => true,
             Some("locked" | "conflict") => false,
@@ -56,46 +58,46 @@ fn change(site: &Site, method: &str, path: &str, body: &Value) {
         }
     });
     until("the end of the action", || {
-        !site.list("servers").iter().any(|server| server["locked"] == true)
+        !harness.list("servers").iter().any(|server| server["locked"] == true)
     });
 }
 
-fn created() -> Site {
-    let site = Site::open(Arc::new(NoMachines), CLUSTER);
-    let run = site.start("apply");
+fn created() -> Harness {
+    let harness = Harness::open(Arc::new(NoMachines), CLUSTER);
+    let run = harness.start("apply");
     until("three machines", || {
-        let servers = site.list("servers");
+        let servers = harness.list("servers");
         servers.len() == 3 && servers.iter().all(|server| server["status"] == "running")
     });
     run.interrupt().code(111);
-    assert_eq!(steps(&site.run("plan").code(0).cluster()), [""; 0], "nothing has changed yet");
-    site
+    assert_eq!(steps(&harness.run("plan").code(0).cluster()), [""; 0], "nothing has changed yet");
+    harness
 }
 
-/// Runs `apply` until it has nothing left to do but to wait for machines.
-fn apply(site: &Site) {
-    let run = site.start("apply");
-    let looks = || {
-        let text = std::fs::read_to_string(site.path("err")).unwrap_or_default();
+/// Runs `apply` until only machines are left to wait for.
+fn apply(harness: &Harness) {
+    let run = harness.start("apply");
+    let node_states = || {
+        let text = std::fs::read_to_string(harness.path("err")).unwrap_or_default();
         text.contains("GET /load_balancers?")
     };
-    until("a look at the cloud", looks);
+    until("a look at the cloud", node_states);
     let mut before = None;
     until("the end of all changes", || {
         std::thread::sleep(std::time::Duration::from_millis(1500));
-        let now = Some(site.writes());
+        let now = Some(harness.writes());
         std::mem::replace(&mut before, now) == now
     });
     run.interrupt().code(111);
 }
 
 #[test]
-fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone() {
-    let site = created();
+fn foreign_changes_in_the_cloud_are_planned_and_repaired_once() {
+    let harness = created();
     let [control, one, two] =
-        ["prod-control-1", "prod-work-1", "prod-work-2"].map(|name| id(&site, "servers", name));
-    let (network, firewall) = (id(&site, "networks", "prod"), id(&site, "firewalls", "prod"));
-    let balancer = format!("load_balancers/{}", id(&site, "load_balancers", "prod"));
+        ["prod-control-1", "prod-work-1", "prod-work-2"].map(|name| id(&harness, "servers", name));
+    let (network, firewall) = (id(&harness, "networks", "prod"), id(&harness, "firewalls", "prod"));
+    let balancer = format!("load_balancers/{}", id(&harness, "load_balancers", "prod"));
     let command = |path: String, command: &str| format!("{path}/actions/{command}");
     let server = |id: u64, name: &str| command(format!("servers/{id}"), name);
     let target = json!({"type": "server", "server": {"id": one}});
@@ -140,41 +142,41 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
         ),
     ];
     for (method, path, body, _) in &changes {
-        change(&site, method, path, body);
+        change(&harness, method, path, body);
     }
-    let plan = site.run("plan --check").code(3).cluster();
+    let plan = harness.run("plan --check").code(3).cluster();
     let planned = steps(&plan).join("\n");
     for (.., step) in &changes {
         assert!(planned.contains(step), "{step}: {planned}");
     }
-    let end = site.run("verify").code(100);
+    let end = harness.run("verify").code(100);
     assert!(end.err.contains("is left to do"), "{}", end.err);
 
-    apply(&site);
-    let plan = site.run("plan").code(0).cluster();
+    apply(&harness);
+    let plan = harness.run("plan").code(0).cluster();
     assert_eq!(steps(&plan), [""; 0], "all is repaired");
-    let labels = site.list("servers").into_iter().find(|server| server["id"] == control);
+    let labels = harness.list("servers").into_iter().find(|server| server["id"] == control);
     assert_eq!(labels.expect("the server")["labels"]["team"], "blue", "others' labels stay");
-    let shown = &site.list("load_balancers")[0];
+    let shown = &harness.list("load_balancers")[0];
     assert_eq!(shown["services"].as_array().map(Vec::len), Some(1));
     assert_eq!(shown["targets"][0]["label_selector"]["selector"], SELECTOR);
-    let writes = site.writes();
-    apply(&site);
-    assert_eq!(site.writes(), writes, "a second run changes nothing");
+    let writes = harness.writes();
+    apply(&harness);
+    assert_eq!(harness.writes(), writes, "a second run changes nothing");
 
-    // The API allows this only to a load balancer that is in a network.
-    change(&site, "POST", &command(balancer, "disable_public_interface"), &json!({}));
-    let plan = site.run("plan").code(0).cluster();
+    // The API allows this only for a load balancer that is attached to a network.
+    change(&harness, "POST", &command(balancer, "disable_public_interface"), &json!({}));
+    let plan = harness.run("plan").code(0).cluster();
     assert_eq!(steps(&plan), ["update loadBalancer publicInterface"]);
-    apply(&site);
-    assert_eq!(site.list("load_balancers")[0]["public_net"]["enabled"], true);
+    apply(&harness);
+    assert_eq!(harness.list("load_balancers")[0]["public_net"]["enabled"], true);
 
-    // A machine that runs is restarted for its placement group, and the plan says so.
-    change(&site, "POST", &server(two, "remove_from_placement_group"), &json!({}));
-    let plan = site.run("plan").code(0).cluster();
+    // A running machine is restarted for its placement group, and the plan shows the restart.
+    change(&harness, "POST", &server(two, "remove_from_placement_group"), &json!({}));
+    let plan = harness.run("plan").code(0).cluster();
     let restarts = plan["status"]["plan"].as_array().expect("a plan").iter();
-    let mut restarts = restarts.filter(|step| step["joinGroup"]["restarts"] == true);
-    assert_eq!(restarts.next().expect("a restart")["joinGroup"]["name"], "prod-work-2");
+    let mut restarts = restarts.filter(|step| step["restarts"] == true);
+    assert_eq!(restarts.next().expect("a restart")["name"], "prod-work-2");
 }
 
 // hazard: A server whose attach or start failed stays off for ever.
@@ -183,22 +185,22 @@ fn whatever_others_change_in_the_cloud_is_planned_repaired_and_then_left_alone()
 // now: the next run attaches and powers it on
 #[test]
 fn a_server_whose_creation_failed_half_way_is_completed_by_the_next_run() {
-    let site = Site::open(Arc::new(NoMachines), CLUSTER);
+    let harness = Harness::open(Arc::new(NoMachines), CLUSTER);
     let fault = json!([{
         "method": "POST", "path": "/v1/servers", "status": 200, "code": "no_subnet_available",
         "message": "no free IP", "command": "attach_to_network",
     }]);
-    site.call("POST", "/_lab/faults", &fault);
-    let end = site.run("apply").code(111);
+    harness.call("POST", "/_lab/faults", &fault);
+    let end = harness.run("apply").code(111);
     assert!(end.err.contains("no free IP"), "{}", end.err);
     until("the servers", || {
         let settled = |server: &Value| server["status"] == "running" || server["status"] == "off";
-        site.list("servers").iter().all(settled)
+        harness.list("servers").iter().all(settled)
     });
-    let off = site.list("servers").into_iter().filter(|server| server["status"] == "off");
+    let off = harness.list("servers").into_iter().filter(|server| server["status"] == "off");
     assert_eq!(off.count(), 1);
-    apply(&site);
-    for server in site.list("servers") {
+    apply(&harness);
+    for server in harness.list("servers") {
         assert_eq!(server["status"], "running", "{server}");
         assert_eq!(server["private_net"].as_array().map(Vec::len), Some(1), "{server}");
     }
@@ -210,10 +212,10 @@ fn a_server_whose_creation_failed_half_way_is_completed_by_the_next_run() {
 // now: `Unknown`, exit 100
 #[test]
 fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
-    let site = created();
-    let plan = site.run("plan").code(0).cluster();
+    let harness = created();
+    let plan = harness.run("plan").code(0).cluster();
     let known = format!("{plan}\n");
-    let other = Site::open(Arc::new(NoMachines), &known);
+    let other = Harness::open(Arc::new(NoMachines), &known);
     for image in other.list("images").iter().filter(|image| image["type"] == "snapshot") {
         other.call("DELETE", &format!("/v1/images/{}", image["id"]), &Value::Null);
     }
@@ -233,29 +235,30 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
 // members: load balancers in our network, volumes at our servers
 // now: each is named in the message
 #[test]
-fn destroy_names_what_others_made_in_our_network() {
-    let site = created();
-    let network = id(&site, "networks", "prod");
+fn destroy_names_resources_of_others_in_our_network() {
+    let harness = created();
+    let network = id(&harness, "networks", "prod");
     let theirs = json!({
         "name": "ingress", "load_balancer_type": "lb11", "location": "fsn1", "network": network,
     });
-    site.call("POST", "/v1/load_balancers", &theirs);
-    let server = id(&site, "servers", "prod-work-1");
+    harness.call("POST", "/v1/load_balancers", &theirs);
+    let server = id(&harness, "servers", "prod-work-1");
     let volume = json!({"name": "pvc-1", "size": 10, "server": server});
-    let volume = site.call("POST", "/v1/volumes", &volume);
+    let volume = harness.call("POST", "/v1/volumes", &volume);
     assert_eq!(volume["volume"]["server"], server, "{volume}");
-    let known = site.run("plan").code(0).cluster();
-    std::fs::write(site.path("cluster.yaml"), known.to_string()).expect("written");
-    let plan = site.run("plan --destroy").code(0);
+    let known = harness.run("plan").code(0).cluster();
+    std::fs::write(harness.path("cluster.yaml"), known.to_string()).expect("written");
+    let plan = harness.run("plan --destroy").code(0);
     for kept in ["load balancer ingress", "volume pvc-1"] {
         assert!(plan.out.contains(kept), "{}", plan.out);
     }
-    let end = site.run("destroy").code(0).cluster();
+    let end = harness.run("destroy").code(0).cluster();
     let message = end["status"]["conditions"][0]["message"].as_str().expect("text").to_owned();
     for kept in ["load balancer ingress", "volume pvc-1"] {
         assert!(message.contains(kept), "{message}");
     }
-    assert_eq!(site.names("load_balancers"), ["ingress"]);
-    // The image shows that the project is the right one: nothing is there, and that is proven.
-    site.run("destroy").code(0);
+    assert_eq!(harness.names("load_balancers"), ["ingress"]);
+    // The image proves that the token belongs to the right project, so the empty answer proves
+    // absence.
+    harness.run("destroy").code(0);
 }

@@ -1,4 +1,4 @@
-//! What Talos's own generator wrote from the same secrets, byte for byte.
+//! Configurations that Talos's own generator wrote from the same secrets, byte for byte.
 
 use talos_provision::config::{Common, generate, render};
 use talos_provision::pki::Bundle;
@@ -16,18 +16,18 @@ fn configuration(role: Role) -> String {
 }
 
 #[test]
-fn a_control_plane_gets_what_talosctl_would_have_generated() {
+fn the_control_plane_configuration_equals_that_of_talosctl() {
     let golden = include_str!("fixtures/talos/v1.13/base-controlplane.yaml");
     assert_eq!(configuration(Role::Controlplane), golden);
 }
 
 #[test]
-fn a_worker_gets_what_talosctl_would_have_generated() {
+fn the_worker_configuration_equals_that_of_talosctl() {
     assert_eq!(configuration(Role::Worker), include_str!("fixtures/talos/v1.13/base-worker.yaml"));
 }
 
 #[test]
-fn a_patch_that_says_nothing_changes_nothing() {
+fn an_empty_patch_changes_nothing() {
     use talos_provision::config::{Patch, patched};
     let golden = include_str!("fixtures/talos/v1.13/base-controlplane.yaml");
     let bundle = Bundle::parse(include_str!("fixtures/talos/secrets.yaml")).expect("a bundle");
@@ -38,7 +38,8 @@ fn a_patch_that_says_nothing_changes_nothing() {
         bundle: &bundle,
     };
     let nothing = Patch::parse("machine: {}\n").expect("a patch");
-    let documents = patched(generate(&common, Role::Controlplane), [&nothing]).expect("it fits");
+    let documents =
+        patched(generate(&common, Role::Controlplane), [&nothing]).expect("the patch fits");
     let text = render(&documents);
     assert_eq!(*text, golden, "the order of fields is Talos's own");
 }

@@ -1,4 +1,4 @@
-//! What is derived, as OpenSSL sees it.
+//! Derived keys and certificates, checked by OpenSSL.
 
 mod support;
 
@@ -17,7 +17,7 @@ fn dates(text: &str) -> Certificates {
     serde_json::from_str(text).expect("dates")
 }
 
-/// A day in the life of the clusters below.
+/// Returns noon of a day in November 2026.
 fn noon(day: i8) -> DateTime {
     date(2026, 11, day).at(12, 0, 0, 0)
 }
@@ -49,7 +49,7 @@ fn put(folder: &Path, name: &str, field: &str) {
 }
 
 #[test]
-fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
+fn openssl_accepts_every_authority_until_the_declared_day() {
     let (folder, pki) = derived("prod", DATES);
     let bundle = &pki.bundle;
     let authorities = [
@@ -72,7 +72,9 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
             "X509v3 Basic Constraints: critical\n                CA:TRUE\n",
             "X509v3 Subject Key Identifier: \n",
         ];
-        let places = extensions.map(|it| text.find(it).unwrap_or_else(|| panic!("{it} in {text}")));
+        let places = extensions.map(|extension| {
+            text.find(extension).unwrap_or_else(|| panic!("{extension} in {text}"))
+        });
         assert!(places.is_sorted(), "{text}");
         assert!(!text.contains("Authority Key Identifier"), "{text}");
     }
@@ -81,7 +83,7 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
         let of_key = openssl(folder.path(), "pkey -in key -pubout");
         assert_eq!(of_key, openssl(folder.path(), &format!("x509 -in {name} -noout -pubkey")));
     }
-    // The label is Talos's own; the bytes under it are everybody's.
+    // The PEM label is Talos's own; the bytes under it are standard PKCS#8.
     let os = String::from_utf8(BASE64.decode(bundle.os.key.as_bytes()).expect("base64"));
     let os = os.expect("PEM").replace("ED25519 PRIVATE KEY", "PRIVATE KEY");
     fs::write(folder.path().join("key"), os).expect("written");
@@ -91,7 +93,7 @@ fn every_authority_is_one_to_openssl_and_ends_on_the_declared_day() {
     assert!(openssl(folder.path(), "pkey -in key -text -noout").contains("prime256v1"));
 }
 
-/// The talosconfig and the kubeconfig of who has `access`.
+/// Returns the talosconfig and the kubeconfig for `access`.
 fn files(pki: &Pki, access: Access) -> (Value, Value) {
     let talos = pki.talosconfig(access, "prod", &["127.0.0.1".to_owned()]);
     let kube = pki.kubeconfig(access, "prod", "https://127.0.0.1:6443");
@@ -100,7 +102,7 @@ fn files(pki: &Pki, access: Access) -> (Value, Value) {
 }
 
 #[test]
-fn administrators_and_readers_are_clients_of_their_authorities_for_weeks_and_nothing_more() {
+fn openssl_accepts_administrators_and_readers_as_clients_for_weeks_only() {
     for (access, role, group, name) in [
         (Access::Admin, "os:admin", "system:masters", "admin"),
         (Access::Reader, "os:reader", "holistic:readers", "reader"),
@@ -112,7 +114,7 @@ fn administrators_and_readers_are_clients_of_their_authorities_for_weeks_and_not
 fn are_clients(access: Access, role: &str, group: &str, name: &str) {
     let (folder, pki) = derived("prod", DATES);
     let (talos, kube) = files(&pki, access);
-    let text = |it: &Value| it.as_str().expect("text").to_owned();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let context = &talos["contexts"]["prod"];
     let user = &kube["users"][0]["user"];
     let ca = &kube["clusters"][0]["cluster"]["certificate-authority-data"];
@@ -136,7 +138,7 @@ fn are_clients(access: Access, role: &str, group: &str, name: &str) {
         openssl(folder.path(), "verify -purpose sslclient -CAfile ca crt");
         let text = openssl(folder.path(), "x509 -in crt -noout -text -subject");
         assert!(text.contains(&subject) && text.contains(usage), "{text}");
-        // The second period of 15 days, and the next one.
+        // The second period of 15 days, and the third.
         assert!(text.contains("Not Before: Nov 16 00:00:00 2026 GMT"), "{text}");
         assert!(text.contains("Not After : Dec 16 00:00:00 2026 GMT"), "{text}");
         assert!(
@@ -164,8 +166,11 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
     assert_ne!(first.0, all("test", DATES).0);
     let later = all("prod", r#"{"notBefore": "2026-11-02", "years": 10}"#);
     assert_ne!(first, later);
-    // Only certificates know the dates: tokens and keys stay, so that nobody is thrown out.
-    let token = |it: &str| it.lines().find(|it| it.contains("bootstraptoken")).map(str::to_owned);
+    // Only certificates depend on the dates: tokens and keys stay, so that every member stays
+    // valid.
+    let token = |bundle: &str| {
+        bundle.lines().find(|line| line.contains("bootstraptoken")).map(str::to_owned)
+    };
     assert_eq!(token(&first.0), token(&later.0));
 }
 
@@ -174,7 +179,7 @@ fn the_same_root_name_and_dates_give_the_same_bytes_and_any_other_gives_others()
 // members: certificates in memory, certificates that outlive their authority
 // now: a sealed kubeconfig is good for 15 to 30 days
 #[test]
-fn what_is_sealed_is_the_same_for_half_its_life_and_never_outlives_its_authority() {
+fn sealed_credentials_stay_equal_for_half_their_life_and_never_outlive_their_authority() {
     let at = |text: &str, now| {
         let (_folder, pki) = derived_at("prod", text, now);
         pki.kubeconfig(Access::Admin, "prod", "https://127.0.0.1:6443").to_string()
@@ -198,12 +203,13 @@ fn what_is_sealed_is_the_same_for_half_its_life_and_never_outlives_its_authority
 }
 
 #[test]
-fn tokens_have_the_form_that_kubernetes_wants() {
+fn tokens_have_the_format_of_kubernetes() {
     let (_folder, pki) = derived("prod", DATES);
     for token in [&pki.bundle.bootstrap_token, &pki.bundle.trustd_token] {
         let (id, rest) = token.split_once('.').expect("a dot");
         assert_eq!((id.len(), rest.len()), (6, 16));
-        let allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
+        let allowed =
+            |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
         assert!(id.chars().chain(rest.chars()).all(allowed));
     }
     assert_eq!(BASE64.decode(pki.bundle.secret.as_bytes()).expect("base64").len(), 32);

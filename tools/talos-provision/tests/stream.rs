@@ -1,4 +1,4 @@
-//! What a pipe relies on: what goes in comes out, and nothing is touched that should not be.
+//! Properties that a pipe relies on: documents pass through, and nothing else is changed.
 
 mod support;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 type Test = Result<(), Box<dyn Error>>;
 
-/// Nobody answers there.
+/// Address at which no server listens.
 const NOWHERE: &str = "http://127.74.0.2:1/v1";
 
 const OTHER: &str = r#"{"apiVersion":"holistic/v1alpha1","kind":"Delivery","metadata":{"name":"prod"},"spec":{"cluster":"prod"},"status":{"conditions":[]}}"#;
@@ -34,7 +34,7 @@ spec:
     )
 }
 
-/// Runs `verb` on `input`, with nothing of the developer's environment.
+/// Runs `verb` on `input`, with an empty environment.
 fn run(verb: &str, input: String) -> Result<Assert, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     support::write(folder.path(), NOWHERE);
@@ -53,20 +53,20 @@ fn said(run: &Assert) -> String {
 }
 
 #[test]
-fn without_a_cluster_nothing_is_done_and_every_document_passes_through_unchanged() -> Test {
+fn every_document_passes_unchanged_when_there_is_no_cluster() -> Test {
     let run = run("apply", format!("{OTHER}\n"))?.success();
     assert_eq!(String::from_utf8(run.get_output().stdout.clone())?, format!("{OTHER}\n"));
     Ok(())
 }
 
 #[test]
-fn an_input_without_any_document_is_a_mistake() -> Test {
+fn an_input_without_documents_is_an_error() -> Test {
     run("apply", String::new())?.code(2);
     Ok(())
 }
 
 #[test]
-fn a_cluster_without_its_project_is_a_mistake() -> Test {
+fn a_cluster_without_its_project_is_an_error() -> Test {
     let run = run("plan", cluster(""))?.code(2);
     assert!(said(&run).contains("no Project came in"), "{}", said(&run));
     assert!(run.get_output().stdout.is_empty());
@@ -74,7 +74,7 @@ fn a_cluster_without_its_project_is_a_mistake() -> Test {
 }
 
 #[test]
-fn it_does_not_destroy_what_another_document_still_needs() -> Test {
+fn destroy_keeps_a_cluster_that_another_document_needs() -> Test {
     let input = support::project(NOWHERE) + &cluster("") + "---\n" + OTHER + "\n";
     let run = run("destroy", input)?.code(111);
     let documents = lines(&run)?;
@@ -97,7 +97,7 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
 }
 
 #[test]
-fn the_projects_own_documents_are_right_except_for_their_published_secrets() {
+fn the_documents_of_this_repository_are_valid_except_for_their_published_secrets() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let mut program = Command::new(cargo_bin!("talos-provision"));
     program.current_dir(root).env_clear();
@@ -110,7 +110,7 @@ fn the_projects_own_documents_are_right_except_for_their_published_secrets() {
 }
 
 #[test]
-fn the_committed_schema_is_the_one_it_prints() -> Test {
+fn the_committed_schema_equals_the_printed_schema() -> Test {
     let printed = run("schema", String::new())?.success();
     let schema: Value = serde_json::from_slice(&printed.get_output().stdout)?;
     let schema = serde_json::to_string_pretty(&schema)? + "\n";
@@ -119,8 +119,8 @@ fn the_committed_schema_is_the_one_it_prints() -> Test {
 }
 
 #[test]
-fn a_key_in_the_environment_stands_for_the_root() -> Test {
-    // The root is not there at all: only the phase's own key is, and so it gets as far as the cloud.
+fn a_key_in_the_environment_replaces_the_root() -> Test {
+    // The root does not exist. With the phase's own key, the run gets as far as the cloud.
     let folder = tempfile::tempdir()?;
     support::write(folder.path(), NOWHERE);
     fs::remove_file(folder.path().join("root"))?;

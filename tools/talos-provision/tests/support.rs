@@ -1,4 +1,4 @@
-//! A project with a root that everybody knows.
+//! Project with a published root.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -8,10 +8,10 @@ use std::path::Path;
 use documents::Stream;
 use keyring::{PhaseKey, Projects};
 
-/// An age recipient.
+/// Public key of an age recipient.
 pub(crate) const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
 
-/// The project, as text; its cloud is at `url`.
+/// Returns the Project as text, with its cloud at `url`.
 #[must_use]
 pub(crate) fn project(url: &str) -> String {
     format!(
@@ -28,7 +28,7 @@ spec:
     )
 }
 
-/// Puts the project and what it refers to into `folder`.
+/// Writes the Project and its files into `folder`.
 ///
 /// # Panics
 ///
@@ -39,11 +39,11 @@ pub(crate) fn write(folder: &Path, url: &str) {
     fs::write(folder.join("project.yaml"), project(url)).expect("project");
 }
 
-/// The key of this phase.
+/// Derives the key of this phase.
 ///
 /// # Panics
 ///
-/// The project cannot be read.
+/// The Project cannot be read.
 #[must_use]
 pub(crate) fn phase_key(folder: &Path) -> PhaseKey {
     write(folder, "http://127.0.0.1:1/v1");

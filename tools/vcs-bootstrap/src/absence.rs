@@ -1,40 +1,41 @@
-//! Proves that a repository is not there. A forge answers 404 both for what does not exist and for
-//! what the token may not see, so 404 alone proves nothing.
+//! Proves that a repository does not exist. A 404 alone proves nothing because a forge also sends
+//! it for repositories that the token may not see.
 //!
-//! **Invariant:** without a proof the repository is unknown: it is neither created nor reported as
+//! **Invariant:** without a proof, the repository is unknown: it is neither created nor reported as
 //! destroyed.
 
 use serde_json::Value;
 
 use crate::Error;
 use crate::client::Answer;
-use crate::model::{REPOSITORY_UNKNOWN, Refusal, Section};
+use crate::model::{REPOSITORY_UNKNOWN, Readable, Refusal};
 use crate::remote::{Forge, Remote};
 
-/// Whether the token sees every repository of the owner, so that one it does not see is not there.
-pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Section<()>, Error> {
+/// Proves that the repository does not exist: the token sees every repository of the owner, and not
+/// this one.
+pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Readable<()>, Error> {
     if remote.client.has_been_deleted() {
-        return Ok(Section::Known(()));
+        return Ok(Readable::Value(()));
     }
     let why = match remote.forge {
         Forge::GitHub => github(remote)?,
         Forge::Gitea => gitea(remote)?,
     };
     if let Some(why) = why {
-        return Ok(Section::Unknown(unknown(remote, &why)));
+        return Ok(Readable::Denied(unknown(remote, &why)));
     }
     // A repository that an earlier run saw keeps its number under every name.
-    let Some(id) = earlier else { return Ok(Section::Known(())) };
+    let Some(id) = earlier else { return Ok(Readable::Value(())) };
     let answer = remote.client.get(&format!("/repositories/{id}"))?;
     match answer.status {
-        404 => Ok(Section::Known(())),
+        404 => Ok(Readable::Value(())),
         200 => {
             let to = answer.body["full_name"].as_str().map(str::to_owned);
             Err(Error::Renamed { place: remote.place.to_string(), to })
         }
         status => {
-            let why = format!("the forge answers status {status} for repository number {id}");
-            Ok(Section::Unknown(unknown(remote, &why)))
+            let why = format!("the forge answered status {status} for repository number {id}");
+            Ok(Readable::Denied(unknown(remote, &why)))
         }
     }
 }
@@ -43,22 +44,23 @@ fn unknown(remote: &Remote, why: &str) -> Refusal {
     Refusal {
         reason: REPOSITORY_UNKNOWN,
         what: format!(
-            "it is not known whether {} exists: the forge shows no such repository, and {why}",
+            "it is not known whether {} exists: the forge answered 404, and {why}",
             remote.place
         ),
-        help: "use a token of the owner (of an organisation: of one of its owners) that may see \
+        help: "use a token of the owner (for an organisation: of one of its owners) that may see \
                all of its repositories: at GitHub a classic token with the scope `repo`, or a \
                fine-grained token for all repositories; then run the same again"
             .to_owned(),
     }
 }
 
-/// Why the token may not see everything; `None`: it sees everything.
+/// Returns the reason why the token may not see every repository; `None` if it sees all of them.
 ///
-/// A classic token names its scopes in `X-OAuth-Scopes`, and `repo` covers every repository that its
-/// user can see. <https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps>
-/// A fine-grained token has no scopes and may be for selected repositories: then the forge's own
-/// count of the owner's repositories must be the number of those it lists.
+/// A classic token names its scopes in `X-OAuth-Scopes`, and `repo` covers every repository that
+/// its user can see.
+/// <https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps> A
+/// fine-grained token has no scopes and may be for selected repositories. Then the forge's own
+/// count of the owner's repositories must equal the number of those that it lists.
 fn github(remote: &Remote) -> Result<Option<String>, Error> {
     let user = remote.client.get("/user")?;
     let Some(login) = known_text(&user, "login").map(str::to_owned) else {
@@ -105,8 +107,9 @@ fn github(remote: &Remote) -> Result<Option<String>, Error> {
     }))
 }
 
-/// An administrator of the instance, the owner, and an owner of an organisation see everything;
-/// members of other teams see what their team is for.
+/// Returns the reason why the token may not see every repository. Administrators of the instance,
+/// the owner, and owners of the organisation see everything. Members of other teams see their
+/// team's repositories.
 fn gitea(remote: &Remote) -> Result<Option<String>, Error> {
     let user = remote.client.get("/user")?;
     let Some(login) = known_text(&user, "login") else { return Ok(Some(refused("/user", &user))) };

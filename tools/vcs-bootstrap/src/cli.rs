@@ -2,16 +2,17 @@
 
 use clap::Parser;
 
-/// Brings about the repository that a `Repository` document declares, at GitHub or Gitea
+/// Creates and configures the repository that a `Repository` document declares, at GitHub or Gitea
 ///
-/// Creates it, sets it up, pushes the history of the Git repository in the current directory into
-/// it, seals the keys of the other phases into its Actions secrets, and protects its branches.
+/// Creates the repository, changes its settings, pushes the history of the Git repository in the
+/// current directory, writes the keys of other phases to its Actions secrets, and protects its
+/// branches.
 ///
 /// Reads YAML or JSON documents, writes the same documents as JSON with `status` filled in, and
-/// speaks on standard error.
+/// reports on standard error.
 ///
-/// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 failed,
-/// trying again cannot help, 111 failed, trying again may help.
+/// Exit status: 0 done, 2 command line or document wrong, 3 drift (`plan --check`), 100 failed, do
+/// not retry, 111 failed, retry.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {

@@ -1,8 +1,8 @@
-//! How one talks to a forge at all: one request, its answer, and when to ask again.
+//! HTTP client of a forge: requests, responses and retries.
 //!
-//! octocrab sends the requests, at both forges: its raw calls give status, headers and body back as
-//! they came. Its own retry repeats a POST, and its own errors lose headers and the status of what
-//! is not JSON, so both are left out; this is the one layer that waits and asks again.
+//! octocrab sends the requests to both forges because its raw calls return status, headers and body
+//! unchanged. Its own retry repeats POST requests, and its own errors lose headers and the status
+//! of non-JSON responses. Both are disabled, so this is the only layer that waits and retries.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,51 +18,52 @@ use crate::Error;
 use crate::error::Cause;
 use crate::model::Refusal;
 
-/// How long one request may take.
+/// Time limit of one request.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
-/// How much an answer may hold.
+/// Largest response that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// How often a request is sent.
+/// Number of attempts of one request.
 const ATTEMPTS_MAX: u32 = 5;
-/// For how long a repository that we have created may be there for some and not for others.
-const NEWBORN_MAX: Duration = Duration::from_secs(30);
-/// How long we wait where a forge asks us to.
+/// Time after the creation of a repository during which GitHub may still answer 404 for it.
+const PROPAGATION_MAX: Duration = Duration::from_secs(30);
+/// Longest wait that a forge's rate limit may demand, in seconds.
 const WAIT_SECONDS_MAX: u64 = 120;
-/// How many pages a list may have.
+/// Longest list, in pages.
 const PAGES_MAX: usize = 100;
-/// How much of what a forge says is repeated.
+/// Longest message of a forge that is shown, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 400;
 
-/// Finds the items of a list in an answer.
+/// Function that finds the items of a list in a response.
 pub(crate) type Items = fn(&Value) -> Option<&Vec<Value>>;
 
-/// A connection to one forge.
+/// Connection to one forge.
 pub(crate) struct Client {
     runtime: Runtime,
     octocrab: Octocrab,
-    /// Between two writes: GitHub asks for a second.
+    /// Pause between two writes. GitHub recommends one second.
     pause: Duration,
-    /// Before a request is sent again; twice as long each time.
+    /// Wait before the second attempt, doubled before each further attempt.
     backoff: Duration,
     written: Cell<Option<Instant>>,
-    /// When we have created a repository: for some seconds, GitHub answers 404 below it.
+    /// Time at which this run created the repository. GitHub answers 404 for some seconds
+    /// afterwards.
     created: Cell<Option<Instant>>,
-    /// Whether the forge has confirmed that it deleted the repository for us.
+    /// Whether the forge has confirmed that this run deleted the repository.
     deleted: Cell<bool>,
 }
 
-/// What a forge answered.
+/// Response of a forge.
 #[derive(Debug)]
 pub(crate) struct Answer {
     method: Method,
     path: String,
     pub(crate) status: u16,
     pub(crate) body: Value,
-    /// The permissions that would have done, where the forge tells.
+    /// Permissions that the request needs, if the forge names them.
     accepted: Option<String>,
-    /// The scopes of a classic token, where the forge tells.
+    /// Scopes of a classic token, if the forge names them.
     pub(crate) scopes: Option<String>,
-    /// Where a redirect points.
+    /// Target of a redirect.
     location: Option<String>,
     total: Option<usize>,
     more: bool,
@@ -70,7 +71,7 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    /// `root` is that of the API; `pause` is between two writes.
+    /// Connects to the API at `root`, with `pause` between two writes.
     pub(crate) fn new(root: &Url, token: &Secret, pause: Duration) -> Result<Self, Error> {
         let unreachable = |source: Cause| Error::Unreachable {
             method: "connect".to_owned(),
@@ -86,7 +87,7 @@ impl Client {
             .and_then(|builder| builder.personal_token(text).build())
             .map_err(|error| unreachable(error.into()))?;
         drop(entered);
-        // What is on this machine is either there at once or not at all.
+        // A forge on this machine needs no pauses, and answers at once or not at all.
         let (pause, backoff) = if root.is_plain() {
             (Duration::ZERO, Duration::from_millis(50))
         } else {
@@ -97,12 +98,12 @@ impl Client {
         Ok(Self { runtime, octocrab, pause, backoff, written, created, deleted })
     }
 
-    /// For some seconds from here on, a 404 may only mean "not yet".
+    /// Records that the repository was just created, so that a 404 is retried for some seconds.
     pub(crate) fn has_created(&self) {
         self.created.set(Some(Instant::now()));
     }
 
-    /// From here on, a 404 means that the repository is gone.
+    /// Records that the repository was deleted, so that a 404 proves its absence.
     pub(crate) fn has_deleted(&self) {
         self.deleted.set(true);
     }
@@ -115,7 +116,7 @@ impl Client {
         self.ask(&Method::GET, path, None)
     }
 
-    /// A write: what it should answer is in `expected`.
+    /// Sends a write. Fails unless the response has a status in `expected`.
     pub(crate) fn write(
         &self,
         method: &Method,
@@ -131,8 +132,7 @@ impl Client {
         answer?.expect(expected)
     }
 
-    /// Every item of a list. `size` is the query that asks for
-    /// the largest page.
+    /// Returns every item of a list. `size` is the query parameter for the largest page.
     pub(crate) fn list(
         &self,
         path: &str,
@@ -164,7 +164,8 @@ impl Client {
             let sent = self.runtime.block_on(self.send(method, path, body));
             attempt += 1;
             let last = attempt == ATTEMPTS_MAX;
-            let newborn = self.created.get().is_some_and(|it| it.elapsed() < NEWBORN_MAX);
+            let just_created =
+                self.created.get().is_some_and(|created| created.elapsed() < PROPAGATION_MAX);
             let backoff = self.backoff * (1 << (attempt - 1));
             let silence = |source: Cause| {
                 let (method, path) = (method.to_string(), path.to_owned());
@@ -182,7 +183,10 @@ impl Client {
                     if last || seconds > WAIT_SECONDS_MAX {
                         return Err(Error::Limited { seconds });
                     }
-                    documents::note("-", format_args!("the forge asks to wait for {seconds} s"));
+                    documents::note(
+                        "-",
+                        format_args!("rate limit of the forge: waiting {seconds} s"),
+                    );
                     wait(Duration::from_secs(seconds))?;
                 }
                 Ok(answer) if answer.status >= 500 => {
@@ -192,7 +196,7 @@ impl Client {
                     wait(backoff)?;
                 }
                 Ok(answer) if answer.status == 401 => return Err(Error::Unauthorised),
-                Ok(answer) if answer.status == 404 && newborn && !last => {
+                Ok(answer) if answer.status == 404 && just_created && !last => {
                     wait(backoff)?;
                 }
                 Ok(answer) => return Ok(answer),
@@ -215,7 +219,7 @@ impl Client {
         };
         let exchange = tokio::time::timeout(REQUEST_MAX, exchange).await;
         let (head, body) = exchange.unwrap_or_else(|late| Err(late.into()))?;
-        let header = |name| head.headers.get(name).and_then(|it| it.to_str().ok());
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Ok(Answer {
             method: method.clone(),
@@ -224,16 +228,16 @@ impl Client {
             accepted: header("x-accepted-github-permissions").map(str::to_owned),
             scopes: header("x-oauth-scopes").map(str::to_owned),
             location: header("location").map(str::to_owned),
-            total: header("x-total-count").and_then(|it| it.parse().ok()),
-            more: header("link").is_some_and(|it| it.contains("rel=\"next\"")),
+            total: header("x-total-count").and_then(|count| count.parse().ok()),
+            more: header("link").is_some_and(|link| link.contains("rel=\"next\"")),
             wait_seconds: wait_seconds(head.status, header, &body),
             body,
         })
     }
 }
 
-/// The token, if it can stand in a header. octocrab panics at any other, and a line break would add
-/// a header of its own.
+/// Returns the token if it fits into a header. octocrab panics on other tokens, and a line break
+/// would add a header.
 fn sendable(token: &Secret) -> Result<&str, Error> {
     let unusable = |why: &str| Error::TokenUnusable { why: why.to_owned() };
     let text = token.text().map_err(|_| unusable("the token is not UTF-8"))?;
@@ -248,8 +252,8 @@ fn sendable(token: &Secret) -> Result<&str, Error> {
     Ok(text)
 }
 
-/// How long a forge that limits us wants us to wait, by GitHub's rules. Proxies before a Gitea send
-/// `Retry-After`, too.
+/// Returns the wait in seconds that a rate limit demands, by GitHub's rules. Proxies in front of
+/// Gitea also send `Retry-After`.
 fn wait_seconds<'a>(
     status: StatusCode,
     header: impl Fn(&'static str) -> Option<&'a str>,
@@ -258,7 +262,7 @@ fn wait_seconds<'a>(
     if status != StatusCode::FORBIDDEN && status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
-    let number = |name| header(name).and_then(|it| it.parse::<u64>().ok());
+    let number = |name| header(name).and_then(|text| text.parse::<u64>().ok());
     if let Some(seconds) = number("retry-after") {
         return Some(seconds);
     }
@@ -269,14 +273,16 @@ fn wait_seconds<'a>(
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_lowercase();
     let said = text("message") + &text("documentation_url");
     let secondary = ["secondary rate limit", "secondary-rate-limits", "abuse detection"];
-    let limited = secondary.iter().any(|it| said.contains(it));
+    let limited = secondary.iter().any(|phrase| said.contains(phrase));
     (limited || status == StatusCode::TOO_MANY_REQUESTS).then_some(60)
 }
 
-/// Waits, unless somebody asks the program to end.
+/// Waits, unless the program is interrupted.
 pub(crate) fn wait(duration: Duration) -> Result<(), Error> {
     let until = Instant::now() + duration;
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
+    while let Some(left) =
+        until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
         documents::check_interrupt()?;
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
@@ -284,7 +290,7 @@ pub(crate) fn wait(duration: Duration) -> Result<(), Error> {
 }
 
 impl Answer {
-    /// The answer, if its status is one of `expected`.
+    /// Returns the response if its status is in `expected`, and an error otherwise.
     pub(crate) fn expect(self, expected: &[u16]) -> Result<Self, Error> {
         if expected.contains(&self.status) {
             return Ok(self);
@@ -299,15 +305,15 @@ impl Answer {
         })
     }
 
-    /// The forge's number for a renamed repository, where a redirect tells it (GitHub).
+    /// Returns the number of a renamed repository from a redirect (GitHub).
     pub(crate) fn moved_number(&self) -> Option<u64> {
         let target = self.location.as_deref().or(self.body["url"].as_str())?;
         let (_, number) = target.split_once("/repositories/")?;
         number.split(['/', '?', '#']).next()?.parse().ok()
     }
 
-    /// Where a renamed repository is now, as far as the answer tells: GitHub names its number
-    /// (`/repositories/7`), Gitea its new path.
+    /// Returns the new name of a renamed repository, if the response has it. GitHub redirects to
+    /// the number (`/repositories/7`), Gitea to the new path.
     fn moved_to(&self) -> Option<String> {
         let target = self.location.as_deref().or(self.body["url"].as_str())?;
         let (_, rest) = target.split_once("/repos/").or(target.split_once("/repositories/"))?;
@@ -322,30 +328,31 @@ impl Answer {
         Some(name.chars().filter(|char| !char.is_control()).take(200).collect())
     }
 
-    /// Why this part of a repository that we can see may not be read, if it may not.
+    /// Returns the reason why this part of a visible repository may not be read, if so.
     fn refusal(&self) -> Option<Refusal> {
         if ![403, 404].contains(&self.status) {
             return None;
         }
         let (path, message) = (self.path.split('?').next().unwrap_or_default(), self.message());
         let gated = message.contains("Upgrade to ");
-        let accepted = self.accepted.as_ref().map_or(String::new(), |it| format!(": {it}"));
+        let accepted =
+            self.accepted.as_ref().map_or(String::new(), |accepted| format!(": {accepted}"));
         Some(Refusal {
             reason: if gated { "PlanGate" } else { "PermissionMissing" },
             what: format!("{path} may not be read (status {}): {message}", self.status),
             help: if gated {
-                "upgrade the owner's plan, make the repository public, or do not declare it"
+                "upgrade the owner's plan, make the repository public, or remove the feature from the document"
                     .to_owned()
             } else {
-                format!("give the token the permission to read it{accepted}")
+                format!("give the token the permission to read this path{accepted}")
             },
         })
     }
 
-    /// What the forge said, or at least which status means it.
+    /// Returns the forge's own message, without control characters.
     fn message(&self) -> String {
         if self.method != Method::GET && self.path.contains("/actions/secrets/") {
-            return "(what it said is left out: a secret was in the request)".to_owned();
+            return "(message omitted because the request contained a secret)".to_owned();
         }
         let mut message = self.body["message"].as_str().unwrap_or("no reason given").to_owned();
         for error in self.body["errors"].as_array().into_iter().flatten() {

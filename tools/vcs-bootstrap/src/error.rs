@@ -1,4 +1,4 @@
-//! Everything that can go wrong, what to do about it, and whether to try again.
+//! Errors of this program, with their help, exit status and condition reason.
 
 use std::io;
 
@@ -7,170 +7,172 @@ use documents::{Diagnostic, Exit};
 use crate::model::{REPOSITORY_UNKNOWN, Refusal};
 use crate::refused::Verdict;
 
-/// Everything that can go wrong.
+/// Errors of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream is not right, not ready, or cannot be written.
+    /// The documents are invalid, depend on a document that is not ready, or cannot be written.
     #[error(transparent)]
     Stream(#[from] documents::Error),
     /// A secret cannot be resolved.
     #[error(transparent)]
     Keyring(#[from] keyring::Error),
-    /// What the forge has would be lost.
-    #[error("no receipt proves that {repository} is copied as it is now, and it would be deleted")]
+    /// Deleting the repository would lose its history.
+    #[error(
+        "no receipt proves a copy of {repository} in its present state, and `destroy` would delete the repository"
+    )]
     NotDrained {
-        /// Which repository.
+        /// Owner and name of the repository.
         repository: String,
     },
-    /// The project does not say where the forge is.
-    #[error("the project does not say where its forge is")]
+    /// The Project has no forge.
+    #[error("the Project has no `endpoints.forge`")]
     NoForge,
-    /// The forge, or the way to it, is out of order.
+    /// The forge does not answer, or answers with a server error.
     #[error("the forge does not answer: {method} {path}")]
     Unreachable {
-        /// What was asked.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// Path of the request.
         path: String,
-        /// Why not.
+        /// Cause of the failure.
         source: Cause,
     },
-    /// A request that must not be repeated blindly may or may not have taken effect.
-    #[error("it is not known whether {method} {path} took effect")]
+    /// The response of a request that must not be repeated blindly was lost.
+    #[error("the response to {method} {path} was lost, so the request may have taken effect")]
     Ambiguous {
-        /// What was asked.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// Path of the request.
         path: String,
-        /// What happened instead of an answer.
+        /// Cause of the lost response.
         source: Cause,
     },
-    /// The forge does not take the token.
+    /// The forge rejected the token.
     #[error("the forge does not accept the token")]
     Unauthorised,
-    /// The token may not do this.
+    /// The token lacks a permission.
     #[error("the token may not {method} {path}: {message}")]
     Forbidden {
-        /// What was asked.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// Path of the request.
         path: String,
-        /// What the forge said.
+        /// The forge's own message.
         message: String,
-        /// The permissions that would do.
+        /// Permissions that the request needs, if the forge names them.
         accepted: Option<String>,
     },
-    /// The plan that the owner pays for does not have it.
+    /// The owner's billing plan lacks the feature.
     #[error("the owner's plan at the forge does not allow {path}: {message}")]
     PlanGate {
-        /// What was asked for.
+        /// Path of the request.
         path: String,
-        /// What the forge said.
+        /// The forge's own message.
         message: String,
     },
-    /// The forge wants us to wait for longer than we do.
-    #[error("the forge asks to be left alone for {seconds} seconds")]
+    /// The forge's rate limit demands a longer wait than this program allows.
+    #[error("the forge's rate limit demands a wait of {seconds} seconds")]
     Limited {
-        /// For how long.
+        /// Demanded wait in seconds.
         seconds: u64,
     },
     /// The repository has another name or owner.
     #[error("{place} has been renamed or moved{}", .to.as_ref().map_or(String::new(), |to| format!(", to {to}")))]
     Renamed {
-        /// The name that the document gives it.
+        /// Name in the document, as `owner/name`.
         place: String,
-        /// Its name at the forge, as far as the forge tells.
+        /// Name at the forge, if the forge tells it.
         to: Option<String>,
     },
-    /// The forge, or a proxy before it, answers with a page to sign in.
+    /// The forge, or a proxy in front of it, redirects to a sign-in page.
     #[error("{path} answers with a redirect to another page")]
     SignInPage {
-        /// What was asked for.
+        /// Path of the request.
         path: String,
     },
-    /// The token cannot be sent.
+    /// The token does not fit into a header.
     #[error("the forge's token cannot be used: {why}")]
     TokenUnusable {
-        /// What is wrong with it, without quoting it.
+        /// Cause, without a quotation of the token.
         why: String,
     },
-    /// A receipt covers the history, and the forge holds more.
-    #[error("{repository} holds what no receipt covers, and it would be deleted: {}", .what.join(", "))]
+    /// A receipt covers the history, and the forge has further contents.
+    #[error("{repository} has contents that no receipt covers, and `destroy` would delete them: {}", .what.join(", "))]
     NotCovered {
-        /// Which repository.
+        /// Owner and name of the repository.
         repository: String,
-        /// What it holds: `3 issues`, `a wiki`.
+        /// Contents that no receipt covers, for example `3 issues`.
         what: Vec<String>,
     },
-    /// The forge refuses what was asked.
-    #[error("the forge refuses {method} {path} with status {status}: {message}")]
+    /// The forge rejected the request.
+    #[error("the forge answered status {status} to {method} {path}: {message}")]
     Refused {
-        /// What was asked.
+        /// HTTP method of the request.
         method: String,
-        /// Where.
+        /// Path of the request.
         path: String,
-        /// The HTTP status.
+        /// HTTP status of the response.
         status: u16,
-        /// What the forge said.
+        /// The forge's own message.
         message: String,
     },
-    /// The forge answered something that this version does not understand.
-    #[error("the forge's answer to {path} lacks {what}")]
+    /// The response lacks something that this program needs.
+    #[error("the forge's response to {path} lacks {what}")]
     Garbled {
-        /// To what.
+        /// Path of the request.
         path: String,
-        /// What is missing.
+        /// Missing part, for example `clone_url`.
         what: String,
     },
-    /// The public key of the repository's secrets cannot be used.
-    #[error("the forge's public key for secrets is not one")]
+    /// The public key for the repository's secrets is invalid.
+    #[error("the forge's public key for secrets is invalid")]
     NotAPublicKey,
-    /// Git cannot be run.
+    /// Git cannot be started.
     #[error("cannot run git")]
     NoGit(#[source] io::Error),
-    /// Git took too long.
+    /// Git exceeded its time limit.
     #[error("`git {command}` did not end within {seconds} seconds")]
     GitSlow {
-        /// Its command.
+        /// Git's subcommand, for example `push`.
         command: String,
-        /// How long it had.
+        /// Time limit in seconds.
         seconds: u64,
     },
-    /// Git failed.
+    /// A git command failed.
     #[error("`git {command}` failed: {message}")]
     GitFailed {
-        /// Its command.
+        /// Git's subcommand, for example `push`.
         command: String,
-        /// What it said.
+        /// Last lines of Git's standard error.
         message: String,
     },
-    /// There is no history to push.
+    /// The branch that the document declares cannot be pushed.
     #[error("{what}")]
     NoHistory {
-        /// What is there instead.
+        /// Cause, as a sentence.
         what: String,
-        /// What to do.
+        /// Help for this cause.
         help: String,
     },
-    /// The forge does not let the branch move.
-    #[error("the forge refuses the push of {branch}: {message}")]
+    /// The forge rejected the push.
+    #[error("the forge rejected the push of {branch}: {message}")]
     PushRefused {
-        /// Which branch.
+        /// Name of the branch.
         branch: String,
-        /// What the forge said.
+        /// The forge's own message.
         message: String,
-        /// What that means.
+        /// Reason and help for this message.
         verdict: Verdict,
     },
-    /// What is declared cannot be brought about as things are.
-    #[error("{}", .0.iter().map(|it| it.what.as_str()).collect::<Vec<_>>().join("; "))]
+    /// Conflicts prevent the declared state.
+    #[error("{}", .0.iter().map(|refusal| refusal.what.as_str()).collect::<Vec<_>>().join("; "))]
     Blocked(Vec<Refusal>),
-    /// What is there is not what is declared.
+    /// `verify` found differences between the document and the forge.
     #[error("not as declared: {}", .0.join("; "))]
     Unproven(Vec<String>),
 }
 
-/// What stands behind an error of a library.
+/// Source of an error that comes from a library.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Diagnostic for Error {
@@ -198,7 +200,7 @@ impl Diagnostic for Error {
             Self::SignInPage { .. } => "SignInPage",
             Self::TokenUnusable { .. } => "TokenUnusable",
             Self::NotCovered { .. } => "NotCovered",
-            Self::Blocked(refused) => refused.first().map_or("Blocked", |it| it.reason),
+            Self::Blocked(refused) => refused.first().map_or("Blocked", |refusal| refusal.reason),
             Self::Unproven(_) => "Unproven",
         }
     }
@@ -224,37 +226,53 @@ impl Diagnostic for Error {
             Self::Keyring(error) => return error.help(),
             Self::NoHistory { help, .. } => return Some(help.clone()),
             Self::Blocked(refused) => {
-                return Some(refused.iter().map(|it| &*it.help).collect::<Vec<_>>().join("; "));
+                return Some(
+                    refused.iter().map(|refusal| &*refusal.help).collect::<Vec<_>>().join("; "),
+                );
             }
             Self::Forbidden { accepted: Some(accepted), .. } => {
                 return Some(format!("give the token one of these permissions: {accepted}"));
             }
             Self::NotDrained { .. } => {
-                "run `data-drain apply` before this, or say `dataOnDestroy: discard` if nobody needs it"
+                "run `data-drain apply` first, or set `dataOnDestroy: discard` if the history may be lost"
             }
             Self::NoForge => "set spec.endpoints.forge of the project",
-            Self::Unreachable { .. } => "see whether the forge is up, then run the same again",
-            Self::Ambiguous { .. } => "run the same command again: it looks before it goes on",
-            Self::Unauthorised => "make a new token and put it where spec.endpoints.forge points",
+            Self::Unreachable { .. } => {
+                "check that the forge is running, then run the same command again"
+            }
+            Self::Ambiguous { .. } => {
+                "run the same command again: every run observes the forge first"
+            }
+            Self::Unauthorised => {
+                "create a new token and store it where spec.endpoints.forge points"
+            }
             Self::Forbidden { .. } => {
-                "the token needs administration of the repository, its contents, secrets and \
+                "give the token access to administration, contents, secrets and \
                  variables; a token for selected repositories cannot create one"
             }
             Self::PlanGate { .. } => {
-                "upgrade the owner's plan, make the repository public, or do not declare it"
+                "upgrade the owner's plan, make the repository public, or remove the feature from the document"
             }
-            Self::Limited { .. } => "run the same command again later: it goes on from here",
+            Self::Limited { .. } => {
+                "run the same command again later: finished steps are not repeated"
+            }
             Self::Renamed { .. } => {
-                "write its new name and owner into metadata.name and spec.owner, and apply: what \
+                "write the new name and owner into metadata.name and spec.owner, and apply: what \
                  was made stays known by the forge's number, and the deploy key is replaced; or \
-                 rename it back"
+                 restore the old name"
             }
-            Self::Refused { .. } => "change what the message names, then run the same again",
-            Self::Garbled { .. } => "check the forge's address; is it the root of its API?",
-            Self::NotAPublicKey => "run the same command again; if it stays, report it",
+            Self::Refused { .. } => {
+                "correct the cause in the message, then run the same command again"
+            }
+            Self::Garbled { .. } => {
+                "check that spec.endpoints.forge is the root URL of the forge's API"
+            }
+            Self::NotAPublicKey => "run the same command again; if the error persists, report it",
             Self::NoGit(_) => "install Git 2.32 or newer",
-            Self::GitSlow { .. } => "see to the network, then run the same command again",
-            Self::GitFailed { .. } => "see what Git says, then run the same command again",
+            Self::GitSlow { .. } => "check the network, then run the same command again",
+            Self::GitFailed { .. } => {
+                "correct the cause in Git's message, then run the same command again"
+            }
             Self::PushRefused { verdict, .. } => verdict.help,
             Self::SignInPage { .. } => {
                 "check that spec.endpoints.forge is the API itself, not behind a page to sign in"
@@ -264,9 +282,9 @@ impl Diagnostic for Error {
             }
             Self::NotCovered { .. } => {
                 "a receipt covers the Git history alone: export the rest, or use `onDestroy: \
-                 archive`, or say `dataOnDestroy: discard` if all of it may be lost"
+                 archive`, or set `dataOnDestroy: discard` if all contents may be lost"
             }
-            Self::Unproven(_) => "`plan` shows what differs, `apply` puts it right",
+            Self::Unproven(_) => "run `plan` to see the differences, and `apply` to correct them",
         };
         Some(help.to_owned())
     }

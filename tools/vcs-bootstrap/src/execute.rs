@@ -10,7 +10,7 @@ use crate::Error;
 use crate::client;
 use crate::forge::{Reader, Writer};
 use crate::git;
-use crate::model::{Receipt, Section};
+use crate::model::{OwnershipRecord, Readable};
 use crate::observe::Look;
 use crate::refused;
 use crate::session::Session;
@@ -45,7 +45,7 @@ impl Execution<'_, '_> {
             Step::Create { private } => {
                 let history = session.declaration.wanted.history.as_ref();
                 let branch = history.map(|history| &*history.branch);
-                let found = writer.create(&session.seal.birth_mark(), *private, branch)?;
+                let found = writer.create(&session.seal.creation_marker(), *private, branch)?;
                 self.wait_for_git(&found.git)?;
                 detail = found.web;
                 self.step_context.created = Some((found.id, found.git));
@@ -113,7 +113,7 @@ impl Execution<'_, '_> {
         for seconds in [1, 2, 4, 8] {
             match git::remote(&origin, "main") {
                 Err(Error::GitFailed { .. }) => {}
-                Ok(Section::Unknown(refusal)) if refusal.reason == refused::HIDDEN => {}
+                Ok(Readable::Denied(refusal)) if refusal.reason == refused::HIDDEN => {}
                 answer => return answer.map(drop),
             }
             client::wait(Duration::from_secs(seconds))?;
@@ -136,16 +136,16 @@ impl Execution<'_, '_> {
     /// written.
     fn with_timestamps(
         &self,
-        receipt: &Receipt,
+        receipt: &OwnershipRecord,
         times_of: &BTreeSet<String>,
-    ) -> Result<Receipt, Error> {
+    ) -> Result<OwnershipRecord, Error> {
         let mut receipt = receipt.clone();
         if times_of.is_empty() {
             return Ok(receipt);
         }
         let seen = match Reader(&self.session.remote).secrets()? {
-            Section::Known(seen) => seen,
-            Section::Unknown(refusal) => return Err(Error::Blocked(vec![refusal])),
+            Readable::Value(seen) => seen,
+            Readable::Denied(refusal) => return Err(Error::Blocked(vec![refusal])),
         };
         for name in times_of {
             if let Some(recorded) = receipt.secrets.get_mut(name) {

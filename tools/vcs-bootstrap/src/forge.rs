@@ -1,5 +1,5 @@
-//! The forge: a reader, and a writer that only `apply` and `destroy` are given. What differs
-//! between forges is in `github.rs` and `gitea.rs`; what does not is here.
+//! Reader and writer of a forge. Only `apply` and `destroy` create a writer. `github.rs` and
+//! `gitea.rs` contain the differences between forges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +12,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::absence;
 use crate::client::{Answer, Items};
-use crate::model::{Refusal, Rule, Section, SeenKey, Settings};
+use crate::model::{Readable, Refusal, Rule, SeenKey, Settings};
 use crate::remote::{Forge, Remote, VARIABLES};
-use crate::{Error, gitea, github, receipt};
+use crate::{Error, gitea, github, ownership};
 
-/// Reads.
+/// Reads a repository at a forge.
 pub(crate) struct Reader<'a>(pub(crate) &'a Remote);
 
-/// Writes to one repository.
+/// Writes a repository at a forge.
 pub(crate) struct Writer<'a>(&'a Remote);
 
-/// A repository, as a forge tells of it in one answer.
+/// A repository as a forge describes it in one response.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the forge's answer")]
 pub(crate) struct Found {
@@ -31,19 +31,19 @@ pub(crate) struct Found {
     pub(crate) archived: bool,
     pub(crate) settings: Settings,
     pub(crate) topics: BTreeSet<String>,
-    /// Whether the forge has pull requests for it; GitHub always does.
+    /// Whether the forge has pull requests enabled; always true at GitHub.
     pub(crate) pull_requests: bool,
-    /// Whether the forge has releases for it; GitHub always does.
+    /// Whether the forge has releases enabled; always true at GitHub.
     pub(crate) releases: bool,
-    /// Whether it has no commit, as far as Gitea knows. Gitea then answers 404 for pull requests
+    /// Whether Gitea sees no commit in the repository. Gitea then answers 404 for pull requests
     /// (`CanEnablePulls` in models/repo/repo.go of v1.26).
     pub(crate) empty: bool,
-    /// Whether the forge has discussions for it; only GitHub can.
+    /// Whether discussions are enabled; GitHub only.
     pub(crate) discussions: bool,
     pub(crate) default_branch: String,
-    /// Where Git finds it.
+    /// Clone URL for Git.
     pub(crate) git: Url,
-    /// Where people find it.
+    /// URL of the website.
     pub(crate) web: String,
 }
 
@@ -51,20 +51,20 @@ const SECRETS: &str = "/actions/secrets";
 const KEYS: &str = "/keys";
 
 impl Reader<'_> {
-    /// The repository; `None` only with a proof that it is not there. `earlier` is the number under
-    /// which an earlier run saw it.
+    /// Returns the repository, or `None` with a proof of its absence. `earlier` is the forge's
+    /// number of the repository from an earlier run.
     pub(crate) fn repository(&self, earlier: Option<u64>) -> Result<Option<Found>, Error> {
         let answer = self.0.client.get(&self.0.path(""))?;
         if answer.status == 404 {
             return match absence::prove(self.0, earlier)? {
-                Section::Known(()) => Ok(None),
-                Section::Unknown(refusal) => Err(Error::Blocked(vec![refusal])),
+                Readable::Value(()) => Ok(None),
+                Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
             };
         }
         if let Some(number) = answer.moved_number()
             && [301, 307, 308].contains(&answer.status)
         {
-            // Asked of the forge itself: the redirect does not decide where the token goes.
+            // Ask the forge itself, because a redirect must not decide where the token goes.
             let now = self.0.client.get(&format!("/repositories/{number}"))?;
             if let Some(name) = now.body["full_name"].as_str().filter(|_| now.status == 200) {
                 let place = self.0.place.to_string();
@@ -72,56 +72,56 @@ impl Reader<'_> {
             }
         }
         let found = found(&answer.expect(&[200])?, self.0.forge)?;
-        self.0.endpoint.owns(&found.git)?; // the answer does not decide where the token goes
+        self.0.endpoint.owns(&found.git)?; // the response must not decide where the token goes
         Ok(Some(found))
     }
 
-    /// The rules among `names`.
+    /// Returns the rules among `names`.
     pub(crate) fn rules(
         &self,
         names: &BTreeSet<String>,
-    ) -> Result<Section<BTreeMap<String, Rule>>, Error> {
+    ) -> Result<Readable<BTreeMap<String, Rule>>, Error> {
         match self.0.forge {
             Forge::GitHub => github::rules(self.0, names),
             Forge::Gitea => gitea::rules(self.0, names),
         }
     }
 
-    /// The names of the secrets, and when each was written last.
-    pub(crate) fn secrets(&self) -> Result<Section<BTreeMap<String, Option<String>>>, Error> {
+    /// Returns the names of the secrets, with the time of their last change.
+    pub(crate) fn secrets(&self) -> Result<Readable<BTreeMap<String, Option<String>>>, Error> {
         let secrets = self.0.list(
             SECRETS,
             match self.0.forge {
-                Forge::GitHub => |it| it["secrets"].as_array(),
+                Forge::GitHub => |body| body["secrets"].as_array(),
                 Forge::Gitea => Value::as_array,
             },
         )?;
-        Ok(section(secrets, |secret| {
+        Ok(readable(secrets, |secret| {
             let updated_at = secret["updated_at"].as_str().map(str::to_owned);
             Some((secret["name"].as_str()?.to_owned(), updated_at))
         }))
     }
 
-    /// The text of the receipt, if there is one.
-    pub(crate) fn receipt(&self) -> Result<Section<Option<String>>, Error> {
+    /// Returns the text of the ownership record, if it exists.
+    pub(crate) fn receipt(&self) -> Result<Readable<Option<String>>, Error> {
         let (list, value): (Items, _) = match self.0.forge {
-            Forge::GitHub => (|it| it["variables"].as_array(), "value"),
+            Forge::GitHub => (|body| body["variables"].as_array(), "value"),
             Forge::Gitea => (Value::as_array, "data"),
         };
         let variables = self.0.list(VARIABLES, list)?;
-        let variables = section(variables, |variable| {
+        let variables = readable(variables, |variable| {
             let text = |name: &str| variable[name].as_str().map(str::to_owned);
             Some((text("name")?, text(value)?))
         });
         Ok(match variables {
-            Section::Known(mut all) => Section::Known(all.remove(receipt::VARIABLE)),
-            Section::Unknown(refusal) => Section::Unknown(refusal),
+            Readable::Value(mut all) => Readable::Value(all.remove(ownership::VARIABLE)),
+            Readable::Denied(refusal) => Readable::Denied(refusal),
         })
     }
 
-    /// The deploy keys, by fingerprint.
-    pub(crate) fn deploy_keys(&self) -> Result<Section<BTreeMap<String, SeenKey>>, Error> {
-        Ok(section(self.0.list(KEYS, Value::as_array)?, |key| {
+    /// Returns the deploy keys, by fingerprint.
+    pub(crate) fn deploy_keys(&self) -> Result<Readable<BTreeMap<String, SeenKey>>, Error> {
+        Ok(readable(self.0.list(KEYS, Value::as_array)?, |key| {
             let title = key["title"].as_str().unwrap_or_default().to_owned();
             let read_only = key["read_only"].as_bool().unwrap_or_default();
             let seen = SeenKey { id: key["id"].as_u64()?, title, read_only };
@@ -130,24 +130,24 @@ impl Reader<'_> {
     }
 }
 
-fn section<T>(
+fn readable<T>(
     list: Result<Vec<Value>, Refusal>,
     item: impl Fn(&Value) -> Option<(String, T)>,
-) -> Section<BTreeMap<String, T>> {
+) -> Readable<BTreeMap<String, T>> {
     match list {
-        Ok(items) => Section::Known(items.iter().filter_map(item).collect()),
-        Err(refusal) => Section::Unknown(refusal),
+        Ok(items) => Readable::Value(items.iter().filter_map(item).collect()),
+        Err(refusal) => Readable::Denied(refusal),
     }
 }
 
-/// What both forges answer alike, but for the name of the homepage.
+/// Reads a repository from a response. Both forges agree except for the name of the homepage.
 fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
     let body = &answer.body;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let flag = |name: &str| body[name].as_bool().ok_or_else(|| answer.lacks(name));
     // Optional at GitHub (OpenAPI), and null at Forgejo for a repository without topics.
     let topics = body["topics"].as_array().map_or(&[][..], Vec::as_slice);
-    let git = body["clone_url"].as_str().map(|it| Url::try_from(it.to_owned()));
+    let git = body["clone_url"].as_str().map(|url| Url::try_from(url.to_owned()));
     Ok(Found {
         id: body["id"].as_u64().ok_or_else(|| answer.lacks("id"))?,
         administrator: body["permissions"]["admin"].as_bool(),
@@ -175,7 +175,8 @@ impl<'a> Writer<'a> {
     pub(crate) fn new(remote: &'a Remote, _: &WritePermit) -> Self {
         Self(remote)
     }
-    /// Creates the repository, empty, and waits until it is there to be read.
+
+    /// Creates an empty repository, and waits until it is readable.
     pub(crate) fn create(
         &self,
         description: &str,
@@ -196,7 +197,7 @@ impl<'a> Writer<'a> {
         Reader(self.0).repository(None)?.ok_or_else(|| Error::Forbidden {
             method: Method::GET.to_string(),
             path: self.0.path(""),
-            message: "it was created, and cannot be seen".to_owned(),
+            message: "the repository was created, but the token may not see it".to_owned(),
             accepted: None,
         })
     }
@@ -231,7 +232,8 @@ impl<'a> Writer<'a> {
         self.patch([("private", false.into())])
     }
 
-    /// Deletes the repository. Only 204 proves it: 404 is also the answer to a token that may not.
+    /// Deletes the repository. Only 204 proves that, because 404 is also the response to a token
+    /// without the permission.
     pub(crate) fn delete(&self) -> Result<(), Error> {
         self.0.write(&Method::DELETE, "", None, &[204])?;
         self.0.client.has_deleted();
@@ -282,9 +284,9 @@ impl<'a> Writer<'a> {
         self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
     }
 
-    /// Writes the receipt; `known` says whether there is one to replace.
+    /// Writes the ownership record. `known` says whether to replace an existing one.
     pub(crate) fn write_receipt(&self, text: &str, known: bool) -> Result<(), Error> {
-        let name = receipt::VARIABLE;
+        let name = ownership::VARIABLE;
         let named = format!("{VARIABLES}/{name}");
         let whole = json!({ "name": name, "value": text });
         let (method, below, body) = match (self.0.forge, known) {
@@ -297,21 +299,23 @@ impl<'a> Writer<'a> {
     }
 
     pub(crate) fn forget(&self) -> Result<(), Error> {
-        let below = format!("{VARIABLES}/{}", receipt::VARIABLE);
+        let below = format!("{VARIABLES}/{}", ownership::VARIABLE);
         self.0.write(&Method::DELETE, &below, None, &[204, 404]).map(drop)
     }
 }
 
-/// An Ed25519 public key as OpenSSH writes it: type and key, each after its length.
+/// Returns an Ed25519 public key in OpenSSH's form: type and key, each with its length.
 pub(crate) fn openssh(key: &[u8; 32]) -> String {
     const TYPE: &str = "ssh-ed25519";
-    let part =
-        |it: &[u8]| [&u32::try_from(it.len()).unwrap_or_default().to_be_bytes()[..], it].concat();
+    let part = |part: &[u8]| {
+        [&u32::try_from(part.len()).unwrap_or_default().to_be_bytes()[..], part].concat()
+    };
     let blob = [part(TYPE.as_bytes()), part(key)].concat();
     format!("{TYPE} {}", BASE64.encode(&blob))
 }
 
-/// The fingerprint of a public key, as `ssh-keygen -l` prints it. The comment does not matter.
+/// Returns the fingerprint of a public key, as `ssh-keygen -l` prints it. The key's comment is
+/// ignored.
 pub(crate) fn fingerprint(key: &str) -> Option<String> {
     let blob = BASE64.decode(key.split_whitespace().nth(1)?.as_bytes()).ok()?;
     Some(format!("SHA256:{}", BASE64_NOPAD.encode(&Sha256::digest(blob))))
@@ -322,9 +326,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_key_has_the_fingerprint_that_ssh_keygen_prints() {
+    fn a_fingerprint_equals_that_of_ssh_keygen() {
         // `ssh-keygen -t ed25519`, then `-l`, with OpenSSH 9.2.
-        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII6IUqST+ANliC35BtkqlSANmQ0LRbALyhW7I3EIg1gX somebody@somewhere";
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII6IUqST+ANliC35BtkqlSANmQ0LRbALyhW7I3EIg1gX user@example.org";
         assert_eq!(
             fingerprint(key).as_deref(),
             Some("SHA256:IbBtrX+dCalYRzSW/wdn5QKSPhDM2bQsVnzbJhytebg")

@@ -1,4 +1,4 @@
-//! The history: the real `git`, on the repository in the current directory.
+//! Git history: runs `git` on the repository in the current directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,36 +8,37 @@ use documents::WritePermit;
 use keyring::{GIT_TIME_MAX, GitEnded, GitOrigin};
 
 use crate::Error;
-use crate::model::{Head, Refusal, Section};
+use crate::model::{Head, Readable, Refusal};
 use crate::refused::{self, Verdict};
 
-/// How large a Git LFS pointer may be, in bytes.
+/// Largest size of a Git LFS pointer, in bytes.
 /// <https://github.com/git-lfs/git-lfs/blob/v3.7.0/docs/spec.md>: "less than 1024 bytes".
 const POINTER_BYTES_MAX: &str = "1024";
-/// How a Git LFS pointer begins; the older name is still read by every client (same document).
+/// First bytes of a Git LFS pointer. Every client still reads the older name (same document).
 const POINTER_STARTS: [&[u8]; 2] =
     [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
-/// How many files an error names.
+/// Number of files that an error names.
 const FILES_NAMED_MAX: usize = 5;
 
-/// The commit of `branch` here.
+/// Returns the commit of the local branch.
 pub(crate) fn commit(branch: &str) -> Result<String, Error> {
     let missing = |what: String, help: &str| Error::NoHistory { what, help: help.to_owned() };
     let inside = run(&["rev-parse", "--is-shallow-repository"])?;
     match inside.text.as_str() {
         "false" => {}
         "true" => {
-            let what = "this is a shallow clone: what came before is not here to be pushed";
-            let help = "`git fetch --unshallow`; with actions/checkout, `fetch-depth: 0`";
+            let what = "this is a shallow clone, which lacks older commits that must be pushed";
+            let help = "run `git fetch --unshallow`; with actions/checkout, set `fetch-depth: 0`";
             return Err(missing(what.to_owned(), help));
         }
         _ if inside.said.contains("dubious ownership") => {
-            let what = "the Git repository here belongs to another user, so git does not use it";
-            let help = "`git config --global --add safe.directory \"$PWD\"`, if you trust it";
+            let what = "the Git repository belongs to another user, so git rejects it";
+            let help = "run `git config --global --add safe.directory \"$PWD\"` if you trust the repository";
             return Err(missing(what.to_owned(), help));
         }
         _ => {
-            let what = format!("there is no Git repository here: {}", inside.message());
+            let what =
+                format!("the current directory is not in a Git repository: {}", inside.message());
             return Err(missing(what, "run this at the root of the repository, or `git init`"));
         }
     }
@@ -49,35 +50,37 @@ pub(crate) fn commit(branch: &str) -> Result<String, Error> {
     let head = run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
     if !head.success {
         let what = format!("this Git repository has no commit on {branch} yet");
-        return Err(missing(what, "commit something first"));
+        return Err(missing(what, "create a first commit"));
     }
     let on = run(&["symbolic-ref", "--quiet", "--short", "HEAD"])?;
     let at = if on.success { format!("on {}", on.text) } else { "detached".to_owned() };
-    let what = format!("there is no branch {branch} here; HEAD is {at} at {}", head.text);
-    let help = format!("`git branch {branch}` makes one of it, or declare another branch");
+    let what = format!("there is no local branch {branch}; HEAD is {at} at {}", head.text);
+    let help = format!(
+        "run `git branch {branch}` to create the branch at HEAD, or declare another branch"
+    );
     Err(Error::NoHistory { what, help })
 }
 
-/// Where `branch` of the forge stands, seen from `commit` here.
+/// Compares the forge's branch with the local `commit`.
 pub(crate) fn head(
     origin: &GitOrigin<'_>,
     branch: &str,
     commit: Option<&String>,
-) -> Result<Section<Head>, Error> {
+) -> Result<Readable<Head>, Error> {
     let there = match remote(origin, branch)? {
-        Section::Unknown(refusal) => return Ok(Section::Unknown(refusal)),
-        Section::Known(None) => return Ok(Section::Known(Head::Absent)),
-        Section::Known(Some(there)) => there,
+        Readable::Denied(refusal) => return Ok(Readable::Denied(refusal)),
+        Readable::Value(None) => return Ok(Readable::Value(Head::Absent)),
+        Readable::Value(Some(there)) => there,
     };
-    let Some(commit) = commit else { return Ok(Section::Known(Head::Elsewhere(there))) };
+    let Some(commit) = commit else { return Ok(Readable::Value(Head::Elsewhere(there))) };
     if there == *commit {
-        return Ok(Section::Known(Head::Same));
+        return Ok(Readable::Value(Head::Same));
     }
     let here = run(&["cat-file", "-e", &format!("{there}^{{commit}}")])?;
     let is_ancestor = |new: &str, old: &str| {
         run(&["merge-base", "--is-ancestor", old, new]).map(|answer| answer.success)
     };
-    Ok(Section::Known(if !here.success {
+    Ok(Readable::Value(if !here.success {
         Head::Elsewhere(there)
     } else if is_ancestor(commit, &there)? {
         Head::Behind(there)
@@ -88,39 +91,40 @@ pub(crate) fn head(
     }))
 }
 
-/// The commit of `branch` at the forge, if it has the branch and lets the token see it.
+/// Returns the commit of the forge's branch, if the branch exists and the token may read it.
 pub(crate) fn remote(
     origin: &GitOrigin<'_>,
     branch: &str,
-) -> Result<Section<Option<String>>, Error> {
+) -> Result<Readable<Option<String>>, Error> {
     let reference = format!("refs/heads/{branch}");
     Ok(match list(origin, &[&reference])? {
-        Section::Unknown(refusal) => Section::Unknown(refusal),
-        Section::Known(text) => {
+        Readable::Denied(refusal) => Readable::Denied(refusal),
+        Readable::Value(text) => {
             let found = text.lines().filter_map(|line| line.split_once('\t'));
             let mut found = found.filter(|(_, name)| *name == reference);
-            Section::Known(found.next().map(|(commit, _)| commit.to_owned()))
+            Readable::Value(found.next().map(|(commit, _)| commit.to_owned()))
         }
     })
 }
 
-/// Every reference of the forge, and where it points, as git lists them.
+/// Returns every reference of the forge with its object, as git lists them.
 pub(crate) fn refs(origin: &GitOrigin<'_>) -> Result<String, Error> {
     match list(origin, &[])? {
-        Section::Known(text) => Ok(text),
-        Section::Unknown(refusal) => Err(Error::Blocked(vec![refusal])),
+        Readable::Value(text) => Ok(text),
+        Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
     }
 }
 
-/// Runs `git ls-remote`. A refusal for good is data: the rest of a plan does not depend on it.
-fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Section<String>, Error> {
+/// Runs `git ls-remote`. A permanent refusal is returned as data because the rest of a plan does
+/// not depend on it.
+fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Readable<String>, Error> {
     let arguments = [&["ls-remote", "--quiet", origin.url.as_str()], patterns].concat();
     let listed = run_at(&arguments, Path::new("/"), origin)?;
     if listed.success {
-        return Ok(Section::Known(listed.text));
+        return Ok(Readable::Value(listed.text));
     }
     match refused::listing(&listed.said) {
-        Some(Verdict { reason, help }) => Ok(Section::Unknown(Refusal {
+        Some(Verdict { reason, help }) => Ok(Readable::Denied(Refusal {
             reason,
             what: format!("the history at {} may not be read: {}", origin.url, listed.message()),
             help: help.to_owned(),
@@ -129,8 +133,8 @@ fn list(origin: &GitOrigin<'_>, patterns: &[&str]) -> Result<Section<String>, Er
     }
 }
 
-/// Moves `branch` of the forge to `commit`; never back, never aside. A refusal is final: the same
-/// push would be refused again.
+/// Moves the forge's branch forward to `commit`. A refusal is permanent because the same push would
+/// fail again.
 pub(crate) fn push(
     origin: &GitOrigin<'_>,
     branch: &str,
@@ -151,7 +155,7 @@ pub(crate) fn push(
     }
 }
 
-/// What git said of a push: its messages, and its line for each reference that was refused.
+/// Returns Git's messages about a push, with its line for each rejected reference.
 fn said(pushed: &GitEnded) -> String {
     let lines = pushed.text.lines().filter_map(|line| line.strip_prefix("!\t"));
     let lines = lines.map(|line| line.replace('\t', " "));
@@ -159,8 +163,8 @@ fn said(pushed: &GitEnded) -> String {
     all.join("; ").chars().take(800).collect()
 }
 
-/// Why the history up to `commit` cannot be pushed whole, if it cannot: objects that are not here,
-/// or content that Git LFS keeps elsewhere. `from` is where the forge is already.
+/// Returns the reason why the history up to `commit` cannot be pushed completely, if so: missing
+/// objects, or content in Git LFS. `from` is the commit that the forge already has.
 pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refusal>, Error> {
     let here = Path::new(".");
     let range: Vec<_> =
@@ -172,8 +176,7 @@ pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refu
         if !listed.success || listed.text.lines().any(|line| line.starts_with('?')) {
             return Ok(Some(Refusal {
                 reason: "HistoryIncomplete",
-                what: "this is a partial clone, and some objects of the history are not here"
-                    .to_owned(),
+                what: "this is a partial clone, which lacks some objects of the history".to_owned(),
                 help: "clone the repository again without `--filter`".to_owned(),
             }));
         }
@@ -200,7 +203,8 @@ pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refu
     }))
 }
 
-/// The files that are Git LFS pointers in any commit of `range`, in the repository in `folder`.
+/// Returns the files that are Git LFS pointers in any commit of `range`, in the repository in
+/// `folder`.
 pub(crate) fn pointers(folder: &Path, range: &[&str]) -> Result<BTreeSet<String>, Error> {
     let small = format!("--filter=blob:limit={POINTER_BYTES_MAX}");
     let blobs = [
@@ -224,8 +228,8 @@ pub(crate) fn pointers(folder: &Path, range: &[&str]) -> Result<BTreeSet<String>
     if !contents.success {
         return Err(failed("cat-file", &contents));
     }
-    // Each object is a line `<id> <type> <size>`, its content, and a line break. A file that only
-    // quotes a pointer is not one: a pointer's first line follows the object's line.
+    // Each object is a line `<id> <type> <size>`, its content, and a line break. Only the first
+    // line of the content counts, because a file may quote a pointer further down.
     let mut lines = contents.text.lines().peekable();
     let mut found = BTreeSet::new();
     while let Some(line) = lines.next() {
@@ -244,13 +248,13 @@ fn failed(command: &str, ended: &GitEnded) -> Error {
     Error::GitFailed { command: command.to_owned(), message: ended.message() }
 }
 
-/// Runs git on the repository here, without a way to any network.
+/// Runs git on the local repository, without network access.
 fn run(arguments: &[&str]) -> Result<GitEnded, Error> {
     let ended = keyring::git(arguments, Path::new("."), None);
     ended.map_err(|error| not_run(arguments[0], error))
 }
 
-/// Runs git with the way to `origin`.
+/// Runs git with the credential for `origin`.
 pub(crate) fn run_at(
     arguments: &[&str],
     folder: &Path,

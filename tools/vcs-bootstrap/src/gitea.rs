@@ -1,7 +1,7 @@
-//! How Gitea and Forgejo write rules and secrets.
+//! Rules and secrets in the form of Gitea and Forgejo.
 //!
-//! A rule is a branch protection, named after the branch it protects. It has no rule against merge
-//! commits, and lists people and teams rather than roles.
+//! A rule is a branch protection, named after its branch. Protections cannot forbid merge commits,
+//! and list people and teams instead of roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,23 +9,23 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::model::{Rule, Section};
+use crate::model::{Readable, Rule};
 use crate::remote::Remote;
 use crate::spec::{Line, PullRequest, Require};
 
 const PROTECTIONS: &str = "/branch_protections";
 
-/// The team that every organisation has, and that administers all of its repositories.
+/// Team that exists in every organisation and administers all of its repositories.
 const OWNERS: &str = "Owners";
 
-/// Who administers a repository, where a protection lists people and teams.
+/// Administrators of a repository in a protection's lists of people and teams.
 struct Administrators<'a> {
     user: Option<&'a str>,
     team: Option<&'static str>,
 }
 
-/// The owner, or the owners of the organisation: the same whoever runs the program, so that two
-/// administrators with one document have one plan.
+/// Returns the owner, or the organisation's team of owners. The result does not depend on the
+/// token's user, so that two administrators with the same document get the same plan.
 fn administrators(remote: &Remote) -> Result<Administrators<'_>, Error> {
     Ok(if remote.is_of_organisation()? {
         Administrators { user: None, team: Some(OWNERS) }
@@ -37,20 +37,20 @@ fn administrators(remote: &Remote) -> Result<Administrators<'_>, Error> {
 pub(crate) fn rules(
     remote: &Remote,
     names: &BTreeSet<String>,
-) -> Result<Section<BTreeMap<String, Rule>>, Error> {
+) -> Result<Readable<BTreeMap<String, Rule>>, Error> {
     let protections = match remote.list(PROTECTIONS, Value::as_array)? {
         Ok(protections) => protections,
-        Err(refusal) => return Ok(Section::Unknown(refusal)),
+        Err(refusal) => return Ok(Readable::Denied(refusal)),
     };
     let administrators = administrators(remote)?;
     let with_name = |protection: &Value| {
         Some((protection["rule_name"].as_str()?.to_owned(), rule(protection, &administrators)?))
     };
     let rules = protections.iter().filter_map(with_name);
-    Ok(Section::Known(rules.filter(|(name, _)| names.contains(name)).collect()))
+    Ok(Readable::Value(rules.filter(|(name, _)| names.contains(name)).collect()))
 }
 
-/// Whether changes come by pull requests: everybody else may not push.
+/// Whether changes need a pull request because direct pushes are restricted.
 fn is_by_pull_request(protection: &Value) -> bool {
     protection["enable_push"] != true || protection["enable_push_whitelist"] == true
 }
@@ -79,7 +79,7 @@ fn rule(protection: &Value, administrators: &Administrators<'_>) -> Option<Rule>
         also_exempt.extend(flag("push_whitelist_deploy_keys").then(|| "deploy keys".to_owned()));
     }
     let may_merge = !flag("block_admin_merge_override");
-    // Where everybody may push, there is nothing to be exempt from but the checks of a merge.
+    // Without a restriction on pushes, an exemption concerns only the checks of a merge.
     let exempt = if by_pull_request { may_push && may_merge } else { may_merge };
     if by_pull_request && may_push != may_merge {
         let half = if may_push { "push" } else { "merge" };
@@ -109,8 +109,8 @@ fn rule(protection: &Value, administrators: &Administrators<'_>) -> Option<Rule>
     })
 }
 
-/// The fields that say `rule`. A field that the document does not declare is left out, so that
-/// Gitea keeps it: who may merge, whose approval counts, which files are protected, and so on.
+/// Returns the fields that express `rule`. Undeclared fields are left out, so that Gitea keeps
+/// them: who may merge, whose approval counts, which files are protected, and so on.
 fn protection(rule: &Rule, before: &Value, administrators: &Administrators<'_>) -> Value {
     let Require { pull_request, signed_commits, linear_history: _, status_checks } = &rule.require;
     let exempt = rule.administrators_too == Some(false);
@@ -130,12 +130,13 @@ fn protection(rule: &Rule, before: &Value, administrators: &Administrators<'_>) 
         }
     } else {
         if before.is_object() && is_by_pull_request(before) {
-            body["required_approvals"] = json!(0); // the plan says so: no pull request any more
+            body["required_approvals"] = json!(0); // the plan announces: no longer requires a pull request
         }
         body["enable_push"] = json!(true);
         body["enable_push_whitelist"] = json!(false);
     }
-    // Switched on without contexts, every status must be good: that is stricter, and is kept.
+    // A protection that requires status checks without naming contexts is stricter: every status
+    // must succeed. It is left in place.
     let contexts = before["status_check_contexts"].as_array();
     let had = before["enable_status_check"] == true && contexts.is_some_and(|all| !all.is_empty());
     if !status_checks.is_empty() || had {
@@ -162,18 +163,20 @@ pub(crate) fn remove_rule(remote: &Remote, name: &str) -> Result<(), Error> {
     remote.write(&Method::DELETE, &below(name), None, &[204, 404]).map(drop)
 }
 
-/// The path of a protection: what a branch may hold and a path may not is escaped.
+/// Returns the path of a protection, with percent-encoding for characters of a branch name that a
+/// path cannot contain.
 fn below(name: &str) -> String {
-    let escape = |it: u8| match it {
-        b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => char::from(it).to_string(),
-        it if it.is_ascii_alphanumeric() => char::from(it).to_string(),
-        it => format!("%{it:02X}"),
+    let escape = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
     };
     let name: String = name.bytes().map(escape).collect();
     format!("{PROTECTIONS}/{name}")
 }
 
-/// Gitea takes the value as it is; plain HTTP is allowed on this machine alone (`keyring::Url`).
+/// Sends the secret's value unencrypted, as Gitea requires. `keyring::Url` allows plain HTTP for
+/// this machine only.
 pub(crate) fn write_secret(remote: &Remote, name: &str, value: &str) -> Result<(), Error> {
     let below = format!("/actions/secrets/{name}");
     remote.write(&Method::PUT, &below, Some(&json!({ "data": value })), &[201, 204]).map(drop)
@@ -201,7 +204,7 @@ mod tests {
         }
     }
 
-    /// What Gitea has after a PATCH: what is left out stays.
+    /// Returns the protection after a PATCH, which keeps fields that are left out.
     fn patched(before: &Value, body: &Value) -> Value {
         let mut after = before.as_object().cloned().unwrap_or_default();
         after.extend(body.as_object().cloned().unwrap_or_default());

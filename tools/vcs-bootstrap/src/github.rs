@@ -1,4 +1,4 @@
-//! How GitHub writes rules and secrets.
+//! Rules and secrets in the form of GitHub.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,19 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::model::{Refusal, Rule, Section};
+use crate::model::{Readable, Refusal, Rule};
 use crate::remote::Remote;
 use crate::spec::{Line, PullRequest, Require};
 
-/// The rulesets of the repository itself, without those of its organisation.
+/// Path of the repository's own rulesets, without those of its organisation.
 const RULESETS: &str = "/rulesets?includes_parents=false";
 
 const HEADS: &str = "refs/heads/";
 
-/// GitHub's number for the role of administrators.
+/// GitHub's number of the administrators' role.
 const ADMINISTRATORS: u64 = 5;
 
-/// The kinds of rule that a document can declare. Rules of other kinds are kept as they are.
+/// Kinds of rule that a document can declare. Rules of other kinds are left in place.
 const OURS: [&str; 6] = [
     "deletion",
     "non_fast_forward",
@@ -34,53 +34,55 @@ const OURS: [&str; 6] = [
 pub(crate) fn rules(
     remote: &Remote,
     names: &BTreeSet<String>,
-) -> Result<Section<BTreeMap<String, Rule>>, Error> {
+) -> Result<Readable<BTreeMap<String, Rule>>, Error> {
     let rulesets = match remote.list(RULESETS, Value::as_array)? {
         Ok(rulesets) => rulesets,
-        Err(refusal) => return Ok(Section::Unknown(refusal)),
+        Err(refusal) => return Ok(Readable::Denied(refusal)),
     };
     let mut rules = BTreeMap::new();
-    for (name, id) in rulesets.iter().filter_map(own) {
+    for (name, id) in rulesets.iter().filter_map(branch_ruleset) {
         if !names.contains(name) {
             continue;
         }
         let ruleset =
             remote.client.get(&remote.path(&format!("/rulesets/{id}")))?.expect(&[200])?;
-        let rule = rule(&ruleset.body).ok_or_else(|| ruleset.lacks("what a ruleset has"))?;
+        let rule =
+            rule(&ruleset.body).ok_or_else(|| ruleset.lacks("a list of rules or branches"))?;
         if rules.insert(name.to_owned(), rule).is_some() {
-            return Ok(Section::Unknown(Refusal {
+            return Ok(Readable::Denied(Refusal {
                 reason: "RuleAmbiguous",
                 what: format!("two rulesets are called {name}"),
                 help: "rename or remove one of them".to_owned(),
             }));
         }
     }
-    Ok(Section::Known(rules))
+    Ok(Readable::Value(rules))
 }
 
-/// The name and number of a ruleset of the repository itself, for branches.
-fn own(ruleset: &Value) -> Option<(&str, u64)> {
+/// Returns the name and number of a ruleset that belongs to the repository itself and covers
+/// branches.
+fn branch_ruleset(ruleset: &Value) -> Option<(&str, u64)> {
     let of_repository = ruleset["source_type"] == "Repository";
-    let of_branches = ruleset["target"].as_str().is_none_or(|it| it == "branch");
-    let own = (ruleset["name"].as_str()?, ruleset["id"].as_u64()?);
-    (of_repository && of_branches).then_some(own)
+    let of_branches = ruleset["target"].as_str().is_none_or(|target| target == "branch");
+    let found = (ruleset["name"].as_str()?, ruleset["id"].as_u64()?);
+    (of_repository && of_branches).then_some(found)
 }
 
 fn rule(ruleset: &Value) -> Option<Rule> {
     let rules = ruleset["rules"].as_array()?;
-    let find = |kind: &str| rules.iter().find(|it| it["type"] == kind);
+    let find = |kind: &str| rules.iter().find(|rule| rule["type"] == kind);
     let has = |kind: &str| find(kind).is_some();
     let names = &ruleset["conditions"]["ref_name"];
-    let text = |it: &Value| it.as_str().map(|it| it.trim_start_matches(HEADS).to_owned());
+    let text = |name: &Value| name.as_str().map(|name| name.trim_start_matches(HEADS).to_owned());
     let checks =
-        find("required_status_checks").map(|it| &it["parameters"]["required_status_checks"]);
+        find("required_status_checks").map(|rule| &rule["parameters"]["required_status_checks"]);
     let checks = checks.and_then(Value::as_array).into_iter().flatten();
-    let check = |it: &Value| Line::try_from(it["context"].as_str()?.to_owned()).ok();
-    let approvals = |it: &Value| {
-        let count = it["parameters"]["required_approving_review_count"].as_u64()?;
+    let check = |check: &Value| Line::try_from(check["context"].as_str()?.to_owned()).ok();
+    let approvals = |rule: &Value| {
+        let count = rule["parameters"]["required_approving_review_count"].as_u64()?;
         Some(PullRequest { approvals: count.try_into().ok()? })
     };
-    // Left out of the answer for those who may not see it.
+    // GitHub omits the list in responses to tokens that may not see it.
     let actors = ruleset["bypass_actors"].as_array();
     let others = actors.into_iter().flatten().filter(|actor| !is_administrators(actor));
     let excluded = names["exclude"].as_array().into_iter().flatten();
@@ -106,21 +108,20 @@ fn is_administrators(actor: &Value) -> bool {
     role && actor["bypass_mode"] == "always"
 }
 
-/// `Team 9 (always)`.
+/// Returns a name such as `Team 9 (always)`.
 fn actor_name(actor: &Value) -> String {
     let kind = actor["actor_type"].as_str().unwrap_or("actor");
     let id = actor["actor_id"].as_u64().map_or(String::new(), |id| format!(" {id}"));
     format!("{kind}{id} ({})", actor["bypass_mode"].as_str().unwrap_or("always"))
 }
 
-/// The ruleset that says `rule`. Everything else that `before` says stays as it is: the parameters
-/// that no document can declare, the kinds of rule that no document can declare, and the app that a
-/// status check is bound to.
+/// Returns the ruleset that expresses `rule`. Everything in `before` that no document can declare
+/// is left in place: other parameters, other kinds of rule, and the app of a status check.
 fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
     let Require { pull_request, signed_commits, linear_history, status_checks } = &rule.require;
     let old = before["rules"].as_array().map_or(&[][..], Vec::as_slice);
     let find = |kind: &str| old.iter().find(|old| old["type"] == kind);
-    // As it is, with `ours` in its parameters; or new, with `ours` and the `defaults`.
+    // Existing rules get `ours` in their parameters; new rules also get the `defaults`.
     let with = |kind: &str, ours: Value, defaults: Value| {
         let mut rule = find(kind).cloned().unwrap_or_else(|| json!({ "type": kind }));
         if rule["parameters"].is_null() {
@@ -163,7 +164,7 @@ fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
     }
     let foreign = old.iter().filter(|old| !OURS.iter().any(|ours| old["type"] == *ours)).cloned();
     let heads = rule.branches.iter().map(|branch| match branch.strip_prefix('~') {
-        Some(_) => branch.clone(), // ~ALL and ~DEFAULT_BRANCH, which are no references
+        Some(_) => branch.clone(), // ~ALL and ~DEFAULT_BRANCH are not references
         None => format!("{HEADS}{branch}"),
     });
     let mut body = json!({
@@ -173,7 +174,7 @@ fn ruleset(name: &str, rule: &Rule, before: &Value) -> Value {
         "conditions": { "ref_name": { "include": heads.collect::<Vec<_>>(), "exclude": [] } },
         "rules": rules.into_iter().chain(foreign).collect::<Vec<_>>(),
     });
-    // Whom the answer does not name, a write would remove unseen.
+    // Without the list in the response, a write would silently remove its actors.
     if before.is_null() || before["bypass_actors"].is_array() {
         let administrators = json!({ "actor_id": ADMINISTRATORS, "actor_type": "RepositoryRole", "bypass_mode": "always" });
         let exempt = rule.administrators_too == Some(false);
@@ -201,24 +202,29 @@ pub(crate) fn remove_rule(remote: &Remote, name: &str) -> Result<(), Error> {
 fn id(remote: &Remote, name: &str) -> Result<Option<u64>, Error> {
     let rulesets = remote.list(RULESETS, Value::as_array)?;
     let rulesets = rulesets.map_err(|refusal| Error::Blocked(vec![refusal]))?;
-    Ok(rulesets.iter().filter_map(own).find(|it| it.0 == name).map(|it| it.1))
+    Ok(rulesets
+        .iter()
+        .filter_map(branch_ruleset)
+        .find(|(known, _)| *known == name)
+        .map(|(_, id)| id))
 }
 
-/// Seals `value` to the repository's key. The ciphertext differs each time, so it is never compared.
+/// Encrypts `value` to the repository's key. The ciphertext differs each time, so it is never
+/// compared.
 pub(crate) fn write_secret(remote: &Remote, name: &str, value: &str) -> Result<(), Error> {
     let mut rotated = false;
     loop {
         let answer =
             remote.client.get(&remote.path("/actions/secrets/public-key"))?.expect(&[200])?;
-        let key = answer.body["key"].as_str().and_then(|it| BASE64.decode(it.as_bytes()).ok());
+        let key = answer.body["key"].as_str().and_then(|text| BASE64.decode(text.as_bytes()).ok());
         let key: [u8; 32] =
-            key.and_then(|it| it.try_into().ok()).ok_or_else(|| Error::NotAPublicKey)?;
+            key.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Error::NotAPublicKey)?;
         let sealed = PublicKey::from(key).seal(&mut OsRng, value.as_bytes());
         let sealed = BASE64.encode(&sealed.map_err(|_| Error::NotAPublicKey)?);
         let body = json!({ "encrypted_value": sealed, "key_id": answer.body["key_id"] });
         let below = format!("/actions/secrets/{name}");
         match remote.write(&Method::PUT, &below, Some(&body), &[201, 204]) {
-            // The key was replaced since we read it.
+            // The forge has replaced its key since it was read.
             Err(Error::Refused { status: 422, .. }) if !rotated => rotated = true,
             written => return written.map(drop),
         }
@@ -230,19 +236,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_libsodium_seals_opens_with_the_box_that_we_seal_with() {
-        // Sealed by PyNaCl 1.6.2 (libsodium) to the key of the bytes 0 to 31.
+    fn a_box_sealed_by_libsodium_is_opened_by_our_library() {
+        // Sealed by PyNaCl 1.6.2 (libsodium) to the key with the bytes 0 to 31.
         let sealed =
             "bvY9k1u1nIDQWOQnK1PUJRaRB7HINcZyKyypfpxUOhrITqX+Llzr3i5nIYzSfJ7voGt++87vkwZLP9iTdw==";
         let sealed = BASE64.decode(sealed.as_bytes()).expect("base64");
-        let key: [u8; 32] = std::array::from_fn(|it| u8::try_from(it).unwrap_or_default());
+        let key: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap_or_default());
         let key = crypto_box::SecretKey::from(key);
-        assert_eq!(key.unseal(&sealed).expect("sealed to it"), b"a phase's key");
-        let ours = key.public_key().seal(&mut OsRng, b"a phase's key").expect("it seals");
+        assert_eq!(key.unseal(&sealed).expect("the box opens"), b"a phase's key");
+        let ours = key.public_key().seal(&mut OsRng, b"a phase's key").expect("the box seals");
         assert_eq!(ours.len(), sealed.len(), "the same shape: a key, a tag, the value");
     }
 
-    /// The kinds of rule that GitHub describes: the schemas of `rules` in its `OpenAPI` description.
+    /// Returns the kinds of rule in GitHub's `OpenAPI` description: the schemas of `rules`.
     fn kinds() -> Vec<Value> {
         let all = include_str!("../tests/github-openapi.json");
         let mut all: Value = serde_json::from_str(all).expect("JSON");
@@ -253,8 +259,8 @@ mod tests {
         rules.as_array().expect("kinds").clone()
     }
 
-    /// A value that fits `schema` and differs from what we would write: every flag set, every
-    /// number 3, every list with one item.
+    /// Returns a value that fits `schema` and differs from our own: every flag set, every number 3,
+    /// every list with one item.
     fn example(schema: &Value) -> Value {
         if let Some(word) = schema["enum"].get(0) {
             return word.clone();
@@ -267,7 +273,7 @@ mod tests {
             _ => {
                 let properties = schema["properties"].as_object();
                 let each = properties.into_iter().flatten();
-                Value::Object(each.map(|(name, it)| (name.clone(), example(it))).collect())
+                Value::Object(each.map(|(name, schema)| (name.clone(), example(schema))).collect())
             }
         }
     }
@@ -310,7 +316,7 @@ mod tests {
         for old in &rules {
             let kind = &old["type"];
             let new =
-                after["rules"].as_array().expect("rules").iter().find(|it| it["type"] == *kind);
+                after["rules"].as_array().expect("rules").iter().find(|rule| rule["type"] == *kind);
             let mut expected = old.clone();
             if kind == "pull_request" {
                 expected["parameters"]["required_approving_review_count"] = json!(2);
@@ -325,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_put_does_not_touch_exempt_actors_that_it_may_not_see() {
+    fn a_put_leaves_hidden_exempt_actors_in_place() {
         let hidden = json!({"name": "main", "rules": []});
         assert!(ruleset("main", &declared(1, &[]), &hidden).get("bypass_actors").is_none());
         let told = json!({"name": "main", "rules": [], "bypass_actors": []});

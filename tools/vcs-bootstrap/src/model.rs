@@ -1,5 +1,5 @@
-//! A repository as every forge knows it: what is declared of it, and what is there. `github.rs` and
-//! `gitea.rs` translate to and from these types; nothing else knows how a forge writes them.
+//! Repositories in the terms that all forges share: declared and observed state. `github.rs` and
+//! `gitea.rs` translate to and from these types, and no other module knows a forge's format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,81 +9,81 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{Mode, OnDestroy, Push, Require};
 
-/// Where a repository is.
+/// Owner and name of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The user or organisation.
+pub struct RepositorySlug {
+    /// User or organisation that owns the repository.
     pub owner: String,
-    /// Its own name.
+    /// Name of the repository.
     pub name: String,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RepositorySlug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.owner, self.name)
     }
 }
 
-/// What may be read, or why it may not. Unknown is not absent: it is reported, never compared and
-/// never pruned.
+/// A part of a repository that the token may read, or the reason why it may not. Unknown is not
+/// absent: a denied part is reported, never compared and never pruned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Section<T> {
-    /// It was read.
-    Known(T),
-    /// It was refused.
-    Unknown(Refusal),
+pub enum Readable<T> {
+    /// The part, as it was read.
+    Value(T),
+    /// The reason why the part may not be read.
+    Denied(Refusal),
 }
 
-impl<T> Section<T> {
-    /// What was read, if it was.
-    pub fn known(&self) -> Option<&T> {
+impl<T> Readable<T> {
+    /// Returns the value if the part was read.
+    pub fn value(&self) -> Option<&T> {
         match self {
-            Self::Known(value) => Some(value),
-            Self::Unknown(_) => None,
+            Self::Value(value) => Some(value),
+            Self::Denied(_) => None,
         }
     }
 }
 
-/// The reason of a repository whose absence has no proof.
+/// Condition reason of a repository whose absence has no proof.
 pub(crate) const REPOSITORY_UNKNOWN: &str = "RepositoryUnknown";
 
-/// Why something cannot be brought about as things are.
+/// A conflict that prevents the declared state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
-    /// The `reason` of the condition.
+    /// Condition reason, for example `PermissionMissing`.
     pub reason: &'static str,
-    /// What is refused, and why.
+    /// Object and cause, as a sentence.
     pub what: String,
-    /// What to do.
+    /// Help for this cause.
     pub help: String,
 }
 
-/// The plain settings; those that are not declared are `None`.
+/// Settings of a repository. In a declaration, `None` leaves a setting unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// What it is, in one line.
+    /// Description of the repository, in one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Where to read more.
+    /// URL of the project's website.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub homepage: Option<String>,
-    /// Whether only those who are let in can see it.
+    /// Whether only members and invited collaborators can see the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private: Option<bool>,
-    /// Whether it has issues.
+    /// Whether the issue tracker is enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issues: Option<bool>,
-    /// Whether it has a wiki.
+    /// Whether the wiki is enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wiki: Option<bool>,
-    /// Whether it has project boards.
+    /// Whether project boards are enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projects: Option<bool>,
 }
 
 impl Settings {
-    /// Those of `self` that are declared and that `seen` does not have.
+    /// Returns the declared settings of `self` that differ from `seen`.
     #[must_use]
     pub fn changed_from(&self, seen: &Self) -> Self {
         fn changed<T: Clone + PartialEq>(wanted: Option<&T>, seen: Option<&T>) -> Option<T> {
@@ -100,9 +100,9 @@ impl Settings {
         }
     }
 
-    /// Those of `self` that `others` speaks of.
+    /// Returns the settings of `self` that `others` declares.
     #[must_use]
-    pub fn of(&self, others: &Self) -> Self {
+    pub fn restricted_to(&self, others: &Self) -> Self {
         let Self { description, homepage, private, issues, wiki, projects } = self.clone();
         Self {
             description: others.description.as_ref().and(description),
@@ -115,40 +115,42 @@ impl Settings {
     }
 }
 
-/// What it takes to change some branches.
+/// Requirements for changes to branches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rule {
-    /// The branches: names, or patterns.
+    /// Names of branches, or patterns with `*`.
     pub branches: BTreeSet<String>,
-    /// What a change must bring.
+    /// Requirements that every change must meet.
     pub require: Require,
-    /// Whether it holds for administrators, too. `None`: the forge does not tell.
+    /// Whether the rule applies to administrators as well. `None` if the forge does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub administrators_too: Option<bool>,
-    /// Who else is exempt, as the forge names them: `Team 9 (always)`, `user alice`.
+    /// Further exempt actors in the forge's notation, for example `Team 9 (always)` or `user
+    /// alice`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub also_exempt: BTreeSet<String>,
-    /// Branches that the rule leaves out, although `branches` covers them.
+    /// Branches that `branches` covers and the rule excludes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub except: BTreeSet<String>,
-    /// Whether the forge enforces it.
+    /// Whether the forge enforces the rule.
     pub enforced: bool,
-    /// Whether it forbids deleting a branch.
+    /// Whether the rule forbids deleting a branch.
     pub forbids_deletion: bool,
-    /// Whether it forbids replacing commits of a branch.
+    /// Whether the rule forbids replacing commits of a branch.
     pub forbids_force_push: bool,
 }
 
 impl Rule {
-    /// Whether `seen` is what `self` declares. What the forge does not tell is not compared.
+    /// Whether `seen` meets the declaration `self`. Values that the forge does not tell are not
+    /// compared.
     #[must_use]
     pub fn is_met_by(&self, seen: &Self) -> bool {
         let administrators = seen.administrators_too.or(self.administrators_too);
         *self == Self { administrators_too: administrators, ..seen.clone() }
     }
 
-    /// What `self` no longer protects of what `before` protects: one sentence for each.
+    /// Returns the protections of `before` that `self` lacks, each as a sentence.
     #[must_use]
     pub fn weakens(&self, before: &Self) -> Vec<String> {
         let Self {
@@ -198,141 +200,143 @@ impl Rule {
     }
 }
 
-/// A public key that may read the repository.
+/// A public key with read access to the repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeployKey {
-    /// As people see it in the list.
+    /// Title in the list of keys, for example `flux-seed (SHA256:IbBtrX+d)`.
     pub title: String,
-    /// As OpenSSH writes it.
+    /// Public key in OpenSSH's form.
     pub key: String,
 }
 
-/// A deploy key that is there.
+/// A deploy key that exists at the forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenKey {
-    /// By which the forge knows it.
+    /// Number of the key at the forge.
     pub id: u64,
-    /// As people see it in the list.
+    /// Title in the list of keys.
     pub title: String,
-    /// Whether it may only read.
+    /// Whether the key has read access only.
     pub read_only: bool,
 }
 
-/// What is remembered of a secret, since nobody can read it again.
+/// Record of a secret's value, because a forge never returns the value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recorded {
-    /// A keyed hash of its value.
+    /// Keyed hash (HMAC) of the value.
     pub mac: String,
-    /// When the forge says that it was written last; Gitea does not say.
+    /// Time of the last change, by the forge's clock; absent at Gitea.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
 }
 
-/// What we made, kept beside it in the world: see `receipt.rs`.
+/// Objects that this program created, recorded at the forge: see `ownership.rs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Receipt {
-    /// Whether we made the repository itself, rather than found it.
+#[schemars(rename = "Receipt")]
+pub struct OwnershipRecord {
+    /// Whether this program created the repository.
     pub made: bool,
-    /// Whether `destroy` has archived it.
+    /// Whether `destroy` has archived the repository.
     pub archived: bool,
-    /// The rules that we made, by name.
+    /// Names of the rules that this program created.
     pub rules: BTreeSet<String>,
-    /// The deploy keys that we made, by fingerprint.
+    /// Fingerprints of the deploy keys that this program created.
     pub deploy_keys: BTreeSet<String>,
-    /// The secrets that we wrote.
+    /// Secrets that this program wrote, by name.
     pub secrets: BTreeMap<String, Recorded>,
 }
 
-/// What stands where the receipt should be.
+/// State of the ownership record at the forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// Nothing: the repository is not ours, or not yet.
+pub enum Ownership {
+    /// There is no record: this program does not own the repository, or not yet.
     None,
-    /// A receipt that we wrote for this very repository.
-    Ours(Receipt),
-    /// Something that we did not write, or not with this key, or for another repository.
+    /// A valid record for this repository.
+    Ours(OwnershipRecord),
+    /// A record with a foreign signature, or for another repository.
     Disputed,
 }
 
-/// Where the declared branch of the forge stands, seen from here.
+/// Position of the forge's branch relative to the local branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// The forge does not have it.
+    /// The forge has no such branch.
     Absent,
-    /// At the same commit.
+    /// The forge's branch is at the local commit.
     Same,
-    /// At an ancestor of ours.
+    /// The forge's branch is at an ancestor of the local commit.
     Behind(String),
-    /// At a descendant of ours.
+    /// The forge's branch is at a descendant of the local commit.
     Ahead(String),
-    /// Neither; or at a commit that is not here, so that nobody can tell.
+    /// The histories have diverged, or the local clone lacks the forge's commit, so that their
+    /// relation is unknown.
     Elsewhere(String),
 }
 
-/// A repository that is there.
+/// A repository that exists at the forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Present {
-    /// The forge's own number for it.
+    /// Number of the repository at the forge.
     pub id: u64,
-    /// Whether our token may administer it; `None`: the forge does not say.
+    /// Whether the token may administer the repository; `None` if the forge does not tell.
     pub administrator: Option<bool>,
-    /// Whether it is archived.
+    /// Whether the repository is archived.
     pub archived: bool,
-    /// Whether its description is still the one that `apply` creates it with.
-    pub newborn: bool,
-    /// Its plain settings, all of them.
+    /// Whether the description is still the creation marker, so that the set-up is incomplete.
+    pub just_created: bool,
+    /// All settings of the repository.
     pub settings: Settings,
-    /// Its topics.
+    /// Topics of the repository.
     pub topics: BTreeSet<String>,
-    /// The branch that people see first.
+    /// Name of the default branch.
     pub default_branch: String,
-    /// Where the declared branch stands.
-    pub head: Section<Head>,
-    /// What we made of it.
-    pub mark: Section<Mark>,
-    /// Its rules, by name.
-    pub rules: Section<BTreeMap<String, Rule>>,
-    /// Its secrets, by name, and when each was written last.
-    pub secrets: Section<BTreeMap<String, Option<String>>>,
-    /// Its deploy keys, by fingerprint.
-    pub deploy_keys: Section<BTreeMap<String, SeenKey>>,
+    /// Position of the declared branch.
+    pub head: Readable<Head>,
+    /// Ownership record of the repository.
+    pub mark: Readable<Ownership>,
+    /// Rules of the repository, by name.
+    pub rules: Readable<BTreeMap<String, Rule>>,
+    /// Time of the last change of each secret, by name.
+    pub secrets: Readable<BTreeMap<String, Option<String>>>,
+    /// Deploy keys, by fingerprint.
+    pub deploy_keys: Readable<BTreeMap<String, SeenKey>>,
 }
 
-/// The repository, if it is there.
+/// The repository, or `None` if it does not exist.
 pub type World = Option<Present>;
 
-/// What is to be pushed.
+/// The history to be pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
-    /// When.
+    /// Condition for a push.
     pub push: Push,
-    /// Which branch.
+    /// Name of the branch.
     pub branch: String,
-    /// Its commit here, or why there is none: then it cannot be pushed, and need not be while the
-    /// forge has the branch.
-    pub commit: Section<String>,
+    /// Local commit of the branch, or the reason for its absence. An absent commit matters only
+    /// while the forge lacks the branch.
+    pub commit: Readable<String>,
 }
 
-/// What a document declares, in the words of one forge.
+/// A document's declaration, in the terms of one forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The plain settings.
+    /// Settings that the document declares.
     pub settings: Settings,
-    /// The topics, and what happens to others.
+    /// Declared topics, with the treatment of others.
     pub topics: Option<(Mode, BTreeSet<String>)>,
-    /// The history; `None`: none is pushed.
+    /// History to be pushed; `None` if none.
     pub history: Option<Pushed>,
-    /// The rules, by name.
+    /// Declared rules, by name.
     pub rules: BTreeMap<String, Rule>,
-    /// The keyed hashes of the secrets, by name.
+    /// Keyed hashes of the secrets, by name.
     pub secrets: BTreeMap<String, String>,
-    /// The deploy keys, by fingerprint.
+    /// Declared deploy keys, by fingerprint.
     pub deploy_keys: BTreeMap<String, DeployKey>,
-    /// Whether a private repository may be made public.
+    /// Whether `apply` may make a private repository public.
     pub allow_publish: bool,
-    /// What becomes of a repository that we made.
+    /// Action of `destroy` on a repository that this program created.
     pub on_destroy: OnDestroy,
 }

@@ -11,8 +11,10 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::forge::{Found, Reader};
 use crate::git;
-use crate::model::{Head, Mark, Place, Present, Receipt, Rule, Section, Settings, Wanted};
-use crate::receipt::Seal;
+use crate::model::{
+    Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings, Wanted,
+};
+use crate::ownership::OwnershipKey;
 use crate::spec::Push;
 
 /// What the status tells of the repository.
@@ -107,23 +109,23 @@ pub(crate) struct Look {
 /// Looks at the repository: at its lists only where `wanted` or its receipt speak of them.
 pub(crate) fn look(
     reader: &Reader<'_>,
-    seal: &Seal,
+    seal: &OwnershipKey,
     wanted: &Wanted,
     earlier: Option<u64>,
-    origin: impl FnOnce(&Found) -> Result<Section<Head>, Error>,
+    origin: impl FnOnce(&Found) -> Result<Readable<Head>, Error>,
 ) -> Result<Look, Error> {
     let Some(found) = reader.repository(earlier)? else {
         return Ok(Look { found: None, world: None, recorded: false });
     };
     let mark = match reader.receipt()? {
-        Section::Known(text) => {
-            Section::Known(text.map_or(Mark::None, |text| seal.read(found.id, &text)))
+        Readable::Value(text) => {
+            Readable::Value(text.map_or(Ownership::None, |text| seal.read(found.id, &text)))
         }
-        Section::Unknown(refusal) => Section::Unknown(refusal),
+        Readable::Denied(refusal) => Readable::Denied(refusal),
     };
-    let receipt = match mark.known() {
-        Some(Mark::Ours(receipt)) => receipt.clone(),
-        _ => Receipt::default(),
+    let receipt = match mark.value() {
+        Some(Ownership::Ours(receipt)) => receipt.clone(),
+        _ => OwnershipRecord::default(),
     };
     let names: BTreeSet<_> = wanted.rules.keys().chain(&receipt.rules).cloned().collect();
     let rules = asked(!names.is_empty(), || reader.rules(&names))?;
@@ -131,12 +133,12 @@ pub(crate) fn look(
     let secrets = asked(secrets, || reader.secrets())?;
     let keys = !wanted.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
     let deploy_keys = asked(keys, || reader.deploy_keys())?;
-    let recorded = mark.known().is_some_and(|it| *it != Mark::None);
+    let recorded = mark.value().is_some_and(|it| *it != Ownership::None);
     let world = Present {
         id: found.id,
         administrator: found.administrator,
         archived: found.archived,
-        newborn: found.settings.description.as_ref() == Some(&seal.birth_mark()),
+        just_created: found.settings.description.as_ref() == Some(&seal.creation_marker()),
         settings: found.settings.clone(),
         topics: found.topics.clone(),
         default_branch: found.default_branch.clone(),
@@ -152,9 +154,9 @@ pub(crate) fn look(
 /// Nobody asks for a list of which nothing speaks; it counts as empty.
 fn asked<T>(
     spoken_of: bool,
-    list: impl FnOnce() -> Result<Section<BTreeMap<String, T>>, Error>,
-) -> Result<Section<BTreeMap<String, T>>, Error> {
-    if spoken_of { list() } else { Ok(Section::Known(BTreeMap::new())) }
+    list: impl FnOnce() -> Result<Readable<BTreeMap<String, T>>, Error>,
+) -> Result<Readable<BTreeMap<String, T>>, Error> {
+    if spoken_of { list() } else { Ok(Readable::Value(BTreeMap::new())) }
 }
 
 /// Where the declared branch of `found` stands.
@@ -162,27 +164,27 @@ pub(crate) fn head(
     found: &Found,
     wanted: &Wanted,
     token: &keyring::Secret,
-) -> Result<Section<Head>, Error> {
+) -> Result<Readable<Head>, Error> {
     match &wanted.history {
         Some(it) if it.push != Push::Never => {
-            git::head(&GitOrigin { url: &found.git, token }, &it.branch, it.commit.known())
+            git::head(&GitOrigin { url: &found.git, token }, &it.branch, it.commit.value())
         }
-        _ => Ok(Section::Known(Head::Absent)),
+        _ => Ok(Readable::Value(Head::Absent)),
     }
 }
 
 impl Look {
     /// What the status tells.
-    pub(crate) fn observed(&self, place: &Place, wanted: &Wanted) -> Option<Observed> {
+    pub(crate) fn observed(&self, place: &RepositorySlug, wanted: &Wanted) -> Option<Observed> {
         let (found, world) = (self.found.as_ref()?, self.world.as_ref()?);
-        let made = match world.mark.known() {
-            Some(Mark::Ours(receipt)) => receipt.made,
-            _ => world.newborn,
+        let made = match world.mark.value() {
+            Some(Ownership::Ours(receipt)) => receipt.made,
+            _ => world.just_created,
         };
-        let mut rules = world.rules.known().cloned().unwrap_or_default();
+        let mut rules = world.rules.value().cloned().unwrap_or_default();
         rules.retain(|name, _| wanted.rules.contains_key(name));
-        let secrets = world.secrets.known().into_iter().flat_map(BTreeMap::keys);
-        let keys = world.deploy_keys.known().into_iter().flatten();
+        let secrets = world.secrets.value().into_iter().flat_map(BTreeMap::keys);
+        let keys = world.deploy_keys.value().into_iter().flatten();
         let declared = |(fingerprint, seen): (&String, &crate::model::SeenKey)| {
             let key = wanted.deploy_keys.get(fingerprint)?.key.clone();
             Some((fingerprint.clone(), DeployKeySeen { key, read_only: seen.read_only }))
@@ -211,11 +213,11 @@ impl Look {
         let branch = wanted.history.as_ref().map(|it| it.branch.clone());
         let commit = branch.zip(commit(world, wanted));
         let commit = commit.map(|(branch, commit)| Evidence::Commit { branch, commit });
-        let receipt = match world.mark.known() {
-            Some(Mark::Ours(receipt)) => Some(receipt),
+        let receipt = match world.mark.value() {
+            Some(Ownership::Ours(receipt)) => Some(receipt),
             _ => None,
         };
-        let digest = |it: &Receipt| Evidence::Receipt {
+        let digest = |it: &OwnershipRecord| Evidence::Receipt {
             sha256: HEXLOWER.encode(&Sha256::digest(serde_json::json!(it).to_string())),
         };
         let secrets = receipt.into_iter().flat_map(|it| &it.secrets);
@@ -225,7 +227,7 @@ impl Look {
             mac: it.mac.clone(),
             updated_at: it.updated_at.clone(),
         };
-        let keys = world.deploy_keys.known().into_iter().flat_map(BTreeMap::keys);
+        let keys = world.deploy_keys.value().into_iter().flat_map(BTreeMap::keys);
         let keys = keys.filter(|it| wanted.deploy_keys.contains_key(*it)).cloned();
         commit
             .into_iter()
@@ -238,9 +240,9 @@ impl Look {
 
 /// The commit of the declared branch at the forge.
 fn commit(world: &Present, wanted: &Wanted) -> Option<String> {
-    match world.head.known()? {
+    match world.head.value()? {
         Head::Absent => None,
-        Head::Same => wanted.history.as_ref().and_then(|it| it.commit.known().cloned()),
+        Head::Same => wanted.history.as_ref().and_then(|it| it.commit.value().cloned()),
         Head::Behind(there) | Head::Ahead(there) | Head::Elsewhere(there) => Some(there.clone()),
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Head, Mark, Present, Pushed, Receipt, Recorded, Refusal, Section, Settings, Wanted, World,
+    Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Recorded, Refusal, Settings,
+    Wanted, World,
 };
 use crate::spec::{Mode, OnDestroy, Push};
 use crate::step::{Because, Step};
@@ -27,14 +28,15 @@ pub fn plan(wanted: &Wanted, world: &World) -> Plan {
     let before = world.clone().unwrap_or_else(|| {
         let private = wanted.settings.private.unwrap_or(true);
         steps.push(Step::Create { private });
-        newborn(private, wanted)
+        just_created(private, wanted)
     });
     let mut refused = refusals(&before);
     let recorded = recorded(&before);
     let Some(seen) = recorded.clone().filter(|_| refused.is_empty()) else {
         return Plan { steps: Vec::new(), refused };
     };
-    let seen = seen.unwrap_or(Receipt { made: before.newborn, ..Receipt::default() });
+    let seen =
+        seen.unwrap_or(OwnershipRecord { made: before.just_created, ..OwnershipRecord::default() });
     if before.archived {
         if !seen.archived {
             refused.push(archived_by_others());
@@ -68,8 +70,9 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
     let Some(seen) = recorded(before).filter(|_| refused.is_empty()) else {
         return Plan { steps: Vec::new(), refused };
     };
-    let newborn = before.newborn.then(|| Receipt { made: true, ..Receipt::default() });
-    let Some(receipt) = seen.clone().or(newborn) else { return Plan::default() };
+    let just_created =
+        before.just_created.then(|| OwnershipRecord { made: true, ..OwnershipRecord::default() });
+    let Some(receipt) = seen.clone().or(just_created) else { return Plan::default() };
     if receipt.made && wanted.on_destroy == OnDestroy::Delete {
         return Plan { steps: vec![Step::Delete {}], refused };
     }
@@ -88,7 +91,7 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
     };
     // In an archive, rules do no harm; in what we only found, they would.
     let kept = if receipt.made { receipt.rules.clone() } else { BTreeSet::new() };
-    let goes = Receipt { rules: &receipt.rules - &kept, ..receipt.clone() };
+    let goes = OwnershipRecord { rules: &receipt.rules - &kept, ..receipt.clone() };
     let sections = Sections::of(&nothing, before, &goes, &mut refused);
     if !refused.is_empty() {
         return Plan { steps: Vec::new(), refused };
@@ -96,7 +99,12 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
     let mut steps: Vec<Step> = before.archived.then_some(Step::Unarchive {}).into_iter().collect();
     steps.extend(sections.steps());
     if receipt.made {
-        let receipt = Receipt { made: true, archived: true, rules: kept, ..Receipt::default() };
+        let receipt = OwnershipRecord {
+            made: true,
+            archived: true,
+            rules: kept,
+            ..OwnershipRecord::default()
+        };
         if seen.as_ref() != Some(&receipt) {
             steps.push(Step::Record { receipt, times_of: BTreeSet::new() });
         }
@@ -109,31 +117,31 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
 
 /// A repository as it is right after [`Step::Create`]. Only `private` and the branch are known;
 /// every other declared setting is a step to take.
-fn newborn(private: bool, wanted: &Wanted) -> Present {
+fn just_created(private: bool, wanted: &Wanted) -> Present {
     let branch = wanted.history.as_ref().map(|it| it.branch.clone());
     Present {
         id: 0,
         administrator: None,
         archived: false,
-        newborn: true,
+        just_created: true,
         settings: Settings { private: Some(private), ..Settings::default() },
         topics: BTreeSet::new(),
         default_branch: branch.unwrap_or_default(),
-        head: Section::Known(Head::Absent),
-        mark: Section::Known(Mark::None),
-        rules: Section::Known(BTreeMap::new()),
-        secrets: Section::Known(BTreeMap::new()),
-        deploy_keys: Section::Known(BTreeMap::new()),
+        head: Readable::Value(Head::Absent),
+        mark: Readable::Value(Ownership::None),
+        rules: Readable::Value(BTreeMap::new()),
+        secrets: Readable::Value(BTreeMap::new()),
+        deploy_keys: Readable::Value(BTreeMap::new()),
     }
 }
 
 /// The receipt that is there (`Some(None)`: none is), unless it cannot be told.
 #[expect(clippy::option_option, reason = "it is not there, or may not be read: two things")]
-fn recorded(before: &Present) -> Option<Option<Receipt>> {
-    match before.mark.known()? {
-        Mark::None => Some(None),
-        Mark::Ours(receipt) => Some(Some(receipt.clone())),
-        Mark::Disputed => None,
+fn recorded(before: &Present) -> Option<Option<OwnershipRecord>> {
+    match before.mark.value()? {
+        Ownership::None => Some(None),
+        Ownership::Ours(receipt) => Some(Some(receipt.clone())),
+        Ownership::Disputed => None,
     }
 }
 
@@ -148,20 +156,20 @@ fn refusals(before: &Present) -> Vec<Refusal> {
         });
     }
     match &before.mark {
-        Section::Unknown(refusal) => refused.push(refusal.clone()),
-        Section::Known(Mark::Disputed) => refused.push(Refusal {
+        Readable::Denied(refusal) => refused.push(refusal.clone()),
+        Readable::Value(Ownership::Disputed) => refused.push(Refusal {
             reason: "ReceiptDisputed",
             what: format!(
                 "the Actions variable {} was not written with this project's key for this \
                  repository, so nobody can tell what is ours in it",
-                crate::receipt::VARIABLE
+                crate::ownership::VARIABLE
             ),
             help: "use the root and the generations with which it was written; only if they are \
                    lost, delete the variable: the repository then counts as made by others, and \
                    its deploy keys and secrets must be removed by hand"
                 .to_owned(),
         }),
-        Section::Known(_) => {}
+        Readable::Value(_) => {}
     }
     refused
 }
@@ -198,7 +206,7 @@ fn publish(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Opt
 fn publishes(wanted: &Wanted, before: &Present) -> bool {
     wanted.settings.private == Some(false)
         && before.settings.private == Some(true)
-        && !before.newborn
+        && !before.just_created
 }
 
 fn settings(wanted: &Wanted, before: &Present) -> Option<Step> {
@@ -207,30 +215,30 @@ fn settings(wanted: &Wanted, before: &Present) -> Option<Step> {
     if publishes {
         wanted.private = None;
     }
-    if before.newborn {
+    if before.just_created {
         wanted.description.get_or_insert_default();
     }
     let to = wanted.changed_from(&before.settings);
     let changed = to != Settings::default();
-    changed.then(|| Step::ChangeSettings { from: before.settings.of(&to), to })
+    changed.then(|| Step::ChangeSettings { from: before.settings.restricted_to(&to), to })
 }
 
 fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec<Step> {
     let Some(Pushed { push, branch, commit }) = &wanted.history else { return Vec::new() };
     let head = match &before.head {
-        Section::Known(head) => head,
-        Section::Unknown(refusal) => {
+        Readable::Value(head) => head,
+        Readable::Denied(refusal) => {
             refused.push(refusal.clone());
             return Vec::new();
         }
     };
     let mut steps = Vec::new();
     let mut step = |from: Option<&String>, refused: &mut Vec<Refusal>| match commit {
-        Section::Known(commit) => {
+        Readable::Value(commit) => {
             let (branch, to) = (branch.clone(), commit.clone());
             steps.push(Step::Push { branch, from: from.cloned(), to });
         }
-        Section::Unknown(refusal) => refused.push(refusal.clone()),
+        Readable::Denied(refusal) => refused.push(refusal.clone()),
     };
     match (head, push) {
         (_, Push::Never) => return steps,
@@ -240,13 +248,13 @@ fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec
             reason: "HistoryDiverged",
             what: format!(
                 "the forge's {branch} is at {there}, which is not an ancestor of {} here",
-                commit.known().map_or("the commit", String::as_str)
+                commit.value().map_or("the commit", String::as_str)
             ),
             help: "`git pull --rebase`, then try again: nothing is ever forced".to_owned(),
         }),
         (Head::Same | Head::Ahead(_) | Head::Behind(_) | Head::Elsewhere(_), _) => {}
     }
-    if *head == Head::Absent && commit.known().is_none() {
+    if *head == Head::Absent && commit.value().is_none() {
         return steps; // there is no branch to show first
     }
     if before.default_branch != *branch {
@@ -279,7 +287,7 @@ impl Sections {
     fn of(
         wanted: &Wanted,
         before: &Present,
-        receipt: &Receipt,
+        receipt: &OwnershipRecord,
         refused: &mut Vec<Refusal>,
     ) -> Self {
         let rules =
@@ -347,12 +355,12 @@ impl Sections {
 
     /// What the receipt must say before anything is made: a rule that was not there and is there
     /// after an interruption is ours; so is a key whose private half only we can derive.
-    fn claim(&self, wanted: &Wanted, seen: &Receipt) -> Receipt {
+    fn claim(&self, wanted: &Wanted, seen: &OwnershipRecord) -> OwnershipRecord {
         let deploy_keys = match self.deploy_keys {
             Some(_) => wanted.deploy_keys.keys().cloned().collect(),
             None => BTreeSet::new(),
         };
-        Receipt {
+        OwnershipRecord {
             made: seen.made,
             archived: false,
             rules: &seen.rules | &self.new_rules,
@@ -362,7 +370,7 @@ impl Sections {
     }
 
     /// What the receipt says in the end.
-    fn receipt(&self, wanted: &Wanted, claim: &Receipt) -> Receipt {
+    fn receipt(&self, wanted: &Wanted, claim: &OwnershipRecord) -> OwnershipRecord {
         let mut receipt = claim.clone();
         if self.rules.is_some() {
             receipt.rules.retain(|it| wanted.rules.contains_key(it));
@@ -388,13 +396,13 @@ impl Sections {
 
 /// What was read of a section, if anything speaks of it.
 fn read<'a, T>(
-    section: &'a Section<T>,
+    section: &'a Readable<T>,
     spoken_of: [bool; 2],
     refused: &mut Vec<Refusal>,
 ) -> Option<&'a T> {
     match section {
-        Section::Known(value) => Some(value),
-        Section::Unknown(refusal) => {
+        Readable::Value(value) => Some(value),
+        Readable::Denied(refusal) => {
             refused.extend(spoken_of.contains(&true).then(|| refusal.clone()));
             None
         }

@@ -1,22 +1,22 @@
-//! What a forge means when it refuses git: a table of the messages that forges send, each with its
-//! cause and the help that fits it.
+//! Messages with which forges reject git, each with its cause and help.
 //!
-//! **Invariant:** a refusal is permanent unless its own words say otherwise, so it is never retried.
+//! **Invariant:** a refusal is permanent unless its own message says otherwise, so it is never
+//! retried.
 
-/// Why git was refused, and what to do.
+/// Cause and help of a rejected git command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The `reason` of the condition.
+    /// Condition reason, for example `BranchProtected`.
     pub(crate) reason: &'static str,
-    /// The help.
+    /// Help for this cause.
     pub(crate) help: &'static str,
 }
 
-/// The reason when git is told that there is no such repository.
+/// Condition reason when git reports that the repository does not exist.
 pub(crate) const HIDDEN: &str = "RepositoryHidden";
 
-/// Words in lower case that a message contains, any of them, and what they mean. The first row that
-/// fits decides, so the specific rows come first.
+/// Lower-case phrases of a message (any of them matches), the condition reason, and the help. The
+/// first matching row decides, so specific rows come first.
 type Row = (&'static [&'static str], &'static str, &'static str);
 
 /// Sources: GitHub's error codes and texts as quoted in the linked pages and reports.
@@ -47,8 +47,8 @@ const PUSHES: &[Row] = &[
     (
         &["gh001", "large files detected", "file size limit"],
         "FileTooLarge",
-        "a file in the history is larger than the forge accepts: take it out of the whole history, \
-         not only out of the last commit (`git filter-repo --strip-blobs-bigger-than 100M`)",
+        "a file in the history is larger than the forge accepts: remove it from the whole history, \
+         not only from the last commit (`git filter-repo --strip-blobs-bigger-than 100M`)",
     ),
     (
         &["gh009", "cannot contain secrets", "secrets detected", "push protection"],
@@ -65,13 +65,13 @@ const PUSHES: &[Row] = &[
     (
         &["non-fast-forward", "fetch first", "stale info", "needs force"],
         "HistoryDiverged",
-        "the forge has commits that are not here: `git pull --rebase`, then run this again; nothing \
-         is ever forced",
+        "the forge has commits that the local branch lacks: run `git pull --rebase`, then this \
+         command again; nothing is ever forced",
     ),
     (
         &["was archived so", "repository is archived"],
         "Archived",
-        "the repository is archived, so it accepts no push: unarchive it if it is to be used again",
+        "the repository is archived, so it accepts no push: unarchive the repository to use it again",
     ),
     (
         &["saml sso", "saml single sign-on"],
@@ -81,7 +81,7 @@ const PUSHES: &[Row] = &[
     (
         &["quota", "size limit", "maximum allowed size", "returned error: 413"],
         "QuotaExceeded",
-        "the push or the repository is larger than the forge allows: free space there, raise the \
+        "the push or the repository is larger than the forge allows: delete data at the forge, raise the \
          limit, or make the history smaller",
     ),
     (
@@ -95,7 +95,7 @@ const PUSHES: &[Row] = &[
             "not allowed to push to protected",
         ],
         "BranchProtected",
-        "a rule of the forge forbids it: push by a pull request, declare `bypass: administrators`, \
+        "a rule of the forge forbids the push: use a pull request, declare `bypass: administrators`, \
          or sign the commits, as the message says",
     ),
     DENIED,
@@ -103,22 +103,22 @@ const PUSHES: &[Row] = &[
     (
         &["repository not found", "not found", "returned error: 404"],
         "PermissionMissing",
-        "the repository is gone, or the token may not see it: give the token access to it",
+        "the repository does not exist, or the token may not see it: give the token access to the repository",
     ),
     (
         &["shallow update not allowed"],
         "HistoryIncomplete",
-        "`git fetch --unshallow` first: a shallow history is not accepted",
+        "run `git fetch --unshallow` first: the forge accepts no shallow history",
     ),
     (
         &["currently checked out"],
         "BranchCheckedOut",
-        "the repository there has a work tree with this branch: make it bare",
+        "the repository at the forge has a work tree with this branch: make the repository bare",
     ),
     (
         &["hook declined", "pre-receive", "update hook"],
         "HookDeclined",
-        "a hook of the forge refuses the push: change what its message names",
+        "a hook of the forge rejects the push: correct the cause in its message",
     ),
     (
         &["fsck error", "unpacker error", "index-pack abnormal exit", "missing necessary objects"],
@@ -151,11 +151,11 @@ const UNAUTHORISED: Row = (
         "bad credentials",
     ],
     "Unauthorised",
-    "git does not accept the token that the API accepts: give it read and write access to the \
-     repository's contents, or make a new one and put it where spec.endpoints.forge points",
+    "the Git endpoint rejects the token that the API accepts: give the token read and write access to the \
+     repository's contents, or create a new token and store it where spec.endpoints.forge points",
 );
 
-/// What refuses `git ls-remote` for good.
+/// Messages of `git ls-remote` that are permanent.
 const LISTINGS: &[Row] = &[
     (
         &["saml sso", "saml single sign-on"],
@@ -181,7 +181,7 @@ const LISTINGS: &[Row] = &[
     ),
 ];
 
-/// Reasons after which the same push may succeed: the server was busy, full or broken.
+/// Phrases of temporary failures, after which the same push may succeed.
 const TEMPORARY: [&str; 11] = [
     "cannot lock ref",
     "failed to lock",
@@ -196,21 +196,23 @@ const TEMPORARY: [&str; 11] = [
     "try again later",
 ];
 
-/// What to do about a refusal whose words are in no row.
+/// Verdict on a refusal that matches no row.
 const OTHER: Verdict = Verdict {
     reason: "PushRefused",
-    help: "the forge refuses this push, and would again: change what its message names",
+    help: "the forge rejects this push permanently: correct the cause in its message",
 };
 
-/// Why the forge refuses a push for good. `porcelain` is what `git push --porcelain` writes: a line
-/// that begins with `!` for each reference that was refused. `None`: no refusal, or a passing one.
-/// <https://git-scm.com/docs/git-push#_output>
+/// Returns the cause of a permanent refusal of a push; `None` if the failure is temporary or no
+/// refusal.
+///
+/// `porcelain` is the output of `git push --porcelain`, with a line that begins with `!` for each
+/// rejected reference. <https://git-scm.com/docs/git-push#_output>
 pub(crate) fn push(porcelain: &str, said: &str) -> Option<Verdict> {
     let refused: Vec<_> = porcelain.lines().filter(|line| line.starts_with('!')).collect();
     let text = [porcelain, "\n", said].concat().to_lowercase();
     let lines = refused.join("\n").to_lowercase();
     let busy = |text: &str| TEMPORARY.iter().any(|word| text.contains(word));
-    // The reason for an unpacker error (a full disk) is in the messages, not in the line.
+    // The cause of an unpacker error (such as a full disk) is in the messages, not in the line.
     let elsewhere = refused.is_empty() || lines.contains("unpacker error");
     if busy(&lines) || (elsewhere && busy(&text)) {
         return None;
@@ -218,7 +220,7 @@ pub(crate) fn push(porcelain: &str, said: &str) -> Option<Verdict> {
     verdict(PUSHES, &text).or((!refused.is_empty()).then_some(OTHER))
 }
 
-/// Why the forge refuses to list its references for good.
+/// Returns the cause of a permanent refusal to list references.
 pub(crate) fn listing(said: &str) -> Option<Verdict> {
     verdict(LISTINGS, &said.to_lowercase())
 }
@@ -238,7 +240,7 @@ mod tests {
         )
     }
 
-    /// Porcelain output, standard error, and the reason; messages as the forges send them.
+    /// Returns porcelain output, standard error and the reason, with messages as forges send them.
     #[expect(clippy::too_many_lines, reason = "a table")]
     fn refusals() -> Vec<(String, &'static str, &'static str)> {
         let hook = || declined("pre-receive hook declined");
@@ -326,7 +328,7 @@ mod tests {
                 "remote: fatal: pack exceeds maximum allowed size (2.00 GiB)",
                 "QuotaExceeded",
             ),
-            (declined("a reason that nobody knows yet"), "", "PushRefused"),
+            (declined("an unknown reason"), "", "PushRefused"),
             (
                 String::new(),
                 "remote: Write access to repository not granted.\nfatal: unable to access 'https://github.com/o/r.git/': The requested URL returned error: 403",
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_busy_or_silent_is_tried_again() {
+    fn a_busy_or_silent_server_is_retried() {
         for (porcelain, said) in [
             (declined("cannot lock ref 'refs/heads/main': Unable to create"), ""),
             (declined("failed to update ref"), ""),

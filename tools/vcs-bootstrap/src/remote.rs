@@ -1,4 +1,4 @@
-//! The way to one repository at a forge, for all that reads or writes there.
+//! Connection to one repository at a forge, shared by all readers and writers.
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::client::{Answer, Client, Items};
-use crate::model::{Place, Refusal};
+use crate::model::{Refusal, RepositorySlug};
 
-/// Which forge it is.
+/// Kind of forge: GitHub, or Gitea and Forgejo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forge {
     GitHub,
     Gitea,
 }
 
-/// One repository's place at a forge, and the way there.
+/// One repository at a forge, with the client for it.
 pub(crate) struct Remote {
     pub(crate) client: Client,
     pub(crate) forge: Forge,
-    pub(crate) place: Place,
-    /// The forge of the project: its token goes nowhere else.
+    pub(crate) place: RepositorySlug,
+    /// Forge of the project, the only recipient of the token.
     pub(crate) endpoint: keyring::Forge,
     me: OnceCell<String>,
     of_organisation: OnceCell<bool>,
@@ -37,7 +37,7 @@ impl Forge {
         }
     }
 
-    /// The query that asks for the largest page.
+    /// Returns the query parameter for the largest page.
     pub(crate) fn page(self) -> &'static str {
         match self {
             Self::GitHub => "per_page=100",
@@ -47,7 +47,10 @@ impl Forge {
 }
 
 impl Remote {
-    pub(crate) fn open(endpoint: &keyring::Forge, place: Place) -> Result<(Self, Secret), Error> {
+    pub(crate) fn open(
+        endpoint: &keyring::Forge,
+        place: RepositorySlug,
+    ) -> Result<(Self, Secret), Error> {
         let (forge, url, token) = match endpoint {
             keyring::Forge::Github { url, token } => (Forge::GitHub, url.clone(), token),
             keyring::Forge::Gitea { url, token } => {
@@ -65,12 +68,12 @@ impl Remote {
         Ok((Self { client, forge, place, endpoint, me, of_organisation }, token))
     }
 
-    /// The path of something below the repository.
+    /// Returns the API path of an object below the repository.
     pub(crate) fn path(&self, below: &str) -> String {
         format!("/repos/{}{below}", self.place)
     }
 
-    /// To whom the token belongs.
+    /// Returns the login of the token's user.
     pub(crate) fn me(&self) -> Result<&str, Error> {
         if let Some(me) = self.me.get() {
             return Ok(me);
@@ -80,9 +83,9 @@ impl Remote {
         Ok(self.me.get_or_init(|| me.to_owned()))
     }
 
-    /// Whether an organisation owns the repository. Asked of Gitea alone, and of the repository, since
-    /// a token for repositories may not ask for organisations: teams are for organisations alone,
-    /// and for a user's repository the answer is 405 (routers/api/v1/repo/teams.go).
+    /// Whether an organisation owns the repository. Used for Gitea only. The question goes to the
+    /// repository because a token for repositories may not read organisations. Only organisations
+    /// have teams, and Gitea answers 405 for a user's repository (routers/api/v1/repo/teams.go).
     pub(crate) fn is_of_organisation(&self) -> Result<bool, Error> {
         if let Some(known) = self.of_organisation.get() {
             return Ok(*known);
@@ -95,7 +98,7 @@ impl Remote {
         Ok(*self.of_organisation.get_or_init(|| is))
     }
 
-    /// A write below the repository.
+    /// Sends a write to a path below the repository.
     pub(crate) fn write(
         &self,
         method: &Method,
@@ -106,13 +109,13 @@ impl Remote {
         self.client.write(method, &self.path(below), body, expected)
     }
 
-    /// Every item of a list below the repository.
+    /// Returns every item of a list below the repository.
     pub(crate) fn list(
         &self,
         below: &str,
         items: Items,
     ) -> Result<Result<Vec<Value>, Refusal>, Error> {
-        // GitHub's variables alone have smaller pages: 30 at most.
+        // GitHub limits pages of variables to 30 items, unlike all other lists.
         let small = self.forge == Forge::GitHub && below == VARIABLES;
         let page = if small { "per_page=30" } else { self.forge.page() };
         self.client.list(&self.path(below), page, items)

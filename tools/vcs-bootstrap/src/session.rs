@@ -5,10 +5,10 @@ use keyring::{DataPolicy, GitOrigin, Projects, Secret};
 use serde_json::Value;
 
 use crate::forge::Reader;
-use crate::model::{Head, Place, Present};
+use crate::model::{Head, Present, RepositorySlug};
 use crate::observe::{self, Look};
+use crate::ownership::OwnershipKey;
 use crate::plan::Plan;
-use crate::receipt::Seal;
 use crate::remote::Remote;
 use crate::spec::{Push, Repository};
 use crate::step::Step;
@@ -21,7 +21,7 @@ pub(crate) struct Session<'a> {
     projects: &'a Projects,
     pub(crate) remote: Remote,
     pub(crate) token: Secret,
-    pub(crate) seal: Seal,
+    pub(crate) seal: OwnershipKey,
     pub(crate) declaration: Declaration,
     /// The forge's number for the repository, as an earlier run saw it.
     earlier: Option<u64>,
@@ -36,9 +36,11 @@ impl<'a> Session<'a> {
         let document = context.document;
         let project = projects.get(&document.spec.project)?;
         let forge = project.spec.endpoints.forge.as_ref().ok_or(Error::NoForge)?;
-        let place =
-            Place { owner: document.spec.owner.to_string(), name: document.name.to_string() };
-        let seal = Seal::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
+        let place = RepositorySlug {
+            owner: document.spec.owner.to_string(),
+            name: document.name.to_string(),
+        };
+        let seal = OwnershipKey::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
         let (remote, token) = Remote::open(forge, place)?;
         // A removal pushes no commit, so it works without a history here.
         let with_history = !intent.is_removal();
@@ -102,7 +104,7 @@ impl<'a> Session<'a> {
     pub(crate) fn branch_difference(&self, world: &Present) -> Option<String> {
         let history = self.declaration.wanted.history.as_ref()?;
         let branch = &history.branch;
-        match world.head.known()? {
+        match world.head.value()? {
             Head::Ahead(there) if history.push == Push::FastForward => {
                 Some(format!("{branch} of the forge is ahead, at {there}: `git pull` first"))
             }

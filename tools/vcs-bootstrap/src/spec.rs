@@ -1,4 +1,4 @@
-//! What is declared. No logic: a value of these types is right by construction.
+//! Types of the `Repository` document. They hold no logic: parsing rejects every invalid value.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,203 +8,205 @@ use keyring::DataPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A repository at the project's forge, called as the document is. What is not declared here is
-/// left as it is.
+/// A repository at the project's forge, with the name of the document. Undeclared settings stay
+/// unchanged.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Repository {
-    /// The `Project` that knows the forge and the root of all keys.
+    /// Name of the `Project` that holds the forge and the root of all keys.
     pub project: Name,
-    /// The user or organisation to which it belongs.
+    /// User or organisation that owns the repository, for example `zabronax`.
     pub owner: Owner,
-    /// Who can see it. A new one is private unless this says otherwise.
+    /// Audience of the repository. New repositories are private by default.
     pub visibility: Option<Visibility>,
-    /// Whether `apply` may make a private repository public (default `false`). Publishing cannot be
-    /// taken back.
+    /// Whether `apply` may make a private repository public (default `false`). A publication cannot
+    /// be undone.
     #[serde(default)]
     pub allow_publish: bool,
-    /// What it is, in one line.
+    /// Description of the repository, in one line.
     pub description: Option<Line>,
-    /// Where to read more.
+    /// URL of the project's website.
     pub homepage: Option<Line>,
-    /// By what people find it.
+    /// Topics shown on the repository's page, for example `nix`.
     pub topics: Option<Topics>,
-    /// What the forge offers beside the code.
+    /// Features of the forge besides the code.
     #[serde(default)]
     pub features: Features,
-    /// What is pushed into it; nothing, unless this says so.
+    /// Git history that `apply` pushes (default none).
     pub history: Option<History>,
-    /// What it takes to change a branch.
+    /// Requirements for changes to branches.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// What its workflows can use and nobody can read.
+    /// Actions secrets that `apply` writes.
     #[serde(default)]
     pub secrets: Secrets,
-    /// Phases whose derived key may read the repository, and no more: `flux-seed`.
+    /// Phases whose derived key gets read access to the repository as a deploy key, for example
+    /// `flux-seed`.
     #[serde(default)]
     pub deploy_keys: BTreeSet<Phase>,
-    /// What `destroy` does with a repository that `apply` made.
+    /// Action of `destroy` on a repository that `apply` created (default `archive`).
     #[serde(default)]
     pub on_destroy: OnDestroy,
     /// Whether `destroy` requires a drain receipt before it deletes the repository (default
-    /// `requireReceipt`). A receipt covers the Git history alone; with issues, pull requests,
-    /// releases, a wiki or files in Git LFS, only `discard` deletes it.
+    /// `requireReceipt`). A receipt covers the Git history alone. A repository with issues, pull
+    /// requests, releases, a wiki or files in Git LFS is deleted only with `discard`.
     #[serde(default)]
     pub data_on_destroy: DataPolicy,
 }
 
-/// Who can see a repository.
+/// Audience of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Visibility {
-    /// Those who are let in.
+    /// Only members and invited collaborators can see the repository.
     Private,
-    /// Everybody.
+    /// Everyone can see the repository.
     Public,
 }
 
-/// By what people find a repository.
+/// Topics shown on the repository's page.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Topics {
-    /// What happens to a topic that is not declared.
+    /// Treatment of undeclared topics (default `additive`).
     #[serde(default)]
     pub mode: Mode,
-    /// The topics.
+    /// Declared topics, for example `nix`.
     pub items: BTreeSet<Topic>,
 }
 
-/// What happens to what is not declared.
+/// Treatment of undeclared items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
-    /// It is left alone.
+    /// Undeclared items stay in place.
     #[default]
     Additive,
-    /// It is removed.
+    /// Undeclared items are removed.
     Authoritative,
 }
 
-/// What the forge offers beside the code. One that is not declared is left as it is.
+/// Features of the forge besides the code. Undeclared features stay unchanged.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Features {
-    /// Issues.
+    /// Whether the issue tracker is enabled.
     pub issues: Option<bool>,
-    /// A wiki.
+    /// Whether the wiki is enabled.
     pub wiki: Option<bool>,
-    /// Project boards.
+    /// Whether project boards are enabled.
     pub projects: Option<bool>,
 }
 
-/// What is pushed from the Git repository in the current directory.
+/// History to push from the Git repository in the current directory.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct History {
-    /// When.
+    /// Condition for a push (default `onCreate`).
     pub push: Push,
-    /// The branch: the same here and there.
+    /// Name of the branch, locally and at the forge (default `main`).
     pub branch: Branch,
 }
 
-/// When the branch is pushed. Nothing is ever forced.
+/// Condition for a push. A push is never forced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Push {
-    /// While the forge does not have the branch. From then on it moves by pull requests.
+    /// Push only while the forge lacks the branch. Later changes come by pull requests.
     #[default]
     OnCreate,
-    /// Whenever the branch here is ahead of the one there.
+    /// Push whenever the local branch is ahead of the forge's.
     FastForward,
-    /// Never.
+    /// Never push, so that the history is managed elsewhere.
     Never,
 }
 
-/// What it takes to change branches. A branch under a rule can be neither deleted nor rewritten.
+/// Requirements for changes to branches. A branch with a rule can be neither deleted nor rewritten.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rule {
-    /// What it is called.
+    /// Name of the rule, unique within the document.
     pub name: Name,
-    /// The branches: names, or patterns with `*`.
+    /// Names of branches, or patterns with `*`.
     pub branches: BTreeSet<Pattern>,
-    /// What a change must bring.
+    /// Requirements that every change must meet.
     #[serde(default)]
     pub require: Require,
-    /// For whom it does not hold.
+    /// Users who are exempt from this rule (default: none).
     #[serde(default)]
     pub bypass: Bypass,
 }
 
-/// What a change to a branch must bring.
+/// Requirements that every change must meet.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Require {
-    /// A pull request.
+    /// Requires a pull request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<PullRequest>,
-    /// A signature on each commit.
+    /// Whether each commit must be signed (default `false`).
     pub signed_commits: bool,
-    /// No merge commit.
+    /// Whether merge commits are forbidden (default `false`).
     pub linear_history: bool,
-    /// Checks that have succeeded.
+    /// Names of the status checks that must succeed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub status_checks: BTreeSet<Line>,
 }
 
-/// A pull request.
+/// Requirements of a pull request.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct PullRequest {
-    /// How many people must approve of it.
+    /// Number of required approvals, at most 10 (default 0).
     #[schemars(range(max = 10))]
     pub approvals: u8,
 }
 
-/// For whom a rule does not hold.
+/// Exemptions from a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Bypass {
-    /// It holds for all.
+    /// The rule applies to all users.
     #[default]
     Nobody,
-    /// Everybody who administers the repository. At Gitea, every administrator may merge, and the
-    /// owner (of an organisation: the team `Owners`) may push.
+    /// Administrators of the repository are exempt. At Gitea, every administrator may merge, and
+    /// the owner (in an organisation: the team `Owners`) may push.
     Administrators,
 }
 
-/// What the repository's workflows can use and nobody can read.
+/// Actions secrets that `apply` writes. Workflows can use them, and the forge never shows them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Secrets {
-    /// Phases whose key is sealed into a secret: `artifact-attest` into `ARTIFACT_ATTEST_KEY`.
+    /// Phases whose key is written to an Actions secret, for example `artifact-attest` to
+    /// `ARTIFACT_ATTEST_KEY`.
     pub phase_keys: BTreeSet<Phase>,
 }
 
-/// A phase of the project, as its program is called.
+/// A phase of the project, named after its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// Builds, attests and publishes.
+    /// Builds, signs and publishes artifacts.
     ArtifactAttest,
-    /// Copies data out.
+    /// Copies data out of the cluster and the forge.
     DataDrain,
-    /// Puts Flux into a cluster.
+    /// Installs Flux in a cluster.
     FluxSeed,
-    /// Reads, and writes nothing: its key opens only what is sealed for readers.
+    /// Reads only: the key opens nothing but secrets encrypted for readers.
     Reader,
-    /// Makes a cluster.
+    /// Creates a cluster of machines.
     TalosProvision,
-    /// Brings about the repository: this program.
+    /// Creates and configures the repository: this program.
     VcsBootstrap,
 }
 
 impl Phase {
-    /// As its program is called.
+    /// Returns the name of the phase's program.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -218,19 +220,20 @@ impl Phase {
     }
 }
 
-/// What `destroy` does with a repository that `apply` made. One that it found is never more than
-/// left, without what `apply` put into it.
+/// Action of `destroy` on a repository that `apply` created. An adopted repository is kept, and
+/// only the objects that `apply` added are removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OnDestroy {
-    /// Its secrets and keys are removed, and it is archived: history outlives the machines.
+    /// Remove the secrets and keys, and archive the repository, so that the history outlives the
+    /// machines.
     #[default]
     Archive,
-    /// It is deleted, with all that is in it.
+    /// Delete the repository with all its contents.
     Delete,
 }
 
-/// A string that has passed a check. `$rule` says what is right.
+/// Declares a newtype for a string that passes a check. `$rule` is the error message.
 macro_rules! checked {
     ($(#[$doc:meta])* $name:ident, $check:expr, $rule:literal) => {
         $(#[$doc])*
@@ -239,7 +242,7 @@ macro_rules! checked {
         pub struct $name(String);
 
         impl $name {
-            /// The text.
+            /// Returns the value as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -264,45 +267,45 @@ macro_rules! checked {
 }
 
 checked! {
-    /// A user or an organisation: 1 to 39 of letters, digits, `-`, `_` and `.`.
+    /// Name of a user or an organisation: 1 to 39 letters, digits, `-`, `_` and `.`.
     Owner,
-    |it| {
-        let allowed = |it: char| it.is_ascii_alphanumeric() || "-_.".contains(it);
-        let begins = |it: &str| it.starts_with(|it: char| it.is_ascii_alphanumeric());
-        (1..=39).contains(&it.len()) && begins(it) && it.chars().all(allowed)
+    |text| {
+        let allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        let begins = |text: &str| text.starts_with(|letter: char| letter.is_ascii_alphanumeric());
+        (1..=39).contains(&text.len()) && begins(text) && text.chars().all(allowed)
     },
-    "not an owner, which is 1 to 39 of letters, digits, -, _ and ., and begins with a letter or digit"
+    "not an owner: use 1 to 39 letters, digits, -, _ and ., beginning with a letter or digit"
 }
 
 checked! {
-    /// A topic: 1 to 35 of `a-z`, `0-9` and `-`, the first no `-`.
+    /// Topic: 1 to 35 of `a-z`, `0-9` and `-`, not beginning with `-`.
     Topic,
-    |it| {
-        let allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
-        (1..=35).contains(&it.len()) && !it.starts_with('-') && it.chars().all(allowed)
+    |text| {
+        let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+        (1..=35).contains(&text.len()) && !text.starts_with('-') && text.chars().all(allowed)
     },
-    "not a topic, which is 1 to 35 of a-z, 0-9 and -, and does not begin with -"
+    "not a topic: use 1 to 35 of a-z, 0-9 and -, not beginning with -"
 }
 
 checked! {
-    /// Up to 350 characters in one line.
+    /// Text of one line with at most 350 characters.
     Line,
-    |it| it.chars().count() <= 350 && !it.contains(char::is_control) && it.trim() == it,
-    "not one line of up to 350 characters without a space at either end"
+    |text| text.chars().count() <= 350 && !text.contains(char::is_control) && text.trim() == text,
+    "not a single line of at most 350 characters without surrounding spaces"
 }
 
 checked! {
-    /// A branch, as Git allows them.
+    /// Name of a branch that Git accepts.
     Branch,
-    |it| is_reference(it) && !it.contains('*'),
-    "not a name that Git allows for a branch"
+    |text| is_reference(text) && !text.contains('*'),
+    "not a branch name that Git accepts"
 }
 
 checked! {
-    /// A branch, or a pattern: `*` stands for any characters but `/`.
+    /// Name of a branch, or a pattern: `*` stands for any characters except `/`.
     Pattern,
     is_reference,
-    "not a branch, nor a pattern of branches with *"
+    "not a branch name, and not a pattern with *"
 }
 
 impl Default for Branch {
@@ -311,13 +314,13 @@ impl Default for Branch {
     }
 }
 
-/// What `git check-ref-format --branch` allows, but for a `*`.
+/// Whether `git check-ref-format --branch` accepts the name, ignoring `*`.
 fn is_reference(text: &str) -> bool {
-    let part = |it: &str| {
-        let extension = std::path::Path::new(it).extension();
-        !it.is_empty() && !it.starts_with('.') && extension.is_none_or(|it| it != "lock")
+    let part = |name: &str| {
+        let extension = std::path::Path::new(name).extension();
+        !name.is_empty() && !name.starts_with('.') && extension.is_none_or(|end| end != "lock")
     };
-    let forbidden = |it: char| it.is_control() || " ~^:?[\\".contains(it);
+    let forbidden = |letter: char| letter.is_control() || " ~^:?[\\".contains(letter);
     let sequence = [text.contains(".."), text.contains("@{"), text == "@", text.ends_with('.')];
     (1..=200).contains(&text.len())
         && !text.starts_with('-')

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::model::{Receipt, Rule, Settings};
+use crate::model::{OwnershipRecord, Rule, Settings};
 
 /// One change to a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -24,7 +24,7 @@ pub enum Step {
     /// Write the receipt: a signed Actions variable that says what this program made.
     Record {
         /// The receipt.
-        receipt: Receipt,
+        receipt: OwnershipRecord,
         /// Secrets whose time of writing is read back first, because the forge sets it.
         times_of: BTreeSet<String>,
     },

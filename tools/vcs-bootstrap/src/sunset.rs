@@ -14,7 +14,7 @@ use keyring::GitOrigin;
 use crate::Error;
 use crate::forge::Found;
 use crate::git;
-use crate::model::{Refusal, Section};
+use crate::model::{Readable, Refusal};
 use crate::refused;
 use crate::remote::{Forge, Remote};
 
@@ -71,9 +71,9 @@ fn has_wiki(origin: &GitOrigin<'_>) -> Result<bool, Error> {
     let wiki = format!("{}.wiki.git", url.strip_suffix(".git").unwrap_or(url));
     let Ok(url) = wiki.try_into() else { return Ok(false) };
     match git::remote(&GitOrigin { url: &url, token: origin.token }, "master")? {
-        Section::Known(_) => Ok(true),
-        Section::Unknown(Refusal { reason: refused::HIDDEN, .. }) => Ok(false),
-        Section::Unknown(refusal) => Err(Error::Blocked(vec![refusal])),
+        Readable::Value(_) => Ok(true),
+        Readable::Denied(Refusal { reason: refused::HIDDEN, .. }) => Ok(false),
+        Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
     }
 }
 

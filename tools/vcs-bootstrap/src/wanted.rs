@@ -1,5 +1,5 @@
-//! What a document declares, in the words of one forge: secrets and keys derived, what the forge
-//! lacks set aside.
+//! Translates a document's declaration into the terms of one forge: derives secrets and keys, and
+//! sets aside features that the forge lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,28 +11,29 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::forge;
 use crate::git;
-use crate::model::{DeployKey, Pushed, Refusal, Rule, Section, Settings, Wanted};
-use crate::receipt::Seal;
+use crate::model::{DeployKey, Pushed, Readable, Refusal, Rule, Settings, Wanted};
+use crate::ownership::OwnershipKey;
 use crate::remote::Forge;
 use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
 
-/// What is declared, and what stays out of every plan.
+/// A document's declaration, with secret values and unsupported features, which stay out of every
+/// plan.
 pub(crate) struct Declaration {
     pub(crate) wanted: Wanted,
-    /// The values of secrets, by name.
+    /// Values of the secrets, by name.
     pub(crate) secrets: BTreeMap<String, Zeroizing<String>>,
-    /// What the forge does not have, each with the reason.
+    /// Declared features that the forge lacks, each with the reason.
     pub(crate) unsupported: Vec<String>,
 }
 
-/// The item of a phase's key from which its deploy key derives.
+/// Name of the deploy key in the derivation from a phase's key.
 const DEPLOY_KEY: &str = "deploy-key";
 
 pub(crate) fn declaration(
     document: &Declared<Repository>,
     project: &Declared<Project>,
     forge: Forge,
-    seal: &Seal,
+    seal: &OwnershipKey,
     with_history: bool,
 ) -> Result<Declaration, Error> {
     let spec = &document.spec;
@@ -44,7 +45,7 @@ pub(crate) fn declaration(
         settings: Settings {
             description: spec.description.as_ref().map(ToString::to_string),
             homepage: spec.homepage.as_ref().map(ToString::to_string),
-            private: spec.visibility.map(|it| it == Visibility::Private),
+            private: spec.visibility.map(|visibility| visibility == Visibility::Private),
             issues: features.issues,
             wiki: features.wiki,
             projects: features.projects,
@@ -66,8 +67,8 @@ pub(crate) fn declaration(
     Ok(Declaration { wanted, secrets, unsupported })
 }
 
-/// All that derives from the root for the repository: the secrets that CI gets, under the names of
-/// their variables, and the public halves of its deploy keys.
+/// Derives everything that the repository gets from the root: the secrets of CI, named after their
+/// variables, and the public deploy keys.
 pub(crate) fn derived(
     document: &Declared<Repository>,
     project: &Declared<Project>,
@@ -75,12 +76,12 @@ pub(crate) fn derived(
     let secrets = secrets(&document.spec, project)?.into_iter();
     let secrets = secrets.map(|(name, value)| Derived::new(name, value.as_bytes().to_vec().into()));
     let keys = deploy_keys(document, project)?.into_values();
-    let line = |it: &DeployKey| format!("{} {}\n", it.key, it.title).into_bytes();
-    let keys: Vec<u8> = keys.flat_map(|it| line(&it)).collect();
+    let line = |key: &DeployKey| format!("{} {}\n", key.key, key.title).into_bytes();
+    let keys: Vec<u8> = keys.flat_map(|key| line(&key)).collect();
     Ok(secrets.chain([Derived::new("deploy-keys.pub", keys.into())]).collect())
 }
 
-/// The key of each phase that CI has, by the variable that it goes to.
+/// Derives the keys of the phases in CI, by variable.
 fn secrets(
     spec: &Repository,
     project: &Declared<Project>,
@@ -94,7 +95,7 @@ fn secrets(
     Ok(secrets)
 }
 
-/// By fingerprint.
+/// Derives the deploy keys, by fingerprint.
 fn deploy_keys(
     document: &Declared<Repository>,
     project: &Declared<Project>,
@@ -108,15 +109,15 @@ fn deploy_keys(
 }
 
 fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
-    let Some(history) = spec.history.as_ref().filter(|it| it.push != Push::Never) else {
+    let Some(history) = spec.history.as_ref().filter(|history| history.push != Push::Never) else {
         return Ok(None);
     };
     let branch = history.branch.to_string();
-    // A job that checks out a single commit, or none, can still see that nothing is to be pushed.
+    // A CI job with a shallow clone or without the branch can still see that no push is needed.
     let commit = match git::commit(&branch) {
-        Ok(commit) => Section::Known(commit),
+        Ok(commit) => Readable::Value(commit),
         Err(Error::NoHistory { what, help }) if history.push == Push::OnCreate => {
-            Section::Unknown(Refusal { reason: "NoHistory", what, help })
+            Readable::Denied(Refusal { reason: "NoHistory", what, help })
         }
         Err(error) => return Err(error),
     };
@@ -127,13 +128,13 @@ fn deploy_key(key: &PhaseKey, phase: &str, scope: &str) -> Option<(String, Deplo
     let public = key.ed25519(scope, DEPLOY_KEY).verifying_key();
     let openssh = forge::openssh(public.as_bytes());
     let fingerprint = forge::fingerprint(&openssh)?;
-    // Gitea allows a title once, and the key before is still there: whichever generation was
-    // bumped, the item's, the phase's or the root itself, another key has another title.
+    // Gitea allows each title once, and the former key still exists during a rotation. The
+    // fingerprint in the title differs after a rotation of the item, the phase or the root.
     let title = format!("{phase} ({})", fingerprint.get(..15)?);
     Some((fingerprint, DeployKey { title, key: openssh }))
 }
 
-/// The rules, under the names by which `forge` knows them, and what it does not have.
+/// Returns the rules under the forge's names, and the requirements that the forge lacks.
 fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String>) {
     let (mut rules, mut unsupported) = (BTreeMap::<String, Rule>::new(), Vec::new());
     for declared in &spec.rules {
@@ -158,7 +159,7 @@ fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String
             Forge::GitHub => {
                 rules.insert(declared.name.to_string(), rule(branches.collect()));
             }
-            // A protection there is called as its branch, and there is one for each.
+            // Gitea has one protection for each branch, with the branch's name.
             Forge::Gitea => {
                 for branch in branches {
                     let new = rule(BTreeSet::from([branch.clone()]));
@@ -174,10 +175,10 @@ fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String
     (rules, unsupported)
 }
 
-/// The rule that holds where both do, as rulesets add up at GitHub.
+/// Returns a rule that combines the requirements of both, as GitHub combines rulesets.
 fn stricter(one: &Rule, other: &Rule) -> Rule {
     let Require { pull_request, signed_commits, linear_history, status_checks } = &one.require;
-    let approvals = |it: &Option<PullRequest>| it.as_ref().map(|it| it.approvals);
+    let approvals = |pull: &Option<PullRequest>| pull.as_ref().map(|pull| pull.approvals);
     let approvals = approvals(pull_request).max(approvals(&other.require.pull_request));
     Rule {
         branches: one.branches.clone(),

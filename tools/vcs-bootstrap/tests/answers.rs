@@ -1,4 +1,4 @@
-//! No input causes a panic: whatever the token is and whatever the forge answers, the exit status is
+//! No input causes a panic. Whatever the token and the forge's responses are, the exit status is
 //! one of five, and every document is written.
 
 mod common;
@@ -18,16 +18,16 @@ const SPEC: &str = "owner: owner, visibility: private, history: {push: fastForwa
     rules: [{name: main, branches: [main], require: {statusChecks: [test]}}], \
     secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed], onDestroy: delete";
 
-/// Answers every request with the bytes of `answer`.
+/// Starts a server that answers every request with the bytes of `answer`.
 fn forge(answer: Arc<Mutex<Vec<u8>>>) -> Result<SocketAddr, Box<dyn Error>> {
     let listener = TcpListener::bind(("127.76.0.6", 0))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
-            let answer = answer.lock().map(|it| it.clone()).unwrap_or_default();
+            let answer = answer.lock().map(|bytes| bytes.clone()).unwrap_or_default();
             thread::spawn(move || {
-                let _ = client.read(&mut vec![0; 65536]); // the head is enough
-                let _ = client.write_all(&answer); // the client may have hung up
+                let _ = client.read(&mut vec![0; 65536]); // the body is not needed
+                let _ = client.write_all(&answer); // the client may have closed the connection
             });
         }
     });
@@ -93,7 +93,7 @@ fn every_token_ends_in_a_known_exit_status_with_all_documents() -> Test {
     Ok(())
 }
 
-/// Heads and bodies that a forge, a proxy before it, or an attacker may send.
+/// Returns heads and bodies that a forge, a proxy or an attacker may send.
 fn answers() -> Vec<Vec<u8>> {
     let bodies: Vec<String> = [
         "", "null", "[]", "{}", "\"x\"", "0", "<html>Sign in</html>", "{\"id\": -1}", "[[[[", "{\"id\":",
@@ -122,7 +122,7 @@ fn answers() -> Vec<Vec<u8>> {
     };
     let mut all = Vec::new();
     for (index, body) in bodies.iter().chain(&nested).enumerate() {
-        // Every body with each status, and every header once with each status.
+        // Combine every body and every header once with each status.
         for (turn, status) in statuses.iter().enumerate() {
             all.push(whole(status, headers[(index + turn) % headers.len()], body));
         }
@@ -147,7 +147,7 @@ fn answers() -> Vec<Vec<u8>> {
 #[test]
 fn every_answer_ends_in_a_known_exit_status_with_all_documents() -> Test {
     let answers = Arc::new(Mutex::new(answers()));
-    // Failures are tried again after a pause, so that most of the time is waiting.
+    // Retries wait most of the time, so run twelve workers.
     let workers = (0..12).map(|worker| {
         let answers = answers.clone();
         thread::spawn(move || -> Result<(), String> {
@@ -160,7 +160,7 @@ fn every_answer_ends_in_a_known_exit_status_with_all_documents() -> Test {
             let sandbox = Sandbox::new(&endpoint, "token").map_err(text)?;
             sandbox.declare("greeter", SPEC).map_err(text)?;
             loop {
-                let Some(next) = answers.lock().ok().and_then(|mut it| it.pop()) else {
+                let Some(next) = answers.lock().ok().and_then(|mut answers| answers.pop()) else {
                     return Ok(());
                 };
                 let verb = ["plan", "apply", "verify", "destroy"][next.len() % 4];
@@ -168,7 +168,7 @@ fn every_answer_ends_in_a_known_exit_status_with_all_documents() -> Test {
                     "{kind} {verb} {:?}",
                     String::from_utf8_lossy(&next).chars().take(300).collect::<String>()
                 );
-                *answer.lock().map_err(|it| it.to_string())? = next;
+                *answer.lock().map_err(|error| error.to_string())? = next;
                 assert_whole(&sandbox.run(verb), &what);
             }
         })

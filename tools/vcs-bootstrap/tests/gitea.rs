@@ -1,5 +1,5 @@
-//! Against a real Gitea. Needs `gitea` (in `LAB_BIN` or `PATH`, with its folder `static` beside it),
-//! `git` and `curl`; as root, a user called `git`.
+//! Tests against a real Gitea. They need `gitea` (in `LAB_BIN` or `PATH`, with its folder `static`
+//! beside it), `git` and `curl`; as root, also a user called `git`.
 
 mod common;
 #[path = "common/drain.rs"]
@@ -30,8 +30,8 @@ fn forge() -> Result<(Gitea, Sandbox), Box<dyn Error>> {
     Ok((gitea, sandbox))
 }
 
-/// The commit of `main` in Gitea, which for some moments after the first push still believes the
-/// repository to be empty, and then panics at this question.
+/// Returns the commit of `main` at Gitea. For some moments after the first push, Gitea believes the
+/// repository to be empty and panics at this request, so retry.
 fn main_of(gitea: &Gitea, name: &str) -> Result<Value, Box<dyn Error>> {
     let mut answer = gitea.api("GET", &format!("/repos/owner/{name}/branches/main"), None);
     for _ in 0..50 {
@@ -45,7 +45,7 @@ fn main_of(gitea: &Gitea, name: &str) -> Result<Value, Box<dyn Error>> {
 }
 
 #[test]
-fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
+fn a_repository_is_created_rests_follows_a_push_and_is_deleted() -> Test {
     let (gitea, sandbox) = forge()?;
     let plan = status(&sandbox.run("plan --check").code(3))?;
     assert_eq!(steps(&plan)[..2], ["create", "record"]);
@@ -77,14 +77,18 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
 
     let second = sandbox.run("apply").success();
     assert_eq!(gitea.proxy.writes(), [""; 0], "a second run writes nothing");
-    assert_eq!(second.get_output().stdout, first.get_output().stdout, "and says the same");
+    assert_eq!(
+        second.get_output().stdout,
+        first.get_output().stdout,
+        "and writes the same documents"
+    );
     sandbox.run("plan --check").success();
 
     let proven = status(&sandbox.run("verify").success())?;
     assert_eq!(proven["conditions"][1]["type"], "SecretsProven");
     assert_eq!(proven["conditions"][1]["reason"], "NotTold");
 
-    // A new commit is the one step of the next run: its rule lets administrators push.
+    // A new commit makes one step, because the rule lets administrators push.
     let commit = sandbox.commit("second")?;
     sandbox.run("verify").code(100);
     let plan = status(&sandbox.run("plan").success())?;
@@ -107,7 +111,7 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
     gitea.proxy.writes();
     sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
     let kept = status(&sandbox.run("destroy").code(100))?;
-    assert_eq!(ready(&kept), ("False", "NotDrained"), "nobody has copied it");
+    assert_eq!(ready(&kept), ("False", "NotDrained"), "the history has no copy");
     assert_eq!(gitea.proxy.writes(), [""; 0]);
     sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, dataOnDestroy: discard"))?;
     sandbox.run("destroy").success();
@@ -116,7 +120,7 @@ fn it_is_applied_from_nothing_rests_follows_and_goes() -> Test {
 }
 
 #[test]
-fn interrupted_after_any_write_it_converges_when_run_again() -> Test {
+fn apply_converges_after_an_interruption_at_any_write() -> Test {
     let (gitea, sandbox) = forge()?;
     sandbox.run("apply").success();
     let whole = gitea.proxy.writes().len();
@@ -133,7 +137,10 @@ fn interrupted_after_any_write_it_converges_when_run_again() -> Test {
                 gitea.proxy.heal();
             }
             let applied = status(&sandbox.run("apply").success())?;
-            assert_eq!(applied["observed"]["made"], true, "it is still known to be ours: {name}");
+            assert_eq!(
+                applied["observed"]["made"], true,
+                "the repository is still recognised as ours: {name}"
+            );
             gitea.proxy.writes();
             sandbox.run("apply").success();
             assert_eq!(gitea.proxy.writes(), [""; 0], "{name} rests");
@@ -145,7 +152,7 @@ fn interrupted_after_any_write_it_converges_when_run_again() -> Test {
 }
 
 #[test]
-fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
+fn apply_repairs_drift_and_leaves_foreign_objects_in_place() -> Test {
     let (gitea, sandbox) = forge()?;
     sandbox.run("apply").success();
     let at = "/repos/owner/greeter";
@@ -167,7 +174,8 @@ fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
     )?;
     api("DELETE", "/actions/secrets/FLUX_SEED_KEY", &json!({}))?;
     let ours = gitea.api("GET", &format!("{at}/keys"), None)?;
-    let ours = ours.as_array().and_then(|it| it.iter().find(|it| it["title"] != "theirs")).cloned();
+    let ours =
+        ours.as_array().and_then(|keys| keys.iter().find(|key| key["title"] != "theirs")).cloned();
     api("DELETE", &format!("/keys/{}", ours.ok_or("our key")?["id"]), &json!({}))?;
 
     gitea.proxy.writes();
@@ -183,7 +191,8 @@ fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
         (Some(1), Some(false))
     );
 
-    // What is no longer declared goes, if we made it; what others made stays.
+    // Objects that are no longer declared are removed if this program made them, and left in place
+    // otherwise.
     let less = FULL.replace(", release/*", "").replace(", flux-seed]}", "]}");
     sandbox.declare("greeter", &less.replace("deployKeys: [flux-seed]", "deployKeys: []"))?;
     let plan = status(&sandbox.run("plan").success())?;
@@ -191,13 +200,13 @@ fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
     sandbox.run("apply").success();
     let names = |below: &str, name: &str| -> Result<Vec<Value>, Box<dyn Error>> {
         let list = gitea.api("GET", &format!("{at}{below}"), None)?;
-        Ok(list.as_array().into_iter().flatten().map(|it| it[name].clone()).collect())
+        Ok(list.as_array().into_iter().flatten().map(|object| object[name].clone()).collect())
     };
     assert_eq!(names("/keys", "title")?, ["theirs"]);
     assert_eq!(names("/branch_protections", "rule_name")?, ["main", "theirs"]);
     assert_eq!(names("/actions/secrets", "name")?, ["ARTIFACT_ATTEST_KEY", "THEIRS"]);
 
-    // A new generation of a phase's key is a changed secret, known without reading the old one.
+    // A new generation of a phase's key changes the secret, which the recorded hash shows.
     let project = std::fs::read_to_string(sandbox.path().join("project.yaml"))?;
     std::fs::write(
         sandbox.path().join("project.yaml"),
@@ -211,7 +220,7 @@ fn drift_is_repaired_and_foreign_things_are_left_alone() -> Test {
 }
 
 #[test]
-fn a_repository_that_others_made_is_adopted_and_never_archived_or_deleted() -> Test {
+fn an_adopted_repository_is_never_archived_or_deleted() -> Test {
     let (gitea, sandbox) = forge()?;
     let body = json!({"name": "greeter", "private": true, "description": "theirs"}).to_string();
     gitea.api("POST", "/user/repos", Some(&body))?;
@@ -239,7 +248,7 @@ fn a_repository_that_others_made_is_adopted_and_never_archived_or_deleted() -> T
 }
 
 #[test]
-fn a_receipt_that_was_copied_or_forged_proves_nothing() -> Test {
+fn a_copied_or_forged_ownership_record_proves_nothing() -> Test {
     let (gitea, sandbox) = forge()?;
     sandbox.run("apply").success();
     let variable = "actions/variables/HOLISTIC_RECEIPT";
@@ -259,7 +268,7 @@ fn a_receipt_that_was_copied_or_forged_proves_nothing() -> Test {
 }
 
 #[test]
-fn history_is_never_forced() -> Test {
+fn a_push_is_never_forced() -> Test {
     let (gitea, sandbox) = forge()?;
     sandbox.run("apply").success();
     sandbox.git(&["commit", "--quiet", "--amend", "--allow-empty", "-m", "rewritten"])?;
@@ -268,7 +277,7 @@ fn history_is_never_forced() -> Test {
     assert_eq!(ready(&status(&refused)?), ("False", "HistoryDiverged"));
     assert_eq!(main_of(&gitea, "greeter")?, before);
 
-    // Pushed on creation only, the branch belongs to pull requests from then on.
+    // With `onCreate`, the branch changes by pull requests after its creation.
     sandbox.declare("greeter", &FULL.replace("fastForward", "onCreate"))?;
     sandbox.run("apply").success();
     assert_eq!(main_of(&gitea, "greeter")?, before);
@@ -276,7 +285,7 @@ fn history_is_never_forced() -> Test {
 }
 
 #[test]
-fn what_the_forge_does_not_have_is_said_and_a_stranger_is_told_what_he_lacks() -> Test {
+fn an_unsupported_rule_is_reported_and_a_missing_permission_is_named() -> Test {
     let (gitea, sandbox) = forge()?;
     let linear = FULL.replace("{approvals: 1}", "{approvals: 1}, linearHistory: true");
     sandbox.declare("greeter", &linear)?;
@@ -299,7 +308,7 @@ fn what_the_forge_does_not_have_is_said_and_a_stranger_is_told_what_he_lacks() -
 #[test]
 fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
     let (gitea, sandbox) = forge()?;
-    // A `git` that tells what it is given, and then does what git does.
+    // A `git` that records its arguments and environment, and then runs the real one.
     let spy = sandbox.path().join("spy");
     std::fs::create_dir(&spy)?;
     let git = String::from_utf8(
@@ -316,12 +325,12 @@ fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
         .args(["+x", "spy/git"])
         .current_dir(sandbox.path())
         .status()?;
-    // A hook of the developer's, which would run with git's descriptors.
+    // A hook of the developer's, which would inherit git's file descriptors.
     let hook = sandbox.path().join(".git/hooks/pre-push");
     std::fs::create_dir_all(sandbox.path().join(".git/hooks"))?;
     std::fs::write(&hook, format!("#!/bin/sh\necho a hook ran >>{}\n", log.display()))?;
     std::process::Command::new("chmod").arg("+x").arg(&hook).status()?;
-    // A rewriting of addresses that would send the token elsewhere.
+    // A URL rewriting that would send the token elsewhere.
     sandbox.git(&[
         "config",
         "url.http://127.76.0.9:1/.insteadOf",
@@ -340,7 +349,7 @@ fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
         assert!(!all.contains(secret), "{all}");
     }
     let key = gitea.api("GET", "/repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT", None)?;
-    assert!(key["data"].as_str().is_some_and(|it| it.starts_with("v1 ")));
+    assert!(key["data"].as_str().is_some_and(|text| text.starts_with("v1 ")));
     Ok(())
 }
 
@@ -349,7 +358,7 @@ fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
 // members: plan, apply, verify, destroy
 // now: `RepositoryUnknown`, exit 100
 #[test]
-fn a_guest_at_a_private_repository_neither_creates_nor_destroys_it() -> Test {
+fn a_guest_neither_creates_nor_destroys_a_private_repository() -> Test {
     let (gitea, sandbox) = forge()?;
     sandbox.run("apply").success();
     let guest = Sandbox::new(&gitea.endpoint(), &gitea.token_of("guest")?)?;
@@ -362,7 +371,7 @@ fn a_guest_at_a_private_repository_neither_creates_nor_destroys_it() -> Test {
         }
         assert_eq!(gitea.proxy.writes(), [""; 0]);
     }
-    // The owner's token proves that another is not there.
+    // The owner's token proves the absence of another repository.
     sandbox.declare("nothing", "owner: owner")?;
     assert_eq!(ready(&status(&sandbox.run("destroy").success())?), ("False", "Destroyed"));
     Ok(())
@@ -373,7 +382,7 @@ fn a_guest_at_a_private_repository_neither_creates_nor_destroys_it() -> Test {
 // members: people, teams and deploy keys in the lists of an adopted protection
 // now: the owner, or the team `Owners`, may push; whom a step removes is named in the plan
 #[test]
-fn administrators_are_the_same_whoever_runs_it_and_other_people_are_named() -> Test {
+fn administrators_do_not_depend_on_the_tokens_user_and_exempt_people_are_named() -> Test {
     let gitea = Gitea::start()?;
     gitea.api("POST", "/orgs", Some(&json!({"username": "crew"}).to_string()))?;
     let teams = gitea.api("GET", "/orgs/crew/teams", None)?;
@@ -399,7 +408,8 @@ fn administrators_are_the_same_whoever_runs_it_and_other_people_are_named() -> T
     assert_eq!(protection["push_whitelist_teams"], json!(["Owners"]));
     assert_eq!(protection["push_whitelist_usernames"], json!([]));
 
-    // What people have made stricter stays; whom they have let in is named before it changes.
+    // Stricter settings of others are left in place. A plan names exempt people before a rule
+    // changes.
     let theirs = json!({
         "push_whitelist_usernames": ["guest"], "enable_merge_whitelist": true,
         "merge_whitelist_usernames": ["guest"], "block_on_rejected_reviews": true,
@@ -425,7 +435,7 @@ fn administrators_are_the_same_whoever_runs_it_and_other_people_are_named() -> T
 }
 
 #[test]
-fn a_repository_that_holds_more_than_its_history_is_not_deleted_at_gitea() -> Test {
+fn a_repository_with_contents_beyond_its_history_is_not_deleted_at_gitea() -> Test {
     const DELETE: &str = "owner: owner, history: {push: fastForward}, onDestroy: delete";
     let (gitea, sandbox) = forge()?;
     let drain = || -> Test {
@@ -456,7 +466,7 @@ fn a_repository_that_holds_more_than_its_history_is_not_deleted_at_gitea() -> Te
         gitea.api("DELETE", &format!("{at}{remove}"), None)?;
     }
     sandbox.run("destroy").success();
-    assert!(gitea.api("GET", at, None).is_err(), "nothing else was in it");
+    assert!(gitea.api("GET", at, None).is_err(), "it had no other contents");
     sandbox.run("destroy").success();
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Against a mock of GitHub, which cannot run here: see `common/github.rs` for what it proves and
-//! what it cannot. What it must hold besides is held against a real Gitea in `gitea.rs`.
+//! Tests against a mock of GitHub, which cannot run here. `common/github.rs` states the limits of
+//! the mock. `gitea.rs` tests the shared behaviour against a real Gitea.
 
 mod common;
 #[path = "common/github.rs"]
@@ -22,7 +22,7 @@ const FULL: &str = "owner: owner, description: One of ours, visibility: private,
     signedCommits: true, linearHistory: true, statusChecks: [test]}, bypass: administrators}], \
     secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
 
-/// What a phase's key holds.
+/// Size of a phase's key, in bytes.
 const ATTEST_KEY_BYTES: usize = 32;
 
 fn forge() -> Result<(GitHub, Sandbox), Box<dyn Error>> {
@@ -32,13 +32,13 @@ fn forge() -> Result<(GitHub, Sandbox), Box<dyn Error>> {
     Ok((github, sandbox))
 }
 
-/// Everything was asked for as GitHub describes it.
+/// Asserts that every request matches GitHub's description of its API.
 fn assert_described(github: &GitHub) {
-    assert_eq!(github.state(|it| it.wrong.clone()), [""; 0]);
+    assert_eq!(github.state(|state| state.wrong.clone()), [""; 0]);
 }
 
 #[test]
-fn it_is_applied_from_nothing_rests_and_goes() -> Test {
+fn a_repository_is_created_rests_and_is_archived() -> Test {
     let (github, sandbox) = forge()?;
     let applied = sandbox.run("apply").success();
     assert_eq!(ready(&status(&applied)?), ("True", "InPlace"));
@@ -55,11 +55,11 @@ fn it_is_applied_from_nothing_rests_and_goes() -> Test {
             "PATCH /repos/owner/greeter/actions/variables/HOLISTIC_RECEIPT",
         ]
     );
-    let secret = github.state(|it| it.secret("ARTIFACT_ATTEST_KEY")).ok_or("a secret")?;
+    let secret = github.state(|state| state.secret("ARTIFACT_ATTEST_KEY")).ok_or("a secret")?;
     let bytes = data_encoding::BASE64.decode(secret.as_bytes())?;
-    assert_eq!(bytes.len(), ATTEST_KEY_BYTES, "what was sealed opens");
-    let rules = github.state(|it| it.rulesets[&40]["rules"].clone());
-    let kinds: Vec<_> = rules.as_array().into_iter().flatten().map(|it| &it["type"]).collect();
+    assert_eq!(bytes.len(), ATTEST_KEY_BYTES, "the sealed secret opens");
+    let rules = github.state(|state| state.rulesets[&40]["rules"].clone());
+    let kinds: Vec<_> = rules.as_array().into_iter().flatten().map(|rule| &rule["type"]).collect();
     let all = [
         "deletion",
         "non_fast_forward",
@@ -78,18 +78,21 @@ fn it_is_applied_from_nothing_rests_and_goes() -> Test {
     assert_eq!(proven["conditions"].as_array().map(Vec::len), Some(1), "GitHub tells the times");
 
     sandbox.run("destroy").success();
-    assert_eq!(github.state(|it| it.repository.clone()).ok_or("a repository")?["archived"], true);
-    assert_eq!(github.state(|it| (it.secrets.len(), it.keys.len())), (0, 0));
+    assert_eq!(
+        github.state(|state| state.repository.clone()).ok_or("a repository")?["archived"],
+        true
+    );
+    assert_eq!(github.state(|state| (state.secrets.len(), state.keys.len())), (0, 0));
     assert_described(&github);
     Ok(())
 }
 
 #[test]
-fn a_secret_that_somebody_else_wrote_is_seen_by_its_time() -> Test {
+fn a_foreign_write_to_a_secret_is_detected_by_its_time() -> Test {
     let (github, sandbox) = forge()?;
     sandbox.run("apply").success();
-    github.state(|it| {
-        let secret = it.secrets.get_mut("ARTIFACT_ATTEST_KEY").expect("the secret");
+    github.state(|state| {
+        let secret = state.secrets.get_mut("ARTIFACT_ATTEST_KEY").expect("the secret");
         secret.1 = "2026-02-01T00:00:00Z".to_owned();
     });
     sandbox.run("verify").code(100);
@@ -102,43 +105,43 @@ fn a_secret_that_somebody_else_wrote_is_seen_by_its_time() -> Test {
 }
 
 #[test]
-fn a_rule_keeps_what_is_stricter_and_loses_what_is_looser() -> Test {
+fn apply_keeps_stricter_settings_of_a_rule_and_removes_looser_ones() -> Test {
     let (github, sandbox) = forge()?;
     sandbox.run("apply").success();
     let stranger = json!({"actor_id": 9, "actor_type": "Team", "bypass_mode": "always"});
-    github.state(|it| {
-        let ruleset = it.rulesets.get_mut(&40).expect("the rule");
+    github.state(|state| {
+        let ruleset = state.rulesets.get_mut(&40).expect("the rule");
         ruleset["rules"].as_array_mut().expect("rules").push(json!({"type": "creation"}));
         ruleset["rules"][2]["parameters"]["require_code_owner_review"] = true.into();
     });
     sandbox.run("plan --check").success();
-    github.state(|it| {
-        let ruleset = it.rulesets.get_mut(&40).expect("the rule");
+    github.state(|state| {
+        let ruleset = state.rulesets.get_mut(&40).expect("the rule");
         ruleset["bypass_actors"].as_array_mut().expect("actors").push(stranger);
     });
     sandbox.run("apply").success();
-    let ruleset = github.state(|it| it.rulesets[&40].clone());
+    let ruleset = github.state(|state| state.rulesets[&40].clone());
     assert_eq!(ruleset["bypass_actors"].as_array().map(Vec::len), Some(1));
     let rules = ruleset["rules"].to_string();
     assert!(rules.contains("creation") && rules.contains(r#""require_code_owner_review":true"#));
 
-    // Who is exempt is told only to some; what is not told is not compared.
-    github.state(|it| it.hides_actors = true);
+    // GitHub shows exempt actors only to some tokens. Hidden actors are not compared.
+    github.state(|state| state.hides_actors = true);
     sandbox.run("plan --check").success();
     assert_described(&github);
     Ok(())
 }
 
 #[test]
-fn a_write_whose_answer_is_lost_is_looked_for_and_never_repeated() -> Test {
+fn a_write_with_a_lost_response_is_observed_and_never_repeated() -> Test {
     for write in 1..=8 {
         let (github, sandbox) = forge()?;
-        github.state(|it| it.loses = Some(write));
+        github.state(|state| state.loses = Some(write));
         let applied = status(&sandbox.run("apply").success())?;
         assert_eq!(applied["observed"]["made"], true);
-        assert_eq!(github.state(|it| (it.rulesets.len(), it.keys.len())), (1, 1));
+        assert_eq!(github.state(|state| (state.rulesets.len(), state.keys.len())), (1, 1));
         let posts: Vec<_> = github.writes();
-        let creations = posts.iter().filter(|it| it.starts_with("POST"));
+        let creations = posts.iter().filter(|request| request.starts_with("POST"));
         assert_eq!(creations.count(), 4, "{posts:?}");
         assert_described(&github);
     }
@@ -146,34 +149,34 @@ fn a_write_whose_answer_is_lost_is_looked_for_and_never_repeated() -> Test {
 }
 
 #[test]
-fn a_new_repository_that_is_not_there_yet_is_waited_for() -> Test {
+fn apply_waits_until_a_new_repository_is_visible() -> Test {
     let (github, sandbox) = forge()?;
-    github.state(|it| it.hides = 2);
+    github.state(|state| state.hides = 2);
     sandbox.run("apply").success();
     Ok(())
 }
 
 #[test]
-fn too_many_requests_are_waited_out() -> Test {
+fn apply_waits_out_a_rate_limit() -> Test {
     let (github, sandbox) = forge()?;
-    github.state(|it| it.limits = 2);
+    github.state(|state| state.limits = 2);
     sandbox.run("apply").success();
     Ok(())
 }
 
 #[test]
-fn a_key_for_secrets_that_is_replaced_meanwhile_is_read_again() -> Test {
+fn a_replaced_public_key_for_secrets_is_read_again() -> Test {
     let (github, sandbox) = forge()?;
-    github.state(|it| it.rotates = true);
+    github.state(|state| state.rotates = true);
     sandbox.run("apply").success();
-    assert!(github.state(|it| it.secret("ARTIFACT_ATTEST_KEY")).is_some());
+    assert!(github.state(|state| state.secret("ARTIFACT_ATTEST_KEY")).is_some());
     Ok(())
 }
 
 #[test]
-fn what_the_owners_plan_does_not_allow_is_named_and_the_rest_is_planned() -> Test {
+fn a_feature_outside_the_owners_billing_plan_is_named_and_the_rest_is_planned() -> Test {
     let (github, sandbox) = forge()?;
-    github.state(|it| it.gates_rules = true);
+    github.state(|state| state.gates_rules = true);
     let failed = status(&sandbox.run("apply").code(100))?;
     assert_eq!(ready(&failed), ("False", "PlanGate"));
     sandbox.declare("greeter", &FULL.replace("One of ours", "Another"))?;
@@ -189,16 +192,16 @@ fn what_the_owners_plan_does_not_allow_is_named_and_the_rest_is_planned() -> Tes
 fn lists_are_read_to_their_last_page() -> Test {
     let (github, sandbox) = forge()?;
     sandbox.run("apply").success();
-    let alphabet = |it: &mut github::State| {
-        it.variables.extend((0..70).map(|n| (format!("A{n}"), "x".to_owned())));
-        it.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
-        it.keys.extend((100..230).map(|n| {
+    let alphabet = |state: &mut github::State| {
+        state.variables.extend((0..70).map(|n| (format!("A{n}"), "x".to_owned())));
+        state.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
+        state.keys.extend((100..230).map(|n| {
             (n, json!({"id": n, "key": format!("ssh-rsa AAA{n}"), "read_only": true, "title": "x"}))
         }));
     };
     github.state(alphabet);
     sandbox.run("plan --check").success();
-    github.state(|it| it.variables.remove("HOLISTIC_RECEIPT"));
+    github.state(|state| state.variables.remove("HOLISTIC_RECEIPT"));
     let plan = status(&sandbox.run("plan").success())?;
     assert_eq!(steps(&plan)[0], "record");
     assert_described(&github);
@@ -206,7 +209,7 @@ fn lists_are_read_to_their_last_page() -> Test {
 }
 
 #[test]
-fn the_order_in_which_a_document_says_things_does_not_matter() -> Test {
+fn the_order_of_a_documents_fields_does_not_matter() -> Test {
     let (github, sandbox) = forge()?;
     let plan = sandbox.run("plan").success().get_output().stdout.clone();
     let plan = String::from_utf8(plan)?.split("\"status\"").last().map(str::to_owned);

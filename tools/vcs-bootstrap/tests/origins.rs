@@ -1,7 +1,7 @@
-//! One credential, one origin: the forge's token reaches the forge, and nothing else does.
+//! One credential, one origin: only the forge receives the forge's token.
 //!
-//! Three listeners record every request: the forge, another host, and a proxy. Configuration of the
-//! repository, of the user and of the environment tries to send git, the token, or other credentials
+//! Three servers record every request: the forge, another host, and a proxy. The configuration of
+//! the repository, the user and the environment tries to send git, the token or other credentials
 //! to each of them.
 
 #![expect(clippy::print_stdout, reason = "the table of hosts and credentials is for people")]
@@ -30,11 +30,11 @@ use http::TOKEN;
 use keyring::{GitOrigin, Secret, Url};
 use recorder::Recorder;
 
-/// What is pushed into the repository and protected: git and the API are both used.
+/// A document that makes the program use both git and the API: a pushed and protected branch.
 const FULL: &str = "owner: owner, description: ours, history: {push: fastForward}, \
     secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
 
-/// A credential that is not the forge's token: `foreign:foreign`.
+/// A credential other than the forge's token: `foreign:foreign`.
 const FOREIGN: &str = "Zm9yZWlnbjpmb3JlaWdu";
 
 struct World {
@@ -42,12 +42,12 @@ struct World {
     other: Recorder,
     proxy: Recorder,
     sandbox: Sandbox,
-    /// What a helper, a hook or a command of the configuration writes when it runs.
+    /// Log that helpers, hooks and configured commands write to when they run.
     log: PathBuf,
     environment: Vec<(String, String)>,
 }
 
-/// A world in which everything that git reads tries to get hold of the token.
+/// Creates a world in which every configuration that git reads tries to obtain the token.
 fn world() -> Result<World, Box<dyn Error>> {
     let github = GitHub::start()?;
     let other = Recorder::listen("127.76.0.4", UNAUTHORISED)?;
@@ -86,9 +86,9 @@ fn world() -> Result<World, Box<dyn Error>> {
     let netrc = [forge.ip(), host.ip(), via.ip()]
         .map(|host| format!("machine {host} login foreign password foreign\n"));
     fs::write(home.join(".netrc"), netrc.concat())?;
-    let own = sandbox.path().join(".git/config");
+    let file = sandbox.path().join(".git/config");
     let include = format!("[include]\n\tpath = {}\n", home.join("more").display());
-    fs::write(&own, [fs::read_to_string(&own)?, config, include].concat())?;
+    fs::write(&file, [fs::read_to_string(&file)?, config, include].concat())?;
     let pairs = [
         ("ROOT", ROOT.to_owned()),
         ("HOME", home.display().to_string()),
@@ -113,7 +113,7 @@ fn world() -> Result<World, Box<dyn Error>> {
 const UNAUTHORISED: &str = "HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=\"other\"";
 const PROXY_UNAUTHORISED: &str = "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"proxy\"";
 
-/// How a credential looks in a header: its name in the table, and the text.
+/// Returns the forms of credentials in a header: the column's name, and the text.
 fn credentials() -> [(&'static str, String); 3] {
     [
         ("the token (API)", format!("Bearer {TOKEN}")),
@@ -132,7 +132,7 @@ impl World {
         self.sandbox.run_with(verb, &environment.collect::<Vec<_>>())
     }
 
-    /// How many requests of each host carried each credential.
+    /// Returns the number of requests with each credential, by host.
     fn table(&self) -> BTreeMap<&'static str, [usize; 4]> {
         let forge = self.github.state(|state| state.seen.clone());
         let forge = forge.into_iter().map(|(line, header)| format!("{line} {header:?}"));
@@ -144,14 +144,16 @@ impl World {
         hosts
             .into_iter()
             .map(|(host, requests)| {
-                let with = |text: &str| requests.iter().filter(|it| it.contains(text)).count();
+                let with =
+                    |text: &str| requests.iter().filter(|request| request.contains(text)).count();
                 let [api, git, foreign] = credentials().map(|(_, text)| with(&text));
                 (host, [requests.len(), api, git, foreign])
             })
             .collect()
     }
 
-    /// Prints the table, and asserts that only the forge has seen the token, and nothing else.
+    /// Prints the table, and asserts that only the forge received the token, and no other
+    /// credential.
     fn assert_kept(&self, what: &str) {
         let table = self.table();
         println!("| {what} | requests | token (API) | token (git) | other credentials |");
@@ -222,7 +224,7 @@ fn only_the_forge_sees_its_token_when_a_drain_copies_the_history() -> Test {
 #[test]
 fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
     let world = world()?;
-    assert!(!child(&world, "https://forge.invalid/owner/greeter.git")?, "nobody is there");
+    assert!(!child(&world, "https://forge.invalid/owner/greeter.git")?, "the host does not exist");
     let heads = world.proxy.heads();
     assert!(
         !heads.is_empty() && heads.iter().all(|head| head.starts_with("CONNECT forge.invalid"))
@@ -236,8 +238,8 @@ fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
     Ok(())
 }
 
-/// Runs what data-drain runs, in a process of its own with the environment of `world`, since a test
-/// cannot change its own. Returns whether git succeeded.
+/// Runs data-drain's git commands in a child process with the environment of `world`, because a
+/// test cannot change its own environment. Returns whether git succeeded.
 fn child(world: &World, url: &str) -> Result<bool, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--exact", "git_of_a_drain_runs", "--nocapture"]).env_clear();
@@ -249,7 +251,7 @@ fn child(world: &World, url: &str) -> Result<bool, Box<dyn Error>> {
     Ok(String::from_utf8(output.stdout)?.contains("git succeeded"))
 }
 
-/// The child of the tests above; alone, it has nothing to do.
+/// Child process of the tests above. Run alone, it does nothing.
 #[test]
 fn git_of_a_drain_runs() -> Test {
     let Ok(url) = std::env::var("RECORDER_URL") else { return Ok(()) };
@@ -271,21 +273,21 @@ fn git_of_a_drain_runs() -> Test {
 // members: 301, 302, 303, 307, 308 of the API and of git; `Link: next` at another host
 // now: `Renamed` or `SignInPage`, exit 100; the other host sees no request
 #[test]
-fn a_redirect_is_followed_by_neither_the_api_nor_git() -> Test {
+fn neither_the_api_client_nor_git_follows_a_redirect() -> Test {
     for code in [301, 302, 303, 307, 308] {
         let world = world()?;
         let elsewhere = format!("http://{}/repositories/1", world.other.address);
         world.run("apply").success();
-        world.github.state(|it| it.redirects = Some((code, elsewhere.clone())));
+        world.github.state(|state| state.redirects = Some((code, elsewhere.clone())));
         for verb in ["plan", "apply", "verify", "destroy"] {
             let run = world.run(verb).code(100);
             let status = status(&run)?;
             let reason = if [302, 303].contains(&code) { "SignInPage" } else { "Renamed" };
             assert_eq!(ready(&status), ("False", reason), "{verb} {code}");
         }
-        world.github.state(|it| it.redirects = None);
+        world.github.state(|state| state.redirects = None);
         let git = format!("http://{}/x.git", world.other.address);
-        world.github.state(|it| it.git_refuses = Some(("git-upload-pack", code, git)));
+        world.github.state(|state| state.git_refuses = Some(("git-upload-pack", code, git)));
         world.run("plan").code(100);
         world.assert_kept(&format!("redirect {code}"));
     }
@@ -293,13 +295,13 @@ fn a_redirect_is_followed_by_neither_the_api_nor_git() -> Test {
 }
 
 #[test]
-fn a_next_page_at_another_host_is_not_asked_for() -> Test {
+fn a_next_page_at_another_host_is_not_requested() -> Test {
     let world = world()?;
     world.run("apply").success();
     let next = format!("http://{}", world.other.address);
-    world.github.state(|it| {
-        it.next = next;
-        it.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
+    world.github.state(|state| {
+        state.next = next;
+        state.secrets.extend((0..130).map(|n| (format!("A{n}"), Default::default())));
     });
     world.run("plan --check").success();
     world.assert_kept("Link: next");
@@ -315,7 +317,7 @@ fn a_clone_address_at_another_host_gets_no_token() -> Test {
     let world = world()?;
     world.run("apply").success();
     let other = world.other.address.to_string();
-    world.github.state(|it| it.clone_host = Some(other));
+    world.github.state(|state| state.clone_host = Some(other));
     for verb in ["plan", "apply", "verify", "destroy"] {
         let refused = status(&world.run(verb).code(100))?;
         assert_eq!(ready(&refused), ("False", "ForeignOrigin"), "{verb}");
@@ -325,9 +327,9 @@ fn a_clone_address_at_another_host_gets_no_token() -> Test {
 }
 
 #[test]
-fn a_partial_clone_is_refused_before_anything_is_fetched_or_made() -> Test {
+fn a_partial_clone_is_an_error_before_anything_is_fetched_or_created() -> Test {
     let world = world()?;
-    // A commit whose file is not here: the promisor is the other host.
+    // A commit whose file exists only at the promisor, which is the other host.
     fs::write(world.sandbox.path().join("large"), "content")?;
     let blob = world.sandbox.git(&["hash-object", "-w", "large"])?;
     world.sandbox.git(&["add", "large"])?;

@@ -1,4 +1,4 @@
-//! What a pipe relies on, and what is told of a history that cannot be pushed: without a forge.
+//! Tests of the pipe, and of histories that cannot be pushed. They need no forge.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::fs;
 use common::{Sandbox, Test, ready, status};
 use serde_json::Value;
 
-/// Nobody listens here.
+/// A forge at an unused address of this machine.
 const NOWHERE: &str = "{gitea: {url: \"http://127.76.0.2:9\", token: {env: FORGE_TOKEN}}}";
 
 const SPEC: &str = "owner: owner, history: {push: onCreate}";
@@ -24,13 +24,14 @@ fn a_failed_program_still_writes_its_documents() -> Test {
     assert_eq!(ready(&status(&failed)?), ("False", "Unreachable"));
     let said = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
     assert!(said.contains("error: Repository/greeter: "), "an error names its document: {said}");
-    let lines = failed.get_output().stdout.split(|&it| it == b'\n').filter(|it| !it.is_empty());
+    let lines =
+        failed.get_output().stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     assert_eq!(lines.count(), 2);
     Ok(())
 }
 
 #[test]
-fn a_folder_without_git_and_a_branch_without_commits_say_what_to_do() -> Test {
+fn a_folder_without_git_and_a_branch_without_commits_have_their_own_help() -> Test {
     let says = |sandbox: &Sandbox, what: &str, help: &str| {
         let run = sandbox.run("plan").code(100);
         let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
@@ -43,17 +44,17 @@ fn a_folder_without_git_and_a_branch_without_commits_say_what_to_do() -> Test {
     };
     let none = sandbox()?;
     fs::remove_dir_all(none.path().join(".git"))?;
-    says(&none, "there is no Git repository here", "git init");
+    says(&none, "the current directory is not in a Git repository", "git init");
 
     let empty = sandbox()?;
     fs::remove_dir_all(empty.path().join(".git"))?;
     empty.git(&["init", "--quiet", "--initial-branch=main"])?;
-    says(&empty, "no commit on main yet", "commit something first");
+    says(&empty, "no commit on main yet", "create a first commit");
 
     let detached = sandbox()?;
     detached.git(&["checkout", "--quiet", "--detach"])?;
     detached.git(&["branch", "-D", "main"])?;
-    says(&detached, "there is no branch main here; HEAD is detached", "git branch main");
+    says(&detached, "there is no local branch main; HEAD is detached", "git branch main");
 
     let shallow = sandbox()?;
     shallow.commit("second")?;
@@ -64,7 +65,7 @@ fn a_folder_without_git_and_a_branch_without_commits_say_what_to_do() -> Test {
 }
 
 #[test]
-fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
+fn a_misplaced_secret_is_not_quoted() -> Test {
     for spec in [
         "owner: {token: hunter2}",
         "owner: owner, token: hunter2",
@@ -83,7 +84,7 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
 }
 
 #[test]
-fn a_rule_that_requires_more_approvals_than_a_forge_can_is_a_mistake() -> Test {
+fn more_approvals_than_a_forge_supports_are_an_error() -> Test {
     for (approvals, code) in [(10, 111), (11, 2)] {
         let sandbox = sandbox()?;
         let rule = format!(
@@ -96,7 +97,7 @@ fn a_rule_that_requires_more_approvals_than_a_forge_can_is_a_mistake() -> Test {
 }
 
 #[test]
-fn the_projects_own_documents_are_right_except_for_their_published_secrets() {
+fn the_projects_own_documents_are_valid_except_for_their_published_secrets() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let mut program = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("vcs-bootstrap"));
     program.current_dir(root).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -109,7 +110,7 @@ fn the_projects_own_documents_are_right_except_for_their_published_secrets() {
 }
 
 #[test]
-fn the_committed_schema_is_the_one_it_prints() -> Test {
+fn the_committed_schema_equals_the_printed_one() -> Test {
     let schema = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("vcs-bootstrap"))
         .arg("schema")
         .assert()

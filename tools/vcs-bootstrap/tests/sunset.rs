@@ -1,4 +1,5 @@
-//! What `destroy` deletes: only what a receipt covers, or what the document discards.
+//! Conditions under which `destroy` deletes a repository: a receipt covers its contents, or the
+//! document discards them.
 
 mod common;
 #[path = "common/drain.rs"]
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 
 const DELETE: &str = "owner: owner, history: {push: fastForward}, onDestroy: delete";
 
-/// A repository that was applied, and a folder with what signs receipts.
+/// An applied repository, with a key that signs drain receipts.
 struct World {
     github: GitHub,
     sandbox: Sandbox,
@@ -36,14 +37,14 @@ impl World {
         Ok(Self { github, sandbox })
     }
 
-    /// Writes a Drain with a receipt for the history as it is now before the Repository.
+    /// Writes a Drain with a receipt for the present history in front of the Repository.
     fn drain(&self) -> Test {
         let url = format!("http://{}/owner/greeter.git", self.github.address);
         self.sandbox.declare("greeter", DELETE)?;
         drain::write(&self.sandbox, "greeter", url, TOKEN)
     }
 
-    /// `destroy` stops with `reason`, names `what`, and deletes nothing.
+    /// Asserts that `destroy` fails with `reason`, names `what`, and deletes nothing.
     fn assert_kept(&self, reason: &str, what: &str) -> Test {
         self.github.writes();
         let run = self.sandbox.run("destroy").code(100);
@@ -52,7 +53,7 @@ impl World {
         assert!(said.contains(what), "{said}");
         assert_eq!(self.github.writes(), [""; 0]);
         let planned = status(&self.sandbox.run("plan --destroy").success())?;
-        assert_eq!(planned["conditions"][1]["reason"], reason, "a plan says it beforehand");
+        assert_eq!(planned["conditions"][1]["reason"], reason, "the plan reports it, too");
         Ok(())
     }
 
@@ -66,16 +67,16 @@ impl World {
 }
 
 #[test]
-fn a_receipt_for_the_history_deletes_a_repository_that_holds_nothing_else() -> Test {
+fn a_receipt_for_the_history_permits_deleting_a_repository_without_other_contents() -> Test {
     let world = World::new()?;
     world.assert_kept("NotDrained", "no receipt proves")?;
     world.drain()?;
     let gone = status(&world.sandbox.run("destroy").success())?;
     assert_eq!(ready(&gone), ("False", "Destroyed"));
-    assert!(world.github.state(|it| it.repository.is_none()));
-    // Absence is proven when it is asked for again.
+    assert!(world.github.state(|state| state.repository.is_none()));
+    // A second run proves the absence.
     world.sandbox.run("destroy").success();
-    assert_eq!(world.github.state(|it| it.wrong.clone()), [""; 0]);
+    assert_eq!(world.github.state(|state| state.wrong.clone()), [""; 0]);
     Ok(())
 }
 
@@ -84,20 +85,20 @@ fn a_receipt_for_the_history_deletes_a_repository_that_holds_nothing_else() -> T
 // members: issues, pull requests, releases, the wiki, discussions, files in Git LFS
 // now: `NotCovered`, exit 100, one refusal for each kind; only `dataOnDestroy: discard` deletes it
 #[test]
-fn a_repository_that_holds_more_than_its_history_is_not_deleted() -> Test {
+fn a_repository_with_contents_beyond_its_history_is_not_deleted() -> Test {
     for (list, what) in [("issues", "issues"), ("pulls", "pull requests"), ("releases", "releases")]
     {
         let world = World::new()?;
         world.drain()?;
-        world.github.state(|it| it.lists.insert(list, vec![json!({"id": 1})]));
+        world.github.state(|state| state.lists.insert(list, vec![json!({"id": 1})]));
         world.assert_kept("NotCovered", what)?;
     }
 
     let world = World::new()?;
     world.drain()?;
     let set = |name: &str, value: bool| {
-        world.github.state(|it| {
-            if let Some(repository) = &mut it.repository {
+        world.github.state(|state| {
+            if let Some(repository) = &mut state.repository {
                 repository[name] = value.into();
             }
         });
@@ -114,7 +115,7 @@ fn a_repository_that_holds_more_than_its_history_is_not_deleted() -> Test {
     world.assert_kept("NotCovered", "a wiki")?;
     fs::remove_dir_all(world.github.bare("greeter.wiki"))?;
 
-    // A pointer that only the forge has, in a commit that its branch no longer shows.
+    // A pointer in a commit that only the forge has, and that its branch no longer contains.
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
     let file = world.sandbox.path().join("pointer");
     fs::write(&file, pointer)?;
@@ -133,15 +134,15 @@ fn a_repository_that_holds_more_than_its_history_is_not_deleted() -> Test {
     world.bare(&["update-ref", "-d", "refs/tags/v1"])?;
     world.drain()?;
 
-    world.github.state(|it| it.lists.insert("issues", vec![json!({"id": 1})]));
+    world.github.state(|state| state.lists.insert("issues", vec![json!({"id": 1})]));
     world.assert_kept("NotCovered", "issues")?;
     world.sandbox.declare("greeter", &format!("{DELETE}, dataOnDestroy: discard"))?;
     world.sandbox.run("destroy").success();
-    assert!(world.github.state(|it| it.repository.is_none()));
+    assert!(world.github.state(|state| state.repository.is_none()));
     Ok(())
 }
 
-// hazard: Somebody pushes between the check of the receipt and the deletion, and the commit is lost.
+// hazard: A user pushes between the check of the receipt and the deletion, and the commit is lost.
 // class: Evidence is believed after the facts have moved on.
 // members: a branch or tag that is new, moved or gone
 // now: `NotDrained`, exit 100; the references are compared again right before the deletion
@@ -149,10 +150,10 @@ fn a_repository_that_holds_more_than_its_history_is_not_deleted() -> Test {
 fn a_push_during_destroy_keeps_the_repository() -> Test {
     let world = World::new()?;
     world.drain()?;
-    world.github.state(|it| it.races = true);
+    world.github.state(|state| state.races = true);
     let kept = status(&world.sandbox.run("destroy").code(100))?;
     assert_eq!(ready(&kept), ("False", "NotDrained"));
-    assert!(world.github.state(|it| it.repository.is_some()));
+    assert!(world.github.state(|state| state.repository.is_some()));
     assert_eq!(kept["refusals"][0]["reason"], Value::from("NotDrained"));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What may be concluded from an answer, and what an existing repository keeps: against the mock of
-//! GitHub, with git's own server behind it.
+//! Conclusions from responses, and settings of existing repositories that are left in place. Uses
+//! the mock of GitHub, with git's own server behind it.
 
 mod common;
 #[path = "common/github.rs"]
@@ -31,7 +31,7 @@ fn assert_described(github: &GitHub) {
     assert_eq!(github.state(|state| state.wrong.clone()), [""; 0]);
 }
 
-/// Fails with `reason`, and exit status 100, having written nothing.
+/// Asserts a failure with `reason` and exit status 100, without any write.
 fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) -> Test {
     github.writes();
     let refused = status(&sandbox.run(verb).code(100))?;
@@ -47,10 +47,10 @@ fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) 
 // teams, 302 to a page to sign in
 // now: `RepositoryUnknown`, exit 100, with what the token lacks; nothing is planned
 #[test]
-fn a_repository_that_the_token_may_not_see_is_neither_created_nor_called_destroyed() -> Test {
+fn a_hidden_repository_is_neither_created_nor_reported_as_destroyed() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
     sandbox.run("apply").success();
-    // A fine-grained token for other repositories, and a classic one for public repositories.
+    // A fine-grained token for other repositories, and a classic token for public repositories.
     for scopes in [None, Some("public_repo")] {
         github.state(|state| (state.scopes, state.hides_repository) = (scopes, true));
         for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
@@ -62,7 +62,7 @@ fn a_repository_that_the_token_may_not_see_is_neither_created_nor_called_destroy
 }
 
 #[test]
-fn absence_is_proven_by_a_classic_token_or_by_the_owners_own_count() -> Test {
+fn a_classic_token_or_the_owners_own_count_proves_absence() -> Test {
     for (scopes, unseen, proven) in [
         (Some("repo"), 3, true),
         (Some("gist, repo , user"), 3, true),
@@ -83,7 +83,7 @@ fn absence_is_proven_by_a_classic_token_or_by_the_owners_own_count() -> Test {
         }
         assert_described(&github);
     }
-    // At somebody else's account, or an organisation of which the token's user is no owner.
+    // The repository of another user, and of an organisation that the token's user does not own.
     let (github, sandbox) = forge(&PLAIN.replace("owner: owner", "owner: another"))?;
     assert_refused(&github, &sandbox, "plan", "RepositoryUnknown")?;
     Ok(())
@@ -94,10 +94,10 @@ fn absence_is_proven_by_a_classic_token_or_by_the_owners_own_count() -> Test {
 // members: renamed, moved to another owner
 // now: `Renamed`, exit 100, with its new name
 #[test]
-fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroyed() -> Test {
+fn a_renamed_repository_is_found_by_its_number_and_not_reported_as_destroyed() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
     let applied = sandbox.run("apply").success();
-    // The next run reads what this one wrote: the number is in it.
+    // The next run reads the previous output, which contains the repository's number.
     let lines = String::from_utf8(applied.get_output().stdout.clone())?;
     fs::write(sandbox.path().join("repository.yaml"), lines.lines().last().ok_or("a document")?)?;
     github.rename("greeter", "salute")?;
@@ -109,7 +109,7 @@ fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroy
             assert_refused(&github, &sandbox, verb, "Renamed")?;
         }
         let said = sandbox.run("plan").get_output().stderr.clone();
-        assert!(String::from_utf8(said)?.contains("to owner/salute"), "it says where it is now");
+        assert!(String::from_utf8(said)?.contains("to owner/salute"), "the error has the new name");
     }
     Ok(())
 }
@@ -121,17 +121,19 @@ fn a_repository_under_another_name_is_found_by_its_number_and_not_called_destroy
 // now: the new name in the document is enough: the receipt is bound to the forge's number, and
 // the key is replaced
 #[test]
-fn a_renamed_repository_stays_ours_and_its_old_deploy_key_goes() -> Test {
+fn a_renamed_repository_stays_ours_and_its_old_deploy_key_is_removed() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
     sandbox.run("apply").success();
     let keys = |github: &GitHub| {
-        github.state(|it| it.keys.values().map(|key| key["key"].clone()).collect::<Vec<Value>>())
+        github.state(|state| {
+            state.keys.values().map(|key| key["key"].clone()).collect::<Vec<Value>>()
+        })
     };
     let before = keys(&github);
     github.rename("greeter", "salute")?;
     sandbox.declare("salute", PLAIN)?; // as the help says
     let applied = status(&sandbox.run("apply").success())?;
-    assert_eq!(applied["observed"]["made"], true, "it is still known to be ours");
+    assert_eq!(applied["observed"]["made"], true, "the repository is still recognised as ours");
     let after = keys(&github);
     assert_eq!((before.len(), after.len()), (1, 1));
     assert_ne!(before, after, "the key of the old name has no access any more");
@@ -140,7 +142,10 @@ fn a_renamed_repository_stays_ours_and_its_old_deploy_key_goes() -> Test {
     sandbox.run("apply").success();
     assert_eq!(github.writes(), [""; 0]);
     sandbox.run("destroy").success();
-    assert_eq!(github.state(|it| it.repository.clone()).ok_or("a repository")?["archived"], true);
+    assert_eq!(
+        github.state(|state| state.repository.clone()).ok_or("a repository")?["archived"],
+        true
+    );
     assert_eq!(keys(&github).len(), 0);
     Ok(())
 }
@@ -151,7 +156,7 @@ fn a_renamed_repository_stays_ours_and_its_old_deploy_key_goes() -> Test {
 // archived, quota, 403, 413, SSO
 // now: one attempt, exit 100, a reason and a help of its own for each
 #[test]
-fn a_refused_push_is_tried_once_and_its_cause_is_named() -> Test {
+fn a_rejected_push_is_tried_once_and_its_cause_is_named() -> Test {
     let hooks = [
         ("update", "exit 1", "HookDeclined"),
         ("pre-receive", "echo 'error: GH001: Large files detected.' >&2; exit 1", "FileTooLarge"),
@@ -165,7 +170,7 @@ fn a_refused_push_is_tried_once_and_its_cause_is_named() -> Test {
             "echo 'error: GH013: Repository rule violations found' >&2; exit 1",
             "BranchProtected",
         ),
-        // Beyond what an error repeats of a message.
+        // The cause is beyond the part of the message that the error quotes.
         (
             "pre-receive",
             "head -c 3000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'error: GH006: x' >&2; exit 1",
@@ -188,7 +193,7 @@ fn a_refused_push_is_tried_once_and_its_cause_is_named() -> Test {
         (413, "too large", "QuotaExceeded"),
     ] {
         let (github, sandbox) = forge(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
-        github.state(|it| it.git_refuses = Some(("git-receive-pack", code, text.to_owned())));
+        github.state(|state| state.git_refuses = Some(("git-receive-pack", code, text.to_owned())));
         github.pushes();
         let refused = status(&sandbox.run("apply").code(100))?;
         assert_eq!(ready(&refused), ("False", reason));
@@ -198,11 +203,11 @@ fn a_refused_push_is_tried_once_and_its_cause_is_named() -> Test {
 }
 
 #[test]
-fn a_history_that_the_token_may_not_read_does_not_hide_the_rest_of_the_plan() -> Test {
+fn an_unreadable_history_does_not_hide_the_rest_of_the_plan() -> Test {
     let (github, sandbox) = forge(&format!("{PLAIN}, history: {{push: fastForward}}"))?;
     sandbox.run("apply").success();
     let text = "Write access to repository not granted.".to_owned();
-    github.state(|it| it.git_refuses = Some(("git-upload-pack", 403, text)));
+    github.state(|state| state.git_refuses = Some(("git-upload-pack", 403, text)));
     assert_refused(&github, &sandbox, "plan", "PermissionMissing")?;
     sandbox.declare("greeter", &format!("{PLAIN}, history: {{}}, description: new"))?;
     let plan = status(&sandbox.run("plan --check").code(3))?;
@@ -216,11 +221,11 @@ fn a_history_that_the_token_may_not_read_does_not_hide_the_rest_of_the_plan() ->
 // members: pointers in earlier commits, partial clones whose objects are elsewhere
 // now: `LfsNotSupported`, exit 100, names the files before anything is made
 #[test]
-fn a_history_with_lfs_pointers_is_refused_before_anything_is_made() -> Test {
+fn a_history_with_lfs_pointers_is_an_error_before_anything_is_created() -> Test {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
     for removed_since in [false, true] {
         let (github, sandbox) = forge(&format!("{PLAIN}, history: {{}}"))?;
-        // Text about pointers is none.
+        // A text that mentions pointers is not a pointer.
         fs::write(sandbox.path().join("about.md"), format!("A pointer:\n\n{pointer}"))?;
         sandbox.git(&["add", "about.md"])?;
         sandbox.commit("about")?;
@@ -237,7 +242,7 @@ fn a_history_with_lfs_pointers_is_refused_before_anything_is_made() -> Test {
             let said = String::from_utf8(sandbox.run(verb).get_output().stderr.clone())?;
             assert!(said.contains("model.bin") && !said.contains("about.md"), "{said}");
         }
-        // As the help says: the repository is made, and git-lfs pushes.
+        // Follow the help: create the repository without the history, and push with git-lfs.
         sandbox.declare("greeter", &format!("{PLAIN}, history: {{push: never}}"))?;
         sandbox.run("apply").success();
     }
@@ -259,7 +264,10 @@ fn a_private_repository_is_not_published_by_a_document_alone() -> Test {
     sandbox.declare("greeter", &format!("{public}, allowPublish: true"))?;
     assert_eq!(steps(&status(&sandbox.run("plan").success())?), ["publish"]);
     sandbox.run("apply").success();
-    assert_eq!(github.state(|it| it.repository.clone()).ok_or("a repository")?["private"], false);
+    assert_eq!(
+        github.state(|state| state.repository.clone()).ok_or("a repository")?["private"],
+        false
+    );
     sandbox.run("plan --check").success();
     assert_described(&github);
     Ok(())
@@ -272,7 +280,7 @@ fn a_private_repository_is_not_published_by_a_document_alone() -> Test {
 // may not see, Gitea's merge lists and approvals
 // now: only what is declared changes; a step that protects less says so (`weakens`)
 #[test]
-fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
+fn a_changed_rule_keeps_stricter_settings_of_others() -> Test {
     let rule = |approvals: u8| {
         format!(
             "{PLAIN}, rules: [{{name: main, branches: [main], require: {{pullRequest: {{approvals: \
@@ -281,8 +289,8 @@ fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
     };
     let (github, sandbox) = forge(&rule(1))?;
     sandbox.run("apply").success();
-    github.state(|it| {
-        let rules = it.rulesets.get_mut(&40).expect("the rule")["rules"].as_array_mut();
+    github.state(|state| {
+        let rules = state.rulesets.get_mut(&40).expect("the rule")["rules"].as_array_mut();
         for rule in rules.expect("rules") {
             if rule["type"] == "required_status_checks" {
                 rule["parameters"] = json!({
@@ -294,17 +302,17 @@ fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
         }
     });
     sandbox.run("plan --check").success();
-    let before = github.state(|it| it.rulesets[&40]["rules"].clone());
+    let before = github.state(|state| state.rulesets[&40]["rules"].clone());
     sandbox.declare("greeter", &rule(2))?;
     let plan = status(&sandbox.run("plan").success())?;
     assert_eq!(plan["plan"][0]["weakens"], Value::Null);
     sandbox.run("apply").success();
-    let after = github.state(|it| it.rulesets[&40]["rules"].clone());
+    let after = github.state(|state| state.rulesets[&40]["rules"].clone());
     let number = "\"required_approving_review_count\":";
     let expected = before.to_string().replace(&format!("{number}1"), &format!("{number}2"));
     assert_eq!(after.to_string(), expected, "only the number of approvals is another");
 
-    // What the document takes away is said by name.
+    // The plan names every protection that the document removes.
     sandbox.declare("greeter", &rule(0).replace("statusChecks: [test]", "statusChecks: [lint]"))?;
     let plan = status(&sandbox.run("plan").success())?;
     let weakens = ["requires 0 approvals instead of 2", "no longer requires the status check test"];
@@ -314,11 +322,11 @@ fn a_changed_rule_keeps_what_people_have_made_stricter() -> Test {
 }
 
 #[test]
-fn a_checkout_without_history_is_enough_while_nothing_is_to_be_pushed() -> Test {
+fn a_checkout_without_history_suffices_while_no_push_is_needed() -> Test {
     let (github, sandbox) = forge(&format!("{PLAIN}, history: {{}}"))?;
     sandbox.run("apply").success();
     github.writes();
-    // As actions/checkout leaves it: one commit, detached; and a job without a checkout.
+    // The state that actions/checkout leaves: a detached commit; then a job without a checkout.
     let head = sandbox.git(&["rev-parse", "HEAD"])?;
     sandbox.git(&["checkout", "--quiet", "--detach"])?;
     sandbox.git(&["branch", "-D", "main"])?;
@@ -333,7 +341,7 @@ fn a_checkout_without_history_is_enough_while_nothing_is_to_be_pushed() -> Test 
     }
     assert_eq!(github.writes(), [""; 0]);
     sandbox.declare("another", &format!("{PLAIN}, history: {{}}"))?;
-    github.state(|it| it.repository = None);
+    github.state(|state| state.repository = None);
     assert_refused(&github, &sandbox, "apply", "NoHistory")?;
     Ok(())
 }

@@ -1,9 +1,9 @@
-// Whether Flux takes what a registry holds: the verifier of its source-controller, alone.
+// Runs the verifier of Flux's source-controller alone, to check whether Flux accepts a signed artifact.
 //
 //	flux-verifier cosign.pub 127.0.0.1:5000/a/b@sha256:…
 //
-// Flux keeps that package to itself (`internal`). Go lets every module whose path begins with that
-// of source-controller import it, so this module's path does.
+// Flux's package is `internal`. Go allows a module to import it if the module's path begins with the path of
+// source-controller, so this module has such a path.
 package main
 
 import (

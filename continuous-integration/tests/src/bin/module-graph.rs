@@ -1,4 +1,4 @@
-//! Draws the modules of a crate, for example `cargo run --bin module-graph tools/flux-seed/src`.
+//! Prints the module graph of a crate, for example `cargo run --bin module-graph tools/flux-seed/src`.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The whole life of this repository, on real components, out of its own production documents.
+//! The lifecycle of this repository, from its own production documents, on real components.
 //!
-//! One lab serves the whole story, since it takes most of the time: each part goes on where the
-//! one before it has ended. Binaries of the components come from `LAB_BIN`, the programs from
-//! where cargo puts them: run `tasks/test`, or `cargo build --workspace --bins` first.
+//! All parts share one lab, because starting it takes most of the time. Each part continues where the
+//! part before it ended. Components come from `LAB_BIN`, the programs from cargo's target folder: run
+//! `tasks/test`, or `cargo build --workspace --bins` first.
 
 mod back;
 #[path = "../project/mod.rs"]
@@ -21,18 +21,18 @@ fn a_repository_becomes_a_running_workload() -> Test {
     let project = Project::of_a_newcomer("127.99.0.0/16")?;
     let input = project.up()?;
     only_endpoints_are_replaced(&project, &input)?;
-    an_empty_world_is_planned_whole_and_not_touched(&project, &input)?;
+    plan_covers_an_empty_world_and_writes_nothing(&project, &input)?;
     let output = programs_killed_at_every_step_converge(&project, &input)?;
     a_workload_without_visitors_is_drained_restored_and_started_again(&project, &output)?;
     the_workload_runs_and_answers(&project, &output)?;
-    foreign_tools_accept_what_was_published(&project, &output)?;
-    a_second_run_writes_nothing_and_says_the_same(&project, &input, &output)?;
-    every_check_is_clean_and_every_proof_holds(&project, &input, &output)?;
-    a_clone_and_the_root_make_all_of_it_again(&project, &input, &output)?;
+    foreign_tools_verify_the_published_artifacts(&project, &output)?;
+    a_second_run_writes_nothing_and_prints_the_same_documents(&project, &input, &output)?;
+    every_plan_check_and_every_verify_succeeds(&project, &input, &output)?;
+    reconstruct_derives_every_value_from_a_clone_and_the_root(&project, &input, &output)?;
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
-    what_another_key_has_signed_is_refused(&project, &input)?;
-    a_lost_lab_comes_back_with_its_state(&project, &input)?;
-    back::the_way_back_loses_and_leaves_nothing(&project, &input)
+    an_artifact_signed_with_another_key_is_not_delivered(&project, &input)?;
+    a_lab_that_ended_starts_again_with_its_state(&project, &input)?;
+    back::the_way_back_loses_no_data_and_leaves_no_resource(&project, &input)
 }
 
 fn only_endpoints_are_replaced(project: &Project, input: &str) -> Test {
@@ -43,13 +43,13 @@ fn only_endpoints_are_replaced(project: &Project, input: &str) -> Test {
     let endpoints = project_document["spec"]["endpoints"].take().to_string();
     assert!(endpoints.contains("127.99.0.1"), "{endpoints}");
     assert!(!endpoints.contains("api.hetzner.cloud"), "{endpoints}");
-    for other in documents(input)?.iter().filter(|it| it["kind"] != "Project") {
+    for other in documents(input)?.iter().filter(|document| document["kind"] != "Project") {
         assert!(!other.to_string().contains("127."), "the lab changes endpoints only: {other}");
     }
     Ok(())
 }
 
-fn an_empty_world_is_planned_whole_and_not_touched(project: &Project, input: &str) -> Test {
+fn plan_covers_an_empty_world_and_writes_nothing(project: &Project, input: &str) -> Test {
     let before = project.writes()?;
     let mut stream = input.to_owned();
     for program in PROGRAMS {
@@ -58,14 +58,14 @@ fn an_empty_world_is_planned_whole_and_not_touched(project: &Project, input: &st
         assert_eq!(status, 0, "{program}: {stream}");
     }
     for kind in ["Repository", "Artifact", "Cluster", "Delivery"] {
-        let planned = documents(&stream)?.into_iter().filter(|it| it["kind"] == kind);
+        let planned = documents(&stream)?.into_iter().filter(|document| document["kind"] == kind);
         for document in planned {
             let steps = document["status"]["plan"].as_array().map_or(0, Vec::len);
             assert!(steps > 0, "{kind} has a plan: {document}");
         }
     }
-    assert!(stream.contains("known after apply"), "what cannot be known is marked");
-    assert_eq!(project.writes()?, before, "a plan writes nothing, anywhere");
+    assert!(stream.contains("known after apply"), "unknown values are marked");
+    assert_eq!(project.writes()?, before, "a plan writes nothing");
     Ok(())
 }
 
@@ -91,15 +91,15 @@ fn the_workload_runs_and_answers(project: &Project, output: &str) -> Test {
     let pods: Value = serde_json::from_str(&pods)?;
     let phases: Vec<_> = pods["items"].as_array().into_iter().flatten().collect();
     assert!(phases.len() >= 3, "greeter and both controllers: {pods}");
-    assert!(phases.iter().all(|it| it["status"]["phase"] == "Running"), "{pods}");
+    assert!(phases.iter().all(|pod| pod["status"]["phase"] == "Running"), "{pods}");
     let answer =
         kubeconfig + "kubectl get --raw /api/v1/namespaces/default/services/greeter:80/proxy/";
     let (first, second) = (project.sh(&answer)?, project.sh(&answer)?);
-    assert_ne!(first, second, "it counts");
+    assert_ne!(first, second, "the second answer has another number");
     Ok(())
 }
 
-/// As the README shows it, right after the lifecycle: nobody has used the workload yet.
+/// Drains and restores right after the lifecycle, as in the README, when the workload has no visitors.
 fn a_workload_without_visitors_is_drained_restored_and_started_again(
     project: &Project,
     output: &str,
@@ -115,7 +115,7 @@ fn a_workload_without_visitors_is_drained_restored_and_started_again(
     Ok(())
 }
 
-fn foreign_tools_accept_what_was_published(project: &Project, output: &str) -> Test {
+fn foreign_tools_verify_the_published_artifacts(project: &Project, output: &str) -> Test {
     for name in ["greeter", "volume-reader", "deployments"] {
         let artifact = document(output, "Artifact", name)?;
         let observed = &artifact["status"]["observed"];
@@ -131,7 +131,7 @@ fn foreign_tools_accept_what_was_published(project: &Project, output: &str) -> T
     Ok(())
 }
 
-fn a_second_run_writes_nothing_and_says_the_same(
+fn a_second_run_writes_nothing_and_prints_the_same_documents(
     project: &Project,
     input: &str,
     output: &str,
@@ -139,17 +139,17 @@ fn a_second_run_writes_nothing_and_says_the_same(
     let before = project.writes()?;
     let again = forward(project, "apply", input, 0)?;
     assert_eq!(project.writes()?, before, "zero writes to forge, registry, cloud and cluster");
-    assert_eq!(unsealed(&again)?, unsealed(output)?, "the same documents but for what is sealed");
+    assert_eq!(unsealed(&again)?, unsealed(output)?, "the same documents except status.sealed");
     Ok(())
 }
 
-fn every_check_is_clean_and_every_proof_holds(
+fn every_plan_check_and_every_verify_succeeds(
     project: &Project,
     input: &str,
     output: &str,
 ) -> Test {
     let before = project.writes()?;
-    // From files without any status, and from documents with one.
+    // From documents without a status, and from documents with a status.
     for start in [input, output] {
         let mut stream = start.to_owned();
         for program in PROGRAMS {
@@ -163,8 +163,12 @@ fn every_check_is_clean_and_every_proof_holds(
     Ok(())
 }
 
-/// Byte for byte; and what another root would make is told from it.
-fn a_clone_and_the_root_make_all_of_it_again(project: &Project, input: &str, output: &str) -> Test {
+/// Reconstructs every derived value byte for byte, and detects values that another root would give.
+fn reconstruct_derives_every_value_from_a_clone_and_the_root(
+    project: &Project,
+    input: &str,
+    output: &str,
+) -> Test {
     fs::write(project.root().join(".lab/lab.json"), input)?;
     fs::write(project.root().join(".lab/documents.json"), output)?;
     let (before, task) = (project.writes()?, project.task("reconstruct"));
@@ -174,11 +178,11 @@ fn a_clone_and_the_root_make_all_of_it_again(project: &Project, input: &str, out
     let another = "export ARTIFACT_ATTEST_KEY=$(head -c 32 /dev/zero | base64)\n".to_owned();
     let ended = project.ended(&(another + &task))?;
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    // The public key of three artifacts, and what the forge was given. What is published is proven
-    // with the public key that the Project names, whoever asks.
+    // The public keys of three artifacts and the value that the forge holds differ. Published artifacts verify
+    // with the public key in the Project, so they do not depend on the caller's root.
     assert!(said.ends_with("compared: 16, different: 4\n"), "{said}");
     assert_eq!(ended.status.code(), Some(1));
-    assert_eq!(project.writes()?, before, "nothing is written but to a folder of its own");
+    assert_eq!(project.writes()?, before, "reconstruct writes only to its own folder");
     Ok(())
 }
 
@@ -192,7 +196,7 @@ fn a_commit_becomes_a_new_digest_that_runs(project: &Project, input: &str, outpu
         Ok(document(text, "Artifact", "greeter")?["status"]["observed"]["digest"].clone())
     };
     let (old, new) = (digest(output)?, digest(&again)?);
-    assert_ne!(old, new, "another commit is another image");
+    assert_ne!(old, new, "another commit gives another image");
     let images = kubeconfig(project, &again)?
         + "kubectl get pods -l app.kubernetes.io/name=greeter -o jsonpath='{.items[*].status.containerStatuses[*].imageID}'";
     let images = project.sh(&images)?;
@@ -200,16 +204,15 @@ fn a_commit_becomes_a_new_digest_that_runs(project: &Project, input: &str, outpu
     Ok(())
 }
 
-fn what_another_key_has_signed_is_refused(project: &Project, input: &str) -> Test {
-    // Everything is published by somebody whose key this project does not have.
+fn an_artifact_signed_with_another_key_is_not_delivered(project: &Project, input: &str) -> Test {
+    // An attacker publishes every artifact with a key that is not the project's.
     let stranger = "ARTIFACT_ATTEST_KEY=$(head -c 32 /dev/zero | base64)";
     let honest = forward(project, "apply", input, 0)?;
     let manifests = project.root().join("deployments/prod/kustomization.yaml");
     let text = fs::read_to_string(&manifests)?;
     fs::write(&manifests, text + "# changed by a stranger\n")?;
     project.sh("git commit --quiet --all -m 'A change by a stranger'")?;
-    // The stranger does not care whether it comes out the same again, nor whether anybody else has
-    // the commit, nor which keys the Project names.
+    // The attacker skips the check of the source and the second build, and ignores the Project's keys.
     fs::write(project.root().join("input.json"), input)?;
     let careless = r#"jq -c 'del(.spec.verificationKeys) | if .kind == "Artifact" then .spec.sourceCheck = "skip" else . end
         | if .spec.rebuild then .spec.rebuild = "skip" else . end' <input.json"#;
@@ -219,7 +222,7 @@ fn what_another_key_has_signed_is_refused(project: &Project, input: &str) -> Tes
         let digest = artifact["status"]["observed"]["digest"].as_str();
         Ok(digest.ok_or("no digest")?.to_owned())
     };
-    // The stream as an attacker would have it: the foreign digest under the honest key.
+    // The forged stream: the attacker's digest together with the project's public key.
     let forged = honest.replace(&digest(&honest)?, &digest(&foreign)?);
     let (refused, status) = project.pipe("flux-seed", "apply", &forged)?;
     assert_eq!(status, 100, "{:?}", reasons(&refused)?);
@@ -235,7 +238,7 @@ fn what_another_key_has_signed_is_refused(project: &Project, input: &str) -> Tes
     Ok(())
 }
 
-fn a_lost_lab_comes_back_with_its_state(project: &Project, input: &str) -> Test {
+fn a_lab_that_ended_starts_again_with_its_state(project: &Project, input: &str) -> Test {
     let stream = forward(project, "apply", input, 0)?;
     let identities = kubeconfig(project, &stream)?
         + "kubectl get namespaces,deployments,pods --all-namespaces -o jsonpath='{.items[*].metadata.uid}'";
@@ -244,8 +247,8 @@ fn a_lost_lab_comes_back_with_its_state(project: &Project, input: &str) -> Test 
     let again = project.up()?;
     assert_eq!(again, input, "the same endpoints");
     let (planned, status) = project.pipe("data-drain", "plan", &stream)?;
-    assert_eq!(status, 0, "its clusters answer by then: {:?}", reasons(&planned)?);
+    assert_eq!(status, 0, "the clusters answer: {:?}", reasons(&planned)?);
     forward(project, "apply", &again, 0)?;
-    assert_eq!(project.sh(&identities)?, before, "the same cluster, and the same pods in it");
+    assert_eq!(project.sh(&identities)?, before, "the same cluster with the same pods");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a person has who uses Nix and nothing else: no network, no cargo, and a repository.
+//! The environment of a user who has Nix and a repository, but neither a network nor cargo.
 
 use std::env;
 use std::fs;
@@ -12,18 +12,19 @@ use tempfile::TempDir;
 
 use crate::project::{Project, Test, say, succeeded};
 
-/// In place of cargo: whoever calls it has not taken what the flake gives.
+/// Script in place of cargo that records its calls. A call means that a task did not use the programs
+/// of the flake.
 const CARGO: &str = "#!/bin/sh\necho \"cargo $*\" >>\"$0.called\"\nexit 1\n";
 
 /// A machine with Nix's settings and the stand-in for nixpkgs.
 pub(crate) struct Machine {
     folder: TempDir,
-    /// This repository, as the tools come from it.
+    /// Copy of this repository, from which the tools come.
     pub(crate) tools: Project,
 }
 
 impl Machine {
-    /// The lab itself makes settings and stand-in, as for everybody without a network.
+    /// Creates a machine. The lab writes Nix's settings and the stand-in for nixpkgs.
     pub(crate) fn new() -> Test<Self> {
         let tools = Project::new("127.98.0.0/16")?;
         let folder = tempfile::Builder::new().prefix("holistic-nix-").tempdir()?;
@@ -35,7 +36,7 @@ impl Machine {
         let here = machine.folder.path().join("lab");
         let script = format!(
             "export LAB_DIR={}
-            cargo fetch --quiet --locked # the tools' own; those of the sources the lab fetches
+            cargo fetch --quiet --locked # crates of the tools; the lab fetches the crates of the sources
             lab up project sources >/dev/null
             lab down --quiet",
             here.display()
@@ -48,19 +49,20 @@ impl Machine {
         format!("path:{}/lab/nixpkgs", self.folder.path().display())
     }
 
-    /// A folder that is nobody's yet.
+    /// Creates a folder called `name` and returns its path.
     pub(crate) fn folder(&self, name: &str) -> Test<PathBuf> {
         let folder = self.folder.path().join(name);
         fs::create_dir_all(&folder)?;
         Ok(folder)
     }
 
-    /// What cargo was asked for, which is nothing.
+    /// Returns the recorded calls of cargo, which must be empty.
     pub(crate) fn cargo_calls(&self) -> String {
         fs::read_to_string(self.folder.path().join("bin/cargo.called")).unwrap_or_default()
     }
 
-    /// `script`, to be run in `folder`. `$NIXPKGS` is what every flake is told to take.
+    /// Returns a command that runs `script` in `folder`. `$NIXPKGS` overrides the input `nixpkgs` of a
+    /// flake.
     fn command(&self, folder: &Path, script: &str) -> Test<Command> {
         let path = env::var("PATH")?;
         let mut command = self.tools.command("bash", &["-euo", "pipefail", "-c", script]);
@@ -76,18 +78,18 @@ impl Machine {
         Ok(command)
     }
 
-    /// Runs `script` in `folder`, to a good end; what it wrote to standard output.
+    /// Runs `script` in `folder`, which must succeed, and returns its standard output.
     pub(crate) fn sh(&self, folder: &Path, script: &str) -> Test<String> {
         timed(&mut self.command(folder, script)?, script)
     }
 
-    /// As [`Self::sh`] in this repository, for what prints JSON.
+    /// Runs `script` in the copy of this repository and parses its output as JSON.
     pub(crate) fn json(&self, script: &str) -> Test<Value> {
         Ok(serde_json::from_str(&self.sh(self.tools.root(), script)?)?)
     }
 }
 
-/// Runs it to a good end, and says how long that took.
+/// Runs `command`, which must succeed, and reports its duration.
 fn timed(command: &mut Command, script: &str) -> Test<String> {
     let began = Instant::now();
     let output = command.output()?;
@@ -96,16 +98,16 @@ fn timed(command: &mut Command, script: &str) -> Test<String> {
     succeeded(output)
 }
 
-/// A repository from a template, whose lab ends with it.
+/// A repository from a template. Dropping the value ends the repository's lab.
 pub(crate) struct Home<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) folder: PathBuf,
-    /// What Nix has made of the tools.
+    /// Nix's output of the tools.
     pub(crate) tools: PathBuf,
 }
 
 impl Home<'_> {
-    /// Runs `script` in it, to a good end; what it wrote to standard output.
+    /// Runs `script` in the repository, which must succeed, and returns its standard output.
     pub(crate) fn sh(&self, script: &str) -> Test<String> {
         let mut command = self.machine.command(&self.folder, script)?;
         timed(command.env("HOLISTIC", &self.tools), script)

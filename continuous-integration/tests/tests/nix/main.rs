@@ -1,12 +1,12 @@
-//! What a person with Nix gets: every output of the flake, built and run without a network, by
-//! Debian's Nix and the stand-in for nixpkgs; and the whole life of a project from a template.
+//! Builds and runs every output of the flake without a network, with Debian's Nix and the stand-in for
+//! nixpkgs, and runs the lifecycle of a project from a template.
 //!
-//! A test program of its own, which cargo runs after the lifecycle, and `tasks/test` beside it, in a
-//! network of its own: two labs in one would be in each other's way.
+//! This is a separate test program with a network of its own, because two labs in one network would
+//! use the same addresses. Cargo runs it after the lifecycle, and `tasks/test` in parallel.
 
 mod home;
 #[path = "../project/mod.rs"]
-#[expect(dead_code, reason = "the lifecycle asks more of a project than this")]
+#[expect(dead_code, reason = "only the lifecycle uses every function of this module")]
 mod project;
 
 use std::collections::BTreeSet;
@@ -20,11 +20,11 @@ const PROGRAMS: [&str; 5] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
 
 #[test]
-fn a_person_with_nix_needs_nothing_else() -> Test {
+fn a_user_needs_no_tool_but_nix() -> Test {
     let machine = Machine::new()?;
-    locks_fit(&machine)?;
-    every_output_is_there(&machine)?;
-    a_program_is_made_of_its_own_folder_and_what_all_share(&machine)?;
+    lock_files_are_up_to_date(&machine)?;
+    the_flake_has_every_output(&machine)?;
+    a_program_depends_only_on_its_folder_and_shared_folders(&machine)?;
     every_check_builds(&machine)?;
     a_program_is_one_static_file_with_its_pages(&machine)?;
     every_app_runs(&machine)?;
@@ -37,8 +37,8 @@ fn a_person_with_nix_needs_nothing_else() -> Test {
     Ok(())
 }
 
-/// Otherwise the first run of a newcomer would change a file, or be refused.
-fn locks_fit(machine: &Machine) -> Test {
+/// An outdated lock file would make the first run of a new user fail or change a file.
+fn lock_files_are_up_to_date(machine: &Machine) -> Test {
     let locked = machine.tools.sh("git ls-files '*flake.lock' | grep -v templates/project")?;
     for lock in locked.lines() {
         let folder = machine.tools.root().join(lock);
@@ -49,41 +49,41 @@ fn locks_fit(machine: &Machine) -> Test {
     Ok(())
 }
 
-fn every_output_is_there(machine: &Machine) -> Test {
+fn the_flake_has_every_output(machine: &Machine) -> Test {
     let outputs = machine.json("nix flake show --json $NIXPKGS")?;
     let names = |output: &Value| -> BTreeSet<String> {
-        output.as_object().into_iter().flat_map(|it| it.keys().cloned()).collect()
+        output.as_object().into_iter().flat_map(|entries| entries.keys().cloned()).collect()
     };
-    let set = |it: &[&str]| it.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<_>>();
-    let of = |output: &str| names(&outputs[output]["x86_64-linux"]);
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let names_of = |output: &str| names(&outputs[output]["x86_64-linux"]);
 
     let sources = machine.tools.sh("ls sources")?;
     let sources: Vec<&str> = sources.lines().collect();
     let packages = [&PROGRAMS[..], &sources, &["default", "lab", "manual"]].concat();
-    assert_eq!(of("packages"), set(&packages));
+    assert_eq!(names_of("packages"), set(&packages));
     let apps =
         [&PROGRAMS[..], &["default", "init", "lab", "lifecycle", "reconstruct", "sunset", "test"]]
             .concat();
-    assert_eq!(of("apps"), set(&apps));
-    assert_eq!(of("devShells"), set(&["default"]));
-    assert!(of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));
+    assert_eq!(names_of("apps"), set(&apps));
+    assert_eq!(names_of("devShells"), set(&["default"]));
+    assert!(names_of("checks").is_superset(&set(&[&PROGRAMS[..], &["format", "manual"]].concat())));
     for source in sources {
-        assert!(of("checks").contains(&format!("{source}-default")), "{source}");
+        assert!(names_of("checks").contains(&format!("{source}-default")), "{source}");
     }
-    assert_eq!(of("hydraJobs"), of("checks"), "Hydra builds what is checked");
+    assert_eq!(names_of("hydraJobs"), names_of("checks"), "Hydra builds every check");
     let templates = machine.tools.sh("ls templates")?;
     assert_eq!(names(&outputs["templates"]), set(&templates.lines().collect::<Vec<_>>()));
     Ok(())
 }
 
-/// So that a change in one program is built, attested and published as a change of that one.
-fn a_program_is_made_of_its_own_folder_and_what_all_share(machine: &Machine) -> Test {
-    let all = "nix eval --json $NIXPKGS .#packages.x86_64-linux --apply 'builtins.mapAttrs (_: it: it.drvPath)'";
+/// Ensures that a change in one program rebuilds and publishes only that program.
+fn a_program_depends_only_on_its_folder_and_shared_folders(machine: &Machine) -> Test {
+    let all = "nix eval --json $NIXPKGS .#packages.x86_64-linux --apply 'builtins.mapAttrs (_: package: package.drvPath)'";
     let before = machine.json(all)?;
     let changed_by = |files: &[&str]| -> Test<BTreeSet<String>> {
-        let paths = files.iter().map(|it| machine.tools.root().join(it));
+        let paths = files.iter().map(|file| machine.tools.root().join(file));
         let texts: Vec<_> =
-            paths.map(|it| Ok((fs::read_to_string(&it)?, it))).collect::<Test<_>>()?;
+            paths.map(|path| Ok((fs::read_to_string(&path)?, path))).collect::<Test<_>>()?;
         for (text, path) in &texts {
             fs::write(path, format!("{text}\n"))?;
         }
@@ -91,18 +91,18 @@ fn a_program_is_made_of_its_own_folder_and_what_all_share(machine: &Machine) -> 
         for (text, path) in &texts {
             fs::write(path, text)?;
         }
-        let programs = PROGRAMS.iter().filter(|it| before[**it] != after[**it]);
-        Ok(programs.map(|it| (*it).to_owned()).collect())
+        let programs = PROGRAMS.iter().filter(|name| before[**name] != after[**name]);
+        Ok(programs.map(|name| (*name).to_owned()).collect())
     };
     assert_eq!(changed_by(&["tools/flux-seed/src/plan.rs"])?, ["flux-seed".to_owned()].into());
-    assert_eq!(changed_by(&["tools/shared/keyring/src/seal.rs"])?.len(), PROGRAMS.len());
-    let nobodys = [
+    assert_eq!(changed_by(&["tools/shared/secrets/src/seal.rs"])?.len(), PROGRAMS.len());
+    let unused = [
         "tools/flux-seed/tests/cmd.rs",
         "tools/lab/src/up.rs",
         "README.md",
         "project/project.yaml",
     ];
-    assert_eq!(changed_by(&nobodys)?, BTreeSet::new());
+    assert_eq!(changed_by(&unused)?, BTreeSet::new());
     Ok(())
 }
 
@@ -118,13 +118,14 @@ fn a_program_is_one_static_file_with_its_pages(machine: &Machine) -> Test {
         let outputs = machine.json(&build)?[0]["outputs"].take();
         let out = outputs["out"].as_str().ok_or("no output")?;
         let closure = machine.sh(root, &format!("nix-store --query --requisites {out}"))?;
-        assert_eq!(closure.trim(), out, "{program} refers to nothing else");
-        // Homes begin with a dot: constants lie side by side, and "/spec/root" with "/spec" behind it is no path.
+        assert_eq!(closure.trim(), out, "{program} has no other reference in the store");
+        // The pattern of a home requires a dot, because neighbouring constants such as "/spec/root" and
+        // "/spec" look like a path under /root.
         let search = format!(
             "grep -a -o -E '(/nix/store/[0-9a-z]{{32}}-|/root/\\.|/home/).{{0,80}}' {out}/bin/{program} || true"
         );
-        assert_eq!(machine.sh(root, &search)?, "", "{program} names no path of this machine");
-        // Where there is nothing but that file.
+        assert_eq!(machine.sh(root, &search)?, "", "{program} contains no path of this machine");
+        // In a root directory that holds the program alone.
         let alone = format!(
             "mkdir -p alone && cp {out}/bin/{program} alone && chroot alone /{program} --help && rm -r alone"
         );
@@ -144,7 +145,7 @@ fn a_program_is_one_static_file_with_its_pages(machine: &Machine) -> Test {
     Ok(())
 }
 
-/// Nix takes anything for an app until it is run.
+/// Runs every app, because Nix checks an app only when it runs.
 fn every_app_runs(machine: &Machine) -> Test {
     let outputs = machine.json("nix flake show --json $NIXPKGS")?;
     for app in outputs["apps"]["x86_64-linux"].as_object().ok_or("no apps")?.keys() {
@@ -156,12 +157,12 @@ fn every_app_runs(machine: &Machine) -> Test {
 }
 
 fn the_development_shell_has_what_the_work_needs(machine: &Machine) -> Test {
-    let tools = "for it in rustc cargo-clippy rustfmt jq git; do command -v $it; done";
+    let tools = "for tool in rustc cargo-clippy rustfmt jq git; do command -v $tool; done";
     machine.sh(machine.tools.root(), &format!("nix develop $NIXPKGS -c bash -euc '{tools}'"))?;
     Ok(())
 }
 
-/// By one of them, which builds the others, and itself, as it builds any source: twice.
+/// artifact-attest builds every program, including itself, twice, as it builds any source.
 fn programs_are_published_as_images(machine: &Machine) -> Test {
     let root = machine.tools.root();
     let plan = "export SOPS_AGE_KEY_FILE=project/test-identity.txt
@@ -190,7 +191,7 @@ fn programs_are_published_as_images(machine: &Machine) -> Test {
     Ok(())
 }
 
-/// What is in two templates is the same in both.
+/// Files that two templates share are equal.
 fn templates_fit_together(machine: &Machine) -> Test {
     machine.tools.sh(
         r#"cd templates
@@ -213,12 +214,12 @@ fn a_source_from_its_template_is_built_and_tested(machine: &Machine) -> Test {
     Ok(())
 }
 
-/// Without an edit; the tools are what Nix has made of them, the flake's input says the same.
+/// The project is not edited. Its tools are Nix's output, which the flake's input builds as well.
 fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
     let tools = machine.tools.root().join("result").canonicalize()?;
     let home = Home { machine, folder: machine.folder("example")?, tools };
     home.sh("nix flake init --template $TOOLS#project
-        chmod +x tasks/* # as it says
+        chmod +x tasks/* # as the template's README says
         git init --quiet --initial-branch=main
         git config user.name tester
         git config user.email tester@example.org
@@ -226,7 +227,7 @@ fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
         git commit --quiet -m 'From the template'")?;
     let both = "--override-input holistic $TOOLS $NIXPKGS";
     home.sh(&format!("nix flake check {both}"))?;
-    // The app that every project has from the tools; then the task, which finds nothing left to do.
+    // First the app, which every project gets from the tools; then the task, which has nothing to do.
     home.sh(&format!("nix run {both} .#lifecycle"))?;
     home.sh("tasks/lifecycle")?;
     let documents = home.folder.join(".lab/documents.json");
@@ -240,16 +241,16 @@ fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
     home.sh("tasks/sunset")?;
     let sunset = fs::read_to_string(home.folder.join(".lab/sunset.json"))?;
     assert!(reasons(&sunset)?.contains(&"Cluster prod False Destroyed".to_owned()), "{sunset}");
-    assert_eq!(home.sh("git status --porcelain")?, "", "nothing of it is left in the repository");
+    assert_eq!(home.sh("git status --porcelain")?, "", "the lab leaves no file in the repository");
     Ok(())
 }
 
-/// Planned only: what the lifecycle does with documents is known.
+/// Plans without applying, because the lifecycle test covers `apply`.
 fn a_second_cluster_and_what_runs_in_it_are_two_templates_more(home: &Home<'_>) -> Test {
     let planned = home.sh(
-        "for it in cluster:machines deployment:deployments; do
-          mkdir ${it#*:}/staging
-          (cd ${it#*:}/staging && nix flake init --template $TOOLS#${it%:*})
+        "for pair in cluster:machines deployment:deployments; do
+          mkdir ${pair#*:}/staging
+          (cd ${pair#*:}/staging && nix flake init --template $TOOLS#${pair%:*})
         done
         git add --all
         git commit --quiet -m 'Staging'
@@ -259,7 +260,7 @@ fn a_second_cluster_and_what_runs_in_it_are_two_templates_more(home: &Home<'_>) 
     )?;
     for (kind, name) in [("Artifact", "staging"), ("Cluster", "staging"), ("Delivery", "staging")] {
         let plan = document(&planned, kind, name)?["status"]["plan"].take();
-        assert!(plan.as_array().is_some_and(|it| !it.is_empty()), "{kind} {name}: {plan}");
+        assert!(plan.as_array().is_some_and(|steps| !steps.is_empty()), "{kind} {name}: {plan}");
     }
     home.sh("git reset --quiet --hard HEAD~1")?;
     Ok(())

@@ -1,9 +1,9 @@
-//! The management plane: the workflows of this repository, as they stand, run against the lab.
+//! Runs the workflows of this repository, unchanged, against the lab.
 //!
-//! `act` runs them, with three differences from GitHub's own runner: a checkout is a copy of the
-//! folder that it runs in, and the installer of Nix and the cache are stand-ins, since this machine has
-//! Nix and no network. Jobs have nothing of this machine but its PATH and its settings of Nix: no age
-//! identity, and somebody else's home.
+//! `act` runs the workflows. It differs from GitHub's runner in three ways: a checkout is a copy of
+//! the current folder, and the installer of Nix and the cache are stand-ins, because this machine has
+//! Nix and no network. A job gets this machine's PATH and Nix settings alone: it has no age identity
+//! and another home directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,36 +15,36 @@ use serde_json::{Value, json};
 use crate::project::{DOCUMENTS, Project, Test, document, documents, kubeconfig, say, unsealed};
 use crate::stand_ins;
 
-/// The repository at the lab's forge.
+/// Owner and name of the repository at the lab's forge.
 const REPOSITORY: &str = "zabronax/holistic";
 
-/// What a job has not of this machine. In the last one, its cache, `act` would run jobs, slowly
-/// where that is on a disk.
-const NOT_OF_A_JOB: [&str; 6] =
+/// Variables of this machine that a job does not get. `act` would run jobs inside the folder of the
+/// last one, the cache, which is slow on a disk.
+const REMOVED_VARIABLES: [&str; 6] =
     ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK", "XDG_CACHE_HOME"];
 
-pub(crate) fn workflows_do_what_the_pipe_does(project: &Project, input: &str) -> Test {
+pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &str) -> Test {
     let plane = Plane::new(project, input)?;
     plane.workflows_are_well_formed()?;
     plane.a_night_without_drift_writes_nothing()?;
     plane.a_pull_request_gets_one_comment_with_its_plan()?;
-    let output = plane.a_push_to_main_is_applied_as_by_the_pipe()?;
-    plane.a_job_cannot_do_what_another_phase_does(&output)?;
-    plane.drift_fails_the_job_of_its_program_and_is_mended_by_applying(&output)?;
+    let output = plane.a_push_to_main_gives_the_result_of_the_pipe()?;
+    plane.a_job_cannot_use_the_key_of_another_phase(&output)?;
+    plane.drift_fails_the_job_of_its_program_and_apply_corrects_it(&output)?;
     plane.a_tag_becomes_a_release_that_verifies()?;
     plane.every_program_is_an_action(&output)
 }
 
-/// A clone of the project as CI has it, and what the forge knows about it.
+/// A clone of the project as in CI, and the access to its forge and cloud.
 struct Plane<'a> {
     project: &'a Project,
     clone: PathBuf,
-    /// Of the forge's API.
+    /// URL of the forge's API.
     api: String,
-    /// The token of the forge, which stands in for the one that GitHub makes for each run.
+    /// Token of the forge, in place of the token that GitHub creates for each run.
     token: String,
     cloud: (String, String),
-    /// The repository's secrets, as `act` reads them.
+    /// Name and value of each of the repository's secrets.
     secrets: Vec<(&'static str, String)>,
 }
 
@@ -59,15 +59,14 @@ impl<'a> Plane<'a> {
         let (forge, hetzner) = (&endpoints["forge"]["gitea"], &endpoints["cloud"]["hetzner"]);
         let (api, forge_token) = (text(&forge["url"])? + "/api/v1", token(forge)?);
         let cloud = (text(&hetzner["url"])?, token(hetzner)?);
-        // The lab's endpoints, as `lab up` has replaced them; the one token that jobs use comes,
-        // as in production, from their environment.
+        // The lab's endpoints. The token of the cloud comes from a job's environment, as in production.
         let read_token = fs::read_to_string(text(&hetzner["reader"]["file"])?)?;
         let places = [json!({"env": "HCLOUD_READ_TOKEN"}), json!({"env": "HCLOUD_TOKEN"})];
         endpoints["cloud"]["hetzner"]["reader"] = json!({"firstOf": places});
         endpoints["cloud"]["hetzner"]["token"] = json!({"env": "HCLOUD_TOKEN"});
         fs::write(clone.join("project/project.yaml"), format!("---\n{declared}\n"))?;
         project.sh("cd clone && git commit --quiet --all --message 'The endpoints of the lab'")?;
-        fs::create_dir(project.root().join("somebody"))?;
+        fs::create_dir(project.root().join("other-home"))?;
         let phase_key = |phase| {
             let derive = format!(
                 "sops --decrypt --extract '[\"root\"]' project/secrets.yaml | python3 -c '{HKDF}' holistic/{phase}/1"
@@ -86,15 +85,15 @@ impl<'a> Plane<'a> {
         Ok(Self { project, clone, api, token: forge_token, cloud, secrets })
     }
 
-    /// A script in the clone, as a person with every secret would run it.
+    /// Runs a script in the clone as a user who has every secret.
     fn sh(&self, script: &str) -> Test<String> {
-        // The token comes after the line that is shown.
+        // The first line is shown in the log, so the token comes after it.
         let token = format!("HCLOUD_TOKEN={}", self.cloud.1.trim());
         let (first, rest) = script.split_once('\n').unwrap_or((script, ""));
         self.project.sh(&format!("cd clone # {first}\nexport {token}\n{first}\n{rest}"))
     }
 
-    /// Asks the forge.
+    /// Sends a request to the forge's API and returns the answer.
     fn forge(&self, method: &str, path: &str, body: &Value) -> Test<Value> {
         let answer = self.project.sh(&format!(
             "# {method} {path}
@@ -106,7 +105,7 @@ impl<'a> Plane<'a> {
         Ok(serde_json::from_str(&answer)?)
     }
 
-    /// Runs a workflow of this repository.
+    /// Runs a workflow of this repository with `act`.
     fn act(&self, workflow: &str, event: &str, payload: &Value) -> Test<Run> {
         self.act_file(&format!(".github/workflows/{workflow}.yaml"), event, payload, &self.secrets)
     }
@@ -144,14 +143,14 @@ impl<'a> Plane<'a> {
         ];
         let mut act = self.project.command("act", &arguments);
         act.args(stand_ins);
-        act.current_dir(&self.clone).env("HOME", root.join("somebody"));
-        for variable in NOT_OF_A_JOB {
+        act.current_dir(&self.clone).env("HOME", root.join("other-home"));
+        for variable in REMOVED_VARIABLES {
             act.env_remove(variable);
         }
         let began = std::time::Instant::now();
         let ended = act.output()?;
         let log = String::from_utf8_lossy(&ended.stdout);
-        let log = log.lines().filter_map(|it| serde_json::from_str(it).ok()).collect();
+        let log = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         say(&format!("{:6.1} s  act {event} {workflow}", began.elapsed().as_secs_f64()));
         Ok(Run { log, stderr: String::from_utf8_lossy(&ended.stderr).into_owned() })
     }
@@ -166,7 +165,8 @@ impl<'a> Plane<'a> {
                 let Some((key, value)) = line.split_once(": ") else { continue };
                 let pin = value.split_once('@').unwrap_or_default().1;
                 let (commit, version) = pin.split_once(" # v").unwrap_or_default();
-                let pinned = commit.len() == 40 && commit.chars().all(|it| it.is_ascii_hexdigit());
+                let pinned =
+                    commit.len() == 40 && commit.chars().all(|digit| digit.is_ascii_hexdigit());
                 match key {
                     "uses" => assert!(
                         value.starts_with("./") || (pinned && !version.is_empty()),
@@ -208,11 +208,12 @@ impl<'a> Plane<'a> {
         };
         let comments = format!("issues/{number}/comments");
 
-        let foreign = self.act("plan", "pull_request", &event("somebody/holistic"))?;
-        assert!(foreign.results().is_empty(), "nothing runs for a fork: {:?}", foreign.results());
+        let foreign = self.act("plan", "pull_request", &event("stranger/holistic"))?;
+        assert!(foreign.results().is_empty(), "no job runs for a fork: {:?}", foreign.results());
 
         let mut ids = Vec::new();
-        // A reader sees the cloud and every object but Secrets; of machines nothing is told as if it were known.
+        // A reader can read the cloud and every object except Secrets. The state of machines is reported
+        // as Unknown.
         let unknown = "| Cluster/prod | Unknown | ReaderAccess |";
         let more = "sed -i '/name: work/s/count: 1/count: 2/' machines/prod/*.yaml";
         for (change, cluster) in [("true", unknown), (more, "createServer prod-work-2")] {
@@ -239,7 +240,7 @@ impl<'a> Plane<'a> {
             }
         }
         self.sh("git checkout --quiet machines")?;
-        assert_eq!(ids[0], ids[1], "written over, not written again");
+        assert_eq!(ids[0], ids[1], "the second run edits the same comment");
         let after = self.project.writes()?;
         for remote in ["registry", "cloud", "cluster"] {
             assert_eq!(after[remote], before[remote], "a plan writes nothing to the {remote}");
@@ -248,7 +249,7 @@ impl<'a> Plane<'a> {
         Ok(())
     }
 
-    fn a_push_to_main_is_applied_as_by_the_pipe(&self) -> Test<String> {
+    fn a_push_to_main_gives_the_result_of_the_pipe(&self) -> Test<String> {
         self.sh("git switch --quiet main && git merge --quiet --ff-only change")?;
         let run = self.act("apply", "push", &json!({"ref": "refs/heads/main"}))?;
         for job in ["attest", "provision", "deliver"] {
@@ -259,33 +260,33 @@ impl<'a> Plane<'a> {
         let by_pipe = self.sh(&format!(
             "artifact-attest apply {DOCUMENTS} | talos-provision apply | flux-seed apply"
         ))?;
-        assert_eq!(self.project.writes()?, before, "nothing was left to do");
+        assert_eq!(self.project.writes()?, before, "the pipe has nothing to do after the jobs");
         let by_jobs = self.stream(&run, "deliver")?;
         assert_eq!(unsealed(&by_jobs)?, unsealed(&by_pipe)?, "the same documents");
         Ok(by_pipe)
     }
 
-    /// The documents that `job` has handed on.
+    /// Returns the documents in the output `stream` of `job`.
     fn stream(&self, run: &Run, job: &str) -> Test<String> {
         let stream = run.output(job, "stream").ok_or("no stream")?;
         fs::write(self.project.root().join("stream.gz"), BASE64.decode(stream.as_bytes())?)?;
         self.project.sh("gzip --decompress --stdout stream.gz")
     }
 
-    /// Everything that the job which delivers is given, used for what it is not for.
-    fn a_job_cannot_do_what_another_phase_does(&self, output: &str) -> Test {
+    /// Uses the secrets of the job that delivers with the other programs, which must fail.
+    fn a_job_cannot_use_the_key_of_another_phase(&self, output: &str) -> Test {
         fs::write(self.project.root().join("output.json"), output)?;
         let with = |name: &str| {
-            let key = self.secrets.iter().find(|it| it.0 == name);
-            key.map_or(String::new(), |it| format!("{}={}", it.0, it.1.trim()))
+            let key = self.secrets.iter().find(|(secret, _)| *secret == name);
+            key.map_or(String::new(), |(name, value)| format!("{name}={}", value.trim()))
         };
         let key = with("FLUX_SEED_KEY");
-        // A plan of artifacts needs no key, so it is `apply` that must not sign.
-        // The third artifact waits for the others, which may help: 111.
+        // `artifact-attest plan` needs no key, so `apply` is tested. Its status is 111, because the third
+        // artifact waits for the others, and a retry could help.
         let jobs = [("artifact-attest", "apply", 111), ("talos-provision", "plan", 100)];
         for (program, verb, code) in jobs {
             let other = format!(
-                "# {program}, with the key of flux-seed\nenv -u SOPS_AGE_KEY_FILE HOME=$PWD/somebody HCLOUD_TOKEN={} {key} {program} {verb} <output.json",
+                "# {program}, with the key of flux-seed\nenv -u SOPS_AGE_KEY_FILE HOME=$PWD/other-home HCLOUD_TOKEN={} {key} {program} {verb} <output.json",
                 self.cloud.1.trim()
             );
             let ended = self.project.ended(&other)?;
@@ -293,7 +294,7 @@ impl<'a> Plane<'a> {
             assert_eq!(ended.status.code(), Some(code), "{program}: {said}");
             assert!(said.contains("project/secrets.yaml is for"), "{program}: {said}");
         }
-        // Under the name of another phase, it is a key that the Project does not name.
+        // The key under the variable of another phase is not a verification key of the Project.
         let renamed = key.replace("FLUX_SEED_KEY", "ARTIFACT_ATTEST_KEY");
         let foreign = format!("# renamed\n{renamed} artifact-attest apply <output.json");
         let ended = self.project.ended(&foreign)?;
@@ -303,11 +304,11 @@ impl<'a> Plane<'a> {
         Ok(())
     }
 
-    fn drift_fails_the_job_of_its_program_and_is_mended_by_applying(&self, output: &str) -> Test {
+    fn drift_fails_the_job_of_its_program_and_apply_corrects_it(&self, output: &str) -> Test {
         let night = || self.act("drift", "schedule", &json!({}));
-        // Somebody has closed every port.
+        // Drift of the cloud: the firewall has no rules.
         let cloud = format!(
-            "# a firewall that lets nobody in\nask() {{ curl --silent --show-error --fail-with-body --header 'Authorization: Bearer {}' --header 'Content-Type: application/json' \"$@\"; }}
+            "# a firewall without rules\nask() {{ curl --silent --show-error --fail-with-body --header 'Authorization: Bearer {}' --header 'Content-Type: application/json' \"$@\"; }}
             firewall=$(ask {url}/firewalls | jq '.firewalls[0].id')
             ask --data '{{\"rules\": []}}' {url}/firewalls/$firewall/actions/set_rules",
             self.cloud.1.trim(),
@@ -320,9 +321,12 @@ impl<'a> Plane<'a> {
         let said = run.said("provision");
         assert!(said.contains("exit status 3"), "{said}");
         assert!(said.contains("Cluster/prod is not Ready"), "{said}");
-        assert!(!run.results().contains_key("deliver"), "it does not look at what it cannot tell");
+        assert!(
+            !run.results().contains_key("deliver"),
+            "the job does not run, because it depends on `provision`"
+        );
 
-        // Somebody has stopped a controller; the firewall is mended by the next push.
+        // Drift of the cluster: a controller is stopped. The push before it has corrected the firewall.
         let apply = || self.act("apply", "push", &json!({"ref": "refs/heads/main"}));
         apply()?.ended("deliver", "success")?;
         let scale = kubeconfig(self.project, output)?
@@ -334,11 +338,11 @@ impl<'a> Plane<'a> {
         let said = run.said("deliver");
         assert!(said.contains("exit status 3"), "{said}");
         assert!(said.contains("Delivery/prod is not Ready"), "{said}");
-        assert!(said.contains("source-controller"), "the summary names what it is: {said}");
+        assert!(said.contains("source-controller"), "the summary names the changed object: {said}");
         apply()?.ended("deliver", "success")
     }
 
-    /// The programs themselves are built by the tests of the flake; here a source is in their place.
+    /// Releases a source in place of the programs, because the tests of the flake build the programs.
     fn a_tag_becomes_a_release_that_verifies(&self) -> Test {
         self.sh("cp sources/volume-reader/artifact.yaml tools/artifacts.yaml
             git add tools/artifacts.yaml && git commit --quiet --message 'A source in place of the programs'")?;
@@ -352,14 +356,14 @@ impl<'a> Plane<'a> {
         let digest =
             document_digest(&self.sh("artifact-attest plan project tools/artifacts.yaml")?)?;
         assert!(notes.contains(&digest), "{notes}");
-        let commands = notes.split("```sh\n").nth(1).and_then(|it| it.split("```").next());
-        // As a stranger would: what the notes say, and nothing else.
+        let commands = notes.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
+        // The commands in the notes must work without any other knowledge.
         self.project.sh(commands.ok_or("no commands")?)?;
         self.sh("git reset --quiet --hard HEAD~1")?;
         Ok(())
     }
 
-    /// All five, in one job of one's own, with the facts that each gives.
+    /// Runs all five actions in one job and compares the facts in their outputs.
     fn every_program_is_an_action(&self, output: &str) -> Test {
         let steps = [
             (
@@ -387,7 +391,7 @@ impl<'a> Plane<'a> {
         let said = |name| run.output("all", name).unwrap_or_default();
         let fact = |kind: &str, name: &str, path: &str| {
             let found = document(output, kind, name)?.pointer(path).cloned();
-            Test::Ok(found.and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default())
+            Test::Ok(found.and_then(|fact| fact.as_str().map(str::to_owned)).unwrap_or_default())
         };
         assert!(said("url").ends_with(REPOSITORY), "{}", said("url"));
         let references = said("references").lines().map(str::to_owned).collect::<Vec<_>>();
@@ -400,26 +404,26 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// The digest of the only artifact.
+/// Returns the digest of the only artifact.
 fn document_digest(text: &str) -> Test<String> {
-    let artifact = documents(text)?.into_iter().find(|it| it["kind"] == "Artifact");
-    let digest =
-        artifact.and_then(|it| it["status"]["observed"]["digest"].as_str().map(str::to_owned));
-    Ok(digest.ok_or("no digest")?)
+    let artifact = documents(text)?.into_iter().find(|document| document["kind"] == "Artifact");
+    let artifact = artifact.ok_or("no artifact")?;
+    let digest = artifact["status"]["observed"]["digest"].as_str();
+    Ok(digest.ok_or("no digest")?.to_owned())
 }
 
-/// What `act` says of a workflow that it has run.
+/// Log of a workflow that `act` has run.
 struct Run {
     log: Vec<Value>,
     stderr: String,
 }
 
 impl Run {
-    /// How each job that ran has ended.
+    /// Returns the result of each job that ran.
     fn results(&self) -> BTreeMap<&str, &str> {
         self.log
             .iter()
-            .filter_map(|it| Some((it["jobID"].as_str()?, it["jobResult"].as_str()?)))
+            .filter_map(|entry| Some((entry["jobID"].as_str()?, entry["jobResult"].as_str()?)))
             .collect()
     }
 
@@ -427,28 +431,29 @@ impl Run {
         if self.results().get(job) == Some(&how) {
             return Ok(());
         }
-        let all =
-            self.log.iter().filter_map(|it| it["msg"].as_str()).collect::<Vec<_>>().join("\n");
+        let messages = self.log.iter().filter_map(|entry| entry["msg"].as_str());
+        let all = messages.collect::<Vec<_>>().join("\n");
         Err(format!("{job} has not ended as {how}: {:?}\n{all}\n{}", self.results(), self.stderr)
             .into())
     }
 
-    /// The last value of an output of a step of `job`.
+    /// Returns the last value of an output of a step of `job`.
     fn output(&self, job: &str, name: &str) -> Option<&str> {
-        let is_it =
-            |it: &&Value| it["jobID"] == job && it["command"] == "set-output" && it["name"] == name;
-        self.log.iter().rev().find(is_it)?["arg"].as_str()
+        let is_output = |entry: &&Value| {
+            entry["jobID"] == job && entry["command"] == "set-output" && entry["name"] == name
+        };
+        self.log.iter().rev().find(is_output)?["arg"].as_str()
     }
 
-    /// Everything that `job` has said, its summary included.
+    /// Returns everything that `job` has logged, including its summary.
     fn said(&self, job: &str) -> String {
-        let said = self.log.iter().filter(|it| it["jobID"] == job);
+        let said = self.log.iter().filter(|entry| entry["jobID"] == job);
         said.map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A phase key from the root, as derivation.md says, by a hand that is not ours: the root comes
-/// on standard input, `<project>/<phase>/<generation>` as an argument.
+/// Independent implementation of derivation.md in Python: derives a phase key from the root on
+/// standard input and `<project>/<phase>/<generation>` as an argument.
 const HKDF: &str = "
 import base64, hashlib, hmac, sys
 step = lambda key, data: hmac.new(key, data, hashlib.sha256).digest()

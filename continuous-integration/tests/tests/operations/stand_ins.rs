@@ -1,11 +1,11 @@
-//! Stand-ins for the actions of others that the workflows use, at the commits at which they use them.
+//! Stand-ins for the foreign actions that the workflows use, at the same commits.
 
 use std::fs;
 use std::path::Path;
 
 use crate::project::Test;
 
-/// A repository of actions: its name, and the folder and text of each action in it.
+/// A repository of actions: its name, and each action's folder and `action.yml`.
 type Repository = (&'static str, &'static [(&'static str, &'static str)]);
 
 const REPOSITORIES: [Repository; 2] = [
@@ -13,10 +13,10 @@ const REPOSITORIES: [Repository; 2] = [
     ("actions/cache", &[("save", SAVE), ("restore", RESTORE)]),
 ];
 
-/// This machine has Nix.
+/// Stand-in for the installer of Nix, which this machine already has.
 const INSTALLER: &str = "
 name: stand-in
-description: Nix is here already
+description: Nix is already installed
 runs:
   using: composite
   steps:
@@ -24,7 +24,8 @@ runs:
       run: nix --version
 ";
 
-/// Keeps one file. As GitHub's own, it never replaces what has the same key.
+/// Stand-in for `actions/cache/save`: keeps one file. Like the original, it never replaces a file that
+/// has the same key.
 const SAVE: &str = r#"
 name: stand-in
 description: Keeps a file in a folder of this machine
@@ -37,10 +38,11 @@ runs:
       env: {CACHED: "${{ inputs.path }}", KEY: "${{ inputs.key }}"}
 "#;
 
-/// Brings back the newest file whose key begins with one of `restore-keys`; without one, nothing.
+/// Stand-in for `actions/cache/restore`: copies the newest file whose key begins with `restore-keys`,
+/// if there is one.
 const RESTORE: &str = r#"
 name: stand-in
-description: Brings back a file from a folder of this machine
+description: Copies a file from a folder of this machine
 inputs: {path: {required: true}, key: {required: true}, restore-keys: {default: ""}}
 runs:
   using: composite
@@ -50,8 +52,8 @@ runs:
       env: {CACHED: "${{ inputs.path }}", PREFIX: "${{ inputs.restore-keys }}"}
 "#;
 
-/// Writes the stand-ins below `root`, and returns the arguments by which `act` takes them for what the
-/// workflows and actions of `clone` use.
+/// Writes the stand-ins below `root`. Returns the arguments that make `act` use them in place of the
+/// actions in the workflows of `clone`.
 pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
     let mut arguments = Vec::new();
     let cache = root.join("cache").display().to_string();
@@ -70,7 +72,7 @@ pub(crate) fn write(root: &Path, clone: &Path) -> Test<Vec<String>> {
     Ok(arguments)
 }
 
-/// The commit at which the workflow of pull requests uses a repository of actions.
+/// Returns the commit at which the workflow of pull requests uses a repository of actions.
 fn commit(clone: &Path, name: &str) -> Test<String> {
     let text = fs::read_to_string(clone.join(".github/workflows/plan.yaml"))?;
     let line = text.lines().find(|line| line.contains(name)).ok_or("the action is not used")?;

@@ -1,16 +1,17 @@
-//! What is fenced in a page of Markdown.
+//! Fenced code blocks of a Markdown page.
 
-/// A fenced block.
+/// A fenced code block and its position.
 pub(crate) struct Block {
-    /// Where it begins, counted from 1.
+    /// Line of the opening fence, counted from 1.
     pub(crate) line: usize,
-    /// What stands behind the fence: `sh`, `sh not-run`, `yaml`, `text` …
+    /// Info string after the fence: `sh`, `sh not-run`, `yaml`, `text` …
     pub(crate) info: String,
-    /// What is in it.
+    /// Lines between the fences.
     pub(crate) text: String,
 }
 
-/// The fenced blocks of a page, in order. A fence that is never closed reaches to its end.
+/// Returns the fenced blocks of a page, in order. A fence without an end reaches to the end of the
+/// page.
 pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let (mut blocks, mut open) = (Vec::new(), None::<Block>);
     for (index, line) in page.lines().enumerate() {

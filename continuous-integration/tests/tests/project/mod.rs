@@ -1,4 +1,4 @@
-//! A copy of this repository in a folder of its own, and a lab for it.
+//! A copy of this repository in a temporary folder, with a lab of its own.
 
 mod schema;
 
@@ -17,23 +17,23 @@ use tempfile::TempDir;
 
 pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What the documents of this project are, in the order of the pipe.
+/// Folders with the documents of this repository, in the order of the pipe.
 pub(crate) const DOCUMENTS: &str = "project sources machines/prod deployments";
 
-/// The programs of the pipe forward.
+/// Programs of the pipe forward, in their order.
 pub(crate) const PROGRAMS: [&str; 4] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed"];
 
-/// A project and its lab, which ends with it.
+/// A project and its lab. Dropping the project ends the lab.
 pub(crate) struct Project {
     folder: TempDir,
     network: &'static str,
-    /// What programs remember: of this machine, as for anybody who runs them twice.
+    /// Folder of the programs' caches: those of this machine, as in a second run by a user, or empty.
     caches: PathBuf,
 }
 
 impl Project {
-    /// This repository as it stands, committed or not, as a repository of its own.
+    /// Copies the working tree of this repository, including uncommitted files, into a new repository.
     pub(crate) fn new(network: &'static str) -> Test<Self> {
         let folder = tempfile::Builder::new().prefix("holistic-").tempdir()?;
         let project = Self { folder, network, caches: cache().join("tests") };
@@ -56,7 +56,7 @@ impl Project {
         Ok(project)
     }
 
-    /// As [`Self::new`], where no program remembers anything: whatever is built is built twice.
+    /// Like [`Self::new`], with empty caches, so that every artifact is built twice.
     pub(crate) fn of_a_newcomer(network: &'static str) -> Test<Self> {
         let mut project = Self::new(network)?;
         project.caches = project.root().join(".cache");
@@ -67,7 +67,7 @@ impl Project {
         self.folder.path()
     }
 
-    /// A command in this project, with nothing of the developer's environment.
+    /// Returns a command in this project without the developer's environment.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let cache = cache();
         let binaries = env::var_os("LAB_BIN").map_or_else(|| cache.join("bin"), Into::into);
@@ -91,12 +91,12 @@ impl Project {
         command
     }
 
-    /// Runs `script` to its end, which must be a good one; what it wrote to standard output.
+    /// Runs `script`, which must succeed, and returns its standard output.
     pub(crate) fn sh(&self, script: &str) -> Test<String> {
         succeeded(self.ended(script)?)
     }
 
-    /// Runs `script` to its end, whatever that is.
+    /// Runs `script` to its end, with success or not.
     pub(crate) fn ended(&self, script: &str) -> Test<Output> {
         let began = Instant::now();
         let output = self.command("bash", &["-euo", "pipefail", "-c", script]).output()?;
@@ -108,8 +108,8 @@ impl Project {
         Ok(output)
     }
 
-    /// A line of shell that runs a task of this checkout on this project. It builds nothing: cargo
-    /// would put other files in the place of programs that run.
+    /// Returns a shell command that runs a task of this checkout on this project. The task builds
+    /// nothing, because cargo would replace the files of running programs.
     pub(crate) fn task(&self, name: &str) -> String {
         format!(
             "HOLISTIC_PROGRAMS={} HOLISTIC_PROJECT={} {}",
@@ -119,12 +119,13 @@ impl Project {
         )
     }
 
-    /// Brings up the lab; the documents that the programs get.
+    /// Starts the lab and returns the documents with the lab's endpoints.
     pub(crate) fn up(&self) -> Test<String> {
         self.sh(&format!("lab up {DOCUMENTS}"))
     }
 
-    /// Pipes `input` through `program verb`; the documents it wrote, and its exit status.
+    /// Pipes `input` through `program verb`. Returns the documents that the program wrote and its exit
+    /// status.
     pub(crate) fn pipe(&self, program: &str, verb: &str, input: &str) -> Test<(String, i32)> {
         let began = Instant::now();
         let mut run = self.start(program, verb, input)?;
@@ -137,8 +138,8 @@ impl Project {
         Ok((output, status))
     }
 
-    /// As [`Self::pipe`], but ends the program with SIGKILL after each step that no run before has
-    /// taken, and runs it again, until it ends by itself; also after how many it was killed.
+    /// Like [`Self::pipe`], but kills the program with SIGKILL after each new step and runs it again,
+    /// until the program ends by itself. Also returns the number of kills.
     pub(crate) fn pipe_killed_at_every_step(
         &self,
         program: &str,
@@ -159,14 +160,14 @@ impl Project {
             let Some(new) = new else {
                 let (output, status) = run.end()?;
                 schema::every_document_is_valid(&output)?;
-                let killed = taken.iter().filter(|it| it.contains(r#""done":true"#)).count();
+                let killed = taken.iter().filter(|line| line.contains(r#""done":true"#)).count();
                 return Ok((output, status, killed));
             };
             say(&format!("killed after {new}"));
             run.child.kill()?;
             run.child.wait()?;
             if taken.len() > 200 {
-                return Err(format!("{program} takes new steps for ever").into());
+                return Err(format!("{program} has taken more than 200 different steps").into());
             }
         }
     }
@@ -185,14 +186,14 @@ impl Project {
         Ok(Run { child, stderr, output })
     }
 
-    /// How often anything was written to forge, registry, cloud and cluster.
+    /// Returns the number of writes to the forge, the registry, the cloud, the store and the cluster.
     pub(crate) fn writes(&self) -> Test<Value> {
         let status: Value = serde_json::from_str(&self.sh("lab status")?)?;
         Ok(status["writes"].clone())
     }
 }
 
-/// Pipes `input` through every program of the pipe forward, each of which must end with `end`.
+/// Pipes `input` through every program of the pipe forward. Each must end with the exit status `end`.
 pub(crate) fn forward(project: &Project, verb: &str, input: &str, end: i32) -> Test<String> {
     let mut stream = input.to_owned();
     for program in PROGRAMS {
@@ -203,7 +204,8 @@ pub(crate) fn forward(project: &Project, verb: &str, input: &str, end: i32) -> T
     Ok(stream)
 }
 
-/// A shell prologue: `kubectl` with the kubeconfig that stands sealed in the Cluster's status.
+/// Returns a line of shell that lets `kubectl` use the kubeconfig from the Cluster's status, which
+/// this function decrypts.
 pub(crate) fn kubeconfig(project: &Project, output: &str) -> Test<String> {
     let cluster = document(output, "Cluster", "prod")?;
     let sealed = cluster["status"]["sealed"]["kubeconfig"].as_str().ok_or("no kubeconfig")?;
@@ -214,7 +216,7 @@ pub(crate) fn kubeconfig(project: &Project, output: &str) -> Test<String> {
     Ok(format!("export KUBECONFIG={}\n", file.display()))
 }
 
-/// A program that runs.
+/// A running program and its output.
 struct Run {
     child: Child,
     stderr: BufReader<ChildStderr>,
@@ -222,7 +224,7 @@ struct Run {
 }
 
 impl Run {
-    /// What it says, a line each.
+    /// Returns the lines of standard error as the program writes them.
     fn steps(&mut self) -> impl Iterator<Item = std::io::Result<String>> {
         self.stderr.by_ref().lines()
     }
@@ -236,7 +238,7 @@ impl Run {
     }
 }
 
-/// The step that `line` tells of, however long it took.
+/// Returns the step in a `line` of the log, without its duration.
 fn step(line: &str) -> String {
     let Ok(mut step) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     if let Some(step) = step.as_object_mut() {
@@ -249,7 +251,7 @@ impl Drop for Project {
     fn drop(&mut self) {
         if env::var_os("KEEP_LAB").is_some() {
             let kept = self.folder.path().display();
-            say(&format!("kept, as KEEP_LAB asks: {kept}"));
+            say(&format!("KEEP_LAB is set, so the lab stays in {kept}"));
             self.folder.disable_cleanup(true);
             return;
         }
@@ -257,19 +259,22 @@ impl Drop for Project {
     }
 }
 
-/// The documents in `text`, one per line.
+/// Returns the documents in `text`, one per line.
 pub(crate) fn documents(text: &str) -> Test<Vec<Value>> {
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
-/// The document of `kind` that is called `name`.
+/// Returns the document of `kind` called `name`.
 pub(crate) fn document(text: &str, kind: &str, name: &str) -> Test<Value> {
     let all = documents(text)?;
-    let found = all.into_iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
+    let is_wanted =
+        |document: &Value| document["kind"] == kind && document["metadata"]["name"] == name;
+    let found = all.into_iter().find(is_wanted);
     found.ok_or_else(|| format!("no {kind}/{name}").into())
 }
 
-/// `text` without what is sealed, the one thing that differs from run to run.
+/// Returns the documents in `text` without `status.sealed`, because age encrypts the same value to
+/// different bytes in each run.
 pub(crate) fn unsealed(text: &str) -> Test<Vec<Value>> {
     let mut documents = documents(text)?;
     for document in &mut documents {
@@ -280,13 +285,14 @@ pub(crate) fn unsealed(text: &str) -> Test<Vec<Value>> {
     Ok(documents)
 }
 
-/// `kind/name: reason` of every document that a program has given a status.
+/// Returns `Kind name status reason` for every document with a condition Ready.
 pub(crate) fn reasons(text: &str) -> Test<Vec<String>> {
-    let reason = |it: &Value| {
-        let ready =
-            it["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == "Ready")?;
-        let words = [&it["kind"], &it["metadata"]["name"], &ready["status"], &ready["reason"]];
-        Some(words.map(|it| it.as_str().unwrap_or_default()).join(" "))
+    let reason = |document: &Value| {
+        let conditions = document["status"]["conditions"].as_array()?;
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+        let name = &document["metadata"]["name"];
+        let words = [&document["kind"], name, &ready["status"], &ready["reason"]];
+        Some(words.map(|word| word.as_str().unwrap_or_default()).join(" "))
     };
     Ok(documents(text)?.iter().filter_map(reason).collect())
 }

@@ -1,5 +1,5 @@
-//! Whether a document is valid against the JSON Schema that its program publishes. Only the keywords
-//! that our schemas use are known; another one fails the test that meets it.
+//! Validates documents against the JSON Schemas that the programs publish. Only the keywords of our
+//! schemas are implemented; an unknown keyword fails the test.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Test;
 
-/// Keywords that validate nothing here: annotations, and limits that a typed value cannot break.
+/// Keywords that are ignored: annotations, and limits that the programs' own types enforce.
 const IGNORED: [&str; 16] = [
     "$schema",
     "$defs",
@@ -27,9 +27,9 @@ const IGNORED: [&str; 16] = [
     "propertyNames",
 ];
 
-/// The program that owns each kind.
+/// Folder of the crate that owns each kind, below `tools`.
 const OWNERS: [(&str, &str); 6] = [
-    ("Project", "shared/keyring"),
+    ("Project", "shared/contract"),
     ("Repository", "vcs-bootstrap"),
     ("Artifact", "artifact-attest"),
     ("Cluster", "talos-provision"),
@@ -37,7 +37,7 @@ const OWNERS: [(&str, &str); 6] = [
     ("Drain", "data-drain"),
 ];
 
-/// Fails unless every document in `stream`, one per line, is valid.
+/// Panics if a document in `stream`, one per line, is invalid.
 pub(crate) fn every_document_is_valid(stream: &str) -> Test {
     for line in stream.lines() {
         let document: Value = serde_json::from_str(line)?;
@@ -51,7 +51,7 @@ pub(crate) fn every_document_is_valid(stream: &str) -> Test {
     Ok(())
 }
 
-/// What of `value`, which is at `path`, `schema` does not allow.
+/// Returns the violations of `schema` by `value`, which is at `path`.
 pub(crate) fn violations(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let Some(schema) = schema.as_object() else {
         return if *schema == Value::Bool(false) {
@@ -108,7 +108,7 @@ pub(crate) fn violations(root: &Value, schema: &Value, value: &Value, path: &str
                     alternatives.map(|rule| violations(root, rule, value, path)).collect();
                 let fitting = all.iter().filter(|violations| violations.is_empty()).count();
                 if fitting == 0 {
-                    // The alternative that came furthest is the one that was meant.
+                    // Report the alternative whose violation is deepest: it is the most likely intent.
                     found.extend(
                         all.into_iter()
                             .max_by_key(|violations| {
@@ -126,7 +126,10 @@ pub(crate) fn violations(root: &Value, schema: &Value, value: &Value, path: &str
                 false
             }
             known => {
-                assert!(IGNORED.contains(&known), "this test does not know the keyword {known}");
+                assert!(
+                    IGNORED.contains(&known),
+                    "this test does not implement the keyword {known}"
+                );
                 false
             }
         };
@@ -153,6 +156,6 @@ fn is_of(value: &Value, name: &str) -> bool {
         "string" => value.is_string(),
         "array" => value.is_array(),
         "object" => value.is_object(),
-        other => panic!("no type is called {other}"),
+        other => panic!("unknown type {other}"),
     }
 }

@@ -1,15 +1,15 @@
 {
-  description = "hello: answers whoever asks over HTTP";
+  description = "hello: answers every HTTP request with hello";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
   outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = builtins.filter (it: nixpkgs.legacyPackages ? ${it}) [ "x86_64-linux" "aarch64-linux" ];
+      systems = builtins.filter (system: nixpkgs.legacyPackages ? ${system}) [ "x86_64-linux" "aarch64-linux" ];
       eachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
       manifest = (lib.importTOML ./Cargo.toml).package;
-      # Static: one file, no reference to anything else in the store. Its tests run in the build.
+      # A static build is one file without references to the rest of the store. Nix runs the tests in the build.
       package = pkgs: pkgs.pkgsStatic.rustPlatform.buildRustPackage {
         pname = manifest.name;
         inherit (manifest) version;

@@ -1,5 +1,5 @@
-//! Whatever a registry answers, the exit status is one of those in the manual, every document is
-//! written, and nothing is claimed that was not proven.
+//! Odd responses of a registry. The exit status is always a documented one, every document is
+//! written, and the status claims only what was proven.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::stub::{
 
 const VERBS: [&str; 5] = ["plan --check", "plan --check --destroy", "verify", "apply", "destroy"];
 
-/// A sequence of numbers that is the same in every run (splitmix64).
+/// Pseudo-random numbers, equal in every run (splitmix64).
 struct Dice(u64);
 
 impl Dice {
@@ -22,7 +22,7 @@ impl Dice {
     }
 }
 
-/// An answer that no registry should give.
+/// Returns a response that no registry should give.
 fn odd(dice: &mut Dice, good: &Answer) -> Answer {
     let bodies: [&[u8]; 12] = [
         b"",
@@ -73,7 +73,7 @@ fn odd(dice: &mut Dice, good: &Answer) -> Answer {
 // members: headers, statuses, bodies, references, tags with slashes
 // now: exit status 0, 3, 100 or 111, and every document is written
 #[test]
-fn no_answer_makes_an_exit_status_that_is_not_in_the_manual() -> Test {
+fn an_odd_response_never_causes_an_undocumented_exit_status() -> Test {
     let registry = Registry::default();
     let shared = registry.clone();
     let server = Server::start(move |request| Some(shared.answer(request)))?;
@@ -100,7 +100,7 @@ fn no_answer_makes_an_exit_status_that_is_not_in_the_manual() -> Test {
 }
 
 #[test]
-fn odd_documents_are_refused_with_status_2() -> Test {
+fn an_odd_document_ends_with_status_2() -> Test {
     let sandbox = Sandbox::new("127.0.0.1:9")?;
     let good = sandbox.one();
     for (from, to) in [
@@ -128,9 +128,9 @@ fn odd_documents_are_refused_with_status_2() -> Test {
 // class: What a stranger may write stops the program.
 // members: pages of referrers, entries without a digest, referrers that are too large or corrupt
 // now: all of them are looked through, ours first
-/// CI that signs with cosign adds a referrer at every run.
+/// Incident: CI that signs with cosign adds a referrer at every run.
 #[test]
-fn any_number_of_foreign_referrers_is_looked_through_on_any_number_of_pages() -> Test {
+fn foreign_referrers_do_not_hide_ours_on_any_number_of_pages() -> Test {
     for native in [false, true] {
         let registry = Registry::default();
         let shared = registry.clone();
@@ -147,7 +147,7 @@ fn any_number_of_foreign_referrers_is_looked_through_on_any_number_of_pages() ->
         let entry = json!({"mediaType": INDEX, "digest": foreign, "size": 2});
         let all = [vec![entry; 400], ours].concat();
         if native {
-            // A registry's own list, a hundred at a time.
+            // The registry's own list, with a hundred entries per page.
             let kept = registry.clone();
             server.answer(move |request| Some(page(&kept, &all, request)));
         } else {
@@ -183,11 +183,11 @@ fn page(registry: &Registry, all: &[serde_json::Value], request: &Request) -> An
 // hazard: A 404 of a repository that the login may not see is reported as `Destroyed`.
 // class: Silence is taken for absence.
 // members: anonymous clients, tokens without the right to read, `plan`, `verify`, `plan --destroy`
-// now: `Unknown`, unless the registry shows everything to everybody or the login may write there
-/// The three kinds of 404: everybody sees everything; the registry hides what it does not show to
-/// everybody; and it hides what this login may not see.
+// now: `Unknown`, unless the registry has no logins or the login may write there
+/// Three kinds of 404: the registry has no logins; it hides private repositories from anonymous
+/// clients; it hides them from this login.
 #[test]
-fn a_404_proves_absence_only_to_a_client_that_would_see() -> Test {
+fn a_404_proves_absence_only_to_a_client_with_access() -> Test {
     let (login, none) = (", token: {env: PASSWORD}", "");
     for (asks, token, may_write, verb, code, expected) in [
         (false, none, true, "destroy", 0, "Destroyed"),
@@ -238,9 +238,10 @@ fn a_404_proves_absence_only_to_a_client_that_would_see() -> Test {
     Ok(())
 }
 
-/// Harbor answers `NOT_FOUND` to whatever is missing, to somebody who may see the repository.
+/// Harbor answers `NOT_FOUND` for every missing object, even to a login with access to the
+/// repository.
 #[test]
-fn a_registry_that_lists_the_tags_has_shown_the_repository() -> Test {
+fn a_list_of_tags_proves_access_to_the_repository() -> Test {
     let registry = Registry::default();
     let shared = registry.clone();
     let server = Server::start(move |request| {

@@ -1,14 +1,14 @@
-//! A login goes to the registry's own origin, and to the realm that the registry itself names.
+//! A login goes only to the registry's own origin, and to the realm that the registry names.
 
 use std::collections::BTreeSet;
 
 use crate::stub::{Answer, Registry, Request, Sandbox, Server, Test, reason, text};
 
-/// base64 of holistic:sesame
+/// The login `holistic:sesame` in base64.
 const LOGIN: &str = "aG9saXN0aWM6c2VzYW1l";
 const WITH_TOKEN: &str = ", token: {env: PASSWORD}";
 
-/// Which credentials a server was sent: `Basic`, `Bearer`, or none.
+/// Returns the kinds of credentials that a server received: `Basic`, `Bearer`, or none.
 fn credentials(server: &Server) -> BTreeSet<&'static str> {
     let kind = |request: &Request| {
         let sent = format!("{request:?}");
@@ -23,7 +23,7 @@ fn credentials(server: &Server) -> BTreeSet<&'static str> {
     server.take().iter().map(kind).collect()
 }
 
-/// Asks for a token, as GHCR and Docker Hub do, and passes on who has one.
+/// Demands a token, as GHCR and Docker Hub do, and passes requests with a token on to `registry`.
 fn guarded(registry: &Registry, realm: &str, request: &Request) -> Answer {
     if request.authorization() == "Bearer a-token" {
         return registry.answer(request);
@@ -41,16 +41,16 @@ fn realm(request: &Request) -> Answer {
     }
 }
 
-/// Every way in which a registry can name another host, through every verb; and what each host was
-/// sent.
+/// Tests every way in which a registry can name another host, with every verb, and records the
+/// credentials that each host received.
 // hazard: A registry's login reaches another host, which asked for it after a redirect.
 // class: A credential is not bound to one origin.
 // members: redirected blobs, manifests, lists and tags, upload locations, `Link`s, proxies
-// now: `InvalidResponse`: the host that the registry redirects to asks for a login; nothing was sent
+// now: `InvalidResponse`: the host that the registry redirects to demands a login; nothing was sent
 #[test]
-fn a_login_reaches_the_registry_and_its_own_realm_and_no_other_host() -> Test {
+fn a_login_reaches_only_the_registry_and_its_realm() -> Test {
     let stolen = Server::start(|_| {
-        // Whoever is redirected to asks for a login, with a realm of its own.
+        // The redirect's target demands a login, with a realm of its own.
         Some(Answer::new(401, "").with(
             "WWW-Authenticate",
             "Bearer realm=\"http://127.0.0.1:1/steal\", Basic realm=\"steal\"",
@@ -59,7 +59,7 @@ fn a_login_reaches_the_registry_and_its_own_realm_and_no_other_host() -> Test {
     let mut page = "\
 # Which host saw which credential
 By `apply`, `plan`, `verify`, `plan --destroy` and `destroy` together, for each way in which the registry sends a client to another
-host, which answers with a challenge of its document. `Basic` is the login, `Bearer` a token for it, `none` a request without either.
+host, which answers with a challenge of its own. `Basic` is the login, `Bearer` a token for it, `none` a request without either.
 
 | what leads elsewhere | registry | its realm | the other host |
 |---|---|---|---|
@@ -131,7 +131,7 @@ host, which answers with a challenge of its document. `Basic` is the login, `Bea
 // members: link-local, private and loopback addresses, numbers that are addresses, users in URLs
 // now: `InvalidResponse`: the challenge names the realm, and why the login was not sent there
 #[test]
-fn a_realm_that_must_not_see_a_login_is_refused_and_sees_nothing() -> Test {
+fn a_login_is_never_sent_to_an_unsafe_realm() -> Test {
     let other = Server::start(|request| Some(realm(request)))?;
     for at in [
         "http://169.254.169.254/token",
@@ -159,10 +159,10 @@ fn a_realm_that_must_not_see_a_login_is_refused_and_sees_nothing() -> Test {
     Ok(())
 }
 
-/// A proxy is asked for a tunnel to an https registry, and sees neither login nor path. A registry
-/// on this machine is reached without any.
+/// An https registry is reached through a tunnel, in which the proxy sees neither login nor path. A
+/// registry on this machine is reached without a proxy.
 #[test]
-fn a_proxy_sees_no_login() -> Test {
+fn a_proxy_never_sees_a_login() -> Test {
     let proxy = Server::start(|_| Some(Answer::new(200, "")))?;
     let registry = Registry::default();
     let server = Server::start(move |request| {
@@ -184,9 +184,10 @@ fn a_proxy_sees_no_login() -> Test {
 
     "https://registry.example".clone_into(&mut sandbox.registry);
     let input = sandbox.project(WITH_TOKEN) + &sandbox.artifact("a", "a", "shared");
-    // The key of these tests is published, so it is refused for a registry on another machine.
-    let document = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
-    let variables: Vec<_> = variables.into_iter().chain([document]).collect();
+    // The key of these tests is public, so the program rejects it for a registry on another
+    // machine.
+    let unknown_key = ("ARTIFACT_ATTEST_KEY", "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=");
+    let variables: Vec<_> = variables.into_iter().chain([unknown_key]).collect();
     assert_eq!(sandbox.run("plan", &input, &variables)?.status.code(), Some(111));
     let seen = proxy.take();
     assert!(!seen.is_empty() && seen.iter().all(|request| request.method == "CONNECT"), "{seen:?}");
@@ -199,7 +200,8 @@ fn a_proxy_sees_no_login() -> Test {
 // class: Responses may contain secrets.
 // members: errors of the realm, messages of 403, 4xx and 5xx, queries of URLs
 // now: the code and the message of the registry, without the login and without what looks like a token
-/// What a registry answers may repeat what it was sent: neither a message nor a status does.
+/// A registry's response may quote the request. Neither the message nor the status repeats the
+/// login.
 #[test]
 fn a_message_that_repeats_the_login_is_redacted() -> Test {
     let server = Server::start(|request| {

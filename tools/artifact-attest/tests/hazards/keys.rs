@@ -1,10 +1,10 @@
-//! Looking needs the public key alone.
+//! `plan` and `verify` need the public key alone.
 
 use serde_json::Value;
 
 use crate::stub::{KEY, Registry, Sandbox, Server, Test, reason, text, written};
 
-/// `project` with `keys` (PEM) as those that verify.
+/// Returns `project` with `keys` (PEM) as its verification keys.
 fn naming(project: &str, keys: &[&str]) -> String {
     let keys: Vec<_> = keys.iter().map(|key| Value::from(*key).to_string()).collect();
     let named = format!("spec:\n  verificationKeys: {{artifacts: [{}]}}\n", keys.join(", "));
@@ -17,7 +17,7 @@ fn naming(project: &str, keys: &[&str]) -> String {
 // now: they read `verificationKeys` of the Project; with neither those nor a secret the error names
 // what is missing, and nothing is called missing or proven
 #[test]
-fn plan_and_verify_need_no_key_that_signs() -> Test {
+fn plan_and_verify_need_no_signing_key() -> Test {
     let registry = Registry::default();
     let shared = registry.clone();
     let server = Server::start(move |request| Some(shared.answer(request)))?;
@@ -29,7 +29,7 @@ fn plan_and_verify_need_no_key_that_signs() -> Test {
         sandbox.run(verb, input, &[("ARTIFACT_ATTEST_KEY", key)])
     };
 
-    // An empty key is an error wherever one is read: so none is.
+    // Every read of an empty key fails, so success proves that no key is read.
     for (verb, code) in [("verify", 0), ("plan --check", 0), ("plan --check --destroy", 3)] {
         let run = run("", verb, &named)?;
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
@@ -37,19 +37,19 @@ fn plan_and_verify_need_no_key_that_signs() -> Test {
     }
     let failed = run("", "apply", &named)?;
     assert_eq!(failed.status.code(), Some(100));
-    // Without the public key as well, nothing is said to be missing.
+    // Without the public key, the result is an error, and nothing is reported as missing.
     for verb in ["verify", "plan --check", "plan --check --destroy"] {
         let failed = run("", verb, &text(&applied))?;
         assert_eq!(failed.status.code(), Some(100), "{verb}");
         assert!(written(&failed)?[1]["status"]["plan"].is_null(), "{verb}: no plan is known");
     }
 
-    // The key that signs must be the one that others verify with.
+    // The signing key must be the Project's first verification key.
     let foreign = "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
     let failed = run(foreign, "apply", &named)?;
     assert_eq!((failed.status.code(), reason(&written(&failed)?[1])), (Some(100), "ForeignKey"));
 
-    // After a rotation the former key's are signed again, and both are ours to remove.
+    // After a rotation, `apply` signs again, and `destroy` removes the bundles of both keys.
     let second = run(foreign, "apply", &sandbox.one())?;
     let second = written(&second)?[1]["status"]["observed"]["publicKey"].clone();
     let second = second.as_str().ok_or("no key")?;

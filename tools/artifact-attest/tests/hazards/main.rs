@@ -1,10 +1,12 @@
-//! Hazards that need no registry but one in this process: where a login goes, what is removed, what
-//! a commit holds, and what odd answers do.
+//! Hazard tests with a registry in this process: destinations of logins, ownership, contents of a
+//! commit, and odd responses.
 
 mod answers;
+mod builds;
 mod credentials;
 mod keys;
 mod ownership;
+mod page;
 mod rewrapped;
 mod sources;
 mod stub;

@@ -1,4 +1,4 @@
-//! `destroy` removes what its own document published, and nothing else.
+//! `destroy` removes only publications of its own document.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::stub::{INDEX, Registry, Sandbox, Server, Test, published, reason, text};
 
-/// A registry, and a folder from which things are published to it.
+/// Returns a registry, and a folder whose documents publish to it.
 fn bench() -> Result<(Registry, Sandbox), Box<dyn std::error::Error>> {
     let registry = Registry::default();
     let shared = registry.clone();
@@ -20,14 +20,14 @@ fn bench() -> Result<(Registry, Sandbox), Box<dyn std::error::Error>> {
 // members: bytes that two documents publish alike, tags and signatures of others, older versions
 // now: a manifest goes when every signed provenance names this document; what stays is counted
 #[test]
-fn destroy_of_one_document_leaves_what_another_published_in_the_same_repository() -> Test {
+fn destroy_leaves_publications_of_another_document_in_the_same_repository() -> Test {
     let (registry, sandbox) = bench()?;
     let project = sandbox.project("");
     let [a, b] = ["a", "b"].map(|name| project.clone() + &sandbox.artifact(name, name, "shared"));
     let of_b = sandbox.expect(0, "apply", &b)?;
     let before: BTreeSet<_> = registry.named("test/shared").into_iter().collect();
 
-    // Two versions of `a`, each with its tag, its bundles, and their list.
+    // Publish two versions of `a`, each with its tag, its bundles, and their list.
     sandbox.expect(0, "apply", &a)?;
     sandbox.write("a/map.yaml", "kind: ConfigMap\ndata: {of: a, version: '2'}\n")?;
     sandbox.commit("another version")?;
@@ -53,7 +53,7 @@ fn destroy_of_one_document_leaves_what_another_published_in_the_same_repository(
 }
 
 #[test]
-fn destroy_of_one_document_leaves_bytes_that_another_publishes_as_well() -> Test {
+fn destroy_leaves_bytes_that_another_document_publishes_too() -> Test {
     let (registry, sandbox) = bench()?;
     let project = sandbox.project("");
     let [a, b] = ["a", "b"].map(|name| project.clone() + &sandbox.artifact(name, "a", "shared"));
@@ -74,7 +74,7 @@ fn destroy_of_one_document_leaves_bytes_that_another_publishes_as_well() -> Test
 }
 
 #[test]
-fn destroy_leaves_tags_lists_and_signatures_that_others_wrote() -> Test {
+fn destroy_leaves_tags_lists_and_signatures_of_other_writers() -> Test {
     let (registry, sandbox) = bench()?;
     let of_a = sandbox.expect(0, "apply", &sandbox.one())?;
     let foreign = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).to_string();

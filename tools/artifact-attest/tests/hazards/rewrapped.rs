@@ -1,5 +1,5 @@
-//! A bundle that cosign or Flux rejects counts as missing: `plan --check` reports it, and `apply`
-//! repairs it. Whoever may write to a registry can wrap our signed statements anew without our key.
+//! A bundle that cosign or Flux rejects counts as missing: `plan --check` reports drift, and
+//! `apply` repairs it. Writers to a registry can rewrap our signed statements without our key.
 
 use std::collections::VecDeque;
 use std::env;
@@ -15,18 +15,18 @@ use crate::stub::{INDEX, Registry, Sandbox, Server, Test, digest, published, tex
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// What somebody did to every bundle, or to what refers to it.
+/// A change to every bundle, or to the objects that refer to it.
 #[derive(Clone, Copy)]
 enum Change {
-    /// To the text of a bundle.
+    /// Change of a bundle's text.
     Bundle(fn(&Value) -> String),
-    /// To the manifest that refers to it.
+    /// Change of the manifest that attaches the bundle.
     Manifest(fn(&mut Value)),
-    /// To the list of what refers to the artifact.
+    /// Change of the artifact's list of referrers.
     List(fn(&mut Value)),
 }
 
-/// `bundle` after `change`.
+/// Returns `bundle` after `change`, as JSON.
 fn changed(bundle: &Value, change: impl Fn(&mut Value)) -> String {
     let mut bundle = bundle.clone();
     change(&mut bundle);
@@ -48,7 +48,7 @@ fn backwards(value: &Value) -> Value {
     }
 }
 
-/// Each change, and whether the bundle is still accepted: by all three.
+/// Changes, each with whether `verify`, cosign and Flux still accept the bundle.
 const CHANGES: [(&str, bool, Change); 45] = {
     use Change::{Bundle, List, Manifest};
     [
@@ -294,7 +294,7 @@ const CHANGES: [(&str, bool, Change); 45] = {
     ]
 };
 
-/// Applies `change` to all that refers to `subject` in `repository`.
+/// Applies `change` to every referrer of `subject` in `repository`.
 fn rewrap(registry: &Registry, repository: &str, subject: &str, change: Change) -> Test {
     let tag = subject.replace(':', "-");
     let key = |name: &str| (repository.to_owned(), name.to_owned());
@@ -331,8 +331,8 @@ fn rewrap(registry: &Registry, repository: &str, subject: &str, change: Change) 
     Ok(())
 }
 
-/// A registry that holds one artifact, whose documents are returned, in a repository of its own for
-/// each change.
+/// Returns a registry with one artifact, published to a separate repository for each change, and
+/// the written documents.
 fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error>> {
     let registry = Registry::default();
     let shared = registry.clone();
@@ -345,8 +345,8 @@ fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error
     for (index, (_, _, change)) in CHANGES.iter().enumerate() {
         let repository = format!("test/r{}", index + 1);
         registry.with(|all| {
-            let document = all.manifests.iter().filter(|((known, _), _)| known == "test/r0");
-            let copied: Vec<_> = document
+            let manifests = all.manifests.iter().filter(|((known, _), _)| known == "test/r0");
+            let copied: Vec<_> = manifests
                 .map(|((_, name), value)| ((repository.clone(), name.clone()), value.clone()))
                 .collect();
             all.manifests.extend(copied);
@@ -378,7 +378,7 @@ fn a_rewrapped_bundle_is_drift_and_apply_repairs_it() -> Test {
     Ok(())
 }
 
-/// `LAB_BIN` before the rest of the path: real programs of the lab, without which this fails.
+/// Returns `PATH` with `LAB_BIN` in front, which contains the lab's programs.
 fn path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let Some(lab) = env::var_os("LAB_BIN") else { return path };

@@ -1,5 +1,5 @@
-//! What is published is what the commit holds, whatever the clone's configuration says; and the
-//! commit is one that others can fetch.
+//! Published content is the commit's, whatever the clone's configuration says, and others can fetch
+//! the commit.
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +18,8 @@ fn bench() -> Result<(Registry, Sandbox), Box<dyn std::error::Error>> {
 // class: What is published depends on the clone's configuration, not on the commit.
 // members: line ends, `export-ignore`, `export-subst`, `ident`, replacements, grafts, showSignature
 // now: the blobs of the commit, read with plumbing commands; Nix gets a repository without settings
-/// Clones with filters, conversions, porcelain settings, replacements and grafts: one digest, and
-/// the ciphertext that the commit holds.
+/// Clones with filters, conversions, porcelain settings, replacements and grafts publish the same
+/// digest, with the ciphertext that the commit contains.
 #[test]
 fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
     let (registry, sandbox) = bench()?;
@@ -71,7 +71,7 @@ fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
         ),
     ] {
         let home = sandbox.home().join(".gitconfig");
-        let _ = fs::remove_file(&home); // the first has none
+        let _ = fs::remove_file(&home); // absent in the first case
         let from = sandbox.clone();
         let to = sandbox.outside(name);
         let mut clone = vec!["clone".to_owned(), "-q".to_owned()];
@@ -95,9 +95,9 @@ fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
         fs::rename(&from, &to)?;
         fs::rename(sandbox.outside("kept"), &from)?;
     }
-    let _ = fs::remove_file(sandbox.home().join(".gitconfig")); // the same as at first
+    let _ = fs::remove_file(sandbox.home().join(".gitconfig")); // back to the first case
 
-    // A replacement and a graft, which are of this clone alone.
+    // A replacement and a graft exist in one clone only.
     let other = sandbox.git(&["commit-tree", "-m", "other", &format!("{head}~1^{{tree}}")])?;
     sandbox.git(&["replace", &head, &other])?;
     fs::write(sandbox.clone().join(".git/info/grafts"), format!("{head}\n"))?;
@@ -107,7 +107,7 @@ fn every_clone_of_a_commit_publishes_the_same_blobs() -> Test {
     Ok(())
 }
 
-/// Every file under a folder, with its content and its time.
+/// Returns every file below a folder, with its content and modification time.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -123,10 +123,10 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
     all
 }
 
-/// A file whose time changed but not its content makes Git refresh its index, unless it is told
-/// not to.
+/// A changed time with the same content makes Git refresh its index, unless a setting prevents
+/// that.
 #[test]
-fn nothing_is_written_to_the_users_repository() -> Test {
+fn the_users_repository_is_never_written() -> Test {
     let (_, sandbox) = bench()?;
     let file = fs::File::options().append(true).open(sandbox.clone().join("a/map.yaml"))?;
     file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9))?;
@@ -139,7 +139,7 @@ fn nothing_is_written_to_the_users_repository() -> Test {
 }
 
 #[test]
-fn whatever_is_in_no_commit_is_seen() -> Test {
+fn every_uncommitted_change_is_reported() -> Test {
     let (_, sandbox) = bench()?;
     for change in ["a/new.yaml", "a/map.yaml"] {
         sandbox.write(change, "kind: ConfigMap\ndata: {of: X}\n")?;
@@ -148,7 +148,7 @@ fn whatever_is_in_no_commit_is_seen() -> Test {
         sandbox.git(&["checkout", "-q", "--", "."])?;
         sandbox.git(&["clean", "-fdq"])?;
     }
-    // Bits of the index that hide a change from `git status`.
+    // These bits of the index hide a change from `git status`.
     for bit in ["--assume-unchanged", "--no-assume-unchanged"] {
         sandbox.git(&["update-index", bit, "a/map.yaml"])?;
         sandbox.write("a/map.yaml", "kind: ConfigMap\ndata: {of: X}\n")?;
@@ -166,7 +166,7 @@ fn whatever_is_in_no_commit_is_seen() -> Test {
 // members: generators, patches, symbolic links, submodules, Git LFS, remote resources, large files
 // now: exit status 2, with the file and line of each
 #[test]
-fn what_a_commit_only_points_to_is_refused_with_its_place() -> Test {
+fn a_file_that_the_commit_lacks_is_reported_with_its_position() -> Test {
     let (registry, sandbox) = bench()?;
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
     sandbox.write("lfs/a.yaml", "kind: ConfigMap\n")?;
@@ -184,7 +184,7 @@ fn what_a_commit_only_points_to_is_refused_with_its_place() -> Test {
     for (folder, place) in [
         ("lfs", "b.bin: a pointer of Git LFS"),
         ("link", "b.yaml: a symbolic link"),
-        ("named", "kustomization.yaml:4: `config.toml` is no file of the commit"),
+        ("named", "kustomization.yaml:4: `config.toml` is not a file of the commit"),
         ("sub", "module: a submodule"),
     ] {
         let input = sandbox.project("") + &sandbox.artifact("a", folder, "shared");
@@ -194,7 +194,7 @@ fn what_a_commit_only_points_to_is_refused_with_its_place() -> Test {
     }
     assert_eq!(registry.names("test/shared"), [] as [String; 0]);
 
-    // With the file that it names it is published, and that file with it.
+    // With the named file in the commit, both are published.
     sandbox.write("named/config.toml", "a = 1\n")?;
     sandbox.commit("the file")?;
     sandbox.expect(
@@ -217,13 +217,13 @@ fn what_a_commit_only_points_to_is_refused_with_its_place() -> Test {
     Ok(())
 }
 
-// hazard: A commit that nobody else has is signed as provenance of a public repository.
+// hazard: A commit that others cannot fetch is signed as provenance of a public repository.
 // class: A published artifact does not correspond to its commit.
 // members: unpushed commits, commits of pull requests only, a source that cannot be asked
 // now: `NotInSource`, with what to push; `sourceCheck: skip` signs it, and the provenance says so
-/// A source that others fetch from, over HTTP, as files.
+/// Serves the source's repository over HTTP, as plain files.
 #[test]
-fn a_commit_that_its_source_does_not_hold_is_not_signed() -> Test {
+fn a_commit_that_the_source_lacks_is_not_signed() -> Test {
     let (registry, sandbox) = bench()?;
     let bare = sandbox.outside("source.git");
     let path = bare.display().to_string();
@@ -241,7 +241,7 @@ fn a_commit_that_its_source_does_not_hold_is_not_signed() -> Test {
     let input =
         skipped.replace("  sourceCheck: skip\n", "").replace("https://example.org/test/test", &url);
 
-    // A commit of this clone alone. The source knows the one before.
+    // A commit of this clone alone. The source contains its parent.
     sandbox.write("a/map.yaml", "kind: ConfigMap\ndata: {of: a, version: '2'}\n")?;
     sandbox.commit("unpushed")?;
     sandbox.expect(0, "plan", &input)?;
@@ -249,7 +249,7 @@ fn a_commit_that_its_source_does_not_hold_is_not_signed() -> Test {
     assert_eq!(reason(&run[1]), "NotInSource");
     assert_eq!(registry.names("test/shared"), [] as [String; 0], "nothing is signed");
 
-    // Pushed, and then others push: the source is ahead of this clone.
+    // After the push, others push as well, so the source has commits that this clone lacks.
     git(&sandbox.clone(), &["push", "-q", &path, "main"])?;
     let ahead = sandbox.outside("ahead");
     git(&bare, &["clone", "-q", ".", &ahead.display().to_string()])?;
@@ -258,7 +258,8 @@ fn a_commit_that_its_source_does_not_hold_is_not_signed() -> Test {
     git(&bare, &["update-server-info"])?;
     let applied = sandbox.expect(0, "apply", &input)?;
 
-    // What was signed once is proven without the source; another commit is not signed without it.
+    // A signed commit is verified without the source. Another commit is not signed without the
+    // source.
     source.answer(|_| None);
     sandbox.expect(0, "verify", &text(&applied))?;
     sandbox.expect(0, "apply", &text(&applied))?;
@@ -269,12 +270,12 @@ fn a_commit_that_its_source_does_not_hold_is_not_signed() -> Test {
     source.answer(|_| Some(Answer::new(403, "")));
     assert_eq!(reason(&sandbox.expect(100, "apply", &input)?[1]), "SourceUnknown");
 
-    // A branch fetched from there counts, when the source cannot be asked.
+    // A branch fetched from the source counts when the source cannot be read.
     sandbox.git(&["remote", "add", "origin", &url])?;
     sandbox.git(&["update-ref", "refs/remotes/origin/main", "HEAD"])?;
     sandbox.expect(0, "apply", &input)?;
 
-    // A document can do without, and its provenance says so.
+    // A document can skip the check, and its provenance records that.
     let unchecked = skipped.replace("https://example.org/test/test", &url);
     sandbox.expect(0, "apply", &unchecked)?;
     let said = registry.with(|all| {

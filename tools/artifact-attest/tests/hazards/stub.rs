@@ -1,4 +1,4 @@
-//! A registry in this process, and a folder with a repository from which things are published to it.
+//! An OCI registry in this process, and a sandbox with a repository whose documents publish to it.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,16 +20,16 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub(crate) type Test = Result<()>;
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// 32 bytes in base64.
+/// Root key of the tests: 32 bytes in base64.
 pub(crate) const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A request, as a server sees it.
+/// A request that a server received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// With its query.
+    /// Path with its query, as in the request line.
     pub(crate) target: String,
-    /// Lower-case names.
+    /// Headers, with names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
@@ -44,7 +44,7 @@ impl Request {
     }
 }
 
-/// What a server answers.
+/// Response of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -70,7 +70,7 @@ impl Answer {
 
 type Handler = Box<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
 
-/// A server that records what it is sent. It listens as long as the test runs.
+/// An HTTP server that records its requests. It listens until the test process ends.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) address: String,
@@ -79,7 +79,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Without an answer from `handler` the connection is closed.
+    /// Starts a server. Where `handler` returns `None`, the server closes the connection.
     pub(crate) fn start(
         handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -94,13 +94,13 @@ impl Server {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let server = shared.clone();
-                thread::spawn(move || server.serve(client)); // a client may leave early
+                thread::spawn(move || server.serve(client)); // the client may have closed the connection
             }
         });
         Ok(server)
     }
 
-    /// Answers by `handler` from now on.
+    /// Replaces the handler for all later requests.
     pub(crate) fn answer(
         &self,
         handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
@@ -108,7 +108,7 @@ impl Server {
         *self.handler.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(handler);
     }
 
-    /// What it was sent since it was asked last.
+    /// Returns the requests since the last call, and forgets them.
     pub(crate) fn take(&self) -> Vec<Request> {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -159,7 +159,7 @@ fn read(client: &mut TcpStream) -> io::Result<Request> {
     Ok(Request { method, target, headers, body })
 }
 
-/// What a registry keeps: contents and media types by repository and name.
+/// Contents of a registry: media types and bytes, by repository and name.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
@@ -179,26 +179,26 @@ impl Registry {
         what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Every tag and digest of a repository.
+    /// Returns every tag and digest of a repository.
     pub(crate) fn names(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
-            let document = all.manifests.keys().filter(|(known, _)| known == repository);
-            document.map(|(_, name)| name.clone()).collect()
+            let keys = all.manifests.keys().filter(|(known, _)| known == repository);
+            keys.map(|(_, name)| name.clone()).collect()
         })
     }
 
-    /// Every tag of a repository, and every manifest but the lists of referrers that a later one
-    /// has taken the place of: no tag names those, and a registry's garbage collection takes them.
+    /// Returns every tag, and every manifest except superseded lists of referrers. No tag names
+    /// those, so a registry's garbage collection deletes them.
     pub(crate) fn named(&self, repository: &str) -> Vec<String> {
         self.with(|all| {
-            let document = all.manifests.iter().filter(|((known, _), _)| known == repository);
+            let manifests = all.manifests.iter().filter(|((known, _), _)| known == repository);
             let named =
-                document.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
+                manifests.filter(|((_, name), (kind, _))| !name.contains(':') || kind != INDEX);
             named.map(|((_, name), _)| name.clone()).collect()
         })
     }
 
-    /// The digests of what refers to `subject`, by the list under its tag.
+    /// Returns the digests of the referrers of `subject`, from the list under the fallback tag.
     pub(crate) fn listed(&self, repository: &str, subject: &str) -> Vec<String> {
         let tag = subject.replace(':', "-");
         let list = self.with(|all| all.manifests.get(&(repository.to_owned(), tag)).cloned());
@@ -251,7 +251,7 @@ impl Registry {
                     let found = all.manifests.remove(&key);
                     if let Some((_, body)) = found.as_ref().filter(|_| name.starts_with("sha256:"))
                     {
-                        // Its tags go with it.
+                        // Deleting a manifest deletes its tags.
                         all.manifests
                             .retain(|(known, _), (_, other)| known != repository || other != body);
                     }
@@ -287,14 +287,14 @@ impl Registry {
     }
 }
 
-/// A repository with two folders of manifests, and a home that holds no configuration.
+/// A repository with two folders of manifests, and a home folder without configuration.
 pub(crate) struct Sandbox {
     folder: TempDir,
     pub(crate) registry: String,
 }
 
 impl Sandbox {
-    /// Publishes to the registry at `address`.
+    /// Creates a sandbox that publishes to the registry at `address`.
     pub(crate) fn new(address: &str) -> Result<Self> {
         let sandbox = Self { folder: tempfile::tempdir()?, registry: format!("http://{address}") };
         fs::create_dir(sandbox.home())?;
@@ -335,7 +335,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// The project, with `more` in its registry.
+    /// Returns the Project document, with `more` added to its registry.
     pub(crate) fn project(&self, more: &str) -> String {
         format!(
             "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: test}}\nspec:\n  root: {{env: NEVER_ASKED}}\n  recipients: [{{name: a, age: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}}]\n  endpoints: {{registry: {{url: '{}/test'{more}}}}}\n",
@@ -343,21 +343,21 @@ impl Sandbox {
         )
     }
 
-    /// The folder `path` as the document `name`.
-    #[allow(clippy::unused_self, reason = "read beside `project`, which needs it")]
+    /// Returns the Artifact document `name` for the folder `path`.
+    #[allow(clippy::unused_self, reason = "called beside `project`, which needs `self`")]
     pub(crate) fn artifact(&self, name: &str, path: &str, repository: &str) -> String {
         format!(
             "---\napiVersion: holistic/v1alpha1\nkind: Artifact\nmetadata: {{name: {name}}}\nspec:\n  project: test\n  source: https://example.org/test/test\n  sourceCheck: skip\n  manifests: {{path: ./{path}, repository: {repository}}}\n"
         )
     }
 
-    /// One document, published without a login.
+    /// Returns a Project and one Artifact, published without a login.
     pub(crate) fn one(&self) -> String {
         self.project("") + &self.artifact("a", "a", "shared")
     }
 
-    /// Runs `artifact-attest` on `input` in the clone, with `variables` and nothing else of the
-    /// developer's environment.
+    /// Runs `artifact-attest` on `input` in the clone, with `variables` instead of the developer's
+    /// environment.
     pub(crate) fn run(
         &self,
         line: &str,
@@ -381,7 +381,7 @@ impl Sandbox {
         Ok(command.output()?)
     }
 
-    /// Runs it, and it must end with `code`; the documents that it wrote.
+    /// Runs `artifact-attest`, checks the exit status, and returns the written documents.
     pub(crate) fn expect(&self, code: i32, line: &str, input: &str) -> Result<Vec<Value>> {
         let output = self.run(line, input, &[])?;
         if output.status.code() != Some(code) {
@@ -392,7 +392,7 @@ impl Sandbox {
     }
 }
 
-/// The documents that a run wrote.
+/// Returns the documents that a run wrote.
 pub(crate) fn written(output: &Output) -> Result<Vec<Value>> {
     let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Ok(lines.map(serde_json::from_slice).collect::<std::result::Result<_, _>>()?)

@@ -1,9 +1,9 @@
-//! A folder with a project in it, a real registry, and a proxy that can cut the line.
+//! Sandbox with a project, real registries, and a proxy that can cut connections.
 //!
-//! Real programs, found in `LAB_BIN` or on `PATH`: git, nix, docker-registry, ggcr-registry,
-//! cosign, crane. One that is missing fails the test.
+//! Runs real programs from `LAB_BIN` or `PATH`: git, nix, docker-registry, ggcr-registry, cosign,
+//! crane. A missing program fails the test.
 
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, reason = "each test uses a part of this module")]
 
 pub(crate) mod proxy;
 
@@ -25,11 +25,12 @@ use tempfile::TempDir;
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub(crate) type Test = Result<()>;
 
-/// 32 bytes in base64: whose signatures the tests trust, and whose they do not.
+/// Root keys in base64, 32 bytes each. The tests trust signatures of `OURS`, and not those of
+/// `THEIRS`.
 pub(crate) const OURS: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub(crate) const THEIRS: &str = "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
 
-/// A path with `LAB_BIN` before it.
+/// Returns `PATH` with `LAB_BIN` in front.
 pub(crate) fn path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let Some(lab) = env::var_os("LAB_BIN") else { return path };
@@ -37,7 +38,7 @@ pub(crate) fn path() -> OsString {
     env::join_paths(all).unwrap_or(path)
 }
 
-/// Runs a program of the lab, which must end well; what it writes to standard output.
+/// Runs a program of the lab, checks its exit status, and returns its standard output.
 pub(crate) fn tool(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
     let output = Command::new("env")
         .arg(program)
@@ -52,12 +53,12 @@ pub(crate) fn tool(program: &str, arguments: &[&str], folder: &Path) -> Result<S
     Err(format!("{program} {}: {} {said}", arguments.join(" "), output.status).into())
 }
 
-/// A server that ends with the test.
+/// A server process with its address. Dropping it kills the process.
 pub(crate) struct Server(Child, pub(crate) String);
 
 impl Server {
-    /// Debian's docker-registry on `address`: it has no referrers API. `deletes` is whether it
-    /// takes deletions.
+    /// Starts Debian's docker-registry on `address`. It has no referrers API. `deletes` enables
+    /// deletions.
     pub(crate) fn docker(address: &str, folder: &Path, deletes: bool) -> Result<Self> {
         Self::docker_with(address, folder, deletes, "")
     }
@@ -74,7 +75,7 @@ impl Server {
         Self::start("docker-registry", &["serve", &config], address)
     }
 
-    /// The same, for those who know that the password of `holistic` is `sesame`.
+    /// Starts docker-registry with the user `holistic` and the password `sesame`.
     pub(crate) fn docker_with_password(address: &str, folder: &Path) -> Result<Self> {
         let users = folder.join("users");
         let hash = "$2b$05$abcdefghijklmnopqrstuuKcS.CYWVYVaLiiCKrrc0A5s3mGesJ9O";
@@ -83,7 +84,7 @@ impl Server {
         Self::docker_with(address, folder, true, &more)
     }
 
-    /// go-containerregistry's registry on `address`, with the referrers API.
+    /// Starts go-containerregistry's registry on `address`, with the referrers API.
     pub(crate) fn ggcr(address: &str) -> Result<Self> {
         Self::start("ggcr-registry", &[address], address)
     }
@@ -116,12 +117,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have ended
+        let _ = self.0.kill(); // fails if the process has already ended
         let _ = self.0.wait();
     }
 }
 
-/// A clone of a project's repository, and what a run needs beside it.
+/// A clone of a project's repository, with a home folder beside it.
 pub(crate) struct Sandbox {
     folder: TempDir,
     registry: String,
@@ -133,7 +134,7 @@ const FLAKE: &str = r#"{
     packages.x86_64-linux.default = pkgs.runCommand "tiny-1.0" { } "mkdir -p $out/bin; cp ${./run} $out/bin/tiny; chmod +x $out/bin/tiny";
     packages.x86_64-linux.flaky = pkgs.runCommand "flaky" { } "mkdir $out; date +%N > $out/now";
     packages.x86_64-linux.endless = pkgs.runCommand "endless" { } "sleep 300";
-    packages.x86_64-linux.broken = pkgs.runCommand "broken" { } "echo it is broken >&2; exit 7";
+    packages.x86_64-linux.broken = pkgs.runCommand "broken" { } "echo broken on purpose >&2; exit 7";
   };
 }
 "#;
@@ -145,13 +146,14 @@ metadata: {name: tiny}
 spec:
   template:
     spec:
-      containers: [{name: tiny, image: tiny}] # pinned when it is published
+      containers: [{name: tiny, image: tiny}] # pinned by apply
 ";
 
 const LOCK: &str = include_str!("../../../../sources/greeter/flake.lock");
 
 impl Sandbox {
-    /// A clone that publishes to `registry`, an address. Every clone has the same commits.
+    /// Creates a clone that publishes to the registry at the address `registry`. Every clone has
+    /// the same commits.
     pub(crate) fn new(registry: &str) -> Result<Self> {
         let sandbox = Self { folder: tempfile::tempdir()?, registry: registry.to_owned() };
         sandbox.write_nix()?;
@@ -182,12 +184,12 @@ impl Sandbox {
         Ok(())
     }
 
-    /// A path in the clone.
+    /// Returns a path inside the clone.
     pub(crate) fn inside(&self, name: &str) -> PathBuf {
         self.folder.path().join("clone").join(name)
     }
 
-    /// A path beside the clone.
+    /// Returns a path in the home folder.
     pub(crate) fn outside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -210,13 +212,13 @@ impl Sandbox {
         if status.success() { Ok(()) } else { Err("git failed".into()) }
     }
 
-    /// The same files at the same time by the same person are the same commit.
+    /// Commits all changes with a fixed author and time, so that every clone has the same commit.
     pub(crate) fn commit(&self, message: &str) -> Test {
         self.git(&["add", "-A"])?;
         self.git(&["commit", "-q", "-m", message])
     }
 
-    /// The project, the image and the manifests; the image goes to `repository`.
+    /// Returns the Project and the image, published to `repository`.
     pub(crate) fn documents(&self, repository: &str) -> String {
         let (registry, standin) = (&self.registry, self.outside("standin"));
         let standin = standin.display();
@@ -259,7 +261,7 @@ spec:
 "
     }
 
-    /// Runs `artifact-attest` on `input` in the clone, with nothing of the developer's environment.
+    /// Runs `artifact-attest` on `input` in the clone, without the developer's environment.
     pub(crate) fn run(&self, line: &str, input: &str) -> Result<Output> {
         self.run_as(OURS, line, input)
     }
@@ -268,7 +270,7 @@ spec:
         Ok(self.command(key, line, input)?.output()?)
     }
 
-    /// What [`Self::run_as`] runs.
+    /// Returns the command of [`Self::run_as`].
     pub(crate) fn command(&self, key: &str, line: &str, input: &str) -> Result<Command> {
         let file = self.outside("input");
         fs::write(&file, input)?;
@@ -288,7 +290,7 @@ spec:
         Ok(command)
     }
 
-    /// Runs it, and it must end with `code`; the documents that it wrote.
+    /// Runs `artifact-attest`, checks the exit status, and returns the written documents.
     pub(crate) fn expect(&self, code: i32, line: &str, input: &str) -> Result<Vec<Value>> {
         check(code, line, &self.run(line, input)?)
     }
@@ -303,7 +305,7 @@ spec:
         check(code, line, &self.run_as(key, line, input)?)
     }
 
-    /// What the real cosign says of `document`, by `verb`.
+    /// Runs the real cosign with `verb` on the artifact of `document`.
     pub(crate) fn cosign(&self, document: &Value, verb: &[&str]) -> Result<String> {
         let observed = &document["status"]["observed"];
         let key = self.outside("cosign.pub");
@@ -326,17 +328,17 @@ fn check(code: i32, line: &str, output: &Output) -> Result<Vec<Value>> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{line}: {}, not {code}\n{said}", output.status).into());
     }
-    let lines = output.stdout.split(|it| *it == b'\n').filter(|it| !it.is_empty());
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Ok(lines.map(serde_json::from_slice).collect::<std::result::Result<_, _>>()?)
 }
 
 pub(crate) fn text(documents: &[Value]) -> String {
-    documents.iter().fold(String::new(), |text, it| text + &it.to_string() + "\n")
+    documents.iter().fold(String::new(), |text, document| text + &document.to_string() + "\n")
 }
 
 pub(crate) fn ready(document: &Value) -> [&str; 2] {
     let condition = &document["status"]["conditions"][0];
-    [&condition["status"], &condition["reason"]].map(|it| it.as_str().unwrap_or_default())
+    [&condition["status"], &condition["reason"]].map(|field| field.as_str().unwrap_or_default())
 }
 
 pub(crate) fn reference(document: &Value) -> Result<&str> {
@@ -347,7 +349,7 @@ pub(crate) fn digest(document: &Value) -> Result<&str> {
     document["status"]["observed"]["digest"].as_str().ok_or("no digest".into())
 }
 
-/// Makes `path` writable: what a registry keeps is its own.
+/// Makes `path` writable, because a registry writes its files read-only.
 pub(crate) fn writable(path: &Path) -> Test {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
     Ok(())

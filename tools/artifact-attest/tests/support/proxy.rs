@@ -1,5 +1,5 @@
-//! A proxy before a registry: it counts what is written, and can cut the line before the next
-//! write, as if the machine had lost its power.
+//! A proxy in front of a registry. It counts writes, and can cut the connection before the next
+//! write, like a power failure.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,29 +7,28 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 
-/// How many writes are left once the line is cut: none, and no reads either.
+/// Remaining writes once the connection is cut: the proxy then forwards no reads either.
 const DEAD: usize = usize::MAX;
 
-/// Requests that were let through, and how many more writes are.
+/// Counters of forwarded requests, and the remaining number of writes.
 #[derive(Debug, Default)]
 struct State {
     reads: usize,
     writes: usize,
     left: Option<usize>,
-    /// Whether the first write that is not let through is done all the same, and only its answer
-    /// lost.
+    /// Whether the first blocked write reaches the registry, and only its response is lost.
     answer_lost: bool,
-    /// What is said to a request whose line holds a word, instead of passing it on.
+    /// Status line that the proxy returns to requests whose first line contains a word.
     instead: Option<(&'static str, &'static str)>,
-    /// Whether it asks for a token, which it gives to `holistic:sesame`.
+    /// Whether the proxy demands a token, which it grants to `holistic:sesame`.
     guarded: bool,
 }
 
-/// Listens as long as the test runs.
+/// A running proxy. It listens until the test process ends.
 pub(crate) struct Proxy(Arc<Mutex<State>>);
 
 impl Proxy {
-    /// Hands everything that comes to `address` on to `upstream`.
+    /// Starts a proxy that forwards connections at `address` to `upstream`.
     pub(crate) fn start(address: &str, upstream: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let state = Arc::new(Mutex::new(State::default()));
@@ -37,31 +36,31 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (upstream, state) = (upstream.clone(), shared.clone());
-                // A client that is cut off sees a closed connection: that is the point.
+                // Errors are expected here: a cut connection is the purpose of this proxy.
                 thread::spawn(move || pass(client, &upstream, &state));
             }
         });
         Ok(Self(state))
     }
 
-    /// Lets `writes` more requests through that write, and then none at all; `None` lets all.
+    /// Forwards `writes` more writes, and then no requests at all. `None` forwards everything.
     pub(crate) fn cut_after(&self, writes: Option<usize>, answer_lost: bool) {
-        self.with(|it| *it = State { left: writes, answer_lost, ..State::default() });
+        self.with(|state| *state = State { left: writes, answer_lost, ..State::default() });
     }
 
-    /// Answers `answer`, a status line, to requests whose line holds `word`.
+    /// Returns `answer`, a status line, to requests whose first line contains `word`.
     pub(crate) fn answer(&self, word: &'static str, answer: &'static str) {
-        self.with(|it| it.instead = Some((word, answer)));
+        self.with(|state| state.instead = Some((word, answer)));
     }
 
-    /// Asks for a token as GHCR and Docker Hub do, and gives one to who knows the password.
+    /// Demands a token, as GHCR and Docker Hub do, and grants one to clients with the password.
     pub(crate) fn guard(&self) {
-        self.with(|it| it.guarded = true);
+        self.with(|state| state.guarded = true);
     }
 
-    /// How many requests have read, and how many have written, since then.
+    /// Returns the number of reads and writes since the last call of `cut_after`.
     pub(crate) fn counted(&self) -> (usize, usize) {
-        self.with(|it| (it.reads, it.writes))
+        self.with(|state| (state.reads, state.writes))
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
@@ -82,7 +81,8 @@ fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Resu
             state.left = Some(DEAD);
             return Ok(());
         }
-        state.left = if cut { Some(DEAD) } else { state.left.map(|it| it - usize::from(is_write)) };
+        state.left =
+            if cut { Some(DEAD) } else { state.left.map(|writes| writes - usize::from(is_write)) };
         if is_write {
             state.writes += 1;
         } else {
@@ -91,8 +91,8 @@ fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Resu
         cut
     };
     let lower = head.to_ascii_lowercase();
-    let length = lower.split("content-length:").nth(1).and_then(|it| it.split("\r\n").next());
-    let length: usize = length.and_then(|it| it.trim().parse().ok()).unwrap_or_default();
+    let length = lower.split("content-length:").nth(1).and_then(|rest| rest.split("\r\n").next());
+    let length: usize = length.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
     let mut rest = vec![0; length.saturating_sub(body.len())];
     client.read_exact(&mut rest)?;
     body.append(&mut rest);
@@ -108,7 +108,7 @@ fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Resu
     Ok(())
 }
 
-/// What to say to a request that is not passed on.
+/// Returns the proxy's own response to a request that is not forwarded.
 fn intercepted(head: &str, state: &Mutex<State>) -> Option<String> {
     let state = state.lock().ok()?;
     let (line, lower) = (head.lines().next().unwrap_or_default(), head.to_ascii_lowercase());
@@ -124,9 +124,9 @@ fn intercepted(head: &str, state: &Mutex<State>) -> Option<String> {
     if !state.guarded {
         return None;
     }
-    let host = lower.lines().find_map(|it| it.strip_prefix("host: ")).unwrap_or_default();
+    let host = lower.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
     if line.starts_with("GET /token?service=test&scope=repository:test/") {
-        // base64 of holistic:sesame
+        // Base64 of holistic:sesame.
         return Some(if head.contains("Basic aG9saXN0aWM6c2VzYW1l") {
             whole("200 OK", "", r#"{"token":"a-token"}"#)
         } else {
@@ -138,11 +138,11 @@ fn intercepted(head: &str, state: &Mutex<State>) -> Option<String> {
     (!head.contains("Bearer a-token")).then(|| whole("401 Unauthorized", &challenge, ""))
 }
 
-/// A request's head, and what of its body came with it.
+/// Reads the head of a request, and the part of the body that arrived with it.
 fn head(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
-        let end = bytes.windows(4).position(|it| it == b"\r\n\r\n");
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         if let Some(end) = end {
             let body = bytes.split_off(end + 4);
             return Ok((String::from_utf8_lossy(&bytes).into_owned(), body));
@@ -155,7 +155,7 @@ fn head(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
     }
 }
 
-/// One request, as somebody else would send it; the status, and the body that came back.
+/// Sends one request without this program. Returns the status and the body.
 pub(crate) fn request(
     address: &str,
     line: &str,
@@ -172,8 +172,8 @@ pub(crate) fn request(
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
+    let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or_default();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let location = head.lines().find_map(|it| it.strip_prefix("Location: "));
+    let location = head.lines().find_map(|line| line.strip_prefix("Location: "));
     Ok((status, location.map_or(body.to_owned(), str::to_owned)))
 }

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::spec::{Claim, Freeze, Workload};
 
-/// One claim of a Deployment whose pod runs on `node-a`, with the volume's spec as given.
+/// Objects of one claim of a Deployment whose pod runs on `node-a`.
 struct Case {
     source: Source,
     claim: Value,
@@ -87,7 +87,7 @@ fn on(node: &str) -> Option<Place> {
 }
 
 #[test]
-fn reader_runs_where_the_claims_own_pod_runs() {
+fn the_reader_runs_on_the_node_of_the_claims_pod() {
     for volume in [host_path(), json!({"csi": {}}), json!({"nfs": {}})] {
         let mut case = Case::new(&volume);
         // Pods of other claims are on other nodes.
@@ -99,7 +99,7 @@ fn reader_runs_where_the_claims_own_pod_runs() {
 }
 
 #[test]
-fn without_a_pod_the_node_is_the_remembered_one_or_the_volumes_own() {
+fn without_a_pod_the_reader_runs_on_the_remembered_node_or_by_the_volumes_affinity() {
     let affinity = json!({"local": {"path": "/x"}, "nodeAffinity": {"required": {}}});
     for (volume, remembered, attached, expected) in [
         (host_path(), Some("node-b"), None, on("node-b")),
@@ -127,7 +127,7 @@ fn without_a_pod_the_node_is_the_remembered_one_or_the_volumes_own() {
 }
 
 #[test]
-fn document_names_the_node_of_a_volume_that_nothing_else_tells_of() {
+fn the_document_must_name_the_node_when_no_object_shows_it() {
     let mut case = Case::new(&host_path());
     case.source.node = Some("node-b".to_owned());
     assert!(case.refusal().contains("its pod runs on node-a"), "{}", case.refusal());
@@ -138,7 +138,7 @@ fn document_names_the_node_of_a_volume_that_nothing_else_tells_of() {
 }
 
 #[test]
-fn folder_of_each_node_with_pods_on_several_is_refused_and_a_shared_volume_is_not() {
+fn a_node_local_volume_is_refused_when_pods_use_it_on_several_nodes() {
     let mut case = Case::new(&host_path());
     case.pods.push(pod("app-2", Some("node-b")));
     assert!(case.refusal().contains("node-a, node-b"), "{}", case.refusal());
@@ -148,18 +148,18 @@ fn folder_of_each_node_with_pods_on_several_is_refused_and_a_shared_volume_is_no
 }
 
 #[test]
-fn pod_without_a_node_is_no_place_and_is_told() {
+fn a_pending_pod_does_not_choose_the_node_and_is_reported() {
     let mut case = Case::new(&host_path());
     case.pods = vec![pod("app-1", None)];
     assert_eq!(case.place(), None);
     let mut case = Case::new(&json!({"csi": {}}));
     case.pods = vec![pod("app-1", None)];
     assert_eq!(case.place(), Some(Place::Scheduled));
-    assert!(case.judge().told[0].contains("pending"));
+    assert!(case.judge().notes[0].contains("pending"));
 }
 
 #[test]
-fn pod_that_the_drain_does_not_stop_is_refused_whatever_made_it() {
+fn a_claim_is_refused_when_the_drain_does_not_stop_one_of_its_pods() {
     for (kind, uid) in
         [("Job", "x"), ("DaemonSet", "x"), ("StatefulSet", "another"), ("ReplicaSet", "x")]
     {
@@ -171,7 +171,7 @@ fn pod_that_the_drain_does_not_stop_is_refused_whatever_made_it() {
         case.pods.push(foreign);
         assert!(case.refusal().contains(&format!("default/foreign ({kind}/it)")), "{kind}");
     }
-    // A pod that has ended is no user; a label alone makes no reader.
+    // An ended pod does not use the claim, and a pod with only the label is not a reader.
     let mut case = Case::new(&host_path());
     case.pods.push(pod("ended", Some("node-b")));
     case.pods[1]["status"]["phase"] = "Succeeded".into();
@@ -184,11 +184,11 @@ fn pod_that_the_drain_does_not_stop_is_refused_whatever_made_it() {
 }
 
 // hazard: Stopping a StatefulSet deletes the claim that is to be copied.
-// class: What cannot be drained is found out too late.
+// class: An obstacle to the drain is found too late.
 // members: Block volumes, lost, terminating and unbound claims, owners, foreign pods
 // now: `NotDrainable`, exit 100, before anything is stopped
 #[test]
-fn claim_that_stopping_deletes_or_that_is_no_folder_is_refused() {
+fn a_claim_is_refused_when_stopping_deletes_it_or_it_is_a_block_device() {
     type Change = fn(&mut Case);
     let changes: [(&str, Change); 7] = [
         ("Block", |case| case.claim["spec"]["volumeMode"] = "Block".into()),
@@ -213,14 +213,14 @@ fn claim_that_stopping_deletes_or_that_is_no_folder_is_refused() {
         assert!(case.refusal().contains(why), "{why}: {}", case.refusal());
         assert_eq!(case.place(), None, "{why}");
     }
-    // Its deletion is not part of stopping.
+    // `apply` scales the StatefulSet down and does not delete it.
     let mut case = Case::new(&json!({"csi": {}}));
     case.claim["metadata"]["ownerReferences"] = json!([{"kind": "StatefulSet", "name": "db"}]);
-    assert_eq!((case.refusal().as_str(), case.judge().told.len()), ("", 1));
+    assert_eq!((case.refusal().as_str(), case.judge().notes.len()), ("", 1));
 }
 
 #[test]
-fn selectors_select_as_kubernetes_has_it() {
+fn selects_follows_the_rules_of_kubernetes() {
     let pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
     let rule = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
     for (selector, expected) in [

@@ -1,5 +1,5 @@
-//! The client against a stand-in of a store on loopback: one that is slow, that stalls, that cuts
-//! its answers, or whose objects are locked. Limits are short, so that a test takes seconds.
+//! Tests of the client with a simulated store on loopback. The store is slow, stalls, truncates its
+//! responses, or locks its objects. Limits are short, so that a test takes seconds.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use super::*;
 
 const KEY: &str = "holistic/prod/0123/0/00000-4567.zst.age";
 const MIB: usize = 1 << 20;
-/// More than the buffers of the kernel on both sides hold.
+/// Size of an upload that exceeds the kernel's buffers on both sides.
 const LARGE: usize = 24 * MIB;
 const SHORT: Limits = Limits {
     attempts: 2,
@@ -26,16 +26,16 @@ const SHORT: Limits = Limits {
 
 type Answer = Box<dyn Fn(usize, &str, &mut TcpStream) -> io::Result<()> + Send + Sync>;
 
-/// The stand-in: one thread and one request for each connection.
+/// A simulated store with one thread and one request for each connection.
 struct Server {
     folder: TempDir,
     url: String,
-    /// The head of every request, in lower case.
+    /// Head of every request in lower case.
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Starts it. `answer` gets the number of the request, its head and the connection.
+    /// Starts the store. `answer` gets the number of the request, its head and the connection.
     fn start(
         answer: impl Fn(usize, &str, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
@@ -105,7 +105,7 @@ fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io
     stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())
 }
 
-/// Reads so many bytes of a body, `pause` after each MiB.
+/// Reads `bytes` of a body and pauses after each MiB.
 fn take(stream: &mut TcpStream, bytes: usize, pause: Duration) -> io::Result<()> {
     let mut left = bytes;
     let mut buffer = vec![0; MIB];
@@ -123,12 +123,12 @@ fn content(bytes: usize) -> Vec<u8> {
     (0..bytes).map(byte).collect()
 }
 
-// hazard: An upload over a slow line is ended by a limit that is meant for an answer, each time.
+// hazard: Every upload over a slow connection fails at a limit that is meant for a response.
 // class: One limit for all steps.
-// members: a line that is slow, a store that takes its time after the last byte
-// now: an upload has as long as a line of 256 kbit/s needs, and ends
+// members: a slow connection, a store that is slow after the last byte
+// now: the limit of an upload is the time that a connection of 256 kbit/s needs
 #[test]
-fn upload_that_takes_longer_than_an_answer_may_take_is_no_failure() {
+fn an_upload_may_take_longer_than_the_limit_of_a_response() {
     let server = Server::start(|_, _, stream| {
         take(stream, LARGE, Duration::from_millis(100))?;
         respond(stream, 200, "", "")
@@ -140,13 +140,13 @@ fn upload_that_takes_longer_than_an_answer_may_take_is_no_failure() {
     assert_eq!(server.heads("put").len(), 1, "it was sent once");
 }
 
-// hazard: An upload that makes no progress holds a drain, with everything stopped, for hours.
+// hazard: An upload without progress delays a drain for hours, while every workload is stopped.
 // class: One limit for all steps.
-// members: a connection that is dead, a store that takes everything and does not answer
+// members: a dead connection, a store that accepts every byte and does not answer
 // now: `Unreachable`, 111, after three minutes without progress at each of eight attempts; the
-// message says so, and how much was sent
+// message states the time and the bytes that were sent
 #[test]
-fn upload_that_makes_no_progress_ends_with_an_error_that_says_so() {
+fn an_upload_without_progress_fails_with_an_error_that_names_the_stall() {
     let limits =
         Limits { answer: Duration::from_millis(300), upload_bytes_per_second: 8 << 20, ..SHORT };
     for (bytes, taken) in [(LARGE, MIB), (LARGE, LARGE), (9, 9)] {
@@ -167,17 +167,17 @@ fn upload_that_makes_no_progress_ends_with_an_error_that_says_so() {
         assert!(said.contains(&format!("of {bytes} bytes")), "{said}");
         assert!(matches!(error, Error::Stalled { .. }), "{said}");
         assert_eq!(server.heads("put").len(), 2, "it was tried again");
-        // Two attempts with progress may take so long.
+        // Upper limit of two attempts with progress.
         assert!(elapsed < 2 * limits.upload(bytes as u64), "{elapsed:?}");
     }
 }
 
-// hazard: A download that is cut in the middle is taken for whole, or begins again for ever.
-// class: A truncated stream is taken for whole.
-// members: a connection that closes, and one on which nothing comes any more
-// now: it goes on where it ended, and the bytes are the same
+// hazard: A truncated download counts as complete, or restarts for ever.
+// class: A truncated stream counts as complete.
+// members: a closed connection, a silent connection
+// now: the download continues where it ended, and the bytes are equal
 #[test]
-fn download_that_is_cut_goes_on_where_it_ended() {
+fn a_truncated_download_continues_where_it_ended() {
     let whole = content(300_000);
     for stalls in [false, true] {
         let body = whole.clone();
@@ -202,12 +202,12 @@ fn download_that_is_cut_goes_on_where_it_ended() {
     }
 }
 
-// hazard: A download that never ends is tried for ever, or what came of it is taken for whole.
-// class: A truncated stream is taken for whole.
-// members: a store that has another object by now, a store that ignores `Range`
-// now: `Unreachable`, 111, or what the store says; never other bytes
+// hazard: An endless download is retried for ever, or its first part counts as complete.
+// class: A truncated stream counts as complete.
+// members: a store whose object has changed, a store that ignores `Range`
+// now: `Unreachable`, 111, or the error of the store; never other bytes
 #[test]
-fn download_that_cannot_go_on_is_an_error() {
+fn a_truncated_download_fails_when_the_store_cannot_continue_it() {
     let whole = content(300_000);
     let (body, again) = (whole.clone(), whole.clone());
     let cut: Answer = Box::new(move |number, head, stream| {
@@ -236,7 +236,7 @@ fn download_that_cannot_go_on_is_an_error() {
     }
 }
 
-/// Sends what `head` asks for, and at most so many bytes of it.
+/// Sends the range that `head` requests, but at most `bytes_max` bytes.
 fn send(stream: &mut TcpStream, head: &str, whole: &[u8], bytes_max: usize) -> io::Result<()> {
     let (from, end) = (from(head), whole.len());
     let (status, range) = if from > 0 {
@@ -250,21 +250,21 @@ fn send(stream: &mut TcpStream, head: &str, whole: &[u8], bytes_max: usize) -> i
     stream.write_all(&whole[from..end.min(from + bytes_max)])
 }
 
-/// The first byte that `head` asks for.
+/// Returns the first byte of the range in `head`.
 fn from(head: &str) -> usize {
     let range = header(head, "range").and_then(|range| range.strip_prefix("bytes="));
     range.and_then(|range| range.strip_suffix('-')?.parse().ok()).unwrap_or(0)
 }
 
-// hazard: A bucket with Object Lock takes no object, and a drain fails after everything stopped.
-// class: What cannot be drained is found out too late.
-// members: buckets with a default retention, which refuse an object without a checksum
-// now: every object goes with its MD5
+// hazard: A bucket with Object Lock accepts no object, and a drain fails after every workload has stopped.
+// class: An obstacle to the drain is found too late.
+// members: buckets with a default retention, which reject an object without a checksum
+// now: every upload has its MD5
 #[test]
-fn every_object_goes_with_the_checksum_that_object_lock_requires() {
+fn every_upload_has_the_checksum_that_object_lock_requires() {
     let server = Server::start(|_, head, stream| {
         take(stream, 9, Duration::ZERO)?;
-        // What AWS says: github.com/aws/aws-sdk-php/issues/1694.
+        // Message of AWS: https://github.com/aws/aws-sdk-php/issues/1694.
         let why = "<Error><Code>InvalidRequest</Code><Message>Content-MD5 HTTP header is required \
                    for Put Object requests with Object Lock parameters</Message></Error>";
         match header(head, "content-md5") {
@@ -279,12 +279,12 @@ fn every_object_goes_with_the_checksum_that_object_lock_requires() {
     assert_eq!(header(&heads[0], "content-md5"), Some("q0jocdd+xz++ewy5seipsa=="), "{heads:?}");
 }
 
-// hazard: An answer is lost, the object is locked by then, and the drain fails although all is there.
-// class: An answer that got lost is taken for a failure.
-// members: stores that say `AccessDenied`, `InvalidRequest` or `PreconditionFailed` of a locked object
-// now: what lies there is looked at, and adopted only if it is ours and whole
+// hazard: A response is lost, the object is locked, and the drain fails although the object is complete.
+// class: A lost response counts as a failure.
+// members: stores that answer `AccessDenied`, `InvalidRequest` or `PreconditionFailed` for a locked object
+// now: the existing object is read, and adopted only if it is ours and undamaged
 #[test]
-fn object_that_is_locked_since_its_answer_was_lost_is_looked_at() {
+fn create_reads_a_locked_object_after_a_lost_response() {
     // Measured: versitygw 1.8.0 without versions; `ErrObjectLocked` of MinIO; AWS.
     let answers = [
         (
@@ -300,7 +300,7 @@ fn object_that_is_locked_since_its_answer_was_lost_is_looked_at() {
                 return respond(stream, 200, "x-amz-meta-proof: ours\r\n", "");
             }
             take(stream, 9, Duration::ZERO)?;
-            // The first one arrives, and its answer does not.
+            // The first object arrives, and its response is lost.
             if number == 0 { Ok(()) } else { respond(stream, status, "", body) }
         });
         let created = server.writer(SHORT).create(KEY, b"the bytes".to_vec(), &Metadata::new());
@@ -310,7 +310,7 @@ fn object_that_is_locked_since_its_answer_was_lost_is_looked_at() {
 }
 
 #[test]
-fn object_that_is_refused_and_not_there_is_an_error_with_the_words_of_the_store() {
+fn create_fails_with_the_message_of_the_store_when_the_object_does_not_exist() {
     let server = Server::start(|_, head, stream| {
         if head.starts_with("head") {
             return respond(stream, 404, "", "");

@@ -1,8 +1,8 @@
-//! The body of an upload, in parts, so that progress can be seen.
+//! Body of an upload in parts, so that its progress is visible.
 //!
-//! The client hands a body that is in memory to its connection in one piece, so a line that is slow
-//! looks like one that is dead. Its own protection against stalled uploads does not help: it has no
-//! limit from the last byte of the body to the answer, and none for what the kernel still holds
+//! The S3 client passes an in-memory body to its connection in one piece, so that a slow connection looks
+//! dead. Its protection against stalled uploads does not help: it has no limit between the last byte and
+//! the response, and none for bytes in the kernel's buffer
 //! (`aws_smithy_runtime::client::http::body::minimum_throughput`, 1.10).
 
 use std::convert::Infallible;
@@ -18,10 +18,10 @@ use aws_sdk_s3::primitives::SdkBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// The size of one part: two seconds on the slowest line.
+/// Size of one part, which takes two seconds on the slowest working connection.
 const PART_BYTES: usize = 64 * 1024;
 
-/// An upload, whose body is put in place of the client's once the request is signed.
+/// An upload. Its body replaces the client's body after the request is signed.
 #[derive(Clone, Debug)]
 pub(super) struct Upload {
     body: Bytes,
@@ -73,7 +73,7 @@ impl Intercept for Upload {
     }
 }
 
-/// The rest of a body.
+/// Unsent rest of a body.
 struct Parts {
     left: Bytes,
     progress: Arc<Mutex<Progress>>,

@@ -1,5 +1,5 @@
-//! A stand-in of the API server, of the controllers that a drain relies on, and of an object store.
-//! What the real ones decide (admission policies above all) is for `tests/hold.rs` and for the lab.
+//! A simulated API server, with the controllers that a drain relies on, and an object store. Tests of real
+//! admission policies are in `tests/hold` and in the lab.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,17 +19,17 @@ use crate::http::{Request, is_websocket, read};
 use crate::store::{self, Stored};
 use crate::{forge, reader};
 
-/// All that the cluster and the store hold, and the faults that a test has asked for.
+/// Content of the simulated cluster and store, and the faults of a test.
 #[derive(Default)]
 pub(crate) struct World {
-    /// By path.
+    /// Objects of the cluster by their URL path.
     pub(crate) objects: BTreeMap<String, Value>,
-    /// The folder that a node mounts for a claim (`namespace/name`). Any other node has an empty one.
+    /// Folder of a claim's volume by node and claim (`namespace/name`). Any other node has an empty folder.
     pub(crate) volumes: BTreeMap<(String, String), PathBuf>,
     pub(crate) store: BTreeMap<String, Stored>,
-    /// The folder with the forge's bare repositories.
+    /// Folder with the forge's bare repositories.
     pub(crate) forge: PathBuf,
-    /// Every request that was to change something: method and path.
+    /// Method and path of every writing request.
     pub(crate) writes: Vec<String>,
     pub(crate) faults: Faults,
     number: u64,
@@ -37,13 +37,13 @@ pub(crate) struct World {
 
 #[derive(Clone, Default)]
 pub(crate) struct Faults {
-    /// Pods that the namespace's Pod Security refuses.
+    /// Message of Pod Security, which denies every reader; `None` admits readers.
     pub(crate) pod_security: Option<String>,
-    /// How many bytes of an archive get through before the connection is cut.
+    /// Bytes of an archive that are sent before the connection breaks.
     pub(crate) cut_after: Option<usize>,
-    /// How long an archive takes before its first byte.
+    /// Delay before the first byte of an archive.
     pub(crate) delay: Duration,
-    /// What goes wrong with the store.
+    /// Faults of the store.
     pub(crate) store: store::Faults,
 }
 
@@ -70,7 +70,7 @@ const KINDS: [&str; 12] = [
 ];
 
 impl Server {
-    /// Starts the stand-in on a port of its own; `empty` is a folder without files.
+    /// Starts the server on a free port. `empty` is a folder without files.
     pub(crate) fn start(empty: PathBuf) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -121,8 +121,8 @@ impl Server {
         }
     }
 
-    /// `exec` over a WebSocket (`v5.channel.k8s.io`): the real reader, on the folder that the pod's
-    /// node has for its claim.
+    /// Runs the real reader for `exec` over a WebSocket (`v5.channel.k8s.io`), on the folder that the pod's
+    /// node has for the claim.
     #[expect(clippy::result_large_err, reason = "the handshake's own type")]
     fn exec(&self, stream: TcpStream) -> Option<()> {
         let mut target = String::new();
@@ -175,7 +175,7 @@ impl Server {
     }
 }
 
-/// Standard output of a program in a pod; `left` is what gets through.
+/// Sends standard output of a program in a pod. `left` is the number of bytes before the connection breaks.
 struct Channel {
     socket: Rc<RefCell<WebSocket<TcpStream>>>,
     left: Option<usize>,
@@ -224,7 +224,7 @@ impl World {
         self.number
     }
 
-    /// Puts an object where its kind and name belong, as a person would.
+    /// Creates an object as a person would.
     pub(crate) fn put(&mut self, path: &str, mut object: Value) {
         let number = self.next();
         let (collection, name) = path.rsplit_once('/').expect("a path");
@@ -337,7 +337,7 @@ impl World {
         (200, self.objects[path].clone())
     }
 
-    /// What admission says of a new pod: Pod Security, and the hold of a drain.
+    /// Returns the reason why admission denies a new pod: Pod Security or the hold of a drain.
     fn refused(&self, path: &str, pod: &Value) -> Option<String> {
         if let Some(why) = &self.faults.pod_security
             && pod["spec"]["securityContext"]["runAsUser"] == 0
@@ -370,7 +370,7 @@ impl World {
         None
     }
 
-    /// What controllers, scheduler and kubelet make of a change.
+    /// Simulates the reaction of controllers, scheduler and kubelet to a change.
     fn control(&mut self, path: &str) {
         let object = self.objects[path].clone();
         if path.contains("/pods/") {
@@ -427,7 +427,7 @@ fn is_in(key: &str, path: &str) -> bool {
     after.split_once('/').is_some_and(|(_, kind)| format!("{before}/{kind}") == path)
 }
 
-/// RFC 7386.
+/// Applies a JSON merge patch (RFC 7396).
 fn merge(into: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else { return };
     for (name, value) in patch {

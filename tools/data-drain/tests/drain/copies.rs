@@ -1,4 +1,4 @@
-//! Copies in a store that cuts its answers, loses them, or locks its objects.
+//! Copies to a store that truncates its responses, loses them, or locks its objects.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::lab::Lab;
 // members: `verify`, receipts, packs, a store that cuts every answer before its first byte
 // now: it goes on with a `Range` request; without any progress it ends: `Unreachable`, 111
 #[test]
-fn copies_that_are_cut_in_the_middle_are_verified_and_restored_whole() -> Test {
+fn verify_and_restore_continue_a_truncated_download() -> Test {
     let lab = Lab::start()?;
     assert_eq!(lab.run("apply")?.status, Some(0));
     lab.server.world().faults.store.cut_after = Some(100);
@@ -40,10 +40,10 @@ fn copies_that_are_cut_in_the_middle_are_verified_and_restored_whole() -> Test {
 // members: a drain that was interrupted, an answer that got lost, a drain after a thaw
 // now: every object is written once, with its MD5, and never over or deleted
 #[test]
-fn store_that_locks_its_objects_takes_a_drain_again_and_again() -> Test {
+fn a_drain_succeeds_repeatedly_when_the_store_locks_its_objects() -> Test {
     let lab = Lab::start()?;
     lab.server.world().faults.store.locked = true;
-    // The first claim's pack and manifest arrive, and one of both answers.
+    // The first claim's pack and manifest arrive, and one of the two responses is lost.
     lab.server.world().faults.store.puts = Some(2);
     lab.server.world().faults.store.lost = 1;
     let failed = lab.run("apply")?;

@@ -44,7 +44,7 @@ pub(crate) fn answer(request: &Request, folder: &Path, stream: &mut TcpStream) -
     stream.write_all(&output)
 }
 
-/// Git in `folder`, with nothing of the developer's environment.
+/// Runs Git in `folder` without the developer's environment variables.
 fn git(folder: &Path) -> Command {
     let mut git = Command::new("git");
     git.env_clear().env("PATH", env!("PATH")).env("HOME", folder).current_dir(folder);
@@ -68,7 +68,7 @@ fn commit(folder: &Path) -> Test {
     Ok(())
 }
 
-/// A drain of two repositories: `empty` has no commit, `full` has one.
+/// Prepares a drain of two repositories: `empty` has no commit, and `full` has one.
 fn lab() -> Test<Lab> {
     let mut lab = Lab::start()?;
     let forge = lab.folder.path().join("forge");

@@ -1,4 +1,4 @@
-//! Requests as they come over a connection.
+//! Parser of HTTP requests on a connection.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,7 +14,7 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
 }
 
-/// Whether the next request asks for a WebSocket. Nothing is taken from the stream.
+/// Whether the next request opens a WebSocket. The stream is only peeked.
 pub(crate) fn is_websocket(stream: &TcpStream) -> bool {
     let mut head = [0; 2048];
     for _ in 0..200 {

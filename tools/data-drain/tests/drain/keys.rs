@@ -1,4 +1,4 @@
-//! Which secrets each verb needs.
+//! Secrets that each verb needs.
 
 use std::process::Command;
 
@@ -10,8 +10,8 @@ use crate::lab::Lab;
 /// A receipt key of another project.
 const FOREIGN: &str = "MCowBQYDK2VwAyEAcGpsZi9vYwUCFncSIUGHY9LcMMfLsAu/ZGrNsH3HM2I=";
 
-/// The program with an identity of a recipient and with the store's reader, and with no secret that
-/// can sign or write.
+/// Returns the program with a recipient's identity and the store's reader, but without a secret that can
+/// sign or write.
 fn checker(lab: &Lab, line: &str) -> Command {
     let mut program = lab.command(line);
     program.env_remove("ROOT").env_remove("S3");
@@ -30,7 +30,7 @@ fn drained() -> Test<Lab> {
     Ok(lab)
 }
 
-/// The public key that `derive` writes for `verificationKeys.receipts`.
+/// Returns the public key that `derive` writes for `verificationKeys.receipts`.
 fn receipt_key(lab: &Lab) -> Test<String> {
     let to = lab.folder.path().join("derived");
     let derived = lab.run(&format!("derive --to {}", to.display()))?;
@@ -42,7 +42,7 @@ fn name_keys(lab: &mut Lab, keys: &[&str]) {
     lab.documents[0]["spec"]["verificationKeys"] = json!({"receipts": keys});
 }
 
-// hazard: Whoever checks a drain, or restores it, needs the root, with which anybody can sign.
+// hazard: Checking or restoring a drain needs the root secret, which can sign receipts.
 // class: Read-only work holds a secret that can write.
 // members: `plan`, `verify`, `restore`, the store's writing credential
 // now: with `verificationKeys.receipts`, an identity and the store's reader are enough; without a
@@ -93,7 +93,7 @@ fn verify_and_restore_need_the_public_receipt_key_and_no_secret_that_signs_or_wr
 // members: `verify`, `plan --check`, `restore`, keys from before a rotation
 // now: `ReceiptRefused`, 100; of several named keys any one will do
 #[test]
-fn receipt_of_a_key_that_the_project_does_not_name_is_not_believed() -> Test {
+fn a_receipt_is_rejected_when_the_project_does_not_name_its_key() -> Test {
     let mut lab = drained()?;
     let key = receipt_key(&lab)?;
     name_keys(&mut lab, &[FOREIGN]);
@@ -114,7 +114,7 @@ fn receipt_of_a_key_that_the_project_does_not_name_is_not_believed() -> Test {
 }
 
 #[test]
-fn verify_without_an_identity_says_which_secret_opens_the_kubeconfig() -> Test {
+fn verify_names_the_missing_secret_when_there_is_no_identity() -> Test {
     let mut lab = drained()?;
     let key = receipt_key(&lab)?;
     name_keys(&mut lab, &[&key]);

@@ -1,4 +1,4 @@
-//! A cluster to drain, and the program that drains it.
+//! A simulated cluster to drain, and runs of the program.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::Test;
 use crate::cluster::{Server, World};
 
 pub(crate) const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// For these tests only.
+/// Age identity for these tests only.
 pub(crate) const IDENTITY: &str =
     "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -25,7 +25,7 @@ pub(crate) struct Lab {
     pub(crate) documents: Vec<Value>,
 }
 
-/// What a run has said.
+/// Result of one run.
 pub(crate) struct Ended {
     pub(crate) status: Option<i32>,
     pub(crate) drain: Value,
@@ -107,7 +107,7 @@ impl Lab {
         self.documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
     }
 
-    /// Every workload has no replica, and its claims are held.
+    /// Asserts that every workload has no replica and that its claims are held.
     pub(crate) fn is_frozen(&self) -> bool {
         let world = self.server.world();
         let replicas = |name: &str| {
@@ -116,7 +116,7 @@ impl Lab {
         replicas("a") == 0 && replicas("b") == 0 && world.objects.contains_key(POLICY)
     }
 
-    /// Every workload has its replica, and nothing of a drain is left but the copies.
+    /// Asserts that every workload has its replica and that only the copies of the drain are left.
     pub(crate) fn is_as_before(&self) -> bool {
         let world = self.server.world();
         let ours = |(path, object): (&String, &Value)| {

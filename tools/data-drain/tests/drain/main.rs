@@ -1,5 +1,5 @@
-//! Whole drains against a stand-in of the cluster and the store: what a failure, a signal or a
-//! second run leaves behind. What is read comes from the real reader.
+//! Whole drains with a simulated cluster and store: the state after a failure, a signal or a second run. The
+//! reader is the real one.
 
 mod cluster;
 mod copies;
@@ -29,7 +29,7 @@ type Test<T = ()> = Result<T, Box<dyn Error>>;
 // members: replicas of a set, workloads without a pod, pending pods, nodes that are gone
 // now: the right node, or an error that asks for `node`
 #[test]
-fn each_claim_is_read_on_the_node_of_its_own_pod_and_held_until_destroy() -> Test {
+fn each_claim_is_read_on_the_node_of_its_pod_and_held_until_destroy() -> Test {
     let lab = Lab::start()?;
     let ended = lab.run("apply")?;
     assert_eq!((ended.status, ended.reason()), (Some(0), "Drained"), "{}", ended.said);
@@ -44,7 +44,7 @@ fn each_claim_is_read_on_the_node_of_its_own_pod_and_held_until_destroy() -> Tes
     }
     assert_eq!(lab.server.world().writes.len(), before, "a second run writes nothing");
 
-    // A workload that is started again gets no pod.
+    // The hold denies pods of a workload that is started again.
     let path = "/apis/apps/v1/namespaces/default/deployments/a";
     let mut started = lab.server.world().objects[path].clone();
     started["spec"]["replicas"] = 1.into();
@@ -66,7 +66,7 @@ fn each_claim_is_read_on_the_node_of_its_own_pod_and_held_until_destroy() -> Tes
 // members: CronJobs, debug pods, a second workload, a removed hold
 // now: `verify` 111, `plan --check` 3, every gate closed
 #[test]
-fn hold_that_was_removed_or_put_back_invalidates_the_receipt() -> Test {
+fn a_receipt_is_invalid_after_its_hold_is_removed_or_recreated() -> Test {
     let lab = Lab::start()?;
     assert_eq!(lab.run("apply")?.status, Some(0));
     let policy = lab.server.world().objects.remove(POLICY).ok_or("a policy")?;
@@ -80,7 +80,7 @@ fn hold_that_was_removed_or_put_back_invalidates_the_receipt() -> Test {
     lab.server.world().put(POLICY, policy);
     assert_eq!(lab.run("verify")?.reason(), "Unproven", "it has another UID");
     assert_eq!(lab.run("plan --check")?.status, Some(3));
-    // The volumes are read again; their packs are there.
+    // The volumes are read again, and their packs exist already.
     let puts = |lab: &Lab| {
         let world = lab.server.world();
         world.writes.iter().filter(|line| line.starts_with("PUT ") && line.contains(".age")).count()
@@ -99,7 +99,7 @@ type Break = fn(&mut Lab);
 // members: quota, admission, empty and nested volumes
 // now: `NotDrainable`, exit 100, before anything is stopped
 #[test]
-fn what_cannot_be_drained_is_refused_before_anything_stops() -> Test {
+fn apply_refuses_an_undrainable_claim_before_any_workload_stops() -> Test {
     let breaks: [(&str, Break); 9] = [
         ("volumeMode", |lab| edit(lab, CLAIM_A, "spec", "volumeMode", json!("Block"))),
         ("not bound", |lab| edit(lab, CLAIM_A, "status", "phase", json!("Lost"))),
@@ -156,7 +156,7 @@ fn edit(lab: &mut Lab, path: &str, part: &str, field: &str, value: Value) {
 }
 
 #[test]
-fn empty_volume_is_copied_when_the_document_allows_it() -> Test {
+fn an_empty_volume_is_copied_when_the_document_allows_it() -> Test {
     let mut lab = Lab::start()?;
     lab.server.world().volumes.remove(&("node-b".to_owned(), "default/b".to_owned()));
     lab.drain()["sources"][1]["allowEmpty"] = true.into();
@@ -170,8 +170,8 @@ fn empty_volume_is_copied_when_the_document_allows_it() -> Test {
 // members: a workload that is gone
 // now: it is drained
 #[test]
-fn claim_that_no_pod_mounts_is_drained_where_its_data_is() -> Test {
-    // The workload is gone, and so is whatever told of the node.
+fn a_claim_without_a_pod_is_drained_on_the_node_that_has_its_data() -> Test {
+    // Without the workload, no object shows the node.
     let mut lab = Lab::start()?;
     let mut world = lab.server.world();
     world
@@ -195,7 +195,7 @@ fn claim_that_no_pod_mounts_is_drained_where_its_data_is() -> Test {
 // members: dropped connections, failed verification
 // now: it stays stopped and held; the next run sends what is missing
 #[test]
-fn failure_keeps_everything_stopped_and_the_next_run_sends_only_what_is_missing() -> Test {
+fn a_failure_keeps_workloads_stopped_and_the_next_run_sends_only_missing_packs() -> Test {
     let lab = Lab::start()?;
     // The first claim's pack and manifest arrive.
     lab.server.world().faults.store.puts = Some(2);
@@ -218,7 +218,7 @@ fn failure_keeps_everything_stopped_and_the_next_run_sends_only_what_is_missing(
 // members: cut connections, early end of the reader
 // now: `ReadFailed`, 111; the next run goes on
 #[test]
-fn output_that_is_cut_short_is_never_an_archive() -> Test {
+fn a_truncated_output_of_the_reader_is_never_an_archive() -> Test {
     let lab = Lab::start()?;
     for left in [0, 3, 600, 1500] {
         lab.server.world().faults.cut_after = Some(left);
@@ -242,7 +242,7 @@ fn output_that_is_cut_short_is_never_an_archive() -> Test {
 // members: retries that make no progress
 // now: it ends
 #[test]
-fn limit_of_time_is_for_each_step_and_a_slow_claim_takes_none_of_it() -> Test {
+fn the_time_limit_applies_to_each_step_and_not_to_a_slow_copy() -> Test {
     let mut lab = Lab::start()?;
     lab.drain()["timeoutSeconds"] = 1.into();
     lab.server.world().faults.delay = Duration::from_millis(1500);
@@ -256,7 +256,7 @@ fn limit_of_time_is_for_each_step_and_a_slow_claim_takes_none_of_it() -> Test {
 // members: tampered and missing objects
 // now: `Tampered`; nothing is started
 #[test]
-fn copy_that_is_damaged_later_is_told_and_starts_nothing() -> Test {
+fn verify_reports_a_damaged_copy_and_starts_no_workload() -> Test {
     let lab = Lab::start()?;
     assert_eq!(lab.run("apply")?.status, Some(0));
     let damage = |lab: &Lab| {
@@ -271,10 +271,10 @@ fn copy_that_is_damaged_later_is_told_and_starts_nothing() -> Test {
         assert_eq!((refused.status, refused.reason()), (Some(100), "Tampered"), "{verb}");
         assert!(lab.is_frozen(), "{verb}");
     }
-    // The receipt is good again when its object is.
+    // The receipt is valid again after its object is repaired.
     damage(&lab);
     assert_eq!(lab.run("apply")?.status, Some(0));
-    // And another copy can be made beside a damaged one.
+    // Another copy can be written beside a damaged one.
     damage(&lab);
     assert_eq!(lab.run("destroy")?.status, Some(0));
     assert!(lab.is_as_before());
@@ -285,7 +285,7 @@ fn copy_that_is_damaged_later_is_told_and_starts_nothing() -> Test {
 }
 
 #[test]
-fn drain_that_is_killed_after_every_step_converges() -> Test {
+fn a_drain_converges_when_it_is_killed_after_every_step() -> Test {
     let lab = Lab::start()?;
     let mut taken = std::collections::BTreeSet::new();
     for verb in ["apply", "destroy"] {
@@ -330,13 +330,13 @@ fn drain_that_is_killed_after_every_step_converges() -> Test {
 // members: signals between steps
 // now: exit 111 at once; it stays stopped
 #[test]
-fn signal_during_an_upload_is_heeded_and_starts_nothing() -> Test {
+fn a_signal_ends_an_upload_and_starts_no_workload() -> Test {
     let lab = Lab::start()?;
     lab.server.world().faults.store.put_delay = Duration::from_secs(20);
     let mut child = lab.command("apply").spawn()?;
     child.stdin.take().ok_or("a pipe")?.write_all(lab.input().as_bytes())?;
     let begin = Instant::now();
-    // The upload has begun when everything is held and the reader has been asked.
+    // The upload has begun when every claim is held and the reader runs.
     while !lab.is_frozen() || !reading(&lab) {
         assert!(begin.elapsed() < Duration::from_secs(30), "it gets that far");
         std::thread::sleep(Duration::from_millis(100));
@@ -363,7 +363,7 @@ fn reading(lab: &Lab) -> bool {
 // members: a run that was killed and left its lease
 // now: `Busy`, 111
 #[test]
-fn second_run_beside_the_first_is_refused_and_does_no_harm() -> Test {
+fn a_second_run_is_refused_while_the_first_one_is_in_progress() -> Test {
     let lab = Lab::start()?;
     lab.server.world().faults.delay = Duration::from_secs(8);
     let mut first = lab.command("apply").spawn()?;
@@ -389,7 +389,7 @@ fn second_run_beside_the_first_is_refused_and_does_no_harm() -> Test {
 }
 
 #[test]
-fn claims_that_no_drain_names_are_told() -> Test {
+fn the_status_lists_claims_that_no_drain_names() -> Test {
     let lab = Lab::start()?;
     claim(&mut lab.server.world(), "forgotten", json!({"nfs": {}}));
     let planned = lab.run("plan")?;
@@ -403,7 +403,7 @@ fn claims_that_no_drain_names_are_told() -> Test {
 // members: nested file systems, holes, attributes, deep paths
 // now: refusal, or `notKept` in status and receipt
 #[test]
-fn what_a_copy_does_not_keep_is_in_status_and_receipt() -> Test {
+fn status_and_receipt_list_what_a_copy_does_not_preserve() -> Test {
     let lab = Lab::start()?;
     let socket = lab.folder.path().join("a/socket");
     let listener = std::os::unix::net::UnixListener::bind(&socket)?;

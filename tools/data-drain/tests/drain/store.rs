@@ -1,4 +1,4 @@
-//! A stand-in of an object store, and what can go wrong with one.
+//! A simulated object store and its faults.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -8,30 +8,29 @@ use std::time::Duration;
 use crate::cluster::Server;
 use crate::http::Request;
 
-/// An object of the store: its bytes, and its `x-amz-meta-` headers.
+/// An object of the store: its bytes and its `x-amz-meta-` headers.
 pub(crate) type Stored = (Vec<u8>, Vec<(String, String)>);
 
 #[derive(Clone, Default)]
 pub(crate) struct Faults {
-    /// How many more objects the store takes.
+    /// Number of further objects that the store accepts; `None` is no limit.
     pub(crate) puts: Option<usize>,
-    /// How long the store takes for an object.
+    /// Delay of each upload.
     pub(crate) put_delay: Duration,
-    /// How many more objects arrive without an answer: the connection is closed.
+    /// Number of further objects that are stored without a response, because the connection breaks.
     pub(crate) lost: usize,
-    /// Whether objects are locked: one that is there is refused with `AccessDenied`, and so is any
-    /// deletion. An object without a checksum is refused as well.
+    /// Whether objects are locked. The store rejects a write to an existing object and any deletion with
+    /// `AccessDenied`, and also an object without a checksum.
     pub(crate) locked: bool,
-    /// How many bytes of an object get through before the connection is closed.
+    /// Bytes of an object that are sent before the connection breaks.
     pub(crate) cut_after: Option<usize>,
 }
 
 const DENIED: &str = "<Error><Code>AccessDenied</Code></Error>";
-/// Measured: versitygw 1.8.0 without versions answers so, with status 403, also to
-/// `If-None-Match: *`.
+/// Measured: response of versitygw 1.8.0 without versions, with status 403, also to `If-None-Match: *`.
 const LOCKED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied because object \
                       protected by object lock.</Message></Error>";
-/// The answer of AWS, with status 400 (<https://github.com/versity/versitygw/issues/1776>).
+/// Response of AWS, with status 400 (<https://github.com/versity/versitygw/issues/1776>).
 const NO_CHECKSUM: &str = "<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- \
                            HTTP header is required for Put Object requests with Object Lock \
                            parameters</Message></Error>";

@@ -1,9 +1,9 @@
-//! The hold of a drain on a real API server: ways to lose, change or swap a drained volume, and what
-//! the server says to each of them.
+//! The hold of a drain on a real API server: ways to lose, change or swap a drained volume, and the
+//! server's response to each.
 //!
-//! There is no kubelet, so no reader ever runs and the drain stops there: with everything held, and
-//! nothing signed. Components come from the folder in `LAB_BIN`, or else from `PATH`. Without them
-//! this test fails: it never skips.
+//! There is no kubelet, so that the reader never runs and the drain stops with every claim held and no
+//! receipt signed. Components come from the folder in `LAB_BIN`, otherwise from `PATH`. This test fails
+//! without them and is never skipped.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 type Test<T = ()> = Result<T, Box<dyn Error>>;
 
 const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// For these tests only.
+/// Age identity for these tests only.
 const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const ADDRESS: &str = "127.78.9.1";
@@ -109,7 +109,7 @@ impl Lab {
         self.kubectl_with(line, "")
     }
 
-    /// What `kubectl` prints, or what it says when it fails.
+    /// Returns the standard output of `kubectl`, or its standard error if it fails.
     fn kubectl_with(&self, line: &str, input: &str) -> Result<String, String> {
         let mut kubectl = Command::new(bin("kubectl"));
         kubectl.arg("--kubeconfig").arg(self.folder.path().join("kubeconfig"));
@@ -132,7 +132,7 @@ impl Lab {
         answer.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
-    /// Two claims with data, one of them of a Deployment that has no replica.
+    /// Creates two claims with data. One belongs to a Deployment without a replica.
     fn workload(&self) -> Test {
         for name in ["data", "spare"] {
             self.create(&json!({
@@ -225,7 +225,7 @@ impl Drop for Lab {
     }
 }
 
-/// The spec of a pod that mounts a claim.
+/// Returns the spec of a pod that mounts a claim.
 fn mounting(claim: &str) -> Value {
     json!({
         "containers": [{"name": "app", "image": "app", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
@@ -242,7 +242,7 @@ fn pod(name: &str, change: impl Fn(&mut Value)) -> Value {
     pod
 }
 
-/// An object store that has nothing and takes nothing.
+/// Starts an object store that is empty and accepts no object.
 fn empty_store() -> Test<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -258,7 +258,7 @@ fn empty_store() -> Test<String> {
     Ok(url)
 }
 
-/// Every refusal is the API server's, and names the drain.
+/// Asserts that the API server denies each request and that its message names the drain.
 fn refused(what: &str, answer: Result<String, String>, refusals: &mut usize) {
     let why = answer.expect_err(what);
     assert!(
@@ -296,7 +296,7 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
     };
     assert!(alive(&lab), "nothing is lost");
 
-    // Controllers get no pod either, and what does not concern the volumes goes on.
+    // The hold also denies pods of controllers, and permits requests that do not concern the volumes.
     lab.kubectl("scale deployment app -n shop --replicas=2")?;
     for (kind, spec) in [
         ("Job", json!({"template": {"spec": {"restartPolicy": "Never"}}})),
@@ -339,7 +339,7 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
 
     with_the_receipt_data_may_go(&lab)?;
 
-    // Thawed, everything runs again.
+    // After `destroy`, every workload runs again.
     let (status, _, said) = lab.drain("destroy")?;
     assert_eq!(status, Some(0), "{said}");
     assert!(lab.get("validatingadmissionpolicy data-drain-prod").is_null());
@@ -352,7 +352,7 @@ fn api_server_refuses_every_way_to_lose_or_change_a_held_volume() -> Test {
     })
 }
 
-/// A change of a pod.
+/// A change of a pod's manifest.
 type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
 
 fn pods_are_refused(lab: &Lab, refusals: &mut usize) {
@@ -465,7 +465,7 @@ fn data_is_kept(lab: &Lab, refusals: &mut usize) {
     }
 }
 
-/// The digest in the policy, on the object or on its namespace, lets it go.
+/// Asserts that the digest in the policy permits the deletion if the object or its namespace carries it.
 fn with_the_receipt_data_may_go(lab: &Lab) -> Test {
     let digest = "data-drain.holistic/receipt=abc";
     let patch = r#"[{"op":"replace","path":"/spec/variables/0/expression","value":"'abc'"}]"#;
@@ -477,7 +477,7 @@ fn with_the_receipt_data_may_go(lab: &Lab) -> Test {
     })?;
     let still = lab.kubectl("delete pvc data -n shop --wait=false").expect_err("it has no digest");
     assert!(still.contains("held by the Drain prod"), "{still}");
-    // With the namespace's, its controller may delete all that is in it.
+    // With the annotation on the namespace, the namespace controller may delete its contents.
     lab.kubectl(&format!("annotate namespace shop {digest}"))?;
     assert_eq!(lab.kubectl("delete pvc data -n shop --dry-run=server").err(), None);
     Ok(())

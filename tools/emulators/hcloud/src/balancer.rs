@@ -1,130 +1,92 @@
-//! Load balancers that balance: each listens on its own loopback address and carries TCP to healthy targets.
+//! The traffic of load balancers: each listens on its own loopback address and forwards TCP to healthy
+//! targets.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
-use crate::Cloud;
+use crate::cloud::Cloud;
 use crate::health::Peer;
-use crate::load_balancers::Algorithm;
-use crate::services::Service;
+use crate::model::{Algorithm, Service};
+use crate::tasks::{Listening, ServiceTasks};
 
-/// How long a target may take to accept a connection.
+/// Time that a target may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long until a port that could not be listened on is tried again.
+/// Pause before another attempt to listen or to accept.
 const AGAIN: Duration = Duration::from_millis(20);
-/// How long nobody looks when all targets are well, however fast the cloud's seconds are: every look
-/// is a connection that somebody accepts, and a lab that rests should cost little.
+/// Shortest pause between two checks while all targets are healthy. Each check is a connection that a
+/// machine must accept, so frequent checks would cost an idle lab CPU time.
 const AT_REST: Duration = Duration::from_millis(500);
 
-/// A balancer, a port of it, and where it listens.
-type Place = (u64, u16, Ipv4Addr);
-
-/// What runs. Dropping a `Running` ends it and its connections.
-#[derive(Default)]
-pub(crate) struct Balancers {
-    running: Mutex<BTreeMap<Place, Running>>,
-    /// Tasks of actions, ended with the rest.
-    actions: Mutex<Vec<AbortHandle>>,
-}
-
-struct Running(Vec<AbortHandle>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
-    }
-}
-
-/// Ends everything that runs for a cloud, when the future that serves it is dropped.
-pub(crate) struct Until(pub(crate) Arc<Cloud>);
-
-impl Drop for Until {
-    fn drop(&mut self) {
-        self.0.balancers.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        for action in
-            self.0.balancers.actions.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
-        {
-            action.abort();
-        }
-    }
-}
-
-impl Balancers {
-    /// Remembers the task of an action until it is done.
-    pub(crate) fn keep(&self, task: AbortHandle) {
-        let mut tasks = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.retain(|it| !it.is_finished());
-        tasks.push(task);
-    }
-}
-
 impl Cloud {
-    /// Makes what runs equal to what is declared. A service whose port stays goes on undisturbed: everything
-    /// else about it is read anew for each connection and each check.
+    /// Starts and ends listeners until they match the declared services. A service that keeps its port
+    /// keeps its connections: everything else about it is read again for each connection and each check.
     pub(crate) fn balance(self: &Arc<Self>) {
-        let wanted: Vec<Place> = {
+        let wanted: Vec<Listening> = {
             let state = self.state();
-            let listening =
-                state.load_balancers.iter().filter(|it| it.public || it.private_net.is_some());
-            listening
-                .flat_map(|it| {
-                    it.services.iter().map(|service| (it.head.id, service.listen_port, it.address))
+            let balancers = state.load_balancers.iter();
+            balancers
+                .filter(|balancer| balancer.public || balancer.private_net.is_some())
+                .flat_map(|balancer| {
+                    let ports = balancer.services.iter().map(|service| service.listen_port);
+                    ports.map(|port| (balancer.head.id, port, balancer.address))
                 })
                 .collect()
         };
-        let mut running = self.balancers.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|place, _| wanted.contains(place) || self.forget(*place));
-        for place in wanted {
-            running.entry(place).or_insert_with(|| {
-                // Bound at once where that is possible, so that who waited for the action can connect.
-                let bound = std::net::TcpListener::bind((place.2, place.1)).ok();
-                let listen =
-                    tokio::spawn(listen(Arc::downgrade(self), place, bound)).abort_handle();
-                let check = tokio::spawn(check(Arc::downgrade(self), place)).abort_handle();
-                Running(vec![listen, check])
+        let mut running = self.tasks.services();
+        running.retain(|listening, _| {
+            let (id, port, _) = *listening;
+            let keep = wanted.contains(listening);
+            if !keep {
+                self.state().health.forget(id, port);
+            }
+            keep
+        });
+        for listening in wanted {
+            running.entry(listening).or_insert_with(|| {
+                // Bound before the action ends if possible, so that a client which waited for the action
+                // can connect.
+                let (_, port, address) = listening;
+                let bound = std::net::TcpListener::bind((address, port)).ok();
+                let listen = tokio::spawn(listen(Arc::downgrade(self), listening, bound));
+                let check = tokio::spawn(check(Arc::downgrade(self), listening));
+                ServiceTasks(vec![listen.abort_handle(), check.abort_handle()])
             });
         }
     }
 
-    /// Says `false`, for `retain`.
-    fn forget(&self, (id, port, _): Place) -> bool {
-        self.state().health.forget(id, port);
-        false
-    }
-
-    /// The service as it is now, with the targets it has now.
-    fn service(&self, (id, port, _): Place) -> Option<(Service, Algorithm, Vec<Peer>)> {
+    /// Returns the current service, its algorithm, and its current targets.
+    fn service(&self, (id, port, _): Listening) -> Option<(Service, Algorithm, Vec<Peer>)> {
         let state = self.state();
-        let balancer = state.load_balancers.seen(id)?;
-        let service = balancer.services.iter().find(|it| it.listen_port == port)?.clone();
+        let balancer = state.load_balancers.find(id)?;
+        let service = balancer.services.iter().find(|service| service.listen_port == port)?.clone();
         let mut peers: Vec<_> =
-            balancer.targets.iter().flat_map(|it| it.peers(&state, balancer)).collect();
+            balancer.targets.iter().flat_map(|target| target.peers(&state, balancer)).collect();
         peers.sort_unstable();
         peers.dedup();
         Some((service, balancer.algorithm, peers))
     }
 
-    fn healthy(&self, (id, port, _): Place, peers: Vec<Peer>) -> Vec<Peer> {
+    fn healthy(&self, (id, port, _): Listening, peers: Vec<Peer>) -> Vec<Peer> {
         let state = self.state();
-        peers.into_iter().filter(|it| state.health.is_healthy(id, port, *it)).collect()
+        peers.into_iter().filter(|peer| state.health.is_healthy(id, port, *peer)).collect()
     }
 }
 
-/// Accepts for ever; connections end with it.
-async fn listen(cloud: Weak<Cloud>, place: Place, bound: Option<std::net::TcpListener>) {
+/// Accepts connections until the task is aborted. The connections end with the task.
+async fn listen(cloud: Weak<Cloud>, listening: Listening, bound: Option<std::net::TcpListener>) {
     let bound = bound
-        .filter(|it| it.set_nonblocking(true).is_ok())
-        .and_then(|it| TcpListener::from_std(it).ok());
+        .filter(|listener| listener.set_nonblocking(true).is_ok())
+        .and_then(|listener| TcpListener::from_std(listener).ok());
     let listener = match bound {
         Some(listener) => listener,
         None => loop {
-            match TcpListener::bind((place.2, place.1)).await {
+            match TcpListener::bind((listening.2, listening.1)).await {
                 Ok(listener) => break listener,
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
@@ -140,19 +102,19 @@ async fn listen(cloud: Weak<Cloud>, place: Place, bound: Option<std::net::TcpLis
             continue;
         };
         let Some((service, algorithm, healthy)) = cloud.upgrade().and_then(|cloud| {
-            let (service, algorithm, peers) = cloud.service(place)?;
-            Some((service, algorithm, cloud.healthy(place, peers)))
+            let (service, algorithm, peers) = cloud.service(listening)?;
+            Some((service, algorithm, cloud.healthy(listening, peers)))
         }) else {
             return;
         };
         let order =
             order(algorithm, turn, healthy, &open.lock().unwrap_or_else(PoisonError::into_inner));
         turn = turn.wrapping_add(1);
-        connections.spawn(carry(client, from, service, order, Arc::clone(&open)));
+        connections.spawn(forward(client, from, service, order, Arc::clone(&open)));
     }
 }
 
-/// Whom to try, in which order.
+/// Returns the peers in the order in which a connection tries them.
 fn order(
     algorithm: Algorithm,
     turn: usize,
@@ -164,14 +126,14 @@ fn order(
         peers.rotate_left(turn);
     }
     if algorithm == Algorithm::LeastConnections {
-        peers.sort_by_key(|it| open.get(it).copied().unwrap_or(0));
+        peers.sort_by_key(|peer| open.get(peer).copied().unwrap_or(0));
     }
     peers
 }
 
-/// Carries one connection, to the first target that accepts it. Each direction ends by itself, so that a
-/// client that has said everything still hears the answer.
-async fn carry(
+/// Forwards one connection to the first target that accepts it. Each direction ends by itself, so that a
+/// client which has closed its sending half still receives the answer.
+async fn forward(
     mut client: TcpStream,
     from: SocketAddr,
     service: Service,
@@ -195,7 +157,8 @@ async fn carry(
     }
 }
 
-/// Version 1 of the PROXY protocol.
+/// Returns the header of the PROXY protocol, version 1
+/// (<https://www.haproxy.org/download/1.8/doc/proxy-protocol.txt>).
 fn proxy_header(from: SocketAddr, client: &TcpStream) -> String {
     match client.local_addr() {
         Ok(to) => format!("PROXY TCP4 {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port()),
@@ -203,7 +166,7 @@ fn proxy_header(from: SocketAddr, client: &TcpStream) -> String {
     }
 }
 
-/// An open connection to a target, counted while it lives.
+/// An open connection to a target. The count of open connections includes it until it is dropped.
 struct Counted(Peer, Arc<Mutex<BTreeMap<Peer, usize>>>);
 
 impl Counted {
@@ -222,20 +185,21 @@ impl Drop for Counted {
     }
 }
 
-/// Looks at every target of a service, again and again: a target that accepts a connection is well.
-async fn check(cloud: Weak<Cloud>, place: Place) {
-    let (id, port, _) = place;
+/// Checks every target of a service repeatedly. A target that accepts a connection is healthy.
+async fn check(cloud: Weak<Cloud>, listening: Listening) {
+    let (id, port, _) = listening;
     loop {
-        let Some((second, found)) = cloud.upgrade().map(|it| (it.pace.second, it.service(place)))
+        let Some((second, found)) =
+            cloud.upgrade().map(|cloud| (cloud.pace.second, cloud.service(listening)))
         else {
             return;
         };
         let Some((service, _, peers)) = found else { return };
         let timeout = Duration::from_secs(service.check.timeout.into());
-        let mut looks = JoinSet::new();
+        let mut checks = JoinSet::new();
         for peer in peers.iter().copied() {
             let to = SocketAddr::from((peer.address(), service.check.port));
-            looks.spawn(async move {
+            checks.spawn(async move {
                 (
                     peer,
                     matches!(
@@ -245,17 +209,17 @@ async fn check(cloud: Weak<Cloud>, place: Place) {
                 )
             });
         }
-        let mut well = !peers.is_empty();
-        while let Some(look) = looks.join_next().await {
-            let (Ok((peer, good)), Some(cloud)) = (look, cloud.upgrade()) else { continue };
+        let mut all_healthy = !peers.is_empty();
+        while let Some(checked) = checks.join_next().await {
+            let (Ok((peer, good)), Some(cloud)) = (checked, cloud.upgrade()) else { continue };
             let health = &mut cloud.state().health;
             health.note(id, port, peer, good, service.check.retries);
-            well &= good && health.is_healthy(id, port, peer);
+            all_healthy &= good && health.is_healthy(id, port, peer);
         }
         if let Some(cloud) = cloud.upgrade() {
             cloud.state().health.keep(id, port, &peers);
         }
         let pause = second * service.check.interval;
-        tokio::time::sleep(if well { pause.max(AT_REST) } else { pause }).await;
+        tokio::time::sleep(if all_healthy { pause.max(AT_REST) } else { pause }).await;
     }
 }

@@ -3,52 +3,64 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::Refusal;
+use crate::error::ApiError;
 
-/// A call whose token, rate and faults have been seen to.
+/// A call that passed the checks of token and rate limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) method: String,
-    /// Without `/v1`, split at the slashes.
+    /// Parts of the path below `/v1`.
     pub(crate) path: Vec<String>,
     pub(crate) query: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Call {
-    /// The body as a `T`. No body is an empty object, as many actions have nothing to say.
-    pub(crate) fn input<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+    /// Reads the body as a `T`. An empty body counts as `{}`, because many actions take no input.
+    pub(crate) fn input<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let body = if self.body.is_empty() { b"{}" } else { self.body.as_slice() };
-        let broken = || Refusal::new(400, "json_error", "the request body is not valid JSON");
-        let value: Value = serde_json::from_slice(body).map_err(|_| broken())?;
+        let not_json = || ApiError::new(400, "json_error", "the request body is not valid JSON");
+        let value: Value = serde_json::from_slice(body).map_err(|_| not_json())?;
         if !value.is_object() {
-            return Err(broken());
+            return Err(not_json());
         }
         serde_path_to_error::deserialize(value).map_err(|error| {
             let path = error.path().to_string();
             let cause = error.into_inner().to_string();
-            // A missing field is reported at its parent; its name is between the back quotes.
-            let missing = cause.strip_prefix("missing field `").and_then(|it| it.split('`').next());
+            // serde reports a missing field at its parent, with the field's name between back quotes.
+            let missing =
+                cause.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
             let field = match (path.as_str(), missing) {
                 (".", Some(field)) => field.to_owned(),
                 (parent, Some(field)) => format!("{parent}.{field}"),
                 (path, None) => path.to_owned(),
             };
-            Refusal::invalid(&[(&field, &cause)])
+            ApiError::invalid_fields(&[(&field, &cause)])
         })
     }
 
-    /// Every value of a query parameter; one that was given empty does not count.
+    /// Returns every value of a query parameter that is not empty.
     pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.query
             .iter()
-            .filter(|(it, value)| it == name && !value.is_empty())
+            .filter(|(key, value)| key == name && !value.is_empty())
             .map(|(_, value)| value.as_str())
             .collect()
     }
+
+    /// Creates a `POST` to a family of resources.
+    #[cfg(test)]
+    pub(crate) fn post(family: &str, body: &Value) -> Self {
+        Self {
+            method: "POST".into(),
+            path: vec![family.into()],
+            query: vec![],
+            body: body.to_string().into_bytes(),
+        }
+    }
 }
 
-/// What a call is answered with.
+/// Status and body of the answer to a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -60,11 +72,11 @@ impl Answer {
         Self { status: 200, body: Some(body) }
     }
 
-    pub(crate) fn made(body: Value) -> Self {
+    pub(crate) fn created(body: Value) -> Self {
         Self { status: 201, body: Some(body) }
     }
 
-    pub(crate) fn gone() -> Self {
+    pub(crate) fn no_content() -> Self {
         Self { status: 204, body: None }
     }
 }

@@ -1,14 +1,15 @@
-//! What the vendor offers: the same for everybody, and never changing while the lab runs.
+//! The vendor's catalogue: locations, server types, load balancer types and prices. It is constant.
 //!
-//! Cores, memory, disks and places are the vendor's; prices are of the right size and shape, not a quotation.
+//! Cores, memory, disks and locations are the vendor's. Prices have the vendor's form and a realistic size;
+//! they are no quotation.
 
 use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::list;
 
-/// A place where servers may be.
+/// A location that can hold servers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Location {
     pub(crate) id: u64,
@@ -77,7 +78,7 @@ const LOCATIONS: [Location; 6] = [
 const EUROPE: &[&str] = &["fsn1", "nbg1", "hel1"];
 const EVERYWHERE: &[&str] = &["fsn1", "nbg1", "hel1", "ash", "hil", "sin"];
 
-/// A size of servers.
+/// A size of server that the vendor offers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerType {
     pub(crate) id: u64,
@@ -86,7 +87,7 @@ pub(crate) struct ServerType {
     pub(crate) disk: u32,
     cores: u32,
     memory: u32,
-    /// Net, in hundredths of a euro.
+    /// Net price in euro cents.
     cents_per_month: u64,
     pub(crate) locations: &'static [&'static str],
 }
@@ -120,7 +121,7 @@ const SERVER_TYPES: [ServerType; 15] = [
     size(117, "cx53", "x86", (16, 32, 320), 1699, EUROPE),
 ];
 
-/// A size of load balancers.
+/// A size of load balancer that the vendor offers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BalancerType {
     pub(crate) id: u64,
@@ -162,56 +163,68 @@ const BALANCER_TYPES: [BalancerType; 3] = [
     },
 ];
 
-/// A location by id or name.
-pub(crate) fn location_of(wanted: &str) -> Result<Location, Refusal> {
-    let found = LOCATIONS.iter().find(|it| it.name == wanted || it.id.to_string() == wanted);
-    found.copied().ok_or_else(|| Refusal::unfit(format!("location '{wanted}' not found")))
+/// Returns a location by id or name.
+pub(crate) fn location_of(wanted: &str) -> Result<Location, ApiError> {
+    let found = LOCATIONS
+        .iter()
+        .find(|location| location.name == wanted || location.id.to_string() == wanted);
+    found.copied().ok_or_else(|| ApiError::invalid_input(format!("location '{wanted}' not found")))
 }
 
-/// The first location of a network zone.
-pub(crate) fn location_in(zone: &str) -> Result<Location, Refusal> {
-    let found = LOCATIONS.iter().find(|it| it.zone == zone);
-    found.copied().ok_or_else(|| Refusal::invalid(&[("network_zone", "is not a network zone")]))
+/// Returns the first location of a network zone.
+pub(crate) fn location_in(zone: &str) -> Result<Location, ApiError> {
+    let found = LOCATIONS.iter().find(|location| location.zone == zone);
+    found
+        .copied()
+        .ok_or_else(|| ApiError::invalid_fields(&[("network_zone", "is not a network zone")]))
 }
 
-pub(crate) fn server_type_of(wanted: &str) -> Result<ServerType, Refusal> {
-    let found = SERVER_TYPES.iter().find(|it| it.name == wanted || it.id.to_string() == wanted);
-    found.copied().ok_or_else(|| Refusal::unfit(format!("server type '{wanted}' not found")))
+pub(crate) fn server_type_of(wanted: &str) -> Result<ServerType, ApiError> {
+    let found =
+        SERVER_TYPES.iter().find(|offer| offer.name == wanted || offer.id.to_string() == wanted);
+    found
+        .copied()
+        .ok_or_else(|| ApiError::invalid_input(format!("server type '{wanted}' not found")))
 }
 
-pub(crate) fn balancer_type_of(wanted: &str) -> Result<BalancerType, Refusal> {
-    let found = BALANCER_TYPES.iter().find(|it| it.name == wanted || it.id.to_string() == wanted);
-    found.copied().ok_or_else(|| Refusal::unfit(format!("load balancer type '{wanted}' not found")))
+pub(crate) fn balancer_type_of(wanted: &str) -> Result<BalancerType, ApiError> {
+    let found =
+        BALANCER_TYPES.iter().find(|offer| offer.name == wanted || offer.id.to_string() == wanted);
+    found
+        .copied()
+        .ok_or_else(|| ApiError::invalid_input(format!("load balancer type '{wanted}' not found")))
 }
 
-/// Lists and single items of the catalogue.
-pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, Refusal> {
+/// Answers with a list of the catalogue or with one item.
+pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, ApiError> {
     let (key, single, items): (_, _, Vec<Value>) = match path.first() {
         Some(&"locations") => {
-            ("locations", "location", LOCATIONS.iter().map(Location::shown).collect())
+            ("locations", "location", LOCATIONS.iter().copied().map(Location::to_json).collect())
         }
         Some(&"datacenters") => {
             ("datacenters", "datacenter", LOCATIONS.iter().map(Location::datacenter).collect())
         }
-        Some(&"server_types") => {
-            ("server_types", "server_type", SERVER_TYPES.iter().map(ServerType::shown).collect())
-        }
+        Some(&"server_types") => (
+            "server_types",
+            "server_type",
+            SERVER_TYPES.iter().copied().map(ServerType::to_json).collect(),
+        ),
         _ => (
             "load_balancer_types",
             "load_balancer_type",
-            BALANCER_TYPES.iter().map(BalancerType::shown).collect(),
+            BALANCER_TYPES.iter().copied().map(BalancerType::to_json).collect(),
         ),
     };
     let mut answer = match path {
         [_] => list::page(call, key, items, &["name"], &["id", "name"])?,
         [_, id] => {
             let id = id.parse::<u64>().ok();
-            let item = items.into_iter().find(|it| id.is_some() && it["id"].as_u64() == id);
+            let item = items.into_iter().find(|item| id.is_some() && item["id"].as_u64() == id);
             Answer::ok(
-                json!({single: item.ok_or_else(|| Refusal::not_found(single, path.last().copied().unwrap_or_default()))?}),
+                json!({single: item.ok_or_else(|| ApiError::not_found(single, path.last().copied().unwrap_or_default()))?}),
             )
         }
-        _ => return Err(crate::routes::nowhere(path)),
+        _ => return Err(ApiError::no_such_path(path)),
     };
     if let Some(body) = answer.body.as_mut().filter(|_| *path == ["datacenters"]) {
         body["recommendation"] = json!(LOCATIONS[0].id);
@@ -220,7 +233,7 @@ pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, Refusal> {
 }
 
 impl Location {
-    pub(crate) fn shown(&self) -> Value {
+    pub(crate) fn to_json(self) -> Value {
         json!({
             "id": self.id, "name": self.name, "description": self.description, "country": self.country, "city": self.city,
             "latitude": self.latitude, "longitude": self.longitude, "network_zone": self.zone,
@@ -230,21 +243,21 @@ impl Location {
     fn datacenter(&self) -> Value {
         let ids: Vec<_> = SERVER_TYPES
             .iter()
-            .filter(|it| it.locations.contains(&self.name))
-            .map(|it| it.id)
+            .filter(|offer| offer.locations.contains(&self.name))
+            .map(|offer| offer.id)
             .collect();
         json!({
-            "id": self.id, "name": format!("{}-dc1", self.name), "description": format!("{} 1 virtual DC", self.city), "location": self.shown(),
+            "id": self.id, "name": format!("{}-dc1", self.name), "description": format!("{} 1 virtual DC", self.city), "location": self.to_json(),
             "server_types": {"supported": ids, "available": ids, "available_for_migration": ids},
         })
     }
 }
 
 impl ServerType {
-    pub(crate) fn shown(&self) -> Value {
+    pub(crate) fn to_json(self) -> Value {
         let dedicated = self.name.starts_with("ccx");
-        let locations = LOCATIONS.iter().filter(|it| self.locations.contains(&it.name));
-        let locations: Vec<_> = locations.map(|it| json!({"id": it.id, "name": it.name, "deprecation": null, "available": true, "recommended": true})).collect();
+        let locations = LOCATIONS.iter().filter(|location| self.locations.contains(&location.name));
+        let locations: Vec<_> = locations.map(|location| json!({"id": location.id, "name": location.name, "deprecation": null, "available": true, "recommended": true})).collect();
         json!({
             "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "cores": self.cores,
             "memory": f64::from(self.memory), "disk": f64::from(self.disk), "deprecated": false, "deprecation": null,
@@ -256,7 +269,7 @@ impl ServerType {
 }
 
 impl BalancerType {
-    pub(crate) fn shown(&self) -> Value {
+    pub(crate) fn to_json(self) -> Value {
         json!({
             "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "max_connections": self.connections,
             "max_services": self.services, "max_targets": self.targets, "max_assigned_certificates": self.certificates,
@@ -265,19 +278,19 @@ impl BalancerType {
     }
 }
 
-/// All prices.
+/// Returns the price list.
 pub(crate) fn pricing() -> Value {
     let priced = |id: u64, name: &str, cents: u64, places: &[&str]| json!({"id": id, "name": name, "prices": prices(cents, places)});
     let servers: Vec<_> = SERVER_TYPES
         .iter()
-        .map(|it| priced(it.id, it.name, it.cents_per_month, it.locations))
+        .map(|offer| priced(offer.id, offer.name, offer.cents_per_month, offer.locations))
         .collect();
     let balancers: Vec<_> = BALANCER_TYPES
         .iter()
-        .map(|it| priced(it.id, it.name, it.cents_per_month, EVERYWHERE))
+        .map(|offer| priced(offer.id, offer.name, offer.cents_per_month, EVERYWHERE))
         .collect();
     let per_place = |cents: u64| -> Vec<Value> {
-        EVERYWHERE.iter().map(|it| json!({"location": it, "price_hourly": hourly(cents), "price_monthly": price(cents * 100)})).collect()
+        EVERYWHERE.iter().map(|location| json!({"location": location, "price_hourly": hourly(cents), "price_monthly": price(cents * 100)})).collect()
     };
     json!({"pricing": {
         "currency": "EUR", "vat_rate": "19.00",
@@ -293,20 +306,21 @@ pub(crate) fn pricing() -> Value {
 }
 
 fn prices(cents_per_month: u64, locations: &[&str]) -> Vec<Value> {
-    let price_at = |it: &&str| {
+    let price_at = |location: &&str| {
         json!({
-            "location": it, "price_hourly": hourly(cents_per_month), "price_monthly": price(cents_per_month * 100),
+            "location": location, "price_hourly": hourly(cents_per_month), "price_monthly": price(cents_per_month * 100),
             "included_traffic": 21_990_232_555_520_u64, "price_per_tb_traffic": price(10_000),
         })
     };
     locations.iter().map(price_at).collect()
 }
 
+/// Returns the price per hour. 624 hours cost as much as a month.
 fn hourly(cents_per_month: u64) -> Value {
     price((cents_per_month * 100).div_ceil(624))
 }
 
-/// A net price in ten-thousandths of a euro, and what it is with 19 % of value added tax.
+/// Returns a net price, given in ten-thousandths of a euro, and the gross price with 19 % value added tax.
 fn price(net: u64) -> Value {
     let gross = net * 119;
     json!({

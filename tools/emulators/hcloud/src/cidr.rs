@@ -35,7 +35,7 @@ impl Cidr {
         self.base | !mask(self.bits)
     }
 
-    /// The address after the first: the gateway of a network.
+    /// Returns the second address of the range, which is the gateway of a network.
     pub(crate) fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.base.saturating_add(1))
     }
@@ -52,12 +52,12 @@ impl Cidr {
         self.first() <= other.last() && other.first() <= self.last()
     }
 
-    /// Whether it lies in one of the ranges of RFC 1918.
+    /// Whether the range lies in one of the ranges of RFC 1918.
     pub(crate) fn is_private(self) -> bool {
         ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
             .iter()
-            .filter_map(|it| Self::parse(it))
-            .any(|it| it.spans(self))
+            .filter_map(|range| Self::parse(range))
+            .any(|range| range.spans(self))
     }
 }
 
@@ -86,12 +86,12 @@ impl From<Cidr> for String {
     }
 }
 
-/// Whether a firewall rule may name this: IPv4 or IPv6, without host bits.
+/// Whether a firewall rule may name the range: IPv4 or IPv6, without host bits.
 pub(crate) fn is_range(text: &str) -> bool {
     let six = |text: &str| {
         let (address, bits) = text.split_once('/')?;
         let address = address.parse::<Ipv6Addr>().ok()?.to_bits();
-        let bits: u32 = bits.parse().ok().filter(|it| *it <= 128)?;
+        let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 128)?;
         Some(address & !u128::MAX.checked_shl(128 - bits).unwrap_or(0) == 0)
     };
     Cidr::parse(text).is_some() || six(text) == Some(true)
@@ -103,21 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_with_host_bits_are_not_ranges() {
+    fn parse_refuses_ranges_with_host_bits() {
         assert_eq!(
-            Cidr::parse("10.0.1.0/24").map(|it| it.to_string()),
+            Cidr::parse("10.0.1.0/24").map(|range| range.to_string()),
             Some("10.0.1.0/24".to_owned())
         );
         assert!(
             ["10.0.0.1/24", "10.0.0.0/33", "10.0.0.0", "x/8"]
                 .iter()
-                .all(|it| Cidr::parse(it).is_none())
+                .all(|range| Cidr::parse(range).is_none())
         );
         assert!(
             ["0.0.0.0/0", "::/0", "10.1.2.3/32", "2001:db8::/32", "2001:db8::1/128"]
                 .iter()
-                .all(|it| is_range(it))
+                .all(|range| is_range(range))
         );
-        assert!(["10.1.2.3/8", "2001:db8::1/64", "::", "::/129"].iter().all(|it| !is_range(it)));
+        assert!(
+            ["10.1.2.3/8", "2001:db8::1/64", "::", "::/129"].iter().all(|range| !is_range(range))
+        );
     }
 }

@@ -1,56 +1,46 @@
-//! Runs actions: a moment passes, a machine is touched, the state follows.
+//! The engine that runs actions: it waits, touches the machine, and then changes the state.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use crate::action::{Effect, Progress};
 use crate::call::{Answer, Call};
-use crate::error::Refusal;
+use crate::cloud::Cloud;
+use crate::error::ApiError;
 use crate::fault::Fault;
-use crate::store::State;
-use crate::{Cloud, Machines, Server, images, routes, servers};
+use crate::machines::{Machines, Server};
+use crate::model::{Effect, Status};
+use crate::state::State;
+use crate::{images, routes, servers};
 
 impl Cloud {
-    /// Does a write on a copy, keeps it if it was done, and runs the actions that it began.
+    /// Runs a write on a copy of the state, keeps the copy if the write succeeds, and runs the actions that
+    /// the write began.
     pub(crate) fn write(
         self: &Arc<Self>,
         call: &Call,
         fault: Option<&Fault>,
-    ) -> Result<Answer, Refusal> {
-        let mut held = self.state();
-        let mut next = held.clone();
+    ) -> Result<Answer, ApiError> {
+        let mut current = self.state();
+        let mut next = current.clone();
         let answer = routes::write(&mut next, call)?;
-        let begun: Vec<u64> = next.actions.range(held.next_id..).map(|(id, _)| *id).collect();
-        if let Some(fault) = fault.filter(|it| it.refusal().is_none()) {
-            let failing = begun
-                .iter()
-                .copied()
-                .find(|id| next.actions.get(id).is_some_and(|it| fault.fails(&it.command)));
-            if let Some(action) = failing.and_then(|id| next.actions.get_mut(&id)) {
-                action.failure = Some(fault.failure());
-                let at_once =
-                    next.actions.range(held.next_id..).all(|(_, it)| it.effect == Effect::Nothing);
-                if at_once && !fault.after_effect() {
-                    // What would have been done while answering is not done: only the actions are kept.
-                    let (actions, next_id) = (next.actions, next.next_id);
-                    next = State { next_id, actions, ..held.clone() };
-                }
-            }
+        let begun: Vec<u64> = next.actions.range(current.next_id..).map(|(id, _)| *id).collect();
+        if let Some(fault) = fault.filter(|fault| fault.error().is_none()) {
+            next = with_failure(&current, next, &begun, fault);
         }
         next.save(&self.settings.state).map_err(|error| {
-            Refusal::new(500, "server_error", format!("the state cannot be written: {error}"))
+            ApiError::new(500, "server_error", format!("the state cannot be written: {error}"))
         })?;
-        *held = next;
-        drop(held);
+        *current = next;
+        drop(current);
         self.balance();
         self.run(begun);
         Ok(answer)
     }
 
-    /// Takes up the actions that ran when the emulator was ended, those of one resource in their order.
+    /// Continues the actions that were running when the emulator ended, in order for each resource.
     pub(crate) fn resume(self: &Arc<Self>) {
         let mut running = BTreeMap::<_, Vec<u64>>::new();
-        for action in self.state().actions.values().filter(|it| it.status == Progress::Running) {
+        for action in self.state().actions.values().filter(|action| action.is_running()) {
             running.entry(action.resources.first().cloned()).or_default().push(action.id);
         }
         for actions in running.into_values() {
@@ -58,8 +48,8 @@ impl Cloud {
         }
     }
 
-    /// One after the other. The task holds no more than a weak reference while it waits, so that a cloud
-    /// nobody serves any more ends.
+    /// Runs actions one after the other in a task. The task holds only a weak reference while it waits, so
+    /// that it does not keep alive a cloud that is no longer served.
     fn run(self: &Arc<Self>, actions: Vec<u64>) {
         if actions.is_empty() {
             return;
@@ -70,20 +60,16 @@ impl Cloud {
             let mut failed = None;
             for id in actions {
                 tokio::time::sleep(pace / 2).await;
-                with(&cloud, |cloud| {
-                    if let Some(action) = cloud.state().actions.get_mut(&id) {
-                        action.progress = 50;
-                    }
-                });
+                set_half_done(&cloud, id);
                 tokio::time::sleep(pace / 2).await;
                 let Some(cloud) = cloud.upgrade() else { return };
                 failed = cloud.step(id, failed).await;
             }
         });
-        self.balancers.keep(task.abort_handle());
+        self.tasks.keep_action(task.abort_handle());
     }
 
-    /// Does one action; what it failed with fails those after it, too.
+    /// Runs one action. Returns its error, which fails the actions after it, too.
     async fn step(
         self: Arc<Self>,
         id: u64,
@@ -92,13 +78,13 @@ impl Cloud {
         let (effect, failure, server) = {
             let state = self.state();
             let action = state.actions.get(&id)?;
-            let server = servers::of(&action.effect)
-                .and_then(|id| state.servers.seen(id))
-                .map(|it| it.machine(&state));
+            let server = action.effect.server().and_then(|id| state.servers.find(id));
+            let server = server.map(|server| server.machine(&state));
             (action.effect.clone(), action.failure.clone(), server)
         };
-        let skip = failed.is_some() || failure.as_ref().is_some_and(|it| !it.after_effect);
-        let mut error = failed.or_else(|| failure.map(|it| (it.code, it.message)));
+        let skip =
+            failed.is_some() || failure.as_ref().is_some_and(|failure| !failure.after_effect);
+        let mut error = failed.or_else(|| failure.map(|failure| (failure.code, failure.message)));
         if !skip && let Some(server) = server {
             let machines = Arc::clone(&self.machines);
             let effect = effect.clone();
@@ -106,34 +92,50 @@ impl Cloud {
                 tokio::task::spawn_blocking(move || touch(machines.as_ref(), &effect, &server))
                     .await;
             if touched.is_err() {
-                error =
-                    Some(("action_failed".to_owned(), "the machine could not do it".to_owned()));
+                error = Some(("action_failed".to_owned(), "the machine failed".to_owned()));
             }
         }
-        let mut held = self.state();
-        let mut next = held.clone();
+        let mut current = self.state();
+        let mut next = current.clone();
         if skip {
-            missed(&mut next, &effect);
+            undo(&mut next, &effect);
         } else {
-            done(&mut next, &effect);
+            complete(&mut next, &effect);
         }
         next.finish(id, error.clone());
         if next.save(&self.settings.state).is_err() {
             error = Some(("server_error".to_owned(), "the state cannot be written".to_owned()));
             next.finish(id, error.clone());
         }
-        *held = next;
+        *current = next;
         error
     }
 }
 
-fn with(cloud: &Weak<Cloud>, act: impl FnOnce(&Cloud)) {
-    if let Some(cloud) = cloud.upgrade() {
-        act(&cloud);
+fn set_half_done(cloud: &Weak<Cloud>, id: u64) {
+    if let Some(cloud) = cloud.upgrade()
+        && let Some(action) = cloud.state().actions.get_mut(&id)
+    {
+        action.progress = 50;
     }
 }
 
-/// What an action does to the machine.
+/// Gives the fault's failure to the first action of the call that the fault names. If no action of the call
+/// has an effect of its own and the fault comes before the effect, the call's changes are undone as well.
+fn with_failure(current: &State, mut next: State, begun: &[u64], fault: &Fault) -> State {
+    let failing = begun
+        .iter()
+        .find(|id| next.actions.get(id).is_some_and(|action| fault.fails(&action.command)));
+    let Some(action) = failing.and_then(|id| next.actions.get_mut(id)) else { return next };
+    action.failure = Some(fault.failure());
+    let mut actions = begun.iter().filter_map(|id| next.actions.get(id));
+    if actions.all(|action| action.effect == Effect::Nothing) && !fault.after_effect() {
+        next = State { next_id: next.next_id, actions: next.actions, ..current.clone() };
+    }
+    next
+}
+
+/// Does to the machine what the action says.
 fn touch(machines: &dyn Machines, effect: &Effect, server: &Server) {
     match effect {
         Effect::Nothing
@@ -158,36 +160,38 @@ fn touch(machines: &dyn Machines, effect: &Effect, server: &Server) {
     }
 }
 
-/// What is so once an action was done.
-fn done(state: &mut State, effect: &Effect) {
+/// Changes the state after an action has succeeded.
+fn complete(state: &mut State, effect: &Effect) {
     match effect {
         Effect::Nothing => {}
         Effect::Create { server } | Effect::Stop { server } => {
-            servers::set(state, *server, servers::Status::Off);
+            servers::set_status(state, *server, Status::Off);
         }
         Effect::Start { server } | Effect::Restart { server } | Effect::Rebuild { server } => {
-            servers::set(state, *server, servers::Status::Running);
-            if let Some(server) = state.servers.seen_mut(*server) {
+            servers::set_status(state, *server, Status::Running);
+            if let Some(server) = state.servers.find_mut(*server) {
                 server.rescue = false;
             }
         }
         Effect::Delete { server } => servers::remove(state, *server),
-        Effect::Attach { server, network } => servers::attached(state, *server, *network),
+        Effect::Attach { server, network } => servers::set_attached(state, *server, *network),
         Effect::FinishImage { image } => images::finish(state, *image),
     }
 }
 
-/// What is so when an action was not done: a server that could not be made is gone, one that could not be
-/// started, stopped or deleted is as it was.
-fn missed(state: &mut State, effect: &Effect) {
+/// Changes the state after an action has failed: a server that was being created is removed, and a server
+/// that was to start or stop gets its former status.
+fn undo(state: &mut State, effect: &Effect) {
     match effect {
         Effect::Nothing => {}
         Effect::Create { server } => servers::remove(state, *server),
-        Effect::Start { server } => servers::set(state, *server, servers::Status::Off),
-        Effect::Stop { server } | Effect::Restart { server } | Effect::Rebuild { server } => {
-            servers::set(state, *server, servers::Status::Running);
+        // A server whose deletion failed is off, because its machine may be half deleted.
+        Effect::Start { server } | Effect::Delete { server } => {
+            servers::set_status(state, *server, Status::Off);
         }
-        Effect::Delete { server } => servers::undelete(state, *server),
+        Effect::Stop { server } | Effect::Restart { server } | Effect::Rebuild { server } => {
+            servers::set_status(state, *server, Status::Running);
+        }
         Effect::Attach { server, network } => servers::detach(state, *server, *network),
         Effect::FinishImage { image } => {
             state.images.remove(*image);

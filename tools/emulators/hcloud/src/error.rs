@@ -1,27 +1,37 @@
-//! Why the API says no: its statuses and codes.
+//! Errors of the API, with the vendor's statuses and codes
+//! (<https://docs.hetzner.cloud/reference/cloud#errors>).
+
+use std::fmt::Display;
 
 use serde_json::{Value, json};
 
-/// An answer in the shape `{"error": {"code", "message", "details"}}`.
+/// An answer of the form `{"error": {"code", "message", "details"}}`.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
+    /// Status of the HTTP answer.
     pub(crate) status: u16,
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) details: Option<Box<Value>>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(crate) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
         Self { status, code: code.to_owned(), message: message.into(), details: None }
     }
 
-    pub(crate) fn not_found(kind: &str, which: impl std::fmt::Display) -> Self {
-        Self::new(404, "not_found", format!("{kind} with ID '{which}' not found"))
+    pub(crate) fn not_found(kind: &str, id: impl Display) -> Self {
+        Self::new(404, "not_found", format!("{kind} with ID '{id}' not found"))
     }
 
-    /// Input that is wrong in these fields.
-    pub(crate) fn invalid(fields: &[(&str, &str)]) -> Self {
+    /// Error for a path that the API does not have.
+    pub(crate) fn no_such_path<S: AsRef<str>>(path: &[S]) -> Self {
+        let path = path.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/");
+        Self::new(404, "not_found", format!("no endpoint at /{path}"))
+    }
+
+    /// Error that names each wrong field and its message.
+    pub(crate) fn invalid_fields(fields: &[(&str, &str)]) -> Self {
         let names = fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("', '");
         let listed: Vec<_> = fields
             .iter()
@@ -33,12 +43,17 @@ impl Refusal {
         }
     }
 
-    /// Fields that are right each by itself, and together impossible.
-    pub(crate) fn unfit(message: impl Into<String>) -> Self {
+    /// Error for a field that a command needs.
+    pub(crate) fn required(field: &str) -> Self {
+        Self::invalid_fields(&[(field, "is required")])
+    }
+
+    /// Error for fields that are valid alone and contradict each other or the state.
+    pub(crate) fn invalid_input(message: impl Into<String>) -> Self {
         Self { details: Some(Box::new(json!({}))), ..Self::new(422, "invalid_input", message) }
     }
 
-    pub(crate) fn taken(kind: &str, field: &str) -> Self {
+    pub(crate) fn already_used(kind: &str, field: &str) -> Self {
         Self {
             details: Some(Box::new(
                 json!({"fields": [{"name": field, "messages": ["is already used"]}]}),
@@ -63,11 +78,16 @@ impl Refusal {
         Self::new(422, "resource_in_use", format!("{kind} with ID {id} is still in use"))
     }
 
-    /// A code of one call only.
-    pub(crate) fn because(code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn limit_exceeded(message: impl Into<String>) -> Self {
+        Self::new(403, "resource_limit_exceeded", message)
+    }
+
+    /// Error of status 422 with a code that only one call has.
+    pub(crate) fn unprocessable(code: &str, message: impl Into<String>) -> Self {
         Self::new(422, code, message)
     }
 
+    /// Returns the body of the answer.
     pub(crate) fn body(&self) -> Value {
         json!({"error": {"code": self.code, "message": self.message, "details": self.details}})
     }

@@ -1,21 +1,21 @@
-//! Faults that a test puts in the way.
+//! Faults that a test injects.
 
 use serde::{Deserialize, Serialize};
 
 use crate::call::Call;
-use crate::error::Refusal;
+use crate::error::ApiError;
 
-/// What goes wrong, and how often.
+/// A fault to inject into the calls that match.
 ///
-/// With a status from 400 on, the call is refused with it: before anything is done, or with `after_effect`
-/// once everything is done. With a lower status the call is answered truly, and its actions end in an error:
-/// without their effect, or with `after_effect` in spite of it.
+/// A status from 400 on is the status of the answer: the call changes nothing, or with `after_effect`
+/// changes everything and is answered with the error all the same. With a lower status the call is answered
+/// as usual, and its actions end with an error: without their effect, or with `after_effect` after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fault {
-    /// `GET`, `POST`, `PUT`, `DELETE`, or `*`.
+    /// Method of the calls: `GET`, `POST`, `PUT`, `DELETE`, or `*` for every method.
     method: String,
-    /// How the path begins, with or without `/v1`.
+    /// Prefix of the path, with or without `/v1`.
     path: String,
     status: u16,
     code: String,
@@ -25,7 +25,7 @@ pub(crate) struct Fault {
     after_effect: bool,
     #[serde(default = "once")]
     times: u32,
-    /// The first action to fail, such as `start_server`; else the first of the call.
+    /// Name of the action that fails, for example `start_server` (default: the first action of the call).
     #[serde(default)]
     command: Option<String>,
 }
@@ -34,7 +34,7 @@ fn once() -> u32 {
     1
 }
 
-/// The failure that an action was given.
+/// The failure that a fault gives to an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) code: String,
@@ -43,9 +43,9 @@ pub(crate) struct Failure {
 }
 
 impl Fault {
-    /// The refusal, if that is how it shows.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        (self.status >= 400).then(|| Refusal::new(self.status, &self.code, self.message()))
+    /// Returns the error to answer with, if the fault replaces the answer.
+    pub(crate) fn error(&self) -> Option<ApiError> {
+        (self.status >= 400).then(|| ApiError::new(self.status, &self.code, self.message()))
     }
 
     pub(crate) fn after_effect(&self) -> bool {
@@ -61,18 +61,18 @@ impl Fault {
     }
 
     pub(crate) fn fails(&self, command: &str) -> bool {
-        self.command.as_deref().is_none_or(|it| it == command)
+        self.command.as_deref().is_none_or(|name| name == command)
     }
 
     fn message(&self) -> String {
         if self.message.is_empty() {
-            format!("{} was asked for by the lab", self.code)
+            format!("{} was injected by the lab", self.code)
         } else {
             self.message.clone()
         }
     }
 
-    fn meets(&self, call: &Call) -> bool {
+    fn matches(&self, call: &Call) -> bool {
         let path = format!("/{}", call.path.join("/"));
         let prefix = self.path.strip_prefix("/v1").unwrap_or(&self.path);
         (self.method == "*" || self.method.eq_ignore_ascii_case(&call.method))
@@ -80,7 +80,7 @@ impl Fault {
     }
 }
 
-/// The faults to come, in the order they were given.
+/// The faults to inject, in the order in which the test gave them.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<Fault>);
 
@@ -97,13 +97,13 @@ impl Faults {
         &self.0
     }
 
-    /// The first fault that meets the call; counted, and gone once it has happened `times` times.
-    pub(crate) fn meet(&mut self, call: &Call) -> Option<Fault> {
-        self.0.retain(|it| it.times > 0);
-        let fault = self.0.iter_mut().find(|it| it.meets(call))?;
+    /// Returns the first fault that matches the call, and counts its use. A fault is removed after `times` uses.
+    pub(crate) fn take(&mut self, call: &Call) -> Option<Fault> {
+        self.0.retain(|fault| fault.times > 0);
+        let fault = self.0.iter_mut().find(|fault| fault.matches(call))?;
         fault.times -= 1;
-        let met = fault.clone();
-        self.0.retain(|it| it.times > 0);
-        Some(met)
+        let taken = fault.clone();
+        self.0.retain(|fault| fault.times > 0);
+        Some(taken)
     }
 }

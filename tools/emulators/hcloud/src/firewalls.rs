@@ -1,50 +1,22 @@
-//! Firewalls: kept and shown, and never asked, as nothing passes through them.
+//! Firewalls: stored and shown. They filter nothing, because no packet passes through the emulator.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::action::Effect;
 use crate::call::{Answer, Call};
-use crate::cidr;
-use crate::error::Refusal;
+use crate::command::Command;
+use crate::error::ApiError;
 use crate::labels::Labels;
 use crate::list as lists;
-use crate::routes::nowhere;
+use crate::model::{Effect, Firewall, FirewallTarget, Rule, Server};
+use crate::resource::Resource;
 use crate::selector::Selector;
-use crate::servers::Server;
-use crate::store::{Head, Resource, State, resource, shown};
+use crate::state::State;
 
-/// The most rules of one firewall, and the most ranges of one rule.
+/// The most rules of one firewall: "limited to 50 entries per Firewall" (`set_rules` in the API description).
 const RULES: usize = 50;
-const RANGES: usize = 100;
-/// The most firewalls on one server.
+/// The most firewalls on one server (<https://docs.hetzner.com/cloud/firewalls/faq>).
 const ON_SERVER: usize = 5;
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Firewall {
-    head: Head,
-    rules: Vec<Rule>,
-    applied_to: Vec<Target>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Rule {
-    description: Option<String>,
-    direction: String,
-    protocol: String,
-    port: Option<String>,
-    #[serde(default)]
-    source_ips: Vec<String>,
-    #[serde(default)]
-    destination_ips: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Target {
-    Server(u64),
-    Selector(String),
-}
 
 #[derive(Deserialize)]
 struct TargetInput {
@@ -64,16 +36,15 @@ struct SelectorInput {
     selector: String,
 }
 
-impl TryFrom<&TargetInput> for Target {
-    type Error = Refusal;
-
-    fn try_from(input: &TargetInput) -> Result<Self, Refusal> {
-        match (input.sort.as_str(), &input.server, &input.label_selector) {
-            ("server", Some(server), _) => Ok(Self::Server(server.id)),
-            ("label_selector", _, Some(it)) => {
-                Selector::parse(&it.selector).map(|_| Self::Selector(it.selector.clone()))
+impl TargetInput {
+    fn target(&self) -> Result<FirewallTarget, ApiError> {
+        match (self.sort.as_str(), &self.server, &self.label_selector) {
+            ("server", Some(server), _) => Ok(FirewallTarget::Server(server.id)),
+            ("label_selector", _, Some(input)) => {
+                Selector::parse(&input.selector)?;
+                Ok(FirewallTarget::Selector(input.selector.clone()))
             }
-            _ => Err(Refusal::invalid(&[(
+            _ => Err(ApiError::invalid_fields(&[(
                 "type",
                 "must be server or label_selector, with the field of that name",
             )])),
@@ -81,74 +52,14 @@ impl TryFrom<&TargetInput> for Target {
     }
 }
 
-resource!(Firewall, "firewall");
-
-impl Rule {
-    fn check(&self) -> Result<(), Refusal> {
-        let ports = matches!(self.protocol.as_str(), "tcp" | "udp");
-        let known = ports || matches!(self.protocol.as_str(), "icmp" | "esp" | "gre");
-        let (needed, other) = match self.direction.as_str() {
-            "in" => (&self.source_ips, &self.destination_ips),
-            "out" => (&self.destination_ips, &self.source_ips),
-            _ => return Err(Refusal::invalid(&[("rules.direction", "must be in or out")])),
-        };
-        let mut wrong = Vec::new();
-        if !known {
-            wrong.push(("rules.protocol", "must be tcp, udp, icmp, esp or gre"));
-        }
-        if ports != self.port.as_deref().is_some_and(is_port) || (!ports && self.port.is_some()) {
-            wrong.push(("rules.port", "must be a port or range, for tcp and udp only"));
-        }
-        if needed.is_empty() || needed.len() > RANGES || !other.is_empty() {
-            wrong.push((
-                "rules.source_ips",
-                "a rule `in` has 1 to 100 source_ips, a rule `out` as many destination_ips",
-            ));
-        }
-        if needed.iter().any(|it| !cidr::is_range(it)) {
-            wrong.push(("rules.source_ips", "must be ranges in CIDR notation, without host bits"));
-        }
-        if self.description.as_ref().is_some_and(|it| it.len() > 255) {
-            wrong.push(("rules.description", "is too long"));
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(Refusal::invalid(&wrong)) }
-    }
-}
-
-/// `80`, `80-85`, or `any`.
-fn is_port(text: &str) -> bool {
-    let one = |it: &str| it.parse::<u16>().ok().filter(|it| *it > 0);
-    match text.split_once('-') {
-        None => text == "any" || one(text).is_some(),
-        Some((low, high)) => one(low).zip(one(high)).is_some_and(|(low, high)| low <= high),
-    }
-}
-
-fn checked(rules: Vec<Rule>) -> Result<Vec<Rule>, Refusal> {
-    if rules.len() > RULES {
-        return Err(Refusal::invalid(&[("rules", "a firewall has at most 50 rules")]));
-    }
-    rules.iter().try_for_each(Rule::check)?;
-    Ok(rules)
-}
-
-impl Target {
-    fn covers(&self, server: &Server) -> bool {
-        match self {
-            Self::Server(id) => *id == server.head.id,
-            Self::Selector(text) => {
-                Selector::parse(text).is_ok_and(|it| it.matches(&server.head.labels))
-            }
-        }
-    }
-
-    fn shown(&self, state: &State) -> Value {
+impl FirewallTarget {
+    fn to_json(&self, state: &State) -> Value {
         match self {
             Self::Server(id) => json!({"type": "server", "server": {"id": id}}),
             Self::Selector(text) => {
-                let covered = state.servers.iter().filter(|it| self.covers(it));
+                let covered = state.servers.iter().filter(|server| self.covers(server));
                 let resources: Vec<_> = covered
-                    .map(|it| json!({"type": "server", "server": {"id": it.head.id}}))
+                    .map(|server| json!({"type": "server", "server": {"id": server.head.id}}))
                     .collect();
                 json!({"type": "label_selector", "label_selector": {"selector": text}, "applied_to_resources": resources})
             }
@@ -157,45 +68,45 @@ impl Target {
 }
 
 impl Firewall {
-    pub(crate) fn shown(&self, state: &State) -> Value {
-        let applied_to: Vec<_> = self.applied_to.iter().map(|it| it.shown(state)).collect();
-        shown(&self.head, json!({"rules": self.rules, "applied_to": applied_to}))
-    }
-
-    pub(crate) fn forget(&mut self, server: u64) {
-        self.applied_to.retain(|it| *it != Target::Server(server));
+    pub(crate) fn to_json(&self, state: &State) -> Value {
+        let applied_to: Vec<_> =
+            self.applied_to.iter().map(|target| target.to_json(state)).collect();
+        self.head.to_json_with(json!({"rules": self.rules, "applied_to": applied_to}))
     }
 }
 
-/// What a server says of its firewalls.
+fn check_rules(rules: Vec<Rule>) -> Result<Vec<Rule>, ApiError> {
+    if rules.len() > RULES {
+        return Err(ApiError::invalid_fields(&[("rules", "a firewall has at most 50 rules")]));
+    }
+    rules.iter().try_for_each(Rule::check)?;
+    Ok(rules)
+}
+
+/// Returns the firewalls on a server, as the server's JSON shows them.
 pub(crate) fn on(state: &State, server: &Server) -> Vec<Value> {
-    let over = state
-        .firewalls
-        .iter()
-        .filter(|it| it.applied_to.iter().any(|target| target.covers(server)));
-    over.map(|it| json!({"id": it.head.id, "status": "applied"})).collect()
+    let firewalls = state.firewalls.iter().filter(|firewall| firewall.covers(server));
+    firewalls.map(|firewall| json!({"id": firewall.head.id, "status": "applied"})).collect()
 }
 
-/// For a server that is made with firewalls.
-pub(crate) fn put_on(state: &mut State, firewall: u64, server: u64) -> Result<(), Refusal> {
-    apply(state, firewall, &Target::Server(server))
+/// Applies a firewall to a server that is being created.
+pub(crate) fn apply_to_server(
+    state: &mut State,
+    firewall: u64,
+    server: u64,
+) -> Result<(), ApiError> {
+    apply(state, firewall, &FirewallTarget::Server(server))
 }
 
-fn apply(state: &mut State, id: u64, target: &Target) -> Result<(), Refusal> {
-    if let Target::Server(server) = target {
-        let server = state.servers.seen(*server).ok_or_else(|| {
-            Refusal::because("firewall_resource_not_found", "the resource was not found")
-        })?;
+fn apply(state: &mut State, id: u64, target: &FirewallTarget) -> Result<(), ApiError> {
+    if let FirewallTarget::Server(server) = target {
+        let server = state.servers.find(*server).ok_or_else(resource_not_found)?;
         if on(state, server).len() >= ON_SERVER {
-            return Err(Refusal::new(
-                403,
-                "resource_limit_exceeded",
-                "a server takes at most 5 firewalls",
-            ));
+            return Err(ApiError::limit_exceeded("a server takes at most 5 firewalls"));
         }
-        let public = state.primary_ips.iter().any(|it| it.assignee == Some(server.head.id));
-        if !public {
-            return Err(Refusal::because(
+        let is_public = state.primary_ips.iter().any(|ip| ip.assignee == Some(server.head.id));
+        if !is_public {
+            return Err(ApiError::unprocessable(
                 "private_net_only_server",
                 "the server has no public interface",
             ));
@@ -203,7 +114,7 @@ fn apply(state: &mut State, id: u64, target: &Target) -> Result<(), Refusal> {
     }
     let firewall = state.firewalls.get_mut(id)?;
     if firewall.applied_to.contains(target) {
-        return Err(Refusal::because(
+        return Err(ApiError::unprocessable(
             "firewall_already_applied",
             "firewall is already applied to resource",
         ));
@@ -212,27 +123,31 @@ fn apply(state: &mut State, id: u64, target: &Target) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn unapply(state: &mut State, id: u64, target: &Target) -> Result<(), Refusal> {
+fn unapply(state: &mut State, id: u64, target: &FirewallTarget) -> Result<(), ApiError> {
     let firewall = state.firewalls.get(id)?;
     if !firewall.applied_to.contains(target) {
-        let server =
-            if let Target::Server(server) = target { state.servers.seen(*server) } else { None };
-        let selected =
-            server.is_some_and(|it| firewall.applied_to.iter().any(|target| target.covers(it)));
-        return Err(if selected {
-            Refusal::because(
+        let server = match target {
+            FirewallTarget::Server(id) => state.servers.find(*id),
+            FirewallTarget::Selector(_) => None,
+        };
+        return Err(if server.is_some_and(|server| firewall.covers(server)) {
+            ApiError::unprocessable(
                 "firewall_managed_by_label_selector",
                 "firewall is applied via a label selector",
             )
         } else {
-            Refusal::because("firewall_resource_not_found", "the resource was not found")
+            resource_not_found()
         });
     }
-    state.firewalls.get_mut(id)?.applied_to.retain(|it| it != target);
+    state.firewalls.get_mut(id)?.applied_to.retain(|other| other != target);
     Ok(())
 }
 
-pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, Refusal> {
+fn resource_not_found() -> ApiError {
+    ApiError::unprocessable("firewall_resource_not_found", "the resource was not found")
+}
+
+pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError> {
     #[derive(Deserialize)]
     struct Input {
         name: String,
@@ -241,94 +156,87 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, Refusal> 
         apply_to: Option<Vec<TargetInput>>,
     }
     let input: Input = call.input()?;
-    state.firewalls.unique(&input.name, 0)?;
-    let rules = checked(input.rules.unwrap_or_default())?;
+    state.firewalls.require_free_name(&input.name, None)?;
+    let rules = check_rules(input.rules.unwrap_or_default())?;
     let head = state.head(input.name, input.labels)?;
     let id = head.id;
     state.firewalls.insert(Firewall { head, rules, applied_to: Vec::new() });
-    let mut actions =
-        vec![state.begin("set_firewall_rules", &[(Firewall::KIND, id)], Effect::Nothing)];
+    let mut actions = vec![begin(state, "set_firewall_rules", id, None)];
     for target in input.apply_to.iter().flatten() {
-        let target = Target::try_from(target)?;
+        let target = target.target()?;
         apply(state, id, &target)?;
-        actions.push(begin(state, "apply_firewall", id, &target));
+        actions.push(begin(state, "apply_firewall", id, Some(&target)));
     }
-    Ok(Answer::made(json!({"firewall": state.firewalls.get(id)?.shown(state), "actions": actions})))
+    Ok(Answer::created(
+        json!({"firewall": state.firewalls.get(id)?.to_json(state), "actions": actions}),
+    ))
 }
 
-fn begin(state: &mut State, command: &str, id: u64, target: &Target) -> Value {
-    match target {
-        Target::Server(server) => {
-            state.begin(command, &[(Firewall::KIND, id), ("server", *server)], Effect::Nothing)
-        }
-        Target::Selector(_) => state.begin(command, &[(Firewall::KIND, id)], Effect::Nothing),
+/// Begins an action on a firewall, and on the server if the target is one server.
+fn begin(state: &mut State, action: &str, id: u64, target: Option<&FirewallTarget>) -> Value {
+    let mut resources = vec![(Firewall::KIND, id)];
+    if let Some(FirewallTarget::Server(server)) = target {
+        resources.push((Server::KIND, *server));
     }
+    state.begin(action, &resources, Effect::Nothing).to_json()
 }
 
-pub(crate) fn list(state: &State, call: &Call) -> Result<Answer, Refusal> {
-    let items = state.firewalls.iter().map(|it| it.shown(state)).collect();
+pub(crate) fn list(state: &State, call: &Call) -> Result<Answer, ApiError> {
+    let items = state.firewalls.iter().map(|firewall| firewall.to_json(state)).collect();
     lists::page(call, "firewalls", items, &["name"], &["id", "name", "created"])
 }
 
-pub(crate) fn update(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
+pub(crate) fn update(state: &mut State, call: &Call, id: u64) -> Result<Answer, ApiError> {
     state.firewalls.get(id)?;
-    state.unlocked(Firewall::KIND, id)?;
+    state.require_unlocked(Firewall::KIND, id)?;
     state.firewalls.update(id, call)?;
-    Ok(Answer::ok(json!({"firewall": state.firewalls.get(id)?.shown(state)})))
+    Ok(Answer::ok(json!({"firewall": state.firewalls.get(id)?.to_json(state)})))
 }
 
-/// A selector is a use, whether or not it selects anything.
-pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, Refusal> {
+/// Answers `DELETE /firewalls/{id}`. A firewall with a label selector is in use, even if the selector
+/// matches no server.
+pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, ApiError> {
     let firewall = state.firewalls.get(id)?;
     if !firewall.applied_to.is_empty() {
-        return Err(Refusal::in_use(Firewall::KIND, id));
+        return Err(ApiError::in_use(Firewall::KIND, id));
     }
-    state.unlocked(Firewall::KIND, id)?;
+    state.require_unlocked(Firewall::KIND, id)?;
     state.firewalls.remove(id);
-    Ok(Answer::gone())
+    Ok(Answer::no_content())
 }
 
-pub(crate) fn act(
-    state: &mut State,
-    call: &Call,
-    id: u64,
-    command: &str,
-) -> Result<Answer, Refusal> {
+pub(crate) fn act(state: &mut State, command: &Command<'_>) -> Result<Answer, ApiError> {
     #[derive(Deserialize)]
     struct Input {
         rules: Option<Vec<Rule>>,
         apply_to: Option<Vec<TargetInput>>,
         remove_from: Option<Vec<TargetInput>>,
     }
-    state.unlocked(Firewall::KIND, id)?;
-    let input: Input = call.input()?;
-    let missing = |field: &str| Refusal::invalid(&[(field, "is required")]);
+    command.require_unlocked(state)?;
+    let id = command.id;
+    let input: Input = command.input()?;
     let mut actions = Vec::new();
-    match command {
+    match command.name {
         "set_rules" => {
-            state.firewalls.get_mut(id)?.rules =
-                checked(input.rules.ok_or_else(|| missing("rules"))?)?;
-            actions.push(state.begin(
-                "set_firewall_rules",
-                &[(Firewall::KIND, id)],
-                Effect::Nothing,
-            ));
+            let rules = input.rules.ok_or_else(|| ApiError::required("rules"))?;
+            state.firewalls.get_mut(id)?.rules = check_rules(rules)?;
+            actions.push(begin(state, "set_firewall_rules", id, None));
         }
         "apply_to_resources" => {
-            for target in &input.apply_to.ok_or_else(|| missing("apply_to"))? {
-                let target = Target::try_from(target)?;
+            for target in &input.apply_to.ok_or_else(|| ApiError::required("apply_to"))? {
+                let target = target.target()?;
                 apply(state, id, &target)?;
-                actions.push(begin(state, "apply_firewall", id, &target));
+                actions.push(begin(state, "apply_firewall", id, Some(&target)));
             }
         }
         "remove_from_resources" => {
-            for target in &input.remove_from.ok_or_else(|| missing("remove_from"))? {
-                let target = Target::try_from(target)?;
+            for target in &input.remove_from.ok_or_else(|| ApiError::required("remove_from"))? {
+                let target = target.target()?;
                 unapply(state, id, &target)?;
-                actions.push(begin(state, "remove_firewall", id, &target));
+                actions.push(begin(state, "remove_firewall", id, Some(&target)));
             }
         }
-        _ => return Err(nowhere(&["firewalls", "actions", command])),
+        _ => return Err(command.unknown()),
     }
-    Ok(Answer::made(json!({"actions": actions})))
+    Ok(Answer::created(json!({"actions": actions})))
 }

@@ -1,7 +1,7 @@
-//! HTTP: token, rate, faults, headers; then a call like any other.
+//! HTTP: the listener, the checks of token and rate limit, faults, and headers.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::io;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -12,19 +12,43 @@ use axum::routing::{get, post};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
 
-use crate::Cloud;
 use crate::call::{Answer, Call};
-use crate::error::Refusal;
+use crate::cloud::Cloud;
+use crate::error::ApiError;
 use crate::fault::Fault;
 use crate::routes;
 
-/// The largest body that is read. User data of 32 KiB fits, however it is escaped.
+/// The largest request body. User data of 32 KiB fits even if JSON escapes every byte as `\u00xx`.
 const BODY_BYTES: usize = 1 << 20;
 
 type Shared = State<Arc<Cloud>>;
 
-pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
+impl Cloud {
+    /// Serves the API until the future is dropped. The load balancers listen for as long.
+    ///
+    /// # Errors
+    ///
+    /// The listener cannot accept connections any more.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let _until_dropped = EndTasks(Arc::clone(&self));
+        self.balance();
+        self.resume();
+        axum::serve(listener, router(Arc::clone(&self))).await
+    }
+}
+
+/// Ends the tasks of a cloud when the future that serves the cloud is dropped.
+struct EndTasks(Arc<Cloud>);
+
+impl Drop for EndTasks {
+    fn drop(&mut self) {
+        self.0.tasks.end();
+    }
+}
+
+fn router(cloud: Arc<Cloud>) -> Router {
     let faults = post(add_faults).delete(clear_faults).get(list_faults);
     Router::new()
         .route("/_lab", get(about))
@@ -46,19 +70,18 @@ async fn writes(State(cloud): Shared) -> Response<Body> {
 }
 
 async fn list_faults(State(cloud): Shared) -> Response<Body> {
-    let faults = cloud.faults.lock().unwrap_or_else(PoisonError::into_inner);
-    json_response(200, &json!({"faults": faults.list()}))
+    json_response(200, &json!({"faults": cloud.faults().list()}))
 }
 
 async fn clear_faults(State(cloud): Shared) -> Response<Body> {
-    cloud.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    cloud.faults().clear();
     list_faults(State(cloud)).await
 }
 
 async fn add_faults(State(cloud): Shared, body: axum::body::Bytes) -> Response<Body> {
     match serde_json::from_slice::<Vec<Fault>>(&body) {
         Ok(faults) => {
-            cloud.faults.lock().unwrap_or_else(PoisonError::into_inner).add(faults);
+            cloud.faults().add(faults);
             list_faults(State(cloud)).await
         }
         Err(error) => {
@@ -77,11 +100,11 @@ async fn api(State(cloud): Shared, request: Request) -> Response<Body> {
             &head.headers,
             body.to_vec(),
         ),
-        Err(_) => Err(Refusal::new(413, "invalid_input", "the request body is too large")),
+        Err(_) => Err(ApiError::new(413, "invalid_input", "the request body is too large")),
     };
     let (status, body) = match outcome {
         Ok(Answer { status, body }) => (status, body),
-        Err(refusal) => (refusal.status, Some(refusal.body())),
+        Err(error) => (error.status, Some(error.body())),
     };
     let mut response = match body {
         Some(body) => json_response(status, &body),
@@ -99,64 +122,63 @@ impl Cloud {
         query: &str,
         headers: &HeaderMap,
         body: Vec<u8>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, ApiError> {
         let bearer = headers
             .get(header::AUTHORIZATION)
-            .and_then(|it| it.to_str().ok())
-            .and_then(|it| it.strip_prefix("Bearer "));
-        let reads = bearer.is_some() && bearer == self.settings.read_token.as_deref();
-        if !reads && bearer != Some(self.settings.token.as_str()) {
-            return Err(Refusal::new(401, "unauthorized", "unable to authenticate"));
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let is_reader = bearer.is_some() && bearer == self.settings.read_token.as_deref();
+        if !is_reader && bearer != Some(self.settings.token.as_str()) {
+            return Err(ApiError::new(401, "unauthorized", "unable to authenticate"));
         }
-        if reads && method != Method::GET {
+        if is_reader && method != Method::GET {
             // https://docs.hetzner.cloud/reference/cloud#errors, code `token_readonly`
             let message = "the token is only allowed to perform GET requests";
-            return Err(Refusal::new(403, "token_readonly", message));
+            return Err(ApiError::new(403, "token_readonly", message));
         }
-        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
-            return Err(Refusal::new(
+        if !self.bucket().take(Instant::now()) {
+            return Err(ApiError::new(
                 429,
                 "rate_limit_exceeded",
-                "limit of 3600 requests per hour reached"
-                    .replace("3600", &self.pace.calls_per_hour.to_string()),
+                format!("limit of {} requests per hour reached", self.pace.calls_per_hour),
             ));
         }
         let Some(path) = path.strip_prefix("/v1/") else {
-            return Err(Refusal::new(404, "not_found", "the API is below /v1"));
+            return Err(ApiError::new(404, "not_found", "the API is below /v1"));
         };
         let call = Call {
             method: method.as_str().to_owned(),
             path: path.split('/').map(decoded).collect(),
             query: query
                 .split('&')
-                .filter(|it| !it.is_empty())
-                .map(|it| it.split_once('=').unwrap_or((it, "")))
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
                 .map(|(name, value)| (decoded(name), decoded(value)))
                 .collect(),
             body,
         };
-        let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).meet(&call);
-        let refusal = fault.as_ref().and_then(Fault::refusal);
-        if let (Some(refusal), Some(false)) = (&refusal, fault.as_ref().map(Fault::after_effect)) {
-            return Err(refusal.clone());
+        let fault = self.faults().take(&call);
+        let error = fault.as_ref().and_then(Fault::error);
+        if let (Some(error), Some(false)) = (&error, fault.as_ref().map(Fault::after_effect)) {
+            return Err(error.clone());
         }
         let answer = if *method == Method::GET {
             routes::read(&self.state(), &call)
         } else {
-            let done = self.write(&call, fault.as_ref());
-            if done.is_ok() {
-                self.writes.fetch_add(1, Ordering::Relaxed);
+            let written = self.write(&call, fault.as_ref());
+            if written.is_ok() {
+                self.count_write();
             }
-            done
+            written
         }?;
-        refusal.map_or(Ok(answer), Err)
+        error.map_or(Ok(answer), Err)
     }
 
     fn add_headers(&self, headers: &mut HeaderMap) {
-        let rate = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).rate();
+        let rate = self.bucket().rate();
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64().floor();
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let call = self.next_call();
         let digest = Sha256::digest(format!("{call} {now}"));
         let correlation = HEXLOWER.encode(digest.get(..16).unwrap_or_default());
         let numbers = [
@@ -176,15 +198,16 @@ impl Cloud {
     }
 }
 
-/// `%41` and `+`, as in a query. What is not UTF-8 is matched by nothing.
+/// Decodes `%41` and `+` of a query. Bytes that are not UTF-8 become replacement characters, which no name
+/// contains.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let hex = tail
             .get(..2)
-            .and_then(|it| std::str::from_utf8(it).ok())
-            .and_then(|it| u8::from_str_radix(it, 16).ok());
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         (rest, bytes) = match (first, hex) {
             (b'%', Some(byte)) => (tail.get(2..).unwrap_or_default(), push(bytes, byte)),
             (b'+', _) => (tail, push(bytes, b' ')),

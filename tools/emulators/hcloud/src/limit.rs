@@ -1,8 +1,8 @@
-//! How many calls may be made.
+//! The rate limit of the API (<https://docs.hetzner.cloud/reference/cloud#rate-limiting>).
 
 use std::time::Instant;
 
-/// A bucket of tokens: one for each call, refilled evenly.
+/// A token bucket. Each call takes one token, and the bucket refills evenly over an hour.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     size: f64,
@@ -10,12 +10,12 @@ pub(crate) struct Bucket {
     at: Instant,
 }
 
-/// What a client is told in the `RateLimit` headers.
+/// Values of the `RateLimit` headers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) limit: f64,
     pub(crate) remaining: f64,
-    /// Until the bucket is full again.
+    /// Seconds until the bucket is full again.
     pub(crate) full_in_seconds: f64,
 }
 
@@ -25,7 +25,7 @@ impl Bucket {
         Self { size, tokens: size, at: Instant::now() }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token; returns whether the bucket had one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let refilled = now.saturating_duration_since(self.at).as_secs_f64() * self.size / 3600.0;
         self.tokens = (self.tokens + refilled).min(self.size);
@@ -50,7 +50,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_bucket_that_was_emptied_gives_one_call_for_each_share_of_the_hour() {
+    fn an_empty_bucket_gets_one_token_back_for_each_share_of_the_hour() {
         let start = Instant::now();
         let mut bucket = Bucket { size: 60.0, tokens: 60.0, at: start };
         assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 60);

@@ -1,23 +1,23 @@
-//! Lists: filter, sort, cut into pages.
+//! Lists: filtering, sorting and paging.
 
 use std::cmp::Ordering;
 
 use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::labels::Labels;
 use crate::selector::Selector;
 
-/// The page of `items` that was asked for, under `key`. `filters` are the fields that a client may ask for by
-/// value, `sorts` those it may sort by.
+/// Answers with the page of `items` that the call asks for, under `key`. `filters` are the fields that a
+/// client may filter by value, `sorts` the fields that a client may sort by.
 pub(crate) fn page(
     call: &Call,
     key: &str,
     mut items: Vec<Value>,
     filters: &[&str],
     sorts: &[&str],
-) -> Result<Answer, Refusal> {
+) -> Result<Answer, ApiError> {
     for field in filters {
         let wanted = call.values(field);
         items.retain(|item| wanted.is_empty() || wanted.contains(&text(&item[*field]).as_str()));
@@ -51,30 +51,35 @@ pub(crate) fn page(
     Ok(Answer::ok(json!({key: shown, "meta": {"pagination": pagination}})))
 }
 
-fn orders(call: &Call, sorts: &[&str]) -> Result<Vec<(String, bool)>, Refusal> {
+fn orders(call: &Call, sorts: &[&str]) -> Result<Vec<(String, bool)>, ApiError> {
     let asked = call.values("sort");
     let order = |text: &str| {
         let (field, direction) = text.split_once(':').unwrap_or((text, "asc"));
         let down = match direction {
             "asc" => false,
             "desc" => true,
-            _ => return Err(Refusal::invalid(&[("sort", "the direction must be asc or desc")])),
+            _ => {
+                return Err(ApiError::invalid_fields(&[(
+                    "sort",
+                    "the direction must be asc or desc",
+                )]));
+            }
         };
         if sorts.contains(&field) {
             Ok((field.to_owned(), down))
         } else {
-            Err(Refusal::invalid(&[("sort", "is not a field to sort by")]))
+            Err(ApiError::invalid_fields(&[("sort", "is not a field to sort by")]))
         }
     };
     asked.into_iter().map(order).collect()
 }
 
-fn number(call: &Call, name: &str, default: usize, most: usize) -> Result<usize, Refusal> {
+fn number(call: &Call, name: &str, default: usize, most: usize) -> Result<usize, ApiError> {
     let values = call.values(name);
     let Some(text) = values.first() else { return Ok(default) };
     match text.parse() {
         Ok(number) if (1..=most).contains(&number) => Ok(number),
-        _ => Err(Refusal::invalid(&[(name, "is out of range")])),
+        _ => Err(ApiError::invalid_fields(&[(name, "is out of range")])),
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_page_of_every_size_together_is_the_whole_list_once() {
+    fn pages_of_every_size_together_hold_every_item_once() {
         for total in 0..=60_usize {
             for per_page in 1..=50 {
                 let mut seen = Vec::new();
@@ -118,7 +123,7 @@ mod tests {
                             .as_array()
                             .unwrap()
                             .iter()
-                            .map(|it| it["id"].as_u64().unwrap()),
+                            .map(|item| item["id"].as_u64().unwrap()),
                     );
                     let meta = &body["meta"]["pagination"];
                     assert_eq!(meta["total_entries"], total);

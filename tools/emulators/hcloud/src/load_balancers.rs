@@ -1,48 +1,23 @@
-//! Load balancers as the API shows them; `balancer.rs` is what carries the traffic.
+//! Load balancers as the API shows them; `balancer.rs` carries the traffic.
 
 use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::action::{Effect, begun};
 use crate::call::{Answer, Call};
-use crate::catalogue::{self, BalancerType};
+use crate::catalogue::{self, BalancerType, Location};
 use crate::cidr::Cidr;
-use crate::error::Refusal;
+use crate::command::Command;
+use crate::error::ApiError;
 use crate::labels::Labels;
 use crate::list as lists;
-use crate::routes::nowhere;
-use crate::servers::Name;
-use crate::services::{self, Service, ServiceInput};
-use crate::store::{Head, Resource, State, resource, shown};
-use crate::targets::{self, Target, TargetInput};
+use crate::model::{Algorithm, Effect, LoadBalancer, Service};
+use crate::resource::{IdOrName, Resource};
+use crate::services::{self, ServiceInput};
+use crate::state::State;
+use crate::targets::{self, TargetInput};
 use crate::{address, networks};
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Algorithm {
-    #[default]
-    RoundRobin,
-    LeastConnections,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LoadBalancer {
-    pub(crate) head: Head,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) public: bool,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) services: Vec<Service>,
-    pub(crate) targets: Vec<Target>,
-    pub(crate) private_net: Option<(u64, Ipv4Addr)>,
-    sort: String,
-    location: String,
-    protected: bool,
-    dns_ptr: Option<String>,
-}
-
-resource!(LoadBalancer, "load_balancer");
 
 #[derive(Deserialize)]
 struct AlgorithmInput {
@@ -51,32 +26,7 @@ struct AlgorithmInput {
 }
 
 impl LoadBalancer {
-    pub(crate) fn kind_of(&self) -> Result<BalancerType, Refusal> {
-        catalogue::balancer_type_of(&self.sort)
-    }
-
-    pub(crate) fn is_in(&self, network: u64) -> bool {
-        self.ip_in(network).is_some()
-    }
-
-    pub(crate) fn ip_in(&self, network: u64) -> Option<Ipv4Addr> {
-        self.private_net.filter(|(it, _)| *it == network).map(|(_, ip)| ip)
-    }
-
-    pub(crate) fn leave(&mut self, network: u64) {
-        self.private_net = self.private_net.filter(|(it, _)| *it != network);
-    }
-
-    /// Whether a server is a target by itself, not by its labels.
-    pub(crate) fn names(&self, server: u64) -> bool {
-        self.targets.iter().any(|it| it.is_server(server))
-    }
-
-    pub(crate) fn forget(&mut self, server: u64) {
-        self.targets.retain(|it| !it.is_server(server));
-    }
-
-    pub(crate) fn shown(&self, state: &State) -> Value {
+    pub(crate) fn to_json(&self, state: &State) -> Value {
         let private: Vec<_> = self
             .private_net
             .iter()
@@ -87,32 +37,29 @@ impl LoadBalancer {
             .clone()
             .unwrap_or_else(|| format!("static.{}.clients.invalid", self.address));
         let six = address::ipv6(&format!("load balancer {}", self.head.name)).replace("/64", "1");
-        shown(
-            &self.head,
-            json!({
-                "public_net": {"enabled": self.public, "ipv4": {"ip": self.address, "dns_ptr": pointer}, "ipv6": {"ip": six, "dns_ptr": null}},
-                "private_net": private,
-                "location": catalogue::location_of(&self.location).ok().map(|it| it.shown()),
-                "load_balancer_type": self.kind_of().ok().map(|it| it.shown()),
-                "algorithm": {"type": self.algorithm},
-                "services": self.services.iter().map(Service::shown).collect::<Vec<_>>(),
-                "targets": self.targets.iter().map(|it| it.shown(state, self)).collect::<Vec<_>>(),
-                "protection": {"delete": self.protected},
-                "included_traffic": 21_990_232_555_520_u64,
-                "ingoing_traffic": 0,
-                "outgoing_traffic": 0,
-            }),
-        )
+        self.head.to_json_with(json!({
+            "public_net": {"enabled": self.public, "ipv4": {"ip": self.address, "dns_ptr": pointer}, "ipv6": {"ip": six, "dns_ptr": null}},
+            "private_net": private,
+            "location": catalogue::location_of(&self.location).ok().map(Location::to_json),
+            "load_balancer_type": self.resolved_type().ok().map(BalancerType::to_json),
+            "algorithm": {"type": self.algorithm},
+            "services": self.services.iter().map(Service::to_json).collect::<Vec<_>>(),
+            "targets": self.targets.iter().map(|target| target.to_json(state, self)).collect::<Vec<_>>(),
+            "protection": {"delete": self.protected},
+            "included_traffic": 21_990_232_555_520_u64,
+            "ingoing_traffic": 0,
+            "outgoing_traffic": 0,
+        }))
     }
 }
 
-pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, Refusal> {
+pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError> {
     #[derive(Deserialize)]
     struct Input {
         name: String,
-        load_balancer_type: Name,
+        load_balancer_type: IdOrName,
         algorithm: Option<AlgorithmInput>,
-        location: Option<Name>,
+        location: Option<IdOrName>,
         network_zone: Option<String>,
         network: Option<u64>,
         public_interface: Option<bool>,
@@ -121,21 +68,21 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, Refusal> 
         labels: Option<Labels>,
     }
     let input: Input = call.input()?;
-    let sort = catalogue::balancer_type_of(&input.load_balancer_type.0)?;
+    let offer = catalogue::balancer_type_of(&input.load_balancer_type.0)?;
     let location = match (&input.location, &input.network_zone) {
         (Some(location), None) => catalogue::location_of(&location.0)?,
         (None, Some(zone)) => catalogue::location_in(zone)?,
         _ => {
-            return Err(Refusal::invalid(&[(
+            return Err(ApiError::invalid_fields(&[(
                 "location",
                 "give a location or a network_zone, not both",
             )]));
         }
     };
-    state.load_balancers.unique(&input.name, 0)?;
+    state.load_balancers.require_free_name(&input.name, None)?;
     let private_net = match input.network {
         Some(network) => {
-            Some((network, networks::take(state, network, location.zone, None, None)?))
+            Some((network, networks::take_address(state, network, location.zone, None, None)?))
         }
         None => None,
     };
@@ -146,11 +93,11 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, Refusal> 
         head,
         address,
         public: input.public_interface.unwrap_or(true),
-        algorithm: input.algorithm.map(|it| it.sort).unwrap_or_default(),
+        algorithm: input.algorithm.map(|algorithm| algorithm.sort).unwrap_or_default(),
         services: Vec::new(),
         targets: Vec::new(),
         private_net,
-        sort: sort.name.to_owned(),
+        sort: offer.name.to_owned(),
         location: location.name.to_owned(),
         protected: false,
         dns_ptr: None,
@@ -162,116 +109,115 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, Refusal> 
         targets::add(state, id, &target)?;
     }
     let action = state.begin("create_load_balancer", &[(LoadBalancer::KIND, id)], Effect::Nothing);
-    Ok(Answer::made(
-        json!({"load_balancer": state.load_balancers.get(id)?.shown(state), "action": action}),
+    Ok(Answer::created(
+        json!({"load_balancer": state.load_balancers.get(id)?.to_json(state), "action": action.to_json()}),
     ))
 }
 
-pub(crate) fn list(state: &State, call: &Call) -> Result<Answer, Refusal> {
-    let items = state.load_balancers.iter().map(|it| it.shown(state)).collect();
+pub(crate) fn list(state: &State, call: &Call) -> Result<Answer, ApiError> {
+    let items = state.load_balancers.iter().map(|balancer| balancer.to_json(state)).collect();
     lists::page(call, "load_balancers", items, &["name"], &["id", "name", "created"])
 }
 
-pub(crate) fn update(state: &mut State, call: &Call, id: u64) -> Result<Answer, Refusal> {
+pub(crate) fn update(state: &mut State, call: &Call, id: u64) -> Result<Answer, ApiError> {
     state.load_balancers.update(id, call)?;
-    Ok(Answer::ok(json!({"load_balancer": state.load_balancers.get(id)?.shown(state)})))
+    Ok(Answer::ok(json!({"load_balancer": state.load_balancers.get(id)?.to_json(state)})))
 }
 
-pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, Refusal> {
+pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, ApiError> {
     if state.load_balancers.get(id)?.protected {
-        return Err(Refusal::protected(LoadBalancer::KIND, "deletion"));
+        return Err(ApiError::protected(LoadBalancer::KIND, "deletion"));
     }
-    state.unlocked(LoadBalancer::KIND, id)?;
+    state.require_unlocked(LoadBalancer::KIND, id)?;
     state.load_balancers.remove(id);
-    Ok(Answer::ok(
-        json!({"action": state.begin("delete_load_balancer", &[(LoadBalancer::KIND, id)], Effect::Nothing)}),
-    ))
+    let action = state.begin("delete_load_balancer", &[(LoadBalancer::KIND, id)], Effect::Nothing);
+    Ok(Answer::ok(json!({"action": action.to_json()})))
 }
 
-/// The commands that are about the balancer itself.
-pub(crate) fn act(
-    state: &mut State,
-    call: &Call,
-    id: u64,
-    command: &str,
-) -> Result<Answer, Refusal> {
+/// Runs the commands on the balancer itself; `services.rs` and `targets.rs` run the others.
+pub(crate) fn act(state: &mut State, command: &Command<'_>) -> Result<Answer, ApiError> {
     #[derive(Deserialize)]
     struct Input {
         delete: Option<bool>,
-        network: Option<u64>,
-        ip: Option<Ipv4Addr>,
-        ip_range: Option<Cidr>,
-        load_balancer_type: Option<Name>,
+        load_balancer_type: Option<IdOrName>,
         #[serde(rename = "type")]
         algorithm: Option<Algorithm>,
         dns_ptr: Option<String>,
     }
-    state.unlocked(LoadBalancer::KIND, id)?;
-    let input: Input = call.input()?;
-    let missing = |field: &str| Refusal::invalid(&[(field, "is required")]);
-    let mut resources = vec![(LoadBalancer::KIND, id)];
-    let balancer = state.load_balancers.get(id)?;
-    let change: Box<dyn FnOnce(&mut LoadBalancer)> = match command {
-        "change_protection" => Box::new(|it| it.protected = input.delete.unwrap_or(it.protected)),
+    command.require_unlocked(state)?;
+    if matches!(command.name, "attach_to_network" | "detach_from_network") {
+        return change_network(state, command);
+    }
+    let input: Input = command.input()?;
+    let balancer = state.load_balancers.get_mut(command.id)?;
+    match command.name {
+        "change_protection" => balancer.protected = input.delete.unwrap_or(balancer.protected),
         "change_algorithm" => {
-            let algorithm = input.algorithm.ok_or_else(|| missing("type"))?;
-            Box::new(move |it| it.algorithm = algorithm)
+            balancer.algorithm = input.algorithm.ok_or_else(|| ApiError::required("type"))?;
         }
-        "change_dns_ptr" => Box::new(|it| it.dns_ptr = input.dns_ptr),
+        "change_dns_ptr" => balancer.dns_ptr = input.dns_ptr,
         "change_type" => {
-            let sort = catalogue::balancer_type_of(
-                &input.load_balancer_type.ok_or_else(|| missing("load_balancer_type"))?.0,
-            )?;
-            if balancer.services.len() > sort.services || balancer.targets.len() > sort.targets {
-                return Err(Refusal::because(
+            let wanted = input.load_balancer_type;
+            let wanted = wanted.ok_or_else(|| ApiError::required("load_balancer_type"))?;
+            let offer = catalogue::balancer_type_of(&wanted.0)?;
+            if balancer.services.len() > offer.services || balancer.targets.len() > offer.targets {
+                return Err(ApiError::unprocessable(
                     "invalid_load_balancer_type",
                     "the type does not fit for the given load balancer",
                 ));
             }
-            Box::new(move |it| sort.name.clone_into(&mut it.sort))
+            offer.name.clone_into(&mut balancer.sort);
         }
-        "attach_to_network" => {
-            let network = input.network.ok_or_else(|| missing("network"))?;
-            if balancer.private_net.is_some() {
-                return Err(Refusal::because(
-                    "load_balancer_already_attached",
-                    "load balancer is already attached to a network",
-                ));
-            }
-            let zone = catalogue::location_of(&balancer.location)?.zone;
-            let ip = networks::take(state, network, zone, input.ip, input.ip_range)?;
-            resources.push(("network", network));
-            Box::new(move |it| it.private_net = Some((network, ip)))
-        }
-        "detach_from_network" => {
-            let network = input.network.ok_or_else(|| missing("network"))?;
-            if !balancer.is_in(network) {
-                return Err(Refusal::because(
-                    "load_balancer_not_attached_to_network",
-                    "load balancer is not attached to the network",
-                ));
-            }
-            resources.push(("network", network));
-            Box::new(move |it| it.leave(network))
-        }
-        "enable_public_interface" => Box::new(|it| it.public = true),
+        "enable_public_interface" => balancer.public = true,
         "disable_public_interface" => {
             if balancer.private_net.is_none() {
-                return Err(Refusal::because(
+                return Err(ApiError::unprocessable(
                     "load_balancer_not_attached_to_network",
                     "load balancer is not attached to a network",
                 ));
             }
-            if balancer.targets.iter().any(|it| !it.use_private_ip) {
-                return Err(Refusal::because(
+            if balancer.targets.iter().any(|target| !target.use_private_ip) {
+                return Err(ApiError::unprocessable(
                     "targets_without_use_private_ip",
                     "load balancer has targets that use the public IP",
                 ));
             }
-            Box::new(|it| it.public = false)
+            balancer.public = false;
         }
-        _ => return Err(nowhere(&["load_balancers", "actions", command])),
-    };
-    change(state.load_balancers.get_mut(id)?);
-    Ok(begun(&state.begin(command, &resources, Effect::Nothing)))
+        _ => return Err(command.unknown()),
+    }
+    Ok(command.done(state))
+}
+
+/// Runs `attach_to_network` and `detach_from_network`.
+fn change_network(state: &mut State, command: &Command<'_>) -> Result<Answer, ApiError> {
+    #[derive(Deserialize)]
+    struct Input {
+        network: Option<u64>,
+        ip: Option<Ipv4Addr>,
+        ip_range: Option<Cidr>,
+    }
+    let input: Input = command.input()?;
+    let network = input.network.ok_or_else(|| ApiError::required("network"))?;
+    let balancer = state.load_balancers.get(command.id)?;
+    if command.name == "attach_to_network" {
+        if balancer.private_net.is_some() {
+            return Err(ApiError::unprocessable(
+                "load_balancer_already_attached",
+                "load balancer is already attached to a network",
+            ));
+        }
+        let zone = catalogue::location_of(&balancer.location)?.zone;
+        let ip = networks::take_address(state, network, zone, input.ip, input.ip_range)?;
+        state.load_balancers.get_mut(command.id)?.private_net = Some((network, ip));
+    } else {
+        if !balancer.is_in(network) {
+            return Err(ApiError::unprocessable(
+                "load_balancer_not_attached_to_network",
+                "load balancer is not attached to the network",
+            ));
+        }
+        state.load_balancers.get_mut(command.id)?.detach(network);
+    }
+    Ok(command.begin(state, command.name, &[("network", network)], Effect::Nothing))
 }

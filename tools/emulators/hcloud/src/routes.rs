@@ -1,23 +1,22 @@
-//! Which path is whose.
+//! The router: which handler answers which method and path.
 
 use serde_json::json;
 
-use crate::action;
 use crate::call::{Answer, Call};
-use crate::catalogue;
-use crate::error::Refusal;
-use crate::store::State;
+use crate::command::Command;
+use crate::error::ApiError;
+use crate::state::State;
 use crate::{
-    firewalls, images, list, load_balancers, networks, placement_groups, primary_ips,
-    server_actions, servers, services, ssh_keys, targets, volumes,
+    actions, catalogue, firewalls, images, list, load_balancers, networks, placement_groups,
+    primary_ips, server_actions, servers, services, ssh_keys, targets, volumes,
 };
 
-/// Answers a `GET`.
-pub(crate) fn read(state: &State, call: &Call) -> Result<Answer, Refusal> {
+/// Answers a `GET`, which changes nothing.
+pub(crate) fn read(state: &State, call: &Call) -> Result<Answer, ApiError> {
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     match path.as_slice() {
-        ["actions"] => action::some(state, call),
-        ["actions", id] => action::one(state, number(id)?, None, None),
+        ["actions"] => actions::by_ids(state, call),
+        ["actions", id] => actions::get(state, number(id)?, None, None),
         ["pricing"] => Ok(Answer::ok(catalogue::pricing())),
         ["locations" | "datacenters" | "server_types" | "load_balancer_types", ..] => {
             catalogue::read(call, &path)
@@ -26,77 +25,79 @@ pub(crate) fn read(state: &State, call: &Call) -> Result<Answer, Refusal> {
             list::page(call, path.first().unwrap_or(&""), vec![], &[], &["id", "name", "created"])
         }
         [family @ ("floating_ips" | "certificates" | "isos"), id] => {
-            Err(Refusal::not_found(family.trim_end_matches('s'), id))
+            Err(ApiError::not_found(family.trim_end_matches('s'), id))
         }
-        [family, "actions"] => action::of(state, call, kind(family)?, None),
-        [family, "actions", id] => action::one(state, number(id)?, Some(kind(family)?), None),
+        [family, "actions"] => actions::on(state, call, kind(family)?, None),
+        [family, "actions", id] => actions::get(state, number(id)?, Some(kind(family)?), None),
         [family, id, "actions"] => {
             let id = exists(state, family, id)?;
-            action::of(state, call, kind(family)?, Some(id))
+            actions::on(state, call, kind(family)?, Some(id))
         }
         [family, id, "actions", action] => {
             let id = exists(state, family, id)?;
-            action::one(state, number(action)?, Some(kind(family)?), Some(id))
+            actions::get(state, number(action)?, Some(kind(family)?), Some(id))
         }
         ["servers"] => servers::list(state, call),
         ["servers", id] => {
-            Ok(Answer::ok(json!({"server": state.servers.get(number(id)?)?.shown(state)})))
+            Ok(Answer::ok(json!({"server": state.servers.get(number(id)?)?.to_json(state)})))
         }
         ["networks"] => networks::list(state, call),
         ["networks", id] => {
-            Ok(Answer::ok(json!({"network": state.networks.get(number(id)?)?.shown(state)})))
+            Ok(Answer::ok(json!({"network": state.networks.get(number(id)?)?.to_json(state)})))
         }
         ["firewalls"] => firewalls::list(state, call),
         ["firewalls", id] => {
-            Ok(Answer::ok(json!({"firewall": state.firewalls.get(number(id)?)?.shown(state)})))
+            Ok(Answer::ok(json!({"firewall": state.firewalls.get(number(id)?)?.to_json(state)})))
         }
         ["placement_groups"] => placement_groups::list(state, call),
         ["placement_groups", id] => Ok(Answer::ok(
-            json!({"placement_group": state.placement_groups.get(number(id)?)?.shown(state)}),
+            json!({"placement_group": state.placement_groups.get(number(id)?)?.to_json(state)}),
         )),
         ["volumes"] => volumes::list(state, call),
         ["volumes", id] => {
-            Ok(Answer::ok(json!({"volume": state.volumes.get(number(id)?)?.shown()})))
+            Ok(Answer::ok(json!({"volume": state.volumes.get(number(id)?)?.to_json()})))
         }
         ["ssh_keys"] => ssh_keys::list(state, call),
         ["ssh_keys", id] => {
-            Ok(Answer::ok(json!({"ssh_key": state.ssh_keys.get(number(id)?)?.shown()})))
+            Ok(Answer::ok(json!({"ssh_key": state.ssh_keys.get(number(id)?)?.to_json()})))
         }
         ["images"] => images::list(state, call),
-        ["images", id] => Ok(Answer::ok(json!({"image": state.images.get(number(id)?)?.shown()}))),
+        ["images", id] => {
+            Ok(Answer::ok(json!({"image": state.images.get(number(id)?)?.to_json()})))
+        }
         ["load_balancers"] => load_balancers::list(state, call),
         ["load_balancers", id] => Ok(Answer::ok(
-            json!({"load_balancer": state.load_balancers.get(number(id)?)?.shown(state)}),
+            json!({"load_balancer": state.load_balancers.get(number(id)?)?.to_json(state)}),
         )),
         ["primary_ips"] => primary_ips::list(state, call),
         ["primary_ips", id] => {
-            Ok(Answer::ok(json!({"primary_ip": state.primary_ips.get(number(id)?)?.shown()})))
+            Ok(Answer::ok(json!({"primary_ip": state.primary_ips.get(number(id)?)?.to_json()})))
         }
-        _ => Err(nowhere(&path)),
+        _ => Err(ApiError::no_such_path(&path)),
     }
 }
 
-/// Answers a `POST`, `PUT` or `DELETE`. On an error the caller forgets the state.
-pub(crate) fn write(state: &mut State, call: &Call) -> Result<Answer, Refusal> {
+/// Answers a `POST`, `PUT` or `DELETE`. After an error the caller must discard the state, because the state
+/// may be half changed.
+pub(crate) fn write(state: &mut State, call: &Call) -> Result<Answer, ApiError> {
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
     match (call.method.as_str(), path.as_slice()) {
-        ("POST", [family, id, "actions", command]) => {
-            let id = exists(state, family, id)?;
-            match *family {
-                "servers" => server_actions::act(state, call, id, command),
-                "networks" => networks::act(state, call, id, command),
-                "firewalls" => firewalls::act(state, call, id, command),
-                "images" => images::act(state, call, id, command),
-                "load_balancers" => match *command {
-                    "add_service" | "update_service" | "delete_service" => {
-                        services::act(state, call, id, command)
-                    }
-                    "add_target" | "remove_target" => targets::act(state, call, id, command),
-                    _ => load_balancers::act(state, call, id, command),
-                },
-                "primary_ips" => primary_ips::act(state, call, id, command),
-                "volumes" => volumes::act(state, call, id, command),
-                _ => Err(nowhere(&path)),
+        ("POST", [family, id, "actions", name]) => {
+            let (kind, id) = (kind(family)?, exists(state, family, id)?);
+            let command = Command { call, kind, id, name };
+            match (*family, *name) {
+                ("servers", _) => server_actions::act(state, &command),
+                ("networks", _) => networks::act(state, &command),
+                ("firewalls", _) => firewalls::act(state, &command),
+                ("images", _) => images::act(state, &command),
+                ("load_balancers", "add_service" | "update_service" | "delete_service") => {
+                    services::act(state, &command)
+                }
+                ("load_balancers", "add_target" | "remove_target") => targets::act(state, &command),
+                ("load_balancers", _) => load_balancers::act(state, &command),
+                ("primary_ips", _) => primary_ips::act(state, &command),
+                ("volumes", _) => volumes::act(state, &command),
+                _ => Err(command.unknown()),
             }
         }
         ("POST", ["servers"]) => servers::create(state, call),
@@ -125,14 +126,14 @@ pub(crate) fn write(state: &mut State, call: &Call) -> Result<Answer, Refusal> {
         ("PUT", ["primary_ips", id]) => primary_ips::update(state, call, number(id)?),
         ("DELETE", ["primary_ips", id]) => primary_ips::delete(state, number(id)?),
         (method, [family, ..]) if kind(family).is_ok() && path.len() <= 2 => {
-            Err(Refusal::new(405, "method_not_allowed", format!("{method} is not allowed here")))
+            Err(ApiError::new(405, "method_not_allowed", format!("{method} is not allowed here")))
         }
-        _ => Err(nowhere(&path)),
+        _ => Err(ApiError::no_such_path(&path)),
     }
 }
 
-/// What a member of the family is called.
-fn kind(family: &str) -> Result<&'static str, Refusal> {
+/// Returns the name of one resource of a family, for example `server` for `servers`.
+fn kind(family: &str) -> Result<&'static str, ApiError> {
     match family {
         "servers" => Ok("server"),
         "networks" => Ok("network"),
@@ -145,11 +146,12 @@ fn kind(family: &str) -> Result<&'static str, Refusal> {
         "volumes" => Ok("volume"),
         "floating_ips" => Ok("floating_ip"),
         "certificates" => Ok("certificate"),
-        _ => Err(nowhere(&[family])),
+        _ => Err(ApiError::no_such_path(&[family])),
     }
 }
 
-fn exists(state: &State, family: &str, id: &str) -> Result<u64, Refusal> {
+/// Returns the id if the family has a resource with this id.
+fn exists(state: &State, family: &str, id: &str) -> Result<u64, ApiError> {
     let id = number(id)?;
     match family {
         "servers" => state.servers.get(id).map(drop),
@@ -161,15 +163,11 @@ fn exists(state: &State, family: &str, id: &str) -> Result<u64, Refusal> {
         "load_balancers" => state.load_balancers.get(id).map(drop),
         "primary_ips" => state.primary_ips.get(id).map(drop),
         "volumes" => state.volumes.get(id).map(drop),
-        _ => Err(Refusal::not_found(kind(family)?, id)),
+        _ => Err(ApiError::not_found(kind(family)?, id)),
     }?;
     Ok(id)
 }
 
-fn number(text: &str) -> Result<u64, Refusal> {
-    text.parse().map_err(|_| Refusal::invalid(&[("id", "must be a number")]))
-}
-
-pub(crate) fn nowhere(path: &[&str]) -> Refusal {
-    Refusal::new(404, "not_found", format!("nothing is at /{}", path.join("/")))
+fn number(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::invalid_fields(&[("id", "must be a number")]))
 }

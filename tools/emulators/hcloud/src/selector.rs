@@ -1,9 +1,10 @@
-//! Label selectors: `a=b,c!=d,e,!f,g in (h,i),j notin (k)`.
+//! Label selectors: `a=b,c!=d,e,!f,g in (h,i),j notin (k)`
+//! (<https://docs.hetzner.cloud/reference/cloud#label-selector>).
 
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::labels::{self, Labels};
 
-/// All of these must hold.
+/// A selector: labels match if every term matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selector(Vec<Term>);
 
@@ -12,13 +13,13 @@ enum Term {
     Present(String),
     Absent(String),
     In(String, Vec<String>),
-    /// Also holds where the label is absent.
+    /// Matches labels without the key, too.
     NotIn(String, Vec<String>),
 }
 
 impl Selector {
-    pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
-        let wrong = || Refusal::invalid(&[("label_selector", "is not a label selector")]);
+    pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
+        let wrong = || ApiError::invalid_fields(&[("label_selector", "is not a label selector")]);
         let mut terms = Vec::new();
         let mut rest = text.trim();
         loop {
@@ -36,13 +37,13 @@ impl Selector {
         self.0.iter().all(|term| match term {
             Term::Present(key) => labels.contains_key(key),
             Term::Absent(key) => !labels.contains_key(key),
-            Term::In(key, values) => labels.get(key).is_some_and(|it| values.contains(it)),
-            Term::NotIn(key, values) => labels.get(key).is_none_or(|it| !values.contains(it)),
+            Term::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Term::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
         })
     }
 }
 
-/// One term, and what follows it.
+/// Reads one term; returns the term and the rest of the text.
 fn term(text: &str) -> Option<(Term, &str)> {
     if let Some(negated) = text.strip_prefix('!') {
         let (key, rest) = key(negated.trim_start())?;
@@ -60,11 +61,11 @@ fn term(text: &str) -> Option<(Term, &str)> {
         let apart = spaced.len() < rest.len();
         if apart
             && let Some(list) =
-                spaced.strip_prefix(word).and_then(|it| it.trim_start().strip_prefix('('))
+                spaced.strip_prefix(word).and_then(|rest| rest.trim_start().strip_prefix('('))
         {
             let (inside, rest) = list.split_once(')')?;
             let values: Option<Vec<_>> =
-                inside.split(',').map(|it| whole_value(it.trim())).collect();
+                inside.split(',').map(|value| whole_value(value.trim())).collect();
             return Some((set(key, values?, negated), rest));
         }
     }
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn every_term_means_what_the_documentation_says_in_every_small_world() {
+    fn every_term_matches_the_labels_that_the_documentation_names() {
         let worlds: [&[(&str, &str)]; 4] = [&[], &[("k", "")], &[("k", "a")], &[("k", "b")]];
         // Per selector: does it hold when the label is absent, empty, `a`, `b`?
         let table = [
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_may_have_a_prefix_and_words_that_look_like_operators() {
+    fn keys_may_have_a_prefix_or_equal_an_operator() {
         assert!(holds("holistic/role=control-plane", &[("holistic/role", "control-plane")]));
         assert!(holds("in,notin", &[("in", "x"), ("notin", "y")]));
         assert!(holds("in in (in)", &[("in", "in")]));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_selector_is_refused() {
+    fn parse_refuses_malformed_selectors() {
         for text in [
             "",
             ",",
@@ -176,7 +177,7 @@ mod tests {
             "a/",
             "a in(b)(c)",
         ] {
-            assert!(Selector::parse(text).is_err(), "`{text}` was taken");
+            assert!(Selector::parse(text).is_err(), "`{text}` was accepted");
         }
     }
 }

@@ -1,55 +1,15 @@
-//! The services of a load balancer: which port goes where, and how health is looked at.
+//! The services of a load balancer: listening ports, destination ports and health checks.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::action::{Effect, begun};
-use crate::call::{Answer, Call};
-use crate::error::Refusal;
-use crate::routes::nowhere;
-use crate::store::State;
+use crate::call::Answer;
+use crate::command::Command;
+use crate::error::ApiError;
+use crate::model::{HealthCheck, HttpCheck, HttpOptions, Service};
+use crate::state::State;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Service {
-    pub(crate) protocol: String,
-    pub(crate) listen_port: u16,
-    pub(crate) destination_port: u16,
-    pub(crate) proxyprotocol: bool,
-    pub(crate) check: Check,
-    http: Http,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Check {
-    protocol: String,
-    pub(crate) port: u16,
-    pub(crate) interval: u32,
-    pub(crate) timeout: u32,
-    pub(crate) retries: u32,
-    http: Option<CheckHttp>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct CheckHttp {
-    domain: Option<String>,
-    path: String,
-    response: Option<String>,
-    status_codes: Vec<String>,
-    tls: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(clippy::struct_field_names, reason = "the words of the API")]
-struct Http {
-    cookie_name: String,
-    cookie_lifetime: u32,
-    certificates: Vec<u64>,
-    redirect_http: bool,
-    sticky_sessions: bool,
-    timeout_idle: u32,
-}
-
-/// What a client says of a service; on an update, what is missing stays.
+/// A service as a client describes it. On an update, an absent field keeps its value.
 #[derive(Deserialize)]
 pub(crate) struct ServiceInput {
     protocol: Option<String>,
@@ -67,11 +27,11 @@ struct CheckInput {
     interval: Option<u32>,
     timeout: Option<u32>,
     retries: Option<u32>,
-    http: Option<CheckHttpInput>,
+    http: Option<HttpCheckInput>,
 }
 
 #[derive(Default, Deserialize)]
-struct CheckHttpInput {
+struct HttpCheckInput {
     domain: Option<String>,
     path: Option<String>,
     response: Option<String>,
@@ -90,90 +50,108 @@ struct HttpInput {
 }
 
 impl Service {
-    pub(crate) fn shown(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let check = &self.check;
         let mut health = json!({"protocol": check.protocol, "port": check.port, "interval": check.interval, "timeout": check.timeout, "retries": check.retries});
         if let Some(http) = &check.http {
             health["http"] = json!(http);
         }
-        let mut shown = json!({
+        let mut service = json!({
             "protocol": self.protocol, "listen_port": self.listen_port, "destination_port": self.destination_port,
             "proxyprotocol": self.proxyprotocol, "health_check": health,
         });
         if self.protocol != "tcp" {
-            shown["http"] = json!(self.http);
+            service["http"] = json!(self.http);
         }
-        shown
-    }
-
-    /// What was, where nothing else is asked for; what the API does by itself, where nothing was.
-    fn from(input: ServiceInput, was: Option<&Self>) -> Result<Self, Refusal> {
-        let protocol = input
-            .protocol
-            .or_else(|| was.map(|it| it.protocol.clone()))
-            .ok_or_else(|| missing("protocol"))?;
-        let usual = match protocol.as_str() {
-            "tcp" => None,
-            "http" => Some(80),
-            "https" => Some(443),
-            _ => return Err(Refusal::invalid(&[("protocol", "must be tcp, http or https")])),
-        };
-        let listen_port = input.listen_port.or(usual).ok_or_else(|| missing("listen_port"))?;
-        let to = usual.map(|_| 80);
-        let destination_port = input
-            .destination_port
-            .or(was.map(|it| it.destination_port))
-            .or(to)
-            .ok_or_else(|| missing("destination_port"))?;
-        let check = Check::from(
-            input.health_check.unwrap_or_default(),
-            was.map(|it| &it.check),
-            destination_port,
-        )?;
-        let http = input.http.unwrap_or_default();
-        let had = was.map(|it| &it.http);
-        let http = Http {
-            cookie_name: http
-                .cookie_name
-                .or(had.map(|it| it.cookie_name.clone()))
-                .unwrap_or_else(|| "HCLBSTICKY".to_owned()),
-            cookie_lifetime: http
-                .cookie_lifetime
-                .or(had.map(|it| it.cookie_lifetime))
-                .unwrap_or(300),
-            certificates: http
-                .certificates
-                .or(had.map(|it| it.certificates.clone()))
-                .unwrap_or_default(),
-            redirect_http: http.redirect_http.or(had.map(|it| it.redirect_http)).unwrap_or(false),
-            sticky_sessions: http
-                .sticky_sessions
-                .or(had.map(|it| it.sticky_sessions))
-                .unwrap_or(false),
-            timeout_idle: http.timeout_idle.or(had.map(|it| it.timeout_idle)).unwrap_or(60),
-        };
-        let proxyprotocol = input.proxyprotocol.or(was.map(|it| it.proxyprotocol)).unwrap_or(false);
-        if listen_port == 0 || destination_port == 0 {
-            return Err(Refusal::invalid(&[("listen_port", "must be 1 to 65535")]));
-        }
-        Ok(Self { protocol, listen_port, destination_port, proxyprotocol, check, http })
+        service
     }
 }
 
-impl Check {
-    fn from(input: CheckInput, was: Option<&Self>, destination_port: u16) -> Result<Self, Refusal> {
-        let protocol = input
+impl ServiceInput {
+    /// Returns the service, where an absent field keeps the value of `before` or gets the API's default.
+    fn service(self, before: Option<&Service>) -> Result<Service, ApiError> {
+        let protocol = self
             .protocol
-            .or_else(|| was.map(|it| it.protocol.clone()))
+            .or_else(|| before.map(|service| service.protocol.clone()))
+            .ok_or_else(|| ApiError::required("protocol"))?;
+        let default_port = match protocol.as_str() {
+            "tcp" => None,
+            "http" => Some(80),
+            "https" => Some(443),
+            _ => {
+                return Err(ApiError::invalid_fields(&[(
+                    "protocol",
+                    "must be tcp, http or https",
+                )]));
+            }
+        };
+        let listen_port =
+            self.listen_port.or(default_port).ok_or_else(|| ApiError::required("listen_port"))?;
+        let destination_port = self
+            .destination_port
+            .or(before.map(|service| service.destination_port))
+            .or(default_port.map(|_| 80))
+            .ok_or_else(|| ApiError::required("destination_port"))?;
+        let check = self
+            .health_check
+            .unwrap_or_default()
+            .check(before.map(|service| &service.check), destination_port)?;
+        let http = self.http.unwrap_or_default().options(before.map(|service| &service.http));
+        let proxyprotocol =
+            self.proxyprotocol.or(before.map(|service| service.proxyprotocol)).unwrap_or(false);
+        if listen_port == 0 || destination_port == 0 {
+            return Err(ApiError::invalid_fields(&[("listen_port", "must be 1 to 65535")]));
+        }
+        Ok(Service { protocol, listen_port, destination_port, proxyprotocol, check, http })
+    }
+}
+
+impl HttpInput {
+    fn options(self, before: Option<&HttpOptions>) -> HttpOptions {
+        HttpOptions {
+            cookie_name: self
+                .cookie_name
+                .or(before.map(|http| http.cookie_name.clone()))
+                .unwrap_or_else(|| "HCLBSTICKY".to_owned()),
+            cookie_lifetime: self
+                .cookie_lifetime
+                .or(before.map(|http| http.cookie_lifetime))
+                .unwrap_or(300),
+            certificates: self
+                .certificates
+                .or(before.map(|http| http.certificates.clone()))
+                .unwrap_or_default(),
+            redirect_http: self
+                .redirect_http
+                .or(before.map(|http| http.redirect_http))
+                .unwrap_or(false),
+            sticky_sessions: self
+                .sticky_sessions
+                .or(before.map(|http| http.sticky_sessions))
+                .unwrap_or(false),
+            timeout_idle: self.timeout_idle.or(before.map(|http| http.timeout_idle)).unwrap_or(60),
+        }
+    }
+}
+
+impl CheckInput {
+    fn check(
+        self,
+        before: Option<&HealthCheck>,
+        destination_port: u16,
+    ) -> Result<HealthCheck, ApiError> {
+        let protocol = self
+            .protocol
+            .or_else(|| before.map(|check| check.protocol.clone()))
             .unwrap_or_else(|| "tcp".to_owned());
-        let interval = input.interval.or(was.map(|it| it.interval)).unwrap_or(15);
-        let timeout = input.timeout.or(was.map(|it| it.timeout)).unwrap_or(10);
-        let retries = input.retries.or(was.map(|it| it.retries)).unwrap_or(3);
+        let interval = self.interval.or(before.map(|check| check.interval)).unwrap_or(15);
+        let timeout = self.timeout.or(before.map(|check| check.timeout)).unwrap_or(10);
+        let retries = self.retries.or(before.map(|check| check.retries)).unwrap_or(3);
         if !(3..=60).contains(&interval)
             || !(1..=60).contains(&timeout)
             || !(1..=5).contains(&retries)
         {
-            return Err(Refusal::invalid(&[(
+            return Err(ApiError::invalid_fields(&[(
                 "health_check",
                 "interval is 3 to 60, timeout 1 to 60, retries 1 to 5",
             )]));
@@ -181,80 +159,75 @@ impl Check {
         let http = match protocol.as_str() {
             "tcp" => None,
             "http" => {
-                let http = input.http.unwrap_or_default();
-                let had = was.and_then(|it| it.http.as_ref());
-                Some(CheckHttp {
-                    domain: http.domain.or(had.and_then(|it| it.domain.clone())),
-                    path: http
-                        .path
-                        .or(had.map(|it| it.path.clone()))
-                        .unwrap_or_else(|| "/".to_owned()),
-                    response: http
-                        .response
-                        .or(had.and_then(|it| it.response.clone()))
-                        .or(Some(String::new())),
-                    status_codes: http
-                        .status_codes
-                        .or(had.map(|it| it.status_codes.clone()))
-                        .unwrap_or_else(|| vec!["2??".to_owned(), "3??".to_owned()]),
-                    tls: http.tls.or(had.map(|it| it.tls)).unwrap_or(false),
-                })
+                let before = before.and_then(|check| check.http.as_ref());
+                Some(self.http.unwrap_or_default().check(before))
             }
-            _ => return Err(Refusal::invalid(&[("health_check.protocol", "must be tcp or http")])),
+            _ => {
+                let message = "must be tcp or http";
+                return Err(ApiError::invalid_fields(&[("health_check.protocol", message)]));
+            }
         };
-        let port = input.port.or(was.map(|it| it.port)).unwrap_or(destination_port);
-        Ok(Self { protocol, port, interval, timeout, retries, http })
+        let port = self.port.or(before.map(|check| check.port)).unwrap_or(destination_port);
+        Ok(HealthCheck { protocol, port, interval, timeout, retries, http })
     }
 }
 
-fn missing(field: &str) -> Refusal {
-    Refusal::invalid(&[(field, "is required")])
+impl HttpCheckInput {
+    fn check(self, before: Option<&HttpCheck>) -> HttpCheck {
+        HttpCheck {
+            domain: self.domain.or(before.and_then(|http| http.domain.clone())),
+            path: self
+                .path
+                .or(before.map(|http| http.path.clone()))
+                .unwrap_or_else(|| "/".to_owned()),
+            response: self
+                .response
+                .or(before.and_then(|http| http.response.clone()))
+                .or(Some(String::new())),
+            status_codes: self
+                .status_codes
+                .or(before.map(|http| http.status_codes.clone()))
+                .unwrap_or_else(|| vec!["2??".to_owned(), "3??".to_owned()]),
+            tls: self.tls.or(before.map(|http| http.tls)).unwrap_or(false),
+        }
+    }
 }
 
-/// Adds a service to a balancer that has room and a free port.
-pub(crate) fn add(state: &mut State, id: u64, input: ServiceInput) -> Result<(), Refusal> {
+/// Adds a service, and refuses a port that is taken and a balancer whose type takes no more services.
+pub(crate) fn add(state: &mut State, id: u64, input: ServiceInput) -> Result<(), ApiError> {
     let balancer = state.load_balancers.get_mut(id)?;
-    let service = Service::from(input, None)?;
-    if balancer.services.iter().any(|it| it.listen_port == service.listen_port) {
-        return Err(Refusal::because(
+    let service = input.service(None)?;
+    if balancer.services.iter().any(|other| other.listen_port == service.listen_port) {
+        return Err(ApiError::unprocessable(
             "source_port_already_used",
             format!("source port {} is already in use", service.listen_port),
         ));
     }
-    if balancer.services.len() >= balancer.kind_of()?.services {
-        return Err(Refusal::new(
-            403,
-            "resource_limit_exceeded",
-            "the load balancer type takes no more services",
-        ));
+    if balancer.services.len() >= balancer.resolved_type()?.services {
+        return Err(ApiError::limit_exceeded("the load balancer type takes no more services"));
     }
     balancer.services.push(service);
     Ok(())
 }
 
-/// `add_service`, `update_service`, `delete_service`.
-pub(crate) fn act(
-    state: &mut State,
-    call: &Call,
-    id: u64,
-    command: &str,
-) -> Result<Answer, Refusal> {
-    state.unlocked("load_balancer", id)?;
-    let input: ServiceInput = call.input()?;
-    if command == "add_service" {
-        add(state, id, input)?;
+/// Runs `add_service`, `update_service` and `delete_service`.
+pub(crate) fn act(state: &mut State, command: &Command<'_>) -> Result<Answer, ApiError> {
+    command.require_unlocked(state)?;
+    let input: ServiceInput = command.input()?;
+    if command.name == "add_service" {
+        add(state, command.id, input)?;
     } else {
-        let port = input.listen_port.ok_or_else(|| missing("listen_port"))?;
-        let services = &mut state.load_balancers.get_mut(id)?.services;
-        let place = services.iter().position(|it| it.listen_port == port);
-        let service = place.and_then(|it| services.get_mut(it)).ok_or_else(|| {
-            Refusal::new(404, "not_found", format!("no service listens on {port}"))
+        let port = input.listen_port.ok_or_else(|| ApiError::required("listen_port"))?;
+        let services = &mut state.load_balancers.get_mut(command.id)?.services;
+        let mut found = services.iter_mut().filter(|service| service.listen_port == port);
+        let service = found.next().ok_or_else(|| {
+            ApiError::new(404, "not_found", format!("no service listens on {port}"))
         })?;
-        match command {
-            "update_service" => *service = Service::from(input, Some(service))?,
-            "delete_service" => services.retain(|it| it.listen_port != port),
-            _ => return Err(nowhere(&["load_balancers", "actions", command])),
+        match command.name {
+            "update_service" => *service = input.service(Some(service))?,
+            "delete_service" => services.retain(|service| service.listen_port != port),
+            _ => return Err(command.unknown()),
         }
     }
-    Ok(begun(&state.begin(command, &[("load_balancer", id)], Effect::Nothing)))
+    Ok(command.done(state))
 }

@@ -1,4 +1,5 @@
-//! What an embedder relies on: machines are touched by actions, and nothing is lost between two runs.
+//! The guarantees for a program that embeds the cloud: only actions touch machines, and a restart loses
+//! nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,7 +19,7 @@ fn server(name: &str) -> Value {
 }
 
 #[test]
-fn a_machine_is_touched_by_actions_in_their_order() {
+fn actions_touch_a_machine_in_the_order_of_the_calls() {
     let emulator = Emulator::start("machines");
     let id = emulator.post("/servers", &server("m"))["server"]["id"].clone();
     let address = emulator.get(&format!("/servers/{id}"))["server"]["public_net"]["ipv4"]["ip"]
@@ -41,9 +42,9 @@ fn a_machine_is_touched_by_actions_in_their_order() {
 }
 
 #[test]
-fn a_restart_in_the_middle_loses_nothing_and_makes_nothing_twice() {
+fn a_restart_during_an_action_loses_nothing_and_repeats_nothing() {
     let slow = Pace { action: Duration::from_secs(60), ..Pace::default() };
-    let emulator = Emulator::at("restart", Pace::default());
+    let emulator = Emulator::at_pace("restart", Pace::default());
     let first = emulator.post("/servers", &server("r-1"));
     let balancer = json!({
         "name": "r", "load_balancer_type": "lb11", "location": "fsn1",
@@ -52,7 +53,7 @@ fn a_restart_in_the_middle_loses_nothing_and_makes_nothing_twice() {
     });
     let balancer = emulator.post("/load_balancers", &balancer)["load_balancer"].clone();
     let emulator = emulator.restart(slow);
-    assert_eq!(emulator.machines.0.lock().unwrap().len(), 1, "what was on is on again");
+    assert_eq!(emulator.machines.0.lock().unwrap().len(), 1, "a machine that was on is on again");
     let (status, _, second) = emulator.call("POST", "/v1/servers", &server("r-2"));
     assert_eq!(status, 201);
     let before = emulator.get("/servers");
@@ -64,10 +65,10 @@ fn a_restart_in_the_middle_loses_nothing_and_makes_nothing_twice() {
     assert_eq!(after["servers"][1]["status"], "running");
     assert_eq!(after["servers"][1]["public_net"], before["servers"][1]["public_net"]);
     let third = emulator.post("/servers", &server("r-3"));
-    let ids = [&first, &second, &third].map(|it| it["server"]["id"].as_u64().unwrap());
+    let ids = [&first, &second, &third].map(|answer| answer["server"]["id"].as_u64().unwrap());
     assert!(ids.is_sorted() && ids[1] > balancer["id"].as_u64().unwrap());
 
-    // The balancer listens as before, and finds its target well.
+    // The balancer listens again, and its target becomes healthy.
     let target = after["servers"][0]["public_net"]["ipv4"]["ip"].as_str().unwrap();
     let target = TcpListener::bind((target, 17002)).unwrap();
     std::thread::spawn(move || {
@@ -92,9 +93,9 @@ fn a_restart_in_the_middle_loses_nothing_and_makes_nothing_twice() {
 }
 
 #[test]
-fn a_client_that_asks_too_often_is_told_so_until_it_waits() {
-    // Ten an hour, one of which comes back every six minutes.
-    let emulator = Emulator::at("rate", Pace { calls_per_hour: 10, ..Pace::default() });
+fn a_client_beyond_the_rate_limit_gets_429() {
+    // At ten calls per hour, the bucket gets one token back every six minutes: none during the test.
+    let emulator = Emulator::at_pace("rate", Pace { calls_per_hour: 10, ..Pace::default() });
     for left in (0..10).rev() {
         let (status, remaining, _) = emulator.call("GET", "/v1/servers", &Value::Null);
         assert_eq!((status, remaining), (200, Some(left.to_string())));
@@ -108,7 +109,7 @@ fn a_client_that_asks_too_often_is_told_so_until_it_waits() {
 }
 
 #[test]
-fn a_machine_that_goes_off_by_itself_is_seen_as_off() {
+fn a_machine_that_powers_itself_off_is_shown_as_off() {
     let emulator = Emulator::start("off");
     let id = emulator.post("/servers", &server("o"))["server"]["id"].as_u64().unwrap();
     emulator.cloud.went_off(id).unwrap();
@@ -118,7 +119,7 @@ fn a_machine_that_goes_off_by_itself_is_seen_as_off() {
 }
 
 #[test]
-fn many_clients_at_once_get_servers_with_numbers_and_addresses_of_their_own() {
+fn concurrent_clients_get_servers_with_unique_ids_and_addresses() {
     let emulator = Emulator::start("many");
     let subnet = json!({"type": "cloud", "network_zone": "eu-central", "ip_range": "10.0.1.0/24"});
     let network = emulator
@@ -131,25 +132,28 @@ fn many_clients_at_once_get_servers_with_numbers_and_addresses_of_their_own() {
     };
     let ids: BTreeSet<u64> = std::thread::scope(|scope| {
         let clients: Vec<_> =
-            (0..20).map(|it| scope.spawn(move || make(format!("many-{it}")))).collect();
-        clients.into_iter().map(|it| it.join().unwrap()).collect()
+            (0..20).map(|client| scope.spawn(move || make(format!("many-{client}")))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
     let servers = emulator.get("/servers?per_page=50")["servers"].as_array().unwrap().clone();
     let all = |pointer: &str| -> BTreeSet<String> {
-        servers.iter().map(|it| it.pointer(pointer).unwrap().to_string()).collect()
+        servers.iter().map(|server| server.pointer(pointer).unwrap().to_string()).collect()
     };
     assert_eq!(servers.len(), 20);
     assert_eq!(all("/id"), ids.iter().map(u64::to_string).collect());
     assert_eq!(all("/public_net/ipv4/ip").len(), 20);
-    assert_eq!(all("/private_net/0/ip"), (1..=20).map(|it| format!("\"10.0.1.{it}\"")).collect());
+    assert_eq!(
+        all("/private_net/0/ip"),
+        (1..=20).map(|host| format!("\"10.0.1.{host}\"")).collect()
+    );
     assert_eq!(all("/status"), BTreeSet::from(["\"running\"".to_owned()]));
     assert_eq!(emulator.machines.0.lock().unwrap().len(), 20);
 }
 
 #[test]
-fn what_an_action_runs_on_is_locked_until_it_is_done() {
+fn an_action_locks_its_resource_until_it_ends() {
     let emulator =
-        Emulator::at("locked", Pace { action: Duration::from_secs(60), ..Pace::default() });
+        Emulator::at_pace("locked", Pace { action: Duration::from_secs(60), ..Pace::default() });
     let refused = |method: &str, path: &str, body: &Value| {
         let (status, _, answer) = emulator.call(method, path, body);
         (status, answer["error"]["code"].as_str().unwrap_or_default().to_owned())
@@ -182,7 +186,7 @@ fn what_an_action_runs_on_is_locked_until_it_is_done() {
     let (status, _, _) = emulator.call("PUT", &path, &json!({"labels": {"still": "allowed"}}));
     assert_eq!(status, 200);
 
-    // Networks and firewalls have another word for it.
+    // Locked networks and firewalls answer with the code `conflict`.
     let conflict = (409, "conflict".to_owned());
     let (_, _, network) =
         emulator.call("POST", "/v1/networks", &json!({"name": "l", "ip_range": "10.0.0.0/16"}));

@@ -1,4 +1,6 @@
-//! The vendor's own client, which nobody here wrote, drives every family and every action.
+//! The vendor's own Python client drives every family of resources and every action.
+//!
+//! The client was written independently, so it does not repeat mistakes of the emulator.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,13 +11,13 @@ use std::process::Command;
 
 use emulator::Emulator;
 
-/// Where the client is installed: in the lab's cache, or below `target`.
+/// Returns the folder for the client's installation: `LAB_CACHE`, or a folder below `target`.
 fn cache() -> PathBuf {
     std::env::var_os("LAB_CACHE")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
 }
 
-/// A Python that has the pinned client.
+/// Returns a Python interpreter that has the pinned client, and installs the client if necessary.
 fn python(directory: &Path) -> PathBuf {
     let wanted = include_str!("requirements.txt");
     let venv = directory.join("hetzner-python-client");

@@ -1,5 +1,6 @@
-//! A client generated from a description of the API, which nobody here wrote, reads every answer: its required
-//! fields and closed enums leave no room.
+//! A client that was generated from a description of the API reads every answer.
+//!
+//! Its required fields and closed enums fail on every answer that differs from the description.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -23,12 +24,12 @@ use hcloud::models;
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f one";
 
-/// The answer, or the whole of what could not be read.
+/// Returns the answer, or panics with the answer that the client could not read.
 fn read<T, E: Debug>(what: &str, answer: Result<T, Error<E>>) -> T {
     answer.unwrap_or_else(|error| panic!("{what}: {error:?}"))
 }
 
-/// The code of a refusal; panics when the client could not read it as one.
+/// Returns the code of an error answer; panics if the client could not read the error.
 fn code<T: Debug, E: Debug>(answer: Result<T, Error<E>>) -> String {
     match answer {
         Err(Error::ResponseError(content)) => {
@@ -50,12 +51,12 @@ async fn done(cloud: &Configuration, ids: Vec<i64>) {
             .await,
         );
         assert_eq!(answer.actions.len(), ids.len());
-        if answer.actions.iter().all(|it| it.status == models::action::Status::Success) {
+        if answer.actions.iter().all(|action| action.status == models::action::Status::Success) {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("actions {ids:?} did not end well");
+    panic!("actions {ids:?} did not succeed");
 }
 
 fn labels(key: &str, value: &str) -> HashMap<String, String> {
@@ -63,7 +64,7 @@ fn labels(key: &str, value: &str) -> HashMap<String, String> {
 }
 
 #[test]
-fn a_generated_rust_client_reads_every_answer_of_a_clusters_life() {
+fn a_generated_rust_client_reads_every_answer_of_a_cluster_life_cycle() {
     let emulator = Emulator::start("rust");
     let mut cloud = Configuration::new();
     cloud.base_path_mapping.insert("https://api.hetzner.cloud/v1".to_owned(), emulator.endpoint());
@@ -80,7 +81,7 @@ async fn catalogue(cloud: &Configuration) {
         "locations",
         locations::list_locations(cloud, locations::ListLocationsParams::default()).await,
     );
-    assert!(all.locations.iter().any(|it| it.name == "fsn1"));
+    assert!(all.locations.iter().any(|location| location.name == "fsn1"));
     let all = read(
         "server types",
         server_types::list_server_types(
@@ -92,7 +93,7 @@ async fn catalogue(cloud: &Configuration) {
     assert!(
         all.server_types
             .iter()
-            .any(|it| it.name == "cax11" && it.architecture == models::Architecture::Arm)
+            .any(|offer| offer.name == "cax11" && offer.architecture == models::Architecture::Arm)
     );
     read(
         "server type",
@@ -132,7 +133,7 @@ async fn catalogue(cloud: &Configuration) {
     assert_eq!(all.images.len(), 2);
 }
 
-#[allow(clippy::too_many_lines, reason = "a life is told in one go")]
+#[allow(clippy::too_many_lines, reason = "one life cycle, in order")]
 async fn life(cloud: &Configuration) {
     let key = read(
         "ssh key",
@@ -216,7 +217,7 @@ async fn life(cloud: &Configuration) {
     let params = servers::CreateServerParams { create_server_request: server };
     let made = read("server", servers::create_server(cloud, params.clone()).await);
     assert_eq!(code(servers::create_server(cloud, params).await), "uniqueness_error");
-    let mut ids: Vec<_> = made.next_actions.iter().map(|it| it.id).collect();
+    let mut ids: Vec<_> = made.next_actions.iter().map(|action| action.id).collect();
     ids.push(made.action.id);
     done(cloud, ids).await;
     let id = made.server.id;
@@ -326,36 +327,45 @@ async fn life(cloud: &Configuration) {
     read("ssh key", keys::delete_ssh_key(cloud, keys::DeleteSshKeyParams { id: key.id }).await);
 }
 
-/// Every list, and each one by itself.
+/// Reads every list, and every resource of the list by itself.
 async fn everything(cloud: &Configuration) {
-    for it in
+    for server in
         read("servers", servers::list_servers(cloud, servers::ListServersParams::default()).await)
             .servers
     {
-        read("server", servers::get_server(cloud, servers::GetServerParams { id: it.id }).await);
+        read(
+            "server",
+            servers::get_server(cloud, servers::GetServerParams { id: server.id }).await,
+        );
         read(
             "its actions",
             servers::list_actions_for_server(
                 cloud,
-                servers::ListActionsForServerParams { id: it.id, ..Default::default() },
+                servers::ListActionsForServerParams { id: server.id, ..Default::default() },
             )
             .await,
         );
     }
-    for it in read(
+    for balancer in read(
         "balancers",
         balancers::list_load_balancers(cloud, balancers::ListLoadBalancersParams::default()).await,
     )
     .load_balancers
     {
-        assert_eq!(it.targets.first().and_then(|it| it.targets.as_ref()).map(Vec::len), Some(1));
+        assert_eq!(
+            balancer.targets.first().and_then(|target| target.targets.as_ref()).map(Vec::len),
+            Some(1)
+        );
         read(
             "balancer",
-            balancers::get_load_balancer(cloud, balancers::GetLoadBalancerParams { id: it.id })
-                .await,
+            balancers::get_load_balancer(
+                cloud,
+                balancers::GetLoadBalancerParams { id: balancer.id },
+            )
+            .await,
         );
     }
-    for it in read(
+    for network in read(
         "networks",
         networks::list_networks(cloud, networks::ListNetworksParams::default()).await,
     )
@@ -363,10 +373,10 @@ async fn everything(cloud: &Configuration) {
     {
         read(
             "network",
-            networks::get_network(cloud, networks::GetNetworkParams { id: it.id }).await,
+            networks::get_network(cloud, networks::GetNetworkParams { id: network.id }).await,
         );
     }
-    for it in read(
+    for firewall in read(
         "firewalls",
         firewalls::list_firewalls(cloud, firewalls::ListFirewallsParams::default()).await,
     )
@@ -374,16 +384,16 @@ async fn everything(cloud: &Configuration) {
     {
         read(
             "firewall",
-            firewalls::get_firewall(cloud, firewalls::GetFirewallParams { id: it.id }).await,
+            firewalls::get_firewall(cloud, firewalls::GetFirewallParams { id: firewall.id }).await,
         );
     }
-    for it in read(
+    for ip in read(
         "primary ips",
         ips::list_primary_ips(cloud, ips::ListPrimaryIpsParams::default()).await,
     )
     .primary_ips
     {
-        read("primary ip", ips::get_primary_ip(cloud, ips::GetPrimaryIpParams { id: it.id }).await);
+        read("primary ip", ips::get_primary_ip(cloud, ips::GetPrimaryIpParams { id: ip.id }).await);
     }
     read(
         "groups",

@@ -19,7 +19,7 @@ from hcloud_kit import FSN1, LB11, LB21, client, delete, done, refused, scene, s
 
 
 class Echo:
-    """A server on a machine's address that says its name, then echoes until the client has finished."""
+    """A server on a machine's address that answers with its name and the client's text."""
 
     def __init__(self, address, port, name):
         self.socket = socket.create_server((address, port))
@@ -47,7 +47,7 @@ class Echo:
 
 
 def ask(address, port, text=b"hello"):
-    """Says something, closes its half, and hears the answer; nothing, if it is hung up on."""
+    """Sends the text, closes the sending half, and returns the answer; empty if the connection is closed."""
     with socket.create_connection((address, port), timeout=5) as connection:
         heard = b""
         try:
@@ -72,8 +72,8 @@ def closed(address, port):
 
 def healths(balancer):
     targets = client.load_balancers.get_by_id(balancer.id).targets
-    all_targets = [inner for it in targets for inner in (it.targets or [it])]
-    return [status.status for it in all_targets for status in it.health_status or []]
+    all_targets = [inner for target in targets for inner in (target.targets or [target])]
+    return [status.status for target in all_targets for status in target.health_status or []]
 
 
 @scene
@@ -105,19 +105,19 @@ def a_load_balancer_carries_connections_to_healthy_targets():
     balancer = client.load_balancers.get_by_name("lb")
     address = balancer.public_net.ipv4.ip
     assert address.split(".")[2] == "200" and balancer.targets[0].targets == []
-    assert ask(address, 6443) == b"", "nobody answers yet"
-    machines = [server(f"cp-{it}", labels={"role": "control-plane"}) for it in range(3)]
-    addresses = [it.public_net.ipv4.ip for it in machines]
+    assert ask(address, 6443) == b"", "no target answers yet"
+    machines = [server(f"cp-{number}", labels={"role": "control-plane"}) for number in range(3)]
+    addresses = [machine.public_net.ipv4.ip for machine in machines]
     assert len(set(addresses)) == 3
     until(lambda: healths(balancer) == ["unhealthy"] * 3)
-    echoes = [Echo(it, 16443, str(index).encode()) for index, it in enumerate(addresses)]
+    echoes = [Echo(address, 16443, str(index).encode()) for index, address in enumerate(addresses)]
     until(lambda: healths(balancer) == ["healthy"] * 3)
     answers = [ask(address, 6443) for _ in range(6)]
     assert sorted(answers) == [b"0:hello"] * 2 + [b"1:hello"] * 2 + [b"2:hello"] * 2, answers
     large = b"x" * 5_000_000
     assert ask(address, 6443, large)[2:] == large
     echoes[0].close()
-    assert {ask(address, 6443)[:1] for _ in range(6)} == {b"1", b"2"}, "a target that refuses is passed over at once"
+    assert {ask(address, 6443)[:1] for _ in range(6)} == {b"1", b"2"}, "a target that refuses connections is skipped immediately"
     until(lambda: sorted(healths(balancer)) == ["healthy", "healthy", "unhealthy"])
     echoes[0] = Echo(addresses[0], 16443, b"0")
     until(lambda: healths(balancer) == ["healthy"] * 3)
@@ -128,7 +128,7 @@ def a_load_balancer_carries_connections_to_healthy_targets():
     spared = set()
     for _ in range(8):
         spared.add(ask(address, 6443)[:1])
-        time.sleep(0.05)  # until the connection is counted no more
+        time.sleep(0.05)  # until the closed connection is no longer counted
     assert len(spared) == 2, "the busy target is spared"
     held.shutdown(socket.SHUT_WR)
     assert held.recv(100)[1:] == b":held"
@@ -162,7 +162,7 @@ def a_load_balancer_takes_targets_services_and_networks():
         subnets=[NetworkSubnet(type="cloud", ip_range="10.0.0.0/24", network_zone="eu-central")],
     )
     balancer = client.load_balancers.create(name="web", load_balancer_type=LB11, network_zone="eu-central").load_balancer
-    until(lambda: all(it.status == "success" for it in balancer.get_actions()))
+    until(lambda: all(action.status == "success" for action in balancer.get_actions()))
     machine, other = server("web-1"), server("web-2", networks=[network])
     private = LoadBalancerTarget(type="server", server=other, use_private_ip=True)
     refused("load_balancer_not_attached_to_network", balancer.add_target, private)
@@ -193,7 +193,7 @@ def a_load_balancer_takes_targets_services_and_networks():
     )
     shown = client.load_balancers.get_by_id(balancer.id)
     assert shown.services[0].http.sticky_sessions and shown.services[0].health_check.http.path == "/up"
-    assert {it.type for it in shown.targets} == {"server", "ip"}
+    assert {target.type for target in shown.targets} == {"server", "ip"}
     assert client.servers.get_by_id(machine.id).data_model is not None
     refused("targets_without_use_private_ip", balancer.disable_public_interface)
     done(balancer.remove_target(public))
@@ -206,7 +206,7 @@ def a_load_balancer_takes_targets_services_and_networks():
     assert client.load_balancers.get_by_id(balancer.id).load_balancer_type.name == "lb21"
     done(balancer.change_dns_ptr(ip=shown.public_net.ipv4.ip, dns_ptr="lb.example"))
     delete(other)
-    assert client.load_balancers.get_by_id(balancer.id).targets == [], "a server that goes is a target no longer"
+    assert client.load_balancers.get_by_id(balancer.id).targets == [], "a deleted server is no longer a target"
     done(balancer.detach_from_network(network))
     done(balancer.change_protection(delete=True))
     refused("protected", balancer.delete)

@@ -1,9 +1,9 @@
-"""Drives the emulator with the vendor's own client (PyPI `hcloud`), which nobody here wrote.
+"""Drives the emulator with the vendor's own client (PyPI `hcloud`).
 
 usage: hcloud_client.py ENDPOINT TOKEN
 
-Every family, every action, pages, filters, and errors as the client reads them. Ends with the line
-`N passed, 0 failed`; the first thing that is not as expected raises.
+Covers every family, every action, pages, filters, and errors. The last line of the output is
+`N passed, 0 failed`; the first failed assertion raises.
 """
 
 import time
@@ -22,17 +22,17 @@ from hcloud_kit import CAX11, CAX21, DEBIAN, ENDPOINT, FSN1, KEYS, LAB, TOKEN, c
 
 
 @scene
-def the_catalogue_has_what_is_bought():
-    assert {it.name for it in client.locations.get_all()} >= {"fsn1", "nbg1", "hel1"}
+def the_catalogue_lists_locations_types_and_prices():
+    assert {location.name for location in client.locations.get_all()} >= {"fsn1", "nbg1", "hel1"}
     assert client.locations.get_by_name("fsn1").network_zone == "eu-central"
     assert client.locations.get_by_id(1).name == "fsn1"
-    types = {it.name: it for it in client.server_types.get_all()}
+    types = {offer.name: offer for offer in client.server_types.get_all()}
     assert types["cax11"].architecture == "arm" and types["cax21"].cores == 4 and types["cx23"].architecture == "x86"
     assert types["cax11"].prices[0]["price_monthly"]["net"] == "3.2900000000"
     assert types["cax11"].prices[0]["price_monthly"]["gross"].startswith("3.9151")
     assert types["cax11"].locations[0].location.name == "fsn1"
     assert client.server_types.get_by_name("cax11").id == 45 and client.server_types.get_by_id(45).disk == 40
-    assert [it.name for it in client.load_balancer_types.get_all()] == ["lb11", "lb21", "lb31"]
+    assert [offer.name for offer in client.load_balancer_types.get_all()] == ["lb11", "lb21", "lb31"]
     assert client.load_balancer_types.get_by_name("lb11").max_targets == 25
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -45,9 +45,9 @@ def the_catalogue_has_what_is_bought():
 
 
 @scene
-def talos_snapshots_are_found_by_their_labels_and_stock_systems_by_name():
+def images_are_found_by_labels_or_by_name():
     found = client.images.get_all(label_selector="os=talos,version=v1.13.9", type="snapshot")
-    assert sorted(it.architecture for it in found) == ["arm", "x86"] and all(it.name is None for it in found)
+    assert sorted(image.architecture for image in found) == ["arm", "x86"] and all(image.name is None for image in found)
     assert len(client.images.get_all(label_selector="os=talos", architecture="arm")) == 1
     assert client.images.get_by_name_and_architecture("debian-13", "arm").type == "system"
     image = found[0].update(description="mine", labels={**found[0].labels, "x": "y"})
@@ -74,7 +74,7 @@ def ssh_keys_are_unique_by_name_and_by_fingerprint():
 
 
 @scene
-def a_server_lives_from_its_creation_to_its_deletion():
+def a_server_accepts_every_command_of_its_life_cycle():
     key = client.ssh_keys.create(name="key", public_key=KEYS[0])
     group = client.placement_groups.create(name="group", type="spread").placement_group
     network = client.networks.create(
@@ -96,7 +96,7 @@ def a_server_lives_from_its_creation_to_its_deletion():
         labels={"role": "test", "holistic/x": ""},
     )
     assert made.server.status == "initializing" and made.root_password is None
-    assert [it.command for it in made.next_actions] == ["attach_to_network", "start_server"]
+    assert [action.command for action in made.next_actions] == ["attach_to_network", "start_server"]
     assert made.server.private_net == [], "a network is attached by an action"
     done(made.action, *made.next_actions)
     alpha = client.servers.get_by_name("alpha")
@@ -172,14 +172,14 @@ def a_server_lives_from_its_creation_to_its_deletion():
     done(alpha.change_alias_ips(network, ["10.0.1.79"]))
     assert client.servers.get_by_id(alpha.id).private_net[0].alias_ips == ["10.0.1.79"]
 
-    commands = [it.command for it in client.servers.get_actions(alpha)]
+    commands = [action.command for action in client.servers.get_actions(alpha)]
     assert commands[:3] == ["create_server", "attach_to_network", "start_server"]
     assert alpha.get_actions_list(status=["success"], sort=["id:desc"]).actions[0].command == "change_alias_ips"
     one = alpha.get_actions()[0]
     assert client.servers.actions.get_by_id(one.id).command == "create_server"
     assert client.servers.actions.get_all() and client.actions.get_by_id(one.id).status == "success"
     both = client.request("GET", "/actions", params={"id": [made.action.id, made.next_actions[0].id]})["actions"]
-    assert [it["id"] for it in both] == [made.action.id, made.next_actions[0].id]
+    assert [action["id"] for action in both] == [made.action.id, made.next_actions[0].id]
 
     refused("resource_in_use", group.delete)
     delete(alpha)
@@ -190,12 +190,12 @@ def a_server_lives_from_its_creation_to_its_deletion():
 
 
 @scene
-def a_server_that_cannot_be_is_refused_and_the_fields_are_named():
+def an_invalid_server_is_refused_with_the_names_of_the_fields():
     def create(**kwargs):
         return refused("invalid_input", client.servers.create, **{"name": "x", "server_type": CAX11, "image": DEBIAN, **kwargs})
 
     error = create(name="no_host_name", user_data="x" * 32769)
-    assert [it["name"] for it in error.details["fields"]] == ["name", "user_data"]
+    assert [field["name"] for field in error.details["fields"]] == ["name", "user_data"]
     assert "Length must be between 0 and 32768" in error.details["fields"][1]["messages"]
     assert "unsupported location" in create(location=Location(name="ash")).message
     assert "not found" in create(location=Location(name="moon")).message
@@ -213,9 +213,9 @@ def a_server_that_cannot_be_is_refused_and_the_fields_are_named():
 
 
 @scene
-def a_spread_placement_group_takes_ten():
+def a_spread_placement_group_takes_ten_servers():
     group = client.placement_groups.create(name="ten", type="spread", labels={"a": "b"}).placement_group
-    servers = [server(f"spread-{it}", placement_group=group, start_after_create=False) for it in range(10)]
+    servers = [server(f"spread-{number}", placement_group=group, start_after_create=False) for number in range(10)]
     refused("placement_error", server, "spread-10", placement_group=group)
     assert group.update(name="dieci", labels={}).name == "dieci"
     assert client.placement_groups.get_by_name("dieci").type == "spread"
@@ -224,19 +224,19 @@ def a_spread_placement_group_takes_ten():
 
 
 @scene
-def lists_come_in_pages_sorted_and_filtered():
-    servers = [server(f"page-{it:02}", labels={"n": str(it % 3)}, start_after_create=False) for it in range(7)]
+def lists_are_paged_sorted_and_filtered():
+    servers = [server(f"page-{number:02}", labels={"n": str(number % 3)}, start_after_create=False) for number in range(7)]
     result = client.servers.get_list(page=2, per_page=3)
     pages = result.meta.pagination
-    assert [it.name for it in result.servers] == ["page-03", "page-04", "page-05"]
+    assert [machine.name for machine in result.servers] == ["page-03", "page-04", "page-05"]
     assert (pages.previous_page, pages.next_page, pages.last_page, pages.total_entries) == (1, 3, 3, 7)
     assert client.servers.get_list(page=3, per_page=3).meta.pagination.next_page is None
     assert client.servers.get_list(page=9).servers == []
     assert len(client.servers.get_all(label_selector="n in (0,1)")) == 5
     assert len(client.servers.get_all(label_selector="n!=0,n")) == 4
-    assert client.servers.get_by_name("page") is None, "names match whole"
+    assert client.servers.get_by_name("page") is None, "a name matches as a whole"
     raw = client.request("GET", "/servers", params={"sort": "name:desc"})["servers"]
-    assert [it["name"] for it in raw] == [f"page-{it:02}" for it in reversed(range(7))]
+    assert [machine["name"] for machine in raw] == [f"page-{number:02}" for number in reversed(range(7))]
     refused("invalid_input", client.request, "GET", "/servers", params={"sort": "colour"})
     refused("invalid_input", client.servers.get_list, per_page=51)
     refused("invalid_input", client.servers.get_list, page=0)
@@ -251,7 +251,7 @@ def networks_have_subnets_and_routes():
     done(net.add_subnet(NetworkSubnet(type="cloud", network_zone="eu-central", ip_range="10.8.0.0/24")))
     done(net.add_subnet(NetworkSubnet(type="cloud", network_zone="eu-central", ip_range=None)))
     subnets = client.networks.get_by_id(net.id).subnets
-    assert [(it.ip_range, it.gateway) for it in subnets] == [("10.8.0.0/24", "10.8.0.1"), ("10.8.1.0/24", "10.8.0.1")]
+    assert [(subnet.ip_range, subnet.gateway) for subnet in subnets] == [("10.8.0.0/24", "10.8.0.1"), ("10.8.1.0/24", "10.8.0.1")]
     refused("invalid_input", net.add_subnet, NetworkSubnet(type="cloud", network_zone="eu-central", ip_range="10.8.1.0/25"))
     refused("invalid_input", net.add_subnet, NetworkSubnet(type="cloud", network_zone="eu-central", ip_range="10.9.0.0/24"))
     refused("invalid_input", net.add_subnet, NetworkSubnet(type="cloud", network_zone="moon", ip_range="10.8.9.0/24"))
@@ -262,7 +262,7 @@ def networks_have_subnets_and_routes():
     assert client.networks.get_by_id(net.id).routes[0].gateway == "10.8.0.7"
     done(net.delete_route(route))
     machine = server("on-net", networks=[net])
-    assert machine.private_net[0].ip == "10.8.0.2", "the gateway is nobody's"
+    assert machine.private_net[0].ip == "10.8.0.2", "the gateway address is reserved"
     refused("resource_in_use", net.delete_subnet, subnets[0])
     done(net.delete_subnet(subnets[1]))
     done(net.change_ip_range("10.8.0.0/15"))
@@ -290,10 +290,10 @@ def firewalls_are_in_use_until_they_are_taken_off():
     made = client.firewalls.create(name="w", rules=rules, labels={"a": "b"}, resources=[selector])
     done(*made.actions)
     wall = client.firewalls.get_by_name("w")
-    assert [it.protocol for it in wall.rules] == ["tcp", "icmp", "udp"] and wall.rules[1].port is None
+    assert [rule.protocol for rule in wall.rules] == ["tcp", "icmp", "udp"] and wall.rules[1].port is None
     inside, outside = server("inside", labels={"walled": "yes"}), server("outside")
     wall = client.firewalls.get_by_id(wall.id)
-    assert [it.server.id for it in wall.applied_to[0].applied_to_resources] == [inside.id]
+    assert [resource.server.id for resource in wall.applied_to[0].applied_to_resources] == [inside.id]
     assert inside.public_net.firewalls[0].firewall.id == wall.id and outside.public_net.firewalls == []
     done(*wall.apply_to_resources([FirewallResource(type="server", server=outside)]))
     refused("firewall_already_applied", wall.apply_to_resources, [FirewallResource(type="server", server=outside)])
@@ -342,14 +342,14 @@ def primary_ips_can_be_had_before_and_kept_after_a_server():
     refused("protected", ip.delete)
     done(ip.change_protection(delete=False))
     assert ip.update(name="yours", auto_delete=False).name == "yours"
-    assert [it.command for it in ip.get_actions()][:2] == ["unassign_primary_ip", "assign_primary_ip"]
+    assert [action.command for action in ip.get_actions()][:2] == ["unassign_primary_ip", "assign_primary_ip"]
     delete(machine)
     assert client.primary_ips.get_by_id(ip.id).assignee_id is None
     assert ip.delete() and six.delete()
     assert client.primary_ips.get_all() == []
 
 
-import hcloud_balancers  # noqa: E402, F401  (its scenes run here, between these)
+import hcloud_balancers  # noqa: E402, F401  (the import runs its scenes)
 
 
 @scene
@@ -373,7 +373,7 @@ def errors_have_the_documented_shape():
 
 
 @scene
-def faults_come_when_they_are_asked_for():
+def injected_faults_affect_the_matching_calls():
     impatient = Client(TOKEN, api_endpoint=ENDPOINT, poll_interval=0.02)
     impatient._client._retry_max_retries = 0
     for status, code in ((409, "conflict"), (412, "resource_unavailable"), (423, "locked"), (429, "rate_limit_exceeded"), (500, "server_error"), (503, "unavailable")):
@@ -383,7 +383,7 @@ def faults_come_when_they_are_asked_for():
     fault(method="POST", path="/servers", status=504, code="timeout", after_effect=True)
     refused("timeout", impatient.servers.create, name="f", server_type=CAX11, image=DEBIAN)
     left = impatient.servers.get_by_name("f")
-    assert left, "the server was made although nobody was told"
+    assert left, "the server exists although the call failed"
     until(lambda: client.servers.get_by_name("f").status == "running")
     fault(method="POST", path=f"/servers/{left.id}/actions/poweroff", status=201, code="action_failed", message="no luck")
     try:
@@ -411,7 +411,7 @@ def faults_come_when_they_are_asked_for():
 
 
 @scene
-def writes_are_counted_and_reading_is_not_writing():
+def only_successful_writes_are_counted():
     count = lambda: requests.get(f"{LAB}/writes").json()["writes"]
     before = count()
     client.servers.get_all()
@@ -423,7 +423,7 @@ def writes_are_counted_and_reading_is_not_writing():
 
 
 @scene
-def nothing_is_left_behind():
+def every_scene_removes_its_resources():
     for family in (client.servers, client.networks, client.firewalls, client.placement_groups, client.ssh_keys, client.load_balancers, client.primary_ips):
         assert family.get_all() == [], family
     assert client.images.get_all(type="snapshot", label_selector="!os") == []

@@ -1,4 +1,4 @@
-"""What the scenes share: the client, and how to wait and to be refused."""
+"""Helpers that the scenes share: the client, waiting, and the assertion of an error."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ passed = []
 
 
 def scene(function):
-    """Runs a scene at once, and remembers that it passed."""
+    """Runs a scene immediately, and counts it as passed."""
     function()
     passed.append(function.__name__)
     print(f"ok {function.__name__}")
@@ -34,14 +34,14 @@ def scene(function):
 
 
 def refused(code, call, *args, **kwargs):
-    """The call must be refused with this code; gives the error."""
+    """Asserts that the call fails with this code, and returns the error."""
     try:
         call(*args, **kwargs)
     except APIException as error:
         assert error.code == code, f"{error.code}, not {code}: {error}"
         assert error.correlation_id, "no correlation id"
         return error
-    raise AssertionError(f"{call} was not refused with {code}")
+    raise AssertionError(f"{call} did not fail with {code}")
 
 
 def done(*actions):
@@ -50,9 +50,9 @@ def done(*actions):
         assert action.status == "success" and action.progress == 100 and action.finished, action
 
 
-def until(what, seconds=10):
+def until(condition, seconds=10):
     end = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
 
@@ -68,4 +68,4 @@ def server(name, **kwargs):
 
 
 def delete(*servers):
-    done(*[it.delete() for it in servers])
+    done(*[machine.delete() for machine in servers])

@@ -1,10 +1,10 @@
-//! What a new configuration changes, and whether a node must reboot for it.
+//! The effects of a new configuration: components that must restart, and whether the node must reboot.
 
 use serde_json::Value;
 
 use crate::config::Configuration;
 
-/// Fields of `machine` that Talos takes over while it runs.
+/// Fields of `machine` that Talos applies without a reboot.
 const LIVE: [&str; 18] = [
     "acceptedCAs",
     "ca",
@@ -28,7 +28,7 @@ const LIVE: [&str; 18] = [
 const LIVE_FEATURES: [&str; 5] =
     ["hostDNS", "imageCache", "kubePrism", "kubernetesTalosAPIAccess", "nodeAddressSortAlgorithm"];
 
-/// What has to start again for a change.
+/// Components that must restart for a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     pub(crate) etcd: bool,
@@ -36,12 +36,12 @@ pub(crate) struct Touched {
     pub(crate) kubelet: bool,
 }
 
-/// Whether `next` needs a reboot of a node that runs `now`.
+/// Whether a node that runs `now` must reboot for `next`.
 pub(crate) fn needs_reboot(now: &Configuration, next: &Configuration) -> bool {
     now.kind != next.kind || without_live(&now.main) != without_live(&next.main)
 }
 
-/// The v1alpha1 document without all that may change on a living node.
+/// Returns the v1alpha1 document without the fields that a running node can apply.
 fn without_live(main: &Value) -> Value {
     let mut rest = main.clone();
     if let Some(root) = rest.as_object_mut() {
@@ -61,30 +61,30 @@ fn without_live(main: &Value) -> Value {
     rest
 }
 
-/// Whether the Talos API trusts somebody else, or says something else of itself.
+/// Whether the Talos API must restart: its authorities, its names or its hostname change.
 pub(crate) fn touches_api(now: &Configuration, next: &Configuration) -> bool {
-    let differs = |it: &str| now.main["machine"].get(it) != next.main["machine"].get(it);
+    let differs = |field: &str| now.main["machine"].get(field) != next.main["machine"].get(field);
     ["ca", "acceptedCAs", "certSANs"].into_iter().any(differs) || now.hostname() != next.hostname()
 }
 
-/// What has to start again when `next` takes the place of `now` without a reboot.
+/// Returns the components that must restart when `next` replaces `now` without a reboot.
 pub(crate) fn touched(now: &Configuration, next: &Configuration) -> Touched {
     let differs = |pointer: &str| now.main.pointer(pointer) != next.main.pointer(pointer);
     let kubelet = ["kubelet", "nodeLabels", "nodeTaints", "nodeAnnotations", "registries"];
     let mirrors =
-        |it: &Configuration| it.others("RegistryMirrorConfig").cloned().collect::<Vec<_>>();
+        |config: &Configuration| config.others("RegistryMirrorConfig").cloned().collect::<Vec<_>>();
     Touched {
         etcd: differs("/cluster/etcd"),
         control_plane: differs("/cluster") || differs("/machine/certSANs"),
-        kubelet: kubelet.iter().any(|it| differs(&format!("/machine/{it}")))
+        kubelet: kubelet.iter().any(|field| differs(&format!("/machine/{field}")))
             || ["ca", "acceptedCAs", "network", "token", "controlPlane"]
                 .iter()
-                .any(|it| differs(&format!("/cluster/{it}")))
+                .any(|field| differs(&format!("/cluster/{field}")))
             || mirrors(now) != mirrors(next),
     }
 }
 
-/// The lines that differ, as a dry run shows them: `-` what is there, `+` what would be.
+/// Returns the lines that differ, as a dry run shows them: `-` for current lines, `+` for new lines.
 pub(crate) fn difference(now: &[u8], next: &[u8]) -> String {
     let (now, next) = (String::from_utf8_lossy(now), String::from_utf8_lossy(next));
     let (now, next): (Vec<&str>, Vec<&str>) = (now.lines().collect(), next.lines().collect());
@@ -95,10 +95,10 @@ pub(crate) fn difference(now: &[u8], next: &[u8]) -> String {
     let tail = now[head..].iter().rev().zip(next[head..].iter().rev());
     let tail = tail.take_while(|(a, b)| a == b).count();
     let mut out = vec!["--- a".to_owned(), "+++ b".to_owned()];
-    let (gone, come) = (&now[head..now.len() - tail], &next[head..next.len() - tail]);
-    out.push(format!("@@ -{},{} +{},{} @@", head + 1, gone.len(), head + 1, come.len()));
-    out.extend(gone.iter().map(|line| format!("-{line}")));
-    out.extend(come.iter().map(|line| format!("+{line}")));
+    let (removed, added) = (&now[head..now.len() - tail], &next[head..next.len() - tail]);
+    out.push(format!("@@ -{},{} +{},{} @@", head + 1, removed.len(), head + 1, added.len()));
+    out.extend(removed.iter().map(|line| format!("-{line}")));
+    out.extend(added.iter().map(|line| format!("+{line}")));
     out.join("\n")
 }
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_of_the_node_needs_no_reboot_and_restarts_the_kubelet_only() {
+    fn a_changed_node_label_restarts_only_the_kubelet() {
         let (now, next) = (
             read(CONTROL_PLANE),
             read(&CONTROL_PLANE.replace("balancers: \"\"", "balancers: \"x\"")),
@@ -123,23 +123,26 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_that_talos_reads_only_at_boot_needs_a_reboot() {
+    fn a_feature_that_talos_reads_at_boot_needs_a_reboot() {
         let next =
             read(&CONTROL_PLANE.replace("diskQuotaSupport: true", "diskQuotaSupport: false"));
         assert!(needs_reboot(&read(CONTROL_PLANE), &next));
     }
 
     #[test]
-    fn a_dry_run_shows_the_lines_that_differ_and_no_others() {
+    fn difference_shows_only_the_lines_that_differ() {
         assert_eq!(difference(b"a\nb\nc\n", b"a\nx\nc\n"), "--- a\n+++ b\n@@ -2,1 +2,1 @@\n-b\n+x");
         assert_eq!(difference(b"a\n", b"a\n"), "No changes.");
     }
 
     #[test]
-    fn a_node_refuses_what_it_could_not_start_with() {
+    fn a_node_refuses_an_invalid_configuration() {
         let refused = |from: &str, to: &str| {
             let text = CONTROL_PLANE.replace(from, to);
-            Configuration::read(text.as_bytes()).err().map(|it| it.to_string()).unwrap_or_default()
+            Configuration::read(text.as_bytes())
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
         };
         assert!(refused("type: controlplane", "type: router").contains("machine.type"));
         assert!(refused("version: v1alpha1", "version: v1beta1").contains("v1beta1"));
@@ -149,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn user_data_may_be_packed_or_no_configuration_at_all() {
+    fn user_data_may_be_plain_or_base64_or_hold_no_configuration() {
         let encoded = data_encoding::BASE64.encode(CONTROL_PLANE.as_bytes());
         for user_data in [CONTROL_PLANE, encoded.as_str()] {
             let read = crate::config::from_user_data(user_data)
                 .expect("a configuration")
-                .expect("a right one");
+                .expect("a valid one");
             assert_eq!(read.bytes, CONTROL_PLANE.as_bytes());
         }
         assert!(crate::config::from_user_data("#cloud-config\nhostname: x\n").is_none());

@@ -1,8 +1,8 @@
-//! What Talos derives from a machine configuration for the control plane of its node: files and
-//! command lines of etcd, the API server, the controller manager and the scheduler.
+//! The control plane of a node, derived from its configuration as Talos derives it: files and command lines
+//! of etcd, the API server, the controller manager and the scheduler.
 //!
-//! **Invariant:** every authority, key and token is the configuration's own; only leaf certificates
-//! are issued here, below them.
+//! **Invariant:** every authority, key and token comes from the configuration. Only leaf certificates are
+//! issued here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use crate::config::{Configuration, ControlPlane};
+use crate::directory::MachineDirectory;
+use crate::error::Error;
 use crate::pki::{Authority, Leaf, Usage};
-use crate::place::Place;
 use crate::process::Program;
-use crate::trouble::Trouble;
 
-/// What there is to know of a machine, for those that write its files.
+/// Values of a machine from which its files and command lines are derived.
 #[derive(Clone)]
-pub(crate) struct Setting {
-    pub(crate) place: Place,
+pub(crate) struct NodeContext {
+    pub(crate) directory: MachineDirectory,
     pub(crate) binaries: PathBuf,
     pub(crate) address: Ipv4Addr,
     pub(crate) hostname: String,
@@ -28,20 +28,25 @@ pub(crate) struct Setting {
 
 /// Writes all files of a control plane into the machine's directory.
 pub(crate) fn write(
-    setting: &Setting,
+    context: &NodeContext,
     config: &Configuration,
-    own: &ControlPlane,
-) -> Result<(), Trouble> {
-    let place = &setting.place;
+    control_plane: &ControlPlane,
+) -> Result<(), Error> {
+    let directory = &context.directory;
     authority(
-        place,
+        directory,
         "ca",
         &config.cluster,
         &config.accepted("/cluster/acceptedCAs", &config.cluster),
     )?;
-    authority(place, "aggregator-ca", &own.aggregator, &own.aggregator.pem)?;
-    authority(place, "etcd-ca", &own.etcd, &own.etcd.pem)?;
-    place.write("pki/service-account.key", &own.service_account_pem)?;
+    authority(
+        directory,
+        "aggregator-ca",
+        &control_plane.aggregator,
+        &control_plane.aggregator.pem,
+    )?;
+    authority(directory, "etcd-ca", &control_plane.etcd, &control_plane.etcd.pem)?;
+    directory.write("pki/service-account.key", &control_plane.service_account_pem)?;
 
     let (_, first_service, _) = config.services();
     let domain = config.dns_domain();
@@ -50,11 +55,11 @@ pub(crate) fn write(
             .map(str::to_owned)
             .to_vec();
     names.push(format!("kubernetes.default.svc.{domain}"));
-    names.push(setting.hostname.clone());
-    let here = [setting.address, Ipv4Addr::LOCALHOST].map(IpAddr::V4);
+    names.push(context.hostname.clone());
+    let here = [context.address, Ipv4Addr::LOCALHOST].map(IpAddr::V4);
     let mut server = Leaf {
         organizations: vec!["kube-master".to_owned()],
-        addresses: vec![here[0], here[1], first_service.into(), setting.kubeprism.ip()],
+        addresses: vec![here[0], here[1], first_service.into(), context.kubeprism.ip()],
         names,
         usage: Usage::Server,
         ..Leaf::client("kube-apiserver", &[])
@@ -69,25 +74,30 @@ pub(crate) fn write(
     }
     once(&mut server.addresses);
     once(&mut server.names);
-    issue(place, "apiserver", &config.cluster, &server)?;
+    issue(directory, "apiserver", &config.cluster, &server)?;
     let masters = ["system:masters"];
     issue(
-        place,
+        directory,
         "apiserver-kubelet-client",
         &config.cluster,
         &Leaf::client("apiserver-kubelet-client", &masters),
     )?;
-    issue(place, "front-proxy-client", &own.aggregator, &Leaf::client("front-proxy-client", &[]))?;
+    issue(
+        directory,
+        "front-proxy-client",
+        &control_plane.aggregator,
+        &Leaf::client("front-proxy-client", &[]),
+    )?;
 
     let member = Leaf {
         addresses: vec![here[0], here[1]],
-        names: vec![setting.hostname.clone(), "localhost".to_owned()],
+        names: vec![context.hostname.clone(), "localhost".to_owned()],
         usage: Usage::Both,
-        ..Leaf::client(&setting.hostname, &[])
+        ..Leaf::client(&context.hostname, &[])
     };
-    issue(place, "etcd-server", &own.etcd, &member)?;
-    issue(place, "etcd-peer", &own.etcd, &member)?;
-    issue(place, "etcd-client", &own.etcd, &Leaf::client("kube-apiserver", &[]))?;
+    issue(directory, "etcd-server", &control_plane.etcd, &member)?;
+    issue(directory, "etcd-peer", &control_plane.etcd, &member)?;
+    issue(directory, "etcd-client", &control_plane.etcd, &Leaf::client("kube-apiserver", &[]))?;
 
     for (file, user, group) in [
         ("admin", "talos:admin", "system:masters"),
@@ -95,26 +105,26 @@ pub(crate) fn write(
         ("scheduler", "system:kube-scheduler", "system:kube-scheduler"),
     ] {
         let issued = config.cluster.issue(&Leaf::client(user, &[group]))?;
-        let server = format!("https://{}:6443", setting.address);
+        let server = format!("https://{}:6443", context.address);
         let user = json!({
             "client-certificate-data": BASE64.encode(issued.certificate_pem.as_bytes()),
             "client-key-data": BASE64.encode(issued.key_pem.as_bytes()),
         });
-        place.write_json(
+        directory.write_json(
             &format!("kubernetes/{file}.kubeconfig"),
             &kubeconfig(&server, &config.cluster.pem, &user),
         )?;
     }
-    place.write_json("kubernetes/encryption.json", &encryption(config))?;
-    place.write_json("kubernetes/admission.json", &admission(config))?;
+    directory.write_json("kubernetes/encryption.json", &encryption(config))?;
+    directory.write_json("kubernetes/admission.json", &admission(config))?;
     let policy = config.main.pointer("/cluster/apiServer/auditPolicy").cloned();
     let policy = policy.unwrap_or_else(|| {
         json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]})
     });
-    place.write_json("kubernetes/audit-policy.json", &policy)
+    directory.write_json("kubernetes/audit-policy.json", &policy)
 }
 
-/// A kubeconfig for one user of one cluster.
+/// Returns a kubeconfig for one user of one cluster.
 pub(crate) fn kubeconfig(server: &str, authority: &str, user: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config",
@@ -132,23 +142,31 @@ fn once<T: Ord>(list: &mut Vec<T>) {
 }
 
 fn authority(
-    place: &Place,
+    directory: &MachineDirectory,
     name: &str,
     authority: &Authority,
     accepted: &str,
-) -> Result<(), Trouble> {
-    place.write(&format!("pki/{name}.crt"), &authority.pem)?;
-    place.write(&format!("pki/{name}-accepted.crt"), accepted)?;
-    authority.key_pem.as_ref().map_or(Ok(()), |key| place.write(&format!("pki/{name}.key"), key))
+) -> Result<(), Error> {
+    directory.write(&format!("pki/{name}.crt"), &authority.pem)?;
+    directory.write(&format!("pki/{name}-accepted.crt"), accepted)?;
+    authority
+        .key_pem
+        .as_ref()
+        .map_or(Ok(()), |key| directory.write(&format!("pki/{name}.key"), key))
 }
 
-fn issue(place: &Place, name: &str, authority: &Authority, leaf: &Leaf) -> Result<(), Trouble> {
+fn issue(
+    directory: &MachineDirectory,
+    name: &str,
+    authority: &Authority,
+    leaf: &Leaf,
+) -> Result<(), Error> {
     let issued = authority.issue(leaf)?;
-    place.write(&format!("pki/{name}.crt"), issued.certificate_pem)?;
-    place.write(&format!("pki/{name}.key"), issued.key_pem)
+    directory.write(&format!("pki/{name}.crt"), issued.certificate_pem)?;
+    directory.write(&format!("pki/{name}.key"), issued.key_pem)
 }
 
-/// How Secrets are kept in etcd: encrypted with the configuration's key.
+/// Returns the encryption of Secrets in etcd, with the keys of the configuration.
 fn encryption(config: &Configuration) -> Value {
     let provider = |kind: &str, name: &str, key: &str| json!({kind: {"keys": [{"name": name, "secret": key}]}});
     let secretbox = config.text("/cluster/secretboxEncryptionSecret");
@@ -171,18 +189,19 @@ fn admission(config: &Configuration) -> Value {
     })
 }
 
-/// etcd, as the first member or as one more; `cluster` is `name=peer-url,…`.
+/// Returns the command line of etcd. `cluster` is `name=peer-url,…`; `state` is `new` for the first member and
+/// `existing` for a further member.
 pub(crate) fn etcd(
-    setting: &Setting,
+    context: &NodeContext,
     config: &Configuration,
     cluster: &str,
     state: &str,
 ) -> Program {
-    let (place, address) = (&setting.place, setting.address);
+    let (directory, address) = (&context.directory, context.address);
     let (client, peer) = (format!("https://{address}:2379"), peer_url(address));
     let mut arguments = Arguments::default();
-    arguments.set("name", &setting.hostname);
-    arguments.set("data-dir", place.text("etcd"));
+    arguments.set("name", &context.hostname);
+    arguments.set("data-dir", directory.text("etcd"));
     arguments.set("listen-client-urls", &client);
     arguments.set("advertise-client-urls", &client);
     arguments.set("listen-peer-urls", &peer);
@@ -191,21 +210,22 @@ pub(crate) fn etcd(
     arguments.set("initial-cluster-state", state);
     for (prefix, name) in [("", "etcd-server"), ("peer-", "etcd-peer")] {
         arguments.set(&format!("{prefix}client-cert-auth"), "true");
-        arguments.set(&format!("{prefix}trusted-ca-file"), place.text("pki/etcd-ca.crt"));
-        arguments.set(&format!("{prefix}cert-file"), place.text(&format!("pki/{name}.crt")));
-        arguments.set(&format!("{prefix}key-file"), place.text(&format!("pki/{name}.key")));
+        arguments.set(&format!("{prefix}trusted-ca-file"), directory.text("pki/etcd-ca.crt"));
+        arguments.set(&format!("{prefix}cert-file"), directory.text(&format!("pki/{name}.crt")));
+        arguments.set(&format!("{prefix}key-file"), directory.text(&format!("pki/{name}.key")));
     }
-    // A member elects itself after a random part of the timeout. The first has etcd's own, and
-    // nothing to wait for; later many share two cores, where a slow heartbeat is no lost leader.
+    // A member starts an election after a random part of the timeout. The first member has etcd's defaults,
+    // so that the cluster starts fast. Later members have longer times, because many machines share two
+    // cores, and a late heartbeat must not cause an election.
     let (heartbeat, election) = if state == "new" { ("100", "1000") } else { ("250", "2500") };
     arguments.set("heartbeat-interval", heartbeat);
     arguments.set("election-timeout", election);
     arguments.set("unsafe-no-fsync", "true");
     arguments.set("log-level", "warn");
     arguments.add(config.extra_arguments("/cluster/etcd/extraArgs"));
-    // The module's binary is called `server`; a package calls it `etcd`.
-    let packaged = setting.binaries.join("etcd");
-    let path = if packaged.is_file() { packaged } else { setting.binaries.join("server") };
+    // Go names the binary of the module `server`; packages name it `etcd`.
+    let packaged = context.binaries.join("etcd");
+    let path = if packaged.is_file() { packaged } else { context.binaries.join("server") };
     Program { name: "etcd", path, arguments: arguments.list(), environment: Vec::new() }
 }
 
@@ -213,9 +233,9 @@ pub(crate) fn peer_url(address: Ipv4Addr) -> String {
     format!("https://{address}:2380")
 }
 
-/// The API server.
-pub(crate) fn api_server(setting: &Setting, config: &Configuration) -> Program {
-    let (place, address) = (&setting.place, setting.address);
+/// Returns the command line of the API server.
+pub(crate) fn api_server(context: &NodeContext, config: &Configuration) -> Program {
+    let (directory, address) = (&context.directory, context.address);
     let (services, ..) = config.services();
     let mut arguments = Arguments::default();
     for (flag, value) in [
@@ -223,12 +243,13 @@ pub(crate) fn api_server(setting: &Setting, config: &Configuration) -> Program {
         ("anonymous-auth", "false"),
         ("authorization-mode", "Node,RBAC"),
         ("audit-log-format", "json"),
-        // Two files of so many megabytes, no more.
+        // `lab status` counts writes in the audit log, so that rotation must not lose them: five files of
+        // 256 MB are more than a lab writes.
         ("audit-log-maxbackup", "4"),
-        ("audit-log-maxsize", "256"), // MB: `lab status` counts writes in it, and must not lose any
+        ("audit-log-maxsize", "256"),
         ("enable-admission-plugins", "NodeRestriction"),
         ("enable-bootstrap-token-auth", "true"),
-        // There is no network on which its address could be a service's endpoint.
+        // Pods cannot reach the loopback address of the API server as the endpoint of a service.
         ("endpoint-reconciler-type", "none"),
         ("kubelet-preferred-address-types", "InternalIP"),
         ("profiling", "false"),
@@ -255,13 +276,13 @@ pub(crate) fn api_server(setting: &Setting, config: &Configuration) -> Program {
         ("proxy-client-cert-file", "pki/front-proxy-client.crt"),
         ("proxy-client-key-file", "pki/front-proxy-client.key"),
         ("requestheader-client-ca-file", "pki/aggregator-ca.crt"),
-        // One file for both: the public half is in the private key.
+        // One file for both flags, because the private key contains the public key.
         ("service-account-key-file", "pki/service-account.key"),
         ("service-account-signing-key-file", "pki/service-account.key"),
         ("tls-cert-file", "pki/apiserver.crt"),
         ("tls-private-key-file", "pki/apiserver.key"),
     ] {
-        arguments.set(flag, place.text(file));
+        arguments.set(flag, directory.text(file));
     }
     arguments.set("api-audiences", &config.endpoint);
     arguments.set("service-account-issuer", &config.endpoint);
@@ -272,17 +293,17 @@ pub(crate) fn api_server(setting: &Setting, config: &Configuration) -> Program {
     arguments.add(config.extra_arguments("/cluster/apiServer/extraArgs"));
     let arguments = arguments.list();
     let environment = config.map("/cluster/apiServer/env");
-    let path = setting.binaries.join("kube-apiserver");
+    let path = context.binaries.join("kube-apiserver");
     Program { name: "kube-apiserver", path, arguments, environment }
 }
 
-/// The controller manager and the scheduler.
-pub(crate) fn controllers(setting: &Setting, config: &Configuration) -> [Program; 2] {
-    let (place, address) = (&setting.place, setting.address.to_string());
+/// Returns the command lines of the controller manager and the scheduler.
+pub(crate) fn controllers(context: &NodeContext, config: &Configuration) -> [Program; 2] {
+    let (directory, address) = (&context.directory, context.address.to_string());
     let common = |name: &str| {
         let mut arguments = Arguments::default();
         for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
-            arguments.set(flag, place.text(&format!("kubernetes/{name}.kubeconfig")));
+            arguments.set(flag, directory.text(&format!("kubernetes/{name}.kubeconfig")));
         }
         arguments.set("bind-address", &address);
         arguments.set("leader-elect", "true");
@@ -291,15 +312,15 @@ pub(crate) fn controllers(setting: &Setting, config: &Configuration) -> [Program
     };
     let mut manager = common("controller-manager");
     manager.set("cluster-name", config.text("/cluster/clusterName").unwrap_or("kubernetes"));
-    manager.set("cluster-signing-cert-file", place.text("pki/ca.crt"));
-    manager.set("cluster-signing-key-file", place.text("pki/ca.key"));
+    manager.set("cluster-signing-cert-file", directory.text("pki/ca.crt"));
+    manager.set("cluster-signing-key-file", directory.text("pki/ca.key"));
     manager.set("controllers", "*,tokencleaner");
-    // It makes a service account for each of its controllers before it does anything: at 20 calls a
-    // second, which is the default, that takes 4.6 s (measured).
+    // The controller manager first creates a service account for each of its controllers. At the default of
+    // 20 calls per second, that takes 4.6 s (measured).
     manager.set("kube-api-qps", "200");
     manager.set("kube-api-burst", "400");
-    manager.set("root-ca-file", place.text("pki/ca-accepted.crt"));
-    manager.set("service-account-private-key-file", place.text("pki/service-account.key"));
+    manager.set("root-ca-file", directory.text("pki/ca-accepted.crt"));
+    manager.set("service-account-private-key-file", directory.text("pki/service-account.key"));
     manager.set("use-service-account-credentials", "true");
     manager.add(config.extra_arguments("/cluster/controllerManager/extraArgs"));
     let mut scheduler = common("scheduler");
@@ -307,14 +328,14 @@ pub(crate) fn controllers(setting: &Setting, config: &Configuration) -> [Program
     [("kube-controller-manager", manager), ("kube-scheduler", scheduler)].map(
         |(name, arguments)| Program {
             name,
-            path: setting.binaries.join(name),
+            path: context.binaries.join(name),
             arguments: arguments.list(),
             environment: Vec::new(),
         },
     )
 }
 
-/// Flags of one program: those of a configuration replace those of the node.
+/// Flags of one program. A flag of the configuration replaces the node's own flag.
 #[derive(Default)]
 pub(crate) struct Arguments(Vec<(String, String)>);
 
@@ -341,9 +362,9 @@ mod tests {
 
     const CONTROL_PLANE: &str = include_str!("../tests/fixtures/v1.13/base-controlplane.yaml");
 
-    fn setting(place: &Path) -> Setting {
-        Setting {
-            place: Place(place.to_owned()),
+    fn context(directory: &Path) -> NodeContext {
+        NodeContext {
+            directory: MachineDirectory(directory.to_owned()),
             binaries: PathBuf::from("/binaries"),
             address: Ipv4Addr::new(127, 73, 0, 11),
             hostname: "base-1".to_owned(),
@@ -352,15 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_control_plane_hold_the_configurations_own_authorities() {
+    fn files_of_a_control_plane_hold_the_authorities_of_the_configuration() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = Configuration::read(CONTROL_PLANE.as_bytes()).expect("a configuration");
-        let own = config.control_plane.as_ref().expect("a control plane");
-        write(&setting(directory.path()), &config, own).expect("written");
+        let control_plane = config.control_plane.as_ref().expect("a control plane");
+        write(&context(directory.path()), &config, control_plane).expect("written");
         let read = |path: &str| std::fs::read_to_string(directory.path().join(path)).expect(path);
         assert_eq!(read("pki/ca.crt"), config.cluster.pem);
-        assert_eq!(read("pki/etcd-ca.crt"), own.etcd.pem);
-        assert_eq!(read("pki/service-account.key"), own.service_account_pem);
+        assert_eq!(read("pki/etcd-ca.crt"), control_plane.etcd.pem);
+        assert_eq!(read("pki/service-account.key"), control_plane.service_account_pem);
         assert!(
             read("kubernetes/encryption.json")
                 .contains("45yd2Ke+sytiICojDf8aibTfgt99nzJmO53cjDqrCto=")
@@ -371,19 +392,26 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_of_the_configuration_replaces_the_nodes_own() {
+    fn a_flag_of_the_configuration_replaces_the_flag_of_the_node() {
         let text = CONTROL_PLANE.replace(
             "    apiServer:\n",
             "    apiServer:\n        extraArgs:\n            profiling: \"true\"\n            feature-gates: [A=true, B=true]\n",
         );
         let config = Configuration::read(text.as_bytes()).expect("a configuration");
-        let arguments = api_server(&setting(Path::new("/machine")), &config).arguments;
-        let of = |flag: &str| {
-            arguments.iter().filter(|it| it.starts_with(flag)).cloned().collect::<Vec<_>>()
+        let arguments = api_server(&context(Path::new("/machine")), &config).arguments;
+        let values = |flag: &str| {
+            arguments
+                .iter()
+                .filter(|argument| argument.starts_with(flag))
+                .cloned()
+                .collect::<Vec<_>>()
         };
-        assert_eq!(of("--profiling"), ["--profiling=true"]);
-        assert_eq!(of("--feature-gates"), ["--feature-gates=A=true", "--feature-gates=B=true"]);
-        assert_eq!(of("--bind-address"), ["--bind-address=127.73.0.11"]);
-        assert_eq!(of("--service-account-issuer"), ["--service-account-issuer=https://base:6443"]);
+        assert_eq!(values("--profiling"), ["--profiling=true"]);
+        assert_eq!(values("--feature-gates"), ["--feature-gates=A=true", "--feature-gates=B=true"]);
+        assert_eq!(values("--bind-address"), ["--bind-address=127.73.0.11"]);
+        assert_eq!(
+            values("--service-account-issuer"),
+            ["--service-account-issuer=https://base:6443"]
+        );
     }
 }

@@ -1,4 +1,6 @@
-//! etcd's own API, as far as a node needs it: who the members are, one more, one less, how it is.
+//! A client of etcd's API: listing, adding, promoting and removing members, and the status of a member.
+//!
+//! Names and field numbers: `api/etcdserverpb/rpc.proto` of etcd v3.6.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,9 +20,9 @@ use tower::service_fn;
 
 use crate::config::{Configuration, ControlPlane};
 use crate::control_plane::peer_url;
+use crate::error::{Attempt, Error};
 use crate::pki::Leaf;
 use crate::tls;
-use crate::trouble::{Attempt, Trouble};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -35,14 +37,14 @@ struct MemberAdd {
     is_learner: bool,
 }
 
-/// Asks to remove or to promote.
+/// Request to remove or to promote a member.
 #[derive(Clone, PartialEq, Message)]
 struct MemberId {
     #[prost(uint64, tag = "1")]
     id: u64,
 }
 
-/// Every answer about members has this form; adding also answers which one is new.
+/// Answer to every change of the members. Only the answer to an addition names the new member.
 #[derive(Clone, PartialEq, Message)]
 struct Members {
     #[prost(message, optional, tag = "2")]
@@ -110,10 +112,10 @@ struct StatusAnswer {
 pub(crate) struct Etcd(Channel);
 
 impl Etcd {
-    /// A client that shows a certificate of the cluster's etcd authority, as Talos's own does.
-    pub(crate) fn at(address: Ipv4Addr, own: &ControlPlane) -> Result<Self, Trouble> {
-        let issued = own.etcd.issue(&Leaf::client("talos", &[]))?;
-        let tls = tls::client(&own.etcd.der, issued.certificate, issued.key, b"h2")?;
+    /// Creates a client with a certificate of the cluster's etcd authority, as Talos's own client has.
+    pub(crate) fn at(address: Ipv4Addr, control_plane: &ControlPlane) -> Result<Self, Error> {
+        let issued = control_plane.etcd.issue(&Leaf::client("talos", &[]))?;
+        let tls = tls::client(&control_plane.etcd.der, issued.certificate, issued.key, b"h2")?;
         Ok(Self(channel(SocketAddr::from((address, 2379)), tls)?))
     }
 
@@ -132,7 +134,7 @@ impl Etcd {
         Ok(answer.map_err(|_| Status::deadline_exceeded("etcd took too long"))??.into_inner())
     }
 
-    /// The members; those of this member's own knowledge when `local`.
+    /// Lists the members. With `local`, the member answers from its own data, without the quorum.
     pub(crate) async fn members(&self, local: bool) -> Result<Vec<EtcdMember>, Status> {
         #[derive(Clone, PartialEq, Message)]
         struct List {
@@ -141,40 +143,41 @@ impl Etcd {
         }
         let listed: Listed =
             self.call("/etcdserverpb.Cluster/MemberList", List { linearizable: !local }).await?;
-        Ok(listed.members.into_iter().map(shown).collect())
+        Ok(listed.members.into_iter().map(to_wire).collect())
     }
 
-    /// Adds the member at `peer` as a learner, or finds it there; the members by name and URL, as a
-    /// new member's `--initial-cluster` wants them, and its id.
+    /// Adds the member at `address` as a learner, or finds a member with the address. Returns the member's id
+    /// and the value of its flag `--initial-cluster`.
     pub(crate) async fn add(&self, name: &str, address: Ipv4Addr) -> Result<(u64, String), Status> {
         let peer = peer_url(address);
         let mut known = self.members(false).await?;
-        // Only a machine without data joins. Talos removes the member that had its name before, which
-        // is its own from before its disk was lost (`addMember` in services/etcd.go, v1.13.9).
+        // Only a machine without data joins. Like Talos, remove an older member of the same name: it is the
+        // machine itself before its disk was lost (`addMember` in services/etcd.go, v1.13.9).
         if let Some(before) = known.iter().position(|member| member.hostname == name) {
             self.remove(known.remove(before).id).await?;
         }
-        let found = known.iter().find(|it| it.peer_urls.contains(&peer)).map(|it| it.id);
+        let found =
+            known.iter().find(|member| member.peer_urls.contains(&peer)).map(|member| member.id);
         let (id, members) = if let Some(id) = found {
             (id, known)
         } else {
             let question = MemberAdd { peer_urls: vec![peer.clone()], is_learner: true };
             let added: Members = self.call("/etcdserverpb.Cluster/MemberAdd", question).await?;
-            let id = added.added.map(|it| it.id).unwrap_or_default();
-            (id, added.members.into_iter().map(shown).collect())
+            let id = added.added.map(|member| member.id).unwrap_or_default();
+            (id, added.members.into_iter().map(to_wire).collect())
         };
         let mut cluster = BTreeMap::new();
         for member in members {
             for url in member.peer_urls {
-                let own = url == peer;
-                cluster.insert(url, if own { name.to_owned() } else { member.hostname.clone() });
+                let is_new = url == peer;
+                cluster.insert(url, if is_new { name.to_owned() } else { member.hostname.clone() });
             }
         }
         let cluster: Vec<_> = cluster.iter().map(|(url, name)| format!("{name}={url}")).collect();
         Ok((id, cluster.join(",")))
     }
 
-    /// Makes a learner a member that votes; done, when it is one already.
+    /// Makes a learner a voting member. A member that votes already is no error.
     pub(crate) async fn promote(&self, id: u64) -> Result<(), Status> {
         let promoted: Result<Members, _> =
             self.call("/etcdserverpb.Cluster/MemberPromote", MemberId { id }).await;
@@ -194,35 +197,39 @@ impl Etcd {
     }
 
     pub(crate) async fn status(&self) -> Result<EtcdMemberStatus, Status> {
-        let it: StatusAnswer = self.call("/etcdserverpb.Maintenance/Status", Nothing {}).await?;
+        let status: StatusAnswer =
+            self.call("/etcdserverpb.Maintenance/Status", Nothing {}).await?;
         Ok(EtcdMemberStatus {
-            protocol_version: it.version,
-            db_size: it.size,
-            db_size_in_use: it.size_in_use,
-            leader: it.leader,
-            raft_index: it.raft_index,
-            raft_term: it.raft_term,
-            raft_applied_index: it.raft_applied_index,
-            errors: it.errors,
-            is_learner: it.is_learner,
-            member_id: it.header.map(|it| it.member).unwrap_or_default(),
-            storage_version: it.storage_version,
+            protocol_version: status.version,
+            db_size: status.size,
+            db_size_in_use: status.size_in_use,
+            leader: status.leader,
+            raft_index: status.raft_index,
+            raft_term: status.raft_term,
+            raft_applied_index: status.raft_applied_index,
+            errors: status.errors,
+            is_learner: status.is_learner,
+            member_id: status.header.map(|header| header.member).unwrap_or_default(),
+            storage_version: status.storage_version,
         })
     }
 
     /// Whether the member answers, votes, and knows a leader.
     pub(crate) async fn is_healthy(&self) -> bool {
-        self.status().await.is_ok_and(|it| it.leader != 0 && !it.is_learner && it.errors.is_empty())
+        self.status().await.is_ok_and(|status| {
+            status.leader != 0 && !status.is_learner && status.errors.is_empty()
+        })
     }
 }
 
-/// A client of the member at `address`, for a node that holds the authority's key.
-pub(crate) fn client(config: &Configuration, address: Ipv4Addr) -> Result<Etcd, Trouble> {
-    let own = config.control_plane.as_ref().ok_or_else(|| Trouble::new("a worker has no etcd"))?;
-    Etcd::at(address, own)
+/// Creates a client of the member at `address`. `config` must be that of a control plane.
+pub(crate) fn client(config: &Configuration, address: Ipv4Addr) -> Result<Etcd, Error> {
+    let control_plane =
+        config.control_plane.as_ref().ok_or_else(|| Error::new("a worker does not run etcd"))?;
+    Etcd::at(address, control_plane)
 }
 
-fn shown(member: Member) -> EtcdMember {
+fn to_wire(member: Member) -> EtcdMember {
     EtcdMember {
         id: member.id,
         hostname: member.name,
@@ -232,9 +239,9 @@ fn shown(member: Member) -> EtcdMember {
     }
 }
 
-/// A channel that connects when it is used, over the TLS that is ours.
-fn channel(address: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, Trouble> {
-    // The scheme is what tonic is told; the bytes are TLS.
+/// Creates a channel that connects at the first call.
+fn channel(address: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, Error> {
+    // tonic must see the scheme `http`, because the connector adds TLS itself.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).attempt("an address")?;
     let endpoint = endpoint.connect_timeout(LIMIT).timeout(LIMIT);
     Ok(

@@ -1,4 +1,4 @@
-//! `KubePrism`: one local address behind which is whatever API server of the cluster answers.
+//! `KubePrism`: one local address that forwards to an API server of the cluster that answers.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::trouble::{Attempt, Trouble};
+use crate::error::{Attempt, Error};
 
 const CONNECT: Duration = Duration::from_secs(1);
-/// Most connections at once.
+/// Most concurrent connections, so that clients cannot exhaust file descriptors.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// Forwards until it is aborted; `servers` names the API servers to try, in order.
+/// Forwards connections until the task is aborted. `servers` returns the API servers to try, in order.
 pub(crate) async fn serve(
     listener: TcpListener,
     servers: impl Fn() -> Vec<Ipv4Addr> + Clone + Send + Sync + 'static,
@@ -43,6 +43,6 @@ pub(crate) async fn serve(
     }
 }
 
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Trouble> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.attempt(format!("cannot listen on {address}"))
 }

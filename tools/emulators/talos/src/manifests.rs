@@ -1,10 +1,10 @@
-//! What Talos puts into a new cluster so that its nodes can join.
+//! Objects that Talos creates in a new cluster so that nodes can join.
 
 use serde_json::{Value, json};
 
 use crate::config::Configuration;
 
-/// The objects, as one list; the configuration's own manifests are beside them, as text.
+/// Returns the objects as one list.
 pub(crate) fn bootstrap(config: &Configuration) -> Value {
     let (id, secret) = &config.token;
     let nodes = "system:bootstrappers:nodes";
@@ -33,9 +33,9 @@ pub(crate) fn bootstrap(config: &Configuration) -> Value {
     ]})
 }
 
-/// The manifests that the configuration carries, as YAML streams.
+/// Returns the inline manifests of the configuration, each a YAML stream.
 pub(crate) fn inline(config: &Configuration) -> Vec<String> {
     let list = config.main.pointer("/cluster/inlineManifests").and_then(Value::as_array);
-    let contents = list.into_iter().flatten().filter_map(|it| it["contents"].as_str());
+    let contents = list.into_iter().flatten().filter_map(|manifest| manifest["contents"].as_str());
     contents.map(str::to_owned).collect()
 }

@@ -1,30 +1,30 @@
-//! The machine's part of the host's network: a bridge for its pods, whose address is the node's.
+//! The machine's part of the host's network: a bridge for its pods, with the node's address.
 //!
-//! A node must have an address of its own that is not loopback, or the API server cannot reach its
-//! kubelet: the bridge has one, and nothing outside of this host is attached to it.
+//! A node needs an address that is not loopback, because otherwise the API server cannot reach its kubelet.
+//! The bridge has such an address, and connects to nothing outside this host.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::process::run;
-use crate::trouble::Trouble;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Where pods of one machine live.
+/// Network of the pods of one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodNetwork {
     pub(crate) bridge: String,
-    /// `10.244.7.0/24`
+    /// Range of the pods, for example `10.244.7.0/24`.
     pub(crate) subnet: String,
-    /// The node's address.
+    /// Address of the bridge, which is the node's address.
     pub(crate) gateway: Ipv4Addr,
 }
 
 impl PodNetwork {
-    /// The network `number` out of `pods`, of the machine at `machine`.
+    /// Returns the network `number` of the pod network `pods`, for the machine at the address `machine`.
     pub(crate) fn new(machine: Ipv4Addr, pods: (u8, u8), number: u8) -> Self {
         let (first, second) = pods;
         Self {
@@ -34,8 +34,8 @@ impl PodNetwork {
         }
     }
 
-    /// Makes the bridge anew.
-    pub(crate) async fn make(&self) -> Result<(), Trouble> {
+    /// Creates the bridge, and replaces an old bridge.
+    pub(crate) async fn make(&self) -> Result<(), Error> {
         remove(&self.bridge).await;
         ip(&["link", "add", &self.bridge, "type", "bridge"]).await?;
         ip(&["address", "add", &format!("{}/24", self.gateway), "dev", &self.bridge]).await?;
@@ -44,40 +44,40 @@ impl PodNetwork {
     }
 }
 
-/// The name of a machine's bridge: an interface's name has at most 15 characters.
+/// Returns the name of a machine's bridge. Linux allows 15 characters (`IFNAMSIZ`).
 pub(crate) fn bridge(machine: Ipv4Addr) -> String {
     format!("lab{:08x}", u32::from(machine))
 }
 
-/// Removes a bridge; it may be gone already.
+/// Removes a bridge, if it exists.
 pub(crate) async fn remove(bridge: &str) {
     let _ = ip(&["link", "delete", bridge]).await;
 }
 
-/// The third octets under `pods` that addresses of this host already use.
+/// Returns the third octets in the pod network that addresses of this host use already.
 pub(crate) async fn used(pods: (u8, u8)) -> BTreeSet<u8> {
     let listed = ip(&["-4", "-o", "address", "show"]).await.unwrap_or_default();
-    let addresses = listed.split_whitespace().filter_map(|it| it.split_once('/'));
+    let addresses = listed.split_whitespace().filter_map(|word| word.split_once('/'));
     addresses
         .filter_map(|(address, _)| address.parse::<Ipv4Addr>().ok())
-        .map(|it| it.octets())
-        .filter(|it| (it[0], it[1]) == pods)
-        .map(|it| it[2])
+        .map(|address| address.octets())
+        .filter(|octets| (octets[0], octets[1]) == pods)
+        .map(|octets| octets[2])
         .collect()
 }
 
-/// Keeps packets to service addresses, which nobody routes here, from leaving the host. Whether the
-/// route is new, and so ours to remove.
+/// Adds a route that keeps packets to service addresses on this host, because no
+/// other route for them exists here. Returns whether the route is new, so that the lab must remove it.
 pub(crate) async fn hold_back(services: &str) -> bool {
     ip(&["route", "add", "unreachable", services]).await.is_ok()
 }
 
-/// Takes back [`hold_back`].
+/// Removes the route of [`hold_back`].
 pub(crate) async fn let_go(services: &str) {
     let _ = ip(&["route", "delete", "unreachable", services]).await;
 }
 
-async fn ip(arguments: &[&str]) -> Result<String, Trouble> {
+async fn ip(arguments: &[&str]) -> Result<String, Error> {
     run(Path::new("ip"), arguments, None, LIMIT).await
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_bridge_fits_and_is_the_machines_own() {
+    fn each_machine_has_a_bridge_name_that_linux_accepts() {
         let (one, other) =
             (bridge(Ipv4Addr::new(127, 73, 0, 1)), bridge(Ipv4Addr::new(127, 73, 1, 0)));
         assert!(one.len() <= 15);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_gets_its_part_of_the_pod_network() {
+    fn a_machine_gets_a_24_of_the_pod_network() {
         let network = PodNetwork::new(Ipv4Addr::new(127, 73, 0, 1), (10, 244), 7);
         assert_eq!(network.subnet, "10.244.7.0/24");
         assert_eq!(network.gateway, Ipv4Addr::new(10, 244, 7, 1));

@@ -9,53 +9,54 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::config::{Configuration, Kind};
-use crate::control_plane::{Arguments, Setting, kubeconfig};
+use crate::control_plane::{Arguments, NodeContext, kubeconfig};
+use crate::directory::MachineDirectory;
+use crate::error::{Attempt, Error};
 use crate::network::PodNetwork;
-use crate::place::Place;
 use crate::process::{Processes, Program, child_of, end_child};
-use crate::trouble::{Attempt, Trouble};
 
-/// The name of the process that holds the namespaces.
+/// Name of the process that holds the namespaces.
 pub(crate) const PROCESS: &str = "node";
-/// Where the kubelet says that it is well.
+/// Port of the kubelet's health check.
 pub(crate) const HEALTH_PORT: u16 = 10248;
 
 const SCRIPT: &str = include_str!("node.sh");
 const CONTROL_PLANE_ROLE: &str = "node-role.kubernetes.io/control-plane";
 
-/// What a node needs to know beside its configuration.
+/// Values that a node needs in addition to its configuration.
 pub(crate) struct Node<'a> {
-    pub(crate) setting: &'a Setting,
+    pub(crate) context: &'a NodeContext,
     pub(crate) pods: &'a PodNetwork,
     pub(crate) plain_registries: &'a [String],
     pub(crate) pause_image: &'a str,
     pub(crate) cni: &'a Path,
-    /// Where the kubelet reaches an API server.
+    /// URL of the API server that the kubelet uses.
     pub(crate) server: String,
 }
 
 impl Node<'_> {
-    /// Starts containerd, and waits until it answers.
+    /// Starts containerd, and waits until containerd answers.
     pub(crate) async fn start(
         &self,
         config: &Configuration,
         processes: &Processes,
-    ) -> Result<(), Trouble> {
-        let place = &self.setting.place;
+    ) -> Result<(), Error> {
+        let directory = &self.context.directory;
         for stale in ["node/containerd.up", "node/kubelet.run", "var/lib/cni"] {
-            place.remove(stale);
+            directory.remove(stale);
         }
-        fs::create_dir_all(place.at("logs")).attempt("cannot make a directory for logs")?;
+        fs::create_dir_all(directory.at("logs")).attempt("cannot make a directory for logs")?;
         for log in ["containerd", "kubelet"] {
-            let log = place.at("logs").join(format!("{log}.log"));
+            let log = directory.at("logs").join(format!("{log}.log"));
             let _ = fs::rename(&log, log.with_extension("log.old"));
         }
-        place.write("node/node.sh", SCRIPT)?;
-        place.write("node/containerd.toml", self.containerd(config))?;
-        place.remove("node/cni");
-        fs::create_dir_all(place.at("node/cni")).attempt("cannot make a directory for the CNI")?;
+        directory.write("node/node.sh", SCRIPT)?;
+        directory.write("node/containerd.toml", self.containerd(config))?;
+        directory.remove("node/cni");
+        fs::create_dir_all(directory.at("node/cni"))
+            .attempt("cannot make a directory for the CNI")?;
         if config.text("/cluster/network/cni/name") != Some("none") {
-            place.write_json("node/cni/10-lab.conflist", &self.cni())?;
+            directory.write_json("node/cni/10-lab.conflist", &self.cni())?;
         }
         let mut arguments: Vec<String> = [
             "--mount",
@@ -69,45 +70,45 @@ impl Node<'_> {
         ]
         .map(str::to_owned)
         .to_vec();
-        arguments.extend([place.text("node/node.sh"), place.0.display().to_string()]);
+        arguments.extend([directory.text("node/node.sh"), directory.0.display().to_string()]);
         let path = PathBuf::from("unshare");
         processes.start(Program { name: PROCESS, path, arguments, environment: Vec::new() })?;
         for _ in 0..300 {
-            if place.at("node/containerd.up").exists() {
+            if directory.at("node/containerd.up").exists() {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
         }
-        Err(Trouble::new("containerd did not answer in 30 s"))
+        Err(Error::new("containerd did not answer in 30 s"))
     }
 
-    /// Writes what the kubelet needs, and lets it run; one that runs already starts again with it.
+    /// Writes the files of the kubelet and starts it. A kubelet that runs already restarts with the new files.
     pub(crate) fn run_kubelet(
         &self,
         config: &Configuration,
         processes: &Processes,
-    ) -> Result<(), Trouble> {
-        let place = &self.setting.place;
-        place.write("node/ca.crt", config.accepted("/cluster/acceptedCAs", &config.cluster))?;
-        place.write_json("node/kubelet.json", &self.kubelet(config))?;
+    ) -> Result<(), Error> {
+        let directory = &self.context.directory;
+        directory.write("node/ca.crt", config.accepted("/cluster/acceptedCAs", &config.cluster))?;
+        directory.write_json("node/kubelet.json", &self.kubelet(config))?;
         let (id, secret) = &config.token;
         let user = json!({"token": format!("{id}.{secret}")});
         let authority = config.accepted("/cluster/acceptedCAs", &config.cluster);
-        place.write_json(
+        directory.write_json(
             "node/bootstrap.kubeconfig",
             &kubeconfig(&self.server, &authority, &user),
         )?;
         let mut arguments = Arguments::default();
-        arguments.set("config", place.text("node/kubelet.json"));
+        arguments.set("config", directory.text("node/kubelet.json"));
         arguments.set("kubeconfig", "/var/lib/kubelet/kubeconfig");
-        arguments.set("bootstrap-kubeconfig", place.text("node/bootstrap.kubeconfig"));
+        arguments.set("bootstrap-kubeconfig", directory.text("node/bootstrap.kubeconfig"));
         arguments.set("cert-dir", "/var/lib/kubelet/pki");
-        arguments.set("hostname-override", &self.setting.hostname);
+        arguments.set("hostname-override", &self.context.hostname);
         arguments.set("node-ip", self.pods.gateway.to_string());
         arguments.add(config.extra_arguments("/machine/kubelet/extraArgs"));
-        let mut lines = vec![self.setting.binaries.join("kubelet").display().to_string()];
+        let mut lines = vec![self.context.binaries.join("kubelet").display().to_string()];
         lines.extend(arguments.list());
-        place.write("node/kubelet.run", lines.join("\n") + "\n")?;
+        directory.write("node/kubelet.run", lines.join("\n") + "\n")?;
         if let Some(init) = processes.pid(PROCESS).and_then(child_of) {
             end_child(init, "kubelet");
         }
@@ -151,7 +152,7 @@ state = "/run/containerd"
 {mirrors}"#,
             pause = json!(self.pause_image),
             plugins = json!(self.cni),
-            cni = json!(self.setting.place.text("node/cni")),
+            cni = json!(self.context.directory.text("node/cni")),
             mirrors = mirrors.concat(),
         )
     }
@@ -183,17 +184,17 @@ state = "/run/containerd"
             "authentication": {
                 "anonymous": {"enabled": false},
                 "webhook": {"enabled": true},
-                "x509": {"clientCAFile": self.setting.place.text("node/ca.crt")},
+                "x509": {"clientCAFile": self.context.directory.text("node/ca.crt")},
             },
             "authorization": {"mode": "Webhook"},
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": cgroup(self.setting.address),
+            "cgroupRoot": cgroup(self.context.address),
             "cgroupsPerQOS": false,
             "clusterDNS": [dns],
             "clusterDomain": config.dns_domain(),
             "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
             "enforceNodeAllocatable": [],
-            // The disk is the host's: how full it is says nothing about this machine.
+            // The machine shares the host's disk, so that a full disk says nothing about the machine.
             "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "0%", "memory.available": "0%"},
             "failCgroupV1": false,
             "failSwapOn": false,
@@ -203,9 +204,10 @@ state = "/run/containerd"
             "imageGCLowThresholdPercent": 99,
             "registerWithTaints": taints,
             "resolvConf": "",
-            // So that it asks for its first certificate before all else. With rotation it begins
-            // without one, is sent away by its API server, and waits longer each time: a node is
-            // ready 2 to 4 s later. A year, for which that certificate is good, no lab lasts.
+            // Without rotation, the kubelet asks for its first certificate before it does anything else. With
+            // rotation, it starts without a certificate, the API server refuses it, and it waits longer after
+            // each attempt: the node is ready 2 to 4 s later. The certificate is valid for a year, and no lab
+            // lasts as long.
             "rotateCertificates": false,
             "serializeImagePulls": false,
         });
@@ -217,13 +219,13 @@ state = "/run/containerd"
     }
 }
 
-/// Where cgroups are: the one hierarchy, or one for each controller.
+/// Folder of the cgroups: one hierarchy (version 2), or one for each controller (version 1).
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Where containerd names the containers that run.
+/// Folder of containerd's running containers, below the machine's directory.
 const CONTAINERS: &str = "var/lib/containerd/io.containerd.runtime.v2.task/k8s.io";
 const CRI: &str = r#""io.containerd.grpc.v1.cri""#;
 
-/// Where the pods of a machine are counted.
+/// Returns the cgroup of a machine's pods.
 fn cgroup(machine: Ipv4Addr) -> String {
     format!("/{}", crate::network::bridge(machine))
 }
@@ -232,7 +234,7 @@ fn is_reserved(config: &Configuration) -> bool {
     config.kind == Kind::ControlPlane && !config.schedules_on_control_planes()
 }
 
-/// Labels of the node: those of the configuration, and its role.
+/// Returns the labels of the node: the labels of the configuration, and its role.
 pub(crate) fn labels(config: &Configuration) -> Vec<(String, String)> {
     let mut labels = config.map("/machine/nodeLabels");
     if config.kind == Kind::ControlPlane {
@@ -241,33 +243,33 @@ pub(crate) fn labels(config: &Configuration) -> Vec<(String, String)> {
     labels
 }
 
-/// Mirrors of registries, old form and new.
+/// Returns the mirrors of registries from `machine.registries` and from `RegistryMirrorConfig` documents.
 fn registry_mirrors(config: &Configuration) -> Vec<(String, Vec<String>)> {
     let texts = |list: Option<&Value>, field: Option<&str>| {
         let list = list.and_then(Value::as_array).into_iter().flatten();
-        let text = list.filter_map(|it| field.map_or(it, |field| &it[field]).as_str());
+        let text = list.filter_map(|value| field.map_or(value, |field| &value[field]).as_str());
         text.map(str::to_owned).collect::<Vec<_>>()
     };
     let old = config.main.pointer("/machine/registries/mirrors").and_then(Value::as_object);
     let old = old
         .into_iter()
         .flatten()
-        .map(|(host, it)| (host.clone(), texts(it.get("endpoints"), None)));
-    let new = config.others("RegistryMirrorConfig").filter_map(|it| {
-        Some((it["name"].as_str()?.to_owned(), texts(it.get("endpoints"), Some("url"))))
+        .map(|(host, mirror)| (host.clone(), texts(mirror.get("endpoints"), None)));
+    let new = config.others("RegistryMirrorConfig").filter_map(|mirror| {
+        Some((mirror["name"].as_str()?.to_owned(), texts(mirror.get("endpoints"), Some("url"))))
     });
     old.chain(new).collect()
 }
 
-/// Removes the cgroups of a machine whose processes are gone, and of its containers: for each of
-/// these its next kubelet would try three seconds long to find what runs in it.
-pub(crate) fn remove_cgroups(place: &Place, machine: Ipv4Addr) {
-    let containers = fs::read_dir(place.at(CONTAINERS)).into_iter().flatten().flatten();
-    let containers = containers.map(|it| Path::new("k8s.io").join(it.file_name()));
-    let own = PathBuf::from(cgroup(machine).trim_start_matches('/'));
-    let names: Vec<_> = containers.chain([own]).collect();
+/// Removes the cgroups of a machine whose processes have ended, and of its containers. The machine's next
+/// kubelet would otherwise search each of them for processes for three seconds.
+pub(crate) fn remove_cgroups(directory: &MachineDirectory, machine: Ipv4Addr) {
+    let containers = fs::read_dir(directory.at(CONTAINERS)).into_iter().flatten().flatten();
+    let containers = containers.map(|entry| Path::new("k8s.io").join(entry.file_name()));
+    let machine_cgroup = PathBuf::from(cgroup(machine).trim_start_matches('/'));
+    let names: Vec<_> = containers.chain([machine_cgroup]).collect();
     let controllers = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
-    for hierarchy in controllers.map(|it| it.path()).chain([PathBuf::from(CGROUPS)]) {
+    for hierarchy in controllers.map(|entry| entry.path()).chain([PathBuf::from(CGROUPS)]) {
         for name in &names {
             remove_cgroup(&hierarchy.join(name), 0);
         }
@@ -279,7 +281,7 @@ fn remove_cgroup(cgroup: &Path, depth: u8) {
         return;
     }
     for inner in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if inner.file_type().is_ok_and(|it| it.is_dir()) {
+        if inner.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroup(&inner.path(), depth + 1);
         }
     }
@@ -297,8 +299,8 @@ mod tests {
     fn kubelet(text: &str) -> (Value, Vec<(String, String)>, String) {
         let config = Configuration::read(text.as_bytes()).expect("a configuration");
         let address = Ipv4Addr::new(127, 73, 0, 11);
-        let setting = Setting {
-            place: Place(PathBuf::from("/machine")),
+        let context = NodeContext {
+            directory: MachineDirectory(PathBuf::from("/machine")),
             binaries: PathBuf::from("/binaries"),
             address,
             hostname: "base-1".to_owned(),
@@ -307,7 +309,7 @@ mod tests {
         let pods = PodNetwork::new(address, config.pods(), 7);
         let registries = ["127.77.0.1:5000".to_owned()];
         let node = Node {
-            setting: &setting,
+            context: &context,
             pods: &pods,
             plain_registries: &registries,
             pause_image: "pause",
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_plane_is_tainted_and_labelled_unless_pods_may_run_there() {
+    fn a_control_plane_is_tainted_unless_the_configuration_allows_pods() {
         let (kubelet_config, labels, _) = kubelet(CONTROL_PLANE);
         assert_eq!(
             kubelet_config["registerWithTaints"],
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_of_the_configuration_and_of_the_lab_both_reach_containerd() {
+    fn containerd_gets_the_mirrors_of_the_configuration_and_of_the_lab() {
         let text = format!(
             "{CONTROL_PLANE}---\napiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: ghcr.io\nendpoints:\n    - url: http://127.77.0.1:5000\n"
         );

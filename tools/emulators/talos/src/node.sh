@@ -1,15 +1,15 @@
-# The node: containerd and the kubelet, in a mount and a process namespace of their own, so that
-# nothing of it outlives this script and nothing of the host's is in its way. $1: the machine's directory.
+# The node: containerd and the kubelet, in a mount and a process namespace of their own, so that no process
+# outlives this script and no file of the host is in the way. $1: the machine's directory.
 machine=$1
 umount /sys/fs/cgroup/unified 2>/dev/null || true
 set -eu
-own() { mkdir -p "$machine/$1" "$2"; mount --bind "$machine/$1" "$2"; }
-own var/lib/kubelet /var/lib/kubelet
-own var/lib/containerd /var/lib/containerd
-own var/lib/cni /var/lib/cni
-own var/log/pods /var/log/pods
-own var/log/containers /var/log/containers
-own var/mnt /var/mnt
+bind_mount() { mkdir -p "$machine/$1" "$2"; mount --bind "$machine/$1" "$2"; }
+bind_mount var/lib/kubelet /var/lib/kubelet
+bind_mount var/lib/containerd /var/lib/containerd
+bind_mount var/lib/cni /var/lib/cni
+bind_mount var/log/pods /var/log/pods
+bind_mount var/log/containers /var/log/containers
+bind_mount var/mnt /var/mnt
 mkdir -p /run/containerd
 mount -t tmpfs -o mode=0711 tmpfs /run/containerd
 set +e
@@ -17,8 +17,8 @@ set +e
 end() {
 	trap '' TERM
 	rm -f "$machine/node/kubelet.run"
-	# First the one who would start pods again; then containers, while there still is who reads what
-	# they say and whom they can tell that they go; then everything in this namespace.
+	# The kubelet ends first, because it would restart pods. Containers end next, while containerd still
+	# reads their output and records their end. Then every process in this namespace ends.
 	[ -z "${kubelet:-}" ] || kill -TERM "$kubelet" 2>/dev/null
 	sleep 0.2
 	# shellcheck disable=SC2046
@@ -32,7 +32,7 @@ end() {
 	exit 0
 }
 
-# The first process of every container: number one in a namespace within this one.
+# Prints the first process of every container: process 1 of a namespace inside this namespace.
 containers() {
 	awk '$1 == "NSpid:" && $3 == 1 { print $2 }' /proc/[0-9]*/status 2>/dev/null
 }
@@ -47,7 +47,7 @@ until [ -S /run/containerd/containerd.sock ]; do sleep 0.1; done
 
 while :; do
 	if [ -e "$machine/node/kubelet.run" ]; then
-		# One argument a line, as the lab wrote them.
+		# The lab writes one argument per line.
 		set --
 		while IFS= read -r argument; do set -- "$@" "$argument"; done <"$machine/node/kubelet.run"
 		"$@" >>"$machine/logs/kubelet.log" 2>&1 &

@@ -1,7 +1,7 @@
-//! Authorities out of a machine configuration, and the certificates that a node issues below them.
+//! Authorities of a machine configuration, and the certificates that a node issues.
 //!
-//! Talos writes its keys under labels that no library knows (`ED25519 PRIVATE KEY`) or that ring
-//! does not read (`EC PRIVATE KEY`); both become PKCS#8 here, and nowhere else.
+//! Talos writes its keys under PEM labels that no library knows (`ED25519 PRIVATE KEY`) or that ring does not
+//! read (`EC PRIVATE KEY`). This module converts both to PKCS#8.
 
 use std::net::IpAddr;
 
@@ -16,18 +16,18 @@ use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-use crate::trouble::{Attempt, Trouble};
+use crate::error::{Attempt, Error};
 
-/// A certificate authority; one without its key can be trusted, but cannot issue.
+/// A certificate authority. Without its key, an authority can verify certificates, but cannot issue them.
 pub(crate) struct Authority {
     pub(crate) pem: String,
     pub(crate) der: CertificateDer<'static>,
     issuer: Option<Issuer<'static, KeyPair>>,
-    /// The key as PEM that Go and OpenSSL read.
+    /// Key as PEM that Go and OpenSSL read, if it is known.
     pub(crate) key_pem: Option<String>,
 }
 
-/// What a certificate is for.
+/// Extended key usage of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Usage {
     Client,
@@ -35,7 +35,7 @@ pub(crate) enum Usage {
     Both,
 }
 
-/// What a certificate shall say.
+/// Contents of a certificate to issue.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) common_name: String,
@@ -45,7 +45,7 @@ pub(crate) struct Leaf {
     pub(crate) usage: Usage,
 }
 
-/// A certificate with its key.
+/// An issued certificate with its private key.
 pub(crate) struct Issued {
     pub(crate) certificate: CertificateDer<'static>,
     pub(crate) certificate_pem: String,
@@ -54,7 +54,7 @@ pub(crate) struct Issued {
 }
 
 impl Leaf {
-    /// A client that is `common_name`, as a member of `organizations`.
+    /// Creates the contents of a client's certificate.
     pub(crate) fn client(common_name: &str, organizations: &[&str]) -> Self {
         Self {
             common_name: common_name.to_owned(),
@@ -67,8 +67,8 @@ impl Leaf {
 }
 
 impl Authority {
-    /// Reads an authority from PEM texts; the key must be the certificate's.
-    pub(crate) fn read(certificate: &str, key: Option<&str>) -> Result<Self, Trouble> {
+    /// Reads an authority from PEM texts, and refuses a key that does not belong to the certificate.
+    pub(crate) fn read(certificate: &str, key: Option<&str>) -> Result<Self, Error> {
         let der = CertificateDer::from_pem_slice(certificate.as_bytes())
             .attempt("the certificate of the authority is not PEM")?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der)
@@ -77,7 +77,7 @@ impl Authority {
         if let Some(key) = &key
             && parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw()
         {
-            return Err(Trouble::new("the key of the authority is not its certificate's"));
+            return Err(Error::new("the key of the authority does not belong to its certificate"));
         }
         let key_pem = key.as_ref().map(KeyPair::serialize_pem);
         let issuer = key
@@ -87,8 +87,8 @@ impl Authority {
         Ok(Self { pem: certificate.to_owned(), der: der.clone(), issuer, key_pem })
     }
 
-    /// An authority that exists only until the next boot, as in maintenance mode.
-    pub(crate) fn fleeting() -> Result<Self, Trouble> {
+    /// Creates an authority that exists only until the next boot, as in maintenance mode.
+    pub(crate) fn ephemeral() -> Result<Self, Error> {
         let key = KeyPair::generate_for(&PKCS_ED25519).attempt("no key for maintenance mode")?;
         let mut params = validity(CertificateParams::default());
         params.distinguished_name = DistinguishedName::new();
@@ -98,13 +98,13 @@ impl Authority {
         Self::read(&certificate.pem(), Some(&key.serialize_pem()))
     }
 
-    /// Whether `other` is this authority, perhaps with other dates: the key decides.
+    /// Whether `other` has the same key. A renewed certificate has other dates and the same key.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let key = |authority: &Self| {
             let (_, parsed) = x509_parser::parse_x509_certificate(&authority.der).ok()?;
             Some(parsed.public_key().subject_public_key.data.to_vec())
         };
-        key(self).is_some_and(|own| key(other) == Some(own))
+        key(self).is_some_and(|first| key(other) == Some(first))
     }
 
     pub(crate) fn can_issue(&self) -> bool {
@@ -112,11 +112,11 @@ impl Authority {
     }
 
     /// Issues a certificate with a key of its own, of the authority's kind.
-    pub(crate) fn issue(&self, leaf: &Leaf) -> Result<Issued, Trouble> {
+    pub(crate) fn issue(&self, leaf: &Leaf) -> Result<Issued, Error> {
         let issuer = self
             .issuer
             .as_ref()
-            .ok_or_else(|| Trouble::new("an authority without its key cannot issue"))?;
+            .ok_or_else(|| Error::new("an authority without its key cannot issue"))?;
         let ed25519 = issuer.key().is_compatible(&PKCS_ED25519);
         let kind = if ed25519 { &PKCS_ED25519 } else { &PKCS_ECDSA_P256_SHA256 };
         let what = || format!("cannot issue a certificate for {}", leaf.common_name);
@@ -131,10 +131,10 @@ impl Authority {
     }
 }
 
-fn params(leaf: &Leaf, ed25519: bool) -> Result<CertificateParams, Trouble> {
+fn params(leaf: &Leaf, ed25519: bool) -> Result<CertificateParams, Error> {
     let mut params = validity(CertificateParams::default());
     params.distinguished_name = DistinguishedName::new();
-    // An rcgen name holds one value of each type, which is all that a node's own certificates need.
+    // A name in rcgen holds one value of each type, so the certificate gets only the first organization.
     if let Some(organization) = leaf.organizations.first() {
         params
             .distinguished_name
@@ -166,7 +166,7 @@ fn params(leaf: &Leaf, ed25519: bool) -> Result<CertificateParams, Trouble> {
     Ok(params)
 }
 
-/// A node has a clock of its own: an hour back, so that a client whose clock is slow agrees.
+/// Sets a validity that begins an hour ago, so that a client whose clock is slow accepts the certificate.
 fn validity(mut params: CertificateParams) -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     params.not_before = now - Duration::hours(1);
@@ -174,39 +174,39 @@ fn validity(mut params: CertificateParams) -> CertificateParams {
     params
 }
 
-/// A key that is written as PEM under any of the labels that Talos accepts, but RSA.
-fn key_pair(pem: &str) -> Result<KeyPair, Trouble> {
+/// Reads a PEM key under any label that Talos accepts, except RSA.
+fn key_pair(pem: &str) -> Result<KeyPair, Error> {
     KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8(pem)?))
         .attempt("a private key cannot be used")
 }
 
-/// The PKCS#8 form of a key that is written as PEM.
-fn pkcs8(pem: &str) -> Result<Vec<u8>, Trouble> {
+/// Converts a PEM key to PKCS#8.
+fn pkcs8(pem: &str) -> Result<Vec<u8>, Error> {
     let (label, der) = unwrap_pem(pem)?;
     match label.as_str() {
-        // What Talos calls ED25519 is PKCS#8 under a label of its own.
+        // `ED25519 PRIVATE KEY` is Talos's own label for PKCS#8.
         "ED25519 PRIVATE KEY" | "PRIVATE KEY" => Ok(der),
         "EC PRIVATE KEY" => Ok(sec1_to_pkcs8(&der)),
-        other => Err(Trouble::new(format!(
-            "a private key is labelled `{other}`, which an authority's cannot be"
+        other => Err(Error::new(format!(
+            "a private key is labelled `{other}`, which is not supported for an authority"
         ))),
     }
 }
 
-/// The label and the content of a PEM text, whatever the label.
-fn unwrap_pem(pem: &str) -> Result<(String, Vec<u8>), Trouble> {
+/// Returns the label and the content of a PEM text with any label.
+fn unwrap_pem(pem: &str) -> Result<(String, Vec<u8>), Error> {
     let mut lines = pem.lines().map(str::trim).filter(|line| !line.is_empty());
     let label = lines
         .next()
         .and_then(|line| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
-        .ok_or_else(|| Trouble::new("a private key is not PEM"))?;
+        .ok_or_else(|| Error::new("a private key is not PEM"))?;
     let body: String = lines.take_while(|line| !line.starts_with("-----END ")).collect();
     let der = BASE64.decode(body.as_bytes()).ok();
-    let der = der.ok_or_else(|| Trouble::new("the content of a private key is not base64"))?;
+    let der = der.ok_or_else(|| Error::new("the content of a private key is not base64"))?;
     Ok((label.to_owned(), der))
 }
 
-/// Wraps a P-256 key in the frame that names its curve.
+/// Wraps a P-256 key of SEC 1 in PKCS#8 (RFC 5208), which names the curve.
 fn sec1_to_pkcs8(sec1: &[u8]) -> Vec<u8> {
     const EC_P256: [u8; 21] = [
         0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
@@ -218,7 +218,7 @@ fn sec1_to_pkcs8(sec1: &[u8]) -> Vec<u8> {
     der(0x30, &content)
 }
 
-/// One DER element of at most 65,535 bytes.
+/// Encodes a DER element of at most 65,535 bytes.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
     let [high, low] = length.to_be_bytes();
@@ -239,13 +239,17 @@ pub(crate) fn is_service_account_key(pem: &str) -> bool {
     )
 }
 
-/// The organizations in the subject of a client's certificate: its roles.
+/// Returns the organizations in the subject of a certificate, which Talos uses as roles.
 pub(crate) fn organizations(certificate: &[u8]) -> Vec<String> {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
         return Vec::new();
     };
     let subject = parsed.subject();
-    subject.iter_organization().filter_map(|it| it.as_str().ok()).map(str::to_owned).collect()
+    subject
+        .iter_organization()
+        .filter_map(|organization| organization.as_str().ok())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -253,15 +257,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_element_is_as_long_as_it_says() {
+    fn der_writes_the_length_in_the_shortest_form() {
         assert_eq!(der(4, &[1, 2]), [4, 2, 1, 2]);
         assert_eq!(der(4, &[0; 200])[..3], [4, 0x81, 200]);
         assert_eq!(der(4, &[0; 300])[..4], [4, 0x82, 1, 44]);
     }
 
     #[test]
-    fn an_authority_of_maintenance_mode_issues_and_is_named_by_nobody() {
-        let authority = Authority::fleeting().expect("an authority");
+    fn an_ephemeral_authority_issues_certificates_and_has_no_role() {
+        let authority = Authority::ephemeral().expect("an authority");
         let leaf = Leaf { usage: Usage::Server, ..Leaf::client("node", &["os:reader"]) };
         let issued = authority.issue(&leaf).expect("a certificate");
         assert_eq!(organizations(&issued.certificate), ["os:reader"]);
@@ -269,9 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_somebody_else_is_refused() {
+    fn read_refuses_the_key_of_another_authority() {
         let (one, other) =
-            (Authority::fleeting().expect("one"), Authority::fleeting().expect("other"));
+            (Authority::ephemeral().expect("one"), Authority::ephemeral().expect("other"));
         assert!(Authority::read(&one.pem, other.key_pem.as_deref()).is_err());
         assert!(Authority::read(&one.pem, one.key_pem.as_deref()).is_ok());
     }

@@ -1,7 +1,8 @@
-//! Real processes: started in a group of their own, written down, watched, ended by id.
+//! Real processes. Each runs in its own process group, is recorded in a file, restarts when it ends, and is
+//! ended by id.
 //!
-//! **Invariant:** a process is only ever signalled after its start time was compared with what was
-//! written down, so that an id which the system gave to somebody else is left alone.
+//! **Invariant:** a signal is sent only after the process's start time has been compared with the record,
+//! because the system may have given the id to another process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,25 +18,24 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::trouble::{Attempt, Trouble};
+use crate::error::{Attempt, Error};
 
-/// Longest pause before a process that ended is started again.
+/// Longest pause before a process that has ended is restarted.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// What Go's runtime is told in every component.
+/// Returns the environment of Go's runtime for every component.
 ///
-/// To collect garbage less often than it would: memory is what a machine has for the hour that a lab
-/// lives (measured: 7.6 s of CPU for an API server from its start to a running pod, 5.9 s with
-/// this). And to keep as many cores busy as the lab itself was told, by the same variable: with two
-/// it can wake another thread for every answer, which is 1 s of 15 sooner where one lab has the
-/// machine, and 15 % more work where it has not.
+/// `GOGC=400` makes garbage collection rarer, because a lab has enough memory for the hour that it lasts
+/// (measured: 5.9 s instead of 7.6 s of CPU for an API server from its start to a running pod).
+/// `GOMAXPROCS` is passed on from the lab's environment. With two cores, Go can wake another thread for every
+/// answer: a single lab on the host is 1 s of 15 s faster, but the lab needs 15 % more CPU (measured).
 #[must_use]
 pub fn go_runtime() -> Vec<(&'static str, OsString)> {
-    let cores = std::env::var_os("GOMAXPROCS").map(|it| ("GOMAXPROCS", it));
+    let cores = std::env::var_os("GOMAXPROCS").map(|cores| ("GOMAXPROCS", cores));
     [("GOGC", OsString::from("400"))].into_iter().chain(cores).collect()
 }
 
-/// What to start.
+/// A program to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) name: &'static str,
@@ -44,24 +44,24 @@ pub(crate) struct Program {
     pub(crate) environment: Vec<(String, String)>,
 }
 
-/// A process as it is written down: enough to know it again.
+/// The record of a process, which identifies the process even after its id has been reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     pid: Pid,
-    /// Ticks since the system started.
+    /// Start time in clock ticks since the system started.
     started: u64,
 }
 
 /// The processes of one machine.
 pub(crate) struct Processes {
-    /// Where they are written down.
+    /// Folder of the records.
     records: PathBuf,
     logs: PathBuf,
     running: Mutex<BTreeMap<&'static str, Running>>,
 }
 
 struct Running {
-    /// Sent once: how long to wait before SIGKILL.
+    /// Sends the time between SIGTERM and SIGKILL, once.
     stop: watch::Sender<Option<Duration>>,
     pid: watch::Receiver<Option<i32>>,
     task: JoinHandle<()>,
@@ -73,8 +73,8 @@ impl Processes {
         Self { records, logs, running: Mutex::default() }
     }
 
-    /// Starts `program`, and starts it again whenever it ends, until [`Self::stop`].
-    pub(crate) fn start(&self, program: Program) -> Result<(), Trouble> {
+    /// Starts `program`, and restarts it whenever it ends, until [`Self::stop`].
+    pub(crate) fn start(&self, program: Program) -> Result<(), Error> {
         for directory in [&self.records, &self.logs] {
             fs::create_dir_all(directory).attempt(directory.display())?;
         }
@@ -82,7 +82,7 @@ impl Processes {
         let (tell, pid) = watch::channel(None);
         let name = program.name;
         let log = self.logs.join(format!("{name}.log"));
-        // The log of this boot; the one before is kept beside it.
+        // The log of the boot before is kept as `.log.old`.
         let _ = fs::rename(&log, log.with_extension("log.old"));
         let record = self.records.join(name);
         let child = spawn(&program, &log)?;
@@ -92,7 +92,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Ends a process and its group; SIGKILL after `grace`. Nothing, when it does not run.
+    /// Ends a process and its group, with SIGKILL after `grace`. Does nothing if the process does not run.
     pub(crate) async fn stop(&self, name: &str, grace: Duration) {
         let found = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         if let Some(running) = found {
@@ -107,12 +107,12 @@ impl Processes {
 
     pub(crate) fn pid(&self, name: &str) -> Option<i32> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get(name).and_then(|it| *it.pid.borrow())
+        running.get(name).and_then(|running| *running.pid.borrow())
     }
 }
 
-/// Where programs are looked for: where the lab itself found them, which need not be a folder of the
-/// system (Nix has none), and then in those of the system.
+/// Returns the search path of programs: the lab's own `PATH`, because Nix has no programs in the system's
+/// folders, and then the system's folders.
 fn search_path() -> std::ffi::OsString {
     let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut path = std::env::var_os("PATH").unwrap_or_default();
@@ -123,7 +123,7 @@ fn search_path() -> std::ffi::OsString {
     path
 }
 
-fn spawn(program: &Program, log: &Path) -> Result<Child, Trouble> {
+fn spawn(program: &Program, log: &Path) -> Result<Child, Error> {
     let what = || format!("cannot start {}", program.path.display());
     let log = fs::OpenOptions::new().create(true).append(true).open(log).attempt(what())?;
     let error = log.try_clone().attempt(what())?;
@@ -141,7 +141,7 @@ fn spawn(program: &Program, log: &Path) -> Result<Child, Trouble> {
         .attempt(what())
 }
 
-/// The life of one program: every process that runs it, one after the other.
+/// Runs one program: waits for the process, records it, and restarts it.
 async fn watched(
     program: Program,
     mut child: Child,
@@ -171,7 +171,7 @@ async fn watched(
                 let _ = child.wait().await;
             }
         }
-        // What the process left behind in its group goes with it.
+        // Children that the process left in its group end with it.
         if let Some(known) = known {
             let _ = kill_process_group(known.pid, Signal::KILL);
         }
@@ -196,18 +196,19 @@ async fn watched(
 async fn asked_to_stop(stopped: &mut watch::Receiver<Option<Duration>>) -> Duration {
     match stopped.wait_for(Option::is_some).await {
         Ok(grace) => grace.unwrap_or_default(),
-        // Nobody is left who could ask: end what was started.
+        // The sender was dropped, so nothing else can end the process.
         Err(_) => Duration::from_secs(5),
     }
 }
 
-/// What identifies the process `pid` now.
+/// Returns the identity of the process `pid`.
 fn known(pid: u32) -> Option<Known> {
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     Some(Known { pid, started: started(pid)? })
 }
 
-/// When a process started: field 22 of its `stat`, counted behind the name in parentheses.
+/// Returns the start time of a process: field 22 of its `stat` (proc(5)), counted after the name in
+/// parentheses.
 fn started(pid: Pid) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -218,16 +219,16 @@ fn started(pid: Pid) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// The first child of a process.
+/// Returns the first child of a process.
 pub(crate) fn child_of(pid: i32) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// Sends SIGTERM to the child of `parent` that runs `name`; whether there was one.
+/// Sends SIGTERM to the child of `parent` that runs `name`. Returns whether the child exists.
 pub(crate) fn end_child(parent: i32, name: &str) -> bool {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    for pid in children.unwrap_or_default().split_whitespace().filter_map(|it| it.parse().ok()) {
+    for pid in children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()) {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         if let (true, Some(pid)) = (comm.trim() == name, Pid::from_raw(pid)) {
             return kill_process(pid, Signal::TERM).is_ok();
@@ -236,15 +237,15 @@ pub(crate) fn end_child(parent: i32, name: &str) -> bool {
     false
 }
 
-/// Ends what an earlier lab left behind on the machine in `directory`.
+/// Ends the processes that an earlier lab left running on the machine in `directory`.
 pub(crate) fn end_strays(directory: &Path) {
     let records = fs::read_dir(directory.join("processes")).into_iter().flatten().flatten();
     let mut strays = Vec::new();
     for record in records {
         let line = fs::read_to_string(record.path()).unwrap_or_default();
         let mut words = line.split_whitespace();
-        let (pid, start) = (words.next().and_then(|it| it.parse().ok()), words.next());
-        let start = start.and_then(|it| it.parse::<u64>().ok());
+        let (pid, start) = (words.next().and_then(|pid| pid.parse().ok()), words.next());
+        let start = start.and_then(|start| start.parse::<u64>().ok());
         if let (Some(pid), Some(start)) = (pid.and_then(Pid::from_raw), start)
             && started(pid) == Some(start)
         {
@@ -257,7 +258,7 @@ pub(crate) fn end_strays(directory: &Path) {
             let _ = kill_process_group(stray.pid, signal);
         }
         for _ in 0..rounds {
-            strays.retain(|it| started(it.pid) == Some(it.started));
+            strays.retain(|stray| started(stray.pid) == Some(stray.started));
             if strays.is_empty() {
                 return;
             }
@@ -266,14 +267,14 @@ pub(crate) fn end_strays(directory: &Path) {
     }
 }
 
-/// Runs a helper program to its end, bounded in time, with `input` on its standard input; its
-/// standard output, or what it complained about.
+/// Runs a helper program with `input` on its standard input, for at most `limit`. Returns its standard output,
+/// or the last line of its standard error as an error.
 pub(crate) async fn run(
     path: &Path,
     arguments: &[&str],
     input: Option<&[u8]>,
     limit: Duration,
-) -> Result<String, Trouble> {
+) -> Result<String, Error> {
     use tokio::io::AsyncWriteExt;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut child = Command::new(path)
@@ -299,9 +300,9 @@ pub(crate) async fn run(
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint = complaint.trim().lines().last().unwrap_or_default();
-    Err(Trouble::new(format!("{name} failed: {complaint}")))
+    let message = String::from_utf8_lossy(&output.stderr);
+    let message = message.trim().lines().last().unwrap_or_default();
+    Err(Error::new(format!("{name} failed: {message}")))
 }
 
 #[cfg(test)]
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ends_by_itself_is_started_again_until_it_is_stopped() {
+    fn a_process_that_ends_is_restarted_until_it_is_stopped() {
         let directory = tempfile::tempdir().expect("a directory");
         runtime().block_on(async {
             let processes = Processes::new(directory.path());
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_lab_left_is_ended_and_a_stranger_with_that_id_is_not() {
+    fn processes_of_an_earlier_lab_end_and_a_reused_id_is_spared() {
         let directory = tempfile::tempdir().expect("a directory");
         let records = directory.path().join("processes");
         fs::create_dir_all(&records).expect("created");
@@ -362,11 +363,14 @@ mod tests {
             command.arg("600").spawn().expect("spawned")
         };
         let (mut stray, mut stranger) = (spawn(), spawn());
-        let of = |child: &std::process::Child| known(child.id()).expect("known");
-        fs::write(records.join("a"), format!("{} {}", stray.id(), of(&stray).started))
+        let identity = |child: &std::process::Child| known(child.id()).expect("known");
+        fs::write(records.join("a"), format!("{} {}", stray.id(), identity(&stray).started))
             .expect("written");
-        fs::write(records.join("b"), format!("{} {}", stranger.id(), of(&stranger).started + 1))
-            .expect("written");
+        fs::write(
+            records.join("b"),
+            format!("{} {}", stranger.id(), identity(&stranger).started + 1),
+        )
+        .expect("written");
         end_strays(directory.path());
         assert!(stray.try_wait().expect("waited").is_some());
         assert!(stranger.try_wait().expect("waited").is_none());

@@ -1,25 +1,25 @@
-//! What Talos refuses while it decodes a configuration, in its own words, which quote what it was given.
+//! Strict decoding of configuration documents, with Talos's own error messages, which quote the input.
 //!
 //! `kinds.json` holds the fields of documents, from `pkg/machinery/config/schemas/config.schema.json` of
-//! Talos v1.13.9: `true` is anything, a list holds the shape of its items, `*` that of any key. The
-//! words are those of `pkg/machinery/config/configloader/internal/decoder/decoder.go`.
+//! Talos v1.13.9: `true` allows any value, a list holds the shape of its items, and `*` the shape of any key.
+//! The messages are from `pkg/machinery/config/configloader/internal/decoder/decoder.go`.
 
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::trouble::Trouble;
+use crate::error::Error;
 
 static KINDS: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("kinds.json")).unwrap_or_default());
 
-/// Refuses `document`, which has a kind and begins at `line`, if Talos would not decode it.
-pub(crate) fn check(document: &Value, line: usize) -> Result<(), Trouble> {
+/// Refuses a `document` that Talos cannot decode. The document has a kind and begins at `line`.
+pub(crate) fn check(document: &Value, line: usize) -> Result<(), Error> {
     let field = |name: &str| document[name].as_str().unwrap_or_default();
     let (version, kind) = (field("apiVersion"), field("kind"));
     let refused = |why: String| {
         let head = format!("{version}/{kind}/{}", field("name"));
-        Trouble::new(format!("error decoding document {head} (line {line}): {why}"))
+        Error::new(format!("error decoding document {head} (line {line}): {why}"))
     };
     if version.is_empty() {
         return Err(refused("missing apiVersion".to_owned()));
@@ -36,13 +36,13 @@ pub(crate) fn check(document: &Value, line: usize) -> Result<(), Trouble> {
     }
 }
 
-/// What of `value` has no place in `shape`.
+/// Returns the part of `value` that `shape` does not allow.
 fn unknown(value: &Value, shape: &Value) -> Option<Value> {
     match (value, shape) {
         (Value::Object(map), Value::Object(fields)) => {
             let entry = |(key, value): (&String, &Value)| {
                 let inner = fields.get(key).or_else(|| fields.get("*"));
-                let left = inner.map_or_else(|| Some(value.clone()), |it| unknown(value, it));
+                let left = inner.map_or_else(|| Some(value.clone()), |shape| unknown(value, shape));
                 Some((key.clone(), left?))
             };
             let left: Map<_, _> = map.iter().filter_map(entry).collect();
@@ -57,7 +57,7 @@ fn unknown(value: &Value, shape: &Value) -> Option<Value> {
     }
 }
 
-/// Block YAML, as Talos prints what it does not know.
+/// Writes block YAML, as Talos prints unknown keys.
 fn yaml(value: &Value, indent: usize) -> String {
     let space = " ".repeat(indent);
     let nested = |value: &Value| match value {
@@ -83,23 +83,23 @@ mod tests {
 
     use super::check;
 
-    fn said(document: &serde_json::Value) -> String {
-        check(document, 7).err().map(|trouble| trouble.to_string()).unwrap_or_default()
+    fn message(document: &serde_json::Value) -> String {
+        check(document, 7).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
-    fn what_talos_does_not_know_is_refused_with_the_value_that_was_given() {
+    fn unknown_keys_and_kinds_are_refused_with_the_message_of_talos() {
         let wireguard = json!({"apiVersion": "v1alpha1", "kind": "WireguardConfig", "name": "wg0",
             "privateKy": "SECRET", "peers": [{"publicKey": "a", "presharedKy": "SECRET2"}]});
         assert_eq!(
-            said(&wireguard),
+            message(&wireguard),
             "error decoding document v1alpha1/WireguardConfig/wg0 (line 7): unknown keys found \
              during decoding:\nprivateKy: SECRET\npeers:\n    -\n        presharedKy: SECRET2\n"
         );
         let kind = json!({"apiVersion": "v1alpha1", "kind": "WireguradConfig", "name": "wg0"});
-        assert!(said(&kind).ends_with("\"WireguradConfig\" \"v1alpha1\": not registered"));
-        assert!(said(&json!({"kind": "WireguardConfig"})).ends_with("missing apiVersion"));
-        let right = json!({"apiVersion": "v1alpha1", "kind": "HostnameConfig", "hostname": "a"});
-        assert_eq!(said(&right), "");
+        assert!(message(&kind).ends_with("\"WireguradConfig\" \"v1alpha1\": not registered"));
+        assert!(message(&json!({"kind": "WireguardConfig"})).ends_with("missing apiVersion"));
+        let valid = json!({"apiVersion": "v1alpha1", "kind": "HostnameConfig", "hostname": "a"});
+        assert_eq!(message(&valid), "");
     }
 }

@@ -1,4 +1,4 @@
-//! TLS in both directions: the Talos API as a node serves it, and a node's own calls.
+//! TLS in both directions: the Talos API that a node serves, and the calls that a node makes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::error::{Attempt, Error};
 use crate::pki::Issued;
-use crate::trouble::{Attempt, Trouble};
 
 const CONNECT: Duration = Duration::from_secs(3);
 const EXCHANGE: Duration = Duration::from_secs(15);
@@ -26,7 +26,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn roots(pem: &[&CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Trouble> {
+fn roots(pem: &[&CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in pem {
         roots.add((*certificate).clone()).attempt("an authority cannot be trusted")?;
@@ -34,11 +34,12 @@ fn roots(pem: &[&CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Trouble
     Ok(Arc::new(roots))
 }
 
-/// A server that asks for a certificate of one of `clients`; of none, for none.
+/// Returns a server that requires a client certificate of one of `clients`. With no `clients`, the server asks
+/// for no certificate.
 pub(crate) fn server(
     issued: Issued,
     clients: &[&CertificateDer<'static>],
-) -> Result<Arc<ServerConfig>, Trouble> {
+) -> Result<Arc<ServerConfig>, Error> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .attempt("TLS")?;
@@ -55,13 +56,13 @@ pub(crate) fn server(
     Ok(Arc::new(config))
 }
 
-/// A client that trusts `authority` alone and shows a certificate.
+/// Returns a client that trusts only `authority` and shows a certificate.
 pub(crate) fn client(
     authority: &CertificateDer<'static>,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
     protocol: &[u8],
-) -> Result<Arc<ClientConfig>, Trouble> {
+) -> Result<Arc<ClientConfig>, Error> {
     let verifier = WebPkiServerVerifier::builder_with_provider(roots(&[authority])?, provider());
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -73,25 +74,27 @@ pub(crate) fn client(
     Ok(Arc::new(config))
 }
 
-/// A connection to `address`, whose certificate must name it.
+/// Connects to `address`, whose certificate must name the address.
 pub(crate) async fn connect(
     address: SocketAddr,
     config: Arc<ClientConfig>,
-) -> Result<TlsStream<TcpStream>, Trouble> {
-    let what = || format!("cannot reach {address}");
-    let stream =
-        timeout(CONNECT, TcpStream::connect(address)).await.attempt(what())?.attempt(what())?;
-    let _ = stream.set_nodelay(true); // measured: else every question takes 40 ms longer
+) -> Result<TlsStream<TcpStream>, Error> {
+    let operation = || format!("cannot reach {address}");
+    let stream = timeout(CONNECT, TcpStream::connect(address))
+        .await
+        .attempt(operation())?
+        .attempt(operation())?;
+    let _ = stream.set_nodelay(true); // measured: otherwise every request takes 40 ms longer
     let name = ServerName::IpAddress(address.ip().into());
     let connected = timeout(CONNECT, TlsConnector::from(config).connect(name, stream)).await;
-    connected.attempt(what())?.attempt(what())
+    connected.attempt(operation())?.attempt(operation())
 }
 
-/// A question over HTTP.
+/// A request over HTTP.
 pub(crate) struct Question<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
-    /// Its media type and itself.
+    /// Media type and content.
     pub(crate) body: Option<(&'a str, &'a [u8])>,
 }
 
@@ -101,36 +104,36 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Asks over TLS; the status and the answer.
+/// Makes a request over TLS. Returns the status and the body of the answer.
 pub(crate) async fn ask(
     address: SocketAddr,
     config: Arc<ClientConfig>,
     question: &Question<'_>,
-) -> Result<(u16, Vec<u8>), Trouble> {
+) -> Result<(u16, Vec<u8>), Error> {
     let exchange = async { exchange(connect(address, config).await?, address, question).await };
     timeout(EXCHANGE, exchange)
         .await
         .attempt(format!("{address} did not answer {}", question.path))?
 }
 
-/// Asks in the clear, as the kubelet's health is asked for.
-pub(crate) async fn ask_plainly(address: SocketAddr, path: &str) -> Result<u16, Trouble> {
-    let what = || format!("{address} did not answer {path}");
+/// Makes a `GET` without TLS, as the kubelet's health check requires. Returns the status.
+pub(crate) async fn ask_plainly(address: SocketAddr, path: &str) -> Result<u16, Error> {
+    let operation = || format!("{address} did not answer {path}");
     let question = async {
-        let stream = TcpStream::connect(address).await.attempt(what())?;
+        let stream = TcpStream::connect(address).await.attempt(operation())?;
         exchange(stream, address, &Question::get(path)).await
     };
-    timeout(CONNECT, question).await.attempt(what())?.map(|(status, _)| status)
+    timeout(CONNECT, question).await.attempt(operation())?.map(|(status, _)| status)
 }
 
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     address: SocketAddr,
     question: &Question<'_>,
-) -> Result<(u16, Vec<u8>), Trouble> {
+) -> Result<(u16, Vec<u8>), Error> {
     let Question { method, path, body } = question;
-    let what = || format!("{address} did not answer {path}");
-    // Version 1.0: the answer comes in one piece and ends with the connection.
+    let operation = || format!("{address} did not answer {path}");
+    // HTTP/1.0, because the answer then has no chunks and ends with the connection.
     let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n").into_bytes();
     if let Some((media, body)) = body {
         let head = format!("Content-Type: {media}\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -139,12 +142,16 @@ async fn exchange(
     } else {
         request.extend(b"\r\n");
     }
-    stream.write_all(&request).await.attempt(what())?;
+    stream.write_all(&request).await.attempt(operation())?;
     let mut answer = Vec::new();
-    // A server may end the connection without TLS's farewell: what came is what counts.
+    // A server may close the connection without `close_notify`, which is no error here.
     let _ = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;
-    let status = answer.get(9..12).and_then(|it| std::str::from_utf8(it).ok()?.parse().ok());
-    let status = status.ok_or_else(|| Trouble::new(what()))?;
-    let end = answer.windows(4).position(|it| it == b"\r\n\r\n").map_or(answer.len(), |it| it + 4);
+    let status =
+        answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    let status = status.ok_or_else(|| Error::new(operation()))?;
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map_or(answer.len(), |start| start + 4);
     Ok((status, answer.split_off(end)))
 }

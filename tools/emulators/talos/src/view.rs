@@ -1,4 +1,4 @@
-//! What a machine shows of itself: its stage, its services, and what happened.
+//! The status that a machine shows: its stage, its services, and its events.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,12 @@ use talos_provision::wire::{
 };
 use tokio::sync::broadcast;
 
-/// Most events that are remembered.
+/// Most events that a machine keeps.
 const EVENTS_MAX: usize = 512;
-/// Most events of one service that are remembered.
+/// Most events of one service that a machine keeps.
 const SERVICE_EVENTS_MAX: usize = 32;
 
-/// What a machine shows.
+/// The status of a machine, and its live events.
 pub(crate) struct View {
     now: Mutex<Now>,
     live: broadcast::Sender<Event>,
@@ -27,14 +27,14 @@ struct Now {
     boot_id: String,
     stage: Stage,
     unmet: BTreeMap<&'static str, String>,
-    services: BTreeMap<&'static str, Seen>,
+    services: BTreeMap<&'static str, ServiceState>,
     events: VecDeque<Event>,
     event: u64,
-    /// How often the status changed.
+    /// Number of changes of the status.
     version: u64,
 }
 
-struct Seen {
+struct ServiceState {
     state: &'static str,
     healthy: Option<bool>,
     message: String,
@@ -60,7 +60,7 @@ impl View {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new boot: another id, no services, and no memory of what was.
+    /// Begins a new boot, with another id and without services and events.
     pub(crate) fn boot(&self) {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
         {
@@ -73,7 +73,7 @@ impl View {
         self.stage(Stage::Booting);
     }
 
-    /// As `/proc/sys/kernel/random/boot_id` shows it.
+    /// Returns the boot id, which the file `/proc/sys/kernel/random/boot_id` of the machine holds.
     pub(crate) fn boot_id(&self) -> String {
         self.now().boot_id.clone()
     }
@@ -85,7 +85,7 @@ impl View {
         }
     }
 
-    /// The stage, whether the machine is ready, and why not.
+    /// Returns the stage, the readiness with its unmet conditions, and the version of the status.
     pub(crate) fn status(&self) -> (MachineStatusEvent, u64) {
         let now = self.now();
         let ready = match now.stage {
@@ -104,7 +104,7 @@ impl View {
         (MachineStatusEvent { stage: now.stage.into(), status }, now.version)
     }
 
-    /// Says whether a condition is met, and why not.
+    /// Records that a condition is met, or the reason why it is not.
     pub(crate) fn condition(&self, name: &'static str, unmet: Option<&str>) {
         let changed = {
             let mut now = self.now();
@@ -123,10 +123,10 @@ impl View {
     fn status_changed(&self) {
         self.now().version += 1;
         let (status, _) = self.status();
-        self.tell("MachineStatusEvent", &status, "");
+        self.emit("MachineStatusEvent", &status, "");
     }
 
-    /// A service is in another state, or says something else.
+    /// Records the state of a service, its health, and its message.
     pub(crate) fn service(
         &self,
         name: &'static str,
@@ -135,38 +135,42 @@ impl View {
         message: &str,
     ) {
         let mut now = self.now();
-        let seen = now.services.entry(name).or_insert_with(|| Seen {
+        let service = now.services.entry(name).or_insert_with(|| ServiceState {
             state: "",
             healthy: None,
             message: String::new(),
             changed: timestamp(),
             events: VecDeque::new(),
         });
-        if (seen.state, seen.healthy, seen.message.as_str()) == (state, healthy, message) {
+        if (service.state, service.healthy, service.message.as_str()) == (state, healthy, message) {
             return;
         }
-        if seen.healthy != healthy {
-            seen.changed = timestamp();
+        if service.healthy != healthy {
+            service.changed = timestamp();
         }
-        (seen.state, seen.healthy) = (state, healthy);
-        message.clone_into(&mut seen.message);
-        if seen.events.len() == SERVICE_EVENTS_MAX {
-            seen.events.pop_front();
+        (service.state, service.healthy) = (state, healthy);
+        message.clone_into(&mut service.message);
+        if service.events.len() == SERVICE_EVENTS_MAX {
+            service.events.pop_front();
         }
         let event = ServiceEvent {
             msg: message.to_owned(),
             state: state.to_owned(),
             ts: Some(timestamp()),
         };
-        seen.events.push_back(event);
+        service.events.push_back(event);
         let waiting: Vec<_> = now
             .services
             .iter()
-            .filter(|(_, it)| {
-                it.state != "Skipped" && (it.state != "Running" || it.healthy == Some(false))
+            .filter(|(_, service)| {
+                service.state != "Skipped"
+                    && (service.state != "Running" || service.healthy == Some(false))
             })
-            .map(|(name, it)| {
-                format!("{name} not {}", if it.state == "Running" { "healthy" } else { "running" })
+            .map(|(name, service)| {
+                format!(
+                    "{name} not {}",
+                    if service.state == "Running" { "healthy" } else { "running" }
+                )
             })
             .collect();
         drop(now);
@@ -174,53 +178,53 @@ impl View {
         self.condition("services", (!waiting.is_empty()).then_some(&waiting));
     }
 
-    /// Whether a service runs and is well.
-    pub(crate) fn is_well(&self, name: &str) -> bool {
+    /// Whether a service runs and is not unhealthy.
+    pub(crate) fn is_healthy(&self, name: &str) -> bool {
         self.now()
             .services
             .get(name)
-            .is_some_and(|it| it.state == "Running" && it.healthy != Some(false))
+            .is_some_and(|service| service.state == "Running" && service.healthy != Some(false))
     }
 
-    /// The state of a service, if the machine has the service.
+    /// Returns the state of a service, if the machine has the service.
     pub(crate) fn state(&self, name: &str) -> Option<&'static str> {
-        self.now().services.get(name).map(|seen| seen.state)
+        self.now().services.get(name).map(|service| service.state)
     }
 
     pub(crate) fn services(&self) -> Vec<Service> {
         let now = self.now();
         let services = now.services.iter();
         services
-            .map(|(id, it)| Service {
+            .map(|(id, service)| Service {
                 id: (*id).to_owned(),
-                state: it.state.to_owned(),
-                events: Some(ServiceEvents { events: it.events.iter().cloned().collect() }),
+                state: service.state.to_owned(),
+                events: Some(ServiceEvents { events: service.events.iter().cloned().collect() }),
                 health: Some(ServiceHealth {
-                    unknown: it.healthy.is_none(),
-                    healthy: it.healthy == Some(true),
-                    last_message: it.message.clone(),
-                    last_change: Some(it.changed.clone()),
+                    unknown: service.healthy.is_none(),
+                    healthy: service.healthy == Some(true),
+                    last_message: service.message.clone(),
+                    last_change: Some(service.changed.clone()),
                 }),
             })
             .collect()
     }
 
-    /// A sequence begins or ends, on behalf of `actor`.
+    /// Records that a sequence begins or ends, on behalf of `actor`.
     pub(crate) fn sequence(&self, sequence: &str, action: SequenceAction, actor: &str) {
         let event =
             SequenceEvent { sequence: sequence.to_owned(), action: action.into(), error: None };
-        self.tell("SequenceEvent", &event, actor);
+        self.emit("SequenceEvent", &event, actor);
     }
 
-    /// A sequence failed.
+    /// Records that a sequence failed, on behalf of `actor`.
     pub(crate) fn sequence_failed(&self, sequence: &str, why: &str, actor: &str) {
         let error = talos_provision::wire::CommonError { code: 0, message: why.to_owned() };
         let action = SequenceAction::Noop.into();
         let event = SequenceEvent { sequence: sequence.to_owned(), action, error: Some(error) };
-        self.tell("SequenceEvent", &event, actor);
+        self.emit("SequenceEvent", &event, actor);
     }
 
-    fn tell(&self, name: &str, message: &impl Message, actor: &str) {
+    fn emit(&self, name: &str, message: &impl Message, actor: &str) {
         let mut now = self.now();
         now.event += 1;
         let event = Event {
@@ -236,18 +240,18 @@ impl View {
             now.events.pop_front();
         }
         now.events.push_back(event.clone());
-        // Nobody may be listening.
+        // An error means that no client listens.
         let _ = self.live.send(event);
     }
 
-    /// What happened, and what will: past and live without a gap between them.
+    /// Returns the past events and a receiver of the live events, without a gap between them.
     pub(crate) fn events(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let now = self.now();
         (now.events.iter().cloned().collect(), self.live.subscribe())
     }
 }
 
-/// A stage in words, as Talos writes it into its resources.
+/// Returns the name of a stage in Talos's resources.
 pub(crate) fn stage_name(stage: Stage) -> &'static str {
     match stage {
         Stage::Unknown => "unknown",
@@ -273,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_ready_once_every_service_runs_and_says_why_not_before() {
+    fn a_machine_is_ready_once_every_service_runs() {
         let view = View::new();
         view.boot();
         view.service("apid", "Running", Some(true), "");
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_is_told_once_and_in_order() {
+    fn each_change_is_one_event_in_order() {
         let view = View::new();
         view.boot();
         view.stage(Stage::Running);

@@ -1,8 +1,8 @@
-"""A client that nobody here wrote, PyPI's talos-linux-api-v1-6-0, against one machine.
+"""An independent client, PyPI's talos-linux-api-v1-6-0, against one machine.
 
     foreign.py ADDRESS FOLDER     FOLDER holds config.yaml, admin.crt, admin.key and admin.ca.crt
 
-Applies the configuration, bootstraps, and writes FOLDER/kubeconfig.
+Applies the configuration, bootstraps the cluster, and writes FOLDER/kubeconfig.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ def service(address, context):
     return channel, machine.MachineServiceStub(channel)
 
 
-def stranger():
+def maintenance():
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -52,13 +52,13 @@ async def until(what, attempt, seconds=60):
 
 
 async def main(address, folder):
-    channel, talos = service(address, stranger())
+    channel, talos = service(address, maintenance())
     version = await until("maintenance mode", lambda: talos.version(NOTHING, timeout=2))
     assert version.messages[0].version.tag == "v1.13.9", version
     assert version.messages[0].platform.mode == "cloud", version
     try:
         await talos.etcd_member_list(machine.EtcdMemberListRequest(), timeout=2)
-        raise SystemExit("a machine in maintenance mode has no members")
+        raise SystemExit("a machine in maintenance mode listed members")
     except GRPCError as error:
         assert error.status is not Status.OK
     config = (folder / "config.yaml").read_bytes()
@@ -70,7 +70,7 @@ async def main(address, folder):
 
     channel, talos = service(address, admin(folder))
     services = await until("the node's own API", lambda: talos.service_list(NOTHING, timeout=2))
-    states = {it.id: it.state for it in services.messages[0].services}
+    states = {entry.id: entry.state for entry in services.messages[0].services}
     assert states["etcd"] in ("Starting", "Waiting", "Preparing"), states
 
     async def bootstrap():
@@ -89,7 +89,7 @@ async def main(address, folder):
         assert error.status is Status.ALREADY_EXISTS, error
 
     members = await until("members", lambda: talos.etcd_member_list(machine.EtcdMemberListRequest(), timeout=5))
-    assert [it.hostname for it in members.messages[0].members] == ["foreign"], members
+    assert [member.hostname for member in members.messages[0].members] == ["foreign"], members
     dry = await talos.apply_configuration(
         machine.ApplyConfigurationRequest(
             data=config + b"# a comment\n", mode=machine.ApplyConfigurationRequestMode.AUTO, dry_run=True

@@ -1,6 +1,6 @@
-//! The API against a client that nobody here wrote: `talos-linux-api-v1-6-0` of `PyPI`.
+//! The API with a client that was written independently: `talos-linux-api-v1-6-0` of `PyPI`.
 //!
-//! Needs `LAB_BIN`, and Python 3 with pip, which fetches that one package.
+//! Needs `LAB_BIN`, and Python 3 with pip, which fetches the package.
 
 mod common;
 
@@ -18,7 +18,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 73, 2, 1);
 const PACKAGE: &str = "talos-linux-api-v1-6-0==0.1.0";
 
 #[test]
-fn a_client_that_nobody_here_wrote_brings_up_a_cluster() {
+fn an_independent_client_bootstraps_a_cluster() {
     let directory = tempfile::tempdir().expect("a directory");
     let place = directory.path();
     issue_talos(place, "admin", "os:admin");
@@ -44,16 +44,16 @@ fn a_client_that_nobody_here_wrote_brings_up_a_cluster() {
     fleet.shutdown();
 }
 
-/// A Python that has the client; made once.
+/// Returns a Python interpreter that has the client, and installs the client once.
 fn python() -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign-talos");
     let python = place.join("bin/python");
-    let has = |it: &Path| {
+    let has_client = |python: &Path| {
         let import =
-            Command::new(it).args(["-c", "import talos_linux_api.v1_6_0.machine"]).output();
-        import.is_ok_and(|it| it.status.success())
+            Command::new(python).args(["-c", "import talos_linux_api.v1_6_0.machine"]).output();
+        import.is_ok_and(|output| output.status.success())
     };
-    if !has(&python) {
+    if !has_client(&python) {
         run("python3", &["-m", "venv", &place.display().to_string()]);
         run(&python.display().to_string(), &["-m", "pip", "install", "--quiet", "--pre", PACKAGE]);
     }

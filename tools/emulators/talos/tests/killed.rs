@@ -1,6 +1,6 @@
-//! A lab that is killed leaves its processes behind; the next one ends them before anything else.
+//! A killed lab leaves processes behind, and the next lab ends them first.
 //!
-//! Needs `LAB_BIN`.
+//! Needs `LAB_BIN`, the folder with the built components.
 
 mod common;
 
@@ -18,11 +18,11 @@ use talos_provision::wire::{Bootstrap, Done, EtcdMemberListRequest, EtcdMembers,
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 73, 4, 1);
 const PRISM: Ipv4Addr = Ipv4Addr::new(127, 73, 4, 9);
 const REGISTRY: &str = "127.73.4.8:5000";
-/// Set for the process that is going to be killed: where its machines are.
+/// Variable with the machines' folder, set for the process that the test kills.
 const TO_BE_KILLED: &str = "LAB_TO_BE_KILLED";
 
 #[test]
-fn what_a_killed_lab_left_running_is_ended_by_the_next_one() {
+fn the_next_lab_ends_the_processes_of_a_killed_lab() {
     if let Some(machines) = std::env::var_os(TO_BE_KILLED) {
         let fleet = fleet(Path::new(&machines), REGISTRY, PRISM);
         let config = configuration(CONTROL_PLANE, ADDRESS);
@@ -35,7 +35,7 @@ fn what_a_killed_lab_left_running_is_ended_by_the_next_one() {
     let (place, machines) = (directory.path(), directory.path().join("machines"));
     issue_talos(place, "admin", "os:admin");
     let mut lab = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "what_a_killed_lab_left_running_is_ended_by_the_next_one"])
+        .args(["--exact", "the_next_lab_ends_the_processes_of_a_killed_lab"])
         .env(TO_BE_KILLED, &machines)
         .stdout(Stdio::null())
         .spawn()
@@ -51,22 +51,22 @@ fn what_a_killed_lab_left_running_is_ended_by_the_next_one() {
     until("an API server", 60, || processes(&machines).contains("kube-apiserver").then_some(()));
     lab.kill().expect("killed");
     lab.wait().expect("ended");
-    assert!(processes(&machines).contains("etcd"), "there is something to end");
+    assert!(processes(&machines).contains("etcd"), "no process was left to end");
 
     let next = fleet(&machines, REGISTRY, PRISM);
     assert_eq!(processes(&machines), "");
     next.shutdown();
     let links = fs::read_dir("/sys/class/net").expect("interfaces").flatten();
-    let bridges = links.filter(|it| it.file_name() == "lab7f490401").count();
+    let bridges = links.filter(|link| link.file_name() == "lab7f490401").count();
     assert_eq!(bridges, 0, "a bridge is left behind");
 }
 
-/// The command lines of all processes that name `machines`, but this one.
+/// Returns the command lines of all processes that name `machines`.
 fn processes(machines: &Path) -> String {
     let place = machines.display().to_string();
-    let lines = fs::read_dir("/proc").expect("/proc").flatten().map(|it| {
-        let line = fs::read(it.path().join("cmdline")).unwrap_or_default();
+    let lines = fs::read_dir("/proc").expect("/proc").flatten().map(|process| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).replace('\0', " ")
     });
-    lines.filter(|it| it.contains(&place)).collect::<Vec<_>>().join("\n")
+    lines.filter(|line| line.contains(&place)).collect::<Vec<_>>().join("\n")
 }

@@ -1,6 +1,6 @@
-//! Three control planes: etcd's members come and go as they would with Talos.
+//! Three control planes, whose members of etcd join and leave as with Talos.
 //!
-//! Needs `LAB_BIN`.
+//! Needs `LAB_BIN`, the folder with the built components.
 
 #![expect(clippy::print_stderr, reason = "times are measured here")]
 
@@ -22,7 +22,7 @@ const ADDRESSES: [Ipv4Addr; 3] =
     [Ipv4Addr::new(127, 73, 3, 1), Ipv4Addr::new(127, 73, 3, 2), Ipv4Addr::new(127, 73, 3, 3)];
 
 #[test]
-fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
+fn members_of_etcd_join_one_by_one_and_leave_on_request() {
     let directory = tempfile::tempdir().expect("a directory");
     let place = directory.path();
     issue_talos(place, "admin", "os:admin");
@@ -31,11 +31,11 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
     for (id, address) in (1..).zip(ADDRESSES) {
         fleet.power_on(&server(id, &format!("control-{id}"), address, Some(config.clone())));
     }
-    let talos = ADDRESSES.map(|it| Talos::known(it, place, "admin"));
+    let talos = ADDRESSES.map(|address| Talos::known(address, place, "admin"));
     until("an empty data directory", 30, || {
         (etcd_state(&talos[0])? == "Preparing" && data(&talos[0]).ok()? == ["."]).then_some(())
     });
-    // Seen with Talos v1.13.9: without a member that answers, the question stays open.
+    // Measured with Talos v1.13.9: without a member that answers, the call stays open.
     let request = EtcdMemberListRequest::default();
     let none = talos[0].take::<_, Reply<EtcdMembers>>(path::ETCD_MEMBER_LIST, request, 1);
     assert_eq!(none.expect("no refusal"), []);
@@ -45,13 +45,13 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
     });
     until("three members that vote", 120, || {
         let members = members(&talos[1]).ok()?;
-        (members.len() == 3 && members.iter().all(|it| !it.is_learner)).then_some(())
+        (members.len() == 3 && members.iter().all(|member| !member.is_learner)).then_some(())
     });
     eprintln!("bootstrap to three members: {:.1} s", start.elapsed().as_secs_f64());
     let again = talos[2].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
     assert_eq!(again.expect_err("refused").code(), Code::AlreadyExists);
 
-    // A change that needs no reboot keeps the boot, one that does ends it.
+    // A change without a reboot keeps the boot id, and a change with a reboot changes it.
     let boot = boot_id(&talos[2]).expect("a boot");
     let labelled = config.replace("balancers: \"\"", "balancers: \"x\"");
     assert_eq!(apply(&talos[2], &labelled).expect("applied"), ApplyMode::NoReboot);
@@ -63,7 +63,7 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
     boots_with_data(&talos[2]);
     until("three members again", 90, || status_of(&talos[2]).ok());
 
-    // One leaves by itself, one is removed by another, and the last cannot leave.
+    // One member leaves by itself, another member leaves at its reset, and the last member cannot leave.
     talos[2].call::<_, Reply<Done>>(path::ETCD_LEAVE_CLUSTER, Empty {}).expect("left");
     let left = members(&talos[0]).expect("members");
     assert_eq!(left.len(), 2, "{left:?}");
@@ -78,14 +78,14 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
     let begun: Reply<Begun> = talos[0].call(path::RESET, reset).expect("begun");
     let actor = begun.messages[0].actor_id.clone();
     let failed = until("the reset to fail", 30, || {
-        let asked = EventsRequest {
+        let request = EventsRequest {
             tail_events: -1,
             with_actor_id: actor.clone(),
             ..EventsRequest::default()
         };
-        let events = talos[0].take::<_, Event>(path::EVENTS, asked, 2).ok()?;
-        events.into_iter().find_map(|it| {
-            let event = it.data.filter(|it| it.type_url.ends_with("SequenceEvent"))?;
+        let events = talos[0].take::<_, Event>(path::EVENTS, request, 2).ok()?;
+        events.into_iter().find_map(|event| {
+            let event = event.data.filter(|data| data.type_url.ends_with("SequenceEvent"))?;
             <talos_provision::wire::SequenceEvent as prost::Message>::decode(event.value.as_slice())
                 .ok()?
                 .error
@@ -98,11 +98,11 @@ fn members_of_etcd_come_one_after_the_other_and_go_when_told() {
 fn members(talos: &Talos) -> Result<Vec<EtcdMember>, Status> {
     let members: Reply<EtcdMembers> =
         talos.call(path::ETCD_MEMBER_LIST, EtcdMemberListRequest::default())?;
-    Ok(members.messages.into_iter().flat_map(|it| it.members).collect())
+    Ok(members.messages.into_iter().flat_map(|message| message.members).collect())
 }
 
-/// Every boot goes through all states, whatever is on the disk; the directory shows what is there
-/// once its volume is mounted.
+/// Asserts that a boot with data goes through all states, and that the data directory can be listed once its
+/// volume is mounted.
 fn boots_with_data(talos: &Talos) {
     until("etcd to wait", 20, || (etcd_state(talos)? == "Waiting").then_some(()));
     assert!(data(talos).is_err(), "the volume is not mounted yet");
@@ -116,7 +116,7 @@ fn etcd_state(talos: &Talos) -> Option<String> {
     services.into_iter().find(|service| service.id == "etcd").map(|service| service.state)
 }
 
-/// What is in etcd's data directory.
+/// Lists etcd's data directory.
 fn data(talos: &Talos) -> Result<Vec<String>, Status> {
     let request = ListRequest { root: "/var/lib/etcd".to_owned(), ..ListRequest::default() };
     let files: Vec<FileInfo> = talos.take(path::LIST, request, 10)?;
@@ -129,7 +129,7 @@ fn status_of(talos: &Talos) -> Result<(), Status> {
 
 fn boot_id(talos: &Talos) -> Option<Vec<u8>> {
     let path = "/proc/sys/kernel/random/boot_id".to_owned();
-    talos.first::<_, Data>(path::READ, ReadRequest { path }).ok().map(|it| it.bytes)
+    talos.first::<_, Data>(path::READ, ReadRequest { path }).ok().map(|data| data.bytes)
 }
 
 fn apply(talos: &Talos, config: &str) -> Result<ApplyMode, Status> {

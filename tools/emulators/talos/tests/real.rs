@@ -1,4 +1,4 @@
-//! A cluster of real components, from a machine configuration that Talos's own tool wrote.
+//! A cluster of real components, from a machine configuration that `talosctl` generated.
 //!
 //! Needs `LAB_BIN`; a node and its pods need root, docker-registry, gcc, containerd and crun.
 
@@ -32,8 +32,8 @@ const PRISM: Ipv4Addr = Ipv4Addr::new(127, 73, 1, 9);
 const REGISTRY: &str = "127.73.1.8:5000";
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one life, told in order")]
-fn a_configuration_becomes_a_cluster_and_nothing_of_it_outlives_the_lab() {
+#[expect(clippy::too_many_lines, reason = "one life cycle, in order")]
+fn a_configuration_becomes_a_cluster_that_leaves_nothing_behind() {
     let directory = tempfile::tempdir().expect("a directory");
     let (place, machines) = (directory.path(), directory.path().join("machines"));
     let _registry = is_root().then(|| Registry::start(place));
@@ -48,7 +48,7 @@ fn a_configuration_becomes_a_cluster_and_nothing_of_it_outlives_the_lab() {
     let worker = BASE64.encode(configuration(WORKER, ONE).as_bytes());
     fleet.power_on(&server(2, "two", TWO, Some(worker)));
 
-    // In maintenance mode anybody reads, and nobody administers.
+    // In maintenance mode, every client may read, and no client is an administrator.
     let stranger = Talos::stranger(ONE);
     until("maintenance mode", 10, || {
         stranger.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok()
@@ -62,7 +62,7 @@ fn a_configuration_becomes_a_cluster_and_nothing_of_it_outlives_the_lab() {
     apply(&stranger, config.as_bytes(), ApplyMode::Auto).expect("applied");
     took("applied");
 
-    // Then only whom the configuration's own authority vouches for.
+    // Afterwards, only clients with a certificate of the configuration's authority have access.
     let (admin, reader) = (Talos::known(ONE, place, "admin"), Talos::known(ONE, place, "reader"));
     until("the node's own API", 20, || {
         admin.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok()
@@ -157,7 +157,7 @@ fn a_configuration_becomes_a_cluster_and_nothing_of_it_outlives_the_lab() {
     nothing_is_left(&machines);
     assert_eq!(containers(&machines).is_empty(), !is_root(), "the pod ran until then");
 
-    // What is left is disks, which go with their machines.
+    // Only the disks are left. Deleting a machine deletes its disk.
     let fleet = common::fleet(&machines, REGISTRY, PRISM);
     for (id, name) in [(1, "one"), (2, "two")] {
         assert!(machines.join(name).exists());
@@ -202,11 +202,11 @@ fn active(talos: &Talos) -> Vec<u8> {
         id: resource::CONFIG_ACTIVE.to_owned(),
     };
     let got: StateGot = talos.call(path::STATE_GET, question).expect("a configuration");
-    let spec = got.resource.and_then(|it| it.spec).expect("a spec");
+    let spec = got.resource.and_then(|resource| resource.spec).expect("a spec");
     MachineConfigSpec::decode(spec.proto_spec.as_slice()).expect("a configuration").yaml_marshalled
 }
 
-/// Neither a process, nor a mount, nor an interface, nor a cgroup of the machines.
+/// Asserts that no process, mount, interface or cgroup of the machines is left.
 fn nothing_is_left(machines: &Path) {
     let place = machines.display().to_string();
     for process in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -217,7 +217,8 @@ fn nothing_is_left(machines: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     assert!(!mounts.contains(&place), "a mount is left behind");
     assert!(!run("ip", &["-o", "link"]).contains("lab7f4901"), "a bridge is left behind");
-    let containers = containers(machines).into_iter().map(|it| format!("k8s.io/{it}"));
+    let containers =
+        containers(machines).into_iter().map(|container| format!("k8s.io/{container}"));
     for name in containers.chain(["lab7f490101".to_owned()]) {
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             assert!(!controller.path().join(&name).exists(), "a cgroup is left behind: {name}");
@@ -225,12 +226,16 @@ fn nothing_is_left(machines: &Path) {
     }
 }
 
-/// The containers that ran when the machines went down.
+/// Returns the containers that ran when the machines were powered off.
 fn containers(machines: &Path) -> Vec<String> {
     let machines = fs::read_dir(machines).into_iter().flatten().flatten();
     let state = "var/lib/containerd/io.containerd.runtime.v2.task/k8s.io";
-    let states = machines.filter_map(|it| fs::read_dir(it.path().join(state)).ok());
-    states.flatten().flatten().map(|it| it.file_name().to_string_lossy().into_owned()).collect()
+    let states = machines.filter_map(|machine| fs::read_dir(machine.path().join(state)).ok());
+    states
+        .flatten()
+        .flatten()
+        .map(|container| container.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// kubectl with a certificate that openssl issued from the configuration's authority.
@@ -248,7 +253,7 @@ impl Kubectl {
             (&authority.0, &authority.1),
             &curve,
         );
-        let at = |it: &str| place.join(it).display().to_string();
+        let at = |file: &str| place.join(file).display().to_string();
         let kubeconfig = format!(
             "{{apiVersion: v1, kind: Config, current-context: x, clusters: [{{name: x, cluster: {{server: 'https://{ONE}:6443', certificate-authority: '{}'}}}}], users: [{{name: x, user: {{client-certificate: '{}', client-key: '{}'}}}}], contexts: [{{name: x, context: {{cluster: x, user: x}}}}]}}",
             at("kubernetes.ca.crt"),
@@ -285,7 +290,7 @@ impl Kubectl {
     }
 }
 
-/// A registry with a pause image and one that says hello.
+/// A registry with a pause image and an image that prints `hello`.
 struct Registry(Child);
 
 impl Registry {

@@ -8,7 +8,8 @@ fn files(all: &[(&str, &str)]) -> Files {
 
 fn names(all: &[(&str, &str)], spec: &Value) -> Result<Vec<String>, String> {
     let build = of_kustomization(&files(all), spec)?;
-    let mut names: Vec<_> = build.objects.iter().map(|it| Identity::of(it).to_string()).collect();
+    let mut names: Vec<_> =
+        build.objects.iter().map(|object| Identity::of(object).to_string()).collect();
     names.sort();
     Ok(names)
 }
@@ -17,13 +18,13 @@ const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespac
 const TWO: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n---\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
 
 #[test]
-fn a_folder_is_built_with_and_without_a_kustomization() {
+fn build_reads_a_folder_with_and_without_a_kustomization() {
     let root = json!({"path": "./"});
     let plain =
         [("a.yaml", MAP), ("x/two.yml", TWO), ("x/read.me", "no YAML: ["), ("y.json", "{}")];
     let all = ["ConfigMap b", "ConfigMap c", "ConfigMap ns/a"];
     assert_eq!(names(&plain, &root).as_deref(), Ok(all.map(str::to_owned).as_slice()));
-    assert_eq!(names(&plain, &json!({"path": "./x"})).map(|it| it.len()), Ok(2));
+    assert_eq!(names(&plain, &json!({"path": "./x"})).map(|names| names.len()), Ok(2));
 
     // A folder with a kustomization is built by it, and files that it does not name are left out.
     let mut sub = plain.to_vec();
@@ -43,7 +44,7 @@ fn a_folder_is_built_with_and_without_a_kustomization() {
 }
 
 #[test]
-fn lists_are_unpacked_and_local_objects_are_left_out() {
+fn build_unpacks_lists_and_leaves_out_local_objects() {
     let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}}\n";
     let local = "apiVersion: v1\nkind: Secret\nmetadata: {name: l, annotations: {config.kubernetes.io/local-config: \"true\"}}\n";
     let all = [("list.yaml", list), ("local.yaml", local)];
@@ -54,7 +55,7 @@ fn lists_are_unpacked_and_local_objects_are_left_out() {
 }
 
 #[test]
-fn what_cannot_be_determined_is_an_error_that_says_why() {
+fn build_fails_with_the_cause_when_the_objects_cannot_be_determined() {
     let patch = "patches: [{patch: \"$patch: delete\\nkind: ConfigMap\\nmetadata: {name: a}\"}]\nresources: [a.yaml]";
     for (field, why) in [
         ("components: [x]", "components"),
@@ -100,7 +101,7 @@ fn what_cannot_be_determined_is_an_error_that_says_why() {
 }
 
 #[test]
-fn patches_keep_the_names_and_make_the_values_unknown() {
+fn build_is_inexact_and_keeps_every_object_when_there_are_patches() {
     for field in [
         "patches: [{path: p.yaml}]",
         "patchesStrategicMerge: [p.yaml]",
@@ -118,12 +119,12 @@ fn patches_keep_the_names_and_make_the_values_unknown() {
     }
 }
 
-// hazard: A manifest that nobody foresaw makes the program panic in the middle of an apply.
-// class: Input is indexed as if it had the expected shape.
+// hazard: A manifest of an unexpected shape makes the program panic in the middle of an apply.
+// class: Input is indexed without a check of its shape.
 // members: responses of the API server, records of managers, archives, kustomizations
 // now: an error that names the file, or `cannot be determined`
 #[test]
-fn no_bytes_make_a_build_panic() {
+fn build_does_not_panic_on_random_bytes() {
     let mut seed = 7_u64;
     let mut random = || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::diff::changed;
 
-/// The objects of this table, as declared.
+/// Returns the declared object of a kind in the table below.
 fn declared(kind: &str) -> Value {
     match kind {
         "Secret" => json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
@@ -36,7 +36,7 @@ fn declared(kind: &str) -> Value {
     }
 }
 
-/// What the API server keeps of `declared` after our apply.
+/// Returns the object that the API server stores after this program applies `declared`.
 fn applied(declared: &Value) -> Value {
     let mut live = declared.clone();
     live["metadata"]["resourceVersion"] = "7".into();
@@ -47,7 +47,7 @@ fn applied(declared: &Value) -> Value {
     live
 }
 
-/// The field set of everything in `value`, as the API server writes it for these kinds.
+/// Returns the field set of everything in `value`, in the form of the API server for these kinds.
 fn fields_of(value: &Value, path: &str) -> Value {
     let mut set = json!({});
     match value {
@@ -70,11 +70,11 @@ fn fields_of(value: &Value, path: &str) -> Value {
     set
 }
 
-/// A write of `value` at `pointer` by `manager`, recorded as the API server does.
+/// Writes `value` at `pointer` and records `manager` as the API server does.
 fn write(live: &mut Value, pointer: &str, value: Value, manager: &str) {
     let mut at = live.as_object_mut().map(|_| ()).map(|()| &mut *live).expect("an object");
     let parts: Vec<_> =
-        pointer.split('/').skip(1).map(|it| it.replace("~1", "/").replace("~0", "~")).collect();
+        pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
     let (last, above) = parts.split_last().expect("a place");
     let mut keys = Vec::new();
     for part in above {
@@ -110,15 +110,22 @@ fn write(live: &mut Value, pointer: &str, value: Value, manager: &str) {
     live["metadata"]["managedFields"].as_array_mut().expect("records").push(entry);
 }
 
-/// `live` after a JSON patch of removals, as the API server applies it.
+/// Applies a JSON patch of removals to `live`, as the API server does.
 fn patched(live: &Value, patch: &Value) -> Value {
     let mut live = live.clone();
     for op in patch.as_array().expect("a patch").iter().filter(|op| op["op"] == "remove") {
-        let (above, last) = op["path"].as_str().and_then(|it| it.rsplit_once('/')).expect("a path");
+        let (above, last) =
+            op["path"].as_str().and_then(|path| path.rsplit_once('/')).expect("a path");
         let last = last.replace("~1", "/").replace("~0", "~");
-        match live.pointer_mut(above).expect("it is there") {
+        match live.pointer_mut(above).expect("an existing field") {
             Value::Array(items) => drop(items.remove(last.parse().expect("a number"))),
-            of => drop(of.as_object_mut().expect("an object").remove(&last).expect("it is there")),
+            parent => drop(
+                parent
+                    .as_object_mut()
+                    .expect("an object")
+                    .remove(&last)
+                    .expect("an existing field"),
+            ),
         }
     }
     live
@@ -128,9 +135,9 @@ const POD: &str = "/spec/template/spec";
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table of edits")]
-fn every_edit_addition_and_removal_is_drift_and_is_repaired_and_nothing_else_is() {
+fn every_foreign_edit_is_drift_and_is_repaired_unless_the_field_is_exempt() {
     let container = format!("{POD}/containers/0");
-    // Kind, where, the value, and whether it is drift.
+    // Kind, JSON pointer, written value, and whether the write is drift.
     let table: Vec<(&str, String, Value, bool)> = vec![
         ("Secret", "/data/evil.pub".into(), json!("RQ=="), true),
         ("Secret", "/data/cosign.pub".into(), json!("RQ=="), true),
@@ -211,7 +218,7 @@ fn every_edit_addition_and_removal_is_drift_and_is_repaired_and_nothing_else_is(
         ("Deployment", "/status/replicas".into(), json!(1), false),
     ];
     for (kind, pointer, value, is_drift) in table {
-        // Whatever name the writer gives itself, ours included.
+        // The name of the manager must not matter: a writer may even use ours.
         for manager in ["kubectl-patch", "kubectl-edit", MANAGER] {
             let declared = declared(kind);
             let mut live = applied(&declared);
@@ -225,7 +232,7 @@ fn every_edit_addition_and_removal_is_drift_and_is_repaired_and_nothing_else_is(
                 assert_eq!(extra.manager, manager, "{what}");
                 assert!(!extra.path.contains("RQ=="), "no value: {what}");
             }
-            // Removing and applying again repairs all of it.
+            // The removal and another apply repair every difference.
             let mut repaired = patched(&live, &removal(&added, &live));
             assert_eq!(extras(&declared, &repaired), [], "{what}");
             if !differs.is_empty() {
@@ -236,7 +243,7 @@ fn every_edit_addition_and_removal_is_drift_and_is_repaired_and_nothing_else_is(
     }
 }
 
-/// Server-side apply of what is declared; lists of these kinds with names are merged by them.
+/// Merges `declared` into `live` as server-side apply does. Lists of these kinds merge by name.
 fn merge(live: &mut Value, declared: &Value) {
     match (live, declared) {
         (Value::Object(live), Value::Object(declared)) => {
@@ -245,10 +252,12 @@ fn merge(live: &mut Value, declared: &Value) {
             }
         }
         (Value::Array(live), Value::Array(declared))
-            if declared.iter().all(|it| it["name"].is_string() && it["kind"].is_null()) =>
+            if declared
+                .iter()
+                .all(|entry| entry["name"].is_string() && entry["kind"].is_null()) =>
         {
             for item in declared {
-                match live.iter_mut().find(|it| it["name"] == item["name"]) {
+                match live.iter_mut().find(|entry| entry["name"] == item["name"]) {
                     Some(found) => merge(found, item),
                     None => live.push(item.clone()),
                 }
@@ -259,7 +268,7 @@ fn merge(live: &mut Value, declared: &Value) {
 }
 
 #[test]
-fn replicas_that_an_autoscaler_has_set_are_no_drift_and_those_of_a_person_are() {
+fn replicas_are_drift_when_a_person_sets_them_and_not_when_an_autoscaler_does() {
     let declared = declared("Deployment");
     for (manager, replicas, is_drift) in [
         ("kube-controller-manager", 3, false),
@@ -278,7 +287,7 @@ fn replicas_that_an_autoscaler_has_set_are_no_drift_and_those_of_a_person_are() 
 }
 
 #[test]
-fn what_admission_has_added_has_no_manager_and_is_left_alone() {
+fn extras_ignores_a_field_without_a_manager_because_admission_added_it() {
     let declared = declared("Deployment");
     let mut live = applied(&declared);
     live["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -290,7 +299,7 @@ fn what_admission_has_added_has_no_manager_and_is_left_alone() {
 }
 
 #[test]
-fn several_additions_to_one_list_are_removed_from_its_end() {
+fn removal_starts_at_the_end_of_a_list_when_several_items_were_added() {
     let declared = declared("Deployment");
     let mut live = applied(&declared);
     for index in 0..12 {
@@ -309,16 +318,16 @@ fn several_additions_to_one_list_are_removed_from_its_end() {
 }
 
 #[test]
-fn the_defaults_are_those_of_the_definitions_that_are_installed() {
+fn defaults_equal_those_of_the_installed_definitions() {
     for (kind, path, default) in DEFAULTS {
         let lines = include_str!("../install/2.9.5/source-controller.jsonl");
         let definition = lines.lines().find_map(|line| {
             let object: Value = serde_json::from_str(line).ok()?;
             (object["spec"]["names"]["kind"] == kind).then_some(object)
         });
-        let definition = definition.expect("it is defined");
+        let definition = definition.expect("a definition of the kind");
         let versions = definition["spec"]["versions"].as_array().expect("versions");
-        for version in versions.iter().filter(|it| it["name"] == "v1") {
+        for version in versions.iter().filter(|version| version["name"] == "v1") {
             let mut schema = &version["schema"]["openAPIV3Schema"];
             for part in path.split('.') {
                 schema = &schema["properties"][part];
@@ -329,7 +338,7 @@ fn the_defaults_are_those_of_the_definitions_that_are_installed() {
 }
 
 #[test]
-fn no_record_of_managers_makes_the_comparison_panic() {
+fn comparison_does_not_panic_on_malformed_managed_fields() {
     let odd = [
         json!(null),
         json!(1),

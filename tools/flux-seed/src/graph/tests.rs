@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::served::ServedKind;
 
-/// A cluster of objects, each as `kind namespace/name`.
+/// A cluster of objects. The UID of each is `KIND NAMESPACE/NAME`.
 struct Cluster(Facts);
 
 impl Cluster {
@@ -23,7 +23,7 @@ impl Cluster {
         Self(Facts { scan: Scan { kinds, ..Scan::default() }, ..Facts::default() })
     }
 
-    /// Adds an object to everything, and to the list of its kind.
+    /// Adds an object to the scan and to the list of its kind.
     fn add(&mut self, mut object: Value) -> Value {
         let id = Identity::of(&object);
         object["metadata"]["uid"] = id.to_string().into();
@@ -48,12 +48,12 @@ impl Cluster {
         self.add(claim)
     }
 
-    /// The names of the claims that go with `roots`.
+    /// Returns the names of the claims that are lost when `roots` are deleted.
     fn lost(&self, roots: &[&Value]) -> Vec<String> {
         let graph = Graph::new(&self.0);
-        let roots = roots.iter().map(|it| (Identity::of(it), Because::Delivered)).collect();
+        let roots = roots.iter().map(|root| (Identity::of(root), Because::Delivered)).collect();
         let going = graph.closure(roots);
-        graph.lost(&going).into_iter().map(|it| it.id.name.clone()).collect()
+        graph.lost(&going).into_iter().map(|doomed| doomed.id.name.clone()).collect()
     }
 }
 
@@ -90,12 +90,12 @@ fn labels(name: &str) -> Value {
     }}})
 }
 
-// hazard: A claim that no inventory lists goes with what holds it.
-// class: One deletion takes others with it, and only the first is looked at.
+// hazard: A claim that no inventory lists is deleted with its owner or its Namespace.
+// class: One deletion causes others, and only the first is checked.
 // members: Namespace, owner, definition, StatefulSet, Helm release, volume, twin volume, nested Kustomization
-// now: one refusal for each claim, with the object that it would go with
+// now: one refusal for each claim, with the object whose deletion causes its loss
 #[test]
-fn a_claim_goes_with_its_namespace_owner_definition_set_release_volume_and_kustomization() {
+fn a_claim_is_lost_with_its_namespace_owner_definition_set_release_volume_or_kustomization() {
     let mut cluster = Cluster::new();
     let namespace = cluster.add(object("v1", "Namespace", None, "a"));
     cluster.claim("a", "in-namespace", json!({}));
@@ -166,7 +166,7 @@ fn a_claim_goes_with_its_namespace_owner_definition_set_release_volume_and_kusto
 }
 
 #[test]
-fn a_claim_that_nothing_leads_to_stays_and_an_ephemeral_one_is_not_counted() {
+fn lost_leaves_out_a_retained_claim_and_an_ephemeral_one() {
     let mut cluster = Cluster::new();
     let mut set = object("apps/v1", "StatefulSet", Some("b"), "db");
     set["spec"] = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}}]});
@@ -180,7 +180,7 @@ fn a_claim_that_nothing_leads_to_stays_and_an_ephemeral_one_is_not_counted() {
 }
 
 #[test]
-fn what_flux_applied_is_found_with_and_without_an_inventory() {
+fn delivered_finds_objects_in_the_inventory_and_by_their_labels() {
     let mut cluster = Cluster::new();
     let managed = |manager: &str| json!({"metadata": {"managedFields": [{"manager": manager, "operation": "Apply"}]}});
     let mut listed = labels("prod");
@@ -210,14 +210,14 @@ fn what_flux_applied_is_found_with_and_without_an_inventory() {
     });
     let names = |prune| {
         let graph = Graph::new(&cluster.0);
-        graph.delivered(&kustomization, prune).into_iter().map(|it| it.name).collect::<Vec<_>>()
+        graph.delivered(&kustomization, prune).into_iter().map(|id| id.name).collect::<Vec<_>>()
     };
     assert_eq!(names(true), ["listed", "stray"]);
     assert_eq!(names(false), [] as [&str; 0]);
 }
 
 #[test]
-fn a_claim_whose_owner_cannot_be_asked_for_is_counted() {
+fn a_claim_is_lost_when_the_api_of_its_owner_does_not_answer() {
     let mut cluster = Cluster::new();
     let owner = json!({"apiVersion": "silent.example.org/v1", "kind": "Thing",
         "metadata": {"name": "x", "uid": "unknown"}});
@@ -228,7 +228,7 @@ fn a_claim_whose_owner_cannot_be_asked_for_is_counted() {
 }
 
 #[test]
-fn owners_that_own_one_another_end() {
+fn closure_ends_when_two_objects_own_each_other() {
     let mut cluster = Cluster::new();
     let a = object("v1", "ConfigMap", Some("b"), "a");
     let mut b = object("v1", "ConfigMap", Some("b"), "b");

@@ -6,7 +6,8 @@ use crate::graph::{key, uid};
 const LABELS: [&str; 2] =
     ["kustomize.toolkit.fluxcd.io/name", "kustomize.toolkit.fluxcd.io/namespace"];
 
-/// A cluster in which the Kustomization `by` has delivered `objects`.
+/// Returns the facts of a cluster with `objects`, each with the name of the Kustomization that delivered
+/// it. The name is empty for an object that was created by hand.
 fn facts(objects: &[(&str, Value)]) -> Facts {
     let mut facts = Facts::default();
     for (by, object) in objects {
@@ -53,7 +54,7 @@ fn kustomization(name: &str) -> Value {
             "sourceRef": {"kind": "OCIRepository", "name": "prod"}}})
 }
 
-/// The claims that go when an artifact of `files` follows.
+/// Returns the claims that are lost when an artifact with `files` is applied next.
 fn lost(live: &[(&str, Value)], files: Result<&[(&str, Value)], &str>) -> Vec<String> {
     let facts = facts(live);
     let files = files.map(|all| {
@@ -65,11 +66,11 @@ fn lost(live: &[(&str, Value)], files: Result<&[(&str, Value)], &str>) -> Vec<St
     let root = kustomization("prod");
     let next = Next { kustomization: &root, files: files.as_ref().map_err(Clone::clone) };
     let going = of_apply(&facts, &root, &next);
-    Graph::new(&facts).lost(&going).into_iter().map(|it| it.id.name.clone()).collect()
+    Graph::new(&facts).lost(&going).into_iter().map(|doomed| doomed.id.name.clone()).collect()
 }
 
 #[test]
-fn a_claim_that_the_artifact_drops_renames_or_moves_is_lost_and_one_that_it_keeps_is_not() {
+fn a_claim_is_lost_when_the_artifact_drops_renames_or_moves_it() {
     let live = [("prod", claim("data"))];
     assert_eq!(lost(&live, Ok(&[("a.yaml", claim("data"))])), [] as [&str; 0]);
     assert_eq!(lost(&live, Ok(&[("a.yaml", claim("renamed"))])), ["data"]);
@@ -88,7 +89,7 @@ fn a_claim_that_the_artifact_drops_renames_or_moves_is_lost_and_one_that_it_keep
 }
 
 #[test]
-fn a_claim_goes_with_a_namespace_that_the_artifact_drops() {
+fn a_claim_is_lost_when_the_artifact_drops_its_namespace() {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
     let live = [("prod", namespace.clone()), ("", claim("by-hand"))];
     assert_eq!(lost(&live, Ok(&[("a.yaml", namespace)])), [] as [&str; 0]);
@@ -96,7 +97,7 @@ fn a_claim_goes_with_a_namespace_that_the_artifact_drops() {
 }
 
 #[test]
-fn a_claim_goes_when_its_set_scales_down_under_when_scaled_delete() {
+fn a_claim_is_lost_when_its_set_scales_down_under_when_scaled_delete() {
     let live = |replicas| {
         [("prod", set(replicas, "Delete")), ("", claim("data-db-0")), ("", claim("data-db-1"))]
     };
@@ -104,7 +105,7 @@ fn a_claim_goes_when_its_set_scales_down_under_when_scaled_delete() {
     assert_eq!(lost(&live(Some(2)), Ok(&next(Some(2), "Delete"))), [] as [&str; 0]);
     assert_eq!(lost(&live(Some(2)), Ok(&next(Some(1), "Delete"))), ["data-db-1"]);
     assert_eq!(lost(&live(Some(2)), Ok(&next(Some(0), "Retain"))), ["data-db-0", "data-db-1"]);
-    // Flux has set the field, so that its default of one follows when it goes.
+    // Flux has set the field, so that its removal brings back the default of 1.
     assert_eq!(lost(&live(Some(2)), Ok(&next(None, "Delete"))), ["data-db-1"]);
     let retained = [("prod", set(Some(2), "Retain")), ("", claim("data-db-1"))];
     assert_eq!(lost(&retained, Ok(&next(Some(1), "Retain"))), [] as [&str; 0]);
@@ -125,7 +126,7 @@ fn a_claim_goes_when_its_set_scales_down_under_when_scaled_delete() {
 }
 
 #[test]
-fn a_claim_of_a_nested_kustomization_goes_with_it_or_with_its_own_part_of_the_artifact() {
+fn a_claim_of_a_nested_kustomization_is_lost_with_it_or_when_its_folder_drops_the_claim() {
     let live = [("prod", kustomization("apps")), ("apps", claim("data"))];
     let kept = [
         ("apps.yaml", kustomization("apps")),
@@ -135,7 +136,7 @@ fn a_claim_of_a_nested_kustomization_goes_with_it_or_with_its_own_part_of_the_ar
     assert_eq!(
         lost(&live, Ok(&kept[..2])),
         ["data"],
-        "its file is missing, so that nothing is known"
+        "the nested file is missing, so that its objects are unknown"
     );
     let dropped = [
         ("apps.yaml", kustomization("apps")),
@@ -143,18 +144,18 @@ fn a_claim_of_a_nested_kustomization_goes_with_it_or_with_its_own_part_of_the_ar
     ];
     assert_eq!(lost(&live, Ok(&dropped)), ["data"]);
     assert_eq!(lost(&live, Ok(&[])), ["data"]);
-    // The folder is not ours to build at the root: its kustomization makes it one object more.
+    // Without a kustomization at the root, the root build would include the nested folder as well.
     let mut root = kept.to_vec();
     root.push(("kustomization.yaml", json!({"resources": ["apps.yaml"]})));
     assert_eq!(lost(&live, Ok(&root)), [] as [&str; 0]);
 }
 
-// hazard: An artifact that cannot be evaluated is applied, and Flux prunes a claim that nobody looked at.
-// class: What is unknown is taken for nothing.
+// hazard: An artifact that cannot be evaluated is applied, and Flux prunes a claim that was not checked.
+// class: An unknown state is treated as empty.
 // members: registry away, blob missing, kustomize features that rename, patches that delete, a .sourceignore, substituted names, charts
 // now: every claim in any inventory is refused by name: `what Flux prunes cannot be determined`, with the reason
 #[test]
-fn every_claim_is_at_risk_when_the_artifact_cannot_be_read() {
+fn every_delivered_claim_is_lost_when_the_artifact_cannot_be_read() {
     let live = [
         ("prod", claim("data")),
         ("prod", kustomization("apps")),
@@ -170,7 +171,7 @@ fn every_claim_is_at_risk_when_the_artifact_cannot_be_read() {
 }
 
 #[test]
-fn a_claim_that_flux_is_told_to_keep_or_to_replace_is_told_apart() {
+fn a_claim_stays_when_flux_must_keep_it_and_is_lost_when_force_replaces_it() {
     let mut kept = claim("kept");
     kept["metadata"]["annotations"] = json!({"kustomize.toolkit.fluxcd.io/prune": "disabled"});
     assert_eq!(lost(&[("prod", kept)], Ok(&[])), [] as [&str; 0]);
@@ -184,9 +185,8 @@ fn a_claim_that_flux_is_told_to_keep_or_to_replace_is_told_apart() {
     assert_eq!(lost(&[("prod", claim("data"))], Ok(&[("a.yaml", forced)])), ["data"]);
 }
 
-/// What the closure says goes, goes by an object that is there.
 #[test]
-fn everything_that_goes_was_there_with_its_uid() {
+fn of_apply_returns_only_existing_objects_with_their_uids() {
     let live =
         [("prod", claim("data")), ("prod", kustomization("apps")), ("apps", claim("nested"))];
     let facts = facts(&live);

@@ -1,6 +1,6 @@
-//! Kustomize, inside kubectl, assembles the release again, and renders it as upstream does.
+//! Assembles the release again with kubectl's kustomize and renders it as upstream does.
 //!
-//! Set `FLUX_SEED_ASSEMBLE=1` to write `install/` instead of comparing it.
+//! Set `FLUX_SEED_ASSEMBLE=1` to write `install/` instead of a comparison.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,7 +23,7 @@ const MODULES: [(&str, &str); 3] = [
     ("github.com/fluxcd/kustomize-controller", "v1.9.5"),
 ];
 
-/// A module of Go, as the proxy serves it and go.sum knows it.
+/// Downloads a Go module. Returns its folder and the entry for `inputs.json`.
 fn module((path, version): (&str, &str)) -> Test<(PathBuf, Value)> {
     let mut go = Command::new("go");
     go.args(["mod", "download", "-json"]).arg(format!("{path}@{version}"));
@@ -37,13 +37,13 @@ fn module((path, version): (&str, &str)) -> Test<(PathBuf, Value)> {
 
 fn kustomize(folder: &Path) -> Test<Vec<Value>> {
     let bin = std::env::var_os("LAB_BIN")
-        .map_or("kubectl".into(), |it| PathBuf::from(it).join("kubectl"));
+        .map_or("kubectl".into(), |folder| PathBuf::from(folder).join("kubectl"));
     let out = Command::new(bin).arg("kustomize").arg(folder).output()?;
     assert!(out.status.success(), "kubectl kustomize: {}", String::from_utf8_lossy(&out.stderr));
     Ok(serde_saphyr::from_multiple(std::str::from_utf8(&out.stdout)?)?)
 }
 
-/// Modules are read-only: so would be what `cp` made of them.
+/// Copies a folder. `cp` would copy the read-only mode of Go modules, and the copies are changed here.
 fn copy(from: &Path, to: &Path) -> Test {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -58,19 +58,19 @@ fn copy(from: &Path, to: &Path) -> Test {
     Ok(())
 }
 
-/// A folder in which kustomize finds what it would fetch from the releases of each controller.
+/// Returns a folder with the files that kustomize would download from the releases of each controller.
 fn inputs() -> Test<(tempfile::TempDir, Value)> {
     let folder = tempfile::tempdir()?;
     let at = folder.path();
     let mut modules = Vec::new();
-    for (index, of) in MODULES.into_iter().enumerate() {
-        let (dir, module) = module(of)?;
+    for (index, source) in MODULES.into_iter().enumerate() {
+        let (dir, module) = module(source)?;
         modules.push(module);
         if index == 0 {
             copy(&dir.join("manifests"), at)?;
             continue;
         }
-        let name = of.0.rsplit('/').next().ok_or("a name")?;
+        let name = source.0.rsplit('/').next().ok_or("a name")?;
         copy(&dir.join("config/crd"), &at.join(name).join("crd"))?;
         copy(&dir.join("config/manager"), &at.join(name).join("manager"))?;
         let base = at.join("bases").join(name).join("kustomization.yaml");
@@ -86,8 +86,8 @@ fn inputs() -> Test<(tempfile::TempDir, Value)> {
 }
 
 #[test]
-#[ignore = "asks Go for modules, and the lab's kubectl to assemble them: tasks/test"]
-fn the_manifests_are_what_their_modules_assemble() -> Test {
+#[ignore = "needs Go modules and the lab's kubectl: tasks/test"]
+fn the_manifests_equal_those_that_kustomize_assembles_from_their_modules() -> Test {
     let (folder, modules) = inputs()?;
     let lines = |part: &str| -> Test<String> {
         let objects = kustomize(&folder.path().join(part))?;
@@ -114,10 +114,10 @@ fn the_manifests_are_what_their_modules_assemble() -> Test {
 }
 
 fn sorted(objects: Vec<Value>) -> BTreeMap<Identity, Value> {
-    objects.into_iter().map(|it| (Identity::of(&it), it)).collect()
+    objects.into_iter().map(|object| (Identity::of(&object), object)).collect()
 }
 
-/// Upstream's own templates (`pkg/manifestgen/install/templates.go`), filled in by hand.
+/// Upstream's templates (`pkg/manifestgen/install/templates.go`) with the values of this instance.
 const INSTANCE: &str = r#"---
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -180,8 +180,8 @@ metadata:
 ";
 
 #[test]
-#[ignore = "asks Go for modules, and the lab's kubectl to assemble them: tasks/test"]
-fn an_instance_is_what_upstream_would_have_rendered() -> Test {
+#[ignore = "needs Go modules and the lab's kubectl: tasks/test"]
+fn render_equals_upstreams_templates_except_for_the_documented_changes() -> Test {
     let (folder, _) = inputs()?;
     let at = folder.path().join("instance");
     fs::create_dir_all(at.join("roles"))?;
@@ -195,9 +195,9 @@ fn an_instance_is_what_upstream_would_have_rendered() -> Test {
         fs::write(at.join(name), text)?;
     }
     let mut theirs = sorted(kustomize(&at)?);
-    // The one object that we leave out, and the one flag and the period that we add.
+    // flux-seed leaves out one object and adds one flag and the period of a probe.
     let left_out =
-        theirs.keys().find(|it| it.name == "allow-webhooks").cloned().ok_or("a policy")?;
+        theirs.keys().find(|id| id.name == "allow-webhooks").cloned().ok_or("a policy")?;
     theirs.remove(&left_out);
     for (id, object) in theirs.iter_mut().filter(|(id, _)| id.kind == "Deployment") {
         let manager =
@@ -209,8 +209,12 @@ fn an_instance_is_what_upstream_would_have_rendered() -> Test {
     }
 
     let version = Version::V2_9_5;
-    let image = |it| format!("registry.example.org/fluxcd/{it}:{}", tag(version, it));
-    let images = Component::all().into_iter().map(|it| (it, Deferred::Value(image(it)))).collect();
+    let image =
+        |component| format!("registry.example.org/fluxcd/{component}:{}", tag(version, component));
+    let images = Component::all()
+        .into_iter()
+        .map(|component| (component, Deferred::Value(image(component))))
+        .collect();
     let instance =
         Instance { version, network: Network::Pod, images: &images, pull_secret: Some("pull") };
     let ours = sorted(render(&instance));
@@ -223,23 +227,26 @@ fn an_instance_is_what_upstream_would_have_rendered() -> Test {
 }
 
 #[test]
-fn on_the_host_no_port_is_taken_twice_and_nothing_listens_for_the_network() {
+fn host_network_uses_each_port_once_and_listens_only_on_loopback() {
     let version = Version::V2_9_5;
-    let images = Component::all().into_iter().map(|it| (it, Deferred::AfterApply)).collect();
+    let images =
+        Component::all().into_iter().map(|component| (component, Deferred::AfterApply)).collect();
     let objects =
         render(&Instance { version, network: Network::Host, images: &images, pull_secret: None });
-    let strategies = objects.iter().filter_map(|it| it.pointer("/spec/strategy/type"));
+    let strategies = objects.iter().filter_map(|object| object.pointer("/spec/strategy/type"));
     assert_eq!(strategies.collect::<Vec<_>>(), ["Recreate", "Recreate"]);
-    let pods = objects.iter().filter_map(|it| it.pointer("/spec/template/spec"));
-    let containers: Vec<_> = pods.map(|it| &it["containers"][0]).collect();
+    let pods = objects.iter().filter_map(|object| object.pointer("/spec/template/spec"));
+    let containers: Vec<_> = pods.map(|pod| &pod["containers"][0]).collect();
     let mut ports: Vec<_> = containers
         .iter()
-        .flat_map(|it| it["ports"].as_array().into_iter().flatten())
-        .filter_map(|it| it["containerPort"].as_u64())
+        .flat_map(|container| container["ports"].as_array().into_iter().flatten())
+        .filter_map(|port| port["containerPort"].as_u64())
         .collect();
     ports.sort_unstable();
     assert_eq!(ports, [9790, 9791, 9792, 9793, 9794]);
-    for arg in containers.iter().flat_map(|it| it["args"].as_array().into_iter().flatten()) {
+    for arg in
+        containers.iter().flat_map(|container| container["args"].as_array().into_iter().flatten())
+    {
         let arg = arg.as_str().unwrap_or_default();
         if let Some((_, address)) = arg.split_once("-addr=") {
             assert!(address.is_empty() || address.starts_with("127.0.0.1:"), "{arg}");
@@ -251,6 +258,6 @@ fn on_the_host_no_port_is_taken_twice_and_nothing_listens_for_the_network() {
 fn every_line_of_the_release_is_an_object() {
     let parts = parts(Version::V2_9_5);
     for part in [parts.source_controller, parts.kustomize_controller, parts.rbac, parts.policies] {
-        assert!(objects(part).all(|it| !Identity::of(&it).name.is_empty()));
+        assert!(objects(part).all(|object| !Identity::of(&object).name.is_empty()));
     }
 }

@@ -1,4 +1,4 @@
-//! The table of kstatus, one row each: what an object says, and what follows from it.
+//! Tables of the kstatus rules: an object's status, and the state and reason that follow from it.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use State::{Current, Failed, InProgress, Terminating};
 
 const NOW: &str = "2026-11-22T12:00:20Z";
 
-/// Reads every row, merged into an object of this kind.
+/// Checks every row, as an object of this kind.
 fn table(api_version: &str, kind: &str, rows: &[(Value, State, &str)]) {
     for (given, state, reason) in rows {
         let mut object = given.clone();
@@ -18,13 +18,15 @@ fn table(api_version: &str, kind: &str, rows: &[(Value, State, &str)]) {
     }
 }
 
-fn conditions(of: &[(&str, &str, &str)]) -> Value {
-    of.iter().map(|(about, is, why)| json!({"type": about, "status": is, "reason": why})).collect()
+fn conditions(rows: &[(&str, &str, &str)]) -> Value {
+    rows.iter()
+        .map(|(about, is, why)| json!({"type": about, "status": is, "reason": why}))
+        .collect()
 }
 
 #[test]
-fn any_object_is_read_by_its_generation_and_its_conditions() {
-    let status = |of: &[(&str, &str, &str)]| json!({"status": {"conditions": conditions(of)}});
+fn any_kind_is_read_by_its_generation_and_its_conditions() {
+    let status = |rows: &[(&str, &str, &str)]| json!({"status": {"conditions": conditions(rows)}});
     table(
         "example.org/v1",
         "Thing",
@@ -78,10 +80,10 @@ fn any_object_is_read_by_its_generation_and_its_conditions() {
 fn a_deployment_is_current_when_every_replica_is_new_and_available() {
     let done = [("Progressing", "True", "NewReplicaSetAvailable"), ("Available", "True", "")];
     let with =
-        |spec: i64, [all, updated, available, ready]: [i64; 4], of: &[(&str, &str, &str)]| {
+        |spec: i64, [all, updated, available, ready]: [i64; 4], rows: &[(&str, &str, &str)]| {
             json!({"spec": {"replicas": spec, "progressDeadlineSeconds": 600}, "status": {
             "replicas": all, "updatedReplicas": updated, "availableReplicas": available,
-            "readyReplicas": ready, "conditions": conditions(of)}})
+            "readyReplicas": ready, "conditions": conditions(rows)}})
         };
     table(
         "apps/v1",
@@ -194,7 +196,7 @@ fn a_replica_set_is_current_when_its_pods_are_ready() {
 
 #[test]
 fn a_pod_is_current_when_it_is_ready_or_done() {
-    let phase = |it: &str| json!({"status": {"phase": it}});
+    let phase = |name: &str| json!({"status": {"phase": name}});
     let running = |ready: &str, waiting: &str| {
         json!({"status": {"phase": "Running", "conditions": conditions(&[("Ready", ready, "")]),
             "containerStatuses": [{"name": "a", "state": {"waiting": {"reason": waiting}}}]}})
@@ -223,7 +225,7 @@ fn a_pod_is_current_when_it_is_ready_or_done() {
 
 #[test]
 fn a_definition_is_current_when_the_server_serves_it() {
-    let with = |of: &[(&str, &str, &str)]| json!({"status": {"conditions": conditions(of)}});
+    let with = |rows: &[(&str, &str, &str)]| json!({"status": {"conditions": conditions(rows)}});
     table(
         "apiextensions.k8s.io/v1",
         "CustomResourceDefinition",
@@ -272,7 +274,7 @@ fn claims_services_and_jobs_have_rules_of_their_own() {
             (json!({"spec": {"type": "ClusterIP"}}), Current, "Current"),
         ],
     );
-    let status = |of: &[(&str, &str, &str)]| json!({"status": {"startTime": NOW, "conditions": conditions(of)}});
+    let status = |rows: &[(&str, &str, &str)]| json!({"status": {"startTime": NOW, "conditions": conditions(rows)}});
     table(
         "batch/v1",
         "Job",

@@ -23,34 +23,34 @@ fn pod(container: &str, image: &str) -> Value {
         "status": {"containerStatuses": [{"name": container, "imageID": image}]}})
 }
 
-fn look(pod: &Value, origin: &Origin) -> Proof {
+fn prove(pod: &Value, origin: &Origin) -> Proof {
     let mut proof = Proof::default();
     containers(pod, origin, &BTreeSet::from([digest('a'), digest('b')]), &mut proof);
     proof
 }
 
 // hazard: A pod runs an image that is attested for another container, and `verify` says Proven.
-// class: A set is asked where one value is expected.
+// class: A value is looked up in a set although exactly one value is right.
 // members: images by tag, injected and ephemeral containers, images set by hand, nested Kustomizations of other sources, charts
 // now: 100 `Unproven`: the container, its image, and the image that its manifest names; pinned images of third parties are listed in `thirdParty`
 #[test]
 fn each_container_is_compared_with_the_digest_that_its_own_manifest_names() {
     let flux = "kustomize-controller";
-    // What the manifest names, what runs, how many are proven, third-party ones, wrong ones.
+    // Image in the manifest, running image, and the counts of proven, third-party and wrong containers.
     for (manifest, runs, proven, third, wrong) in [
         ("r/x@sha256:a", "r/x@sha256:a", 1, 0, 0),
-        // Any attested digest will not do.
+        // Another attested digest is wrong.
         ("r/x@sha256:a", "r/x@sha256:b", 0, 0, 1),
         ("r/x:1@sha256:a", "r/x@sha256:a", 1, 0, 0),
-        // A third party's, pinned.
+        // A pinned image of a third party is accepted.
         ("r/y@sha256:f", "r/y@sha256:f", 1, 1, 0),
         ("r/y@sha256:f", "r/y@sha256:e", 0, 0, 1),
-        // Not pinned: only an attested one is proven.
+        // Without a pin, only an attested image is proven.
         ("r/x:1", "r/x@sha256:a", 1, 0, 0),
         ("r/y:1", "r/y@sha256:f", 0, 0, 1),
         ("r/x@sha256:a", "sha256:a", 0, 0, 1),
     ] {
-        let proof = look(&pod("c", runs), &workload(manifest, flux));
+        let proof = prove(&pod("c", runs), &workload(manifest, flux));
         let found = (proof.containers, proof.third_party.len(), proof.wrong.len());
         assert_eq!(found, (proven, third, wrong), "{manifest} {runs}: {proof:?}");
         assert_eq!(proof.pending, [] as [&str; 0]);
@@ -58,42 +58,42 @@ fn each_container_is_compared_with_the_digest_that_its_own_manifest_names() {
 }
 
 #[test]
-fn an_image_that_somebody_else_has_set_is_wrong_although_it_is_pinned() {
-    let proof = look(&pod("c", "r/y@sha256:f"), &workload("r/y@sha256:f", "kubectl-set"));
+fn a_pinned_image_is_wrong_when_another_manager_has_set_it() {
+    let proof = prove(&pod("c", "r/y@sha256:f"), &workload("r/y@sha256:f", "kubectl-set"));
     assert!(proof.wrong[0].contains("kubectl-set"), "{proof:?}");
 }
 
 #[test]
-fn a_container_that_no_manifest_has_is_wrong_unless_it_is_attested() {
+fn a_container_without_a_manifest_is_wrong_unless_its_image_is_attested() {
     let origin = workload("r/x@sha256:a", "kustomize-controller");
-    assert_eq!(look(&pod("injected", "r/y@sha256:f"), &origin).wrong.len(), 1);
-    assert_eq!(look(&pod("injected", "r/x@sha256:b"), &origin).containers, 1);
+    assert_eq!(prove(&pod("injected", "r/y@sha256:f"), &origin).wrong.len(), 1);
+    assert_eq!(prove(&pod("injected", "r/x@sha256:b"), &origin).containers, 1);
     let mut debug = pod("c", "r/x@sha256:a");
     debug["spec"]["ephemeralContainers"] = json!([{"name": "debug"}]);
     debug["status"]["ephemeralContainerStatuses"] =
         json!([{"name": "debug", "imageID": "busybox@sha256:f"}]);
-    assert_eq!(look(&debug, &origin).wrong.len(), 1);
+    assert_eq!(prove(&debug, &origin).wrong.len(), 1);
 }
 
 #[test]
 fn a_manifest_from_another_source_proves_nothing_but_attested_images() {
     let mut origin = workload("r/y@sha256:f", "kustomize-controller");
     origin.unattested = Some("GitRepository x is not attested".to_owned());
-    assert!(look(&pod("c", "r/y@sha256:f"), &origin).wrong[0].contains("GitRepository x"));
+    assert!(prove(&pod("c", "r/y@sha256:f"), &origin).wrong[0].contains("GitRepository x"));
     let mut origin = workload("r/x@sha256:a", "kustomize-controller");
     origin.unattested = Some("GitRepository x is not attested".to_owned());
-    assert_eq!(look(&pod("c", "r/x@sha256:a"), &origin).containers, 1);
+    assert_eq!(prove(&pod("c", "r/x@sha256:a"), &origin).containers, 1);
 }
 
 #[test]
-fn what_a_kubelet_has_not_reported_yet_is_pending() {
+fn a_container_is_pending_until_the_kubelet_reports_its_image() {
     let origin = workload("r/x@sha256:a", "kustomize-controller");
-    assert_eq!(look(&pod("c", ""), &origin).pending.len(), 1, "not pulled yet");
+    assert_eq!(prove(&pod("c", ""), &origin).pending.len(), 1, "not pulled yet");
     let mut silent = pod("c", "");
     silent["status"] = json!({});
-    assert_eq!(look(&silent, &origin).pending.len(), 1, "not started yet");
+    assert_eq!(prove(&silent, &origin).pending.len(), 1, "not started yet");
     let mut going = pod("c", "r/x@sha256:f");
     going["metadata"]["deletionTimestamp"] = "2026-11-28T00:00:00Z".into();
-    let proof = look(&going, &origin);
+    let proof = prove(&going, &origin);
     assert_eq!((proof.wrong.len(), proof.pending.len()), (0, 1));
 }

@@ -1,5 +1,5 @@
-//! Ways to lose a claim, tried on a real API server with real Flux: each must be refused, by name, as
-//! data in the document that comes out, and no claim may be gone afterwards.
+//! Ways to lose a claim, tried on a real API server with real Flux. The program must refuse each, name the
+//! claim in `status.refusals`, and leave every claim in the cluster.
 
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -15,10 +15,10 @@ use scene::{
 };
 use serde_json::{Value, json};
 
-// hazard: `destroy` or an `apply` whose artifact prunes a claim deletes data that nobody copied.
-// class: One inventory is taken for all that there is.
+// hazard: `destroy` or an `apply` whose artifact prunes a claim deletes data that was not copied.
+// class: One inventory is treated as complete.
 // members: claims of a StatefulSet by `whenDeleted` and `whenScaled`, claims made by hand, owned by
-// something delivered, of a custom resource, of a nested or suspended Kustomization, of a Helm
+// a delivered object, of a custom resource, of a nested or suspended Kustomization, of a Helm
 // release, of a Namespace, on a delivered, released or shared volume; lost inventories;
 // artifacts that drop, rename, move or scale, or that cannot be read; receipts that do not fit
 // now: `NotDrained`, 111: `status.refusals` names each claim, why it would go and what to do; nothing was changed
@@ -55,8 +55,8 @@ fn ways_of_destroy(scene: &mut Scene) -> Test {
     scene.refused("destroy", "destroy", &documents, &AT_RISK)?;
     let (asked, _) = scene.lab.asked(from)?;
     assert!(
-        asked.iter().all(|it| it["verb"] == "get" || it["verb"] == "list"),
-        "nothing is written"
+        asked.iter().all(|entry| entry["verb"] == "get" || entry["verb"] == "list"),
+        "only reads"
     );
     let planned = scene.lab.flux_seed("plan --destroy", &documents).success();
     let planned = status(&planned)?;
@@ -66,12 +66,12 @@ fn ways_of_destroy(scene: &mut Scene) -> Test {
     scene.refused("destroy of a suspended delivery", "destroy", &documents, &AT_RISK)?;
     assert_eq!(scene.lab.get("-n flux-system kustomization prod")["spec"]["suspend"], true);
 
-    // The inventory is lost: the objects themselves tell who made them. The delivered volumes, too.
+    // Without the inventory, the labels and managed fields of the objects show their Kustomization.
     scene.lab.kubectl("-n flux-system patch kustomization prod --subresource=status --type=json -p [{\"op\":\"remove\",\"path\":\"/status/inventory\"}]")?;
     scene.refused("destroy without an inventory", "destroy", &documents, &AT_RISK)?;
 
     scene.lab.kubectl("annotate pvc direct kustomize.toolkit.fluxcd.io/prune=disabled")?;
-    let without: Vec<_> = AT_RISK.into_iter().filter(|it| *it != "default/direct").collect();
+    let without: Vec<_> = AT_RISK.into_iter().filter(|claim| *claim != "default/direct").collect();
     scene.refused("destroy with a claim that stays", "destroy", &documents, &without)?;
     scene.lab.kubectl("annotate pvc direct kustomize.toolkit.fluxcd.io/prune-")?;
     scene.refused("destroy with a claim that stays no longer", "destroy", &documents, &AT_RISK)?;
@@ -192,7 +192,8 @@ fn ways_of_apply(scene: &mut Scene) -> Test {
     change(&mut moved, "/spec/path", &json!("./paused"));
     scene.refused("builds another folder", "apply", &moved, &AT_RISK)?;
     let mut away = scene.documents.clone();
-    for document in away.iter_mut().filter(|it| it["metadata"]["name"] == "deployments") {
+    for document in away.iter_mut().filter(|document| document["metadata"]["name"] == "deployments")
+    {
         let digest = format!("sha256:{}", "0".repeat(64));
         let reference = document["status"]["observed"]["reference"].as_str().unwrap_or_default();
         let repository = reference.split('@').next().unwrap_or_default();
@@ -203,10 +204,10 @@ fn ways_of_apply(scene: &mut Scene) -> Test {
     Ok(())
 }
 
-// hazard: A sunset that follows its drain at once is denied its first deletion, and stops halfway.
+// hazard: A `destroy` directly after its drain is denied its first deletion and stops halfway.
 // class: A write takes effect later than its response, and the next step relies on it.
 // members: the receipt in the hold's policy, for `destroy` and for what Flux prunes
-// now: flux-seed asks with a dry run, for 30 s at most, before anything goes
+// now: flux-seed retries a dry run for at most 30 s before the first deletion
 fn ways_of_receipts(scene: &mut Scene) -> Test {
     hold(scene)?;
     until("the hold", || scene.lab.kubectl("delete pvc direct --dry-run=server").is_err())?;
@@ -217,9 +218,9 @@ fn ways_of_receipts(scene: &mut Scene) -> Test {
     let documents = scene.naming(&next);
     let with = |drain: Value| [documents.clone(), vec![drain]].concat();
     let last = |run: Vec<Value>| -> Vec<Value> {
-        // The Delivery stays the last document.
+        // `status` reads the last document, which must be the Delivery.
         let mut run = run;
-        let at = run.iter().position(|it| it["kind"] == "Delivery").unwrap_or_default();
+        let at = run.iter().position(|document| document["kind"] == "Delivery").unwrap_or_default();
         let delivery = run.remove(at);
         run.push(delivery);
         run
@@ -261,12 +262,12 @@ fn ways_of_receipts(scene: &mut Scene) -> Test {
     }
     scene.lab.kubectl("delete pod writer --grace-period=0 --force")?;
 
-    // The right receipt lets this one claim go, and the hold does.
+    // With the right receipt, flux-seed and the hold permit the deletion of this claim alone.
     let drain = scene.drain(|_| {})?;
     let digest = digest_of(&drain)?;
     scene.claims.remove("default/direct");
     let before = fs::read_to_string(scene.lab.path("audit.log"))?.len();
-    // An API server takes up a changed policy later, a busy one of several much later.
+    // The API server enforces a changed policy with a delay, which is longer on a busy server.
     std::thread::scope(|scope| -> Test {
         let lab = &scene.lab;
         let later = scope.spawn(move || {
@@ -286,13 +287,13 @@ fn ways_of_receipts(scene: &mut Scene) -> Test {
     };
     let entries = log.get(before..).unwrap_or_default().lines();
     let denied = entries.filter_map(|line| serde_json::from_str(line).ok()).find(denied);
-    assert_eq!(denied, None, "nothing is deleted before the hold lets it go");
+    assert_eq!(denied, None, "no deletion is denied");
     scene.none_is_lost("a receipt for another claim");
     scene.documents = documents;
     Ok(())
 }
 
-/// Holds the claim `default/direct`, as data-drain does.
+/// Creates the hold of the claim `default/direct` as data-drain does.
 fn hold(scene: &Scene) -> Test {
     let api = "admissionregistration.k8s.io/v1";
     let policy = json!({"spec": {
@@ -308,7 +309,7 @@ fn hold(scene: &Scene) -> Test {
     Ok(())
 }
 
-/// Lets the claim go with this receipt alone.
+/// Returns the policy that denies the deletion of the claim without this receipt.
 fn deletion_policy(receipt: &str) -> Value {
     let annotation = "data-drain.holistic/receipt";
     let covered = format!(
@@ -329,7 +330,7 @@ fn deletion_policy(receipt: &str) -> Value {
     )
 }
 
-/// The name of a receipt: the digest of what was signed.
+/// Returns the digest of the signed payload, which is the name of the receipt.
 fn digest_of(drain: &Value) -> Test<String> {
     use sha2::Digest as _;
     let payload = &drain["status"]["evidence"][0]["envelope"]["payload"];
@@ -342,7 +343,7 @@ fn what_is_being_removed_is_not_delivered(scene: &Scene) -> Test {
     let held = json!({"metadata": {"finalizers": ["example.org/held"]}});
     lab.by_hand(&object("v1", "ConfigMap", "empty", "held", held))?;
     lab.kubectl("delete namespace empty --wait=false")?;
-    // Asked to apply, Flux would wait for minutes; `apply` ends with the same look.
+    // `plan` is enough here, because `apply` ends with the same observation after minutes of waiting.
     let run = lab.flux_seed("plan --check", &scene.documents).code(3);
     let steps = status(&run)?["plan"].to_string();
     assert!(steps.contains("Namespace empty: Terminating"), "{steps}");
@@ -353,14 +354,14 @@ fn what_is_being_removed_is_not_delivered(scene: &Scene) -> Test {
     Ok(())
 }
 
-// hazard: After a time-out, a second `destroy` says that nothing is left, while a load balancer is.
-// class: What a run knows is kept in something that the run itself deletes.
-// members: objects that a finalizer holds, claims of a deleted StatefulSet, a run that is killed at any
+// hazard: After a time-out, a second `destroy` reports that nothing is left, although a load balancer is.
+// class: The state of a run is kept in an object that the run itself deletes.
+// members: objects with a finalizer, claims of a deleted StatefulSet, a run that is killed at any
 // moment, a suspended delivery that is resumed in order to be removed
-// now: 111 in every run, with the object and its finalizer, until it is gone; Flux stays suspended
+// now: 111 in every run, with the object and its finalizer, until the object is deleted; Flux stays suspended
 fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
     let lab = &scene.lab;
-    let discards: BTreeMap<_, _> = AT_RISK.into_iter().map(|it| (it, "discard")).collect();
+    let discards: BTreeMap<_, _> = AT_RISK.into_iter().map(|claim| (claim, "discard")).collect();
     let mut documents = scene.documents.clone();
     change(&mut documents, "/spec/dataOnDestroy", &json!(discards));
     change(&mut documents, "/spec/timeoutSeconds", &json!(4));
@@ -368,7 +369,7 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
         "-n flux-system patch kustomization prod --type=merge -p {\"spec\":{\"suspend\":true}}",
     )?;
     lab.kubectl("scale statefulset db --replicas=0")?;
-    // A claim that somebody made by hand on a delivered volume keeps that volume.
+    // A claim that was created by hand on a delivered volume keeps that volume.
     lab.kubectl("delete pvc on-delivered")?;
     let before = fs::read_to_string(lab.path("audit.log"))?.len();
     let held = |run: usize| -> Test {
@@ -382,7 +383,7 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
         Ok(())
     };
     held(1)?;
-    // Whoever removes the Kustomization removes the inventory; the record is still there.
+    // The deletion of the Kustomization deletes the inventory, too. The record still exists.
     lab.kubectl("-n flux-system delete kustomization prod")?;
     held(2)?;
     for milliseconds in [300, 700, 1200] {
@@ -399,7 +400,7 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
     assert_eq!(ended["conditions"][0]["reason"], "Destroyed");
     assert_eq!(ended["conditions"][0]["message"], "nothing is left of it");
     assert_eq!(lab::documents(&run)?.len(), documents.len());
-    for gone in [
+    for removed in [
         "ns team",
         "statefulset db",
         "pvc data-db-0",
@@ -408,12 +409,12 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
         "crd databases.example.org",
         "ns flux-system",
     ] {
-        assert_eq!(lab.get(gone), Value::Null, "{gone}");
+        assert_eq!(lab.get(removed), Value::Null, "{removed}");
     }
     let records = lab.get("configmap -n kube-system -l flux-seed.holistic/record=true");
-    assert_eq!(records["items"], json!([]), "the record goes at the very end");
+    assert_eq!(records["items"], json!([]), "the record is deleted last");
 
-    // Flux has applied nothing meanwhile: a suspended delivery is not resumed in order to go.
+    // Flux has applied nothing meanwhile, because `destroy` never resumes a suspended delivery.
     let log = fs::read_to_string(lab.path("audit.log"))?;
     let entries = log.get(before..).unwrap_or_default().lines();
     for entry in entries.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {

@@ -1,4 +1,4 @@
-//! What is delivered, what people and controllers add to it, and what must never be lost.
+//! The delivered objects, objects that people and controllers add, and the claims that must never be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::lab::{self, Lab, Published, Test, status, until};
 /// The files of an artifact.
 pub(crate) type Artifact = BTreeMap<String, Value>;
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
+#[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
 pub(crate) fn object(
     api_version: &str,
     kind: &str,
@@ -48,7 +48,7 @@ pub(crate) fn claim(namespace: &str, name: &str, volume: &str, more: Value) -> V
     claim
 }
 
-/// A volume that is reserved for a claim.
+/// Returns a volume that is reserved for a claim.
 fn volume(name: &str, namespace: &str, claim: &str, handle: &str) -> Value {
     object(
         "v1",
@@ -111,7 +111,7 @@ pub(crate) fn set(replicas: u32) -> Value {
     )
 }
 
-/// A workload whose manifest does not pin its image.
+/// Returns a workload whose manifest does not pin its image.
 fn web() -> Value {
     object(
         "apps/v1",
@@ -126,7 +126,7 @@ fn web() -> Value {
     )
 }
 
-/// What is delivered first.
+/// Returns the files of the first artifact.
 pub(crate) fn artifact() -> Artifact {
     let helm = object(
         "helm.toolkit.fluxcd.io/v2",
@@ -171,7 +171,7 @@ pub(crate) fn artifact() -> Artifact {
     .collect()
 }
 
-/// The claims that are delivered or belong to what is.
+/// Claims that `destroy` would delete.
 pub(crate) const AT_RISK: [&str; 13] = [
     "default/chained",
     "default/data-db-0",
@@ -218,7 +218,7 @@ impl Scene {
         ] {
             lab.by_hand(&volume(name, namespace, claim, name))?;
         }
-        // The same storage by another name.
+        // A second volume with the same storage.
         lab.by_hand(&volume("twin", "default", "twin", "disk"))?;
         lab.flux_seed("apply", &documents).success();
         let mut scene = Self { lab, documents, claims: BTreeMap::new(), ways: 0 };
@@ -226,7 +226,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// What people and controllers add to what was delivered.
+    /// Creates the objects that people and controllers add to a delivery.
     fn by_hand(&mut self) -> Test {
         let lab = &self.lab;
         let owner = |api_version: &str, kind: &str, name: &str, live: &Value| {
@@ -278,23 +278,31 @@ impl Scene {
                 |field: &str| claim["metadata"][field].as_str().unwrap_or_default().to_owned();
             self.claims.insert(format!("{}/{}", text("namespace"), text("name")), text("uid"));
         }
-        assert_eq!(self.claims.len(), 12, "and one that only its volume remembers");
+        assert_eq!(
+            self.claims.len(),
+            12,
+            "twelve claims; the volume `released` remembers a thirteenth"
+        );
         Ok(())
     }
 
-    /// No claim is gone, and none is going.
+    /// Asserts that no claim was deleted or is being deleted.
     pub(crate) fn none_is_lost(&self, what: &str) {
         let live = self.lab.get("pvc -A");
         let live = live["items"].as_array().cloned().unwrap_or_default();
         for (name, uid) in &self.claims {
-            let there = live.iter().find(|it| it["metadata"]["uid"] == uid.as_str());
-            let there = there.unwrap_or_else(|| panic!("{what}: {name} is gone"));
-            assert!(there["metadata"]["deletionTimestamp"].is_null(), "{what}: {name} is going");
+            let there = live.iter().find(|claim| claim["metadata"]["uid"] == uid.as_str());
+            let there = there.unwrap_or_else(|| panic!("{what}: {name} was deleted"));
+            assert!(
+                there["metadata"]["deletionTimestamp"].is_null(),
+                "{what}: {name} is being deleted"
+            );
         }
         assert_eq!(self.lab.get("pv released")["status"]["phase"], "Released", "{what}");
     }
 
-    /// `verb` is refused for exactly these claims, and nothing is lost. The reasons, by claim.
+    /// Asserts that `verb` is refused for exactly these claims and that no claim is lost. Returns the reasons
+    /// by claim.
     pub(crate) fn refused(
         &mut self,
         what: &str,
@@ -306,18 +314,22 @@ impl Scene {
         let status = status(&run)?;
         assert_eq!(status["conditions"][0]["reason"], "NotDrained", "{what}: {status}");
         let refusals = status["refusals"].as_array().cloned().unwrap_or_default();
-        let text = |it: &Value, field: &str| it[field].as_str().unwrap_or_default().to_owned();
-        let found: BTreeMap<_, _> =
-            refusals.iter().map(|it| (text(it, "object"), text(it, "reason"))).collect();
+        let text =
+            |refusal: &Value, field: &str| refusal[field].as_str().unwrap_or_default().to_owned();
+        let found: BTreeMap<_, _> = refusals
+            .iter()
+            .map(|refusal| (text(refusal, "object"), text(refusal, "reason")))
+            .collect();
         let names: BTreeSet<&str> = found.keys().map(String::as_str).collect();
         assert_eq!(names, claims.iter().copied().collect(), "{what}: {refusals:?}");
-        assert!(refusals.iter().all(|it| !text(it, "message").is_empty()), "{what}");
+        assert!(refusals.iter().all(|refusal| !text(refusal, "message").is_empty()), "{what}");
         self.none_is_lost(what);
         self.ways += 1;
         Ok(found)
     }
 
-    /// The documents of an artifact that follows; nobody has signed it, since nobody gets as far.
+    /// Returns the documents with the next artifact. The artifact is not signed, because `apply` stops before
+    /// Flux verifies a signature.
     pub(crate) fn with(&self, edit: impl FnOnce(&mut Artifact)) -> Test<Vec<Value>> {
         let mut files = artifact();
         edit(&mut files);
@@ -327,18 +339,21 @@ impl Scene {
 
     pub(crate) fn naming(&self, artifact: &Published) -> Vec<Value> {
         let mut documents = self.documents.clone();
-        for document in documents.iter_mut().filter(|it| it["metadata"]["name"] == "deployments") {
+        for document in
+            documents.iter_mut().filter(|document| document["metadata"]["name"] == "deployments")
+        {
             document["status"]["observed"]["reference"] = artifact.reference.as_str().into();
             document["status"]["observed"]["digest"] = artifact.digest.as_str().into();
         }
         documents
     }
 
-    /// A Drain whose receipt names the claim `default/direct`.
+    /// Returns a Drain whose receipt names the claim `default/direct`.
     pub(crate) fn drain(&self, edit: impl FnOnce(&mut Receipt)) -> Test<Value> {
         let live = self.lab.get("pvc direct");
-        let text =
-            |of: &Value, field: &str| of["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let text = |object: &Value, field: &str| {
+            object["metadata"][field].as_str().unwrap_or_default().to_owned()
+        };
         let held = |line: &str| {
             let live = self.lab.get(line);
             let generation = live["metadata"]["generation"].as_i64().unwrap_or_default();
@@ -376,7 +391,7 @@ impl Scene {
             }],
         };
         edit(&mut receipt);
-        // The same root, from a file: the environment of a test is not the program's.
+        // The same root from a file, because this process has no variable `ROOT`.
         let file = self.lab.path("root");
         fs::write(&file, lab::ROOT)?;
         let mut project = self.documents[0].clone();
@@ -399,7 +414,7 @@ impl Scene {
 pub(crate) fn source(receipt: &mut Receipt) -> &mut ClaimSource {
     match &mut receipt.sources[0].from {
         Source::Claim(source) => source,
-        Source::Forge { .. } => unreachable!("it is a claim"),
+        Source::Forge { .. } => unreachable!("the source is a claim"),
     }
 }
 
@@ -413,7 +428,7 @@ pub(crate) fn borrowed(files: &[(String, String)]) -> Vec<(&str, &str)> {
 
 /// Sets a field of the Delivery.
 pub(crate) fn change(documents: &mut [Value], pointer: &str, value: &Value) {
-    for document in documents.iter_mut().filter(|it| it["kind"] == "Delivery") {
+    for document in documents.iter_mut().filter(|document| document["kind"] == "Delivery") {
         let (above, last) = pointer.rsplit_once('/').unwrap_or_default();
         if let Some(above) = document.pointer_mut(above) {
             above[last] = value.clone();

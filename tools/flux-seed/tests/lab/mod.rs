@@ -1,10 +1,10 @@
 //! A real API server with its controllers, a registry, and Flux's own controllers as processes.
 //!
-//! The one thing that is played is the kubelet: it says of every pod that it runs the image of its
-//! spec. What a node really does is for the tests of the whole lifecycle.
+//! Only the kubelet is simulated. It reports for every pod that the image of its spec runs. The tests of
+//! the whole lifecycle use real nodes.
 //!
-//! Components come from the folder in `LAB_BIN`, or else from `PATH`. Without them these tests
-//! fail: they never skip.
+//! Components come from the folder in `LAB_BIN`, otherwise from `PATH`. These tests fail without them and
+//! are never skipped.
 
 mod parts;
 
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The one secret; anything of 32 bytes.
+/// Root secret of the project: any 32 bytes in base64.
 pub(crate) const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 const ADDRESS: &str = "127.78.0.1";
@@ -35,12 +35,12 @@ pub(crate) struct Lab {
     address: &'static str,
     identity: String,
     recipient: String,
-    /// In the order of their beginning; they end in the reverse.
+    /// Components in the order in which they started. They are stopped in the reverse order.
     children: Vec<(&'static str, Child)>,
     player: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
-/// The folder or name under which a component is run.
+/// Returns the path or name of a component.
 pub(crate) fn bin(name: &str) -> PathBuf {
     match std::env::var_os("LAB_BIN") {
         Some(folder) if Path::new(&folder).join(name).exists() => PathBuf::from(folder).join(name),
@@ -51,14 +51,14 @@ pub(crate) fn bin(name: &str) -> PathBuf {
 /// Runs a command to its end, and returns what it printed.
 pub(crate) fn run(command: &mut Command) -> Test<String> {
     let out = command.stdin(Stdio::null()).output();
-    let out = out.map_err(|it| format!("{command:?}: {it}"))?;
+    let out = out.map_err(|error| format!("{command:?}: {error}"))?;
     if out.status.success() {
         return Ok(String::from_utf8(out.stdout)?);
     }
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&out.stderr)).into())
 }
 
-/// Asks until `done`; 60 s at most.
+/// Polls until `done` returns true, for at most 60 s.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> Test {
     let begin = Instant::now();
     while !done() {
@@ -71,7 +71,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> Test {
 }
 
 impl Lab {
-    /// A cluster without Flux, and a registry with the images of Flux's controllers.
+    /// Starts a cluster without Flux, and a registry with the images of Flux's controllers.
     pub(crate) fn start() -> Test<Self> {
         let folder = tempfile::tempdir()?;
         let key = folder.path().join("age.key");
@@ -96,7 +96,7 @@ impl Lab {
         self.folder.path().join(name)
     }
 
-    /// Starts a component; what it says is in a file of its name.
+    /// Starts a component with its output in `NAME.log`.
     fn child(
         &mut self,
         name: &'static str,
@@ -108,7 +108,7 @@ impl Lab {
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         with(&mut command);
-        let child = command.spawn().map_err(|it| format!("{program}: {it}"))?;
+        let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
         self.children.push((name, child));
         Ok(())
     }
@@ -123,19 +123,19 @@ impl Lab {
         kubectl
     }
 
-    /// What `kubectl get … -o json` prints; null if it is not there.
+    /// Returns the output of `kubectl get … -o json`, or null if the object does not exist.
     pub(crate) fn get(&self, line: &str) -> Value {
         let answer = self.kubectl(&format!("get {line} -o json"));
-        answer.ok().and_then(|it| serde_json::from_str(&it).ok()).unwrap_or_default()
+        answer.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
-    /// Applies an object as a person would.
+    /// Creates an object as a person would.
     pub(crate) fn by_hand(&self, object: &Value) -> Test {
         self.write("create", object)
     }
 
-    /// Changes an object to this one.
-    #[allow(dead_code, reason = "not every test that has this module needs all of it")]
+    /// Replaces an object as a person would.
+    #[allow(dead_code, reason = "only one of the two test binaries uses this method")]
     pub(crate) fn replace(&self, object: &Value) -> Test {
         self.write("replace", object)
     }
@@ -151,7 +151,7 @@ impl Lab {
         }
     }
 
-    /// The program, with nothing of the developer's environment.
+    /// Runs the program without the developer's environment variables.
     pub(crate) fn flux_seed(&self, line: &str, input: &[Value]) -> Assert {
         let mut program = assert_cmd::Command::new(cargo_bin!("flux-seed"));
         let input: Vec<_> = input.iter().map(ToString::to_string).collect();
@@ -160,7 +160,7 @@ impl Lab {
         program.args(line.split(' ')).write_stdin(input).assert()
     }
 
-    /// Ends the program after so many milliseconds, at once, as a machine that loses its power.
+    /// Kills the program after some milliseconds, as a power failure would.
     pub(crate) fn cut_short(&self, verb: &str, input: &[Value], milliseconds: u64) -> Test {
         let mut program = Command::new(cargo_bin!("flux-seed"));
         program
@@ -178,7 +178,7 @@ impl Lab {
         Ok(())
     }
 
-    /// The documents with which a delivery begins: a Project, a Cluster, two Artifacts, a Delivery.
+    /// Returns the documents of a delivery: a Project, a Cluster, two Artifacts and a Delivery.
     pub(crate) fn documents(
         &self,
         deployments: &Published,
@@ -207,12 +207,13 @@ impl Lab {
         let cluster = document("Cluster", "prod", json!({"project": "holistic"}));
         let cluster =
             ready(cluster, json!({"sealed": {"kubeconfig": self.sealed("program.kubeconfig")?}}));
-        let artifact = |name: &str, it: &Published| {
+        let artifact = |name: &str, published: &Published| {
             let document = document("Artifact", name, json!({"project": "holistic"}));
             ready(
                 document,
                 json!({"observed": {
-                    "reference": it.reference, "digest": it.digest, "publicKey": it.public_key,
+                    "reference": published.reference, "digest": published.digest,
+                    "publicKey": published.public_key,
                 }}),
             )
         };
@@ -261,26 +262,26 @@ impl Lab {
         Ok(Published { reference, digest, public_key: String::new() })
     }
 
-    pub(crate) fn sign(&self, it: &Published, key: &str) -> Test {
+    pub(crate) fn sign(&self, published: &Published, key: &str) -> Test {
         let line = "--allow-http-registry --allow-insecure-registry -y --signing-config";
         let mut cosign = Command::new(bin("cosign"));
         cosign.arg("sign").args(line.split(' ')).arg(self.path("signing.json"));
-        cosign.arg("--key").arg(self.path(key).with_extension("key")).arg(&it.reference);
+        cosign.arg("--key").arg(self.path(key).with_extension("key")).arg(&published.reference);
         run(cosign.env("COSIGN_PASSWORD", "")).map(|_| ())
     }
 
-    /// What the API server was asked by the program since `from`, and how long its log is now.
+    /// Returns the program's requests in the audit log since the offset `from`, and the new end of the log.
     pub(crate) fn asked(&self, from: usize) -> Test<(Vec<Value>, usize)> {
         let log = fs::read_to_string(self.path("audit.log"))?;
         let lines = log.get(from..).unwrap_or_default().lines();
         let entries: Result<Vec<Value>, _> = lines.map(serde_json::from_str).collect();
         let mut entries = entries?;
-        entries.retain(|it| it["user"]["username"] == "program");
+        entries.retain(|entry| entry["user"]["username"] == "program");
         Ok((entries, log.len()))
     }
 }
 
-/// Something in the registry.
+/// An artifact in the registry.
 #[derive(Clone)]
 pub(crate) struct Published {
     pub(crate) reference: String,
@@ -294,11 +295,11 @@ impl Drop for Lab {
             stop.store(true, Ordering::Relaxed);
             let _ = player.join();
         }
-        // An API server that lost its etcd hangs for a minute: backwards.
+        // Stop in the reverse order, because an API server that has lost its etcd hangs for a minute.
         while let Some((name, mut child)) = self.children.pop() {
             let _ = child.kill();
             let _ = child.wait();
-            #[expect(clippy::print_stderr, reason = "what a component said explains the failure")]
+            #[expect(clippy::print_stderr, reason = "the log of a component explains the failure")]
             if std::thread::panicking() {
                 let log = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
                 let lines: Vec<_> = log.lines().rev().take(5).collect();
@@ -311,13 +312,13 @@ impl Drop for Lab {
     }
 }
 
-/// The documents that were written, one per line.
+/// Returns the documents on standard output, one per line.
 pub(crate) fn documents(run: &Assert) -> Test<Vec<Value>> {
     let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
     Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
 }
 
-/// The status of the last document: the Delivery's.
+/// Returns the status of the last document, which is the Delivery.
 pub(crate) fn status(run: &Assert) -> Test<Value> {
     Ok(documents(run)?.pop().ok_or("a document")?["status"].take())
 }

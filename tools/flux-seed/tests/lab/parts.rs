@@ -1,4 +1,4 @@
-//! How each component is started.
+//! Start of each component, and the simulated kubelet.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{Lab, Test, bin, run, until};
 
 impl Lab {
-    /// One authority, and a certificate for each who talks to the API server.
+    /// Creates one certificate authority, and a certificate and kubeconfig for each client.
     pub(super) fn certificates(&self) -> Test {
         let openssl = |line: &str| {
             run(Command::new("openssl").args(line.split(' ')).current_dir(self.folder.path()))
@@ -36,15 +36,15 @@ impl Lab {
         };
         let names = format!("subjectAltName=IP:{address},IP:10.96.0.1,DNS:kubernetes.default.svc");
         certificate("server", "/CN=kube-apiserver", &names)?;
-        for who in ["program", "person", "controllers"] {
-            let subject = format!("/O=system:masters/CN={who}");
-            certificate(who, &subject, "extendedKeyUsage=clientAuth")?;
+        for client in ["program", "person", "controllers"] {
+            let subject = format!("/O=system:masters/CN={client}");
+            certificate(client, &subject, "extendedKeyUsage=clientAuth")?;
             let data = |name: &str| -> Test<String> {
                 Ok(data_encoding::BASE64.encode(&fs::read(self.path(name))?))
             };
             let user = json!({
-                "client-certificate-data": data(&format!("{who}.crt"))?,
-                "client-key-data": data(&format!("{who}.key"))?,
+                "client-certificate-data": data(&format!("{client}.crt"))?,
+                "client-key-data": data(&format!("{client}.key"))?,
             });
             let server = json!({
                 "server": format!("https://{address}:6443"),
@@ -56,42 +56,42 @@ impl Lab {
                 "users": [{"name": "me", "user": user}],
                 "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
             });
-            fs::write(self.path(&format!("{who}.kubeconfig")), kubeconfig.to_string())?;
+            fs::write(self.path(&format!("{client}.kubeconfig")), kubeconfig.to_string())?;
         }
         Ok(())
     }
 
     pub(super) fn control_plane(&mut self) -> Test {
         let address = self.address;
-        // The Go module builds it under this name.
-        self.child("etcd", "etcd", |it| {
-            it.args(["--data-dir", "etcd", "--unsafe-no-fsync", "--log-level", "error"]);
+        // The Go module builds the binary under this name.
+        self.child("etcd", "etcd", |command| {
+            command.args(["--data-dir", "etcd", "--unsafe-no-fsync", "--log-level", "error"]);
             for (flag, port) in [
                 ("listen-client-urls", 2379),
                 ("advertise-client-urls", 2379),
                 ("listen-peer-urls", 2380),
                 ("initial-advertise-peer-urls", 2380),
             ] {
-                it.arg(format!("--{flag}=http://{address}:{port}"));
+                command.arg(format!("--{flag}=http://{address}:{port}"));
             }
-            it.arg(format!("--initial-cluster=default=http://{address}:2380"));
+            command.arg(format!("--initial-cluster=default=http://{address}:2380"));
         })?;
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
             "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}],
         });
         fs::write(self.path("audit.json"), policy.to_string())?;
-        self.child("kube-apiserver", "kube-apiserver", |it| {
-            it.args([
+        self.child("kube-apiserver", "kube-apiserver", |command| {
+            command.args([
                 format!("--etcd-servers=http://{address}:2379"),
                 format!("--bind-address={address}"),
                 format!("--advertise-address={address}"),
             ]);
-            it.args("--secure-port=6443 --tls-cert-file=server.crt --tls-private-key-file=server.key --client-ca-file=ca.crt --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=RBAC --allow-privileged=true --audit-policy-file=audit.json --audit-log-path=audit.log --audit-log-mode=blocking --cert-dir=server".split(' '));
+            command.args("--secure-port=6443 --tls-cert-file=server.crt --tls-private-key-file=server.key --client-ca-file=ca.crt --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=RBAC --allow-privileged=true --audit-policy-file=audit.json --audit-log-path=audit.log --audit-log-mode=blocking --cert-dir=server".split(' '));
         })?;
         until("kube-apiserver", || self.kubectl("get --raw /readyz").is_ok())?;
-        self.child("kube-controller-manager", "kube-controller-manager", |it| {
-            it.args("--kubeconfig=controllers.kubeconfig --service-account-private-key-file=sa.key --root-ca-file=ca.crt --leader-elect=false --secure-port=0".split(' '));
+        self.child("kube-controller-manager", "kube-controller-manager", |command| {
+            command.args("--kubeconfig=controllers.kubeconfig --service-account-private-key-file=sa.key --root-ca-file=ca.crt --leader-elect=false --secure-port=0".split(' '));
         })
     }
 
@@ -103,14 +103,14 @@ impl Lab {
             "http": {"addr": format!("{}:5000", self.address)},
         });
         fs::write(self.path("registry.yml"), config.to_string())?;
-        self.child("docker-registry", "docker-registry", |it| {
-            it.args(["serve", "registry.yml"]);
+        self.child("docker-registry", "docker-registry", |command| {
+            command.args(["serve", "registry.yml"]);
         })?;
         let at = format!("{}:5000", self.address);
         until("docker-registry", || TcpStream::connect(&at).is_ok())
     }
 
-    /// A key pair of cosign's own, without a password.
+    /// Creates a cosign key pair without a password.
     pub(super) fn keys(&self, name: &str) -> Test {
         let cosign = || {
             let mut cosign = Command::new(bin("cosign"));
@@ -122,20 +122,22 @@ impl Lab {
         Ok(fs::write(self.path("signing.json"), config)?)
     }
 
-    /// Plays the kubelet from now on.
+    /// Simulates the kubelet from now on.
     pub(crate) fn play(&mut self) {
-        let told = Arc::new(AtomicBool::new(false));
-        let (folder, address, stop) = (self.folder.path().to_owned(), self.address, told.clone());
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (folder, address, stop) =
+            (self.folder.path().to_owned(), self.address, stopped.clone());
         let mut kubelet = Kubelet { folder, address, pods: BTreeSet::new(), flux: Vec::new() };
-        self.player = Some((told, spawn(move || kubelet.run(&stop))));
+        self.player = Some((stopped, spawn(move || kubelet.run(&stop))));
     }
 }
 
-/// Says of every pod that it runs. Flux's controllers really do, for as long as they have a pod.
+/// Simulated kubelet: reports every pod as running. Flux's controllers do run, as processes, as long as
+/// they have a pod.
 struct Kubelet {
     folder: PathBuf,
     address: &'static str,
-    /// Namespace and name of each, and whose it is by its label `app`.
+    /// Namespace, name and label `app` of each pod.
     pods: BTreeSet<(String, String, String)>,
     flux: Vec<(&'static str, Child)>,
 }
@@ -148,14 +150,14 @@ impl Kubelet {
             let watch = self.kubectl(watch).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
             let Ok(mut watch) = watch else { return };
             let Some(events) = watch.stdout.take() else { return };
-            let (tell, told) = channel();
+            let (sender, receiver) = channel();
             let reader = spawn(move || {
                 let events = BufReader::new(events);
                 let events = serde_json::Deserializer::from_reader(events).into_iter::<Value>();
-                events.map_while(Result::ok).try_for_each(|it| tell.send(it))
+                events.map_while(Result::ok).try_for_each(|event| sender.send(event))
             });
             while !stop.load(Ordering::Relaxed) {
-                match told.recv_timeout(Duration::from_millis(100)) {
+                match receiver.recv_timeout(Duration::from_millis(100)) {
                     Ok(event) => self.pod(&event),
                     Err(RecvTimeoutError::Timeout) => self.controllers(),
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -164,7 +166,7 @@ impl Kubelet {
             end(&mut watch);
             let _ = reader.join();
         }
-        self.flux.iter_mut().for_each(|(_, it)| end(it));
+        self.flux.iter_mut().for_each(|(_, child)| end(child));
     }
 
     fn kubectl(&self, line: &str) -> Command {
@@ -193,11 +195,11 @@ impl Kubelet {
         self.controllers();
     }
 
-    /// Starts those that have a pod, and ends those that have none.
+    /// Starts each controller that has a pod, and stops each that has none.
     fn controllers(&mut self) {
         for name in ["source-controller", "kustomize-controller"] {
             let wanted = self.pods.iter().any(|(_, _, app)| app == name);
-            let at = self.flux.iter().position(|(it, _)| *it == name);
+            let at = self.flux.iter().position(|(running, _)| *running == name);
             let runs = at.is_some_and(|at| matches!(self.flux[at].1.try_wait(), Ok(None)));
             if let Some(at) = at.filter(|_| !wanted || !runs) {
                 end(&mut self.flux.remove(at).1);
@@ -217,18 +219,19 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// What a kubelet would say of `pod`.
+/// Returns the status that a kubelet would report for `pod`.
 fn running_pod(pod: &Value) -> Value {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
     let statuses: Value = containers
-        .map(|it| {
-            json!({"name": it["name"], "image": it["image"], "imageID": it["image"], "ready": true,
+        .map(|container| {
+            json!({"name": container["name"], "image": container["image"],
+                "imageID": container["image"], "ready": true,
                 "started": true, "restartCount": 0, "state": {"running": {}}})
         })
         .collect();
     let conditions: Value = ["Initialized", "Ready", "ContainersReady", "PodScheduled"]
         .into_iter()
-        .map(|it| json!({"type": it, "status": "True"}))
+        .map(|kind| json!({"type": kind, "status": "True"}))
         .collect();
     json!({"status": {"phase": "Running", "conditions": conditions, "containerStatuses": statuses}})
 }
@@ -247,7 +250,7 @@ fn controller(name: &str, folder: &Path, address: &str) -> Option<Child> {
         .args("--metrics-addr=0 --health-addr=0 --events-addr= --watch-all-namespaces".split(' '));
     if name == "source-controller" {
         command.arg(format!("--storage-path={}", storage.display()));
-        command.args(["addr", "adv-addr"].map(|it| format!("--storage-{it}={address}:9790")));
+        command.args(["addr", "adv-addr"].map(|flag| format!("--storage-{flag}={address}:9790")));
     } else {
         command.arg("--requeue-dependency=5s");
     }

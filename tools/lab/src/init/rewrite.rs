@@ -1,5 +1,5 @@
-//! The documents of a project with other names and other recipients: their text is edited, so that
-//! comments stay.
+//! Writes new names and recipients into the documents of a project. The text of the documents is
+//! edited, so that comments stay.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,15 +11,16 @@ use keyring::AgeRecipient;
 use crate::Error;
 use crate::files::cannot;
 
-/// Where a project keeps its documents.
+/// Folders and files of a project that hold documents.
 const FOLDERS: [&str; 5] =
     ["project", "sources", "machines", "deployments", "tools/artifacts.yaml"];
 
-/// The documents that name the project and the account.
+/// Document that names the project.
 const PROJECT: &str = "project/project.yaml";
+/// Document that names the account.
 const REPOSITORY: &str = "project/repository.yaml";
 
-/// What the project and the account at the vendors are called, and what they will be.
+/// Old and new names of the project and of the account at the vendors.
 pub(super) struct Names<'a> {
     old_name: String,
     old_owner: String,
@@ -27,16 +28,16 @@ pub(super) struct Names<'a> {
     owner: &'a str,
 }
 
-/// Who will be able to open what is sealed.
+/// Recipients who will be able to decrypt sealed values, and the public keys of the project.
 pub(super) struct Recipients<'a> {
     pub(super) founder: &'a AgeRecipient,
-    /// Derives from the root: CI delivers with the key of `flux-seed` alone.
+    /// Recipient of `flux-seed`, derived from the root: CI delivers with this key alone.
     pub(super) phase: &'a AgeRecipient,
-    /// Derives from the root: jobs of pull requests plan with the key of `reader`.
+    /// Recipient of `reader`, derived from the root: jobs of pull requests plan with this key.
     pub(super) reader: &'a AgeRecipient,
-    /// What verifies artifacts and receipts, so that whoever checks needs no secret.
+    /// Public keys that verify artifacts and receipts, so that verification needs no secret.
     pub(super) keys: &'a (String, String),
-    /// The identity of the founder.
+    /// File of the founder's identity.
     pub(super) file: &'a Path,
 }
 
@@ -54,7 +55,7 @@ impl<'a> Names<'a> {
         Ok(Self { old_name, old_owner, name, owner })
     }
 
-    /// Every document that changes, and its new text.
+    /// Returns every file that changes, with its new text.
     pub(super) fn documents(
         &self,
         root: &Path,
@@ -91,24 +92,26 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The rules by which `sops` encrypts.
+/// Returns the rules of `.sops.yaml`, by which `sops` encrypts
+/// (<https://github.com/getsops/sops#using-sops-yaml-conf-to-select-kms-pgp-and-age-for-new-files>).
 pub(super) fn sops_rules(founder: &AgeRecipient, file: &Path) -> String {
     format!(
-        "---\n# Who can open the secrets of this project: `sops edit project/secrets.yaml` asks for one of them.\n\
+        "---\n# Recipients who can decrypt the secrets of this project: `sops edit project/secrets.yaml` needs the identity of one of them.\n\
          creation_rules:\n    - path_regex: ^project/secrets\\.yaml$\n      age: {founder} # {}\n",
         file.display()
     )
 }
 
-/// Every age recipient that is written in `text`.
+/// Returns every age recipient in `text`.
 pub(super) fn recipients(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
     words.filter(|word| word.starts_with("age1") && word.len() == 62)
 }
 
-/// The YAML files at `path`, which may be one itself.
+/// Returns the YAML files below `path`, or `path` itself if it is a YAML file.
 fn files(path: &Path) -> Vec<PathBuf> {
-    let is_yaml = |path: &Path| path.extension().is_some_and(|it| it == "yaml" || it == "yml");
+    let is_yaml =
+        |path: &Path| path.extension().is_some_and(|name| name == "yaml" || name == "yml");
     if path.is_file() && is_yaml(path) {
         return vec![path.to_owned()];
     }
@@ -123,7 +126,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     inside.flat_map(|entry| files(&entry.path())).collect()
 }
 
-/// `text` with `new` wherever `old` follows `field` as a whole word.
+/// Returns `text` with `new` wherever `old` follows `field` as a whole word.
 fn replace(text: &str, field: &str, old: &str, new: &str) -> String {
     let sought = format!("{field}{old}");
     let (mut replaced, mut rest) = (String::new(), text);
@@ -140,20 +143,23 @@ fn replace(text: &str, field: &str, old: &str, new: &str) -> String {
     replaced + rest
 }
 
-/// `text`, in which lists of recipients by name have none that a new project lacks.
+/// Returns `text` with every list of recipients reduced to `founder`, the only one of the published
+/// names that a new project has.
 fn known_recipients(text: &str) -> String {
     const FIELD: &str = "recipients: [";
     let (mut replaced, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once(FIELD) {
         let Some((names, after)) = after.split_once(']') else { break };
-        let known: Vec<_> = names.split(',').map(str::trim).filter(|it| *it == "founder").collect();
+        let known: Vec<_> =
+            names.split(',').map(str::trim).filter(|name| *name == "founder").collect();
         let _ = write!(replaced, "{before}{FIELD}{}]", known.join(", "));
         rest = after;
     }
     replaced + rest
 }
 
-/// `text` of a Project with these recipients in place of its own; `None` if it has no such list.
+/// Returns the `text` of a Project with new recipients and keys, or `None` if the text has no list
+/// of recipients.
 fn with_recipients(text: &str, recipients: &Recipients<'_>) -> Option<String> {
     const RECIPIENTS: &str = "  recipients:";
     const KEYS: &str = "  verificationKeys:";
@@ -175,10 +181,10 @@ fn with_recipients(text: &str, recipients: &Recipients<'_>) -> Option<String> {
             let _ = write!(
                 replaced,
                 "    - {{name: founder, age: {founder}}} # {}\n    \
-                 # Derived: the context of CI that delivers opens the kubeconfig with FLUX_SEED_KEY, and holds no other secret.\n    \
-                 # `flux-seed` says what to write here when the root, or that phase's generation, has changed.\n    \
+                 # Derived: the CI context that delivers decrypts the kubeconfig with FLUX_SEED_KEY and holds no other secret.\n    \
+                 # When the root or the generation of `flux-seed` changes, `flux-seed` prints the new recipient for this line.\n    \
                  - {{name: flux-seed, age: {phase}}}\n    \
-                 # Derived: jobs of pull requests plan with READER_KEY, which opens credentials that read, and no others.\n    \
+                 # Derived: jobs of pull requests plan with READER_KEY, which decrypts read-only credentials and no others.\n    \
                  - {{name: reader, age: {reader}, access: reader}}\n",
                 file.display()
             );
@@ -204,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_recipients_keeps_those_that_a_new_project_has() {
+    fn a_list_of_recipients_keeps_only_the_founder() {
         let text = "a\n  recipients: [founder, vault] # b\n  recipients: [founder]\nrecipients: [";
         let expected = "a\n  recipients: [founder] # b\n  recipients: [founder]\nrecipients: [";
         assert_eq!(known_recipients(text), expected);

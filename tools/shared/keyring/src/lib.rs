@@ -1,53 +1,19 @@
-//! Where secrets come from, and how they are handed on.
+//! Re-exports of the crates `secrets`, `git` and `contract` under the names that programs use today.
 //!
-//! ```text
-//! {env} {file} {sops,key} {command} {firstOf} ── resolve ──► Secret
-//! root ── phase_key ──► PhaseKey ── bytes, p256, ed25519, age ──► everything that can be derived
-//! plaintext ── seal ──► status.sealed ── unseal ──► Secret
-//! ```
-//!
-//! **Invariant:** a document holds a [`Reference`], never a value; and no message quotes what a
-//! person may have written in its place.
-//! **Invariant:** the same root, names and generations give the same secrets, on every machine.
-//! **Invariant:** nothing decrypted is ever written to a file.
-//! **Invariant:** a project with an endpoint on another machine uses no secret that is published.
+//! New code imports these three crates. This crate is removed as soon as no program imports it.
 
-mod command;
-mod create;
-mod derive;
-mod error;
-pub mod gate;
-mod git;
-mod identities;
-mod project;
-mod published;
-mod receipt;
-mod reference;
-mod seal;
-mod secret;
-mod sops;
-mod url;
-
-pub use create::{
-    encrypt, is_published, new_identity, new_root, phase_recipient, verification_keys,
+pub use contract::{
+    Access, ClaimSource, Cloud, Copied, DataOnDestroy, DataPolicy, Drained, Endpoints, Envelope,
+    Forge, Hold, Nix, Pack, Project, ProjectRoot as RootKey, Projects, READER, Receipt, ReceiptKey,
+    Recipient, Registry, S3Credentials, Source, Stopped, Store, VerificationKeys, VerifiedReceipt,
+    artifact_keys, gate, is_published, phase_key, phase_key_unless_reader, receipt_keys, receipts,
+    root_key, seal, unseal, variable, verification_keys,
 };
-pub use derive::{
-    PhaseKey, RootKey, artifact_keys, phase_key, phase_key_unless_reader, root_key, variable,
+pub use git::{
+    Ended as GitEnded, Origin as GitOrigin, TIME_MAX as GIT_TIME_MAX, Url,
+    is_partial as git_is_partial, push as git_push, run as git, run_with_input as git_with_input,
 };
-pub use error::Error;
-pub use gate::{DataOnDestroy, DataPolicy};
-pub use git::{GIT_TIME_MAX, GitEnded, GitOrigin, git, git_is_partial, git_push, git_with_input};
-pub use identities::Identities;
-pub use project::{
-    Access, Cloud, Endpoints, Forge, Nix, Project, Projects, READER, Recipient, Registry,
-    S3Credentials, Store, VerificationKeys,
+pub use secrets::{
+    AgeRecipient, Error, Identities, PhaseKey, Reference, Secret, Sops, derived_recipient, encrypt,
+    new_identity, new_root, open_with, phase_recipient, seal_to, unseal_with,
 };
-pub use receipt::{
-    ClaimSource, Copied, Drained, Envelope, Hold, Pack, Receipt, ReceiptKey, Source, Stopped,
-    VerifiedReceipt, receipt_keys, receipts,
-};
-pub use reference::Reference;
-pub use seal::{AgeRecipient, derived_recipient, open_with, seal, seal_to, unseal, unseal_with};
-pub use secret::Secret;
-pub use sops::Sops;
-pub use url::Url;

@@ -1,16 +1,16 @@
-//! Which keys a machine works with: those that no running cluster can exchange.
+//! Keys of a configuration that a running cluster cannot exchange.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::pki::{self, hex};
+use crate::pki::{self, sha256_hex};
 
-/// The digest of each, by the name of the item from which it derives.
+/// Digests of the keys, by the name of the item from which each key derives.
 pub type Keys = BTreeMap<&'static str, String>;
 
-/// The items, and where their keys stand in a configuration.
-const KEPT: [(&str, &str); 6] = [
+/// Items, each with the path of its key in a configuration.
+const ITEMS: [(&str, &str); 6] = [
     ("cluster-id", "/cluster/id"),
     ("secretbox", "/cluster/secretboxEncryptionSecret"),
     ("service-account", "/cluster/serviceAccount/key"),
@@ -19,19 +19,22 @@ const KEPT: [(&str, &str); 6] = [
     ("aggregator-ca", "/cluster/aggregatorCA/crt"),
 ];
 
-/// The keys in the documents of a configuration; a worker's has fewer.
+/// Returns the keys in the documents of a configuration. A worker's configuration contains fewer
+/// keys.
 pub(crate) fn keys(documents: &[Value]) -> Keys {
-    let key = |at: &str| documents.iter().find_map(|it| it.pointer(at)?.as_str());
-    let keys = KEPT.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
+    let key = |at: &str| documents.iter().find_map(|document| document.pointer(at)?.as_str());
+    let keys = ITEMS.iter().filter_map(|(item, at)| Some((*item, digest(key(at)?))));
     keys.collect()
 }
 
-/// Of a certificate, the digest of its public key: its dates may move while the key stays.
+/// Returns the digest of a key. For a certificate, only its public key is digested, because its
+/// dates may change while the key stays.
 fn digest(text: &str) -> String {
-    hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
+    sha256_hex(pki::public_key(text).as_deref().unwrap_or(text.as_bytes()))
 }
 
-/// The same of a configuration as a machine has it. What is not YAML has none that we could tell.
+/// Returns the keys in the configuration of a machine. Text that is not YAML contains no keys that
+/// can be compared.
 pub(crate) fn keys_in(configuration: &[u8]) -> Keys {
     let options = serde_saphyr::options! { with_snippet: false };
     let text = String::from_utf8_lossy(configuration);
@@ -44,12 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_found_in_the_first_document_and_each_under_its_name() {
+    fn keys_are_found_in_the_first_document_under_the_name_of_their_item() {
         let configuration = "version: v1alpha1\ncluster: {id: a, secretboxEncryptionSecret: b, ca: {crt: c}}\n---\nkind: HostnameConfig\n";
         let keys = keys_in(configuration.as_bytes());
         let found: Vec<_> = keys.iter().map(|(item, digest)| (*item, digest.as_str())).collect();
-        let of = [("cluster-id", hex(b"a")), ("k8s-ca", hex(b"c")), ("secretbox", hex(b"b"))];
-        assert_eq!(found, of.each_ref().map(|(item, digest)| (*item, digest.as_str())));
+        let expected = [
+            ("cluster-id", sha256_hex(b"a")),
+            ("k8s-ca", sha256_hex(b"c")),
+            ("secretbox", sha256_hex(b"b")),
+        ];
+        assert_eq!(found, expected.each_ref().map(|(item, digest)| (*item, digest.as_str())));
         assert_eq!(keys_in(b"\xff: ["), Keys::new());
     }
 
@@ -63,7 +70,7 @@ mod tests {
         let bundle = pki::Bundle::parse(secrets).expect("a bundle");
         let certificate = &bundle.kubernetes.crt;
         let public = pki::public_key(certificate).expect("a certificate");
-        assert_eq!(digest(certificate), hex(&public));
+        assert_eq!(digest(certificate), sha256_hex(&public));
         // SEQUENCE of an algorithm and a BIT STRING: 91 bytes for P-256 (RFC 5480).
         assert_eq!((public.len(), public[0]), (91, 0x30));
         assert_ne!(digest(certificate), digest(&bundle.etcd.crt));

@@ -1,23 +1,25 @@
-//! Strategic merge patches, as Talos has them: maps join, single values give way, lists grow.
+//! Strategic merge patches with Talos's semantics: maps are merged, scalars are replaced, and lists
+//! are appended.
 
 use serde_json::{Map, Value};
 
 use super::schema::{self, Merge, Shape};
 
-/// A patch: documents, of which each is merged into its like.
+/// Patch: a list of documents, each of which is merged into the document with the same kind and
+/// name.
 #[derive(Clone, Debug, Default)]
 pub struct Patch(Vec<Value>);
 
-/// What stands for the removal of the map in which it is written.
+/// Key of the directive that removes the map which contains the directive.
 const DIRECTIVE: &str = "$patch";
 
 impl Patch {
-    /// Reads a patch, strictly: a field that Talos does not know is a mistake here and now, not on
-    /// the machine.
+    /// Parses a patch strictly. A field that Talos does not know is an error at this point, before
+    /// any machine is changed.
     ///
     /// # Errors
     ///
-    /// What is wrong with it and what would be right; never a value, which may be secret.
+    /// Names the wrong field and a correct form. A value is never quoted, because it may be secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! { with_snippet: false };
         let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
@@ -28,19 +30,19 @@ impl Patch {
         Ok(Self(documents))
     }
 
-    /// A patch of our own, which is right by construction.
-    pub(crate) fn of(documents: Vec<Value>) -> Self {
+    /// Returns a patch of this program, whose fields need no validation.
+    pub(crate) fn from_documents(documents: Vec<Value>) -> Self {
         Self(documents)
     }
 
-    /// `documents` with this patch in them.
+    /// Merges this patch into `documents`.
     ///
     /// # Errors
     ///
-    /// What does not fit.
+    /// Names the field that does not fit.
     pub(crate) fn apply(&self, mut documents: Vec<Value>) -> Result<Vec<Value>, String> {
         for patch in &self.0 {
-            let like = documents.iter().position(|it| identity(it) == identity(patch));
+            let like = documents.iter().position(|document| identity(document) == identity(patch));
             if is_delete(patch) {
                 if identity(patch).0.is_none() {
                     return Err("the v1alpha1 document itself cannot be deleted".to_owned());
@@ -50,7 +52,7 @@ impl Patch {
                 }
                 continue;
             }
-            let shape = schema::of(patch["kind"].as_str());
+            let shape = schema::for_kind(patch["kind"].as_str());
             let mut patch = patch.clone();
             match like {
                 Some(like) => {
@@ -67,15 +69,16 @@ impl Patch {
 
 const FREE: Shape = Shape::Any(Merge::Join);
 
-/// A document in Talos's own order.
+/// Returns the document with its fields in Talos's order.
 pub(crate) fn normal(document: Value) -> Result<Value, String> {
-    match schema::of(document["kind"].as_str()) {
+    match schema::for_kind(document["kind"].as_str()) {
         Some(shape) => schema::normal(document, shape, ""),
-        None => Ok(document), // of a kind that is newer than this program
+        None => Ok(document), // a kind that this version does not know
     }
 }
 
-/// By what documents are alike.
+/// Returns `kind`, `apiVersion` and `name`: a patch applies to the document in which all three are
+/// the same.
 fn identity(document: &Value) -> (Option<&str>, Option<&str>, Option<&str>) {
     let text = |key: &str| document[key].as_str();
     (text("kind"), text("kind").and(text("apiVersion")), text("kind").and(text("name")))
@@ -89,47 +92,48 @@ fn check(document: &Value) -> Result<(), String> {
     match document {
         Value::Array(operations) => Err(json6902(operations)),
         Value::Object(_) => {
-            let Some(shape) = schema::of(document["kind"].as_str()) else {
+            let Some(shape) = schema::for_kind(document["kind"].as_str()) else {
                 return Ok(());
             };
             schema::normal(without_directives(document.clone()), shape, "").map(|_| ())
         }
         Value::Null => Ok(()),
-        _ => Err("not a patch, which is a map".to_owned()),
+        _ => Err("not a patch: a patch is a map".to_owned()),
     }
 }
 
 fn without_directives(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let entries = map.into_iter().filter(|(key, it)| key != DIRECTIVE && !is_delete(it));
-            Value::Object(entries.map(|(key, it)| (key, without_directives(it))).collect())
+            let entries =
+                map.into_iter().filter(|(key, value)| key != DIRECTIVE && !is_delete(value));
+            Value::Object(entries.map(|(key, value)| (key, without_directives(value))).collect())
         }
         Value::Array(items) => {
-            items.into_iter().filter(|it| !is_delete(it)).map(without_directives).collect()
+            items.into_iter().filter(|item| !is_delete(item)).map(without_directives).collect()
         }
         leaf => leaf,
     }
 }
 
-/// Why a JSON6902 patch is refused, and how the same is said.
+/// Returns the error for a JSON6902 patch, with the same change as a strategic merge patch.
 fn json6902(operations: &[Value]) -> String {
     let mut strategic = Value::Object(Map::new());
     for operation in operations {
         let Some(path) = operation["path"].as_str() else { continue };
         let leaf = match operation["op"].as_str() {
             Some("remove") => serde_json::json!({DIRECTIVE: "delete"}),
-            _ => Value::String("…".to_owned()), // not the value: it may be a secret
+            _ => Value::String("…".to_owned()), // the value may be a secret
         };
         let steps = path.trim_start_matches('/').split('/');
-        let steps: Vec<_> = steps.map(|it| it.replace("~1", "/").replace("~0", "~")).collect();
+        let steps: Vec<_> = steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
         put(&mut strategic, &steps, leaf);
     }
     let strategic = crate::emit::document(&strategic);
     let strategic: Vec<_> = strategic.lines().map(|line| format!("  {line}")).collect();
     format!(
-        "JSON6902 patches do not work on configurations of more than one document, which all are: \
-         write a strategic merge patch\n{}",
+        "JSON6902 patches do not work on configurations of more than one document, and all \
+         configurations are: write a strategic merge patch\n{}",
         strategic.join("\n")
     )
 }
@@ -153,9 +157,10 @@ fn put(into: &mut Value, steps: &[String], leaf: Value) {
     }
 }
 
-/// Carries out the deletions of `right`, and takes them out of it: they come before the merge.
+/// Executes the deletions in `right` on `left`, and removes them from `right`. Talos executes
+/// deletions before it merges.
 fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String> {
-    let nothing = |path: &str| format!("{path} cannot be deleted: it is not there");
+    let nothing = |path: &str| format!("{path} cannot be deleted: it does not exist");
     match (left, right) {
         (left, Value::Object(entries)) => {
             let mut deleted = Vec::new();
@@ -174,13 +179,13 @@ fn delete(left: &mut Value, right: &mut Value, path: &str) -> Result<(), String>
             entries.retain(|key, _| !deleted.contains(key));
         }
         (Value::Array(left), Value::Array(items)) => {
-            for item in items.iter().filter(|it| is_delete(it)) {
+            for item in items.iter().filter(|item| is_delete(item)) {
                 let by = item.as_object().into_iter().flatten().find(|(key, _)| *key != DIRECTIVE);
-                let by = by.ok_or_else(|| format!("{path}: nothing says which item to delete"))?;
-                let index = left.iter().position(|it| it.get(by.0) == Some(by.1));
+                let by = by.ok_or_else(|| format!("{path}: no key names the item to delete"))?;
+                let index = left.iter().position(|item| item.get(by.0) == Some(by.1));
                 left.remove(index.ok_or_else(|| nothing(path))?);
             }
-            items.retain(|it| !is_delete(it));
+            items.retain(|item| !is_delete(item));
             if items.iter().any(has_delete) {
                 return Err(format!("{path}: a deletion below an item of a list is not possible"));
             }
@@ -217,14 +222,15 @@ fn merge(left: Value, right: Value, shape: &Shape, path: &str) -> Result<Value, 
         (left, right, Shape::Any(_))
             if left.is_object() != right.is_object() || left.is_array() != right.is_array() =>
         {
-            Err(format!("{path} is of another type in the patch"))
+            Err(format!("{path} has another type in the patch"))
         }
         (left, right, _) if is_zero(&right) => Ok(left),
         (_, right, _) => Ok(right),
     }
 }
 
-/// Which single values never win.
+/// Returns whether `value` is an empty string or zero. As in Talos, a patch cannot set an existing
+/// field to such a value.
 fn is_zero(value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),
@@ -241,8 +247,10 @@ fn merge_maps(
 ) -> Result<Map<String, Value>, String> {
     for (key, right) in right {
         let inner = match shape {
-            Shape::Struct(fields) => fields.iter().find(|it| it.name == key).map(|it| &it.shape),
-            // A flag of `extraArgs` is replaced as a whole.
+            Shape::Struct(fields) => {
+                fields.iter().find(|field| field.name == key).map(|field| &field.shape)
+            }
+            // Talos replaces the list of one flag in `extraArgs` as a whole.
             Shape::Map(inner) if **inner == FREE => Some(&Shape::Any(Merge::Replace)),
             Shape::Map(inner) => Some(&**inner),
             Shape::Any(_) | Shape::List(..) | Shape::Scalar => None,
@@ -262,7 +270,7 @@ fn merge_keyed(
 ) -> Result<Vec<Value>, String> {
     for item in right {
         let key = keys.iter().find(|key| item.get(key.as_str()).is_some());
-        let same = |it: &Value| key.is_some_and(|key| it.get(key) == item.get(key));
+        let same = |other: &Value| key.is_some_and(|key| other.get(key) == item.get(key));
         match left.iter().position(same) {
             Some(index) => left[index] = merge(left[index].take(), item, inner, path)?,
             None => left.push(item),
@@ -286,10 +294,10 @@ mod tests {
         ---\napiVersion: v1alpha1\nkind: HostnameConfig\nauto: stable\n";
 
     #[test]
-    fn maps_join_single_values_give_way_lists_grow_and_subnets_are_replaced() {
+    fn a_patch_merges_maps_replaces_scalars_and_subnets_and_appends_to_lists() {
         let patch = "machine: {certSANs: [b], sysctls: {z: '2'}, type: controlplane}\n\
             cluster: {network: {podSubnets: [q]}}";
-        let text = patched(LEFT, patch).expect("it fits");
+        let text = patched(LEFT, patch).expect("the patch fits");
         assert!(text.contains("    certSANs:\n        - a\n        - b\n"), "{text}");
         assert!(text.contains("    sysctls:\n        x: \"1\"\n        z: \"2\"\n"), "{text}");
         assert!(text.contains("type: controlplane"), "{text}");
@@ -299,29 +307,29 @@ mod tests {
     #[test]
     fn a_patch_can_delete_a_map_an_item_and_a_document() {
         let patch = "machine: {sysctls: {$patch: delete}}\n---\napiVersion: v1alpha1\nkind: HostnameConfig\n$patch: delete\n";
-        let text = patched(LEFT, patch).expect("it fits");
+        let text = patched(LEFT, patch).expect("the patch fits");
         assert!(!text.contains("sysctls") && !text.contains("Hostname"), "{text}");
         let twice = patched(LEFT, "machine: {time: {$patch: delete}}");
-        assert_eq!(twice, Err("/machine/time cannot be deleted: it is not there".to_owned()));
+        assert_eq!(twice, Err("/machine/time cannot be deleted: it does not exist".to_owned()));
     }
 
     #[test]
-    fn another_document_is_appended() {
+    fn a_patch_appends_a_document_of_another_kind() {
         let text = patched(LEFT, "apiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n");
         assert!(
-            text.expect("it fits")
+            text.expect("the patch fits")
                 .ends_with("---\napiVersion: v1alpha1\nkind: KubeSpanConfig\nenabled: true\n")
         );
     }
 
     #[test]
-    fn a_field_that_talos_does_not_know_is_refused_while_reading() {
+    fn parsing_rejects_a_field_that_talos_does_not_know() {
         let error = Patch::parse("machine: {kubelet: {extraArg: {}}}").expect_err("a typo");
         assert_eq!(error, "/machine/kubelet/extraArg is not a field that Talos knows");
     }
 
     #[test]
-    fn a_json_patch_is_refused_and_shown_as_a_strategic_one_without_its_values() {
+    fn parsing_rejects_a_json_patch_and_shows_a_strategic_patch_without_values() {
         let patch = "- {op: add, path: /machine/network/hostname, value: hunter2}\n- {op: remove, path: /cluster/proxy}";
         let error = Patch::parse(patch).expect_err("JSON6902");
         assert!(error.contains("strategic merge patch"), "{error}");

@@ -1,4 +1,4 @@
-//! What a machine configuration may hold, and in which order Talos writes it.
+//! Fields of a machine configuration, in the order in which Talos writes them.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -6,51 +6,53 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// The shape of a value.
+/// Type of a value in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// One value.
+    /// Boolean, number or string.
     Scalar,
-    /// Known fields.
+    /// Object with a fixed list of fields.
     Struct(Vec<Field>),
-    /// Items that are appended; or replaced, or merged with the one that has the same keys.
+    /// List. A patch appends items, replaces the list, or merges items that have the same keys.
     List(Box<Shape>, Merge),
-    /// Any keys; written in alphabetical order.
+    /// Map with arbitrary keys, written in alphabetical order.
     Map(Box<Shape>),
-    /// Anything that YAML can say.
+    /// Value of any type.
     Any(Merge),
 }
 
-/// How a patch changes what is there.
+/// Rule by which a patch is merged into the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Merge {
-    /// Both stay.
+    /// A patch appends its items, or merges its fields.
     Join,
-    /// The patch wins.
+    /// The value of the patch replaces the value of the document.
     Replace,
-    /// Items that agree on the first of these keys that they have are one.
+    /// Items are merged if they agree on the first of these keys that both have.
     By(Vec<String>),
 }
 
-/// A field of a [`Shape::Struct`].
+/// Field of a [`Shape::Struct`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: String,
-    /// What is written when it is empty; nothing, if it is optional.
+    /// Value to write when the field is empty. `None` for an optional field, which is left out.
     pub(crate) always: Option<Value>,
     pub(crate) shape: Shape,
 }
 
-/// The shape of the document that has no `kind`, or of one that has.
-pub(crate) fn of(kind: Option<&str>) -> Option<&'static Shape> {
+/// Returns the schema of the documents of this kind. `None` is the v1alpha1 document, which has no
+/// `kind`.
+pub(crate) fn for_kind(kind: Option<&str>) -> Option<&'static Shape> {
     let wanted = kind.unwrap_or("");
     KINDS.iter().find(|(kind, _)| kind == wanted).map(|(_, shape)| shape)
 }
 
-// `name` one value, `!` always written (`!0` as a number, `!~` as no), `{…}` fields, `[…]` a list, `<…>` a map, `*` anything;
-// `=` replaced by a patch, `[a|b:…]` merged by these keys.
+// Grammar of `schema.txt`: `name` is a scalar, `!` is always written (`!0` as a number, `!~` as
+// `false`), `{…}` has fields, `[…]` is a list, `<…>` is a map, `*` is any value. `=` is replaced by
+// a patch, and `[a|b:…]` is merged by these keys.
 static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
-    let lines = include_str!("schema.txt").lines().filter(|it| !it.starts_with('#'));
+    let lines = include_str!("schema.txt").lines().filter(|line| !line.starts_with('#'));
     let kinds = lines.filter_map(|line| line.split_once(": "));
     let shape = |text: &str| Shape::Struct(fields(&mut text.chars().peekable()));
     let common = |kind: &str, rest: &str| match kind {
@@ -63,7 +65,7 @@ static KINDS: LazyLock<Vec<(String, Shape)>> = LazyLock::new(|| {
 fn fields(text: &mut Peekable<Chars<'_>>) -> Vec<Field> {
     let mut fields = Vec::new();
     loop {
-        while text.next_if(|it| it.is_whitespace()).is_some() {}
+        while text.next_if(|letter| letter.is_whitespace()).is_some() {}
         let name = word(text);
         if name.is_empty() {
             return fields;
@@ -120,11 +122,12 @@ fn shape(text: &mut Peekable<Chars<'_>>) -> Shape {
     }
 }
 
-/// `value` as Talos writes it: fields in their order, optional ones left out when empty.
+/// Returns `value` as Talos writes it: fields in their order, and optional fields left out when
+/// they are empty.
 ///
 /// # Errors
 ///
-/// The path of a field that there is not, or whose value has another shape.
+/// Names the path of a field that is unknown or has a value of the wrong type.
 pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, String> {
     let not = |what: &str| Err(format!("{path} is not {what}"));
     match (shape, value) {
@@ -140,7 +143,7 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
                     }
                 } else {
                     let always = field.always.iter();
-                    out.extend(always.map(|it| (field.name.clone(), it.clone())));
+                    out.extend(always.map(|value| (field.name.clone(), value.clone())));
                 }
             }
             match map.keys().next() {
@@ -150,7 +153,7 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
         }
         (Shape::List(inner, _), Value::Array(items)) => {
             let items = items.into_iter().enumerate();
-            items.map(|(index, it)| normal(it, inner, &format!("{path}/{index}"))).collect()
+            items.map(|(index, item)| normal(item, inner, &format!("{path}/{index}"))).collect()
         }
         (Shape::Map(inner), Value::Object(map)) => {
             let entry = |(key, value): (String, Value)| {
@@ -172,11 +175,12 @@ pub(crate) fn normal(value: Value, shape: &Shape, path: &str) -> Result<Value, S
     }
 }
 
-/// Free-form maps are written with sorted keys, at every depth.
+/// Sorts the keys of free-form maps at every depth, as Talos writes them.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let mut map: Map<_, _> = map.into_iter().map(|(key, it)| (key, sorted(it))).collect();
+            let mut map: Map<_, _> =
+                map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
             map.sort_keys();
             Value::Object(map)
         }
@@ -185,7 +189,8 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// Whether an optional field is left out. A struct that is there says something even when empty.
+/// Returns whether an optional field is left out. A struct is always written, because Talos
+/// distinguishes an empty struct from an absent one.
 fn is_empty(value: &Value, shape: &Shape) -> bool {
     match value {
         Value::Null => true,

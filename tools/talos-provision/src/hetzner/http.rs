@@ -1,4 +1,4 @@
-//! One call of the cloud's API: its pace, its errors, and whether to repeat it.
+//! Requests to the cloud's API: rate limit, errors and retries.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,22 +9,23 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Method, Request, Response};
 
 use crate::Error;
-use crate::refusal::Refusal;
+use crate::api_error::ApiError;
 
-/// Longest that one call may take, in seconds.
+/// Timeout of one request, in seconds.
 const CALL_SECONDS_MAX: u64 = 30;
-/// Longest that one call is repeated, in seconds.
+/// Longest time for which one request is retried, in seconds.
 const RETRY_SECONDS_MAX: u64 = 180;
-/// Shortest token that is looked for in answers, in bytes: a shorter one is part of other words.
+/// Shortest token that is redacted from answers, in bytes. A shorter token could be part of
+/// ordinary words.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Longest answer, in bytes.
+/// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Longest pause between two tries, in milliseconds.
+/// Longest pause between two attempts, in milliseconds.
 const PAUSE_MILLISECONDS_MAX: u64 = 5_000;
 
 pub(crate) struct Http {
     agent: Agent,
-    /// Without a slash at its end.
+    /// Base URL without a trailing slash.
     base: String,
     token: Secret,
 }
@@ -35,23 +36,23 @@ impl std::fmt::Debug for Http {
     }
 }
 
-/// How a call that changes something ended, when not well.
+/// Failure of a request that changes something.
 #[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The API said no.
-    Refused(Refusal),
-    /// Nobody knows whether the change was made: look before you repeat it.
-    Unclear(String),
-    /// Anything that ends the run.
+pub(crate) enum CallError {
+    /// The API answered with an error.
+    Api(ApiError),
+    /// The response was lost, so the write may have been applied: observe before deciding.
+    Ambiguous(String),
+    /// The run cannot continue.
     Fatal(Error),
 }
 
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Self {
+impl From<CallError> for Error {
+    fn from(trouble: CallError) -> Self {
         match trouble {
-            Trouble::Refused(refusal) => Self::Refused(refusal),
-            Trouble::Unclear(why) => Self::Unreachable { what: "the cloud".to_owned(), why },
-            Trouble::Fatal(error) => error,
+            CallError::Api(error) => Self::Api(error),
+            CallError::Ambiguous(why) => Self::ResponseLost { why },
+            CallError::Fatal(error) => error,
         }
     }
 }
@@ -65,87 +66,88 @@ impl Http {
         Self { agent: config.into(), base: base.trim_end_matches('/').to_owned(), token }
     }
 
-    /// Asks; repeated until it is answered.
+    /// Sends a GET request, and retries temporary errors.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
         let query: Vec<_> =
-            query.iter().map(|(key, it)| format!("{key}={}", encoded(it))).collect();
+            query.iter().map(|(key, value)| format!("{key}={}", percent_encode(value))).collect();
         let path =
             if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
         self.call(&Method::GET, &path, None).map_err(Into::into)
     }
 
-    /// Changes something in a way that may be repeated.
+    /// Sends a request that changes something and that may be repeated.
     pub(crate) fn change(
         &self,
         method: &Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Value, Trouble> {
+    ) -> Result<Value, CallError> {
         self.call(method, path, body)
     }
 
-    /// Makes something. Not repeated once it may have been made: see [`Trouble::Unclear`].
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Trouble> {
+    /// Sends a request that creates something. It is not repeated once the resource may exist: see
+    /// [`CallError::Ambiguous`].
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CallError> {
         self.call(&Method::POST, path, Some(body))
     }
 
-    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
+    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
         let began = Instant::now();
         let mut pause = Duration::from_millis(200);
         loop {
-            documents::check_interrupt().map_err(|it| Trouble::Fatal(it.into()))?;
+            documents::check_interrupt().map_err(|error| CallError::Fatal(error.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
-            let (why, wait) = match self.once(method, path, body) {
+            let (why, wait) = match self.send(method, path, body) {
                 Ok((status, headers, text)) if status < 300 => {
                     let _ = headers;
-                    return read(&text).map_err(Trouble::Fatal);
+                    return parse_json(&text).map_err(CallError::Fatal);
                 }
                 Ok((status, headers, text)) => {
-                    let refusal = refusal(status, &headers, &text);
-                    if !refusal.passes() {
-                        return Err(Trouble::Refused(refusal));
+                    let error = api_error(status, &headers, &text);
+                    if !error.is_temporary() {
+                        return Err(CallError::Api(error));
                     }
-                    let why = format!("{} ({})", refusal.message, refusal.code);
-                    if method == Method::POST && refusal.is_server_error() {
-                        return Err(Trouble::Unclear(why));
+                    let why = format!("{} ({})", error.message, error.code);
+                    if method == Method::POST && error.is_server_error() {
+                        return Err(CallError::Ambiguous(why));
                     }
-                    let limited = refusal.code == "rate_limit_exceeded";
-                    (why, if limited { refill(&headers).max(pause) } else { pause })
+                    let limited = error.code == "rate_limit_exceeded";
+                    (why, if limited { rate_limit_pause(&headers).max(pause) } else { pause })
                 }
-                Err(why) if method == Method::POST => return Err(Trouble::Unclear(why)),
+                Err(why) if method == Method::POST => return Err(CallError::Ambiguous(why)),
                 Err(why) => (why, pause),
             };
             if began.elapsed() + wait > Duration::from_secs(RETRY_SECONDS_MAX) {
                 let what = "the cloud".to_owned();
-                return Err(Trouble::Fatal(Error::Unreachable { what, why }));
+                return Err(CallError::Fatal(Error::Unreachable { what, why }));
             }
             documents::detail("-", format_args!("{why}: again in {:.1} s", wait.as_secs_f64()));
-            rest(wait).map_err(Trouble::Fatal)?;
+            interruptible_sleep(wait).map_err(CallError::Fatal)?;
             pause = (pause * 2).min(Duration::from_millis(PAUSE_MILLISECONDS_MAX));
         }
     }
 
-    fn once(
+    fn send(
         &self,
         method: &Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(u16, HeaderMap, String), String> {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        let token = self.token.text().map_err(|it| it.to_string())?;
+        let token = self.token.text().map_err(|error| error.to_string())?;
         let request = request.header("Authorization", format!("Bearer {token}"));
         let sent = match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json");
-                let request = request.body(body.to_string()).map_err(|it| it.to_string())?;
+                let request = request.body(body.to_string()).map_err(|error| error.to_string())?;
                 self.agent.run(request)
             }
-            None => self.agent.run(request.body(()).map_err(|it| it.to_string())?),
+            None => self.agent.run(request.body(()).map_err(|error| error.to_string())?),
         };
-        let mut response: Response<_> = sent.map_err(|it| it.to_string())?;
+        let mut response: Response<_> = sent.map_err(|error| error.to_string())?;
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let mut text = text.map_err(|it| it.to_string())?;
-        // A refusal may repeat the request, as error pages of proxies do.
+        let mut text = text.map_err(|error| error.to_string())?;
+        // An error may repeat the request with its token, as error pages of proxies do.
         if response.status().as_u16() >= 300 && token.len() >= TOKEN_BYTES_MIN {
             text = text.replace(token, "[…]");
         }
@@ -153,8 +155,8 @@ impl Http {
     }
 }
 
-/// Waits, unless somebody asks the program to end.
-pub(crate) fn rest(time: Duration) -> Result<(), Error> {
+/// Sleeps, and fails as soon as the run is interrupted.
+pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
     let until = Instant::now() + time;
     loop {
         documents::check_interrupt()?;
@@ -166,15 +168,15 @@ pub(crate) fn rest(time: Duration) -> Result<(), Error> {
     }
 }
 
-fn read(text: &str) -> Result<Value, Error> {
+fn parse_json(text: &str) -> Result<Value, Error> {
     if text.trim().is_empty() {
-        return Ok(Value::Null); // what DELETE answers
+        return Ok(Value::Null); // the answer to DELETE has no body
     }
     let read = serde_json::from_str(text);
-    read.map_err(|error| Error::Garbled { what: "the cloud", source: error.into() })
+    read.map_err(|error| Error::InvalidResponse { what: "the cloud", source: error.into() })
 }
 
-fn refusal(status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+fn api_error(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let field = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
     let (code, message) = (field("code"), field("message"));
@@ -184,26 +186,28 @@ fn refusal(status: u16, headers: &HeaderMap, text: &str) -> Refusal {
         423 => "locked".to_owned(),
         _ => format!("status {status}"),
     };
-    let correlation = headers.get("X-Correlation-Id").and_then(|it| it.to_str().ok());
-    Refusal { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
+    let correlation = headers.get("X-Correlation-Id").and_then(|value| value.to_str().ok());
+    ApiError { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
 }
 
-/// Until there may be a call again, as the API says it.
-fn refill(headers: &HeaderMap) -> Duration {
-    let reset = headers.get("RateLimit-Reset").and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+/// Returns the pause after which the rate limit allows another request.
+fn rate_limit_pause(headers: &HeaderMap) -> Duration {
+    let reset =
+        headers.get("RateLimit-Reset").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    // That is when the bucket is full again, and it refills evenly: a part of it is enough.
+    // `RateLimit-Reset` is the time at which the bucket is full again. The bucket refills evenly,
+    // so a part of that time is enough.
     let full = reset.unwrap_or_default().saturating_sub(now);
     Duration::from_secs((full / 20).clamp(1, 60))
 }
 
-/// As a query holds it.
-fn encoded(text: &str) -> String {
-    let encode = |it: u8| match it {
+/// Percent-encodes `text` for a query.
+fn percent_encode(text: &str) -> String {
+    let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(it).to_string()
+            char::from(byte).to_string()
         }
-        it => format!("%{it:02X}"),
+        byte => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()
 }

@@ -1,5 +1,6 @@
-//! What the API answers, as far as it is read. A word that is new to this version stays a word: it
-//! must not make a whole list unreadable.
+//! Fields of the API's answers that this program reads.
+//!
+//! Unknown enum values are kept as strings, so that one new value does not fail the whole list.
 
 use serde::Deserialize;
 
@@ -37,10 +38,11 @@ struct Amount {
     net: String,
 }
 
-/// What something costs in `location`; where that is unknown, what it costs somewhere.
+/// Returns the monthly price in `location`. If the list has no price for that location, the first
+/// price is used.
 pub(crate) fn price(prices: &[Price], location: &str) -> Money {
-    let there = prices.iter().find(|it| it.location == location).or(prices.first());
-    there.and_then(|it| Money::parse(&it.price_monthly.net)).unwrap_or_default()
+    let there = prices.iter().find(|price| price.location == location).or(prices.first());
+    there.and_then(|price| Money::parse(&price.price_monthly.net)).unwrap_or_default()
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,19 +64,19 @@ pub(crate) struct Server {
     pub(crate) volumes: Vec<u64>,
 }
 
-/// Something of which only the id is read.
+/// Resource of which only the id is read.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Numbered {
     pub(crate) id: u64,
 }
 
-/// An attachment to a network (hcloud-go v2.53 `schema.ServerPrivateNet`).
+/// Attachment to a network (hcloud-go v2.53 `schema.ServerPrivateNet`).
 #[derive(Debug, Deserialize)]
 pub(crate) struct PrivateNet {
     pub(crate) network: u64,
 }
 
-/// A firewall of a server, `applied` or `pending` (hcloud-go v2.53 `schema.ServerFirewall`).
+/// Firewall of a server, `applied` or `pending` (hcloud-go v2.53 `schema.ServerFirewall`).
 #[derive(Debug, Deserialize)]
 pub(crate) struct OnServer {
     pub(crate) id: u64,
@@ -82,8 +84,9 @@ pub(crate) struct OnServer {
 
 impl Server {
     pub(crate) fn place(&self) -> &str {
-        let place = self.location.as_ref().or(self.datacenter.as_ref().map(|it| &it.location));
-        place.map_or("", |it| &it.name)
+        let place =
+            self.location.as_ref().or(self.datacenter.as_ref().map(|place| &place.location));
+        place.map_or("", |place| &place.name)
     }
 }
 
@@ -95,10 +98,10 @@ pub(crate) struct Datacenter {
 #[derive(Debug, Deserialize)]
 pub(crate) struct PublicNet {
     pub(crate) ipv4: Option<Address>,
-    /// Of servers.
+    /// Set for servers only.
     #[serde(default)]
     pub(crate) firewalls: Vec<OnServer>,
-    /// Of load balancers.
+    /// Set for load balancers only: whether the public interface is enabled.
     #[serde(default)]
     pub(crate) enabled: bool,
 }
@@ -163,7 +166,7 @@ pub(crate) struct LoadBalancer {
     pub(crate) targets: Vec<Target>,
 }
 
-/// A port of a load balancer (hcloud-go v2.53 `schema.LoadBalancerService`).
+/// Port of a load balancer (hcloud-go v2.53 `schema.LoadBalancerService`).
 #[derive(Debug, Deserialize)]
 pub(crate) struct Service {
     pub(crate) protocol: String,
@@ -180,8 +183,8 @@ pub(crate) struct HealthCheck {
     pub(crate) port: u16,
 }
 
-/// A target of a load balancer (hcloud-go v2.53 `schema.LoadBalancerTarget`): of the three fields,
-/// the one that `type` names is set.
+/// Target of a load balancer (hcloud-go v2.53 `schema.LoadBalancerTarget`). Of the three optional
+/// fields, the one that `type` names is set.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Target {
     pub(crate) server: Option<Numbered>,

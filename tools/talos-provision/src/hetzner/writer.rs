@@ -1,38 +1,39 @@
-//! The only code that changes anything in the cloud.
+//! Changes in the cloud. No other code sends requests that write to the cloud.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
+use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::http::{Trouble, rest};
+use super::http::{CallError, interruptible_sleep};
 use super::model::Action;
-use super::{BALANCER_TYPE, Reader, family, typed};
+use super::{BALANCER_TYPE, Reader, family, parse_items};
 use crate::Error;
+use crate::api_error::ApiError;
 use crate::labels::{Labels, POOL, ROLE};
 use crate::plan::{
-    ETCD_LABEL, Forward, Found, History, Kind, Machine, Rule, Selected, Shape, Target, Thing,
+    BalancerService, ETCD_LABEL, History, Kind, Machine, ObservedResource, ResourceSpec, Rule,
+    SharedResource, Target, TargetSelector,
 };
-use crate::refusal::Refusal;
 
-/// Longest that actions may run.
+/// Longest time that actions may run.
 const ACTIONS_MAX: Duration = Duration::from_secs(600);
-/// Longest that something is in use after its servers are gone.
+/// Longest time for which a resource may stay in use after its servers are gone.
 const IN_USE_MAX: Duration = Duration::from_secs(60);
-/// How often a call whose end is unclear is made again, once nothing was found.
+/// Most attempts of a create request whose result is unknown and that left no resource.
 const TRIES_MAX: usize = 4;
-/// Most ids that one poll asks for.
+/// Most ids in one request for the state of actions.
 const IDS_MAX: usize = 25;
 
-/// Changes what a [`Reader`] sees.
+/// Writes to the cloud that a [`Reader`] observes.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(pub(super) &'a Reader);
 
-/// Where the machines of a cluster are put.
+/// Resources to which a new server is attached.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Site<'a> {
+pub(crate) struct Placement<'a> {
     pub(crate) image: u64,
     pub(crate) network: u64,
     pub(crate) firewall: u64,
@@ -41,15 +42,16 @@ pub(crate) struct Site<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader) -> Self {
+    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
     }
 
-    /// Makes something that machines share. A network of a cluster whose `history` is `Never` says
-    /// so; one that is made anew under servers says nothing.
+    /// Creates a shared resource. The network of a cluster that never started carries the label
+    /// `never`. A network that is created again under existing servers carries no such label,
+    /// because its record is lost.
     pub(crate) fn create(
         &self,
-        (thing, shape): (&Thing, &Shape),
+        (resource, spec): (&SharedResource, &ResourceSpec),
         history: History,
         zone: &str,
         place: &str,
@@ -57,20 +59,20 @@ impl<'a> Writer<'a> {
     ) -> Result<u64, Error> {
         let scope = &self.0.scope;
         let mut labels = scope.labels();
-        if thing.kind == Kind::Network && history == History::Never {
+        if resource.kind == Kind::Network && history == History::Never {
             labels.insert(ETCD_LABEL.to_owned(), history.to_string());
         }
-        let mut body = json!({"name": thing.name, "labels": labels});
-        let rest = match shape {
-            Shape::PlacementGroup => json!({"type": "spread"}),
-            Shape::Network { range, nodes } => json!({
+        let mut body = json!({"name": resource.name, "labels": labels});
+        let rest = match spec {
+            ResourceSpec::PlacementGroup => json!({"type": "spread"}),
+            ResourceSpec::Network { range, nodes } => json!({
                 "ip_range": range,
                 "subnets": nodes.iter().map(|range| {
                     json!({"type": "cloud", "ip_range": range, "network_zone": zone})
                 }).collect::<Vec<_>>(),
             }),
-            Shape::Firewall(rules) => json!({"rules": inbound(rules)}),
-            Shape::LoadBalancer(balancer) => json!({
+            ResourceSpec::Firewall(rules) => json!({"rules": inbound(rules)}),
+            ResourceSpec::LoadBalancer(balancer) => json!({
                 "load_balancer_type": BALANCER_TYPE,
                 "location": place,
                 "algorithm": {"type": "round_robin"},
@@ -83,15 +85,16 @@ impl<'a> Writer<'a> {
         if let (Some(body), Value::Object(rest)) = (body.as_object_mut(), rest) {
             body.extend(rest);
         }
-        let (id, actions) = self.make(family(thing.kind), &thing.name, &body)?;
+        let (id, actions) = self.create_once(family(resource.kind), &resource.name, &body)?;
         self.wait(&actions)?;
         Ok(id)
     }
 
     /// Records `history` on the cluster's network, and keeps its other labels.
     ///
-    /// The API replaces all labels at once: <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
-    pub(crate) fn record(&self, network: &Found, history: History) -> Result<(), Error> {
+    /// The API replaces all labels at once:
+    /// <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
+    pub(crate) fn record(&self, network: &ObservedResource, history: History) -> Result<(), Error> {
         let mut labels = network.labels.clone();
         labels.insert(ETCD_LABEL.to_owned(), history.to_string());
         let path = format!("/networks/{}", network.id);
@@ -99,7 +102,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Lets in whom `rules` say, and nobody else.
+    /// Replaces the inbound rules of a firewall with `rules`.
     pub(crate) fn set_rules(&self, firewall: u64, rules: &[Rule]) -> Result<(), Error> {
         let path = format!("/firewalls/{firewall}/actions/set_rules");
         let body = json!({"rules": inbound(rules)});
@@ -107,16 +110,20 @@ impl<'a> Writer<'a> {
         self.wait(&actions(&answer))
     }
 
-    /// Orders a server, in the first of its locations where it can be had. It is there once the
-    /// actions have ended.
-    pub(crate) fn order(&self, name: &str, site: &Site<'_>) -> Result<Vec<u64>, Error> {
+    /// Creates a server in the first of its locations that has capacity. Returns the actions; the
+    /// server exists once they have ended.
+    pub(crate) fn create_server(
+        &self,
+        name: &str,
+        placement: &Placement<'_>,
+    ) -> Result<Vec<u64>, Error> {
         let mut refused = None;
-        for location in &site.machine.locations {
-            match self.order_in(name, site, location) {
-                Err(Error::Refused(why)) if is_unavailable(&why) => {
+        for location in &placement.machine.locations {
+            match self.create_server_in(name, placement, location) {
+                Err(Error::Api(why)) if is_out_of_capacity(&why) => {
                     documents::note(
                         name,
-                        format_args!("not to be had in {location}: {}", why.message),
+                        format_args!("server type unavailable in {location}: {}", why.message),
                     );
                     refused = Some(why);
                 }
@@ -125,47 +132,57 @@ impl<'a> Writer<'a> {
         }
         Err(Error::Unavailable {
             name: name.to_owned(),
-            r#type: site.machine.r#type.clone(),
-            locations: site.machine.locations.join(", "),
-            why: refused.map_or_else(String::new, |it| it.message),
+            r#type: placement.machine.r#type.clone(),
+            locations: placement.machine.locations.join(", "),
+            why: refused.map_or_else(String::new, |error| error.message),
         })
     }
 
-    fn order_in(&self, name: &str, site: &Site<'_>, location: &str) -> Result<Vec<u64>, Error> {
+    fn create_server_in(
+        &self,
+        name: &str,
+        placement: &Placement<'_>,
+        location: &str,
+    ) -> Result<Vec<u64>, Error> {
         let mut labels: Labels = self.0.scope.labels();
-        labels.insert(ROLE.to_owned(), site.machine.role.as_str().to_owned());
-        labels.insert(POOL.to_owned(), site.machine.pool.clone());
+        labels.insert(ROLE.to_owned(), placement.machine.role.as_str().to_owned());
+        labels.insert(POOL.to_owned(), placement.machine.pool.clone());
         let body = json!({
             "name": name,
             "labels": labels,
-            "server_type": site.machine.r#type,
-            "image": site.image,
+            "server_type": placement.machine.r#type,
+            "image": placement.image,
             "location": location,
-            "networks": [site.network],
-            "firewalls": [{"firewall": site.firewall}],
-            "placement_group": site.group,
+            "networks": [placement.network],
+            "firewalls": [{"firewall": placement.firewall}],
+            "placement_group": placement.group,
             "public_net": {"enable_ipv4": true, "enable_ipv6": true},
             "start_after_create": true,
         });
-        self.make("servers", name, &body).map(|(_, actions)| actions)
+        self.create_once("servers", name, &body).map(|(_, actions)| actions)
     }
 
-    /// Makes something that is called `name`, exactly once: when it is unclear whether it was
-    /// made, or another run made it meanwhile, what is there is looked at first. Answers its id,
-    /// and the actions that are under way.
-    fn make(&self, family: &str, name: &str, body: &Value) -> Result<(u64, Vec<u64>), Error> {
+    /// Creates a resource called `name` exactly once. If the response was lost, or another run
+    /// created the resource meanwhile, the resource is looked up before the request is repeated.
+    /// Returns the id, and the actions that are still running.
+    fn create_once(
+        &self,
+        family: &str,
+        name: &str,
+        body: &Value,
+    ) -> Result<(u64, Vec<u64>), Error> {
         let singular = family.trim_end_matches('s');
-        let id = |it: &Value| {
-            it["id"].as_u64().ok_or_else(|| Error::Unexpected { what: format!("no {singular}") })
+        let id = |resource: &Value| {
+            resource["id"]
+                .as_u64()
+                .ok_or_else(|| Error::Unexpected { what: format!("no {singular}") })
         };
         let mut pause = Duration::from_millis(500);
         for attempt in 1.. {
             let why = match self.0.http.post(&format!("/{family}"), body) {
                 Ok(answer) => return Ok((id(&answer[singular])?, actions(&answer))),
-                Err(Trouble::Refused(refusal)) if refusal.code == "uniqueness_error" => {
-                    refusal.message
-                }
-                Err(Trouble::Unclear(why)) => why,
+                Err(CallError::Api(error)) if error.code == "uniqueness_error" => error.message,
+                Err(CallError::Ambiguous(why)) => why,
                 Err(trouble) => return Err(trouble.into()),
             };
             let there = self.0.list(family, ("name", name))?;
@@ -173,53 +190,43 @@ impl<'a> Writer<'a> {
                 let labels = serde_json::from_value(there["labels"].clone()).unwrap_or_default();
                 if self.0.scope.owns(&labels) {
                     let id = id(there)?;
-                    let actions = if family == "servers" { self.running(id)? } else { Vec::new() };
+                    let actions =
+                        if family == "servers" { self.running_actions(id)? } else { Vec::new() };
                     return Ok((id, actions));
                 }
-                return Err(Error::Taken { what: format!("{name} among {family}") });
+                return Err(Error::Taken { what: format!("{name} in {family}") });
             }
             if attempt == TRIES_MAX {
                 return Err(Error::Unreachable { what: "the cloud".to_owned(), why });
             }
-            rest(pause)?;
+            interruptible_sleep(pause)?;
             pause *= 2;
         }
         unreachable!("the loop has a limit")
     }
 
-    /// The actions on a server that have not ended.
-    fn running(&self, server: u64) -> Result<Vec<u64>, Error> {
+    /// Returns the ids of a server's running actions.
+    fn running_actions(&self, server: u64) -> Result<Vec<u64>, Error> {
         let path = format!("/servers/{server}/actions");
         let answer = self.0.http.get(&path, &[("status", "running")])?;
         Ok(actions(&json!({"next_actions": answer["actions"]})))
     }
 
-    /// Waits until servers that are being deleted are gone.
-    pub(crate) fn see_off(&self, leaving: &BTreeSet<u64>) -> Result<(), Error> {
-        for server in leaving {
-            until(ACTIONS_MAX, || match self.0.http.get(&format!("/servers/{server}"), &[]) {
-                Err(Error::Refused(refusal)) if refusal.code == "not_found" => Ok(Break(())),
-                Err(error) => Err(error),
-                Ok(_) => Ok(Continue(format!("the end of server {server}, which was deleted"))),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Removes something that machines shared.
+    /// Deletes a shared resource.
     pub(crate) fn remove(&self, kind: Kind, id: u64) -> Result<(), Error> {
         let actions =
             until(IN_USE_MAX, || match self.delete(&format!("/{}/{id}", family(kind))) {
-                // Measured by others: a firewall or a network is in use for a moment after its servers.
-                Err(Error::Refused(refusal)) if refusal.code == "resource_in_use" => {
-                    Ok(Continue(refusal.message))
+                // Measured by others: a firewall or a network is in use for a moment after its
+                // servers.
+                Err(Error::Api(error)) if error.code == "resource_in_use" => {
+                    Ok(Continue(error.message))
                 }
                 end => end.map(Break),
             })?;
         self.wait(&actions)
     }
 
-    /// Removes a server; it is gone once the actions have ended.
+    /// Deletes a server. The server is gone once the returned actions have ended.
     pub(crate) fn remove_server(&self, id: u64) -> Result<Vec<u64>, Error> {
         self.delete(&format!("/servers/{id}"))
     }
@@ -227,12 +234,12 @@ impl<'a> Writer<'a> {
     fn delete(&self, path: &str) -> Result<Vec<u64>, Error> {
         match self.0.http.change(&Method::DELETE, path, None) {
             Ok(answer) => Ok(actions(&answer)),
-            Err(Trouble::Refused(refusal)) if refusal.code == "not_found" => Ok(Vec::new()),
+            Err(CallError::Api(error)) if error.code == "not_found" => Ok(Vec::new()),
             Err(trouble) => Err(trouble.into()),
         }
     }
 
-    /// Waits until all of `ids` have ended, asking for all of them at once.
+    /// Waits until all actions in `ids` have ended, with one request for many ids.
     pub(crate) fn wait(&self, ids: &[u64]) -> Result<(), Error> {
         let mut open: Vec<u64> = ids.to_vec();
         until(ACTIONS_MAX, || {
@@ -241,7 +248,7 @@ impl<'a> Writer<'a> {
             }
             let asked: Vec<u64> = open.iter().copied().take(IDS_MAX).collect();
             let text: Vec<String> = asked.iter().map(ToString::to_string).collect();
-            let query: Vec<_> = text.iter().map(|it| ("id", it.as_str())).collect();
+            let query: Vec<_> = text.iter().map(|id| ("id", id.as_str())).collect();
             let query = [query.as_slice(), &[("per_page", "50")]].concat();
             let mut answer = self.0.http.get("/actions", &query)?;
             let Value::Array(items) =
@@ -249,28 +256,28 @@ impl<'a> Writer<'a> {
             else {
                 return Err(Error::Unexpected { what: "no list of actions".to_owned() });
             };
-            let actions: Vec<Action> = typed(items)?;
+            let actions: Vec<Action> = parse_items(items)?;
             for id in asked {
-                let action = actions.iter().find(|it| it.id == id);
+                let action = actions.iter().find(|action| action.id == id);
                 let action = action.ok_or_else(|| Error::Unexpected {
                     what: format!("action {id} is not in the list"),
                 })?;
                 match action.status.as_str() {
                     "running" => {}
-                    "success" => open.retain(|it| *it != id),
+                    "success" => open.retain(|other| *other != id),
                     _ => return Err(failed(action)),
                 }
             }
             Ok(match open.len() {
                 0 => Break(()),
-                left => Continue(format!("{left} actions of the cloud")),
+                left => Continue(format!("{left} actions of the cloud are still running")),
             })
         })
     }
 }
 
-/// A service of a load balancer, as requests have it.
-pub(super) fn balancer_service(service: &Forward) -> Value {
+/// Returns a service of a load balancer in the form of a request.
+pub(super) fn balancer_service(service: &BalancerService) -> Value {
     let (protocol, port) = &service.check;
     json!({
         "protocol": service.protocol,
@@ -282,23 +289,24 @@ pub(super) fn balancer_service(service: &Forward) -> Value {
     })
 }
 
-/// A target of a load balancer, as requests have it.
+/// Returns a target of a load balancer in the form of a request.
 pub(super) fn balancer_target(target: &Target) -> Value {
     let private = target.private;
     match &target.servers {
-        Selected::Labels(labels) => json!({
+        TargetSelector::Labels(labels) => json!({
             "type": "label_selector",
             "label_selector": {"selector": labels},
             "use_private_ip": private,
         }),
-        Selected::Server(id) => {
+        TargetSelector::Server(id) => {
             json!({"type": "server", "server": {"id": id}, "use_private_ip": private})
         }
-        Selected::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
+        TargetSelector::Address(address) => json!({"type": "ip", "ip": {"ip": address}}),
     }
 }
 
-/// Asks again and again, until an answer ends that; or, after `limit`, with what is not done.
+/// Repeats `ask` until it breaks. After `limit`, fails with the last description of the unfinished
+/// work.
 pub(super) fn until<T>(
     limit: Duration,
     mut ask: impl FnMut() -> Result<ControlFlow<T, String>, Error>,
@@ -309,7 +317,7 @@ pub(super) fn until<T>(
         match ask()? {
             Break(end) => return Ok(end),
             Continue(what) if began.elapsed() > limit => return Err(Error::TimedOut { what }),
-            Continue(_) => rest(pause)?,
+            Continue(_) => interruptible_sleep(pause)?,
         }
         pause = (pause * 3 / 2).min(Duration::from_secs(3));
     }
@@ -319,35 +327,35 @@ fn failed(action: &Action) -> Error {
     let error = action.error.as_ref();
     Error::ActionFailed {
         command: action.command.clone(),
-        code: error.map_or_else(String::new, |it| it.code.clone()),
-        message: error.map_or_else(String::new, |it| it.message.clone()),
+        code: error.map_or_else(String::new, |error| error.code.clone()),
+        message: error.map_or_else(String::new, |error| error.message.clone()),
     }
 }
 
-fn is_unavailable(refusal: &Refusal) -> bool {
-    matches!(refusal.code.as_str(), "resource_unavailable" | "placement_error")
+fn is_out_of_capacity(error: &ApiError) -> bool {
+    matches!(error.code.as_str(), "resource_unavailable" | "placement_error")
 }
 
-/// The actions of an answer, and what they bring about in turn.
+/// Returns the ids of all actions in an answer, including those that follow.
 pub(super) fn actions(answer: &Value) -> Vec<u64> {
     let next = answer["next_actions"].as_array().into_iter().flatten();
     let more = answer["actions"].as_array().into_iter().flatten();
     let all = std::iter::once(&answer["action"]).chain(next).chain(more);
-    all.filter_map(|it| it["id"].as_u64()).collect()
+    all.filter_map(|action| action["id"].as_u64()).collect()
 }
 
 fn inbound(rules: &[Rule]) -> Value {
-    let rule = |it: &Rule| {
-        let mut rule = json!({
+    let rule = |rule: &Rule| {
+        let mut body = json!({
             "direction": "in",
-            "protocol": it.protocol,
-            "source_ips": it.sources,
+            "protocol": rule.protocol,
+            "source_ips": rule.sources,
             "destination_ips": [],
         });
-        if let Some(port) = &it.port {
-            rule["port"] = json!(port);
+        if let Some(port) = &rule.port {
+            body["port"] = json!(port);
         }
-        rule
+        body
     };
     rules.iter().map(rule).collect()
 }

@@ -1,11 +1,12 @@
-//! Moves the pods off a machine that is removed, as `kubectl drain --ignore-daemonsets` does.
+//! Evicts the pods of a machine that is removed, as `kubectl drain --ignore-daemonsets` does.
 //!
-//! The rules are those of kubectl (v1.36, `k8s.io/kubectl/pkg/drain/filters.go` and `drain.go`), and
-//! of the Eviction API (<https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>):
-//! a pod goes only when its `PodDisruptionBudget` allows it, and a budget that does not is asked
-//! again until the declared limit.
+//! The rules are those of kubectl (v1.36, `k8s.io/kubectl/pkg/drain/filters.go` and `drain.go`),
+//! and of the Eviction API
+//! (<https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>). A pod is evicted only
+//! when its `PodDisruptionBudget` allows the eviction. If the budget does not, the request is
+//! repeated until the declared limit.
 //!
-//! **Invariant:** no pod is deleted but through an eviction.
+//! **Invariant:** pods are only evicted, never deleted directly.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,75 +14,76 @@ use std::time::{Duration, Instant};
 use documents::Refusal;
 use serde_json::{Value, json};
 
-use super::{Failure, Reader, Registered, Writer};
+use super::{Failure, Reader, RegisteredNode, Writer};
 use crate::Error;
-use crate::hetzner::rest;
+use crate::hetzner::interruptible_sleep;
 use crate::spec::{EmptyDir, Removal};
 
-/// Between two looks at the pods of a machine.
+/// Pause between two lists of a machine's pods.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What happens to a pod whose machine is removed.
+/// Decision about a pod whose machine is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It stays until the machine goes: a pod of a `DaemonSet`, or one that the kubelet itself
-    /// started from a file.
-    Stays,
-    /// It is evicted.
-    Goes,
-    /// Evicting it would lose something that a person has to decide about.
-    Blocks(Loss),
+pub(crate) enum PodAction {
+    /// The pod stays until the machine goes: a pod of a `DaemonSet`, or a static pod that the
+    /// kubelet started from a file.
+    Keep,
+    /// The pod is evicted.
+    Evict,
+    /// An eviction would lose something, so a person has to decide.
+    Block(Loss),
 }
 
-/// What the eviction of a pod would lose.
+/// Data or state that an eviction would lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// The contents of its `emptyDir` volumes.
+    /// Contents of the pod's `emptyDir` volumes.
     EmptyDir,
-    /// The pod: no controller starts another.
+    /// The pod itself, because no controller starts another one.
     Pod,
 }
 
-/// What becomes of `pod`. The order is that of kubectl's filters.
-pub(crate) fn fate(pod: &Value, empty_dir: EmptyDir) -> Fate {
+/// Decides about `pod`. The order of the checks is that of kubectl's filters.
+pub(crate) fn pod_action(pod: &Value, empty_dir: EmptyDir) -> PodAction {
     let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
     let controller = owners.into_iter().find(|owner| owner["controller"] == true);
     let finished = ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase);
     if !finished && controller.is_some_and(|owner| owner["kind"] == "DaemonSet") {
-        return Fate::Stays;
+        return PodAction::Keep;
     }
     if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() {
-        return Fate::Stays;
+        return PodAction::Keep;
     }
     if finished || is_terminating(pod) {
-        return Fate::Goes;
+        return PodAction::Evict;
     }
     let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let has_empty_dir = volumes.any(|volume| volume["emptyDir"].is_object());
     if controller.is_none() {
-        return Fate::Blocks(Loss::Pod);
+        return PodAction::Block(Loss::Pod);
     }
     if has_empty_dir && empty_dir == EmptyDir::Refuse {
-        return Fate::Blocks(Loss::EmptyDir);
+        return PodAction::Block(Loss::EmptyDir);
     }
-    Fate::Goes
+    PodAction::Evict
 }
 
 fn is_terminating(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// How an eviction was answered.
+/// Result of an eviction request.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// The pod is going, or gone.
+    /// The pod is terminating or gone.
     Accepted,
-    /// Not now, and why.
+    /// The eviction is not possible now, for this reason.
     Later(String),
 }
 
-/// What the API said to an eviction. 429: a budget does not allow it now. 404 and 409: the pod is gone,
-/// and another one has its name. Anything else may pass, too, and is told when it does not.
+/// Interprets the answer to an eviction request. 429: a `PodDisruptionBudget` does not allow the
+/// eviction now. 404 and 409: the pod is gone, and its name may belong to another pod. Any other
+/// error counts as temporary, and is reported when the limit is reached.
 fn answer(end: Result<Value, Failure>) -> Answer {
     match end {
         Ok(_) | Err(Failure::Status(404 | 409, _)) => Answer::Accepted,
@@ -97,17 +99,17 @@ fn answer(end: Result<Value, Failure>) -> Answer {
     }
 }
 
-fn called(pod: &Value) -> String {
+fn pod_name(pod: &Value) -> String {
     let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
     format!("{}/{}", text("namespace"), text("name"))
 }
 
-/// The pods of a node.
+/// Lists the pods of a node.
 fn pods(reader: &Reader, node: &str) -> Result<Vec<Value>, String> {
     reader.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"))
 }
 
-/// The pods of a node that must not be evicted, each with the reason.
+/// Returns the pods of a node that must not be evicted, each with the reason.
 pub(crate) fn blocked(
     reader: &Reader,
     node: &str,
@@ -118,17 +120,17 @@ pub(crate) fn blocked(
 
 fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
     let refusal = |pod: &Value| {
-        let Fate::Blocks(loss) = fate(pod, removal.empty_dir) else { return None };
-        let name = called(pod);
+        let PodAction::Block(loss) = pod_action(pod, removal.empty_dir) else { return None };
+        let name = pod_name(pod);
         let (reason, why) = match loss {
             Loss::Pod => (
                 "NoController",
-                "no controller starts this pod again elsewhere; give it one, or delete the pod if it \
-                 is not needed any more",
+                "no controller starts this pod again on another machine; create a controller for the pod, or \
+                 delete the pod if it is not needed",
             ),
             Loss::EmptyDir => (
                 "EmptyDir",
-                "its `emptyDir` volume would be lost; save what is in it, and declare \
+                "the contents of its `emptyDir` volume would be lost; save them, and declare \
                  `removal: {emptyDir: discard}`",
             ),
         };
@@ -138,8 +140,8 @@ fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
     pods.iter().filter_map(refusal).collect()
 }
 
-/// An error, when pods must not be evicted.
-fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
+/// Fails if any of `pods` must not be evicted.
+fn require_evictable(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> {
     let refusals = refusals(node, pods, removal);
     if refusals.is_empty() {
         return Ok(());
@@ -147,73 +149,80 @@ fn unblocked(node: &str, pods: &[Value], removal: Removal) -> Result<(), Error> 
     Err(Error::PodsLost { machine: node.to_owned(), refusals })
 }
 
-/// Cordons a node, evicts its pods, and waits until they are gone and their volumes detached. Ends
-/// with an error when no pod has left for as long as the document allows. Interrupted anywhere, the
-/// next call goes on: all that was done is seen in the cluster.
-pub(crate) fn drain(reader: &Reader, node: &Registered, removal: Removal) -> Result<(), Error> {
-    let refused = |why: String| Error::KubernetesRefused { why };
-    unblocked(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
-    Writer::new(reader).cordon(node).map_err(refused)?;
+/// Cordons a node, evicts its pods, and pending until they are gone and their volumes are detached.
+/// Fails when no pod has left for as long as the document allows. After an interruption the next
+/// call continues, because the cluster itself shows the progress.
+pub(crate) fn drain(
+    writer: &Writer<'_>,
+    node: &RegisteredNode,
+    removal: Removal,
+) -> Result<(), Error> {
+    let reader = writer.0;
+    let refused = |why: String| Error::KubernetesError { why };
+    require_evictable(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
+    writer.cordon(node).map_err(refused)?;
     let limit = Duration::from(removal.eviction_seconds);
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
         documents::check_interrupt()?;
-        let waits = match round(reader, node, removal)? {
-            Ok(waits) => waits,
+        let pending = match evict_all(writer, node, removal)? {
+            Ok(pending) => pending,
             Err(why) => vec![why],
         };
-        if waits.is_empty() {
+        if pending.is_empty() {
             return Ok(());
         }
-        if waits.len() < least {
-            (least, since) = (waits.len(), Instant::now());
+        if pending.len() < least {
+            (least, since) = (pending.len(), Instant::now());
         }
-        documents::detail(&node.name, waits.join("; "));
+        documents::detail(&node.name, pending.join("; "));
         if since.elapsed() > limit {
             return Err(Error::NotEvicted {
                 machine: node.name.clone(),
                 seconds: limit.as_secs(),
-                why: waits.join("; "),
+                why: pending.join("; "),
             });
         }
-        rest(PAUSE)?;
+        interruptible_sleep(PAUSE)?;
     }
 }
 
-/// Asks for the eviction of every pod that is left; answers what is still waited for.
-fn round(
-    reader: &Reader,
-    node: &Registered,
+/// Requests the eviction of every remaining pod. Returns the pods and volumes that are not gone
+/// yet.
+fn evict_all(
+    writer: &Writer<'_>,
+    node: &RegisteredNode,
     removal: Removal,
 ) -> Result<Result<Vec<String>, String>, Error> {
+    let reader = writer.0;
     let pods = match pods(reader, &node.name) {
         Ok(pods) => pods,
         Err(why) => return Ok(Err(why)),
     };
-    unblocked(&node.name, &pods, removal)?;
-    let goes = |pod: &&Value| fate(pod, removal.empty_dir) == Fate::Goes;
-    let mut waits = Vec::new();
+    require_evictable(&node.name, &pods, removal)?;
+    let goes = |pod: &&Value| pod_action(pod, removal.empty_dir) == PodAction::Evict;
+    let mut pending = Vec::new();
     for pod in pods.iter().filter(goes) {
         documents::check_interrupt()?;
         if is_terminating(pod) {
             // The kubelet of a lost machine never confirms the end of a pod.
             if node.ready {
-                waits.push(format!("{} is stopping", called(pod)));
+                pending.push(format!("{} is terminating", pod_name(pod)));
             }
             continue;
         }
-        waits.push(match answer(evict(reader, pod)) {
-            Answer::Accepted => format!("{} is stopping", called(pod)),
-            Answer::Later(why) => format!("{}: {why}", called(pod)),
+        pending.push(match answer(evict(writer, pod)) {
+            Answer::Accepted => format!("{} is terminating", pod_name(pod)),
+            Answer::Later(why) => format!("{}: {why}", pod_name(pod)),
         });
     }
-    if !waits.is_empty() || !node.ready {
-        return Ok(Ok(waits));
+    if !pending.is_empty() || !node.ready {
+        return Ok(Ok(pending));
     }
     Ok(attached(reader, &node.name, &pods))
 }
 
-fn evict(reader: &Reader, pod: &Value) -> Result<Value, Failure> {
+fn evict(writer: &Writer<'_>, pod: &Value) -> Result<Value, Failure> {
     let meta = &pod["metadata"];
     let (namespace, name) = (meta["namespace"].as_str(), meta["name"].as_str());
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
@@ -221,14 +230,15 @@ fn evict(reader: &Reader, pod: &Value) -> Result<Value, Failure> {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
         "metadata": {"namespace": namespace, "name": name},
-        // A pod that was started elsewhere under the same name is another one.
+        // The UID protects a new pod of the same name, which may have been started on another
+        // machine.
         "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
     });
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
-    reader.call("POST", &path, Some(&body))
+    writer.0.call("POST", &path, Some(&body))
 }
 
-/// The volumes that are still attached to `node`, without those of the pods that stay there.
+/// Returns the volumes that are attached to `node`, without those of pods that stay on the machine.
 fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, String> {
     let attachments = reader.list("/apis/storage.k8s.io/v1/volumeattachments")?;
     let mut here: Vec<_> =
@@ -249,16 +259,16 @@ fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, 
     });
     let text = |attachment: &&Value| {
         let name = attachment["spec"]["source"]["persistentVolumeName"].as_str();
-        format!("the volume {} is still attached", name.unwrap_or_default())
+        format!("volume {} is still attached", name.unwrap_or_default())
     };
     Ok(here.iter().map(text).collect())
 }
 
-/// The claims that a pod mounts, as `namespace/name`.
+/// Returns the volume claims of a pod, as `namespace/name`.
 fn claims(pod: &Value) -> Vec<String> {
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let claims = volumes.filter_map(|it| it["persistentVolumeClaim"]["claimName"].as_str());
+    let claims = volumes.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str());
     claims.map(|name| format!("{namespace}/{name}")).collect()
 }
 

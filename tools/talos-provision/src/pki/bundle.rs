@@ -1,4 +1,4 @@
-//! The secrets bundle, as Talos's own tools keep it in `secrets.yaml`.
+//! Secrets bundle in the format of `secrets.yaml`, which Talos's own tools read and write.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use zeroize::Zeroizing;
 
 use crate::emit;
 
-/// The secrets of a cluster, each as machine configurations hold it.
+/// Secrets of a cluster in the form in which machine configurations contain them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
-    /// By which the members of the cluster find one another.
+    /// Cluster id of Talos's discovery service.
     pub id: Zeroizing<String>,
-    /// With which they hide what they tell one another.
+    /// Key with which members encrypt the data that they publish through the discovery service.
     pub secret: Zeroizing<String>,
-    /// With which a kubelet joins.
+    /// Kubernetes bootstrap token, with which a kubelet joins.
     pub bootstrap_token: Zeroizing<String>,
-    /// With which a node asks for its certificate.
+    /// Token with which a node requests its certificate from trustd.
     pub trustd_token: Zeroizing<String>,
-    /// With which Kubernetes encrypts its secrets at rest.
+    /// Key with which Kubernetes encrypts Secrets at rest.
     pub secretbox: Zeroizing<String>,
-    /// etcd's authority.
+    /// Certificate authority of etcd.
     pub etcd: Pair,
-    /// Kubernetes's authority.
+    /// Certificate authority of Kubernetes.
     pub kubernetes: Pair,
-    /// The authority of Kubernetes's API extensions.
+    /// Certificate authority of the Kubernetes API aggregation layer.
     pub aggregator: Pair,
-    /// The authority of Talos's API.
+    /// Certificate authority of Talos's API.
     pub os: Pair,
-    /// With which Kubernetes signs service account tokens.
+    /// Key with which Kubernetes signs service account tokens.
     pub service_account: Zeroizing<String>,
 }
 
@@ -39,13 +39,13 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// A certificate and its key: PEM in base64.
+/// Certificate and its key, each as base64 of PEM.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// The certificate.
+    /// Certificate, as base64 of PEM.
     pub crt: String,
-    /// Its key.
+    /// Private key, as base64 of PEM.
     pub key: Zeroizing<String>,
 }
 
@@ -56,11 +56,11 @@ impl fmt::Debug for Pair {
 }
 
 impl Bundle {
-    /// Reads a `secrets.yaml` as `talosctl gen secrets` writes it.
+    /// Parses a `secrets.yaml` as `talosctl gen secrets` writes it.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, without a value.
+    /// Describes the error without quoting a value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! { with_snippet: false };
         let file: File = serde_saphyr::from_str_with_options(text, options)
@@ -79,10 +79,10 @@ impl Bundle {
         })
     }
 
-    /// The same file again.
+    /// Returns the bundle as `secrets.yaml`.
     #[must_use]
     pub fn write(&self) -> Zeroizing<String> {
-        let pair = |it: &Pair| json!({"crt": it.crt, "key": *it.key});
+        let pair = |pair: &Pair| json!({"crt": pair.crt, "key": *pair.key});
         let file: Value = json!({
             "cluster": {"id": *self.id, "secret": *self.secret},
             "secrets": {

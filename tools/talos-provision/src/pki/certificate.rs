@@ -1,4 +1,4 @@
-//! X.509 certificates as Talos's generator makes them, but from nothing that differs between runs.
+//! X.509 certificates as Talos's generator makes them, without any field that differs between runs.
 
 use ed25519_dalek::Signer as _;
 use jiff::civil::DateTime;
@@ -8,17 +8,17 @@ use zeroize::Zeroizing;
 
 use super::der;
 
-/// A private key of the two kinds that a cluster needs.
+/// Private key of one of the two algorithms that a cluster needs.
 #[derive(Clone)]
 pub(crate) enum Key {
-    /// Talos's own API.
+    /// Key for Talos's API.
     Ed25519(ed25519_dalek::SigningKey),
-    /// Kubernetes and etcd.
+    /// Key for Kubernetes or etcd.
     P256(ecdsa::SigningKey),
 }
 
 impl Key {
-    /// The algorithm with which it signs.
+    /// Returns the `AlgorithmIdentifier` of the key's signatures.
     fn algorithm(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(_) => der::sequence(&[&der::object(&[0x2b, 0x65, 0x70])]),
@@ -29,7 +29,7 @@ impl Key {
         }
     }
 
-    /// What a certificate says of its public half.
+    /// Returns the `SubjectPublicKeyInfo` of the key (RFC 5280, section 4.1).
     pub(crate) fn public(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => {
@@ -46,7 +46,7 @@ impl Key {
         }
     }
 
-    /// Deterministic: Ed25519 by nature, ECDSA by RFC 6979.
+    /// Signs `bytes`. The signature is deterministic: Ed25519 by design, ECDSA by RFC 6979.
     fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => key.sign(bytes).to_bytes().to_vec(),
@@ -57,7 +57,7 @@ impl Key {
         }
     }
 
-    /// PKCS#8 for Ed25519, SEC1 for P-256.
+    /// Returns the DER of the key: PKCS#8 for Ed25519, SEC1 for P-256.
     pub(crate) fn der(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(match self {
             Self::Ed25519(key) => {
@@ -75,7 +75,8 @@ impl Key {
         })
     }
 
-    /// The label of its PEM. The one of Ed25519 is Talos's own: nothing else reads it.
+    /// Returns the PEM label of the key. The label for Ed25519 is Talos's own, and other programs
+    /// do not read it.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Ed25519(_) => "ED25519 PRIVATE KEY",
@@ -84,7 +85,8 @@ impl Key {
     }
 }
 
-/// Whom a certificate names. Nobody at all is allowed: so it is with the aggregator's authority.
+/// Distinguished name in a certificate. It may be empty: Talos generates the aggregator's authority
+/// without a name.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Subject<'a> {
     pub(crate) organization: Option<&'a str>,
@@ -109,7 +111,7 @@ pub(crate) const ENCIPHER: u8 = 0x20;
 /// `keyCertSign` of a key usage.
 pub(crate) const SIGN_CERTIFICATES: u8 = 0x04;
 
-/// Everything that a certificate says.
+/// Contents of a certificate.
 pub(crate) struct Certificate<'a> {
     pub(crate) serial: &'a [u8],
     pub(crate) issuer: Subject<'a>,
@@ -122,16 +124,16 @@ pub(crate) struct Certificate<'a> {
     pub(crate) role: Role<'a>,
 }
 
-/// What may be signed with a certificate's key.
+/// Use of the certificate's key, which decides about the extensions.
 pub(crate) enum Role<'a> {
-    /// Other certificates; with its own key identifier.
+    /// Signs other certificates. Holds the certificate's own key identifier.
     Authority(&'a [u8]),
-    /// Nothing but a connection; with its issuer's key identifier.
+    /// Authenticates connections only. Holds the key identifier of the issuer.
     Leaf(&'a [u8]),
 }
 
 impl Certificate<'_> {
-    /// What is signed, when `signer` signs it.
+    /// Returns the `TBSCertificate` that `signer` signs.
     pub(crate) fn signed_part(&self, signer: &Key) -> Vec<u8> {
         let validity = der::sequence(&[&der::time(self.not_before), &der::time(self.not_after)]);
         der::sequence(&[
@@ -146,13 +148,14 @@ impl Certificate<'_> {
         ])
     }
 
-    /// In Go's order.
+    /// Returns the extensions in the order in which Go writes them.
     fn extensions(&self) -> Vec<u8> {
         let critical = |id, content: &[u8]| {
             der::sequence(&[&der::object(id), &der::yes(), &der::octets(content)])
         };
         let other = |id, content: &[u8]| der::sequence(&[&der::object(id), &der::octets(content)]);
-        let extended: Vec<u8> = self.extended.iter().flat_map(|it| der::object(it)).collect();
+        let extended: Vec<u8> =
+            self.extended.iter().flat_map(|purpose| der::object(purpose)).collect();
         let usage = critical(der::KEY_USAGE, &der::named_bits(self.usage));
         let extended = other(der::EXTENDED_KEY_USAGE, &der::sequence(&[&extended]));
         let role = match self.role {
@@ -175,7 +178,7 @@ impl Certificate<'_> {
     }
 }
 
-/// By which a certificate's key is called.
+/// Returns the key identifier of a public key.
 pub(crate) fn key_id(public: &[u8]) -> Vec<u8> {
     Sha256::digest(public)[..20].to_vec()
 }

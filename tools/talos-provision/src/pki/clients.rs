@@ -1,4 +1,4 @@
-//! What people and programs talk to the cluster with.
+//! Client credentials for people and programs: talosconfig and kubeconfig.
 
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -7,7 +7,8 @@ use super::{Access, Client, Pki, pem};
 use crate::emit;
 
 impl Pki {
-    /// The credentials in a status: the name there, who may open it, and the text.
+    /// Returns the credentials for a status: the name of each field, the access that opens it, and
+    /// the text.
     pub(crate) fn clients(
         &self,
         cluster: &str,
@@ -24,7 +25,8 @@ impl Pki {
         ]
     }
 
-    /// The configuration of `talosctl` for the cluster called `cluster`, good for the current period.
+    /// Returns the configuration of `talosctl` for the cluster called `cluster`, valid in the
+    /// current period.
     #[must_use]
     pub fn talosconfig(
         &self,
@@ -45,7 +47,8 @@ impl Pki {
         Zeroizing::new(emit::document(&file))
     }
 
-    /// The configuration of `kubectl` for the cluster called `cluster`, good for the current period.
+    /// Returns the configuration of `kubectl` for the cluster called `cluster`, valid in the
+    /// current period.
     #[must_use]
     pub fn kubeconfig(&self, access: Access, cluster: &str, endpoint: &str) -> Zeroizing<String> {
         let identity = &self.identities(access).kubernetes;

@@ -1,30 +1,30 @@
-//! DER, as far as certificates and keys need it: what is written, byte for byte as Go writes it.
+//! DER encoding as far as certificates and keys need it, byte for byte as Go writes it.
 
 use jiff::civil::DateTime;
 
-/// `commonName`, 2.5.4.3.
+/// `commonName`, object identifier 2.5.4.3.
 pub(crate) const COMMON_NAME: &[u8] = &[0x55, 4, 3];
-/// `organizationName`, 2.5.4.10.
+/// `organizationName`, object identifier 2.5.4.10.
 pub(crate) const ORGANIZATION: &[u8] = &[0x55, 4, 10];
-/// `keyUsage`, 2.5.29.15.
+/// `keyUsage`, object identifier 2.5.29.15.
 pub(crate) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
-/// `extKeyUsage`, 2.5.29.37.
+/// `extKeyUsage`, object identifier 2.5.29.37.
 pub(crate) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
-/// `basicConstraints`, 2.5.29.19.
+/// `basicConstraints`, object identifier 2.5.29.19.
 pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
-/// `subjectKeyIdentifier`, 2.5.29.14.
+/// `subjectKeyIdentifier`, object identifier 2.5.29.14.
 pub(crate) const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 14];
-/// `authorityKeyIdentifier`, 2.5.29.35.
+/// `authorityKeyIdentifier`, object identifier 2.5.29.35.
 pub(crate) const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 35];
-/// `serverAuth`, 1.3.6.1.5.5.7.3.1.
+/// `serverAuth`, object identifier 1.3.6.1.5.5.7.3.1.
 pub(crate) const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
-/// `clientAuth`, 1.3.6.1.5.5.7.3.2.
+/// `clientAuth`, object identifier 1.3.6.1.5.5.7.3.2.
 pub(crate) const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 
 pub(crate) fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     let length = content.len().to_be_bytes();
-    match length.iter().position(|&it| it != 0) {
+    match length.iter().position(|&byte| byte != 0) {
         Some(first) if content.len() >= 0x80 => {
             let length = &length[first..];
             bytes.push(0x80 | u8::try_from(length.len()).unwrap_or(u8::MAX));
@@ -44,7 +44,7 @@ pub(crate) fn set(parts: &[&[u8]]) -> Vec<u8> {
     value(0x31, &parts.concat())
 }
 
-/// What is tagged `[number]` and keeps its own tag inside.
+/// Encodes `content` with the explicit context tag `[number]`.
 pub(crate) fn explicit(number: u8, content: &[u8]) -> Vec<u8> {
     value(0xa0 | number, content)
 }
@@ -53,11 +53,11 @@ pub(crate) fn object(id: &[u8]) -> Vec<u8> {
     value(0x06, id)
 }
 
-/// A positive integer, from its bytes with the highest first.
+/// Encodes a positive integer from its big-endian bytes.
 pub(crate) fn integer(bytes: &[u8]) -> Vec<u8> {
-    let first = bytes.iter().position(|&it| it != 0).unwrap_or(bytes.len().saturating_sub(1));
+    let first = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len().saturating_sub(1));
     let mut content = bytes[first..].to_vec();
-    if content.first().is_none_or(|&it| it >= 0x80) {
+    if content.first().is_none_or(|&byte| byte >= 0x80) {
         content.insert(0, 0);
     }
     value(0x02, &content)
@@ -75,20 +75,22 @@ pub(crate) fn bits(content: &[u8]) -> Vec<u8> {
     value(0x03, &[&[0], content].concat())
 }
 
-/// Named bits, the first being the highest, without those at the end that are not set.
+/// Encodes named bits, with the first bit as the highest, and without trailing zero bits.
 pub(crate) fn named_bits(content: u8) -> Vec<u8> {
     let unused = u8::try_from(content.trailing_zeros().min(7)).unwrap_or(7);
     value(0x03, &[unused, content])
 }
 
-/// A `PrintableString` where that is enough, as Go has it.
+/// Encodes text as `PrintableString` if its characters allow that, and as `UTF8String` otherwise,
+/// as Go does.
 pub(crate) fn text(content: &str) -> Vec<u8> {
-    let printable = |it: char| it.is_ascii_alphanumeric() || " '()+,-./:=?".contains(it);
+    let printable =
+        |character: char| character.is_ascii_alphanumeric() || " '()+,-./:=?".contains(character);
     let tag = if content.chars().all(printable) { 0x13 } else { 0x0c };
     value(tag, content.as_bytes())
 }
 
-/// A `UTCTime` up to 2049, a `GeneralizedTime` from then on.
+/// Encodes a time as `UTCTime` up to 2049, and as `GeneralizedTime` from 2050 on.
 pub(crate) fn time(at: DateTime) -> Vec<u8> {
     let rest = at.strftime("%m%d%H%M%SZ");
     match at.year() {
@@ -97,7 +99,7 @@ pub(crate) fn time(at: DateTime) -> Vec<u8> {
     }
 }
 
-/// The first value in `bytes`: its tag, its content, and what follows.
+/// Splits the first value off `bytes`: its tag, its content and the rest.
 fn first(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&length, mut rest) = rest.split_first()?;
@@ -110,7 +112,7 @@ fn first(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, rest.get(..length)?, &rest[length..]))
 }
 
-/// What a certificate says of its public key: algorithm and key (RFC 5280, section 4.1).
+/// Returns the `SubjectPublicKeyInfo` of a certificate: algorithm and key (RFC 5280, section 4.1).
 pub(crate) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     let (_, outer, _) = first(certificate)?;
     let (_, mut rest, _) = first(outer)?;

@@ -1,12 +1,12 @@
-//! PEM, and the base64 of PEM that Talos keeps in its documents.
+//! PEM, and the base64 of PEM that Talos's documents contain.
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
-/// Columns of a line.
+/// Columns of a line of base64.
 const COLUMNS: usize = 64;
 
-/// The PEM of `der`. Wiped when it is no longer needed: it may be a key.
+/// Returns the PEM of `der`. The text may be a key, so it is wiped when it is dropped.
 pub(crate) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(BASE64.encode(der));
     let mut text = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
@@ -23,12 +23,12 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// As Talos's documents hold it: PEM in base64.
+/// Returns base64 of the PEM, which is the format of keys in Talos's documents.
 pub(crate) fn field(label: &str, der: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(BASE64.encode(pem(label, der).as_bytes()))
 }
 
-/// The DER in what [`field`] writes. Nothing, if that is not what `text` is.
+/// Returns the DER in a text that [`field`] wrote, or `None` if the text has another format.
 pub(crate) fn read_field(text: &str) -> Option<Vec<u8>> {
     let pem = String::from_utf8(BASE64.decode(text.trim().as_bytes()).ok()?).ok()?;
     let mut lines = pem.lines().filter(|line| !line.is_empty());

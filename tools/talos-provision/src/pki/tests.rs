@@ -1,4 +1,4 @@
-//! Certificates that Talos's own generator made, encoded again from what they say.
+//! Certificates that Talos's own generator made, encoded again from their contents.
 
 use jiff::civil::DateTime;
 
@@ -7,12 +7,12 @@ use super::{Bundle, Pair, der};
 
 const SECRETS: &str = include_str!("../../tests/fixtures/talos/secrets.yaml");
 
-/// The first value of `bytes`, and what follows it.
+/// Splits the first value off `bytes`: its tag, its content and the rest.
 fn value(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
     let (mut length, mut at) = (usize::from(bytes[1]), 2);
     if length >= 0x80 {
         let more = length - 0x80;
-        length = bytes[2..2 + more].iter().fold(0, |sum, it| sum * 256 + usize::from(*it));
+        length = bytes[2..2 + more].iter().fold(0, |sum, byte| sum * 256 + usize::from(*byte));
         at += more;
     }
     (bytes[0], &bytes[at..at + length], &bytes[at + length..])
@@ -21,7 +21,7 @@ fn value(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
 fn der_of(field: &str) -> Vec<u8> {
     let pem = data_encoding::BASE64.decode(field.as_bytes()).expect("base64");
     let pem = String::from_utf8(pem).expect("PEM is text");
-    let body: String = pem.lines().filter(|it| !it.starts_with('-')).collect();
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     data_encoding::BASE64.decode(body.as_bytes()).expect("base64")
 }
 
@@ -42,7 +42,7 @@ fn key(pair: &Pair) -> Key {
 }
 
 #[test]
-fn a_certificate_that_talos_made_is_encoded_again_with_the_same_bytes() {
+fn certificates_of_talos_are_encoded_to_the_same_bytes() {
     let bundle = Bundle::parse(SECRETS).expect("a bundle");
     let authorities = [
         (&bundle.os, Some("talos"), 322),
@@ -64,7 +64,7 @@ fn a_certificate_that_talos_made_is_encoded_again_with_the_same_bytes() {
         let (_, not_before, rest) = value(validity);
         let (_, not_after, _) = value(rest);
         let key = key(pair);
-        let id = &signed[signed.len() - 20..]; // the last extension ends with it
+        let id = &signed[signed.len() - 20..]; // the last extension ends with the key id
         let subject = Subject { organization, common_name: None };
         let again = Certificate {
             serial,
@@ -85,7 +85,7 @@ fn a_certificate_that_talos_made_is_encoded_again_with_the_same_bytes() {
 }
 
 #[test]
-fn a_key_that_talos_made_is_encoded_again_with_the_same_bytes() {
+fn keys_of_talos_are_encoded_to_the_same_bytes() {
     let bundle = Bundle::parse(SECRETS).expect("a bundle");
     for pair in [&bundle.os, &bundle.etcd, &bundle.kubernetes, &bundle.aggregator] {
         let key = key(pair);
@@ -94,7 +94,7 @@ fn a_key_that_talos_made_is_encoded_again_with_the_same_bytes() {
 }
 
 #[test]
-fn a_bundle_is_written_as_it_was_read_but_for_its_comment() {
+fn a_bundle_is_written_as_it_was_read_except_for_its_comment() {
     let bundle = Bundle::parse(SECRETS).expect("a bundle");
     let (_, rest) = SECRETS.split_once('\n').expect("more than one line");
     assert_eq!(*bundle.write(), rest);

@@ -14,34 +14,58 @@
 //! A server whose `attach_to_network` or `start_server` action failed while it was created shows the
 //! same drift, so the next run repairs it.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Balancer, Found, Kind, Machine, Power, Server, Shape, Step, Thing, Wanted, World};
-use crate::labels;
+use super::{
+    Balancer, BalancerService, Kind, Machine, ObservedResource, Power, ResourceSpec, Rule, Server,
+    SharedResource, Step, Target, TargetSelector, Wanted, World,
+};
+use crate::labels::{self, Labels};
 
-/// A part of something shared that differs from the declared state.
+/// Difference of a shared resource from the declared state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// Part of the resource that differs.
+    pub part: Part,
+    /// Values that go, for example `tcp 22 from 0.0.0.0/0`; `none` when nothing goes.
+    pub from: String,
+    /// Values that come, for example `icmp from 0.0.0.0/0 and ::/0`; `none` when nothing comes.
+    pub to: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} → {}", self.part.as_str(), self.from, self.to)
+    }
+}
+
+/// Part of a shared resource that can differ from the declared state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Change {
+pub enum Part {
     /// The rules of the firewall.
     Rules,
-    /// The network has no subnet for the machines.
+    /// The network's subnet for the machines.
     Subnet,
-    /// The load balancer is not attached to the network.
+    /// The attachment of the load balancer to the network.
     Network,
-    /// The load balancer does not answer at its public address.
+    /// The public address of the load balancer.
     PublicInterface,
-    /// The load balancer forwards other ports.
+    /// The ports that the load balancer forwards.
     Services,
-    /// The load balancer forwards to other servers.
+    /// The servers to which the load balancer forwards.
     Targets,
-    /// The network carries the label of a `destroy` that was given up.
+    /// The network's label of a `destroy` that did not finish.
     Labels,
 }
 
-impl Change {
-    /// The name in documents, for example `publicInterface`.
+impl Part {
+    /// Returns the name for people, for example `public interface`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,23 +78,48 @@ impl Change {
             Self::Labels => "labels",
         }
     }
+
+    fn change(self, from: impl Into<String>, to: impl Into<String>) -> Change {
+        Change { part: self, from: from.into(), to: to.into() }
+    }
+
+    /// Returns the change of a set: what only `found` has goes, what only `declared` has comes.
+    fn change_of_set<T: Ord>(
+        self,
+        found: &BTreeSet<T>,
+        declared: &BTreeSet<T>,
+        text: impl Fn(&T) -> String,
+    ) -> Option<Change> {
+        let (from, to): (Vec<_>, Vec<_>) = (
+            found.difference(declared).map(&text).collect(),
+            declared.difference(found).map(&text).collect(),
+        );
+        (!from.is_empty() || !to.is_empty()).then(|| self.change(listed(&from), listed(&to)))
+    }
 }
 
-/// What `apply` changes about `found` so that it is as `shape` declares. Differences that no call can
-/// change are obstacles instead.
-pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change> {
-    match (shape, &found.shape) {
-        (Shape::Firewall(declared), Shape::Firewall(rules)) if rules != declared => {
-            vec![Change::Rules]
+/// Returns `texts` as one text, `none` for an empty list.
+fn listed(texts: &[String]) -> String {
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+}
+
+/// Returns the parts of `found` that `apply` changes, so that they equal `spec`. Differences that
+/// no API call can change are conflicts instead.
+pub(super) fn changes(spec: &ResourceSpec, found: &ObservedResource, world: &World) -> Vec<Change> {
+    match (spec, &found.spec) {
+        (ResourceSpec::Firewall(declared), ResourceSpec::Firewall(rules)) if rules != declared => {
+            let set = |rules: &[Rule]| rules.iter().cloned().collect::<BTreeSet<_>>();
+            let change = Part::Rules.change_of_set(&set(rules), &set(declared), rule_text);
+            // The lists may differ in repeated rules only.
+            vec![change.unwrap_or_else(|| Part::Rules.change("repeated rules", "each rule once"))]
         }
-        (Shape::Network { .. }, Shape::Network { nodes, .. }) => {
-            let changes = [
-                (nodes.is_empty(), Change::Subnet),
-                (labels::is_destroying(&found.labels), Change::Labels),
-            ];
-            changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
+        (ResourceSpec::Network { nodes: declared, .. }, ResourceSpec::Network { nodes, .. }) => {
+            let subnet = nodes.is_empty().then(|| Part::Subnet.change("none", listed(declared)));
+            let label = labels::destroyed_label(&found.labels);
+            let label = label.map(|label| Part::Labels.change(label, "none"));
+            subnet.into_iter().chain(label).collect()
         }
-        (Shape::LoadBalancer(declared), Shape::LoadBalancer(balancer)) => {
+        (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
             balancer_changes(declared, balancer, found, world)
         }
         _ => Vec::new(),
@@ -80,20 +129,55 @@ pub(super) fn changes(shape: &Shape, found: &Found, world: &World) -> Vec<Change
 fn balancer_changes(
     declared: &Balancer,
     balancer: &Balancer,
-    found: &Found,
+    found: &ObservedResource,
     world: &World,
 ) -> Vec<Change> {
     let attached = world.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
-    let changes = [
-        (!attached, Change::Network),
-        (balancer.public != declared.public, Change::PublicInterface),
-        (balancer.services != declared.services, Change::Services),
-        (balancer.targets != declared.targets, Change::Targets),
-    ];
-    changes.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change).collect()
+    let network = (!attached).then(|| Part::Network.change("not attached", "attached"));
+    let on = |is_public: bool| if is_public { "on" } else { "off" };
+    let public = (balancer.public != declared.public)
+        .then(|| Part::PublicInterface.change(on(balancer.public), on(declared.public)));
+    let services =
+        Part::Services.change_of_set(&balancer.services, &declared.services, service_text);
+    let targets = Part::Targets.change_of_set(&balancer.targets, &declared.targets, target_text);
+    [network, public, services, targets].into_iter().flatten().collect()
 }
 
-/// The steps that make a declared server of ours what it was when it was created.
+fn rule_text(rule: &Rule) -> String {
+    let port = rule.port.as_ref().map_or_else(String::new, |port| format!(" {port}"));
+    format!("{}{port} from {}", rule.protocol, rule.sources.join(" and "))
+}
+
+fn service_text(service: &BalancerService) -> String {
+    let (protocol, port) = &service.check;
+    let proxy = if service.proxy { " with the PROXY protocol" } else { "" };
+    format!(
+        "{} {} to {}{proxy}, checked by {protocol} {port}",
+        service.protocol, service.listen, service.to
+    )
+}
+
+fn target_text(target: &Target) -> String {
+    let servers = match &target.servers {
+        TargetSelector::Labels(labels) => labels.clone(),
+        TargetSelector::Server(id) => format!("server {id}"),
+        TargetSelector::Address(address) => address.clone(),
+    };
+    let address = if target.private { "private" } else { "public" };
+    format!("{servers} at {address} addresses")
+}
+
+/// Returns the labels that only `found` or only `declared` has, each as one text.
+fn label_difference(found: &Labels, declared: &Labels) -> (String, String) {
+    let text = |labels: &Labels, others: &Labels| {
+        let differs = |(key, value): &(&String, &String)| others.get(*key) != Some(*value);
+        let labels = labels.iter().filter(differs).map(|(key, value)| format!("{key}={value}"));
+        listed(&labels.collect::<Vec<_>>())
+    };
+    (text(found, declared), text(declared, found))
+}
+
+/// Returns the steps that restore a declared server of ours to its original state.
 pub(super) fn repairs(
     (name, machine): (&str, &Machine),
     server: &Server,
@@ -101,14 +185,16 @@ pub(super) fn repairs(
     world: &World,
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
-    let lacks = |ids: &std::collections::BTreeSet<u64>, kind| {
-        let declared = wanted.things.keys().any(|thing| thing.kind == kind);
+    let lacks = |ids: &BTreeSet<u64>, kind| {
+        let declared = wanted.resources.keys().any(|resource| resource.kind == kind);
         declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
     };
-    let group = world.things.get(&machine.group).map(|found| found.id);
+    let group = world.resources.get(&machine.group).map(|found| found.id);
     let mut steps = Vec::new();
-    if machine.relabel(&server.labels) != server.labels {
-        steps.push(Step::SetLabels { name: named(), id });
+    let declared = machine.relabel(&server.labels);
+    if declared != server.labels {
+        let (from, to) = label_difference(&server.labels, &declared);
+        steps.push(Step::SetLabels { name: named(), id, from, to });
     }
     if lacks(&server.networks, Kind::Network) {
         steps.push(Step::AttachNetwork { name: named(), id });
@@ -116,13 +202,18 @@ pub(super) fn repairs(
     if lacks(&server.firewalls, Kind::Firewall) {
         steps.push(Step::AttachFirewall { name: named(), id });
     }
-    let grouped = wanted.things.contains_key(&machine.group);
+    let grouped = wanted.resources.contains_key(&machine.group);
     let lost = grouped && (group.is_none() || server.group != group);
     if lost && server.power != Power::Changing {
         // https://docs.hetzner.cloud/reference/cloud#server-actions-add-to-a-placement-group:
         // "Server must be powered off for this command to succeed."
         let restarts = server.power == Power::On;
-        steps.push(Step::JoinGroup { name: named(), id, restarts });
+        steps.push(Step::JoinGroup {
+            name: named(),
+            id,
+            group: machine.group.name.clone(),
+            restarts,
+        });
     }
     if server.power == Power::Off {
         steps.push(Step::PowerOn { name: named(), id });
@@ -131,9 +222,11 @@ pub(super) fn repairs(
 }
 
 impl World {
-    /// The id of our only thing of this kind.
+    /// Returns the id of our only resource of this kind.
     pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
-        let ours = |(thing, found): &(&Thing, &Found)| thing.kind == kind && found.ours;
-        self.things.iter().find(ours).map(|(_, found)| found.id)
+        let ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
+            resource.kind == kind && found.ours
+        };
+        self.resources.iter().find(ours).map(|(_, found)| found.id)
     }
 }

@@ -1,19 +1,20 @@
-//! The law of drift: whatever others change is seen, repaired, and then left alone.
+//! Law of drift: every foreign change is planned and repaired, and a repaired cluster needs no
+//! step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::laws::{
-    CONTROL, OURS, WORKER, after, configured, found as shared, member, recorded, server, take,
-    thing, wanted,
+    CONTROL, OURS, WORKER, after, configured, found as shared, member, recorded, resource, server,
+    take, wanted,
 };
 use super::*;
 use crate::config::Keys;
 
-/// One foreign change, and the step that repairs it.
+/// Foreign change, and the step that repairs it.
 struct Foreign {
     what: &'static str,
     change: fn(&mut World),
-    /// Parts of the step's text.
+    /// Parts of the step's text, separated by `|`.
     repaired: &'static str,
 }
 
@@ -21,39 +22,39 @@ fn control(world: &mut World) -> &mut Server {
     world.servers.get_mut(CONTROL).expect("the control plane")
 }
 
-fn found(world: &mut World, kind: Kind) -> &mut Found {
-    let mut things = world.things.iter_mut();
-    things.find(|(thing, _)| thing.kind == kind).expect("the thing").1
+fn found(world: &mut World, kind: Kind) -> &mut ObservedResource {
+    let mut resources = world.resources.iter_mut();
+    resources.find(|(thing, _)| thing.kind == kind).expect("the thing").1
 }
 
 fn balancer(world: &mut World) -> &mut Balancer {
-    match &mut found(world, Kind::LoadBalancer).shape {
-        Shape::LoadBalancer(balancer) => balancer,
-        _ => unreachable!("it is a load balancer"),
+    match &mut found(world, Kind::LoadBalancer).spec {
+        ResourceSpec::LoadBalancer(balancer) => balancer,
+        _ => unreachable!("a load balancer has this spec"),
     }
 }
 
-/// Every foreign change that the API allows and that a declared cluster does not survive unharmed.
+/// Every foreign change that the API allows and that harms a declared cluster.
 const FOREIGN: &[Foreign] = &[
     Foreign {
         what: "a server is powered off",
         change: |world| control(world).power = Power::Off,
-        repaired: "power on c-p-1",
+        repaired: "power on server c-p-1",
     },
     Foreign {
         what: "a server is detached from the network",
         change: |world| control(world).networks.clear(),
-        repaired: "attach c-p-1 to the network",
+        repaired: "attach server c-p-1 to the network",
     },
     Foreign {
         what: "the firewall is detached from a server",
         change: |world| control(world).firewalls = [5].into(),
-        repaired: "apply the firewall to c-p-1",
+        repaired: "apply the firewall to server c-p-1",
     },
     Foreign {
         what: "a server leaves its placement group",
         change: |world| control(world).group = None,
-        repaired: "its placement group",
+        repaired: "placement group c",
     },
     Foreign {
         what: "the label of the role is removed",
@@ -61,7 +62,7 @@ const FOREIGN: &[Foreign] = &[
             control(world).labels.remove("holistic/role");
             control(world).role = None;
         },
-        repaired: "label c-p-1",
+        repaired: "restore the labels of server c-p-1",
     },
     Foreign {
         what: "the label of the role is changed",
@@ -69,14 +70,14 @@ const FOREIGN: &[Foreign] = &[
             control(world).labels.insert("holistic/role".to_owned(), "worker".to_owned());
             control(world).role = Some(Role::Worker);
         },
-        repaired: "label c-p-1",
+        repaired: "restore the labels of server c-p-1",
     },
     Foreign {
         what: "the label of the pool is changed",
         change: |world| {
             control(world).labels.insert("holistic/pool".to_owned(), "q".to_owned());
         },
-        repaired: "label c-p-1",
+        repaired: "restore the labels of server c-p-1",
     },
     Foreign {
         what: "a removal was given up",
@@ -84,20 +85,20 @@ const FOREIGN: &[Foreign] = &[
             control(world).labels.insert("holistic/removing".to_owned(), "true".to_owned());
             world.cordoned.insert(CONTROL.to_owned());
         },
-        repaired: "uncordon c-p-1",
+        repaired: "uncordon node c-p-1",
     },
     Foreign {
         what: "firewall rules are changed",
-        change: |world| found(world, Kind::Firewall).shape = Shape::Firewall(Vec::new()),
-        repaired: "update firewall c: rules",
+        change: |world| found(world, Kind::Firewall).spec = ResourceSpec::Firewall(Vec::new()),
+        repaired: "change firewall c: rules",
     },
     Foreign {
         what: "the subnet is deleted",
         change: |world| {
             let range = "10.0.0.0/16".to_owned();
-            found(world, Kind::Network).shape = Shape::Network { range, nodes: Vec::new() };
+            found(world, Kind::Network).spec = ResourceSpec::Network { range, nodes: Vec::new() };
         },
-        repaired: "update network c: subnet",
+        repaired: "change network c: subnet",
     },
     Foreign {
         what: "a destroy was given up",
@@ -106,43 +107,43 @@ const FOREIGN: &[Foreign] = &[
                 .labels
                 .insert("holistic/destroying".to_owned(), "1".to_owned());
         },
-        repaired: "update network c|labels",
+        repaired: "change network c|labels",
     },
     Foreign {
         what: "the load balancer is detached from the network",
         change: |world| found(world, Kind::LoadBalancer).networks.clear(),
-        repaired: "update load balancer c|network",
+        repaired: "change load balancer c|network",
     },
     Foreign {
         what: "the load balancer loses its public interface",
         change: |world| balancer(world).public = false,
-        repaired: "update load balancer c|public interface",
+        repaired: "change load balancer c|public interface",
     },
     Foreign {
         what: "the load balancer loses its service",
         change: |world| balancer(world).services.clear(),
-        repaired: "update load balancer c|services",
+        repaired: "change load balancer c|services",
     },
     Foreign {
         what: "the load balancer has another service",
         change: |world| {
-            let other = Forward { listen: 22, ..Forward::kubernetes() };
+            let other = BalancerService { listen: 22, ..BalancerService::kubernetes() };
             balancer(world).services.insert(other);
         },
-        repaired: "update load balancer c|services",
+        repaired: "change load balancer c|services",
     },
     Foreign {
         what: "the load balancer loses its targets",
         change: |world| balancer(world).targets.clear(),
-        repaired: "update load balancer c|targets",
+        repaired: "change load balancer c|targets",
     },
     Foreign {
         what: "the load balancer has another target",
         change: |world| {
-            let servers = Selected::Address("192.0.2.1".to_owned());
+            let servers = TargetSelector::Address("192.0.2.1".to_owned());
             balancer(world).targets.insert(Target { servers, private: false });
         },
-        repaired: "update load balancer c|targets",
+        repaired: "change load balancer c|targets",
     },
 ];
 
@@ -150,18 +151,19 @@ fn kinds() -> BTreeSet<usize> {
     (0..FOREIGN.len()).collect()
 }
 
-/// A declared cluster of one control plane and one worker, and a world that holds all of it.
+/// Returns a declared cluster of one control plane and one worker, and a world that contains all of
+/// it.
 fn configured_world() -> (Wanted, World) {
     let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
     let there = |(name, machine): (&String, &Machine)| {
         let number = if name == CONTROL { 1 } else { 2 };
         (name.clone(), server(number, machine.role, true, configured(OURS)))
     };
-    let things = wanted.things.iter();
+    let resources = wanted.resources.iter();
     let world = World {
-        things: things
-            .map(|(named, shape)| (named.clone(), shared(true, named.kind, shape.clone())))
-            .chain([(thing(Kind::Network), recorded("begun-1"))])
+        resources: resources
+            .map(|(named, spec)| (named.clone(), shared(true, named.kind, spec.clone())))
+            .chain([(resource(Kind::Network), recorded("begun-1"))])
             .collect(),
         servers: wanted.machines.iter().map(there).collect(),
         etcd: Etcd::Members(vec![member(CONTROL, 11)]),
@@ -171,7 +173,7 @@ fn configured_world() -> (Wanted, World) {
     (wanted, world)
 }
 
-/// Every foreign change alone, every pair, and all at once.
+/// Runs `law` on every foreign change alone, on every pair, and on all at once.
 fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
     let (wanted, world) = configured_world();
     assert_eq!(plan(&wanted, &world), [], "the world without drift rests");
@@ -192,10 +194,10 @@ fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
 // members: server without network, powered off, labels, placement group, subnet, services, targets
 // now: a named step, `plan --check` exits 3, `apply` repairs it
 #[test]
-fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
+fn every_foreign_change_is_planned_and_repaired_once() {
     for_all(|wanted, drifted, foreign| {
         let what: Vec<_> = foreign.iter().map(|foreign| foreign.what).collect();
-        assert_eq!(obstacles(wanted, drifted), [], "{what:?}");
+        assert_eq!(conflicts(wanted, drifted), [], "{what:?}");
         let steps = plan(wanted, drifted);
         let texts: Vec<_> = steps.iter().map(ToString::to_string).collect();
         for foreign in foreign {
@@ -209,7 +211,7 @@ fn every_foreign_change_is_planned_repaired_and_then_left_alone() {
 }
 
 #[test]
-fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
+fn plan_cloud_plans_the_same_repairs_without_asking_machines() {
     for_all(|wanted, drifted, foreign| {
         let (mut declared, mut cloud) = (wanted.clone(), drifted.clone());
         for machine in declared.machines.values_mut() {
@@ -217,7 +219,7 @@ fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
             machine.keys = Keys::new();
         }
         for server in cloud.servers.values_mut() {
-            server.node = Node::Silent { why: "not asked".to_owned() };
+            server.node = Node::Unreachable { why: "not asked".to_owned() };
         }
         (cloud.etcd, cloud.nodes, cloud.cordoned) =
             (Etcd::Unknown, BTreeSet::new(), BTreeSet::new());
@@ -230,7 +232,7 @@ fn a_reader_of_the_cloud_alone_plans_the_same_repairs() {
 }
 
 #[test]
-fn every_repair_may_be_interrupted_after_any_step() {
+fn repairs_continue_after_an_interruption_at_any_step() {
     for_all(|wanted, drifted, _| {
         let mut world = drifted.clone();
         // `apply` plans again after every stage, and after every start.
@@ -245,7 +247,7 @@ fn every_repair_may_be_interrupted_after_any_step() {
 }
 
 #[test]
-fn a_server_that_runs_is_restarted_only_for_its_placement_group_and_last() {
+fn a_running_server_is_restarted_last_and_only_for_its_placement_group() {
     for_all(|wanted, drifted, _| {
         let steps = plan(wanted, drifted);
         let restarts = steps.iter().filter(|step| step.stage() == Stage::Restarts);
@@ -257,32 +259,32 @@ fn a_server_that_runs_is_restarted_only_for_its_placement_group_and_last() {
 }
 
 #[test]
-fn labels_and_servers_of_others_are_left_as_they_are() {
+fn plan_leaves_labels_and_subnets_of_others_unchanged() {
     let (wanted, mut world) = configured_world();
     let labels = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
     control(&mut world).labels.extend(labels);
     let subnets = vec!["10.0.1.0/24".to_owned(), "10.0.9.0/24".to_owned()];
     let range = "10.0.0.0/16".to_owned();
-    found(&mut world, Kind::Network).shape = Shape::Network { range, nodes: subnets };
-    assert_eq!(obstacles(&wanted, &world), []);
+    found(&mut world, Kind::Network).spec = ResourceSpec::Network { range, nodes: subnets };
+    assert_eq!(conflicts(&wanted, &world), []);
     assert_eq!(plan(&wanted, &world), []);
 }
 
 #[test]
-fn a_subnet_that_machines_may_use_is_not_exchanged() {
+fn a_network_with_another_subnet_is_a_conflict() {
     let (wanted, mut world) = configured_world();
     let (range, nodes) = ("10.0.0.0/16".to_owned(), vec!["10.0.9.0/24".to_owned()]);
-    found(&mut world, Kind::Network).shape = Shape::Network { range, nodes };
-    assert_eq!(obstacles(&wanted, &world).len(), 1);
+    found(&mut world, Kind::Network).spec = ResourceSpec::Network { range, nodes };
+    assert_eq!(conflicts(&wanted, &world).len(), 1);
 }
 
 #[test]
-fn a_role_that_the_document_changes_is_an_obstacle_and_not_a_label_to_repair() {
+fn a_role_that_the_document_changes_is_a_conflict_and_not_drift() {
     let (mut wanted, world) = configured_world();
     let machine = wanted.machines.get_mut(CONTROL).expect("the machine");
     machine.role = Role::Worker;
     machine.configuration = Deferred::Value("that of a worker".to_owned());
-    assert!(!obstacles(&wanted, &world).is_empty());
+    assert!(!conflicts(&wanted, &world).is_empty());
 }
 
 // hazard: A control plane that lost its role label is removed without leaving etcd.

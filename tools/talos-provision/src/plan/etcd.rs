@@ -1,34 +1,35 @@
-//! What control planes say of etcd, each by itself and all together.
+//! State of etcd: as each control plane reports it, and merged over the cluster.
 
 use std::collections::BTreeMap;
 
 use super::{History, Machine, Node, Server, Wanted, World};
 use crate::spec::Role;
 
-/// What control planes say of etcd.
+/// State of etcd as control planes report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Etcd {
     /// A control plane does not answer, or proves neither that etcd runs nor that it has no data.
     Unknown,
     /// Every control plane that has a configuration proves that it has no data of etcd.
     Absent,
-    /// The members.
+    /// etcd runs and has these members.
     Members(Vec<Member>),
 }
 
-/// A member of etcd.
+/// Member in etcd's own list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
-    /// The name of its machine.
+    /// Name of the member's machine.
     pub hostname: String,
-    /// Its id.
+    /// Member id; etcd's own tools show it in hex.
     pub id: u64,
-    /// Whether it receives data without a vote: etcd does not count it for quorum.
+    /// Whether the member is a learner: it receives data without a vote, and does not count for
+    /// quorum.
     pub learner: bool,
 }
 
 impl Member {
-    /// Its id, as etcd's own tools show it.
+    /// Returns the id in hex, as etcd's own tools show it.
     #[must_use]
     pub fn hex(&self) -> String {
         format!("{:x}", self.id)
@@ -36,29 +37,30 @@ impl Member {
 }
 
 impl Etcd {
-    /// What all control planes of the cluster together say: `told` is what each of those that were
-    /// asked said.
+    /// Merges the reports of all control planes of the cluster. `reported` returns the report of
+    /// one server, if it was asked.
     ///
-    /// A server without a role may be a control plane whose label was lost, so it counts as one.
-    /// A machine in maintenance mode says nothing: it gets a configuration first.
+    /// A server without a role may be a control plane that lost its label, so it counts as a
+    /// control plane. A machine in maintenance mode is skipped, because it gets a configuration
+    /// first.
     #[must_use]
-    pub fn together<'a>(
+    pub fn merge<'a>(
         servers: &BTreeMap<String, Server>,
-        told: impl Fn(&str) -> Option<&'a Self>,
+        reported: impl Fn(&str) -> Option<&'a Self>,
     ) -> Self {
         let controls =
             servers.iter().filter(|(_, server)| server.ours && server.role != Some(Role::Worker));
         let mut together = Self::Absent;
         for (name, server) in controls {
-            let said = match (&server.node, told(name)) {
+            let report = match (&server.node, reported(name)) {
                 (Node::Maintenance, _) => continue,
-                (Node::Configured { .. }, Some(said)) => said,
-                (Node::Configured { .. } | Node::Silent { .. } | Node::Refused { .. }, _) => {
+                (Node::Configured { .. }, Some(report)) => report,
+                (Node::Configured { .. } | Node::Unreachable { .. } | Node::Foreign { .. }, _) => {
                     &Self::Unknown
                 }
             };
-            match said {
-                Self::Members(_) => return said.clone(),
+            match report {
+                Self::Members(_) => return report.clone(),
                 Self::Unknown => together = Self::Unknown,
                 Self::Absent => {}
             }
@@ -67,20 +69,20 @@ impl Etcd {
     }
 }
 
-/// Where etcd has to be started.
+/// Decision about the start of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start<'a> {
-    /// Nowhere: it runs, or what control planes say does not prove that it never ran.
+    /// Do not start etcd: it runs, or the reports do not prove that it never ran.
     Nowhere,
-    /// On this control plane, once it and all others prove that they have no data.
+    /// Start etcd on this control plane, once all control planes prove that they have no data.
     On(&'a str),
-    /// Nowhere, because etcd of this cluster was started before and all of its data is gone.
+    /// Do not start etcd: it was started before, and all of its data is gone.
     Before(History),
 }
 
 impl<'a> Start<'a> {
-    /// Decides from what all control planes say and from what is recorded.
-    pub(super) fn of(wanted: &'a Wanted, world: &World) -> Self {
+    /// Decides from the reports of all control planes and from the record.
+    pub(super) fn decide(wanted: &'a Wanted, world: &World) -> Self {
         if world.etcd != Etcd::Absent {
             return Self::Nowhere;
         }
@@ -90,8 +92,9 @@ impl<'a> Start<'a> {
         let is_ours = |name: &str| world.servers.get(name).is_none_or(|server| server.ours);
         let controls = wanted.machines.iter().filter(is_control).map(|(name, _)| name.as_str());
         let mut controls: Vec<_> = controls.filter(|name| is_ours(name)).collect();
-        // The server that was asked before, and otherwise the oldest: were a machine to have data
-        // after all, it would most likely be that one, and it would refuse.
+        // Prefer the server that received the request before, and otherwise the oldest server. If
+        // any machine has data after all, it is most likely this one, and it then rejects the
+        // request.
         controls.sort_by_key(|name| (id(name).unwrap_or(u64::MAX), *name));
         let allowed = |name: &&str| history.allows_bootstrap(wanted.incarnation, id(name));
         match controls.iter().copied().find(allowed) {
@@ -103,9 +106,9 @@ impl<'a> Start<'a> {
 }
 
 impl World {
-    /// Whether `Bootstrap` may be sent now: every declared control plane exists and proves that it
-    /// has no data of etcd, no other control plane of the cluster is silent, and the record allows
-    /// it on `name`.
+    /// Returns whether `Bootstrap` may be sent now. Every declared control plane must exist and
+    /// prove that it has no data of etcd, every other control plane of the cluster must answer, and
+    /// the record must allow a start on `name`.
     #[must_use]
     pub fn proves_no_etcd(&self, wanted: &Wanted, name: &str) -> bool {
         let is_configured = |name: &String| {
@@ -117,19 +120,21 @@ impl World {
             .iter()
             .filter(|(_, machine)| machine.role == Role::Controlplane)
             .map(|(name, _)| name);
-        Start::of(wanted, self) == Start::On(name) && controls.all(is_configured)
+        Start::decide(wanted, self) == Start::On(name) && controls.all(is_configured)
     }
 
-    /// Why a new worker cannot be configured yet: it gets its certificate from a control plane that
-    /// it may find through Kubernetes alone, so it would be waited for in vain until etcd runs. After
-    /// an interrupted run, control planes that boot show neither members nor an empty disk for a while.
+    /// Returns the reason for which a new worker cannot be configured yet. A worker gets its
+    /// certificate from a control plane that it may find through Kubernetes alone, so `apply` would
+    /// wait for it in vain until etcd runs. After an interrupted run, booting control planes show
+    /// neither members nor an empty disk for a while.
     #[must_use]
     pub fn keeps_workers_waiting(&self) -> Option<String> {
         let runs = matches!(self.etcd, Etcd::Members(_));
-        (!runs).then(|| "no control plane says yet whether it has data of etcd".to_owned())
+        (!runs).then(|| "no control plane reports yet whether its disk has data of etcd".to_owned())
     }
 
-    /// The record that is due because etcd has members, unless it is there already.
+    /// Returns the record that has to be written because etcd has members, or `None` if it is
+    /// written.
     #[must_use]
     pub(super) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
         let recorded = match (&self.etcd, self.history()) {
@@ -139,8 +144,8 @@ impl World {
                 None
             }
         };
-        // A number that was raised while the cluster lives is used up: it must not start a second
-        // cluster later.
+        // A number that was raised while the cluster lives is used up, so that it cannot start a
+        // second cluster later.
         let due = recorded.unwrap_or(0).max(wanted.incarnation);
         (recorded != Some(due)).then_some(due)
     }

@@ -1,21 +1,22 @@
-//! Whether etcd of a cluster was ever started, as a label on the cluster's own network records it.
+//! Record of the start of etcd, as a label on the cluster's own network.
 //!
-//! Disks alone cannot prove that a cluster is new: a control plane whose disk was lost looks like
-//! one that was never used. The label is written before `Bootstrap` is sent, and goes only when
-//! `destroy` removes the network.
+//! Disks alone cannot prove that a cluster is new: a control plane that lost its disk looks like an
+//! unused one. The label is written before `Bootstrap` is sent, and is deleted only when `destroy`
+//! deletes the network.
 //!
-//! **Invariant:** only a network that says `never`, or the absence of every resource of the cluster,
-//! counts as proof that etcd never started. A missing or unreadable label counts as started.
+//! **Invariant:** only a network with the label `never`, or the absence of every resource of the
+//! cluster, counts as proof that etcd never started. A missing or unreadable label counts as
+//! started.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Found, Kind, Server, Thing, World};
+use super::{Kind, ObservedResource, Server, SharedResource, World};
 
-/// The key of the label. Its values are those of [`History`].
+/// Key of the label. Its values are those of [`History`].
 pub const ETCD_LABEL: &str = "holistic/etcd";
 
-/// What is recorded about the start of etcd.
+/// Recorded state of etcd's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// `never`: etcd was not started. No volume of this cluster can hold data.
@@ -23,36 +24,41 @@ pub enum History {
     /// `starting-<incarnation>-<server>`: `Bootstrap` may have been sent to this server, and no
     /// member has been observed since.
     Starting {
-        /// `spec.incarnation` at that time.
+        /// Declared `spec.incarnation` at that time.
         incarnation: u16,
-        /// The id of the server.
+        /// Id of the server.
         server: u64,
     },
     /// `begun-<incarnation>`: etcd had members.
     Begun {
-        /// `spec.incarnation` at that time.
+        /// Declared `spec.incarnation` at that time.
         incarnation: u16,
     },
-    /// The label is missing or unreadable: an older version made the network, or the label was
-    /// edited by hand.
+    /// The label is missing or unreadable: an older version created the network, or a person edited
+    /// the label.
     Unknown,
 }
 
 impl History {
-    /// Reads the record from what the cloud shows.
+    /// Reads the record from the state of the cloud.
     #[must_use]
-    pub fn of(things: &BTreeMap<Thing, Found>, servers: &BTreeMap<String, Server>) -> Self {
-        let is_network =
-            |(thing, found): &(&Thing, &Found)| found.ours && thing.kind == Kind::Network;
-        match things.iter().find(is_network) {
+    pub fn read(
+        resources: &BTreeMap<SharedResource, ObservedResource>,
+        servers: &BTreeMap<String, Server>,
+    ) -> Self {
+        let is_network = |(resource, found): &(&SharedResource, &ObservedResource)| {
+            found.ours && resource.kind == Kind::Network
+        };
+        match resources.iter().find(is_network) {
             Some((_, network)) => Self::parse(network.labels.get(ETCD_LABEL).map(String::as_str)),
-            // `plan` makes the network before any server, so a server without it lost its record.
+            // `plan` creates the network before any server, so a server without a network lost its
+            // record.
             None if servers.values().any(|server| server.ours) => Self::Unknown,
             None => Self::Never,
         }
     }
 
-    /// Reads the value of the label.
+    /// Parses the value of the label.
     fn parse(label: Option<&str>) -> Self {
         let known = label.and_then(|value| {
             let mut words = value.split('-');
@@ -72,20 +78,20 @@ impl History {
         known.unwrap_or(Self::Unknown)
     }
 
-    /// Whether etcd of this cluster may have started, so that its volumes may hold data.
+    /// Returns whether etcd of this cluster may have started, so that its volumes may hold data.
     #[must_use]
     pub fn has_begun(self) -> bool {
         self != Self::Never
     }
 
-    /// Whether etcd may be started on `server` (`None`: a server that does not exist yet) for a
-    /// document that declares `incarnation`, as far as the record is concerned.
+    /// Returns whether the record allows a start of etcd on `server` for a document that declares
+    /// `incarnation`. `None` is a server that does not exist yet.
     #[must_use]
     pub fn allows_bootstrap(self, incarnation: u16, server: Option<u64>) -> bool {
         match self {
             Self::Never => true,
-            // The previous run ended between the record and its confirmation: only the same
-            // server may be asked again, because that one may have received the request.
+            // The previous run ended between the record and its confirmation. Only the same server
+            // may be asked again, because it may have received the request.
             Self::Starting { incarnation: recorded, server: asked } => {
                 incarnation > recorded || (incarnation == recorded && server == Some(asked))
             }
@@ -109,13 +115,13 @@ impl fmt::Display for History {
 }
 
 impl World {
-    /// What is recorded about the start of etcd.
+    /// Returns the record of etcd's start.
     #[must_use]
     pub fn history(&self) -> History {
-        History::of(&self.things, &self.servers)
+        History::read(&self.resources, &self.servers)
     }
 
-    /// Whether etcd of this cluster may have started. `false` is the proof that no volume of the
+    /// Returns whether etcd of this cluster may have started. `false` proves that no volume of the
     /// cluster holds data.
     #[must_use]
     pub fn has_begun(&self) -> bool {
@@ -127,20 +133,20 @@ impl World {
 mod tests {
     use super::*;
     use crate::money::Money;
-    use crate::plan::{Node, Shape};
+    use crate::plan::{Node, ResourceSpec};
 
-    fn network(ours: bool, label: Option<&str>) -> (Thing, Found) {
+    fn network(ours: bool, label: Option<&str>) -> (SharedResource, ObservedResource) {
         let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
-        let found = Found {
+        let found = ObservedResource {
             id: 1,
             ours,
             labels: labels.into_iter().collect(),
-            shape: Shape::PlacementGroup,
+            spec: ResourceSpec::PlacementGroup,
             networks: std::collections::BTreeSet::new(),
             address: None,
             monthly: Money::default(),
         };
-        (Thing { kind: Kind::Network, name: "c".to_owned() }, found)
+        (SharedResource { kind: Kind::Network, name: "c".to_owned() }, found)
     }
 
     fn server(ours: bool) -> (String, Server) {
@@ -159,13 +165,16 @@ mod tests {
             image: None,
             volumes: Vec::new(),
             monthly: Money::default(),
-            node: Node::Silent { why: String::new() },
+            node: Node::Unreachable { why: String::new() },
         };
         ("c-p-1".to_owned(), server)
     }
 
-    fn history(things: &[(Thing, Found)], servers: &[(String, Server)]) -> History {
-        History::of(&things.iter().cloned().collect(), &servers.iter().cloned().collect())
+    fn history(
+        resources: &[(SharedResource, ObservedResource)],
+        servers: &[(String, Server)],
+    ) -> History {
+        History::read(&resources.iter().cloned().collect(), &servers.iter().cloned().collect())
     }
 
     // hazard: A missing record of the bootstrap opens the data gate.
@@ -173,7 +182,7 @@ mod tests {
     // members: foreign networks, unreadable labels
     // now: the gate stays closed
     #[test]
-    fn only_a_network_that_says_never_or_nothing_at_all_proves_that_etcd_never_started() {
+    fn only_the_label_never_or_no_resources_prove_that_etcd_never_started() {
         assert_eq!(history(&[], &[]), History::Never);
         assert_eq!(history(&[], &[server(false)]), History::Never);
         assert_eq!(history(&[network(true, Some("never"))], &[server(true)]), History::Never);
@@ -200,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn a_written_record_is_read_as_the_same_record() {
         for record in [
             History::Never,
             History::Starting { incarnation: 3, server: 42 },
@@ -213,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn etcd_starts_once_for_each_incarnation_and_is_asked_again_only_on_the_same_server() {
+    fn etcd_starts_once_per_incarnation_and_is_retried_on_the_same_server_only() {
         let starting = History::Starting { incarnation: 1, server: 7 };
         let begun = History::Begun { incarnation: 1 };
         for (record, incarnation, server, allowed) in [

@@ -11,19 +11,19 @@ use crate::money::Money;
 use crate::spec::FirstContact;
 
 const NAMES: [&str; 3] = ["c-p-1", "c-p-2", "c-p-3"];
-/// A control plane that is no longer declared.
+/// Control plane that is no longer declared.
 const EXTRA: &str = "c-p-4";
 
-/// What a control plane shows.
+/// Observable state of a control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Shows {
     Absent,
     Maintenance,
-    Silent,
-    Stranger,
-    /// Its label was lost, so that nobody knows that it is a control plane.
+    Unreachable,
+    Foreign,
+    /// The label was lost, so the server is not known to be a control plane.
     NoRole,
-    /// Booting: `Starting` and `Waiting`.
+    /// The service is booting: `Starting` or `Waiting`.
     Waiting,
     PreparingEmpty,
     PreparingWithData,
@@ -33,8 +33,8 @@ enum Shows {
 const ALL: [Shows; 9] = [
     Shows::Absent,
     Shows::Maintenance,
-    Shows::Silent,
-    Shows::Stranger,
+    Shows::Unreachable,
+    Shows::Foreign,
     Shows::NoRole,
     Shows::Waiting,
     Shows::PreparingEmpty,
@@ -48,8 +48,8 @@ impl Shows {
         let node = match self {
             Self::Absent => return None,
             Self::Maintenance => Node::Maintenance,
-            Self::Silent | Self::NoRole => Node::Silent { why },
-            Self::Stranger => Node::Refused { why },
+            Self::Unreachable | Self::NoRole => Node::Unreachable { why },
+            Self::Foreign => Node::Foreign { why },
             Self::Waiting | Self::PreparingEmpty | Self::PreparingWithData | Self::Running => {
                 let (sha256, talos) = ("declared".to_owned(), "v1.13.9".to_owned());
                 Node::Configured { sha256, talos, keys: Keys::new() }
@@ -74,8 +74,8 @@ impl Shows {
         })
     }
 
-    /// What it says of etcd: [`crate::talos`] tells these apart.
-    fn told(self) -> Etcd {
+    /// Returns the report about etcd that [`crate::talos`] derives from this state.
+    fn report(self) -> Etcd {
         match self {
             Self::PreparingEmpty => Etcd::Absent,
             Self::Running => {
@@ -87,7 +87,7 @@ impl Shows {
 }
 
 fn machine() -> Machine {
-    let group = Thing { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
+    let group = SharedResource { kind: Kind::PlacementGroup, name: "c-p".to_owned() };
     Machine {
         role: Role::Controlplane,
         pool: "p".to_owned(),
@@ -107,38 +107,39 @@ fn wanted(count: usize, incarnation: u16) -> Wanted {
         cluster: "c".to_owned(),
         incarnation,
         first_contact: FirstContact::TrustOnFirstUse,
-        things: BTreeMap::from([(network(), shape())]),
+        resources: BTreeMap::from([(network(), spec())]),
         prices: BTreeMap::new(),
         machines: machines.collect(),
     }
 }
 
-fn network() -> Thing {
-    Thing { kind: Kind::Network, name: "c".to_owned() }
+fn network() -> SharedResource {
+    SharedResource { kind: Kind::Network, name: "c".to_owned() }
 }
 
-fn shape() -> Shape {
-    Shape::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
+fn spec() -> ResourceSpec {
+    ResourceSpec::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
 fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
     let servers =
         shown.iter().filter_map(|(name, id, shows)| Some(((*name).to_owned(), shows.server(*id)?)));
     let servers: BTreeMap<_, _> = servers.collect();
-    let told: BTreeMap<_, _> = shown.iter().map(|(name, _, shows)| (*name, shows.told())).collect();
-    let etcd = Etcd::together(&servers, |name| told.get(name));
+    let reports: BTreeMap<_, _> =
+        shown.iter().map(|(name, _, shows)| (*name, shows.report())).collect();
+    let etcd = Etcd::merge(&servers, |name| reports.get(name));
     let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
-    let found = Found {
+    let found = ObservedResource {
         id: 9,
         ours: true,
         labels: labels.into_iter().collect(),
         networks: BTreeSet::new(),
-        shape: shape(),
+        spec: spec(),
         address: None,
         monthly: Money::default(),
     };
     World {
-        things: BTreeMap::from([(network(), found)]),
+        resources: BTreeMap::from([(network(), found)]),
         servers,
         etcd,
         nodes: BTreeSet::new(),
@@ -146,19 +147,17 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
     }
 }
 
-/// Where the next step that `apply` takes starts etcd.
+/// Returns the machine on which the next stage of the plan starts etcd.
 fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
     let steps = plan(wanted, world);
-    let next = steps.iter().map(Step::stage).min()?;
-    let mut starts = steps.iter().filter(|step| step.stage() == next);
-    starts.find_map(|step| match step {
+    steps[..batch(&steps)].iter().find_map(|step| match step {
         Step::Bootstrap { name } => Some(name.clone()),
         _ => None,
     })
 }
 
-/// Runs `law` on every world of one or three control planes, one that is no longer declared, each
-/// record and two incarnations.
+/// Runs `law` on worlds with one or three control planes and one that is no longer declared, with
+/// each record and two incarnations.
 fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
     let labels = [
         None,
@@ -171,8 +170,8 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
         Some("nonsense"),
     ];
     let singles = ALL.map(|shows| vec![shows]).to_vec();
-    // Each combination once: which of them is where matters to the record alone, which names the
-    // first and the last.
+    // Each combination occurs once. The order matters to the record alone, which names the first
+    // and the last control plane.
     let triples = ALL
         .iter()
         .flat_map(|a| ALL.iter().flat_map(move |b| ALL.iter().map(move |c| vec![*a, *b, *c])));
@@ -180,7 +179,7 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
     let extras = [
         Shows::Absent,
         Shows::Maintenance,
-        Shows::Silent,
+        Shows::Unreachable,
         Shows::PreparingEmpty,
         Shows::PreparingWithData,
     ];
@@ -210,7 +209,7 @@ fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
 // before the volume is mounted
 // now: no bootstrap is planned; `apply` waits and the machine rejoins
 #[test]
-fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
+fn etcd_starts_only_if_every_control_plane_proves_that_it_has_no_data() {
     for_all(|wanted, world, controls, extra| {
         let steps = plan(wanted, world);
         let starts = steps.iter().filter(|step| matches!(step, Step::Bootstrap { .. })).count();
@@ -239,19 +238,19 @@ fn etcd_starts_only_where_every_control_plane_proves_that_it_has_no_data() {
 // members: a network made anew under servers, a label edited by hand, all servers deleted
 // now: exit 100: restore, destroy, or raise `spec.incarnation`
 #[test]
-fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
+fn a_started_cluster_that_lost_every_disk_is_a_conflict() {
     for_all(|wanted, world, controls, extra| {
         let gone = |shows: &Shows| {
             matches!(shows, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty)
         };
-        let told = obstacles(wanted, world);
-        let told = told.iter().any(|one| matches!(one, Obstacle::StartedBefore { .. }));
+        let found = conflicts(wanted, world);
+        let found = found.iter().any(|conflict| matches!(conflict, Conflict::StartedBefore { .. }));
         let lost = controls.iter().all(gone) && gone(&extra);
         let ids = controls.iter().zip(1..);
         let allowed = ids
             .map(|(shows, id)| (*shows != Shows::Absent).then_some(id))
             .any(|id| world.history().allows_bootstrap(wanted.incarnation, id));
-        assert_eq!(told, lost && !allowed, "{world:?}");
+        assert_eq!(found, lost && !allowed, "{world:?}");
     });
 }
 
@@ -260,13 +259,13 @@ fn a_cluster_that_was_started_before_and_lost_every_disk_is_an_obstacle() {
 // members: machines in maintenance beside silent ones, foreign machines
 // now: no bootstrap is planned while one is silent
 #[test]
-fn silent_machines_are_never_counted_as_empty() {
+fn unreachable_machines_never_count_as_empty() {
     for_all(|wanted, world, controls, extra| {
         let hides = |shows: &Shows| {
             matches!(
                 shows,
-                Shows::Silent
-                    | Shows::Stranger
+                Shows::Unreachable
+                    | Shows::Foreign
                     | Shows::NoRole
                     | Shows::Waiting
                     | Shows::PreparingWithData
@@ -274,21 +273,22 @@ fn silent_machines_are_never_counted_as_empty() {
         };
         if controls.iter().any(hides) || hides(&extra) {
             assert_ne!(world.etcd, Etcd::Absent);
-            assert_eq!(Start::of(wanted, world), Start::Nowhere);
+            assert_eq!(Start::decide(wanted, world), Start::Nowhere);
         }
     });
 }
 
-/// Everything that decides about the next step, and what really is on the disks.
+/// Everything that decides about the next step, and the real contents of the disks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct State {
-    /// Whether each control plane has data, and whether it is up so far that it can tell.
+    /// For each control plane: whether its disk has data of etcd, and whether it has booted far
+    /// enough to report that.
     disks: [(bool, bool); 3],
     ids: [u64; 3],
     label: String,
-    /// `spec.incarnation`.
+    /// Declared value of `spec.incarnation`.
     declared: u16,
-    /// Incarnations of which a run has seen members.
+    /// Incarnations of which a run has observed members.
     seen: BTreeSet<u16>,
 }
 
@@ -307,12 +307,14 @@ impl State {
         world(&shown, Some(&self.label))
     }
 
-    /// The world after one write of a run, which may be killed right after it: the record, the
-    /// request, or the record of members.
+    /// Returns the worlds after one write of a run that may be killed right after it: the record,
+    /// the request, or the record of members.
     fn writes(&self) -> Vec<Self> {
         let (wanted, world) = (wanted(3, self.declared), self.world());
         let mut after = Vec::new();
-        for step in plan(&wanted, &world) {
+        let mut steps = plan(&wanted, &world);
+        steps.truncate(batch(&steps));
+        for step in steps {
             match step {
                 Step::Bootstrap { name } if world.proves_no_etcd(&wanted, &name) => {
                     assert!(self.disks.iter().all(|(data, _)| !data), "beside data: {self:?}");
@@ -337,7 +339,7 @@ impl State {
         after
     }
 
-    /// The world after something that no run did.
+    /// Returns the worlds after one event that no run caused.
     fn happens(&self) -> Vec<Self> {
         let mut after = Vec::new();
         for number in 0..3 {

@@ -1,177 +1,205 @@
-//! One change, as data.
+//! Steps of a plan, as data and as sentences.
 
 use std::fmt;
 
-use documents::Deferred;
+use documents::{Deferred, Effect};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Change, Thing};
+use super::{Change, Kind};
 use crate::money::Money;
 use crate::spec::Role;
 
-/// One change. Says what it makes true, so that a reader can object.
+/// One change of the cloud, of a machine, of etcd or of Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(tag = "action", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Step {
-    /// Something that machines share is not there.
+    /// A resource that the machines share does not exist.
     Create {
-        /// What.
-        thing: Thing,
-        /// What it costs in a month, net.
+        /// Kind of the resource, for example `network`.
+        kind: Kind,
+        /// Name of the resource, for example `prod`.
+        name: String,
+        /// Monthly price in euros, net, for example `5.39`. Absent for what is free of charge.
         #[serde(skip_serializing_if = "Option::is_none")]
         monthly: Option<Money>,
     },
-    /// Something that machines share differs from what is declared.
+    /// A resource that the machines share differs from the declared one.
     Update {
-        /// What.
-        thing: Thing,
-        /// The parts that differ.
+        /// Kind of the resource, for example `firewall`.
+        kind: Kind,
+        /// Name of the resource, for example `prod`.
+        name: String,
+        /// Parts that differ, with old and new value.
         changes: Vec<Change>,
     },
-    /// A server lost a label of ours, or still carries the one of a removal that was given up.
+    /// A server lost a label of ours, or still carries the label of a removal that was given up.
     SetLabels {
-        /// Which.
+        /// Name of the server, for example `prod-work-1`.
         name: String,
-        /// Its id.
+        /// Id of the server.
         id: u64,
+        /// Labels that differ, for example `holistic/role=worker`; `none` when no label goes.
+        from: String,
+        /// Labels that take their place, for example `holistic/role=controlplane`.
+        to: String,
     },
     /// A server is not attached to the network.
     AttachNetwork {
-        /// Which.
+        /// Name of the server, for example `prod-work-1`.
         name: String,
-        /// Its id.
+        /// Id of the server.
         id: u64,
     },
     /// The firewall is not applied to a server.
     AttachFirewall {
-        /// Which.
+        /// Name of the server, for example `prod-work-1`.
         name: String,
-        /// Its id.
+        /// Id of the server.
         id: u64,
     },
     /// A server is not in its placement group.
     JoinGroup {
-        /// Which.
+        /// Name of the server, for example `prod-work-1`.
         name: String,
-        /// Its id.
+        /// Id of the server.
         id: u64,
-        /// Whether it runs, and is shut down and started again, because only a server that is off
-        /// can join a group.
+        /// Name of the placement group, for example `prod-work`.
+        group: String,
+        /// Whether the server runs, so that it is shut down and started again: only a server that is
+        /// off can join a group.
         restarts: bool,
     },
     /// A server is powered off.
     PowerOn {
-        /// Which.
+        /// Name of the server, for example `prod-work-1`.
         name: String,
-        /// Its id.
+        /// Id of the server.
         id: u64,
     },
-    /// A member of etcd has no machine any more.
+    /// etcd has a member whose machine is gone.
     RemoveMember {
-        /// The name of its machine.
+        /// Name of the member's machine, for example `prod-control-2`.
         hostname: String,
-        /// Its number, in hex.
+        /// Member id in hex, as etcd's own tools show it.
         id: String,
     },
-    /// A machine is not there.
+    /// A declared machine does not exist.
     CreateServer {
-        /// Which.
+        /// Name of the server, for example `prod-work-1`.
         name: String,
-        /// What it does.
+        /// Role of the machine.
         role: Role,
-        /// Hetzner's type of server.
+        /// Hetzner's server type, for example `cax11`.
         r#type: String,
-        /// Where it may stand, in the order in which that is tried.
+        /// Locations in the order in which they are tried, for example `fsn1`.
         locations: Vec<String>,
-        /// What it costs in a month, net.
+        /// Monthly price in the first location in euros, net, for example `3.29`.
         #[serde(skip_serializing_if = "Option::is_none")]
         monthly: Option<Money>,
     },
-    /// A machine waits for its configuration, has another, or does not answer: then it is waited
-    /// for, and given its configuration if it lacks it.
+    /// A machine waits for its configuration, has another one, or does not answer. `apply` waits for
+    /// a machine that does not answer, and sends the configuration if the machine lacks it.
     Configure {
-        /// Which.
+        /// Name of the machine, for example `prod-work-1`.
         name: String,
-        /// What it does.
+        /// Role of the machine.
         role: Role,
-        /// The digest of the configuration.
+        /// SHA-256 digest of the machine's configuration. Absent while that is unknown or the machine
+        /// has none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// SHA-256 digest of the declared configuration.
         sha256: Deferred<String>,
-        /// Whether it already works for this cluster.
+        /// Whether the machine works for this cluster already.
         alive: bool,
     },
-    /// No control plane has been bootstrapped.
+    /// etcd was never started. A record on the network comes first, so that no later run starts etcd
+    /// on another machine.
     Bootstrap {
-        /// Where etcd begins.
+        /// Name of the control plane on which etcd starts, for example `prod-control-1`.
         name: String,
     },
     /// etcd has members, and the network does not record that yet.
     RecordStart {
-        /// The `spec.incarnation` that is used up.
+        /// Value of `spec.incarnation` that is used up.
         incarnation: u16,
     },
-    /// A machine is declared whose node we cordoned, because it was being removed.
+    /// A machine is declared whose node this program cordoned, because a removal was given up.
     Uncordon {
-        /// Which.
+        /// Name of the node, for example `prod-work-2`.
         name: String,
     },
-    /// A machine is no longer declared. Its node is cordoned, its pods are evicted and their volumes
-    /// detached; then it leaves the load balancer and etcd, and its server is deleted.
+    /// A server is no longer declared, or the whole cluster is destroyed.
     RemoveServer {
-        /// Which.
+        /// Name of the server, for example `prod-work-2`.
         name: String,
-        /// Its number.
+        /// Id of the server.
         id: u64,
-        /// Whether it leaves etcd first.
+        /// Whether the node is cordoned, its pods are evicted and their volumes detached first.
+        drain: bool,
+        /// Whether the machine leaves etcd first.
         leave: bool,
+        /// Monthly price in euros, net, for example `3.29`.
+        monthly: Money,
     },
-    /// Kubernetes remembers a node that has no machine.
+    /// Kubernetes has a node without a machine.
     ForgetNode {
-        /// Which.
+        /// Name of the node, for example `prod-work-2`.
         name: String,
-        /// Whether a machine of this name is made again: then before that, or what the lost one
-        /// was last would be taken for what the new one is.
+        /// Whether a machine of this name is created again. Then the node goes first, because
+        /// otherwise the state of the lost machine would count for the new one.
         recreated: bool,
     },
-    /// Something that machines shared goes.
+    /// The whole cluster is about to be destroyed. The record lets a later `destroy` continue, although
+    /// no control plane may answer any more.
+    RecordDestroy {
+        /// Number of control planes that exist.
+        control_planes: usize,
+    },
+    /// A shared resource is no longer declared, or the whole cluster is destroyed.
     Remove {
-        /// What.
-        thing: Thing,
+        /// Kind of the resource, for example `placementGroup`.
+        kind: Kind,
+        /// Name of the resource, for example `prod-work`.
+        name: String,
+        /// Monthly price in euros, net; 0.00 for what is free of charge.
+        monthly: Money,
     },
 }
 
-/// What is taken together: before the next stage the world is looked at again.
+/// Group of steps that are executed together. The world is observed again before the next stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// What machines share.
-    Things,
+    /// Shared resources.
+    Resources,
     /// Servers that others changed.
     Repairs,
-    /// etcd makes room, and Kubernetes.
+    /// Members of etcd and nodes of Kubernetes that are lost.
     Members,
-    /// Machines.
+    /// New servers.
     Servers,
-    /// New control planes.
+    /// Configurations of new control planes.
     Configurations,
-    /// etcd starts. Before workers get their configuration, because a worker gets its certificate
-    /// from a control plane that it may find through Kubernetes alone.
+    /// Start of etcd. It comes before the configurations of workers, because a worker gets its
+    /// certificate from a control plane that it may find through Kubernetes alone.
     Bootstrap,
-    /// New workers.
+    /// Configurations of new workers.
     Workers,
-    /// Machines that work, one at a time.
+    /// Configurations of machines that work, one machine at a time.
     Changes,
-    /// Machines that are shut down and started again, one at a time.
+    /// Restarts of servers, one server at a time.
     Restarts,
-    /// What is no longer declared.
+    /// Removal of what is no longer declared.
     Removal,
 }
 
 impl Step {
-    /// When it is taken.
+    /// Returns the stage in which the step is executed.
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self {
-            Self::Create { .. } | Self::Update { .. } => Stage::Things,
+            Self::Create { .. } | Self::Update { .. } => Stage::Resources,
             Self::SetLabels { .. }
             | Self::AttachNetwork { .. }
             | Self::AttachFirewall { .. }
@@ -188,7 +216,83 @@ impl Step {
             Self::Bootstrap { .. } | Self::RecordStart { .. } => Stage::Bootstrap,
             Self::RemoveServer { .. }
             | Self::ForgetNode { recreated: false, .. }
+            | Self::RecordDestroy { .. }
             | Self::Remove { .. } => Stage::Removal,
+        }
+    }
+
+    /// Returns whether the step changes something that the cloud shows.
+    pub(crate) fn changes_cloud(&self) -> bool {
+        !matches!(
+            self,
+            Self::RemoveMember { .. }
+                | Self::Configure { .. }
+                | Self::Uncordon { .. }
+                | Self::ForgetNode { .. }
+        )
+    }
+}
+
+/// Returns the number of the first of `steps` that are executed before the next observation.
+/// `steps` are those of [`super::plan`].
+#[must_use]
+pub fn batch(steps: &[Step]) -> usize {
+    let Some(stage) = steps.first().map(Step::stage) else { return 0 };
+    let end = steps.iter().position(|step| step.stage() != stage).unwrap_or(steps.len());
+    match stage {
+        // One machine at a time: the others must be healthy before the next one is touched. The start
+        // of etcd is recorded only once an observation has shown its members.
+        Stage::Changes | Stage::Restarts | Stage::Bootstrap => 1,
+        Stage::Removal => {
+            let removes = |step: &Step| matches!(step, Step::RemoveServer { .. });
+            steps.iter().position(removes).map_or(end, |index| index + 1)
+        }
+        _ => end,
+    }
+}
+
+/// Returns the number of the first of `steps` that are executed before the next observation.
+/// `steps` are those of [`super::plan_destroy`]: all servers go at once, the shared resources after
+/// them.
+#[must_use]
+pub fn batch_destroy(steps: &[Step]) -> usize {
+    let is_shared = |step: &Step| matches!(step, Step::Remove { .. });
+    match steps.iter().position(is_shared) {
+        Some(0) | None => steps.len(),
+        Some(servers) => servers,
+    }
+}
+
+/// Returns the monthly cost after `steps`, if the cost was `before`.
+pub(crate) fn cost_after(before: Money, steps: &[Step]) -> Money {
+    steps.iter().fold(before, |cost, step| match step {
+        Step::Create { monthly, .. } | Step::CreateServer { monthly, .. } => {
+            cost + monthly.unwrap_or_default()
+        }
+        Step::RemoveServer { monthly, .. } | Step::Remove { monthly, .. } => cost - *monthly,
+        _ => cost,
+    })
+}
+
+impl documents::Step for Step {
+    fn effect(&self) -> Effect {
+        match self {
+            Self::Create { .. } | Self::CreateServer { .. } => Effect::Create,
+            Self::RemoveMember { .. }
+            | Self::RemoveServer { .. }
+            | Self::ForgetNode { .. }
+            | Self::Remove { .. } => Effect::Remove,
+            Self::Update { .. }
+            | Self::SetLabels { .. }
+            | Self::AttachNetwork { .. }
+            | Self::AttachFirewall { .. }
+            | Self::JoinGroup { .. }
+            | Self::PowerOn { .. }
+            | Self::Configure { .. }
+            | Self::Bootstrap { .. }
+            | Self::RecordStart { .. }
+            | Self::Uncordon { .. }
+            | Self::RecordDestroy { .. } => Effect::Change,
         }
     }
 }
@@ -196,28 +300,70 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create { thing, .. } => write!(f, "create {thing}"),
-            Self::Update { thing, changes } => {
-                let changes: Vec<_> = changes.iter().map(|change| change.as_str()).collect();
-                write!(f, "update {thing}: {}", changes.join(", "))
+            Self::Create { kind, name, monthly } => {
+                write!(f, "create {kind} {name}{}", price(*monthly))
             }
-            Self::SetLabels { name, .. } => write!(f, "label {name}"),
-            Self::AttachNetwork { name, .. } => write!(f, "attach {name} to the network"),
-            Self::AttachFirewall { name, .. } => write!(f, "apply the firewall to {name}"),
-            Self::JoinGroup { name, restarts: true, .. } => {
-                write!(f, "restart {name} in its placement group")
+            Self::Update { kind, name, changes } => {
+                let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+                write!(f, "change {kind} {name}: {}", changes.join("; "))
             }
-            Self::JoinGroup { name, .. } => write!(f, "put {name} into its placement group"),
-            Self::PowerOn { name, .. } => write!(f, "power on {name}"),
-            Self::RemoveMember { hostname, .. } => write!(f, "remove etcd member {hostname}"),
-            Self::CreateServer { name, .. } => write!(f, "create {name}"),
-            Self::Configure { name, .. } => write!(f, "configure {name}"),
-            Self::Bootstrap { name } => write!(f, "bootstrap {name}"),
-            Self::Uncordon { name } => write!(f, "uncordon {name}"),
-            Self::RecordStart { .. } => write!(f, "record that etcd was started"),
-            Self::RemoveServer { name, .. } => write!(f, "remove {name}"),
-            Self::ForgetNode { name, .. } => write!(f, "forget node {name}"),
-            Self::Remove { thing } => write!(f, "remove {thing}"),
+            Self::SetLabels { name, from, to, .. } => {
+                write!(f, "restore the labels of server {name}: {from} → {to}")
+            }
+            Self::AttachNetwork { name, .. } => write!(f, "attach server {name} to the network"),
+            Self::AttachFirewall { name, .. } => write!(f, "apply the firewall to server {name}"),
+            Self::JoinGroup { name, group, restarts: true, .. } => {
+                write!(f, "restart server {name} to put it into placement group {group}")
+            }
+            Self::JoinGroup { name, group, .. } => {
+                write!(f, "put server {name} into placement group {group}")
+            }
+            Self::PowerOn { name, .. } => write!(f, "power on server {name}: off → on"),
+            Self::RemoveMember { hostname, id } => {
+                write!(f, "remove etcd member {hostname} ({id})")
+            }
+            Self::CreateServer { name, r#type, locations, monthly, .. } => {
+                let locations = locations.join(" or ");
+                write!(f, "create server {name}: {type} in {locations}{}", price(*monthly))
+            }
+            Self::Configure { name, role, from, sha256, .. } => match (from, sha256) {
+                (Some(from), Deferred::Value(to)) => {
+                    let (from, to) = (short(from), short(to));
+                    write!(f, "change the configuration of {name}: {from} → {to}")
+                }
+                (_, Deferred::Value(to)) => {
+                    write!(f, "configure {name} as {}: {}", role.as_str(), short(to))
+                }
+                (_, Deferred::AfterApply) => write!(f, "configure {name} as {}", role.as_str()),
+            },
+            Self::Bootstrap { name } => write!(f, "bootstrap etcd on {name}"),
+            Self::RecordStart { incarnation } => {
+                write!(f, "record on the network that etcd was started: incarnation {incarnation}")
+            }
+            Self::Uncordon { name } => write!(f, "uncordon node {name}"),
+            Self::RemoveServer { name, drain: true, leave, .. } => {
+                let leave = if *leave { ", take it out of etcd" } else { "" };
+                write!(f, "drain server {name}{leave} and delete it")
+            }
+            Self::RemoveServer { name, .. } => write!(f, "delete server {name}"),
+            Self::ForgetNode { name, .. } => write!(f, "delete node {name} from Kubernetes"),
+            Self::RecordDestroy { control_planes } => {
+                write!(
+                    f,
+                    "record on the network that {control_planes} control planes are destroyed"
+                )
+            }
+            Self::Remove { kind, name, .. } => write!(f, "delete {kind} {name}"),
         }
     }
+}
+
+/// Returns the price as the end of a sentence.
+fn price(monthly: Option<Money>) -> String {
+    monthly.map_or_else(String::new, |monthly| format!(", {monthly} EUR per month"))
+}
+
+/// Returns the beginning of a digest, which is enough for people to compare two.
+fn short(sha256: &str) -> String {
+    format!("sha256:{}", sha256.get(..12).unwrap_or(sha256))
 }

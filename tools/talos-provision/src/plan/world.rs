@@ -1,4 +1,4 @@
-//! What is wanted and what is there, as values that can be compared.
+//! Declared and observed state as plain values that can be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,94 +13,95 @@ use crate::labels::{self, Labels};
 use crate::money::Money;
 use crate::spec::{FirstContact, Role, Source, Subnet};
 
-/// What a document declares.
+/// Declared state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The cluster's name.
+    /// Name of the cluster.
     pub cluster: String,
-    /// How often etcd may have been started from nothing, this time included.
+    /// Number of times that etcd may be started from nothing, including the first time.
     pub incarnation: u16,
-    /// Whether a machine whose key is not known may get its first configuration.
+    /// Rule for the first configuration of a machine whose key is unknown.
     pub first_contact: FirstContact,
-    /// What machines share.
-    pub things: BTreeMap<Thing, Shape>,
-    /// What of that costs something in a month.
-    pub prices: BTreeMap<Thing, Money>,
-    /// The machines, by name.
+    /// Resources that the machines share.
+    pub resources: BTreeMap<SharedResource, ResourceSpec>,
+    /// Monthly prices of those shared resources that are billed.
+    pub prices: BTreeMap<SharedResource, Money>,
+    /// Declared machines, by name.
     pub machines: BTreeMap<String, Machine>,
 }
 
-/// One declared machine.
+/// Declared state of one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What it does.
+    /// Role of the machine.
     pub role: Role,
-    /// Its pool.
+    /// Name of the machine's pool.
     pub pool: String,
-    /// Hetzner's type of server.
+    /// Hetzner's server type, for example `cax11`.
     pub r#type: String,
-    /// Where it may stand, in the order in which that is tried.
+    /// Locations in the order in which they are tried, for example `fsn1`.
     pub locations: Vec<String>,
-    /// The placement group that keeps it apart from others of its pool.
-    pub group: Thing,
-    /// The digest of its configuration.
+    /// Placement group that keeps the machine apart from others of its pool.
+    pub group: SharedResource,
+    /// SHA-256 digest of the configuration.
     pub configuration: Deferred<String>,
-    /// The keys in it that no running cluster can exchange.
+    /// Keys of the configuration that a running cluster cannot exchange.
     pub keys: Keys,
-    /// The version of Talos.
+    /// Version of Talos, for example `v1.13.9`.
     pub talos: String,
-    /// What it costs in a month, where that has been asked.
+    /// Monthly price. `None` until the price was looked up.
     pub monthly: Option<Money>,
 }
 
 impl Machine {
-    /// `labels`, with those of this machine as they were when it was created.
+    /// Restores the labels that this machine had when it was created.
     pub(crate) fn relabel(&self, labels: &Labels) -> Labels {
         labels::relabelled(labels, self.role, &self.pool)
     }
 }
 
-/// What is there, as far as a document can speak of it.
+/// Observed state of everything that a document can declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
-    /// What machines share: what carries our labels, and what else has a declared name.
-    pub things: BTreeMap<Thing, Found>,
-    /// The same of servers.
+    /// Shared resources that carry our labels, or that have a declared name.
+    pub resources: BTreeMap<SharedResource, ObservedResource>,
+    /// Servers that carry our labels, or that have a declared name.
     pub servers: BTreeMap<String, Server>,
-    /// The members of etcd.
+    /// Merged report about etcd.
     pub etcd: Etcd,
-    /// The nodes that Kubernetes remembers; none, before it answers.
+    /// Nodes that are registered in Kubernetes. Empty while the API does not answer.
     pub nodes: BTreeSet<String>,
-    /// Those of them that we cordoned.
+    /// Nodes that this program cordoned.
     pub cordoned: BTreeSet<String>,
 }
 
-/// Something that machines share.
+/// Name of a cloud resource that the machines share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-pub struct Thing {
-    /// What it is.
+#[schemars(rename = "Thing")]
+pub struct SharedResource {
+    /// Kind of the resource.
     pub kind: Kind,
-    /// Its name, unique among its kind.
+    /// Name, unique within its kind.
     pub name: String,
 }
 
-impl fmt::Display for Thing {
+impl fmt::Display for SharedResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
     }
 }
 
-/// Kinds of what machines share, in the order in which they are made.
+/// Kinds of shared resources, in the order in which they are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
-    /// Keeps machines on different hosts.
+    /// Placement group, which keeps machines on different hosts.
     PlacementGroup,
-    /// The private network.
+    /// Private network of the machines.
     Network,
-    /// Who may reach the machines.
+    /// Firewall that protects the machines.
     Firewall,
-    /// The endpoint.
+    /// Load balancer that serves the cluster's endpoint.
     LoadBalancer,
 }
 
@@ -115,52 +116,52 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What is declared about a [`Thing`], and can be compared with what is there.
+/// Properties of a [`SharedResource`] that are declared and can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// It spreads.
+pub enum ResourceSpec {
+    /// A placement group of type `spread`.
     PlacementGroup,
-    /// Its addresses.
+    /// A network with its addresses.
     Network {
-        /// All of them.
+        /// Range of the whole network, for example `10.0.0.0/16`.
         range: String,
-        /// The subnets; the declared one is that of the machines.
+        /// Ranges of the subnets. The declared subnet is that of the machines.
         nodes: Vec<String>,
     },
-    /// Who may come in; sorted.
+    /// Inbound rules of a firewall, sorted.
     Firewall(Vec<Rule>),
-    /// It forwards the Kubernetes API to the control planes.
+    /// A load balancer that forwards the Kubernetes API to the control planes.
     LoadBalancer(Balancer),
 }
 
-/// What a load balancer forwards, and to which servers.
+/// Services and targets of a load balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balancer {
     /// Whether the load balancer answers at its public address.
     pub public: bool,
-    /// The ports that it listens on.
-    pub services: BTreeSet<Forward>,
-    /// The servers that it forwards to.
+    /// Ports on which the load balancer listens.
+    pub services: BTreeSet<BalancerService>,
+    /// Servers to which the load balancer forwards.
     pub targets: BTreeSet<Target>,
 }
 
-/// One port of a load balancer.
+/// Port of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Forward {
-    /// `tcp`, `http` or `https`.
+pub struct BalancerService {
+    /// Protocol: `tcp`, `http` or `https`.
     pub protocol: String,
-    /// The port of the load balancer.
+    /// Port on which the load balancer listens.
     pub listen: u16,
-    /// The port of the targets.
+    /// Port of the targets.
     pub to: u16,
-    /// Whether the PROXY protocol is spoken to the targets.
+    /// Whether the load balancer speaks the PROXY protocol to its targets.
     pub proxy: bool,
-    /// The protocol and the port of the health check.
+    /// Protocol and port of the health check.
     pub check: (String, u16),
 }
 
-impl Forward {
-    /// The Kubernetes API, forwarded as it is.
+impl BalancerService {
+    /// Returns the service that forwards the Kubernetes API unchanged.
     #[must_use]
     pub fn kubernetes() -> Self {
         let tcp = || "tcp".to_owned();
@@ -171,146 +172,146 @@ impl Forward {
 /// Servers to which a load balancer forwards.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
-    /// Which servers.
-    pub servers: Selected,
-    /// Whether they are reached at their private addresses.
+    /// Selection of the servers.
+    pub servers: TargetSelector,
+    /// Whether the servers are reached at their private addresses.
     pub private: bool,
 }
 
-/// How a target names its servers.
+/// Way in which a target selects its servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Selected {
-    /// All whose labels match, for example `holistic/role=controlplane`.
+pub enum TargetSelector {
+    /// All servers whose labels match, for example `holistic/role=controlplane`.
     Labels(String),
     /// One server, by its id.
     Server(u64),
-    /// Any address outside the cloud.
+    /// Any address outside of the cloud.
     Address(String),
 }
 
-impl Shape {
-    /// The network with these addresses.
+impl ResourceSpec {
+    /// Returns the network with these addresses.
     #[must_use]
     pub fn network(range: Subnet, nodes: Subnet) -> Self {
         Self::Network { range: range.to_string(), nodes: vec![nodes.to_string()] }
     }
 }
 
-/// Who may come in where.
+/// Inbound rule of a firewall.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
-    /// `tcp` or `icmp`.
+    /// Protocol: `tcp` or `icmp`.
     pub protocol: String,
-    /// Where that has one.
+    /// Port; `None` for `icmp`.
     pub port: Option<String>,
-    /// From where; sorted.
+    /// Subnets that are allowed, sorted.
     pub sources: Vec<String>,
 }
 
 impl Rule {
-    /// Lets `sources` in.
+    /// Returns the rule that allows `sources`.
     #[must_use]
     pub fn new(protocol: &str, port: Option<u16>, sources: &[Source]) -> Self {
-        let mut sources: Vec<_> = sources.iter().map(|it| it.as_str().to_owned()).collect();
+        let mut sources: Vec<_> = sources.iter().map(|source| source.as_str().to_owned()).collect();
         sources.sort();
-        let port = port.map(|it| it.to_string());
+        let port = port.map(|port| port.to_string());
         Self { protocol: protocol.to_owned(), port, sources }
     }
 }
 
-/// A [`Thing`] that is there.
+/// Observed state of a [`SharedResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its number.
+pub struct ObservedResource {
+    /// Id in the cloud.
     pub id: u64,
-    /// Whether it carries our labels.
+    /// Whether the resource carries our labels.
     pub ours: bool,
-    /// All its labels, those of others included: a change of one label has to send all of them.
+    /// All labels, including those of others, because the API replaces all labels at once.
     pub labels: BTreeMap<String, String>,
-    /// What it is like.
-    pub shape: Shape,
-    /// The ids of the networks that it is attached to.
+    /// Properties that can be compared with the declared ones.
+    pub spec: ResourceSpec,
+    /// Ids of the networks to which the resource is attached.
     pub networks: BTreeSet<u64>,
-    /// Where it answers, if it is something that does.
+    /// Public address; only load balancers have one.
     pub address: Option<String>,
-    /// What it costs in a month.
+    /// Monthly price in euros, net.
     pub monthly: Money,
 }
 
-/// A server that is there.
+/// Observed state of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its number.
+    /// Id in the cloud.
     pub id: u64,
-    /// Whether it carries our labels.
+    /// Whether the server carries our labels.
     pub ours: bool,
-    /// What it does, as its label says.
+    /// Role according to the server's label. `None` if the label is missing or unknown.
     pub role: Option<Role>,
-    /// Hetzner's type of server.
+    /// Hetzner's server type, for example `cax11`.
     pub r#type: String,
-    /// Where it stands.
+    /// Location of the server, for example `fsn1`.
     pub location: String,
-    /// Its public address.
+    /// Public IPv4 address of the server.
     pub address: Option<String>,
-    /// Whether it runs, as the cloud says.
+    /// Power state according to the cloud.
     pub power: Power,
-    /// All of its labels.
+    /// All labels, including those of others.
     pub labels: BTreeMap<String, String>,
-    /// The ids of the networks that it is attached to.
+    /// Ids of the networks to which the server is attached.
     pub networks: BTreeSet<u64>,
-    /// The ids of the firewalls that are applied to it.
+    /// Ids of the firewalls that are applied to the server.
     pub firewalls: BTreeSet<u64>,
-    /// The id of its placement group.
+    /// Id of the server's placement group.
     pub group: Option<u64>,
-    /// The id of the image that it was made from.
+    /// Id of the image from which the server was created.
     pub image: Option<u64>,
-    /// The ids of the volumes of the cloud that are attached to it.
+    /// Ids of the cloud volumes that are attached to the server.
     pub volumes: Vec<u64>,
-    /// What it costs in a month.
+    /// Monthly price in euros, net.
     pub monthly: Money,
-    /// What runs on it.
+    /// State of Talos on the server.
     pub node: Node,
 }
 
-/// Whether a server runs.
+/// Power state of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
-    /// `running`.
+    /// The cloud reports `running`.
     On,
-    /// `off`.
+    /// The cloud reports `off`.
     Off,
-    /// On its way to one of them: `starting`, `stopping`, `migrating` or the like.
+    /// Any other status, for example `starting`, `stopping` or `migrating`.
     Changing,
 }
 
-/// What runs on a server.
+/// State of Talos on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// It does not answer: nothing is known about it.
-    Silent {
-        /// Why.
+    /// The machine does not answer, so its state is unknown.
+    Unreachable {
+        /// Error of the last attempt to connect.
         why: String,
     },
-    /// It answers, but not as a machine of this cluster.
-    Refused {
-        /// Why.
+    /// The machine shows a certificate that another authority signed.
+    Foreign {
+        /// Reason for which the connection was rejected.
         why: String,
     },
-    /// It waits for its configuration.
+    /// The machine waits for its configuration.
     Maintenance,
-    /// It has one, and shows a certificate of this cluster.
+    /// The machine has a configuration, and shows a certificate of this cluster.
     Configured {
-        /// The digest of the configuration.
+        /// SHA-256 digest of the configuration.
         sha256: String,
-        /// The version of Talos.
+        /// Version of Talos, for example `v1.13.9`.
         talos: String,
-        /// The keys that it works with, where that is not the declared configuration.
+        /// Keys of the configuration. Empty if it is the declared one.
         keys: Keys,
     },
 }
 
 impl Node {
-    /// Whether it has a configuration of ours.
+    /// Returns whether the machine has a configuration of this cluster.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         matches!(self, Self::Configured { .. })

@@ -1,19 +1,19 @@
-//! How machines are removed while the cluster lives.
+//! Rules for the removal of a machine while the cluster lives.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How pods leave a machine that is removed while the cluster lives: as with `kubectl drain
-/// --ignore-daemonsets`.
+/// Rules by which pods leave a machine that is removed while the cluster lives. They equal those of
+/// `kubectl drain --ignore-daemonsets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Removal {
     /// Longest time in seconds in which no pod leaves the machine (default 900). After that `apply`
-    /// fails and names the `PodDisruptionBudget`; the machine stays, and takes no new pods.
+    /// fails and names the `PodDisruptionBudget`. The machine stays, and takes no new pods.
     #[schemars(range(min = 1, max = 86400))]
     pub eviction_seconds: Seconds,
-    /// Whether pods with an `emptyDir` volume are evicted, although its contents are lost
-    /// (default `refuse`).
+    /// Rule for pods with an `emptyDir` volume, whose contents an eviction loses (default
+    /// `refuse`).
     pub empty_dir: EmptyDir,
 }
 
@@ -23,7 +23,7 @@ impl Default for Removal {
     }
 }
 
-/// From one second to a day.
+/// Number of seconds, from 1 to 86400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "u32")]
 #[schemars(with = "u32")]
@@ -33,7 +33,11 @@ impl TryFrom<u32> for Seconds {
     type Error = &'static str;
 
     fn try_from(seconds: u32) -> Result<Self, Self::Error> {
-        if (1..=86_400).contains(&seconds) { Ok(Self(seconds)) } else { Err("not from 1 to 86400") }
+        if (1..=86_400).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err("not between 1 and 86400")
+        }
     }
 }
 
@@ -43,13 +47,13 @@ impl From<Seconds> for std::time::Duration {
     }
 }
 
-/// What happens to `emptyDir` volumes on a machine that is removed.
+/// Rule for `emptyDir` volumes on a machine that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum EmptyDir {
-    /// A pod with such a volume stops the removal, as `kubectl drain` does without
+    /// A pod with an `emptyDir` volume stops the removal, as `kubectl drain` does without
     /// `--delete-emptydir-data`.
     Refuse,
-    /// The contents are lost.
+    /// The pod is evicted, and the volume's contents are lost.
     Discard,
 }

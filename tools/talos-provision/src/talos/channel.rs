@@ -1,5 +1,5 @@
-//! One connection to one machine, and calls on it. A connection never outlives a boot: it is used
-//! once, and not opened again behind our back.
+//! Connection to one machine, and calls on it. A connection is used once and never reopened,
+//! so that it never outlives a boot of the machine.
 
 use std::fmt::Debug;
 use std::io;
@@ -20,38 +20,39 @@ use tonic_prost::ProstCodec;
 
 use crate::wire;
 
-/// Longest that a connection may take, in seconds.
+/// Timeout for opening a connection, in seconds.
 const CONNECT_SECONDS_MAX: u64 = 4;
-/// Longest that a call may take, in seconds.
+/// Timeout of one call, in seconds.
 const CALL_SECONDS_MAX: u64 = 15;
 
-/// Why there is no connection.
+/// Reason for which a connection failed.
 #[derive(Clone, Debug)]
 pub(super) enum Closed {
-    /// Nothing answers, or something that does not speak TLS.
-    Silent(String),
-    /// It shows a certificate that the cluster's authority has not signed.
-    Stranger(String),
+    /// The machine does not answer, or does not speak TLS.
+    Unreachable(String),
+    /// The machine shows a certificate that the cluster's authority has not signed.
+    Foreign(String),
 }
 
-/// A connection to one machine.
+/// Open connection to one machine.
 pub(super) struct Connection(Grpc<Channel>);
 
 impl Connection {
     pub(super) async fn open(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
         let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
         let opened = timeout(limit, Self::connect(address, tls)).await;
-        opened.unwrap_or_else(|_| Err(Closed::Silent(format!("no answer from {address}"))))
+        opened.unwrap_or_else(|_| Err(Closed::Unreachable(format!("no answer from {address}"))))
     }
 
     async fn connect(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
-        let silent = |it: &dyn std::error::Error| Closed::Silent(format!("{address}: {it}"));
-        let stream = TcpStream::connect(address).await.map_err(|it| silent(&it))?;
-        let _ = stream.set_nodelay(true); // measured: else every look takes 40 ms longer
+        let silent =
+            |error: &dyn std::error::Error| Closed::Unreachable(format!("{address}: {error}"));
+        let stream = TcpStream::connect(address).await.map_err(|error| silent(&error))?;
+        let _ = stream.set_nodelay(true); // measured: without it, a request takes 40 ms longer
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
-        let stream = stream.map_err(|error| match refused(&error) {
-            Some(why) => Closed::Stranger(why),
+        let stream = stream.map_err(|error| match certificate_error(&error) {
+            Some(why) => Closed::Foreign(why),
             None => silent(&error),
         })?;
         let mut once = Some(TokioIo::new(stream));
@@ -60,17 +61,18 @@ impl Connection {
             async move { stream }
         });
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let origin = format!("https://{address}").parse().map_err(|it| silent(&it))?;
-        let endpoint = endpoint.map_err(|it| silent(&it))?.origin(origin);
+        let origin = format!("https://{address}").parse().map_err(|error| silent(&error))?;
+        let endpoint = endpoint.map_err(|error| silent(&error))?.origin(origin);
         let endpoint = endpoint.timeout(Duration::from_secs(CALL_SECONDS_MAX));
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|it| silent(&it))?;
+        let channel =
+            endpoint.connect_with_connector(connector).await.map_err(|error| silent(&error))?;
         let client = Grpc::new(channel)
             .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
         Ok(Self(client))
     }
 
-    /// Calls a method of the machine service, and takes the one message that it answers.
+    /// Calls a method of the machine service, and returns its single message.
     pub(super) async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,
@@ -78,10 +80,10 @@ impl Connection {
     {
         let reply: wire::Reply<A> = self.unary(path, request).await?;
         let message = reply.messages.into_iter().next();
-        message.ok_or_else(|| Status::new(Code::Internal, "the answer holds no message"))
+        message.ok_or_else(|| Status::new(Code::Internal, "the answer contains no message"))
     }
 
-    /// Calls a method that answers a stream, and takes its first `most` messages.
+    /// Calls a method that answers with a stream, and returns at most the first `most` messages.
     pub(super) async fn stream<Q, A>(
         &mut self,
         path: &'static str,
@@ -110,7 +112,7 @@ impl Connection {
         answer.map_err(|_| Status::new(Code::DeadlineExceeded, "no answer in time"))?
     }
 
-    /// Calls a method whose answer is not wrapped.
+    /// Calls a method whose answer is not wrapped in a [`wire::Reply`].
     pub(super) async fn unary<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,
@@ -118,7 +120,7 @@ impl Connection {
     {
         let call = async {
             let ready = self.0.ready().await;
-            ready.map_err(|it| Status::new(Code::Unavailable, it.to_string()))?;
+            ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
             let path = http::uri::PathAndQuery::from_static(path);
             let codec: ProstCodec<Q, A> = ProstCodec::default();
             self.0.unary(Request::new(request), path, codec).await
@@ -129,15 +131,15 @@ impl Connection {
     }
 }
 
-/// What is wrong with the certificate, if that is what is wrong.
-fn refused(error: &io::Error) -> Option<String> {
+/// Returns the reason, if the certificate of the machine was rejected.
+fn certificate_error(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     match inner {
         rustls::Error::InvalidCertificate(why) => Some(match why {
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature => {
-                "its certificate was signed by another authority".to_owned()
+                "another authority signed the machine's certificate".to_owned()
             }
-            why => format!("its certificate is not valid: {why}"),
+            why => format!("the machine's certificate is not valid: {why}"),
         }),
         _ => None,
     }

@@ -1,20 +1,21 @@
-//! Vendors' text without what it may quote.
+//! Redaction of texts that machines return.
 //!
-//! A machine quotes the configuration that it was given: real Talos v1.13.9 answers a field that it
-//! does not know with the field's value, and a change that it cannot make with the whole difference.
-//! Both were seen with private keys in them.
+//! A machine quotes the configuration that it received. Talos v1.13.9 answers an unknown field with
+//! the field's value, and a change that it cannot make with the whole difference. Both answers were
+//! seen with private keys in them.
 
 /// Longest text that is shown, in characters.
 const CHARACTERS_MAX: usize = 400;
-/// Words after which Talos repeats what it was given.
+/// Phrases after which Talos quotes its input.
 const BEFORE_QUOTES: [&str; 4] = ["diff:", "unknown keys", "cannot unmarshal", "Config diff"];
 /// Most items of a list of errors that are shown.
 const ITEMS_MAX: usize = 5;
-/// What stands for text that was left out.
+/// Replacement of text that was left out.
 const LEFT_OUT: &str = "[…]";
 
-/// The first line of `text`, up to the words after which Talos repeats its input, and without quoted
-/// text; of a list of errors, as Go's multierror writes it, what each says before its first colon.
+/// Returns the first line of `text`, without quoted text and without anything after a phrase that
+/// introduces a quote. For a list of errors in the format of Go's multierror, the text of each item
+/// before its first colon is appended.
 pub(super) fn first_line(text: &str) -> String {
     let mut shown = shown(text.lines().next().unwrap_or_default(), text.lines().nth(1).is_some());
     if text.lines().next().is_some_and(|line| line.ends_with(" occurred:")) {
@@ -28,7 +29,7 @@ pub(super) fn first_line(text: &str) -> String {
     shown
 }
 
-/// One line of a text that has `more`.
+/// Redacts one line. `more` says whether the text has further lines.
 fn shown(line: &str, more: bool) -> String {
     let cut = BEFORE_QUOTES.iter().filter_map(|words| line.find(words).map(|at| at + words.len()));
     let cut = cut.min().unwrap_or(line.len());
@@ -44,7 +45,7 @@ fn shown(line: &str, more: bool) -> String {
     shown
 }
 
-/// Replaces what stands between quotes. A quote that is not closed hides the rest.
+/// Replaces quoted text. A quote that is not closed hides the rest of the line.
 fn without_quotes(line: &str) -> String {
     let mut shown = String::new();
     let mut rest = line;
@@ -58,7 +59,7 @@ fn without_quotes(line: &str) -> String {
     shown + rest
 }
 
-/// The first quotation mark; an apostrophe inside a word is none.
+/// Finds the first opening quotation mark. An apostrophe inside a word does not count.
 fn opening_quote(text: &str) -> Option<(usize, char)> {
     let mut before = ' ';
     for (at, letter) in text.char_indices() {
@@ -70,7 +71,7 @@ fn opening_quote(text: &str) -> Option<(usize, char)> {
     None
 }
 
-/// The end of what `quote` opened: a mark that no backslash escapes.
+/// Finds the closing mark for `quote`. A mark after a backslash does not count.
 fn closing_quote(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, letter) in text.char_indices() {
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_machine_stay() {
+    fn text_without_quotes_is_shown_unchanged() {
         for text in [
             "bootstrap is not available yet",
             "etcd data directory is not empty",

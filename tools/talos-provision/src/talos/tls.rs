@@ -1,4 +1,4 @@
-//! How a machine shows who it is, and how we show who we are.
+//! TLS settings: certificates of machines, and our client certificate.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,12 +15,12 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::pki::Pki;
 
-/// What is spoken inside.
+/// Protocol inside TLS, negotiated by ALPN: HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
-/// Only with machines of this cluster, as its administrator.
+/// Returns the settings for machines of this cluster, with an administrator's client certificate.
 pub(super) fn secure(pki: &Pki) -> Result<Arc<ClientConfig>, Error> {
-    let wrong = |it: rustls::Error| Error::Keys(it.to_string());
+    let wrong = |error: rustls::Error| Error::Keys(error.to_string());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(pki.os.certificate.clone())).map_err(wrong)?;
     let chain = vec![CertificateDer::from(pki.talos_admin.certificate.clone())];
@@ -34,13 +34,14 @@ pub(super) fn secure(pki: &Pki) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// With any machine, as nobody: one that waits for its configuration cannot show who it is.
+/// Returns the settings for machines in maintenance mode, without a client certificate. The machine
+/// cannot prove its identity before it has its configuration.
 pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|it| Error::Keys(it.to_string()))?;
-    let verifier = Arc::new(SameAsBefore { provider, contacts: contacts.clone() });
+    let builder = builder.map_err(|error| Error::Keys(error.to_string()))?;
+    let verifier = Arc::new(PinnedCertificate { provider, contacts: contacts.clone() });
     let mut config =
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -49,16 +50,16 @@ pub(super) fn maintenance(contacts: &Arc<Contacts>) -> Result<Arc<ClientConfig>,
     Ok(Arc::new(config))
 }
 
-/// The certificates that machines in maintenance mode have shown in this run, by address.
+/// Certificates that machines in maintenance mode have shown in this run, by address.
 #[derive(Debug, Default)]
 pub(super) struct Contacts(Mutex<BTreeMap<String, Contact>>);
 
-/// What one machine has shown, as digests of certificates.
+/// Digests of the certificates that one machine has shown.
 #[derive(Debug, Default)]
 struct Contact {
-    /// The last one.
+    /// Certificate of the last connection.
     shown: Option<[u8; 32]>,
-    /// The first one of which a machine in maintenance mode has proven that it has the key.
+    /// First certificate whose key a machine in maintenance mode has proven to hold.
     pinned: Option<[u8; 32]>,
 }
 
@@ -67,8 +68,8 @@ impl Contacts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a certificate, and answers whether it may be trusted.
-    fn show(&self, address: &str, certificate: &[u8]) -> bool {
+    /// Records a certificate, and returns whether it may be trusted.
+    fn record(&self, address: &str, certificate: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(certificate).into();
         let mut contacts = self.contacts();
         let contact = contacts.entry(address.to_owned()).or_default();
@@ -76,7 +77,7 @@ impl Contacts {
         contact.pinned.is_none_or(|pinned| pinned == digest)
     }
 
-    /// Accepts no other certificate of a machine in maintenance mode at `address` from now on.
+    /// From now on, accepts no other certificate of a machine in maintenance mode at `address`.
     pub(super) fn pin(&self, address: IpAddr) {
         if let Some(contact) = self.contacts().get_mut(&address.to_string()) {
             contact.pinned = contact.pinned.or(contact.shown);
@@ -84,14 +85,14 @@ impl Contacts {
     }
 }
 
-/// Takes any certificate whose key the other end holds, but never a second one from one address.
+/// Accepts any certificate whose key the machine holds, but no second certificate for one address.
 #[derive(Debug)]
-struct SameAsBefore {
+struct PinnedCertificate {
     provider: Arc<CryptoProvider>,
     contacts: Arc<Contacts>,
 }
 
-impl ServerCertVerifier for SameAsBefore {
+impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -100,7 +101,7 @@ impl ServerCertVerifier for SameAsBefore {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.contacts.show(&name.to_str(), certificate) {
+        if self.contacts.record(&name.to_str(), certificate) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::CertificateError::ApplicationVerificationFailure.into())
@@ -140,13 +141,16 @@ mod tests {
     fn a_machine_that_shows_another_certificate_after_its_first_contact_is_not_trusted() {
         let contacts = Contacts::default();
         let address: IpAddr = [127, 0, 0, 1].into();
-        assert!(contacts.show("127.0.0.1", b"of a machine that has its configuration"));
-        assert!(contacts.show("127.0.0.1", b"first"), "nothing is pinned yet");
+        assert!(contacts.record("127.0.0.1", b"of a machine that has its configuration"));
+        assert!(contacts.record("127.0.0.1", b"first"), "nothing is pinned yet");
         contacts.pin(address);
-        assert!(contacts.show("127.0.0.1", b"first"));
-        assert!(!contacts.show("127.0.0.1", b"second"));
+        assert!(contacts.record("127.0.0.1", b"first"));
+        assert!(!contacts.record("127.0.0.1", b"second"));
         contacts.pin(address);
-        assert!(!contacts.show("127.0.0.1", b"second"), "the first one stays");
-        assert!(contacts.show("127.0.0.2", b"second"), "each address has its own");
+        assert!(!contacts.record("127.0.0.1", b"second"), "the first one stays");
+        assert!(
+            contacts.record("127.0.0.2", b"second"),
+            "each address has a certificate of its own"
+        );
     }
 }

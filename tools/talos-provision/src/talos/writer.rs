@@ -1,67 +1,72 @@
-//! The only code that changes anything on a machine.
+//! Changes on machines. No other code sends requests that change a machine.
 
 use std::time::Duration;
 
+use documents::WritePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use super::{Access, Reader, Target, redact, runtime, said};
+use super::{Access, Reader, Reboot, Target, error_text, redact, runtime};
 use crate::Error;
-use crate::pki::hex;
-use crate::plan::Obstacle;
+use crate::pki::sha256_hex;
+use crate::plan::Conflict;
 use crate::spec::FirstContact;
 use crate::wire;
 
-/// Longest that a machine may take to answer and to take its configuration over, in seconds.
+/// Longest time for a machine to answer and to activate its configuration, in seconds.
 const CONFIGURE_SECONDS_MAX: u64 = 600;
-/// Longest that a bootstrap is asked for, in seconds.
+/// Longest time for which a request to etcd is repeated, in seconds.
 const BOOTSTRAP_SECONDS_MAX: u64 = 300;
-/// Between two looks, in milliseconds.
+/// Pause between two attempts, in milliseconds.
 const PAUSE_MILLISECONDS: u64 = 250;
 
-/// Changes what a [`Reader`] sees.
+/// Writes to the machines that a [`Reader`] observes.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(&'a Reader);
 
-/// A machine and the configuration that it must have.
+/// Machine, and the configuration that it must have.
 #[derive(Clone)]
-pub(crate) struct Order {
+pub(crate) struct ConfigureRequest {
     pub(crate) target: Target,
     pub(crate) configuration: Zeroizing<String>,
-    /// Whether it works already: then it must work again before the next one is touched.
+    /// Whether the machine works already. It must then be ready again before the next machine is
+    /// changed.
     pub(crate) alive: bool,
-    /// Whether it may get the configuration while nothing proves which machine it is.
+    /// Rule for a machine whose identity is not proven.
     pub(crate) first_contact: FirstContact,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader) -> Self {
+    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
     }
 
-    /// Sees to it that every machine has its configuration, all at once.
-    pub(crate) fn configure(&self, orders: Vec<Order>) -> Result<(), Error> {
+    /// Sends every machine its configuration, concurrently, and waits until it is active. Returns the
+    /// machines that answered that they reboot for it.
+    pub(crate) fn configure(&self, requests: Vec<ConfigureRequest>) -> Result<Vec<Reboot>, Error> {
         runtime()?.block_on(async {
-            let mut given = JoinSet::new();
-            for order in orders {
+            let mut tasks = JoinSet::new();
+            for wanted in requests {
                 let reader = self.0.clone();
-                given.spawn(async move {
-                    let step = documents::step(&order.target.name, "configure");
-                    let end = give(&reader, &order).await;
+                tasks.spawn(async move {
+                    let step = documents::step(&wanted.target.name, "wait for the configuration");
+                    let end = configure_machine(&reader, &wanted).await;
                     if end.is_ok() {
-                        step.done("it has the configuration, and shows a certificate of ours");
+                        step.done("the configuration is active, and the machine shows a certificate of this cluster");
                     }
                     end
                 });
             }
-            // All are waited for: what one has begun must not be cut off by another's failure.
-            given.join_all().await.into_iter().collect()
+            // Wait for all tasks: the failure of one machine must not interrupt the configuration
+            // of another.
+            let ends: Result<Vec<_>, Error> = tasks.join_all().await.into_iter().collect();
+            Ok(ends?.into_iter().flatten().collect())
         })
     }
 
-    /// Lets etcd begin on `target`; done as well when it has begun before.
+    /// Starts etcd on `target`. Counts as done if etcd was started before.
     pub(crate) fn bootstrap(&self, target: &Target) -> Result<(), Error> {
         let request = wire::Bootstrap { recover_etcd: false, recover_skip_hash_check: false };
         self.ask::<_, wire::Done>(target, wire::path::BOOTSTRAP, &request, |code| {
@@ -69,7 +74,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Takes a member out of etcd, asking another; done as well when it is not there.
+    /// Removes a member from etcd with a request to another member. Counts as done if the member is
+    /// gone.
     pub(crate) fn remove_member(&self, target: &Target, id: u64) -> Result<(), Error> {
         let request = wire::EtcdRemoveMemberById { member_id: id };
         self.ask::<_, wire::Done>(target, wire::path::ETCD_REMOVE_MEMBER_BY_ID, &request, |code| {
@@ -77,9 +83,9 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Lets a control plane hand over and leave etcd.
+    /// Hands over the leadership of a control plane, and lets it leave etcd.
     pub(crate) fn leave(&self, target: &Target) -> Result<(), Error> {
-        // A courtesy: without it, others elect a leader a moment later.
+        // Handing over is optional: without it, the other members elect a leader a moment later.
         let cannot = |code| code == Code::Unimplemented;
         let forfeit = wire::path::ETCD_FORFEIT_LEADERSHIP;
         self.ask::<_, wire::EtcdLeadershipForfeited>(target, forfeit, &wire::Empty {}, cannot)?;
@@ -87,8 +93,8 @@ impl<'a> Writer<'a> {
         self.ask::<_, wire::Done>(target, leave, &wire::Empty {}, |_| false)
     }
 
-    /// Asks until there is an answer that asking again cannot change. `done` are the refusals that
-    /// mean that somebody has seen to it before.
+    /// Repeats a request until it succeeds or fails permanently. `done` selects the error codes
+    /// that mean that an earlier request had the same effect.
     fn ask<Q, A>(
         &self,
         target: &Target,
@@ -109,13 +115,13 @@ impl<'a> Writer<'a> {
                         match connection.call::<Q, A>(path, request.clone()).await {
                             Ok(_) => return Ok(()),
                             Err(status) if done(status.code()) => return Ok(()),
-                            Err(status) if passes(&status) => said(&status),
-                            Err(status) => return Err(refused(target, &status)),
+                            Err(status) if is_temporary(&status) => error_text(&status),
+                            Err(status) => return Err(node_error(target, &status)),
                         }
                     }
-                    Access::Silent(why) => why,
-                    Access::Maintenance(_) => "it waits for its configuration".to_owned(),
-                    Access::Stranger(why) => return Err(Error::stranger(&target.name, why)),
+                    Access::Unreachable(why) => why,
+                    Access::Maintenance(_) => "the machine waits for its configuration".to_owned(),
+                    Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
                 };
                 pause(until, target, why).await?;
             }
@@ -123,52 +129,58 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Waits for the machine, gives it its configuration unless it has that, and waits until it has.
-async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
-    let (target, bytes) = (&order.target, order.configuration.as_bytes());
-    let wanted = hex(bytes);
+/// Waits for the machine, sends the configuration unless the machine has it, and waits until it is
+/// active. Returns the reboot that the machine announced.
+pub(super) async fn configure_machine(
+    reader: &Reader,
+    wanted: &ConfigureRequest,
+) -> Result<Option<Reboot>, Error> {
+    let (target, bytes) = (&wanted.target, wanted.configuration.as_bytes());
+    let digest = sha256_hex(bytes);
     let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
-    let mut given = false;
+    let (mut sent, mut reboot) = (false, None);
     loop {
         documents::check_interrupt()?;
         let mut connection = match reader.connect(target).await {
-            Access::Silent(why) => {
+            Access::Unreachable(why) => {
                 pause(until, target, why).await?;
                 continue;
             }
-            Access::Stranger(why) => return Err(Error::stranger(&target.name, why)),
-            Access::Maintenance(_) if given => {
-                pause(until, target, "it has not taken its configuration over".to_owned()).await?;
+            Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
+            Access::Maintenance(_) if sent => {
+                pause(until, target, "the configuration is not active yet".to_owned()).await?;
                 continue;
             }
-            Access::Maintenance(_) if order.first_contact == FirstContact::Refuse => {
+            Access::Maintenance(_) if wanted.first_contact == FirstContact::Refuse => {
                 let names = vec![target.name.clone()];
-                return Err(Error::Obstacles(vec![Obstacle::FirstContact { names }]));
+                return Err(Error::Conflicts(vec![Conflict::FirstContact { names }]));
             }
             Access::Maintenance(connection) => connection,
             Access::Secure(mut connection) => {
-                match super::read(&mut connection, target.role, Some(&wanted)).await {
-                    Ok(look) if look.has(&wanted) => match look.unmet.filter(|_| order.alive) {
-                        None => return Ok(()),
+                match super::read(&mut connection, target.role, Some(&digest)).await {
+                    Ok(state) if state.has(&digest) => match state.unmet.filter(|_| wanted.alive) {
+                        None => return Ok(reboot),
                         Some(unmet) => {
                             pause(until, target, unmet).await?;
                             continue;
                         }
                     },
-                    Ok(_) if !given => connection,
+                    Ok(_) if !sent => connection,
                     Ok(_) => {
-                        pause(until, target, "it has not taken its configuration over".to_owned())
+                        pause(until, target, "the configuration is not active yet".to_owned())
                             .await?;
                         continue;
                     }
-                    Err(status) if passes(&status) => {
-                        pause(until, target, said(&status)).await?;
+                    Err(status) if is_temporary(&status) => {
+                        pause(until, target, error_text(&status)).await?;
                         continue;
                     }
-                    Err(status) => return Err(refused(target, &status)),
+                    Err(status) => return Err(node_error(target, &status)),
                 }
             }
         };
+        // Only a machine that has a configuration can reboot; in maintenance mode nothing is read.
+        let boot_id = super::boot_id(&mut connection).await;
         let request = wire::ApplyConfiguration {
             data: bytes.to_vec(),
             mode: wire::ApplyMode::Auto.into(),
@@ -178,13 +190,18 @@ async fn give(reader: &Reader, order: &Order) -> Result<(), Error> {
         let path = wire::path::APPLY_CONFIGURATION;
         match connection.call::<_, wire::ConfigurationApplied>(path, request).await {
             Ok(applied) => {
-                given = true;
+                sent = true;
+                if applied.mode() == wire::ApplyMode::Reboot {
+                    reboot = boot_id.map(|before| Reboot { target: target.clone(), before });
+                }
                 for warning in applied.warnings {
                     documents::detail(&target.name, redact::first_line(&warning));
                 }
             }
-            Err(status) if passes(&status) => pause(until, target, said(&status)).await?,
-            Err(status) => return Err(refused(target, &status)),
+            Err(status) if is_temporary(&status) => {
+                pause(until, target, error_text(&status)).await?;
+            }
+            Err(status) => return Err(node_error(target, &status)),
         }
     }
 }
@@ -197,9 +214,9 @@ async fn pause(until: Instant, target: &Target, why: String) -> Result<(), Error
     Ok(())
 }
 
-/// Whether the same call may succeed in a moment: the API starts anew when maintenance ends, and
-/// answers `FailedPrecondition` until what it needs is there.
-fn passes(status: &Status) -> bool {
+/// Returns whether an identical request may succeed a moment later. The API restarts when
+/// maintenance mode ends, and answers `FailedPrecondition` until its dependencies are ready.
+fn is_temporary(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable
@@ -211,6 +228,6 @@ fn passes(status: &Status) -> bool {
     )
 }
 
-fn refused(target: &Target, status: &Status) -> Error {
-    Error::NodeRefused { name: target.name.clone(), why: said(status) }
+fn node_error(target: &Target, status: &Status) -> Error {
+    Error::NodeError { name: target.name.clone(), why: error_text(status) }
 }

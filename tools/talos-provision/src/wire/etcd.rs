@@ -1,4 +1,4 @@
-//! etcd, as the machine service shows it.
+//! Messages about etcd in the machine service.
 
 use super::Metadata;
 

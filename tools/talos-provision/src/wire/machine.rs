@@ -1,4 +1,4 @@
-//! The machine: configuration, versions, services, stages, life cycle.
+//! Messages of the machine service: configuration, versions, services, stages, life cycle.
 
 use super::{Any, CommonError, Duration, Metadata, Timestamp};
 
@@ -32,7 +32,7 @@ pub struct ConfigurationApplied {
     pub warnings: Vec<String>,
     #[prost(enumeration = "ApplyMode", tag = "3")]
     pub mode: i32,
-    /// In a dry run the difference, secrets included: never log it.
+    /// In a dry run: the difference, with secrets. Never log it.
     #[prost(string, tag = "4")]
     pub mode_details: String,
 }
@@ -107,8 +107,8 @@ pub struct ServiceList {
 pub struct Service {
     #[prost(string, tag = "1")]
     pub id: String,
-    /// `Initialized`, `Preparing`, `Waiting`, `Starting`, `Running`, `Stopping`, `Finished`,
-    /// `Failed` or `Skipped`.
+    /// State of the service: `Initialized`, `Preparing`, `Waiting`, `Starting`, `Running`,
+    /// `Stopping`, `Finished`, `Failed` or `Skipped`.
     #[prost(string, tag = "2")]
     pub state: String,
     #[prost(message, optional, tag = "3")]
@@ -165,7 +165,7 @@ pub struct FileInfo {
     pub is_dir: bool,
     #[prost(string, tag = "7")]
     pub error: String,
-    /// `.` for the requested directory itself, which is the first item.
+    /// Path relative to the requested directory. The directory itself is the first item, as `.`.
     #[prost(string, tag = "8")]
     pub relative_name: String,
 }
@@ -236,7 +236,8 @@ pub struct EventsRequest {
 pub struct Event {
     #[prost(message, optional, tag = "1")]
     pub metadata: Option<Metadata>,
-    /// A [`MachineStatusEvent`], a [`SequenceEvent`] or another, by its `type_url`.
+    /// Message whose type `type_url` names, for example a [`MachineStatusEvent`] or a
+    /// [`SequenceEvent`].
     #[prost(message, optional, tag = "2")]
     pub data: Option<Any>,
     #[prost(string, tag = "3")]
@@ -259,7 +260,7 @@ pub enum Stage {
     Upgrading = 8,
 }
 
-/// Also the `proto_spec` of the resource of [`resource::STATUS_TYPE`].
+/// Event, and also the `proto_spec` of the resource of [`resource::STATUS_TYPE`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct MachineStatusEvent {
     #[prost(enumeration = "Stage", tag = "1")]

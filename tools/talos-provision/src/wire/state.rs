@@ -1,4 +1,4 @@
-//! A node's state: resources by namespace, type and id.
+//! Messages about a node's state: resources by namespace, type and id.
 
 use std::collections::HashMap;
 
@@ -76,10 +76,10 @@ pub struct ResourceSpec {
     pub yaml_spec: String,
 }
 
-/// The `proto_spec` of the resource of [`resource::CONFIG_TYPE`].
+/// Message in the `proto_spec` of the resource of [`resource::CONFIG_TYPE`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct MachineConfigSpec {
-    /// The very bytes that were applied.
+    /// The exact bytes that were applied.
     #[prost(bytes = "vec", tag = "1")]
     pub yaml_marshalled: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Machines that are removed while the cluster lives, and a cluster that is destroyed: with a real
+//! Removal of machines from a living cluster, and the destruction of a cluster, with a real
 //! Kubernetes API, scheduler and disruption controller.
 
 use std::fs;
@@ -6,10 +6,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{changed, kubectl};
-use crate::site::{Site, until};
+use crate::harness::{Harness, until};
 
-/// A machine that nobody declared but us, and a node for it. No kubelet runs there: the test says what
-/// its pods do.
+/// Machine that the test creates, with a node. No kubelet runs there, so the test itself reports
+/// the state of its pods.
 const MACHINE: &str = "prod-work-2";
 
 const WORKLOAD: &str = r#"
@@ -33,7 +33,7 @@ spec:
   selector: {matchLabels: {app: web}}
 "#;
 
-/// A claim whose data is on the disk of that machine alone.
+/// Claim whose data is on the disk of that machine alone.
 const CLAIM: &str = r#"
 apiVersion: v1
 kind: PersistentVolume
@@ -59,22 +59,22 @@ spec:
   resources: {requests: {storage: 1Gi}}
 "#;
 
-fn run(site: &Site, line: &str) -> String {
-    kubectl(site.folder.path(), line)
+fn run(harness: &Harness, line: &str) -> String {
+    kubectl(harness.folder.path(), line)
 }
 
-fn declare(site: &Site, workers: u8, more: &str) {
+fn declare(harness: &Harness, workers: u8, more: &str) {
     let document = format!("{}{more}", changed(3, workers));
-    fs::write(site.path("cluster.yaml"), document).expect("written");
+    fs::write(harness.path("cluster.yaml"), document).expect("written");
 }
 
 fn refusals(cluster: &Value) -> String {
     cluster["status"]["refusals"].to_string()
 }
 
-/// Puts a machine, a node, a pod under a budget, and a claim on its disk into the cluster.
-fn furnish(site: &Site) {
-    let image = site
+/// Adds a machine, a node, a pod under a budget, and a claim on the machine's disk to the cluster.
+fn add_workload(harness: &Harness) {
+    let image = harness
         .list("images")
         .into_iter()
         .find(|image| image["labels"]["os"] == "talos" && image["architecture"] == "arm");
@@ -86,113 +86,121 @@ fn furnish(site: &Site) {
         "name": MACHINE, "server_type": "cax21", "location": "fsn1", "labels": labels,
         "image": image.expect("an image")["id"], "start_after_create": false,
     });
-    let made = site.call("POST", "/v1/servers", &server);
-    assert!(made["error"].is_null(), "{made}");
+    let created = harness.call("POST", "/v1/servers", &server);
+    assert!(created["error"].is_null(), "{created}");
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": MACHINE, "labels": {"kubernetes.io/hostname": MACHINE}},
     });
-    fs::write(site.path("node.json"), node.to_string()).expect("written");
-    fs::write(site.path("workload.yaml"), WORKLOAD).expect("written");
-    run(site, "create -f node.json");
+    fs::write(harness.path("node.json"), node.to_string()).expect("written");
+    fs::write(harness.path("workload.yaml"), WORKLOAD).expect("written");
+    run(harness, "create -f node.json");
     let room = json!({"cpu": "1", "memory": "1Gi", "pods": "10"});
     let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady"});
     status(
-        site,
+        harness,
         &format!("node {MACHINE}"),
         &json!({
             "capacity": room, "allocatable": room, "conditions": [ready],
         }),
     );
-    run(site, "apply -f workload.yaml");
-    claim(site);
+    run(harness, "apply -f workload.yaml");
+    claim(harness);
     until("the pod is scheduled", || {
-        run(site, "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}") == MACHINE
+        run(harness, "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}") == MACHINE
     });
-    let pod = run(site, "get pods -l app=web -o name");
+    let pod = run(harness, "get pods -l app=web -o name");
     let ready = json!({"type": "Ready", "status": "True"});
-    status(site, pod.trim(), &json!({"phase": "Running", "conditions": [ready]}));
+    status(harness, pod.trim(), &json!({"phase": "Running", "conditions": [ready]}));
     until("the budget counts the pod", || {
-        run(site, "get pdb web-budget -o jsonpath={.status.currentHealthy}") == "1"
+        run(harness, "get pdb web-budget -o jsonpath={.status.currentHealthy}") == "1"
     });
 }
 
-fn claim(site: &Site) {
-    fs::write(site.path("claim.yaml"), CLAIM).expect("written");
-    run(site, "apply -f claim.yaml");
+fn claim(harness: &Harness) {
+    fs::write(harness.path("claim.yaml"), CLAIM).expect("written");
+    run(harness, "apply -f claim.yaml");
     until("the claim is bound", || {
-        run(site, "get pvc data -o jsonpath={.status.phase}") == "Bound"
+        run(harness, "get pvc data -o jsonpath={.status.phase}") == "Bound"
     });
 }
 
-fn status(site: &Site, object: &str, status: &Value) {
+fn status(harness: &Harness, object: &str, status: &Value) {
     let patch = json!({"status": status});
-    run(site, &format!("patch {object} --subresource=status --type=merge -p {patch}"));
+    run(harness, &format!("patch {object} --subresource=status --type=merge -p {patch}"));
 }
 
-pub(super) fn a_machine_goes_only_once_its_volumes_and_its_pods_may_go(site: &Site) {
-    furnish(site);
+pub(super) fn a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(harness: &Harness) {
+    add_workload(harness);
 
-    // The gate, before anything is touched.
-    declare(site, 1, "  removal: {evictionSeconds: 2}\n");
-    let writes = site.writes();
-    let plan = site.run("plan").code(0).cluster();
+    // The gate refuses before anything is changed.
+    declare(harness, 1, "  removal: {evictionSeconds: 2}\n");
+    let writes = harness.writes();
+    let plan = harness.run("plan").code(0).cluster();
     assert!(refusals(&plan).contains("default/data"), "{plan}");
-    let end = site.run("apply").code(111);
+    let end = harness.run("apply").code(111);
     assert!(end.err.contains("default/data"), "{}", end.err);
     assert!(refusals(&end.cluster()).contains("NoReceipt"), "{}", end.out);
-    assert_eq!(site.writes(), writes);
+    assert_eq!(harness.writes(), writes);
     let unschedulable =
-        || run(site, &format!("get node {MACHINE} -o jsonpath={{.spec.unschedulable}}"));
+        || run(harness, &format!("get node {MACHINE} -o jsonpath={{.spec.unschedulable}}"));
     assert_eq!(unschedulable(), "");
 
-    // The budget, which never yields.
-    declare(site, 1, "  removal: {evictionSeconds: 2}\n  dataOnDestroy: {default/data: discard}\n");
-    let end = site.run("apply").code(111);
+    // The budget never allows the eviction.
+    declare(
+        harness,
+        1,
+        "  removal: {evictionSeconds: 2}\n  dataOnDestroy: {default/data: discard}\n",
+    );
+    let end = harness.run("apply").code(111);
     assert!(end.err.contains("web-budget") && end.err.contains(MACHINE), "{}", end.err);
     assert_eq!(unschedulable(), "true");
-    assert!(site.names("servers").contains(&MACHINE.to_owned()));
+    assert!(harness.names("servers").contains(&MACHINE.to_owned()));
     assert_eq!(
-        run(site, "get pods -l app=web -o jsonpath={.items[*].metadata.deletionTimestamp}"),
+        run(harness, "get pods -l app=web -o jsonpath={.items[*].metadata.deletionTimestamp}"),
         ""
     );
 
-    // Declared again, it would be uncordoned, because we cordoned it.
-    declare(site, 2, "");
-    let plan = site.run("plan").code(0).cluster();
-    assert!(plan["status"]["plan"].to_string().contains(r#"{"uncordon":{"name":"prod-work-2"}}"#));
+    // A machine that is declared again is uncordoned, because this program cordoned it.
+    declare(harness, 2, "");
+    let plan = harness.run("plan").code(0).cluster();
+    assert!(
+        plan["status"]["plan"]
+            .to_string()
+            .contains(r#"{"action":"uncordon","name":"prod-work-2"}"#)
+    );
 
-    // The budget yields: what was half done is done.
+    // The budget now allows the eviction, and the interrupted removal continues.
     declare(
-        site,
+        harness,
         1,
         "  removal: {evictionSeconds: 60}\n  dataOnDestroy: {default/data: discard}\n",
     );
-    run(site, "delete pdb web-budget");
-    site.run("apply").code(0);
-    assert!(!site.names("servers").contains(&MACHINE.to_owned()));
-    assert!(!run(site, "get nodes -o name").contains(MACHINE));
-    run(site, "delete deployment web");
+    run(harness, "delete pdb web-budget");
+    harness.run("apply").code(0);
+    assert!(!harness.names("servers").contains(&MACHINE.to_owned()));
+    assert!(!run(harness, "get nodes -o name").contains(MACHINE));
+    run(harness, "delete deployment web");
 }
 
-/// Without the load balancer, each control plane is asked itself.
+/// Without the load balancer, each control plane is asked at its own address.
 // hazard: The load balancer is deleted, and `destroy` then removes every machine without a receipt.
 // class: Silence is taken for consent.
 // members: a missing control plane, a silent API
 // now: refused by name after asking each control plane; nothing touched
-pub(super) fn a_cluster_whose_load_balancer_is_gone_still_says_what_it_holds(site: &Site) {
-    claim(site);
-    let balancer = site.list("load_balancers")[0]["id"].clone();
-    site.call("DELETE", &format!("/v1/load_balancers/{balancer}"), &Value::Null);
-    until("the load balancer is gone", || site.names("load_balancers").is_empty());
-    let servers = site.names("servers");
-    let writes = site.writes();
-    let plan = site.run("plan --destroy").code(0).cluster();
+pub(super) fn destroy_without_a_load_balancer_still_finds_the_volumes(harness: &Harness) {
+    claim(harness);
+    let balancer = harness.list("load_balancers")[0]["id"].clone();
+    harness.call("DELETE", &format!("/v1/load_balancers/{balancer}"), &Value::Null);
+    until("the load balancer is gone", || harness.names("load_balancers").is_empty());
+    let servers = harness.names("servers");
+    let writes = harness.writes();
+    let plan = harness.run("plan --destroy").code(0).cluster();
     assert!(refusals(&plan).contains("default/data"), "{plan}");
-    let end = site.run("destroy").code(111);
+    let end = harness.run("destroy").code(111);
     assert!(end.err.contains("default/data"), "{}", end.err);
-    assert_eq!((site.names("servers"), site.writes()), (servers, writes));
-    let document = fs::read_to_string(site.path("cluster.yaml")).expect("a document");
+    assert_eq!((harness.names("servers"), harness.writes()), (servers, writes));
+    let document = fs::read_to_string(harness.path("cluster.yaml")).expect("a document");
     let document = format!("{document}  dataOnDestroy: {{default/data: discard}}\n");
-    fs::write(site.path("cluster.yaml"), document).expect("written");
+    fs::write(harness.path("cluster.yaml"), document).expect("written");
 }

@@ -1,4 +1,4 @@
-//! The three laws of a plan and of its reverse, over every small world.
+//! Laws of `plan` and `plan_destroy`, checked over every small world.
 
 use super::*;
 use crate::model::{DeployKey, Rule, SeenKey};
@@ -6,7 +6,7 @@ use crate::spec::{PullRequest, Require};
 
 mod guards;
 
-/// When a step writes a secret, in these worlds.
+/// Time at which steps write secrets in these worlds.
 const NOW: &str = "now";
 
 fn set<const N: usize>(items: [&str; N]) -> BTreeSet<String> {
@@ -46,7 +46,7 @@ fn declarations() -> Vec<Wanted> {
         on_destroy: OnDestroy::Archive,
     };
     let history = |push| {
-        Some(Pushed { push, branch: "main".to_owned(), commit: Section::Known("c2".to_owned()) })
+        Some(Pushed { push, branch: "main".to_owned(), commit: Readable::Value("c2".to_owned()) })
     };
     let full = Wanted {
         settings: Settings {
@@ -75,7 +75,7 @@ fn declarations() -> Vec<Wanted> {
     ]
 }
 
-/// Every world but the empty one, from every state of each of its parts.
+/// Returns no repository, and a repository for every combination of the states of its parts.
 fn worlds() -> Vec<World> {
     let plain = |description: &str| Settings {
         description: Some(description.to_owned()),
@@ -94,7 +94,7 @@ fn worlds() -> Vec<World> {
         (named([("main", rule(2)), ("old", rule(0))]), set(["old"])),
         (named([("main", rule(1)), ("theirs", rule(3))]), set([])),
     ];
-    let time = |it: &str| Some(it.to_owned());
+    let time = |text: &str| Some(text.to_owned());
     let secrets = [
         (named([]), named([])),
         (named([("S", time("t"))]), recorded("mac")),
@@ -110,7 +110,7 @@ fn worlds() -> Vec<World> {
     let mut worlds = vec![None];
     for (marked, made, archived) in [
         (false, true, false),  // created, then interrupted
-        (false, false, false), // somebody else's
+        (false, false, false), // made by others
         (true, true, false),
         (true, true, true), // destroyed
         (true, false, false),
@@ -120,19 +120,20 @@ fn worlds() -> Vec<World> {
                 for (rules, our_rules) in &rules {
                     for (secrets, recorded) in &secrets {
                         for (keys, our_keys) in &keys {
-                            let receipt = Receipt {
+                            let receipt = OwnershipRecord {
                                 made,
                                 archived,
                                 rules: our_rules.clone(),
                                 deploy_keys: our_keys.clone(),
                                 secrets: recorded.clone(),
                             };
-                            let mark = if marked { Mark::Ours(receipt) } else { Mark::None };
+                            let mark =
+                                if marked { Ownership::Ours(receipt) } else { Ownership::None };
                             worlds.push(Some(Present {
                                 id: 7,
                                 administrator: Some(true),
                                 archived,
-                                newborn: made && !marked,
+                                just_created: made && !marked,
                                 settings: plain(if made && !marked {
                                     "newborn"
                                 } else {
@@ -140,11 +141,11 @@ fn worlds() -> Vec<World> {
                                 }),
                                 topics: topics.clone(),
                                 default_branch: "main".to_owned(),
-                                head: Section::Known(head.clone()),
-                                mark: Section::Known(mark),
-                                rules: Section::Known(rules.clone()),
-                                secrets: Section::Known(secrets.clone()),
-                                deploy_keys: Section::Known(keys.clone()),
+                                head: Readable::Value(head.clone()),
+                                mark: Readable::Value(mark),
+                                rules: Readable::Value(rules.clone()),
+                                secrets: Readable::Value(secrets.clone()),
+                                deploy_keys: Readable::Value(keys.clone()),
                             }));
                         }
                     }
@@ -155,14 +156,14 @@ fn worlds() -> Vec<World> {
     worlds
 }
 
-fn list<T>(section: &mut Section<BTreeMap<String, T>>) -> &mut BTreeMap<String, T> {
+fn list<T>(section: &mut Readable<BTreeMap<String, T>>) -> &mut BTreeMap<String, T> {
     match section {
-        Section::Known(list) => list,
-        Section::Unknown(_) => panic!("a step changes what may not be read"),
+        Readable::Value(list) => list,
+        Readable::Denied(_) => panic!("a step changes what may not be read"),
     }
 }
 
-/// The world after `step`, as the forges behave.
+/// Returns the world after `step`, as the forges behave.
 fn after(step: &Step, world: World) -> World {
     if let Step::Create { private } = step {
         assert_eq!(world, None, "nothing is created twice");
@@ -175,30 +176,30 @@ fn after(step: &Step, world: World) -> World {
             projects: Some(true),
         };
         let minimal = declarations().pop().expect("the smallest declaration");
-        return Some(Present { id: 7, settings: all, ..newborn(*private, &minimal) });
+        return Some(Present { id: 7, settings: all, ..just_created(*private, &minimal) });
     }
-    let mut it = world.expect("a step other than the first needs a repository");
+    let mut repository = world.expect("a step other than the first needs a repository");
     assert!(
-        !it.archived || matches!(step, Step::Unarchive {} | Step::Delete {}),
+        !repository.archived || matches!(step, Step::Unarchive {} | Step::Delete {}),
         "an archive takes no change: {step}"
     );
     match step.clone() {
         Step::Create { .. } => {}
-        Step::Unarchive {} => it.archived = false,
-        Step::Archive {} => it.archived = true,
+        Step::Unarchive {} => repository.archived = false,
+        Step::Archive {} => repository.archived = true,
         Step::Delete {} => return None,
         Step::Record { mut receipt, times_of } => {
             for name in times_of {
-                let time = list(&mut it.secrets).get(&name).cloned().flatten();
+                let time = list(&mut repository.secrets).get(&name).cloned().flatten();
                 receipt.secrets.get_mut(&name).expect("a secret just written").updated_at = time;
             }
-            it.mark = Section::Known(Mark::Ours(receipt));
+            repository.mark = Readable::Value(Ownership::Ours(receipt));
         }
-        Step::Forget {} => it.mark = Section::Known(Mark::None),
+        Step::Forget {} => repository.mark = Readable::Value(Ownership::None),
         Step::ChangeSettings { to, .. } => {
-            it.newborn &= to.description.is_none();
-            let old = it.settings;
-            it.settings = Settings {
+            repository.just_created &= to.description.is_none();
+            let old = repository.settings;
+            repository.settings = Settings {
                 description: to.description.or(old.description),
                 homepage: to.homepage.or(old.homepage),
                 private: to.private.or(old.private),
@@ -208,26 +209,26 @@ fn after(step: &Step, world: World) -> World {
             };
         }
         Step::Push { .. } => {
-            it.head = Section::Known(Head::Same);
-            it.default_branch = "main".to_owned();
+            repository.head = Readable::Value(Head::Same);
+            repository.default_branch = "main".to_owned();
         }
-        Step::ChangeDefaultBranch { to, .. } => it.default_branch = to,
-        Step::SetTopics { to, .. } => it.topics = to,
+        Step::ChangeDefaultBranch { to, .. } => repository.default_branch = to,
+        Step::SetTopics { to, .. } => repository.topics = to,
         Step::WriteSecret { name, .. } => {
-            list(&mut it.secrets).insert(name, Some(NOW.to_owned()));
+            list(&mut repository.secrets).insert(name, Some(NOW.to_owned()));
         }
-        Step::RemoveSecret { name } => drop(list(&mut it.secrets).remove(&name)),
+        Step::RemoveSecret { name } => drop(list(&mut repository.secrets).remove(&name)),
         Step::AddDeployKey { fingerprint, .. } => {
-            assert!(list(&mut it.deploy_keys).insert(fingerprint, key(9, true)).is_none());
+            assert!(list(&mut repository.deploy_keys).insert(fingerprint, key(9, true)).is_none());
         }
         Step::RemoveDeployKey { fingerprint, .. } => {
-            list(&mut it.deploy_keys).remove(&fingerprint);
+            list(&mut repository.deploy_keys).remove(&fingerprint);
         }
-        Step::Publish {} => it.settings.private = Some(false),
-        Step::PutRule { name, to, .. } => drop(list(&mut it.rules).insert(name, to)),
-        Step::RemoveRule { name } => drop(list(&mut it.rules).remove(&name)),
+        Step::Publish {} => repository.settings.private = Some(false),
+        Step::PutRule { name, to, .. } => drop(list(&mut repository.rules).insert(name, to)),
+        Step::RemoveRule { name } => drop(list(&mut repository.rules).remove(&name)),
     }
-    Some(it)
+    Some(repository)
 }
 
 fn take(steps: &[Step], world: &World) -> World {
@@ -242,7 +243,7 @@ fn for_all(law: impl Fn(&Wanted, &World)) {
     }
 }
 
-fn receipt(world: &World) -> Option<Receipt> {
+fn receipt(world: &World) -> Option<OwnershipRecord> {
     recorded(world.as_ref()?).flatten()
 }
 
@@ -254,19 +255,19 @@ fn a_plan_reaches_what_is_declared_then_rests() {
         let world = take(&steps, before);
         let after = world.as_ref().expect("the repository");
         assert_eq!(wanted.settings.changed_from(&after.settings), Settings::default(), "reaches");
-        assert!(!after.archived && !after.newborn, "reaches");
+        assert!(!after.archived && !after.just_created, "reaches");
         for (name, rule) in &wanted.rules {
-            assert!(rule.is_met_by(&after.rules.known().expect("known")[name]), "reaches");
+            assert!(rule.is_met_by(&after.rules.value().expect("known")[name]), "reaches");
         }
         for (name, mac) in &wanted.secrets {
-            assert!(after.secrets.known().expect("known").contains_key(name), "reaches");
+            assert!(after.secrets.value().expect("known").contains_key(name), "reaches");
             assert_eq!(receipt(&world).expect("a receipt").secrets[name].mac, *mac, "reaches");
         }
         for fingerprint in wanted.deploy_keys.keys() {
-            assert!(after.deploy_keys.known().expect("known")[fingerprint].read_only, "reaches");
+            assert!(after.deploy_keys.value().expect("known")[fingerprint].read_only, "reaches");
         }
-        if wanted.history.as_ref().is_some_and(|it| it.push == Push::FastForward) {
-            assert_eq!(after.head, Section::Known(Head::Same), "reaches");
+        if wanted.history.as_ref().is_some_and(|history| history.push == Push::FastForward) {
+            assert_eq!(after.head, Readable::Value(Head::Same), "reaches");
         }
         assert_eq!(plan(wanted, &world), Plan::default(), "rests after {steps:?}");
     });
@@ -299,36 +300,36 @@ fn a_plan_leaves_alone_what_is_not_declared() {
         let world = take(&plan(wanted, before).steps, before);
         let is = world.as_ref().expect("the repository");
         let ours = receipt(before).unwrap_or_default();
-        for (name, rule) in was.rules.known().expect("known") {
+        for (name, rule) in was.rules.value().expect("known") {
             if !wanted.rules.contains_key(name) && !ours.rules.contains(name) {
-                assert_eq!(is.rules.known().expect("known").get(name), Some(rule));
+                assert_eq!(is.rules.value().expect("known").get(name), Some(rule));
             }
         }
-        for (name, time) in was.secrets.known().expect("known") {
+        for (name, time) in was.secrets.value().expect("known") {
             if !wanted.secrets.contains_key(name) && !ours.secrets.contains_key(name) {
-                assert_eq!(is.secrets.known().expect("known").get(name), Some(time));
+                assert_eq!(is.secrets.value().expect("known").get(name), Some(time));
             }
         }
-        for (fingerprint, key) in was.deploy_keys.known().expect("known") {
+        for (fingerprint, key) in was.deploy_keys.value().expect("known") {
             if !wanted.deploy_keys.contains_key(fingerprint)
                 && !ours.deploy_keys.contains(fingerprint)
             {
-                assert_eq!(is.deploy_keys.known().expect("known").get(fingerprint), Some(key));
+                assert_eq!(is.deploy_keys.value().expect("known").get(fingerprint), Some(key));
             }
         }
-        if wanted.topics.as_ref().is_none_or(|it| it.0 == Mode::Additive) {
+        if wanted.topics.as_ref().is_none_or(|(mode, _)| *mode == Mode::Additive) {
             assert!(was.topics.is_subset(&is.topics));
         }
-        if wanted.settings.description.is_none() && !was.newborn {
+        if wanted.settings.description.is_none() && !was.just_created {
             assert_eq!(was.settings, is.settings);
         }
-        let made = was.newborn || ours.made;
+        let made = was.just_created || ours.made;
         assert_eq!(receipt(&world).expect("a receipt").made, made, "nothing found becomes made");
     });
 }
 
 #[test]
-fn interrupted_after_any_step_a_plan_reaches_the_same_world() {
+fn a_plan_reaches_the_same_world_after_an_interruption_at_any_step() {
     for_all(|wanted, before| {
         let Plan { steps, .. } = plan(wanted, before);
         let whole = take(&steps, before);
@@ -346,7 +347,7 @@ fn interrupted_after_any_step_a_plan_reaches_the_same_world() {
 }
 
 #[test]
-fn undoing_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
+fn plan_destroy_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
     for_all(|wanted, before| {
         let Plan { steps, refused } = plan_destroy(wanted, before);
         assert_eq!(refused, []);
@@ -354,46 +355,49 @@ fn undoing_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
         assert_eq!(plan_destroy(wanted, &world), Plan::default(), "rests after {steps:?}");
         let Some(was) = before else { return };
         let ours = receipt(before);
-        let made = was.newborn || ours.as_ref().is_some_and(|it| it.made);
+        let made = was.just_created || ours.as_ref().is_some_and(|receipt| receipt.made);
         let Some(is) = &world else {
             assert!(made && wanted.on_destroy == OnDestroy::Delete, "deletes only what we made");
             return;
         };
         assert_eq!(is.archived, made, "archives what we made, and only that");
         if was.archived {
-            return; // and nothing can change in it
+            return; // an archived repository accepts no changes
         }
         let ours = ours.unwrap_or_default();
-        let secrets = is.secrets.known().expect("known");
-        assert!(ours.secrets.keys().all(|it| !secrets.contains_key(it)), "reaches");
-        let keys = is.deploy_keys.known().expect("known");
-        assert!(ours.deploy_keys.iter().all(|it| !keys.contains_key(it)), "reaches");
-        let rules = is.rules.known().expect("known");
-        assert!(made || ours.rules.iter().all(|it| !rules.contains_key(it)), "reaches");
-        let left = |it: &String| !ours.secrets.contains_key(it);
+        let secrets = is.secrets.value().expect("known");
+        assert!(ours.secrets.keys().all(|name| !secrets.contains_key(name)), "reaches");
+        let keys = is.deploy_keys.value().expect("known");
+        assert!(
+            ours.deploy_keys.iter().all(|fingerprint| !keys.contains_key(fingerprint)),
+            "reaches"
+        );
+        let rules = is.rules.value().expect("known");
+        assert!(made || ours.rules.iter().all(|name| !rules.contains_key(name)), "reaches");
+        let left = |name: &String| !ours.secrets.contains_key(name);
         assert!(
             was.secrets
-                .known()
+                .value()
                 .expect("known")
                 .keys()
-                .filter(|it| left(it))
-                .all(|it| secrets.contains_key(it))
+                .filter(|name| left(name))
+                .all(|name| secrets.contains_key(name))
         );
-        let left = |it: &String| !ours.deploy_keys.contains(it);
+        let left = |fingerprint: &String| !ours.deploy_keys.contains(fingerprint);
         assert!(
             was.deploy_keys
-                .known()
+                .value()
                 .expect("known")
                 .keys()
-                .filter(|it| left(it))
-                .all(|it| { keys.contains_key(it) })
+                .filter(|fingerprint| left(fingerprint))
+                .all(|fingerprint| { keys.contains_key(fingerprint) })
         );
         assert_eq!((&was.settings, &was.topics, &was.head), (&is.settings, &is.topics, &is.head));
     });
 }
 
 #[test]
-fn undoing_that_was_interrupted_ends_where_it_would_have() {
+fn an_interrupted_destroy_reaches_the_same_world() {
     for_all(|wanted, before| {
         let Plan { steps, .. } = plan_destroy(wanted, before);
         let whole = take(&steps, before);
@@ -405,7 +409,7 @@ fn undoing_that_was_interrupted_ends_where_it_would_have() {
 }
 
 #[test]
-fn what_was_destroyed_can_be_applied_again() {
+fn a_destroyed_repository_can_be_applied_again() {
     for_all(|wanted, before| {
         let gone = take(&plan_destroy(wanted, before).steps, before);
         let back = take(&plan(wanted, &gone).steps, &gone);
@@ -414,36 +418,39 @@ fn what_was_destroyed_can_be_applied_again() {
 }
 
 #[test]
-fn what_may_not_be_read_is_neither_changed_nor_removed() {
+fn an_unreadable_part_is_neither_changed_nor_removed() {
     let refusal =
         Refusal { reason: "PermissionMissing", what: "rules".into(), help: String::new() };
     for_all(|wanted, before| {
         let Some(present) = before else { return };
-        let blind = Some(Present { rules: Section::Unknown(refusal.clone()), ..present.clone() });
+        let blind = Some(Present { rules: Readable::Denied(refusal.clone()), ..present.clone() });
         let Plan { steps, refused } = plan(wanted, &blind);
         let ours = receipt(before).unwrap_or_default();
         assert_eq!(refused.is_empty(), wanted.rules.is_empty() && ours.rules.is_empty());
         take(&steps, &blind); // panics when a step changes what is unknown
-        let kept = steps.iter().filter_map(|it| match it {
+        let kept = steps.iter().filter_map(|step| match step {
             Step::Record { receipt, .. } => Some(&receipt.rules),
             _ => None,
         });
-        assert!(kept.into_iter().all(|it| *it == ours.rules), "a receipt forgets nothing unseen");
-        let blind = Some(Present { mark: Section::Unknown(refusal.clone()), ..present.clone() });
+        assert!(
+            kept.into_iter().all(|rules| *rules == ours.rules),
+            "a receipt forgets nothing unseen"
+        );
+        let blind = Some(Present { mark: Readable::Denied(refusal.clone()), ..present.clone() });
         assert_eq!(plan(wanted, &blind), Plan { steps: vec![], refused: vec![refusal.clone()] });
-        let disputed = Present { mark: Section::Known(Mark::Disputed), ..present.clone() };
+        let disputed = Present { mark: Readable::Value(Ownership::Disputed), ..present.clone() };
         let plan = plan(wanted, &Some(disputed));
         assert_eq!((plan.steps, plan.refused[0].reason), (vec![], "ReceiptDisputed"));
     });
 }
 
 #[test]
-fn history_that_is_elsewhere_is_never_forced() {
+fn a_diverged_history_is_never_forced() {
     let wanted = &declarations()[0];
-    for world in worlds().into_iter().flatten().filter(|it| !it.archived) {
-        let elsewhere = Section::Known(Head::Elsewhere("c9".to_owned()));
+    for world in worlds().into_iter().flatten().filter(|present| !present.archived) {
+        let elsewhere = Readable::Value(Head::Elsewhere("c9".to_owned()));
         let Plan { steps, refused } = plan(wanted, &Some(Present { head: elsewhere, ..world }));
         assert_eq!(refused[0].reason, "HistoryDiverged");
-        assert!(!steps.iter().any(|it| matches!(it, Step::Push { .. })));
+        assert!(!steps.iter().any(|step| matches!(step, Step::Push { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! A Drain with a receipt, as data-drain signs it.
+//! A Drain document with a receipt, signed like data-drain's.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::common::{ROOT, Sandbox, Test};
 
-/// Writes a Drain with a receipt for the references that the forge lists now before the document of
-/// the repository called `name`.
+/// Writes a Drain in front of the document of the repository `name`. Its receipt covers the
+/// references that the forge lists now.
 pub(crate) fn write(sandbox: &Sandbox, name: &str, url: String, token: &str) -> Test {
     let (url, token) = (Url::try_from(url)?, Secret::new(token.into()));
     let origin = GitOrigin { url: &url, token: &token };

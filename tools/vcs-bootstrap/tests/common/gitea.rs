@@ -1,4 +1,4 @@
-//! A real Gitea on a loopback address, for one test: in a folder of its own, gone afterwards.
+//! A real Gitea for one test, on a loopback address and in a temporary folder.
 
 use std::error::Error;
 use std::fs;
@@ -17,13 +17,13 @@ use tempfile::TempDir;
 
 use crate::proxy::Proxy;
 
-/// Where these tests listen, and nothing else does.
+/// Loopback address that only these tests use.
 const HOST: &str = "127.76.0.1";
 
-/// How long it may take to start.
+/// Time limit for the start of Gitea.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// A running Gitea; the way to it leads through `proxy`.
+/// A running Gitea behind `proxy`.
 pub(crate) struct Gitea {
     pub(crate) proxy: Proxy,
     pub(crate) token: String,
@@ -34,7 +34,7 @@ pub(crate) struct Gitea {
 
 impl Gitea {
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
-        let prepared = PREPARED.get_or_init(|| prepare().map_err(|it| it.to_string()));
+        let prepared = PREPARED.get_or_init(|| prepare().map_err(|error| error.to_string()));
         let prepared = prepared.as_ref().map_err(String::as_str)?;
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
@@ -63,7 +63,7 @@ impl Gitea {
         token(&self.folder.path().join("gitea"), user)
     }
 
-    /// What stands in `endpoints.forge`.
+    /// Returns the value of `endpoints.forge`.
     pub(crate) fn endpoint(&self) -> String {
         format!(
             "{{gitea: {{url: \"http://{}\", token: {{env: FORGE_TOKEN}}}}}}",
@@ -71,7 +71,7 @@ impl Gitea {
         )
     }
 
-    /// Asks Gitea itself, past the proxy.
+    /// Sends a request to Gitea directly, without the proxy.
     pub(crate) fn api(
         &self,
         method: &str,
@@ -101,10 +101,10 @@ impl Drop for Gitea {
     }
 }
 
-/// What every Gitea of these tests starts from: its tables, two users, and a token of one of them.
-/// Making it takes longer than the start of a Gitea.
+/// Initial state of every Gitea in these tests: database, two users, and a token. Cached because
+/// its creation takes longer than the start of a Gitea.
 struct Prepared {
-    home: Vec<u8>, // a tar
+    home: Vec<u8>, // a tar archive
     token: String,
 }
 
@@ -146,7 +146,7 @@ fn token(home: &Path, user: &str) -> Result<String, Box<dyn Error>> {
     Ok(said.lines().last().unwrap_or_default().trim().to_owned())
 }
 
-/// What a program that must end well writes to standard output.
+/// Runs a command, checks its exit status, and returns its standard output.
 fn output(command: &mut Command) -> Result<Vec<u8>, Box<dyn Error>> {
     let output = command.output()?;
     if !output.status.success() {
@@ -155,7 +155,7 @@ fn output(command: &mut Command) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(output.stdout)
 }
 
-/// Writes the settings of a Gitea in `home` that listens on `address` behind `proxy`.
+/// Writes the configuration of a Gitea in `home` that listens on `address` behind `proxy`.
 fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Result<(), Box<dyn Error>> {
     let user = account()?;
     let file = home.join("app.ini");
@@ -166,7 +166,7 @@ fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Result<(), 
     Ok(())
 }
 
-/// The number of the user `git`, if we are root: Gitea refuses to run as root.
+/// Returns the UID of the user `git` if the tests run as root, because Gitea rejects root.
 fn account() -> Result<Option<u32>, Box<dyn Error>> {
     let id = |arguments: &[&str]| -> Result<u32, Box<dyn Error>> {
         let output = Command::new("id").args(arguments).output()?;
@@ -180,7 +180,7 @@ fn program() -> Result<PathBuf, Box<dyn Error>> {
     let folders = std::env::var_os("LAB_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = folders.into_iter().chain(std::env::split_paths(&path));
-    let found = folders.map(|it| it.join("gitea")).find(|it| it.is_file());
+    let found = folders.map(|folder| folder.join("gitea")).find(|file| file.is_file());
     Ok(found.ok_or("gitea is neither in LAB_BIN nor in PATH: run ./tasks/test, which brings it")?)
 }
 
@@ -188,8 +188,8 @@ fn gitea(home: &Path) -> Result<Command, Box<dyn Error>> {
     let mut command = Command::new(program()?);
     command.arg("--config").arg(home.join("app.ini")).current_dir(home).stdin(Stdio::null());
     command.env_clear().env("HOME", home).env("PATH", "/usr/local/bin:/usr/bin:/bin");
-    // How often Go collects garbage: Gitea starts a program of its own for each hook.
-    command.envs(std::env::var_os("GOGC").map(|it| ("GOGC", it)));
+    // Pass on the setting of Go's garbage collector, because Gitea starts a process for each hook.
+    command.envs(std::env::var_os("GOGC").map(|value| ("GOGC", value)));
     if let Some(id) = account()? {
         command.env("USER", "git").uid(id);
     }
@@ -203,9 +203,9 @@ fn settings(
     as_git: bool,
 ) -> Result<String, Box<dyn Error>> {
     let user = if as_git { "git".to_owned() } else { std::env::var("USER")? };
-    let beside = |it: PathBuf| it.with_file_name("static");
+    let beside = |program: PathBuf| program.with_file_name("static");
     let assets = [beside(program()?), beside(fs::canonicalize(program()?)?)];
-    let assets = assets.iter().find(|it| it.is_dir());
+    let assets = assets.iter().find(|folder| folder.is_dir());
     let assets = assets.ok_or("no folder `static` (options, templates, public) beside gitea")?;
     Ok(format!(
         "RUN_USER = {user}

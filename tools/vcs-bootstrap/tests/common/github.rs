@@ -1,8 +1,8 @@
-//! A mock of the part of GitHub's API that the program uses, since GitHub itself cannot run here.
+//! A mock of the part of GitHub's API that the program uses, because GitHub cannot run here.
 //!
-//! Requests are held against GitHub's own description of its API (`github-openapi.json`), and
-//! answers are that description's examples with the values of this mock in them. History is real:
-//! `git http-backend` serves it. What the description does not say, this mock cannot know.
+//! Requests are compared with GitHub's own description of its API (`github-openapi.json`).
+//! Responses are the description's examples with the values of this mock. The history is real: `git
+//! http-backend` serves it. Behaviour beyond the description is not covered.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,10 +20,10 @@ use tempfile::TempDir;
 use crate::http::{self, Answer, Request, TOKEN, page, serve};
 use crate::openapi::{OpenApi, overlay};
 
-/// Where these tests listen, and nothing else does.
+/// Loopback address that only these tests use.
 const HOST: &str = "127.76.0.3";
 
-/// What the mock remembers, and how it is told to misbehave.
+/// State of the mock, and its configured faults.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub(crate) struct State {
     pub(crate) repository: Option<Value>,
@@ -32,41 +32,41 @@ pub(crate) struct State {
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) keys: BTreeMap<u64, Value>,
     pub(crate) writes: Vec<String>,
-    /// How many reads of a new repository answer 404.
+    /// Number of reads of a new repository that answer 404.
     pub(crate) hides: u32,
-    /// How many requests answer that there were too many.
+    /// Number of requests that answer with a rate limit.
     pub(crate) limits: u32,
-    /// The write whose answer is 502 although it took effect.
+    /// Index of the write that takes effect and answers 502.
     pub(crate) loses: Option<usize>,
-    /// Whether the key for secrets is replaced between being read and being used.
+    /// Whether the public key for secrets changes between reading and using it.
     pub(crate) rotates: bool,
-    /// Whether rules cost money.
+    /// Whether rules need a paid plan.
     pub(crate) gates_rules: bool,
-    /// Whether the token may see who is exempt from a rule.
+    /// Whether the token may see the actors that are exempt from a rule.
     pub(crate) hides_actors: bool,
-    /// The scopes of a classic token; a fine-grained token has none.
+    /// Scopes of a classic token; a fine-grained token has none.
     pub(crate) scopes: Option<&'static str>,
-    /// Whether the token may not see the repository, which is there.
+    /// Whether the existing repository is hidden from the token.
     pub(crate) hides_repository: bool,
-    /// How many repositories the owner has that the token may not see.
+    /// Number of the owner's repositories that are hidden from the token.
     pub(crate) unseen: usize,
-    /// What the API answers to everything, instead of what it should: status and `Location`.
+    /// Status and `Location` of every response of the API, instead of the correct one.
     pub(crate) redirects: Option<(u16, String)>,
-    /// What git's server answers to a service (`git-receive-pack`), instead of serving it.
+    /// Response of git's server to a service (`git-receive-pack`), instead of the correct one.
     pub(crate) git_refuses: Option<(&'static str, u16, String)>,
-    /// Where the next page of each list is said to be.
+    /// URL of the next page that each list names.
     pub(crate) next: String,
-    /// Where the repository is said to be cloned from.
+    /// Host of the clone URL, instead of the correct one.
     pub(crate) clone_host: Option<String>,
-    /// The items of `issues`, `pulls` and `releases`.
+    /// Items of `issues`, `pulls` and `releases`.
     pub(crate) lists: BTreeMap<&'static str, Vec<Value>>,
-    /// Whether somebody pushes a branch while `destroy` looks at the releases.
+    /// Whether a branch is pushed while `destroy` reads the releases.
     pub(crate) races: bool,
-    /// Earlier names of the repository.
+    /// Former names of the repository.
     pub(crate) previously: Vec<String>,
-    /// Every request: its first line, and its header `Authorization`.
+    /// First line and `Authorization` header of every request.
     pub(crate) seen: Vec<(String, Option<String>)>,
-    /// What was asked for in another way than GitHub describes.
+    /// Requests that differ from GitHub's description.
     pub(crate) wrong: Vec<String>,
     secret_key: (SecretKey, u32),
     clock: u32,
@@ -151,10 +151,10 @@ impl GitHub {
     }
 
     pub(crate) fn writes(&self) -> Vec<String> {
-        self.state(|it| std::mem::take(&mut it.writes))
+        self.state(|state| std::mem::take(&mut state.writes))
     }
 
-    /// Installs a hook in the repository, as a forge has them.
+    /// Installs a hook in the repository, as forges have.
     pub(crate) fn hook(&self, repository: &str, name: &str, script: &str) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
         let hook = self.bare(repository).join("hooks").join(name);
@@ -163,12 +163,12 @@ impl GitHub {
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))
     }
 
-    /// The folder of the repository's history.
+    /// Returns the folder of the repository's history.
     pub(crate) fn bare(&self, repository: &str) -> std::path::PathBuf {
         self.history.path().join("owner").join(format!("{repository}.git"))
     }
 
-    /// Renames the repository, as a person does it in the forge's pages.
+    /// Renames the repository, as a user does on the forge's website.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         std::fs::rename(self.bare(from), self.bare(to))?;
         let clone_url = format!("http://{}/owner/{to}.git", self.address);
@@ -183,17 +183,17 @@ impl GitHub {
         Ok(())
     }
 
-    /// How often somebody has tried to push since this was last asked.
+    /// Returns the number of pushes since the last call.
     pub(crate) fn pushes(&self) -> usize {
         let seen = self.state(|state| std::mem::take(&mut state.seen));
         let pushes = seen.iter().filter(|(line, token)| {
-            // Without the token, git only asks whether it needs one.
+            // Without a token, git only asks whether the server demands one.
             line.contains("service=git-receive-pack") && token.is_some()
         });
         pushes.count()
     }
 
-    /// What stands in `endpoints.forge`.
+    /// Returns the value of `endpoints.forge`.
     pub(crate) fn endpoint(&self) -> String {
         format!("{{github: {{url: \"http://{}\", token: {{env: FORGE_TOKEN}}}}}}", self.address)
     }
@@ -211,7 +211,7 @@ impl State {
         )
     }
 
-    /// The value of a secret, opened.
+    /// Returns the decrypted value of a secret.
     pub(crate) fn secret(&self, name: &str) -> Option<String> {
         let sealed = BASE64.decode(self.secrets.get(name)?.0.as_bytes()).ok()?;
         String::from_utf8(self.secret_key.0.unseal(&sealed).ok()?).ok()
@@ -238,7 +238,7 @@ impl State {
         if let Some((status, location)) = &self.redirects {
             return (*status, json!({"message": "Moved"}), vec![("Location", location.clone())]);
         }
-        // Not in the description, but where GitHub's own answer 301 points.
+        // The path is not in the description; GitHub's 301 responses point to it.
         if let Some(id) = request.path.strip_prefix("/repositories/") {
             let found = self
                 .repository
@@ -313,7 +313,7 @@ impl State {
                     .args(["init", "--quiet", "--bare", "--initial-branch=main"])
                     .arg(folder.join("owner").join(format!("{name}.git")))
                     .status();
-                assert!(made.is_ok_and(|it| it.success()));
+                assert!(made.is_ok_and(|status| status.success()));
                 let ours = json!({"name": name, "full_name": format!("owner/{name}"), "owner": {"login": "owner"}, "description": null, "homepage": null, "private": true, "has_issues": true, "has_wiki": true, "has_projects": true, "has_discussions": false, "archived": false, "topics": [], "default_branch": "main", "clone_url": format!("http://{address}/owner/{name}.git"), "html_url": format!("http://{address}/owner/{name}"), "permissions": {"admin": true}});
                 self.repository = Some(overlay(&with(&openapi.example(operation), &ours), body));
                 return plain(201, json!(self.repository));
@@ -373,14 +373,14 @@ impl State {
                 json!({"message": "Upgrade to GitHub Pro or make this repository public to enable this feature."}),
             ),
             "GET /repos/{owner}/{repo}/rulesets" => {
-                let all = self.rulesets.values().map(|it| {
-                    let mut it = it.clone();
-                    it.as_object_mut().map(|it| {
-                        ["rules", "conditions", "bypass_actors"].map(|name| it.remove(name))
+                let all = self.rulesets.values().map(|ruleset| {
+                    let mut ruleset = ruleset.clone();
+                    ruleset.as_object_mut().map(|fields| {
+                        ["rules", "conditions", "bypass_actors"].map(|name| fields.remove(name))
                     });
-                    it
+                    ruleset
                 });
-                page(request, &self.next, &all.collect::<Vec<_>>(), |it| json!(it))
+                page(request, &self.next, &all.collect::<Vec<_>>(), |ruleset| json!(ruleset))
             }
             "POST /repos/{owner}/{repo}/rulesets" => {
                 let id = 40 + self.rulesets.len() as u64;
@@ -392,7 +392,7 @@ impl State {
             "GET /repos/{owner}/{repo}/rulesets/{ruleset_id}" => {
                 let mut ruleset = self.rulesets.get(&number).cloned().unwrap_or_default();
                 if self.hides_actors {
-                    ruleset.as_object_mut().map(|it| it.remove("bypass_actors"));
+                    ruleset.as_object_mut().map(|fields| fields.remove("bypass_actors"));
                 }
                 plain(200, ruleset)
             }
@@ -413,7 +413,7 @@ impl State {
                     request,
                     &self.next,
                     &all.collect::<Vec<_>>(),
-                    |it| json!({"total_count": total, "secrets": it}),
+                    |items| json!({"total_count": total, "secrets": items}),
                 )
             }
             "GET /repos/{owner}/{repo}/actions/secrets/public-key" => {
@@ -425,7 +425,7 @@ impl State {
                 plain(200, answer)
             }
             "PUT /repos/{owner}/{repo}/actions/secrets/{secret_name}" => {
-                if body["key_id"].as_str().and_then(|it| it.parse().ok()) != Some(self.secret_key.1)
+                if body["key_id"].as_str().and_then(|id| id.parse().ok()) != Some(self.secret_key.1)
                 {
                     return plain(422, json!({"message": "Bad request - public key is outdated"}));
                 }
@@ -445,7 +445,7 @@ impl State {
                     request,
                     &self.next,
                     &all.collect::<Vec<_>>(),
-                    |it| json!({"total_count": total, "variables": it}),
+                    |items| json!({"total_count": total, "variables": items}),
                 )
             }
             "POST /repos/{owner}/{repo}/actions/variables"
@@ -460,12 +460,12 @@ impl State {
                 plain(204, Value::Null)
             }
             "GET /repos/{owner}/{repo}/keys" => {
-                page(request, &self.next, &self.keys.values().cloned().collect::<Vec<_>>(), |it| {
-                    json!(it)
+                page(request, &self.next, &self.keys.values().cloned().collect::<Vec<_>>(), |key| {
+                    json!(key)
                 })
             }
             "POST /repos/{owner}/{repo}/keys" => {
-                if self.keys.values().any(|it| it["key"] == body["key"]) {
+                if self.keys.values().any(|key| key["key"] == body["key"]) {
                     return plain(
                         422,
                         json!({"message": "Validation Failed", "errors": [{"resource": "PublicKey", "code": "custom", "field": "key", "message": "key is already in use"}]}),

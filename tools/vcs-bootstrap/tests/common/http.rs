@@ -1,4 +1,4 @@
-//! A small HTTP server for tests, and git's own server behind it.
+//! A small HTTP server for tests, with git's own server behind it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use data_encoding::BASE64;
 use serde_json::Value;
 
-/// The token that the forge of these tests accepts.
+/// Token that the forge of these tests accepts.
 pub(crate) const TOKEN: &str = "github_pat_example";
 
-/// Status, body and further headers.
+/// Status, body and additional headers.
 pub(crate) type Answer = (u16, Value, Vec<(&'static str, String)>);
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) fn serve(
 ) -> io::Result<()> {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 8192]);
     let end = loop {
-        if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
         match client.read(&mut chunk)? {
@@ -40,10 +40,11 @@ pub(crate) fn serve(
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
     let line: Vec<_> = lines.next().unwrap_or_default().split(' ').map(str::to_owned).collect();
-    let header =
-        |it: &str| it.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let header = |line: &str| {
+        line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+    };
     let headers: BTreeMap<_, _> = lines.filter_map(header).collect();
-    let length = headers.get("content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
+    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut body = bytes.split_off(end + 4);
     while body.len() < length {
         match client.read(&mut chunk)? {
@@ -62,7 +63,7 @@ pub(crate) fn serve(
     client.write_all(&answer(&request)?)
 }
 
-/// Git's own server. It asks for the token as GitHub does, and for nothing less.
+/// Serves git's own HTTP backend. Demands the token as GitHub does.
 pub(crate) fn git(
     request: &Request,
     folder: &std::path::Path,
@@ -101,7 +102,7 @@ pub(crate) fn git(
     Ok([b"HTTP/1.1 ", status, b" Mock\r\nConnection: close\r\n", &output].concat())
 }
 
-/// One page of a list, and the link to the next.
+/// Returns one page of a list, with a link to the next page.
 pub(crate) fn page(
     request: &Request,
     next: &str,
@@ -110,8 +111,8 @@ pub(crate) fn page(
 ) -> Answer {
     let query = |name: &str, otherwise: usize| {
         let found =
-            request.query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
-        found.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+            request.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.and_then(|number| number.parse().ok()).unwrap_or(otherwise)
     };
     let most = if request.path.ends_with("/variables") { 30 } else { 100 };
     let (size, page) = (query("per_page", 30).min(most), query("page", 1));

@@ -1,5 +1,5 @@
-//! What the tests that need a forge have in common: a folder with a Git repository in it, the
-//! program, and what to say to it.
+//! Shared parts of the tests that need a forge: a folder with a Git repository, the program, and
+//! its documents.
 
 use std::error::Error;
 use std::fs;
@@ -13,13 +13,13 @@ use tempfile::TempDir;
 
 pub(crate) type Test = Result<(), Box<dyn Error>>;
 
-/// 32 bytes, as hex.
+/// Root key of the tests: 32 bytes in hexadecimal.
 pub(crate) const ROOT: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-/// An age recipient that nobody in these tests needs.
+/// An age recipient, required by the Project and unused in these tests.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
-/// A folder with a Git repository and documents in it.
+/// A folder with a Git repository and documents.
 pub(crate) struct Sandbox {
     pub(crate) folder: TempDir,
     token: String,
@@ -27,12 +27,13 @@ pub(crate) struct Sandbox {
 
 #[allow(dead_code, reason = "not every test that has this module needs all of it")]
 impl Sandbox {
-    /// `forge` is what stands in `endpoints.forge`, with the token in `FORGE_TOKEN`.
+    /// Creates a sandbox. `forge` is the value of `endpoints.forge`, with the token in
+    /// `FORGE_TOKEN`.
     pub(crate) fn new(forge: &str, token: &str) -> Result<Self, Box<dyn Error>> {
         let sandbox = Self { folder: tempfile::tempdir()?, token: token.to_owned() };
         let project = format!(
             "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: lab}}\nspec:\n  \
-             root: {{env: ROOT}}\n  recipients: [{{name: nobody, age: {RECIPIENT}}}]\n  \
+             root: {{env: ROOT}}\n  recipients: [{{name: admin, age: {RECIPIENT}}}]\n  \
              endpoints: {{forge: {forge}}}\n"
         );
         fs::write(sandbox.path().join("project.yaml"), project)?;
@@ -86,7 +87,7 @@ impl Sandbox {
         self.command(verb).envs(environment.iter().copied()).assert()
     }
 
-    /// The program, with nothing of the developer's environment.
+    /// Returns the command of the program, without the developer's environment.
     pub(crate) fn command(&self, verb: &str) -> assert_cmd::Command {
         let mut program = assert_cmd::Command::new(cargo_bin!("vcs-bootstrap"));
         program.current_dir(self.path()).env_clear();
@@ -97,16 +98,16 @@ impl Sandbox {
     }
 }
 
-/// The status of the repository that was written.
+/// Returns the status of the written repository.
 #[allow(dead_code, reason = "not every test that has this module needs all of it")]
 pub(crate) fn status(run: &Assert) -> Result<Value, Box<dyn Error>> {
     let stdout = &run.get_output().stdout;
-    let last = stdout.split(|&byte| byte == b'\n').rfind(|it| !it.is_empty());
+    let last = stdout.split(|&byte| byte == b'\n').rfind(|line| !line.is_empty());
     let document: Value = serde_json::from_slice(last.ok_or("no document was written")?)?;
     Ok(document["status"].clone())
 }
 
-/// The Ready condition: status and reason.
+/// Returns status and reason of the Ready condition.
 #[allow(dead_code, reason = "not every test that has this module needs all of it")]
 pub(crate) fn ready(status: &Value) -> (&str, &str) {
     let ready = &status["conditions"][0];

@@ -1,4 +1,4 @@
-//! GitHub's own description of its API, as far as the program uses it: what an operation takes.
+//! GitHub's description of the API operations that the program uses.
 
 use std::error::Error;
 
@@ -12,18 +12,18 @@ impl OpenApi {
         Ok(Self(all["operations"].take()))
     }
 
-    /// The operation, as `GET /repos/{owner}/{repo}`.
+    /// Returns the description's key of an operation, for example `GET /repos/{owner}/{repo}`.
     pub(crate) fn find(&self, method: &str, path: &str) -> Option<String> {
         let parts: Vec<_> = path.split('/').collect();
-        let fits = |it: &&String| {
-            let (verb, template) = it.split_once(' ').unwrap_or_default();
+        let fits = |operation: &&String| {
+            let (verb, template) = operation.split_once(' ').unwrap_or_default();
             let template: Vec<_> = template.split('/').collect();
             let part = |(a, b): (&&str, &&str)| a == b || a.starts_with('{');
             verb == method && template.len() == parts.len() && template.iter().zip(&parts).all(part)
         };
         let mut found: Vec<_> = self.0.as_object()?.keys().filter(fits).cloned().collect();
-        // What is written out comes before what stands for anything.
-        found.sort_by_key(|it| it.matches('{').count());
+        // Prefer templates with fewer placeholders.
+        found.sort_by_key(|operation| operation.matches('{').count());
         found.into_iter().next()
     }
 
@@ -36,19 +36,20 @@ impl OpenApi {
 
     pub(crate) fn may_answer(&self, operation: &str, status: u16) -> bool {
         let statuses = self.0[operation]["statuses"].as_array();
-        // Some operations describe success alone.
-        status >= 400 || statuses.is_some_and(|it| it.contains(&status.to_string().into()))
+        // Some operations describe only the success.
+        status >= 400
+            || statuses.is_some_and(|statuses| statuses.contains(&status.to_string().into()))
     }
 
-    /// How a request differs from what is described.
+    /// Returns the differences between a request and its description.
     pub(crate) fn mistakes(&self, operation: &str, query: &str, body: &Value) -> Vec<String> {
         let described = &self.0[operation];
         let known = described["query"].as_array().cloned().unwrap_or_default();
-        let names = query.split('&').filter(|it| !it.is_empty());
-        let names = names.filter_map(|it| it.split('=').next());
-        let unknown = names.filter(|it| !known.contains(&(*it).into()));
+        let names = query.split('&').filter(|pair| !pair.is_empty());
+        let names = names.filter_map(|pair| pair.split('=').next());
+        let unknown = names.filter(|name| !known.contains(&(*name).into()));
         let mut mistakes: Vec<_> =
-            unknown.map(|it| format!("{operation}: no query {it}")).collect();
+            unknown.map(|name| format!("{operation}: no query {name}")).collect();
         if described["request"].is_object() {
             self.check(&described["request"], body, operation, &mut mistakes);
         } else if !body.is_null() {
@@ -71,9 +72,9 @@ impl OpenApi {
         }
         for choice in ["oneOf", "anyOf"] {
             let Some(choices) = schema[choice].as_array() else { continue };
-            let fits = |it: &Value| {
+            let fits = |schema: &Value| {
                 let mut wrong = Vec::new();
-                self.check(it, value, at, &mut wrong);
+                self.check(schema, value, at, &mut wrong);
                 wrong.is_empty()
             };
             if !choices.iter().any(fits) {
@@ -90,7 +91,7 @@ impl OpenApi {
             _ => true,
         };
         let words = schema["enum"].as_array();
-        if !fits || words.is_some_and(|it| !it.contains(value)) {
+        if !fits || words.is_some_and(|words| !words.contains(value)) {
             return mistakes.push(format!("{at}: {value} is not {}", schema["type"]));
         }
         for (index, item) in value.as_array().into_iter().flatten().enumerate() {
@@ -98,7 +99,7 @@ impl OpenApi {
         }
         let Some(properties) = schema["properties"].as_object() else { return };
         for required in schema["required"].as_array().into_iter().flatten() {
-            if required.as_str().is_some_and(|it| value.get(it).is_none()) {
+            if required.as_str().is_some_and(|name| value.get(name).is_none()) {
                 mistakes.push(format!("{at}: {required} is missing"));
             }
         }
@@ -111,7 +112,7 @@ impl OpenApi {
     }
 }
 
-/// `example`, with the values of `ours` in it.
+/// Returns `example` with the values of `ours`.
 pub(crate) fn overlay(example: &Value, ours: &Value) -> Value {
     let mut all = example.as_object().cloned().unwrap_or_else(Map::new);
     all.extend(ours.as_object().cloned().unwrap_or_default());

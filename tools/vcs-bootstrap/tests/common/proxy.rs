@@ -1,4 +1,4 @@
-//! A proxy that counts the writes that reach a forge, and can cut the line after some of them.
+//! A proxy that counts writes to a forge, and can cut the connection after some of them.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// What the proxy does, and what it has seen.
+/// Behaviour and counters of the proxy.
 #[derive(Debug, Default)]
 struct State {
     writes: Vec<String>,
-    /// How many more writes go through; then the line is dead.
+    /// Number of writes that are still forwarded; at 0 the connection is cut.
     writes_left: Option<usize>,
-    /// Whether the answer to the last write is lost, and the line then works again.
+    /// Whether only the response to the last write is lost, and later requests succeed.
     loses_answer: bool,
 }
 
-/// Between a program and its forge.
+/// A proxy between a program and its forge.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -24,7 +24,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of `host`, for the server at `to`.
+    /// Listens on a free port of `host` and forwards to the server at `to`.
     pub(crate) fn listen(host: &str, to: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((host, 0))?;
         let proxy = Self { address: listener.local_addr()?, state: Arc::default() };
@@ -42,23 +42,23 @@ impl Proxy {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The writes since this was last asked.
+    /// Returns the writes since the last call.
     pub(crate) fn writes(&self) -> Vec<String> {
-        self.state(|it| std::mem::take(&mut it.writes))
+        self.state(|state| std::mem::take(&mut state.writes))
     }
 
-    /// Lets `writes` through, then nothing at all.
+    /// Forwards `writes` more writes, then cuts every connection.
     pub(crate) fn die_after(&self, writes: usize) {
-        self.state(|it| (it.writes_left, it.loses_answer) = (Some(writes), false));
+        self.state(|state| (state.writes_left, state.loses_answer) = (Some(writes), false));
     }
 
-    /// Lets `writes` through, loses the answer to the next one, then works again.
+    /// Forwards `writes` more writes, loses the response to the next one, then works again.
     pub(crate) fn lose_the_answer_after(&self, writes: usize) {
-        self.state(|it| (it.writes_left, it.loses_answer) = (Some(writes), true));
+        self.state(|state| (state.writes_left, state.loses_answer) = (Some(writes), true));
     }
 
     pub(crate) fn heal(&self) {
-        self.state(|it| (it.writes_left, it.loses_answer) = (None, false));
+        self.state(|state| (state.writes_left, state.loses_answer) = (None, false));
     }
 }
 
@@ -68,7 +68,7 @@ enum Fate {
     Refuse,
 }
 
-/// Passes one request and its answer: HTTP/1.1, made to close after it.
+/// Forwards one request and its response over HTTP/1.1, with `Connection: close`.
 fn pass(mut client: TcpStream, to: SocketAddr, state: &Mutex<State>) -> io::Result<()> {
     let (head, rest) = read_head(&mut client)?;
     let line = head.lines().next().unwrap_or_default().to_owned();
@@ -97,7 +97,7 @@ fn pass(mut client: TcpStream, to: SocketAddr, state: &Mutex<State>) -> io::Resu
     }
     let mut server = TcpStream::connect(to)?;
     server.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let headers = head.split("\r\n").filter(|it| !it.to_lowercase().starts_with("connection:"));
+    let headers = head.split("\r\n").filter(|line| !line.to_lowercase().starts_with("connection:"));
     let headers: Vec<_> = headers.collect();
     let head = headers.join("\r\n").replacen("\r\n", "\r\nConnection: close\r\n", 1);
     server.write_all(head.as_bytes())?;
@@ -112,11 +112,11 @@ fn pass(mut client: TcpStream, to: SocketAddr, state: &Mutex<State>) -> io::Resu
     client.shutdown(Shutdown::Both)
 }
 
-/// The head of a request, to the empty line, and what came with it.
+/// Reads the head of a request to the empty line, and the bytes that arrived with it.
 fn read_head(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
-        if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let rest = bytes.split_off(end + 4);
             return Ok((String::from_utf8_lossy(&bytes).into_owned(), rest));
         }

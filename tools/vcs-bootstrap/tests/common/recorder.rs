@@ -1,11 +1,11 @@
-//! A listener that answers every request with a demand for credentials, and records the request.
+//! A server that answers every request with a demand for credentials, and records the request.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// A host that must not see a token.
+/// A host that must never receive a token.
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -29,13 +29,13 @@ impl Recorder {
                 let head = String::from_utf8_lossy(&head).into_owned();
                 heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
                 let answer = format!("{demand}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-                let _ = client.write_all(answer.as_bytes()); // the client may have gone
+                let _ = client.write_all(answer.as_bytes()); // the client may have closed the connection
             }
         });
         Ok(recorder)
     }
 
-    /// The heads of all requests, as they came.
+    /// Returns the heads of all requests.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

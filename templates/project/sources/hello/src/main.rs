@@ -1,27 +1,27 @@
-//! Answers whoever asks over HTTP.
+//! Answers every HTTP request with `hello`.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// How long a client may take to ask.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The most that a client may say.
+/// Longest wait for a client's request.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest request, in bytes.
 const BYTES_MAX: u64 = 16 * 1024;
 
 fn main() -> io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:8080")?;
     for client in listener.incoming() {
-        // A client that leaves early is no reason to end.
-        let _ = client.map(|it| thread::spawn(move || answer(&it)));
+        // A failed connection is ignored, so that one client cannot end the service.
+        let _ = client.map(|stream| thread::spawn(move || answer(&stream)));
     }
     Ok(())
 }
 
 fn answer(mut client: &TcpStream) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    // To the end of the question: one that is not read is reset, and takes the answer with it.
+    client.set_read_timeout(Some(READ_TIMEOUT))?;
+    // Reads the whole request, because closing a socket with unread data discards the answer.
     for line in BufReader::new(client.take(BYTES_MAX)).lines() {
         if line?.is_empty() {
             break;
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_asks_is_answered() -> io::Result<()> {
+    fn a_request_is_answered_with_hello() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! The emulator alone, with machines that do nothing: for clients that only talk to the API.
+//! The emulator without machines, for clients that only talk to the API.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -9,40 +9,41 @@ use std::time::Duration;
 use clap::Parser;
 use emulator_hcloud::{Cloud, NoMachines, Pace, Settings};
 
-/// Serves an emulated Hetzner Cloud API on a loopback address until it is ended.
+/// Serves an emulated Hetzner Cloud API on a loopback address until the process is ended.
 ///
-/// Its first line on standard output is the endpoint, once it answers. Machines do nothing; load balancers balance.
+/// Once the API answers, the program prints the endpoint on standard output. Machines do nothing; load balancers
+/// forward connections.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// Where to listen; port 0 takes a free one.
+    /// Address and port of the API; port 0 selects a free port.
     #[arg(long, default_value = "127.72.0.1:0")]
     listen: SocketAddr,
-    /// The file that holds everything.
+    /// File that holds the state; created when it does not exist.
     #[arg(long)]
     state: PathBuf,
-    /// The token that clients must bear.
+    /// Token with the permission "Read & Write".
     #[arg(long, env = "HCLOUD_TOKEN", hide_env_values = true)]
     token: String,
-    /// A token that may only read.
+    /// Token with the permission "Read".
     #[arg(long, env = "HCLOUD_READ_TOKEN", hide_env_values = true)]
     read_token: Option<String>,
-    /// The first two bytes of public addresses.
+    /// First two bytes of every public address.
     #[arg(long, default_value = "127.72", value_parser = network)]
     network: [u8; 2],
-    /// Calls that may be made in an hour, and at once.
+    /// Calls that a client may make per hour, which is also the largest burst.
     #[arg(long, default_value_t = 3600)]
     calls_per_hour: u32,
-    /// How long an action runs.
+    /// Duration of an action in milliseconds.
     #[arg(long, default_value_t = 10)]
     action_milliseconds: u64,
 }
 
 fn network(text: &str) -> Result<[u8; 2], String> {
     let bytes = text.split_once('.').and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
-    bytes
-        .filter(|it| it[0] == 127)
-        .ok_or_else(|| "not the first two bytes of a loopback address, such as 127.72".to_owned())
+    bytes.filter(|bytes| bytes[0] == 127).ok_or_else(|| {
+        "not the first two bytes of a loopback address, for example 127.72".to_owned()
+    })
 }
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! An emulator in a thread of the test's own process.
+//! An emulator that runs in the test's own process.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -11,9 +11,9 @@ use emulator_hcloud::{Cloud, Machines, Pace, Server, Settings};
 use serde_json::{Value, json};
 
 pub(crate) const TOKEN: &str = "a-token-of-the-lab";
-pub(crate) const READ_TOKEN: &str = "a-token-that-reads";
+pub(crate) const READ_TOKEN: &str = "a-token-with-read-permission";
 
-/// Machines that only remember what was done to them.
+/// Machines that only record the calls to their power buttons.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded(pub(crate) Mutex<Vec<String>>);
 
@@ -51,10 +51,10 @@ pub(crate) struct Emulator {
 
 impl Emulator {
     pub(crate) fn start(name: &str) -> Self {
-        Self::at(name, Pace::default())
+        Self::at_pace(name, Pace::default())
     }
 
-    pub(crate) fn at(name: &str, pace: Pace) -> Self {
+    pub(crate) fn at_pace(name: &str, pace: Pace) -> Self {
         Self::inside(Arc::new(tempfile::Builder::new().prefix(name).tempdir().unwrap()), pace)
     }
 
@@ -79,7 +79,7 @@ impl Emulator {
         Self { directory, cloud, machines, address, runtime: Some(runtime) }
     }
 
-    /// Ends it in the middle of whatever it does, and starts another on the same state.
+    /// Ends the emulator abruptly, and starts another one on the same state.
     pub(crate) fn restart(mut self, pace: Pace) -> Self {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
@@ -95,7 +95,7 @@ impl Emulator {
         self.directory.path().join("state.json")
     }
 
-    /// Status, headers of the rate, and body.
+    /// Makes a call. Returns the status, the header `RateLimit-Remaining`, and the body.
     pub(crate) fn call(
         &self,
         method: &str,
@@ -114,8 +114,10 @@ impl Emulator {
             .header("authorization", format!("Bearer {TOKEN}"));
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut response = agent.run(request.body(body).unwrap()).unwrap();
-        let remaining =
-            response.headers().get("ratelimit-remaining").map(|it| it.to_str().unwrap().to_owned());
+        let remaining = response
+            .headers()
+            .get("ratelimit-remaining")
+            .map(|value| value.to_str().unwrap().to_owned());
         let status = response.status().as_u16();
         let text = response.body_mut().read_to_string().unwrap();
         (status, remaining, serde_json::from_str(&text).unwrap_or(Value::Null))
@@ -125,7 +127,7 @@ impl Emulator {
         self.call("GET", &format!("/v1{path}"), &Value::Null).2
     }
 
-    /// Posts what must be taken, and waits for all its actions.
+    /// Makes a `POST` that must succeed, and waits for all its actions.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
         let (status, _, answer) = self.call("POST", &format!("/v1{path}"), body);
         assert_eq!(status, 201, "{path}: {answer}");
@@ -135,17 +137,17 @@ impl Emulator {
 
     pub(crate) fn wait(&self, answer: &Value) {
         let next = answer["next_actions"].as_array().cloned().unwrap_or_default();
-        for action in next.iter().chain([&answer["action"]]).filter(|it| !it.is_null()) {
+        for action in next.iter().chain([&answer["action"]]).filter(|action| !action.is_null()) {
             let path = format!("/actions/{}", action["id"]);
             until(|| self.get(&path)["action"]["status"] == json!("success"));
         }
     }
 }
 
-/// Waits for what must become true.
-pub(crate) fn until(mut what: impl FnMut() -> bool) {
+/// Waits until the condition is true, for at most 10 s.
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !what() {
+    while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "waited too long");
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,4 +1,4 @@
-//! `ApplyConfiguration`: what a new configuration would do, and doing it.
+//! The call `ApplyConfiguration`, with its modes and dry runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,37 +8,37 @@ use tokio::time::sleep;
 use tonic::Status;
 
 use super::Access;
-use super::machine::internal;
+use super::service::internal;
 use crate::change::{difference, needs_reboot, touched};
 use crate::config::Configuration;
 use crate::machine::{Machine, Order};
 
-/// How long a trial lasts unless the caller says so.
+/// Duration of a trial, unless the caller names one.
 const TRIAL: Duration = Duration::from_secs(60);
 
 pub(super) fn apply(
     machine: &Arc<Machine>,
     access: Access,
-    asked: &ApplyConfiguration,
+    request: &ApplyConfiguration,
 ) -> Result<Reply<ConfigurationApplied>, Status> {
-    let next = Configuration::read(&asked.data)
-        .map_err(|trouble| Status::invalid_argument(trouble.to_string()))?;
+    let next = Configuration::read(&request.data)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let Ok(_applying) = machine.applying.try_lock() else {
         return Err(Status::failed_precondition(
             "another apply configuration is already in progress",
         ));
     };
-    let asked_mode = ApplyMode::try_from(asked.mode)
-        .map_err(|_| Status::invalid_argument(format!("mode {} is not known", asked.mode)))?;
+    let requested_mode = ApplyMode::try_from(request.mode)
+        .map_err(|_| Status::invalid_argument(format!("mode {} is not known", request.mode)))?;
     let now = machine.active();
     if access == Access::Maintenance || now.is_none() {
-        if !asked.dry_run {
-            machine.place.write("config.yaml", &next.bytes).map_err(internal)?;
+        if !request.dry_run {
+            machine.directory.write("config.yaml", &next.bytes).map_err(internal)?;
             if !machine.order(Order::Install) {
                 return Err(Status::unavailable("the machine is going down"));
             }
         }
-        return Ok(answered(ApplyMode::NoReboot, asked.dry_run, b"", &next));
+        return Ok(answer(ApplyMode::NoReboot, request.dry_run, b"", &next));
     }
     let now = now.ok_or_else(|| Status::internal("no configuration is active"))?;
     if !matches!(machine.view.status().0.stage(), Stage::Booting | Stage::Running) {
@@ -47,11 +47,11 @@ pub(super) fn apply(
         ));
     }
     let reboot = needs_reboot(&now, &next);
-    let mode = match asked_mode {
+    let mode = match requested_mode {
         ApplyMode::Auto if reboot => ApplyMode::Reboot,
         ApplyMode::Auto => ApplyMode::NoReboot,
         ApplyMode::NoReboot | ApplyMode::Try if reboot => {
-            // Real Talos v1.13.9 repeats the difference, secrets included.
+            // Talos v1.13.9 shows the difference with its secrets, too.
             let difference = difference(&now.bytes, &next.bytes);
             return Err(Status::invalid_argument(format!(
                 "this config change can't be applied in immediate mode\ndiff:\n{difference}"
@@ -59,13 +59,19 @@ pub(super) fn apply(
         }
         other => other,
     };
-    if !asked.dry_run {
-        take(machine, mode, &now, &next, asked.try_mode_timeout.as_ref().map(|it| it.seconds))?;
+    if !request.dry_run {
+        take(
+            machine,
+            mode,
+            &now,
+            &next,
+            request.try_mode_timeout.as_ref().map(|timeout| timeout.seconds),
+        )?;
     }
-    Ok(answered(mode, asked.dry_run, &now.bytes, &next))
+    Ok(answer(mode, request.dry_run, &now.bytes, &next))
 }
 
-/// Makes `next` the configuration: now, after a reboot, or for a while.
+/// Applies `next` in the given mode: now, after a reboot, or as a trial.
 fn take(
     machine: &Arc<Machine>,
     mode: ApplyMode,
@@ -74,25 +80,25 @@ fn take(
     trial_seconds: Option<i64>,
 ) -> Result<(), Status> {
     if mode != ApplyMode::Try {
-        machine.place.write("config.yaml", &next.bytes).map_err(internal)?;
+        machine.directory.write("config.yaml", &next.bytes).map_err(internal)?;
     }
     let trial = {
-        let mut live = machine.live();
-        live.configured += 1;
-        live.trial += 1;
+        let mut state = machine.run_state();
+        state.configured += 1;
+        state.trial += 1;
         if mode != ApplyMode::Try {
-            live.persistent = Some(next.clone());
+            state.persistent = Some(next.clone());
         }
         if matches!(mode, ApplyMode::NoReboot | ApplyMode::Try) {
-            live.active = Some(next.clone());
+            state.active = Some(next.clone());
         }
-        live.trial
+        state.trial
     };
     let at_once = matches!(mode, ApplyMode::NoReboot | ApplyMode::Try);
     if at_once && next.control_plane.is_some() && touched(now, next).control_plane {
-        // From now on, not from when the API server goes down: who asks in between is not told
-        // that all is well.
-        machine.view.condition("staticPods", Some("kube-system/kube-apiserver starts again"));
+        // Set before the API server goes down, so that a client which asks in between does not see a
+        // ready machine.
+        machine.view.condition("staticPods", Some("kube-system/kube-apiserver restarts"));
     }
     let accepted = match mode {
         ApplyMode::NoReboot | ApplyMode::Try if now.bytes == next.bytes => true,
@@ -106,14 +112,16 @@ fn take(
         return Err(Status::unavailable("the machine is going down"));
     }
     if mode == ApplyMode::Try {
-        let limit = trial_seconds.and_then(|it| u64::try_from(it).ok()).filter(|it| *it > 0);
+        let limit = trial_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .filter(|seconds| *seconds > 0);
         let limit = limit.map_or(TRIAL, Duration::from_secs);
         tokio::spawn(end_trial(machine.clone(), now.clone(), next.clone(), trial, limit));
     }
     Ok(())
 }
 
-/// Goes back to what was active before a trial, unless something else was applied meanwhile.
+/// Restores the configuration before a trial, unless another configuration has been applied since.
 async fn end_trial(
     machine: Arc<Machine>,
     before: Arc<Configuration>,
@@ -123,17 +131,17 @@ async fn end_trial(
 ) {
     sleep(limit).await;
     {
-        let mut live = machine.live();
-        if live.trial != trial {
+        let mut state = machine.run_state();
+        if state.trial != trial {
             return;
         }
-        live.configured += 1;
-        live.active = Some(before);
+        state.configured += 1;
+        state.active = Some(before);
     }
     machine.order(Order::Reconfigured(tried));
 }
 
-fn answered(
+fn answer(
     mode: ApplyMode,
     dry_run: bool,
     now: &[u8],

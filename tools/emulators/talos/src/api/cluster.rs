@@ -1,4 +1,4 @@
-//! The health of the cluster, as one of its machines sees it.
+//! The call `HealthCheck`: the health of the cluster as one machine observes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::Answers;
-use super::machine::active;
+use super::service::active;
 use crate::config::Configuration;
 use crate::machine::Machine;
 
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long is waited unless the caller says so, and at most.
+/// Default and longest time that a health check waits.
 const WAIT: Duration = Duration::from_secs(300);
 
-/// Waits for one check after the other, and says so.
+/// Waits for one check after the other, and streams the progress.
 pub(super) fn health(
     machine: &Arc<Machine>,
-    asked: &HealthCheck,
+    request: &HealthCheck,
 ) -> Result<Answers<HealthCheckProgress>, Status> {
     let config = active(machine)?;
-    let wait = asked
+    let wait = request
         .wait_timeout
         .as_ref()
-        .and_then(|it| u64::try_from(it.seconds).ok())
-        .filter(|it| *it > 0);
+        .and_then(|timeout| u64::try_from(timeout.seconds).ok())
+        .filter(|seconds| *seconds > 0);
     let end = Instant::now() + wait.map_or(WAIT, Duration::from_secs).min(WAIT);
     let (tell, told) = mpsc::channel(16);
     let machine = machine.clone();
@@ -40,13 +40,13 @@ pub(super) fn health(
             "control plane components to be ready",
         ] {
             loop {
-                let well = is_well(&machine, &config, check);
-                let word = if well { "OK" } else { "..." };
+                let is_healthy = is_healthy(&machine, &config, check);
+                let word = if is_healthy { "OK" } else { "..." };
                 let message = format!("waiting for {check}: {word}");
                 if tell.send(Ok(HealthCheckProgress { metadata: None, message })).await.is_err() {
                     return;
                 }
-                if well {
+                if is_healthy {
                     break;
                 }
                 if Instant::now() > end {
@@ -58,24 +58,24 @@ pub(super) fn health(
             }
         }
     });
-    Ok(Box::pin(Told(told)))
+    Ok(Box::pin(ProgressStream(told)))
 }
 
-fn is_well(machine: &Machine, config: &Configuration, check: &str) -> bool {
+fn is_healthy(machine: &Machine, config: &Configuration, check: &str) -> bool {
     match check {
-        "etcd to be healthy" => config.control_plane.is_none() || machine.view.is_well("etcd"),
-        "apid to be ready" => machine.view.is_well("apid"),
+        "etcd to be healthy" => config.control_plane.is_none() || machine.view.is_healthy("etcd"),
+        "apid to be ready" => machine.view.is_healthy("apid"),
         "kubelet to be healthy" => {
-            machine.view.is_well("kubelet")
-                || machine.fleet.settings.node != crate::fleet::Node::Real
+            machine.view.is_healthy("kubelet")
+                || machine.shared.settings.node != crate::settings::Node::Real
         }
-        _ => machine.fleet.kubernetes(config).is_some(),
+        _ => machine.shared.kubernetes(config).is_some(),
     }
 }
 
-struct Told(mpsc::Receiver<Result<HealthCheckProgress, Status>>);
+struct ProgressStream(mpsc::Receiver<Result<HealthCheckProgress, Status>>);
 
-impl Stream for Told {
+impl Stream for ProgressStream {
     type Item = Result<HealthCheckProgress, Status>;
 
     fn poll_next(

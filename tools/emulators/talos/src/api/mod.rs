@@ -1,10 +1,10 @@
-//! The Talos API of one machine: who may ask for what, and where an answer comes from.
+//! The Talos API of one machine: the listener, the roles of clients, and the dispatch of methods.
 
 mod apply;
 mod cluster;
 mod etcd;
-mod life;
-mod machine;
+mod lifecycle;
+mod service;
 mod state;
 
 use std::convert::Infallible;
@@ -35,31 +35,31 @@ use crate::machine::Machine;
 use crate::pki;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Most connections at once.
+/// Most concurrent connections, so that clients cannot exhaust file descriptors.
 const CONNECTIONS_MAX: usize = 256;
 
-/// A stream of answers.
+/// Stream of messages that answers a call.
 pub(crate) type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
 
-/// Who is let in.
+/// Authentication of the API's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Anybody, as a reader who may also apply a configuration.
+    /// No certificate: every client is a reader, and may apply a configuration.
     Maintenance,
-    /// Whoever shows a certificate of the configuration's authority, with the roles it names.
+    /// A certificate of the configuration's authority, which names the client's roles.
     Configured,
 }
 
-/// What a caller may do; each role may do what those before it may.
+/// Role of a client. Each role includes the roles before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
-    Nobody,
+    None,
     Reader,
     Operator,
     Admin,
 }
 
-/// A machine's API while it is served; it stops, and so do its connections, with this value.
+/// A served API. Dropping the value ends the listener and its connections.
 pub(crate) struct Listener(JoinHandle<()>);
 
 impl Drop for Listener {
@@ -100,14 +100,14 @@ async fn connection(
     access: Access,
 ) {
     let _ = stream.set_nodelay(true);
-    // Whoever cannot be trusted, or does not speak TLS, is told by TLS itself.
+    // TLS itself reports a failed handshake to the client.
     let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let role = match access {
         Access::Maintenance => Role::Reader,
-        Access::Configured => {
-            certificates.first().map_or(Role::Nobody, |it| role(&pki::organizations(it)))
-        }
+        Access::Configured => certificates
+            .first()
+            .map_or(Role::None, |certificate| role(&pki::organizations(certificate))),
     };
     let service = service_fn(move |request| {
         let machine = machine.clone();
@@ -117,18 +117,18 @@ async fn connection(
     let _ = server.max_concurrent_streams(64).serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// The greatest of the roles that a certificate names.
+/// Returns the greatest of the roles that a certificate names.
 fn role(organizations: &[String]) -> Role {
-    let roles = organizations.iter().map(|it| match it.as_str() {
+    let roles = organizations.iter().map(|organization| match organization.as_str() {
         "os:admin" => Role::Admin,
         "os:operator" => Role::Operator,
         "os:reader" => Role::Reader,
-        _ => Role::Nobody,
+        _ => Role::None,
     });
-    roles.max().unwrap_or(Role::Nobody)
+    roles.max().unwrap_or(Role::None)
 }
 
-/// The least role that may call a method; `None` for a method that this emulator does not have.
+/// Returns the least role that may call a method, or `None` for a method that the emulator does not have.
 fn needed(method: &str) -> Option<Role> {
     Some(match method {
         path::VERSION
@@ -168,45 +168,58 @@ async fn answer(
     if role < needed && !applies {
         return Status::permission_denied("not authorized").into_http();
     }
-    let it = machine;
     match method.as_str() {
-        path::VERSION => unary(request, move |_: Empty| ready(Ok(machine::version(&it)))).await,
-        path::HOSTNAME => unary(request, move |_: Empty| ready(Ok(machine::hostname(&it)))).await,
+        path::VERSION => {
+            unary(request, move |_: Empty| ready(Ok(service::version(&machine)))).await
+        }
+        path::HOSTNAME => {
+            unary(request, move |_: Empty| ready(Ok(service::hostname(&machine)))).await
+        }
         path::SERVICE_LIST => {
-            unary(request, move |_: Empty| ready(Ok(machine::services(&it)))).await
+            unary(request, move |_: Empty| ready(Ok(service::services(&machine)))).await
         }
-        path::BOOTSTRAP => unary(request, move |asked| ready(machine::bootstrap(&it, asked))).await,
+        path::BOOTSTRAP => {
+            unary(request, move |asked| ready(service::bootstrap(&machine, asked))).await
+        }
         path::KUBECONFIG => {
-            streaming(request, move |_: Empty| ready(machine::kubeconfig(&it))).await
+            streaming(request, move |_: Empty| ready(service::kubeconfig(&machine))).await
         }
-        path::READ => streaming(request, move |asked| ready(machine::read(&it, &asked))).await,
-        path::LIST => streaming(request, move |asked| ready(machine::list(&it, &asked))).await,
+        path::READ => streaming(request, move |asked| ready(service::read(&machine, &asked))).await,
+        path::LIST => streaming(request, move |asked| ready(service::list(&machine, &asked))).await,
         path::EVENTS => {
-            streaming(request, move |asked| ready(Ok(machine::events(&it, asked)))).await
+            streaming(request, move |asked| ready(Ok(service::events(&machine, asked)))).await
         }
         path::APPLY_CONFIGURATION => {
-            unary(request, move |asked| ready(apply::apply(&it, access, &asked))).await
+            unary(request, move |asked| ready(apply::apply(&machine, access, &asked))).await
         }
-        path::RESET => unary(request, move |asked| ready(life::reset(&it, &asked))).await,
-        path::REBOOT => unary(request, move |_: Reboot| ready(life::reboot(&it))).await,
-        path::SHUTDOWN => unary(request, move |_: Shutdown| ready(life::shutdown(&it))).await,
+        path::RESET => unary(request, move |asked| ready(lifecycle::reset(&machine, &asked))).await,
+        path::REBOOT => unary(request, move |_: Reboot| ready(lifecycle::reboot(&machine))).await,
+        path::SHUTDOWN => {
+            unary(request, move |_: Shutdown| ready(lifecycle::shutdown(&machine))).await
+        }
         path::ETCD_MEMBER_LIST => {
-            unary(request, move |asked| etcd::members(it.clone(), asked)).await
+            unary(request, move |asked| etcd::members(machine.clone(), asked)).await
         }
-        path::ETCD_STATUS => unary(request, move |_: Empty| etcd::status(it.clone())).await,
-        path::ETCD_ALARM_LIST => unary(request, move |_: Empty| ready(etcd::alarms(&it))).await,
-        path::ETCD_LEAVE_CLUSTER => unary(request, move |_: Empty| etcd::leave(it.clone())).await,
+        path::ETCD_STATUS => unary(request, move |_: Empty| etcd::status(machine.clone())).await,
+        path::ETCD_ALARM_LIST => {
+            unary(request, move |_: Empty| ready(etcd::alarms(&machine))).await
+        }
+        path::ETCD_LEAVE_CLUSTER => {
+            unary(request, move |_: Empty| etcd::leave(machine.clone())).await
+        }
         path::ETCD_REMOVE_MEMBER_BY_ID => {
-            unary(request, move |asked| etcd::remove(it.clone(), asked)).await
+            unary(request, move |asked| etcd::remove(machine.clone(), asked)).await
         }
         path::HEALTH_CHECK => {
-            streaming(request, move |asked| ready(cluster::health(&it, &asked))).await
+            streaming(request, move |asked| ready(cluster::health(&machine, &asked))).await
         }
-        path::STATE_GET => unary(request, move |asked| ready(state::get(&it, role, asked))).await,
+        path::STATE_GET => {
+            unary(request, move |asked| ready(state::get(&machine, role, asked))).await
+        }
         path::STATE_LIST => {
-            streaming(request, move |asked| ready(state::list(&it, role, &asked))).await
+            streaming(request, move |asked| ready(state::list(&machine, role, &asked))).await
         }
-        _ => Status::new(Code::Internal, "a method with a role and no answer").into_http(),
+        _ => Status::new(Code::Internal, "the method has a role and no handler").into_http(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The machine's state as resources: its status and its configuration.
+//! The state API: the machine's status and configuration as resources.
 
 use prost::Message;
 use serde_json::json;
@@ -12,11 +12,12 @@ use super::{Answers, Role};
 use crate::machine::Machine;
 use crate::view::stage_name;
 
-pub(super) fn get(machine: &Machine, role: Role, asked: StateGet) -> Result<StateGot, Status> {
-    let found = all(machine, role, &asked.namespace, &asked.r#type)?;
-    let found =
-        found.into_iter().find(|it| it.metadata.as_ref().is_some_and(|it| it.id == asked.id));
-    let StateGet { namespace, r#type, id } = asked;
+pub(super) fn get(machine: &Machine, role: Role, request: StateGet) -> Result<StateGot, Status> {
+    let found = all(machine, role, &request.namespace, &request.r#type)?;
+    let found = found
+        .into_iter()
+        .find(|found| found.metadata.as_ref().is_some_and(|metadata| metadata.id == request.id));
+    let StateGet { namespace, r#type, id } = request;
     let resource = found.ok_or_else(|| {
         Status::not_found(format!("resource {type}({namespace}/{id}) doesn't exist"))
     })?;
@@ -26,14 +27,14 @@ pub(super) fn get(machine: &Machine, role: Role, asked: StateGet) -> Result<Stat
 pub(super) fn list(
     machine: &Machine,
     role: Role,
-    asked: &StateList,
+    request: &StateList,
 ) -> Result<Answers<StateListed>, Status> {
-    let found = all(machine, role, &asked.namespace, &asked.r#type)?;
-    let listed = found.into_iter().map(|it| Ok(StateListed { resource: Some(it) }));
+    let found = all(machine, role, &request.namespace, &request.r#type)?;
+    let listed = found.into_iter().map(|resource| Ok(StateListed { resource: Some(resource) }));
     Ok(Box::pin(tokio_stream::iter(listed.collect::<Vec<_>>())))
 }
 
-/// Every resource of one type; of a type that the emulator does not have, none.
+/// Returns every resource of one type. Types that the emulator does not have are empty.
 fn all(
     machine: &Machine,
     role: Role,
@@ -50,17 +51,17 @@ fn all(
             Err(Status::permission_denied("not authorized"))
         }
         (resource::CONFIG_NAMESPACE, resource::CONFIG_TYPE) => {
-            let live = machine.live();
+            let state = machine.run_state();
             let both = [
-                (resource::CONFIG_ACTIVE, &live.active),
-                (resource::CONFIG_PERSISTENT, &live.persistent),
+                (resource::CONFIG_ACTIVE, &state.active),
+                (resource::CONFIG_PERSISTENT, &state.persistent),
             ];
             let there = both.into_iter().filter_map(|(id, config)| Some((id, config.as_ref()?)));
             Ok(there
                 .map(|(id, config)| {
                     let yaml = json!(String::from_utf8_lossy(&config.bytes)).to_string();
                     let spec = MachineConfigSpec { yaml_marshalled: config.bytes.clone() };
-                    resource_of(namespace, kind, id, live.configured, &spec, yaml)
+                    resource_of(namespace, kind, id, state.configured, &spec, yaml)
                 })
                 .collect())
         }
@@ -70,10 +71,12 @@ fn all(
 
 fn yaml_of(event: &MachineStatusEvent) -> String {
     let status = event.status.clone().unwrap_or_default();
-    let unmet =
-        status.unmet_conditions.iter().map(|it| json!({"name": it.name, "reason": it.reason}));
+    let unmet = status
+        .unmet_conditions
+        .iter()
+        .map(|condition| json!({"name": condition.name, "reason": condition.reason}));
     let stage = stage_name(event.stage());
-    // JSON is YAML.
+    // Every JSON text is YAML.
     json!({"stage": stage, "status": {"ready": status.ready, "unmetConditions": unmet.collect::<Vec<_>>()}}).to_string()
 }
 

@@ -1,4 +1,4 @@
-//! What tests of machines share: configurations, certificates by openssl, a client, a place.
+//! Parts that the tests of machines share: configurations, certificates by openssl, and a client.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -32,7 +32,7 @@ use tonic_prost::ProstCodec;
 pub(crate) const CONTROL_PLANE: &str = include_str!("../fixtures/v1.13/base-controlplane.yaml");
 pub(crate) const WORKER: &str = include_str!("../fixtures/v1.13/base-worker.yaml");
 
-/// The folder with the built components: `LAB_BIN`.
+/// Returns the folder with the built components, from `LAB_BIN`.
 pub(crate) fn binaries() -> PathBuf {
     let folder = std::env::var_os("LAB_BIN")
         .expect("LAB_BIN names the folder with etcd, kube-apiserver, … and kubectl");
@@ -40,21 +40,27 @@ pub(crate) fn binaries() -> PathBuf {
 }
 
 pub(crate) fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0)
+    fs::metadata("/proc/self")
+        .is_ok_and(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0)
 }
 
-/// Machines without nodes: etcd and the API, which needs no root.
+/// Creates machines without nodes: with etcd and the API server, which need no root.
 pub(crate) fn control_plane_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
     without_nodes(directory, binaries(), prism)
 }
 
-/// Machines with etcd, which is asked, and nothing of Kubernetes, which is not: they never get to
-/// the end of their boot.
+/// Creates machines with etcd and without Kubernetes, for tests that only ask etcd. Such machines never
+/// complete their boot.
 pub(crate) fn etcd_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
     let alone = directory.join("bin");
     fs::create_dir_all(&alone).expect("a folder");
     symlink(binaries().join("etcd"), alone.join("etcd")).expect("a link");
     without_nodes(directory, alone, prism)
+}
+
+/// Creates machines without any component, for tests of the API alone.
+pub(crate) fn empty_fleet(directory: &Path, prism: Ipv4Addr) -> Arc<Fleet> {
+    without_nodes(&directory.join("machines"), directory.join("no-components"), prism)
 }
 
 fn without_nodes(directory: &Path, binaries: PathBuf, prism: Ipv4Addr) -> Arc<Fleet> {
@@ -107,23 +113,23 @@ pub(crate) fn server(id: u64, name: &str, ipv4: Ipv4Addr, user_data: Option<Stri
     }
 }
 
-/// A fixture whose endpoint is a machine of the test.
+/// Returns a fixture whose endpoint is a machine of the test.
 pub(crate) fn configuration(fixture: &str, endpoint: Ipv4Addr) -> String {
     fixture.replace("https://base:6443", &format!("https://{endpoint}:6443"))
 }
 
-/// The PEM text of a value of a fixture: the first or second under `ca:` and so on.
+/// Returns the PEM text of the first `field` after `section` of a fixture.
 pub(crate) fn pem(fixture: &str, section: &str, field: &str) -> String {
     let from = fixture.find(section).expect(section);
     let line =
-        fixture[from..].lines().map(str::trim).find(|it| it.starts_with(field)).expect(field);
+        fixture[from..].lines().map(str::trim).find(|line| line.starts_with(field)).expect(field);
     let value = line.split_once(": ").expect("a value").1;
     let text = String::from_utf8(BASE64.decode(value.as_bytes()).expect("base64")).expect("PEM");
-    // The label is Talos's own: for everybody else the same bytes are a `PRIVATE KEY`.
+    // The label is Talos's own: other programs call the same bytes a `PRIVATE KEY`.
     text.replace("ED25519 PRIVATE KEY", "PRIVATE KEY")
 }
 
-/// A client's certificate below an authority, issued by openssl: `name.crt`, `name.key`.
+/// Issues a client's certificate with openssl: `name.crt` and `name.key`.
 pub(crate) fn issue(
     directory: &Path,
     name: &str,
@@ -182,14 +188,14 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     out.into_owned()
 }
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns a value, for at most `seconds`.
 pub(crate) fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "{what}: not in {seconds} s");
+        assert!(Instant::now() < end, "{what}: not within {seconds} s");
         sleep(Duration::from_millis(100));
     }
 }
@@ -202,7 +208,7 @@ pub(crate) struct Talos {
 }
 
 impl Talos {
-    /// One who shows no certificate and trusts whatever it meets, as in maintenance mode.
+    /// Creates a client without a certificate that trusts every server, for maintenance mode.
     pub(crate) fn stranger(address: Ipv4Addr) -> Self {
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -213,7 +219,7 @@ impl Talos {
         Self::with(address, tls)
     }
 
-    /// One with `name.crt` in `directory`, who trusts the configuration's authority alone.
+    /// Creates a client with `name.crt` in `directory` that trusts only the configuration's authority.
     pub(crate) fn known(address: Ipv4Addr, directory: &Path, name: &str) -> Self {
         let read = |ending: &str| directory.join(format!("{name}{ending}"));
         let mut roots = RootCertStore::empty();
@@ -271,17 +277,17 @@ impl Talos {
         Ok(answer.map_err(|_| Status::deadline_exceeded("20 s"))??.into_inner())
     }
 
-    /// The first answer of a stream.
+    /// Returns the first message of a stream.
     pub(crate) fn first<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
         let first = self.take(path, question, 1)?.into_iter().next();
-        first.ok_or_else(|| Status::not_found("nothing came"))
+        first.ok_or_else(|| Status::not_found("the stream is empty"))
     }
 
-    /// So many answers of a stream, or those that come in two seconds.
+    /// Returns `count` messages of a stream, or the messages of two seconds.
     pub(crate) fn take<Q, A>(
         &self,
         path: &'static str,

@@ -1,4 +1,4 @@
-//! The rules of kubectl as a table; and the order of a removal against an API of the test's own.
+//! kubectl's rules as a table, and the order of a removal against a fake API server.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -39,7 +39,7 @@ fn empty_dir() -> Value {
 }
 
 #[test]
-fn pods_leave_a_machine_by_the_rules_of_kubectl() {
+fn eviction_follows_the_rules_of_kubectl() {
     let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
     let phase = |phase: &str| json!({"status": {"phase": phase}});
     let finished = |phase_: &str| {
@@ -50,42 +50,46 @@ fn pods_leave_a_machine_by_the_rules_of_kubectl() {
     let stopping = json!({"metadata": {"deletionTimestamp": "2026-11-28T00:00:00Z"}});
     let none = || json!({});
     let table = [
-        ("of a Deployment", Some("ReplicaSet"), none(), Fate::Goes),
-        ("of a StatefulSet", Some("StatefulSet"), none(), Fate::Goes),
-        ("of a Job", Some("Job"), none(), Fate::Goes),
-        ("of a DaemonSet", Some("DaemonSet"), none(), Fate::Stays),
-        ("of a DaemonSet, with emptyDir", Some("DaemonSet"), empty_dir(), Fate::Stays),
-        ("of a DaemonSet, finished", Some("DaemonSet"), phase("Failed"), Fate::Goes),
-        ("from a file", None, mirror, Fate::Stays),
-        ("without controller", None, none(), Fate::Blocks(Loss::Pod)),
-        ("without controller, succeeded", None, finished("Succeeded"), Fate::Goes),
-        ("without controller, failed", None, finished("Failed"), Fate::Goes),
-        ("without controller, pending", None, phase("Pending"), Fate::Blocks(Loss::Pod)),
-        ("without controller, stopping", None, stopping, Fate::Goes),
-        ("with emptyDir", Some("ReplicaSet"), empty_dir(), Fate::Blocks(Loss::EmptyDir)),
+        ("of a Deployment", Some("ReplicaSet"), none(), PodAction::Evict),
+        ("of a StatefulSet", Some("StatefulSet"), none(), PodAction::Evict),
+        ("of a Job", Some("Job"), none(), PodAction::Evict),
+        ("of a DaemonSet", Some("DaemonSet"), none(), PodAction::Keep),
+        ("of a DaemonSet, with emptyDir", Some("DaemonSet"), empty_dir(), PodAction::Keep),
+        ("of a DaemonSet, finished", Some("DaemonSet"), phase("Failed"), PodAction::Evict),
+        ("from a file", None, mirror, PodAction::Keep),
+        ("without controller", None, none(), PodAction::Block(Loss::Pod)),
+        ("without controller, succeeded", None, finished("Succeeded"), PodAction::Evict),
+        ("without controller, failed", None, finished("Failed"), PodAction::Evict),
+        ("without controller, pending", None, phase("Pending"), PodAction::Block(Loss::Pod)),
+        ("without controller, stopping", None, stopping, PodAction::Evict),
+        ("with emptyDir", Some("ReplicaSet"), empty_dir(), PodAction::Block(Loss::EmptyDir)),
     ];
     for (what, controller, more, wanted) in table {
-        assert_eq!(fate(&pod("p", controller, more), EmptyDir::Refuse), wanted, "a pod {what}");
+        assert_eq!(
+            pod_action(&pod("p", controller, more), EmptyDir::Refuse),
+            wanted,
+            "a pod {what}"
+        );
     }
     let local = pod("p", Some("ReplicaSet"), empty_dir());
-    assert_eq!(fate(&local, EmptyDir::Discard), Fate::Goes);
+    assert_eq!(pod_action(&local, EmptyDir::Discard), PodAction::Evict);
     // An owner that is not the controller starts no other pod.
     let mut owned = pod("p", Some("ReplicaSet"), json!({}));
     owned["metadata"]["ownerReferences"][0]["controller"] = json!(false);
-    assert_eq!(fate(&owned, EmptyDir::Discard), Fate::Blocks(Loss::Pod));
+    assert_eq!(pod_action(&owned, EmptyDir::Discard), PodAction::Block(Loss::Pod));
 }
 
-/// A cluster with one node, as its API shows it.
+/// State of a fake cluster with one node.
 #[derive(Default)]
 struct Cluster {
     pods: Vec<Value>,
     attachments: Vec<Value>,
     volumes: Vec<Value>,
-    /// How often the budget does not allow an eviction.
+    /// Number of eviction requests that the budget still rejects.
     blocked: u32,
-    /// How many calls that change something are answered before the API is gone for one call.
+    /// Number of writes before the API closes one connection without an answer.
     dies_at: Option<usize>,
-    /// What changed something, in order.
+    /// Writes in their order.
     writes: Vec<String>,
 }
 
@@ -97,11 +101,16 @@ impl Cluster {
             return match path {
                 "/api/v1/pods" => {
                     let shown = list(&self.pods);
-                    // What was stopping has ended by the next look, and its volume is detached.
+                    // A terminating pod is gone at the next request, and its volume is detached.
                     let ended = |pod: &Value| !is_terminating(pod);
                     self.pods.retain(ended);
-                    if !self.pods.iter().any(|pod| fate(pod, EmptyDir::Discard) == Fate::Goes) {
-                        self.attachments.retain(|it| it["metadata"]["name"] != "web");
+                    if !self
+                        .pods
+                        .iter()
+                        .any(|pod| pod_action(pod, EmptyDir::Discard) == PodAction::Evict)
+                    {
+                        self.attachments
+                            .retain(|attachment| attachment["metadata"]["name"] != "web");
                     }
                     shown
                 }
@@ -151,14 +160,14 @@ fn serve(cluster: Cluster) -> (Reader, Arc<Mutex<Cluster>>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut cluster = served.lock().expect("the cluster");
-            let _ = one(&stream, &mut cluster);
+            let _ = answer_one(&stream, &mut cluster);
         }
     });
     let config = Agent::config_builder().http_status_as_error(false).max_idle_connections(0);
     (Reader { agent: config.build().into(), endpoint }, cluster)
 }
 
-fn one(stream: &TcpStream, cluster: &mut Cluster) -> std::io::Result<()> {
+fn answer_one(stream: &TcpStream, cluster: &mut Cluster) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first)?;
@@ -188,13 +197,14 @@ fn one(stream: &TcpStream, cluster: &mut Cluster) -> std::io::Result<()> {
     )
 }
 
-fn node(unschedulable: bool) -> Registered {
+fn node(unschedulable: bool) -> RegisteredNode {
     let name = "c-w-1".to_owned();
-    Registered { name, ready: true, unschedulable, ..Registered::default() }
+    RegisteredNode { name, ready: true, unschedulable, ..RegisteredNode::default() }
 }
 
-/// Two pods under a budget, a finished one, a `DaemonSet`'s and a static one; and the volumes of one
-/// that goes and of one that stays.
+/// Returns a cluster with two pods under a budget, a finished pod, a pod of a `DaemonSet` and a
+/// static pod. Of the two volumes, one belongs to a pod that is evicted and one to a pod that
+/// stays.
 fn busy() -> Cluster {
     let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
     let mounts = |claim: &str| json!({"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": claim}}]}});
@@ -224,9 +234,9 @@ fn writes(cluster: &Mutex<Cluster>) -> Vec<String> {
 }
 
 #[test]
-fn a_machine_is_cordoned_and_each_pod_evicted_once_its_budget_allows_it() {
+fn drain_cordons_a_machine_and_evicts_each_pod_once_its_budget_allows_it() {
     let (reader, cluster) = serve(Cluster { blocked: 1, ..busy() });
-    drain(&reader, &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster), ["cordon", "evict web-2", "evict done", "evict web-1"]);
     let left = cluster.lock().expect("the cluster").pods.clone();
     let left: Vec<_> = left.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
@@ -234,13 +244,14 @@ fn a_machine_is_cordoned_and_each_pod_evicted_once_its_budget_allows_it() {
 }
 
 // hazard: A machine is removed under pods that a PodDisruptionBudget protects.
-// class: A removal asks nobody.
+// class: A removal ignores rules of others.
 // members: finished, mirror and DaemonSet pods, a lost kubelet
 // now: pods are evicted; `NotEvicted` names the budget, exit 111
 #[test]
-fn a_budget_that_never_yields_is_named_after_the_declared_limit() {
+fn drain_names_the_blocking_budget_after_the_declared_limit() {
     let (reader, cluster) = serve(Cluster { blocked: u32::MAX, ..busy() });
-    let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
+    let error =
+        drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
     let text = error.to_string();
     assert!(text.contains("n/web-1") && text.contains("web-budget"), "{text}");
     assert!(text.contains("c-w-1 is not removed"), "{text}");
@@ -253,14 +264,14 @@ fn a_budget_that_never_yields_is_named_after_the_declared_limit() {
 // members: pods without a controller, `emptyDir`
 // now: `NotDrained`, one line for each claim or pod; nothing touched
 #[test]
-fn what_would_be_lost_stops_a_removal_before_anything_is_touched() {
+fn drain_changes_nothing_when_pods_or_volumes_would_be_lost() {
     let lone = pod("lone", None, json!({}));
     let local = pod("local", Some("ReplicaSet"), empty_dir());
     for (pod, code) in [(lone, "n/lone"), (local, "n/local")] {
         let mut busy = busy();
         busy.pods.push(pod);
         let (reader, cluster) = serve(busy);
-        let error = drain(&reader, &node(false), removal(EmptyDir::Refuse, 30));
+        let error = drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 30));
         let text = error.expect_err("refused").to_string();
         assert!(text.contains(code), "{text}");
         assert_eq!(writes(&cluster), [""; 0]);
@@ -272,13 +283,13 @@ fn what_would_be_lost_stops_a_removal_before_anything_is_touched() {
 // members: a removal that is given up, a cordon that a person made
 // now: the next run goes on, or uncordons what it cordoned itself
 #[test]
-fn a_removal_that_is_interrupted_at_any_step_is_continued_by_the_next_run() {
+fn drain_continues_after_an_interruption_at_any_step() {
     for step in 0..4 {
         let (reader, cluster) = serve(Cluster { dies_at: Some(step), ..busy() });
         let unschedulable = || writes(&cluster).contains(&"cordon".to_owned());
         let limit = removal(EmptyDir::Refuse, 30);
-        let _first = drain(&reader, &node(unschedulable()), limit);
-        drain(&reader, &node(unschedulable()), limit).expect("drained");
+        let _first = drain(&Writer(&reader), &node(unschedulable()), limit);
+        drain(&Writer(&reader), &node(unschedulable()), limit).expect("drained");
         let mut done = writes(&cluster);
         done.sort();
         assert_eq!(done, ["cordon", "evict done", "evict web-1", "evict web-2"], "{step}");
@@ -286,17 +297,18 @@ fn a_removal_that_is_interrupted_at_any_step_is_continued_by_the_next_run() {
 }
 
 #[test]
-fn a_node_that_a_person_cordoned_is_not_marked_as_ours() {
+fn drain_does_not_mark_a_node_that_a_person_cordoned() {
     let (reader, cluster) = serve(busy());
-    drain(&reader, &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&Writer(&reader), &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert!(!writes(&cluster).contains(&"cordon".to_owned()));
 }
 
 #[test]
-fn a_lost_machine_whose_pods_were_evicted_is_not_waited_for() {
+fn drain_does_not_wait_for_the_pods_of_a_lost_machine() {
     let (reader, cluster) = serve(busy());
-    let lost = Registered { ready: false, ..node(false) };
-    // Its kubelet never confirms the end of a pod; here the budget still counts.
-    drain(&reader, &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
+    let lost = RegisteredNode { ready: false, ..node(false) };
+    // The kubelet of a lost machine never confirms the end of a pod. In this test the budget still
+    // counts.
+    drain(&Writer(&reader), &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster).len(), 4);
 }

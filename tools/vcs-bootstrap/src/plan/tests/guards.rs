@@ -1,14 +1,14 @@
-//! What a plan does not do without proof, consent or a word about it.
+//! Guards of a plan: steps that need a proof, a consent or an announcement.
 
 use super::*;
 
 #[test]
-fn a_history_that_may_not_be_read_is_not_pushed_and_the_rest_is_planned() {
+fn an_unreadable_history_is_not_pushed_and_the_rest_is_planned() {
     let refusal =
         Refusal { reason: "PermissionMissing", what: "history".into(), help: String::new() };
     for_all(|wanted, before| {
         let Some(present) = before else { return };
-        let blind = Some(Present { head: Section::Unknown(refusal.clone()), ..present.clone() });
+        let blind = Some(Present { head: Readable::Denied(refusal.clone()), ..present.clone() });
         let Plan { steps, refused } = plan(wanted, &blind);
         let whole = plan(wanted, before).steps;
         assert_eq!(refused.contains(&refusal), wanted.history.is_some());
@@ -21,22 +21,23 @@ fn a_history_that_may_not_be_read_is_not_pushed_and_the_rest_is_planned() {
 }
 
 #[test]
-fn a_private_repository_is_published_only_with_consent_and_in_a_step_of_its_own() {
+fn a_private_repository_is_published_only_with_consent_and_in_a_separate_step() {
     for_all(|wanted, before| {
         let Some(present) = before else { return };
         let settings = Settings { private: Some(false), ..wanted.settings.clone() };
         let mut wanted = Wanted { settings, ..wanted.clone() };
-        let publishes = |plan: &Plan| plan.steps.iter().any(|it| matches!(it, Step::Publish {}));
+        let publishes =
+            |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Publish {}));
         let changes = |plan: &Plan| {
             plan.steps.iter().any(
-                |it| matches!(it, Step::ChangeSettings { to, .. } if to.private == Some(false)),
+                |step| matches!(step, Step::ChangeSettings { to, .. } if to.private == Some(false)),
             )
         };
         let refused = plan(&wanted, before);
         assert!(!publishes(&refused));
-        if !present.newborn {
+        if !present.just_created {
             assert!(!changes(&refused));
-            assert!(refused.refused.iter().any(|it| it.reason == "PublishNotAllowed"));
+            assert!(refused.refused.iter().any(|refusal| refusal.reason == "PublishNotAllowed"));
             wanted.allow_publish = true;
             let allowed = plan(&wanted, before);
             assert!(publishes(&allowed) && !changes(&allowed));
@@ -87,12 +88,12 @@ fn a_plan_names_every_protection_that_a_rule_loses() {
     for (to, weaker) in variations() {
         assert_eq!(!to.weakens(&strict).is_empty(), weaker, "{to:?}");
         let before = Present {
-            rules: Section::Known(named([("main", strict.clone())])),
-            ..newborn(true, &declarations()[3])
+            rules: Readable::Value(named([("main", strict.clone())])),
+            ..just_created(true, &declarations()[3])
         };
         let wanted = Wanted { rules: named([("main", to.clone())]), ..declarations()[3].clone() };
         let steps = plan(&wanted, &Some(before)).steps;
-        let said = steps.iter().find_map(|it| match it {
+        let said = steps.iter().find_map(|step| match step {
             Step::PutRule { weakens, .. } => Some(!weakens.is_empty()),
             _ => None,
         });

@@ -1,0 +1,226 @@
+//! Plan of one build: its source and derivation, and everything that follows from them without
+//! building.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use documents::WritePermit;
+
+use crate::Error;
+use crate::desired;
+use crate::image::ImageMetadata;
+use crate::manifests;
+use crate::nix::BuildResult;
+use crate::nix::{Derivation, Nix};
+use crate::oci::{Digest, Package};
+use crate::rebuild_cache::RebuildCache;
+use crate::sbom::Lock;
+use crate::source::Source;
+use crate::spec::{Build, Image, Manifests, Rebuild};
+use crate::statement::{self, Identity, Origin, Predicate, Statements};
+use crate::tree::{self, Files};
+
+/// Source of an artifact, and the instructions to build it.
+#[derive(Debug)]
+pub(crate) struct BuildPlan {
+    pub(crate) identity: Identity,
+    pub(crate) source: Source,
+    product: Product,
+}
+
+#[derive(Debug)]
+enum Product {
+    Image {
+        build: Build,
+        image: Image,
+        twice: bool,
+        derivation: Derivation,
+        lock: Option<Lock>,
+    },
+    Manifests {
+        /// Files as in the commit.
+        written: Files,
+        /// Pinned references of the images, by document name.
+        references: BTreeMap<String, String>,
+        package: Package,
+    },
+}
+
+impl BuildPlan {
+    /// Evaluates the flake of an image.
+    pub(crate) fn image(
+        nix: &Nix<'_>,
+        identity: &Identity,
+        (build, image, rebuild): (&Build, &Image, Option<Rebuild>),
+    ) -> Result<Self, Error> {
+        let source = Source::find(nix.document, &build.flake)?;
+        let (source, derivation) = nix.evaluate(&source, build)?;
+        let lock = source.file("Cargo.lock")?;
+        let lock = lock.map(|bytes| Lock::read(&bytes)).transpose();
+        let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
+        let twice = rebuild.unwrap_or_default() == Rebuild::Required;
+        let (build, image) = (build.clone(), image.clone());
+        let product = Product::Image { build, image, twice, derivation, lock };
+        Ok(Self { identity: identity.clone(), source, product })
+    }
+
+    /// Reads the manifests of the commit, and pins their images to `references`.
+    pub(crate) fn manifests(
+        identity: &Identity,
+        declared: &Manifests,
+        references: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let source = Source::find(&identity.document, &declared.path)?;
+        let written = tree::published(&source.tree()?).map_err(|mistakes| {
+            let path = declared.path.display().to_string();
+            Error::Manifest { path, why: mistakes.join("; ") }
+        })?;
+        let pinned = manifests::pin(&written, &references)?;
+        let package = manifests::package(&pinned, &identity.source, &source.rev)?;
+        let product = Product::Manifests { written, references, package };
+        Ok(Self { identity: identity.clone(), source, product })
+    }
+
+    fn metadata<'a>(&'a self, build: &Build, image: &'a Image) -> ImageMetadata<'a> {
+        let source = &self.identity.source;
+        ImageMetadata { image, system: build.system, source, rev: &self.source.rev }
+    }
+
+    /// Returns the artifact's tag: the beginnings of the commit and of the content's digest.
+    /// Different content has a different tag, so a tag never moves, and no manifest loses its last
+    /// tag.
+    pub(crate) fn tag(&self) -> Result<String, Error> {
+        let content = match &self.product {
+            Product::Image { build, image, derivation, .. } => {
+                let same = self.metadata(build, image).package(&BTreeMap::new(), "")?.digest();
+                Digest::of(format!("{same} {}", derivation.digest).as_bytes())
+            }
+            Product::Manifests { package, .. } => package.digest(),
+        };
+        let rev = self.source.rev.get(..7).unwrap_or_default();
+        Ok(format!("{rev}-{}", &content.hex()[..8]))
+    }
+
+    /// Returns the build that `apply` needs, unless a published provenance already has its result.
+    pub(crate) fn needed_build(&self) -> Option<desired::Build> {
+        match &self.product {
+            Product::Image { derivation, twice, .. } => {
+                Some(desired::Build { derivation: derivation.path.clone(), twice: *twice })
+            }
+            Product::Manifests { .. } => None,
+        }
+    }
+
+    /// Returns the package if it can be made without building.
+    pub(crate) fn prebuilt(&self) -> Option<&Package> {
+        match &self.product {
+            Product::Image { .. } => None,
+            Product::Manifests { package, .. } => Some(package),
+        }
+    }
+
+    /// Builds the image's content, and returns what the build revealed.
+    pub(crate) fn build(&self, nix: &Nix<'_>, _: &WritePermit) -> Result<BuildResult, Error> {
+        let Product::Image { build, derivation, .. } = &self.product else {
+            return Err(Error::out_of_order());
+        };
+        // Try the store first: for an existing result, `nix build` would double the time.
+        let closure = nix.closure(derivation).or_else(|_| {
+            nix.build(derivation, build)?;
+            nix.closure(derivation)
+        })?;
+        let missing = || Error::NixGarbled { command: "path-info" };
+        let nar_sha256 = closure.get(&derivation.out).ok_or_else(missing)?.clone();
+        Ok(BuildResult { nar_sha256, rebuilt: false, closure })
+    }
+
+    /// Builds a second time, compares the results, and returns a detail for people. Does not repeat
+    /// a second build that `rebuild_cache` contains.
+    pub(crate) fn rebuild(
+        &self,
+        nix: &Nix<'_>,
+        rebuild_cache: &RebuildCache,
+        built: &mut BuildResult,
+        _: &WritePermit,
+    ) -> Result<&'static str, Error> {
+        let Product::Image { build, derivation, .. } = &self.product else {
+            return Err(Error::out_of_order());
+        };
+        let is_cached = rebuild_cache.contains_rebuild(derivation, &built.nar_sha256);
+        if !is_cached {
+            // Build all outputs, because `--check` needs each, and a substituter may have provided
+            // only some.
+            nix.build(derivation, build)?;
+            nix.rebuild(derivation, build)?;
+            rebuild_cache.record(nix.document, derivation, &built.nar_sha256);
+        }
+        built.rebuilt = true;
+        Ok(if is_cached {
+            "bit-identical, as recorded by an earlier second build on this machine"
+        } else {
+            "bit-identical"
+        })
+    }
+
+    /// Packs a build result as an image.
+    pub(crate) fn pack(&self, built: &BuildResult) -> Result<Package, Error> {
+        let Product::Image { build, image, derivation, .. } = &self.product else {
+            return Err(Error::out_of_order());
+        };
+        let metadata = self.metadata(build, image);
+        if let Some(why) = metadata.cannot_start(&derivation.out) {
+            return Err(Error::CannotStart { why });
+        }
+        metadata.package(&built.closure, &derivation.out)
+    }
+
+    /// Returns the store path of the build result; empty if the artifact is not built.
+    pub(crate) fn out(&self) -> &str {
+        match &self.product {
+            Product::Image { derivation, .. } => &derivation.out,
+            Product::Manifests { .. } => "",
+        }
+    }
+
+    /// Whether a published manifest and its configuration could be the output of this plan.
+    pub(crate) fn fits(&self, manifest: &[u8], config: &[u8]) -> bool {
+        match &self.product {
+            Product::Image { build, image, .. } => {
+                self.metadata(build, image).fits(manifest, config)
+            }
+            Product::Manifests { package, .. } => package.manifest == manifest,
+        }
+    }
+
+    /// Returns the kinds of statements that this artifact needs.
+    pub(crate) fn predicates(&self) -> BTreeSet<Predicate> {
+        let nothing = Digest::of(b"");
+        self.statements(&nothing, &BuildResult::default()).into_keys().collect()
+    }
+
+    /// Returns the exact statements that must be signed for the manifest with this digest.
+    pub(crate) fn statements(&self, digest: &Digest, built: &BuildResult) -> Statements {
+        let Source { folder, rev, .. } = &self.source;
+        let origin = Origin { identity: &self.identity, rev, folder };
+        match &self.product {
+            Product::Image { build, derivation, lock, .. } => {
+                let target = (build.attribute.as_str(), build.system.nix());
+                let lock = lock.as_ref();
+                statement::of_image(digest, origin, target, derivation, built, lock)
+            }
+            Product::Manifests { references, .. } => {
+                statement::of_manifests(digest, origin, references)
+            }
+        }
+    }
+
+    /// Returns the images in a published layer that are neither pinned by us nor in the source. An
+    /// artifact without such a layer has none.
+    pub(crate) fn unattested_images(&self, layer: &[u8]) -> Result<Vec<String>, Error> {
+        match &self.product {
+            Product::Image { .. } => Ok(Vec::new()),
+            Product::Manifests { written, references, .. } => {
+                manifests::unattested_images(layer, written, references)
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a document declares, as plain data: no clients, no secrets.
+
+use std::collections::BTreeSet;
+
+use documents::{Declared, Deferred, Stream};
+use keyring::{Forge, Project};
+
+use crate::oci::Digest;
+use crate::spec::{Artifact, Build as BuildSpec, Image, Manifests, Repository};
+use crate::statement::Predicate;
+
+/// State of the registry that a document declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// Build that has to run first; `None` when the digest is known without a build.
+    pub build: Option<Build>,
+    /// Digest of the manifest.
+    pub digest: Deferred<Digest>,
+    /// Tag of the manifest, for example `f00dcaf-1a2b3c4d`.
+    pub tag: Deferred<String>,
+    /// Statements that must be signed about the manifest.
+    pub statements: BTreeSet<Predicate>,
+}
+
+/// Build of one derivation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Store path of the derivation, for example `/nix/store/…-greeter-1.0.drv`.
+    pub derivation: String,
+    /// Whether a second build must be bit-identical to the first.
+    pub twice: bool,
+}
+
+/// Form of an artifact: a container image, or manifests.
+pub(crate) enum Shape<'a> {
+    Image(&'a BuildSpec, &'a Image),
+    Manifests(&'a Manifests),
+}
+
+impl<'a> Shape<'a> {
+    /// Returns `None` for a document that declares neither form, or both.
+    pub(crate) fn of(spec: &'a Artifact) -> Option<Self> {
+        match spec {
+            Artifact { build: Some(build), image: Some(image), manifests: None, .. } => {
+                Some(Self::Image(build, image))
+            }
+            Artifact {
+                build: None,
+                image: None,
+                rebuild: None,
+                manifests: Some(manifests),
+                ..
+            } => Some(Self::Manifests(manifests)),
+            _ => None,
+        }
+    }
+
+    /// Returns the artifact's repository, relative to the project's registry.
+    pub(crate) fn repository(&self) -> &'a Repository {
+        match self {
+            Self::Image(_, image) => &image.repository,
+            Self::Manifests(manifests) => &manifests.repository,
+        }
+    }
+}
+
+/// Returns the URL from which others fetch the source: the declared one, or the address of the
+/// project's repository.
+pub(crate) fn source_url(
+    stream: &Stream,
+    project: &Declared<Project>,
+    document: &Declared<Artifact>,
+) -> Option<String> {
+    if let Some(url) = &document.spec.source {
+        return Some(url.as_str().to_owned());
+    }
+    let mut repositories = stream.documents().filter(|document| {
+        let version = document["apiVersion"].as_str().unwrap_or_default();
+        version.starts_with("holistic/")
+            && document["kind"] == "Repository"
+            && document["spec"]["project"] == project.name.as_str()
+    });
+    let (repository, none) = (repositories.next()?, repositories.next());
+    let owner = repository["spec"]["owner"].as_str()?;
+    let name = repository["metadata"]["name"].as_str()?;
+    let forge = project.spec.endpoints.forge.as_ref()?;
+    none.is_none().then(|| format!("{}/{owner}/{name}", forge_site(forge)))
+}
+
+/// Returns the URL of the forge's website, derived from the URL of its API.
+pub(crate) fn forge_site(forge: &Forge) -> String {
+    let (Forge::Github { url, .. } | Forge::Gitea { url, .. }) = forge;
+    match url.as_str() {
+        "https://api.github.com" => "https://github.com".to_owned(),
+        other => {
+            let site = ["/api/v3", "/api/v1"].iter().find_map(|suffix| other.strip_suffix(suffix));
+            site.unwrap_or(other).to_owned()
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! One document with its references resolved, and the clients of its registry.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use documents::{Context, Declared, Intent, WritePermit};
+use keyring::{Endpoints, Forge, Project, Projects, Reference, Url};
+
+use crate::Error;
+use crate::build_plan::BuildPlan;
+use crate::containment::{self, Containment};
+use crate::desired::{self, Shape};
+use crate::http::Login;
+use crate::keys::{Keys, Signer};
+use crate::nix::{BuildResult, Nix};
+use crate::observe::{self, Observation, Published};
+use crate::oci::{Digest, Package};
+use crate::plan::Publication;
+use crate::registry::Reader;
+use crate::spec::{Artifact, SourceCheck};
+use crate::statement::{self, Identity};
+use crate::writer::{self, DELETE, PUSH, Writer};
+
+/// A document, its public keys and identity, and readers of its registry.
+pub(crate) struct Session<'a> {
+    pub(crate) context: Context<'a, Artifact>,
+    intent: Intent,
+    /// URL of the registry, with a path in front of every repository.
+    pub(crate) url: Url,
+    /// Path of the repository in the registry, for example `zabronax/greeter`.
+    pub(crate) repository: String,
+    login: Option<Rc<Login>>,
+    pub(crate) keys: Keys,
+    identity: Identity,
+    /// Further parameters that every provenance of this document names, such as its system.
+    parameters: Vec<(&'static str, String)>,
+    /// URL of the website of the project's own forge, and the token for it.
+    forge: Option<(String, Reference)>,
+    /// Flake inputs that this machine overrides, by name.
+    inputs: BTreeMap<String, String>,
+    /// Source and build of the artifact; `None` for a removal, and for a plan that waits for the
+    /// reference of another document.
+    pub(crate) build_plan: Option<BuildPlan>,
+    /// Secrets of `apply`; `None` for every other verb.
+    signer: Option<Signer>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn open(
+        projects: &Projects,
+        context: &Context<'a, Artifact>,
+        intent: Intent,
+    ) -> Result<Self, Error> {
+        let project = projects.get(&context.document.spec.project)?;
+        let mut session = Self::connect(project, context, intent)?;
+        if intent.is_removal() {
+            session.keys = session.keys.with_former(project);
+            return Ok(session);
+        }
+        if intent == Intent::Apply {
+            session.signer = Some(Signer::new(project, &session.keys)?);
+        }
+        session.build_plan = match session.resolve() {
+            // The reference is known after the other document has been applied.
+            Err(Error::Stream(documents::Error::NotReady { .. })) if intent == Intent::Plan => None,
+            build_plan => Some(build_plan?),
+        };
+        Ok(session)
+    }
+
+    fn connect(
+        project: &Declared<Project>,
+        context: &Context<'a, Artifact>,
+        intent: Intent,
+    ) -> Result<Self, Error> {
+        let Context { document, stream } = *context;
+        let Endpoints { registry, nix, forge, .. } = &project.spec.endpoints;
+        let registry = registry.as_ref().ok_or(Error::NoRegistry)?;
+        let login = registry.token.as_ref().map(|token| {
+            // Registries ignore the user name when the password is a token.
+            let user = registry.user.clone().unwrap_or_else(|| "holistic".to_owned());
+            Ok::<_, Error>(Rc::new(Login { user, token: token.resolve()? }))
+        });
+        let shape = Shape::of(&document.spec);
+        let name = shape.as_ref().map(|shape| shape.repository().as_str()).unwrap_or_default();
+        let path = [registry.url.path(), name].into_iter().filter(|part| !part.is_empty());
+        let parameters = match shape {
+            Some(Shape::Image(build, _)) => vec![
+                ("attr", format!("#{}", build.attribute.as_str())),
+                ("system", build.system.nix().to_owned()),
+            ],
+            _ => Vec::new(),
+        };
+        let identity = Identity {
+            project: project.name.to_string(),
+            document: document.name.to_string(),
+            source: desired::source_url(stream, project, document).unwrap_or_default(),
+            is_source_checked: document.spec.source_check.unwrap_or_default()
+                == SourceCheck::Required,
+        };
+        let forge = forge.as_ref().map(|forge| {
+            let (Forge::Github { token, .. } | Forge::Gitea { token, .. }) = forge;
+            (desired::forge_site(forge), token.clone())
+        });
+        Ok(Self {
+            context: Context { document, stream },
+            intent,
+            url: registry.url.clone(),
+            repository: path.collect::<Vec<_>>().join("/"),
+            login: login.transpose()?,
+            keys: Keys::of(project)?,
+            identity,
+            parameters,
+            forge,
+            inputs: nix.as_ref().map(|nix| nix.inputs.clone()).unwrap_or_default(),
+            build_plan: None,
+            signer: None,
+        })
+    }
+
+    /// Finds the source, and everything that follows from it without a build.
+    fn resolve(&self) -> Result<BuildPlan, Error> {
+        let Context { document, stream } = self.context;
+        match Shape::of(&document.spec) {
+            Some(Shape::Image(build, image)) => {
+                let shape = (build, image, document.spec.rebuild);
+                BuildPlan::image(&self.nix(), &self.identity, shape)
+            }
+            Some(Shape::Manifests(declared)) => {
+                let mut references = BTreeMap::new();
+                for image in &declared.images {
+                    let reference =
+                        stream.status_of("Artifact", image.as_str(), "/observed/reference")?;
+                    references.insert(image.to_string(), reference);
+                }
+                BuildPlan::manifests(&self.identity, declared, references)
+            }
+            None => Err(Error::NoShape),
+        }
+    }
+
+    /// Returns the source and the build of a document that waits for no other document.
+    pub(crate) fn build_plan(&self) -> Result<&BuildPlan, Error> {
+        self.build_plan.as_ref().ok_or_else(Error::out_of_order)
+    }
+
+    /// Returns the secrets of `apply`.
+    pub(crate) fn signer(&self) -> Result<&Signer, Error> {
+        self.signer.as_ref().ok_or_else(Error::out_of_order)
+    }
+
+    pub(crate) fn nix(&self) -> Nix<'_> {
+        Nix { document: &self.identity.document, inputs: &self.inputs }
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(&self.url, &self.repository, self.login.clone())
+    }
+
+    /// Returns a writer that may not delete.
+    pub(crate) fn writer(&self, permit: &WritePermit) -> Writer {
+        Writer::new(&self.url, &self.repository, self.login.clone(), PUSH, permit)
+    }
+
+    /// Returns a writer that may delete.
+    pub(crate) fn remover(&self, permit: &WritePermit) -> Writer {
+        Writer::new(&self.url, &self.repository, self.login.clone(), DELETE, permit)
+    }
+
+    /// Observes the declared artifact, or for a removal every publication. `built` is the package of
+    /// a build in this run.
+    pub(crate) fn observe(
+        &self,
+        built: Option<(&Package, &BuildResult)>,
+    ) -> Result<Observation, Error> {
+        if self.intent.is_removal() {
+            return self.publications().map(Observation::Publications);
+        }
+        let Some(build_plan) = &self.build_plan else {
+            return Ok(Observation::Artifact(Box::new(Published::waiting())));
+        };
+        let no_build = BuildResult::default();
+        let made = built.or(build_plan.prebuilt().map(|package| (package, &no_build)));
+        let published = observe::observe(&self.reader(), build_plan, &self.keys.current, made)?;
+        Ok(Observation::Artifact(Box::new(published)))
+    }
+
+    /// Returns every publication in the repository. A repository that may be hidden from the login
+    /// counts as absent for `destroy` alone, and only if the login may write to it: such a login
+    /// would see the repository.
+    fn publications(&self) -> Result<Vec<Publication>, Error> {
+        let may_write = || writer::may_write(&self.url, &self.repository, self.login.clone());
+        match self.publications_from(&self.reader().strict()) {
+            Err(Error::Invisible { anonymous: false, .. })
+                if self.intent == Intent::Destroy && may_write()? =>
+            {
+                self.publications_from(&self.reader())
+            }
+            publications => publications,
+        }
+    }
+
+    fn publications_from(&self, reader: &Reader) -> Result<Vec<Publication>, Error> {
+        let Context { document, stream } = self.context;
+        let digest = stream.status(document)["observed"]["digest"].as_str();
+        let digest = digest.and_then(|text| Digest::try_from(text.to_owned()).ok());
+        let names =
+            |statement: &[u8]| statement::names(statement, &self.identity, &self.parameters);
+        observe::publications(reader, &self.keys.all(), names, digest)
+    }
+
+    /// Checks whether the source's repository contains the commit of `build_plan`.
+    fn containment(&self, build_plan: &BuildPlan) -> Result<Containment, Error> {
+        let url = &self.identity.source;
+        // The forge's token is sent to the forge alone.
+        let forge = self.forge.as_ref().filter(|(site, _)| {
+            url.strip_prefix(site.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        });
+        // Without a token, the source may still be public, or an earlier fetch may have its
+        // branches.
+        let token = forge.and_then(|(_, token)| token.resolve().ok());
+        let token = token.and_then(|token| Some((Url::try_from(url.clone()).ok()?, token)));
+        containment::check(&build_plan.source, url, token.as_ref())
+    }
+
+    /// Fails when others cannot fetch the commit.
+    pub(crate) fn require_contained(&self) -> Result<(), Error> {
+        let build_plan = self.build_plan()?;
+        if !self.identity.is_source_checked {
+            return Ok(());
+        }
+        let (rev, url) = (build_plan.source.rev.clone(), self.identity.source.clone());
+        match self.containment(build_plan)? {
+            Containment::Contained => Ok(()),
+            Containment::Missing => Err(Error::NotInSource { rev, url }),
+            Containment::Unknown { said, is_unreachable } => {
+                Err(Error::SourceUnknown { rev, url, said, is_unreachable })
+            }
+        }
+    }
+
+    /// Notes that `apply` would fail because others cannot fetch the commit. This is no error of
+    /// `plan`, because a plan may precede the `apply` that pushes the commit to the forge.
+    pub(crate) fn announce(&self) -> Result<(), Error> {
+        let Some(build_plan) = self.build_plan.as_ref() else { return Ok(()) };
+        if !self.identity.is_source_checked {
+            return Ok(());
+        }
+        let (name, url) = (&self.identity.document, &self.identity.source);
+        let rev = &build_plan.source.rev;
+        match self.containment(build_plan)? {
+            Containment::Contained => {}
+            Containment::Missing => documents::note(
+                name,
+                format_args!(
+                    "no branch or tag of {url} contains {rev}: push the commit before `apply`, which signs nothing without it"
+                ),
+            ),
+            Containment::Unknown { .. } => documents::note(
+                name,
+                format_args!(
+                    "cannot check whether {url} contains {rev}: `apply` signs nothing without that check"
+                ),
+            ),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! An image goes through two rounds: the builds, then the steps whose digests the builds revealed. A
+//! stand-in for Nix, two shell scripts, evaluates and builds one fixed derivation.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::stub::{Registry, Sandbox, Server, Test, published, reason, text, written};
+
+/// Steps of an image that is not published, in order.
+const ALL: [&str; 5] = ["build ", "rebuild ", "publish ", "sign and publish ", "create tag "];
+
+/// Answers `nix flake metadata`, `nix eval` and `nix path-info`. A path is in the store after its
+/// first build.
+const NIX: &str = r#"#!/bin/sh
+case "$*" in
+  *"flake metadata"*) echo '{"locks": {"root": "root", "version": 7, "nodes": {"root": {}}}}' ;;
+  *" eval "*) echo '["STORE/greeter.drv", "STORE/greeter"]' ;;
+  *path-info*)
+    test -e STORE/greeter || exit 1
+    echo '[{"path": "STORE/greeter", "narHash": "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]' ;;
+  *) exit 9 ;;
+esac
+"#;
+
+/// Builds, and notes its arguments.
+const NIX_STORE: &str = r#"#!/bin/sh
+echo "$*" >> STORE/builds
+mkdir -p STORE/greeter/bin
+echo 'echo hello' > STORE/greeter/bin/greeter
+chmod +x STORE/greeter/bin/greeter
+"#;
+
+/// A sandbox with a flake in `a`, and a stand-in for Nix.
+pub(crate) struct Bench {
+    registry: Registry,
+    pub(crate) sandbox: Sandbox,
+    store: PathBuf,
+    /// `PATH` with the stand-in in front.
+    pub(crate) path: String,
+    /// A Project and an image.
+    pub(crate) input: String,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let registry = Registry::default();
+        let shared = registry.clone();
+        let server = Server::start(move |request| Some(shared.answer(request)))?;
+        let sandbox = Sandbox::new(&server.address)?;
+        let (store, programs) = (sandbox.outside("store"), sandbox.outside("bin"));
+        fs::create_dir(&store)?;
+        fs::create_dir(&programs)?;
+        fs::write(store.join("greeter.drv"), "a derivation")?;
+        for (name, script) in [("nix", NIX), ("nix-store", NIX_STORE)] {
+            let program = programs.join(name);
+            fs::write(&program, script.replace("STORE", &store.display().to_string()))?;
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        }
+        let path = env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", programs.display());
+        let manifests = "manifests: {path: ./a, repository: shared}";
+        let image =
+            "build: {flake: ./a}\n  image: {repository: shared, entrypoint: [/bin/greeter]}";
+        let input = sandbox.one().replace(manifests, image);
+        Ok(Self { registry, sandbox, store, path, input })
+    }
+
+    /// Runs `line`, which must succeed. Returns the Artifact, and the steps in the log whose field
+    /// `field` has a text.
+    fn run(
+        &self,
+        line: &str,
+        field: &str,
+    ) -> Result<(Value, Vec<String>), Box<dyn std::error::Error>> {
+        let line = format!("{line} --log-format json");
+        let output = self.sandbox.run(&line, &self.input, &[("PATH", &self.path)])?;
+        let log = String::from_utf8(output.stderr.clone())?;
+        assert!(output.status.success(), "{line}: {log}");
+        let lines: Vec<Value> = log.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let steps = lines.iter().filter(|line| line["plan"] != "summary");
+        let steps = steps.filter_map(|line| line[field].as_str().map(str::to_owned)).collect();
+        let artifact = written(&output)?.pop().ok_or("no document")?;
+        Ok((artifact, steps))
+    }
+
+    /// Returns the kinds of builds since the last call.
+    fn builds(&self) -> Vec<&'static str> {
+        let file = self.store.join("builds");
+        let calls = fs::read_to_string(&file).unwrap_or_default(); // absent before the first build
+        let _ = fs::remove_file(&file); // absent, too
+        let kind = |call: &str| if call.contains("--check") { "check" } else { "realise" };
+        calls.lines().map(kind).collect()
+    }
+}
+
+fn assert_steps(steps: &[String], expected: &[&str]) {
+    let is_same = steps.len() == expected.len()
+        && steps.iter().zip(expected).all(|(step, start)| step.starts_with(start));
+    assert!(is_same, "{steps:?}, not {expected:?}");
+}
+
+#[test]
+fn apply_builds_twice_then_publishes_what_its_plan_showed() -> Test {
+    let bench = Bench::new()?;
+    let (planned, shown) = bench.run("plan", "text")?;
+    assert_steps(&shown, &ALL);
+    assert_eq!(
+        planned["status"]["plan"][2],
+        json!({"action": "publish", "digest": "known after apply"})
+    );
+    assert_eq!(bench.builds(), [""; 0], "a plan builds nothing");
+
+    let (applied, executed) = bench.run("apply", "step")?;
+    assert_steps(&executed, &ALL);
+    assert_eq!(reason(&applied), "Published");
+    assert_eq!(applied["status"]["observed"]["reproducible"], true);
+    assert_eq!(bench.builds(), ["realise", "realise", "check"]);
+    assert!(bench.registry.names("test/shared").contains(&published(&applied)?.to_owned()));
+
+    let (again, executed) = bench.run("apply", "step")?;
+    assert_steps(&executed, &[]);
+    assert_eq!(text(&[again]), text(&[applied]));
+    assert_eq!(bench.builds(), [""; 0], "the signed provenance has the result of the build");
+    bench.run("verify", "step")?;
+    Ok(())
+}
+
+/// The state after an interruption before the last step: everything is published but the tag.
+#[test]
+fn apply_builds_again_and_only_tags_what_an_interrupted_run_published() -> Test {
+    let bench = Bench::new()?;
+    let (applied, _) = bench.run("apply", "step")?;
+    let tag = applied["status"]["observed"]["tag"].as_str().ok_or("no tag")?.to_owned();
+    bench.registry.with(|all| all.manifests.remove(&("test/shared".to_owned(), tag)));
+    bench.builds();
+
+    let (_, shown) = bench.run("plan", "text")?;
+    assert_steps(&shown, &ALL);
+    let (again, executed) = bench.run("apply", "step")?;
+    assert_steps(&executed, &["build ", "rebuild ", "create tag "]);
+    assert_eq!(bench.builds(), [""; 0], "the store and the cache have both builds");
+    assert_eq!(text(&[again]), text(&[applied]));
+    Ok(())
+}
+
+#[test]
+fn apply_builds_nothing_when_the_source_cannot_be_checked() -> Test {
+    let bench = Bench::new()?;
+    // No server listens on the discard port.
+    let input = bench.input.replace("  sourceCheck: skip\n", "");
+    let input = input.replace("https://example.org/test/test", "http://127.0.0.1:9/test");
+    let output = bench.sandbox.run("apply", &input, &[("PATH", &bench.path)])?;
+    assert_eq!(output.status.code(), Some(111), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(reason(&written(&output)?[1]), "SourceUnknown");
+    assert_eq!(bench.builds(), [""; 0]);
+    assert_eq!(bench.registry.names("test/shared"), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn manifests_that_wait_for_an_image_are_planned_with_unknown_values() -> Test {
+    let mut bench = Bench::new()?;
+    bench.sandbox.write("pod/pod.yaml", "kind: Pod\nspec: {containers: [{image: a}]}\n")?;
+    bench.sandbox.commit("a pod")?;
+    let manifests = bench.sandbox.artifact("pod", "pod", "pods");
+    bench.input += &manifests.replace("repository: pods", "repository: pods, images: [a]");
+
+    let (planned, shown) = bench.run("plan", "text")?;
+    let of_pod = ["publish manifest (known", "sign and publish ", "create tag (known after apply)"];
+    assert_steps(&shown, &[&ALL[..], &of_pod].concat());
+    assert_eq!(planned["status"]["observed"]["reference"], "known after apply");
+
+    let (applied, executed) = bench.run("apply", "step")?;
+    let of_pod = ["publish manifest sha256:", "sign and publish ", "create tag "];
+    assert_steps(&executed, &[&ALL[..], &of_pod].concat());
+    assert_eq!(reason(&applied), "Published");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The interface between the cloud and the machines behind its servers.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// The power buttons of all servers.
+///
+/// The methods may block: the cloud calls them on threads for blocking work. When the emulator restarts
+/// before an action has ended, the cloud repeats the action's call; so each method must be idempotent.
+pub trait Machines: Send + Sync + 'static {
+    /// Starts the machine. The cloud also calls this when it starts, for every server that runs.
+    fn power_on(&self, server: &Server);
+    /// Stops the machine and keeps its disk.
+    fn power_off(&self, id: u64);
+    /// Removes the disk of a machine that is off.
+    fn delete(&self, id: u64);
+}
+
+/// Machines that do nothing, for clients that only talk to the API.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoMachines;
+
+impl Machines for NoMachines {
+    fn power_on(&self, _: &Server) {}
+    fn power_off(&self, _: u64) {}
+    fn delete(&self, _: u64) {}
+}
+
+/// A server as its machine sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Id of the server, which no other server ever gets.
+    pub id: u64,
+    /// Name of the server.
+    pub name: String,
+    /// Public address of the server if it has one, and otherwise the loopback address of its machine.
+    pub ipv4: Ipv4Addr,
+    /// Addresses in private networks.
+    pub private_ipv4: Vec<Ipv4Addr>,
+    /// User data that the machine reads at its first boot.
+    pub user_data: Option<String>,
+    /// Labels of the server.
+    pub labels: BTreeMap<String, String>,
+    /// Name of the image, or description of the snapshot.
+    pub image: Option<String>,
+    /// Labels of the image.
+    pub image_labels: BTreeMap<String, String>,
+    /// Architecture: `x86` or `arm`.
+    pub architecture: String,
+    /// Name of the server type, for example `cax11`.
+    pub server_type: String,
+    /// Name of the location, for example `fsn1`.
+    pub location: String,
+    /// Whether this boot is into the rescue system.
+    pub rescue: bool,
+}

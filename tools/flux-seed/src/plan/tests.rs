@@ -1,0 +1,225 @@
+use serde_json::json;
+
+use super::*;
+
+fn declared(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": name}, "spec": {"a": value}})
+}
+
+/// Every state in which an object can be, absent among them.
+fn states(name: &str) -> Vec<Option<Live>> {
+    let mut states = vec![None];
+    for owner in [Owner::Ours, Owner::Unmarked, Owner::Foreign] {
+        for value in ["new", "old"] {
+            for holds in [vec![], vec!["Thing other".to_owned()]] {
+                for not_ready_reason in [None, Some("not ready".to_owned())] {
+                    let (object, holds) = (declared(name, value), holds.clone());
+                    states.push(Some(Live { object, owner, holds, not_ready_reason }));
+                }
+            }
+        }
+    }
+    states
+}
+
+/// Calls `law` with every pair of a declaration and a world of the objects `a`, `b` and `c`. The object
+/// `c` is never declared and has another owner.
+fn for_all(law: impl Fn(&[Value], &World)) {
+    let (a, b) = (declared("a", "new"), declared("b", "new"));
+    for wanted in [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![b]] {
+        for a in states("a") {
+            for b in states("b") {
+                let foreign =
+                    Live { owner: Owner::Foreign, ..states("c")[1].clone().expect("there") };
+                let there = [a.clone(), b, Some(foreign)].into_iter().flatten();
+                law(&wanted, &there.map(|live| (Identity::of(&live.object), live)).collect());
+            }
+        }
+    }
+}
+
+/// Returns the world after `steps`, as an API server and Flux would leave it.
+fn execute(steps: &[Step], wanted: &[Value], before: &World) -> World {
+    let mut world = before.clone();
+    for step in steps {
+        let id = step.object().clone();
+        let declared = wanted.iter().find(|object| Identity::of(object) == id);
+        match step {
+            Step::Create { .. }
+            | Step::Update { .. }
+            | Step::RemoveFields { .. }
+            | Step::Reconcile { .. } => {
+                let object = declared.expect("only declared objects are created").clone();
+                let holds = world.get(&id).map(|live| live.holds.clone()).unwrap_or_default();
+                let (owner, not_ready_reason) = (Owner::Ours, None);
+                world.insert(id.clone(), Live { object, owner, holds, not_ready_reason });
+                if id.kind == "OCIRepository" {
+                    // The Kustomization acts on a new artifact by itself.
+                    for (_, live) in world.iter_mut().filter(|(id, _)| id.kind == "Kustomization") {
+                        live.not_ready_reason = None;
+                    }
+                }
+            }
+            Step::Remove { .. } => {
+                world.remove(&id);
+            }
+            Step::Suspend { .. } | Step::RemoveRecord { .. } => {
+                unreachable!("steps of a removal with its record")
+            }
+        }
+    }
+    world
+}
+
+#[test]
+fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
+    for_all(|wanted, before| {
+        let steps = plan(wanted, before).steps;
+        let after = execute(&steps, wanted, before);
+        for declared in wanted {
+            let live = &after[&Identity::of(declared)];
+            if live.owner != Owner::Foreign {
+                assert_eq!(diff::changed(declared, &live.object), [] as [&str; 0], "reaches");
+                assert_eq!(live.not_ready_reason, None, "reaches");
+            }
+        }
+        assert_eq!(plan(wanted, &after).steps, [], "rests");
+        for (id, live) in before {
+            let is_declared = wanted.iter().any(|object| Identity::of(object) == *id);
+            if !is_declared && live.owner == Owner::Ours && live.holds.is_empty() {
+                assert_eq!(after.get(id), None, "removes what is no longer declared");
+            } else if live.owner == Owner::Foreign || !is_declared {
+                assert_eq!(after.get(id), Some(live), "leaves alone");
+            }
+        }
+    });
+}
+
+#[test]
+fn every_declared_object_of_another_owner_is_a_conflict_and_no_other_object_is() {
+    for_all(|wanted, world| {
+        let is_foreign = |object: &&Value| {
+            world.get(&Identity::of(object)).is_some_and(|live| live.owner == Owner::Foreign)
+        };
+        let conflicts = plan(wanted, world).conflicts;
+        assert_eq!(conflicts.len(), wanted.iter().filter(is_foreign).count());
+        let refusals = refusals(wanted, world).into_iter().map(|refusal| refusal.message);
+        let conflicts = conflicts.into_iter().map(|conflict| conflict.message);
+        assert_eq!(refusals.collect::<Vec<_>>(), conflicts.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need() {
+    for_all(|wanted, before| {
+        let after = execute(&plan_destroy(before), wanted, before);
+        assert_eq!(plan_destroy(&after), [], "rests");
+        for live in after.values() {
+            assert!(live.owner != Owner::Ours || !live.holds.is_empty(), "reaches");
+        }
+        for (id, live) in before {
+            if live.owner != Owner::Ours || !live.holds.is_empty() {
+                assert_eq!(after.get(id), Some(live), "leaves alone");
+            }
+        }
+        assert_eq!(kept(&after).len(), after.len(), "and tells why");
+    });
+}
+
+#[test]
+fn a_value_that_is_not_known_yet_is_a_step_to_take() {
+    let mut wanted = declared("a", "new");
+    let steps = plan(&[wanted.clone()], &World::new()).steps;
+    let world = execute(&steps, &[wanted.clone()], &World::new());
+    wanted["spec"]["a"] = Value::Null;
+    assert_eq!(plan(&[wanted], &world).steps.len(), 1);
+}
+
+#[test]
+fn undoing_goes_the_way_of_the_plan_backwards() {
+    let wanted = [declared("a", "new"), declared("b", "new")];
+    let steps = plan(&wanted, &World::new()).steps;
+    let world = execute(&steps, &wanted, &World::new());
+    let (mut made, removed) = (steps, plan_destroy(&world));
+    made.reverse();
+    let ids = |steps: &[Step]| steps.iter().map(|step| step.object().clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&made), ids(&removed));
+}
+
+/// Returns one object of every stage, in the order in which they are applied, and two of the last.
+fn staged(value: &str) -> Vec<Value> {
+    let kinds = ["ClusterRole", "ClusterRoleBinding", "OCIRepository", "Kustomization"];
+    let object = |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, "spec": {"a": value}});
+    kinds.into_iter().map(object).collect()
+}
+
+/// Calls `law` with every world in which the objects of [`staged`] are absent, as declared, different or
+/// not ready, and in which an object that is not declared is absent or there.
+fn for_all_stages(law: impl Fn(&[Value], &World)) {
+    let wanted = staged("new");
+    for number in 0..4_usize.pow(4) * 2 {
+        let mut world = World::new();
+        let mut add = |object: Value, not_ready_reason: Option<String>| {
+            let (id, owner, holds) = (Identity::of(&object), Owner::Ours, Vec::new());
+            world.insert(id, Live { object, owner, holds, not_ready_reason });
+        };
+        for (place, object) in wanted.iter().enumerate() {
+            match number / 4_usize.pow(u32::try_from(place).expect("four objects")) % 4 {
+                0 => {}
+                1 => add(object.clone(), None),
+                2 => add(staged("old")[place].clone(), Some("old".to_owned())),
+                _ => add(object.clone(), Some("not ready".to_owned())),
+            }
+        }
+        if number / 4_usize.pow(4) == 1 {
+            add(declared("stale", "old"), None);
+        }
+        law(&wanted, &world);
+    }
+}
+
+#[test]
+fn apply_executes_the_steps_of_the_first_plan_in_their_order_stage_by_stage() {
+    for_all_stages(|wanted, before| {
+        let planned = plan(wanted, before).steps;
+        let (mut world, mut executed) = (before.clone(), Vec::new());
+        let mut touched = BTreeSet::new();
+        loop {
+            let steps = plan(wanted, &world).steps;
+            match next(&steps, &world, &touched) {
+                Next::Finish => break,
+                Next::Wait { reason } => panic!("{reason}: {before:?}"),
+                Next::Execute { count } => {
+                    let batch = &steps[..count];
+                    assert!(batch.iter().all(|step| step.stage() == batch[0].stage()));
+                    touched.extend(batch.iter().map(|step| step.object().clone()));
+                    world = execute(batch, wanted, &world);
+                    executed.extend_from_slice(batch);
+                }
+            }
+        }
+        assert_eq!(executed, planned, "{before:?}");
+    });
+}
+
+#[test]
+fn apply_waits_for_an_object_that_is_being_deleted_and_for_a_controller_that_it_has_asked() {
+    let wanted = staged("new");
+    let steps = plan(&wanted, &World::new()).steps;
+    let mut world = execute(&steps, &wanted, &World::new());
+    let id = Identity::of(&wanted[3]);
+    let live = world.get_mut(&id).expect("there");
+    live.not_ready_reason = Some("Progressing".to_owned());
+    let steps = plan(&wanted, &world).steps;
+    assert_eq!(next(&steps, &world, &BTreeSet::new()), Next::Execute { count: 1 });
+    let asked = next(&steps, &world, &BTreeSet::from([id.clone()]));
+    let reason = "reconcile Kustomization a: Progressing".to_owned();
+    assert_eq!(asked, Next::Wait { reason });
+    let metadata = &mut world.get_mut(&id).expect("there").object["metadata"];
+    metadata["deletionTimestamp"] = "2026-11-01T00:00:00Z".into();
+    metadata["finalizers"] = json!(["example.org/held"]);
+    let steps = plan(&wanted, &world).steps;
+    let reason =
+        "Kustomization a is still there, held by its finalizers example.org/held".to_owned();
+    assert_eq!(next(&steps, &world, &BTreeSet::new()), Next::Wait { reason });
+}

@@ -1,0 +1,316 @@
+//! One Delivery with its references resolved, and the connection to its cluster.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use documents::{Condition, Context, Declared, Deferred, Intent, Name, Opened, Stream};
+use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
+
+use crate::Error;
+use crate::cluster::Reader;
+use crate::desired::{self, Artifact, Desired};
+use crate::gate::Gate;
+use crate::object::{Identity, Stage};
+use crate::observe::{Look, Seen, observe};
+use crate::plan::Live;
+use crate::prune::{self, Prune, Pulled};
+use crate::reader;
+use crate::spec::{self, Delivery};
+use crate::status::Status;
+use crate::sunset::Sunset;
+use crate::validate::project_of;
+use crate::{sops, wait};
+
+/// One observation of the cluster.
+pub(crate) enum Observation {
+    /// The cluster does not exist yet, so that every object is to be created.
+    NoCluster,
+    /// The declared objects and what Flux has delivered.
+    Delivery {
+        seen: Seen,
+        /// Objects on which this run has executed a step.
+        touched: BTreeSet<Identity>,
+    },
+    /// Everything that a removal deletes.
+    Removal(Box<Sunset>),
+}
+
+impl Observation {
+    /// Returns a declared object of the cluster, if it exists.
+    pub(crate) fn live(&self, id: &Identity) -> Option<&Live> {
+        match self {
+            Self::NoCluster => None,
+            Self::Delivery { seen, .. } => seen.world.get(id),
+            Self::Removal(sunset) => sunset.seen.world.get(id),
+        }
+    }
+}
+
+/// A Delivery during one run.
+pub(crate) struct Session<'a> {
+    pub(crate) document: &'a Declared<Delivery>,
+    pub(crate) stream: &'a Stream,
+    project: &'a Declared<Project>,
+    intent: Intent,
+    pub(crate) desired: Desired,
+    pub(crate) gate: Gate<'a>,
+    /// Kubeconfig of a writer; `None` for a plan.
+    kubeconfig: Option<Secret>,
+    /// `None` while the cluster does not exist, which only a plan accepts.
+    reader: Option<Reader>,
+    pulled: Pulled,
+}
+
+impl<'a> Session<'a> {
+    /// Resolves the references of a Delivery and connects to its cluster.
+    pub(crate) fn open(
+        projects: &'a Projects,
+        context: &Context<'a, Delivery>,
+        intent: Intent,
+    ) -> Result<Opened<Self, Status>, Error> {
+        let (document, stream) = (context.document, context.stream);
+        if intent.is_removal() && is_gone(context) {
+            return Ok(Opened::Known(if intent.is_write() {
+                Status::destroyed("the cluster is gone, and all that was in it")
+            } else {
+                Status::planned(None, Vec::new())
+            }));
+        }
+        let project = project(projects, context)?;
+        let (desired, kubeconfig, reader) = match intent {
+            Intent::Plan => {
+                let key = keyring::phase_key_unless_reader(project, "flux-seed")?;
+                let artifact = artifact(context).ok().into();
+                let images = Images::IfTold;
+                let desired = resolve(context, project, key.as_ref(), artifact, images)?;
+                check_readable(context, &desired)?;
+                let reader = open_for_plan(context, project, key.is_none())?;
+                if key.is_none() && reader.is_none() {
+                    return Ok(Opened::Known(reader::without_cluster(&desired)));
+                }
+                if reader.is_none() {
+                    documents::note(
+                        document.name.as_str(),
+                        "the cluster is not there yet: everything is to be created",
+                    );
+                }
+                (desired, None, reader)
+            }
+            Intent::Apply | Intent::Verify => {
+                let key = key(projects, context)?;
+                let artifact = Deferred::Value(artifact(context)?);
+                let desired = resolve(context, project, Some(&key), artifact, Images::Told)?;
+                let kubeconfig = kubeconfig(context, project)?;
+                if intent.is_write() {
+                    check_readable(context, &desired)?;
+                }
+                let reader = Reader::open(&kubeconfig)?;
+                (desired, Some(kubeconfig), Some(reader))
+            }
+            Intent::PlanDestroy | Intent::Destroy => {
+                let key = key(projects, context)?;
+                let (artifact, images) = (Deferred::AfterApply, Images::Unknown);
+                let desired = resolve(context, project, Some(&key), artifact, images)?;
+                let kubeconfig = kubeconfig(context, project)?;
+                let reader = Reader::open(&kubeconfig)?;
+                (desired, Some(kubeconfig), Some(reader))
+            }
+        };
+        let gate = gate(context, project);
+        let pulled = Pulled::default();
+        Ok(Opened::Session(Self {
+            document,
+            stream,
+            project,
+            intent,
+            desired,
+            gate,
+            kubeconfig,
+            reader,
+            pulled,
+        }))
+    }
+
+    /// Returns `metadata.name` of the Delivery.
+    pub(crate) fn name(&self) -> &'a str {
+        self.document.name.as_str()
+    }
+
+    /// Returns the reader of the cluster.
+    pub(crate) fn reader(&self) -> Result<&Reader, Error> {
+        self.reader.as_ref().ok_or_else(|| self.not_ready().into())
+    }
+
+    /// Returns the kubeconfig of a writer.
+    pub(crate) fn kubeconfig(&self) -> Result<&Secret, Error> {
+        self.kubeconfig.as_ref().ok_or_else(|| self.not_ready().into())
+    }
+
+    fn not_ready(&self) -> documents::Error {
+        no_kubeconfig(&self.document.spec.cluster)
+    }
+
+    /// Whether the goal is that nothing of the Delivery is left.
+    pub(crate) fn is_removal(&self) -> bool {
+        self.intent.is_removal()
+    }
+
+    /// Observes the cluster. `touched` are the objects on which this run has executed a step.
+    pub(crate) fn observe(&self, touched: &BTreeSet<Identity>) -> Result<Observation, Error> {
+        let Some(reader) = &self.reader else { return Ok(Observation::NoCluster) };
+        if self.is_removal() {
+            let prune = self.document.spec.prune;
+            let sunset = Sunset::observe(reader, self.name(), &self.desired, prune)?;
+            return Ok(Observation::Removal(Box::new(sunset)));
+        }
+        let seen = observe(reader, self.name(), &self.desired, Look::Whole)?;
+        Ok(Observation::Delivery { seen, touched: touched.clone() })
+    }
+
+    /// Computes what Flux will prune by applying the declared artifact.
+    pub(crate) fn prune(&self, seen: &Seen) -> Result<Option<Prune>, Error> {
+        let project = (&self.project.spec, &self.pulled);
+        prune::of_apply(self.name(), self.reader()?, project, &self.desired, seen)
+    }
+
+    /// Returns what the objects of a stage wait for.
+    pub(crate) fn not_ready_reason(&self, stage: Stage) -> Result<Option<String>, Error> {
+        wait::not_ready_reason(self.reader()?, self.name(), &self.desired, stage)
+    }
+}
+
+/// How the digests of the controllers' images are resolved.
+#[derive(Clone, Copy)]
+enum Images {
+    /// Not at all, because a removal does not need them.
+    Unknown,
+    /// From the registry, where it answers.
+    IfTold,
+    /// From the registry, which must answer.
+    Told,
+}
+
+/// Returns the declared state. A plan shows what cannot be resolved yet; the other verbs need all of it.
+fn resolve(
+    context: &Context<'_, Delivery>,
+    project: &Declared<Project>,
+    key: Option<&PhaseKey>,
+    artifact: Deferred<Artifact>,
+    images: Images,
+) -> Result<Desired, Error> {
+    let document = context.document;
+    let images = match images {
+        Images::Unknown => {
+            let components = document.spec.flux.components.iter();
+            components.map(|component| (*component, Deferred::AfterApply)).collect()
+        }
+        Images::IfTold => desired::images(&document.spec, &project.spec, |error| {
+            documents::note(document.name.as_str(), error);
+            Ok(())
+        })?,
+        Images::Told => desired::images(&document.spec, &project.spec, Err)?,
+    };
+    Desired::new(document, &project.spec, key, images, artifact)
+}
+
+fn project<'a>(
+    projects: &'a Projects,
+    context: &Context<'_, Delivery>,
+) -> Result<&'a Declared<Project>, Error> {
+    let name = project_of(context.stream, &context.document.spec.cluster).unwrap_or_default();
+    Ok(projects.get(name)?)
+}
+
+/// Returns the key from which the secrets of a Delivery derive.
+pub(crate) fn key(projects: &Projects, context: &Context<'_, Delivery>) -> Result<PhaseKey, Error> {
+    Ok(keyring::phase_key(project(projects, context)?, "flux-seed")?)
+}
+
+/// Proves that Flux can read what it will deliver. Where the manifests are not on this machine, Flux
+/// itself reports it.
+fn check_readable(context: &Context<'_, Delivery>, desired: &Desired) -> Result<(), Error> {
+    let artifact = context.stream.document("Artifact", context.document.spec.artifact.as_str());
+    let folder = artifact.and_then(|artifact| artifact["spec"]["manifests"]["path"].as_str());
+    match (folder.map(Path::new).filter(|folder| folder.is_dir()), &desired.sops_recipient) {
+        (Some(folder), Some(recipient)) => sops::check(folder, recipient),
+        (None, _) | (_, None) => Ok(()),
+    }
+}
+
+/// Returns the data gate with the receipts of every Drain of the cluster.
+fn gate<'a>(context: &Context<'a, Delivery>, project: &'a Declared<Project>) -> Gate<'a> {
+    let (document, stream) = (context.document, context.stream);
+    let receipts = move || -> Result<Vec<VerifiedReceipt>, Error> {
+        let cluster = document.spec.cluster.as_str();
+        Ok(keyring::receipts(stream, project, |drain| drain["cluster"] == cluster)?)
+    };
+    Gate { policy: &document.spec.data_on_destroy, receipts: Box::new(receipts) }
+}
+
+/// Returns the cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
+fn kubeconfig(
+    context: &Context<'_, Delivery>,
+    project: &Declared<Project>,
+) -> Result<Secret, Error> {
+    let sealed = sealed(context, "kubeconfig")
+        .ok_or_else(|| no_kubeconfig(&context.document.spec.cluster))?;
+    Ok(keyring::unseal(project, "flux-seed", sealed)?)
+}
+
+fn no_kubeconfig(cluster: &Name) -> documents::Error {
+    documents::Error::NotReady {
+        document: format!("Cluster/{cluster}"),
+        why: "its status lacks /sealed/kubeconfig".to_owned(),
+    }
+}
+
+/// Connects to the cluster for a plan. Returns `None` while the cluster does not exist.
+fn open_for_plan(
+    context: &Context<'_, Delivery>,
+    project: &Declared<Project>,
+    is_reader: bool,
+) -> Result<Option<Reader>, Error> {
+    if is_reader {
+        let Some(sealed) = sealed(context, "readerKubeconfig") else { return Ok(None) };
+        let kubeconfig = keyring::unseal(project, keyring::READER, sealed)?;
+        return Reader::open_limited(&kubeconfig).map(Some);
+    }
+    match context.stream.ready("Cluster", context.document.spec.cluster.as_str()) {
+        Ok(()) => Reader::open(&kubeconfig(context, project)?).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn artifact(context: &Context<'_, Delivery>) -> Result<Artifact, documents::Error> {
+    let name = context.document.spec.artifact.as_str();
+    let read = |path| context.stream.status_of::<String>("Artifact", name, path);
+    let (reference, digest) = (read("/observed/reference")?, read("/observed/digest")?);
+    let not_ready = |why: &str| documents::Error::NotReady {
+        document: format!("Artifact/{name}"),
+        why: why.to_owned(),
+    };
+    let digest = spec::Digest::try_from(digest).map_err(not_ready)?;
+    let repository = reference.strip_suffix(&format!("@{digest}"));
+    let repository =
+        repository.ok_or_else(|| not_ready("its reference and its digest disagree"))?;
+    Ok(Artifact {
+        repository: repository.to_owned(),
+        digest: digest.to_string(),
+        public_key: read("/observed/publicKey")?,
+    })
+}
+
+/// Returns a credential from the status of the Delivery's cluster.
+fn sealed<'a>(context: &Context<'a, Delivery>, name: &str) -> Option<&'a str> {
+    let cluster = context.stream.document("Cluster", context.document.spec.cluster.as_str());
+    cluster?["status"]["sealed"][name].as_str()
+}
+
+/// Whether the cluster has been destroyed.
+fn is_gone(context: &Context<'_, Delivery>) -> bool {
+    let cluster = context.stream.document("Cluster", context.document.spec.cluster.as_str());
+    let conditions = cluster.and_then(|cluster| cluster["status"]["conditions"].as_array());
+    conditions.into_iter().flatten().any(|condition| {
+        condition["type"] == "Ready" && condition["reason"] == Condition::DESTROYED
+    })
+}

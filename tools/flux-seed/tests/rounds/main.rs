@@ -1,0 +1,251 @@
+//! The rounds of the engine against a simulated API server: `apply` and `destroy` write what `plan` shows.
+
+mod cluster;
+
+use std::error::Error;
+
+use assert_cmd::Command;
+use assert_cmd::assert::Assert;
+use assert_cmd::cargo::cargo_bin;
+use cluster::{Cluster, Fault};
+use keyring::AgeRecipient;
+use serde_json::{Value, json};
+
+type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// For these tests only.
+const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
+const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+
+/// Runs the program with nothing of the developer's environment.
+fn run(line: &str, input: &[Value]) -> Assert {
+    let input: Vec<_> = input.iter().map(ToString::to_string).collect();
+    let mut program = Command::new(cargo_bin!("flux-seed"));
+    program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
+    program.args(line.split(' ')).write_stdin(input.join("\n")).assert()
+}
+
+fn status(run: &Assert) -> Test<Value> {
+    let output = &run.get_output().stdout;
+    let last = output.split(|&byte| byte == b'\n').rfind(|line| !line.is_empty());
+    Ok(serde_json::from_slice::<Value>(last.ok_or("a document")?)?["status"].take())
+}
+
+fn stderr(run: &Assert) -> String {
+    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
+}
+
+/// Returns the documents of a delivery to `cluster`.
+fn documents(cluster: &Cluster) -> Test<Vec<Value>> {
+    let identity: age::x25519::Identity = IDENTITY.parse()?;
+    let recipient = identity.to_public().to_string();
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": {"server": cluster.address}}],
+        "users": [{"name": "me", "user": {"token": "a token"}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
+    });
+    let sealed = keyring::seal_to(
+        [&AgeRecipient::try_from(recipient.clone())?],
+        kubeconfig.to_string().as_bytes(),
+    )?;
+    let document = |kind: &str, name: &str, spec: Value, mut status: Value| {
+        status["conditions"] =
+            json!([{"type": "Ready", "status": "True", "reason": "Lab", "message": ""}]);
+        json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name},
+            "spec": spec, "status": status})
+    };
+    // Port 1 has no listener, so that the artifact is unreadable at once.
+    let registry = "127.0.0.1:1/zabronax";
+    let project = json!({
+        "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}],
+        "endpoints": {"registry": {"url": format!("http://{registry}")}},
+    });
+    let digests = json!({"source-controller": DIGEST, "kustomize-controller": DIGEST});
+    Ok(vec![
+        document("Project", "holistic", project, json!({})),
+        document(
+            "Cluster",
+            "prod",
+            json!({"project": "holistic"}),
+            json!({"sealed": {"kubeconfig": sealed}}),
+        ),
+        document(
+            "Artifact",
+            "deployments",
+            json!({"project": "holistic"}),
+            json!({"observed": {
+                "reference": format!("{registry}/deployments@{DIGEST}"), "digest": DIGEST,
+                "publicKey": "a key",
+            }}),
+        ),
+        document(
+            "Delivery",
+            "prod",
+            json!({
+                "cluster": "prod", "artifact": "deployments", "timeoutSeconds": 5,
+                "flux": {"version": "2.9.5", "digests": digests},
+            }),
+            json!({}),
+        ),
+    ])
+}
+
+/// Returns the writes that a plan announces.
+fn announced(plan: &Value) -> Vec<String> {
+    let steps = plan.as_array().into_iter().flatten();
+    let write = |step: &Value| {
+        let method = match step["action"].as_str() {
+            Some("remove" | "removeRecord") => "DELETE",
+            _ => "PATCH",
+        };
+        let text = |field: &str| step[field].as_str().unwrap_or_default().to_owned();
+        let namespace = step["namespace"].as_str().map(|namespace| format!("{namespace}/"));
+        format!("{method} {} {}{}", text("kind"), namespace.unwrap_or_default(), text("name"))
+    };
+    steps.map(write).collect()
+}
+
+/// The record of a removal, which is written before its first step.
+const RECORD: &str = "PATCH ConfigMap kube-system/flux-seed-prod-0";
+
+#[test]
+fn apply_writes_the_planned_objects_in_the_planned_order_and_then_nothing() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    let plan = status(&run("plan", &documents).success())?["plan"].take();
+    assert_eq!(plan.as_array().map(Vec::len), Some(25));
+    assert_eq!(cluster.take_writes(), [""; 0], "a plan writes nothing");
+    let applied = run("apply", &documents).success();
+    assert_eq!(status(&applied)?["conditions"][0]["reason"], "Delivered");
+    assert_eq!(cluster.take_writes(), announced(&plan));
+    let shown = stderr(&applied);
+    assert!(shown.contains("Delivery/prod: 25 to create"), "{shown}");
+    run("apply", &documents).success();
+    assert_eq!(cluster.take_writes(), [""; 0]);
+    run("plan --check", &documents).success();
+    Ok(())
+}
+
+#[test]
+fn apply_changes_only_what_differs_and_names_its_path() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    run("apply", &documents).success();
+    cluster.take_writes();
+    cluster.edit("Kustomization flux-system/prod", |live| live["spec"]["path"] = "./other".into());
+    let planned = run("plan --check", &documents).code(3);
+    let shown = stderr(&planned);
+    assert!(shown.contains("~ change Kustomization flux-system/prod: spec.path"), "{shown}");
+    run("apply", &documents).success();
+    assert_eq!(cluster.take_writes(), ["PATCH Kustomization flux-system/prod"]);
+    Ok(())
+}
+
+#[test]
+fn object_of_another_owner_is_a_conflict_that_plan_shows_and_apply_refuses() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}});
+    cluster.create(namespace);
+    let planned = run("plan", &documents).success();
+    assert_eq!(status(&planned)?["refusals"][0]["object"], "Namespace flux-system");
+    let shown = stderr(&planned);
+    assert!(shown.contains("! Namespace flux-system, made by kubectl, is in the way"), "{shown}");
+    let refused = run("apply", &documents).code(100);
+    assert_eq!(status(&refused)?["conditions"][0]["reason"], "Foreign");
+    assert_eq!(cluster.take_writes(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn destroy_writes_the_planned_removals_in_the_planned_order_and_leaves_other_objects() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    run("apply", &documents).success();
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "theirs", "namespace": "default"}});
+    cluster.create(theirs);
+    cluster.take_writes();
+    let planned = run("plan --destroy", &documents).success();
+    let plan = status(&planned)?["plan"].take();
+    let shown = stderr(&planned);
+    assert!(shown.contains("~ suspend Kustomization flux-system/prod: false → true"), "{shown}");
+    let with = "- remove Deployment default/greeter, with ReplicaSet default/greeter-1";
+    assert!(shown.contains(with), "{shown}");
+    let destroyed = run("destroy", &documents).success();
+    let message = &status(&destroyed)?["conditions"][0]["message"];
+    assert_eq!(*message, "nothing is left of it");
+    let mut writes = cluster.take_writes();
+    assert_eq!(writes.remove(0), RECORD);
+    assert_eq!(writes, announced(&plan));
+    assert_eq!(cluster.objects(), ["ConfigMap default/theirs", "Namespace kube-system"]);
+    run("destroy", &documents).success();
+    assert_eq!(cluster.take_writes(), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn destroy_names_the_finalizer_that_holds_an_object_until_it_is_removed() -> Test {
+    let cluster = Cluster::start()?;
+    let mut documents = documents(&cluster)?;
+    run("apply", &documents).success();
+    documents[3]["spec"]["timeoutSeconds"] = 1.into();
+    let held = |live: &mut Value| live["metadata"]["finalizers"] = json!(["example.org/held"]);
+    cluster.edit("Deployment default/greeter", held);
+    for _ in 0..2 {
+        let run = run("destroy", &documents).code(111);
+        let condition = status(&run)?["conditions"][0].take();
+        assert_eq!(condition["reason"], "NotConverged");
+        let message = condition["message"].as_str().unwrap_or_default();
+        let expected =
+            "Deployment default/greeter is still there, held by its finalizers example.org/held";
+        assert!(message.contains(expected), "{message}");
+        assert!(cluster.objects().contains(&"Kustomization flux-system/prod".to_owned()));
+    }
+    cluster.edit("Deployment default/greeter", |live| {
+        live["metadata"]["finalizers"].take();
+    });
+    run("destroy", &documents).success();
+    assert_eq!(cluster.objects(), ["Namespace kube-system"]);
+    Ok(())
+}
+
+#[test]
+fn interrupted_run_is_completed_by_the_next_one_whatever_it_has_written() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    // Some numbers end a run within a stage or a batch, and some between two of them.
+    for count in (0..28).step_by(3) {
+        for verb in ["apply", "destroy"] {
+            cluster.set_fault(Some(Fault::DeniedAfter(count)));
+            let end = run(verb, &documents);
+            let is_complete = cluster.take_writes().len() < count;
+            assert_eq!(end.get_output().status.success(), is_complete, "{verb} {count}");
+            cluster.set_fault(None);
+            run(verb, &documents).success();
+        }
+        assert_eq!(cluster.objects(), ["Namespace kube-system"], "{count}");
+    }
+    Ok(())
+}
+
+#[test]
+fn write_whose_response_is_lost_is_observed_and_does_not_end_the_run() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    for number in (1..28).step_by(3) {
+        cluster.set_fault(Some(Fault::LostAt(number)));
+        run("apply", &documents).success();
+        cluster.set_fault(Some(Fault::LostAt(number)));
+        // The record is written before the first step, so that its response must arrive.
+        let destroyed = run("destroy", &documents);
+        assert_eq!(destroyed.get_output().status.success(), number > 1, "{number}");
+        cluster.set_fault(None);
+        run("destroy", &documents).success();
+        assert_eq!(cluster.objects(), ["Namespace kube-system"], "{number}");
+    }
+    Ok(())
+}

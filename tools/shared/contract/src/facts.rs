@@ -1,0 +1,267 @@
+//! Facts of documents that other programs read, as types.
+//!
+//! | kind | facts | readers |
+//! |---|---|---|
+//! | Repository | [`RepositoryFacts`], [`repository_of_project`] | data-drain, artifact-attest |
+//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`] | artifact-attest, data-drain, flux-seed |
+//! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
+//! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
+//!
+//! `tests/facts.rs` checks every path against the schema that the writing program publishes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use documents::{Condition, Error, Stream};
+use git::Url;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Facts that a program reads from the status of a document.
+pub trait Facts: Sized {
+    /// Kind of the documents that have these facts, for example `Cluster`.
+    const KIND: &'static str;
+
+    /// Reads the facts from `status`.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the document is not ready, as a clause about its status.
+    fn read(status: &Value) -> Result<Self, String>;
+}
+
+/// Facts of an Artifact: where the published content is, and how to verify the content.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactFacts {
+    /// Reference by digest, for example `ghcr.io/zabronax/greeter@sha256:…`.
+    pub reference: String,
+    /// Digest of the manifest, for example `sha256:…`.
+    pub digest: String,
+    /// Public key in PEM that verifies the signatures.
+    pub public_key: String,
+}
+
+/// Facts of a Repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryFacts {
+    /// URL from which git clones. [`crate::Forge::owns`] must accept the URL before a token is sent there.
+    pub clone_url: Url,
+}
+
+/// Facts of a Cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// URL of the API server, for example `https://192.0.2.1:6443`; `None` before `apply` has created the
+    /// cluster.
+    pub endpoint: Option<String>,
+    /// Sealed kubeconfig of an administrator, which [`crate::unseal`] decrypts.
+    pub kubeconfig: String,
+    /// Sealed kubeconfig that only reads, which [`crate::unseal`] decrypts with the phase
+    /// [`crate::READER`].
+    pub reader_kubeconfig: Option<String>,
+}
+
+impl Facts for ArtifactFacts {
+    const KIND: &'static str = "Artifact";
+
+    fn read(status: &Value) -> Result<Self, String> {
+        section(status, "observed", &["reference", "digest", "publicKey"])
+    }
+}
+
+impl ArtifactFacts {
+    /// Returns the reference without the digest, for example `ghcr.io/zabronax/greeter`; `None` when the
+    /// reference does not end with the digest.
+    #[must_use]
+    pub fn repository(&self) -> Option<&str> {
+        self.reference.strip_suffix(&self.digest)?.strip_suffix('@')
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ObservedRepository {
+    clone_url: String,
+}
+
+impl Facts for RepositoryFacts {
+    const KIND: &'static str = "Repository";
+
+    fn read(status: &Value) -> Result<Self, String> {
+        let observed: ObservedRepository = section(status, "observed", &["cloneUrl"])?;
+        let clone_url =
+            Url::try_from(observed.clone_url).map_err(|why| format!("its clone URL is {why}"))?;
+        Ok(Self { clone_url })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SealedCluster {
+    kubeconfig: String,
+    reader_kubeconfig: Option<String>,
+}
+
+impl Facts for ClusterFacts {
+    const KIND: &'static str = "Cluster";
+
+    fn read(status: &Value) -> Result<Self, String> {
+        let sealed: SealedCluster = section(status, "sealed", &["kubeconfig"])?;
+        let SealedCluster { kubeconfig, reader_kubeconfig } = sealed;
+        Ok(Self { endpoint: endpoint(status).map(str::to_owned), kubeconfig, reader_kubeconfig })
+    }
+}
+
+/// Deserialises the object at `name` of `status`, in which `required` must be text.
+fn section<T: DeserializeOwned>(
+    status: &Value,
+    name: &str,
+    required: &[&str],
+) -> Result<T, String> {
+    let object = &status[name];
+    if let Some(field) = required.iter().find(|field| !object[**field].is_string()) {
+        return Err(format!("its status lacks /{name}/{field}"));
+    }
+    T::deserialize(object).map_err(|error| format!("its status has an invalid /{name}: {error}"))
+}
+
+fn endpoint(status: &Value) -> Option<&str> {
+    status["observed"]["endpoint"].as_str()
+}
+
+/// Reads the facts of the document called `name`, which must be Ready.
+///
+/// # Errors
+///
+/// [`Error::NotReady`] when the document is absent, is not Ready or lacks a fact.
+pub fn of<F: Facts>(stream: &Stream, name: &str) -> Result<F, Error> {
+    stream.ready(F::KIND, name)?;
+    in_any_state(stream, name)
+}
+
+/// Reads the facts of the document called `name`, also when it is not Ready, because `plan` and `destroy`
+/// need the credentials of a degraded cluster.
+///
+/// # Errors
+///
+/// [`Error::NotReady`] when the document is absent or lacks a fact.
+pub fn in_any_state<F: Facts>(stream: &Stream, name: &str) -> Result<F, Error> {
+    let not_ready = |why| Error::NotReady { document: format!("{}/{name}", F::KIND), why };
+    let document = stream.document(F::KIND, name);
+    let document = document.ok_or_else(|| not_ready("it is not in the stream".to_owned()))?;
+    F::read(&document["status"]).map_err(not_ready)
+}
+
+/// Reads the facts of an Artifact that is Ready.
+///
+/// # Errors
+///
+/// The errors of [`of`].
+pub fn artifact(stream: &Stream, name: &str) -> Result<ArtifactFacts, Error> {
+    of(stream, name)
+}
+
+/// Reads the facts of a Repository that is Ready.
+///
+/// # Errors
+///
+/// The errors of [`of`].
+pub fn repository(stream: &Stream, name: &str) -> Result<RepositoryFacts, Error> {
+    of(stream, name)
+}
+
+/// Reads the facts of a Cluster that is Ready.
+///
+/// # Errors
+///
+/// The errors of [`of`].
+pub fn cluster(stream: &Stream, name: &str) -> Result<ClusterFacts, Error> {
+    of(stream, name)
+}
+
+/// Returns the sealed kubeconfig that only reads, of a Cluster in any state. A plan with the key of a
+/// reader has no other credential.
+#[must_use]
+pub fn reader_kubeconfig<'a>(stream: &'a Stream, cluster: &str) -> Option<&'a str> {
+    stream.document("Cluster", cluster)?["status"]["sealed"]["readerKubeconfig"].as_str()
+}
+
+/// Whether `destroy` has completed for the document. An absent document was not destroyed.
+#[must_use]
+pub fn is_destroyed(stream: &Stream, kind: &str, name: &str) -> bool {
+    let conditions = stream
+        .document(kind, name)
+        .and_then(|document| document["status"]["conditions"].as_array());
+    conditions.into_iter().flatten().any(|condition| {
+        condition["type"] == "Ready" && condition["reason"] == Condition::DESTROYED
+    })
+}
+
+/// Returns every document of `kind` in the group `holistic`, in any version.
+pub fn documents_of_kind<'a>(stream: &'a Stream, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    stream.documents().filter(move |document| {
+        let version = document["apiVersion"].as_str().unwrap_or_default();
+        version.starts_with("holistic/") && document["kind"] == kind
+    })
+}
+
+/// Returns the name of the Project to which a Cluster belongs.
+#[must_use]
+pub fn project_of_cluster<'a>(stream: &'a Stream, cluster: &str) -> Option<&'a str> {
+    stream.document("Cluster", cluster)?["spec"]["project"].as_str()
+}
+
+/// Returns the endpoint of each Cluster of the Project called `project` that has one.
+pub(crate) fn endpoints_of_project<'a>(
+    stream: &'a Stream,
+    project: &'a str,
+) -> impl Iterator<Item = &'a str> {
+    documents_of_kind(stream, "Cluster")
+        .filter(move |document| document["spec"]["project"] == project)
+        .filter_map(|document| endpoint(&document["status"]))
+}
+
+/// Owner and name of a repository at the forge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepositorySlug<'a> {
+    /// User or organisation at the forge.
+    pub owner: &'a str,
+    /// Name of the repository.
+    pub name: &'a str,
+}
+
+/// Returns the repository of the Project called `project`; `None` unless the input has exactly one.
+#[must_use]
+pub fn repository_of_project<'a>(stream: &'a Stream, project: &str) -> Option<RepositorySlug<'a>> {
+    let mut repositories = documents_of_kind(stream, "Repository")
+        .filter(|document| document["spec"]["project"] == project);
+    let (repository, None) = (repositories.next()?, repositories.next()) else { return None };
+    let owner = repository["spec"]["owner"].as_str()?;
+    Some(RepositorySlug { owner, name: repository["metadata"]["name"].as_str()? })
+}
+
+/// Returns the digest of every Artifact that is Ready.
+#[must_use]
+pub fn attested_digests(stream: &Stream) -> BTreeSet<String> {
+    let names = documents_of_kind(stream, "Artifact")
+        .filter_map(|document| document["metadata"]["name"].as_str());
+    names.filter_map(|name| Some(artifact(stream, name).ok()?.digest)).collect()
+}
+
+/// Returns the folder from which an Artifact of manifests is built.
+#[must_use]
+pub fn manifests_folder<'a>(stream: &'a Stream, artifact: &str) -> Option<&'a Path> {
+    let document = stream.document("Artifact", artifact)?;
+    document["spec"]["manifests"]["path"].as_str().map(Path::new)
+}
+
+/// Returns every claim that a Drain of the cluster called `cluster` copies, as `NAMESPACE/NAME`.
+#[must_use]
+pub fn drained_claims(stream: &Stream, cluster: &str) -> BTreeSet<String> {
+    let drains = documents_of_kind(stream, "Drain")
+        .filter(|document| document["spec"]["cluster"] == cluster);
+    let sources = drains.filter_map(|document| document["spec"]["sources"].as_array()).flatten();
+    sources.filter_map(|source| source["claim"].as_str().map(str::to_owned)).collect()
+}

@@ -1,0 +1,228 @@
+//! The declared state: the document with its references resolved, as plain data without clients.
+
+use std::collections::BTreeMap;
+
+use documents::{Declared, Deferred};
+use keyring::Project;
+use serde_json::{Value, json};
+
+use crate::config::{self, Common, Keys, Patch};
+use crate::hetzner::{CloudState, Scope};
+use crate::pki::{self, Pki};
+use crate::plan::{
+    Balancer, BalancerService, Kind, Machine, ResourceSpec, Rule, SharedResource, Target,
+    TargetSelector, Wanted,
+};
+use crate::spec::{Cluster, Cni, Pool, Role};
+use crate::{Error, wire};
+
+/// Manifests that let the group [`pki::READERS`] see everything but Secrets: the cluster role `view`,
+/// and what `view` lacks (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles>),
+/// such as nodes, volumes, roles, definitions and Flux's own kinds. The binding to `view` stays apart,
+/// because the role that a binding refers to cannot be changed.
+const READERS: [(&str, &str); 3] = [
+    (
+        "holistic-readers",
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: holistic-readers}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'holistic:readers'}]
+",
+    ),
+    (
+        "holistic-readers-cluster-role",
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: holistic-readers}
+rules:
+- apiGroups: ['']
+  resources: [namespaces, nodes, persistentvolumes]
+  verbs: [get, list, watch]
+- apiGroups:
+  - admissionregistration.k8s.io
+  - apiextensions.k8s.io
+  - apiregistration.k8s.io
+  - coordination.k8s.io
+  - flowcontrol.apiserver.k8s.io
+  - helm.toolkit.fluxcd.io
+  - image.toolkit.fluxcd.io
+  - kustomize.toolkit.fluxcd.io
+  - node.k8s.io
+  - notification.toolkit.fluxcd.io
+  - rbac.authorization.k8s.io
+  - scheduling.k8s.io
+  - source.toolkit.fluxcd.io
+  - storage.k8s.io
+  resources: ['*']
+  verbs: [get, list, watch]
+",
+    ),
+    (
+        "holistic-readers-cluster",
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: holistic-readers-cluster}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: holistic-readers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'holistic:readers'}]
+",
+    ),
+];
+
+/// Most servers of one spread placement group.
+const GROUP_SERVERS_MAX: u8 = 10;
+
+/// Patches from the files that a document names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patches {
+    /// Patches of every machine.
+    pub(crate) all: Vec<Patch>,
+    /// Patches of the machines of one pool, in the order of the pools.
+    pub(crate) pools: Vec<Vec<Patch>>,
+}
+
+/// Derives the keys of a document.
+pub(crate) fn derive(
+    document: &Declared<Cluster>,
+    project: &Declared<Project>,
+) -> Result<Pki, Error> {
+    let key = keyring::phase_key(project, "talos-provision")?;
+    Ok(Pki::derive(&key, document.name.as_str(), &document.spec.certificates, pki::now()))
+}
+
+/// Returns the URL of the Kubernetes API: the declared endpoint, otherwise the load balancer's.
+pub(crate) fn endpoint(spec: &Cluster, view: &CloudState) -> Deferred<String> {
+    if let Some(endpoint) = &spec.endpoint {
+        return Deferred::Value(endpoint.as_str().to_owned());
+    }
+    let balancer = view.resources.iter().find(|(thing, _)| thing.kind == Kind::LoadBalancer);
+    let address = balancer.and_then(|(_, found)| found.address.as_ref());
+    Deferred::from(address.map(|address| format!("https://{address}:6443")))
+}
+
+/// Returns the declared state, without the configurations of machines, which hold keys.
+pub(crate) fn wanted(document: &Declared<Cluster>) -> Wanted {
+    Wanted {
+        cluster: document.name.to_string(),
+        incarnation: document.spec.incarnation.get(),
+        first_contact: document.spec.first_contact,
+        resources: resources(document),
+        prices: BTreeMap::new(),
+        machines: machines(document),
+    }
+}
+
+/// Returns the configuration of one machine: a function of the document, its keys and patches, and
+/// of the endpoint.
+pub(crate) fn documents(
+    document: &Declared<Cluster>,
+    (pki, patches): (&Pki, &Patches),
+    (name, machine): (&str, &Machine),
+    endpoint: &str,
+) -> Result<Vec<Value>, Error> {
+    let spec = &document.spec;
+    let kubernetes = spec.kubernetes.to_string();
+    let common = Common {
+        cluster: document.name.as_str(),
+        endpoint,
+        kubernetes: kubernetes.trim_start_matches('v'),
+        bundle: &pki.bundle,
+    };
+    let pool = spec.pools.iter().position(|pool| pool.name == *machine.pool.as_str());
+    let pool = pool.and_then(|index| patches.pools.get(index));
+    let documents = config::generate(&common, machine.role);
+    let settings = [settings(spec, name, machine.role)];
+    let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
+    config::patched(documents, patches).map_err(Error::Patch)
+}
+
+/// Returns the settings of the document as a patch of the generated configuration.
+pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
+    let network = &spec.network;
+    let mut root = json!({
+        "machine": {"kubelet": {"nodeIP": {"validSubnets": [network.nodes]}}},
+        "cluster": {"network": {
+            "podSubnets": [network.pods],
+            "serviceSubnets": [network.services],
+        }},
+    });
+    if network.cni == Cni::None {
+        root["cluster"]["network"]["cni"] = json!({"name": "none"});
+    }
+    if role == Role::Controlplane {
+        let manifest = |(name, contents)| json!({"name": name, "contents": contents});
+        root["cluster"]["inlineManifests"] = READERS.map(manifest).into();
+        root["cluster"]["etcd"] = json!({"advertisedSubnets": [network.nodes]});
+    }
+    let hostname = json!({
+        "apiVersion": "v1alpha1",
+        "kind": "HostnameConfig",
+        "auto": "off",
+        "hostname": name,
+    });
+    Patch::from_documents(vec![root, hostname])
+}
+
+/// Returns the resources that the machines of the document share.
+fn resources(document: &Declared<Cluster>) -> BTreeMap<SharedResource, ResourceSpec> {
+    let spec = &document.spec;
+    let named = |kind| SharedResource { kind, name: document.name.to_string() };
+    let mut rules = vec![
+        Rule::new("icmp", None, &spec.firewall.icmp),
+        Rule::new("tcp", Some(wire::PORT), &spec.firewall.talos),
+        Rule::new("tcp", Some(6443), &spec.firewall.kubernetes),
+    ];
+    rules.retain(|rule| !rule.sources.is_empty());
+    rules.sort();
+    let mut resources = BTreeMap::from([
+        (named(Kind::Network), ResourceSpec::network(spec.network.range, spec.network.nodes)),
+        (named(Kind::Firewall), ResourceSpec::Firewall(rules)),
+    ]);
+    if spec.endpoint.is_none() {
+        let scope = Scope { project: spec.project.to_string(), cluster: document.name.to_string() };
+        let servers = TargetSelector::Labels(scope.control_planes());
+        let balancer = Balancer {
+            public: true,
+            services: [BalancerService::kubernetes()].into(),
+            targets: [Target { servers, private: true }].into(),
+        };
+        resources.insert(named(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer));
+    }
+    for machine in machines(document).into_values() {
+        resources.insert(machine.group, ResourceSpec::PlacementGroup);
+    }
+    resources
+}
+
+/// Returns the machines of the document, without their configurations.
+pub(crate) fn machines(document: &Declared<Cluster>) -> BTreeMap<String, Machine> {
+    let machine = |pool: &Pool, number: u8| {
+        let mut locations = pool.locations.clone();
+        let turn = usize::from(number - 1) % locations.len().max(1);
+        locations.rotate_left(turn);
+        let machine = Machine {
+            role: pool.role,
+            pool: pool.name.to_string(),
+            r#type: pool.r#type.clone(),
+            locations,
+            group: group(document, pool, number),
+            configuration: Deferred::AfterApply,
+            keys: Keys::new(),
+            talos: document.spec.talos.to_string(),
+            monthly: None,
+        };
+        (format!("{}-{}-{number}", document.name, pool.name), machine)
+    };
+    let pools = document.spec.pools.iter();
+    pools.flat_map(|pool| (1..=pool.count).map(move |number| machine(pool, number))).collect()
+}
+
+/// Returns the placement group of a machine. Every ten machines of a pool share a group, because a
+/// group has at most ten servers.
+fn group(document: &Declared<Cluster>, pool: &Pool, number: u8) -> SharedResource {
+    let name = match (number - 1) / GROUP_SERVERS_MAX {
+        0 => format!("{}-{}", document.name, pool.name),
+        group => format!("{}-{}-{}", document.name, pool.name, group + 1),
+    };
+    SharedResource { kind: Kind::PlacementGroup, name }
+}

@@ -1,0 +1,417 @@
+//! Execution of steps. No other code makes writers.
+//!
+//! A run that was interrupted anywhere is continued by the next one, because every step observes what
+//! an earlier run has done, or has no effect when it is repeated.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use documents::{Deferred, WritePermit};
+
+use crate::Error;
+use crate::hetzner::{Placement, Writer, interruptible_sleep};
+use crate::kubernetes::{self, drain};
+use crate::labels;
+use crate::observe::{self, Observation};
+use crate::plan::{
+    Change, Etcd, History, Kind, ObservedResource, Part, ResourceSpec, SharedResource, Step,
+};
+use crate::session::Session;
+use crate::spec::Role;
+use crate::talos::{self, ConfigureRequest, Reboot, Target};
+
+/// Longest time that etcd may take to show that a member has left, in seconds.
+const ETCD_SECONDS_MAX: u64 = 300;
+/// Pause between two requests for the members of etcd.
+const ETCD_POLL: Duration = Duration::from_millis(500);
+/// Exits of etcd after which its start counts as failed. Talos restarts etcd every 5 s; one exit may
+/// be a coincidence.
+const CRASHES_MAX: usize = 3;
+
+/// Values that a step hands to later steps of the same run.
+#[derive(Default)]
+pub(crate) struct StepContext {
+    /// Whether the data gate has judged the first plan of the run.
+    pub(crate) is_authorized: bool,
+    /// Ids of the shared resources that this run created.
+    created: BTreeMap<SharedResource, u64>,
+    /// Ids of actions of the cloud that run. `finish` waits for them.
+    actions: Vec<u64>,
+    /// Configurations of this round. `finish` sends them concurrently.
+    requests: Vec<ConfigureRequest>,
+    /// Control plane that was asked in this round to start etcd.
+    starting: Option<Target>,
+    /// Members that were removed from etcd in this round, with the control planes that must not list
+    /// them any more.
+    removed: Vec<(String, Vec<Target>)>,
+    /// Machines that reboot to activate their configuration.
+    reboots: Vec<Reboot>,
+}
+
+impl StepContext {
+    /// Forgets what belongs to the previous round alone.
+    pub(crate) fn begin_round(&mut self) {
+        self.requests.clear();
+        self.starting = None;
+        self.removed.clear();
+        self.reboots.clear();
+    }
+}
+
+/// Executes one step, and returns a detail for people.
+pub(crate) fn execute(
+    session: &Session<'_>,
+    now: &Observation,
+    step: &Step,
+    context: &mut StepContext,
+    permit: &WritePermit,
+) -> Result<String, Error> {
+    if step.changes_cloud() {
+        session.forget_cloud();
+    }
+    let cloud = Writer::new(&session.cloud, permit);
+    match step {
+        Step::Create { kind, name, .. } => {
+            let resource = SharedResource { kind: *kind, name: name.clone() };
+            create(session, now, &resource, context, &cloud)
+        }
+        Step::Update { kind, name, changes } => {
+            let resource = SharedResource { kind: *kind, name: name.clone() };
+            update(session, now, (&resource, changes), context, &cloud)
+        }
+        Step::SetLabels { name, id, .. } => {
+            let server = &now.world.servers[name];
+            cloud.set_labels("servers", *id, &now.wanted.machines[name].relabel(&server.labels))
+        }
+        Step::AttachNetwork { name, id } => {
+            // etcd and the other nodes know a machine by its address, so it should keep the address.
+            let node = now.kubernetes.nodes.iter().find(|node| node.name == *name);
+            let address = node.and_then(|node| node.address.as_deref());
+            cloud.attach_network(*id, id_of(now, Kind::Network)?, address)
+        }
+        Step::AttachFirewall { id, .. } => cloud.attach_firewall(*id, id_of(now, Kind::Firewall)?),
+        Step::JoinGroup { name, .. } => {
+            let group = now.world.resources.get(&now.wanted.machines[name].group);
+            let group = group.ok_or_else(|| missing("placement group"))?.id;
+            cloud.join_group(&now.world.servers[name], group)
+        }
+        Step::PowerOn { id, .. } => cloud.power_on(*id),
+        Step::RemoveMember { hostname, id } => {
+            remove_member(session, now, (hostname, id), context, permit)
+        }
+        Step::CreateServer { name, .. } => {
+            let actions = cloud.create_server(name, &placement(now, name)?)?;
+            context.actions.extend(actions);
+            return Ok("requested".to_owned());
+        }
+        Step::Configure { name, alive, .. } => {
+            context.requests.push(configure_request(session, now, name, *alive)?);
+            return Ok("prepared".to_owned());
+        }
+        Step::Bootstrap { name } => return start_etcd(session, name, context, permit),
+        Step::RecordStart { incarnation } => {
+            cloud.record(network(now)?, History::Begun { incarnation: *incarnation })
+        }
+        Step::Uncordon { name } => uncordon(session, now, name, permit),
+        Step::RemoveServer { name, id, drain, leave, .. } => {
+            if *drain {
+                drain_server(session, now, (name, *id), *leave, permit)?;
+            }
+            context.actions.extend(cloud.remove_server(*id)?);
+            return Ok("requested".to_owned());
+        }
+        Step::ForgetNode { name, .. } => match &now.endpoint {
+            Deferred::Value(endpoint) => {
+                let reader = session.kubernetes(endpoint)?;
+                let forgotten = kubernetes::Writer::new(&reader, permit).forget(name);
+                forgotten.map_err(|why| Error::KubernetesError { why })
+            }
+            Deferred::AfterApply => Ok(()),
+        },
+        Step::RecordDestroy { control_planes } => {
+            let network = network(now)?;
+            let labels = labels::destroying(&network.labels, *control_planes);
+            cloud.set_labels("networks", network.id, &labels)
+        }
+        Step::Remove { kind, name, .. } => {
+            let resource = SharedResource { kind: *kind, name: name.clone() };
+            match now.world.resources.get(&resource) {
+                Some(found) => cloud.remove(*kind, found.id),
+                None => Ok(()),
+            }
+        }
+    }?;
+    Ok(String::new())
+}
+
+/// Waits for the actions of a round, and sends its configurations.
+pub(crate) fn finish(
+    session: &Session<'_>,
+    context: &mut StepContext,
+    permit: &WritePermit,
+) -> Result<(), Error> {
+    let actions = std::mem::take(&mut context.actions);
+    if !actions.is_empty() {
+        let running = documents::step(session.name(), "wait for the cloud");
+        Writer::new(&session.cloud, permit).wait(&actions)?;
+        running.done("");
+    }
+    let requests = std::mem::take(&mut context.requests);
+    if !requests.is_empty() {
+        let writer = talos::Writer::new(&session.keys()?.talos, permit);
+        context.reboots = writer.configure(requests)?;
+    }
+    Ok(())
+}
+
+/// Returns what the steps of the round have yet to bring about on machines.
+pub(crate) fn pending(
+    session: &Session<'_>,
+    context: &StepContext,
+) -> Result<Option<String>, Error> {
+    if let Some(target) = &context.starting {
+        let states = session.keys()?.talos.observe(std::slice::from_ref(target))?;
+        for (name, state) in states {
+            let crash = state.crash.filter(|crash| crash.times >= CRASHES_MAX);
+            if let Some(crash) = crash {
+                return Err(Error::EtcdCrashes { name, event: crash.event });
+            }
+            if !matches!(state.etcd, Etcd::Members(_)) {
+                return Ok(Some(format!("etcd on {name} has no members yet")));
+            }
+        }
+    }
+    for (hostname, targets) in &context.removed {
+        let states = session.keys()?.talos.observe(targets)?;
+        if states.values().any(|state| lists(&state.etcd, hostname)) {
+            return Ok(Some(format!("etcd still lists the member {hostname}")));
+        }
+    }
+    if context.reboots.is_empty() {
+        Ok(None)
+    } else {
+        session.keys()?.talos.rebooting(&context.reboots)
+    }
+}
+
+fn missing(what: &str) -> Error {
+    Error::Unexpected { what: format!("there is no {what}") }
+}
+
+fn id_of(now: &Observation, kind: Kind) -> Result<u64, Error> {
+    now.world.id(kind).ok_or_else(|| missing(&kind.to_string()))
+}
+
+/// Returns the network of the cluster, which carries the records.
+fn network(now: &Observation) -> Result<&ObservedResource, Error> {
+    let is_ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
+        resource.kind == Kind::Network && found.ours
+    };
+    let network = now.world.resources.iter().find(is_ours);
+    network.map(|(_, found)| found).ok_or_else(|| missing("network"))
+}
+
+/// Returns the id of the network, which may have been created a moment ago.
+fn network_id(now: &Observation, context: &StepContext) -> Option<u64> {
+    let created = || context.created.iter().find(|(resource, _)| resource.kind == Kind::Network);
+    now.world.id(Kind::Network).or_else(|| created().map(|(_, id)| *id))
+}
+
+fn create(
+    session: &Session<'_>,
+    now: &Observation,
+    resource: &SharedResource,
+    context: &mut StepContext,
+    cloud: &Writer<'_>,
+) -> Result<(), Error> {
+    let spec = session.spec();
+    let location = spec.pools.iter().find_map(|pool| pool.locations.first());
+    let id = cloud.create(
+        (resource, &now.wanted.resources[resource]),
+        now.world.history(),
+        &spec.network.zone,
+        location.map_or("", String::as_str),
+        network_id(now, context),
+    )?;
+    context.created.insert(resource.clone(), id);
+    Ok(())
+}
+
+fn update(
+    session: &Session<'_>,
+    now: &Observation,
+    (resource, changes): (&SharedResource, &[Change]),
+    context: &StepContext,
+    cloud: &Writer<'_>,
+) -> Result<(), Error> {
+    let parts: Vec<_> = changes.iter().map(|change| change.part).collect();
+    let (declared, found) = (&now.wanted.resources[resource], &now.world.resources[resource]);
+    match (declared, &found.spec) {
+        (ResourceSpec::Firewall(rules), _) => cloud.set_rules(found.id, rules),
+        (ResourceSpec::Network { nodes, .. }, _) => {
+            if parts.contains(&Part::Labels) {
+                let labels = labels::not_destroying(&found.labels);
+                cloud.set_labels("networks", found.id, &labels)?;
+            }
+            for range in nodes.iter().filter(|_| parts.contains(&Part::Subnet)) {
+                cloud.add_subnet(found.id, range, &session.spec().network.zone)?;
+            }
+            Ok(())
+        }
+        (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
+            cloud.set_balancer(found, (declared, balancer), network_id(now, context), &parts)
+        }
+        // A resource of another type is a conflict, and a placement group has nothing to change.
+        (ResourceSpec::LoadBalancer(_) | ResourceSpec::PlacementGroup, _) => Ok(()),
+    }
+}
+
+fn placement<'a>(now: &'a Observation, name: &str) -> Result<Placement<'a>, Error> {
+    let machine = &now.wanted.machines[name];
+    let image = now.catalog.images.get(&machine.r#type).copied();
+    let group = now.world.resources.get(&machine.group);
+    Ok(Placement {
+        image: image.ok_or_else(|| missing("image"))?,
+        network: id_of(now, Kind::Network)?,
+        firewall: id_of(now, Kind::Firewall)?,
+        group: group.ok_or_else(|| missing("placement group"))?.id,
+        machine,
+    })
+}
+
+fn configure_request(
+    session: &Session<'_>,
+    now: &Observation,
+    name: &str,
+    alive: bool,
+) -> Result<ConfigureRequest, Error> {
+    let Deferred::Value(endpoint) = &now.endpoint else {
+        return Err(missing("public address of the load balancer"));
+    };
+    Ok(ConfigureRequest {
+        target: now.target(name)?,
+        configuration: session.configuration(name, &now.wanted.machines[name], endpoint)?,
+        alive,
+        first_contact: now.wanted.first_contact,
+    })
+}
+
+fn remove_member(
+    session: &Session<'_>,
+    now: &Observation,
+    (hostname, id): (&str, &str),
+    context: &mut StepContext,
+    permit: &WritePermit,
+) -> Result<(), Error> {
+    let others = now.node_states.iter().filter(|(name, _)| *name != hostname);
+    let others = others.filter(|(_, state)| matches!(state.etcd, Etcd::Members(_)));
+    let targets = others.map(|(name, _)| now.target(name)).collect::<Result<Vec<_>, _>>()?;
+    let Some(member) = targets.first() else {
+        let (what, why) = ("etcd".to_owned(), "no member answers".to_owned());
+        return Err(Error::Unreachable { what, why });
+    };
+    let id = u64::from_str_radix(id, 16).unwrap_or_default();
+    talos::Writer::new(&session.keys()?.talos, permit).remove_member(member, id)?;
+    context.removed.push((hostname.to_owned(), targets));
+    Ok(())
+}
+
+/// Starts etcd on the control plane called `name`, at most once in the life of the cluster.
+///
+/// The record comes first: a run that is killed right after it is continued by the next one on the
+/// same server, and by no run on another server.
+fn start_etcd(
+    session: &Session<'_>,
+    name: &str,
+    context: &mut StepContext,
+    permit: &WritePermit,
+) -> Result<String, Error> {
+    // Another run may have started etcd since the plan was made.
+    let now = observe::observe(session)?;
+    let server = now.world.servers.get(name).map(|server| server.id);
+    let (true, Some(server)) = (now.world.proves_no_etcd(&now.wanted, name), server) else {
+        return Ok("not sent: the machines report something else than a moment ago".to_owned());
+    };
+    let starting = History::Starting { incarnation: now.wanted.incarnation, server };
+    session.forget_cloud();
+    Writer::new(&session.cloud, permit).record(network(&now)?, starting)?;
+    let target = now.target(name)?;
+    talos::Writer::new(&session.keys()?.talos, permit).bootstrap(&target)?;
+    context.starting = Some(target);
+    Ok(String::new())
+}
+
+fn uncordon(
+    session: &Session<'_>,
+    now: &Observation,
+    name: &str,
+    permit: &WritePermit,
+) -> Result<(), Error> {
+    let node = now.kubernetes.nodes.iter().find(|node| node.name == *name);
+    let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
+    let reader = session.kubernetes(endpoint)?;
+    let uncordoned = kubernetes::Writer::new(&reader, permit).uncordon(node);
+    uncordoned.map_err(|why| Error::KubernetesError { why })
+}
+
+/// Moves the pods off a server, and takes it out of the load balancer and out of etcd.
+fn drain_server(
+    session: &Session<'_>,
+    now: &Observation,
+    (name, id): (&str, u64),
+    leave: bool,
+    permit: &WritePermit,
+) -> Result<(), Error> {
+    evacuate(session, now, name, permit)?;
+    let server = &now.world.servers[name];
+    if server.role == Some(Role::Controlplane) {
+        let cloud = Writer::new(&session.cloud, permit);
+        cloud.set_labels("servers", id, &labels::removing(&server.labels))?;
+    }
+    if leave && lists(&now.world.etcd, name) {
+        let talos = &session.keys()?.talos;
+        talos::Writer::new(talos, permit).leave(&now.target(name)?)?;
+        // Confirm with another member: the leaving member's own reply does not prove its removal.
+        let others = now.node_states.keys().filter(|other| *other != name);
+        let others = others.map(|other| now.target(other)).collect::<Result<Vec<_>, _>>()?;
+        wait_released(talos, &others, name)?;
+    }
+    Ok(())
+}
+
+/// Evicts the pods of a machine. A machine that never joined has none.
+fn evacuate(
+    session: &Session<'_>,
+    now: &Observation,
+    name: &str,
+    permit: &WritePermit,
+) -> Result<(), Error> {
+    if !now.world.has_begun() {
+        return Ok(());
+    }
+    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesError { why })?;
+    let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
+    let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
+    let reader = session.kubernetes(endpoint)?;
+    drain::drain(&kubernetes::Writer::new(&reader, permit), node, session.spec().removal)
+}
+
+/// Waits until one of `others` lists the members of etcd without `name`.
+fn wait_released(talos: &talos::Reader, others: &[Target], name: &str) -> Result<(), Error> {
+    let releases = |etcd: &Etcd| matches!(etcd, Etcd::Members(_)) && !lists(etcd, name);
+    let began = Instant::now();
+    while !talos.observe(others)?.values().any(|state| releases(&state.etcd)) {
+        if began.elapsed() > Duration::from_secs(ETCD_SECONDS_MAX) {
+            return Err(Error::TimedOut { what: format!("etcd still lists the member {name}") });
+        }
+        interruptible_sleep(ETCD_POLL)?;
+    }
+    Ok(())
+}
+
+fn lists(etcd: &Etcd, name: &str) -> bool {
+    match etcd {
+        Etcd::Members(members) => members.iter().any(|member| member.hostname == name),
+        Etcd::Absent | Etcd::Unknown => false,
+    }
+}

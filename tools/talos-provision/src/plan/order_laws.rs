@@ -1,0 +1,78 @@
+//! Laws of the order of steps, over every small world: a run executes what its first plan shows.
+
+use super::laws::{for_all, take};
+use super::*;
+
+/// Returns the steps that a run executes: the first of each plan, until a plan is empty.
+fn executed(
+    before: &World,
+    plan: impl Fn(&World) -> Vec<Step>,
+    batch: impl Fn(&[Step]) -> usize,
+    take: impl Fn(&World, &[Step]) -> World,
+) -> Vec<Step> {
+    let (mut world, mut executed) = (before.clone(), Vec::new());
+    for _ in 0..40 {
+        let steps = plan(&world);
+        if steps.is_empty() {
+            return executed;
+        }
+        let count = batch(&steps);
+        assert!(count > 0, "{steps:?}");
+        world = take(&world, &steps[..count]);
+        executed.extend_from_slice(&steps[..count]);
+    }
+    panic!("the plan never becomes empty: {executed:?}");
+}
+
+#[test]
+fn apply_executes_exactly_the_steps_of_the_first_plan_in_their_order() {
+    for_all(|wanted, before| {
+        if !conflicts(wanted, before).is_empty() {
+            return;
+        }
+        let take = |world: &World, steps: &[Step]| take(wanted, world, steps);
+        let steps = executed(before, |world| plan(wanted, world), batch, take);
+        assert_eq!(steps, plan(wanted, before));
+    });
+}
+
+#[test]
+fn destroy_executes_exactly_the_steps_of_the_first_plan_in_their_order() {
+    for_all(|wanted, before| {
+        let take = |world: &World, steps: &[Step]| take(wanted, world, steps);
+        let steps = executed(before, plan_destroy, batch_destroy, take);
+        assert_eq!(steps, plan_destroy(before));
+    });
+}
+
+#[test]
+fn undeclared_resources_are_removed_last() {
+    for_all(|wanted, before| {
+        let stages: Vec<_> = plan(wanted, before).iter().map(Step::stage).collect();
+        let first =
+            stages.iter().position(|stage| *stage == Stage::Removal).unwrap_or(stages.len());
+        assert!(stages[first..].iter().all(|stage| *stage == Stage::Removal), "{stages:?}");
+    });
+}
+
+#[test]
+fn plan_destroy_removes_all_our_resources_and_is_then_empty() {
+    for_all(|wanted, before| {
+        let steps = plan_destroy(before);
+        let world = take(wanted, before, &steps);
+        assert!(world.servers.values().all(|server| !server.ours), "reaches");
+        assert!(world.resources.values().all(|resource| !resource.ours), "reaches");
+        assert_eq!(plan_destroy(&world), [], "rests");
+        for (name, server) in before.servers.iter().filter(|(_, server)| !server.ours) {
+            assert_eq!(world.servers.get(name), Some(server), "leaves alone");
+        }
+        for (resource, found) in before.resources.iter().filter(|(_, found)| !found.ours) {
+            assert_eq!(world.resources.get(resource), Some(found), "leaves alone");
+        }
+        let machines = steps.iter().take_while(|step| !matches!(step, Step::Remove { .. })).count();
+        assert!(
+            steps[machines..].iter().all(|step| matches!(step, Step::Remove { .. })),
+            "in order"
+        );
+    });
+}
