@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use keyring::{GitOrigin, Secret, Url};
+use ::git::{Origin as GitOrigin, Url};
+use secrets::Secret;
 use ureq::Agent;
 
 use crate::Error;
@@ -51,7 +52,7 @@ pub(crate) fn check(
         }
         let Some((url, token)) = token else { return Ok((false, String::new(), ended.said)) };
         let origin = GitOrigin { url, token };
-        let ended = keyring::git(&all, borrowed.path(), Some(&origin));
+        let ended = ::git::run(&all, borrowed.path(), Some(&origin));
         let ended = ended.map_err(|source| Error::Tool { program: "git", source })?;
         let said = ended.message();
         Ok((ended.success, ended.text, said))

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use contract::{Forge, Project};
 use documents::{Declared, Deferred, Stream};
-use keyring::{Forge, Project};
 
 use crate::oci::Digest;
 use crate::spec::{Artifact, Build as BuildSpec, Image, Manifests, Repository};

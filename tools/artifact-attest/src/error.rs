@@ -17,7 +17,7 @@ pub enum Error {
     Stream(#[from] documents::Error),
     /// A secret cannot be read.
     #[error(transparent)]
-    Secret(#[from] keyring::Error),
+    Secret(#[from] secrets::Error),
     /// The Project has no registry.
     #[error("the Project has no `endpoints.registry`")]
     NoRegistry,

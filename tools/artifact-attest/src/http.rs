@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use ::git::Url;
 use data_encoding::BASE64;
-use keyring::{Secret, Url};
+use secrets::Secret;
 use serde_json::Value;
 use ureq::http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,

@@ -1,7 +1,8 @@
 //! Keys of a project's artifacts, all derived from the key of this program.
 
+use contract::Project;
 use documents::{Declared, Derived};
-use keyring::{PhaseKey, Project};
+use secrets::PhaseKey;
 
 use crate::Error;
 use crate::bundle::{Public, Signing};
@@ -31,12 +32,12 @@ impl Keys {
         let item = format!("{PHASE}/{SIGNING}");
         let generation = project.spec.generations.get(&item).copied().unwrap_or(1);
         if !project.spec.verification_keys.artifacts.is_empty() {
-            let named = keyring::artifact_keys(project, SIGNING)?;
+            let named = contract::artifact_keys(project, SIGNING)?;
             let mut keys = named.into_iter().map(|key| Public::new(key, generation));
             let current = keys.next().ok_or(Error::NoKey)?;
             return Ok(Self { current, retired: keys.collect() });
         }
-        let key = keyring::phase_key(project, PHASE)?;
+        let key = contract::phase_key(project, PHASE)?;
         let current = signing(project, &key).public;
         Ok(Self { current, retired: former(project, &key) })
     }
@@ -46,7 +47,7 @@ impl Keys {
     pub(crate) fn with_former(mut self, project: &Declared<Project>) -> Self {
         let item = format!("{PHASE}/{SIGNING}");
         let is_rotated = project.spec.generations.get(&item).is_some_and(|count| *count > 1);
-        if is_rotated && let Ok(key) = keyring::phase_key(project, PHASE) {
+        if is_rotated && let Ok(key) = contract::phase_key(project, PHASE) {
             self.retired.extend(former(project, &key));
         }
         self
@@ -67,7 +68,7 @@ pub(crate) struct Signer {
 impl Signer {
     /// Derives the signer of `project`. Its key must be the one that `plan` and `verify` know.
     pub(crate) fn new(project: &Declared<Project>, keys: &Keys) -> Result<Self, Error> {
-        let key = keyring::phase_key(project, PHASE)?;
+        let key = contract::phase_key(project, PHASE)?;
         let signing = signing(project, &key);
         let (signs, known) = (signing.public.id(), keys.current.id());
         if signs != known {
@@ -91,7 +92,7 @@ fn signing(project: &Declared<Project>, key: &PhaseKey) -> Signing {
 
 /// Derives all secrets of one artifact of `project`.
 pub(crate) fn derived(project: &Declared<Project>) -> Result<Vec<Derived>, Error> {
-    let signing = signing(project, &keyring::phase_key(project, PHASE)?);
+    let signing = signing(project, &contract::phase_key(project, PHASE)?);
     let public = signing.public.pem().into_bytes().into();
     Ok(vec![Derived::new("signing.key", signing.pem()), Derived::new("signing.pub", public)])
 }

@@ -57,11 +57,11 @@ pub use statement::Predicate;
 
 use std::time::Duration;
 
+use contract::Projects;
 use documents::{
     Context, Declared, Dependency, Derived, Exit, Intent, Next, Opened, OpenedBy, Plan, Program,
     Stream, WritePermit,
 };
-use keyring::Projects;
 
 use execute::StepContext;
 use observe::Observation;

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use keyring::Url;
+use ::git::Url;
 use ureq::http::Uri;
 
 /// Scheme, host and port of a URL. Credentials are bound to an origin.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
-use keyring::PhaseKey;
+use secrets::PhaseKey;
 
 use crate::nix::Derivation;
 

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::rc::Rc;
 
-use keyring::Url;
+use ::git::Url;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use ureq::Body as Answer;

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use ::git::Url;
+use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
-use keyring::{Endpoints, Forge, Project, Projects, Reference, Url};
+use secrets::Reference;
 
 use crate::Error;
 use crate::build_plan::BuildPlan;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use ::git::Url;
 use documents::Name;
-use keyring::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Validations of an `Artifact` that its types cannot express.
 
+use contract::Projects;
 use documents::{Declared, Stream};
-use keyring::Projects;
 
 use crate::desired::{self, Shape};
 use crate::spec::Artifact;

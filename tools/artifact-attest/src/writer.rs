@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use ::git::Url;
 use documents::WritePermit;
-use keyring::Url;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 use documents::WritePermit;
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
-use keyring::Secret;
 use kube::api::{Api, AttachParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use secrets::Secret;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

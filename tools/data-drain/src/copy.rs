@@ -3,9 +3,10 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
+use contract::{Pack, Receipt};
 use data_encoding::HEXLOWER;
 use hmac::Mac as _;
-use keyring::{AgeRecipient, Pack, Receipt};
+use secrets::AgeRecipient;
 
 use crate::desired::Desired;
 use crate::observe::Observation;
@@ -67,7 +68,7 @@ impl Copy<'_> {
         &self,
         name: &str,
         source: impl Read,
-        copied: &mut keyring::Copied,
+        copied: &mut contract::Copied,
     ) -> Result<String, Error> {
         let mut packs = Vec::new();
         let whole = self.pack(name, source, &self.wanted.recipients, |pack| {

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::{Project, ReceiptKey, Store};
 use documents::{Condition, Context, Declared, Name, Stream};
-use keyring::{AgeRecipient, PhaseKey, Project, ReceiptKey, Secret, Store, Url};
+use git::Url;
+use secrets::{AgeRecipient, PhaseKey, Secret};
 
 use crate::pack::Key;
 use crate::plan::{Found, Hold, World};
@@ -71,7 +73,7 @@ impl<'a> Desired<'a> {
             bucket,
             sources: &document.spec.sources,
             recipients: document.spec.recipients.iter().filter_map(recipient).collect(),
-            receipts: keyring::receipt_keys(project)?,
+            receipts: contract::receipt_keys(project)?,
             forges,
             covered: covered(context.stream, &document.spec.cluster),
         })
@@ -99,7 +101,7 @@ fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secr
         why: format!("its clone URL is {why}"),
     })?;
     let endpoint = project.endpoints.forge.as_ref().ok_or(Error::NoEndpoint("forge"))?;
-    let (keyring::Forge::Github { token, .. } | keyring::Forge::Gitea { token, .. }) = endpoint;
+    let (contract::Forge::Github { token, .. } | contract::Forge::Gitea { token, .. }) = endpoint;
     // A status is only a file, so it does not decide to which server the token goes.
     endpoint.owns(&url)?;
     Ok((url, token.resolve()?))

@@ -19,7 +19,7 @@ pub enum Error {
     Stream(#[from] documents::Error),
     /// A secret or key is unavailable, or a receipt is invalid.
     #[error(transparent)]
-    Keyring(#[from] keyring::Error),
+    Keyring(#[from] secrets::Error),
     /// The project lacks an endpoint.
     #[error("the Project has no {0}")]
     NoEndpoint(&'static str),

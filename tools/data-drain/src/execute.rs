@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use keyring::{Copied, Receipt};
+use contract::{Copied, Receipt};
 use serde_json::json;
 
 use crate::authorize::{check_draft, judged, refusals, refuse};

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keyring::{GIT_TIME_MAX, GitEnded, GitOrigin, Secret, Url};
+use git::{Ended as GitEnded, Origin as GitOrigin, TIME_MAX as GIT_TIME_MAX, Url};
+use secrets::Secret;
 
 use crate::Error;
 
@@ -77,7 +78,7 @@ fn run(
     let failed = |message: String| Error::Git { command: arguments[0].to_owned(), message };
     let origin = origin.map(|(url, token)| GitOrigin { url, token });
     let ended =
-        keyring::git(arguments, folder, origin.as_ref()).map_err(|error| match error.kind() {
+        git::run(arguments, folder, origin.as_ref()).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => {
                 failed(format!("no progress within {} s", GIT_TIME_MAX.as_secs()))
             }

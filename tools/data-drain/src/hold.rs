@@ -16,7 +16,7 @@
 //! Policies do not apply to policies, so that an administrator can delete the hold. Receipts therefore
 //! name its UID and generation. Deleting, editing or recreating the hold invalidates them.
 
-use keyring::gate::{HoldObject, RECEIPT_ANNOTATION as RECEIPT};
+use contract::gate::{HoldObject, RECEIPT_ANNOTATION as RECEIPT};
 use serde_json::{Value, json};
 
 use crate::cluster::{Reader, Writer};
@@ -45,7 +45,7 @@ pub(crate) struct Held {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// UID and generation of policy and binding; `None` unless both are as declared.
-    pub(crate) active: Option<keyring::Hold>,
+    pub(crate) active: Option<contract::Hold>,
     /// Whether any object of the hold exists.
     pub(crate) any: bool,
     /// Digest of the receipt that permits deletions.
@@ -204,7 +204,7 @@ impl Held {
                     && holds(&self.binding(&Self::name(&self.drain))["spec"], &binding["spec"])
                     && deletions_are_refused =>
             {
-                Some(keyring::Hold { policy: part(&policy), binding: part(&binding) })
+                Some(contract::Hold { policy: part(&policy), binding: part(&binding) })
             }
             _ => None,
         };

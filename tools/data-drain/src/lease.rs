@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use documents::WritePermit;
-use keyring::Secret;
+use secrets::Secret;
 use serde_json::{Value, json};
 
 use crate::Error;

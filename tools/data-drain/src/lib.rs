@@ -52,11 +52,11 @@ pub use error::Error;
 
 use std::time::Duration;
 
+use contract::{Project, Projects};
 use documents::{
     Context, Declared, Dependency, Derived, Exit, Intent, Next, OpenedBy, Plan, Program, Stream,
     WritePermit,
 };
-use keyring::{Project, Projects};
 
 use cli::Command;
 use execute::Execution;
@@ -275,8 +275,8 @@ impl Program for DataDrain {
 
     fn derive(&self, context: &Context<'_, Drain>) -> Result<Vec<Derived>, Error> {
         let project = self.project(context)?;
-        let key = keyring::phase_key(project, "data-drain")?;
-        let public = keyring::ReceiptKey::of(&key, project.name.as_str()).pem();
+        let key = contract::phase_key(project, "data-drain")?;
+        let public = contract::ReceiptKey::of(&key, project.name.as_str()).pem();
         Ok(vec![Derived::new("receipt.pub", public.into_bytes().into())])
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keyring::{ClaimSource, Copied, Drained, Envelope, Receipt, Stopped, VerifiedReceipt};
+use contract::{ClaimSource, Copied, Drained, Envelope, Receipt, Stopped, VerifiedReceipt};
 use serde_json::{Value, json};
 
 use crate::claim::{Facts, NODE, Place, Verdict, judge};
@@ -353,12 +353,12 @@ impl Observation {
     }
 
     /// Returns the sources as they are now; absent while a pod can write to them.
-    pub(crate) fn at_rest(&self) -> Option<Vec<keyring::Source>> {
+    pub(crate) fn at_rest(&self) -> Option<Vec<contract::Source>> {
         if !self.is_stopped() || !self.users().is_empty() {
             return None;
         }
         let source = |live: &Live| match live {
-            Live::Claim(live) => Some(keyring::Source::Claim(ClaimSource {
+            Live::Claim(live) => Some(contract::Source::Claim(ClaimSource {
                 claim: live.claim.to_string(),
                 uid: live.uid.clone(),
                 volume: live.volume.clone(),
@@ -366,7 +366,7 @@ impl Observation {
                 hold: Some(self.hold.active.clone()?),
             })),
             Live::Forge { repository, refs } => {
-                Some(keyring::Source::Forge { repository: repository.clone(), refs: refs.clone() })
+                Some(contract::Source::Forge { repository: repository.clone(), refs: refs.clone() })
             }
         };
         self.sources.iter().map(source).collect()
@@ -380,7 +380,7 @@ impl Observation {
             bytes: 0,
             entries: 0,
             packs: Vec::new(),
-            manifest: keyring::Pack { object: String::new(), sha256: String::new(), bytes: 0 },
+            manifest: contract::Pack { object: String::new(), sha256: String::new(), bytes: 0 },
             not_kept: Vec::new(),
         });
         let mut receipt = Receipt {

@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use age::stream::StreamWriter;
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zstd::bulk::Compressor;

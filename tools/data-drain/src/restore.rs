@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
+use contract::{Copied, Envelope, Project, Source, VerifiedReceipt};
 use documents::Declared;
-use keyring::{Copied, Envelope, Identities, Project, Source, VerifiedReceipt};
+use secrets::Identities;
 
 use crate::spec::Drain;
 use crate::{Error, extract, pack, store};
@@ -83,7 +84,7 @@ fn receipt(
         let text = text.ok_or_else(|| Error::Missing { what: format!("the receipt {object}") })?;
         serde_json::from_slice(&text).map_err(|_| tampered(object, "it is not a receipt"))?
     };
-    Ok(envelope.open(drain, project_name, &keyring::receipt_keys(project)?)?)
+    Ok(envelope.open(drain, project_name, &contract::receipt_keys(project)?)?)
 }
 
 /// Returns the only receipt among `keys`, or an error if there are none or several.
@@ -110,7 +111,7 @@ struct Packs<'a> {
 }
 
 impl Packs<'_> {
-    fn open(&self, pack: &keyring::Pack) -> Result<Box<dyn Read>, Error> {
+    fn open(&self, pack: &contract::Pack) -> Result<Box<dyn Read>, Error> {
         documents::check_interrupt()?;
         let object = &pack.object;
         let tampered = |why: &str| Error::Tampered { object: object.clone(), why: why.to_owned() };
@@ -119,7 +120,7 @@ impl Packs<'_> {
         if pack::sha256(&bytes) != pack.sha256 {
             return Err(tampered("its SHA-256 differs"));
         }
-        let reader = keyring::open_with(self.identities, Cursor::new(bytes))?;
+        let reader = secrets::open_with(self.identities, Cursor::new(bytes))?;
         let reader = zstd::Decoder::new(reader).map_err(|_| tampered("it is not compressed"))?;
         Ok(Box::new(reader))
     }

@@ -1,7 +1,8 @@
 //! One Drain with its references resolved, and the readers of its cluster and its store.
 
+use contract::{Project, Projects};
 use documents::{Context, Declared, Intent, Opened};
-use keyring::{Project, Projects, Secret};
+use secrets::Secret;
 
 use crate::copy::read_back;
 use crate::desired::{self, Desired, Keys};
@@ -60,7 +61,7 @@ impl<'a> Session<'a> {
         let name = document.spec.cluster.as_str();
         let sealed = context.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
         // An age identity of the caller opens the kubeconfig, or the key of this phase.
-        let kubeconfig = keyring::unseal(project, "data-drain", &sealed)?;
+        let kubeconfig = contract::unseal(project, "data-drain", &sealed)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
         let context = Context { ..*context };
         Ok(Opened::Session(Self { context, project, kubeconfig, reader, copies }))
@@ -97,12 +98,12 @@ impl<'a> Session<'a> {
 
     /// Resolves the keys of a run that writes.
     pub(crate) fn keys(&self) -> Result<Keys, Error> {
-        let phase = keyring::phase_key(self.project, "data-drain")?;
+        let phase = contract::phase_key(self.project, "data-drain")?;
         Ok(Keys::new(phase, self.project.name.as_str()))
     }
 
     /// Returns the declaration of the store.
-    pub(crate) fn declared_store(&self) -> Result<&'a keyring::Store, Error> {
+    pub(crate) fn declared_store(&self) -> Result<&'a contract::Store, Error> {
         store::declared(&self.project.spec)
     }
 

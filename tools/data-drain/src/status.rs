@@ -1,7 +1,7 @@
 //! Facts, evidence and the status of a `Drain`.
 
+use contract::{Copied, Envelope, VerifiedReceipt};
 use documents::{Condition, Deferred};
-use keyring::{Copied, Envelope, VerifiedReceipt};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -92,8 +92,8 @@ pub(crate) fn uncovered(observation: &Observation) -> Vec<String> {
 fn facts(desired: &Desired<'_>, observation: &Observation) -> Facts {
     let copied = |copied: &Copied| CopiedSource {
         source: match &copied.from {
-            keyring::Source::Claim(entry) => entry.claim.clone(),
-            keyring::Source::Forge { repository, .. } => format!("forge {repository}"),
+            contract::Source::Claim(entry) => entry.claim.clone(),
+            contract::Source::Forge { repository, .. } => format!("forge {repository}"),
         },
         bytes: copied.bytes,
         entries: copied.entries,

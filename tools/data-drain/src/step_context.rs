@@ -1,7 +1,7 @@
 //! The lease, the writers and the keys that a run holds from its first round until its end.
 
+use contract::Receipt;
 use documents::WritePermit;
-use keyring::Receipt;
 
 use crate::desired::Keys;
 use crate::lease::Lease;

@@ -23,10 +23,11 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
+use contract::{Project, S3Credentials};
 use data_encoding::BASE64;
 use documents::WritePermit;
-use keyring::{Project, Reference, S3Credentials};
 use md5::Md5;
+use secrets::Reference;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 use upload::Upload;
@@ -34,7 +35,7 @@ use upload::Upload;
 use crate::Error;
 
 /// Returns the store that the Project declares.
-pub(crate) fn declared(project: &Project) -> Result<&keyring::Store, Error> {
+pub(crate) fn declared(project: &Project) -> Result<&contract::Store, Error> {
     project.endpoints.store.as_ref().ok_or(Error::NoEndpoint("store"))
 }
 
@@ -112,17 +113,17 @@ impl Limits {
 
 impl Reader {
     /// Connects to `store` with the credentials `reader`, otherwise with the writer's credentials.
-    pub(crate) fn open(store: &keyring::Store) -> Result<Self, Error> {
-        let keyring::Store::S3 { credentials, reader, .. } = store;
+    pub(crate) fn open(store: &contract::Store) -> Result<Self, Error> {
+        let contract::Store::S3 { credentials, reader, .. } = store;
         Self::with(store, reader.as_ref().unwrap_or(credentials), LIMITS)
     }
 
     fn with(
-        store: &keyring::Store,
+        store: &contract::Store,
         credentials: &Reference,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let keyring::Store::S3 { url, region, bucket, .. } = store;
+        let contract::Store::S3 { url, region, bucket, .. } = store;
         let S3Credentials { access_key_id, secret_access_key } =
             S3Credentials::resolve(credentials)?;
         let secret = secret_access_key.text()?;
@@ -306,8 +307,8 @@ impl Reader {
 }
 
 impl Writer {
-    pub(crate) fn open(store: &keyring::Store, _: &WritePermit) -> Result<Self, Error> {
-        let keyring::Store::S3 { credentials, .. } = store;
+    pub(crate) fn open(store: &contract::Store, _: &WritePermit) -> Result<Self, Error> {
+        let contract::Store::S3 { credentials, .. } = store;
         Reader::with(store, credentials, LIMITS).map(Self)
     }
 

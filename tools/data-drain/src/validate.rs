@@ -1,7 +1,7 @@
 //! Validations of a `Drain` that its types cannot express.
 
+use contract::{Access, Project, Projects, Recipient};
 use documents::{Declared, Stream};
-use keyring::{Access, Project, Projects, Recipient};
 
 use crate::desired::project_of;
 use crate::spec::{Drain, Source};

@@ -6,7 +6,7 @@ use std::error::Error;
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 use serde_json::{Value, json};
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
@@ -51,7 +51,7 @@ fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
 fn sealed_for(identity: &str, kubeconfig: &Value) -> Test<Vec<Value>> {
     let identity: age::x25519::Identity = identity.parse()?;
     let recipient = identity.to_public().to_string();
-    let sealed = keyring::seal_to(
+    let sealed = secrets::seal_to(
         [&AgeRecipient::try_from(recipient.clone())?],
         kubeconfig.to_string().as_bytes(),
     )?;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use contract::{Project, Registry};
 use flate2::read::GzDecoder;
-use keyring::{Project, Registry, Url};
+use git::Url;
 use serde_json::Value;
 
 use crate::Error;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use documents::WritePermit;
 use http::{Method, Request};
-use keyring::Secret;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use secrets::Secret;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -127,8 +127,8 @@ impl Reader {
     }
 
     /// Reads the facts that the data gate needs about the cluster.
-    pub(crate) fn gate_facts(&self) -> keyring::gate::Facts {
-        keyring::gate::Facts::ask(|path| {
+    pub(crate) fn gate_facts(&self) -> contract::gate::Facts {
+        contract::gate::Facts::ask(|path| {
             self.link
                 .items(path, "list objects that hold data", true, JSON)
                 .map_err(|error| error.to_string())

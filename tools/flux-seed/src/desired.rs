@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use age::secrecy::ExposeSecret as _;
+use contract::{Project, Registry};
 use data_encoding::BASE64;
 use documents::{Declared, Deferred};
-use keyring::{PhaseKey, Project, Registry, Secret};
+use secrets::{PhaseKey, Secret};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

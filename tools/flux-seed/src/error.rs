@@ -17,7 +17,7 @@ pub enum Error {
     Stream(#[from] documents::Error),
     /// A secret or key is unavailable.
     #[error(transparent)]
-    Keyring(#[from] keyring::Error),
+    Keyring(#[from] secrets::Error),
     /// The cluster's kubeconfig is invalid or has a setting that this program does not permit.
     #[error("the kubeconfig of the cluster cannot be used: {why}")]
     Kubeconfig {

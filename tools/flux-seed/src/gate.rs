@@ -1,15 +1,15 @@
 //! Asks the data gate before a deletion and annotates the objects of a hold with their receipt.
 //!
 //! Two computations must both allow a removal. [`crate::graph`] computes from all live objects which
-//! claims are deleted. [`keyring::gate`] reads the cluster itself and judges these claims and the
+//! claims are deleted. [`contract::gate`] reads the cluster itself and judges these claims and the
 //! ones that it finds in addition.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use contract::VerifiedReceipt;
+use contract::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
 use documents::Refusal;
-use keyring::VerifiedReceipt;
-use keyring::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
 use serde_json::{Value, json};
 
 use crate::Error;

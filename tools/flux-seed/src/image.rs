@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use contract::Registry;
 use data_encoding::{BASE64, HEXLOWER};
 use http::StatusCode;
-use keyring::Registry;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use ureq::{Agent, Body};
@@ -31,7 +31,7 @@ pub(crate) fn digest(registry: &Registry, repository: &str, tag: &str) -> Result
 
 /// Returns the registry's credentials as Docker's `auth`: `user:token` in base64. The `reader` token
 /// has precedence, because a cluster must not get the token that can write.
-pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, keyring::Error> {
+pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, secrets::Error> {
     let Some(token) = registry.reader.as_ref().or(registry.token.as_ref()) else {
         return Ok(None);
     };

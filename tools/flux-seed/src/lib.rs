@@ -55,11 +55,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret as _;
+use contract::Projects;
 use documents::{
     Condition, Conflict, Declared, Dependency, Derived, Exit, Intent, Next, Opened, Plan, Program,
     Stream, WritePermit,
 };
-use keyring::Projects;
 
 use execute::StepContext;
 use observe::{Hidden, Seen, has_answered};

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use keyring::Project;
+use contract::Project;
 use serde_json::Value;
 
 use crate::Error;

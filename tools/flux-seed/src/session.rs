@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use contract::{Project, Projects, VerifiedReceipt};
 use documents::{Condition, Context, Declared, Deferred, Intent, Name, Opened, Stream};
-use keyring::{PhaseKey, Project, Projects, Secret, VerifiedReceipt};
+use secrets::{PhaseKey, Secret};
 
 use crate::Error;
 use crate::cluster::Reader;
@@ -79,7 +80,7 @@ impl<'a> Session<'a> {
         let project = project(projects, context)?;
         let (desired, kubeconfig, reader) = match intent {
             Intent::Plan => {
-                let key = keyring::phase_key_unless_reader(project, "flux-seed")?;
+                let key = contract::phase_key_unless_reader(project, "flux-seed")?;
                 let artifact = artifact(context).ok().into();
                 let images = Images::IfTold;
                 let desired = resolve(context, project, key.as_ref(), artifact, images)?;
@@ -223,7 +224,7 @@ fn project<'a>(
 
 /// Returns the key from which the secrets of a Delivery derive.
 pub(crate) fn key(projects: &Projects, context: &Context<'_, Delivery>) -> Result<PhaseKey, Error> {
-    Ok(keyring::phase_key(project(projects, context)?, "flux-seed")?)
+    Ok(contract::phase_key(project(projects, context)?, "flux-seed")?)
 }
 
 /// Proves that Flux can read what it will deliver. Where the manifests are not on this machine, Flux
@@ -242,7 +243,7 @@ fn gate<'a>(context: &Context<'a, Delivery>, project: &'a Declared<Project>) -> 
     let (document, stream) = (context.document, context.stream);
     let receipts = move || -> Result<Vec<VerifiedReceipt>, Error> {
         let cluster = document.spec.cluster.as_str();
-        Ok(keyring::receipts(stream, project, |drain| drain["cluster"] == cluster)?)
+        Ok(contract::receipts(stream, project, |drain| drain["cluster"] == cluster)?)
     };
     Gate { policy: &document.spec.data_on_destroy, receipts: Box::new(receipts) }
 }
@@ -254,7 +255,7 @@ fn kubeconfig(
 ) -> Result<Secret, Error> {
     let sealed = sealed(context, "kubeconfig")
         .ok_or_else(|| no_kubeconfig(&context.document.spec.cluster))?;
-    Ok(keyring::unseal(project, "flux-seed", sealed)?)
+    Ok(contract::unseal(project, "flux-seed", sealed)?)
 }
 
 fn no_kubeconfig(cluster: &Name) -> documents::Error {
@@ -272,7 +273,7 @@ fn open_for_plan(
 ) -> Result<Option<Reader>, Error> {
     if is_reader {
         let Some(sealed) = sealed(context, "readerKubeconfig") else { return Ok(None) };
-        let kubeconfig = keyring::unseal(project, keyring::READER, sealed)?;
+        let kubeconfig = contract::unseal(project, contract::READER, sealed)?;
         return Reader::open_limited(&kubeconfig).map(Some);
     }
     match context.stream.ready("Cluster", context.document.spec.cluster.as_str()) {

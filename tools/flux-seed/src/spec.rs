@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use contract::DataOnDestroy;
 use documents::Name;
-use keyring::DataOnDestroy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

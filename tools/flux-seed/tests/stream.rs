@@ -6,7 +6,7 @@ use std::error::Error;
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 use serde_json::{Value, json};
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
@@ -42,7 +42,7 @@ fn recipient() -> Test<String> {
 /// Returns all documents of a delivery to a cluster with this kubeconfig.
 fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
     let recipient = recipient()?;
-    let sealed = keyring::seal_to(
+    let sealed = secrets::seal_to(
         [&AgeRecipient::try_from(recipient.clone())?],
         kubeconfig.to_string().as_bytes(),
     )?;

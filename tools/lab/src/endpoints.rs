@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use contract::{Project, Store};
 use documents::{Declared, Stream};
-use keyring::{Project, Store};
 use serde_json::{Map, Value, json};
 
 use crate::Error;

@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// A secret cannot be created.
     #[error(transparent)]
-    Keyring(#[from] keyring::Error),
+    Keyring(#[from] secrets::Error),
     /// The command line names an unknown component.
     #[error("there is no component called `{name}`")]
     NoSuchComponent {

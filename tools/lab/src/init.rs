@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use documents::Name;
-use keyring::{AgeRecipient, Identities, Secret};
+use secrets::{AgeRecipient, Identities, Secret};
 
 use crate::Error;
 use crate::files::{cannot, settle};
@@ -67,12 +67,12 @@ pub(crate) fn init(
         Some(recipient) => (recipient, false),
         None => (create_identity(&file)?, true),
     };
-    let secret = keyring::new_root()?;
-    let derived = |phase| keyring::phase_recipient(&secret, name.as_str(), phase);
-    let (phase, reader) = (derived("flux-seed")?, derived(keyring::READER)?);
-    let keys = keyring::verification_keys(&secret, name.as_str())?;
+    let secret = secrets::new_root()?;
+    let derived = |phase| secrets::phase_recipient(&secret, name.as_str(), phase);
+    let (phase, reader) = (derived("flux-seed")?, derived(contract::READER)?);
+    let keys = contract::verification_keys(&secret, name.as_str())?;
     let (entries, missing) = entries(secret);
-    let text = keyring::encrypt(&entries, std::slice::from_ref(&founder), &now())?;
+    let text = secrets::encrypt(&entries, std::slice::from_ref(&founder), &now())?;
 
     let recipients =
         Recipients { founder: &founder, phase: &phase, reader: &reader, keys: &keys, file: &file };
@@ -98,7 +98,7 @@ fn is_replaceable(root: &Path) -> Result<(), Error> {
         let path = root.join(name);
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let recipients: Vec<_> = rewrite::recipients(&text).collect();
-        let is_private = recipients.iter().any(|recipient| !keyring::is_published(recipient));
+        let is_private = recipients.iter().any(|recipient| !contract::is_published(recipient));
         if is_private || (name == SECRETS && recipients.is_empty()) {
             return Err(Error::InitOwn { path });
         }
@@ -140,14 +140,14 @@ fn existing(file: &Path) -> Result<Option<AgeRecipient>, Error> {
     let text = fs::read(file).map_err(cannot("read", file))?;
     let identities = Identities::parse(&Secret::new(text))?;
     let mut recipients = identities.recipients().into_iter();
-    let found = recipients.find(|recipient| !keyring::is_published(recipient));
+    let found = recipients.find(|recipient| !contract::is_published(recipient));
     let found = found.and_then(|recipient| AgeRecipient::try_from(recipient).ok());
     found.map(Some).ok_or_else(|| Error::InitIdentity { file: file.to_owned() })
 }
 
 /// Writes a new identity to `file`, which only the file's owner may read.
 fn create_identity(file: &Path) -> Result<AgeRecipient, Error> {
-    let (identity, recipient) = keyring::new_identity()?;
+    let (identity, recipient) = secrets::new_identity()?;
     if let Some(folder) = file.parent() {
         DirBuilder::new()
             .recursive(true)
@@ -192,7 +192,7 @@ fn remove_published_identities(root: &Path) -> Result<Vec<PathBuf>, Error> {
         let Ok(identities) = Identities::parse(&Secret::new(text)) else { continue };
         let recipients = identities.recipients();
         if !recipients.is_empty()
-            && recipients.iter().all(|recipient| keyring::is_published(recipient))
+            && recipients.iter().all(|recipient| contract::is_published(recipient))
         {
             fs::remove_file(&path).map_err(cannot("remove", &path))?;
             removed.push(path);

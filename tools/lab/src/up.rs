@@ -4,8 +4,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use contract::{Project, Projects};
 use documents::{Declared, Stream, Target};
-use keyring::{Project, Projects};
 
 use crate::Error;
 use crate::component::{COMPONENTS, Component};

@@ -187,7 +187,7 @@ fn up_replaces_only_the_endpoints_and_every_program_can_read_them() -> Test {
     let file = lab.folder.path().join("out.json");
     fs::write(&file, &run.get_output().stdout)?;
     let mut stream = documents::Stream::read(&[file]);
-    let projects = keyring::Projects::read(&mut stream);
+    let projects = contract::Projects::read(&mut stream);
     stream.accept()?;
     assert!(projects.get("holistic")?.spec.endpoints.cloud.is_some());
 

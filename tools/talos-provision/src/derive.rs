@@ -3,8 +3,8 @@
 //! No service is asked. Addresses, which only the cloud assigns, come from the document or from its
 //! status.
 
+use contract::Project;
 use documents::{Declared, Derived};
-use keyring::Project;
 use zeroize::Zeroizing;
 
 use crate::desired::{self, Patches};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use contract::Project;
 use documents::{Declared, Deferred};
-use keyring::Project;
 use serde_json::{Value, json};
 
 use crate::config::{self, Common, Keys, Patch};
@@ -86,7 +86,7 @@ pub(crate) fn derive(
     document: &Declared<Cluster>,
     project: &Declared<Project>,
 ) -> Result<Pki, Error> {
-    let key = keyring::phase_key(project, "talos-provision")?;
+    let key = contract::phase_key(project, "talos-provision")?;
     Ok(Pki::derive(&key, document.name.as_str(), &document.spec.certificates, pki::now()))
 }
 

@@ -39,7 +39,7 @@ pub enum Error {
     Stream(#[from] documents::Error),
     /// A secret could not be read, derived or sealed.
     #[error(transparent)]
-    Keyring(#[from] keyring::Error),
+    Keyring(#[from] secrets::Error),
     /// The removal would lose data.
     #[error("no machine of {cluster} is removed, because its data may have no other copy: {}", lines(.refusals))]
     NotDrained {

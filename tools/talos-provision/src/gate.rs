@@ -1,12 +1,12 @@
 //! Data gate: volumes and pods that must be safe before machines are removed.
 //!
-//! [`keyring::gate::judge`] decides. This module collects the facts from the live cluster. It asks
+//! [`contract::gate::judge`] decides. This module collects the facts from the live cluster. It asks
 //! at the endpoint and at the address of every control plane, because the load balancer or a
 //! control plane may be missing. A cluster that does not answer closes the gate, unless the cloud
 //! records that etcd was never started.
 
+use contract::gate::{self, Facts, Loss, Verdict};
 use documents::{Deferred, Refusal};
-use keyring::gate::{self, Facts, Loss, Verdict};
 
 use crate::desired;
 use crate::hetzner::CloudState;
@@ -72,7 +72,7 @@ fn verdict(session: &Session<'_>, cloud: &CloudState, loss: &Loss) -> Result<Ver
     let facts = facts(session, cloud)?;
     let receipts = match facts {
         Facts::Live(_) => {
-            keyring::receipts(session.stream, project, |spec| spec["cluster"] == cluster)?
+            contract::receipts(session.stream, project, |spec| spec["cluster"] == cluster)?
         }
         Facts::NeverBegan | Facts::Unknown { .. } => Vec::new(),
     };

@@ -10,7 +10,7 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyring::Secret;
+use secrets::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -43,11 +43,11 @@ pub use status::Status;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use contract::Projects;
 use documents::{
     Context, Declared, Deferred, Dependency, Derived, Exit, Intent, Next, Opened, OpenedBy, Plan,
     Program, WritePermit,
 };
-use keyring::Projects;
 
 use desired::Patches;
 use execute::StepContext;

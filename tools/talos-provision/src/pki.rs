@@ -17,7 +17,7 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use keyring::PhaseKey;
+use secrets::PhaseKey;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 

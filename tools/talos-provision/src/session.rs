@@ -4,8 +4,8 @@ use std::cell::{RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use contract::{Access, Cloud, Project, Projects};
 use documents::{Context, Declared, Deferred, Intent, Stream};
-use keyring::{Access, Cloud, Project, Projects};
 use zeroize::Zeroizing;
 
 use crate::desired::{self, Patches};
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         let (document, stream) = (context.document, context.stream);
         let project = projects.get(&document.spec.project)?;
         let is_reader = intent == Intent::Plan
-            && keyring::phase_key_unless_reader(project, "talos-provision")?.is_none();
+            && contract::phase_key_unless_reader(project, "talos-provision")?.is_none();
         let credentials = if is_reader {
             None
         } else {

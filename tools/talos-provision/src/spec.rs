@@ -7,10 +7,10 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use contract::DataOnDestroy;
 use documents::Name;
 use jiff::ToSpan as _;
 use jiff::civil::{Date, DateTime};
-use keyring::DataOnDestroy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

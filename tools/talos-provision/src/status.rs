@@ -115,7 +115,7 @@ fn complete(session: &Session<'_>, observation: &Observation) -> Result<Status, 
     if let Deferred::Value(endpoint) = &observation.endpoint {
         let control_planes = observation.control_planes();
         for (what, access, text) in keys.pki.clients(session.name(), endpoint, &control_planes) {
-            let sealed = keyring::seal(&session.project.spec, access, text.as_bytes())?;
+            let sealed = contract::seal(&session.project.spec, access, text.as_bytes())?;
             status.sealed.insert(what.to_owned(), sealed);
         }
     }

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use contract::Projects;
 use documents::{Declared, Stream};
 use jiff::ToSpan as _;
-use keyring::Projects;
 
 use crate::Error;
 use crate::config::{self, Common, Patch};

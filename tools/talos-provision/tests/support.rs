@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::Path;
 
+use contract::Projects;
 use documents::Stream;
-use keyring::{PhaseKey, Projects};
+use secrets::PhaseKey;
 
 /// Public key of an age recipient.
 pub(crate) const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
@@ -56,5 +57,5 @@ pub(crate) fn phase_key(folder: &Path) -> PhaseKey {
     let projects = Projects::read(&mut stream);
     stream.accept().expect("no mistakes");
     let project = projects.get("holistic").expect("the project");
-    keyring::root_key(project).expect("a root").phase(project, "talos-provision")
+    contract::root_key(project).expect("a root").phase(project, "talos-provision")
 }

@@ -70,7 +70,7 @@ impl Server {
             "url": self.url, "region": "here", "bucket": "drain", "credentials": credentials,
         }});
         let store = serde_json::from_value(store).expect("a store");
-        let keyring::Store::S3 { credentials, .. } = &store;
+        let contract::Store::S3 { credentials, .. } = &store;
         Reader::with(&store, credentials, limits).expect("a client")
     }
 

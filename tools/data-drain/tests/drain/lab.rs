@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -168,7 +168,7 @@ fn documents(url: &str) -> Test<Vec<Value>> {
     let identity: age::x25519::Identity = IDENTITY.parse()?;
     let recipient = identity.to_public().to_string();
     let age = AgeRecipient::try_from(recipient.clone())?;
-    let sealed = keyring::seal_to([&age], kubeconfig.to_string().as_bytes())?;
+    let sealed = secrets::seal_to([&age], kubeconfig.to_string().as_bytes())?;
     let document = |kind: &str, name: &str, spec: Value, status: Value| {
         let mut document = json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
         if status.is_object() {

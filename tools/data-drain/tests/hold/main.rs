@@ -15,7 +15,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -180,7 +180,7 @@ impl Lab {
         let identity: age::x25519::Identity = IDENTITY.parse()?;
         let recipient = identity.to_public().to_string();
         let age = AgeRecipient::try_from(recipient.clone())?;
-        let sealed = keyring::seal_to([&age], kubeconfig.as_bytes())?;
+        let sealed = secrets::seal_to([&age], kubeconfig.as_bytes())?;
         let ready = json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
         let store = json!({"s3": {"url": self.store, "region": "here", "bucket": "drain", "credentials": {"env": "S3"}}});
         let reference = format!("ghcr.io/zabronax/volume-reader@{DIGEST}");

@@ -8,7 +8,7 @@ mod scene;
 use std::collections::BTreeMap;
 use std::fs;
 
-use keyring::{Receipt, Stopped};
+use contract::{Receipt, Stopped};
 use lab::{Lab, Test, status, until};
 use scene::{
     AT_RISK, Artifact, Scene, artifact, borrowed, change, claim, object, set, source, texts,

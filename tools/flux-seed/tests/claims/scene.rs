@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use contract::gate::HoldObject;
+use contract::{ClaimSource, Copied, Drained, Hold, Pack, Projects, Receipt, Source, phase_key};
 use documents::Stream;
-use keyring::gate::HoldObject;
-use keyring::{ClaimSource, Copied, Drained, Hold, Pack, Projects, Receipt, Source, phase_key};
 use serde_json::{Value, json};
 
 use crate::lab::{self, Lab, Published, Test, status, until};

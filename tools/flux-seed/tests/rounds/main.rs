@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use cluster::{Cluster, Fault};
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 use serde_json::{Value, json};
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
@@ -46,7 +46,7 @@ fn documents(cluster: &Cluster) -> Test<Vec<Value>> {
         "users": [{"name": "me", "user": {"token": "a token"}}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
     });
-    let sealed = keyring::seal_to(
+    let sealed = secrets::seal_to(
         [&AgeRecipient::try_from(recipient.clone())?],
         kubeconfig.to_string().as_bytes(),
     )?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use documents::Stream;
-use keyring::AgeRecipient;
+use secrets::AgeRecipient;
 
 use crate::Error;
 use crate::files::cannot;

@@ -14,14 +14,14 @@ impl Pki {
         cluster: &str,
         endpoint: &str,
         control_planes: &[String],
-    ) -> [(&'static str, keyring::Access, Zeroizing<String>); 4] {
+    ) -> [(&'static str, contract::Access, Zeroizing<String>); 4] {
         let kubeconfig = |access| self.kubeconfig(access, cluster, endpoint);
         let talosconfig = |access| self.talosconfig(access, cluster, control_planes);
         [
-            ("kubeconfig", keyring::Access::Administrator, kubeconfig(Access::Admin)),
-            ("talosconfig", keyring::Access::Administrator, talosconfig(Access::Admin)),
-            ("readerKubeconfig", keyring::Access::Reader, kubeconfig(Access::Reader)),
-            ("readerTalosconfig", keyring::Access::Reader, talosconfig(Access::Reader)),
+            ("kubeconfig", contract::Access::Administrator, kubeconfig(Access::Admin)),
+            ("talosconfig", contract::Access::Administrator, talosconfig(Access::Admin)),
+            ("readerKubeconfig", contract::Access::Reader, kubeconfig(Access::Reader)),
+            ("readerTalosconfig", contract::Access::Reader, talosconfig(Access::Reader)),
         ]
     }
 

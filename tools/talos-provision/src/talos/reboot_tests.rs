@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use contract::Projects;
 use documents::Stream;
 use emulator_hcloud::{Machines as _, Server};
 use emulator_talos::{Fleet, FleetSettings};
-use keyring::Projects;
 
 use super::writer::configure_machine;
 use super::*;
@@ -70,7 +70,7 @@ impl Machine {
         let projects = Projects::read(&mut stream);
         stream.accept().expect("a valid Project");
         let project = projects.get("holistic").expect("the Project");
-        let key = keyring::phase_key(project, "talos-provision").expect("a key");
+        let key = contract::phase_key(project, "talos-provision").expect("a key");
         let dates = serde_json::json!({"notBefore": "2026-11-01"});
         let dates = serde_json::from_value(dates).expect("dates");
         let pki = Pki::derive(&key, "prod", &dates, pki::now());
