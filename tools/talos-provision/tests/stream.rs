@@ -68,7 +68,7 @@ fn an_input_without_documents_is_an_error() -> Test {
 #[test]
 fn a_cluster_without_its_project_is_an_error() -> Test {
     let run = run("plan", cluster(""))?.code(2);
-    assert!(said(&run).contains("no Project came in"), "{}", said(&run));
+    assert!(said(&run).contains("the input has no Project"), "{}", said(&run));
     assert!(run.get_output().stdout.is_empty());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A panic is a bug of ours. It must cost no more than the document that it happened to: every other
-//! document is still written, and the exit status is one of those that callers know.
+//! A panic is a bug of the program. It fails only the document that was being processed: all documents
+//! are still written, and the exit status is a documented one.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
@@ -7,29 +7,29 @@ use std::panic::{self, AssertUnwindSafe};
 use crate::Error;
 
 thread_local! {
-    /// How many calls of [`caught`] this thread is in.
+    /// Number of nested [`caught`] calls in this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Where this thread has panicked.
-    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Source location of the last panic in this thread.
+    static LOCATION: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Has panics told as [`Error::Bug`] tells them. The message of a panic may quote a secret, so only
-/// its place in the source is shown.
+/// Installs a panic hook that reports the source location alone, because the message of a panic may
+/// quote a secret.
 pub(crate) fn listen() {
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        let location = panic.location().map_or_else(String::new, ToString::to_string);
         if DEPTH.get() == 0 {
-            crate::stderr_line(format_args!("error: a bug in this program, at {place}"));
+            crate::stderr_line(format_args!("error: a bug in this program, at {location}"));
         }
-        PLACE.set(place);
+        LOCATION.set(location);
     }));
 }
 
-/// Does `work`; a panic is an error.
+/// Runs `work`, and returns a panic as [`Error::Bug`].
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
     DEPTH.set(DEPTH.get() + 1);
-    // What `work` may have left half changed is given up with the document.
-    let end = panic::catch_unwind(AssertUnwindSafe(work));
+    // Values that the panic left half changed belong to this document alone, which fails.
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
     DEPTH.set(DEPTH.get() - 1);
-    end.map_err(|_| Error::Bug { place: PLACE.take() })
+    result.map_err(|_| Error::Bug { place: LOCATION.take() })
 }

@@ -1,4 +1,4 @@
-//! One document, and what it depends on.
+//! One document with its stream, and its dependencies.
 
 use crate::Declared;
 use crate::stream::Stream;
@@ -10,7 +10,7 @@ pub struct Dependency {
     pub(crate) path: String,
     pub(crate) kind: &'static str,
     pub(crate) name: String,
-    /// Whether the other document has to be Ready before this one is applied.
+    /// Whether the other document must be Ready before this one is applied.
     pub(crate) ready: bool,
 }
 
@@ -30,8 +30,8 @@ impl Dependency {
 /// A document with the stream that it came in.
 #[derive(Debug)]
 pub struct Context<'a, K> {
-    /// The document.
+    /// The document to process.
     pub document: &'a Declared<K>,
-    /// The stream, with the statuses of the documents that were worked on before.
+    /// The stream, with the new statuses of the documents that were processed before.
     pub stream: &'a Stream,
 }

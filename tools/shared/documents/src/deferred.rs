@@ -1,4 +1,4 @@
-//! A value that only the world can tell, before it has been asked.
+//! A value that is known only after a step, for example a generated address.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,19 +6,19 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-/// A value from the world or from another document, as a plan shows it.
+/// A value in a plan that comes from a remote service or from another document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deferred<T> {
-    /// It is there to be read.
+    /// The value is known.
     Value(T),
-    /// Something must be brought about first.
+    /// The value is unknown until `apply` has executed the steps before it.
     AfterApply,
 }
 
 const AFTER_APPLY: &str = "known after apply";
 
 impl<T> Deferred<T> {
-    /// The value, if it is there.
+    /// Returns the value, if it is known.
     pub fn value(&self) -> Option<&T> {
         match self {
             Self::Value(value) => Some(value),

@@ -1,4 +1,4 @@
-//! What derives from a secret, written out for people: files that only their owner may read.
+//! Values derived from the root, written to files that only the current user can read.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 
-/// One file.
+/// One file of derived values.
 #[derive(Debug)]
 pub struct Derived {
     name: String,
@@ -17,14 +17,14 @@ pub struct Derived {
 }
 
 impl Derived {
-    /// `content`, in a file called `name`.
+    /// Creates a file `name` with `content`.
     #[must_use]
     pub fn new(name: impl Into<String>, content: Zeroizing<Vec<u8>>) -> Self {
         Self { name: name.into(), content }
     }
 }
 
-/// Writes `files` to `folder`, which must not be there yet: nothing is ever written over.
+/// Writes `files` to `folder`, which must not exist yet, so that no file is overwritten.
 pub(crate) fn write(folder: &Path, files: &[Derived]) -> Result<(), Error> {
     let cannot = |path: &Path| {
         let path = path.to_owned();
@@ -36,7 +36,7 @@ pub(crate) fn write(folder: &Path, files: &[Derived]) -> Result<(), Error> {
     for Derived { name, content } in files {
         let path: PathBuf = folder.join(name);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut it| it.write_all(content)).map_err(cannot(&path))?;
+        file.and_then(|mut file| file.write_all(content)).map_err(cannot(&path))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Failures as people and callers meet them: what, why, what now, and whether to try again.
+//! Errors for people and callers: what failed, why, what to do next, and whether a retry can help.
 
 use std::error;
 use std::io;
@@ -9,18 +9,18 @@ use crate::conflict::Conflict;
 use crate::kind::owner;
 use crate::refusal::Refusal;
 
-/// What the exit status promises. Of several, the greatest is the program's.
+/// Exit status of a program. The greatest status of all documents wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
-    /// What was asked is done.
+    /// The command succeeded for every document.
     Done = 0,
-    /// The command line or a document is wrong, and nothing was touched.
+    /// The command line or a document is invalid, and nothing was changed.
     Usage = 2,
-    /// `plan --check` found steps to take.
+    /// `plan --check` found steps that are left to execute.
     Drift = 3,
-    /// Trying again cannot help: a person must change a document, a secret or the world.
+    /// A retry cannot help: a person must change a document, a secret or a remote service.
     Permanent = 100,
-    /// Trying again may help: something was unreachable, busy, slow or not there yet.
+    /// A retry may help: a service was unreachable, busy or slow, or a dependency is not ready yet.
     Temporary = 111,
 }
 
@@ -30,19 +30,20 @@ impl Termination for Exit {
     }
 }
 
-/// An error that knows what the reader should do next.
+/// An error with its help, its exit status and its reason in a condition.
 pub trait Diagnostic: error::Error {
-    /// The `reason` of the condition that it becomes: one word in `CamelCase`.
+    /// Returns the `reason` of the condition in the status: one word in `CamelCase`.
     fn reason(&self) -> &'static str;
-    /// One sentence to act on; `None` when the message already says it all.
+    /// Returns the next action for a person as one sentence; `None` when the message already says it.
     fn help(&self) -> Option<String>;
-    /// Whether trying again can help.
+    /// Returns the exit status, which says whether a retry can help.
     fn exit(&self) -> Exit;
     /// Whether the state of the document could not be determined, so that `Ready` is `Unknown`.
     fn is_unknown(&self) -> bool {
         false
     }
-    /// Whether the same observation may succeed in a moment: the service was unreachable, slow or busy.
+    /// Whether the same observation may succeed in a moment, because the service was unreachable, slow or
+    /// busy.
     fn is_transient(&self) -> bool {
         false
     }
@@ -50,74 +51,75 @@ pub trait Diagnostic: error::Error {
     fn is_ambiguous(&self) -> bool {
         false
     }
-    /// Objects that it refused to change or remove, for the status; none for most errors.
+    /// Returns the objects that the program refused to change or remove, for the status; empty for most
+    /// errors.
     fn refusals(&self) -> Vec<Refusal> {
         Vec::new()
     }
 }
 
-/// What can go wrong with the stream itself.
+/// Errors of the stream and of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// All mistakes at once, each with its place.
+    /// The input has validation errors.
     #[error("{}\nmistakes: {}, in documents: {documents}; nothing was touched", mistakes.join("\nerror: "), mistakes.len())]
     Invalid {
-        /// What and where.
+        /// Message and position of every error.
         mistakes: Vec<String>,
-        /// How many documents were read.
+        /// Number of documents that were read.
         documents: usize,
     },
-    /// Another document must be brought about first.
+    /// Another document must be applied first.
     #[error("{document} is not Ready: {why}")]
     NotReady {
-        /// Its kind and name.
+        /// Kind and name of the other document, for example `Cluster/prod`.
         document: String,
-        /// What its own status says.
+        /// Reason in the status of the other document.
         why: String,
     },
     /// Another document must be destroyed first.
     #[error("{by} still needs {document}")]
     StillNeeded {
-        /// Its kind and name.
+        /// Kind and name of the document to destroy, for example `Cluster/prod`.
         document: String,
-        /// The kind and name of the other.
+        /// Kind and name of the other document.
         by: String,
     },
     /// Objects are in the way of the plan.
     #[error("{}", conflicts.iter().map(|conflict| conflict.message.as_str()).collect::<Vec<_>>().join("; "))]
     Conflicts {
-        /// Every one of them.
+        /// All conflicts of the plan.
         conflicts: Vec<Conflict>,
     },
     /// A wait took too long.
     #[error("not done after {seconds} s: {reason}")]
     NotConverged {
-        /// Length of the wait.
+        /// Length of the wait, in seconds.
         seconds: u64,
-        /// What the program waited for.
+        /// State that the program waited for.
         reason: String,
     },
-    /// Steps do not take effect.
+    /// Steps were executed without effect.
     #[error("these steps were executed and are still planned: {}", steps.join("; "))]
     NoProgress {
         /// The steps, as the plan shows them.
         steps: Vec<String>,
     },
-    /// A signal asked the program to end.
+    /// The program received a signal to end.
     #[error("interrupted between two steps")]
     Interrupted,
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     NotWritten {
-        /// Which.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The program panicked.
+    /// The program panicked, which is a bug.
     #[error("a bug in this program, at {place}")]
     Bug {
-        /// File, line and column of the source.
+        /// File, line and column in the source code.
         place: String,
     },
     /// Standard output is full or broken.
@@ -145,14 +147,15 @@ impl Diagnostic for Error {
             Self::NotReady { document, .. } => {
                 let kind = document.split('/').next().unwrap_or_default();
                 let program = owner(kind)?;
-                // Not `apply`: whoever destroys must not be told to make a cluster first.
+                // The help does not name `apply`, because the user may be destroying: a new cluster would
+                // have a new root.
                 Some(format!("run this after {program}, on the documents that {program} wrote"))
             }
             Self::StillNeeded { by, .. } => {
                 let program = owner(by.split('/').next().unwrap_or_default())?;
-                // A Drain is not destroyed: it releases what it names once it has a receipt.
+                // A Drain is not destroyed: its receipt releases the documents to which it refers.
                 let verb = if program == "data-drain" { "apply" } else { "destroy" };
-                Some(format!("run `{program} {verb}` first, and give this program what it wrote"))
+                Some(format!("run `{program} {verb}` first, and pass its output to this program"))
             }
             Self::Conflicts { conflicts } => {
                 let mut helps: Vec<_> = conflicts.iter().map(|conflict| conflict.help.as_str()).collect();
@@ -165,30 +168,30 @@ impl Diagnostic for Error {
                     .to_owned(),
             ),
             Self::NoProgress { .. } => Some(
-                "look for another program or person that changes the same object back; then run the \
-                 same command again"
+                "find the program or person that changes the same object back, then run the same \
+                 command again"
                     .to_owned(),
             ),
             Self::Interrupted => {
-                Some("run the same command again: it looks at what is there, and takes the steps that \
+                Some("run the same command again: it observes the world and executes the steps that \
                       are left".to_owned())
             }
             Self::NotWritten { source, .. } => Some(match source.kind() {
                 io::ErrorKind::AlreadyExists => {
-                    "nothing is written over: name a folder that is not there yet".to_owned()
+                    "existing files are never overwritten: name a folder that does not exist".to_owned()
                 }
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "make space, or name a folder on another disk".to_owned()
+                    "free space on the disk, or name a folder on another disk".to_owned()
                 }
-                _ => "name a folder in which this user may create files".to_owned(),
+                _ => "name a folder in which the current user may create files".to_owned(),
             }),
             Self::Bug { .. } => Some(
-                "report this line, the command and the document to whoever maintains the program"
+                "report this line, the command and the document to the maintainers of the program"
                     .to_owned(),
             ),
             Self::Output(_) => Some(
-                "see to where standard output goes, then run the same command again: the documents \
-                 were not written whole"
+                "check the destination of standard output, for example for a full disk, then run the \
+                 same command again: the documents were not written completely"
                     .to_owned(),
             ),
         }
@@ -198,7 +201,7 @@ impl Diagnostic for Error {
         match self {
             Self::Invalid { .. } => Exit::Usage,
             Self::NotWritten { .. } | Self::Bug { .. } | Self::Conflicts { .. } => Exit::Permanent,
-            // Of another document: the program before this one in the pipe may do it next time.
+            // A dependency may be Ready after the next run of the program before this one in the pipe.
             Self::NotReady { .. }
             | Self::StillNeeded { .. }
             | Self::NotConverged { .. }
@@ -218,8 +221,9 @@ mod tests {
     // members: a new root in place of the one that everything derives from
     // now: help that fits the direction
     #[test]
-    fn help_never_tells_to_make_what_is_about_to_be_destroyed() {
-        let (document, why) = ("Cluster/prod".to_owned(), "no program has said so".to_owned());
+    fn help_never_suggests_to_apply_a_document_that_is_being_destroyed() {
+        let (document, why) =
+            ("Cluster/prod".to_owned(), "no program has written its status yet".to_owned());
         let help = Error::NotReady { document, why }.help().unwrap_or_default();
         assert_eq!(
             help,
@@ -232,6 +236,6 @@ mod tests {
         let help = |by: &str| needed(by).help().unwrap_or_default();
         assert!(help("Delivery/prod").starts_with("run `flux-seed destroy` first"));
         assert!(help("Drain/prod").starts_with("run `data-drain apply` first"));
-        assert_eq!(needed("Somebody/x").help(), None);
+        assert_eq!(needed("Unknown/x").help(), None);
     }
 }

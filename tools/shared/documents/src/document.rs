@@ -1,4 +1,4 @@
-//! A document: what every kind has in common.
+//! Documents: the fields that every kind has, and the JSON Schema of a kind.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,31 @@ use serde_json::{Map, Value};
 
 use crate::{Condition, Name, Status};
 
-/// A document and where it comes from.
+/// A document and its position in the input.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) origin: Origin,
     pub(crate) value: Value,
 }
 
-/// The text of a document, and how many lines are above it in which input.
+/// Text of a document and its position in the input, for messages with line numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
+    /// Name of the input: a path or `<stdin>`.
     pub(crate) name: String,
+    /// Number of lines above the document in the input.
     pub(crate) above: usize,
     pub(crate) text: String,
 }
 
 impl Document {
-    /// Whether it is of our `kind`, not of one that others call the same.
+    /// Whether the document is of our `kind`. Other API groups have kinds of the same name, for example
+    /// `Cluster` of Cluster API.
     pub(crate) fn is(&self, kind: &str) -> bool {
         self.is_ours() && self.value["kind"] == kind
     }
 
-    /// Whether one of the programs owns it.
+    /// Whether the API group of the document is `holistic`.
     pub(crate) fn is_ours(&self) -> bool {
         let version = self.value["apiVersion"].as_str().unwrap_or_default();
         version.starts_with("holistic/")
@@ -41,63 +44,64 @@ impl Document {
         self.value["metadata"]["name"] == name
     }
 
-    /// Why it is not ready, if it is not.
+    /// Returns an error with the reason when the document is not Ready.
     pub(crate) fn ready(&self) -> Result<(), String> {
         match self.condition() {
             Some(ready) if ready.status == "True" => Ok(()),
             Some(ready) => Err(format!("{}: {}", ready.reason, ready.message)),
-            None => Err("no program has said so".to_owned()),
+            None => Err("no program has written its status yet".to_owned()),
         }
     }
 
-    /// Whether nothing that it declares is there any more.
+    /// Whether `destroy` has removed everything that the document declares.
     pub(crate) fn is_destroyed(&self) -> bool {
-        self.condition().is_some_and(|it| it.reason == Condition::DESTROYED)
+        self.condition().is_some_and(|ready| ready.reason == Condition::DESTROYED)
     }
 
-    /// Whether its spec names the document of `kind` that is called `name`, as documents do:
-    /// under the kind, in lower case.
+    /// Whether the spec refers to the document `name` of `kind`. The field of a reference has the name
+    /// of the kind in lower case.
     pub(crate) fn refers_to(&self, kind: &str, name: &str) -> bool {
         self.value["spec"][kind.to_lowercase()] == name
     }
 
     fn condition(&self) -> Option<Condition> {
         let conditions = self.value["status"]["conditions"].as_array();
-        let ready = conditions.into_iter().flatten().find(|it| it["type"] == "Ready");
-        ready.and_then(|it| Condition::deserialize(it).ok())
+        let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
+        ready.and_then(|condition| Condition::deserialize(condition).ok())
     }
 }
 
 /// The spec of a kind of document that the program owns.
 pub trait Kind: DeserializeOwned + JsonSchema + Sync {
-    /// The document's `kind`.
+    /// Value of the document's `kind` field, for example `Cluster`.
     const KIND: &'static str;
-    /// The facts that its status holds.
+    /// Facts in the status of the document.
     type Observed: Serialize + JsonSchema + Send;
-    /// The digests that its status holds.
+    /// Digests in the status of the document.
     type Evidence: Serialize + JsonSchema + Send;
-    /// A step of its plan.
+    /// A step of the document's plan.
     type Step: Serialize + JsonSchema + Send;
 }
 
 /// The status of a document of kind `K`.
 pub type StatusOf<K> = Status<<K as Kind>::Observed, <K as Kind>::Evidence, <K as Kind>::Step>;
 
-/// A document of an owned kind.
+/// A document of a kind that the program owns.
 #[derive(Debug)]
 pub struct Declared<K> {
-    /// `metadata.name`.
+    /// Name of the document (`metadata.name`).
     pub name: Name,
-    /// What is wanted.
+    /// State that the document declares.
     pub spec: K,
+    /// Index of the document in the stream.
     pub(crate) position: usize,
 }
 
-/// The JSON Schema of documents of kind `K`.
+/// Returns the JSON Schema of documents of kind `K`.
 ///
-/// What people write (`spec`) and what a program writes (`status`) have different rules: a field that
-/// has a default may be left out of a spec, and a field that is skipped when it is empty is left out
-/// of a status. One derived schema could state only one of the two.
+/// The schema has separate definitions for `spec`, which people write, and `status`, which a program
+/// writes: a spec may omit a field that has a default, and a status omits a field that is skipped when
+/// empty. One derived schema can state only one of the two rules.
 #[must_use]
 pub fn schema<K: Kind>() -> Value {
     let mut schema = schema_for!(Object<K>).to_value();
@@ -122,19 +126,22 @@ pub fn schema<K: Kind>() -> Value {
         for field in ["$schema", "$defs", "title"] {
             status.remove(field);
         }
-        status.insert("description".to_owned(), "What is there.".into());
+        status.insert(
+            "description".to_owned(),
+            "State that the program observed. Only programs write it.".into(),
+        );
     }
     schema["properties"]["status"] = status;
     schema
 }
 
-/// How many definitions may refer to one another before they are taken to be different.
+/// Longest chain of references between definitions; the definitions of a longer one count as different.
 const DEPTH_MAX: usize = 16;
 
 const DEFINITION: &str = "#/$defs/";
 
-/// Lets every reference in `schema` to a definition that differs between `read` and `written` refer to
-/// the one that is written.
+/// Renames every reference in `schema` whose definition differs between `read` and `written`, so that
+/// it refers to the definition of a written status.
 fn rename(schema: &mut Value, read: &Map<String, Value>, written: &Map<String, Value>) {
     match schema {
         Value::Object(entries) => {
@@ -152,7 +159,8 @@ fn rename(schema: &mut Value, read: &Map<String, Value>, written: &Map<String, V
     }
 }
 
-/// Whether what is written as `name`, and all to which it refers, is read as the same, or not at all.
+/// Whether the definition `name`, and every definition that it refers to, is the same in `read` and
+/// `written`, or is absent from `read`.
 fn is_same(
     name: &str,
     read: &Map<String, Value>,
@@ -166,20 +174,21 @@ fn is_same(
         && refers.iter().all(|to| *to == name || is_same(to, read, written, depth - 1))
 }
 
-/// The definitions to which `schema` refers.
+/// Returns the names of the definitions to which `schema` refers.
 fn references(schema: &Value) -> Vec<&str> {
     match schema {
         Value::Object(entries) => {
-            let own = entries.get("$ref").and_then(Value::as_str);
-            let own = own.and_then(|text| text.strip_prefix(DEFINITION));
-            own.into_iter().chain(entries.values().flat_map(references)).collect()
+            let target = entries.get("$ref").and_then(Value::as_str);
+            let target = target.and_then(|text| text.strip_prefix(DEFINITION));
+            target.into_iter().chain(entries.values().flat_map(references)).collect()
         }
         Value::Array(items) => items.iter().flat_map(references).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     }
 }
 
-/// A document as its owner reads it: strictly, but for a status that another version wrote.
+/// A document as its program reads it. Unknown fields are errors, except in `status`, which another
+/// version of the program may have written.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "")]
 pub(crate) struct Object<K: Kind> {
@@ -188,9 +197,9 @@ pub(crate) struct Object<K: Kind> {
     #[serde(rename = "kind")]
     _kind: String,
     pub(crate) metadata: Metadata,
-    /// What is wanted.
+    /// State that the document declares.
     pub(crate) spec: K,
-    /// What is there.
+    /// State that the program observed. Only programs write it.
     #[serde(default, rename = "status")]
     #[schemars(with = "Value")]
     _status: IgnoredAny,
@@ -205,7 +214,7 @@ enum Version {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Metadata {
-    /// By which other documents refer to it.
+    /// Name by which other documents refer to this one.
     pub(crate) name: Name,
     #[serde(default, rename = "labels")]
     _labels: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! In what order: every owned document through a verb, then the whole stream out.
+//! The order of operations: every owned document goes through a verb, then the stream is written.
 
 use crate::context::{Context, Dependency};
 use crate::document::{Kind, StatusOf};
@@ -9,74 +9,74 @@ use crate::stream::Stream;
 use crate::verb::{Output, Verb};
 use crate::{Declared, Derived, Diagnostic, Error, Exit, Status, bug, derived};
 
-/// What a program does with one of its documents, verb by verb. A [`Program`](crate::Program) has it from
-/// the engine.
+/// The verbs of a program for one document. The engine implements them for every
+/// [`Program`](crate::Program).
 ///
-/// **Invariant:** `plan` and `undo` are given nothing to write with; only `apply` and `destroy`
-/// may make a writer.
+/// **Invariant:** only `apply` and `destroy` have a [`WritePermit`](crate::WritePermit).
 pub trait Verbs {
-    /// The documents it owns.
+    /// Kind of the documents that the program owns.
     type Kind: Kind;
-    /// What can go wrong.
+    /// The errors of the program.
     type Error: Diagnostic + From<Error> + Send;
 
-    /// How many documents are taken at once, of those that do not refer to one another. More than
-    /// one, where a document is waited for more than it is worked on.
+    /// Most documents that are processed in parallel (default 1); none of them refers to another one.
+    /// More than one helps where a document waits for a remote service most of the time.
     const PARALLEL_MAX: usize = 1;
 
-    /// The documents to which `document` refers.
+    /// Returns the documents to which `document` refers.
     fn dependencies(document: &Declared<Self::Kind>) -> Vec<Dependency>;
 
-    /// What is there, and the steps that [`Self::apply`] would take.
+    /// Returns the observed state and the steps that [`Self::apply`] would execute.
     ///
     /// # Errors
     ///
-    /// What is there cannot be told.
+    /// The state cannot be observed.
     fn plan(&self, context: &Context<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
-    /// What is there, and the steps that [`Self::destroy`] would take.
+    /// Returns the observed state and the steps that [`Self::destroy`] would execute.
     ///
     /// # Errors
     ///
-    /// What is there cannot be told.
+    /// The state cannot be observed.
     fn plan_destroy(
         &self,
         context: &Context<'_, Self::Kind>,
     ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
-    /// Takes the steps, and looks again.
+    /// Executes the steps, then observes the result.
     ///
     /// # Errors
     ///
-    /// A step could not be taken, or some are left.
+    /// A step failed, or steps are left.
     fn apply(&self, context: &Context<'_, Self::Kind>)
     -> Result<StatusOf<Self::Kind>, Self::Error>;
 
-    /// Proves from evidence that what is declared is what is there.
+    /// Proves from evidence that the observed state is the declared one.
     ///
     /// # Errors
     ///
-    /// It is not, or cannot be proven.
+    /// The states differ, or the proof failed.
     fn verify(
         &self,
         context: &Context<'_, Self::Kind>,
     ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
-    /// Removes what `apply` made, and nothing else.
+    /// Removes what `apply` created, and nothing else.
     ///
     /// # Errors
     ///
-    /// A step could not be taken, or some are left.
+    /// A step failed, or steps are left.
     fn destroy(
         &self,
         context: &Context<'_, Self::Kind>,
     ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
-    /// All that derives from the root for the document: what a person needs who has nothing else.
+    /// Returns every value that derives from the root for the document, so that a person who has only
+    /// the root can recover it.
     ///
     /// # Errors
     ///
-    /// The root cannot be had, or something that is not derived is not known.
+    /// The root cannot be resolved, or an underived value is unknown.
     fn derive(&self, context: &Context<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error>;
 }
 
@@ -126,20 +126,21 @@ impl<P: Program> Verbs for P {
     }
 }
 
-/// Lets a program that is no phase (the lab) speak, and be interrupted, as the others.
+/// Prepares standard error, signals and panics. [`run`] calls this; a program without documents (the
+/// lab) calls it itself.
 pub fn start(name: &'static str, output: Output) {
     crate::progress::speak_as(name, output);
     crate::interrupt::listen();
     crate::bug::listen();
 }
 
-/// Runs one verb of the program called `name`. `program` is made once every document has been
-/// read, and may find further mistakes in them: it runs before anything else is looked at.
+/// Runs one verb of the program `name`. `program` constructs the program after every document has been
+/// read, and may report more validation errors; no remote service has been contacted by then.
 ///
 /// # Errors
 ///
-/// [`Error`], when the stream itself cannot be accepted or written. What goes wrong with one
-/// document is reported, stands in its status, and counts in the exit status.
+/// [`Error`], when the stream cannot be accepted or written. An error of one document is reported,
+/// written to the status of the document, and counts in the exit status.
 pub fn run<P: Verbs + Sync>(
     name: &'static str,
     verb: &Verb,
@@ -163,8 +164,8 @@ pub fn run<P: Verbs + Sync>(
     Ok(exit)
 }
 
-/// Takes every owned document of `stream` through `verb`, each after what it refers to; for
-/// `destroy`, before.
+/// Runs `verb` on every owned document of `stream`, each after its dependencies; for `destroy`, before
+/// them.
 fn drive<P: Verbs + Sync>(
     name: &str,
     stream: &mut Stream,
@@ -173,15 +174,16 @@ fn drive<P: Verbs + Sync>(
 ) -> Result<Exit, Error> {
     let declared = stream.documents_of::<P::Kind>();
     for document in &declared {
-        for refers in P::dependencies(document) {
-            stream.require_exists(document, &refers.path, refers.kind, &refers.name);
+        for dependency in P::dependencies(document) {
+            let Dependency { path, kind, name, .. } = dependency;
+            stream.require_exists(document, &path, kind, &name);
         }
     }
     let mut declared = in_order::<P>(stream, declared);
     let program = program(stream, &declared);
     stream.accept()?;
     if declared.is_empty() {
-        crate::note("-", format_args!("no {} came in: nothing to do", P::Kind::KIND));
+        crate::note("-", format_args!("the input has no {}: nothing to do", P::Kind::KIND));
     }
     if matches!(verb, Verb::Destroy(_) | Verb::Plan { destroy: true, .. }) {
         declared.reverse();
@@ -189,13 +191,13 @@ fn drive<P: Verbs + Sync>(
     let mut exit = Exit::Done;
     let mut left = declared.as_slice();
     while !left.is_empty() {
-        let (together, rest) = left.split_at(independent::<P>(left));
-        let jobs = together.iter().map(|document| Context { document, stream: &*stream });
-        let ends = parallel_map(jobs, |context| end(name, &program, verb, &context));
-        for (document, end) in together.iter().zip(ends) {
-            if let Some((status, end)) = end {
+        let (batch, rest) = left.split_at(independent::<P>(left));
+        let contexts = batch.iter().map(|document| Context { document, stream: &*stream });
+        let results = parallel_map(contexts, |context| result(name, &program, verb, &context));
+        for (document, result) in batch.iter().zip(results) {
+            if let Some((status, document_exit)) = result {
                 stream.set_status(document, &status);
-                exit = exit.max(end);
+                exit = exit.max(document_exit);
             }
         }
         left = rest;
@@ -203,44 +205,46 @@ fn drive<P: Verbs + Sync>(
     Ok(exit)
 }
 
-/// How many of the first of `document` can be taken at once: none refers to another of them.
+/// Returns how many of the first `declared` documents can be processed in parallel, because none of
+/// them refers to another one.
 fn independent<P: Verbs>(declared: &[Declared<P::Kind>]) -> usize {
     let refers = |from: &Declared<P::Kind>, to: &Declared<P::Kind>| {
-        P::dependencies(from)
-            .iter()
-            .any(|it| it.kind == P::Kind::KIND && to.name == *it.name.as_str())
+        P::dependencies(from).iter().any(|dependency| {
+            dependency.kind == P::Kind::KIND && to.name == *dependency.name.as_str()
+        })
     };
     let alone = |next: &Declared<P::Kind>, others: &[Declared<P::Kind>]| {
-        others.iter().all(|it| !refers(next, it) && !refers(it, next))
+        others.iter().all(|other| !refers(next, other) && !refers(other, next))
     };
     let most = declared.len().min(P::PARALLEL_MAX);
-    (1..most).find(|it| !alone(&declared[*it], &declared[..*it])).unwrap_or(most)
+    (1..most).find(|index| !alone(&declared[*index], &declared[..*index])).unwrap_or(most)
 }
 
-/// What becomes of one document; nothing, where `verb` says nothing of it.
-fn end<P: Verbs>(
+/// Returns the new status of one document and its exit status; `None` when `verb` leaves the status
+/// unchanged.
+fn result<P: Verbs>(
     name: &str,
     program: &P,
     verb: &Verb,
     context: &Context<'_, P::Kind>,
 ) -> Option<(StatusOf<P::Kind>, Exit)> {
-    let end = bug::caught(|| {
+    let result = bug::caught(|| {
         if let Verb::Derive { to, .. } = verb {
             let folder = to.join(name).join(context.document.name.as_str());
             let files = program.derive(context);
             files.and_then(|files| Ok(derived::write(&folder, &files)?)).map(|()| None)
         } else {
-            take(program, verb, context).map(Some)
+            run_verb(program, verb, context).map(Some)
         }
     });
-    end.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
+    result.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
         let document = format!("{}/{}", P::Kind::KIND, context.document.name);
         Some((Status::failed(&error), crate::report::report_on(Some(&document), &error)))
     })
 }
 
-/// Takes one document through `verb`.
-fn take<P: Verbs>(
+/// Runs `verb` on one document.
+fn run_verb<P: Verbs>(
     program: &P,
     verb: &Verb,
     context: &Context<'_, P::Kind>,
@@ -267,33 +271,38 @@ fn take<P: Verbs>(
             context.stream.unneeded(P::Kind::KIND, context.document.name.as_str())?;
             program.destroy(context).map(done)
         }
-        Verb::Derive { .. } | Verb::Schema => unreachable!("it is no matter of a status"),
+        Verb::Derive { .. } | Verb::Schema => unreachable!("these verbs write no status"),
     }
 }
 
-/// Whether all that the document depends on is Ready.
+/// Checks that every dependency of the document is Ready.
 fn ready<P: Verbs>(context: &Context<'_, P::Kind>) -> Result<(), Error> {
-    let refers = P::dependencies(context.document);
-    refers.iter().filter(|it| it.ready).try_for_each(|it| context.stream.ready(it.kind, &it.name))
+    let dependencies = P::dependencies(context.document);
+    let mut required = dependencies.iter().filter(|dependency| dependency.ready);
+    required.try_for_each(|required| context.stream.ready(required.kind, &required.name))
 }
 
-/// `document`, each after those of its kind to which it refers.
+/// Sorts the documents so that each one comes after the documents of its kind to which it refers.
 fn in_order<P: Verbs>(
     stream: &mut Stream,
     mut declared: Vec<Declared<P::Kind>>,
 ) -> Vec<Declared<P::Kind>> {
     let mut ordered: Vec<Declared<P::Kind>> = Vec::new();
     while !declared.is_empty() {
-        let waits = |it: &Declared<P::Kind>| {
-            let refers = P::dependencies(it).into_iter().filter(|it| it.kind == P::Kind::KIND);
-            refers.into_iter().find(|to| declared.iter().any(|it| it.name == *to.name.as_str()))
+        let waits = |document: &Declared<P::Kind>| {
+            P::dependencies(document).iter().any(|dependency| {
+                let name = dependency.name.as_str();
+                dependency.kind == P::Kind::KIND && declared.iter().any(|other| other.name == *name)
+            })
         };
-        if let Some(next) = declared.iter().position(|it| waits(it).is_none()) {
+        if let Some(next) = declared.iter().position(|document| !waits(document)) {
             ordered.push(declared.remove(next));
         } else {
             let cycle = declared.remove(0);
-            let path = P::dependencies(&cycle).first().map_or(String::new(), |it| it.path.clone());
-            stream.invalid(&cycle, &path, "it refers to itself, by way of others of its kind");
+            let dependencies = P::dependencies(&cycle);
+            let path = dependencies.first().map_or("", |dependency| &dependency.path);
+            let message = "reference cycle: the documents refer to one another";
+            stream.invalid(&cycle, path, message);
             ordered.push(cycle);
         }
     }

@@ -1,4 +1,4 @@
-//! `SIGINT` and `SIGTERM`: the step in hand is finished, the documents are written.
+//! `SIGINT` and `SIGTERM`: the program finishes the running step and writes the documents.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,17 +10,18 @@ use crate::Error;
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From here on a signal sets a flag; a second one ends the program at once, as it always did.
+/// Installs the handlers: the first signal sets a flag, and a second one ends the program immediately.
 ///
-/// Call it before there are threads.
+/// Must be called before the program starts threads, because signals are blocked for this thread only.
 pub(crate) fn listen() {
-    // A handler is there before what it does is: a signal that came in between would be lost. Held
-    // back, it is delivered once all is ready.
-    let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-    let before = held.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    // A signal between the two registrations would be lost, so both signals are blocked until the
+    // handlers are complete.
+    let blocked = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let flag = FLAG.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag unset, sets it, and arms the second.
+        // The order matters: the first signal finds the flag unset and sets it, so that the second ends
+        // the program.
         let armed = signal_hook::flag::register_conditional_default(signal, flag.clone());
         let set = armed.and_then(|_| signal_hook::flag::register(signal, flag.clone()));
         if let Err(error) = set {
@@ -28,21 +29,22 @@ pub(crate) fn listen() {
         }
     }
     if let Ok(before) = before {
-        let _ = before.thread_set_mask(); // fails only where the first one has
+        let _ = before.thread_set_mask(); // cannot fail where the first call succeeded
     }
 }
 
-/// Whether somebody has asked the program to end. Ask between two steps, and in every wait.
+/// Whether the program has received a signal to end. Programs check this between two steps and in every
+/// wait.
 #[must_use]
 pub fn is_interrupted() -> bool {
     FLAG.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
-/// Lets the program take its next step.
+/// Checks that the program may execute its next step.
 ///
 /// # Errors
 ///
-/// [`Error::Interrupted`], once somebody has asked it to end.
+/// [`Error::Interrupted`], after a signal to end.
 pub fn check_interrupt() -> Result<(), Error> {
     if is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }

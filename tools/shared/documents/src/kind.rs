@@ -1,18 +1,18 @@
-//! Which documents are ours: the six kinds, and what is written almost like one of them.
+//! Recognises documents of our six kinds, and misspelt ones.
 
 use serde_json::Value;
 
-/// The version of every document.
+/// `apiVersion` of every document.
 pub(crate) const VERSION: &str = "holistic/v1alpha1";
 
-/// The group of every document.
+/// API group of every document.
 const GROUP: &str = "holistic";
 
-/// Every kind that one of the programs reads.
+/// The kinds that the programs read.
 pub(crate) const KINDS: [&str; 6] =
     ["Project", "Repository", "Artifact", "Cluster", "Delivery", "Drain"];
 
-/// The program that brings about documents of `kind`; nothing brings about a Project.
+/// Returns the program that applies documents of `kind`. No program applies a Project.
 pub(crate) fn owner(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "Repository" => "vcs-bootstrap",
@@ -24,11 +24,12 @@ pub(crate) fn owner(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// How many letters of a group or kind may be wrong, missing or too many.
+/// Most letters of an API group that may be wrong, missing or surplus.
 const TYPOS_MAX: usize = 2;
 
-/// Whether `value` is a document of ours, correctly written or not. Documents of others pass through
-/// a stream unread, so a typo in `apiVersion` must not make one of ours look like theirs.
+/// Whether `value` is a document of ours, even if its `apiVersion` or `kind` is misspelt. Other
+/// documents pass through a stream unread, so without this a typo would make a document of ours
+/// disappear silently.
 pub(crate) fn is_meant_for_us(value: &Value) -> bool {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
@@ -40,8 +41,8 @@ pub(crate) fn is_meant_for_us(value: &Value) -> bool {
     is_kind && (version.is_empty() || has_no_group || version.to_lowercase().contains(GROUP))
 }
 
-/// Whether the text of a file may contain a document for which [`is_meant_for_us`] holds. It is
-/// cheaper than parsing, and works on files that are no YAML.
+/// Whether the text of a file may contain a document for which [`is_meant_for_us`] holds. This check is
+/// cheaper than parsing, and works on files that are not valid YAML.
 pub(crate) fn may_be_meant_for_us(text: &str) -> bool {
     let value_of = |line: &str, key: &str| {
         let line = line.trim_start_matches(['{', '-', ' ', '\t', '"', '\'', '\u{feff}']);
@@ -52,7 +53,7 @@ pub(crate) fn may_be_meant_for_us(text: &str) -> bool {
         let end = value.find([' ', '"', '\'', ',', '}', '#', '\r']).unwrap_or(value.len());
         Some(value[..end].to_owned())
     };
-    // One line of JSON, or of YAML in braces, has several keys.
+    // One line of JSON or of YAML in braces may have several keys.
     let lines = text.lines().flat_map(|line| line.split_inclusive([',', '{']));
     let (mut ours, mut kind, mut version) = (false, false, false);
     for line in lines {
@@ -67,15 +68,15 @@ pub(crate) fn may_be_meant_for_us(text: &str) -> bool {
     ours || (kind && !version)
 }
 
-/// What is wrong with the `apiVersion` and `kind` of `value`: the field, and the message. The
-/// message does not quote the value, which may be a secret in the wrong place. `owned` are the kinds
+/// Returns the error in the `apiVersion` or `kind` of `value`: JSON pointer of the field, and message.
+/// The message does not quote the field, whose value may be a misplaced secret. `owned` are the kinds
 /// that the program reads.
 pub(crate) fn mistake(value: &Value, owned: &[&str]) -> Option<(&'static str, String)> {
     if !is_meant_for_us(value) {
         return None;
     }
     if value["apiVersion"] != VERSION {
-        return Some(("/apiVersion", format!("not a version that is known here: write {VERSION}")));
+        return Some(("/apiVersion", format!("unknown version: write {VERSION}")));
     }
     let kind = value["kind"].as_str().unwrap_or_default();
     if KINDS.iter().chain(owned).any(|known| *known == kind) {
@@ -85,23 +86,23 @@ pub(crate) fn mistake(value: &Value, owned: &[&str]) -> Option<(&'static str, St
         KINDS.iter().map(|known| (distance(&kind.to_lowercase(), &known.to_lowercase()), known));
     let message = match near.min() {
         Some((typos, known)) if typos <= known.len() / 2 => {
-            format!("no such kind: did you mean {known}?")
+            format!("unknown kind: did you mean {known}?")
         }
-        _ => format!("no such kind: it is one of {}", KINDS.join(", ")),
+        _ => format!("unknown kind: the kinds are {}", KINDS.join(", ")),
     };
     Some(("/kind", message))
 }
 
-/// Whether the group of `version` is ours, or almost.
+/// Whether the API group of `version` is ours, with at most [`TYPOS_MAX`] typos.
 fn is_group(version: &str) -> bool {
     let group = version.split('/').next().unwrap_or_default().to_lowercase();
     distance(&group, GROUP) <= TYPOS_MAX
 }
 
-/// The least number of letters to insert, remove or replace to make `left` into `right`.
+/// Returns the edit distance (Levenshtein): the least number of letters to insert, remove or replace.
 fn distance(left: &str, right: &str) -> usize {
     if left.len().abs_diff(right.len()) > right.len() {
-        return usize::MAX; // a long text is not worth the comparison
+        return usize::MAX; // limits the work on a long text
     }
     let mut above: Vec<usize> = (0..=right.chars().count()).collect();
     for (row, l) in left.chars().enumerate() {
@@ -122,14 +123,14 @@ mod tests {
 
     use super::*;
 
-    fn told(version: &str, kind: &str) -> Option<String> {
+    fn error_in(version: &str, kind: &str) -> Option<String> {
         let value = json!({"apiVersion": version, "kind": kind});
         let written = format!("apiVersion: {version}\nkind: {kind}\n");
         let found =
             mistake(&value, &["Fleet"]).map(|(field, message)| format!("{field}: {message}"));
         assert!(
             found.is_none() || may_be_meant_for_us(&written),
-            "a folder shows it, too: {written}"
+            "the check of a folder finds the file, too: {written}"
         );
         found
     }
@@ -139,7 +140,7 @@ mod tests {
     // members: case, version, missing version
     // now: exit 2, with the kind that was meant
     #[test]
-    fn a_typo_in_a_kind_is_a_mistake_that_names_the_kind_that_was_meant() {
+    fn typo_in_kind_is_an_error_that_suggests_the_right_kind() {
         for (typo, kind) in [
             ("Respository", "Repository"),
             ("repository", "Repository"),
@@ -151,17 +152,17 @@ mod tests {
             ("Delivry", "Delivery"),
             ("drian", "Drain"),
         ] {
-            let expected = format!("/kind: no such kind: did you mean {kind}?");
-            assert_eq!(told(VERSION, typo), Some(expected), "{typo}");
+            let expected = format!("/kind: unknown kind: did you mean {kind}?");
+            assert_eq!(error_in(VERSION, typo), Some(expected), "{typo}");
         }
         for typo in ["", "hunter2", "Deployment", "PersistentVolumeClaim", "Ω"] {
-            let expected = format!("/kind: no such kind: it is one of {}", KINDS.join(", "));
-            assert_eq!(told(VERSION, typo), Some(expected), "{typo}");
+            let expected = format!("/kind: unknown kind: the kinds are {}", KINDS.join(", "));
+            assert_eq!(error_in(VERSION, typo), Some(expected), "{typo}");
         }
     }
 
     #[test]
-    fn a_typo_in_an_api_version_is_a_mistake() {
+    fn typo_in_api_version_is_an_error() {
         for version in [
             "holistic/v1",
             "holistic/v1beta1",
@@ -176,13 +177,13 @@ mod tests {
             "wholistic.io/v1alpha1",
             "v1alpha1/holistic",
         ] {
-            let told = told(version, "Repository").unwrap_or_default();
-            assert!(told.starts_with("/apiVersion: not a version"), "{version}: {told}");
+            let error = error_in(version, "Repository").unwrap_or_default();
+            assert!(error.starts_with("/apiVersion: unknown version"), "{version}: {error}");
         }
     }
 
     #[test]
-    fn a_document_of_others_is_none_of_ours() {
+    fn document_of_another_api_group_is_accepted_unread() {
         for (version, kind) in [
             ("v1", "Pod"),
             ("v1", "Project"),
@@ -193,14 +194,14 @@ mod tests {
             ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
             ("goharbor.io/v1alpha1", "Project"),
         ] {
-            assert_eq!(told(version, kind), None, "{version} {kind}");
+            assert_eq!(error_in(version, kind), None, "{version} {kind}");
         }
-        assert_eq!(told(VERSION, "Fleet"), None, "the program reads it");
-        assert_eq!(told(VERSION, "Drain"), None);
+        assert_eq!(error_in(VERSION, "Fleet"), None, "the program reads this kind");
+        assert_eq!(error_in(VERSION, "Drain"), None);
     }
 
     #[test]
-    fn a_file_that_may_be_ours_is_found_however_it_is_written() {
+    fn file_that_may_be_ours_is_found_in_every_notation() {
         for ours in [
             "\u{feff}apiVersion: holistic/v1alpha1",
             "{\"kind\":\"Project\",\"apiVersion\":\"holistic/v1alpha1\"}",

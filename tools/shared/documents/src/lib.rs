@@ -1,10 +1,10 @@
-//! The contract that every program keeps, and nothing else.
+//! Streams of documents, and the engine that runs every program.
 //!
-//! A program reads a stream of documents to its end, brings about what those of its own kinds
-//! declare, and writes the same stream with `status` filled in.
+//! A program reads a stream of documents to its end, executes the steps that its own kinds of documents
+//! require, and writes the same stream with `status` filled in.
 //!
-//! **Invariant:** no network, no domain; and no clock but for the seconds that people see on
-//! standard error. A program that needs one brings its own.
+//! **Invariant:** this crate has no network access and knows no domain. It reads the clock only to limit
+//! waits and to show seconds on standard error.
 
 mod bug;
 mod conflict;
@@ -40,7 +40,6 @@ pub use derived::Derived;
 pub use diagnostic::{Diagnostic, Error, Exit};
 pub use document::{Declared, Kind, StatusOf, schema};
 pub use drive::{Verbs, run, start};
-
 pub use interrupt::{check_interrupt, is_interrupted};
 pub use name::Name;
 pub use parallel::parallel_map;

@@ -1,4 +1,4 @@
-//! By what documents refer to one another.
+//! Names, by which documents refer to one another.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Name(String);
 
 impl Name {
-    /// The label.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -23,12 +23,12 @@ impl TryFrom<String> for Name {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let allowed = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let hyphen_at_end = text.starts_with('-') || text.ends_with('-');
-        if (1..=63).contains(&text.len()) && text.chars().all(allowed) && !hyphen_at_end {
+        if (1..=63).contains(&text.len()) && text.chars().all(is_allowed) && !hyphen_at_end {
             Ok(Self(text))
         } else {
-            Err("not a name, which is 1 to 63 of a-z, 0-9 and -, no - at either end".to_owned())
+            Err("invalid name: write 1 to 63 of a-z, 0-9 and -, without - at either end".to_owned())
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Several things at once, each in a thread of its own.
+//! Runs one function on several values in parallel.
 
 use std::panic::resume_unwind;
 use std::thread;
 
-/// Does the same with each of `items`, all of them at once. What came of each, in their order.
+/// Calls `act` with each of `items`, each in its own thread, and returns the results in the same order.
+/// A panic in a thread continues in the caller.
 pub fn parallel_map<I: Send, O: Send>(
     items: impl ExactSizeIterator<Item = I>,
     act: impl Fn(I) -> O + Sync,
@@ -13,10 +14,11 @@ pub fn parallel_map<I: Send, O: Send>(
     }
     let act = &act;
     thread::scope(|scope| {
-        let threads: Vec<_> = items.map(|it| scope.spawn(move || act(it))).collect();
-        let end =
-            |it: thread::ScopedJoinHandle<'_, O>| it.join().unwrap_or_else(|it| resume_unwind(it));
-        threads.into_iter().map(end).collect()
+        let threads: Vec<_> = items.map(|item| scope.spawn(move || act(item))).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, O>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
     })
 }
 
@@ -27,11 +29,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_under_way_before_one_has_ended_and_the_order_is_kept() {
+    fn all_calls_run_at_the_same_time_and_results_keep_their_order() {
         let all = Barrier::new(4);
-        let double = |it: i32| {
+        let double = |number: i32| {
             all.wait();
-            it * 2
+            number * 2
         };
         assert_eq!(parallel_map([1, 2, 3, 4].into_iter(), double), [2, 4, 6, 8]);
     }

@@ -1,4 +1,4 @@
-//! What people see meanwhile, on standard error: one line per step.
+//! Progress on standard error: one line for each step.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::verb::{LogFormat, Output};
 
-/// Who speaks, and how.
+/// Name of the program and format of its messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Voice {
     pub(crate) program: &'static str,
@@ -18,16 +18,17 @@ pub(crate) struct Voice {
 
 static VOICE: OnceLock<Voice> = OnceLock::new();
 
+/// Sets the name and format for the whole process; only the first call has an effect.
 pub(crate) fn speak_as(program: &'static str, output: Output) {
     VOICE.get_or_init(|| Voice { program, output });
 }
 
 pub(crate) fn voice() -> Voice {
-    let nobody = Voice { program: "", output: Output::default() };
-    VOICE.get().copied().unwrap_or(nobody)
+    let unnamed = Voice { program: "", output: Output::default() };
+    VOICE.get().copied().unwrap_or(unnamed)
 }
 
-/// A step that has begun. Say [`RunningStep::done`], or it failed.
+/// A step that has begun. A step that is dropped without [`RunningStep::done`] is reported as failed.
 #[derive(Debug)]
 #[must_use = "a step that is dropped has failed"]
 pub struct RunningStep {
@@ -37,7 +38,7 @@ pub struct RunningStep {
     done: bool,
 }
 
-/// Begins a step on the document called `document`.
+/// Begins the step `name` of the document `document`.
 pub fn step(document: impl Display, name: impl Display) -> RunningStep {
     let (document, name) = (document.to_string(), name.to_string());
     let (voice, stderr) = (voice(), io::stderr());
@@ -49,7 +50,7 @@ pub fn step(document: impl Display, name: impl Display) -> RunningStep {
 }
 
 impl RunningStep {
-    /// Ends it well; `detail` says what came of it.
+    /// Reports that the step succeeded, with a `detail` of the result.
     pub fn done(mut self, detail: impl Display) {
         self.done = true;
         self.end("✔", &detail.to_string());
@@ -84,7 +85,7 @@ fn line(document: &str, name: &str) -> String {
     format!("{:<16} {document:<12} {name:<24}", voice().program)
 }
 
-/// Says one line about the document called `document`.
+/// Writes one line about the document `document` to standard error.
 pub fn note(document: impl Display, text: impl Display) {
     let voice = voice();
     match voice.output.log_format {
@@ -98,7 +99,7 @@ pub fn note(document: impl Display, text: impl Display) {
     }
 }
 
-/// Says one line that only `--verbose` shows.
+/// Writes one line about the document `document` that only `--verbose` shows.
 pub fn detail(document: impl Display, text: impl Display) {
     if voice().output.verbose {
         note(document, text);

@@ -1,4 +1,4 @@
-//! The only door through which documents enter.
+//! Reads and parses the inputs. No other module reads documents.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,16 +11,16 @@ use crate::document::{Document, Origin};
 use crate::kind;
 use crate::validation::ValidationError;
 
-/// Largest input, in bytes; anything larger is a mistake.
+/// Largest input in bytes; a larger one is an error.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// What ends the names of the files that are read in a directory, in any case.
+/// Extensions of the files that are read in a directory, in upper or lower case.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// Deepest nesting of directories below a named one.
+/// Deepest nesting of directories below an input.
 const DEPTH_MAX: usize = 32;
 
-/// Reads `inputs` (`-` or none at all: standard input) to their end.
+/// Reads `inputs` to their end; `-` and no input at all mean standard input.
 pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<ValidationError>) {
     let stdin = [PathBuf::from("-")];
     let inputs = if inputs.is_empty() { &stdin } else { inputs };
@@ -29,8 +29,8 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<ValidationError>) 
         let before = (documents.len(), mistakes.len());
         let (name, nothing) = if input.is_dir() {
             folder(input, 0, &mut documents, &mut mistakes);
-            let nothing = "no document of ours is in this directory: its files *.yaml, *.yml and \
-                           *.json are read, at any depth";
+            let nothing = "no document of apiVersion holistic/v1alpha1 is in this directory: its files \
+                           *.yaml, *.yml and *.json are read, at any depth";
             (input.display().to_string(), nothing)
         } else {
             let is_stdin = input.as_os_str() == "-";
@@ -41,14 +41,14 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<ValidationError>) 
                 Ok(text) => parse(&name, &text, |_| true, &mut documents, &mut mistakes),
                 Err(error) => mistakes.push(ValidationError::in_input(&name, &error.to_string())),
             }
-            if is_stdin {
-                let nothing = "no document came in: did the program before this one fail?";
-                ("input".to_owned(), nothing)
+            let nothing = if is_stdin {
+                "no document: did the previous program of the pipe fail?"
             } else {
-                (name, "no document is in this file")
-            }
+                "no document is in this file"
+            };
+            (name, nothing)
         };
-        // An empty input must not look like a world in which nothing is left to do.
+        // Without this error, a broken pipe would look like a state in which nothing is left to do.
         if before == (documents.len(), mistakes.len()) {
             mistakes.push(ValidationError::in_input(&name, nothing));
         }
@@ -56,8 +56,8 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<ValidationError>) 
     (documents, mistakes)
 }
 
-/// The documents of ours below `folder`, at any depth. Files of others are not read: a manifest, a
-/// patch or an encrypted file may be anything.
+/// Reads our documents below `folder`, at any depth. Other files are not parsed, because a manifest, a
+/// patch or an encrypted file need not be valid YAML.
 fn folder(
     folder: &Path,
     depth: usize,
@@ -98,17 +98,17 @@ fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
-/// The documents of ours in a file that a directory contains.
+/// Reads our documents in a file of a directory.
 fn file(path: &Path, documents: &mut Vec<Document>, mistakes: &mut Vec<ValidationError>) {
     let name = path.display().to_string();
     let text = match File::open(path).and_then(limited) {
         Ok(text) if kind::may_be_meant_for_us(&text) => text,
         Ok(_) => return,
-        Err(_) if has_extension(path, "json") => return, // what others keep may be anything
+        Err(_) if has_extension(path, "json") => return, // it may be binary
         Err(error) => return mistakes.push(ValidationError::in_input(&name, &error.to_string())),
     };
     let mut found = Vec::new();
-    // A part that is no document may be of others: a values file, a patch.
+    // A part that is not one of our documents may be a values file or a patch.
     parse(&name, &text, kind::may_be_meant_for_us, &mut found, mistakes);
     documents.extend(found.into_iter().filter(|document| kind::is_meant_for_us(&document.value)));
 }
@@ -121,7 +121,7 @@ fn limited(input: impl Read) -> io::Result<String> {
     }
 }
 
-/// Parses `text`. A part that is no document is a mistake where `is_meant` holds for it.
+/// Parses `text`. A part that is not a document is an error only when `is_meant` holds for its text.
 fn parse(
     name: &str,
     text: &str,
@@ -142,13 +142,14 @@ fn parse(
                 }
             }
             Err(error) => {
-                let number = |it: u64| usize::try_from(it).unwrap_or(1);
-                let place = error.location().map(|at| (number(at.line()), number(at.column())));
+                let number = |number: u64| usize::try_from(number).unwrap_or(1);
+                let position = error.location().map(|at| (number(at.line()), number(at.column())));
                 let mut message = UserMessageFormatter.format_message(&error).into_owned();
                 if message.contains("`apiVersion`") {
                     message.push_str(": begin every document with `---`");
                 }
-                mistakes.push(ValidationError::in_text(&origin, place.unwrap_or((1, 1)), &message));
+                let position = position.unwrap_or((1, 1));
+                mistakes.push(ValidationError::in_text(&origin, position, &message));
             }
         }
     }
@@ -156,21 +157,22 @@ fn parse(
 
 fn values(part: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
-        strict_booleans: true, // `no` is a word
+        strict_booleans: true, // `no` is a string, as in YAML 1.2
         leading_zero_numbers_as_strings: true, // 0644 is not 644
         with_snippet: false, // a neighbouring line may hold a secret
     };
     match serde_saphyr::from_multiple_with_options(part, options) {
         Err(error) if !matches!(error, serde_saphyr::Error::DuplicateMappingKey { .. }) => {
-            // Measured: JSON is not quite YAML, which has no U+007F and no keys beyond 1024.
+            // Measured: YAML rejects some valid JSON, for example U+007F in a string and keys of more
+            // than 1,024 characters.
             serde_json::from_str(part).map(|value| vec![value]).or(Err(error))
         }
         values => values,
     }
 }
 
-/// The parts of `text` that are one document each, and how many lines are above each: cut at
-/// every `---`, and at every `{` in the first column, as JSON values have it.
+/// Splits `text` into documents, and returns each with the number of lines above it. A document begins
+/// at `---`, or at `{` in the first column, because each line of a program's output is a JSON object.
 fn parts(text: &str) -> Vec<(usize, &str)> {
     let (mut parts, mut above, mut start, mut end) = (Vec::new(), 0, 0, 0);
     for (number, line) in (0..).zip(text.split_inclusive('\n')) {
@@ -184,7 +186,7 @@ fn parts(text: &str) -> Vec<(usize, &str)> {
     parts
 }
 
-/// Why `value` cannot go through the stream.
+/// Returns the reason why `value` cannot be a document of the stream.
 fn unfit(value: &Value) -> Option<&'static str> {
     if !value["apiVersion"].is_string() || !value["kind"].is_string() {
         Some("a document is an object with `apiVersion` and `kind`")
@@ -195,10 +197,11 @@ fn unfit(value: &Value) -> Option<&'static str> {
     }
 }
 
+/// Whether a number in `value` was rounded: an integer beyond 64 bits is parsed as a float.
 fn is_rounded(value: &Value) -> bool {
     match value {
         Value::Number(number) => {
-            number.is_f64() && number.as_f64().is_some_and(|it| it.abs() > 9e15)
+            number.is_f64() && number.as_f64().is_some_and(|float| float.abs() > 9e15)
         }
         Value::Array(items) => items.iter().any(is_rounded),
         Value::Object(entries) => entries.values().any(is_rounded),

@@ -1,4 +1,4 @@
-//! What a program refused to do, as data.
+//! Objects that a program refused to change or remove.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,6 @@ pub struct Refusal {
     pub object: String,
     /// One word in `CamelCase`, for example `NoReceipt`.
     pub reason: String,
-    /// Sentence for people: why, and what to do.
+    /// Reason and next action, as a sentence for people.
     pub message: String,
 }

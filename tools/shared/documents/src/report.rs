@@ -1,14 +1,14 @@
-//! Reports a failure to people or to a log.
+//! Reports an error to people or to a log.
 
 use crate::diagnostic::{Diagnostic, Exit};
 use crate::verb::LogFormat;
 
-/// Tells people about `fault`, and returns its exit status.
+/// Writes `fault` to standard error, and returns its exit status.
 pub fn report(fault: &dyn Diagnostic) -> Exit {
     report_on(None, fault)
 }
 
-/// Tells people about `fault`, which happened to `document`: its kind and name.
+/// Writes `fault` to standard error, with the kind and name of the `document` that failed.
 pub(crate) fn report_on(document: Option<&str>, fault: &dyn Diagnostic) -> Exit {
     let voice = crate::progress::voice();
     if voice.output.log_format == LogFormat::Json {

@@ -1,4 +1,4 @@
-//! What a program says of a document.
+//! The status of a document, which its program writes.
 
 use std::collections::BTreeMap;
 
@@ -9,32 +9,32 @@ use crate::diagnostic::Diagnostic;
 use crate::refusal::Refusal;
 use crate::report::with_causes;
 
-/// What a program fills in: `O` is what it observes, `E` evidence, `S` a step of its plan.
+/// Status of a document. `O` holds observed facts, `E` is evidence, `S` a step of the plan.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Status<O, E, S> {
-    /// Whether the document is true of the world.
+    /// Conditions of the document. The first one is `Ready`.
     pub conditions: Vec<Condition>,
     /// Facts that other documents may refer to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<O>,
-    /// Digests that bind what is there to what was asked for.
+    /// Digests that prove that the observed state is the declared one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<E>,
-    /// What must be handed on secretly, each encrypted with age to the project's recipients. The
-    /// one part of a status that differs from run to run.
+    /// Secrets for other documents, each encrypted with age to the project's recipients. Only this part
+    /// of a status differs between two runs on the same state.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sealed: BTreeMap<String, String>,
-    /// The steps that are left to take; empty when nothing is left to do. Absent when they are not
-    /// known, because the observation failed.
+    /// Steps that are left to execute; empty when nothing is left to do. Absent when the steps are
+    /// unknown, because the observation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<S>>,
-    /// What the program refused to change or remove, one entry for each object.
+    /// Objects that the program refused to change or remove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
 }
 
 impl<O, E, S> Status<O, E, S> {
-    /// A status that says no more than `ready`.
+    /// Creates a status with the condition `ready` and an empty plan.
     #[must_use]
     pub fn new(ready: Condition) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl<O, E, S> Status<O, E, S> {
         }
     }
 
-    /// The status of a document for which `plan` is left to do.
+    /// Creates the status of a document whose `plan` is left to execute.
     #[must_use]
     pub fn planned(observed: Option<O>, plan: Vec<S>) -> Self {
         let message = format!("steps to take: {}", plan.len());
@@ -55,13 +55,13 @@ impl<O, E, S> Status<O, E, S> {
         Self { observed, plan: Some(plan), ..Self::new(ready) }
     }
 
-    /// The status of a document of which nothing is left; `kept` says what was not ours to remove.
+    /// Creates the status of a destroyed document; `kept` names what belongs to others and stays.
     #[must_use]
     pub fn destroyed(kept: impl Into<String>) -> Self {
         Self::new(Condition::ready(false, Condition::DESTROYED, kept.into()))
     }
 
-    /// The status of a document on which the program failed.
+    /// Creates the status of a document on which the program failed.
     #[must_use]
     pub fn failed(fault: &dyn Diagnostic) -> Self {
         let message = with_causes(fault);
@@ -74,38 +74,39 @@ impl<O, E, S> Status<O, E, S> {
     }
 }
 
-/// A condition as Kubernetes has them, without its times: the same world gives the same bytes.
+/// A condition in the form of Kubernetes, without timestamps, so that the same state gives the same
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
-    /// What it is about: `Ready`.
+    /// Subject of the condition, for example `Ready`.
     #[serde(rename = "type")]
     pub about: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Why, as one word in `CamelCase`.
+    /// Reason as one word in `CamelCase`, for example `NotConverged`.
     pub reason: String,
-    /// Why, for people.
+    /// Explanation for people, as one sentence.
     pub message: String,
 }
 
 impl Condition {
-    /// The reason of a document that `destroy` has undone.
+    /// Reason of a document after `destroy`.
     pub const DESTROYED: &str = "Destroyed";
 
-    /// The condition for which other documents wait.
+    /// Creates the condition `Ready`, for which other documents wait.
     #[must_use]
-    pub fn ready(is: bool, reason: &str, message: impl Into<String>) -> Self {
-        Self::new("Ready", is, reason, message)
+    pub fn ready(is_true: bool, reason: &str, message: impl Into<String>) -> Self {
+        Self::new("Ready", is_true, reason, message)
     }
 
-    /// A condition about something else than the whole.
+    /// Creates a condition about one aspect of the document.
     #[must_use]
-    pub fn new(about: &str, is: bool, reason: &str, message: impl Into<String>) -> Self {
-        let status = if is { "True" } else { "False" }.to_owned();
+    pub fn new(about: &str, is_true: bool, reason: &str, message: impl Into<String>) -> Self {
+        let status = if is_true { "True" } else { "False" }.to_owned();
         Self { about: about.to_owned(), status, reason: reason.to_owned(), message: message.into() }
     }
 
-    /// A condition that the program could not determine.
+    /// Creates a condition that the program could not determine.
     #[must_use]
     pub fn unknown(about: &str, reason: &str, message: impl Into<String>) -> Self {
         Self { status: "Unknown".to_owned(), ..Self::new(about, false, reason, message) }
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
     use crate::{Error, Kind, schema};
 
-    /// Facts of which one is left out when it is empty, and none when it is not known.
+    /// Facts with a field that is omitted when it is empty, and a field that is omitted when it is unknown.
     #[derive(Serialize, JsonSchema)]
     struct Facts {
         name: String,
@@ -143,13 +144,14 @@ mod tests {
         type Step = String;
     }
 
-    /// The fields that `schema` requires and `written` lacks, and those that it does not know.
+    /// Returns the required fields that `written` lacks, and the fields of `written` that are unknown to
+    /// the `schema`.
     fn unfit(schema: &Value, written: &Value) -> Vec<String> {
         let required =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let lacks = required.filter(|name| written.get(name).is_none());
         let known = |name: &&String| schema["properties"].get(name.as_str()).is_none();
-        let unknown = written.as_object().into_iter().flat_map(|it| it.keys()).filter(known);
+        let unknown = written.as_object().into_iter().flat_map(serde_json::Map::keys).filter(known);
         lacks.map(str::to_owned).chain(unknown.cloned()).collect()
     }
 
@@ -196,7 +198,7 @@ mod tests {
     // members: `--check`
     // now: no `plan` in the status
     #[test]
-    fn a_failed_observation_has_no_plan_and_a_good_one_has_one_even_if_it_is_empty() {
+    fn failed_observation_has_no_plan_and_a_successful_one_may_have_an_empty_plan() {
         let failed = json!(Status::<Facts, String, String>::failed(&Error::Interrupted));
         assert_eq!(failed.get("plan"), None);
         let done = json!(Status::<Facts, String, String>::planned(None, Vec::new()));

@@ -1,4 +1,4 @@
-//! The stream: every document that came in goes out, in order.
+//! The stream: every document of the input is written to the output, in the same order.
 
 use std::path::PathBuf;
 
@@ -9,24 +9,24 @@ use crate::document::{Document, Object, StatusOf};
 use crate::validation::{ValidationError, strict};
 use crate::{Declared, Error, Kind, kind};
 
-/// Every document, in the order read.
+/// The documents of the input, in the order read.
 #[derive(Debug)]
 pub struct Stream {
     documents: Vec<Document>,
     mistakes: Vec<ValidationError>,
-    /// The kinds that [`Self::own`] was asked for.
+    /// Kinds that [`Self::documents_of`] has read strictly.
     owned: Vec<&'static str>,
 }
 
 impl Stream {
-    /// Reads `inputs` (`-` or none at all: standard input) to their end.
+    /// Reads `inputs` to their end; `-` and no input at all mean standard input.
     #[must_use]
     pub fn read(inputs: &[PathBuf]) -> Self {
         let (documents, mistakes) = crate::read::read(inputs);
         Self { documents, mistakes, owned: Vec::new() }
     }
 
-    /// The documents of kind `K` that are right. What is wrong is kept for [`Self::accept`].
+    /// Returns the valid documents of kind `K`. Errors are kept for [`Self::accept`].
     pub fn documents_of<K: Kind>(&mut self) -> Vec<Declared<K>> {
         self.owned.push(K::KIND);
         let mut declared: Vec<Declared<K>> = Vec::new();
@@ -35,7 +35,9 @@ impl Stream {
                 continue;
             }
             match strict::<Object<K>>(document) {
-                Ok(object) if declared.iter().any(|it| it.name == object.metadata.name) => {
+                Ok(object)
+                    if declared.iter().any(|earlier| earlier.name == object.metadata.name) =>
+                {
                     let message = format!("another {} has this name", K::KIND);
                     self.mistakes.push(ValidationError::in_document(
                         document,
@@ -52,34 +54,34 @@ impl Stream {
         declared
     }
 
-    /// Makes it a mistake when the document to which `path` of `from` refers is not there.
+    /// Reports an error when the stream lacks the document to which the field `path` of `from` refers.
     pub fn require_exists<K>(&mut self, from: &Declared<K>, path: &str, kind: &str, name: &str) {
         if self.find(kind, name).is_none() {
-            let others = self.documents.iter().filter(|it| it.is(kind));
+            let others = self.documents.iter().filter(|document| document.is(kind));
             let others: Vec<_> =
-                others.filter_map(|it| it.value["metadata"]["name"].as_str()).collect();
+                others.filter_map(|document| document.value["metadata"]["name"].as_str()).collect();
             let message = match others.as_slice() {
-                [] => format!("no {kind} came in, and it needs the one called `{name}`"),
-                _ => format!("no {kind} called `{name}` came in, only {}", others.join(", ")),
+                [] => format!("the input has no {kind}, and this field refers to `{name}`"),
+                _ => format!("the input has no {kind} `{name}`, only {}", others.join(", ")),
             };
             self.invalid(from, path, &message);
         }
     }
 
-    /// Makes what stands at `path` (a JSON pointer) of `document` a mistake. The message must not
-    /// quote what may be a secret.
+    /// Reports an error at `path` (a JSON pointer) of `document`. The message must not quote the value,
+    /// which may be a secret.
     pub fn invalid<K>(&mut self, document: &Declared<K>, path: &str, message: &str) {
         let document = &self.documents[document.position];
         self.mistakes.push(ValidationError::in_document(document, path, message));
     }
 
-    /// Lets the program go on to touch the world, unless anything is wrong.
+    /// Checks that no error was found. Programs contact remote services only after this.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`], with all of them.
+    /// [`Error::Invalid`], with every error that was found.
     pub fn accept(&mut self) -> Result<(), Error> {
-        // Documents of a kind that the program reads have been read strictly.
+        // `documents_of` has checked the kinds that the program reads.
         let unread = self
             .documents
             .iter()
@@ -99,11 +101,11 @@ impl Stream {
         }
     }
 
-    /// Lets a program depend on another document.
+    /// Checks that another document is Ready.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`].
+    /// [`Error::NotReady`], when the document is absent or not Ready.
     pub fn ready(&self, kind: &str, name: &str) -> Result<(), Error> {
         let not_ready = |why| Error::NotReady { document: format!("{kind}/{name}"), why };
         let document = self.find(kind, name);
@@ -111,30 +113,32 @@ impl Stream {
         document.ready().map_err(not_ready)
     }
 
-    /// Lets a program destroy a document of its own.
+    /// Checks that no other document still needs the document `name` of `kind`, so that `destroy` may
+    /// begin.
     ///
     /// # Errors
     ///
-    /// [`Error::StillNeeded`]: another document refers to it and is not itself destroyed; or, if
-    /// it is a `Drain`, is not proven.
+    /// [`Error::StillNeeded`], when a document refers to it that is neither destroyed nor a `Drain` that
+    /// is Ready.
     pub fn unneeded(&self, kind: &str, name: &str) -> Result<(), Error> {
-        let needs = |it: &&Document| {
-            let released = if it.is("Drain") { it.ready().is_ok() } else { it.is_destroyed() };
-            it.is_ours() && it.refers_to(kind, name) && !released
+        let needs = |other: &&Document| {
+            let is_released =
+                if other.is("Drain") { other.ready().is_ok() } else { other.is_destroyed() };
+            other.is_ours() && other.refers_to(kind, name) && !is_released
         };
         self.documents.iter().find(needs).map_or(Ok(()), |by| {
-            let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let (by_kind, by_name) = (text(&by.value["kind"]), text(&by.value["metadata"]["name"]));
             let (document, by) = (format!("{kind}/{name}"), format!("{by_kind}/{by_name}"));
             Err(Error::StillNeeded { document, by })
         })
     }
 
-    /// What the status of another document holds at `path`, a JSON pointer.
+    /// Returns the value at `path` (a JSON pointer) in the status of another document.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`]: it is not known before that document is brought about.
+    /// [`Error::NotReady`], when the value is unknown until the other document is applied.
     pub fn status_of<T: DeserializeOwned>(
         &self,
         kind: &str,
@@ -143,40 +147,42 @@ impl Stream {
     ) -> Result<T, Error> {
         self.ready(kind, name)?;
         let document = self.find(kind, name);
-        let value = document.and_then(|it| it.value["status"].pointer(path)).map(T::deserialize);
+        let value = document.and_then(|document| document.value["status"].pointer(path));
+        let value = value.map(T::deserialize);
         value.and_then(Result::ok).ok_or_else(|| Error::NotReady {
             document: format!("{kind}/{name}"),
             why: format!("its status lacks {path}"),
         })
     }
 
-    /// A document as it stands, for what neither `document` nor `status_of` tells.
+    /// Returns the JSON of a document, for fields that [`Self::status_of`] cannot read.
     #[must_use]
     pub fn document(&self, kind: &str, name: &str) -> Option<&Value> {
-        self.find(kind, name).map(|it| &it.value)
+        self.find(kind, name).map(|document| &document.value)
     }
 
-    /// Every document as it stands, in the order read.
+    /// Returns the JSON of every document, in the order read.
     pub fn documents(&self) -> impl Iterator<Item = &Value> {
-        self.documents.iter().map(|it| &it.value)
+        self.documents.iter().map(|document| &document.value)
     }
 
-    /// The status with which `document` came in; another version may have written it.
+    /// Returns the status that `document` has in the input; another version of the program may have
+    /// written it.
     #[must_use]
     pub fn status<K>(&self, document: &Declared<K>) -> &Value {
         &self.documents[document.position].value["status"]
     }
 
-    /// Gives `document` a new status.
+    /// Replaces the status of `document`.
     pub fn set_status<K: Kind>(&mut self, document: &Declared<K>, status: &StatusOf<K>) {
         let document = &mut self.documents[document.position];
         document.value["status"] = serde_json::json!(status);
     }
 
-    /// Replaces what stands at `path` (a JSON pointer to something that is there) of `document`.
+    /// Replaces the value at `path` of `document`. `path` is a JSON pointer to an existing value.
     pub fn replace<K>(&mut self, document: &Declared<K>, path: &str, value: Value) {
-        if let Some(place) = self.documents[document.position].value.pointer_mut(path) {
-            *place = value;
+        if let Some(target) = self.documents[document.position].value.pointer_mut(path) {
+            *target = value;
         }
     }
 
@@ -184,12 +190,12 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::Output`].
+    /// [`Error::Output`], when standard output cannot be written.
     pub fn write(&self) -> Result<(), Error> {
         crate::print(self.documents.iter().map(|document| &document.value))
     }
 
     fn find(&self, kind: &str, name: &str) -> Option<&Document> {
-        self.documents.iter().find(|it| it.is(kind) && it.is_called(name))
+        self.documents.iter().find(|document| document.is(kind) && document.is_called(name))
     }
 }

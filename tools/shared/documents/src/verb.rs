@@ -1,39 +1,39 @@
-//! What can be said to every program. Doc comments here are help text.
+//! Verbs and options of every program. Doc comments here are help text.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// The verbs that every program knows.
+/// The verbs of every program.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
-    /// Print the steps that `apply` would take, and take none
+    /// Print the steps that `apply` would execute, without executing them
     Plan {
         #[command(flatten)]
         #[expect(missing_docs, reason = "its own doc comments are the help")]
         target: Target,
-        /// Exit 3 when there are any
+        /// Exit with status 3 when the plan has steps
         #[arg(long)]
         check: bool,
         /// Print the steps of `destroy` instead
         #[arg(long)]
         destroy: bool,
     },
-    /// Take the steps, then look again
+    /// Execute the steps, then observe the result
     Apply(Target),
-    /// Prove from evidence that what is declared is what is there
+    /// Prove from evidence that the observed state is the declared one
     Verify(Target),
-    /// Remove what `apply` made, and nothing else
+    /// Remove what `apply` created, and nothing else
     Destroy(Target),
-    /// Write all that derives from the root for the documents, secrets included, to files
+    /// Write every value derived from the root for the documents, secrets included, to files
     ///
-    /// They go to FOLDER/PROGRAM/DOCUMENT, which must not be there yet, and nobody else may read
-    /// them. The documents are passed on as they came, so that programs can be piped.
+    /// The files are in FOLDER/PROGRAM/DOCUMENT, which must not exist yet. Only the current user can
+    /// read them. Standard output gets the documents unchanged, so that programs can be piped.
     Derive {
         #[command(flatten)]
         #[expect(missing_docs, reason = "its own doc comments are the help")]
         target: Target,
-        /// Where to; made if it is not there
+        /// Folder for the files, created when it does not exist
         #[arg(long, value_name = "FOLDER")]
         to: PathBuf,
     },
@@ -41,10 +41,10 @@ pub enum Verb {
     Schema,
 }
 
-/// On what, and how to speak about it.
+/// Input documents and options for messages.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Target {
-    /// Documents: files, directories, searched at any depth, or `-` for standard input, the default
+    /// Files, directories (searched at any depth), or `-` for standard input (default)
     #[arg(value_name = "DOCUMENTS")]
     pub documents: Vec<PathBuf>,
     #[command(flatten)]
@@ -52,26 +52,26 @@ pub struct Target {
     pub output: Output,
 }
 
-/// How to speak on standard error.
+/// Options for messages on standard error.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Output {
-    /// Say nothing but errors
+    /// Print only errors, no progress
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more: requests, decisions, waits
+    /// Print requests, decisions and waits, too
     #[arg(short, long)]
     pub verbose: bool,
-    /// How to write what people read on standard error
+    /// Format of messages on standard error
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
 
-/// For whom standard error is.
+/// Format of messages on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Lines of text for people
     #[default]
     Text,
-    /// For machines: one JSON object per line
+    /// One JSON object per line, for machines
     Json,
 }

@@ -1,4 +1,4 @@
-//! Every mistake of a stream is found at once, wherever it hides.
+//! Every validation error of a stream is reported at once.
 
 use std::error::Error as StdError;
 use std::fs;
@@ -41,7 +41,7 @@ impl Kind for Fleet {
     type Step = ();
 }
 
-/// The mistakes in `text`, without the name of the input and the excerpts.
+/// Returns the errors in `text`, without the name of the input and the excerpts.
 fn mistakes(text: &str) -> Result<Vec<String>, Box<dyn StdError>> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("a.yaml"), text)?;
@@ -50,8 +50,8 @@ fn mistakes(text: &str) -> Result<Vec<String>, Box<dyn StdError>> {
     let Err(Error::Invalid { mistakes, .. }) = stream.accept() else {
         return Ok(Vec::new());
     };
-    let place = |it: &String| it.split_once(".yaml:")?.1.lines().next().map(str::to_owned);
-    Ok(mistakes.iter().filter_map(place).collect())
+    let first_line = |text: &String| text.split_once(".yaml:")?.1.lines().next().map(str::to_owned);
+    Ok(mistakes.iter().filter_map(first_line).collect())
 }
 
 fn fleet(spec: &str) -> String {
@@ -59,7 +59,7 @@ fn fleet(spec: &str) -> String {
 }
 
 #[test]
-fn in_lists_and_alternatives_and_beside_one_another() -> Test {
+fn every_error_in_lists_and_alternatives_is_reported_at_once() -> Test {
     let text = fleet(
         "  machines:
     - { name: a, disks: none, zone: 1 }
@@ -83,7 +83,7 @@ fn in_lists_and_alternatives_and_beside_one_another() -> Test {
 }
 
 #[test]
-fn without_quoting_what_may_be_a_secret() -> Test {
+fn errors_do_not_quote_values_that_may_be_secrets() -> Test {
     let text = fleet("  machines: hunter2\n  source: hunter2\n  token: hunter2\n");
     let expected = [
         "5:3: spec.machines: invalid type: string, expected a sequence",
@@ -95,7 +95,7 @@ fn without_quoting_what_may_be_a_secret() -> Test {
 }
 
 #[test]
-fn in_each_document_and_between_them() -> Test {
+fn errors_within_and_between_documents_are_reported_together() -> Test {
     let good = fleet("  { machines: [], source: nothing }\n");
     let json = r#"{"apiVersion":"holistic/v1alpha1","kind":"Fleet","spec":{"machines":{}}}"#;
     let text = format!("{good}---\n{good}---\n{good}{good}---\njust text\n---\na: b: c\n{json}\n");
@@ -112,15 +112,15 @@ fn in_each_document_and_between_them() -> Test {
 }
 
 #[test]
-fn in_what_could_only_be_passed_on_changed() -> Test {
+fn number_that_would_be_rounded_is_an_error() -> Test {
     let text = "apiVersion: v1\nkind: Foreign\nnumber: 18446744073709551617\n";
     assert_eq!(mistakes(text)?, ["1:1: a number is too large to be passed on unchanged: quote it"]);
     Ok(())
 }
 
-/// A directory stands for our documents in it, at any depth; what others keep there may be anything.
+/// Other files of the directory may be invalid YAML.
 #[test]
-fn only_in_what_is_ours_of_a_directory() -> Test {
+fn directory_is_read_at_any_depth_for_our_documents_only() -> Test {
     let folder = tempfile::tempdir()?;
     fs::create_dir_all(folder.path().join("b/c"))?;
     fs::create_dir(folder.path().join(".hidden"))?;
@@ -139,9 +139,9 @@ fn only_in_what_is_ours_of_a_directory() -> Test {
     Ok(())
 }
 
-/// Any crate of a build may make the parser tell of comments: `cargo test --workspace` shows that.
+/// Any crate of a build may enable comments in the parser; `cargo test --workspace` covers that.
 #[test]
-fn at_the_same_place_whatever_comments_stand_before_it() -> Test {
+fn comments_do_not_change_the_position_of_an_error() -> Test {
     let text = fleet(
         "  # of the list
   machines: # here
@@ -157,7 +157,7 @@ fn at_the_same_place_whatever_comments_stand_before_it() -> Test {
     Ok(())
 }
 
-/// A folder with one good document, and the mistakes that reading it with these `others` gives.
+/// Returns the errors of a folder that contains a valid document and the files `others`.
 fn beside_a_good_document(others: &[(&str, &str)]) -> Result<Vec<String>, Box<dyn StdError>> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("a.yaml"), fleet("  { machines: [] }\n"))?;
@@ -167,21 +167,21 @@ fn beside_a_good_document(others: &[(&str, &str)]) -> Result<Vec<String>, Box<dy
     let mut stream = Stream::read(&[folder.path().to_owned()]);
     stream.documents_of::<Fleet>();
     let Err(Error::Invalid { mistakes, .. }) = stream.accept() else { return Ok(Vec::new()) };
-    let first = |it: &String| {
-        it.lines().next().and_then(|it| it.rsplit_once('/')).map(|it| it.1.to_owned())
+    let first_line = |text: &String| {
+        text.lines().next().and_then(|line| line.rsplit_once('/')).map(|(_, rest)| rest.to_owned())
     };
-    Ok(mistakes.iter().filter_map(first).collect())
+    Ok(mistakes.iter().filter_map(first_line).collect())
 }
 
 #[test]
-fn in_the_kind_and_version_of_documents_that_another_program_owns() -> Test {
+fn wrong_kind_or_version_is_an_error_even_if_another_program_owns_the_document() -> Test {
     let text = "apiVersion: holistic/v1alpha1\nkind: Respository\nmetadata: {name: a}\n---\n\
                 apiVersion: holistc/v1alpha1\nkind: Repository\nmetadata: {name: a}\n---\n\
                 apiVersion: holistic/v1alpha1\nkind: Drain\nmetadata: {name: a}\n---\n\
                 apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n";
     let expected = [
-        "2:1: kind: no such kind: did you mean Repository?",
-        "5:1: apiVersion: not a version that is known here: write holistic/v1alpha1",
+        "2:1: kind: unknown kind: did you mean Repository?",
+        "5:1: apiVersion: unknown version: write holistic/v1alpha1",
     ];
     assert_eq!(mistakes(text)?, expected);
     Ok(())
@@ -192,10 +192,10 @@ fn in_the_kind_and_version_of_documents_that_another_program_owns() -> Test {
 // members: `.YAML`, `.json`, empty files and folders
 // now: the files are read, or exit 2
 #[test]
-fn in_every_file_of_a_directory_that_may_be_ours() -> Test {
+fn every_file_of_a_directory_that_may_be_ours_is_checked() -> Test {
     let typo = "apiVersion: holistic/v1alpha1\nkind: Flete\nmetadata: {name: b}\n";
     let told =
-        "kind: no such kind: it is one of Project, Repository, Artifact, Cluster, Delivery, Drain";
+        "kind: unknown kind: the kinds are Project, Repository, Artifact, Cluster, Delivery, Drain";
     for name in ["b.yaml", "b.yml", "B.YML", "b.YAML", "b.json"] {
         let place = format!("{name}:2:1: {told}");
         assert_eq!(beside_a_good_document(&[(name, typo)])?, [place], "{name}");
@@ -220,7 +220,7 @@ fn in_every_file_of_a_directory_that_may_be_ours() -> Test {
 }
 
 #[test]
-fn when_an_input_has_no_document() -> Test {
+fn input_without_a_document_is_an_error() -> Test {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name);
     fs::create_dir_all(path("empty"))?;
@@ -229,8 +229,8 @@ fn when_an_input_has_no_document() -> Test {
     fs::write(path("comment.yaml"), "# nothing yet\n")?;
     fs::write(path("good.yaml"), fleet("  { machines: [] }\n"))?;
     for (input, told) in [
-        ("empty", "empty: no document of ours is in this directory"),
-        ("theirs", "theirs: no document of ours is in this directory"),
+        ("empty", "empty: no document of apiVersion holistic/v1alpha1 is in this directory"),
+        ("theirs", "theirs: no document of apiVersion holistic/v1alpha1 is in this directory"),
         ("comment.yaml", "comment.yaml: no document is in this file"),
         ("absent.yaml", "absent.yaml: No such file"),
     ] {

@@ -24,7 +24,7 @@ impl Kind for Service {
     type Step = &'static str;
 }
 
-/// Writes down in which order it was asked to do what.
+/// A program that records its calls in order.
 #[derive(Default)]
 struct Diary(Mutex<Vec<String>>);
 
@@ -43,10 +43,13 @@ impl Verbs for &Diary {
     const PARALLEL_MAX: usize = 3;
 
     fn dependencies(document: &Declared<Service>) -> Vec<Dependency> {
-        let host =
-            document.spec.host.iter().map(|it| Dependency::to_ready("/spec/host", "Cluster", it));
+        let host = document
+            .spec
+            .host
+            .iter()
+            .map(|name| Dependency::to_ready("/spec/host", "Cluster", name));
         let service = document.spec.service.iter();
-        let service = service.map(|it| Dependency::to_ready("/spec/service", "Service", it));
+        let service = service.map(|name| Dependency::to_ready("/spec/service", "Service", name));
         host.chain(service).collect()
     }
 
@@ -81,10 +84,10 @@ impl Verbs for &Diary {
     }
 }
 
-/// A document as a line of JSON, with the status that another program has given it.
+/// Returns a document as a line of JSON, with the status that another program wrote.
 fn document(kind: &str, name: &str, spec: &str, ready: Option<bool>) -> String {
-    let status = ready.map_or(String::new(), |it| {
-        let condition = serde_json::json!(Condition::ready(it, "Said", "so"));
+    let status = ready.map_or(String::new(), |is_ready| {
+        let condition = serde_json::json!(Condition::ready(is_ready, "Said", "so"));
         format!(r#","status":{{"conditions":[{condition}]}}"#)
     });
     format!(
@@ -92,15 +95,15 @@ fn document(kind: &str, name: &str, spec: &str, ready: Option<bool>) -> String {
     ) + "\n"
 }
 
-/// What the program was asked to do, the reason of each document, and how it ended.
+/// Returns the calls of the program, the reason of each document, and the exit status.
 fn driven(verb: &Verb, text: &str) -> Result<(Vec<String>, Vec<String>, Exit), Error> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("documents.yaml");
     fs::write(&file, text)?;
     let (diary, mut stream) = (Diary::default(), Stream::read(&[file]));
     let exit = drive("diary", &mut stream, verb, |_, _| &diary)?;
-    let reason = |it: &serde_json::Value| {
-        it["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
+    let reason = |document: &serde_json::Value| {
+        document["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
     };
     let reasons = stream.documents().map(reason).collect();
     Ok((diary.0.into_inner().unwrap_or_default(), reasons, exit))
@@ -111,7 +114,7 @@ fn plan(check: bool, destroy: bool) -> Verb {
 }
 
 #[test]
-fn a_document_comes_after_those_it_refers_to_and_goes_before_them() -> Result<(), Error> {
+fn documents_are_applied_after_their_dependencies_and_destroyed_before_them() -> Result<(), Error> {
     let text = document("Service", "web", r#""service":"data""#, None)
         + &document("Service", "data", r#""service":"disk""#, None)
         + &document("Service", "disk", "", None);
@@ -127,16 +130,16 @@ fn a_document_comes_after_those_it_refers_to_and_goes_before_them() -> Result<()
 }
 
 #[test]
-fn documents_are_taken_at_once_that_do_not_refer_to_one_another() -> Result<(), Error> {
+fn independent_documents_are_processed_in_parallel() -> Result<(), Error> {
     for (services, together) in [
         (&[("a", None)][..], 1),
         (&[("a", None), ("b", None), ("c", Some("a"))], 2),
-        (&[("c", Some("a")), ("b", None), ("a", None)], 2), // as `destroy` has it
+        (&[("c", Some("a")), ("b", None), ("a", None)], 2), // the order of `destroy`
         (&[("a", None), ("b", Some("a"))], 1),
-        (&[("a", None), ("b", None), ("c", None), ("d", None)], 3), // what the program bears
+        (&[("a", None), ("b", None), ("c", None), ("d", None)], 3), // the limit of the program
     ] {
         let service = |(name, to): &(&str, Option<&str>)| {
-            let spec = to.map_or(String::new(), |it| format!(r#""service":"{it}""#));
+            let spec = to.map_or(String::new(), |to| format!(r#""service":"{to}""#));
             document("Service", name, &spec, None)
         };
         let text: String = services.iter().map(service).collect();
@@ -150,7 +153,7 @@ fn documents_are_taken_at_once_that_do_not_refer_to_one_another() -> Result<(), 
 }
 
 #[test]
-fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> {
+fn unready_dependency_stops_apply_and_verify_but_not_plan() -> Result<(), Error> {
     let text = document("Cluster", "edge", "", Some(false))
         + &document("Service", "web", r#""host":"edge""#, None)
         + &document("Service", "mail", r#""service":"web""#, None);
@@ -170,7 +173,7 @@ fn what_is_not_ready_stops_apply_and_verify_but_not_plan() -> Result<(), Error> 
 // members: values, statuses, variables, answers
 // now: exit 100 for one document; all are written
 #[test]
-fn a_panic_costs_one_document_and_is_permanent() -> Result<(), Error> {
+fn panic_fails_one_document_and_is_permanent() -> Result<(), Error> {
     let text = document("Service", "a", "", None)
         + &document("Service", "bug", "", None)
         + &document("Service", "z", "", None);
@@ -184,7 +187,7 @@ fn a_panic_costs_one_document_and_is_permanent() -> Result<(), Error> {
 }
 
 #[test]
-fn steps_that_are_left_are_drift_only_to_a_check() -> Result<(), Error> {
+fn remaining_steps_are_drift_only_with_check() -> Result<(), Error> {
     let text = document("Service", "web", "", None);
     assert_eq!(driven(&plan(false, false), &text)?.2, Exit::Done);
     assert_eq!(driven(&plan(true, false), &text)?.2, Exit::Drift);
@@ -194,7 +197,7 @@ fn steps_that_are_left_are_drift_only_to_a_check() -> Result<(), Error> {
 }
 
 #[test]
-fn what_derives_goes_to_files_of_its_owner_and_never_over_others() -> Result<(), Error> {
+fn derive_writes_files_that_only_the_user_can_read_and_overwrites_none() -> Result<(), Error> {
     let folder = tempfile::tempdir()?;
     let to = folder.path().to_owned();
     let verb = Verb::Derive { target: Target::default(), to: to.clone() };
@@ -214,11 +217,11 @@ fn what_derives_goes_to_files_of_its_owner_and_never_over_others() -> Result<(),
 }
 
 #[test]
-fn nothing_is_destroyed_that_another_document_still_needs() -> Result<(), Error> {
+fn document_is_not_destroyed_while_another_document_needs_it() -> Result<(), Error> {
     let service = document("Service", "web", "", Some(true));
     for (kind, ready, freed) in [
         ("Delivery", Some(true), false),
-        ("Delivery", Some(false), false), // its own destroy has failed
+        ("Delivery", Some(false), false), // its destroy failed
         ("Delivery", None, false),
         ("Drain", Some(true), true), // proven
         ("Drain", Some(false), false),
@@ -237,11 +240,11 @@ fn nothing_is_destroyed_that_another_document_still_needs() -> Result<(), Error>
 }
 
 #[test]
-fn a_circle_and_a_dangling_reference_are_mistakes() {
+fn reference_cycle_and_dangling_reference_are_errors() {
     let circle = document("Service", "a", r#""service":"b""#, None)
         + &document("Service", "b", r#""service":"a""#, None);
     let dangling = document("Service", "a", r#""host":"edge""#, None);
-    for (text, what) in [(circle, "refers to itself"), (dangling, "no Cluster came in")] {
+    for (text, what) in [(circle, "reference cycle"), (dangling, "the input has no Cluster")] {
         let end = driven(&Verb::Apply(Target::default()), &text);
         assert!(
             matches!(&end, Err(Error::Invalid { mistakes, .. }) if mistakes[0].contains(what)),
