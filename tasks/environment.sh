@@ -32,7 +32,7 @@ export GOTOOLCHAIN=local # a download would be refused, and another Go builds ot
 if [ -z "${SOPS_AGE_KEY-}${SOPS_AGE_KEY_FILE-}" ] && [ -e "$repository/project/test-identity.txt" ]; then
   export SOPS_AGE_KEY_FILE=$repository/project/test-identity.txt
 fi
-# The lab's settings go with its stand-in for nixpkgs; whoever brings a nixpkgs has settings for it.
+# The lab's settings go with its stand-in for nixpkgs; a real nixpkgs brings its own settings.
 [ -n "${LAB_NIXPKGS-}" ] || export NIX_CONF_DIR=${NIX_CONF_DIR:-$LAB_DIR/nix}
 
 # Installs Debian's packages that bring what is missing: `need PROGRAM=PACKAGE…`.

@@ -1,4 +1,4 @@
-//! What a document declares, as plain data: no clients, no secrets.
+//! The declared state, as plain data: no clients, no secrets.
 
 use std::collections::BTreeSet;
 

@@ -33,7 +33,7 @@ const SERVED_MAX: Duration = Duration::from_secs(30);
 /// that does not run never ends its work, so the wait is short.
 const SUSPENSION_MAX: Duration = Duration::from_secs(10);
 
-/// What the steps of a run hand on.
+/// Values that a step hands to later steps of the run.
 #[derive(Default)]
 pub(crate) struct StepContext {
     writer: Option<Writer>,
@@ -42,7 +42,7 @@ pub(crate) struct StepContext {
     round: Round,
 }
 
-/// What the steps of the current round have done.
+/// Effects of the current round.
 #[derive(Default)]
 struct Round {
     executed: Vec<Step>,

@@ -222,7 +222,7 @@ fn is_about_another(message: &str, digest: &str) -> bool {
     message.contains("@sha256:") && !message.contains(digest)
 }
 
-/// What an object that is not current says of itself: why it is not ready, before what its
+/// Returns the reason that an object reports for not being current: why it is not ready, then what its
 /// controller does about it.
 fn why(object: &Value, reading: &Reading) -> String {
     let ready = condition(object, "Ready").filter(|ready| text(ready, "status") == "False");

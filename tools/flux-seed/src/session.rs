@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// How the digests of the controllers' images are resolved.
+/// Ways to resolve the digests of the controllers' images.
 #[derive(Clone, Copy)]
 enum Images {
     /// Not at all, because a removal does not need them.

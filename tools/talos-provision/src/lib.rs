@@ -12,6 +12,7 @@
 
 mod absence;
 mod api_error;
+mod change;
 mod cli;
 pub mod config;
 mod derive;
@@ -23,6 +24,7 @@ mod gate;
 mod hetzner;
 mod kubernetes;
 mod labels;
+mod model;
 mod money;
 mod observe;
 pub mod pki;
@@ -30,6 +32,7 @@ pub mod plan;
 mod session;
 pub mod spec;
 pub mod status;
+mod step;
 mod talos;
 mod validate;
 pub mod wire;

@@ -6,32 +6,28 @@ mod conflict;
 mod drift;
 #[cfg(test)]
 mod drift_laws;
-mod etcd;
-mod history;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod order_laws;
 #[cfg(test)]
 mod start_laws;
-mod step;
-mod world;
 
 pub use conflict::{Conflict, conflicts};
-pub use drift::{Change, Part};
-pub use etcd::{Etcd, Member};
-pub use history::{ETCD_LABEL, History};
-pub(crate) use step::cost_after;
-pub use step::{Stage, Step, batch, batch_destroy};
-pub use world::{
-    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
-    Server, SharedResource, Target, TargetSelector, Wanted, World,
+
+pub use crate::change::{Change, Part};
+pub use crate::model::{
+    Balancer, BalancerService, ETCD_LABEL, Etcd, History, Kind, Machine, Member, Node,
+    ObservedResource, Power, ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
+    Wanted, World,
 };
+pub(crate) use crate::step::cost_after;
+pub use crate::step::{Stage, Step, batch, batch_destroy};
 
 use documents::Deferred;
-use etcd::Start;
 
 use crate::labels;
+use crate::model::Start;
 use crate::spec::Role;
 
 /// Returns the steps from `world` to the declared state. Undeclared resources go last.

@@ -1,7 +1,6 @@
 //! Conflicts: differences that no step can change.
 
-use super::etcd::Start;
-use super::{Node, ResourceSpec, SharedResource, Wanted, World};
+use crate::model::{Node, ResourceSpec, SharedResource, Start, Wanted, World};
 use crate::spec::FirstContact;
 
 /// Difference that only a person can resolve.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use documents::Deferred;
 
-use super::etcd::Start;
 use super::*;
 use crate::config::Keys;
+use crate::model::Start;
 use crate::money::Money;
 use crate::spec::FirstContact;
 

@@ -71,7 +71,7 @@ impl Etcd {
 
 /// Decision about the start of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start<'a> {
+pub(crate) enum Start<'a> {
     /// Do not start etcd: it runs, or the reports do not prove that it never ran.
     Nowhere,
     /// Start etcd on this control plane, once all control planes prove that they have no data.
@@ -82,7 +82,7 @@ pub(super) enum Start<'a> {
 
 impl<'a> Start<'a> {
     /// Decides from the reports of all control planes and from the record.
-    pub(super) fn decide(wanted: &'a Wanted, world: &World) -> Self {
+    pub(crate) fn decide(wanted: &'a Wanted, world: &World) -> Self {
         if world.etcd != Etcd::Absent {
             return Self::Nowhere;
         }
@@ -136,7 +136,7 @@ impl World {
     /// Returns the record that has to be written because etcd has members, or `None` if it is
     /// written.
     #[must_use]
-    pub(super) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
+    pub(crate) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
         let recorded = match (&self.etcd, self.history()) {
             (Etcd::Absent | Etcd::Unknown, _) => return None,
             (Etcd::Members(_), History::Begun { incarnation }) => Some(incarnation),

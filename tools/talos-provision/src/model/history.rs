@@ -132,8 +132,8 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Node, ResourceSpec};
     use crate::money::Money;
-    use crate::plan::{Node, ResourceSpec};
 
     fn network(ours: bool, label: Option<&str>) -> (SharedResource, ObservedResource) {
         let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
@@ -157,7 +157,7 @@ mod tests {
             r#type: String::new(),
             location: String::new(),
             address: None,
-            power: crate::plan::Power::On,
+            power: crate::model::Power::On,
             labels: BTreeMap::new(),
             networks: std::collections::BTreeSet::new(),
             firewalls: std::collections::BTreeSet::new(),

@@ -6,7 +6,8 @@ use documents::{Deferred, Effect};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Change, Kind};
+use crate::change::Change;
+use crate::model::Kind;
 use crate::money::Money;
 use crate::spec::Role;
 
@@ -234,7 +235,7 @@ impl Step {
 }
 
 /// Returns the number of the first of `steps` that are executed before the next observation.
-/// `steps` are those of [`super::plan`].
+/// `steps` are those of [`crate::plan::plan`].
 #[must_use]
 pub fn batch(steps: &[Step]) -> usize {
     let Some(stage) = steps.first().map(Step::stage) else { return 0 };
@@ -252,7 +253,7 @@ pub fn batch(steps: &[Step]) -> usize {
 }
 
 /// Returns the number of the first of `steps` that are executed before the next observation.
-/// `steps` are those of [`super::plan_destroy`]: all servers go at once, the shared resources after
+/// `steps` are those of [`crate::plan::plan_destroy`]: all servers go at once, the shared resources after
 /// them.
 #[must_use]
 pub fn batch_destroy(steps: &[Step]) -> usize {

@@ -1,0 +1,169 @@
+//! Counts, over all Rust sources, the habits that make a text hard to read at first reading:
+//!
+//! - a closure parameter called `it`, which says nothing about the value;
+//! - a doc comment that begins with a question word instead of a noun or a verb ("Whether" is right for a
+//!   `bool`);
+//! - "nobody", "somebody" and "whoever", which hide the actor.
+//!
+//! Every count is zero.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use repository_tests::root;
+
+type Test = Result<(), Box<dyn Error>>;
+
+/// First words of a doc comment that begins with a clause.
+const OPENERS: [&str; 12] =
+    ["What", "Where", "How", "Whether", "By", "Of", "With", "Who", "Whom", "Whose", "Which", "As"];
+
+/// Words that stand for an actor without naming it.
+const ACTORS: [&str; 3] = ["nobody", "somebody", "whoever"];
+
+/// A habit, with its file and line.
+#[derive(Debug, PartialEq, Eq)]
+enum Habit {
+    ClosureParameter(usize),
+    Opener(usize),
+    Actor(usize),
+}
+
+/// Returns the habits in the text of one source file, by line from 1.
+fn habits(text: &str) -> Vec<Habit> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut habits = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let number = index + 1;
+        if has_it(line) {
+            habits.push(Habit::ClosureParameter(number));
+        }
+        if is_opener(&lines, index) {
+            habits.push(Habit::Opener(number));
+        }
+        let mut words = line.split(|character: char| !character.is_alphanumeric());
+        if words.any(|word| ACTORS.contains(&word.to_lowercase().as_str())) {
+            habits.push(Habit::Actor(number));
+        }
+    }
+    habits
+}
+
+/// Whether a line has a closure with a parameter called `it`. Text between two bars counts as parameters
+/// when it is a pattern.
+fn has_it(line: &str) -> bool {
+    let line = line.replace("||", " ");
+    let parts: Vec<&str> = line.split('|').collect();
+    let is_pattern = |part: &&str| {
+        let is_word = |word: &str| word == "it";
+        part.split(|character: char| !(character.is_alphanumeric() || character == '_'))
+            .any(is_word)
+            && part
+                .chars()
+                .all(|character| character.is_alphanumeric() || "_,:&() <>'*".contains(character))
+    };
+    // The first part is before the first bar, and the last one after the last bar.
+    parts.len() > 2 && parts[1..parts.len() - 1].iter().any(|part| is_pattern(part))
+}
+
+/// Whether the line begins a doc comment with a question word. "Whether" is right for a `bool`.
+fn is_opener(lines: &[&str], index: usize) -> bool {
+    let doc = |line: &str| {
+        let line = line.trim_start();
+        let text = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+        text.map(str::to_owned)
+    };
+    let is_doc = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("///") || line.starts_with("//!")
+    };
+    let Some(text) = doc(lines[index]) else { return false };
+    if index > 0 && is_doc(lines[index - 1]) {
+        return false;
+    }
+    let first = text.split(|character: char| !character.is_alphabetic()).next().unwrap_or_default();
+    if first != "Whether" {
+        return OPENERS.contains(&first);
+    }
+    // Document fields with two values are enums, and their comments name the default.
+    let comment = lines[index..].iter().take_while(|line| is_doc(line));
+    if comment.into_iter().any(|line| line.contains("(default")) {
+        return false;
+    }
+    let code = lines[index..].iter().map(|line| line.trim());
+    let mut code = code.filter(|line| !is_doc(line) && !line.starts_with('#'));
+    let Some(first) = code.next() else { return true };
+    let is_function = first.contains("fn ");
+    let is_last = |line: &str| !is_function || line.ends_with(['{', ';']);
+    let mut declaration = first.to_owned();
+    while !is_last(&declaration) {
+        let Some(line) = code.next() else { break };
+        declaration += line;
+    }
+    !declaration.contains("bool")
+}
+
+/// Every Rust source of the repository.
+fn sources() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut sources = Vec::new();
+    for folder in ["continuous-integration", "sources", "templates", "tools"] {
+        collect(&root().join(folder), &mut sources)?;
+    }
+    assert!(sources.len() > 200, "the sources are where they are looked for: {}", sources.len());
+    Ok(sources)
+}
+
+fn collect(folder: &Path, sources: &mut Vec<PathBuf>) -> Test {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if name != "target" && !name.starts_with('.') {
+                collect(&path, sources)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn sources_name_values_and_actors_and_begin_with_nouns_and_verbs() -> Test {
+    let this = Path::new(file!()).file_name();
+    let mut found = Vec::new();
+    for path in sources()? {
+        if path.file_name() == this {
+            continue; // it lists the words
+        }
+        let text = fs::read_to_string(&path)?;
+        let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        found.extend(habits(&text).into_iter().map(|habit| format!("{name}: {habit:?}")));
+    }
+    assert!(found.is_empty(), "{}:\n{}", found.len(), found.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn each_habit_is_found_and_its_correction_is_not() {
+    for (bad, habit, good) in [
+        (
+            "let a = b.map(|it| it.c);",
+            Habit::ClosureParameter(1),
+            "let a = b.map(|server| server.c);",
+        ),
+        ("f(|(name, it): &(A, B)| g(it));", Habit::ClosureParameter(1), "if a || it || b {}"),
+        ("/// What is left.", Habit::Opener(1), "/// Steps that are left."),
+        (
+            "/// Whether it is there.\nname: String,",
+            Habit::Opener(1),
+            "/// Whether it exists.\nis: bool,",
+        ),
+        ("// nobody knows", Habit::Actor(1), "// the cause is unknown"),
+        ("\"ask somebody\"", Habit::Actor(1), "\"ask an administrator\""),
+    ] {
+        assert_eq!(habits(bad), [habit], "{bad}");
+        assert_eq!(habits(good), [], "{good}");
+    }
+}

@@ -1,0 +1,13 @@
+//! Declared and observed state, as values that can be compared.
+
+mod etcd;
+mod history;
+mod world;
+
+pub(crate) use etcd::Start;
+pub use etcd::{Etcd, Member};
+pub use history::{ETCD_LABEL, History};
+pub use world::{
+    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Target, TargetSelector, Wanted, World,
+};
