@@ -16,7 +16,7 @@ use crate::verb::LogFormat;
 pub struct Plan<S> {
     /// The steps, in the order in which they are executed.
     pub steps: Vec<S>,
-    /// What keeps every step from being executed.
+    /// Objects that keep every step from being executed.
     pub conflicts: Vec<Conflict>,
 }
 

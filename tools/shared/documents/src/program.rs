@@ -1,4 +1,4 @@
-//! What every program implements, so that the engine can run it.
+//! The trait that every program implements, so that the engine can run it.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub enum Next {
     },
     /// Wait and observe again, because of `reason`.
     Wait {
-        /// What is not as it has to be yet, for example `etcd on prod-control-1 is a learner`.
+        /// Unmet condition, for example `etcd on prod-control-1 is a learner`.
         reason: String,
     },
     /// The declared state is reached.

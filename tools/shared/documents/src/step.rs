@@ -15,7 +15,7 @@ pub trait Step: Clone + PartialEq + Display + Serialize + JsonSchema + Send + Sy
     fn effect(&self) -> Effect;
 }
 
-/// What a step does to its object.
+/// The effect of a step on its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// The object is created.
