@@ -1,4 +1,4 @@
-//! How each step is executed. The only code that has a writer.
+//! Executes steps. Only this module creates a writer.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,26 +11,27 @@ use crate::client;
 use crate::forge::{Reader, Writer};
 use crate::git;
 use crate::model::{OwnershipRecord, Readable};
-use crate::observe::Look;
+use crate::observe::Observation;
 use crate::refused;
 use crate::session::Session;
 use crate::step::Step;
 
-/// What one step hands to the steps after it.
+/// Values that a step hands to later steps of the same run.
 #[derive(Default)]
 pub(crate) struct StepContext {
-    /// The number and clone URL of a repository that this run created.
+    /// Forge's number and clone URL of the repository that this run created.
     created: Option<(u64, Url)>,
-    /// Whether this run wrote or removed the receipt, and which of the two.
+    /// Whether the ownership record exists after the last step; `None` when this run has neither written
+    /// nor removed it.
     recorded: Option<bool>,
-    /// References that a receipt of `data-drain` covers; `None` when no receipt is required.
+    /// References that a drain receipt covers; `None` when no receipt is required.
     pub(crate) covered_refs: Option<String>,
 }
 
-/// The pieces of one execution.
+/// Everything that the execution of one step needs.
 pub(crate) struct Execution<'a, 'b> {
     pub(crate) session: &'a Session<'b>,
-    pub(crate) look: &'a Look,
+    pub(crate) observation: &'a Observation,
     pub(crate) step_context: &'a mut StepContext,
     pub(crate) permit: &'a WritePermit,
 }
@@ -43,9 +44,10 @@ impl Execution<'_, '_> {
         let mut detail = String::new();
         match step {
             Step::Create { private } => {
-                let history = session.declaration.wanted.history.as_ref();
+                let history = session.declaration.desired.history.as_ref();
                 let branch = history.map(|history| &*history.branch);
-                let found = writer.create(&session.seal.creation_marker(), *private, branch)?;
+                let found =
+                    writer.create(&session.ownership.creation_marker(), *private, branch)?;
                 self.wait_for_git(&found.git)?;
                 detail = found.web;
                 self.step_context.created = Some((found.id, found.git));
@@ -53,8 +55,8 @@ impl Execution<'_, '_> {
             Step::Unarchive {} => writer.archive(false)?,
             Step::Record { receipt, times_of } => {
                 let receipt = self.with_timestamps(receipt, times_of)?;
-                let text = session.seal.write(self.id()?, &receipt);
-                let replaces = self.step_context.recorded.unwrap_or(self.look.recorded);
+                let text = session.ownership.write(self.id()?, &receipt);
+                let replaces = self.step_context.recorded.unwrap_or(self.observation.recorded);
                 writer.write_receipt(&text, replaces)?;
                 self.step_context.recorded = Some(true);
             }
@@ -95,14 +97,14 @@ impl Execution<'_, '_> {
     /// Returns the forge's number for the repository.
     fn id(&self) -> Result<u64, Error> {
         let created = self.step_context.created.as_ref().map(|(id, _)| *id);
-        let found = self.look.found.as_ref().map(|found| found.id);
+        let found = self.observation.found.as_ref().map(|found| found.id);
         created.or(found).ok_or_else(out_of_order)
     }
 
     /// Returns the clone URL of the repository.
     fn git(&self) -> Result<&Url, Error> {
         let created = self.step_context.created.as_ref().map(|(_, git)| git);
-        let found = self.look.found.as_ref().map(|found| &found.git);
+        let found = self.observation.found.as_ref().map(|found| &found.git);
         created.or(found).ok_or_else(out_of_order)
     }
 
@@ -121,8 +123,8 @@ impl Execution<'_, '_> {
         git::remote(&origin, "main").map(drop)
     }
 
-    /// Reads the references again right before they are deleted, because a commit that arrived since
-    /// the receipt was checked is in no copy.
+    /// Reads the references again right before they are deleted, because no copy has a commit that
+    /// arrived after the check of the receipt.
     fn check_refs(&self) -> Result<(), Error> {
         let Some(covered) = &self.step_context.covered_refs else { return Ok(()) };
         let origin = GitOrigin { url: self.git()?, token: &self.session.token };
@@ -132,8 +134,8 @@ impl Execution<'_, '_> {
         Err(Error::NotDrained { repository: self.session.remote.place.to_string() })
     }
 
-    /// Returns `receipt` with the times at which the forge says that the secrets `times_of` were
-    /// written.
+    /// Returns the ownership record with the times at which the secrets `times_of` were written, as the
+    /// forge reports them.
     fn with_timestamps(
         &self,
         receipt: &OwnershipRecord,
@@ -156,8 +158,11 @@ impl Execution<'_, '_> {
     }
 }
 
-/// A step came before the one that it needs. Only a mistake in `plan` can cause this.
+/// Returns the error for a step that comes before a step on which it depends. Only a bug in `plan` can
+/// cause it.
 fn out_of_order() -> Error {
-    documents::Error::NoProgress { steps: vec!["a step before the one that it needs".to_owned()] }
-        .into()
+    documents::Error::NoProgress {
+        steps: vec!["a step that comes before a step on which it depends".to_owned()],
+    }
+    .into()
 }

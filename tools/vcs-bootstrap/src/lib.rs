@@ -8,13 +8,15 @@
 //!
 //! **Invariant:** [`plan`] is a pure function of values.
 //! **Invariant:** a status is computed from an observation, never from the steps that were executed.
-//! **Invariant:** a list that the token may not read is unknown: it is reported, never compared, and
-//! nothing of it is removed.
-//! **Invariant:** only what a signed receipt in the forge proves to be ours is removed.
+//! **Invariant:** a list that the token may not read is reported as unknown. The program neither compares
+//! the list nor removes anything of it.
+//! **Invariant:** the program removes only what a signed ownership record in the forge
+//! proves to be its own.
 
 mod absence;
 mod cli;
 mod client;
+mod desired;
 mod error;
 mod execute;
 mod forge;
@@ -33,7 +35,6 @@ mod status;
 pub mod step;
 mod sunset;
 mod validate;
-mod wanted;
 
 pub use cli::Cli;
 pub use error::Error;
@@ -47,7 +48,7 @@ use documents::{
 use keyring::Projects;
 
 use execute::{Execution, StepContext};
-use observe::{Evidence, Look, Observed};
+use observe::{Evidence, Observation, Observed};
 use session::{Session, check_push};
 use spec::Repository;
 use status::Status;
@@ -60,7 +61,7 @@ impl documents::Kind for Repository {
     type Step = Step;
 }
 
-/// Runs one command.
+/// Runs the command of the command line.
 ///
 /// # Errors
 ///
@@ -69,7 +70,7 @@ pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
     documents::run("vcs-bootstrap", &cli.verb, VcsBootstrap::read)
 }
 
-/// The program, after every document has been read.
+/// The program and the projects of its documents.
 struct VcsBootstrap {
     projects: Projects,
 }
@@ -86,7 +87,7 @@ impl Program for VcsBootstrap {
     type Kind = Repository;
     type Error = Error;
     type Session<'a> = Session<'a>;
-    type Observation = Look;
+    type Observation = Observation;
     type StepContext = StepContext;
 
     fn dependencies(document: &Declared<Repository>) -> Vec<Dependency> {
@@ -101,12 +102,17 @@ impl Program for VcsBootstrap {
         Session::open(&self.projects, context, intent).map(Opened::Session)
     }
 
-    fn observe(&self, session: &Session<'_>, _: &StepContext) -> Result<Look, Error> {
+    fn observe(&self, session: &Session<'_>, _: &StepContext) -> Result<Observation, Error> {
         session.observe()
     }
 
-    fn plan(&self, session: &Session<'_>, look: &Look, intent: Intent) -> documents::Plan<Step> {
-        let plan = session.plan(look, intent);
+    fn plan(
+        &self,
+        session: &Session<'_>,
+        observation: &Observation,
+        intent: Intent,
+    ) -> documents::Plan<Step> {
+        let plan = session.plan(observation, intent);
         let conflict =
             |refusal: model::Refusal| Conflict { message: refusal.what, help: refusal.help };
         let conflicts = plan.refused.into_iter().map(conflict).collect();
@@ -120,78 +126,79 @@ impl Program for VcsBootstrap {
     fn conflict(
         &self,
         session: &Session<'_>,
-        look: &Look,
+        observation: &Observation,
         intent: Intent,
         _: Vec<Conflict>,
     ) -> Error {
-        Error::Blocked(session.plan(look, intent).refused)
+        Error::Blocked(session.plan(observation, intent).refused)
     }
 
     fn authorize(
         &self,
         session: &Session<'_>,
-        look: &Look,
+        observation: &Observation,
         steps: &[Step],
         step_context: &mut StepContext,
         _: &WritePermit,
     ) -> Result<(), Error> {
         check_push(steps)?;
-        step_context.covered_refs = session.check_deletion(look, steps)?;
+        step_context.covered_refs = session.check_deletion(observation, steps)?;
         Ok(())
     }
 
     fn execute(
         &self,
         session: &Session<'_>,
-        look: &Look,
+        observation: &Observation,
         step: &Step,
         step_context: &mut StepContext,
         permit: &WritePermit,
     ) -> Result<String, Error> {
-        Execution { session, look, step_context, permit }.execute(step)
+        Execution { session, observation, step_context, permit }.execute(step)
     }
 
     fn time_limit(&self, _: &Session<'_>) -> Duration {
-        // Forges answer when a change is done, so a run waits only for one that does not answer.
+        // A forge answers when a change is done, so a run waits only for a forge that does not answer.
         Duration::from_secs(60)
     }
 
     fn status(
         &self,
         session: &Session<'_>,
-        look: &Look,
+        observation: &Observation,
         steps: Vec<Step>,
         intent: Intent,
     ) -> Result<Status, Error> {
         if steps.is_empty() {
             let is_removal = intent.is_removal();
-            let settled = || status::converged(session, look);
-            return Ok(if is_removal { status::removed(look) } else { settled() });
+            let settled = || status::converged(session, observation);
+            return Ok(if is_removal { status::removed(observation) } else { settled() });
         }
         if intent.is_removal() {
-            let refusal = session.check_deletion(look, &steps).err();
-            return Ok(status::removal_planned(session, look, steps, refusal.as_ref()));
+            let refusal = session.check_deletion(observation, &steps).err();
+            return Ok(status::removal_planned(session, observation, steps, refusal.as_ref()));
         }
         check_push(&steps)?;
-        Ok(status::planned(session, look, steps, session.plan(look, intent).refused))
+        Ok(status::planned(session, observation, steps, session.plan(observation, intent).refused))
     }
 
     fn verify(
         &self,
         session: &Session<'_>,
-        look: &Look,
+        observation: &Observation,
         steps: Vec<Step>,
     ) -> Result<Status, Error> {
         let mut differences: Vec<_> = steps.iter().map(ToString::to_string).collect();
-        differences.extend(look.world.as_ref().and_then(|world| session.branch_difference(world)));
+        differences
+            .extend(observation.world.as_ref().and_then(|world| session.branch_difference(world)));
         if differences.is_empty() {
-            Ok(status::verified(session, look))
+            Ok(status::verified(session, observation))
         } else {
             Err(Error::Unproven(differences))
         }
     }
 
     fn derive(&self, context: &Context<'_, Repository>) -> Result<Vec<Derived>, Error> {
-        wanted::derived(context.document, self.projects.get(&context.document.spec.project)?)
+        desired::derived(context.document, self.projects.get(&context.document.spec.project)?)
     }
 }

@@ -322,7 +322,7 @@ pub struct Pushed {
 
 /// A document's declaration, in the terms of one forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Desired {
     /// Settings that the document declares.
     pub settings: Settings,
     /// Declared topics, with the treatment of others.

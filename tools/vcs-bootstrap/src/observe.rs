@@ -1,4 +1,4 @@
-//! What is there, as far as a document can speak of it. Reads only.
+//! Observes the parts of the repository that the document or the ownership record lists. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,114 +12,116 @@ use crate::Error;
 use crate::forge::{Found, Reader};
 use crate::git;
 use crate::model::{
-    Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings, Wanted,
+    Desired, Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings,
 };
 use crate::ownership::OwnershipKey;
 use crate::spec::Push;
 
-/// What the status tells of the repository.
+/// Observed facts of the repository, as the status shows them.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
-    /// The user or organisation to which it belongs.
+    /// User or organisation that owns the repository.
     pub owner: String,
-    /// Its own name.
+    /// Name of the repository, without the owner.
     pub name: String,
-    /// The forge's own number for it, which outlives a new name.
+    /// Forge's number for the repository, which stays the same after a rename.
     pub id: u64,
-    /// Where people find it.
+    /// URL of the repository's web page.
     pub url: String,
-    /// Where Git finds it.
+    /// URL for `git clone`.
     pub clone_url: String,
-    /// Whether we made it, rather than found it.
+    /// Whether this program created the repository.
     pub made: bool,
-    /// Whether it takes no more changes.
+    /// Whether the repository is archived, which makes it read-only.
     pub archived: bool,
-    /// Its plain settings.
+    /// Description, visibility and features of the repository.
     pub settings: Settings,
-    /// Its topics.
+    /// Topics of the repository.
     pub topics: BTreeSet<String>,
-    /// The branch that people see first.
+    /// Default branch, for example `main`.
     pub default_branch: String,
-    /// The commit of the declared branch there.
+    /// Commit of the declared branch at the forge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// Its rules, of those that are declared.
+    /// Declared rules that exist, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, Rule>,
-    /// Its secrets, of those that are declared: names alone.
+    /// Names of the declared secrets that exist.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub secrets: BTreeSet<String>,
-    /// Its deploy keys, of those that are declared.
+    /// Declared deploy keys that exist, by fingerprint.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub deploy_keys: BTreeMap<String, DeployKeySeen>,
 }
 
-/// A deploy key that is there.
+/// A deploy key that exists at the forge.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeployKeySeen {
-    /// The public key.
+    /// Public key in OpenSSH's format.
     pub key: String,
-    /// Whether it may only read.
+    /// Whether the key may only read.
     pub read_only: bool,
 }
 
-/// A digest that binds what is there to what was asked for.
+/// A digest that proves that an observed part is the declared one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Evidence {
-    /// The commit of a branch at the forge.
+    /// Commit of a branch at the forge.
     Commit {
-        /// The branch.
+        /// Branch, for example `main`.
         branch: String,
-        /// Its commit.
+        /// Commit of the branch.
         commit: String,
     },
-    /// The receipt that is kept in the repository.
+    /// Ownership record in the repository's Actions variable.
     Receipt {
-        /// Of its content, lower-case hex.
+        /// SHA-256 digest of the record, in lower-case hex.
         sha256: String,
     },
-    /// A secret.
+    /// Secret that this program wrote.
     Secret {
-        /// Its name.
+        /// Name of the secret, for example `REGISTRY_TOKEN`.
         name: String,
-        /// A keyed hash of its value.
+        /// Keyed hash of the secret's value.
         mac: String,
-        /// When the forge says that it was written last; Gitea does not say.
+        /// Time at which the secret was written last, as the forge reports it; Gitea does not.
         #[serde(skip_serializing_if = "Option::is_none")]
         updated_at: Option<String>,
     },
-    /// A deploy key.
+    /// Deploy key that exists at the forge.
     DeployKey {
-        /// As `ssh-keygen -l` prints it.
+        /// Fingerprint as `ssh-keygen -l` prints it.
         fingerprint: String,
     },
 }
 
-/// What is there, and what must be known of it to talk about it.
-pub(crate) struct Look {
+/// The observed state of the repository.
+pub(crate) struct Observation {
+    /// The repository as the forge describes it; `None` when it does not exist.
     pub(crate) found: Option<Found>,
+    /// The parts that a plan compares; `None` when the repository does not exist.
     pub(crate) world: Option<Present>,
-    /// Whether a receipt is there, ours or not.
+    /// Whether the repository has an ownership record, valid or not.
     pub(crate) recorded: bool,
 }
 
-/// Looks at the repository: at its lists only where `wanted` or its receipt speak of them.
-pub(crate) fn look(
+/// Observes the repository. Lists are read only where `desired` or the ownership record has an entry.
+pub(crate) fn observe(
     reader: &Reader<'_>,
-    seal: &OwnershipKey,
-    wanted: &Wanted,
+    ownership: &OwnershipKey,
+    desired: &Desired,
     earlier: Option<u64>,
     origin: impl FnOnce(&Found) -> Result<Readable<Head>, Error>,
-) -> Result<Look, Error> {
+) -> Result<Observation, Error> {
     let Some(found) = reader.repository(earlier)? else {
-        return Ok(Look { found: None, world: None, recorded: false });
+        return Ok(Observation { found: None, world: None, recorded: false });
     };
     let mark = match reader.receipt()? {
         Readable::Value(text) => {
-            Readable::Value(text.map_or(Ownership::None, |text| seal.read(found.id, &text)))
+            Readable::Value(text.map_or(Ownership::None, |text| ownership.read(found.id, &text)))
         }
         Readable::Denied(refusal) => Readable::Denied(refusal),
     };
@@ -127,18 +129,18 @@ pub(crate) fn look(
         Some(Ownership::Ours(receipt)) => receipt.clone(),
         _ => OwnershipRecord::default(),
     };
-    let names: BTreeSet<_> = wanted.rules.keys().chain(&receipt.rules).cloned().collect();
-    let rules = asked(!names.is_empty(), || reader.rules(&names))?;
-    let secrets = !wanted.secrets.is_empty() || !receipt.secrets.is_empty();
-    let secrets = asked(secrets, || reader.secrets())?;
-    let keys = !wanted.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
-    let deploy_keys = asked(keys, || reader.deploy_keys())?;
-    let recorded = mark.value().is_some_and(|it| *it != Ownership::None);
+    let names: BTreeSet<_> = desired.rules.keys().chain(&receipt.rules).cloned().collect();
+    let rules = read_if(!names.is_empty(), || reader.rules(&names))?;
+    let secrets = !desired.secrets.is_empty() || !receipt.secrets.is_empty();
+    let secrets = read_if(secrets, || reader.secrets())?;
+    let keys = !desired.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
+    let deploy_keys = read_if(keys, || reader.deploy_keys())?;
+    let recorded = mark.value().is_some_and(|mark| *mark != Ownership::None);
     let world = Present {
         id: found.id,
         administrator: found.administrator,
         archived: found.archived,
-        just_created: found.settings.description.as_ref() == Some(&seal.creation_marker()),
+        just_created: found.settings.description.as_ref() == Some(&ownership.creation_marker()),
         settings: found.settings.clone(),
         topics: found.topics.clone(),
         default_branch: found.default_branch.clone(),
@@ -148,45 +150,47 @@ pub(crate) fn look(
         secrets,
         deploy_keys,
     };
-    Ok(Look { found: Some(found), world: Some(world), recorded })
+    Ok(Observation { found: Some(found), world: Some(world), recorded })
 }
 
-/// Nobody asks for a list of which nothing speaks; it counts as empty.
-fn asked<T>(
-    spoken_of: bool,
+/// Reads a list if it is needed; otherwise it counts as empty, so that a token needs no permission for
+/// lists that the document does not use.
+fn read_if<T>(
+    is_needed: bool,
     list: impl FnOnce() -> Result<Readable<BTreeMap<String, T>>, Error>,
 ) -> Result<Readable<BTreeMap<String, T>>, Error> {
-    if spoken_of { list() } else { Ok(Readable::Value(BTreeMap::new())) }
+    if is_needed { list() } else { Ok(Readable::Value(BTreeMap::new())) }
 }
 
-/// Where the declared branch of `found` stands.
+/// Compares the declared branch at the forge with the local commit.
 pub(crate) fn head(
     found: &Found,
-    wanted: &Wanted,
+    desired: &Desired,
     token: &keyring::Secret,
 ) -> Result<Readable<Head>, Error> {
-    match &wanted.history {
-        Some(it) if it.push != Push::Never => {
-            git::head(&GitOrigin { url: &found.git, token }, &it.branch, it.commit.value())
+    match &desired.history {
+        Some(history) if history.push != Push::Never => {
+            let origin = GitOrigin { url: &found.git, token };
+            git::head(&origin, &history.branch, history.commit.value())
         }
         _ => Ok(Readable::Value(Head::Absent)),
     }
 }
 
-impl Look {
-    /// What the status tells.
-    pub(crate) fn observed(&self, place: &RepositorySlug, wanted: &Wanted) -> Option<Observed> {
+impl Observation {
+    /// Returns the facts for the status.
+    pub(crate) fn observed(&self, place: &RepositorySlug, desired: &Desired) -> Option<Observed> {
         let (found, world) = (self.found.as_ref()?, self.world.as_ref()?);
         let made = match world.mark.value() {
             Some(Ownership::Ours(receipt)) => receipt.made,
             _ => world.just_created,
         };
         let mut rules = world.rules.value().cloned().unwrap_or_default();
-        rules.retain(|name, _| wanted.rules.contains_key(name));
+        rules.retain(|name, _| desired.rules.contains_key(name));
         let secrets = world.secrets.value().into_iter().flat_map(BTreeMap::keys);
         let keys = world.deploy_keys.value().into_iter().flatten();
         let declared = |(fingerprint, seen): (&String, &crate::model::SeenKey)| {
-            let key = wanted.deploy_keys.get(fingerprint)?.key.clone();
+            let key = desired.deploy_keys.get(fingerprint)?.key.clone();
             Some((fingerprint.clone(), DeployKeySeen { key, read_only: seen.read_only }))
         };
         Some(Observed {
@@ -200,35 +204,35 @@ impl Look {
             settings: world.settings.clone(),
             topics: world.topics.clone(),
             default_branch: world.default_branch.clone(),
-            commit: commit(world, wanted),
+            commit: commit(world, desired),
             rules,
-            secrets: secrets.filter(|it| wanted.secrets.contains_key(*it)).cloned().collect(),
+            secrets: secrets.filter(|name| desired.secrets.contains_key(*name)).cloned().collect(),
             deploy_keys: keys.filter_map(declared).collect(),
         })
     }
 
-    /// The digests of what is there, as it was read back.
-    pub(crate) fn evidence(&self, wanted: &Wanted) -> Vec<Evidence> {
+    /// Returns the digests of the observed parts that are declared.
+    pub(crate) fn evidence(&self, desired: &Desired) -> Vec<Evidence> {
         let Some(world) = &self.world else { return Vec::new() };
-        let branch = wanted.history.as_ref().map(|it| it.branch.clone());
-        let commit = branch.zip(commit(world, wanted));
+        let branch = desired.history.as_ref().map(|history| history.branch.clone());
+        let commit = branch.zip(commit(world, desired));
         let commit = commit.map(|(branch, commit)| Evidence::Commit { branch, commit });
         let receipt = match world.mark.value() {
             Some(Ownership::Ours(receipt)) => Some(receipt),
             _ => None,
         };
-        let digest = |it: &OwnershipRecord| Evidence::Receipt {
-            sha256: HEXLOWER.encode(&Sha256::digest(serde_json::json!(it).to_string())),
+        let digest = |receipt: &OwnershipRecord| Evidence::Receipt {
+            sha256: HEXLOWER.encode(&Sha256::digest(serde_json::json!(receipt).to_string())),
         };
-        let secrets = receipt.into_iter().flat_map(|it| &it.secrets);
-        let secrets = secrets.filter(|it| wanted.secrets.contains_key(it.0));
-        let secret = |(name, it): (&String, &crate::model::Recorded)| Evidence::Secret {
+        let secrets = receipt.into_iter().flat_map(|receipt| &receipt.secrets);
+        let secrets = secrets.filter(|(name, _)| desired.secrets.contains_key(*name));
+        let secret = |(name, recorded): (&String, &crate::model::Recorded)| Evidence::Secret {
             name: name.clone(),
-            mac: it.mac.clone(),
-            updated_at: it.updated_at.clone(),
+            mac: recorded.mac.clone(),
+            updated_at: recorded.updated_at.clone(),
         };
         let keys = world.deploy_keys.value().into_iter().flat_map(BTreeMap::keys);
-        let keys = keys.filter(|it| wanted.deploy_keys.contains_key(*it)).cloned();
+        let keys = keys.filter(|key| desired.deploy_keys.contains_key(*key)).cloned();
         commit
             .into_iter()
             .chain(receipt.map(digest))
@@ -238,11 +242,14 @@ impl Look {
     }
 }
 
-/// The commit of the declared branch at the forge.
-fn commit(world: &Present, wanted: &Wanted) -> Option<String> {
+/// Returns the commit of the declared branch at the forge.
+fn commit(world: &Present, desired: &Desired) -> Option<String> {
     match world.head.value()? {
         Head::Absent => None,
-        Head::Same => wanted.history.as_ref().and_then(|it| it.commit.value().cloned()),
+        Head::Same => {
+            let history = desired.history.as_ref()?;
+            history.commit.value().cloned()
+        }
         Head::Behind(there) | Head::Ahead(there) | Head::Elsewhere(there) => Some(there.clone()),
     }
 }

@@ -1,10 +1,10 @@
-//! What will change: pure functions, data in, data out.
+//! Plans the steps to the desired state, as pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Recorded, Refusal, Settings,
-    Wanted, World,
+    Desired, Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Recorded, Refusal,
+    Settings, World,
 };
 use crate::spec::{Mode, OnDestroy, Push};
 use crate::step::{Because, Step};
@@ -12,23 +12,23 @@ use crate::step::{Because, Step};
 #[cfg(test)]
 mod tests;
 
-/// Steps to take, and what stands in the way of others.
+/// The steps of a plan, and the reasons why others are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order in which they are taken.
+    /// Steps in the order in which they are executed.
     pub steps: Vec<Step>,
-    /// What must be seen to first.
+    /// Parts that cannot be planned, each with its reason and help.
     pub refused: Vec<Refusal>,
 }
 
-/// The steps from `world` to one that holds what is `wanted`.
+/// Returns the steps from `world` to the `desired` state.
 #[must_use]
-pub fn plan(wanted: &Wanted, world: &World) -> Plan {
+pub fn plan(desired: &Desired, world: &World) -> Plan {
     let mut steps = Vec::new();
     let before = world.clone().unwrap_or_else(|| {
-        let private = wanted.settings.private.unwrap_or(true);
+        let private = desired.settings.private.unwrap_or(true);
         steps.push(Step::Create { private });
-        just_created(private, wanted)
+        just_created(private, desired)
     });
     let mut refused = refusals(&before);
     let recorded = recorded(&before);
@@ -44,17 +44,17 @@ pub fn plan(wanted: &Wanted, world: &World) -> Plan {
         }
         steps.push(Step::Unarchive {});
     }
-    let sections = Sections::of(wanted, &before, &seen, &mut refused);
-    let claim = sections.claim(wanted, &seen);
+    let sections = Sections::of(desired, &before, &seen, &mut refused);
+    let claim = sections.claim(desired, &seen);
     if recorded != Some(Some(claim.clone())) {
         steps.push(Step::Record { receipt: claim.clone(), times_of: BTreeSet::new() });
     }
-    steps.extend(settings(wanted, &before));
-    steps.extend(publish(wanted, &before, &mut refused));
-    steps.extend(history(wanted, &before, &mut refused));
-    steps.extend(topics(wanted, &before));
+    steps.extend(settings(desired, &before));
+    steps.extend(publish(desired, &before, &mut refused));
+    steps.extend(history(desired, &before, &mut refused));
+    steps.extend(topics(desired, &before));
     let times_of = sections.written.iter().map(|(name, _)| name.clone()).collect();
-    let receipt = sections.receipt(wanted, &claim);
+    let receipt = sections.receipt(desired, &claim);
     let last = Step::Record { receipt: receipt.clone(), times_of };
     let again = receipt != claim || !sections.written.is_empty();
     steps.extend(sections.steps());
@@ -62,9 +62,9 @@ pub fn plan(wanted: &Wanted, world: &World) -> Plan {
     Plan { steps, refused }
 }
 
-/// The steps that take away what [`plan`] made.
+/// Returns the steps that remove everything that [`plan`] created.
 #[must_use]
-pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
+pub fn plan_destroy(desired: &Desired, world: &World) -> Plan {
     let Some(before) = world else { return Plan::default() };
     let mut refused = refusals(before);
     let Some(seen) = recorded(before).filter(|_| refused.is_empty()) else {
@@ -73,7 +73,7 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
     let just_created =
         before.just_created.then(|| OwnershipRecord { made: true, ..OwnershipRecord::default() });
     let Some(receipt) = seen.clone().or(just_created) else { return Plan::default() };
-    if receipt.made && wanted.on_destroy == OnDestroy::Delete {
+    if receipt.made && desired.on_destroy == OnDestroy::Delete {
         return Plan { steps: vec![Step::Delete {}], refused };
     }
     if before.archived && receipt.archived {
@@ -83,13 +83,14 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
         refused.push(archived_by_others());
         return Plan { steps: Vec::new(), refused };
     }
-    let nothing = Wanted {
+    let nothing = Desired {
         rules: BTreeMap::new(),
         secrets: BTreeMap::new(),
         deploy_keys: BTreeMap::new(),
-        ..wanted.clone()
+        ..desired.clone()
     };
-    // In an archive, rules do no harm; in what we only found, they would.
+    // Rules of an archived repository have no effect. In a repository of others, which stays in use,
+    // they would.
     let kept = if receipt.made { receipt.rules.clone() } else { BTreeSet::new() };
     let goes = OwnershipRecord { rules: &receipt.rules - &kept, ..receipt.clone() };
     let sections = Sections::of(&nothing, before, &goes, &mut refused);
@@ -115,10 +116,10 @@ pub fn plan_destroy(wanted: &Wanted, world: &World) -> Plan {
     Plan { steps, refused }
 }
 
-/// A repository as it is right after [`Step::Create`]. Only `private` and the branch are known;
-/// every other declared setting is a step to take.
-fn just_created(private: bool, wanted: &Wanted) -> Present {
-    let branch = wanted.history.as_ref().map(|it| it.branch.clone());
+/// Returns a repository as it is right after [`Step::Create`]. Only `private` and the branch are known,
+/// so every other declared setting becomes a step.
+fn just_created(private: bool, desired: &Desired) -> Present {
+    let branch = desired.history.as_ref().map(|history| history.branch.clone());
     Present {
         id: 0,
         administrator: None,
@@ -135,8 +136,9 @@ fn just_created(private: bool, wanted: &Wanted) -> Present {
     }
 }
 
-/// The receipt that is there (`Some(None)`: none is), unless it cannot be told.
-#[expect(clippy::option_option, reason = "it is not there, or may not be read: two things")]
+/// Returns the ownership record, or `Some(None)` when the repository has none; `None` when the record is
+/// unreadable or disputed.
+#[expect(clippy::option_option, reason = "absent and unreadable differ")]
 fn recorded(before: &Present) -> Option<Option<OwnershipRecord>> {
     match before.mark.value()? {
         Ownership::None => Some(None),
@@ -145,14 +147,14 @@ fn recorded(before: &Present) -> Option<Option<OwnershipRecord>> {
     }
 }
 
-/// What stands in the way of every step.
+/// Returns the reasons why no step can be planned.
 fn refusals(before: &Present) -> Vec<Refusal> {
     let mut refused = Vec::new();
     if before.administrator == Some(false) {
         refused.push(Refusal {
             reason: "PermissionMissing",
             what: "the token may not administer the repository".to_owned(),
-            help: "give the token administration of it, or ask somebody who has it".to_owned(),
+            help: "give the token administration of the repository, or ask an administrator to run this".to_owned(),
         });
     }
     match &before.mark {
@@ -161,12 +163,12 @@ fn refusals(before: &Present) -> Vec<Refusal> {
             reason: "ReceiptDisputed",
             what: format!(
                 "the Actions variable {} was not written with this project's key for this \
-                 repository, so nobody can tell what is ours in it",
+                 repository, so it does not prove what this program created in the repository",
                 crate::ownership::VARIABLE
             ),
-            help: "use the root and the generations with which it was written; only if they are \
-                   lost, delete the variable: the repository then counts as made by others, and \
-                   its deploy keys and secrets must be removed by hand"
+            help: "use the root and the generations with which the variable was written; only if they \
+                   are lost, delete the variable: the repository then counts as created by others, \
+                   and its deploy keys and secrets must be removed by hand"
                 .to_owned(),
         }),
         Readable::Value(_) => {}
@@ -174,57 +176,58 @@ fn refusals(before: &Present) -> Vec<Refusal> {
     refused
 }
 
+/// Returns the refusal for a repository that is archived without an ownership record of this program.
 fn archived_by_others() -> Refusal {
     Refusal {
         reason: "Archived",
-        what: "the repository is archived, and not by us".to_owned(),
-        help: "unarchive it if it is to be used again".to_owned(),
+        what: "the repository was archived, but not by this program".to_owned(),
+        help: "unarchive the repository to use it again".to_owned(),
     }
 }
 
-/// Making a private repository public is a step of its own, and needs the document's consent: the
-/// document may be older than what the repository holds now. peribolos asks likewise
-/// (`--allow-repo-publish`, <https://docs.prow.k8s.io/docs/components/cli-tools/peribolos/>).
-fn publish(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Option<Step> {
-    if !publishes(wanted, before) {
+/// Plans the publication of a private repository, which is a separate step and needs `allowPublish` in the
+/// document, because the document may be older than the contents of the repository. peribolos requires
+/// consent, too (`--allow-repo-publish`, <https://docs.prow.k8s.io/docs/components/cli-tools/peribolos/>).
+fn publish(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> Option<Step> {
+    if !publishes(desired, before) {
         return None;
     }
-    if wanted.allow_publish {
+    if desired.allow_publish {
         return Some(Step::Publish {});
     }
     refused.push(Refusal {
         reason: "PublishNotAllowed",
-        what: "the repository is private, and the document would make it public".to_owned(),
+        what: "the repository is private, and the document declares it public".to_owned(),
         help:
-            "declare `allowPublish: true` if everything in its history may be read by everybody; \
-               otherwise declare `visibility: private`"
+            "declare `allowPublish: true` if everybody may read its whole history; otherwise declare \
+               `visibility: private`"
                 .to_owned(),
     });
     None
 }
 
-fn publishes(wanted: &Wanted, before: &Present) -> bool {
-    wanted.settings.private == Some(false)
+fn publishes(desired: &Desired, before: &Present) -> bool {
+    desired.settings.private == Some(false)
         && before.settings.private == Some(true)
         && !before.just_created
 }
 
-fn settings(wanted: &Wanted, before: &Present) -> Option<Step> {
-    let publishes = publishes(wanted, before);
-    let mut wanted = wanted.settings.clone();
+fn settings(desired: &Desired, before: &Present) -> Option<Step> {
+    let publishes = publishes(desired, before);
+    let mut desired = desired.settings.clone();
     if publishes {
-        wanted.private = None;
+        desired.private = None;
     }
     if before.just_created {
-        wanted.description.get_or_insert_default();
+        desired.description.get_or_insert_default();
     }
-    let to = wanted.changed_from(&before.settings);
+    let to = desired.changed_from(&before.settings);
     let changed = to != Settings::default();
     changed.then(|| Step::ChangeSettings { from: before.settings.restricted_to(&to), to })
 }
 
-fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec<Step> {
-    let Some(Pushed { push, branch, commit }) = &wanted.history else { return Vec::new() };
+fn history(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> Vec<Step> {
+    let Some(Pushed { push, branch, commit }) = &desired.history else { return Vec::new() };
     let head = match &before.head {
         Readable::Value(head) => head,
         Readable::Denied(refusal) => {
@@ -250,12 +253,12 @@ fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec
                 "the forge's {branch} is at {there}, which is not an ancestor of {} here",
                 commit.value().map_or("the commit", String::as_str)
             ),
-            help: "`git pull --rebase`, then try again: nothing is ever forced".to_owned(),
+            help: "run `git pull --rebase`, then the same command again; this program never forces a push".to_owned(),
         }),
         (Head::Same | Head::Ahead(_) | Head::Behind(_) | Head::Elsewhere(_), _) => {}
     }
     if *head == Head::Absent && commit.value().is_none() {
-        return steps; // there is no branch to show first
+        return steps; // the branch does not exist, so it cannot be the default
     }
     if before.default_branch != *branch {
         let (from, to) = (before.default_branch.clone(), branch.clone());
@@ -264,8 +267,8 @@ fn history(wanted: &Wanted, before: &Present, refused: &mut Vec<Refusal>) -> Vec
     steps
 }
 
-fn topics(wanted: &Wanted, before: &Present) -> Option<Step> {
-    let (mode, items) = wanted.topics.as_ref()?;
+fn topics(desired: &Desired, before: &Present) -> Option<Step> {
+    let (mode, items) = desired.topics.as_ref()?;
     let to = match mode {
         Mode::Additive => &before.topics | items,
         Mode::Authoritative => items.clone(),
@@ -273,58 +276,61 @@ fn topics(wanted: &Wanted, before: &Present) -> Option<Step> {
     (to != before.topics).then(|| Step::SetTopics { from: before.topics.clone(), to })
 }
 
-/// What changes in the lists that a receipt speaks of. `None`: the list may not be read, so it is
-/// neither compared nor pruned, and what the receipt says of it stays.
+/// Steps for the lists in the ownership record. `None` means that the token may not read the list: it is
+/// neither compared nor pruned, and its part of the record is kept.
 struct Sections {
     rules: Option<Vec<Step>>,
     secrets: Option<Vec<Step>>,
     deploy_keys: Option<Vec<Step>>,
+    /// Names of the rules that do not exist yet.
     new_rules: BTreeSet<String>,
+    /// Names of the secrets to write, each with the reason.
     written: Vec<(String, Because)>,
 }
 
 impl Sections {
     fn of(
-        wanted: &Wanted,
+        desired: &Desired,
         before: &Present,
         receipt: &OwnershipRecord,
         refused: &mut Vec<Refusal>,
     ) -> Self {
         let rules =
-            read(&before.rules, [!wanted.rules.is_empty(), !receipt.rules.is_empty()], refused);
+            read(&before.rules, [!desired.rules.is_empty(), !receipt.rules.is_empty()], refused);
         let secrets = read(
             &before.secrets,
-            [!wanted.secrets.is_empty(), !receipt.secrets.is_empty()],
+            [!desired.secrets.is_empty(), !receipt.secrets.is_empty()],
             refused,
         );
-        let keys = [!wanted.deploy_keys.is_empty(), !receipt.deploy_keys.is_empty()];
+        let keys = [!desired.deploy_keys.is_empty(), !receipt.deploy_keys.is_empty()];
         let keys = read(&before.deploy_keys, keys, refused);
-        let missing = |it: &&String| rules.is_some_and(|seen| !seen.contains_key(*it));
+        let missing = |name: &&String| rules.is_some_and(|seen| !seen.contains_key(*name));
         let written = secrets.map_or(Vec::new(), |seen| {
             let because = |(name, mac): (&String, &String)| {
                 let because = because(mac, seen.get(name), receipt.secrets.get(name))?;
                 Some((name.clone(), because))
             };
-            wanted.secrets.iter().filter_map(because).collect()
+            desired.secrets.iter().filter_map(because).collect()
         });
         Self {
-            new_rules: wanted.rules.keys().filter(missing).cloned().collect(),
+            new_rules: desired.rules.keys().filter(missing).cloned().collect(),
             rules: rules.map(|seen| {
-                let put = wanted.rules.iter().filter_map(|(name, to)| {
+                let put = desired.rules.iter().filter_map(|(name, to)| {
                     let (from, name, to) = (seen.get(name).cloned(), name.clone(), to.clone());
                     let met = from.as_ref().is_some_and(|from| to.is_met_by(from));
                     let weakens = from.as_ref().map_or(Vec::new(), |from| to.weakens(from));
                     (!met).then_some(Step::PutRule { name, from, to, weakens })
                 });
-                let stale = receipt.rules.iter().filter(|it| !wanted.rules.contains_key(*it));
-                let stale = stale.filter(|it| seen.contains_key(*it)).cloned();
+                let stale = receipt.rules.iter().filter(|name| !desired.rules.contains_key(*name));
+                let stale = stale.filter(|name| seen.contains_key(*name)).cloned();
                 put.chain(stale.map(|name| Step::RemoveRule { name })).collect()
             }),
             secrets: secrets.map(|seen| {
                 let write = written.iter().cloned();
                 let write = write.map(|(name, because)| Step::WriteSecret { name, because });
-                let stale = receipt.secrets.keys().filter(|it| !wanted.secrets.contains_key(*it));
-                let stale = stale.filter(|it| seen.contains_key(*it)).cloned();
+                let stale = receipt.secrets.keys();
+                let stale = stale.filter(|name| !desired.secrets.contains_key(*name));
+                let stale = stale.filter(|name| seen.contains_key(*name)).cloned();
                 write.chain(stale.map(|name| Step::RemoveSecret { name })).collect()
             }),
             deploy_keys: keys.map(|seen| {
@@ -332,10 +338,10 @@ impl Sections {
                     let fingerprint = fingerprint.clone();
                     Step::RemoveDeployKey { fingerprint, id }
                 };
-                let put = wanted.deploy_keys.iter().flat_map(|(fingerprint, key)| {
+                let put = desired.deploy_keys.iter().flat_map(|(fingerprint, key)| {
                     let seen = seen.get(fingerprint);
-                    let wrong =
-                        seen.filter(|it| !it.read_only).map(|it| remove(fingerprint, it.id));
+                    let writable = seen.filter(|seen| !seen.read_only);
+                    let wrong = writable.map(|seen| remove(fingerprint, seen.id));
                     let add = Step::AddDeployKey {
                         fingerprint: fingerprint.clone(),
                         title: key.title.clone(),
@@ -344,20 +350,21 @@ impl Sections {
                     let add = (seen.is_none() || wrong.is_some()).then_some(add);
                     wrong.into_iter().chain(add)
                 });
-                let stale =
-                    receipt.deploy_keys.iter().filter(|it| !wanted.deploy_keys.contains_key(*it));
-                let stale = stale.filter_map(|it| Some(remove(it, seen.get(it)?.id)));
+                let stale = receipt.deploy_keys.iter();
+                let stale = stale.filter(|key| !desired.deploy_keys.contains_key(*key));
+                let stale = stale.filter_map(|key| Some(remove(key, seen.get(key)?.id)));
                 put.chain(stale).collect()
             }),
             written,
         }
     }
 
-    /// What the receipt must say before anything is made: a rule that was not there and is there
-    /// after an interruption is ours; so is a key whose private half only we can derive.
-    fn claim(&self, wanted: &Wanted, seen: &OwnershipRecord) -> OwnershipRecord {
+    /// Returns the ownership record to write before the first change, so that an interrupted run does not
+    /// lose the ownership of a new rule. A deploy key belongs to this program because only the holder of the root
+    /// can derive its private half.
+    fn claim(&self, desired: &Desired, seen: &OwnershipRecord) -> OwnershipRecord {
         let deploy_keys = match self.deploy_keys {
-            Some(_) => wanted.deploy_keys.keys().cloned().collect(),
+            Some(_) => desired.deploy_keys.keys().cloned().collect(),
             None => BTreeSet::new(),
         };
         OwnershipRecord {
@@ -369,41 +376,42 @@ impl Sections {
         }
     }
 
-    /// What the receipt says in the end.
-    fn receipt(&self, wanted: &Wanted, claim: &OwnershipRecord) -> OwnershipRecord {
+    /// Returns the ownership record to write after the last change.
+    fn receipt(&self, desired: &Desired, claim: &OwnershipRecord) -> OwnershipRecord {
         let mut receipt = claim.clone();
         if self.rules.is_some() {
-            receipt.rules.retain(|it| wanted.rules.contains_key(it));
+            receipt.rules.retain(|name| desired.rules.contains_key(name));
         }
         if self.deploy_keys.is_some() {
-            receipt.deploy_keys.retain(|it| wanted.deploy_keys.contains_key(it));
+            receipt.deploy_keys.retain(|key| desired.deploy_keys.contains_key(key));
         }
         if self.secrets.is_some() {
-            receipt.secrets.retain(|name, _| wanted.secrets.contains_key(name));
+            receipt.secrets.retain(|name, _| desired.secrets.contains_key(name));
             for (name, _) in &self.written {
-                let mac = wanted.secrets.get(name).cloned().unwrap_or_default();
+                let mac = desired.secrets.get(name).cloned().unwrap_or_default();
                 receipt.secrets.insert(name.clone(), Recorded { mac, updated_at: None });
             }
         }
         receipt
     }
 
-    /// Secrets and keys first: a rule may keep us from what comes after it.
+    /// Returns all steps. Secrets and keys come before rules, because a new rule may forbid later changes.
     fn steps(self) -> impl Iterator<Item = Step> {
         [self.secrets, self.deploy_keys, self.rules].into_iter().flatten().flatten()
     }
 }
 
-/// What was read of a section, if anything speaks of it.
+/// Returns the content of a section; reports its refusal when the document or the ownership record has
+/// an entry in it.
 fn read<'a, T>(
     section: &'a Readable<T>,
-    spoken_of: [bool; 2],
+    has_entries: [bool; 2],
     refused: &mut Vec<Refusal>,
 ) -> Option<&'a T> {
     match section {
         Readable::Value(value) => Some(value),
         Readable::Denied(refusal) => {
-            refused.extend(spoken_of.contains(&true).then(|| refusal.clone()));
+            refused.extend(has_entries.contains(&true).then(|| refusal.clone()));
             None
         }
     }

@@ -1,18 +1,18 @@
-//! One document with its references resolved, and the way to its forge.
+//! One document with its references resolved, and the client of its forge.
 
 use documents::{Context, Intent};
 use keyring::{DataPolicy, GitOrigin, Projects, Secret};
 use serde_json::Value;
 
+use crate::desired::{self, Declaration};
 use crate::forge::Reader;
 use crate::model::{Head, Present, RepositorySlug};
-use crate::observe::{self, Look};
+use crate::observe::{self, Observation};
 use crate::ownership::OwnershipKey;
 use crate::plan::Plan;
 use crate::remote::Remote;
 use crate::spec::{Push, Repository};
 use crate::step::Step;
-use crate::wanted::{self, Declaration};
 use crate::{Error, git, plan, sunset};
 
 /// A document, the declared state, and readers of its forge.
@@ -21,13 +21,15 @@ pub(crate) struct Session<'a> {
     projects: &'a Projects,
     pub(crate) remote: Remote,
     pub(crate) token: Secret,
-    pub(crate) seal: OwnershipKey,
+    pub(crate) ownership: OwnershipKey,
     pub(crate) declaration: Declaration,
     /// The forge's number for the repository, as an earlier run saw it.
     earlier: Option<u64>,
 }
 
 impl<'a> Session<'a> {
+    /// Resolves the references of a document and connects to its forge. Only an `intent` that pushes
+    /// reads the local history.
     pub(crate) fn open(
         projects: &'a Projects,
         context: &Context<'a, Repository>,
@@ -40,45 +42,45 @@ impl<'a> Session<'a> {
             owner: document.spec.owner.to_string(),
             name: document.name.to_string(),
         };
-        let seal = OwnershipKey::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
+        let ownership = OwnershipKey::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
         let (remote, token) = Remote::open(forge, place)?;
-        // A removal pushes no commit, so it works without a history here.
+        // A removal pushes no commit, so it works outside of a Git repository.
         let with_history = !intent.is_removal();
         let declaration =
-            wanted::declaration(document, project, remote.forge, &seal, with_history)?;
+            desired::declaration(document, project, remote.forge, &ownership, with_history)?;
         // Documents are copied with their statuses, so the status may be another repository's.
         let observed = &context.stream.status(document)["observed"];
         let is_same = observed["name"] == document.name.as_str()
             && observed["owner"] == document.spec.owner.as_str();
         let earlier = observed["id"].as_u64().filter(|_| is_same);
         let context = Context { ..*context };
-        Ok(Self { context, projects, remote, token, seal, declaration, earlier })
+        Ok(Self { context, projects, remote, token, ownership, declaration, earlier })
     }
 
-    pub(crate) fn observe(&self) -> Result<Look, Error> {
-        let wanted = &self.declaration.wanted;
-        let head = |found: &_| observe::head(found, wanted, &self.token);
-        observe::look(&Reader(&self.remote), &self.seal, wanted, self.earlier, head)
+    pub(crate) fn observe(&self) -> Result<Observation, Error> {
+        let desired = &self.declaration.desired;
+        let head = |found: &_| observe::head(found, desired, &self.token);
+        observe::observe(&Reader(&self.remote), &self.ownership, desired, self.earlier, head)
     }
 
-    pub(crate) fn plan(&self, look: &Look, intent: Intent) -> Plan {
-        let wanted = &self.declaration.wanted;
+    pub(crate) fn plan(&self, observation: &Observation, intent: Intent) -> Plan {
+        let desired = &self.declaration.desired;
         if intent.is_removal() {
-            plan::plan_destroy(wanted, &look.world)
+            plan::plan_destroy(desired, &observation.world)
         } else {
-            plan::plan(wanted, &look.world)
+            plan::plan(desired, &observation.world)
         }
     }
 
-    /// Checks that nothing is lost when `steps` delete the repository, and returns the references that
-    /// a receipt covers.
+    /// Checks that a drain receipt covers everything that `steps` delete, and returns the references that
+    /// it covers; `None` when nothing is deleted or the document discards its data.
     pub(crate) fn check_deletion(
         &self,
-        look: &Look,
+        observation: &Observation,
         steps: &[Step],
     ) -> Result<Option<String>, Error> {
         let deletes = steps.iter().any(|step| matches!(step, Step::Delete {}));
-        let Some(found) = look.found.as_ref().filter(|_| deletes) else { return Ok(None) };
+        let Some(found) = observation.found.as_ref().filter(|_| deletes) else { return Ok(None) };
         let document = self.context.document;
         if document.spec.data_on_destroy == DataPolicy::Discard {
             return Ok(None);
@@ -100,20 +102,20 @@ impl<'a> Session<'a> {
         if what.is_empty() { Ok(Some(refs)) } else { Err(Error::NotCovered { repository, what }) }
     }
 
-    /// Returns how the branch differs where a plan has no step for it.
+    /// Returns the difference of the branch for which a plan has no step: commits that only the forge has.
     pub(crate) fn branch_difference(&self, world: &Present) -> Option<String> {
-        let history = self.declaration.wanted.history.as_ref()?;
+        let history = self.declaration.desired.history.as_ref()?;
         let branch = &history.branch;
         match world.head.value()? {
             Head::Ahead(there) if history.push == Push::FastForward => {
-                Some(format!("{branch} of the forge is ahead, at {there}: `git pull` first"))
+                Some(format!("the forge's {branch} is ahead, at {there}: run `git pull` first"))
             }
             _ => None,
         }
     }
 }
 
-/// Checks before any step that the history can be pushed whole.
+/// Checks before any step that every object of the history can be pushed.
 pub(crate) fn check_push(steps: &[Step]) -> Result<(), Error> {
     for step in steps {
         let Step::Push { from, to, .. } = step else { continue };

@@ -172,7 +172,7 @@ pub struct PullRequest {
 pub enum Bypass {
     /// The rule applies to all users.
     #[default]
-    Nobody,
+    None,
     /// Administrators of the repository are exempt. At Gitea, every administrator may merge, and
     /// the owner (in an organisation: the team `Owners`) may push.
     Administrators,

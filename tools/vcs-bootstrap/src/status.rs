@@ -1,9 +1,9 @@
-//! How the status of a `Repository` is built.
+//! Builds the status of a `Repository`.
 
 use documents::{Condition, Diagnostic as _, Kind as _};
 
 use crate::Error;
-use crate::observe::{Evidence, Look, Observed};
+use crate::observe::{Evidence, Observation, Observed};
 use crate::remote::Forge;
 use crate::session::Session;
 use crate::spec::Repository;
@@ -12,14 +12,15 @@ use crate::step::Step;
 /// The status of a Repository.
 pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
 
-/// Returns the status of a document for which `steps` are left, and what is in their way.
+/// Returns the status of a document for which `steps` are left, with a condition for each part that
+/// could not be planned.
 pub(crate) fn planned(
     session: &Session<'_>,
-    look: &Look,
+    observation: &Observation,
     steps: Vec<Step>,
     refused: Vec<crate::model::Refusal>,
 ) -> Status {
-    let mut status = Status::planned(observed(session, look), steps);
+    let mut status = Status::planned(observed(session, observation), steps);
     let known = |refusal: crate::model::Refusal| {
         Condition::new("Known", false, refusal.reason, refusal.what)
     };
@@ -29,32 +30,33 @@ pub(crate) fn planned(
 }
 
 /// Returns the status of a document for which no step is left.
-pub(crate) fn converged(session: &Session<'_>, look: &Look) -> Status {
-    let wanted = &session.declaration.wanted;
-    let observed = observed(session, look);
+pub(crate) fn converged(session: &Session<'_>, observation: &Observation) -> Status {
+    let desired = &session.declaration.desired;
+    let observed = observed(session, observation);
     let url = observed.as_ref().map_or("", |repository| &repository.url);
     let message = format!(
         "{url} is as declared (rules: {}, secrets: {}, deploy keys: {})",
-        wanted.rules.len(),
-        wanted.secrets.len(),
-        wanted.deploy_keys.len()
+        desired.rules.len(),
+        desired.secrets.len(),
+        desired.deploy_keys.len()
     );
     let mut status = Status::new(Condition::ready(true, "InPlace", message));
     status.conditions.extend(complete(session));
-    status.evidence = look.evidence(wanted);
+    status.evidence = observation.evidence(desired);
     status.observed = observed;
     status
 }
 
-/// Returns the status of a document that `destroy` would remove with `steps`, or with an error.
+/// Returns the status of a document that `destroy` would remove with `steps`, and the error that would
+/// stop it.
 pub(crate) fn removal_planned(
     session: &Session<'_>,
-    look: &Look,
+    observation: &Observation,
     steps: Vec<Step>,
     refusal: Option<&Error>,
 ) -> Status {
     let name = &session.remote.place.name;
-    let mut status = Status::planned(observed(session, look), steps);
+    let mut status = Status::planned(observed(session, observation), steps);
     if let Some(error) = refusal {
         documents::note(name, format_args!("destroy would stop: {error}"));
         let condition = Condition::new("Covered", false, error.reason(), error.to_string());
@@ -64,33 +66,39 @@ pub(crate) fn removal_planned(
 }
 
 /// Returns the status after `destroy`.
-pub(crate) fn removed(look: &Look) -> Status {
-    Status::destroyed(match (&look.found, &look.world) {
+pub(crate) fn removed(observation: &Observation) -> Status {
+    Status::destroyed(match (&observation.found, &observation.world) {
         (Some(found), Some(world)) if world.archived => {
-            format!("{} is archived, without our secrets and keys: its history stays", found.web)
+            format!(
+                "{} is archived with its history; the secrets and keys of this program are removed",
+                found.web
+            )
         }
         (Some(found), _) => {
-            format!("{} was made by others: it stays, without what we made in it", found.web)
+            format!(
+                "{} was created by others and is kept, without the parts that this program created",
+                found.web
+            )
         }
-        (None, _) => format!("there is no {} any more", Repository::KIND.to_lowercase()),
+        (None, _) => format!("the {} does not exist", Repository::KIND.to_lowercase()),
     })
 }
 
-/// Returns the status of a proven document, with what its forge cannot prove.
-pub(crate) fn verified(session: &Session<'_>, look: &Look) -> Status {
-    let mut status = converged(session, look);
+/// Returns the status of a verified document, with a condition for values that the forge cannot prove.
+pub(crate) fn verified(session: &Session<'_>, observation: &Observation) -> Status {
+    let mut status = converged(session, observation);
     if session.remote.forge == Forge::Gitea && !session.declaration.secrets.is_empty() {
-        let message = "the secrets are there under their names, and what was written last by us is \
-                       what is declared; Gitea does not tell when a secret was written, so a change \
-                       by hand would not be seen";
+        let message = "every declared secret exists, and this program last wrote the declared values; \
+                       Gitea does not report when a secret was written, so a later change by another \
+                       writer is not detected";
         documents::note(&session.remote.place.name, message);
         status.conditions.push(Condition::new("SecretsProven", false, "NotTold", message));
     }
     status
 }
 
-fn observed(session: &Session<'_>, look: &Look) -> Option<Observed> {
-    look.observed(&session.remote.place, &session.declaration.wanted)
+fn observed(session: &Session<'_>, observation: &Observation) -> Option<Observed> {
+    observation.observed(&session.remote.place, &session.declaration.desired)
 }
 
 /// Returns a condition about declared features that the forge lacks, if there are any.

@@ -21,18 +21,18 @@ pub enum Step {
     },
     /// Unarchive the repository, which `destroy` archived and which is declared again.
     Unarchive {},
-    /// Write the receipt: a signed Actions variable that says what this program made.
+    /// Write the ownership record: a signed Actions variable that lists what this program created.
     Record {
-        /// The receipt.
+        /// Content of the ownership record.
         receipt: OwnershipRecord,
         /// Secrets whose time of writing is read back first, because the forge sets it.
         times_of: BTreeSet<String>,
     },
-    /// Change settings.
+    /// Change settings of the repository.
     ChangeSettings {
         /// Present values of the settings that change.
         from: Settings,
-        /// Declared values.
+        /// Declared values of the settings that change.
         to: Settings,
     },
     /// Push a branch, as a fast-forward.
@@ -46,19 +46,19 @@ pub enum Step {
     },
     /// Change the default branch.
     ChangeDefaultBranch {
-        /// Present default branch.
+        /// Present default branch, for example `master`.
         from: String,
-        /// Declared default branch.
+        /// Declared default branch, for example `main`.
         to: String,
     },
     /// Replace the list of topics.
     SetTopics {
-        /// Present topics.
+        /// Topics before the change.
         from: BTreeSet<String>,
         /// Topics after the change.
         to: BTreeSet<String>,
     },
-    /// Write a secret. Its value is in no plan.
+    /// Write a secret. A plan never holds its value.
     WriteSecret {
         /// Name of the secret, for example `REGISTRY_TOKEN`.
         name: String,
@@ -78,9 +78,9 @@ pub enum Step {
     PutRule {
         /// Name of the rule.
         name: String,
-        /// Present rule; absent when there is none of this name.
+        /// Present rule; absent when no rule has this name.
         from: Option<Rule>,
-        /// Declared rule.
+        /// Rule that the document declares.
         to: Rule,
         /// Protections that the present rule has and the declared one lacks.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -89,7 +89,7 @@ pub enum Step {
     /// Make a private repository public, with all of its history. This cannot be undone, because
     /// others may have copied it.
     Publish {},
-    /// Remove a rule that this program made and that is no longer declared.
+    /// Remove a rule that this program created and that is no longer declared.
     RemoveRule {
         /// Name of the rule.
         name: String,
@@ -106,21 +106,22 @@ pub enum Step {
         /// The forge's number for the key.
         id: u64,
     },
-    /// Remove the receipt from a repository that others made and that holds nothing of ours any more.
+    /// Remove the ownership record from a repository that others created, after everything that this
+    /// program created in it was removed.
     Forget {},
-    /// Archive the repository: it stays, read-only.
+    /// Archive the repository, which makes it read-only.
     Archive {},
     /// Delete the repository with all of its contents.
     Delete {},
 }
 
-/// Why a secret has to be written. No forge lets anybody read its value.
+/// Reason why a secret has to be written. Forges never return the value of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Because {
     /// The secret does not exist.
     Absent,
-    /// The secret exists, and the receipt does not say what it holds.
+    /// The secret exists, and the ownership record does not list it.
     Unrecorded,
     /// The declared value has changed.
     Changed,

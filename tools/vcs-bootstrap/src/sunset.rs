@@ -1,11 +1,11 @@
-//! What must hold before `destroy` deletes a repository.
+//! Finds contents that no drain receipt covers, before `destroy` deletes a repository.
 //!
-//! A receipt of `data-drain` covers the Git history: every reference, and every object that they
-//! reach (`git clone --mirror`, as one bundle). It covers nothing that the forge keeps beside the
-//! history: issues, pull requests, releases, the wiki, discussions, and the content of Git LFS.
+//! A receipt of `data-drain` covers the Git history: every reference, and every object that the
+//! references reach (`git clone --mirror`, as one bundle). It does not cover issues, pull requests,
+//! releases, the wiki, discussions, and the content of Git LFS.
 //!
-//! **Invariant:** what no receipt covers is deleted only if the document discards it by name of the
-//! policy (`dataOnDestroy: discard`).
+//! **Invariant:** contents that no receipt covers are deleted only if the document declares
+//! `dataOnDestroy: discard`.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::model::{Readable, Refusal};
 use crate::refused;
 use crate::remote::{Forge, Remote};
 
-/// What the forge keeps of a repository beside its history, in the words of an error.
+/// Returns the contents of the repository beside its Git history, as an error lists them.
 pub(crate) fn beside_history(
     remote: &Remote,
     found: &Found,
@@ -26,7 +26,7 @@ pub(crate) fn beside_history(
 ) -> Result<Vec<String>, Error> {
     let mut held = Vec::new();
     let settings = &found.settings;
-    // A tracker or wiki that is switched off answers 404 or 410, and holds nothing that is in use.
+    // The forge answers 404 or 410 for an issue tracker or wiki that is switched off.
     let lists: &[(&str, &str, bool)] = match remote.forge {
         Forge::GitHub => &[
             ("/issues?state=all&per_page=1", "issues", settings.issues == Some(false)),
@@ -64,7 +64,8 @@ pub(crate) fn beside_history(
     Ok(held)
 }
 
-/// GitHub keeps a wiki in a Git repository of its own, which is there once the wiki has a page.
+/// Whether the repository has a wiki. GitHub keeps a wiki in a separate Git repository, which exists once
+/// the wiki has a page.
 /// <https://docs.github.com/en/communities/documenting-your-project-with-wikis/adding-or-editing-wiki-pages>
 fn has_wiki(origin: &GitOrigin<'_>) -> Result<bool, Error> {
     let url = origin.url.as_str();
@@ -77,8 +78,9 @@ fn has_wiki(origin: &GitOrigin<'_>) -> Result<bool, Error> {
     }
 }
 
-/// The files of the whole history whose content is in Git LFS. The history here may be another one,
-/// so this reads the forge's: only files as small as a pointer, where the forge can leave out others.
+/// Returns the files of the whole history whose content is in Git LFS. The local history may be another
+/// one, so this clones the forge's. A filter limits the clone to files as small as a pointer, where the
+/// forge supports filters.
 fn lfs_files(origin: &GitOrigin<'_>) -> Result<Vec<String>, Error> {
     let scratch = tempfile::Builder::new().prefix("holistic-lfs-").tempdir();
     let scratch = scratch.map_err(Error::NoGit)?;
@@ -91,7 +93,7 @@ fn lfs_files(origin: &GitOrigin<'_>) -> Result<Vec<String>, Error> {
         let message = cloned.message();
         return Err(Error::GitFailed { command: "clone".to_owned(), message });
     }
-    // Without its remote, the mirror is an ordinary repository in which large files are missing.
+    // Without these settings, Git would fetch every large file that it finds missing.
     for section in ["remote.origin", "extensions"] {
         let arguments = ["config", "--remove-section", section];
         keyring::git(&arguments, &mirror, None).map_err(Error::NoGit)?;

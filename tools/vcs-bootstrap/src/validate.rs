@@ -13,7 +13,7 @@ const APPROVALS_MAX: u8 = 10;
 /// (<https://docs.github.com/en/repositories/managing-your-repositorys-settings-and-features/customizing-your-repository/classifying-your-repository-with-topics>).
 const TOPICS_MAX: usize = 20;
 
-/// Reports every error in `declared` documents.
+/// Reports every error in the `declared` documents.
 pub(crate) fn validate(
     stream: &mut Stream,
     projects: &Projects,
@@ -31,7 +31,7 @@ fn errors(spec: &Repository, projects: &Projects) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     let mut error = |path: String, message: String| errors.push((path, message));
     if projects.get(&spec.project).is_ok_and(|project| project.spec.endpoints.forge.is_none()) {
-        let message = "this project does not say where its forge is (endpoints.forge)";
+        let message = "the project declares no forge (endpoints.forge)";
         error("/spec/project".to_owned(), message.to_owned());
     }
     if spec.topics.as_ref().is_some_and(|topics| topics.items.len() > TOPICS_MAX) {

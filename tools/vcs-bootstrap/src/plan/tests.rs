@@ -34,8 +34,8 @@ fn named<T>(items: impl IntoIterator<Item = (&'static str, T)>) -> BTreeMap<Stri
     items.into_iter().map(|(name, item)| (name.to_owned(), item)).collect()
 }
 
-fn declarations() -> Vec<Wanted> {
-    let minimal = Wanted {
+fn declarations() -> Vec<Desired> {
+    let minimal = Desired {
         settings: Settings::default(),
         topics: None,
         history: None,
@@ -48,7 +48,7 @@ fn declarations() -> Vec<Wanted> {
     let history = |push| {
         Some(Pushed { push, branch: "main".to_owned(), commit: Readable::Value("c2".to_owned()) })
     };
-    let full = Wanted {
+    let full = Desired {
         settings: Settings {
             description: Some("ours".to_owned()),
             private: Some(true),
@@ -64,8 +64,8 @@ fn declarations() -> Vec<Wanted> {
         on_destroy: OnDestroy::Archive,
     };
     vec![
-        Wanted { on_destroy: OnDestroy::Delete, ..full.clone() },
-        Wanted {
+        Desired { on_destroy: OnDestroy::Delete, ..full.clone() },
+        Desired {
             topics: Some((Mode::Additive, set(["a"]))),
             history: history(Push::OnCreate),
             ..full.clone()
@@ -110,7 +110,7 @@ fn worlds() -> Vec<World> {
     let mut worlds = vec![None];
     for (marked, made, archived) in [
         (false, true, false),  // created, then interrupted
-        (false, false, false), // made by others
+        (false, false, false), // created by others
         (true, true, false),
         (true, true, true), // destroyed
         (true, false, false),
@@ -159,7 +159,7 @@ fn worlds() -> Vec<World> {
 fn list<T>(section: &mut Readable<BTreeMap<String, T>>) -> &mut BTreeMap<String, T> {
     match section {
         Readable::Value(list) => list,
-        Readable::Denied(_) => panic!("a step changes what may not be read"),
+        Readable::Denied(_) => panic!("a step changes an unreadable list"),
     }
 }
 
@@ -178,10 +178,10 @@ fn after(step: &Step, world: World) -> World {
         let minimal = declarations().pop().expect("the smallest declaration");
         return Some(Present { id: 7, settings: all, ..just_created(*private, &minimal) });
     }
-    let mut repository = world.expect("a step other than the first needs a repository");
+    let mut repository = world.expect("every step other than the first needs a repository");
     assert!(
         !repository.archived || matches!(step, Step::Unarchive {} | Step::Delete {}),
-        "an archive takes no change: {step}"
+        "an archived repository accepts no change: {step}"
     );
     match step.clone() {
         Step::Create { .. } => {}
@@ -235,10 +235,10 @@ fn take(steps: &[Step], world: &World) -> World {
     steps.iter().fold(world.clone(), |world, step| after(step, world))
 }
 
-fn for_all(law: impl Fn(&Wanted, &World)) {
-    for wanted in declarations() {
+fn for_all(law: impl Fn(&Desired, &World)) {
+    for desired in declarations() {
         for before in worlds() {
-            law(&wanted, &before);
+            law(&desired, &before);
         }
     }
 }
@@ -248,39 +248,39 @@ fn receipt(world: &World) -> Option<OwnershipRecord> {
 }
 
 #[test]
-fn a_plan_reaches_what_is_declared_then_rests() {
-    for_all(|wanted, before| {
-        let Plan { steps, refused } = plan(wanted, before);
+fn plan_reaches_the_declared_state_and_is_then_empty() {
+    for_all(|desired, before| {
+        let Plan { steps, refused } = plan(desired, before);
         assert_eq!(refused, [], "{before:?}");
         let world = take(&steps, before);
         let after = world.as_ref().expect("the repository");
-        assert_eq!(wanted.settings.changed_from(&after.settings), Settings::default(), "reaches");
+        assert_eq!(desired.settings.changed_from(&after.settings), Settings::default(), "reaches");
         assert!(!after.archived && !after.just_created, "reaches");
-        for (name, rule) in &wanted.rules {
+        for (name, rule) in &desired.rules {
             assert!(rule.is_met_by(&after.rules.value().expect("known")[name]), "reaches");
         }
-        for (name, mac) in &wanted.secrets {
+        for (name, mac) in &desired.secrets {
             assert!(after.secrets.value().expect("known").contains_key(name), "reaches");
             assert_eq!(receipt(&world).expect("a receipt").secrets[name].mac, *mac, "reaches");
         }
-        for fingerprint in wanted.deploy_keys.keys() {
+        for fingerprint in desired.deploy_keys.keys() {
             assert!(after.deploy_keys.value().expect("known")[fingerprint].read_only, "reaches");
         }
-        if wanted.history.as_ref().is_some_and(|history| history.push == Push::FastForward) {
+        if desired.history.as_ref().is_some_and(|history| history.push == Push::FastForward) {
             assert_eq!(after.head, Readable::Value(Head::Same), "reaches");
         }
-        assert_eq!(plan(wanted, &world), Plan::default(), "rests after {steps:?}");
+        assert_eq!(plan(desired, &world), Plan::default(), "rests after {steps:?}");
     });
 }
 
 #[test]
 fn apply_and_destroy_execute_the_steps_that_the_first_plan_shows() {
     for plan_of in [plan, plan_destroy] {
-        for_all(|wanted, before| {
-            let shown = plan_of(wanted, before).steps;
+        for_all(|desired, before| {
+            let shown = plan_of(desired, before).steps;
             let (mut world, mut executed) = (before.clone(), Vec::new());
             loop {
-                let round = plan_of(wanted, &world).steps;
+                let round = plan_of(desired, &world).steps;
                 if round.is_empty() {
                     break;
                 }
@@ -294,73 +294,80 @@ fn apply_and_destroy_execute_the_steps_that_the_first_plan_shows() {
 }
 
 #[test]
-fn a_plan_leaves_alone_what_is_not_declared() {
-    for_all(|wanted, before| {
+fn plan_leaves_undeclared_resources_unchanged() {
+    for_all(|desired, before| {
         let Some(was) = before else { return };
-        let world = take(&plan(wanted, before).steps, before);
+        let world = take(&plan(desired, before).steps, before);
         let is = world.as_ref().expect("the repository");
         let ours = receipt(before).unwrap_or_default();
         for (name, rule) in was.rules.value().expect("known") {
-            if !wanted.rules.contains_key(name) && !ours.rules.contains(name) {
+            if !desired.rules.contains_key(name) && !ours.rules.contains(name) {
                 assert_eq!(is.rules.value().expect("known").get(name), Some(rule));
             }
         }
         for (name, time) in was.secrets.value().expect("known") {
-            if !wanted.secrets.contains_key(name) && !ours.secrets.contains_key(name) {
+            if !desired.secrets.contains_key(name) && !ours.secrets.contains_key(name) {
                 assert_eq!(is.secrets.value().expect("known").get(name), Some(time));
             }
         }
         for (fingerprint, key) in was.deploy_keys.value().expect("known") {
-            if !wanted.deploy_keys.contains_key(fingerprint)
+            if !desired.deploy_keys.contains_key(fingerprint)
                 && !ours.deploy_keys.contains(fingerprint)
             {
                 assert_eq!(is.deploy_keys.value().expect("known").get(fingerprint), Some(key));
             }
         }
-        if wanted.topics.as_ref().is_none_or(|(mode, _)| *mode == Mode::Additive) {
+        if desired.topics.as_ref().is_none_or(|(mode, _)| *mode == Mode::Additive) {
             assert!(was.topics.is_subset(&is.topics));
         }
-        if wanted.settings.description.is_none() && !was.just_created {
+        if desired.settings.description.is_none() && !was.just_created {
             assert_eq!(was.settings, is.settings);
         }
         let made = was.just_created || ours.made;
-        assert_eq!(receipt(&world).expect("a receipt").made, made, "nothing found becomes made");
+        assert_eq!(
+            receipt(&world).expect("a receipt").made,
+            made,
+            "an adopted repository never counts as created"
+        );
     });
 }
 
 #[test]
-fn a_plan_reaches_the_same_world_after_an_interruption_at_any_step() {
-    for_all(|wanted, before| {
-        let Plan { steps, .. } = plan(wanted, before);
+fn apply_reaches_the_same_state_after_an_interruption_at_any_step() {
+    for_all(|desired, before| {
+        let Plan { steps, .. } = plan(desired, before);
         let whole = take(&steps, before);
         let mut half = before.clone();
         for step in &steps {
-            let Plan { steps: rest, refused } = plan(wanted, &half);
+            let Plan { steps: rest, refused } = plan(desired, &half);
             assert_eq!(refused, []);
             let again = take(&rest, &half);
-            // A rule or key of ours is ours in either, and nothing else is.
+            // The interruption does not change which rules and keys the ownership record lists.
             assert_eq!(receipt(&again), receipt(&whole), "{steps:?} then {rest:?}");
-            assert_eq!(plan(wanted, &again), Plan::default());
+            assert_eq!(plan(desired, &again), Plan::default());
             half = take(std::slice::from_ref(step), &half);
         }
     });
 }
 
 #[test]
-fn plan_destroy_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
-    for_all(|wanted, before| {
-        let Plan { steps, refused } = plan_destroy(wanted, before);
+fn plan_destroy_removes_only_what_the_program_created_and_is_then_empty() {
+    for_all(|desired, before| {
+        let Plan { steps, refused } = plan_destroy(desired, before);
         assert_eq!(refused, []);
         let world = take(&steps, before);
-        assert_eq!(plan_destroy(wanted, &world), Plan::default(), "rests after {steps:?}");
+        assert_eq!(plan_destroy(desired, &world), Plan::default(), "rests after {steps:?}");
         let Some(was) = before else { return };
         let ours = receipt(before);
         let made = was.just_created || ours.as_ref().is_some_and(|receipt| receipt.made);
         let Some(is) = &world else {
-            assert!(made && wanted.on_destroy == OnDestroy::Delete, "deletes only what we made");
+            assert!(
+                made && desired.on_destroy == OnDestroy::Delete,
+                "deletes only a repository that the program created"
+            );
             return;
         };
-        assert_eq!(is.archived, made, "archives what we made, and only that");
+        assert_eq!(is.archived, made, "archives only a repository that the program created");
         if was.archived {
             return; // an archived repository accepts no changes
         }
@@ -397,23 +404,23 @@ fn plan_destroy_removes_what_we_made_then_rests_and_leaves_the_rest_alone() {
 }
 
 #[test]
-fn an_interrupted_destroy_reaches_the_same_world() {
-    for_all(|wanted, before| {
-        let Plan { steps, .. } = plan_destroy(wanted, before);
+fn interrupted_destroy_reaches_the_same_state() {
+    for_all(|desired, before| {
+        let Plan { steps, .. } = plan_destroy(desired, before);
         let whole = take(&steps, before);
         for taken in 0..steps.len() {
             let half = take(&steps[..taken], before);
-            assert_eq!(take(&plan_destroy(wanted, &half).steps, &half), whole, "{steps:?}");
+            assert_eq!(take(&plan_destroy(desired, &half).steps, &half), whole, "{steps:?}");
         }
     });
 }
 
 #[test]
-fn a_destroyed_repository_can_be_applied_again() {
-    for_all(|wanted, before| {
-        let gone = take(&plan_destroy(wanted, before).steps, before);
-        let back = take(&plan(wanted, &gone).steps, &gone);
-        assert_eq!(plan(wanted, &back), Plan::default());
+fn destroyed_repository_can_be_applied_again() {
+    for_all(|desired, before| {
+        let gone = take(&plan_destroy(desired, before).steps, before);
+        let back = take(&plan(desired, &gone).steps, &gone);
+        assert_eq!(plan(desired, &back), Plan::default());
     });
 }
 
@@ -421,35 +428,35 @@ fn a_destroyed_repository_can_be_applied_again() {
 fn an_unreadable_part_is_neither_changed_nor_removed() {
     let refusal =
         Refusal { reason: "PermissionMissing", what: "rules".into(), help: String::new() };
-    for_all(|wanted, before| {
+    for_all(|desired, before| {
         let Some(present) = before else { return };
         let blind = Some(Present { rules: Readable::Denied(refusal.clone()), ..present.clone() });
-        let Plan { steps, refused } = plan(wanted, &blind);
+        let Plan { steps, refused } = plan(desired, &blind);
         let ours = receipt(before).unwrap_or_default();
-        assert_eq!(refused.is_empty(), wanted.rules.is_empty() && ours.rules.is_empty());
-        take(&steps, &blind); // panics when a step changes what is unknown
+        assert_eq!(refused.is_empty(), desired.rules.is_empty() && ours.rules.is_empty());
+        take(&steps, &blind); // panics when a step changes an unreadable list
         let kept = steps.iter().filter_map(|step| match step {
             Step::Record { receipt, .. } => Some(&receipt.rules),
             _ => None,
         });
         assert!(
             kept.into_iter().all(|rules| *rules == ours.rules),
-            "a receipt forgets nothing unseen"
+            "the ownership record keeps the entries of an unreadable list"
         );
         let blind = Some(Present { mark: Readable::Denied(refusal.clone()), ..present.clone() });
-        assert_eq!(plan(wanted, &blind), Plan { steps: vec![], refused: vec![refusal.clone()] });
+        assert_eq!(plan(desired, &blind), Plan { steps: vec![], refused: vec![refusal.clone()] });
         let disputed = Present { mark: Readable::Value(Ownership::Disputed), ..present.clone() };
-        let plan = plan(wanted, &Some(disputed));
+        let plan = plan(desired, &Some(disputed));
         assert_eq!((plan.steps, plan.refused[0].reason), (vec![], "ReceiptDisputed"));
     });
 }
 
 #[test]
-fn a_diverged_history_is_never_forced() {
-    let wanted = &declarations()[0];
+fn diverged_history_is_never_pushed() {
+    let desired = &declarations()[0];
     for world in worlds().into_iter().flatten().filter(|present| !present.archived) {
         let elsewhere = Readable::Value(Head::Elsewhere("c9".to_owned()));
-        let Plan { steps, refused } = plan(wanted, &Some(Present { head: elsewhere, ..world }));
+        let Plan { steps, refused } = plan(desired, &Some(Present { head: elsewhere, ..world }));
         assert_eq!(refused[0].reason, "HistoryDiverged");
         assert!(!steps.iter().any(|step| matches!(step, Step::Push { .. })));
     }

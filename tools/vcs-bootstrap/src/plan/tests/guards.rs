@@ -1,31 +1,31 @@
-//! Guards of a plan: steps that need a proof, a consent or an announcement.
+//! Guards of a plan: steps that need a readable history, consent or a warning.
 
 use super::*;
 
 #[test]
-fn an_unreadable_history_is_not_pushed_and_the_rest_is_planned() {
+fn unreadable_history_is_not_pushed_and_other_steps_are_planned() {
     let refusal =
         Refusal { reason: "PermissionMissing", what: "history".into(), help: String::new() };
-    for_all(|wanted, before| {
+    for_all(|desired, before| {
         let Some(present) = before else { return };
         let blind = Some(Present { head: Readable::Denied(refusal.clone()), ..present.clone() });
-        let Plan { steps, refused } = plan(wanted, &blind);
-        let whole = plan(wanted, before).steps;
-        assert_eq!(refused.contains(&refusal), wanted.history.is_some());
+        let Plan { steps, refused } = plan(desired, &blind);
+        let whole = plan(desired, before).steps;
+        assert_eq!(refused.contains(&refusal), desired.history.is_some());
         let of_history =
             |step: &&Step| !matches!(step, Step::Push { .. } | Step::ChangeDefaultBranch { .. });
         assert!(steps.iter().all(|step| of_history(&step)));
         let rest: Vec<_> = whole.iter().filter(of_history).cloned().collect();
-        assert_eq!(steps, rest, "what does not depend on the history is planned all the same");
+        assert_eq!(steps, rest, "steps that do not depend on the history are planned");
     });
 }
 
 #[test]
-fn a_private_repository_is_published_only_with_consent_and_in_a_separate_step() {
-    for_all(|wanted, before| {
+fn private_repository_is_published_only_with_consent_and_in_a_separate_step() {
+    for_all(|desired, before| {
         let Some(present) = before else { return };
-        let settings = Settings { private: Some(false), ..wanted.settings.clone() };
-        let mut wanted = Wanted { settings, ..wanted.clone() };
+        let settings = Settings { private: Some(false), ..desired.settings.clone() };
+        let mut desired = Desired { settings, ..desired.clone() };
         let publishes =
             |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Publish {}));
         let changes = |plan: &Plan| {
@@ -33,20 +33,20 @@ fn a_private_repository_is_published_only_with_consent_and_in_a_separate_step() 
                 |step| matches!(step, Step::ChangeSettings { to, .. } if to.private == Some(false)),
             )
         };
-        let refused = plan(&wanted, before);
+        let refused = plan(&desired, before);
         assert!(!publishes(&refused));
         if !present.just_created {
             assert!(!changes(&refused));
             assert!(refused.refused.iter().any(|refusal| refusal.reason == "PublishNotAllowed"));
-            wanted.allow_publish = true;
-            let allowed = plan(&wanted, before);
+            desired.allow_publish = true;
+            let allowed = plan(&desired, before);
             assert!(publishes(&allowed) && !changes(&allowed));
-            assert_eq!(plan(&wanted, &take(&allowed.steps, before)), Plan::default(), "rests");
+            assert_eq!(plan(&desired, &take(&allowed.steps, before)), Plan::default(), "rests");
         }
     });
 }
 
-/// Every rule that differs from a strict one in one field, looser or stricter.
+/// Returns a strict rule and its variations in one field, each with whether it is weaker.
 fn variations() -> Vec<(Rule, bool)> {
     let strict = Rule {
         branches: set(["main"]),
@@ -83,7 +83,7 @@ fn variations() -> Vec<(Rule, bool)> {
 }
 
 #[test]
-fn a_plan_names_every_protection_that_a_rule_loses() {
+fn plan_names_every_protection_that_a_rule_loses() {
     let strict = variations().remove(0).0;
     for (to, weaker) in variations() {
         assert_eq!(!to.weakens(&strict).is_empty(), weaker, "{to:?}");
@@ -91,8 +91,8 @@ fn a_plan_names_every_protection_that_a_rule_loses() {
             rules: Readable::Value(named([("main", strict.clone())])),
             ..just_created(true, &declarations()[3])
         };
-        let wanted = Wanted { rules: named([("main", to.clone())]), ..declarations()[3].clone() };
-        let steps = plan(&wanted, &Some(before)).steps;
+        let desired = Desired { rules: named([("main", to.clone())]), ..declarations()[3].clone() };
+        let steps = plan(&desired, &Some(before)).steps;
         let said = steps.iter().find_map(|step| match step {
             Step::PutRule { weakens, .. } => Some(!weakens.is_empty()),
             _ => None,

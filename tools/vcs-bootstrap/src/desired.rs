@@ -1,5 +1,5 @@
 //! Translates a document's declaration into the terms of one forge: derives secrets and keys, and
-//! sets aside features that the forge lacks.
+//! separates features that the forge lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 use crate::Error;
 use crate::forge;
 use crate::git;
-use crate::model::{DeployKey, Pushed, Readable, Refusal, Rule, Settings, Wanted};
+use crate::model::{DeployKey, Desired, Pushed, Readable, Refusal, Rule, Settings};
 use crate::ownership::OwnershipKey;
 use crate::remote::Forge;
 use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
 
-/// A document's declaration, with secret values and unsupported features, which stay out of every
-/// plan.
+/// The desired state, with secret values and unsupported features, which no plan holds.
 pub(crate) struct Declaration {
-    pub(crate) wanted: Wanted,
+    /// Desired state, without secret values.
+    pub(crate) desired: Desired,
     /// Values of the secrets, by name.
     pub(crate) secrets: BTreeMap<String, Zeroizing<String>>,
     /// Declared features that the forge lacks, each with the reason.
@@ -33,7 +33,7 @@ pub(crate) fn declaration(
     document: &Declared<Repository>,
     project: &Declared<Project>,
     forge: Forge,
-    seal: &OwnershipKey,
+    ownership: &OwnershipKey,
     with_history: bool,
 ) -> Result<Declaration, Error> {
     let spec = &document.spec;
@@ -41,7 +41,7 @@ pub(crate) fn declaration(
     let secrets = secrets(spec, project)?;
     let deploy_keys = deploy_keys(document, project)?;
     let features = &spec.features;
-    let wanted = Wanted {
+    let desired = Desired {
         settings: Settings {
             description: spec.description.as_ref().map(ToString::to_string),
             homepage: spec.homepage.as_ref().map(ToString::to_string),
@@ -58,17 +58,17 @@ pub(crate) fn declaration(
         rules,
         secrets: secrets
             .iter()
-            .map(|(name, value)| (name.clone(), seal.secret(name, value.as_bytes())))
+            .map(|(name, value)| (name.clone(), ownership.secret(name, value.as_bytes())))
             .collect(),
         deploy_keys,
         allow_publish: spec.allow_publish,
         on_destroy: spec.on_destroy,
     };
-    Ok(Declaration { wanted, secrets, unsupported })
+    Ok(Declaration { desired, secrets, unsupported })
 }
 
-/// Derives everything that the repository gets from the root: the secrets of CI, named after their
-/// variables, and the public deploy keys.
+/// Derives every value that the repository gets from the root: the secrets of CI, in files named after
+/// their variables, and the public deploy keys.
 pub(crate) fn derived(
     document: &Declared<Repository>,
     project: &Declared<Project>,
@@ -81,7 +81,7 @@ pub(crate) fn derived(
     Ok(secrets.chain([Derived::new("deploy-keys.pub", keys.into())]).collect())
 }
 
-/// Derives the keys of the phases in CI, by variable.
+/// Derives the keys of the phases that run in CI, by name of the Actions secret.
 fn secrets(
     spec: &Repository,
     project: &Declared<Project>,
@@ -147,7 +147,7 @@ fn rules(spec: &Repository, forge: Forge) -> (BTreeMap<String, Rule>, Vec<String
         let rule = |branches: BTreeSet<String>| Rule {
             branches,
             require: require.clone(),
-            administrators_too: Some(declared.bypass == Bypass::Nobody),
+            administrators_too: Some(declared.bypass == Bypass::None),
             also_exempt: BTreeSet::new(),
             except: BTreeSet::new(),
             enforced: true,
