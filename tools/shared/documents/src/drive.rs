@@ -7,124 +7,7 @@ use crate::parallel::parallel_map;
 use crate::program::{Intent, Program};
 use crate::stream::Stream;
 use crate::verb::{Output, Verb};
-use crate::{Declared, Derived, Diagnostic, Error, Exit, Status, bug, derived};
-
-/// The verbs of a program for one document. The engine implements them for every
-/// [`Program`](crate::Program).
-///
-/// **Invariant:** only `apply` and `destroy` have a [`WritePermit`](crate::WritePermit).
-pub trait Verbs {
-    /// Kind of the documents that the program owns.
-    type Kind: Kind;
-    /// The errors of the program.
-    type Error: Diagnostic + From<Error> + Send;
-
-    /// Most documents that are processed in parallel (default 1); none of them refers to another one.
-    /// More than one helps where a document waits for a remote service most of the time.
-    const PARALLEL_MAX: usize = 1;
-
-    /// Returns the documents to which `document` refers.
-    fn dependencies(document: &Declared<Self::Kind>) -> Vec<Dependency>;
-
-    /// Returns the observed state and the steps that [`Self::apply`] would execute.
-    ///
-    /// # Errors
-    ///
-    /// The state cannot be observed.
-    fn plan(&self, context: &Context<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error>;
-
-    /// Returns the observed state and the steps that [`Self::destroy`] would execute.
-    ///
-    /// # Errors
-    ///
-    /// The state cannot be observed.
-    fn plan_destroy(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error>;
-
-    /// Executes the steps, then observes the result.
-    ///
-    /// # Errors
-    ///
-    /// A step failed, or steps are left.
-    fn apply(&self, context: &Context<'_, Self::Kind>)
-    -> Result<StatusOf<Self::Kind>, Self::Error>;
-
-    /// Proves from evidence that the observed state is the declared one.
-    ///
-    /// # Errors
-    ///
-    /// The states differ, or the proof failed.
-    fn verify(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error>;
-
-    /// Removes what `apply` created, and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// A step failed, or steps are left.
-    fn destroy(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error>;
-
-    /// Returns every value that derives from the root for the document, so that a person who has only
-    /// the root can recover it.
-    ///
-    /// # Errors
-    ///
-    /// The root cannot be resolved, or an underived value is unknown.
-    fn derive(&self, context: &Context<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error>;
-}
-
-impl<P: Program> Verbs for P {
-    type Kind = P::Kind;
-    type Error = P::Error;
-    const PARALLEL_MAX: usize = P::PARALLEL_MAX;
-
-    fn dependencies(document: &Declared<Self::Kind>) -> Vec<Dependency> {
-        <P as Program>::dependencies(document)
-    }
-
-    fn plan(&self, context: &Context<'_, Self::Kind>) -> Result<StatusOf<Self::Kind>, Self::Error> {
-        engine::run(self, context, Intent::Plan)
-    }
-
-    fn plan_destroy(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
-        engine::run(self, context, Intent::PlanDestroy)
-    }
-
-    fn apply(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
-        engine::run(self, context, Intent::Apply)
-    }
-
-    fn verify(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
-        engine::run(self, context, Intent::Verify)
-    }
-
-    fn destroy(
-        &self,
-        context: &Context<'_, Self::Kind>,
-    ) -> Result<StatusOf<Self::Kind>, Self::Error> {
-        engine::run(self, context, Intent::Destroy)
-    }
-
-    fn derive(&self, context: &Context<'_, Self::Kind>) -> Result<Vec<Derived>, Self::Error> {
-        <P as Program>::derive(self, context)
-    }
-}
+use crate::{Declared, Error, Exit, Status, bug, derived};
 
 /// Prepares standard error, signals and panics. [`run`] calls this; a program without documents (the
 /// lab) calls it itself.
@@ -141,7 +24,7 @@ pub fn start(name: &'static str, output: Output) {
 ///
 /// [`Error`], when the stream cannot be accepted or written. An error of one document is reported,
 /// written to the status of the document, and counts in the exit status.
-pub fn run<P: Verbs + Sync>(
+pub fn run<P: Program>(
     name: &'static str,
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
@@ -166,7 +49,7 @@ pub fn run<P: Verbs + Sync>(
 
 /// Runs `verb` on every owned document of `stream`, each after its dependencies; for `destroy`, before
 /// them.
-fn drive<P: Verbs + Sync>(
+fn drive<P: Program>(
     name: &str,
     stream: &mut Stream,
     verb: &Verb,
@@ -207,7 +90,7 @@ fn drive<P: Verbs + Sync>(
 
 /// Returns how many of the first `declared` documents can be processed in parallel, because none of
 /// them refers to another one.
-fn independent<P: Verbs>(declared: &[Declared<P::Kind>]) -> usize {
+fn independent<P: Program>(declared: &[Declared<P::Kind>]) -> usize {
     let refers = |from: &Declared<P::Kind>, to: &Declared<P::Kind>| {
         P::dependencies(from).iter().any(|dependency| {
             dependency.kind == P::Kind::KIND && to.name == *dependency.name.as_str()
@@ -222,7 +105,7 @@ fn independent<P: Verbs>(declared: &[Declared<P::Kind>]) -> usize {
 
 /// Returns the new status of one document and its exit status; `None` when `verb` leaves the status
 /// unchanged.
-fn result<P: Verbs>(
+fn result<P: Program>(
     name: &str,
     program: &P,
     verb: &Verb,
@@ -244,7 +127,7 @@ fn result<P: Verbs>(
 }
 
 /// Runs `verb` on one document.
-fn run_verb<P: Verbs>(
+fn run_verb<P: Program>(
     program: &P,
     verb: &Verb,
     context: &Context<'_, P::Kind>,
@@ -252,38 +135,38 @@ fn run_verb<P: Verbs>(
     let done = |status| (status, Exit::Done);
     match verb {
         Verb::Plan { check, destroy, .. } => {
-            let status =
-                if *destroy { program.plan_destroy(context) } else { program.plan(context) }?;
+            let intent = if *destroy { Intent::PlanDestroy } else { Intent::Plan };
+            let status = engine::run(program, context, intent)?;
             let drift = *check && status.plan.as_ref().is_none_or(|steps| !steps.is_empty());
             Ok((status, if drift { Exit::Drift } else { Exit::Done }))
         }
         Verb::Apply(_) => {
             crate::check_interrupt()?;
             ready::<P>(context)?;
-            program.apply(context).map(done)
+            engine::run(program, context, Intent::Apply).map(done)
         }
         Verb::Verify(_) => {
             ready::<P>(context)?;
-            program.verify(context).map(done)
+            engine::run(program, context, Intent::Verify).map(done)
         }
         Verb::Destroy(_) => {
             crate::check_interrupt()?;
             context.stream.unneeded(P::Kind::KIND, context.document.name.as_str())?;
-            program.destroy(context).map(done)
+            engine::run(program, context, Intent::Destroy).map(done)
         }
         Verb::Derive { .. } | Verb::Schema => unreachable!("these verbs write no status"),
     }
 }
 
 /// Checks that every dependency of the document is Ready.
-fn ready<P: Verbs>(context: &Context<'_, P::Kind>) -> Result<(), Error> {
+fn ready<P: Program>(context: &Context<'_, P::Kind>) -> Result<(), Error> {
     let dependencies = P::dependencies(context.document);
     let mut required = dependencies.iter().filter(|dependency| dependency.ready);
     required.try_for_each(|required| context.stream.ready(required.kind, &required.name))
 }
 
 /// Sorts the documents so that each one comes after the documents of its kind to which it refers.
-fn in_order<P: Verbs>(
+fn in_order<P: Program>(
     stream: &mut Stream,
     mut declared: Vec<Declared<P::Kind>>,
 ) -> Vec<Declared<P::Kind>> {

@@ -39,7 +39,7 @@ pub use deferred::Deferred;
 pub use derived::Derived;
 pub use diagnostic::{Diagnostic, Error, Exit};
 pub use document::{Declared, Kind, StatusOf, schema};
-pub use drive::{Verbs, run, start};
+pub use drive::{run, start};
 pub use interrupt::{check_interrupt, is_interrupted};
 pub use name::Name;
 pub use parallel::parallel_map;

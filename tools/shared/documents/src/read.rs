@@ -48,7 +48,7 @@ pub(crate) fn read(inputs: &[PathBuf]) -> (Vec<Document>, Vec<ValidationError>) 
             };
             (name, nothing)
         };
-        // Without this error, a broken pipe would look like a state in which nothing is left to do.
+        // Without this error, a failed program earlier in the pipe would look like success: nothing to do.
         if before == (documents.len(), mistakes.len()) {
             mistakes.push(ValidationError::in_input(&name, nothing));
         }

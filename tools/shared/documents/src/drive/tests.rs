@@ -1,12 +1,18 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::*;
 use crate::Condition;
+use crate::derived::Derived;
+use crate::document::Kind;
+use crate::plan::Plan;
+use crate::program::{Opened, OpenedBy, WritePermit};
+use crate::step::tests::Change;
 use crate::verb::Target;
 
 /// A document that may refer to another of its kind, and to a `Cluster`.
@@ -21,7 +27,7 @@ impl Kind for Service {
     const KIND: &'static str = "Service";
     type Observed = ();
     type Evidence = ();
-    type Step = &'static str;
+    type Step = Change;
 }
 
 /// A program that records its calls in order.
@@ -37,9 +43,15 @@ impl Diary {
     }
 }
 
-impl Verbs for &Diary {
+impl Program for &Diary {
     type Kind = Service;
     type Error = Error;
+    type Session<'a>
+        = ()
+    where
+        Self: 'a;
+    type Observation = ();
+    type StepContext = ();
     const PARALLEL_MAX: usize = 3;
 
     fn dependencies(document: &Declared<Service>) -> Vec<Dependency> {
@@ -53,29 +65,62 @@ impl Verbs for &Diary {
         host.chain(service).collect()
     }
 
-    fn plan(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("plan", context);
+    fn open<'a>(
+        &'a self,
+        context: &Context<'a, Service>,
+        intent: Intent,
+    ) -> Result<OpenedBy<'a, Self>, Error> {
+        let name = "web".to_owned();
+        let (verb, status) = match intent {
+            Intent::Plan => ("plan", Status::planned(None, vec![Change::Create { name }])),
+            Intent::PlanDestroy => {
+                ("plan --destroy", Status::planned(None, vec![Change::Remove { name }]))
+            }
+            Intent::Apply | Intent::Verify => {
+                ("apply", Status::new(Condition::ready(true, "Applied", "it runs")))
+            }
+            Intent::Destroy => ("destroy", Status::destroyed("nothing is left")),
+        };
+        self.note(verb, context);
         assert!(context.document.name.as_str() != "bug", "hunter2");
-        Ok(Status::planned(None, vec!["create"]))
+        Ok(Opened::Known(status))
     }
 
-    fn plan_destroy(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("undo", context);
-        Ok(Status::planned(None, vec!["remove"]))
+    fn observe(&self, (): &(), (): &()) -> Result<(), Error> {
+        unreachable!("every status is known")
     }
 
-    fn apply(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("apply", context);
-        Ok(Status::new(Condition::ready(true, "Applied", "it runs")))
+    fn plan(&self, (): &(), (): &(), _: Intent) -> Plan<Change> {
+        unreachable!("every status is known")
     }
 
-    fn verify(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.apply(context)
+    fn execute(
+        &self,
+        (): &(),
+        (): &(),
+        _: &Change,
+        (): &mut (),
+        _: &WritePermit,
+    ) -> Result<String, Error> {
+        unreachable!("every status is known")
     }
 
-    fn destroy(&self, context: &Context<'_, Service>) -> Result<StatusOf<Service>, Error> {
-        self.note("destroy", context);
-        Ok(Status::destroyed("nothing is left"))
+    fn time_limit(&self, (): &()) -> Duration {
+        Duration::ZERO
+    }
+
+    fn status(
+        &self,
+        (): &(),
+        (): &(),
+        _: Vec<Change>,
+        _: Intent,
+    ) -> Result<StatusOf<Service>, Error> {
+        unreachable!("every status is known")
+    }
+
+    fn verify(&self, (): &(), (): &(), _: Vec<Change>) -> Result<StatusOf<Service>, Error> {
+        unreachable!("every status is known")
     }
 
     fn derive(&self, context: &Context<'_, Service>) -> Result<Vec<Derived>, Error> {
@@ -192,7 +237,7 @@ fn remaining_steps_are_drift_only_with_check() -> Result<(), Error> {
     assert_eq!(driven(&plan(false, false), &text)?.2, Exit::Done);
     assert_eq!(driven(&plan(true, false), &text)?.2, Exit::Drift);
     let (asked, _, exit) = driven(&plan(true, true), &text)?;
-    assert_eq!((asked, exit), (vec!["undo web".to_owned()], Exit::Drift));
+    assert_eq!((asked, exit), (vec!["plan --destroy web".to_owned()], Exit::Drift));
     Ok(())
 }
 

@@ -26,7 +26,7 @@ impl Kind for Fleet {
     type Step = Change;
 }
 
-/// Faults that the simulated cloud has at the next request.
+/// Fault of the simulated cloud at the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Refused,
@@ -86,16 +86,16 @@ impl Diagnostic for Failure {
     }
 }
 
-/// A simulated cloud. Every field is what one test arranges or reads.
+/// A simulated cloud, whose fields the tests set and read.
 #[derive(Default)]
 struct Cloud {
     servers: BTreeMap<String, u8>,
     foreign: BTreeSet<String>,
     executed: Vec<Change>,
     write_faults: Vec<Fault>,
-    /// Results of the next observations, the last first.
+    /// Faults of the next observations, the last one first; `None` succeeds.
     read_faults: Vec<Option<Fault>>,
-    /// Observations in which the cloud is busy after each round.
+    /// Number of observations in which the cloud is still busy.
     busy: usize,
     busy_after_round: usize,
     /// Steps that one round executes; 0 for all.
@@ -327,14 +327,14 @@ fn two_servers() -> BTreeMap<String, u8> {
 }
 
 #[test]
-fn every_round_is_authorized_with_all_that_is_left() {
+fn every_round_is_authorized_with_all_steps_that_are_left() {
     let cloud = Cloud { batch: 1, ..Cloud::default() };
     let (_, after) = run_on(cloud, &two_servers(), Intent::Apply);
     assert_eq!(after.authorized, [2, 1]);
 }
 
 #[test]
-fn outage_ends_the_first_observation_and_no_later_one() {
+fn outage_ends_the_run_at_the_first_observation_only() {
     let cloud = Cloud { read_faults: vec![Some(Fault::Outage)], ..Cloud::default() };
     let (end, after) = run_on(cloud, &two_servers(), Intent::Apply);
     assert!(matches!(end, Err(Failure::Cloud(Fault::Outage))), "{end:?}");
@@ -352,11 +352,11 @@ fn outage_ends_the_first_observation_and_no_later_one() {
 }
 
 #[test]
-fn lost_response_is_followed_by_an_observation_and_a_refusal_by_the_end() {
+fn lost_response_is_observed_again_and_a_refusal_ends_the_run() {
     let cloud = Cloud { write_faults: vec![Fault::LostResponse], ..Cloud::default() };
     let (left, after) = run_on(cloud, &two_servers(), Intent::Apply);
     assert_eq!(left.expect("converges"), []);
-    assert_eq!(after.executed.len(), 2, "no step is repeated that took effect");
+    assert_eq!(after.executed.len(), 2, "a step that took effect is not repeated");
 
     let cloud = Cloud { write_faults: vec![Fault::Refused], ..Cloud::default() };
     let (end, after) = run_on(cloud, &two_servers(), Intent::Apply);
@@ -365,7 +365,7 @@ fn lost_response_is_followed_by_an_observation_and_a_refusal_by_the_end() {
 }
 
 #[test]
-fn step_without_effect_is_repeated_three_times_and_then_named() {
+fn step_without_effect_is_executed_three_times_and_then_reported() {
     for (times, converges) in [(2, true), (3, false)] {
         let cloud = Cloud { write_faults: vec![Fault::NoEffect; times], ..Cloud::default() };
         let declared = BTreeMap::from([("a".to_owned(), 1)]);
