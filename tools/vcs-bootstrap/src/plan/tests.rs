@@ -254,22 +254,33 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
         assert_eq!(refused, [], "{before:?}");
         let world = take(&steps, before);
         let after = world.as_ref().expect("the repository");
-        assert_eq!(desired.settings.changed_from(&after.settings), Settings::default(), "reaches");
-        assert!(!after.archived && !after.just_created, "reaches");
+        assert_eq!(
+            desired.settings.changed_from(&after.settings),
+            Settings::default(),
+            "as declared"
+        );
+        assert!(!after.archived && !after.just_created, "as declared");
         for (name, rule) in &desired.rules {
-            assert!(rule.is_met_by(&after.rules.value().expect("known")[name]), "reaches");
+            assert!(rule.is_met_by(&after.rules.value().expect("known")[name]), "as declared");
         }
         for (name, mac) in &desired.secrets {
-            assert!(after.secrets.value().expect("known").contains_key(name), "reaches");
-            assert_eq!(receipt(&world).expect("a receipt").secrets[name].mac, *mac, "reaches");
+            assert!(after.secrets.value().expect("known").contains_key(name), "as declared");
+            assert_eq!(receipt(&world).expect("a receipt").secrets[name].mac, *mac, "as declared");
         }
         for fingerprint in desired.deploy_keys.keys() {
-            assert!(after.deploy_keys.value().expect("known")[fingerprint].read_only, "reaches");
+            assert!(
+                after.deploy_keys.value().expect("known")[fingerprint].read_only,
+                "as declared"
+            );
         }
         if desired.history.as_ref().is_some_and(|history| history.push == Push::FastForward) {
-            assert_eq!(after.head, Readable::Value(Head::Same), "reaches");
+            assert_eq!(after.head, Readable::Value(Head::Same), "as declared");
         }
-        assert_eq!(plan(desired, &world), Plan::default(), "rests after {steps:?}");
+        assert_eq!(
+            plan(desired, &world),
+            Plan::default(),
+            "the next plan is empty after {steps:?}"
+        );
     });
 }
 
@@ -356,7 +367,11 @@ fn plan_destroy_removes_only_what_the_program_created_and_is_then_empty() {
         let Plan { steps, refused } = plan_destroy(desired, before);
         assert_eq!(refused, []);
         let world = take(&steps, before);
-        assert_eq!(plan_destroy(desired, &world), Plan::default(), "rests after {steps:?}");
+        assert_eq!(
+            plan_destroy(desired, &world),
+            Plan::default(),
+            "the next plan is empty after {steps:?}"
+        );
         let Some(was) = before else { return };
         let ours = receipt(before);
         let made = was.just_created || ours.as_ref().is_some_and(|receipt| receipt.made);
@@ -373,14 +388,14 @@ fn plan_destroy_removes_only_what_the_program_created_and_is_then_empty() {
         }
         let ours = ours.unwrap_or_default();
         let secrets = is.secrets.value().expect("known");
-        assert!(ours.secrets.keys().all(|name| !secrets.contains_key(name)), "reaches");
+        assert!(ours.secrets.keys().all(|name| !secrets.contains_key(name)), "removed");
         let keys = is.deploy_keys.value().expect("known");
         assert!(
             ours.deploy_keys.iter().all(|fingerprint| !keys.contains_key(fingerprint)),
-            "reaches"
+            "removed"
         );
         let rules = is.rules.value().expect("known");
-        assert!(made || ours.rules.iter().all(|name| !rules.contains_key(name)), "reaches");
+        assert!(made || ours.rules.iter().all(|name| !rules.contains_key(name)), "removed");
         let left = |name: &String| !ours.secrets.contains_key(name);
         assert!(
             was.secrets

@@ -41,7 +41,11 @@ fn private_repository_is_published_only_with_consent_and_in_a_separate_step() {
             desired.allow_publish = true;
             let allowed = plan(&desired, before);
             assert!(publishes(&allowed) && !changes(&allowed));
-            assert_eq!(plan(&desired, &take(&allowed.steps, before)), Plan::default(), "rests");
+            assert_eq!(
+                plan(&desired, &take(&allowed.steps, before)),
+                Plan::default(),
+                "the next plan is empty"
+            );
         }
     });
 }
