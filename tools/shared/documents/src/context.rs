@@ -27,7 +27,7 @@ impl Dependency {
     }
 }
 
-/// A document with the stream that it came in.
+/// A document and the stream that contains it.
 #[derive(Debug)]
 pub struct Context<'a, K> {
     /// The document to process.
