@@ -225,6 +225,7 @@ impl Link {
         body: Option<(&'static str, &Value)>,
     ) -> Result<Option<Value>, Error> {
         let request = format!("{method} {path}");
+        documents::detail("-", &request);
         let garbled = || Error::Garbled { request: request.clone() };
         let (content, body) = body.map_or(("application/json", Vec::new()), |(content, body)| {
             (content, body.to_string().into_bytes())

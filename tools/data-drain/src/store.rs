@@ -161,6 +161,7 @@ impl Reader {
 
     /// Returns size and metadata of the object at `key`, or `None` if it does not exist.
     pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
+        documents::detail("-", format_args!("HEAD {key}"));
         let request = self.client.head_object().bucket(&self.bucket).key(key);
         match self.runtime.block_on(interruptible(request.send()))? {
             Ok(answer) => Ok(Some(found(&answer))),
@@ -188,6 +189,7 @@ impl Reader {
     /// Lists the keys that begin with `prefix`.
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+        documents::detail("-", format_args!("LIST {prefix}"));
         let mut pages = request.into_paginator().send();
         let mut keys = Vec::new();
         while let Some(page) = self.runtime.block_on(interruptible(pages.next()))? {
@@ -220,6 +222,7 @@ impl Reader {
     ) -> Result<bool, Error> {
         let (mut at, mut etag, mut attempt) = (0_u64, None::<String>, 1);
         loop {
+            documents::detail("-", format_args!("GET {key}"));
             let mut request = self.client.get_object().bucket(&self.bucket).key(key);
             if at > 0 {
                 // `If-Match`, because the object may have been replaced since the first request.
@@ -349,6 +352,7 @@ impl Writer {
     fn put(&self, key: &str, body: &Bytes, metadata: &Metadata) -> Result<bool, Error> {
         let Reader { client, runtime, bucket, limits, url } = &self.0;
         let bytes = body.len();
+        documents::detail("-", format_args!("PUT {key}"));
         let mut request = client.put_object().bucket(bucket).key(key).if_none_match("*");
         for (name, value) in metadata {
             request = request.metadata(name, value);

@@ -134,6 +134,7 @@ impl Reader {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        documents::detail("-", format_args!("{method} {path}"));
         let silent = |why: ureq::Error| Failure::Unreachable(why.to_string());
         let url = format!("{}{path}", self.endpoint);
         let kind =

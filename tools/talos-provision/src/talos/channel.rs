@@ -94,6 +94,7 @@ impl Connection {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
+        documents::detail("-", path);
         let call = async {
             let ready = self.0.ready().await;
             ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
@@ -118,6 +119,7 @@ impl Connection {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
+        documents::detail("-", path);
         let call = async {
             let ready = self.0.ready().await;
             ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
