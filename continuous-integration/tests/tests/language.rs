@@ -64,7 +64,7 @@ fn has_it(line: &str) -> bool {
                 .all(|character| character.is_alphanumeric() || "_,:&() <>'*".contains(character))
     };
     // The first part is before the first bar, and the last one after the last bar.
-    parts.len() > 2 && parts[1..parts.len() - 1].iter().any(|part| is_pattern(part))
+    parts.len() > 2 && parts[1..parts.len() - 1].iter().any(is_pattern)
 }
 
 /// Whether the line begins a doc comment with a question word. "Whether" is right for a `bool`.

@@ -16,7 +16,7 @@ const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
-/// Phase key of data-drain, derived from [`ROOT`] as the keyring's derivation.md describes.
+/// Phase key of data-drain, derived from [`ROOT`] as derivation.md of `secrets` describes.
 const PHASE_KEY: &str = "Ag/WqrTSznUws7HxGVsFvFttX4PD21eQyrhHYFAt2mU=";
 const DERIVED: &str = "AGE-SECRET-KEY-1MVG33CDTFEMARJAR7QMMPSZNE270JTSR0TF3CG0Q9JVKPVMP9Z4Q2EK03W";
 

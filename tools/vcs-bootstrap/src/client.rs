@@ -1,16 +1,17 @@
 //! HTTP client of a forge: requests, responses and retries.
 //!
 //! octocrab sends the requests to both forges because its raw calls return status, headers and body
-//! unchanged. Its own retry repeats POST requests, and its own errors lose headers and the status
-//! of non-JSON responses. Both are disabled, so this is the only layer that waits and retries.
+//! unchanged. Its own retry repeats POST requests and is disabled, so this is the only layer that waits
+//! and retries (decision 20).
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ::git::Url;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use keyring::{Secret, Url};
 use octocrab::Octocrab;
+use secrets::Secret;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 

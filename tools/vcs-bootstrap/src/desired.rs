@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::Project;
 use data_encoding::BASE64;
 use documents::{Declared, Derived};
-use keyring::{PhaseKey, Project};
+use secrets::PhaseKey;
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -88,9 +89,9 @@ fn secrets(
 ) -> Result<BTreeMap<String, Zeroizing<String>>, Error> {
     let mut secrets = BTreeMap::new();
     for phase in &spec.secrets.phase_keys {
-        let key = keyring::phase_key(project, phase.as_str())?;
+        let key = contract::phase_key(project, phase.as_str())?;
         let value = Zeroizing::new(BASE64.encode(key.expose()));
-        secrets.insert(keyring::variable(phase.as_str()), value);
+        secrets.insert(contract::variable(phase.as_str()), value);
     }
     Ok(secrets)
 }
@@ -102,7 +103,7 @@ fn deploy_keys(
 ) -> Result<BTreeMap<String, DeployKey>, Error> {
     let mut keys = BTreeMap::new();
     for phase in &document.spec.deploy_keys {
-        let key = keyring::phase_key(project, phase.as_str())?;
+        let key = contract::phase_key(project, phase.as_str())?;
         keys.extend(deploy_key(&key, phase.as_str(), document.name.as_str()));
     }
     Ok(keys)

@@ -15,7 +15,7 @@ pub enum Error {
     Stream(#[from] documents::Error),
     /// A secret cannot be resolved.
     #[error(transparent)]
-    Keyring(#[from] keyring::Error),
+    Keyring(#[from] secrets::Error),
     /// Deleting the repository would lose its history.
     #[error(
         "no receipt proves a copy of {repository} in its present state, and `destroy` would delete the repository"

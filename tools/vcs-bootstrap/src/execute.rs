@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ::git::{Origin as GitOrigin, Url};
 use documents::WritePermit;
-use keyring::{GitOrigin, Url};
 
 use crate::Error;
 use crate::client;

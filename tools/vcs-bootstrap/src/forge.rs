@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::git::Url;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use documents::WritePermit;
 use http::Method;
-use keyring::Url;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use ::git::{Ended as GitEnded, Origin as GitOrigin, TIME_MAX as GIT_TIME_MAX};
 use documents::WritePermit;
-use keyring::{GIT_TIME_MAX, GitEnded, GitOrigin};
 
 use crate::Error;
 use crate::model::{Head, Readable, Refusal};
@@ -143,7 +143,7 @@ pub(crate) fn push(
 ) -> Result<(), Error> {
     let refspec = format!("{commit}:refs/heads/{branch}");
     documents::check_interrupt()?;
-    let pushed = keyring::git_push(Path::new("."), origin, &refspec);
+    let pushed = ::git::push(Path::new("."), origin, &refspec);
     let pushed = pushed.map_err(|error| not_run("push", error))?;
     if pushed.success {
         return Ok(());
@@ -170,7 +170,7 @@ pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refu
     let range: Vec<_> =
         Some(commit.to_owned()).into_iter().chain(from.map(|from| format!("^{from}"))).collect();
     let range: Vec<_> = range.iter().map(String::as_str).collect();
-    if keyring::git_is_partial(here).map_err(|error| not_run("config", error))? {
+    if ::git::is_partial(here).map_err(|error| not_run("config", error))? {
         let objects = [&["rev-list", "--objects", "--missing=print"], &*range].concat();
         let listed = run(&objects)?;
         if !listed.success || listed.text.lines().any(|line| line.starts_with('?')) {
@@ -215,7 +215,7 @@ pub(crate) fn pointers(folder: &Path, range: &[&str]) -> Result<BTreeSet<String>
         "--filter-provided-objects",
         "--missing=allow-any",
     ];
-    let listed = keyring::git(&[&blobs, range].concat(), folder, None);
+    let listed = ::git::run(&[&blobs, range].concat(), folder, None);
     let listed = listed.map_err(|error| not_run("rev-list", error))?;
     if !listed.success {
         return Err(failed("rev-list", &listed));
@@ -223,7 +223,7 @@ pub(crate) fn pointers(folder: &Path, range: &[&str]) -> Result<BTreeSet<String>
     let paths: BTreeMap<_, _> =
         listed.text.lines().filter_map(|line| line.split_once(' ')).collect();
     let input: String = paths.keys().flat_map(|blob| [*blob, "\n"]).collect();
-    let contents = keyring::git_with_input(&["cat-file", "--batch"], folder, input.as_bytes());
+    let contents = ::git::run_with_input(&["cat-file", "--batch"], folder, input.as_bytes());
     let contents = contents.map_err(|error| not_run("cat-file", error))?;
     if !contents.success {
         return Err(failed("cat-file", &contents));
@@ -250,7 +250,7 @@ fn failed(command: &str, ended: &GitEnded) -> Error {
 
 /// Runs git on the local repository, without network access.
 fn run(arguments: &[&str]) -> Result<GitEnded, Error> {
-    let ended = keyring::git(arguments, Path::new("."), None);
+    let ended = ::git::run(arguments, Path::new("."), None);
     ended.map_err(|error| not_run(arguments[0], error))
 }
 
@@ -261,7 +261,7 @@ pub(crate) fn run_at(
     origin: &GitOrigin<'_>,
 ) -> Result<GitEnded, Error> {
     documents::check_interrupt()?;
-    let ended = keyring::git(arguments, folder, Some(origin));
+    let ended = ::git::run(arguments, folder, Some(origin));
     ended.map_err(|error| not_run(arguments[0], error))
 }
 

@@ -175,7 +175,7 @@ fn below(name: &str) -> String {
     format!("{PROTECTIONS}/{name}")
 }
 
-/// Sends the secret's value unencrypted, as Gitea requires. `keyring::Url` allows plain HTTP for
+/// Sends the secret's value unencrypted, as Gitea requires. `::git::Url` allows plain HTTP for
 /// this machine only.
 pub(crate) fn write_secret(remote: &Remote, name: &str, value: &str) -> Result<(), Error> {
     let below = format!("/actions/secrets/{name}");

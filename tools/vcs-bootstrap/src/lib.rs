@@ -41,11 +41,11 @@ pub use error::Error;
 
 use std::time::Duration;
 
+use contract::Projects;
 use documents::{
     Conflict, Context, Declared, Dependency, Derived, Exit, Intent, Opened, OpenedBy, Program,
     Stream, WritePermit,
 };
-use keyring::Projects;
 
 use execute::{Execution, StepContext};
 use observe::{Evidence, Observation, Observed};

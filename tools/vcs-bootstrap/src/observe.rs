@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::git::Origin as GitOrigin;
 use data_encoding::HEXLOWER;
-use keyring::GitOrigin;
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -166,7 +166,7 @@ fn read_if<T>(
 pub(crate) fn head(
     found: &Found,
     desired: &Desired,
-    token: &keyring::Secret,
+    token: &secrets::Secret,
 ) -> Result<Readable<Head>, Error> {
     match &desired.history {
         Some(history) if history.push != Push::Never => {

@@ -8,7 +8,7 @@
 
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keyring::PhaseKey;
+use secrets::PhaseKey;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 

@@ -3,8 +3,9 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+use ::git::Url;
 use http::Method;
-use keyring::{Secret, Url};
+use secrets::Secret;
 use serde_json::Value;
 
 use crate::Error;
@@ -24,7 +25,7 @@ pub(crate) struct Remote {
     pub(crate) forge: Forge,
     pub(crate) place: RepositorySlug,
     /// Forge of the project, the only recipient of the token.
-    pub(crate) endpoint: keyring::Forge,
+    pub(crate) endpoint: contract::Forge,
     me: OnceCell<String>,
     of_organisation: OnceCell<bool>,
 }
@@ -48,12 +49,12 @@ impl Forge {
 
 impl Remote {
     pub(crate) fn open(
-        endpoint: &keyring::Forge,
+        endpoint: &contract::Forge,
         place: RepositorySlug,
     ) -> Result<(Self, Secret), Error> {
         let (forge, url, token) = match endpoint {
-            keyring::Forge::Github { url, token } => (Forge::GitHub, url.clone(), token),
-            keyring::Forge::Gitea { url, token } => {
+            contract::Forge::Github { url, token } => (Forge::GitHub, url.clone(), token),
+            contract::Forge::Gitea { url, token } => {
                 let url = Url::try_from(format!("{url}/api/v1"));
                 (Forge::Gitea, url.map_err(|_| Error::NoForge)?, token)
             }

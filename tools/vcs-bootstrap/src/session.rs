@@ -1,7 +1,9 @@
 //! One document with its references resolved, and the client of its forge.
 
+use ::git::Origin as GitOrigin;
+use contract::{DataPolicy, Projects};
 use documents::{Context, Intent};
-use keyring::{DataPolicy, GitOrigin, Projects, Secret};
+use secrets::Secret;
 use serde_json::Value;
 
 use crate::desired::{self, Declaration};
@@ -42,7 +44,7 @@ impl<'a> Session<'a> {
             owner: document.spec.owner.to_string(),
             name: document.name.to_string(),
         };
-        let ownership = OwnershipKey::new(&keyring::phase_key(project, "vcs-bootstrap")?, &place);
+        let ownership = OwnershipKey::new(&contract::phase_key(project, "vcs-bootstrap")?, &place);
         let (remote, token) = Remote::open(forge, place)?;
         // A removal pushes no commit, so it works outside of a Git repository.
         let with_history = !intent.is_removal();
@@ -91,7 +93,7 @@ impl<'a> Session<'a> {
             sources.into_iter().any(|source| source["forge"] == name)
         };
         let project = self.projects.get(&document.spec.project)?;
-        let receipts = keyring::receipts(self.context.stream, project, names)?;
+        let receipts = contract::receipts(self.context.stream, project, names)?;
         let origin = GitOrigin { url: &found.git, token: &self.token };
         let refs = git::refs(&origin)?;
         let repository = found.web.clone();

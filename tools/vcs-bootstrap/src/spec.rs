@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use contract::DataPolicy;
 use documents::Name;
-use keyring::DataPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -213,7 +213,7 @@ impl Phase {
             Self::ArtifactAttest => "artifact-attest",
             Self::DataDrain => "data-drain",
             Self::FluxSeed => "flux-seed",
-            Self::Reader => keyring::READER,
+            Self::Reader => contract::READER,
             Self::TalosProvision => "talos-provision",
             Self::VcsBootstrap => "vcs-bootstrap",
         }

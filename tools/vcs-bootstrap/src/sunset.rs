@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use keyring::GitOrigin;
+use ::git::Origin as GitOrigin;
 
 use crate::Error;
 use crate::forge::Found;
@@ -96,7 +96,7 @@ fn lfs_files(origin: &GitOrigin<'_>) -> Result<Vec<String>, Error> {
     // Without these settings, Git would fetch every large file that it finds missing.
     for section in ["remote.origin", "extensions"] {
         let arguments = ["config", "--remove-section", section];
-        keyring::git(&arguments, &mirror, None).map_err(Error::NoGit)?;
+        ::git::run(&arguments, &mirror, None).map_err(Error::NoGit)?;
     }
     Ok(git::pointers(Path::new(&*folder), &["--all"])?.into_iter().collect())
 }

@@ -1,7 +1,7 @@
 //! Validations of a `Repository` that its types cannot express.
 
+use contract::Projects;
 use documents::{Declared, Stream};
-use keyring::Projects;
 
 use crate::spec::Repository;
 

@@ -23,12 +23,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ::git::{Origin as GitOrigin, Url};
 use common::{ROOT, Sandbox, Test, ready, status};
 use data_encoding::BASE64;
 use github::GitHub;
 use http::TOKEN;
-use keyring::{GitOrigin, Secret, Url};
 use recorder::Recorder;
+use secrets::Secret;
 
 /// A document that makes the program use both git and the API: a pushed and protected branch.
 const FULL: &str = "owner: owner, description: ours, history: {push: fastForward}, \
@@ -257,7 +258,7 @@ fn git_of_a_drain_runs() -> Test {
     let Ok(url) = std::env::var("RECORDER_URL") else { return Ok(()) };
     let (url, token) = (Url::try_from(url)?, Secret::new(TOKEN.into()));
     let origin = GitOrigin { url: &url, token: &token };
-    let git = |arguments: &[&str]| keyring::git(arguments, Path::new("."), Some(&origin));
+    let git = |arguments: &[&str]| ::git::run(arguments, Path::new("."), Some(&origin));
     let listed = git(&["ls-remote", "--quiet", url.as_str()])?;
     let cloned = git(&["clone", "--progress", "--mirror", url.as_str(), "mirror.git"])?;
     assert!(![listed.message(), cloned.message()].concat().contains("foreign@"));

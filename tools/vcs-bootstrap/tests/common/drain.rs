@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use ::git::{Origin as GitOrigin, Url};
+use contract::{Copied, Drained, Pack, Projects, Receipt, Source};
 use data_encoding::HEXLOWER;
 use documents::Stream;
-use keyring::{Copied, Drained, GitOrigin, Pack, Projects, Receipt, Secret, Source, Url};
+use secrets::Secret;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -17,7 +19,7 @@ pub(crate) fn write(sandbox: &Sandbox, name: &str, url: String, token: &str) -> 
     let (url, token) = (Url::try_from(url)?, Secret::new(token.into()));
     let origin = GitOrigin { url: &url, token: &token };
     let list = ["ls-remote", "--quiet", url.as_str()];
-    let listed = keyring::git(&list, Path::new("/"), Some(&origin))?;
+    let listed = ::git::run(&list, Path::new("/"), Some(&origin))?;
     assert!(listed.success, "{}", listed.message());
     let pack = || Pack { object: "packs/0".to_owned(), sha256: "00".repeat(32), bytes: 1 };
     let from = Source::Forge {
@@ -50,7 +52,7 @@ pub(crate) fn write(sandbox: &Sandbox, name: &str, url: String, token: &str) -> 
     let mut stream = Stream::read(&[file]);
     let projects = Projects::read(&mut stream);
     stream.accept()?;
-    let key = keyring::phase_key(projects.get("lab")?, "data-drain")?;
+    let key = contract::phase_key(projects.get("lab")?, "data-drain")?;
     let drain = json!({
         "apiVersion": "holistic/v1alpha1", "kind": "Drain", "metadata": {"name": "prod"},
         "spec": {"cluster": "prod", "sources": [{"forge": name}]},
