@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ::git::Url;
-use contract::{Endpoints, Forge, Project, Projects};
+use contract::{Endpoints, Forge, Project, Projects, facts};
 use documents::{Context, Declared, Intent, WritePermit};
 use secrets::Reference;
 
@@ -131,8 +131,7 @@ impl<'a> Session<'a> {
             Some(Shape::Manifests(declared)) => {
                 let mut references = BTreeMap::new();
                 for image in &declared.images {
-                    let reference =
-                        stream.status_of("Artifact", image.as_str(), "/observed/reference")?;
+                    let reference = facts::artifact(stream, image.as_str())?.reference;
                     references.insert(image.to_string(), reference);
                 }
                 BuildPlan::manifests(&self.identity, declared, references)

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contract::VerifiedReceipt;
-use contract::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
+use contract::gate::{DataOnDestroy, Loss, Verdict, judge};
+use contract::labels::RECEIPT;
 use documents::Refusal;
 use serde_json::{Value, json};
 
@@ -96,8 +97,8 @@ impl Gate<'_> {
         let mut marked = Vec::new();
         for (id, receipt) in marks(facts, going, &verdict) {
             let Some(live) = reader.get(&id)? else { continue };
-            if live["metadata"]["annotations"][RECEIPT_ANNOTATION] != receipt.as_str() {
-                let mark = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: receipt}}});
+            if live["metadata"]["annotations"][RECEIPT] != receipt.as_str() {
+                let mark = json!({"metadata": {"annotations": {RECEIPT: receipt}}});
                 writer.merge(&id, &mark)?;
             }
             marked.push(live);

@@ -20,7 +20,7 @@ mod world;
 pub use conflict::{Conflict, conflicts};
 pub use drift::{Change, Part};
 pub use etcd::{Etcd, Member};
-pub use history::{ETCD_LABEL, History};
+pub use history::History;
 pub(crate) use step::cost_after;
 pub use step::{Stage, Step, batch, batch_destroy};
 pub use world::{

@@ -18,6 +18,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// JSON pointer to the sealed kubeconfig of an administrator in the status of a Cluster, for messages.
+pub const KUBECONFIG: &str = "/sealed/kubeconfig";
+
+/// JSON pointer to the sealed kubeconfig that only reads in the status of a Cluster, for messages.
+pub const READER_KUBECONFIG: &str = "/sealed/readerKubeconfig";
+
 /// Facts that a program reads from the status of a document.
 pub trait Facts: Sized {
     /// Kind of the documents that have these facts, for example `Cluster`.
@@ -185,7 +191,7 @@ pub fn cluster(stream: &Stream, name: &str) -> Result<ClusterFacts, Error> {
 /// reader has no other credential.
 #[must_use]
 pub fn reader_kubeconfig<'a>(stream: &'a Stream, cluster: &str) -> Option<&'a str> {
-    stream.document("Cluster", cluster)?["status"]["sealed"]["readerKubeconfig"].as_str()
+    stream.document("Cluster", cluster)?["status"].pointer(READER_KUBECONFIG)?.as_str()
 }
 
 /// Whether `destroy` has completed for the document. An absent document was not destroyed.
@@ -199,12 +205,16 @@ pub fn is_destroyed(stream: &Stream, kind: &str, name: &str) -> bool {
     })
 }
 
+/// Returns every document in the group `holistic`, in any version.
+pub fn documents_of_group(stream: &Stream) -> impl Iterator<Item = &Value> {
+    stream.documents().filter(|document| {
+        document["apiVersion"].as_str().is_some_and(|version| version.starts_with("holistic/"))
+    })
+}
+
 /// Returns every document of `kind` in the group `holistic`, in any version.
 pub fn documents_of_kind<'a>(stream: &'a Stream, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-    stream.documents().filter(move |document| {
-        let version = document["apiVersion"].as_str().unwrap_or_default();
-        version.starts_with("holistic/") && document["kind"] == kind
-    })
+    documents_of_group(stream).filter(move |document| document["kind"] == kind)
 }
 
 /// Returns the name of the Project to which a Cluster belongs.
