@@ -51,7 +51,7 @@ pub use error::Error;
 
 use std::time::Duration;
 
-use contract::{Project, Projects, facts};
+use contract::{Project, Projects, facts, reasons};
 use documents::{
     Context, Declared, Dependency, Derived, Exit, Intent, Next, OpenedBy, Plan, Program, Stream,
     WritePermit,
@@ -270,7 +270,7 @@ impl Program for DataDrain {
             return Err(Error::Unproven { what, why: observation.changes() });
         }
         session.read_back(observation)?;
-        Ok(status::drained(&session.copies()?.desired, observation, "Proven"))
+        Ok(status::drained(&session.copies()?.desired, observation, reasons::PROVEN))
     }
 
     fn derive(&self, context: &Context<'_, Drain>) -> Result<Vec<Derived>, Error> {

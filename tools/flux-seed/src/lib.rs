@@ -282,7 +282,7 @@ impl Program for FluxSeed {
         let proven = verify::verify(reader, desired, (seen, &steps), &attested)?;
         running
             .done(format_args!("{} containers run what their manifests name", proven.containers));
-        let mut status = delivered(session, seen, "Proven");
+        let mut status = delivered(session, seen, contract::reasons::PROVEN);
         if let Some(observed) = &mut status.observed {
             observed.third_party = proven.third_party;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::reasons::READER_ACCESS;
+use contract::reasons::{NOT_CONVERGED, READER_ACCESS};
 use documents::{Condition, Deferred, Intent, Refusal};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -104,7 +104,7 @@ fn complete(session: &Session<'_>, observation: &Observation) -> Result<Status, 
             let message = format!("machines: {machines}, all checks pass");
             Condition::ready(true, "Provisioned", message)
         }
-        Some(why) => Condition::ready(false, "NotConverged", why),
+        Some(why) => Condition::ready(false, NOT_CONVERGED, why),
     };
     let mut status = Status::new(ready);
     status.conditions.extend(checks);
