@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ::git::Url;
-use contract::{Endpoints, Forge, Project, Projects, facts};
+use contract::facts::{self, ArtifactFacts, Facts as _};
+use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
 use secrets::Reference;
 
@@ -203,8 +204,8 @@ impl<'a> Session<'a> {
 
     fn publications_from(&self, reader: &Reader) -> Result<Vec<Publication>, Error> {
         let Context { document, stream } = self.context;
-        let digest = stream.status(document)["observed"]["digest"].as_str();
-        let digest = digest.and_then(|text| Digest::try_from(text.to_owned()).ok());
+        let earlier = ArtifactFacts::read(stream.status(document)).ok();
+        let digest = earlier.and_then(|facts| Digest::try_from(facts.digest).ok());
         let names =
             |statement: &[u8]| statement::names(statement, &self.identity, &self.parameters);
         observe::publications(reader, &self.keys.all(), names, digest)

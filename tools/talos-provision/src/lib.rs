@@ -16,6 +16,7 @@ mod cli;
 pub mod config;
 mod derive;
 mod desired;
+mod earlier;
 mod emit;
 mod error;
 mod execute;
