@@ -36,9 +36,7 @@ impl Needs {
             .map(str::to_owned)
             .collect();
         let store = projects.iter().any(|project| declared_bucket(&project.spec).is_some());
-        let artifacts = facts::documents_of_kind(stream, "Artifact");
-        let flakes = artifacts.filter_map(|artifact| artifact["spec"]["build"]["flake"].as_str());
-        Self { kinds, store, flakes: flakes.map(PathBuf::from).collect() }
+        Self { kinds, store, flakes: facts::flakes(stream).map(PathBuf::from).collect() }
     }
 
     pub(crate) fn has(&self, kind: &str) -> bool {
@@ -66,19 +64,13 @@ pub(crate) fn owners(
 ) -> BTreeMap<String, String> {
     let mut owners = BTreeMap::new();
     for project in projects {
-        let repositories = facts::documents_of_kind(stream, "Repository")
-            .filter(|document| document["spec"]["project"] == project.name.as_str());
-        let mut names: Vec<_> = repositories
-            .filter_map(|repository| repository["spec"]["owner"].as_str())
-            .map(str::to_owned)
-            .collect();
-        names.sort();
-        names.dedup();
-        if names.len() > 1 {
+        let names = facts::owners_of_project(stream, project.name.as_str());
+        let has_several = names.len() > 1;
+        let owner = names.first().map_or_else(|| project.name.to_string(), ToString::to_string);
+        if has_several {
             let message = "the project's repositories have several owners, but the lab's forge has one account per project";
             stream.invalid(project, "/spec", message);
         }
-        let owner = names.into_iter().next().unwrap_or_else(|| project.name.to_string());
         owners.insert(project.name.to_string(), owner);
     }
     owners

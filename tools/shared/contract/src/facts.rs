@@ -2,8 +2,8 @@
 //!
 //! | kind | facts | readers |
 //! |---|---|---|
-//! | Repository | [`RepositoryFacts`], [`repository_of_project`] | data-drain, artifact-attest |
-//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`] | artifact-attest, data-drain, flux-seed |
+//! | Repository | [`RepositoryFacts`], [`repository_of_project`], [`owners_of_project`] | data-drain, artifact-attest, lab |
+//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
 //! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
 //! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
 //!
@@ -245,11 +245,26 @@ pub struct RepositorySlug<'a> {
 /// Returns the repository of the Project called `project`; `None` unless the input has exactly one.
 #[must_use]
 pub fn repository_of_project<'a>(stream: &'a Stream, project: &str) -> Option<RepositorySlug<'a>> {
-    let mut repositories = documents_of_kind(stream, "Repository")
-        .filter(|document| document["spec"]["project"] == project);
+    let mut repositories = repository_documents(stream, project);
     let (repository, None) = (repositories.next()?, repositories.next()) else { return None };
-    let owner = repository["spec"]["owner"].as_str()?;
+    let owner = owner(repository)?;
     Some(RepositorySlug { owner, name: repository["metadata"]["name"].as_str()? })
+}
+
+/// Returns the owner of each repository of the Project called `project`: a user or an organisation at the
+/// forge.
+#[must_use]
+pub fn owners_of_project<'a>(stream: &'a Stream, project: &str) -> BTreeSet<&'a str> {
+    repository_documents(stream, project).filter_map(owner).collect()
+}
+
+fn repository_documents<'a>(stream: &'a Stream, project: &str) -> impl Iterator<Item = &'a Value> {
+    documents_of_kind(stream, "Repository")
+        .filter(move |document| document["spec"]["project"] == project)
+}
+
+fn owner(repository: &Value) -> Option<&str> {
+    repository["spec"]["owner"].as_str()
 }
 
 /// Returns the digest of every Artifact that is Ready.
@@ -265,6 +280,12 @@ pub fn attested_digests(stream: &Stream) -> BTreeSet<String> {
 pub fn manifests_folder<'a>(stream: &'a Stream, artifact: &str) -> Option<&'a Path> {
     let document = stream.document("Artifact", artifact)?;
     document["spec"]["manifests"]["path"].as_str().map(Path::new)
+}
+
+/// Returns the folder of the flake from which each Artifact is built, as the documents name it.
+pub fn flakes(stream: &Stream) -> impl Iterator<Item = &Path> {
+    documents_of_kind(stream, "Artifact")
+        .filter_map(|document| document["spec"]["build"]["flake"].as_str().map(Path::new))
 }
 
 /// Returns every claim that a Drain of the cluster called `cluster` copies, as `NAMESPACE/NAME`.
