@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use contract::facts::{RepositorySlug, repository_of_project};
 use contract::{Forge, Project};
 use documents::{Declared, Deferred, Stream};
 
@@ -74,17 +75,9 @@ pub(crate) fn source_url(
     if let Some(url) = &document.spec.source {
         return Some(url.as_str().to_owned());
     }
-    let mut repositories = stream.documents().filter(|document| {
-        let version = document["apiVersion"].as_str().unwrap_or_default();
-        version.starts_with("holistic/")
-            && document["kind"] == "Repository"
-            && document["spec"]["project"] == project.name.as_str()
-    });
-    let (repository, none) = (repositories.next()?, repositories.next());
-    let owner = repository["spec"]["owner"].as_str()?;
-    let name = repository["metadata"]["name"].as_str()?;
+    let RepositorySlug { owner, name } = repository_of_project(stream, project.name.as_str())?;
     let forge = project.spec.endpoints.forge.as_ref()?;
-    none.is_none().then(|| format!("{}/{owner}/{name}", forge_site(forge)))
+    Some(format!("{}/{owner}/{name}", forge_site(forge)))
 }
 
 /// Returns the URL of the forge's website, derived from the URL of its API.

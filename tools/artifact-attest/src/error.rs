@@ -4,6 +4,7 @@ use std::error;
 use std::io;
 use std::path::PathBuf;
 
+use contract::reasons;
 use documents::{Diagnostic, Exit};
 
 use crate::answer::Problem;
@@ -326,7 +327,7 @@ impl Diagnostic for Error {
             Self::Secret(error) => error.reason(),
             Self::NoRegistry => "NoRegistry",
             Self::Tool { .. } => "ToolMissing",
-            Self::Unreadable { .. } => "Unreadable",
+            Self::Unreadable { .. } => reasons::UNREADABLE,
             Self::Git { .. } => "NoSource",
             Self::Shallow { .. } => "ShallowHistory",
             Self::Dirty { .. } => "NotCommitted",
@@ -336,14 +337,14 @@ impl Diagnostic for Error {
             Self::BuildTimeout { .. } => "BuildTimeout",
             Self::NotReproducible { .. } => "NotReproducible",
             Self::Nix { .. } | Self::NixGarbled { .. } => "NixFailed",
-            Self::Unreachable { .. } => "Unreachable",
-            Self::Busy { .. } => "Busy",
-            Self::Denied { .. } => "Denied",
-            Self::Refused { .. } => "Refused",
-            Self::InvalidResponse { .. } => "InvalidResponse",
-            Self::Invisible { .. } => "Unknown",
+            Self::Unreachable { .. } => reasons::UNREACHABLE,
+            Self::Busy { .. } => reasons::BUSY,
+            Self::Denied { .. } => reasons::DENIED,
+            Self::Refused { .. } => reasons::REFUSED,
+            Self::InvalidResponse { .. } => reasons::INVALID_RESPONSE,
+            Self::Invisible { .. } => reasons::UNKNOWN,
             Self::NoShape => "Invalid",
-            Self::Untrusted { .. } => "Untrusted",
+            Self::Untrusted { .. } => reasons::UNTRUSTED,
             Self::NoKey => "NoKey",
             Self::ForeignKey { .. } => "ForeignKey",
             Self::NotInSource { .. } => "NotInSource",
@@ -354,7 +355,7 @@ impl Diagnostic for Error {
             Self::Corrupt { .. } => "Corrupt",
             Self::DeletionOff { .. } => "DeletionOff",
             Self::Unlisted { .. } => "Unlisted",
-            Self::Unproven { .. } => "Unproven",
+            Self::Unproven { .. } => reasons::UNPROVEN,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ::git::Url;
+use contract::facts::{self, ArtifactFacts, Facts as _};
 use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
 use secrets::Reference;
@@ -131,8 +132,7 @@ impl<'a> Session<'a> {
             Some(Shape::Manifests(declared)) => {
                 let mut references = BTreeMap::new();
                 for image in &declared.images {
-                    let reference =
-                        stream.status_of("Artifact", image.as_str(), "/observed/reference")?;
+                    let reference = facts::artifact(stream, image.as_str())?.reference;
                     references.insert(image.to_string(), reference);
                 }
                 BuildPlan::manifests(&self.identity, declared, references)
@@ -204,8 +204,8 @@ impl<'a> Session<'a> {
 
     fn publications_from(&self, reader: &Reader) -> Result<Vec<Publication>, Error> {
         let Context { document, stream } = self.context;
-        let digest = stream.status(document)["observed"]["digest"].as_str();
-        let digest = digest.and_then(|text| Digest::try_from(text.to_owned()).ok());
+        let earlier = ArtifactFacts::read(stream.status(document)).ok();
+        let digest = earlier.and_then(|facts| Digest::try_from(facts.digest).ok());
         let names =
             |statement: &[u8]| statement::names(statement, &self.identity, &self.parameters);
         observe::publications(reader, &self.keys.all(), names, digest)

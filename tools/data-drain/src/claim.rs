@@ -6,14 +6,11 @@
 
 use std::collections::BTreeSet;
 
+use contract::labels::{DRAIN, NODE};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::labels::LABEL;
 use crate::spec::Source;
-
-/// Annotation on a claim with the node on which its pod ran before a drain stopped the pod.
-pub(crate) const NODE: &str = "data-drain.holistic/node";
 
 /// The objects of the cluster that concern one claim.
 pub(crate) struct Facts<'a> {
@@ -186,7 +183,7 @@ fn uses(pod: &Value, claim: &str, drain: &str) -> bool {
     };
     let mut mounts = volumes.filter(mounts).peekable();
     // The label alone does not identify a reader: a reader also mounts the claim read-only.
-    let reader = pod["metadata"]["labels"][LABEL] == drain
+    let reader = pod["metadata"]["labels"][DRAIN] == drain
         && mounts.peek().is_some_and(|volume| volume["persistentVolumeClaim"]["readOnly"] == true);
     !ended && !reader && mounts.next().is_some()
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{Project, ReceiptKey, Store};
-use documents::{Condition, Context, Declared, Name, Stream};
+use contract::{Project, ReceiptKey, Store, facts};
+use documents::{Context, Declared, Name, Stream};
 use git::Url;
 use secrets::{AgeRecipient, PhaseKey, Secret};
 
@@ -75,31 +75,14 @@ impl<'a> Desired<'a> {
             recipients: document.spec.recipients.iter().filter_map(recipient).collect(),
             receipts: contract::receipt_keys(project)?,
             forges,
-            covered: covered(context.stream, &document.spec.cluster),
+            covered: facts::drained_claims(context.stream, document.spec.cluster.as_str()),
         })
     }
 }
 
-/// Returns the claims that any Drain of the cluster names.
-fn covered(stream: &Stream, cluster: &Name) -> BTreeSet<String> {
-    let drains = stream.documents().filter(|document| {
-        let version = document["apiVersion"].as_str().unwrap_or_default();
-        version.starts_with("holistic/")
-            && document["kind"] == "Drain"
-            && document["spec"]["cluster"] == cluster.as_str()
-    });
-    let sources = drains.filter_map(|document| document["spec"]["sources"].as_array()).flatten();
-    sources.filter_map(|source| source["claim"].as_str().map(str::to_owned)).collect()
-}
-
 /// Returns the clone URL and the token of a repository of the forge.
 fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secret), Error> {
-    let name = forge.as_str();
-    let url: String = stream.status_of("Repository", name, "/observed/cloneUrl")?;
-    let url = Url::try_from(url).map_err(|why| documents::Error::NotReady {
-        document: format!("Repository/{name}"),
-        why: format!("its clone URL is {why}"),
-    })?;
+    let url = facts::repository(stream, forge.as_str())?.clone_url;
     let endpoint = project.endpoints.forge.as_ref().ok_or(Error::NoEndpoint("forge"))?;
     let (contract::Forge::Github { token, .. } | contract::Forge::Gitea { token, .. }) = endpoint;
     // A status is only a file, so it does not decide to which server the token goes.
@@ -114,13 +97,7 @@ pub(crate) fn image(context: &Context<'_, Drain>) -> Result<String, Error> {
         return Ok(String::new());
     }
     let name = context.document.spec.reader.as_str();
-    Ok(context.stream.status_of("Artifact", name, "/observed/reference")?)
-}
-
-/// Returns the name of the Project to which a Cluster belongs.
-pub(crate) fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {
-    let cluster = stream.document("Cluster", cluster.as_str())?;
-    cluster["spec"]["project"].as_str().map(str::to_owned)
+    Ok(facts::artifact(context.stream, name)?.reference)
 }
 
 /// Whether the cluster and the repositories exist, as far as their documents tell.
@@ -130,16 +107,6 @@ pub(crate) fn sources_exist(context: &Context<'_, Drain>) -> bool {
         context.document.spec.sources.iter().filter_map(|source| source.forge.as_ref());
     is_ready("Cluster", &context.document.spec.cluster)
         && forges.all(|forge| is_ready("Repository", forge))
-}
-
-/// Whether the cluster has been destroyed.
-pub(crate) fn cluster_is_gone(context: &Context<'_, Drain>) -> bool {
-    let cluster = context.stream.document("Cluster", context.document.spec.cluster.as_str());
-    let conditions = cluster.and_then(|cluster| cluster["status"]["conditions"].as_array());
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| {
-        condition["type"] == "Ready" && condition["reason"] == Condition::DESTROYED
-    })
 }
 
 /// Returns a world in which no source exists yet.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use contract::reasons;
 use documents::{Diagnostic, Exit, Refusal};
 
 /// Name of the API server in messages.
@@ -227,25 +228,25 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::NoEndpoint(_) => "NoEndpoint",
-            Self::Kubeconfig { .. } => "KubeconfigRefused",
+            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
             Self::Machine(_) | Self::File { .. } => "MachineFailed",
-            Self::Unreachable { .. } | Self::Stalled { .. } => "Unreachable",
-            Self::Forbidden { .. } => "Forbidden",
-            Self::Rejected { .. } => "Rejected",
-            Self::Garbled { .. } => "Garbled",
-            Self::Conflict { .. } => "Conflict",
+            Self::Unreachable { .. } | Self::Stalled { .. } => reasons::UNREACHABLE,
+            Self::Forbidden { .. } => reasons::FORBIDDEN,
+            Self::Rejected { .. } => reasons::REJECTED,
+            Self::Garbled { .. } => reasons::GARBLED,
+            Self::Conflict { .. } => reasons::CONFLICT,
             Self::Refused { .. } => NOT_DRAINABLE,
-            Self::Busy { .. } => "Busy",
+            Self::Busy { .. } => reasons::BUSY,
             Self::HoldInactive { .. } => "HoldInactive",
             Self::Missing { .. } => "SourceMissing",
             Self::NoReader { .. } => "NoReader",
             Self::Read { .. } => "ReadFailed",
             Self::Changed { .. } => "SourceChanged",
-            Self::Git { .. } => "GitFailed",
+            Self::Git { .. } => reasons::GIT_FAILED,
             Self::Seal(_) => "SealFailed",
             Self::Tampered { .. } => "Tampered",
-            Self::Unproven { .. } => "Unproven",
-            Self::Ambiguous { .. } => "Ambiguous",
+            Self::Unproven { .. } => reasons::UNPROVEN,
+            Self::Ambiguous { .. } => reasons::AMBIGUOUS,
             Self::NotEmpty { .. } => "NotEmpty",
             Self::Restore { .. } => "RestoreFailed",
         }

@@ -6,13 +6,13 @@
 
 use std::fs;
 
+use contract::labels::{self, NODE, REPLICAS};
 use contract::{Copied, Receipt};
 use serde_json::json;
 
 use crate::authorize::{check_draft, judged, refusals, refuse};
-use crate::claim::NODE;
 use crate::copy::{Copy, read_back, sign};
-use crate::observe::{Live, LiveClaim, LiveWorkload, Observation, RECONCILE, RECONCILED, REPLICAS};
+use crate::observe::{Live, LiveClaim, LiveWorkload, Observation, RECONCILE};
 use crate::session::{Copies, Session, out_of_order};
 use crate::step::Step;
 use crate::step_context::StepContext;
@@ -44,7 +44,7 @@ impl Execution<'_, '_> {
                 // Flux is told in the same request to leave the workload alone.
                 let mut annotations = json!({RECONCILE: "disabled", REPLICAS: replicas});
                 if let (Some(reconcile), None) = (&live.reconcile, live.at.stopped) {
-                    annotations[RECONCILED] = reconcile.clone().into();
+                    annotations[labels::RECONCILE] = reconcile.clone().into();
                 }
                 let metadata = json!({"annotations": annotations});
                 let patch = json!({"metadata": metadata, "spec": {"replicas": 0}});
@@ -65,7 +65,7 @@ impl Execution<'_, '_> {
             Step::Start { workload, to, .. } => {
                 let live = self.workload(workload)?;
                 let annotations =
-                    json!({RECONCILE: live.reconciled, RECONCILED: null, REPLICAS: null});
+                    json!({RECONCILE: live.reconciled, labels::RECONCILE: null, REPLICAS: null});
                 let metadata = json!({"annotations": annotations});
                 let patch = json!({"metadata": metadata, "spec": {"replicas": to}});
                 writer.merge(&live.path, &patch)?;

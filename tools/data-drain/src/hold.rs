@@ -16,11 +16,11 @@
 //! Policies do not apply to policies, so that an administrator can delete the hold. Receipts therefore
 //! name its UID and generation. Deleting, editing or recreating the hold invalidates them.
 
-use contract::gate::{HoldObject, RECEIPT_ANNOTATION as RECEIPT};
+use contract::gate::HoldObject;
+use contract::labels::{DRAIN, RECEIPT};
 use serde_json::{Value, json};
 
 use crate::cluster::{Reader, Writer};
-use crate::labels::LABEL;
 use crate::{Error, Limit};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
@@ -111,7 +111,7 @@ impl Held {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": name, "labels": {LABEL: self.drain}},
+            "metadata": {"name": name, "labels": {DRAIN: self.drain}},
             "spec": {
                 "failurePolicy": "Fail",
                 "matchConstraints": {
@@ -133,7 +133,7 @@ impl Held {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": policy, "labels": {LABEL: self.drain}},
+            "metadata": {"name": policy, "labels": {DRAIN: self.drain}},
             "spec": {"policyName": policy, "validationActions": ["Deny"]},
         })
     }
@@ -176,7 +176,7 @@ impl Held {
     fn reader(&self) -> String {
         format!(
             "request.resource.resource != 'pods' || (has(object.metadata.labels) \
-             && '{LABEL}' in object.metadata.labels && object.metadata.labels['{LABEL}'] == '{drain}' \
+             && '{DRAIN}' in object.metadata.labels && object.metadata.labels['{DRAIN}'] == '{drain}' \
              && object.spec.volumes.all(v, !({mounts}) || (has(v.persistentVolumeClaim) \
              && has(v.persistentVolumeClaim.readOnly) && v.persistentVolumeClaim.readOnly)))",
             drain = self.drain,
@@ -258,9 +258,9 @@ pub(crate) fn remove(reader: &Reader, writer: &Writer, drain: &str) -> Result<()
     // Delete each binding before its policy, because a policy without a binding denies nothing.
     for (path, object) in paths(drain).iter().zip(objects(reader, drain)?) {
         let Some(object) = object else { continue };
-        if object["metadata"]["labels"][LABEL] != drain {
+        if object["metadata"]["labels"][DRAIN] != drain {
             let message =
-                format!("it lacks the label {LABEL}={drain}, so that another owner has created it");
+                format!("it lacks the label {DRAIN}={drain}, so that another owner has created it");
             let (who, request) = ("data-drain".to_owned(), format!("delete {path}"));
             return Err(Error::Rejected { who, request, message });
         }

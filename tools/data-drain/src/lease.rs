@@ -10,17 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use contract::labels::{DRAIN, HEARTBEAT};
 use documents::WritePermit;
 use secrets::Secret;
 use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, WriteAccess, Writer};
-use crate::labels::LABEL;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-/// Annotation with a counter, which changes as long as the holder runs.
-const HEARTBEAT: &str = "data-drain.holistic/heartbeat";
 /// Pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(5);
 /// Time without a renewal after which the holder counts as dead. It covers several renewals, because
@@ -63,7 +61,7 @@ impl Lease {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {
-                "name": name, "namespace": "kube-system", "labels": {LABEL: drain},
+                "name": name, "namespace": "kube-system", "labels": {DRAIN: drain},
                 "annotations": {HEARTBEAT: "0"},
             },
             "spec": {"holderIdentity": holder, "leaseDurationSeconds": DEAD.as_secs()},

@@ -29,7 +29,6 @@ mod execute;
 mod extract;
 mod forge;
 mod hold;
-mod labels;
 mod lease;
 mod limit;
 mod observe;
@@ -52,7 +51,7 @@ pub use error::Error;
 
 use std::time::Duration;
 
-use contract::{Project, Projects};
+use contract::{Project, Projects, facts, reasons};
 use documents::{
     Context, Declared, Dependency, Derived, Exit, Intent, Next, OpenedBy, Plan, Program, Stream,
     WritePermit,
@@ -111,7 +110,8 @@ impl DataDrain {
     }
 
     fn project(&self, context: &Context<'_, Drain>) -> Result<&Declared<Project>, Error> {
-        let project = desired::project_of(context.stream, &context.document.spec.cluster);
+        let project =
+            facts::project_of_cluster(context.stream, context.document.spec.cluster.as_str());
         Ok(self.projects.get(project.unwrap_or_default())?)
     }
 }
@@ -270,7 +270,7 @@ impl Program for DataDrain {
             return Err(Error::Unproven { what, why: observation.changes() });
         }
         session.read_back(observation)?;
-        Ok(status::drained(&session.copies()?.desired, observation, "Proven"))
+        Ok(status::drained(&session.copies()?.desired, observation, reasons::PROVEN))
     }
 
     fn derive(&self, context: &Context<'_, Drain>) -> Result<Vec<Derived>, Error> {

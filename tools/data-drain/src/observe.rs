@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use contract::labels::{self, NODE, REPLICAS};
 use contract::{ClaimSource, Copied, Drained, Envelope, Receipt, Stopped, VerifiedReceipt};
 use serde_json::{Value, json};
 
-use crate::claim::{Facts, NODE, Place, Verdict, judge};
+use crate::claim::{Facts, Place, Verdict, judge};
 use crate::desired::Desired;
 use crate::hold::{self, Held};
 use crate::plan::{At, Found, Hold, NodeChange, World};
 use crate::spec::{Claim, Source, Workload};
 use crate::{Error, cluster, forge, pack, store};
 
-/// Annotation on a workload: number of replicas before a drain stopped it.
-pub(crate) const REPLICAS: &str = "data-drain.holistic/replicas";
-/// Annotation on a workload: value of [`RECONCILE`] before a drain stopped it.
-pub(crate) const RECONCILED: &str = "data-drain.holistic/reconcile";
 /// Annotation that keeps Flux from starting again what was stopped, by its own rules
 /// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources>).
 pub(crate) const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
@@ -237,7 +234,7 @@ impl Look<'_> {
                 stopped: annotation(REPLICAS).and_then(|text| text.parse().ok()),
             },
             reconcile: annotation(RECONCILE),
-            reconciled: annotation(RECONCILED),
+            reconciled: annotation(labels::RECONCILE),
             stopped: Stopped { workload, uid, generation },
         };
         Ok(Some((live, object)))

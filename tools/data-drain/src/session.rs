@@ -1,6 +1,6 @@
 //! One Drain with its references resolved, and the readers of its cluster and its store.
 
-use contract::{Project, Projects};
+use contract::{Project, Projects, facts};
 use documents::{Context, Declared, Intent, Opened};
 use secrets::Secret;
 
@@ -36,7 +36,9 @@ impl<'a> Session<'a> {
         intent: Intent,
     ) -> Result<Opened<Self, Status>, Error> {
         let document = context.document;
-        if intent.is_removal() && desired::cluster_is_gone(context) {
+        if intent.is_removal()
+            && facts::is_destroyed(context.stream, "Cluster", document.spec.cluster.as_str())
+        {
             return Ok(Opened::Known(if intent.is_write() {
                 Status::destroyed("the cluster is gone; the copies stay")
             } else {
@@ -49,7 +51,8 @@ impl<'a> Session<'a> {
             let steps = plan(&desired::world_without_sources(&document.spec));
             return Ok(Opened::Known(Status::planned(None, steps)));
         }
-        let project = desired::project_of(context.stream, &document.spec.cluster);
+        let name = document.spec.cluster.as_str();
+        let project = facts::project_of_cluster(context.stream, name);
         let project = projects.get(project.unwrap_or_default())?;
         let copies = if intent.is_removal() {
             None
@@ -58,8 +61,7 @@ impl<'a> Session<'a> {
             let store = store::Reader::open(store::declared(&project.spec)?)?;
             Some(Copies { desired, store })
         };
-        let name = document.spec.cluster.as_str();
-        let sealed = context.stream.status_of::<String>("Cluster", name, "/sealed/kubeconfig")?;
+        let sealed = facts::cluster(context.stream, name)?.kubeconfig;
         // An age identity of the caller opens the kubeconfig, or the key of this phase.
         let kubeconfig = contract::unseal(project, "data-drain", &sealed)?;
         let reader = cluster::Reader::open(&kubeconfig)?;

@@ -1,16 +1,17 @@
 //! Validations of a `Drain` that its types cannot express.
 
+use contract::facts::project_of_cluster;
 use contract::{Access, Project, Projects, Recipient};
 use documents::{Declared, Stream};
 
-use crate::desired::project_of;
 use crate::spec::{Drain, Source};
 
 /// Reports every error in `declared` documents.
 pub(crate) fn validate(stream: &mut Stream, projects: &Projects, declared: &[Declared<Drain>]) {
     for document in declared {
         let mut errors = errors(&document.spec);
-        if let Some(project) = project_of(stream, &document.spec.cluster) {
+        let project = project_of_cluster(stream, document.spec.cluster.as_str());
+        if let Some(project) = project.map(str::to_owned) {
             stream.require_exists(document, "/spec/cluster", "Project", &project);
             if let Ok(project) = projects.get(&project) {
                 errors.extend(recipient_errors(&document.spec, &project.spec));

@@ -2,12 +2,12 @@
 //!
 //! **Invariant:** the cluster never gets a key or credential. The data is encrypted on this machine.
 
+use contract::labels::DRAIN;
 use serde_json::{Value, json};
 
 use crate::claim::{Place, Report};
 use crate::cluster::{Reader, Writer};
 use crate::exec::Running;
-use crate::labels::LABEL;
 use crate::spec::Claim;
 use crate::{Error, Limit, pack};
 
@@ -115,11 +115,11 @@ impl Volume<'_> {
 
     fn remove(&self) -> Result<(), Error> {
         let Some(pod) = self.readers.reader.get(&self.path())? else { return Ok(()) };
-        if pod["metadata"]["labels"][LABEL].is_null() {
+        if pod["metadata"]["labels"][DRAIN].is_null() {
             let request = format!("start the pod {}", self.pod);
             let who = "the cluster".to_owned();
             let message = format!(
-                "a pod of that name lacks the label {LABEL}, so that another owner created it"
+                "a pod of that name lacks the label {DRAIN}, so that another owner created it"
             );
             return Err(Error::Rejected { who, request, message });
         }
@@ -183,7 +183,7 @@ fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -
     let mut manifest = json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": pod, "namespace": claim.namespace, "labels": {LABEL: drain}},
+        "metadata": {"name": pod, "namespace": claim.namespace, "labels": {DRAIN: drain}},
         "spec": {
             "restartPolicy": "Never",
             "activeDeadlineSeconds": DEADLINE_SECONDS,

@@ -90,7 +90,7 @@ fn sealed_for(identity: &str, kubeconfig: &Value) -> Test<Vec<Value>> {
             "Artifact",
             "volume-reader",
             json!({"project": "holistic"}),
-            json!({"observed": {"reference": reference, "digest": DIGEST}}),
+            json!({"observed": {"reference": reference, "digest": DIGEST, "publicKey": "a key"}}),
         ),
         document(
             "Drain",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use age::secrecy::ExposeSecret as _;
+use contract::labels::DELIVERY;
 use contract::{Project, Registry};
 use data_encoding::BASE64;
 use documents::{Declared, Deferred};
@@ -14,9 +15,6 @@ use crate::install::{self, Instance};
 use crate::object::{Identity, NAMESPACE, order};
 use crate::spec::{Component, Delivery};
 use crate::{Error, image};
-
-/// Label with the name of the Delivery, on every object that it creates.
-pub(crate) const LABEL: &str = "holistic/delivery";
 
 /// Item of the phase key from which Flux's age identity is derived.
 const SOPS: &str = "sops-age";
@@ -79,7 +77,7 @@ impl Desired {
         let identities = (Identity::of(&source), Identity::of(&kustomization));
         objects.extend([source, kustomization]);
         for object in &mut objects {
-            object["metadata"]["labels"][LABEL] = document.name.as_str().into();
+            object["metadata"]["labels"][DELIVERY] = document.name.as_str().into();
             // Without this annotation, Flux would prune itself if one artifact contained such an object
             // and the next one did not.
             // https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources

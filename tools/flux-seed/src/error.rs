@@ -1,5 +1,6 @@
 //! Errors of this program, each with its help and exit status.
 
+use contract::reasons;
 use documents::{Diagnostic, Exit, Refusal};
 
 /// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
@@ -220,31 +221,31 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::Kubeconfig { .. } => "KubeconfigRefused",
-            Self::Unreachable { .. } | Self::Slow { .. } => "Unreachable",
-            Self::Untrusted { .. } => "Untrusted",
-            Self::Unauthorized { .. } => "Unauthorized",
-            Self::Forbidden { .. } => "Forbidden",
-            Self::QuotaExceeded { .. } => "QuotaExceeded",
+            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
+            Self::Unreachable { .. } | Self::Slow { .. } => reasons::UNREACHABLE,
+            Self::Untrusted { .. } => reasons::UNTRUSTED,
+            Self::Unauthorized { .. } => reasons::UNAUTHORIZED,
+            Self::Forbidden { .. } => reasons::FORBIDDEN,
+            Self::QuotaExceeded { .. } => reasons::QUOTA_EXCEEDED,
             Self::Terminating { .. } => "Terminating",
-            Self::Denied { .. } => "Denied",
+            Self::Denied { .. } => reasons::DENIED,
             Self::WebhookFailed { .. } => "WebhookFailed",
             Self::Changed { .. } => "Changed",
-            Self::Busy { .. } => "Busy",
-            Self::Rejected { .. } => "Rejected",
-            Self::Garbled { .. } => "Garbled",
+            Self::Busy { .. } => reasons::BUSY,
+            Self::Rejected { .. } => reasons::REJECTED,
+            Self::Garbled { .. } => reasons::GARBLED,
             Self::Image { .. } => "ImageUnknown",
             Self::Foreign { .. } => "Foreign",
             Self::NotKnownYet { .. } => "NotKnownYet",
             Self::SignatureRefused { .. } => "SignatureRefused",
             Self::Stalled { .. } => "Stalled",
-            Self::Unproven { .. } => "Unproven",
+            Self::Unproven { .. } => reasons::UNPROVEN,
             Self::NotDecryptable { .. } => "NotDecryptable",
-            Self::Unreadable { .. } => "Unreadable",
+            Self::Unreadable { .. } => reasons::UNREADABLE,
             Self::NotYetProven { .. } => "NotYetProven",
             Self::ArtifactUnreadable { .. } => "ArtifactUnreadable",
             Self::DeliversItself { .. } => "DeliversItself",
-            Self::DataAtRisk { .. } => "NotDrained",
+            Self::DataAtRisk { .. } => reasons::NOT_DRAINED,
         }
     }
 

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contract::VerifiedReceipt;
-use contract::gate::{DataOnDestroy, Loss, RECEIPT_ANNOTATION, Verdict, judge};
+use contract::gate::{DataOnDestroy, Loss, Verdict, judge};
+use contract::labels::RECEIPT;
+use contract::reasons::OTHER_CLUSTER;
 use documents::Refusal;
 use serde_json::{Value, json};
 
@@ -70,7 +72,7 @@ impl Gate<'_> {
         for name in remote(facts, going) {
             refusals.push(Refusal {
                 object: name.clone(),
-                reason: "OtherCluster".to_owned(),
+                reason: OTHER_CLUSTER.to_owned(),
                 message: format!(
                     "{name} delivers to another cluster, whose claims are not visible from here; remove \
                      it with the tools of that cluster first"
@@ -96,8 +98,8 @@ impl Gate<'_> {
         let mut marked = Vec::new();
         for (id, receipt) in marks(facts, going, &verdict) {
             let Some(live) = reader.get(&id)? else { continue };
-            if live["metadata"]["annotations"][RECEIPT_ANNOTATION] != receipt.as_str() {
-                let mark = json!({"metadata": {"annotations": {RECEIPT_ANNOTATION: receipt}}});
+            if live["metadata"]["annotations"][RECEIPT] != receipt.as_str() {
+                let mark = json!({"metadata": {"annotations": {RECEIPT: receipt}}});
                 writer.merge(&id, &mark)?;
             }
             marked.push(live);

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use contract::labels::REPLICAS;
 use serde_json::Value;
 
 use crate::kstatus::text;
@@ -407,7 +408,7 @@ pub(crate) fn is_kept(object: &Value) -> bool {
             .into_iter()
             .any(|marks| text(marks, &key).eq_ignore_ascii_case(value))
     };
-    let stopped = metadata["annotations"]["data-drain.holistic/replicas"].is_string();
+    let stopped = metadata["annotations"][REPLICAS].is_string();
     says("prune", "disabled")
         || (says("reconcile", "disabled") || says("ssa", "Ignore")) && !stopped
 }

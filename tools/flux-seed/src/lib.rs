@@ -51,7 +51,6 @@ mod wait;
 pub use cli::Cli;
 pub use error::Error;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret as _;
@@ -279,11 +278,11 @@ impl Program for FluxSeed {
             Observation::NoCluster | Observation::Removal(_) => &none,
         };
         let running = documents::step(session.name(), "prove");
-        let attested = attested(session.stream);
+        let attested = contract::facts::attested_digests(session.stream);
         let proven = verify::verify(reader, desired, (seen, &steps), &attested)?;
         running
             .done(format_args!("{} containers run what their manifests name", proven.containers));
-        let mut status = delivered(session, seen, "Proven");
+        let mut status = delivered(session, seen, contract::reasons::PROVEN);
         if let Some(observed) = &mut status.observed {
             observed.third_party = proven.third_party;
         }
@@ -332,15 +331,4 @@ fn delivered(session: &Session<'_>, seen: &Seen, reason: &str) -> Status {
         evidence: status::evidence(spec.flux.version, desired),
         ..Status::new(Condition::ready(true, reason, message))
     }
-}
-
-/// Returns the digests of every attested artifact of the stream.
-fn attested(stream: &Stream) -> BTreeSet<String> {
-    let artifacts = stream.documents().filter(|document| {
-        let version = document["apiVersion"].as_str().unwrap_or_default();
-        version.starts_with("holistic/") && document["kind"] == "Artifact"
-    });
-    let names = artifacts.filter_map(|artifact| artifact["metadata"]["name"].as_str());
-    let digest = |name| stream.status_of("Artifact", name, "/observed/digest").ok();
-    names.filter_map(digest).collect()
 }

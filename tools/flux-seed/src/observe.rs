@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::labels::DELIVERY;
 use documents::Deferred;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
-use crate::desired::{Desired, LABEL};
+use crate::desired::Desired;
 use crate::diff;
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
@@ -108,7 +109,7 @@ fn stale(reader: &Reader, name: &str, desired: &Desired, seen: &mut Seen) -> Res
     let ids: Vec<_> = desired.objects.iter().map(Identity::of).collect();
     let kinds: BTreeSet<_> =
         ids.iter().map(|id| (&id.api_version, &id.kind, &id.namespace)).collect();
-    let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
+    let label = format!("{}%3D{name}", DELIVERY.replace('/', "%2F"));
     for (api_version, kind, namespace) in kinds {
         let objects = reader.labelled(api_version, kind, namespace.as_deref(), &label);
         let hidden = Hidden::Kind(kind.clone());
@@ -153,7 +154,7 @@ pub(crate) fn takes_time(id: &Identity, stage: Stage) -> bool {
 }
 
 fn owner(object: &Value, name: &str, look: Look) -> Owner {
-    let label = object["metadata"]["labels"][LABEL].as_str();
+    let label = object["metadata"]["labels"][DELIVERY].as_str();
     match label {
         Some(label) if label != name => Owner::Foreign,
         _ if matches!(look, Look::Progress(_)) => Owner::Ours,

@@ -4,15 +4,14 @@
 //! reader every Secret, and without the key their declared values cannot be derived. The status
 //! reports such objects as `Unknown`.
 
+use contract::facts::READER_KUBECONFIG;
+use contract::reasons::READER_ACCESS;
 use documents::Condition;
 
 use crate::desired::Desired;
 use crate::observe::Seen;
 use crate::status::{Observed, Status};
 use crate::step::Step;
-
-/// Reason of a condition that a reader cannot determine.
-const READER: &str = "ReaderAccess";
 
 /// Returns the status of a plan that compared every object except Secrets and objects that the API
 /// server denied.
@@ -38,18 +37,20 @@ pub(crate) fn status(
         notes.push(format!("losses of data through {} were not computed", unlisted.join(", ")));
     }
     let message = notes.join("; ");
-    status.conditions.push(Condition::unknown("Compared", READER, message));
+    status.conditions.push(Condition::unknown("Compared", READER_ACCESS, message));
     status
 }
 
 /// Returns the status of a plan without access to a cluster.
 pub(crate) fn without_cluster(desired: &Desired) -> Status {
-    let message = "the status of the Cluster lacks /sealed/readerKubeconfig, so the cluster was not \
-                   read: pass the output of a `talos-provision apply` that seals it for readers";
-    unknown(Some(Observed::of(desired, None)), message)
+    let message = format!(
+        "the status of the Cluster lacks {READER_KUBECONFIG}, so the cluster was not read: pass the \
+         output of a `talos-provision apply` that seals it for readers"
+    );
+    unknown(Some(Observed::of(desired, None)), &message)
 }
 
 /// Returns a status without a plan, because steps may be left that a reader cannot see.
 fn unknown(observed: Option<Observed>, message: &str) -> Status {
-    Status { observed, ..Status::new(Condition::unknown("Ready", READER, message)) }
+    Status { observed, ..Status::new(Condition::unknown("Ready", READER_ACCESS, message)) }
 }

@@ -6,18 +6,16 @@
 
 use std::collections::BTreeMap;
 
+use contract::labels::{DELIVERY, DELIVERY_RECORD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::desired::LABEL;
 use crate::graph::{Because, Going, Graph, is_kept, key, uid};
 use crate::object::Identity;
 
 const NAMESPACE: &str = "kube-system";
-/// Label of the `ConfigMaps` of a record.
-const KIND: &str = "flux-seed.holistic/record";
 /// A `ConfigMap` may hold 1 MiB (<https://kubernetes.io/docs/concepts/configuration/configmap/>); an
 /// entry has at most 1 kB.
 const ENTRIES_MAX: usize = 900;
@@ -57,9 +55,9 @@ pub(crate) struct Record {
 impl Record {
     /// Reads the record of the Delivery `name`. The record is empty if no removal has begun.
     pub(crate) fn read(reader: &Reader, name: &str) -> Result<Self, Error> {
-        let label = format!("{}%3D{name}", LABEL.replace('/', "%2F"));
+        let label = format!("{}%3D{name}", DELIVERY.replace('/', "%2F"));
         let mut maps = reader.labelled("v1", "ConfigMap", Some(NAMESPACE), &label)?;
-        maps.retain(|map| map["metadata"]["labels"][KIND] == "true");
+        maps.retain(|map| map["metadata"]["labels"][DELIVERY_RECORD] == "true");
         let mut entries = Vec::new();
         for map in &maps {
             let id = Identity::of(map);
@@ -108,7 +106,7 @@ impl Record {
                 "metadata": {
                     "name": format!("flux-seed-{name}-{index}"),
                     "namespace": NAMESPACE,
-                    "labels": {LABEL: name, KIND: "true"},
+                    "labels": {DELIVERY: name, DELIVERY_RECORD: "true"},
                 },
                 "data": {"objects": objects},
             });

@@ -1,10 +1,10 @@
 //! One Delivery with its references resolved, and the connection to its cluster.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
+use contract::facts::{self, ClusterFacts};
 use contract::{Project, Projects, VerifiedReceipt};
-use documents::{Condition, Context, Declared, Deferred, Intent, Name, Opened, Stream};
+use documents::{Context, Declared, Deferred, Intent, Opened, Stream};
 use secrets::{PhaseKey, Secret};
 
 use crate::Error;
@@ -19,7 +19,6 @@ use crate::reader;
 use crate::spec::{self, Delivery};
 use crate::status::Status;
 use crate::sunset::Sunset;
-use crate::validate::project_of;
 use crate::{sops, wait};
 
 /// One observation of the cluster.
@@ -70,7 +69,9 @@ impl<'a> Session<'a> {
         intent: Intent,
     ) -> Result<Opened<Self, Status>, Error> {
         let (document, stream) = (context.document, context.stream);
-        if intent.is_removal() && is_gone(context) {
+        if intent.is_removal()
+            && facts::is_destroyed(stream, "Cluster", document.spec.cluster.as_str())
+        {
             return Ok(Opened::Known(if intent.is_write() {
                 Status::destroyed("the cluster is gone, and all that was in it")
             } else {
@@ -148,7 +149,10 @@ impl<'a> Session<'a> {
     }
 
     fn not_ready(&self) -> documents::Error {
-        no_kubeconfig(&self.document.spec.cluster)
+        documents::Error::NotReady {
+            document: format!("Cluster/{}", self.document.spec.cluster),
+            why: format!("its status lacks {}", facts::KUBECONFIG),
+        }
     }
 
     /// Whether the goal is that nothing of the Delivery is left.
@@ -218,8 +222,9 @@ fn project<'a>(
     projects: &'a Projects,
     context: &Context<'_, Delivery>,
 ) -> Result<&'a Declared<Project>, Error> {
-    let name = project_of(context.stream, &context.document.spec.cluster).unwrap_or_default();
-    Ok(projects.get(name)?)
+    let cluster = context.document.spec.cluster.as_str();
+    let name = facts::project_of_cluster(context.stream, cluster);
+    Ok(projects.get(name.unwrap_or_default())?)
 }
 
 /// Returns the key from which the secrets of a Delivery derive.
@@ -230,9 +235,9 @@ pub(crate) fn key(projects: &Projects, context: &Context<'_, Delivery>) -> Resul
 /// Proves that Flux can read what it will deliver. Where the manifests are not on this machine, Flux
 /// itself reports it.
 fn check_readable(context: &Context<'_, Delivery>, desired: &Desired) -> Result<(), Error> {
-    let artifact = context.stream.document("Artifact", context.document.spec.artifact.as_str());
-    let folder = artifact.and_then(|artifact| artifact["spec"]["manifests"]["path"].as_str());
-    match (folder.map(Path::new).filter(|folder| folder.is_dir()), &desired.sops_recipient) {
+    let artifact = context.document.spec.artifact.as_str();
+    let folder = facts::manifests_folder(context.stream, artifact);
+    match (folder.filter(|folder| folder.is_dir()), &desired.sops_recipient) {
         (Some(folder), Some(recipient)) => sops::check(folder, recipient),
         (None, _) | (_, None) => Ok(()),
     }
@@ -243,7 +248,7 @@ fn gate<'a>(context: &Context<'a, Delivery>, project: &'a Declared<Project>) -> 
     let (document, stream) = (context.document, context.stream);
     let receipts = move || -> Result<Vec<VerifiedReceipt>, Error> {
         let cluster = document.spec.cluster.as_str();
-        Ok(contract::receipts(stream, project, |drain| drain["cluster"] == cluster)?)
+        Ok(contract::receipts_of_cluster(stream, project, cluster)?)
     };
     Gate { policy: &document.spec.data_on_destroy, receipts: Box::new(receipts) }
 }
@@ -253,16 +258,10 @@ fn kubeconfig(
     context: &Context<'_, Delivery>,
     project: &Declared<Project>,
 ) -> Result<Secret, Error> {
-    let sealed = sealed(context, "kubeconfig")
-        .ok_or_else(|| no_kubeconfig(&context.document.spec.cluster))?;
-    Ok(contract::unseal(project, "flux-seed", sealed)?)
-}
-
-fn no_kubeconfig(cluster: &Name) -> documents::Error {
-    documents::Error::NotReady {
-        document: format!("Cluster/{cluster}"),
-        why: "its status lacks /sealed/kubeconfig".to_owned(),
-    }
+    let cluster = context.document.spec.cluster.as_str();
+    // A degraded cluster still has its credentials.
+    let cluster: ClusterFacts = facts::in_any_state(context.stream, cluster)?;
+    Ok(contract::unseal(project, "flux-seed", &cluster.kubeconfig)?)
 }
 
 /// Connects to the cluster for a plan. Returns `None` while the cluster does not exist.
@@ -272,7 +271,10 @@ fn open_for_plan(
     is_reader: bool,
 ) -> Result<Option<Reader>, Error> {
     if is_reader {
-        let Some(sealed) = sealed(context, "readerKubeconfig") else { return Ok(None) };
+        let cluster = context.document.spec.cluster.as_str();
+        let Some(sealed) = facts::reader_kubeconfig(context.stream, cluster) else {
+            return Ok(None);
+        };
         let kubeconfig = contract::unseal(project, contract::READER, sealed)?;
         return Reader::open_limited(&kubeconfig).map(Some);
     }
@@ -284,34 +286,18 @@ fn open_for_plan(
 
 fn artifact(context: &Context<'_, Delivery>) -> Result<Artifact, documents::Error> {
     let name = context.document.spec.artifact.as_str();
-    let read = |path| context.stream.status_of::<String>("Artifact", name, path);
-    let (reference, digest) = (read("/observed/reference")?, read("/observed/digest")?);
+    let facts = facts::artifact(context.stream, name)?;
     let not_ready = |why: &str| documents::Error::NotReady {
         document: format!("Artifact/{name}"),
         why: why.to_owned(),
     };
-    let digest = spec::Digest::try_from(digest).map_err(not_ready)?;
-    let repository = reference.strip_suffix(&format!("@{digest}"));
+    spec::Digest::try_from(facts.digest.clone()).map_err(not_ready)?;
+    let repository = facts.repository();
     let repository =
         repository.ok_or_else(|| not_ready("its reference and its digest disagree"))?;
     Ok(Artifact {
         repository: repository.to_owned(),
-        digest: digest.to_string(),
-        public_key: read("/observed/publicKey")?,
-    })
-}
-
-/// Returns a credential from the status of the Delivery's cluster.
-fn sealed<'a>(context: &Context<'a, Delivery>, name: &str) -> Option<&'a str> {
-    let cluster = context.stream.document("Cluster", context.document.spec.cluster.as_str());
-    cluster?["status"]["sealed"][name].as_str()
-}
-
-/// Whether the cluster has been destroyed.
-fn is_gone(context: &Context<'_, Delivery>) -> bool {
-    let cluster = context.stream.document("Cluster", context.document.spec.cluster.as_str());
-    let conditions = cluster.and_then(|cluster| cluster["status"]["conditions"].as_array());
-    conditions.into_iter().flatten().any(|condition| {
-        condition["type"] == "Ready" && condition["reason"] == Condition::DESTROYED
+        digest: facts.digest,
+        public_key: facts.public_key,
     })
 }

@@ -1,6 +1,7 @@
 //! Validations of Deliveries that their types cannot express.
 
-use documents::{Declared, Name, Stream};
+use contract::facts::project_of_cluster;
+use documents::{Declared, Stream};
 
 use crate::spec::{Component, Delivery};
 
@@ -17,14 +18,9 @@ pub(crate) fn validate(stream: &mut Stream, declared: &[Declared<Delivery>]) {
             let message = "another Delivery installs Flux in this cluster";
             stream.invalid(delivery, "/spec/cluster", message);
         }
-        if let Some(project) = project_of(stream, &delivery.spec.cluster) {
+        let project = project_of_cluster(stream, delivery.spec.cluster.as_str());
+        if let Some(project) = project.map(str::to_owned) {
             stream.require_exists(delivery, "/spec/cluster", "Project", &project);
         }
     }
-}
-
-/// Returns the name of the Project of a Cluster.
-pub(crate) fn project_of(stream: &Stream, cluster: &Name) -> Option<String> {
-    let cluster = stream.document("Cluster", cluster.as_str())?;
-    cluster["spec"]["project"].as_str().map(str::to_owned)
 }

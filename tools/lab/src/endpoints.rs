@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use contract::{Project, Store};
+use contract::{Project, Store, facts};
 use documents::{Declared, Stream};
 use serde_json::{Map, Value, json};
 
@@ -31,15 +31,12 @@ pub(crate) struct Needs {
 
 impl Needs {
     pub(crate) fn of(stream: &Stream, projects: &[Declared<Project>]) -> Self {
-        let kinds = holistic_documents(stream)
+        let kinds = facts::documents_of_group(stream)
             .filter_map(|document| document["kind"].as_str())
             .map(str::to_owned)
             .collect();
         let store = projects.iter().any(|project| declared_bucket(&project.spec).is_some());
-        let artifacts =
-            holistic_documents(stream).filter(|document| document["kind"] == "Artifact");
-        let flakes = artifacts.filter_map(|artifact| artifact["spec"]["build"]["flake"].as_str());
-        Self { kinds, store, flakes: flakes.map(PathBuf::from).collect() }
+        Self { kinds, store, flakes: facts::flakes(stream).map(PathBuf::from).collect() }
     }
 
     pub(crate) fn has(&self, kind: &str) -> bool {
@@ -59,13 +56,6 @@ impl Needs {
     }
 }
 
-fn holistic_documents(stream: &Stream) -> impl Iterator<Item = &Value> {
-    let is_ours = |document: &&Value| {
-        document["apiVersion"].as_str().unwrap_or_default().starts_with("holistic/")
-    };
-    stream.documents().filter(is_ours)
-}
-
 /// Returns the owner of each project's repositories, by the project's name. A project without
 /// repositories has its own name as owner.
 pub(crate) fn owners(
@@ -74,20 +64,13 @@ pub(crate) fn owners(
 ) -> BTreeMap<String, String> {
     let mut owners = BTreeMap::new();
     for project in projects {
-        let repositories = holistic_documents(stream).filter(|document| {
-            document["kind"] == "Repository" && document["spec"]["project"] == project.name.as_str()
-        });
-        let mut names: Vec<_> = repositories
-            .filter_map(|repository| repository["spec"]["owner"].as_str())
-            .map(str::to_owned)
-            .collect();
-        names.sort();
-        names.dedup();
-        if names.len() > 1 {
+        let names = facts::owners_of_project(stream, project.name.as_str());
+        let has_several = names.len() > 1;
+        let owner = names.first().map_or_else(|| project.name.to_string(), ToString::to_string);
+        if has_several {
             let message = "the project's repositories have several owners, but the lab's forge has one account per project";
             stream.invalid(project, "/spec", message);
         }
-        let owner = names.into_iter().next().unwrap_or_else(|| project.name.to_string());
         owners.insert(project.name.to_string(), owner);
     }
     owners

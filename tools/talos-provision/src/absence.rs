@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use crate::Error;
+use crate::earlier::EarlierFacts;
 use crate::hetzner::{self, CloudState};
 
 /// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
@@ -16,11 +17,12 @@ pub(crate) fn require_known_absence(
     (cluster, status): (&str, &Value),
     state: &CloudState,
 ) -> Result<(), Error> {
-    let servers = servers(status);
+    let earlier = EarlierFacts::read(status);
+    let servers = earlier.servers();
     if servers.is_empty() || !is_empty(state) {
         return Ok(());
     }
-    for image in images(status) {
+    for image in earlier.images() {
         if cloud.has_snapshot(image)? {
             return Ok(());
         }
@@ -33,17 +35,4 @@ pub(crate) fn is_empty(state: &CloudState) -> bool {
     let resources = state.resources.values().any(|found| found.ours);
     let servers = state.servers.values().any(|server| server.ours);
     !resources && !servers && state.leaving.is_empty()
-}
-
-/// Returns the servers in a status, each with name and id.
-fn servers(status: &Value) -> Vec<String> {
-    let nodes = status["observed"]["nodes"].as_array().into_iter().flatten();
-    let named =
-        |node: &Value| Some(format!("{} ({})", node["name"].as_str()?, node["id"].as_u64()?));
-    nodes.filter_map(named).collect()
-}
-
-fn images(status: &Value) -> Vec<u64> {
-    let images = status["observed"]["images"].as_array().into_iter().flatten();
-    images.filter_map(Value::as_u64).collect()
 }

@@ -8,7 +8,8 @@ use documents::{Declared, Derived};
 use zeroize::Zeroizing;
 
 use crate::desired::{self, Patches};
-use crate::spec::{Cluster, Role};
+use crate::earlier::EarlierFacts;
+use crate::spec::Cluster;
 use crate::{Error, config};
 
 type Context<'a> = documents::Context<'a, Cluster>;
@@ -23,7 +24,7 @@ pub(crate) fn derive(
     let pki = desired::derive(document, project)?;
     let endpoint = endpoint(context)?;
     let mut files = vec![file("secrets.yaml", pki.bundle.write())];
-    let clients = pki.clients(name, &endpoint, &control_planes(context));
+    let clients = pki.clients(name, &endpoint, &earlier(context).control_planes());
     files.extend(clients.into_iter().map(|(name, _, text)| file(name, text)));
     for (machine, declared) in desired::machines(document) {
         let documents =
@@ -43,19 +44,15 @@ fn endpoint(context: &Context<'_>) -> Result<String, Error> {
     if let Some(declared) = &context.document.spec.endpoint {
         return Ok(declared.as_str().to_owned());
     }
-    let endpoint = &context.stream.status(context.document)["observed"]["endpoint"];
-    let endpoint = endpoint.as_str().filter(|endpoint| endpoint.starts_with("https://"));
     let unknown = || documents::Error::NotReady {
         document: format!("Cluster/{}", context.document.name),
         why: "the endpoint is an address that the cloud assigns: run `plan` first, which reads it"
             .to_owned(),
     };
-    Ok(endpoint.map(str::to_owned).ok_or_else(unknown)?)
+    Ok(earlier(context).endpoint().ok_or_else(unknown)?)
 }
 
-fn control_planes(context: &Context<'_>) -> Vec<String> {
-    let nodes = context.stream.status(context.document)["observed"]["nodes"].as_array();
-    let controls = nodes.into_iter().flatten();
-    let controls = controls.filter(|node| node["role"] == Role::Controlplane.as_str());
-    controls.filter_map(|node| node["address"].as_str().map(str::to_owned)).collect()
+/// Returns the facts of the document's own status.
+fn earlier(context: &Context<'_>) -> EarlierFacts {
+    EarlierFacts::read(context.stream.status(context.document))
 }

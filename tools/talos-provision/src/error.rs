@@ -2,6 +2,7 @@
 
 use std::io;
 
+use contract::reasons;
 use documents::{Diagnostic, Exit};
 
 use crate::api_error::ApiError;
@@ -220,10 +221,10 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::NotDrained { .. } => "NotDrained",
+            Self::NotDrained { .. } => reasons::NOT_DRAINED,
             Self::Api(_) => "CloudRefused",
-            Self::Unreachable { .. } | Self::ResponseLost { .. } => "Unreachable",
-            Self::InvalidResponse { .. } | Self::Unexpected { .. } => "Garbled",
+            Self::Unreachable { .. } | Self::ResponseLost { .. } => reasons::UNREACHABLE,
+            Self::InvalidResponse { .. } | Self::Unexpected { .. } => reasons::GARBLED,
             Self::NoImage { .. } => "NoImage",
             Self::UnknownType { .. } => "UnknownType",
             Self::Unavailable { .. } => "Unavailable",
@@ -235,13 +236,13 @@ impl Diagnostic for Error {
             Self::NodeError { .. } => "NodeRefused",
             Self::EtcdCrashes { .. } => "EtcdCrashes",
             Self::KubernetesError { .. } => "KubernetesRefused",
-            Self::Conflicts(_) => "Conflict",
+            Self::Conflicts(_) => reasons::CONFLICT,
             Self::Patch(_) => "PatchUnfit",
-            Self::VerificationFailed { .. } => "Unproven",
+            Self::VerificationFailed { .. } => reasons::UNPROVEN,
             Self::Expired { .. } => "Expired",
             Self::PodsLost { .. } => "PodsWouldBeLost",
             Self::NotEvicted { .. } => "NotEvicted",
-            Self::WrongProject { .. } => "Unknown",
+            Self::WrongProject { .. } => reasons::UNKNOWN,
         }
     }
 

@@ -71,9 +71,7 @@ fn verdict(session: &Session<'_>, cloud: &CloudState, loss: &Loss) -> Result<Ver
     let (project, cluster) = (session.project, session.name());
     let facts = facts(session, cloud)?;
     let receipts = match facts {
-        Facts::Live(_) => {
-            contract::receipts(session.stream, project, |spec| spec["cluster"] == cluster)?
-        }
+        Facts::Live(_) => contract::receipts_of_cluster(session.stream, project, cluster)?,
         Facts::NeverBegan | Facts::Unknown { .. } => Vec::new(),
     };
     Ok(gate::judge(loss, &session.spec().data_on_destroy, &receipts, &facts))

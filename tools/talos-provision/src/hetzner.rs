@@ -10,12 +10,13 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::labels::{CLUSTER, PROJECT, REMOVING, ROLE};
 use secrets::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Error;
-use crate::labels::{CLUSTER, Labels, PROJECT, REMOVING, ROLE};
+use crate::labels::Labels;
 use crate::money::Money;
 use crate::plan::{
     Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,

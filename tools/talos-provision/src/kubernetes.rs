@@ -7,6 +7,7 @@ pub(crate) mod drain;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use contract::labels::CORDONED;
 use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -19,10 +20,6 @@ use crate::pki::Pki;
 const CALL_SECONDS_MAX: u64 = 10;
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Annotation on a node that this program cordoned, because its machine is being removed. Only such
-/// a node is uncordoned when its machine is declared again. A node that a person cordoned stays
-/// cordoned.
-const CORDONED: &str = "holistic/cordoned";
 
 /// Node that is registered in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,29 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use contract::labels::{DESTROYING, POOL, REMOVING, ROLE};
+
 use crate::spec::Role;
 
 /// Labels of a resource, by key.
 pub(crate) type Labels = BTreeMap<String, String>;
-
-pub(crate) const PROJECT: &str = "holistic/project";
-pub(crate) const CLUSTER: &str = "holistic/cluster";
-pub(crate) const ROLE: &str = "holistic/role";
-pub(crate) const POOL: &str = "holistic/pool";
-/// Label of a server that is being removed. The load balancer does not forward to such a server.
-pub(crate) const REMOVING: &str = "holistic/removing";
-
-/// Label on the network of a cluster that is being destroyed. Its value is the number of control
-/// planes when the data gate was passed. Once fewer control planes exist, the next `destroy`
-/// continues, although the Kubernetes API may not answer any more. `apply` removes the label.
-const DESTROYING: &str = "holistic/destroying";
 
 /// Returns the label of a `destroy`, for example `holistic/destroying=3`.
 pub(crate) fn destroyed_label(labels: &Labels) -> Option<String> {
     labels.get(DESTROYING).map(|value| format!("{DESTROYING}={value}"))
 }
 
-/// Returns the number of control planes when the data gate was passed.
+/// Returns the number of control planes when the data gate was passed. Once fewer control planes exist,
+/// the next `destroy` continues, although the Kubernetes API may not answer any more.
 pub(crate) fn destroyed_from(labels: &Labels) -> Option<usize> {
     labels.get(DESTROYING)?.parse().ok()
 }

@@ -17,6 +17,7 @@ mod cli;
 pub mod config;
 mod derive;
 mod desired;
+mod earlier;
 mod emit;
 mod error;
 mod execute;

@@ -6,7 +6,7 @@ mod world;
 
 pub(crate) use etcd::Start;
 pub use etcd::{Etcd, Member};
-pub use history::{ETCD_LABEL, History};
+pub use history::History;
 pub use world::{
     Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
     Server, SharedResource, Target, TargetSelector, Wanted, World,

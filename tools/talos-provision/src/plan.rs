@@ -17,9 +17,8 @@ pub use conflict::{Conflict, conflicts};
 
 pub use crate::change::{Change, Part};
 pub use crate::model::{
-    Balancer, BalancerService, ETCD_LABEL, Etcd, History, Kind, Machine, Member, Node,
-    ObservedResource, Power, ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
-    Wanted, World,
+    Balancer, BalancerService, Etcd, History, Kind, Machine, Member, Node, ObservedResource, Power,
+    ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector, Wanted, World,
 };
 pub(crate) use crate::step::cost_after;
 pub use crate::step::{Stage, Step, batch, batch_destroy};

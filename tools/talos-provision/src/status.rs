@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use contract::reasons::{NOT_CONVERGED, READER_ACCESS};
 use documents::{Condition, Deferred, Intent, Refusal};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,9 +17,6 @@ use crate::{Error, gate};
 
 /// Conditions that need an answer of a machine or of Kubernetes.
 const NOT_ASKED: [&str; 4] = ["Configured", "Etcd", "Api", "Nodes"];
-
-/// Reason of a condition that a reader cannot determine.
-const READER: &str = "ReaderAccess";
 
 /// Facts that other documents may refer to.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -106,7 +104,7 @@ fn complete(session: &Session<'_>, observation: &Observation) -> Result<Status, 
             let message = format!("machines: {machines}, all checks pass");
             Condition::ready(true, "Provisioned", message)
         }
-        Some(why) => Condition::ready(false, "NotConverged", why),
+        Some(why) => Condition::ready(false, NOT_CONVERGED, why),
     };
     let mut status = Status::new(ready);
     status.conditions.extend(checks);
@@ -132,12 +130,12 @@ fn seen_by_reader(observation: &Observation, steps: Vec<Step>) -> Status {
     let mut status = if steps.is_empty() {
         let message = "the cloud is as declared; machines and Kubernetes were not asked, because only \
                        READER_KEY is set and the key of talos-provision is not";
-        let ready = Condition::unknown("Ready", READER, message);
+        let ready = Condition::unknown("Ready", READER_ACCESS, message);
         Status { observed: Some(facts), ..Status::new(ready) }
     } else {
         Status::planned(Some(facts), steps)
     };
-    let unknown = |about| Condition::unknown(about, READER, not_asked);
+    let unknown = |about| Condition::unknown(about, READER_ACCESS, not_asked);
     status.conditions.extend(NOT_ASKED.map(unknown));
     status
 }

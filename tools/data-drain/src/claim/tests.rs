@@ -177,7 +177,7 @@ fn a_claim_is_refused_when_the_drain_does_not_stop_one_of_its_pods() {
     case.pods[1]["status"]["phase"] = "Succeeded".into();
     assert_eq!(case.place(), on("node-a"));
     case.pods[1]["status"]["phase"] = "Running".into();
-    case.pods[1]["metadata"]["labels"] = json!({LABEL: "prod"});
+    case.pods[1]["metadata"]["labels"] = json!({DRAIN: "prod"});
     assert_ne!(case.refusal(), "");
     case.pods[1]["spec"]["volumes"][0]["persistentVolumeClaim"]["readOnly"] = true.into();
     assert_eq!(case.place(), on("node-a"), "a reader is no user");

@@ -201,7 +201,7 @@ fn documents(url: &str) -> Test<Vec<Value>> {
             "Artifact",
             "volume-reader",
             json!({"project": "holistic"}),
-            json!({"observed": {"reference": reference, "digest": DIGEST}}),
+            json!({"observed": {"reference": reference, "digest": DIGEST, "publicKey": "a key"}}),
         ),
         document(
             "Drain",

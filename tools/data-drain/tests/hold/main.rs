@@ -192,7 +192,7 @@ impl Lab {
             json!({"apiVersion": version, "kind": "Cluster", "metadata": {"name": "prod"}, "spec": {"project": "holistic"},
                 "status": {"conditions": ready, "sealed": {"kubeconfig": sealed}}}),
             json!({"apiVersion": version, "kind": "Artifact", "metadata": {"name": "volume-reader"}, "spec": {"project": "holistic"},
-                "status": {"conditions": ready, "observed": {"reference": reference, "digest": DIGEST}}}),
+                "status": {"conditions": ready, "observed": {"reference": reference, "digest": DIGEST, "publicKey": "a key"}}}),
             json!({"apiVersion": version, "kind": "Drain", "metadata": {"name": "prod"}, "spec": {
                 "cluster": "prod", "recipients": ["founder"], "timeoutSeconds": 5,
                 "sources": [

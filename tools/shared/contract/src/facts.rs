@@ -2,8 +2,8 @@
 //!
 //! | kind | facts | readers |
 //! |---|---|---|
-//! | Repository | [`RepositoryFacts`], [`repository_of_project`] | data-drain, artifact-attest |
-//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`] | artifact-attest, data-drain, flux-seed |
+//! | Repository | [`RepositoryFacts`], [`repository_of_project`], [`owners_of_project`] | data-drain, artifact-attest, lab |
+//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
 //! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
 //! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
 //!
@@ -17,6 +17,12 @@ use git::Url;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// JSON pointer to the sealed kubeconfig of an administrator in the status of a Cluster, for messages.
+pub const KUBECONFIG: &str = "/sealed/kubeconfig";
+
+/// JSON pointer to the sealed kubeconfig that only reads in the status of a Cluster, for messages.
+pub const READER_KUBECONFIG: &str = "/sealed/readerKubeconfig";
 
 /// Facts that a program reads from the status of a document.
 pub trait Facts: Sized {
@@ -185,7 +191,7 @@ pub fn cluster(stream: &Stream, name: &str) -> Result<ClusterFacts, Error> {
 /// reader has no other credential.
 #[must_use]
 pub fn reader_kubeconfig<'a>(stream: &'a Stream, cluster: &str) -> Option<&'a str> {
-    stream.document("Cluster", cluster)?["status"]["sealed"]["readerKubeconfig"].as_str()
+    stream.document("Cluster", cluster)?["status"].pointer(READER_KUBECONFIG)?.as_str()
 }
 
 /// Whether `destroy` has completed for the document. An absent document was not destroyed.
@@ -199,12 +205,16 @@ pub fn is_destroyed(stream: &Stream, kind: &str, name: &str) -> bool {
     })
 }
 
+/// Returns every document in the group `holistic`, in any version.
+pub fn documents_of_group(stream: &Stream) -> impl Iterator<Item = &Value> {
+    stream.documents().filter(|document| {
+        document["apiVersion"].as_str().is_some_and(|version| version.starts_with("holistic/"))
+    })
+}
+
 /// Returns every document of `kind` in the group `holistic`, in any version.
 pub fn documents_of_kind<'a>(stream: &'a Stream, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-    stream.documents().filter(move |document| {
-        let version = document["apiVersion"].as_str().unwrap_or_default();
-        version.starts_with("holistic/") && document["kind"] == kind
-    })
+    documents_of_group(stream).filter(move |document| document["kind"] == kind)
 }
 
 /// Returns the name of the Project to which a Cluster belongs.
@@ -235,11 +245,26 @@ pub struct RepositorySlug<'a> {
 /// Returns the repository of the Project called `project`; `None` unless the input has exactly one.
 #[must_use]
 pub fn repository_of_project<'a>(stream: &'a Stream, project: &str) -> Option<RepositorySlug<'a>> {
-    let mut repositories = documents_of_kind(stream, "Repository")
-        .filter(|document| document["spec"]["project"] == project);
+    let mut repositories = repository_documents(stream, project);
     let (repository, None) = (repositories.next()?, repositories.next()) else { return None };
-    let owner = repository["spec"]["owner"].as_str()?;
+    let owner = owner(repository)?;
     Some(RepositorySlug { owner, name: repository["metadata"]["name"].as_str()? })
+}
+
+/// Returns the owner of each repository of the Project called `project`: a user or an organisation at the
+/// forge.
+#[must_use]
+pub fn owners_of_project<'a>(stream: &'a Stream, project: &str) -> BTreeSet<&'a str> {
+    repository_documents(stream, project).filter_map(owner).collect()
+}
+
+fn repository_documents<'a>(stream: &'a Stream, project: &str) -> impl Iterator<Item = &'a Value> {
+    documents_of_kind(stream, "Repository")
+        .filter(move |document| document["spec"]["project"] == project)
+}
+
+fn owner(repository: &Value) -> Option<&str> {
+    repository["spec"]["owner"].as_str()
 }
 
 /// Returns the digest of every Artifact that is Ready.
@@ -255,6 +280,12 @@ pub fn attested_digests(stream: &Stream) -> BTreeSet<String> {
 pub fn manifests_folder<'a>(stream: &'a Stream, artifact: &str) -> Option<&'a Path> {
     let document = stream.document("Artifact", artifact)?;
     document["spec"]["manifests"]["path"].as_str().map(Path::new)
+}
+
+/// Returns the folder of the flake from which each Artifact is built, as the documents name it.
+pub fn flakes(stream: &Stream) -> impl Iterator<Item = &Path> {
+    documents_of_kind(stream, "Artifact")
+        .filter_map(|document| document["spec"]["build"]["flake"].as_str().map(Path::new))
 }
 
 /// Returns every claim that a Drain of the cluster called `cluster` copies, as `NAMESPACE/NAME`.

@@ -20,7 +20,6 @@ mod policy;
 mod tests;
 
 pub use crate::hold::HoldObject;
-pub use crate::labels::RECEIPT as RECEIPT_ANNOTATION;
 pub use facts::{Facts, LiveClaim, LiveCluster, LiveMount, LiveVolume, LiveWorkload, NodeScope};
 pub use policy::{DataOnDestroy, DataPolicy};
 
@@ -112,9 +111,9 @@ impl Verdict {
         closed.chain(claims).collect()
     }
 
-    /// Returns the digest that must be written to the annotation [`RECEIPT_ANNOTATION`] of the claim called
-    /// `claim`, its volume and its Namespace, because the hold otherwise denies the deletion. `None` when
-    /// no receipt names the claim.
+    /// Returns the digest that must be written to the annotation [`crate::labels::RECEIPT`] of the claim
+    /// called `claim`, its volume and its Namespace, because the hold otherwise denies the deletion.
+    /// `None` when no receipt names the claim.
     #[must_use]
     pub fn receipt_of(&self, claim: &str) -> Option<&str> {
         self.claims.iter().find(|entry| entry.claim == claim).and_then(|entry| {

@@ -5,11 +5,17 @@
 /// The remote did not answer, or the connection failed. Another attempt may succeed.
 pub const UNREACHABLE: &str = "Unreachable";
 
+/// The certificate of the remote is not trusted.
+pub const UNTRUSTED: &str = "Untrusted";
+
 /// The remote did not accept the credential.
 pub const UNAUTHORIZED: &str = "Unauthorized";
 
 /// The remote accepted the credential, but the credential lacks a permission.
 pub const FORBIDDEN: &str = "Forbidden";
+
+/// A permission or a policy of the remote denies the request.
+pub const DENIED: &str = "Denied";
 
 /// The remote allows no more requests for now.
 pub const RATE_LIMITED: &str = "RateLimited";
@@ -20,8 +26,18 @@ pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
 /// The answer of the remote is not in the expected format.
 pub const INVALID_RESPONSE: &str = "InvalidResponse";
 
+/// The answer of the remote is not in the expected format. Programs that do not report
+/// [`INVALID_RESPONSE`] use this reason.
+pub const GARBLED: &str = "Garbled";
+
 /// The remote rejected a request as invalid.
 pub const REJECTED: &str = "Rejected";
+
+/// The remote rejected a request for a reason that its message gives.
+pub const REFUSED: &str = "Refused";
+
+/// The answer of the remote does not prove that an object is absent: the credential may not see the object.
+pub const UNKNOWN: &str = "Unknown";
 
 /// Another process changes the same object, or holds its lock. Another attempt may succeed.
 pub const BUSY: &str = "Busy";
@@ -38,6 +54,12 @@ pub const NOT_CONVERGED: &str = "NotConverged";
 /// A check of `verify` failed.
 pub const VERIFICATION_FAILED: &str = "VerificationFailed";
 
+/// A check of `verify` failed. Programs that do not report [`VERIFICATION_FAILED`] use this reason.
+pub const UNPROVEN: &str = "Unproven";
+
+/// Every check of `verify` passed.
+pub const PROVEN: &str = "Proven";
+
 /// A document on which this document depends is not Ready.
 pub const DEPENDENCY_NOT_READY: &str = "DependencyNotReady";
 
@@ -49,6 +71,9 @@ pub const KUBECONFIG_REFUSED: &str = "KubeconfigRefused";
 
 /// The command `git` failed.
 pub const GIT_FAILED: &str = "GitFailed";
+
+/// A file or folder of this machine cannot be read.
+pub const UNREADABLE: &str = "Unreadable";
 
 /// The data gate refused an operation, because data would be lost that no receipt covers.
 pub const NOT_DRAINED: &str = "NotDrained";

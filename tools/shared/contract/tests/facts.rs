@@ -109,10 +109,13 @@ fn declarations_of_other_programs_are_read_from_documents_of_the_group_only() {
     let slug = RepositorySlug { owner: "zabronax", name: "holistic" };
     assert_eq!(facts::repository_of_project(&stream, "holistic"), Some(slug));
     assert_eq!(facts::repository_of_project(&stream, "other"), None);
+    assert_eq!(facts::owners_of_project(&stream, "holistic"), ["zabronax"].into());
+    assert_eq!(facts::owners_of_project(&stream, "other"), [].into());
     assert_eq!(facts::attested_digests(&stream), [DIGEST.to_owned()].into());
     let folder = facts::manifests_folder(&stream, "deployments");
     assert_eq!(folder, Some(Path::new("deployments")));
     assert_eq!(facts::manifests_folder(&stream, "planned"), None);
+    assert_eq!(facts::flakes(&stream).collect::<Vec<_>>(), [Path::new("examples/greeter")]);
     let claims = facts::drained_claims(&stream, "prod");
     assert_eq!(claims, ["default/data".to_owned(), "shop/orders".to_owned()].into());
 }
@@ -142,6 +145,7 @@ fn every_path_of_a_fact_is_in_the_schema_of_the_program_that_writes_it() {
         ("vcs-bootstrap", &["spec"], &["project", "owner"]),
         ("artifact-attest", &["status", "observed"], &["reference", "digest", "publicKey"]),
         ("artifact-attest", &["spec", "manifests"], &["path"]),
+        ("artifact-attest", &["spec", "build"], &["flake"]),
         ("talos-provision", &["status", "observed"], &["endpoint"]),
         ("talos-provision", &["spec"], &["project"]),
         ("data-drain", &["spec"], &["cluster", "sources"]),

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, Instant};
 
+use contract::labels::{ETCD, POOL, ROLE};
 use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::Method;
@@ -12,10 +13,10 @@ use super::model::Action;
 use super::{BALANCER_TYPE, Reader, family, parse_items};
 use crate::Error;
 use crate::api_error::ApiError;
-use crate::labels::{Labels, POOL, ROLE};
+use crate::labels::Labels;
 use crate::plan::{
-    BalancerService, ETCD_LABEL, History, Kind, Machine, ObservedResource, ResourceSpec, Rule,
-    SharedResource, Target, TargetSelector,
+    BalancerService, History, Kind, Machine, ObservedResource, ResourceSpec, Rule, SharedResource,
+    Target, TargetSelector,
 };
 
 /// Longest time that actions may run.
@@ -60,7 +61,7 @@ impl<'a> Writer<'a> {
         let scope = &self.0.scope;
         let mut labels = scope.labels();
         if resource.kind == Kind::Network && history == History::Never {
-            labels.insert(ETCD_LABEL.to_owned(), history.to_string());
+            labels.insert(ETCD.to_owned(), history.to_string());
         }
         let mut body = json!({"name": resource.name, "labels": labels});
         let rest = match spec {
@@ -96,7 +97,7 @@ impl<'a> Writer<'a> {
     /// <https://docs.hetzner.cloud/reference/cloud#networks-update-a-network>.
     pub(crate) fn record(&self, network: &ObservedResource, history: History) -> Result<(), Error> {
         let mut labels = network.labels.clone();
-        labels.insert(ETCD_LABEL.to_owned(), history.to_string());
+        labels.insert(ETCD.to_owned(), history.to_string());
         let path = format!("/networks/{}", network.id);
         self.0.http.change(&Method::PUT, &path, Some(&json!({"labels": labels})))?;
         Ok(())

@@ -11,10 +11,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Kind, ObservedResource, Server, SharedResource, World};
+use contract::labels::ETCD;
 
-/// Key of the label. Its values are those of [`History`].
-pub const ETCD_LABEL: &str = "holistic/etcd";
+use super::{Kind, ObservedResource, Server, SharedResource, World};
 
 /// Recorded state of etcd's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl History {
             found.ours && resource.kind == Kind::Network
         };
         match resources.iter().find(is_network) {
-            Some((_, network)) => Self::parse(network.labels.get(ETCD_LABEL).map(String::as_str)),
+            Some((_, network)) => Self::parse(network.labels.get(ETCD).map(String::as_str)),
             // `plan` creates the network before any server, so a server without a network lost its
             // record.
             None if servers.values().any(|server| server.ours) => Self::Unknown,
@@ -136,7 +135,7 @@ mod tests {
     use crate::money::Money;
 
     fn network(ours: bool, label: Option<&str>) -> (SharedResource, ObservedResource) {
-        let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
+        let labels = label.map(|value| (ETCD.to_owned(), value.to_owned()));
         let found = ObservedResource {
             id: 1,
             ours,

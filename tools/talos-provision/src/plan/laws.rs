@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::labels::ETCD;
 use documents::Deferred;
 
 use super::*;
@@ -126,7 +127,7 @@ pub(super) fn found(ours: bool, kind: Kind, spec: ResourceSpec) -> ObservedResou
 
 /// Returns the cluster's network with this record about etcd.
 pub(super) fn recorded(record: &str) -> ObservedResource {
-    let labels = BTreeMap::from([(ETCD_LABEL.to_owned(), record.to_owned())]);
+    let labels = BTreeMap::from([(ETCD.to_owned(), record.to_owned())]);
     ObservedResource { labels, ..found(true, Kind::Network, network()) }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use contract::labels::ETCD;
 use documents::Deferred;
 
 use super::*;
@@ -128,7 +129,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
     let reports: BTreeMap<_, _> =
         shown.iter().map(|(name, _, shows)| (*name, shows.report())).collect();
     let etcd = Etcd::merge(&servers, |name| reports.get(name));
-    let labels = label.map(|value| (ETCD_LABEL.to_owned(), value.to_owned()));
+    let labels = label.map(|value| (ETCD.to_owned(), value.to_owned()));
     let found = ObservedResource {
         id: 9,
         ours: true,
