@@ -292,7 +292,7 @@ impl<'a> Plane<'a> {
             let ended = self.project.ended(&other)?;
             let said = String::from_utf8_lossy(&ended.stderr);
             assert_eq!(ended.status.code(), Some(code), "{program}: {said}");
-            assert!(said.contains("project/secrets.yaml is for"), "{program}: {said}");
+            assert!(said.contains("project/secrets.yaml is encrypted for"), "{program}: {said}");
         }
         // The key under the variable of another phase is not a verification key of the Project.
         let renamed = key.replace("FLUX_SEED_KEY", "ARTIFACT_ATTEST_KEY");
