@@ -120,15 +120,15 @@ pub enum Error {
     },
     /// A SOPS file is for other recipients.
     #[error(
-        "{} is encrypted for {}, and the identities here are from {places}",
+        "{} is encrypted for {}, and {why}",
         file.display(),
         recipients.join(" and ")
     )]
     SopsNotForUs {
         /// Path of the file.
         file: PathBuf,
-        /// Places where identities were found.
-        places: String,
+        /// Why nothing here decrypts it, for example `SOPS_AGE_KEY_FILE cannot decrypt it`.
+        why: String,
         /// Recipients of the file.
         recipients: Vec<String>,
     },

@@ -116,10 +116,11 @@ fn data_key(file: &Path, metadata: &Metadata, identities: &Identities) -> Result
             Err(_) => return Err(invalid("an encrypted copy of its data key is damaged")),
         }
     }
+    let why = identities.places().map(|places| format!("{places} cannot decrypt it"));
     Err(Error::SopsNotForUs {
         file: file.to_owned(),
         recipients: metadata.age.iter().map(|entry| entry.recipient.clone()).collect(),
-        places: identities.places().unwrap_or("nowhere, since there are none").to_owned(),
+        why: why.unwrap_or_else(|| "no age identity was found".to_owned()),
     })
 }
 
