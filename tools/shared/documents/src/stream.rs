@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::document::{Document, Object, StatusOf};
@@ -134,28 +133,7 @@ impl Stream {
         })
     }
 
-    /// Returns the value at `path` (a JSON pointer) in the status of another document.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotReady`], when the value is unknown until the other document is applied.
-    pub fn status_of<T: DeserializeOwned>(
-        &self,
-        kind: &str,
-        name: &str,
-        path: &str,
-    ) -> Result<T, Error> {
-        self.ready(kind, name)?;
-        let document = self.find(kind, name);
-        let value = document.and_then(|document| document.value["status"].pointer(path));
-        let value = value.map(T::deserialize);
-        value.and_then(Result::ok).ok_or_else(|| Error::NotReady {
-            document: format!("{kind}/{name}"),
-            why: format!("its status lacks {path}"),
-        })
-    }
-
-    /// Returns the JSON of a document, for fields that [`Self::status_of`] cannot read.
+    /// Returns the JSON of a document.
     #[must_use]
     pub fn document(&self, kind: &str, name: &str) -> Option<&Value> {
         self.find(kind, name).map(|document| &document.value)
