@@ -121,7 +121,7 @@ impl BuildPlan {
     /// Builds the image's content, and returns what the build revealed.
     pub(crate) fn build(&self, nix: &Nix<'_>, _: &WritePermit) -> Result<BuildResult, Error> {
         let Product::Image { build, derivation, .. } = &self.product else {
-            return Err(Error::out_of_order());
+            return Err(documents::Error::out_of_order().into());
         };
         // Try the store first: for an existing result, `nix build` would double the time.
         let closure = nix.closure(derivation).or_else(|_| {
@@ -143,7 +143,7 @@ impl BuildPlan {
         _: &WritePermit,
     ) -> Result<&'static str, Error> {
         let Product::Image { build, derivation, .. } = &self.product else {
-            return Err(Error::out_of_order());
+            return Err(documents::Error::out_of_order().into());
         };
         let is_cached = rebuild_cache.contains_rebuild(derivation, &built.nar_sha256);
         if !is_cached {
@@ -164,7 +164,7 @@ impl BuildPlan {
     /// Packs a build result as an image.
     pub(crate) fn pack(&self, built: &BuildResult) -> Result<Package, Error> {
         let Product::Image { build, image, derivation, .. } = &self.product else {
-            return Err(Error::out_of_order());
+            return Err(documents::Error::out_of_order().into());
         };
         let metadata = self.metadata(build, image);
         if let Some(why) = metadata.cannot_start(&derivation.out) {

@@ -263,13 +263,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error for a step that comes before a step that it needs. Only a mistake in
-    /// `plan` causes it.
-    pub(crate) fn out_of_order() -> Self {
-        let steps = vec!["a step before the one that it needs".to_owned()];
-        documents::Error::NoProgress { steps }.into()
-    }
-
     /// Returns the help for errors of the registry.
     fn registry_help(&self) -> Option<String> {
         let help = match self {

@@ -42,7 +42,7 @@ pub(crate) fn execute(
             Ok(build_plan.out().to_owned())
         }
         Step::Rebuild { .. } => {
-            let built = step_context.built.as_mut().ok_or_else(Error::out_of_order)?;
+            let built = step_context.built.as_mut().ok_or_else(documents::Error::out_of_order)?;
             let (nix, cache) = (session.nix(), &session.signer()?.rebuild_cache);
             let detail = session.build_plan()?.rebuild(&nix, cache, built, permit)?;
             Ok(detail.to_owned())
@@ -50,14 +50,14 @@ pub(crate) fn execute(
         Step::Publish { .. } => {
             let built = step_context.package.as_ref().map(|(package, _)| package);
             let prebuilt = session.build_plan()?.prebuilt();
-            let package = built.or(prebuilt).ok_or_else(Error::out_of_order)?;
+            let package = built.or(prebuilt).ok_or_else(documents::Error::out_of_order)?;
             publish(package, &session.writer(permit))
         }
         Step::Attest { statements, .. } => {
             attest(session, observation.published()?, statements, &session.writer(permit))
         }
         Step::Tag { tag, .. } => {
-            let tag = tag.value().ok_or_else(Error::out_of_order)?;
+            let tag = tag.value().ok_or_else(documents::Error::out_of_order)?;
             let manifest = &observation.published()?.manifest;
             session.writer(permit).put(tag, MANIFEST, manifest)?;
             Ok(String::new())

@@ -32,7 +32,7 @@ impl Observation {
     pub(crate) fn published(&self) -> Result<&Published, Error> {
         match self {
             Self::Artifact(published) => Ok(published),
-            Self::Publications(_) => Err(Error::out_of_order()),
+            Self::Publications(_) => Err(documents::Error::out_of_order().into()),
         }
     }
 }

@@ -143,12 +143,12 @@ impl<'a> Session<'a> {
 
     /// Returns the source and the build of a document that waits for no other document.
     pub(crate) fn build_plan(&self) -> Result<&BuildPlan, Error> {
-        self.build_plan.as_ref().ok_or_else(Error::out_of_order)
+        Ok(self.build_plan.as_ref().ok_or_else(documents::Error::out_of_order)?)
     }
 
     /// Returns the secrets of `apply`.
     pub(crate) fn signer(&self) -> Result<&Signer, Error> {
-        self.signer.as_ref().ok_or_else(Error::out_of_order)
+        Ok(self.signer.as_ref().ok_or_else(documents::Error::out_of_order)?)
     }
 
     pub(crate) fn nix(&self) -> Nix<'_> {

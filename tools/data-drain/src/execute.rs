@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::authorize::{check_draft, judged, refusals, refuse};
 use crate::copy::{Copy, read_back, sign};
 use crate::observe::{Live, LiveClaim, LiveWorkload, Observation, RECONCILE};
-use crate::session::{Copies, Session, out_of_order};
+use crate::session::{Copies, Session};
 use crate::step::Step;
 use crate::step_context::StepContext;
 use crate::{Error, exec, forge, hold, scratch};
@@ -58,7 +58,8 @@ impl Execution<'_, '_> {
             Step::Copy { source } => detail = self.copy(source)?,
             Step::Sign { .. } => detail = self.sign()?,
             Step::Record { .. } => {
-                let (receipt, _) = observation.receipt.as_ref().ok_or_else(out_of_order)?;
+                let (receipt, _) =
+                    observation.receipt.as_ref().ok_or_else(documents::Error::out_of_order)?;
                 observation.held.record(writer, Some(&receipt.digest))?;
             }
             Step::Thaw { .. } => hold::remove(&session.reader, writer, session.name())?,
@@ -76,22 +77,29 @@ impl Execution<'_, '_> {
 
     fn claim(&self, name: &str) -> Result<&LiveClaim, Error> {
         let mut claims = self.observation.claims();
-        claims.find(|live| live.claim.to_string() == name).ok_or_else(out_of_order)
+        Ok(claims
+            .find(|live| live.claim.to_string() == name)
+            .ok_or_else(documents::Error::out_of_order)?)
     }
 
     fn workload(&self, name: &str) -> Result<&LiveWorkload, Error> {
         let mut workloads = self.observation.workloads().into_iter();
-        workloads.find(|live| live.at.name == name).ok_or_else(out_of_order)
+        Ok(workloads
+            .find(|live| live.at.name == name)
+            .ok_or_else(documents::Error::out_of_order)?)
     }
 
     /// Copies one source. Its position among the observed sources is its position in the receipt and
     /// its folder in the store.
     fn copy(&mut self, source: &str) -> Result<String, Error> {
-        let mut draft = self.step_context.draft.take().ok_or_else(out_of_order)?;
+        let mut draft =
+            self.step_context.draft.take().ok_or_else(documents::Error::out_of_order)?;
         let mut sources = self.observation.sources.iter();
-        let index = sources.position(|live| live.name() == source).ok_or_else(out_of_order)?;
+        let index = sources
+            .position(|live| live.name() == source)
+            .ok_or_else(documents::Error::out_of_order)?;
         let live = &self.observation.sources[index];
-        let copied = draft.sources.get_mut(index).ok_or_else(out_of_order)?;
+        let copied = draft.sources.get_mut(index).ok_or_else(documents::Error::out_of_order)?;
         let desired = &self.session.copies()?.desired;
         let session = &self.step_context.write_session(self.session)?;
         let folder = format!("{}/{index}", self.observation.prefix(desired));
@@ -107,7 +115,8 @@ impl Execution<'_, '_> {
     /// Signs the receipt, after a look that proves that nothing changed since the copies began.
     fn sign(&mut self) -> Result<String, Error> {
         let Copies { desired, store } = self.session.copies()?;
-        let receipt: Receipt = self.step_context.draft.take().ok_or_else(out_of_order)?;
+        let receipt: Receipt =
+            self.step_context.draft.take().ok_or_else(documents::Error::out_of_order)?;
         check_draft(self.session, &receipt.run)?;
         read_back(store, desired, &receipt)?;
         let session = self.step_context.write_session(self.session)?;
@@ -151,7 +160,8 @@ fn copy_repository(
     repository: &str,
     copied: &mut Copied,
 ) -> Result<String, Error> {
-    let (url, token) = copy.wanted.forges.get(repository).ok_or_else(out_of_order)?;
+    let (url, token) =
+        copy.wanted.forges.get(repository).ok_or_else(documents::Error::out_of_order)?;
     let scratch = scratch::folder()?;
     let archive = forge::archive(url, token, scratch.path())?;
     let cannot = |source| Error::File { what: "read", path: archive.clone(), source };

@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
     ///
     /// The session is a removal. Only a mistake in `plan` can cause this.
     pub(crate) fn copies(&self) -> Result<&Copies<'a>, Error> {
-        self.copies.as_ref().ok_or_else(out_of_order)
+        Ok(self.copies.as_ref().ok_or_else(documents::Error::out_of_order)?)
     }
 
     /// Returns the same as [`Self::copies`]; absent for a removal.
@@ -133,10 +133,4 @@ impl<'a> Session<'a> {
             _ => Ok(()),
         }
     }
-}
-
-/// A step came before the one that it needs. Only a mistake in `plan` can cause this.
-pub(crate) fn out_of_order() -> Error {
-    documents::Error::NoProgress { steps: vec!["a step before the one that it needs".to_owned()] }
-        .into()
 }

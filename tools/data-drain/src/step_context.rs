@@ -5,7 +5,7 @@ use documents::WritePermit;
 
 use crate::desired::Keys;
 use crate::lease::Lease;
-use crate::session::{Session, out_of_order};
+use crate::session::Session;
 use crate::volume::Readers;
 use crate::write_session::WriteSession;
 use crate::{Error, cluster, store};
@@ -68,7 +68,7 @@ impl StepContext {
     ///
     /// No round was authorised yet. Only a mistake in the engine can cause this.
     pub(crate) fn writers(&self) -> Result<&Writers, Error> {
-        self.writers.as_ref().ok_or_else(out_of_order)
+        Ok(self.writers.as_ref().ok_or_else(documents::Error::out_of_order)?)
     }
 
     /// Returns everything with which a source is copied from `session` into its store.
@@ -81,7 +81,8 @@ impl StepContext {
         session: &'a Session<'_>,
     ) -> Result<WriteSession<'a>, Error> {
         let Writers { lease, cluster, copies } = self.writers()?;
-        let CopyWriters { store, keys, image } = copies.as_ref().ok_or_else(out_of_order)?;
+        let CopyWriters { store, keys, image } =
+            copies.as_ref().ok_or_else(documents::Error::out_of_order)?;
         Ok(WriteSession {
             reader: &session.reader,
             writer: cluster,

@@ -70,7 +70,11 @@ impl Execution<'_, '_> {
             Step::ChangeDefaultBranch { to, .. } => writer.change_default_branch(to)?,
             Step::SetTopics { to, .. } => writer.set_topics(to)?,
             Step::WriteSecret { name, .. } => {
-                let value = session.declaration.secrets.get(name).ok_or_else(out_of_order)?;
+                let value = session
+                    .declaration
+                    .secrets
+                    .get(name)
+                    .ok_or_else(documents::Error::out_of_order)?;
                 writer.write_secret(name, value)?;
             }
             Step::AddDeployKey { fingerprint, title, key } => {
@@ -98,14 +102,14 @@ impl Execution<'_, '_> {
     fn id(&self) -> Result<u64, Error> {
         let created = self.step_context.created.as_ref().map(|(id, _)| *id);
         let found = self.observation.found.as_ref().map(|found| found.id);
-        created.or(found).ok_or_else(out_of_order)
+        Ok(created.or(found).ok_or_else(documents::Error::out_of_order)?)
     }
 
     /// Returns the clone URL of the repository.
     fn git(&self) -> Result<&Url, Error> {
         let created = self.step_context.created.as_ref().map(|(_, git)| git);
         let found = self.observation.found.as_ref().map(|found| &found.git);
-        created.or(found).ok_or_else(out_of_order)
+        Ok(created.or(found).ok_or_else(documents::Error::out_of_order)?)
     }
 
     /// Waits until Git finds a repository that was just created. A token that may not read the history
@@ -156,13 +160,4 @@ impl Execution<'_, '_> {
         }
         Ok(receipt)
     }
-}
-
-/// Returns the error for a step that comes before a step on which it depends. Only a bug in `plan` can
-/// cause it.
-fn out_of_order() -> Error {
-    documents::Error::NoProgress {
-        steps: vec!["a step that comes before a step on which it depends".to_owned()],
-    }
-    .into()
 }

@@ -127,6 +127,15 @@ pub enum Error {
     Output(#[from] io::Error),
 }
 
+impl Error {
+    /// Returns the error for a step that comes before a step that it needs. Only a mistake in a
+    /// program's `plan` causes it.
+    #[must_use]
+    pub fn out_of_order() -> Self {
+        Self::NoProgress { steps: vec!["a step before the one that it needs".to_owned()] }
+    }
+}
+
 impl Diagnostic for Error {
     fn reason(&self) -> &'static str {
         match self {
