@@ -16,7 +16,7 @@ built=${HOLISTIC_PROGRAMS-} # folder of the programs if they are already built; 
 [ ! -e "$tools/tasks/nix.sh" ] || source "$tools/tasks/nix.sh"
 
 # A task cannot install git and Rust, so it checks them first.
-command -v git >/dev/null || fail "git is not installed" "apt-get install git"
+command -v git >/dev/null || fail "git is not installed" "install git (Debian: apt-get install git)"
 [ -n "$built" ] || command -v cargo >/dev/null || fail "cargo is not installed" "install Rust 1.89 or newer (https://rustup.rs), or run this task with Nix"
 
 repository=${HOLISTIC_PROJECT:-$tools}
@@ -46,7 +46,7 @@ need() {
   fi
   say "installing ${missing[*]}"
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >&2 \
-    || fail "apt-get could not install ${missing[*]}" "the output of apt-get is above"
+    || fail "apt-get could not install ${missing[*]}" "read the output of apt-get above"
 }
 
 # Builds the programs and the lab, unless they are already built, and puts them first in PATH.
