@@ -76,6 +76,47 @@ fn plans_and_observations_have_no_permit_to_write() -> Test {
     Ok(())
 }
 
+/// Reads the names of the crates in `[dependencies]`.
+fn dependencies(manifest: &str) -> Vec<&str> {
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    lines
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Returns the crates of this workspace in `manifest` that a program may not use: programs, emulators and set-up of tests.
+fn forbidden<'a>(workspace: &str, manifest: &'a str) -> Vec<&'a str> {
+    let path = |name: &str| {
+        let line =
+            workspace.lines().find_map(|line| line.strip_prefix(&format!("{name} = {{ path = \"")));
+        line.and_then(|line| line.split('"').next())
+    };
+    let may_use = |path: &str| {
+        path == "tools/talos-api"
+            || (path.starts_with("tools/shared/") && path != "tools/shared/testing")
+    };
+    let mut names = dependencies(manifest);
+    names.retain(|name| path(name).is_some_and(|path| !may_use(path)));
+    names
+}
+
+/// Ensures that each program can be built, read and published without the others. A build with Nix proves the same for
+/// included files, because it replaces every other crate with an empty one.
+#[test]
+fn programs_depend_on_shared_and_published_crates_alone() -> Test {
+    let workspace = fs::read_to_string(root().join("Cargo.toml"))?;
+    for program in PROGRAMS {
+        let manifest = fs::read_to_string(root().join("tools").join(program).join("Cargo.toml"))?;
+        assert!(dependencies(&manifest).contains(&"documents"), "{program}: {manifest}");
+        assert_eq!(forbidden(&workspace, &manifest), [""; 0], "{program}");
+    }
+    let with_program = "[package]\n\n[dependencies]\nserde = \"1\"\nflux-seed.workspace = true\n\n[dev-dependencies]\nlab.workspace = true\n";
+    assert_eq!(forbidden(&workspace, with_program), ["flux-seed"], "another program is found");
+    Ok(())
+}
+
 #[test]
 fn files_are_short() -> Test {
     let mut long = BTreeSet::new();
