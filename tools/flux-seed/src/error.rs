@@ -371,7 +371,13 @@ impl Diagnostic for Error {
     }
 
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Slow { .. } | Self::Busy { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Slow { .. }
+                | Self::Busy { .. }
+                | Self::NotYetProven { .. }
+        )
     }
 
     fn is_ambiguous(&self) -> bool {

@@ -119,6 +119,7 @@ fn one_cluster_starts_changes_loses_machines_shrinks_and_is_destroyed() {
     a_lost_disk_beside_slow_members_starts_no_second_etcd(&harness, &machines.fleet);
     removal::a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(&harness);
     undeclared_machines_are_removed(&harness);
+    verify_waits_for_a_service_that_its_machine_restarts(&harness);
     a_lost_last_disk_starts_no_new_cluster_until_the_incarnation_is_raised(
         &harness,
         &machines.fleet,
@@ -264,6 +265,12 @@ fn undeclared_machines_are_removed(harness: &Harness) {
     let left = "node/prod-control-1\nnode/prod-work-1\n";
     assert_eq!(kubectl(harness.folder.path(), "get nodes -o name"), left);
     kubectl(harness.folder.path(), "get configmap kept");
+}
+
+fn verify_waits_for_a_service_that_its_machine_restarts(harness: &Harness) {
+    let kubelets = Command::new("pkill").args(["-KILL", "--exact", "kubelet"]).status();
+    assert!(kubelets.expect("pkill runs").success(), "a kubelet was running");
+    harness.run("verify").code(0);
 }
 
 fn power(harness: &Harness, name: &str, on: bool) {

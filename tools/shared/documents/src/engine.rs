@@ -29,9 +29,11 @@ const ROUNDS_MAX: usize = 200;
 /// another person at the same moment. A step that is still planned then does not take effect.
 const EXECUTIONS_MAX: usize = 3;
 
-/// Longest time that `plan` and `verify` wait for a difference that passes without a step, for example a
-/// controller that reconciles at its interval. Measured: Flux needs one or two seconds on a busy machine.
-const PASSING_MAX: Duration = Duration::from_secs(10);
+/// Longest time that `plan` and `verify` wait for a difference that passes without a step: a controller
+/// that reconciles at its interval (measured: Flux needs one or two seconds on a busy machine), or a
+/// service that its machine restarts (Talos waits 5 s before it starts a service again, and the service
+/// needs time to become healthy).
+const PASSING_MAX: Duration = Duration::from_secs(30);
 
 /// Runs one verb on one document.
 pub(crate) fn run<P: Program>(
@@ -71,16 +73,22 @@ impl<P: Program> Run<'_, P> {
         let (observation, plan) = loop {
             let observation = program.observe(session, &P::StepContext::default())?;
             let plan = program.plan(session, &observation, self.intent);
-            let is_passing = program.is_passing(session, &observation, &plan.steps);
-            if !is_passing || wait.is_over() {
+            if program.is_passing(session, &observation, &plan.steps) && !wait.is_over() {
+                wait.pause("a difference that should pass without a step")?;
+                continue;
+            }
+            if self.intent != Intent::Verify {
                 break (observation, plan);
             }
-            wait.pause("a difference that should pass without a step")?;
-        };
-        if self.intent == Intent::Verify {
             self.check(&observation, plan.conflicts)?;
-            return program.verify(session, &observation, plan.steps);
-        }
+            match program.verify(session, &observation, plan.steps) {
+                // For example a workload that is being rolled out disproves nothing.
+                Err(error) if error.is_transient() && !wait.is_over() => {
+                    wait.pause(&error.to_string())?;
+                }
+                result => return result,
+            }
+        };
         self.show(&observation, &plan);
         if !program.plans_despite_conflicts(&plan, self.intent) {
             self.check(&observation, plan.conflicts)?;

@@ -272,7 +272,8 @@ pub trait Program: Sync {
         intent: Intent,
     ) -> Result<StatusOf<Self::Kind>, Self::Error>;
 
-    /// Proves from evidence that the declared state is the observed one. `steps` are those left.
+    /// Proves from evidence that the declared state is the observed one. `steps` are those left. The engine
+    /// repeats the proof for some seconds while its error is transient.
     ///
     /// # Errors
     ///

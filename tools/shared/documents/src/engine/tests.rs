@@ -101,6 +101,9 @@ struct Cloud {
     /// Steps that one round executes; 0 for all.
     batch: usize,
     authorized: Vec<usize>,
+    /// Faults of the next verifications, the last one first.
+    verify_faults: Vec<Fault>,
+    verified: usize,
 }
 
 struct Simulation(Mutex<Cloud>);
@@ -251,6 +254,13 @@ impl Program for Simulation {
         _: &Self::Observation,
         steps: Vec<Change>,
     ) -> Result<StatusOf<Fleet>, Failure> {
+        let fault = self.with(|cloud| {
+            cloud.verified += 1;
+            cloud.verify_faults.pop()
+        });
+        if let Some(fault) = fault {
+            return Err(Failure::Cloud(fault));
+        }
         let is_proven = steps.is_empty();
         Ok(Status::new(Condition::ready(is_proven, "Observed", "compared")))
     }
@@ -392,4 +402,17 @@ fn conflict_stops_plan_and_apply_before_anything_is_executed() {
         assert_eq!(error.help().as_deref(), Some("rename it"));
         assert_eq!(after.executed, []);
     }
+}
+
+#[test]
+fn verify_is_repeated_while_a_proof_is_incomplete_and_ends_when_it_fails() {
+    let proven = |verify_faults: Vec<Fault>| {
+        let cloud = Cloud { verify_faults, ..Cloud::default() };
+        let (end, after) = run_on(cloud, &BTreeMap::new(), Intent::Verify);
+        (end.is_ok(), after.verified)
+    };
+    assert_eq!(proven(vec![]), (true, 1));
+    assert_eq!(proven(vec![Fault::Outage, Fault::Outage]), (true, 3), "an incomplete proof");
+    assert_eq!(proven(vec![Fault::Outage, Fault::Refused]), (false, 1), "a failed proof");
+    assert_eq!(proven(vec![Fault::Refused, Fault::Outage]), (false, 2), "failed after a wait");
 }
