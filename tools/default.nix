@@ -17,9 +17,12 @@ let
       tests;
   };
   # Tests run in the checkout (tasks/test): most need the lab, and none decides what a program is.
-  tests = lib.fileset.unions (map (it: lib.fileset.maybeMissing (it + "/tests")) crates);
+  tests = lib.fileset.unions ([ ./shared/testing/src ] ++ map (it: lib.fileset.maybeMissing (it + "/tests")) crates);
   crates = map (it: ./. + "/${it}") (folders ./. ++ map (it: "shared/${it}") (folders ./shared) ++ map (it: "emulators/${it}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
+
+  # Without the set-up of tests, and without the crates of others that only tests need.
+  workspace = [ "--workspace" "--exclude" "testing" ];
 
   # Hundreds of derivations, one for each crate: evaluated once for all programs.
   cargoDeps = pkgs.pkgsStatic.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
@@ -42,7 +45,7 @@ let
   dependencies = build {
     pname = "holistic-dependencies";
     src = source [ ];
-    cargoBuildFlags = [ "--workspace" ];
+    cargoBuildFlags = workspace;
     installPhase = "cp -r target $out";
     dontFixup = true; # it is read by the compiler alone
   };
@@ -62,7 +65,7 @@ let
   shared = build {
     pname = "holistic-shared";
     src = source [ ./shared ];
-    cargoBuildFlags = [ "--workspace" "--lib" ];
+    cargoBuildFlags = workspace ++ [ "--lib" ];
     preBuild = goOn [ dependencies ] + "touch target/before";
     # What is not in `dependencies`.
     installPhase = ''
@@ -76,7 +79,7 @@ let
   program = { name, description, folders }: build {
     pname = name;
     src = source ([ ./shared ] ++ folders);
-    cargoBuildFlags = [ "--workspace" "--lib" "--bin" name ];
+    cargoBuildFlags = workspace ++ [ "--lib" "--bin" name ];
     preBuild = goOn [ dependencies shared ] + "find tools/shared -type f -exec touch --date=@1 {} +";
     meta = {
       inherit description;

@@ -1,13 +1,11 @@
 //! Every program has the same files, so that a reader of one program finds everything in the others.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use repository_tests::root;
-
-type Test = Result<(), Box<dyn Error>>;
+use testing::Test;
 
 const PROGRAMS: [&str; 5] =
     ["artifact-attest", "data-drain", "flux-seed", "talos-provision", "vcs-bootstrap"];
@@ -34,7 +32,7 @@ const LINES_MAX: usize = 500;
 /// Most lines of `main.rs`.
 const MAIN_LINES_MAX: usize = 10;
 
-fn source(program: &str, file: &str) -> Result<String, Box<dyn Error>> {
+fn source(program: &str, file: &str) -> Test<String> {
     let path = root().join("tools").join(program).join("src").join(file);
     Ok(fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?)
 }
@@ -72,6 +70,63 @@ fn plans_and_observations_have_no_permit_to_write() -> Test {
         }
         let execute = source(program, "execute.rs")?;
         assert!(!execute.contains("\n            _ =>"), "{program}: execute.rs is not exhaustive");
+    }
+    Ok(())
+}
+
+/// Returns the tables of a manifest that name `krate` as a dependency, for example `dev-dependencies`.
+fn dependents(manifest: &toml::Table, krate: &str) -> Vec<String> {
+    let tables = manifest.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
+    let mut found = Vec::new();
+    for (name, table) in tables {
+        if name.ends_with("dependencies") && table.contains_key(krate) {
+            found.push(name.clone());
+        } else if name != "workspace" {
+            found.extend(dependents(table, krate));
+        }
+    }
+    found
+}
+
+/// Returns the manifest of every crate below `folder`.
+fn manifests(folder: &Path) -> Test<Vec<PathBuf>> {
+    let mut manifests = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.ends_with("Cargo.toml") {
+            manifests.push(path);
+        } else if path.is_dir() && !path.ends_with("target") {
+            manifests.extend(self::manifests(&path)?);
+        }
+    }
+    Ok(manifests)
+}
+
+#[test]
+fn only_tests_depend_on_the_set_up_of_tests() -> Test {
+    let (mut tests, mut others) = (0, Vec::new());
+    for folder in ["tools", "continuous-integration/tests"] {
+        for manifest in manifests(&root().join(folder))? {
+            for table in dependents(&toml::from_str(&fs::read_to_string(&manifest)?)?, "testing") {
+                match table.as_str() {
+                    "dev-dependencies" => tests += 1,
+                    _ => others.push(format!("{}: [{table}]", manifest.display())),
+                }
+            }
+        }
+    }
+    assert!(tests >= PROGRAMS.len(), "the manifests are where they are looked for: {tests}");
+    assert!(others.is_empty(), "{}", others.join(", "));
+    Ok(())
+}
+
+#[test]
+fn a_dependency_is_found_in_every_kind_of_table() -> Test {
+    for table in ["dependencies", "build-dependencies", "target.'cfg(unix)'.dependencies"] {
+        let manifest = toml::from_str(&format!("[{table}]\ntesting.workspace = true\n"))?;
+        let name = table.rsplit('.').next().unwrap_or_default();
+        assert_eq!(dependents(&manifest, "testing"), [name]);
+        assert_eq!(dependents(&manifest, "tested"), [""; 0]);
     }
     Ok(())
 }
