@@ -6,36 +6,36 @@
   outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = builtins.filter (it: nixpkgs.legacyPackages ? ${it}) [ "x86_64-linux" "aarch64-linux" ];
+      systems = builtins.filter (system: nixpkgs.legacyPackages ? ${system}) [ "x86_64-linux" "aarch64-linux" ];
       eachSystem = f: lib.genAttrs systems (system:
         let pkgs = nixpkgs.legacyPackages.${system}; in f { inherit system pkgs; tools = import ./tools { inherit pkgs; }; });
       folders = path: lib.attrNames (lib.filterAttrs (_: type: type == "directory") (builtins.readDir path));
 
-      # A source is a flake of its own. Here it is given this one's nixpkgs: as an input it would be locked with the
-      # hash of what it was, and an edit would go unnoticed.
+      # A source is a flake of its own, imported here with this flake's nixpkgs. As a flake input the source would be
+      # locked with a hash, and edits would have no effect.
       sources = lib.genAttrs (folders ./sources)
-        (name: let it = (import (./sources + "/${name}/flake.nix")).outputs { self = it; inherit nixpkgs; }; in it);
-      ofSources = output: system: lib.mapAttrs (_: it: it.${output}.${system}) sources;
+        (name: let source = (import (./sources + "/${name}/flake.nix")).outputs { self = source; inherit nixpkgs; }; in source);
+      ofSources = output: system: lib.mapAttrs (_: source: source.${output}.${system}) sources;
 
       app = program: { type = "app"; inherit program; };
 
-      # For work on this repository. Rust and Go are what everything here is built with.
-      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny clippy go gcc jq kubectl openssl python3 rustc rustfmt sops ];
+      # Tools of a developer. Rust builds the programs, and Go builds components of the lab.
+      development = pkgs: with pkgs; [ act actionlint age cargo cargo-deny cargo-nextest clippy go gcc jq kubectl openssl python3 rustc rustfmt sops ];
     in
     {
-      # Each program alone, each source, the lab, and all of it together.
+      # Each program, each source, the lab and the manual. `default` contains all programs and the tasks.
       packages = eachSystem ({ system, pkgs, tools }:
         tools.programs
-        // lib.mapAttrs (_: it: it.default) (ofSources "packages" system)
+        // lib.mapAttrs (_: packages: packages.default) (ofSources "packages" system)
         // { inherit (tools) lab manual; default = import ./tasks { inherit pkgs tools nixpkgs; }; });
 
-      # Tasks are about the repository in which they are started.
+      # A task works on the repository in which it is started.
       apps = eachSystem ({ system, pkgs, tools }:
         let
           holistic = self.packages.${system}.default;
           task = name: app "${holistic}/tasks/${name}";
         in
-        lib.mapAttrs (_: it: app (lib.getExe it)) tools.programs
+        lib.mapAttrs (_: program: app (lib.getExe program)) tools.programs
         // lib.genAttrs [ "init" "lifecycle" "sunset" "reconstruct" "lab" ] task
         // {
           default = task "lifecycle";
@@ -50,7 +50,7 @@
 
       checks = eachSystem ({ system, pkgs, tools }:
         tools.programs
-        // lib.concatMapAttrs (source: checks: lib.mapAttrs' (name: it: lib.nameValuePair "${source}-${name}" it) checks) (ofSources "checks" system)
+        // lib.concatMapAttrs (source: checks: lib.mapAttrs' (name: check: lib.nameValuePair "${source}-${name}" check) checks) (ofSources "checks" system)
         // {
           inherit (tools) lab manual;
           format = pkgs.runCommand "format" { nativeBuildInputs = [ pkgs.cargo pkgs.rustfmt ]; } ''
@@ -63,19 +63,19 @@
 
       hydraJobs = eachSystem ({ system, ... }: self.checks.${system});
 
-      # Without nixpkgs, so that `nix flake init` need not fetch it.
+      # Templates do not use nixpkgs, so that `nix flake init` does not fetch it.
       templates = builtins.mapAttrs (name: description: { path = ./templates + "/${name}"; inherit description; }) {
-        source = "A source: a Rust service without dependencies, and the Artifact it is published as";
+        source = "A source: a Rust service without dependencies, and the Artifact that publishes it";
         cluster = "A cluster: its machines at Hetzner, with Talos and Kubernetes";
-        deployment = "A deployment: manifests, published signed, and Flux that accepts nothing else";
+        deployment = "A deployment: manifests, published as a signed artifact, and Flux, which verifies the signature";
         decision = "A decision record";
       } // {
         project = {
           path = ./templates/project;
           description = "A whole project: documents, a source, manifests; ./tasks/lifecycle runs it in the lab";
-          # Measured: Nix 2.8 forgets which files may be run.
+          # Measured: `nix flake init` of Nix 2.8 drops the executable bit of files.
           welcomeText = ''
-            Nix writes files, but not that some are there to be run. So, in an empty repository:
+            `nix flake init` drops the executable bit of files, so `chmod` sets it again. In an empty folder, run:
 
                 git init --initial-branch=main && chmod +x tasks/* && git add --all && git commit --message "From the template"
                 ./tasks/lifecycle

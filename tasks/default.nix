@@ -1,4 +1,4 @@
-# The programs with their pages, and the tasks with all that they need: what a project's own tasks call.
+# The programs with their manual pages, and the tasks with every command that they run. A project's own tasks call this.
 { pkgs, tools, nixpkgs }:
 let
   inherit (pkgs) lib;
@@ -12,19 +12,19 @@ let
     ];
   };
 
-  # What the tasks, the lab and the programs start that is not built here. Nix itself is the one that runs all this.
+  # Commands of other projects that the tasks, the lab and the programs run. Nix is not in the list, because the user has installed it.
   runtime = with pkgs; [
     age bashInteractive cni-plugins containerd coreutils crun curl findutils gcc git gnused gnutar go iproute2 jq openssl util-linux zstd
-    (runCommand "docker-registry" { } "mkdir -p $out/bin; ln -s ${distribution}/bin/registry $out/bin/docker-registry") # as Debian calls it
+    (runCommand "docker-registry" { } "mkdir -p $out/bin; ln -s ${distribution}/bin/registry $out/bin/docker-registry") # Debian's name of the program
   ];
 
-  # Read by tasks/environment.sh. The lab builds sources with the nixpkgs that built all of this.
+  # tasks/environment.sh reads this file. The lab builds sources with the nixpkgs that built the programs.
   environment = pkgs.writeText "nix.sh" ''
     built=${programs}/bin
     export PATH=${lib.makeBinPath runtime}:$PATH
     export LAB_NIXPKGS=path:${nixpkgs}
     export CNI_PATH=${pkgs.cni-plugins}/bin
-    export LIBRARY_PATH=${pkgs.glibc.static}/lib # the sandbox's image is one static program
+    export LIBRARY_PATH=${pkgs.glibc.static}/lib # the lab links the image of pod sandboxes statically
   '';
 
   programs = pkgs.symlinkJoin {

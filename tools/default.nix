@@ -1,43 +1,43 @@
 # The programs, each as one static binary of its own derivation.
 #
-# The crates of others are compiled once, in a derivation that has this workspace's manifests and nothing else:
-# in place of every crate of ours is an empty one. The crates that all programs share go on from there, in a
-# derivation of their own, and a program from both, with its folder in place of the empty one. So a change in one program
-# compiles that program, and a second build of it (`nix-store --realise --check`) compiles it again, and no other crate.
+# One derivation compiles foreign crates, from the manifests of this workspace and an empty crate in place of each of its
+# own crates. A second derivation continues with the shared crates, and the derivation of a program continues from both
+# with the folder of that program. Therefore a change in one program compiles only that program, and so does a second
+# build (`nix-store --realise --check`).
 { pkgs }:
 let
   inherit (pkgs) lib;
 
-  # Every crate of the workspace takes part in each build, since all that use a crate of others decide together with
-  # which features it is compiled, and for which kind of linking; but of most of them only the manifest.
+  # Sources of one build: all manifests, and the contents of `folders`. Every build has all manifests, because the users of
+  # a foreign crate together decide the features and the kind of linking with which cargo compiles that crate.
   source = folders: lib.fileset.toSource {
     root = ../.;
     fileset = lib.fileset.difference
-      (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock ../continuous-integration/tests/Cargo.toml (lib.fileset.fileFilter (it: it.name == "Cargo.toml") ./.) ] ++ folders))
+      (lib.fileset.unions ([ ../Cargo.toml ../Cargo.lock ../continuous-integration/tests/Cargo.toml (lib.fileset.fileFilter (file: file.name == "Cargo.toml") ./.) ] ++ folders))
       tests;
   };
-  # Tests run in the checkout (tasks/test): most need the lab, and none decides what a program is.
-  tests = lib.fileset.unions ([ ./shared/testing/src ] ++ map (it: lib.fileset.maybeMissing (it + "/tests")) crates);
-  crates = map (it: ./. + "/${it}") (folders ./. ++ map (it: "shared/${it}") (folders ./shared) ++ map (it: "emulators/${it}") (folders ./emulators));
+  # Builds have no tests, because most tests need the lab. `tasks/test` runs them in the checkout.
+  tests = lib.fileset.unions ([ ./shared/testing/src ] ++ map (crate: lib.fileset.maybeMissing (crate + "/tests")) crates);
+  crates = map (path: ./. + "/${path}") (folders ./. ++ map (name: "shared/${name}") (folders ./shared) ++ map (name: "emulators/${name}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
 
-  # Without the set-up of tests, and without the crates of others that only tests need.
+  # The set-up of tests, and the published crates that only tests need, are no part of a program.
   workspace = [ "--workspace" "--exclude" "testing" ];
 
-  # Hundreds of derivations, one for each crate: evaluated once for all programs.
+  # All programs share this value, because Nix evaluates hundreds of derivations for it, one per crate.
   cargoDeps = pkgs.pkgsStatic.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
 
   build = definition: pkgs.pkgsStatic.rustPlatform.buildRustPackage ({
     version = (lib.importTOML ../Cargo.toml).workspace.package.version;
     inherit cargoDeps;
     doCheck = false;
-    # Measured: with `thin`, as cargo's releases have it, each program takes minutes to link, and each second build again;
-    # with `false`, where the parts of one crate are still optimised together, a second build takes 28.8 s of CPU, now 18.6.
+    # Measured: with `thin`, linking takes minutes for each program and for each second build. With `false`, which still
+    # optimises across the parts of one crate, a second build takes 28.8 s of CPU time. With `off` it takes 18.6 s.
     env.CARGO_PROFILE_RELEASE_LTO = "off";
     postPatch = ''
       for manifest in $(find tools continuous-integration -name Cargo.toml); do
         crate=$(dirname "$manifest")/src
-        [ -d "$crate" ] || { mkdir "$crate"; echo "//! Nothing." >"$crate/lib.rs"; }
+        [ -d "$crate" ] || { mkdir "$crate"; echo "//! Empty." >"$crate/lib.rs"; }
       done
     '';
   } // definition);
@@ -47,17 +47,19 @@ let
     src = source [ ];
     cargoBuildFlags = workspace;
     installPhase = "cp -r target $out";
-    dontFixup = true; # it is read by the compiler alone
+    dontFixup = true; # only the compiler reads the result
   };
 
-  # Everything in the store has the same age: what is compiled here must be newer than what is not. A gigabyte of
-  # libraries stays where it is. Empty ones are copied: the compiler puts what it makes of our crates in their place.
-  goOn = before: ''
+  # Fills `target` from the results of earlier derivations. Cargo compiles a crate whose sources are newer than its
+  # results, and all files in the store have the same time, so `touch` makes the sources newer. Large libraries, a gigabyte
+  # in total, become symbolic links. All other files are copied, because the compiler replaces the libraries of the empty
+  # crates.
+  continueFrom = before: ''
     mkdir -p target
     for built in ${toString before}; do
       (cd $built && find . -type f ! \( -name '*.r*' -size +64k \) -print0 | tar --null --files-from=- -cf -) | tar -C target -xf -
       chmod -R u+w target
-      (cd $built && find . -type f -name '*.r*' -size +64k) | while read -r it; do ln -sf $built/$it target/$it; done
+      (cd $built && find . -type f -name '*.r*' -size +64k) | while read -r library; do ln -sf $built/$library target/$library; done
     done
     find tools -type f -exec touch {} +
   '';
@@ -66,8 +68,8 @@ let
     pname = "holistic-shared";
     src = source [ ./shared ];
     cargoBuildFlags = workspace ++ [ "--lib" ];
-    preBuild = goOn [ dependencies ] + "touch target/before";
-    # What is not in `dependencies`.
+    preBuild = continueFrom [ dependencies ] + "touch target/before";
+    # Only files that `dependencies` does not have.
     installPhase = ''
       mkdir $out
       cd target
@@ -80,7 +82,7 @@ let
     pname = name;
     src = source ([ ./shared ] ++ folders);
     cargoBuildFlags = workspace ++ [ "--lib" "--bin" name ];
-    preBuild = goOn [ dependencies shared ] + "find tools/shared -type f -exec touch --date=@1 {} +";
+    preBuild = continueFrom [ dependencies shared ] + "find tools/shared -type f -exec touch --date=@1 {} +";
     meta = {
       inherit description;
       mainProgram = name;
@@ -88,8 +90,8 @@ let
     };
   };
 
-  own = name: ownWith name [ ];
-  ownWith = name: others: program {
+  crateProgram = name: crateProgramWith name [ ];
+  crateProgramWith = name: others: program {
     inherit name;
     inherit ((lib.importTOML (./. + "/${name}/Cargo.toml")).package) description;
     folders = [ (./. + "/${name}") ] ++ others;
@@ -98,11 +100,11 @@ in
 {
   inherit dependencies;
 
-  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] own;
+  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] crateProgram;
 
-  lab = ownWith "lab" [ ./emulators ./talos-provision ]; # its machines speak what that program speaks
+  lab = crateProgramWith "lab" [ ./emulators ./talos-provision ]; # the emulator of Talos uses the messages of talos-provision
 
-  # Manual pages and shell completions, out of the command lines of all of them.
+  # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''
     ${lib.getExe (program { name = "manual"; description = "Writes manual pages and shell completions"; folders = crates; })} $out
   '';

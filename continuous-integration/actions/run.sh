@@ -47,7 +47,7 @@ variable=${variable//-/_}_KEY
 [ -z "${READER-}" ] || export READER_KEY="$READER"
 unset IDENTITY READER STREAM
 
-# Use the program on PATH. Otherwise build it from the repository and commit of this action.
+# Use the program on PATH. Otherwise build the program from the repository and commit of this action.
 if ! command -v "$PROGRAM" >/dev/null; then
   flake=${GITHUB_ACTION_PATH%/continuous-integration/*}
   built=$(nix --extra-experimental-features 'nix-command flakes' build --no-link --json "$flake#$PROGRAM")
@@ -55,7 +55,7 @@ if ! command -v "$PROGRAM" >/dev/null; then
 fi
 
 # The runner signals only this shell when a job is cancelled, so pass the signal on: the program finishes its current step.
-# Standard error is kept as well, because rejected documents are reported nowhere else.
+# Standard error is kept as well, because errors of rejected documents are reported only there.
 exec 4> >(tee -i "$folder/said" >&2)
 tee=$!
 "$PROGRAM" "$VERB" "${flags[@]}" "${inputs[@]}" </dev/null >"$documents" 2>&4 &
@@ -84,7 +84,7 @@ stream=$(gzip --best --no-name <"$documents" | base64 --wrap=0)
 if [ "${#stream}" -le "$stream_bytes_max" ]; then
   output stream "$stream"
 else
-  error "$PROGRAM" "its documents are too many for another job (${#stream} bytes, at most $stream_bytes_max): use the output documents in this job"
+  error "$PROGRAM" "the documents are too large for another job (${#stream} bytes, at most $stream_bytes_max): use the output documents in this job"
 fi
 if [ "$status" = 2 ]; then # the documents were invalid, and the program wrote none
   while IFS= read -r line; do error "$PROGRAM" "${line#error: }"; done < <(grep '^error: ' "$folder/said" | sed 's/%/%25/g')

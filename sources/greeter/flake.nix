@@ -6,7 +6,7 @@
   outputs = { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      systems = builtins.filter (it: nixpkgs.legacyPackages ? ${it}) [ "x86_64-linux" "aarch64-linux" ];
+      systems = builtins.filter (system: nixpkgs.legacyPackages ? ${system}) [ "x86_64-linux" "aarch64-linux" ];
       eachSystem = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
       # A static build is one file without references to the rest of the store. Nix runs the tests in the build.
       package = pkgs: pkgs.pkgsStatic.rustPlatform.buildRustPackage {

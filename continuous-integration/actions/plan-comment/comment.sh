@@ -16,11 +16,11 @@ plan=$(jq --slurp --raw-output --from-file "$here/../markdown.jq" <<<"$documents
 # A document that no job has planned must not look like a document without steps.
 unknown=$(jq --slurp --raw-output '[.[] | select(.apiVersion // "" | startswith("holistic/"))
   | select(.kind != "Project" and (.status.conditions | not)) | "`\(.kind)/\(.metadata.name)`"] | join(", ")' <<<"$documents")
-[ -z "$unknown" ] || plan+=$'\n\n'"Not planned here: $unknown. Their plan needs keys that no pull request gets. A person who has the keys runs it."
+[ -z "$unknown" ] || plan+=$'\n\n'"Not planned here: $unknown. Their plan needs keys that jobs of pull requests do not have. A person with the keys runs the plan."
 if [ "${#plan}" -gt "$characters_max" ]; then
-  plan="${plan:0:$characters_max}…"$'\n\n'"The plan is longer than a comment can be. The rest is in the summary of the workflow."
+  plan="${plan:0:$characters_max}…"$'\n\n'"The plan is longer than GitHub allows for a comment. The summary of the workflow contains the rest."
 fi
-body=$(printf '%s\n### What `apply` would do, at %s\n\n%s\n' "$marker" "$COMMIT" "$plan" | jq --raw-input --slurp '{body: .}')
+body=$(printf '%s\n### Steps that `apply` would execute at %s\n\n%s\n' "$marker" "$COMMIT" "$plan" | jq --raw-input --slurp '{body: .}')
 
 comment=
 for ((page = 1; page <= pages_max; page++)); do
@@ -30,7 +30,7 @@ for ((page = 1; page <= pages_max; page++)); do
   if [ -n "$comment" ] || [ "$(jq length <<<"$comments")" -lt 100 ]; then break; fi
 done
 if [ -n "$comment" ]; then
-  forge PATCH "issues/comments/$comment" "$body" | jq --raw-output '"written over: \(.html_url)"'
+  forge PATCH "issues/comments/$comment" "$body" | jq --raw-output '"edited: \(.html_url)"'
 else
-  forge POST "issues/$PULL_REQUEST/comments" "$body" | jq --raw-output '"written: \(.html_url)"'
+  forge POST "issues/$PULL_REQUEST/comments" "$body" | jq --raw-output '"created: \(.html_url)"'
 fi

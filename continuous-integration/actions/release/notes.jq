@@ -8,7 +8,7 @@
     $artifacts[]
     | "| \(.metadata.name) | `\(first(.status.evidence[].gitCommit | values))` | `\(.status.observed.reference)` |"
   ),
-  "\nWho signed them, and what they were built from, is proven with:",
+  "\nThese commands verify the signatures and the provenance:",
   "\n```sh\ncat >cosign.pub <<'END'\n\($artifacts[0].status.observed.publicKey | rtrimstr("\n"))\nEND",
   ($artifacts[].status.observed.verifyWith),
   "```"

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use repository_tests::root;
 use testing::Test;
@@ -74,60 +74,58 @@ fn plans_and_observations_have_no_permit_to_write() -> Test {
     Ok(())
 }
 
-/// Returns the tables of a manifest that name `krate` as a dependency, for example `dev-dependencies`.
-fn dependents(manifest: &toml::Table, krate: &str) -> Vec<String> {
-    let tables = manifest.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
-    let mut found = Vec::new();
-    for (name, table) in tables {
-        if name.ends_with("dependencies") && table.contains_key(krate) {
-            found.push(name.clone());
-        } else if name != "workspace" {
-            found.extend(dependents(table, krate));
-        }
-    }
-    found
+/// Reads the names of the crates in `[dependencies]`.
+fn dependencies(manifest: &str) -> Vec<&str> {
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    lines
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
-/// Returns the manifest of every crate below `folder`.
-fn manifests(folder: &Path) -> Test<Vec<PathBuf>> {
-    let mut manifests = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.ends_with("Cargo.toml") {
-            manifests.push(path);
-        } else if path.is_dir() && !path.ends_with("target") {
-            manifests.extend(self::manifests(&path)?);
-        }
-    }
-    Ok(manifests)
+/// Returns the crates of this workspace in `manifest` that a program may not use: programs, emulators and set-up of tests.
+fn forbidden<'a>(workspace: &str, manifest: &'a str) -> Vec<&'a str> {
+    let path = |name: &str| {
+        let line =
+            workspace.lines().find_map(|line| line.strip_prefix(&format!("{name} = {{ path = \"")));
+        line.and_then(|line| line.split('"').next())
+    };
+    let may_use = |path: &str| {
+        path == "tools/talos-api"
+            || (path.starts_with("tools/shared/") && path != "tools/shared/testing")
+    };
+    let mut names = dependencies(manifest);
+    names.retain(|name| path(name).is_some_and(|path| !may_use(path)));
+    names
 }
 
+/// Ensures that each program can be built, read and published without the others. A build with Nix proves the same for
+/// included files, because it replaces every other crate with an empty one.
 #[test]
-fn only_tests_depend_on_the_set_up_of_tests() -> Test {
-    let (mut tests, mut others) = (0, Vec::new());
-    for folder in ["tools", "continuous-integration/tests"] {
-        for manifest in manifests(&root().join(folder))? {
-            for table in dependents(&toml::from_str(&fs::read_to_string(&manifest)?)?, "testing") {
-                match table.as_str() {
-                    "dev-dependencies" => tests += 1,
-                    _ => others.push(format!("{}: [{table}]", manifest.display())),
-                }
-            }
-        }
+fn programs_depend_on_shared_and_published_crates_alone() -> Test {
+    let workspace = fs::read_to_string(root().join("Cargo.toml"))?;
+    for program in PROGRAMS {
+        let manifest = fs::read_to_string(root().join("tools").join(program).join("Cargo.toml"))?;
+        assert!(dependencies(&manifest).contains(&"documents"), "{program}: {manifest}");
+        assert_eq!(forbidden(&workspace, &manifest), [""; 0], "{program}");
     }
-    assert!(tests >= PROGRAMS.len(), "the manifests are where they are looked for: {tests}");
-    assert!(others.is_empty(), "{}", others.join(", "));
+    let with_program = "[package]\n\n[dependencies]\nserde = \"1\"\nflux-seed.workspace = true\n\n[dev-dependencies]\nlab.workspace = true\n";
+    assert_eq!(forbidden(&workspace, with_program), ["flux-seed"], "another program is found");
     Ok(())
 }
 
+/// Ensures that no program contains the set-up of tests by way of a shared crate.
 #[test]
-fn a_dependency_is_found_in_every_kind_of_table() -> Test {
-    for table in ["dependencies", "build-dependencies", "target.'cfg(unix)'.dependencies"] {
-        let manifest = toml::from_str(&format!("[{table}]\ntesting.workspace = true\n"))?;
-        let name = table.rsplit('.').next().unwrap_or_default();
-        assert_eq!(dependents(&manifest, "testing"), [name]);
-        assert_eq!(dependents(&manifest, "tested"), [""; 0]);
+fn shared_crates_do_not_contain_the_set_up_of_tests() -> Test {
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("tools/shared"))? {
+        let folder = entry?.path();
+        let manifest = fs::read_to_string(folder.join("Cargo.toml"))?;
+        assert!(!dependencies(&manifest).contains(&"testing"), "{}", folder.display());
+        count += 1;
     }
+    assert!(count > 4, "the shared crates are where they are looked for: {count}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //!   `bool`);
 //! - "nobody", "somebody" and "whoever", which hide the actor.
 //!
-//! Every count is zero.
+//! In comments of shell, Nix, YAML, jq and Go files, the last two are counted. Every count is zero.
 
 use std::error::Error;
 use std::fs;
@@ -42,12 +42,62 @@ fn habits(text: &str) -> Vec<Habit> {
         if is_opener(&lines, index) {
             habits.push(Habit::Opener(number));
         }
-        let mut words = line.split(|character: char| !character.is_alphanumeric());
-        if words.any(|word| ACTORS.contains(&word.to_lowercase().as_str())) {
+        if hides_actor(line) {
             habits.push(Habit::Actor(number));
         }
     }
     habits
+}
+
+/// Returns the habits in the comments of a file of another language, by line from 1. `mark` begins a
+/// comment.
+fn habits_in_comments(text: &str, mark: &str) -> Vec<Habit> {
+    let trailing = format!(" {mark} ");
+    let (mut habits, mut continues) = (Vec::new(), false);
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let whole_line = line.trim_start().strip_prefix(mark);
+        let after_code = line.split_once(trailing.as_str()).map(|(_, comment)| comment);
+        if let Some(comment) = whole_line.or(after_code) {
+            let is_beginning = whole_line.is_none() || !continues;
+            if is_beginning && OPENERS.contains(&first_word(comment)) {
+                habits.push(Habit::Opener(number));
+            }
+            if hides_actor(comment) {
+                habits.push(Habit::Actor(number));
+            }
+        }
+        // A blank comment ends a paragraph, and `#!` is no comment.
+        continues = whole_line
+            .is_some_and(|comment| !comment.trim().is_empty() && !comment.starts_with('!'));
+    }
+    habits
+}
+
+/// Returns the mark that begins a comment in the language of a file, or `None` for other files. Shell
+/// scripts without an extension begin with a comment.
+fn comment_mark(path: &Path, text: &str) -> Option<&'static str> {
+    match path.extension().unwrap_or_default().to_str()? {
+        "go" => Some("//"),
+        "jq" | "nix" | "sh" | "yaml" | "yml" => Some("#"),
+        "" => text.starts_with('#').then_some("#"),
+        _ => None,
+    }
+}
+
+/// Returns the first word of a comment without its mark.
+fn first_word(comment: &str) -> &str {
+    comment
+        .trim_start()
+        .split(|character: char| !character.is_alphabetic())
+        .next()
+        .unwrap_or_default()
+}
+
+/// Whether a line has a word that stands for an actor without naming it.
+fn hides_actor(line: &str) -> bool {
+    let mut words = line.split(|character: char| !character.is_alphanumeric());
+    words.any(|word| ACTORS.contains(&word.to_lowercase().as_str()))
 }
 
 /// Whether a line has a closure with a parameter called `it`. Text between two bars counts as parameters
@@ -82,7 +132,7 @@ fn is_opener(lines: &[&str], index: usize) -> bool {
     if index > 0 && is_doc(lines[index - 1]) {
         return false;
     }
-    let first = text.split(|character: char| !character.is_alphabetic()).next().unwrap_or_default();
+    let first = first_word(&text);
     if first != "Whether" {
         return OPENERS.contains(&first);
     }
@@ -106,27 +156,41 @@ fn is_opener(lines: &[&str], index: usize) -> bool {
 
 /// Every Rust source of the repository.
 fn sources() -> Result<Vec<PathBuf>, Box<dyn Error>> {
-    let mut sources = Vec::new();
-    for folder in ["continuous-integration", "sources", "templates", "tools"] {
-        collect(&root().join(folder), &mut sources)?;
-    }
+    let mut sources = files(&["continuous-integration", "sources", "templates", "tools"])?;
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     assert!(sources.len() > 200, "the sources are where they are looked for: {}", sources.len());
     Ok(sources)
 }
 
-fn collect(folder: &Path, sources: &mut Vec<PathBuf>) -> Test {
+/// Every file below `folders`, which are relative to the root of the repository.
+fn files(folders: &[&str]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for folder in folders {
+        collect(&root().join(folder), &mut files)?;
+    }
+    Ok(files)
+}
+
+/// Adds the files below `folder` to `files`, except hidden files and results of builds.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Test {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == "target" || name == "result" || name.starts_with('.') {
+            continue;
+        }
         if path.is_dir() {
-            if name != "target" && !name.starts_with('.') {
-                collect(&path, sources)?;
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            sources.push(path);
+            collect(&path, files)?;
+        } else {
+            files.push(path);
         }
     }
     Ok(())
+}
+
+/// Returns the path of a file relative to the root of the repository.
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
 #[test]
@@ -138,9 +202,38 @@ fn sources_name_values_and_actors_and_begin_with_nouns_and_verbs() -> Test {
             continue; // it lists the words
         }
         let text = fs::read_to_string(&path)?;
-        let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        let name = relative(&path);
         found.extend(habits(&text).into_iter().map(|habit| format!("{name}: {habit:?}")));
     }
+    assert!(found.is_empty(), "{}:\n{}", found.len(), found.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn comments_of_other_languages_name_actors_and_begin_with_nouns_and_verbs() -> Test {
+    let mut paths = files(&[
+        ".ci",
+        ".github",
+        "continuous-integration",
+        "deployments",
+        "machines",
+        "project",
+        "sources",
+        "tasks",
+        "templates",
+        "tools",
+    ])?;
+    paths.extend(["flake.nix", ".sops.yaml"].map(|name| root().join(name)));
+    let (mut found, mut read) = (Vec::new(), 0);
+    for path in paths {
+        let bytes = fs::read(&path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let Some(mark) = comment_mark(&path, &text) else { continue };
+        read += 1;
+        let (name, habits) = (relative(&path), habits_in_comments(&text, mark));
+        found.extend(habits.into_iter().map(|habit| format!("{name}: {habit:?}")));
+    }
+    assert!(read > 100, "the files are where they are looked for: {read}");
     assert!(found.is_empty(), "{}:\n{}", found.len(), found.join("\n"));
     Ok(())
 }
@@ -165,5 +258,23 @@ fn each_habit_is_found_and_its_correction_is_not() {
     ] {
         assert_eq!(habits(bad), [habit], "{bad}");
         assert_eq!(habits(good), [], "{good}");
+    }
+}
+
+#[test]
+fn each_habit_in_a_comment_is_found_and_its_correction_is_not() {
+    for (bad, mark, habit, good) in [
+        (
+            "#!/bin/sh\n# What CI runs.",
+            "#",
+            Habit::Opener(2),
+            "#!/bin/sh\n# Runs the checks\n# With a lab.",
+        ),
+        ("a: 1 # Who may read", "#", Habit::Opener(1), "a: 1 # readers"),
+        ("# A list\n#\n# How to use it", "#", Habit::Opener(3), "# A list\n#\n# Usage"),
+        ("\t// whoever asks", "//", Habit::Actor(1), "nobody := 1 // the caller"),
+    ] {
+        assert_eq!(habits_in_comments(bad, mark), [habit], "{bad}");
+        assert_eq!(habits_in_comments(good, mark), [], "{good}");
     }
 }

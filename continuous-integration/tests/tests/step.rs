@@ -145,7 +145,7 @@ fn a_stream_too_long_for_an_environment_is_not_an_output_and_a_damaged_one_is_an
     let ended = step.command("").output()?;
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(step.output("stream").is_err());
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("too many for another job"));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("too large for another job"));
     assert!(
         fs::metadata(step.output("documents")?)?.len() > 200_000,
         "the file of the documents is complete"

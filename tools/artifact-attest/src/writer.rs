@@ -52,11 +52,14 @@ pub(crate) fn may_write(
         Err(Error::Denied { .. }) => return Ok(false),
         answer => answer?,
     };
+    // 202 opens an upload session:
+    // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#post-then-put
     if answer.status() != StatusCode::ACCEPTED {
         return Ok(false);
     }
     let upload = http.location(&answer, &begin)?;
-    // An upload that cannot be cancelled expires.
+    // A failure is ignored, because the registry times out a session that is not cancelled:
+    // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#cancel-a-blob-upload
     let _ = http.attempt(&Method::DELETE, &upload, "", Body::None);
     Ok(true)
 }
@@ -187,6 +190,8 @@ impl Writer {
         let url = self.http.at(&format!("manifests/{name}"));
         let mut answer = self.http.send(&Method::DELETE, &url, "", Body::None)?;
         match answer.status() {
+            // The specification demands 202 after a deletion, and lists 404, 400 and 405 as failures:
+            // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#deleting-manifests
             status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND => Ok(()),
             // Measured: docker-registry 2.8 deletes by digest only, and answers 400 to a tag.

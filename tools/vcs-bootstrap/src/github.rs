@@ -82,7 +82,8 @@ fn rule(ruleset: &Value) -> Option<Rule> {
         let count = rule["parameters"]["required_approving_review_count"].as_u64()?;
         Some(PullRequest { approvals: count.try_into().ok()? })
     };
-    // GitHub omits the list in responses to tokens that may not see it.
+    // GitHub returns the list only to callers with write access to the ruleset:
+    // https://docs.github.com/en/rest/repos/rules#get-a-repository-ruleset
     let actors = ruleset["bypass_actors"].as_array();
     let others = actors.into_iter().flatten().filter(|actor| !is_administrators(actor));
     let excluded = names["exclude"].as_array().into_iter().flatten();

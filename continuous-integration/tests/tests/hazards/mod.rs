@@ -17,7 +17,7 @@ use super::{Test, root};
 const HEAD: &str = "\
 # Hazards
 Ways in which data was lost, a secret leaked or a result was falsely called proven, each with the test that fails when it happens
-again. This page is generated from the `// hazard:` comments above those tests: `SNAPSHOTS=overwrite cargo test -p lab --test words`.
+again. This page is generated from the `// hazard:` comments above those tests: `SNAPSHOTS=overwrite cargo nextest run -p repository-tests --test words`.
 
 | hazard | class | other members found | test | what a user sees now |
 |---|---|---|---|---|

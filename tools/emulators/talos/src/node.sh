@@ -1,5 +1,5 @@
-# The node: containerd and the kubelet, in a mount and a process namespace of their own, so that no process
-# outlives this script and no file of the host is in the way. $1: the machine's directory.
+# Runs containerd and the kubelet of a node, in a mount and a process namespace of their own, so that no process
+# outlives this script and the host's own folders are hidden. $1: the machine's directory.
 machine=$1
 umount /sys/fs/cgroup/unified 2>/dev/null || true
 set -eu

@@ -139,7 +139,7 @@ fn directory_is_read_at_any_depth_for_our_documents_only() -> Test {
     Ok(())
 }
 
-/// Any crate of a build may enable comments in the parser; `cargo test --workspace` covers that.
+/// Any crate of a build may enable comments in the parser; `cargo nextest run --workspace` covers that.
 #[test]
 fn comments_do_not_change_the_position_of_an_error() -> Test {
     let text = fleet(
