@@ -41,7 +41,8 @@ spec:
 
 /// Returns the Cluster `name` as text, with these pools and `more` fields.
 pub(crate) fn cluster(name: &str, pools: &[&str], more: &str) -> String {
-    let pools: String = pools.iter().map(|pool| format!("    - {{{pool}}}\n")).collect();
+    let pools: Vec<_> = pools.iter().map(|pool| format!("    - {{{pool}}}")).collect();
+    let pools = pools.join("\n");
     format!(
         "---
 apiVersion: holistic/v1alpha1
@@ -54,7 +55,8 @@ spec:
   certificates: {{notBefore: 2026-11-01}}
   firstContact: trustOnFirstUse
   pools:
-{pools}{more}"
+{pools}
+{more}"
     )
 }
 

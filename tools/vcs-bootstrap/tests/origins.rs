@@ -121,7 +121,7 @@ fn recorder(
 }
 
 /// Returns the first line and the headers of every request that a server received.
-fn heads(server: &Server) -> Vec<String> {
+fn heads_of(server: &Server) -> Vec<String> {
     let seen = server.seen().into_iter();
     seen.map(|request| format!("{} {} {:?}", request.method, request.target, request.headers))
         .collect()
@@ -152,8 +152,8 @@ impl World {
         let forge = forge.into_iter().map(|(line, header)| format!("{line} {header:?}"));
         let hosts = [
             ("forge", forge.collect::<Vec<_>>()),
-            ("other host", heads(&self.other)),
-            ("proxy", heads(&self.proxy)),
+            ("other host", heads_of(&self.other)),
+            ("proxy", heads_of(&self.proxy)),
         ];
         hosts
             .into_iter()
@@ -179,8 +179,8 @@ impl World {
                 table[host],
                 [0; 4],
                 "{what}: {:?} {:?}",
-                heads(&self.other),
-                heads(&self.proxy)
+                heads_of(&self.other),
+                heads_of(&self.proxy)
             );
         }
         assert_eq!(table["forge"][3], 0, "the forge sees no credentials but its own");
@@ -239,7 +239,7 @@ fn only_the_forge_sees_its_token_when_a_drain_copies_the_history() -> Test {
 fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
     let world = world()?;
     assert!(!child(&world, "https://forge.invalid/owner/greeter.git")?, "the host does not exist");
-    let heads = heads(&world.proxy);
+    let heads = heads_of(&world.proxy);
     assert!(
         !heads.is_empty() && heads.iter().all(|head| head.starts_with("CONNECT forge.invalid"))
     );
@@ -247,7 +247,7 @@ fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
     for secret in [TOKEN.to_owned(), BASE64.encode(format!("x-access-token:{TOKEN}").as_bytes())] {
         assert!(!all.contains(&secret), "{all}");
     }
-    assert_eq!(heads(&world.other), [""; 0]);
+    assert_eq!(heads_of(&world.other), [""; 0]);
     println!("| proxy (CONNECT) | {} | 0 | 0 | its own |", heads.len());
     Ok(())
 }

@@ -76,6 +76,7 @@ impl Proxy {
     }
 
     /// Returns the writes since the last call, and forgets them.
+    #[expect(clippy::must_use_candidate, reason = "some tests only forget the writes")]
     pub fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.state().writes)
     }
