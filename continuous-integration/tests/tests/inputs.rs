@@ -302,7 +302,7 @@ fn no_value_in_a_document_makes_a_program_panic() -> Test {
                 *place = value;
             }
             let output =
-                run(program, &["plan", "-q"], &stream(&changed), folder.path(), &variables)?;
+                run(program, &["plan", "-q"], stream(&changed), folder.path(), &variables)?;
             assert_orderly(program, &output, changed.len(), &what);
         }
     }
@@ -329,7 +329,7 @@ fn no_status_that_another_program_wrote_makes_a_program_panic() -> Test {
         }
         for program in PROGRAMS {
             for verb in [&["plan", "-q"][..], &["verify", "-q"]] {
-                let output = run(program, verb, &stream(&documents), folder.path(), &variables)?;
+                let output = run(program, verb, stream(&documents), folder.path(), &variables)?;
                 assert_orderly(program, &output, documents.len(), &format!("{verb:?} {status}"));
             }
         }
