@@ -88,7 +88,8 @@ host, which answers with a challenge of its own. `Basic` is the login, `Bearer` 
                 }
                 "referrers" if is_there && request.path.contains("/referrers/") => moved(301),
                 "tags"
-                    if request.header("authorization") != "" && request.path.contains("/tags/") =>
+                    if !request.header("authorization").is_empty()
+                        && request.path.contains("/tags/") =>
                 {
                     moved(308)
                 }
