@@ -17,9 +17,12 @@ let
       tests;
   };
   # Builds have no tests, because most tests need the lab. `tasks/test` runs them in the checkout.
-  tests = lib.fileset.unions (map (crate: lib.fileset.maybeMissing (crate + "/tests")) crates);
+  tests = lib.fileset.unions ([ ./shared/testing/src ] ++ map (crate: lib.fileset.maybeMissing (crate + "/tests")) crates);
   crates = map (path: ./. + "/${path}") (folders ./. ++ map (name: "shared/${name}") (folders ./shared) ++ map (name: "emulators/${name}") (folders ./emulators));
   folders = path: lib.attrNames (lib.filterAttrs (name: type: type == "directory" && builtins.pathExists (path + "/${name}/Cargo.toml")) (builtins.readDir path));
+
+  # The set-up of tests, and the published crates that only tests need, are no part of a program.
+  workspace = [ "--workspace" "--exclude" "testing" ];
 
   # All programs share this value, because Nix evaluates hundreds of derivations for it, one per crate.
   cargoDeps = pkgs.pkgsStatic.rustPlatform.importCargoLock { lockFile = ../Cargo.lock; };
@@ -42,7 +45,7 @@ let
   dependencies = build {
     pname = "holistic-dependencies";
     src = source [ ];
-    cargoBuildFlags = [ "--workspace" ];
+    cargoBuildFlags = workspace;
     installPhase = "cp -r target $out";
     dontFixup = true; # only the compiler reads the result
   };
@@ -64,7 +67,7 @@ let
   shared = build {
     pname = "holistic-shared";
     src = source [ ./shared ];
-    cargoBuildFlags = [ "--workspace" "--lib" ];
+    cargoBuildFlags = workspace ++ [ "--lib" ];
     preBuild = continueFrom [ dependencies ] + "touch target/before";
     # Only files that `dependencies` does not have.
     installPhase = ''
@@ -78,7 +81,7 @@ let
   program = { name, description, folders }: build {
     pname = name;
     src = source ([ ./shared ] ++ folders);
-    cargoBuildFlags = [ "--workspace" "--lib" "--bin" name ];
+    cargoBuildFlags = workspace ++ [ "--lib" "--bin" name ];
     preBuild = continueFrom [ dependencies shared ] + "find tools/shared -type f -exec touch --date=@1 {} +";
     meta = {
       inherit description;

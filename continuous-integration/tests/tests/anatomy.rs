@@ -1,13 +1,11 @@
 //! Every program has the same files, so that a reader of one program finds everything in the others.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fs;
 use std::path::Path;
 
 use repository_tests::root;
-
-type Test = Result<(), Box<dyn Error>>;
+use testing::Test;
 
 const PROGRAMS: [&str; 5] =
     ["artifact-attest", "data-drain", "flux-seed", "talos-provision", "vcs-bootstrap"];
@@ -34,7 +32,7 @@ const LINES_MAX: usize = 500;
 /// Most lines of `main.rs`.
 const MAIN_LINES_MAX: usize = 10;
 
-fn source(program: &str, file: &str) -> Result<String, Box<dyn Error>> {
+fn source(program: &str, file: &str) -> Test<String> {
     let path = root().join("tools").join(program).join("src").join(file);
     Ok(fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?)
 }
@@ -114,6 +112,20 @@ fn programs_depend_on_shared_and_published_crates_alone() -> Test {
     }
     let with_program = "[package]\n\n[dependencies]\nserde = \"1\"\nflux-seed.workspace = true\n\n[dev-dependencies]\nlab.workspace = true\n";
     assert_eq!(forbidden(&workspace, with_program), ["flux-seed"], "another program is found");
+    Ok(())
+}
+
+/// Ensures that no program contains the set-up of tests by way of a shared crate.
+#[test]
+fn shared_crates_do_not_contain_the_set_up_of_tests() -> Test {
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("tools/shared"))? {
+        let folder = entry?.path();
+        let manifest = fs::read_to_string(folder.join("Cargo.toml"))?;
+        assert!(!dependencies(&manifest).contains(&"testing"), "{}", folder.display());
+        count += 1;
+    }
+    assert!(count > 4, "the shared crates are where they are looked for: {count}");
     Ok(())
 }
 

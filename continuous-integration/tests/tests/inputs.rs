@@ -1,57 +1,40 @@
 //! Runs all five programs on wrong inputs: published secrets and random garbage. Build the programs
 //! first: `cargo build --workspace --bins`.
 
-use std::error::Error;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use repository_tests::{programs, root};
 use serde_json::{Value, json};
-
-type Test<T = ()> = Result<T, Box<dyn Error>>;
+use testing::Test;
+use testing::documents::{STRANGER, document, stream};
+use testing::http::listen;
+use testing::run::{feed, path};
 
 const PROGRAMS: [&str; 5] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
-
-const STRANGER: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
 /// Runs `program verb` on `input`, in `folder`, with these environment variables and PATH alone.
 fn run(
     program: &str,
     verb: &[&str],
-    input: &[u8],
+    input: impl AsRef<[u8]>,
     folder: &Path,
     variables: &[(&str, &str)],
 ) -> Test<Output> {
-    let mut child = Command::new(programs().join(program))
-        .args(verb)
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .envs(variables.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
-    let mut stdin = child.stdin.take().ok_or("no standard input")?;
-    let input = input.to_owned();
-    // A program may end before it has read its whole input, so a failed write is not an error.
-    let writer = std::thread::spawn(move || {
-        let _ = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output()?;
-    let _ = writer.join();
-    Ok(output)
+    let mut command = Command::new(programs().join(program));
+    command.args(verb).current_dir(folder);
+    command.env_clear().env("PATH", path()).envs(variables.iter().copied());
+    let output = feed(&mut command, input.as_ref());
+    Ok(output.map_err(|error| format!("{program}: {error}"))?)
 }
 
 /// Returns a Project and one document of each kind. Every endpoint is at `url`.
 fn documents(project: &str, url: &str, root: &Value, recipient: &str) -> Vec<Value> {
-    let document = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     let digest = format!("sha256:{}", "1".repeat(64));
     let token = json!({"env": "TOKEN"});
     vec![
@@ -105,11 +88,6 @@ fn documents(project: &str, url: &str, root: &Value, recipient: &str) -> Vec<Val
             }),
         ),
     ]
-}
-
-fn stream(documents: &[Value]) -> Vec<u8> {
-    let lines = documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]);
-    lines.collect::<String>().into_bytes()
 }
 
 /// Source of a published secret: a name, the root, a recipient, and environment variables.
@@ -281,15 +259,7 @@ fn server(status: &str, body: &str) -> Test<String> {
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    // The thread ends with the test's process.
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || answer_one(stream, &answer));
-        }
-    });
+    let address = listen("127.0.0.1:0", move |stream| answer_one(stream, &answer))?;
     Ok(format!("http://{address}"))
 }
 
@@ -313,7 +283,7 @@ fn not_found_server() -> Test<String> {
 fn no_value_in_a_document_makes_a_program_panic() -> Test {
     const TIMES: usize = 60;
     let folder = tempfile::tempdir()?;
-    let variables = [("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TOKEN", "x")];
+    let variables = [("ROOT", testing::documents::ROOT), ("TOKEN", "x")];
     let right = documents("shop", &not_found_server()?, &json!({"env": "ROOT"}), STRANGER);
     let (mut places, mut numbers) = (Vec::new(), Numbers(16));
     for (at, document) in right.iter().enumerate() {
@@ -332,7 +302,7 @@ fn no_value_in_a_document_makes_a_program_panic() -> Test {
                 *place = value;
             }
             let output =
-                run(program, &["plan", "-q"], &stream(&changed), folder.path(), &variables)?;
+                run(program, &["plan", "-q"], stream(&changed), folder.path(), &variables)?;
             assert_orderly(program, &output, changed.len(), &what);
         }
     }
@@ -342,7 +312,7 @@ fn no_value_in_a_document_makes_a_program_panic() -> Test {
 #[test]
 fn no_status_that_another_program_wrote_makes_a_program_panic() -> Test {
     let folder = tempfile::tempdir()?;
-    let variables = [("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TOKEN", "x")];
+    let variables = [("ROOT", testing::documents::ROOT), ("TOKEN", "x")];
     let right = documents("shop", &not_found_server()?, &json!({"env": "ROOT"}), STRANGER);
     let ready = json!([{"type": "Ready", "status": "True", "reason": "a", "message": "b"}]);
     for status in [
@@ -359,7 +329,7 @@ fn no_status_that_another_program_wrote_makes_a_program_panic() -> Test {
         }
         for program in PROGRAMS {
             for verb in [&["plan", "-q"][..], &["verify", "-q"]] {
-                let output = run(program, verb, &stream(&documents), folder.path(), &variables)?;
+                let output = run(program, verb, stream(&documents), folder.path(), &variables)?;
                 assert_orderly(program, &output, documents.len(), &format!("{verb:?} {status}"));
             }
         }
@@ -426,7 +396,7 @@ fn no_variable_of_the_environment_makes_a_program_panic() -> Test {
         ("FLUX_SEED_KEY", "x"),
         ("DATA_DRAIN_KEY", "x"),
     ] {
-        let root = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let root = testing::documents::ROOT;
         let variables = [("ROOT", root), ("TOKEN", "x"), (name, value)];
         for program in PROGRAMS {
             let output = run(program, &["plan", "-q"], &input, folder.path(), &variables)?;
@@ -439,7 +409,7 @@ fn no_variable_of_the_environment_makes_a_program_panic() -> Test {
 #[test]
 fn no_response_makes_a_program_panic() -> Test {
     let folder = tempfile::tempdir()?;
-    let root = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let root = testing::documents::ROOT;
     let variables = [("ROOT", root), ("TOKEN", "x")];
     for (status, body) in [
         ("200 OK", ""),

@@ -1,16 +1,14 @@
 //! Tests of the pipe: output is input, and foreign documents stay unchanged.
 
-use std::error::Error;
-use std::fs;
-use std::process::Command as Process;
-
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use tempfile::TempDir;
-
-type Test = Result<(), Box<dyn Error>>;
+use testing::Test;
+use testing::documents::ROOT;
+use testing::git::Repository;
+use testing::run::{documents, path, program, stderr};
 
 /// A Project whose registry does not exist: an unused address of this machine.
 const PROJECT: &str = "---
@@ -41,37 +39,25 @@ spec: {project: test, source: https://example.org/test, sourceCheck: skip, manif
 struct Sandbox(TempDir);
 
 impl Sandbox {
-    fn new() -> Result<Self, Box<dyn Error>> {
+    fn new() -> Test<Self> {
         let sandbox = Self(tempfile::tempdir()?);
-        for (name, text) in [
-            ("manifests", "---\nkind: ConfigMap\n"),
-            ("pod", "---\nspec: {containers: [{image: first}]}\n"),
-        ] {
-            fs::create_dir(sandbox.0.path().join(name))?;
-            fs::write(sandbox.0.path().join(name).join("a.yaml"), text)?;
-        }
-        for line in
-            ["init -q", "add -A", "-c user.name=a -c user.email=a@example.org commit -q -m a"]
-        {
-            let git = Process::new("git").args(line.split(' ')).current_dir(&sandbox.0).status()?;
-            assert!(git.success());
-        }
+        let repository = Repository::init(sandbox.0.path().to_owned())?;
+        repository.write("manifests/a.yaml", "---\nkind: ConfigMap\n")?;
+        repository.write("pod/a.yaml", "---\nspec: {containers: [{image: first}]}\n")?;
+        repository.commit_all("a")?;
         Ok(sandbox)
     }
 
-    /// Runs `line` without the developer's environment.
-    fn run(&self, line: &str, input: impl Into<Vec<u8>>) -> Assert {
-        let mut program = Command::new(cargo_bin!("artifact-attest"));
-        program.env_clear().env("ROOT", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
-        program.env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(&self.0);
-        program.args(line.split(' ')).write_stdin(input).assert()
+    /// Returns the program, without the developer's environment.
+    fn command(&self, line: &str) -> Command {
+        let mut program = program(cargo_bin!("artifact-attest"));
+        program.env("PATH", path()).current_dir(&self.0).args(line.split(' '));
+        program
     }
-}
 
-/// Returns the written documents, one per line.
-fn documents(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
-    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
-    lines.map(serde_json::from_slice).collect()
+    fn run(&self, line: &str, input: impl Into<Vec<u8>>) -> Assert {
+        self.command(line).env("ROOT", ROOT).write_stdin(input).assert()
+    }
 }
 
 fn ready(document: &Value) -> [&Value; 2] {
@@ -114,22 +100,18 @@ fn a_misplaced_secret_is_not_quoted() -> Test {
     let user = PROJECT.replace("127.75.0.99:9", "a:hunter2@127.75.0.99:9");
     for project in [token, user, PROJECT.replace("{env: ROOT}", "hunter2")] {
         let run = sandbox.run("apply", [&project, FIRST].concat()).code(2);
-        let stderr = String::from_utf8(run.get_output().stderr.clone())?;
-        assert!(!stderr.contains("hunter2"), "{stderr}");
+        let said = stderr(&run);
+        assert!(!said.contains("hunter2"), "{said}");
     }
     Ok(())
 }
 
 #[test]
 fn an_invalid_key_is_not_quoted() -> Test {
-    let mut program = Command::new(cargo_bin!("artifact-attest"));
     let sandbox = Sandbox::new()?;
-    let run = program
-        .env_clear()
+    let run = sandbox
+        .command("apply")
         .env("ARTIFACT_ATTEST_KEY", "hunter2")
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .current_dir(&sandbox.0)
-        .arg("apply")
         .write_stdin([PROJECT, FIRST].concat())
         .assert()
         .code(100);

@@ -1,20 +1,12 @@
 //! Properties of a pipe: every document is passed on, a failed program changes nothing, and no secret is
 //! quoted.
 
-use std::error::Error;
-
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
-use secrets::AgeRecipient;
 use serde_json::{Value, json};
-
-type Test<T = ()> = Result<T, Box<dyn Error>>;
-
-const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// Age identity for these tests only.
-const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
-const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+use testing::Test;
+use testing::documents::{IDENTITY, ROOT, artifact, cluster, document, project, recipient, stream};
+use testing::run::{documents, program, stderr};
 
 /// Phase key of data-drain, derived from [`ROOT`] as derivation.md of `secrets` describes.
 const PHASE_KEY: &str = "Ag/WqrTSznUws7HxGVsFvFttX4PD21eQyrhHYFAt2mU=";
@@ -26,21 +18,14 @@ fn run(line: &str, input: &[Value]) -> Assert {
 }
 
 fn run_with(secrets: &[(&str, &str)], line: &str, input: &[Value]) -> Assert {
-    let input: Vec<_> = input.iter().map(ToString::to_string).collect();
-    let mut program = Command::new(cargo_bin!("data-drain"));
-    program.env_clear().envs(secrets.iter().copied());
+    let mut program = program(cargo_bin!("data-drain"));
+    program.envs(secrets.iter().copied());
     program.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "hunter2"}"#);
-    program.args(line.split(' ')).write_stdin(input.join("\n")).assert()
-}
-
-fn documents(run: &Assert) -> Test<Vec<Value>> {
-    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
-    Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
+    program.args(line.split(' ')).write_stdin(stream(input)).assert()
 }
 
 fn reason(run: &Assert) -> Test<String> {
-    let drain = documents(run)?.pop().ok_or("a document")?;
-    Ok(drain["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned())
+    Ok(testing::run::reason(&testing::run::status(run)?).to_owned())
 }
 
 /// All documents of a drain, from a cluster that has this kubeconfig.
@@ -49,68 +34,26 @@ fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
 }
 
 fn sealed_for(identity: &str, kubeconfig: &Value) -> Test<Vec<Value>> {
-    let identity: age::x25519::Identity = identity.parse()?;
-    let recipient = identity.to_public().to_string();
-    let sealed = secrets::seal_to(
-        [&AgeRecipient::try_from(recipient.clone())?],
-        kubeconfig.to_string().as_bytes(),
-    )?;
-    let document = |kind: &str, name: &str, spec: Value, status: Value| {
-        let mut document = json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        if status.is_object() {
-            document["status"] = status;
-            document["status"]["conditions"] =
-                json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
-        }
-        document
-    };
+    let recipient = recipient(identity)?;
     // No process listens on port 1.
     let store = json!({"s3": {
         "url": "http://127.78.0.254:1", "region": "here", "bucket": "drain", "credentials": {"env": "S3"},
     }});
-    let reference = format!("ghcr.io/zabronax/volume-reader@{DIGEST}");
+    let drain = json!({
+        "cluster": "prod", "recipients": ["founder"],
+        "sources": [{"claim": "default/data", "freeze": {"scaleToZero": "deployment/data"}}],
+    });
     Ok(vec![
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "foreign"}}),
-        document(
-            "Project",
-            "holistic",
-            json!({
-                "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}],
-                "endpoints": {"store": store},
-            }),
-            Value::Null,
-        ),
-        document(
-            "Cluster",
-            "prod",
-            json!({"project": "holistic"}),
-            json!({"sealed": {"kubeconfig": sealed}}),
-        ),
-        document(
-            "Artifact",
-            "volume-reader",
-            json!({"project": "holistic"}),
-            json!({"observed": {"reference": reference, "digest": DIGEST, "publicKey": "a key"}}),
-        ),
-        document(
-            "Drain",
-            "prod",
-            json!({
-                "cluster": "prod", "recipients": ["founder"],
-                "sources": [{"claim": "default/data", "freeze": {"scaleToZero": "deployment/data"}}],
-            }),
-            Value::Null,
-        ),
+        project(&recipient, json!({"store": store})),
+        cluster(&recipient, kubeconfig)?,
+        artifact("volume-reader", "ghcr.io/zabronax/volume-reader"),
+        document("Drain", "prod", drain),
     ])
 }
 
 fn kubeconfig(user: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{"name": "lab", "cluster": {"server": "https://127.78.0.254:1"}}],
-        "users": [{"name": "me", "user": user}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
-    })
+    testing::documents::kubeconfig(&json!({"server": "https://127.78.0.254:1"}), user)
 }
 
 #[test]
@@ -149,8 +92,8 @@ fn the_phase_key_opens_values_that_were_sealed_for_the_phase() -> Test {
     assert_eq!(reason(&opened)?, "Unreachable", "it knows where the cluster would be");
     let refused = run_with(&only_its_key, "apply", &with(&kubeconfig)?).code(100);
     assert_eq!(reason(&refused)?, "NotUnsealed");
-    let derived = DERIVED.parse::<age::x25519::Identity>()?.to_public().to_string();
-    let said = String::from_utf8(refused.get_output().stderr.clone())?;
+    let derived = recipient(DERIVED)?;
+    let said = stderr(&refused);
     assert!(said.contains(&derived), "whom to add to the project's recipients: {said}");
     Ok(())
 }
@@ -165,7 +108,7 @@ fn copies_are_never_encrypted_for_a_recipient_that_only_reads() -> Test {
     project["recipients"].as_array_mut().ok_or("a list")?.push(reader);
     input[4]["spec"]["recipients"] = json!(["founder", "reader"]);
     let refused = run("plan", &input).code(2);
-    let said = String::from_utf8(refused.get_output().stderr.clone())?;
+    let said = stderr(&refused);
     assert!(said.contains("spec.recipients.1: this recipient has the access `reader`"), "{said}");
     Ok(())
 }

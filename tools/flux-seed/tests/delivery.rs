@@ -7,6 +7,7 @@ use std::process::Command;
 
 use lab::{Lab, Published, Test, bin, run, status, until};
 use serde_json::{Value, json};
+use testing::run::reason;
 
 const RECIPIENT: &str = "/observed/sopsRecipient";
 
@@ -71,10 +72,6 @@ impl Release {
 /// Whether an entry of the audit log is a read.
 fn reads(entry: &Value) -> bool {
     entry["verb"] == "get" || entry["verb"] == "list"
-}
-
-fn reason(status: &Value) -> &str {
-    status["conditions"][0]["reason"].as_str().unwrap_or_default()
 }
 
 /// Lists every object of some kinds with its resourceVersion, which changes at every write.

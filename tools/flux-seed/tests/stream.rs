@@ -1,104 +1,45 @@
 //! Properties of a pipe: every document is passed on, a failed program changes nothing, and no secret is
 //! quoted.
 
-use std::error::Error;
-
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
-use secrets::AgeRecipient;
 use serde_json::{Value, json};
-
-type Test<T = ()> = Result<T, Box<dyn Error>>;
-
-const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// Age identity for these tests only.
-const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
-const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+use testing::Test;
+use testing::documents::{
+    DIGEST, IDENTITY, ROOT, artifact, cluster, document, project, recipient, stream,
+};
+use testing::run::{documents, program, stderr};
 
 /// Runs the program without the developer's environment variables.
 fn run(line: &str, input: &[Value]) -> Assert {
-    let input: Vec<_> = input.iter().map(ToString::to_string).collect();
-    let mut program = Command::new(cargo_bin!("flux-seed"));
-    program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
-    program.args(line.split(' ')).write_stdin(input.join("\n")).assert()
-}
-
-fn documents(run: &Assert) -> Test<Vec<Value>> {
-    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
-    Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
+    let mut program = program(cargo_bin!("flux-seed"));
+    program.env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
+    program.args(line.split(' ')).write_stdin(stream(input)).assert()
 }
 
 fn reason(run: &Assert) -> Test<String> {
-    let delivery = documents(run)?.pop().ok_or("a document")?;
-    Ok(delivery["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned())
-}
-
-fn recipient() -> Test<String> {
-    let identity: age::x25519::Identity = IDENTITY.parse()?;
-    Ok(identity.to_public().to_string())
+    Ok(testing::run::reason(&testing::run::status(run)?).to_owned())
 }
 
 /// Returns all documents of a delivery to a cluster with this kubeconfig.
 fn with(kubeconfig: &Value) -> Test<Vec<Value>> {
-    let recipient = recipient()?;
-    let sealed = secrets::seal_to(
-        [&AgeRecipient::try_from(recipient.clone())?],
-        kubeconfig.to_string().as_bytes(),
-    )?;
-    let document = |kind: &str, name: &str, spec: Value, status: Value| {
-        let mut document = json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        if status.is_object() {
-            document["status"] = status;
-            document["status"]["conditions"] =
-                json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
-        }
-        document
-    };
+    let recipient = recipient(IDENTITY)?;
     let digests = json!({"source-controller": DIGEST, "kustomize-controller": DIGEST});
+    let delivery = json!({
+        "cluster": "prod", "artifact": "deployments", "flux": {"version": "2.9.5", "digests": digests},
+    });
     Ok(vec![
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "foreign"}}),
-        document(
-            "Project",
-            "holistic",
-            json!({
-                "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}],
-            }),
-            Value::Null,
-        ),
-        document(
-            "Cluster",
-            "prod",
-            json!({"project": "holistic"}),
-            json!({"sealed": {"kubeconfig": sealed}}),
-        ),
-        document(
-            "Artifact",
-            "deployments",
-            json!({"project": "holistic"}),
-            json!({"observed": {
-                "reference": format!("ghcr.io/zabronax/deployments@{DIGEST}"), "digest": DIGEST, "publicKey": "a key",
-            }}),
-        ),
-        document(
-            "Delivery",
-            "prod",
-            json!({
-                "cluster": "prod", "artifact": "deployments", "flux": {"version": "2.9.5", "digests": digests},
-            }),
-            Value::Null,
-        ),
+        project(&recipient, json!({})),
+        cluster(&recipient, kubeconfig)?,
+        artifact("deployments", "ghcr.io/zabronax/deployments"),
+        document("Delivery", "prod", delivery),
     ])
 }
 
 fn kubeconfig(user: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        // No process listens on port 1.
-        "clusters": [{"name": "lab", "cluster": {"server": "https://127.78.0.254:1"}}],
-        "users": [{"name": "me", "user": user}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
-    })
+    // No process listens on port 1.
+    testing::documents::kubeconfig(&json!({"server": "https://127.78.0.254:1"}), user)
 }
 
 #[test]
@@ -146,7 +87,7 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
     let mut input = with(&kubeconfig(&json!({})))?;
     input[4]["spec"]["flux"]["digests"]["source-controller"] = "hunter2".into();
     let run = run("apply", &input).code(2);
-    let said = String::from_utf8(run.get_output().stderr.clone())?;
+    let said = stderr(&run);
     assert!(said.contains("spec.flux.digests") && !said.contains("hunter2"), "{said}");
     assert!(run.get_output().stdout.is_empty());
     Ok(())
@@ -211,7 +152,7 @@ fn no_document_makes_the_program_panic() -> Test {
             let run = run(verbs[cases % verbs.len()], &changed);
             let output = run.get_output();
             let code = output.status.code();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let said = stderr(output);
             let known = [0, 2, 3, 100, 111].map(Some);
             assert!(
                 known.contains(&code) && !said.contains("panicked"),
@@ -231,7 +172,7 @@ fn no_document_makes_the_program_panic() -> Test {
 #[test]
 fn an_error_names_the_document_that_failed() -> Test {
     let run = run("apply", &with(&kubeconfig(&json!({})))?).code(111);
-    let said = String::from_utf8(run.get_output().stderr.clone())?;
+    let said = stderr(&run);
     assert!(said.contains("error: Delivery/prod: the API server does not answer"), "{said}");
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! `lab build` with a fake `go` that each test scripts: the contents of the cache, the messages, and
 //! the files that a failed build leaves.
 
-use std::error::Error;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use tempfile::TempDir;
-
-type Test = Result<(), Box<dyn Error>>;
+use testing::Test;
+use testing::run::stderr;
 
 /// Writes the program to the folder after `-o`, as `go build` does.
 const WELL: &str = r#"
@@ -26,7 +25,7 @@ echo program >"$2/versitygw""#;
 struct Repository(TempDir);
 
 impl Repository {
-    fn new(go: &str) -> Result<Self, Box<dyn Error>> {
+    fn new(go: &str) -> Test<Self> {
         let repository = Self(tempfile::tempdir()?);
         let module = repository.module();
         fs::create_dir_all(&module)?;
@@ -69,10 +68,6 @@ impl Repository {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
-}
-
-fn stderr(run: &Assert) -> String {
-    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
 }
 
 #[test]

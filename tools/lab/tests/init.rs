@@ -1,14 +1,13 @@
 //! `lab init`, which `tasks/init` runs: one step replaces the published secrets with new ones.
 
-use std::error::Error;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
-
-type Test<T = ()> = Result<T, Box<dyn Error>>;
+use testing::Test;
+use testing::run::stderr as said;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -74,10 +73,6 @@ impl Newcomer {
         let words = [&["lab", "init", "shop", "Octocat"], more].concat();
         self.run(&words, &[("HCLOUD_TOKEN", "of-hetzner")])
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 // hazard: A new project keeps a published secret somewhere.

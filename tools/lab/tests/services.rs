@@ -2,22 +2,22 @@
 //! Run `lab build gitea` first; otherwise these tests build Gitea.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-type Test = Result<(), Box<dyn Error>>;
+use testing::Test;
+use testing::git::Repository;
+use testing::run::{documents, stderr};
+use testing::wait::poll;
 
 const NETWORK: &str = "127.71.0.0/16";
 
@@ -43,18 +43,20 @@ spec: { project: holistic, owner: Zabronax, unknownToTheLab: [1, { deep: true }]
 status: { conditions: [] }
 ";
 
-/// Lock of the addresses: only one lab at a time can use them.
-static ADDRESSES: Mutex<()> = Mutex::new(());
-
 /// A lab in a temporary folder, which is removed together with the lab.
 struct Lab {
     folder: TempDir,
-    _addresses: MutexGuard<'static, ()>,
+    /// Lock of the addresses: in one network, only one lab at a time can use them.
+    _addresses: File,
 }
 
 impl Lab {
-    fn new() -> Result<Self, Box<dyn Error>> {
-        let addresses = ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner);
+    fn new() -> Test<Self> {
+        // A file, because each test may run in a process of its own, and in a network of its own.
+        let network = fs::metadata("/proc/self/ns/net")?.ino();
+        let addresses =
+            File::create(std::env::temp_dir().join(format!("lab-test-{network}.lock")))?;
+        addresses.lock()?;
         let folder = tempfile::tempdir()?;
         // The forge's user must be able to enter the folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
@@ -80,12 +82,12 @@ impl Lab {
         self.command(line).write_stdin(input).assert()
     }
 
-    fn status(&self) -> Result<Value, Box<dyn Error>> {
+    fn status(&self) -> Test<Value> {
         Ok(serde_json::from_slice(&self.run("status", "").success().get_output().stdout)?)
     }
 
     /// Returns the process id of the component called `name`.
-    fn pid(&self, name: &str) -> Result<u64, Box<dyn Error>> {
+    fn pid(&self, name: &str) -> Test<u64> {
         let status = self.status()?;
         let components = status["components"].as_array().ok_or("a list")?;
         let component = components.iter().find(|component| component["name"] == name);
@@ -94,7 +96,7 @@ impl Lab {
             .ok_or_else(|| format!("{name}: {status:#}").into())
     }
 
-    fn writes(&self, remote: &str) -> Result<u64, Box<dyn Error>> {
+    fn writes(&self, remote: &str) -> Test<u64> {
         self.status()?["writes"][remote].as_u64().ok_or_else(|| "a number".into())
     }
 }
@@ -107,15 +109,6 @@ impl Drop for Lab {
     }
 }
 
-fn documents(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
-    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
-    lines.map(serde_json::from_slice).collect()
-}
-
-fn stderr(run: &Assert) -> String {
-    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
-}
-
 fn is_running(pid: u64) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
@@ -125,19 +118,16 @@ fn kill(signal: &str, pid: u64) {
     Command::new("kill").args([signal, &pid.to_string()]).assert().success();
 }
 
-fn until(what: &str, done: impl Fn() -> Result<bool, Box<dyn Error>>) -> Test {
-    let end = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < end {
-        if done()? {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    Err(format!("not within 30 s: {what}").into())
+fn until(what: &str, done: impl Fn() -> Test<bool>) -> Test {
+    let found = poll(Duration::from_secs(30), || match done() {
+        Ok(false) => None,
+        ended => Some(ended.map(drop)),
+    });
+    found.unwrap_or_else(|| Err(format!("not within 30 s: {what}").into()))
 }
 
 /// Returns the modification time of each file in `folder`, except logs and the services' own data.
-fn written(folder: &Path) -> Result<BTreeMap<PathBuf, SystemTime>, Box<dyn Error>> {
+fn written(folder: &Path) -> Test<BTreeMap<PathBuf, SystemTime>> {
     let mut times = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -226,26 +216,13 @@ fn status_counts_a_push_as_a_write_and_a_fetch_not() -> Test {
     let before = lab.writes("forge")?;
     assert!(before >= 1);
 
-    let repository = lab.folder.path().join("repository");
-    let git = |arguments: &[&str]| {
-        let mut git = Command::new("git");
-        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
-        git.arg("-C").arg(&repository).args(["-c", "user.name=a", "-c", "user.email=a@b.c"]);
-        git.args(arguments).assert().success();
-    };
-    fs::create_dir(&repository)?;
-    git(&["init", "-q", "-b", "main"]);
-    git(&["commit", "-q", "--allow-empty", "-m", "first"]);
-    git(&[
-        "remote",
-        "add",
-        "origin",
-        &format!("http://Zabronax:{token}@127.71.0.1:3000/Zabronax/holistic.git"),
-    ]);
-    git(&["push", "-q", "origin", "main"]);
+    let repository = Repository::init(lab.folder.path().join("repository"))?;
+    repository.commit("first")?;
+    let origin = format!("http://Zabronax:{token}@127.71.0.1:3000/Zabronax/holistic.git");
+    repository.git(&["push", "-q", &origin, "main"])?;
     assert_eq!(lab.writes("forge")?, before + 1);
-    git(&["fetch", "-q", "origin"]);
-    git(&["push", "-q", "origin", "main"]);
+    repository.git(&["fetch", "-q", &origin])?;
+    repository.git(&["push", "-q", &origin, "main"])?;
     assert_eq!(lab.writes("forge")?, before + 1);
 
     ureq::post("http://127.71.0.1:5000/v2/x/blobs/uploads/").send_empty()?;

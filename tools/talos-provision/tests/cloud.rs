@@ -1,33 +1,29 @@
-//! Tests against an emulated cloud whose machines never answer. Resources are created exactly once
+//! Tests against an emulated cloud whose machines do not answer. Resources are created exactly once
 //! whatever the cloud answers, and resources of others are left alone.
 
 mod harness;
 
 use std::fs;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use emulator_hcloud::{Machines, NoMachines, Server};
+use emulator_talos::{Fleet, FleetSettings, Node};
+use harness::support::{self, WORK};
 use harness::{Harness, until};
 use serde_json::{Value, json};
 
-const CLUSTER: &str = "---
-apiVersion: holistic/v1alpha1
-kind: Cluster
-metadata: {name: prod}
-spec:
-  project: holistic
-  talos: v1.13.9
-  kubernetes: v1.36.3
-  certificates: {notBefore: 2026-11-01}
-  firstContact: trustOnFirstUse
-  pools:
-    - {name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]}
-    - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
-";
+/// Pool of one control plane, in the first location that has a server.
+const CONTROL: &str =
+    "name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]";
+
+fn cluster() -> String {
+    support::cluster("prod", &[CONTROL, WORK], "")
+}
 
 fn harness() -> Harness {
-    Harness::open(Arc::new(NoMachines), CLUSTER)
+    Harness::open(Arc::new(NoMachines), &cluster())
 }
 
 fn steps(cluster: &Value) -> Vec<String> {
@@ -41,7 +37,7 @@ fn steps(cluster: &Value) -> Vec<String> {
 
 #[test]
 fn apply_creates_no_machine_unless_first_contact_is_declared() {
-    let document = CLUSTER.replace("  firstContact: trustOnFirstUse\n", "");
+    let document = cluster().replace("  firstContact: trustOnFirstUse\n", "");
     let harness = Harness::open(Arc::new(NoMachines), &document);
     for verb in ["plan", "apply"] {
         let end = harness.run(verb).code(100);
@@ -50,32 +46,11 @@ fn apply_creates_no_machine_unless_first_contact_is_declared() {
     assert_eq!(harness.writes(), 0);
 }
 
+/// The page `tests/page/plan.md` has the same plan as people see it.
 #[test]
 fn plan_lists_steps_with_their_costs_and_changes_nothing() {
     let harness = harness();
     let end = harness.run("plan --check").code(3);
-    let shown = end.err.lines().skip_while(|line| !line.starts_with("Cluster/prod: "));
-    let shown: Vec<_> = shown.take(15).collect();
-    assert_eq!(
-        shown,
-        [
-            "Cluster/prod: 8 to create, 5 to change",
-            "  + create placement group prod-control",
-            "  + create placement group prod-work",
-            "  + create network prod",
-            "  + create firewall prod",
-            "  + create load balancer prod, 5.39 EUR per month",
-            "  + create server prod-control-1: cax11 in fsn1 or nbg1, 3.29 EUR per month",
-            "  + create server prod-work-1: cx23 in hel1, 2.99 EUR per month",
-            "  + create server prod-work-2: cx23 in hel1, 2.99 EUR per month",
-            "  ~ configure prod-control-1 as controlplane",
-            "  ~ bootstrap etcd on prod-control-1",
-            "  ~ record on the network that etcd was started: incarnation 1",
-            "  ~ configure prod-work-1 as worker",
-            "  ~ configure prod-work-2 as worker",
-            "  cost: 0.00 → 14.66 EUR per month, net",
-        ]
-    );
     let cluster = end.cluster();
     assert_eq!(
         steps(&cluster),
@@ -110,7 +85,7 @@ fn plan_lists_steps_with_their_costs_and_changes_nothing() {
 fn a_reader_plans_the_cloud_and_reports_machines_as_unknown() {
     let harness = harness();
     fs::remove_file(harness.path("root")).expect("the root was there");
-    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let key = testing::documents::ROOT;
     let run = |verb: &str, variables: &[(&str, &str)]| {
         harness.start_with(verb, variables).wait(Duration::from_secs(60))
     };
@@ -226,7 +201,7 @@ impl Machines for SlowToGo {
 
 #[test]
 fn apply_waits_for_a_machine_that_is_being_deleted_and_creates_it_again() {
-    let harness = Harness::open(Arc::new(SlowToGo), CLUSTER);
+    let harness = Harness::open(Arc::new(SlowToGo), &cluster());
     let running = |name: &str| {
         let servers = harness.list("servers");
         let found =
@@ -290,14 +265,80 @@ fn a_wrong_token_and_an_unknown_server_type_fail_with_help() {
     assert!(!end.err.contains("another"), "{}", end.err);
 
     fs::write(harness.path("read-token"), "reader").expect("written");
-    fs::write(harness.path("cluster.yaml"), CLUSTER.replace("cx23", "cx24")).expect("written");
+    fs::write(harness.path("cluster.yaml"), cluster().replace("cx23", "cx24")).expect("written");
     let end = harness.run("plan").code(2);
     assert!(end.err.contains("unknown server type `cx24`: not offered in hel1"), "{}", end.err);
     assert!(end.err.contains("cx23 (2 cores, 4 GB)"), "{}", end.err);
 
-    fs::write(harness.path("cluster.yaml"), CLUSTER.replace("v1.13.9", "v1.13.8"))
+    fs::write(harness.path("cluster.yaml"), cluster().replace("v1.13.9", "v1.13.8"))
         .expect("written");
     let end = harness.run("plan").code(100);
     assert!(end.err.contains("there is no image of Talos v1.13.8 for"), "{}", end.err);
     assert!(end.err.contains("factory.talos.dev"), "{}", end.err);
+}
+
+/// A machine that is silent until the test turns it on. It has no component, so it can only wait for its
+/// configuration.
+struct Late {
+    fleet: Arc<Fleet>,
+    server: Mutex<Option<Server>>,
+    _disks: tempfile::TempDir,
+}
+
+impl Late {
+    fn new() -> Self {
+        let disks = tempfile::tempdir().expect("a folder");
+        let settings = FleetSettings {
+            directory: disks.path().join("machines"),
+            binaries: disks.path().join("no-components"),
+            plain_registries: Vec::new(),
+            pause_image: String::new(), // no pod runs
+            cni: "/usr/lib/cni".into(),
+            kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, 11), 7445)),
+            node: Node::ControlPlaneOnly("this machine is not configured".to_owned()),
+        };
+        let fleet = Fleet::new(settings).expect("a fleet");
+        Self { fleet, server: Mutex::default(), _disks: disks }
+    }
+
+    fn turn_on(&self) {
+        let server = self.server.lock().expect("no test has panicked with it").clone();
+        self.fleet.power_on(&server.expect("the cloud has created the server"));
+    }
+}
+
+impl Machines for Late {
+    fn power_on(&self, server: &Server) {
+        *self.server.lock().expect("no test has panicked with it") = Some(server.clone());
+    }
+    fn power_off(&self, _: u64) {}
+    fn delete(&self, _: u64) {}
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.fleet.shutdown();
+    }
+}
+
+#[test]
+fn verify_waits_for_a_machine_that_is_silent_for_three_seconds() {
+    let machine = Arc::new(Late::new());
+    // The address of a machine follows from its name, and no other test has a machine that answers there.
+    let harness = Harness::open(machine.clone(), &support::cluster("late", &[CONTROL], ""));
+    let run = harness.start("apply");
+    until("one machine", || {
+        harness.list("servers").iter().any(|server| server["status"] == "running")
+    });
+    run.interrupt().code(111);
+
+    let run = harness.start("verify");
+    std::thread::sleep(Duration::from_secs(3));
+    machine.turn_on();
+    let end = run.wait(Duration::from_secs(60)).code(100);
+    assert!(end.err.contains("waiting, 2 s so far: a difference that should pass"), "{}", end.err);
+    // etcd of a machine that is silent may have been started before, so no plan would start it.
+    let message = end.cluster()["status"]["conditions"][0]["message"].to_string();
+    assert!(message.contains("`configure late-control-1 as controlplane: sha256:"), "{message}");
+    assert!(message.contains("is left to do, and 2 steps after it"), "{message}");
 }

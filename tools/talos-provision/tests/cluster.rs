@@ -14,26 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use emulator_talos::{Fleet, FleetSettings, Node};
-use harness::{End, Harness, until};
+use harness::{End, Harness, support, until};
 use serde_json::Value;
 
 fn document(controls: u8, workers: u8) -> String {
-    format!(
-        "---
-apiVersion: holistic/v1alpha1
-kind: Cluster
-metadata: {{name: prod}}
-spec:
-  project: holistic
-  talos: v1.13.9
-  kubernetes: v1.36.3
-  certificates: {{notBefore: 2026-11-01}}
-  firstContact: trustOnFirstUse
-  pools:
-    - {{name: control, role: controlplane, count: {controls}, type: cax11, locations: [fsn1, nbg1, hel1]}}
-    - {{name: work, role: worker, count: {workers}, type: cax21, locations: [fsn1]}}
-"
-    )
+    let pools = [
+        format!(
+            "name: control, role: controlplane, count: {controls}, type: cax11, locations: [fsn1, nbg1, hel1]"
+        ),
+        format!("name: work, role: worker, count: {workers}, type: cax21, locations: [fsn1]"),
+    ];
+    support::cluster("prod", &[&pools[0], &pools[1]], "")
 }
 
 fn binaries() -> PathBuf {
@@ -96,7 +87,7 @@ fn kubectl(folder: &Path, line: &str) -> String {
 fn open_kubeconfig(harness: &Harness, end: &End, name: &str) {
     let sealed = end.cluster()["status"]["sealed"][name].as_str().expect("sealed").to_owned();
     fs::write(harness.path("sealed"), sealed).expect("written");
-    fs::write(harness.path("identity"), harness::IDENTITY).expect("written");
+    fs::write(harness.path("identity"), support::IDENTITY).expect("written");
     let line = ["-d", "-i", "identity", "-o", "kubeconfig", "sealed"];
     let opened = Command::new("age").args(line).current_dir(harness.folder.path()).status();
     assert!(opened.expect("age runs").success());

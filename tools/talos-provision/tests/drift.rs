@@ -6,23 +6,13 @@ mod harness;
 use std::sync::Arc;
 
 use emulator_hcloud::NoMachines;
+use harness::support::{self, CONTROL, WORK};
 use harness::{Harness, until};
 use serde_json::{Value, json};
 
-const CLUSTER: &str = "---
-apiVersion: holistic/v1alpha1
-kind: Cluster
-metadata: {name: prod}
-spec:
-  project: holistic
-  talos: v1.13.9
-  kubernetes: v1.36.3
-  certificates: {notBefore: 2026-11-01}
-  firstContact: trustOnFirstUse
-  pools:
-    - {name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1]}
-    - {name: work, role: worker, count: 2, type: cx23, locations: [hel1]}
-";
+fn cluster() -> String {
+    support::cluster("prod", &[CONTROL, WORK], "")
+}
 
 const SELECTOR: &str =
     "holistic/project=holistic,holistic/cluster=prod,holistic/role=controlplane,!holistic/removing";
@@ -63,7 +53,7 @@ fn change(harness: &Harness, method: &str, path: &str, body: &Value) {
 }
 
 fn created() -> Harness {
-    let harness = Harness::open(Arc::new(NoMachines), CLUSTER);
+    let harness = Harness::open(Arc::new(NoMachines), &cluster());
     let run = harness.start("apply");
     until("three machines", || {
         let servers = harness.list("servers");
@@ -185,7 +175,7 @@ fn foreign_changes_in_the_cloud_are_planned_and_repaired_once() {
 // now: the next run attaches and powers it on
 #[test]
 fn a_server_whose_creation_failed_half_way_is_completed_by_the_next_run() {
-    let harness = Harness::open(Arc::new(NoMachines), CLUSTER);
+    let harness = Harness::open(Arc::new(NoMachines), &cluster());
     let fault = json!([{
         "method": "POST", "path": "/v1/servers", "status": 200, "code": "no_subnet_available",
         "message": "no free IP", "command": "attach_to_network",

@@ -2,15 +2,15 @@
 
 mod support;
 
-use std::error::Error;
 use std::fs;
 
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
-
-type Test = Result<(), Box<dyn Error>>;
+use support::CONTROL;
+use testing::Test;
+use testing::documents::ROOT;
+use testing::run::{documents, program, stderr as said};
 
 /// Address at which no server listens.
 const NOWHERE: &str = "http://127.74.0.2:1/v1";
@@ -18,38 +18,15 @@ const NOWHERE: &str = "http://127.74.0.2:1/v1";
 const OTHER: &str = r#"{"apiVersion":"holistic/v1alpha1","kind":"Delivery","metadata":{"name":"prod"},"spec":{"cluster":"prod"},"status":{"conditions":[]}}"#;
 
 fn cluster(spec: &str) -> String {
-    format!(
-        "---
-apiVersion: holistic/v1alpha1
-kind: Cluster
-metadata: {{name: prod}}
-spec:
-  project: holistic
-  talos: v1.13.9
-  kubernetes: v1.36.3
-  certificates: {{notBefore: 2026-11-01}}
-  firstContact: trustOnFirstUse
-  pools: [{{name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1]}}]
-{spec}"
-    )
+    support::cluster("prod", &[CONTROL], spec)
 }
 
 /// Runs `verb` on `input`, with an empty environment.
-fn run(verb: &str, input: String) -> Result<Assert, Box<dyn Error>> {
+fn run(verb: &str, input: String) -> Test<Assert> {
     let folder = tempfile::tempdir()?;
     support::write(folder.path(), NOWHERE);
-    let mut program = Command::new(cargo_bin!("talos-provision"));
-    program.env_clear().current_dir(folder.path());
-    Ok(program.args(verb.split(' ')).write_stdin(input).assert())
-}
-
-fn lines(run: &Assert) -> Result<Vec<Value>, serde_json::Error> {
-    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
-    lines.map(serde_json::from_slice).collect()
-}
-
-fn said(run: &Assert) -> String {
-    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
+    let mut program = program(cargo_bin!("talos-provision"));
+    Ok(program.current_dir(folder.path()).args(verb.split(' ')).write_stdin(input).assert())
 }
 
 #[test]
@@ -77,7 +54,7 @@ fn a_cluster_without_its_project_is_an_error() -> Test {
 fn destroy_keeps_a_cluster_that_another_document_needs() -> Test {
     let input = support::project(NOWHERE) + &cluster("") + "---\n" + OTHER + "\n";
     let run = run("destroy", input)?.code(111);
-    let documents = lines(&run)?;
+    let documents = documents(&run)?;
     assert_eq!(documents[1]["status"]["conditions"][0]["reason"], "StillNeeded");
     assert_eq!(documents[2].to_string(), OTHER);
     Ok(())
@@ -99,9 +76,8 @@ fn a_secret_in_the_wrong_place_is_not_quoted() -> Test {
 #[test]
 fn the_documents_of_this_repository_are_valid_except_for_their_published_secrets() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let mut program = Command::new(cargo_bin!("talos-provision"));
-    program.current_dir(root).env_clear();
-    let run = program.args(["plan", "project", "machines/prod"]).assert().code(2);
+    let mut program = program(cargo_bin!("talos-provision"));
+    let run = program.current_dir(root).args(["plan", "project", "machines/prod"]).assert().code(2);
     let said = said(&run);
     let mistakes: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
     assert!(!mistakes.is_empty(), "{said}");
@@ -127,13 +103,13 @@ fn a_key_in_the_environment_replaces_the_root() -> Test {
     fs::write(folder.path().join("cluster.yaml"), cluster(""))?;
     fs::remove_file(folder.path().join("token"))?;
     let lacks = |key: &[(&str, &str)]| {
-        let mut program = Command::new(cargo_bin!("talos-provision"));
-        program.env_clear().current_dir(folder.path()).envs(key.iter().copied());
+        let mut program = program(cargo_bin!("talos-provision"));
+        program.current_dir(folder.path()).envs(key.iter().copied());
         said(&program.args(["plan", "project.yaml", "cluster.yaml"]).assert().code(100))
     };
     let without = lacks(&[]);
     assert!(without.contains("cannot read root"), "{without}");
-    let with = lacks(&[("TALOS_PROVISION_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]);
+    let with = lacks(&[("TALOS_PROVISION_KEY", ROOT)]);
     assert!(with.contains("cannot read token"), "{with}");
     Ok(())
 }

@@ -19,7 +19,7 @@ const SPEC: &str = "owner: owner, visibility: private, history: {push: fastForwa
     secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed], onDestroy: delete";
 
 /// Starts a server that answers every request with the bytes of `answer`.
-fn forge(answer: Arc<Mutex<Vec<u8>>>) -> Result<SocketAddr, Box<dyn Error>> {
+fn forge(answer: Arc<Mutex<Vec<u8>>>) -> Test<SocketAddr> {
     let listener = TcpListener::bind(("127.76.0.6", 0))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {

@@ -6,14 +6,13 @@ mod common;
 mod drain;
 #[path = "common/gitea.rs"]
 mod gitea;
-#[path = "common/proxy.rs"]
-mod proxy;
 
 use std::error::Error;
 
-use common::{ROOT, Sandbox, Test, ready, status, steps};
+use common::{ROOT, Sandbox, Test, ready, status, stderr, steps};
 use gitea::Gitea;
 use serde_json::{Value, json};
+use testing::proxy::Fault;
 
 const FULL: &str = "owner: owner, description: One of ours, homepage: 'https://example.org', \
     visibility: private, topics: {mode: authoritative, items: [nix, gitops]}, \
@@ -23,7 +22,7 @@ const FULL: &str = "owner: owner, description: One of ours, homepage: 'https://e
     bypass: administrators}], secrets: {phaseKeys: [artifact-attest, flux-seed]}, \
     deployKeys: [flux-seed]";
 
-fn forge() -> Result<(Gitea, Sandbox), Box<dyn Error>> {
+fn forge() -> Test<(Gitea, Sandbox)> {
     let gitea = Gitea::start()?;
     let sandbox = Sandbox::new(&gitea.endpoint(), &gitea.token)?;
     sandbox.declare("greeter", FULL)?;
@@ -32,7 +31,7 @@ fn forge() -> Result<(Gitea, Sandbox), Box<dyn Error>> {
 
 /// Returns the commit of `main` at Gitea. For some moments after the first push, Gitea believes the
 /// repository to be empty and panics at this request, so retry.
-fn main_of(gitea: &Gitea, name: &str) -> Result<Value, Box<dyn Error>> {
+fn main_of(gitea: &Gitea, name: &str) -> Test<Value> {
     let mut answer = gitea.api("GET", &format!("/repos/owner/{name}/branches/main"), None);
     for _ in 0..50 {
         if answer.is_ok() {
@@ -49,14 +48,14 @@ fn a_repository_is_created_rests_follows_a_push_and_is_deleted() -> Test {
     let (gitea, sandbox) = forge()?;
     let plan = status(&sandbox.run("plan --check").code(3))?;
     assert_eq!(steps(&plan)[..2], ["create", "record"]);
-    assert_eq!(gitea.proxy.writes(), [""; 0], "a plan writes nothing");
+    assert_eq!(gitea.proxy.take_writes(), [""; 0], "a plan writes nothing");
 
     let first = sandbox.run("apply").success();
     let applied = status(&first)?;
     assert_eq!(ready(&applied), ("True", "InPlace"));
     assert_eq!(applied["plan"], json!([]));
     assert_eq!(applied["observed"]["made"], true);
-    assert!(!gitea.proxy.writes().is_empty());
+    assert!(!gitea.proxy.take_writes().is_empty());
 
     let repository = gitea.api("GET", "/repos/owner/greeter", None)?;
     assert_eq!(repository["description"], "One of ours");
@@ -76,7 +75,7 @@ fn a_repository_is_created_rests_follows_a_push_and_is_deleted() -> Test {
     );
 
     let second = sandbox.run("apply").success();
-    assert_eq!(gitea.proxy.writes(), [""; 0], "a second run writes nothing");
+    assert_eq!(gitea.proxy.take_writes(), [""; 0], "a second run writes nothing");
     assert_eq!(
         second.get_output().stdout,
         first.get_output().stdout,
@@ -95,24 +94,24 @@ fn a_repository_is_created_rests_follows_a_push_and_is_deleted() -> Test {
     assert_eq!(steps(&plan), ["push"]);
     sandbox.run("apply").success();
     assert_eq!(main_of(&gitea, "greeter")?, commit);
-    assert_eq!(gitea.proxy.writes(), ["POST /owner/greeter.git/git-receive-pack"]);
+    assert_eq!(gitea.proxy.take_writes(), ["POST /owner/greeter.git/git-receive-pack"]);
 
     let gone = status(&sandbox.run("destroy").success())?;
     assert_eq!(ready(&gone), ("False", "Destroyed"));
     assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], true);
     assert_eq!(gitea.api("GET", "/repos/owner/greeter/actions/secrets", None)?, json!([]));
     assert_eq!(gitea.api("GET", "/repos/owner/greeter/keys", None)?, json!([]));
-    gitea.proxy.writes();
+    gitea.proxy.take_writes();
     sandbox.run("destroy").success();
-    assert_eq!(gitea.proxy.writes(), [""; 0], "nothing is left to destroy");
+    assert_eq!(gitea.proxy.take_writes(), [""; 0], "nothing is left to destroy");
 
     sandbox.run("apply").success();
     assert_eq!(gitea.api("GET", "/repos/owner/greeter", None)?["archived"], false);
-    gitea.proxy.writes();
+    gitea.proxy.take_writes();
     sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete"))?;
     let kept = status(&sandbox.run("destroy").code(100))?;
     assert_eq!(ready(&kept), ("False", "NotDrained"), "the history has no copy");
-    assert_eq!(gitea.proxy.writes(), [""; 0]);
+    assert_eq!(gitea.proxy.take_writes(), [""; 0]);
     sandbox.declare("greeter", &format!("{FULL}, onDestroy: delete, dataOnDestroy: discard"))?;
     sandbox.run("destroy").success();
     assert!(gitea.api("GET", "/repos/owner/greeter", None).is_err(), "it is deleted");
@@ -123,27 +122,27 @@ fn a_repository_is_created_rests_follows_a_push_and_is_deleted() -> Test {
 fn apply_converges_after_an_interruption_at_any_write() -> Test {
     let (gitea, sandbox) = forge()?;
     sandbox.run("apply").success();
-    let whole = gitea.proxy.writes().len();
+    let whole = gitea.proxy.take_writes().len();
     for writes in 0..whole {
         for loses_answer in [false, true] {
             let name = format!("cut-{writes}-{loses_answer}");
             sandbox.declare(&name, FULL)?;
             if loses_answer {
-                gitea.proxy.lose_the_answer_after(writes);
+                gitea.proxy.set_fault(Some(Fault::LostOnce(writes)));
             } else {
-                gitea.proxy.die_after(writes);
+                gitea.proxy.set_fault(Some(Fault::Dead(writes)));
                 let failed = status(&sandbox.run("apply").code(111))?;
                 assert_eq!(ready(&failed).0, "False");
-                gitea.proxy.heal();
+                gitea.proxy.set_fault(None);
             }
             let applied = status(&sandbox.run("apply").success())?;
             assert_eq!(
                 applied["observed"]["made"], true,
                 "the repository is still recognised as ours: {name}"
             );
-            gitea.proxy.writes();
+            gitea.proxy.take_writes();
             sandbox.run("apply").success();
-            assert_eq!(gitea.proxy.writes(), [""; 0], "{name} rests");
+            assert_eq!(gitea.proxy.take_writes(), [""; 0], "{name} rests");
             let keys = gitea.api("GET", &format!("/repos/owner/{name}/keys"), None)?;
             assert_eq!(keys.as_array().map(Vec::len), Some(1), "nothing is made twice");
         }
@@ -178,7 +177,7 @@ fn apply_repairs_drift_and_leaves_foreign_objects_in_place() -> Test {
         ours.as_array().and_then(|keys| keys.iter().find(|key| key["title"] != "theirs")).cloned();
     api("DELETE", &format!("/keys/{}", ours.ok_or("our key")?["id"]), &json!({}))?;
 
-    gitea.proxy.writes();
+    gitea.proxy.take_writes();
     let plan = status(&sandbox.run("plan --check").code(3))?;
     let drift = ["changeSettings", "setTopics", "writeSecret", "addDeployKey", "putRule"];
     assert_eq!(steps(&plan)[..5], drift);
@@ -241,9 +240,9 @@ fn an_adopted_repository_is_never_archived_or_deleted() -> Test {
             "{below}"
         );
     }
-    gitea.proxy.writes();
+    gitea.proxy.take_writes();
     sandbox.run("destroy").success();
-    assert_eq!(gitea.proxy.writes(), [""; 0]);
+    assert_eq!(gitea.proxy.take_writes(), [""; 0]);
     Ok(())
 }
 
@@ -258,12 +257,12 @@ fn a_copied_or_forged_ownership_record_proves_nothing() -> Test {
     let copy = json!({"value": receipt["data"]}).to_string();
     gitea.api("POST", &format!("/repos/owner/victim/{variable}"), Some(&copy))?;
     sandbox.declare("victim", &format!("{FULL}, onDestroy: delete, dataOnDestroy: discard"))?;
-    gitea.proxy.writes();
+    gitea.proxy.take_writes();
     for verb in ["plan", "apply", "destroy", "plan --destroy"] {
         let refused = status(&sandbox.run(verb).code(100))?;
         assert_eq!(ready(&refused), ("False", "ReceiptDisputed"), "{verb}");
     }
-    assert_eq!(gitea.proxy.writes(), [""; 0]);
+    assert_eq!(gitea.proxy.take_writes(), [""; 0]);
     Ok(())
 }
 
@@ -364,12 +363,12 @@ fn a_guest_neither_creates_nor_destroys_a_private_repository() -> Test {
     let guest = Sandbox::new(&gitea.endpoint(), &gitea.token_of("guest")?)?;
     for spec in [FULL, "owner: owner", "owner: owner, onDestroy: delete, dataOnDestroy: discard"] {
         guest.declare("greeter", spec)?;
-        gitea.proxy.writes();
+        gitea.proxy.take_writes();
         for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
             let refused = status(&guest.run(verb).code(100))?;
             assert_eq!(ready(&refused), ("Unknown", "RepositoryUnknown"), "{verb}");
         }
-        assert_eq!(gitea.proxy.writes(), [""; 0]);
+        assert_eq!(gitea.proxy.take_writes(), [""; 0]);
     }
     // The owner's token proves the absence of another repository.
     sandbox.declare("nothing", "owner: owner")?;
@@ -396,13 +395,13 @@ fn administrators_do_not_depend_on_the_tokens_user_and_exempt_people_are_named()
         sandbox.declare("greeter", &format!("owner: crew, {rules}"))?;
     }
     first.run("apply").success();
-    gitea.proxy.writes();
+    gitea.proxy.take_writes();
     for sandbox in [&second, &first] {
         sandbox.run("plan --check").success();
         sandbox.run("apply").success();
         sandbox.run("verify").success();
     }
-    assert_eq!(gitea.proxy.writes(), [""; 0], "two administrators, one document, one plan");
+    assert_eq!(gitea.proxy.take_writes(), [""; 0], "two administrators, one document, one plan");
     let at = "/repos/crew/greeter/branch_protections/main";
     let protection = gitea.api("GET", at, None)?;
     assert_eq!(protection["push_whitelist_teams"], json!(["Owners"]));
@@ -457,12 +456,12 @@ fn a_repository_with_contents_beyond_its_history_is_not_deleted_at_gitea() -> Te
         ),
     ] {
         gitea.api("POST", &format!("{at}{make}"), Some(&body.to_string()))?;
-        gitea.proxy.writes();
+        gitea.proxy.take_writes();
         let run = sandbox.run("destroy").code(100);
-        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        let said = stderr(&run);
         assert_eq!(ready(&status(&run)?), ("False", "NotCovered"), "{what}: {said}");
         assert!(said.contains(what), "{said}");
-        assert_eq!(gitea.proxy.writes(), [""; 0]);
+        assert_eq!(gitea.proxy.take_writes(), [""; 0]);
         gitea.api("DELETE", &format!("{at}{remove}"), None)?;
     }
     sandbox.run("destroy").success();

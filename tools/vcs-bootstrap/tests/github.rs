@@ -9,8 +9,6 @@ mod http;
 #[path = "common/openapi.rs"]
 mod openapi;
 
-use std::error::Error;
-
 use common::{Sandbox, Test, ready, status, steps};
 use github::GitHub;
 use http::TOKEN;
@@ -25,7 +23,7 @@ const FULL: &str = "owner: owner, description: One of ours, visibility: private,
 /// Size of a phase's key, in bytes.
 const ATTEST_KEY_BYTES: usize = 32;
 
-fn forge() -> Result<(GitHub, Sandbox), Box<dyn Error>> {
+fn forge() -> Test<(GitHub, Sandbox)> {
     let github = GitHub::start()?;
     let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
     sandbox.declare("greeter", FULL)?;

@@ -13,11 +13,8 @@ mod github;
 mod http;
 #[path = "common/openapi.rs"]
 mod openapi;
-#[path = "common/recorder.rs"]
-mod recorder;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,8 +25,8 @@ use common::{ROOT, Sandbox, Test, ready, status};
 use data_encoding::BASE64;
 use github::GitHub;
 use http::TOKEN;
-use recorder::Recorder;
 use secrets::Secret;
+use testing::http::{Response, Server};
 
 /// A document that makes the program use both git and the API: a pushed and protected branch.
 const FULL: &str = "owner: owner, description: ours, history: {push: fastForward}, \
@@ -40,8 +37,8 @@ const FOREIGN: &str = "Zm9yZWlnbjpmb3JlaWdu";
 
 struct World {
     github: GitHub,
-    other: Recorder,
-    proxy: Recorder,
+    other: Server,
+    proxy: Server,
     sandbox: Sandbox,
     /// Log that helpers, hooks and configured commands write to when they run.
     log: PathBuf,
@@ -49,10 +46,10 @@ struct World {
 }
 
 /// Creates a world in which every configuration that git reads tries to obtain the token.
-fn world() -> Result<World, Box<dyn Error>> {
+fn world() -> Test<World> {
     let github = GitHub::start()?;
-    let other = Recorder::listen("127.76.0.4", UNAUTHORISED)?;
-    let proxy = Recorder::listen("127.76.0.5", PROXY_UNAUTHORISED)?;
+    let other = recorder("127.76.0.4", 401, ("WWW-Authenticate", "Basic realm=\"other\""))?;
+    let proxy = recorder("127.76.0.5", 407, ("Proxy-Authenticate", "Basic realm=\"proxy\""))?;
     let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
     sandbox.declare("greeter", FULL)?;
     let log = sandbox.path().join("log");
@@ -64,7 +61,7 @@ fn world() -> Result<World, Box<dyn Error>> {
         fs::write(home.join(name), &spy)?;
         fs::set_permissions(home.join(name), fs::Permissions::from_mode(0o755))?;
     }
-    let (forge, host, via) = (github.address, other.address, proxy.address);
+    let (forge, host, via) = (github.address, &other.address, &proxy.address);
     let script = script.display();
     let config = format!(
         "[http]\n\textraHeader = Authorization: Basic {FOREIGN}\n\tproxy = http://foreign:foreign@{via}\n\
@@ -84,8 +81,10 @@ fn world() -> Result<World, Box<dyn Error>> {
     );
     fs::write(home.join(".gitconfig"), &config)?;
     fs::write(home.join("more"), &config)?;
-    let netrc = [forge.ip(), host.ip(), via.ip()]
-        .map(|host| format!("machine {host} login foreign password foreign\n"));
+    let netrc = [&forge.to_string(), host, via].map(|address| {
+        let host = address.split(':').next().unwrap_or_default();
+        format!("machine {host} login foreign password foreign\n")
+    });
     fs::write(home.join(".netrc"), netrc.concat())?;
     let file = sandbox.path().join(".git/config");
     let include = format!("[include]\n\tpath = {}\n", home.join("more").display());
@@ -111,8 +110,22 @@ fn world() -> Result<World, Box<dyn Error>> {
     Ok(World { github, other, proxy, sandbox, log, environment })
 }
 
-const UNAUTHORISED: &str = "HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=\"other\"";
-const PROXY_UNAUTHORISED: &str = "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"proxy\"";
+/// Starts a server that must never receive a token. It answers every request with a demand for
+/// credentials.
+fn recorder(
+    host: &str,
+    status: u16,
+    (name, challenge): (&'static str, &'static str),
+) -> std::io::Result<Server> {
+    Server::start((host, 0), move |_| Some(Response::new(status, "").with(name, challenge)))
+}
+
+/// Returns the first line and the headers of every request that a server received.
+fn heads_of(server: &Server) -> Vec<String> {
+    let seen = server.seen().into_iter();
+    seen.map(|request| format!("{} {} {:?}", request.method, request.target, request.headers))
+        .collect()
+}
 
 /// Returns the forms of credentials in a header: the column's name, and the text.
 fn credentials() -> [(&'static str, String); 3] {
@@ -139,8 +152,8 @@ impl World {
         let forge = forge.into_iter().map(|(line, header)| format!("{line} {header:?}"));
         let hosts = [
             ("forge", forge.collect::<Vec<_>>()),
-            ("other host", self.other.heads()),
-            ("proxy", self.proxy.heads()),
+            ("other host", heads_of(&self.other)),
+            ("proxy", heads_of(&self.proxy)),
         ];
         hosts
             .into_iter()
@@ -166,8 +179,8 @@ impl World {
                 table[host],
                 [0; 4],
                 "{what}: {:?} {:?}",
-                self.other.heads(),
-                self.proxy.heads()
+                heads_of(&self.other),
+                heads_of(&self.proxy)
             );
         }
         assert_eq!(table["forge"][3], 0, "the forge sees no credentials but its own");
@@ -226,7 +239,7 @@ fn only_the_forge_sees_its_token_when_a_drain_copies_the_history() -> Test {
 fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
     let world = world()?;
     assert!(!child(&world, "https://forge.invalid/owner/greeter.git")?, "the host does not exist");
-    let heads = world.proxy.heads();
+    let heads = heads_of(&world.proxy);
     assert!(
         !heads.is_empty() && heads.iter().all(|head| head.starts_with("CONNECT forge.invalid"))
     );
@@ -234,14 +247,14 @@ fn a_proxy_for_https_sees_a_tunnel_and_never_the_token() -> Test {
     for secret in [TOKEN.to_owned(), BASE64.encode(format!("x-access-token:{TOKEN}").as_bytes())] {
         assert!(!all.contains(&secret), "{all}");
     }
-    assert_eq!(world.other.heads(), [""; 0]);
+    assert_eq!(heads_of(&world.other), [""; 0]);
     println!("| proxy (CONNECT) | {} | 0 | 0 | its own |", heads.len());
     Ok(())
 }
 
 /// Runs data-drain's git commands in a child process with the environment of `world`, because a
 /// test cannot change its own environment. Returns whether git succeeded.
-fn child(world: &World, url: &str) -> Result<bool, Box<dyn Error>> {
+fn child(world: &World, url: &str) -> Test<bool> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--exact", "git_of_a_drain_runs", "--nocapture"]).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -317,7 +330,7 @@ fn a_next_page_at_another_host_is_not_requested() -> Test {
 fn a_clone_address_at_another_host_gets_no_token() -> Test {
     let world = world()?;
     world.run("apply").success();
-    let other = world.other.address.to_string();
+    let other = world.other.address.clone();
     world.github.state(|state| state.clone_host = Some(other));
     for verb in ["plan", "apply", "verify", "destroy"] {
         let refused = status(&world.run(verb).code(100))?;

@@ -1,5 +1,4 @@
-//! The page `tests/page/plan.md`: a plan as people see it, against the stand-in for GitHub. The page is
-//! copied to a temporary folder, because the address of the stand-in differs from run to run.
+//! The page `tests/page/plan.md`: a plan as people see it, against the stand-in for GitHub.
 
 mod common;
 #[path = "common/github.rs"]
@@ -15,6 +14,7 @@ use assert_cmd::cargo::cargo_bin;
 use common::{ROOT, Sandbox, Test};
 use github::GitHub;
 use http::TOKEN;
+use testing::page::Page;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/plan.md");
 
@@ -30,20 +30,10 @@ fn plan_page_shows_what_the_program_prints() -> Test {
          secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]",
     )?;
     let folder = tempfile::tempdir()?;
-    let input = folder.path().join("plan.in");
-    fs::create_dir(&input)?;
+    let page = Page::copy(PAGE, folder.path())?;
     for file in ["project.yaml", "repository.yaml"] {
-        fs::copy(sandbox.path().join(file), input.join(file))?;
+        fs::copy(sandbox.path().join(file), page.input().join(file))?;
     }
-    let page = folder.path().join("plan.md");
-    fs::copy(PAGE, &page)?;
-    let cases = trycmd::TestCases::new();
-    cases.register_bin("vcs-bootstrap", cargo_bin!("vcs-bootstrap"));
-    cases.env("ROOT", ROOT).env("FORGE_TOKEN", TOKEN).case(&page);
-    // The cases run when they are dropped.
-    drop(cases);
-    if std::env::var_os("TRYCMD").is_some_and(|value| value == "overwrite") {
-        fs::copy(&page, PAGE)?;
-    }
-    Ok(())
+    let variables = [("ROOT", ROOT), ("FORGE_TOKEN", TOKEN)];
+    page.run("vcs-bootstrap", cargo_bin!("vcs-bootstrap"), &variables)
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{Sandbox, Test, ready, status};
+use common::{Sandbox, Test, ready, status, stderr};
 use serde_json::Value;
 
 /// A forge at an unused address of this machine.
@@ -12,7 +12,7 @@ const NOWHERE: &str = "{gitea: {url: \"http://127.76.0.2:9\", token: {env: FORGE
 
 const SPEC: &str = "owner: owner, history: {push: onCreate}";
 
-fn sandbox() -> Result<Sandbox, Box<dyn std::error::Error>> {
+fn sandbox() -> Test<Sandbox> {
     let sandbox = Sandbox::new(NOWHERE, "hunter2")?;
     sandbox.declare("greeter", SPEC)?;
     Ok(sandbox)
@@ -22,7 +22,7 @@ fn sandbox() -> Result<Sandbox, Box<dyn std::error::Error>> {
 fn a_failed_program_still_writes_its_documents() -> Test {
     let failed = sandbox()?.run("apply").code(111);
     assert_eq!(ready(&status(&failed)?), ("False", "Unreachable"));
-    let said = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    let said = stderr(&failed);
     assert!(said.contains("error: Repository/greeter: "), "an error names its document: {said}");
     let lines =
         failed.get_output().stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
@@ -34,10 +34,10 @@ fn a_failed_program_still_writes_its_documents() -> Test {
 fn a_folder_without_git_and_a_branch_without_commits_have_their_own_help() -> Test {
     let says = |sandbox: &Sandbox, what: &str, help: &str| {
         let run = sandbox.run("plan").code(100);
-        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        let said = stderr(&run);
         assert!(said.contains(what) && said.contains(help), "{said}");
     };
-    let sandbox = || -> Result<Sandbox, Box<dyn std::error::Error>> {
+    let sandbox = || -> Test<Sandbox> {
         let sandbox = sandbox()?;
         sandbox.declare("greeter", &SPEC.replace("onCreate", "fastForward"))?;
         Ok(sandbox)
@@ -76,7 +76,7 @@ fn a_misplaced_secret_is_not_quoted() -> Test {
         let sandbox = sandbox()?;
         sandbox.declare("greeter", spec)?;
         let run = sandbox.run("apply").code(2);
-        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        let said = stderr(&run);
         assert!(said.contains("repository.yaml:5:") && !said.contains("hunter2"), "{said}");
         assert!(run.get_output().stdout.is_empty());
     }
@@ -102,7 +102,7 @@ fn the_projects_own_documents_are_valid_except_for_their_published_secrets() {
     let mut program = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("vcs-bootstrap"));
     program.current_dir(root).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     let run = program.args(["plan", "project"]).assert().code(2);
-    let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    let said = stderr(&run);
     let mistakes: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
     assert!(!mistakes.is_empty(), "{said}");
     let published = "is published with these programs";

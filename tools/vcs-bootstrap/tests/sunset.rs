@@ -11,11 +11,10 @@ mod http;
 #[path = "common/openapi.rs"]
 mod openapi;
 
-use std::error::Error;
 use std::fs;
 use std::process::Command;
 
-use common::{Sandbox, Test, ready, status};
+use common::{Sandbox, Test, ready, status, stderr};
 use github::GitHub;
 use http::TOKEN;
 use serde_json::{Value, json};
@@ -29,7 +28,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Result<Self, Box<dyn Error>> {
+    fn new() -> Test<Self> {
         let github = GitHub::start()?;
         let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
         sandbox.declare("greeter", DELETE)?;
@@ -49,7 +48,7 @@ impl World {
         self.github.writes();
         let run = self.sandbox.run("destroy").code(100);
         assert_eq!(ready(&status(&run)?), ("False", reason), "{what}");
-        let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        let said = stderr(&run);
         assert!(said.contains(what), "{said}");
         assert_eq!(self.github.writes(), [""; 0]);
         let planned = status(&self.sandbox.run("plan --destroy").success())?;
@@ -58,11 +57,7 @@ impl World {
     }
 
     fn bare(&self, arguments: &[&str]) -> Test {
-        let mut git = Command::new("git");
-        git.args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-C"]);
-        git.arg(self.github.bare("greeter")).args(arguments);
-        assert!(git.status()?.success());
-        Ok(())
+        testing::git::git(&self.github.bare("greeter"), arguments).map(drop)
     }
 }
 

@@ -9,7 +9,6 @@ mod http;
 #[path = "common/openapi.rs"]
 mod openapi;
 
-use std::error::Error;
 use std::fs;
 
 use common::{Sandbox, Test, ready, status, steps};
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 const PLAIN: &str =
     "owner: owner, secrets: {phaseKeys: [artifact-attest]}, deployKeys: [flux-seed]";
 
-fn forge(spec: &str) -> Result<(GitHub, Sandbox), Box<dyn Error>> {
+fn forge(spec: &str) -> Test<(GitHub, Sandbox)> {
     let github = GitHub::start()?;
     let sandbox = Sandbox::new(&github.endpoint(), TOKEN)?;
     sandbox.declare("greeter", spec)?;

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::stub::{
-    Answer, INDEX, Registry, Request, Sandbox, Server, Test, published, reason, text, written,
+    Answer, INDEX, Registry, Request, Sandbox, Test, error, published, reason, serve, text, written,
 };
 
 const VERBS: [&str; 5] = ["plan --check", "plan --check --destroy", "verify", "apply", "destroy"];
@@ -76,7 +76,7 @@ fn odd(dice: &mut Dice, good: &Answer) -> Answer {
 fn an_odd_response_never_causes_an_undocumented_exit_status() -> Test {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = Server::start(move |request| Some(shared.answer(request)))?;
+    let server = serve(move |request| Some(shared.answer(request)))?;
     let sandbox = Sandbox::new(&server.address)?;
     let applied = text(&sandbox.expect(0, "apply", &sandbox.one())?);
     for seed in 0..12 {
@@ -134,7 +134,7 @@ fn foreign_referrers_do_not_hide_ours_on_any_number_of_pages() -> Test {
     for native in [false, true] {
         let registry = Registry::default();
         let shared = registry.clone();
-        let server = Server::start(move |request| Some(shared.answer(request)))?;
+        let server = serve(move |request| Some(shared.answer(request)))?;
         let sandbox = Sandbox::new(&server.address)?;
         let applied = sandbox.expect(0, "apply", &sandbox.one())?;
         let subject = published(&applied[1])?.to_owned();
@@ -165,7 +165,7 @@ fn foreign_referrers_do_not_hide_ours_on_any_number_of_pages() -> Test {
 }
 
 fn page(registry: &Registry, all: &[serde_json::Value], request: &Request) -> Answer {
-    if !request.path().contains("/referrers/") {
+    if !request.path.contains("/referrers/") {
         return registry.answer(request);
     }
     let from =
@@ -174,7 +174,7 @@ fn page(registry: &Registry, all: &[serde_json::Value], request: &Request) -> An
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": page});
     let answer = Answer::new(200, index.to_string()).with("Content-Type", INDEX);
     if from + 100 < all.len() {
-        let next = format!("<{}?from={}>; rel=\"next\"", request.path(), from + 100);
+        let next = format!("<{}?from={}>; rel=\"next\"", request.path, from + 100);
         return answer.with("Link", next);
     }
     answer
@@ -203,24 +203,24 @@ fn a_404_proves_absence_only_to_a_client_with_access() -> Test {
     ] {
         let holder: std::sync::Arc<std::sync::OnceLock<String>> = std::sync::Arc::default();
         let address = holder.clone();
-        let server = Server::start(move |request| {
+        let server = serve(move |request| {
             let host = address.get().cloned().unwrap_or_default();
-            if request.path() == "/token" {
+            if request.path == "/token" {
                 return Some(Answer::new(200, r#"{"token":"a-token"}"#));
             }
-            if asks && request.authorization().is_empty() {
+            if asks && request.header("authorization").is_empty() {
                 let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"test\"");
                 return Some(Answer::new(401, "").with("WWW-Authenticate", challenge));
             }
-            Some(match (request.path(), request.method.as_str()) {
+            Some(match (request.path.as_str(), request.method.as_str()) {
                 ("/v2/", _) => Answer::new(200, "{}"),
                 (_, "POST") if may_write => {
                     Answer::new(202, "").with("Location", "/v2/test/shared/blobs/uploads/1")
                 }
                 (_, "POST" | "PUT" | "DELETE") => {
-                    Answer::error(403, "DENIED", "requested access is denied")
+                    error(403, "DENIED", "requested access is denied")
                 }
-                _ => Answer::error(404, "NAME_UNKNOWN", "repository name not known to registry"),
+                _ => error(404, "NAME_UNKNOWN", "repository name not known to registry"),
             })
         })?;
         let _ = holder.set(server.address.clone());
@@ -244,14 +244,14 @@ fn a_404_proves_absence_only_to_a_client_with_access() -> Test {
 fn a_list_of_tags_proves_access_to_the_repository() -> Test {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = Server::start(move |request| {
-        if request.path() == "/v2/" && request.authorization().is_empty() {
+    let server = serve(move |request| {
+        if request.path == "/v2/" && request.header("authorization").is_empty() {
             return Some(Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"harbor\""));
         }
         let answer = shared.answer(request);
-        Some(match (answer.status, request.path().contains("/tags/")) {
+        Some(match (answer.status, request.path.contains("/tags/")) {
             (404, true) => Answer::new(200, r#"{"name":"test/shared","tags":[]}"#),
-            (404, false) => Answer::error(404, "NOT_FOUND", "artifact test/shared:x not found"),
+            (404, false) => error(404, "NOT_FOUND", "artifact test/shared:x not found"),
             _ => answer,
         })
     })?;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::stub::{Registry, Sandbox, Server, Test, published, reason, text, written};
+use crate::stub::{Registry, Sandbox, Test, published, reason, serve, text, written};
 
 /// Steps of an image that is not published, in order.
 const ALL: [&str; 5] = ["build ", "rebuild ", "publish ", "sign and publish ", "create tag "];
@@ -49,7 +49,7 @@ impl Bench {
     pub(crate) fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let registry = Registry::default();
         let shared = registry.clone();
-        let server = Server::start(move |request| Some(shared.answer(request)))?;
+        let server = serve(move |request| Some(shared.answer(request)))?;
         let sandbox = Sandbox::new(&server.address)?;
         let (store, programs) = (sandbox.outside("store"), sandbox.outside("bin"));
         fs::create_dir(&store)?;

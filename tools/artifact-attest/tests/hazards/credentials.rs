@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::stub::{Answer, Registry, Request, Sandbox, Server, Test, reason, text};
+use crate::stub::{Answer, Registry, Request, Sandbox, Server, Test, error, reason, serve, text};
 
 /// The login `holistic:sesame` in base64.
 const LOGIN: &str = "aG9saXN0aWM6c2VzYW1l";
@@ -25,16 +25,15 @@ fn credentials(server: &Server) -> BTreeSet<&'static str> {
 
 /// Demands a token, as GHCR and Docker Hub do, and passes requests with a token on to `registry`.
 fn guarded(registry: &Registry, realm: &str, request: &Request) -> Answer {
-    if request.authorization() == "Bearer a-token" {
+    if request.header("authorization") == "Bearer a-token" {
         return registry.answer(request);
     }
     let challenge = format!("Bearer realm=\"{realm}\",service=\"test\"");
-    Answer::error(401, "UNAUTHORIZED", "authentication required")
-        .with("WWW-Authenticate", challenge)
+    error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", challenge)
 }
 
 fn realm(request: &Request) -> Answer {
-    if request.authorization() == format!("Basic {LOGIN}") {
+    if request.header("authorization") == format!("Basic {LOGIN}") {
         Answer::new(200, r#"{"token":"a-token"}"#)
     } else {
         Answer::new(401, "")
@@ -49,7 +48,7 @@ fn realm(request: &Request) -> Answer {
 // now: `InvalidResponse`: the host that the registry redirects to demands a login; nothing was sent
 #[test]
 fn a_login_reaches_only_the_registry_and_its_realm() -> Test {
-    let stolen = Server::start(|_| {
+    let stolen = serve(|_| {
         // The redirect's target demands a login, with a realm of its own.
         Some(Answer::new(401, "").with(
             "WWW-Authenticate",
@@ -66,32 +65,32 @@ host, which answers with a challenge of its own. `Basic` is the login, `Bearer` 
 "
     .to_owned();
     for way in ["none", "blobs", "manifests", "referrers", "tags", "uploads", "links"] {
-        let (registry, own_realm) =
-            (Registry::default(), Server::start(|request| Some(realm(request)))?);
+        let (registry, own_realm) = (Registry::default(), serve(|request| Some(realm(request)))?);
         let (kept, at) = (registry.clone(), format!("http://{}/token", own_realm.address));
         let other = stolen.address.clone();
-        let server = Server::start(move |request| {
+        let server = serve(move |request| {
             let answer = guarded(&kept, &at, request);
             let elsewhere = format!("http://{other}{}", request.target);
             let is_there = answer.status < 300;
             let moved = |status| Some(Answer::new(status, "").with("Location", elsewhere.clone()));
             match way {
                 "blobs"
-                    if is_there
-                        && request.method == "GET"
-                        && request.path().contains("/blobs/") =>
+                    if is_there && request.method == "GET" && request.path.contains("/blobs/") =>
                 {
                     moved(307)
                 }
                 "manifests"
                     if is_there
                         && request.method == "GET"
-                        && request.path().contains("/manifests/") =>
+                        && request.path.contains("/manifests/") =>
                 {
                     moved(302)
                 }
-                "referrers" if is_there && request.path().contains("/referrers/") => moved(301),
-                "tags" if request.authorization() != "" && request.path().contains("/tags/") => {
+                "referrers" if is_there && request.path.contains("/referrers/") => moved(301),
+                "tags"
+                    if !request.header("authorization").is_empty()
+                        && request.path.contains("/tags/") =>
+                {
                     moved(308)
                 }
                 "uploads" if is_there && request.method == "POST" => moved(202),
@@ -132,7 +131,7 @@ host, which answers with a challenge of its own. `Basic` is the login, `Bearer` 
 // now: `InvalidResponse`: the challenge names the realm, and why the login was not sent there
 #[test]
 fn a_login_is_never_sent_to_an_unsafe_realm() -> Test {
-    let other = Server::start(|request| Some(realm(request)))?;
+    let other = serve(|request| Some(realm(request)))?;
     for at in [
         "http://169.254.169.254/token",
         "https://169.254.169.254/token",
@@ -146,7 +145,7 @@ fn a_login_is_never_sent_to_an_unsafe_realm() -> Test {
         "",
     ] {
         let registry = Registry::default();
-        let server = Server::start(move |request| Some(guarded(&registry, at, request)))?;
+        let server = serve(move |request| Some(guarded(&registry, at, request)))?;
         let sandbox = Sandbox::new(&server.address)?;
         let input = sandbox.project(WITH_TOKEN) + &sandbox.artifact("a", "a", "shared");
         for verb in ["plan", "apply", "verify", "destroy"] {
@@ -163,10 +162,10 @@ fn a_login_is_never_sent_to_an_unsafe_realm() -> Test {
 /// registry on this machine is reached without a proxy.
 #[test]
 fn a_proxy_never_sees_a_login() -> Test {
-    let proxy = Server::start(|_| Some(Answer::new(200, "")))?;
+    let proxy = serve(|_| Some(Answer::new(200, "")))?;
     let registry = Registry::default();
-    let server = Server::start(move |request| {
-        let is_known = request.authorization() == format!("Basic {LOGIN}");
+    let server = serve(move |request| {
+        let is_known = request.header("authorization") == format!("Basic {LOGIN}");
         let challenge = Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"test\"");
         Some(if is_known { registry.answer(request) } else { challenge })
     })?;
@@ -191,7 +190,7 @@ fn a_proxy_never_sees_a_login() -> Test {
     assert_eq!(sandbox.run("plan", &input, &variables)?.status.code(), Some(111));
     let seen = proxy.take();
     assert!(!seen.is_empty() && seen.iter().all(|request| request.method == "CONNECT"), "{seen:?}");
-    assert!(seen.iter().all(|request| request.authorization().is_empty()), "{seen:?}");
+    assert!(seen.iter().all(|request| request.header("authorization").is_empty()), "{seen:?}");
     assert!(!format!("{seen:?}").contains(LOGIN));
     Ok(())
 }
@@ -204,14 +203,14 @@ fn a_proxy_never_sees_a_login() -> Test {
 /// login.
 #[test]
 fn a_message_that_repeats_the_login_is_redacted() -> Test {
-    let server = Server::start(|request| {
-        let sent = request.authorization().to_owned();
+    let server = serve(|request| {
+        let sent = request.header("authorization").to_owned();
         if sent.is_empty() {
             return Some(Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"test\""));
         }
         let message =
             format!("installation not allowed to Create organization package; got {sent} sesame");
-        Some(Answer::error(403, "DENIED", &message))
+        Some(error(403, "DENIED", &message))
     })?;
     let sandbox = Sandbox::new(&server.address)?;
     let input = sandbox.project(WITH_TOKEN) + &sandbox.artifact("a", "a", "shared");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::stub::{KEY, Registry, Sandbox, Server, Test, reason, text, written};
+use crate::stub::{KEY, Registry, Sandbox, Test, reason, serve, text, written};
 
 /// Returns `project` with `keys` (PEM) as its verification keys.
 fn naming(project: &str, keys: &[&str]) -> String {
@@ -20,7 +20,7 @@ fn naming(project: &str, keys: &[&str]) -> String {
 fn plan_and_verify_need_no_signing_key() -> Test {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = Server::start(move |request| Some(shared.answer(request)))?;
+    let server = serve(move |request| Some(shared.answer(request)))?;
     let sandbox = Sandbox::new(&server.address)?;
     let applied = sandbox.expect(0, "apply", &sandbox.one())?;
     let key = applied[1]["status"]["observed"]["publicKey"].as_str().ok_or("no key")?.to_owned();

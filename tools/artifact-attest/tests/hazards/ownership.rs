@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::stub::{INDEX, Registry, Sandbox, Server, Test, published, reason, text};
+use crate::stub::{INDEX, Registry, Sandbox, Test, published, reason, serve, text};
 
 /// Returns a registry, and a folder whose documents publish to it.
 fn bench() -> Result<(Registry, Sandbox), Box<dyn std::error::Error>> {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = Server::start(move |request| Some(shared.answer(request)))?;
+    let server = serve(move |request| Some(shared.answer(request)))?;
     let sandbox = Sandbox::new(&server.address)?;
     Ok((registry, sandbox))
 }

@@ -2,16 +2,15 @@
 //! `apply` repairs it. Writers to a registry can rewrap our signed statements without our key.
 
 use std::collections::VecDeque;
-use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
+use testing::run::path;
 
-use crate::stub::{INDEX, Registry, Sandbox, Server, Test, digest, published, text};
+use crate::stub::{INDEX, Registry, Sandbox, Test, digest, published, serve, text};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -336,7 +335,7 @@ fn rewrap(registry: &Registry, repository: &str, subject: &str, change: Change) 
 fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error>> {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = Server::start(move |request| Some(shared.answer(request)))?;
+    let server = serve(move |request| Some(shared.answer(request)))?;
     let sandbox = Sandbox::new(&server.address)?;
     let first =
         sandbox.expect(0, "apply", &(sandbox.project("") + &sandbox.artifact("a", "a", "r0")))?;
@@ -376,14 +375,6 @@ fn a_rewrapped_bundle_is_drift_and_apply_repairs_it() -> Test {
         assert_eq!(run("verify")?, Some(0), "{name}");
     }
     Ok(())
-}
-
-/// Returns `PATH` with `LAB_BIN` in front, which contains the lab's programs.
-fn path() -> OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let Some(lab) = env::var_os("LAB_BIN") else { return path };
-    let all = env::split_paths(&lab).chain(env::split_paths(&path)).collect::<Vec<_>>();
-    env::join_paths(all).unwrap_or(path)
 }
 
 #[test]

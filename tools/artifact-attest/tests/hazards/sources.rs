@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use crate::stub::{Answer, Registry, Sandbox, Server, Test, git, published, reason, text};
+use crate::stub::{Answer, Registry, Sandbox, Test, git, published, reason, serve, text};
 
 fn bench() -> Result<(Registry, Sandbox), Box<dyn std::error::Error>> {
     let registry = Registry::default();
     let shared = registry.clone();
-    let server = Server::start(move |request| Some(shared.answer(request)))?;
+    let server = serve(move |request| Some(shared.answer(request)))?;
     Ok((registry, Sandbox::new(&server.address)?))
 }
 
@@ -231,11 +231,11 @@ fn a_commit_that_the_source_lacks_is_not_signed() -> Test {
     git(&bare, &["update-server-info"])?;
     let root = bare.clone();
     let files = move |request: &crate::stub::Request| {
-        let name = request.path().trim_start_matches("/source.git/").to_owned();
+        let name = request.path.trim_start_matches("/source.git/").to_owned();
         let found = fs::read(root.join(&name)).ok().filter(|_| !name.contains(".."));
         Some(found.map_or(Answer::new(404, ""), |content| Answer::new(200, content)))
     };
-    let source = Server::start(files)?;
+    let source = serve(files)?;
     let url = format!("http://{}/source.git", source.address);
     let skipped = sandbox.one();
     let input =

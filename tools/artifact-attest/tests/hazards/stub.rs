@@ -2,161 +2,39 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::error::Error;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
-pub(crate) type Test = Result<()>;
+pub(crate) use testing::Test;
+pub(crate) use testing::Test as Result;
+use testing::documents::STRANGER;
+pub(crate) use testing::documents::{ROOT as KEY, stream as text};
+use testing::git::Repository;
+pub(crate) use testing::git::git;
+pub(crate) use testing::http::{Request, Response as Answer, Server};
+pub(crate) use testing::run::documents as written;
+use testing::run::{expect, path};
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Root key of the tests: 32 bytes in base64.
-pub(crate) const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A request that a server received.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    /// Path with its query, as in the request line.
-    pub(crate) target: String,
-    /// Headers, with names in lower case.
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
+/// Starts a server on a free port.
+pub(crate) fn serve(
+    handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
+) -> io::Result<Server> {
+    Server::start("127.0.0.1:0", handler)
 }
 
-impl Request {
-    pub(crate) fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
-    }
-
-    pub(crate) fn authorization(&self) -> &str {
-        self.headers.get("authorization").map_or("", String::as_str)
-    }
-}
-
-/// Response of a server.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
-    }
-
-    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.headers.push((name.to_owned(), value.into()));
-        self
-    }
-
-    pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
-        let body = json!({"errors": [{"code": code, "message": message}]});
-        Self::new(status, body.to_string())
-    }
-}
-
-type Handler = Box<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
-
-/// An HTTP server that records its requests. It listens until the test process ends.
-#[derive(Clone)]
-pub(crate) struct Server {
-    pub(crate) address: String,
-    seen: Arc<Mutex<Vec<Request>>>,
-    handler: Arc<Mutex<Handler>>,
-}
-
-impl Server {
-    /// Starts a server. Where `handler` returns `None`, the server closes the connection.
-    pub(crate) fn start(
-        handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let handler: Handler = Box::new(handler);
-        let server = Self {
-            address: listener.local_addr()?.to_string(),
-            seen: Arc::default(),
-            handler: Arc::new(Mutex::new(handler)),
-        };
-        let shared = server.clone();
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let server = shared.clone();
-                thread::spawn(move || server.serve(client)); // the client may have closed the connection
-            }
-        });
-        Ok(server)
-    }
-
-    /// Replaces the handler for all later requests.
-    pub(crate) fn answer(
-        &self,
-        handler: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
-    ) {
-        *self.handler.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(handler);
-    }
-
-    /// Returns the requests since the last call, and forgets them.
-    pub(crate) fn take(&self) -> Vec<Request> {
-        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn serve(&self, mut client: TcpStream) -> io::Result<()> {
-        let request = read(&mut client)?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-        let answer = self.handler.lock().unwrap_or_else(PoisonError::into_inner)(&request);
-        let Some(Answer { status, headers, body }) = answer else { return Ok(()) };
-        let mut head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            head.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
-        }
-        head.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
-        client.write_all(head.as_bytes())?;
-        if request.method != "HEAD" {
-            client.write_all(&body)?;
-        }
-        Ok(())
-    }
-}
-
-fn read(client: &mut TcpStream) -> io::Result<Request> {
-    let mut bytes = Vec::new();
-    let end = loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break end + 4;
-        }
-        let mut chunk = [0; 4096];
-        match client.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => bytes.extend_from_slice(&chunk[..read]),
-        }
-    };
-    let mut body = bytes.split_off(end);
-    let head = String::from_utf8_lossy(&bytes).into_owned();
-    let mut lines = head.lines();
-    let mut words = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers: BTreeMap<_, _> =
-        headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    let length =
-        headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0_usize);
-    let mut rest = vec![0; length.saturating_sub(body.len())];
-    client.read_exact(&mut rest)?;
-    body.append(&mut rest);
-    Ok(Request { method, target, headers, body })
+/// Returns an error as registries write it.
+pub(crate) fn error(status: u16, code: &str, message: &str) -> Answer {
+    let body = json!({"errors": [{"code": code, "message": message}]});
+    Answer::new(status, body.to_string())
 }
 
 /// Contents of a registry: media types and bytes, by repository and name.
@@ -219,7 +97,7 @@ impl Registry {
     }
 
     pub(crate) fn answer(&self, request: &Request) -> Answer {
-        let path = request.path().to_owned();
+        let path = request.path.clone();
         let Some(rest) = path.strip_prefix("/v2/") else { return Answer::new(404, "") };
         if rest.is_empty() {
             return Answer::new(200, "{}");
@@ -238,7 +116,7 @@ impl Registry {
             ("GET" | "HEAD", "/manifests/") => {
                 match self.with(|all| all.manifests.get(&key).cloned()) {
                     Some((kind, body)) => Answer::new(200, body).with("Content-Type", kind),
-                    None => Answer::error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
+                    None => error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
                 }
             }
             ("PUT", "/manifests/") => {
@@ -261,7 +139,7 @@ impl Registry {
             }
             ("GET" | "HEAD", "/blobs/") => match self.with(|all| all.blobs.get(name).cloned()) {
                 Some(body) => Answer::new(200, body),
-                None => Answer::error(404, "BLOB_UNKNOWN", "blob unknown"),
+                None => error(404, "BLOB_UNKNOWN", "blob unknown"),
             },
             ("POST", "/blobs/uploads/") => Answer::new(202, "")
                 .with("Location", format!("/v2/{repository}/blobs/uploads/1?state=x")),
@@ -274,11 +152,7 @@ impl Registry {
                 let tags: Vec<_> =
                     self.names(repository).into_iter().filter(|name| !name.contains(':')).collect();
                 if tags.is_empty() && self.names(repository).is_empty() {
-                    return Answer::error(
-                        404,
-                        "NAME_UNKNOWN",
-                        "repository name not known to registry",
-                    );
+                    return error(404, "NAME_UNKNOWN", "repository name not known to registry");
                 }
                 Answer::new(200, json!({"name": repository, "tags": tags}).to_string())
             }
@@ -290,18 +164,19 @@ impl Registry {
 /// A repository with two folders of manifests, and a home folder without configuration.
 pub(crate) struct Sandbox {
     folder: TempDir,
+    repository: Repository,
     pub(crate) registry: String,
 }
 
 impl Sandbox {
     /// Creates a sandbox that publishes to the registry at `address`.
     pub(crate) fn new(address: &str) -> Result<Self> {
-        let sandbox = Self { folder: tempfile::tempdir()?, registry: format!("http://{address}") };
+        let folder = tempfile::tempdir()?;
+        let repository = Repository::init(folder.path().join("clone"))?;
+        let sandbox = Self { folder, repository, registry: format!("http://{address}") };
         fs::create_dir(sandbox.home())?;
-        fs::create_dir(sandbox.clone())?;
         sandbox.write("a/map.yaml", "kind: ConfigMap\ndata: {of: a}\n")?;
         sandbox.write("b/map.yaml", "kind: ConfigMap\ndata: {of: b}\n")?;
-        sandbox.git(&["init", "-q", "-b", "main"])?;
         sandbox.commit("everything")?;
         Ok(sandbox)
     }
@@ -311,7 +186,7 @@ impl Sandbox {
     }
 
     pub(crate) fn clone(&self) -> PathBuf {
-        self.folder.path().join("clone")
+        self.repository.path().to_owned()
     }
 
     pub(crate) fn outside(&self, name: &str) -> PathBuf {
@@ -319,26 +194,21 @@ impl Sandbox {
     }
 
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Test {
-        let path = self.clone().join(name);
-        fs::create_dir_all(path.parent().ok_or("no folder")?)?;
-        fs::write(path, text)?;
-        Ok(())
+        self.repository.write(name, text)
     }
 
     pub(crate) fn git(&self, arguments: &[&str]) -> Result<String> {
-        git(&self.clone(), arguments)
+        self.repository.git(arguments)
     }
 
     pub(crate) fn commit(&self, message: &str) -> Test {
-        self.git(&["add", "-A"])?;
-        self.git(&["commit", "-q", "--allow-empty", "-m", message])?;
-        Ok(())
+        self.repository.commit_all(message).map(drop)
     }
 
     /// Returns the Project document, with `more` added to its registry.
     pub(crate) fn project(&self, more: &str) -> String {
         format!(
-            "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: test}}\nspec:\n  root: {{env: NEVER_ASKED}}\n  recipients: [{{name: a, age: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}}]\n  endpoints: {{registry: {{url: '{}/test'{more}}}}}\n",
+            "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: test}}\nspec:\n  root: {{env: NEVER_ASKED}}\n  recipients: [{{name: a, age: {STRANGER}}}]\n  endpoints: {{registry: {{url: '{}/test'{more}}}}}\n",
             self.registry
         )
     }
@@ -372,7 +242,7 @@ impl Sandbox {
             .arg(file)
             .current_dir(self.clone())
             .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .env("PATH", path())
             .env("TMPDIR", env::temp_dir())
             .env("HOME", self.home())
             .env("ARTIFACT_ATTEST_KEY", KEY)
@@ -383,23 +253,8 @@ impl Sandbox {
 
     /// Runs `artifact-attest`, checks the exit status, and returns the written documents.
     pub(crate) fn expect(&self, code: i32, line: &str, input: &str) -> Result<Vec<Value>> {
-        let output = self.run(line, input, &[])?;
-        if output.status.code() != Some(code) {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{line}: {}, not {code}\n{said}", output.status).into());
-        }
-        written(&output)
+        expect(&self.run(line, input, &[])?, code, line)
     }
-}
-
-/// Returns the documents that a run wrote.
-pub(crate) fn written(output: &Output) -> Result<Vec<Value>> {
-    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    Ok(lines.map(serde_json::from_slice).collect::<std::result::Result<_, _>>()?)
-}
-
-pub(crate) fn text(documents: &[Value]) -> String {
-    documents.iter().fold(String::new(), |text, document| text + &document.to_string() + "\n")
 }
 
 pub(crate) fn reason(document: &Value) -> &str {
@@ -408,19 +263,4 @@ pub(crate) fn reason(document: &Value) -> &str {
 
 pub(crate) fn published(document: &Value) -> Result<&str> {
     document["status"]["observed"]["digest"].as_str().ok_or_else(|| "no digest".into())
-}
-
-pub(crate) fn git(folder: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new("git")
-        .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
-        .args(arguments)
-        .current_dir(folder)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_AUTHOR_DATE", "2026-01-01T00:00:00Z")
-        .env("GIT_COMMITTER_DATE", "2026-01-01T00:00:00Z")
-        .output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8(output.stdout)?.trim().to_owned());
-    }
-    Err(format!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)).into())
 }

@@ -3,40 +3,31 @@
 //! Runs real programs from `LAB_BIN` or `PATH`: git, nix, docker-registry, ggcr-registry, cosign,
 //! crane. A missing program fails the test.
 
-#![allow(dead_code, reason = "each test uses a part of this module")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part of this module")]
 
 pub(crate) mod proxy;
 
-use std::env;
-use std::error::Error;
-use std::ffi::OsString;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use tempfile::TempDir;
+pub(crate) use testing::Test;
+pub(crate) use testing::Test as Result;
+use testing::documents::STRANGER;
+pub(crate) use testing::documents::{ROOT as OURS, stream as text};
+use testing::git::Repository;
+use testing::run::expect;
+pub(crate) use testing::run::path;
+use testing::wait::poll;
 
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
-pub(crate) type Test = Result<()>;
-
-/// Root keys in base64, 32 bytes each. The tests trust signatures of `OURS`, and not those of
-/// `THEIRS`.
-pub(crate) const OURS: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// Root key in base64 whose signatures the tests do not trust. They trust those of `OURS`.
 pub(crate) const THEIRS: &str = "HxAdHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA=";
-
-/// Returns `PATH` with `LAB_BIN` in front.
-pub(crate) fn path() -> OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let Some(lab) = env::var_os("LAB_BIN") else { return path };
-    let all = env::split_paths(&lab).chain(env::split_paths(&path)).collect::<Vec<_>>();
-    env::join_paths(all).unwrap_or(path)
-}
 
 /// Runs a program of the lab, checks its exit status, and returns its standard output.
 pub(crate) fn tool(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
@@ -102,16 +93,12 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()?;
         let mut server = Self(child, address.to_owned());
-        for _ in 0..200 {
-            if let Some(status) = server.0.try_wait()? {
-                return Err(format!("{program} ended: {status}").into());
-            }
-            if TcpStream::connect(address).is_ok() {
-                return Ok(server);
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Err(format!("{program} does not listen on {address}").into())
+        let listens = poll(Duration::from_secs(10), || match server.0.try_wait() {
+            Ok(None) => TcpStream::connect(address).is_ok().then_some(Ok(())),
+            ended => Some(Err(format!("{program} ended: {ended:?}"))),
+        });
+        listens.ok_or_else(|| format!("{program} does not listen on {address}"))??;
+        Ok(server)
     }
 }
 
@@ -125,6 +112,7 @@ impl Drop for Server {
 /// A clone of a project's repository, with a home folder beside it.
 pub(crate) struct Sandbox {
     folder: TempDir,
+    clone: Repository,
     registry: String,
 }
 
@@ -155,14 +143,15 @@ impl Sandbox {
     /// Creates a clone that publishes to the registry at the address `registry`. Every clone has
     /// the same commits.
     pub(crate) fn new(registry: &str) -> Result<Self> {
-        let sandbox = Self { folder: tempfile::tempdir()?, registry: registry.to_owned() };
+        let folder = tempfile::tempdir()?;
+        let clone = Repository::init(folder.path().join("clone"))?;
+        let sandbox = Self { folder, clone, registry: registry.to_owned() };
         sandbox.write_nix()?;
         sandbox.write("sources/tiny/flake.nix", FLAKE)?;
         sandbox.write("sources/tiny/flake.lock", LOCK)?;
         sandbox.write("sources/tiny/run", "#!/bin/sh\necho tiny\n")?;
         sandbox.write("sources/tiny/Cargo.lock", "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"00\"\n")?;
         sandbox.write("manifests/tiny.yaml", DEPLOYMENT)?;
-        sandbox.git(&["init", "-q", "-b", "main"])?;
         sandbox.commit("everything")?;
         Ok(sandbox)
     }
@@ -186,7 +175,7 @@ impl Sandbox {
 
     /// Returns a path inside the clone.
     pub(crate) fn inside(&self, name: &str) -> PathBuf {
-        self.folder.path().join("clone").join(name)
+        self.clone.path().join(name)
     }
 
     /// Returns a path in the home folder.
@@ -195,27 +184,12 @@ impl Sandbox {
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> Test {
-        let path = self.inside(name);
-        fs::create_dir_all(path.parent().ok_or("no folder")?)?;
-        fs::write(path, text)?;
-        Ok(())
-    }
-
-    fn git(&self, arguments: &[&str]) -> Test {
-        let status = Command::new("git")
-            .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
-            .args(arguments)
-            .current_dir(self.inside(""))
-            .env("GIT_AUTHOR_DATE", "2026-01-01T00:00:00Z")
-            .env("GIT_COMMITTER_DATE", "2026-01-01T00:00:00Z")
-            .status()?;
-        if status.success() { Ok(()) } else { Err("git failed".into()) }
+        self.clone.write(name, text)
     }
 
     /// Commits all changes with a fixed author and time, so that every clone has the same commit.
     pub(crate) fn commit(&self, message: &str) -> Test {
-        self.git(&["add", "-A"])?;
-        self.git(&["commit", "-q", "-m", message])
+        self.clone.commit_all(message).map(drop)
     }
 
     /// Returns the Project and the image, published to `repository`.
@@ -229,7 +203,7 @@ kind: Project
 metadata: {{name: test}}
 spec:
   root: {{env: NEVER_ASKED}}
-  recipients: [{{name: a, age: age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p}}]
+  recipients: [{{name: a, age: {STRANGER}}}]
   endpoints:
     registry: {{url: 'http://{registry}/test'}}
     nix: {{inputs: {{nixpkgs: 'path:{standin}'}}}}
@@ -292,7 +266,7 @@ spec:
 
     /// Runs `artifact-attest`, checks the exit status, and returns the written documents.
     pub(crate) fn expect(&self, code: i32, line: &str, input: &str) -> Result<Vec<Value>> {
-        check(code, line, &self.run(line, input)?)
+        expect(&self.run(line, input)?, code, line)
     }
 
     pub(crate) fn expect_as(
@@ -302,7 +276,7 @@ spec:
         line: &str,
         input: &str,
     ) -> Result<Vec<Value>> {
-        check(code, line, &self.run_as(key, line, input)?)
+        expect(&self.run_as(key, line, input)?, code, line)
     }
 
     /// Runs the real cosign with `verb` on the artifact of `document`.
@@ -321,19 +295,6 @@ spec:
         let reference = observed["reference"].as_str().ok_or("no reference")?;
         tool("cosign", &[verb, &more, &[reference]].concat(), self.folder.path())
     }
-}
-
-fn check(code: i32, line: &str, output: &Output) -> Result<Vec<Value>> {
-    if output.status.code() != Some(code) {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{line}: {}, not {code}\n{said}", output.status).into());
-    }
-    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    Ok(lines.map(serde_json::from_slice).collect::<std::result::Result<_, _>>()?)
-}
-
-pub(crate) fn text(documents: &[Value]) -> String {
-    documents.iter().fold(String::new(), |text, document| text + &document.to_string() + "\n")
 }
 
 pub(crate) fn ready(document: &Value) -> [&str; 2] {

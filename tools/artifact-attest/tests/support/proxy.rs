@@ -1,129 +1,56 @@
-//! A proxy in front of a registry. It counts writes, and can cut the connection before the next
-//! write, like a power failure.
+//! A proxy in front of a registry, which can answer in the registry's place.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::thread;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 
-/// Remaining writes once the connection is cut: the proxy then forwards no reads either.
-const DEAD: usize = usize::MAX;
-
-/// Counters of forwarded requests, and the remaining number of writes.
-#[derive(Debug, Default)]
-struct State {
-    reads: usize,
-    writes: usize,
-    left: Option<usize>,
-    /// Whether the first blocked write reaches the registry, and only its response is lost.
-    answer_lost: bool,
-    /// Status line that the proxy returns to requests whose first line contains a word.
-    instead: Option<(&'static str, &'static str)>,
-    /// Whether the proxy demands a token, which it grants to `holistic:sesame`.
-    guarded: bool,
-}
+use testing::proxy::Fault;
 
 /// A running proxy. It listens until the test process ends.
-pub(crate) struct Proxy(Arc<Mutex<State>>);
+pub(crate) struct Proxy(testing::proxy::Proxy);
 
 impl Proxy {
     /// Starts a proxy that forwards connections at `address` to `upstream`.
     pub(crate) fn start(address: &str, upstream: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        let state = Arc::new(Mutex::new(State::default()));
-        let (upstream, shared) = (upstream.to_owned(), state.clone());
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (upstream, state) = (upstream.clone(), shared.clone());
-                // Errors are expected here: a cut connection is the purpose of this proxy.
-                thread::spawn(move || pass(client, &upstream, &state));
-            }
-        });
-        Ok(Self(state))
+        testing::proxy::Proxy::listen(address, upstream).map(Self)
     }
 
     /// Forwards `writes` more writes, and then no requests at all. `None` forwards everything.
     pub(crate) fn cut_after(&self, writes: Option<usize>, answer_lost: bool) {
-        self.with(|state| *state = State { left: writes, answer_lost, ..State::default() });
+        self.0.reset();
+        let fault = if answer_lost { Fault::LostForever } else { Fault::Refused };
+        self.0.set_fault(writes.map(fault));
     }
 
     /// Returns `answer`, a status line, to requests whose first line contains `word`.
     pub(crate) fn answer(&self, word: &'static str, answer: &'static str) {
-        self.with(|state| state.instead = Some((word, answer)));
+        self.0.intercept(move |head| {
+            let line = head.lines().next().unwrap_or_default();
+            line.contains(word).then(|| whole(answer, "", ""))
+        });
     }
 
     /// Demands a token, as GHCR and Docker Hub do, and grants one to clients with the password.
     pub(crate) fn guard(&self) {
-        self.with(|state| state.guarded = true);
+        self.0.intercept(guarded);
     }
 
     /// Returns the number of reads and writes since the last call of `cut_after`.
     pub(crate) fn counted(&self) -> (usize, usize) {
-        self.with(|state| (state.reads, state.writes))
-    }
-
-    fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
-        what(&mut self.0.lock().expect("no test panics with the lock in hand"))
+        self.0.counted()
     }
 }
 
-fn pass(mut client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::Result<()> {
-    let (head, mut body) = head(&mut client)?;
-    let is_write = !head.starts_with("GET ") && !head.starts_with("HEAD ");
-    if let Some(answer) = intercepted(&head, state) {
-        return write!(client, "HTTP/1.1 {answer}");
-    }
-    let lost = {
-        let mut state = state.lock().map_err(|_| io::Error::other("poisoned"))?;
-        let cut = is_write && state.left == Some(0);
-        if state.left == Some(DEAD) || (cut && !state.answer_lost) {
-            state.left = Some(DEAD);
-            return Ok(());
-        }
-        state.left =
-            if cut { Some(DEAD) } else { state.left.map(|writes| writes - usize::from(is_write)) };
-        if is_write {
-            state.writes += 1;
-        } else {
-            state.reads += 1;
-        }
-        cut
-    };
-    let lower = head.to_ascii_lowercase();
-    let length = lower.split("content-length:").nth(1).and_then(|rest| rest.split("\r\n").next());
-    let length: usize = length.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
-    let mut rest = vec![0; length.saturating_sub(body.len())];
-    client.read_exact(&mut rest)?;
-    body.append(&mut rest);
-    let mut server = TcpStream::connect(upstream)?;
-    let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-    server.write_all(head.as_bytes())?;
-    server.write_all(&body)?;
-    if lost {
-        io::copy(&mut server, &mut io::sink())?;
-    } else {
-        io::copy(&mut server, &mut client)?;
-    }
-    Ok(())
+/// Returns a response that ends the connection.
+fn whole(status: &str, header: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
-/// Returns the proxy's own response to a request that is not forwarded.
-fn intercepted(head: &str, state: &Mutex<State>) -> Option<String> {
-    let state = state.lock().ok()?;
+/// Returns the response to a request for a token, and to a request without one.
+fn guarded(head: &str) -> Option<String> {
     let (line, lower) = (head.lines().next().unwrap_or_default(), head.to_ascii_lowercase());
-    let whole = |status: &str, header: &str, body: &str| {
-        let length = body.len();
-        format!("{status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-    };
-    if let Some((word, status)) = state.instead
-        && line.contains(word)
-    {
-        return Some(whole(status, "", ""));
-    }
-    if !state.guarded {
-        return None;
-    }
     let host = lower.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
     if line.starts_with("GET /token?service=test&scope=repository:test/") {
         // Base64 of holistic:sesame.
@@ -136,23 +63,6 @@ fn intercepted(head: &str, state: &Mutex<State>) -> Option<String> {
     let challenge =
         format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"test\"\r\n");
     (!head.contains("Bearer a-token")).then(|| whole("401 Unauthorized", &challenge, ""))
-}
-
-/// Reads the head of a request, and the part of the body that arrived with it.
-fn head(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    loop {
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        if let Some(end) = end {
-            let body = bytes.split_off(end + 4);
-            return Ok((String::from_utf8_lossy(&bytes).into_owned(), body));
-        }
-        let mut chunk = [0; 4096];
-        match client.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => bytes.extend_from_slice(&chunk[..read]),
-        }
-    }
 }
 
 /// Sends one request without this program. Returns the status and the body.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,10 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tungstenite::handshake::server::{Request as Handshake, Response};
+use testing::http::{Request, Response, listen};
+use tungstenite::handshake::server::{Request as Handshake, Response as Accepted};
 use tungstenite::{Message, WebSocket};
 
-use crate::http::{Request, is_websocket, read};
 use crate::store::{self, Stored};
 use crate::{forge, reader};
 
@@ -72,16 +72,12 @@ const KINDS: [&str; 12] = [
 impl Server {
     /// Starts the server on a free port. `empty` is a folder without files.
     pub(crate) fn start(empty: PathBuf) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let server = Self { world: Arc::default(), url, empty };
+        let mut server = Self { world: Arc::default(), url: String::new(), empty };
         let shared = server.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let this = shared.clone();
-                thread::spawn(move || this.connection(stream));
-            }
-        });
+        let address = listen("127.0.0.1:0", move |stream| {
+            shared.connection(stream); // `None` closes the connection
+        })?;
+        server.url = format!("http://{address}");
         Ok(server)
     }
 
@@ -98,7 +94,7 @@ impl Server {
             if is_websocket(&stream) {
                 return self.exec(stream);
             }
-            let request = read(&mut reader, &mut stream)?;
+            let request = Request::read(&mut reader, &mut stream).ok()??;
             if request.path.starts_with("/drain/") || request.path == "/drain" {
                 self.store(&request, &mut stream)?;
                 continue;
@@ -109,15 +105,9 @@ impl Server {
                 continue;
             }
             let (status, answer) = self.world().kubernetes(&request);
-            let answer = answer.to_string();
-            let head = "Content-Type: application/json";
-            write!(
-                stream,
-                "HTTP/1.1 {status} S\r\n{head}\r\nContent-Length: {}\r\n\r\n",
-                answer.len()
-            )
-            .ok()?;
-            stream.write_all(answer.as_bytes()).ok()?;
+            let response = Response::new(status, answer.to_string());
+            let response = response.with("Content-Type", "application/json");
+            response.write(&request.method, &mut stream).ok()?;
         }
     }
 
@@ -126,7 +116,7 @@ impl Server {
     #[expect(clippy::result_large_err, reason = "the handshake's own type")]
     fn exec(&self, stream: TcpStream) -> Option<()> {
         let mut target = String::new();
-        let accept = |request: &Handshake, mut response: Response| {
+        let accept = |request: &Handshake, mut response: Accepted| {
             target = request.uri().to_string();
             let protocol = "v5.channel.k8s.io".parse().expect("a header");
             response.headers_mut().insert("sec-websocket-protocol", protocol);
@@ -173,6 +163,20 @@ impl Server {
         while socket.borrow_mut().read().is_ok() {}
         Some(())
     }
+}
+
+/// Whether the next request opens a WebSocket. The stream is only peeked.
+fn is_websocket(stream: &TcpStream) -> bool {
+    let mut head = [0; 2048];
+    for _ in 0..200 {
+        let Ok(length) = stream.peek(&mut head) else { return false };
+        let text = String::from_utf8_lossy(&head[..length]).to_lowercase();
+        if text.contains("\r\n\r\n") || length == head.len() || length == 0 {
+            return text.contains("upgrade: websocket");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    false
 }
 
 /// Sends standard output of a program in a pod. `left` is the number of bytes before the connection breaks.

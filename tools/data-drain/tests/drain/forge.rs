@@ -1,63 +1,34 @@
 //! Git's own server as the forge of a drain, and repositories with and without commits.
 
-use std::error::Error;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use testing::documents::{document, ready};
+use testing::git;
+use testing::http::{Request, Response};
 
 use crate::Test;
-use crate::http::Request;
 use crate::lab::Lab;
 
-/// Answers one request with `git http-backend`.
+/// Answers one request with git's own server, which demands a login.
 pub(crate) fn answer(request: &Request, folder: &Path, stream: &mut TcpStream) -> io::Result<()> {
-    let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
-    if header("authorization").is_empty() {
-        let challenge = "WWW-Authenticate: Basic realm=\"forge\"\r\nContent-Length: 0";
-        return write!(stream, "HTTP/1.1 401 S\r\n{challenge}\r\n\r\n");
+    if request.header("authorization").is_empty() {
+        let demand = Response::new(401, "").with("WWW-Authenticate", "Basic realm=\"forge\"");
+        return demand.write(&request.method, stream);
     }
-    let mut backend = git(folder);
-    backend
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", folder)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("REQUEST_METHOD", &request.method)
-        .env("PATH_INFO", request.path.trim_start_matches("/forge"))
-        .env("QUERY_STRING", &request.query)
-        .env("CONTENT_TYPE", header("content-type"))
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("HTTP_GIT_PROTOCOL", header("git-protocol"));
-    let mut child = backend.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(&request.body)?;
-    }
-    let output = child.wait_with_output()?.stdout;
+    let path = request.path.trim_start_matches("/forge");
+    let (status, output) = git::serve(request, path, folder)?;
     let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(output.len());
     let length = output.len().saturating_sub(end + 4);
-    let status = if output.starts_with(b"Status: ") { &output[8..11] } else { b"200" };
-    let status = String::from_utf8_lossy(status);
     write!(stream, "HTTP/1.1 {status} S\r\nContent-Length: {length}\r\n")?;
     stream.write_all(&output)
 }
 
-/// Runs Git in `folder` without the developer's environment variables.
-fn git(folder: &Path) -> Command {
-    let mut git = Command::new("git");
-    git.env_clear().env("PATH", env!("PATH")).env("HOME", folder).current_dir(folder);
-    for who in ["AUTHOR", "COMMITTER"] {
-        git.env(format!("GIT_{who}_NAME"), "lab").env(format!("GIT_{who}_EMAIL"), "lab@localhost");
-    }
-    git
-}
-
-fn run(folder: &Path, line: &str) -> Result<String, Box<dyn Error>> {
-    let output = git(folder).args(line.split(' ')).output()?;
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
+fn run(folder: &Path, line: &str) -> Test<String> {
+    git::git(folder, &line.split(' ').collect::<Vec<_>>())
 }
 
 /// Adds a commit to the bare repository in `folder`.
@@ -89,14 +60,8 @@ fn lab() -> Test<Lab> {
 }
 
 fn repository(name: &str, url: &str) -> Value {
-    let ready = json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
-    json!({
-        "apiVersion": "holistic/v1alpha1", "kind": "Repository", "metadata": {"name": name},
-        "spec": {"project": "holistic"},
-        "status": {
-            "conditions": ready, "observed": {"cloneUrl": format!("{url}/forge/{name}.git")},
-        },
-    })
+    let repository = document("Repository", name, json!({"project": "holistic"}));
+    ready(repository, json!({"observed": {"cloneUrl": format!("{url}/forge/{name}.git")}}))
 }
 
 // hazard: A repository without a commit makes the drain fail, or its receipt covers later commits.

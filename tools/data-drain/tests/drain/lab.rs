@@ -1,22 +1,18 @@
 //! A simulated cluster to drain, and runs of the program.
 
 use std::fs;
-use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
-use secrets::AgeRecipient;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::documents::{
+    IDENTITY, ROOT, artifact, cluster, document, kubeconfig, project, recipient, stream,
+};
+use testing::run::{feed, reason};
 
 use crate::Test;
 use crate::cluster::{Server, World};
-
-pub(crate) const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// Age identity for these tests only.
-pub(crate) const IDENTITY: &str =
-    "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
-const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
 /// A cluster with two nodes and two applications, each with a `hostPath` volume on its own node.
 pub(crate) struct Lab {
@@ -34,7 +30,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     pub(crate) fn reason(&self) -> &str {
-        self.drain["status"]["conditions"][0]["reason"].as_str().unwrap_or_default()
+        reason(&self.drain["status"])
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -91,20 +87,16 @@ impl Lab {
     }
 
     pub(crate) fn ended(&self, mut command: Command) -> Test<Ended> {
-        let mut child = command.spawn()?;
-        child.stdin.take().ok_or("a pipe")?.write_all(self.input().as_bytes())?;
-        let output = child.wait_with_output()?;
-        let documents = String::from_utf8(output.stdout)?;
-        let drain = documents.lines().last().map(serde_json::from_str).transpose()?;
+        let output = feed(&mut command, self.input().as_bytes())?;
         Ok(Ended {
             status: output.status.code(),
-            drain: drain.unwrap_or_default(),
+            drain: testing::run::documents(&output)?.pop().unwrap_or_default(),
             said: String::from_utf8(output.stderr)?,
         })
     }
 
     pub(crate) fn input(&self) -> String {
-        self.documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
+        stream(&self.documents)
     }
 
     /// Asserts that every workload has no replica and that its claims are held.
@@ -159,55 +151,18 @@ pub(crate) fn claim(world: &mut World, name: &str, volume: Value) {
 }
 
 fn documents(url: &str) -> Test<Vec<Value>> {
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{"name": "lab", "cluster": {"server": url}}],
-        "users": [{"name": "me", "user": {"token": "hunter2"}}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
-    });
-    let identity: age::x25519::Identity = IDENTITY.parse()?;
-    let recipient = identity.to_public().to_string();
-    let age = AgeRecipient::try_from(recipient.clone())?;
-    let sealed = secrets::seal_to([&age], kubeconfig.to_string().as_bytes())?;
-    let document = |kind: &str, name: &str, spec: Value, status: Value| {
-        let mut document = json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        if status.is_object() {
-            document["status"] = status;
-            document["status"]["conditions"] =
-                json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
-        }
-        document
-    };
+    let kubeconfig = kubeconfig(&json!({"server": url}), &json!({"token": "hunter2"}));
+    let recipient = recipient(IDENTITY)?;
     let store = json!({"s3": {"url": url, "region": "here", "bucket": "drain", "credentials": {"env": "S3"}}});
-    let reference = format!("ghcr.io/zabronax/volume-reader@{DIGEST}");
     let source = |name: &str| json!({"claim": format!("default/{name}"), "freeze": {"scaleToZero": format!("deployment/{name}")}});
+    let drain = json!({
+        "cluster": "prod", "recipients": ["founder"], "sources": [source("a"), source("b")],
+        "timeoutSeconds": 2,
+    });
     Ok(vec![
-        document(
-            "Project",
-            "holistic",
-            json!({
-                "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}],
-                "endpoints": {"store": store},
-            }),
-            Value::Null,
-        ),
-        document(
-            "Cluster",
-            "prod",
-            json!({"project": "holistic"}),
-            json!({"sealed": {"kubeconfig": sealed}}),
-        ),
-        document(
-            "Artifact",
-            "volume-reader",
-            json!({"project": "holistic"}),
-            json!({"observed": {"reference": reference, "digest": DIGEST, "publicKey": "a key"}}),
-        ),
-        document(
-            "Drain",
-            "prod",
-            json!({"cluster": "prod", "recipients": ["founder"], "sources": [source("a"), source("b")], "timeoutSeconds": 2}),
-            Value::Null,
-        ),
+        project(&recipient, json!({"store": store})),
+        cluster(&recipient, &kubeconfig)?,
+        artifact("volume-reader", "ghcr.io/zabronax/volume-reader"),
+        document("Drain", "prod", drain),
     ])
 }

@@ -4,7 +4,6 @@
 mod cluster;
 mod copies;
 mod forge;
-mod http;
 mod keys;
 mod lab;
 mod page;
@@ -14,15 +13,13 @@ mod reader;
 mod store;
 mod waits;
 
-use std::error::Error;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::{CLAIM_A, Lab, POLICY, WORKLOAD_A, claim};
 use serde_json::{Value, json};
-
-type Test<T = ()> = Result<T, Box<dyn Error>>;
+use testing::Test;
 
 // hazard: The second claim is read on the first one's node: an empty folder gets a receipt.
 // class: The wrong bytes are copied.

@@ -1,13 +1,14 @@
-//! The page `tests/page/plan.md`: a plan as people see it, against the stand-in of a cluster. The page is
-//! copied to a temporary folder, because the address of the stand-in differs from run to run.
+//! The page `tests/page/plan.md`: a plan as people see it, against the stand-in of a cluster.
 
 use std::fs;
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::json;
+use testing::documents::{IDENTITY, ROOT};
+use testing::page::Page;
 
 use crate::Test;
-use crate::lab::{IDENTITY, Lab, ROOT, claim};
+use crate::lab::{Lab, claim};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/plan.md");
 
@@ -16,19 +17,9 @@ fn plan_page_shows_what_the_program_prints() -> Test {
     let lab = Lab::start()?;
     claim(&mut lab.server.world(), "forgotten", json!({"nfs": {}}));
     let folder = tempfile::tempdir()?;
-    let input = folder.path().join("plan.in");
-    fs::create_dir(&input)?;
-    fs::write(input.join("documents.json"), lab.input())?;
-    let page = folder.path().join("plan.md");
-    fs::copy(PAGE, &page)?;
-    let cases = trycmd::TestCases::new();
-    cases.register_bin("data-drain", cargo_bin!("data-drain"));
-    cases.env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
-    cases.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "hunter2"}"#).case(&page);
-    // The cases run when they are dropped.
-    drop(cases);
-    if std::env::var_os("TRYCMD").is_some_and(|value| value == "overwrite") {
-        fs::copy(&page, PAGE)?;
-    }
-    Ok(())
+    let page = Page::copy(PAGE, folder.path())?;
+    fs::write(page.input().join("documents.json"), lab.input())?;
+    let store = r#"{"accessKeyId": "a", "secretAccessKey": "hunter2"}"#;
+    let variables = [("ROOT", ROOT), ("SOPS_AGE_KEY", IDENTITY), ("S3", store)];
+    page.run("data-drain", cargo_bin!("data-drain"), &variables)
 }

@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use testing::http::{Request, Response};
+
 use crate::cluster::Server;
-use crate::http::Request;
 
 /// An object of the store: its bytes and its `x-amz-meta-` headers.
 pub(crate) type Stored = (Vec<u8>, Vec<(String, String)>);
@@ -122,8 +123,6 @@ impl Server {
 }
 
 fn respond(stream: &mut TcpStream, status: u16, body: &str) -> Option<()> {
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status} S\r\nContent-Length: {length}\r\n\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body.as_bytes()).ok()
+    // A response to `HEAD` has an empty body here.
+    Response::new(status, body).write("GET", stream).ok()
 }

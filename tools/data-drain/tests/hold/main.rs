@@ -5,26 +5,22 @@
 //! receipt signed. Components come from the folder in `LAB_BIN`, otherwise from `PATH`. This test fails
 //! without them and is never skipped.
 
-use std::error::Error;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
-use secrets::AgeRecipient;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::Test;
+use testing::documents::{
+    IDENTITY, ROOT, artifact, cluster, document, kubeconfig, project, recipient, stream,
+};
+use testing::http::{Response, Server};
+use testing::run::{documents, feed, program, stderr};
+use testing::wait::poll;
 
-type Test<T = ()> = Result<T, Box<dyn Error>>;
-
-const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// Age identity for these tests only.
-const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
-const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const ADDRESS: &str = "127.78.9.1";
 const TOKEN: &str = "hunter2";
 
@@ -44,7 +40,9 @@ fn bin(name: &str) -> PathBuf {
 impl Lab {
     fn start() -> Test<Self> {
         let folder = tempfile::tempdir()?;
-        let store = empty_store()?;
+        // An object store that is empty and accepts no object.
+        let store = Server::start("127.0.0.1:0", |_| Some(Response::new(404, "")))?;
+        let store = format!("http://{}", store.address);
         let mut lab = Self { folder, children: Vec::new(), store };
         let openssl = |line: &str| -> Test {
             let mut openssl = Command::new("openssl");
@@ -81,14 +79,9 @@ impl Lab {
         Ok(())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "so that callers end with it")]
     fn until(&self, what: &str, done: impl Fn(&Self) -> bool) -> Test {
-        let begin = Instant::now();
-        while !done(self) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{what}: not within 60 s");
-            sleep(Duration::from_millis(100));
-        }
-        Ok(())
+        let found = poll(Duration::from_secs(60), || done(self).then_some(()));
+        found.ok_or_else(|| format!("{what}: not within 60 s").into())
     }
 
     fn kubeconfig(&self) -> Test<Value> {
@@ -97,12 +90,7 @@ impl Lab {
             "server": format!("https://{ADDRESS}:6443"),
             "certificate-authority-data": data_encoding::BASE64.encode(&authority),
         });
-        Ok(json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{"name": "lab", "cluster": server}],
-            "users": [{"name": "me", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
-        }))
+        Ok(kubeconfig(&server, &json!({"token": TOKEN})))
     }
 
     fn kubectl(&self, line: &str) -> Result<String, String> {
@@ -114,11 +102,7 @@ impl Lab {
         let mut kubectl = Command::new(bin("kubectl"));
         kubectl.arg("--kubeconfig").arg(self.folder.path().join("kubeconfig"));
         kubectl.args(line.split(' ')).env("HOME", self.folder.path());
-        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = kubectl.spawn().map_err(|error| error.to_string())?;
-        let pipe = child.stdin.take().map(|mut pipe| pipe.write_all(input.as_bytes()));
-        pipe.transpose().map_err(|error| error.to_string())?;
-        let output = child.wait_with_output().map_err(|error| error.to_string())?;
+        let output = feed(&mut kubectl, input.as_bytes()).map_err(|error| error.to_string())?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
@@ -176,43 +160,27 @@ impl Lab {
     }
 
     fn drain(&self, verb: &str) -> Test<(Option<i32>, Value, String)> {
-        let kubeconfig = self.kubeconfig()?.to_string();
-        let identity: age::x25519::Identity = IDENTITY.parse()?;
-        let recipient = identity.to_public().to_string();
-        let age = AgeRecipient::try_from(recipient.clone())?;
-        let sealed = secrets::seal_to([&age], kubeconfig.as_bytes())?;
-        let ready = json!([{"type": "Ready", "status": "True", "reason": "Made", "message": ""}]);
+        let recipient = recipient(IDENTITY)?;
         let store = json!({"s3": {"url": self.store, "region": "here", "bucket": "drain", "credentials": {"env": "S3"}}});
-        let reference = format!("ghcr.io/zabronax/volume-reader@{DIGEST}");
-        let version = "holistic/v1alpha1";
-        let documents = [
-            json!({"apiVersion": version, "kind": "Project", "metadata": {"name": "holistic"}, "spec": {
-                "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}], "endpoints": {"store": store},
-            }}),
-            json!({"apiVersion": version, "kind": "Cluster", "metadata": {"name": "prod"}, "spec": {"project": "holistic"},
-                "status": {"conditions": ready, "sealed": {"kubeconfig": sealed}}}),
-            json!({"apiVersion": version, "kind": "Artifact", "metadata": {"name": "volume-reader"}, "spec": {"project": "holistic"},
-                "status": {"conditions": ready, "observed": {"reference": reference, "digest": DIGEST, "publicKey": "a key"}}}),
-            json!({"apiVersion": version, "kind": "Drain", "metadata": {"name": "prod"}, "spec": {
-                "cluster": "prod", "recipients": ["founder"], "timeoutSeconds": 5,
-                "sources": [
-                    {"claim": "shop/data", "freeze": {"scaleToZero": "deployment/app"}, "node": "node-a"},
-                    {"claim": "shop/spare", "node": "node-a"},
-                ],
-            }}),
+        let drain = json!({
+            "cluster": "prod", "recipients": ["founder"], "timeoutSeconds": 5,
+            "sources": [
+                {"claim": "shop/data", "freeze": {"scaleToZero": "deployment/app"}, "node": "node-a"},
+                {"claim": "shop/spare", "node": "node-a"},
+            ],
+        });
+        let input = [
+            project(&recipient, json!({"store": store})),
+            cluster(&recipient, &self.kubeconfig()?)?,
+            artifact("volume-reader", "ghcr.io/zabronax/volume-reader"),
+            document("Drain", "prod", drain),
         ];
-        let mut program = Command::new(cargo_bin!("data-drain"));
-        program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY).arg(verb);
+        let mut program = program(cargo_bin!("data-drain"));
+        program.env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY).arg(verb);
         program.env("S3", r#"{"accessKeyId": "a", "secretAccessKey": "b"}"#);
-        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = program.spawn()?;
-        let input: String =
-            documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect();
-        child.stdin.take().ok_or("a pipe")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
-        let written = String::from_utf8(output.stdout)?;
-        let drain = serde_json::from_str(written.lines().last().unwrap_or("null"))?;
-        Ok((output.status.code(), drain, String::from_utf8(output.stderr)?))
+        let output = program.write_stdin(stream(&input)).output()?;
+        let drain = documents(&output)?.pop().unwrap_or_default();
+        Ok((output.status.code(), drain, stderr(&output)))
     }
 }
 
@@ -240,22 +208,6 @@ fn pod(name: &str, change: impl Fn(&mut Value)) -> Value {
     });
     change(&mut pod);
     pod
-}
-
-/// Starts an object store that is empty and accepts no object.
-fn empty_store() -> Test<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let url = format!("http://{}", listener.local_addr()?);
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head);
-            let _ = stream.write_all(
-                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            );
-        }
-    });
-    Ok(url)
 }
 
 /// Asserts that the API server denies each request and that its message names the drain.

@@ -8,25 +8,24 @@
 
 mod parts;
 
-use std::error::Error;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-pub(crate) type Test<T = ()> = Result<T, Box<dyn Error>>;
-
-/// Root secret of the project: any 32 bytes in base64.
-pub(crate) const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) use testing::Test;
+pub(crate) use testing::documents::ROOT;
+use testing::documents::{cluster, document, project, ready, stream};
+pub(crate) use testing::run::{documents, status};
+use testing::run::{feed, program};
+use testing::wait::poll;
 
 const ADDRESS: &str = "127.78.0.1";
 
@@ -60,14 +59,8 @@ pub(crate) fn run(command: &mut Command) -> Test<String> {
 
 /// Polls until `done` returns true, for at most 60 s.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> Test {
-    let begin = Instant::now();
-    while !done() {
-        if begin.elapsed() > Duration::from_secs(60) {
-            return Err(format!("{what}: not within 60 s").into());
-        }
-        sleep(Duration::from_millis(100));
-    }
-    Ok(())
+    let found = poll(Duration::from_secs(60), || done().then_some(()));
+    found.ok_or_else(|| format!("{what}: not within 60 s").into())
 }
 
 impl Lab {
@@ -142,22 +135,16 @@ impl Lab {
 
     fn write(&self, verb: &str, object: &Value) -> Test {
         let command = format!("{verb} -f -");
-        let mut kubectl = self.kubectl_command(&command).stdin(Stdio::piped()).spawn()?;
-        kubectl.stdin.take().ok_or("a pipe")?.write_all(object.to_string().as_bytes())?;
-        if kubectl.wait()?.success() {
-            Ok(())
-        } else {
-            Err(format!("kubectl {verb} {object}").into())
-        }
+        let output = feed(&mut self.kubectl_command(&command), object.to_string().as_bytes())?;
+        let said = || format!("kubectl {verb} {object}: {}", testing::run::stderr(&output));
+        if output.status.success() { Ok(()) } else { Err(said().into()) }
     }
 
     /// Runs the program without the developer's environment variables.
     pub(crate) fn flux_seed(&self, line: &str, input: &[Value]) -> Assert {
-        let mut program = assert_cmd::Command::new(cargo_bin!("flux-seed"));
-        let input: Vec<_> = input.iter().map(ToString::to_string).collect();
-        let input = input.join("\n");
-        program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", &self.identity);
-        program.args(line.split(' ')).write_stdin(input).assert()
+        let mut program = program(cargo_bin!("flux-seed"));
+        program.env("ROOT", ROOT).env("SOPS_AGE_KEY", &self.identity);
+        program.args(line.split(' ')).write_stdin(stream(input)).assert()
     }
 
     /// Kills the program after some milliseconds, as a power failure would.
@@ -168,8 +155,7 @@ impl Lab {
             .env("ROOT", ROOT)
             .env("SOPS_AGE_KEY", &self.identity)
             .args([verb, "-q"]);
-        let input: Vec<_> = input.iter().map(ToString::to_string).collect();
-        fs::write(self.path("input"), input.join("\n"))?;
+        fs::write(self.path("input"), stream(input))?;
         program.stdin(File::open(self.path("input"))?).stdout(Stdio::null()).stderr(Stdio::null());
         let mut program = program.spawn()?;
         sleep(Duration::from_millis(milliseconds));
@@ -184,54 +170,32 @@ impl Lab {
         deployments: &Published,
         greeter: &Published,
     ) -> Test<Vec<Value>> {
-        let document = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        let ready = |mut document: Value, status: Value| {
-            document["status"] = status;
-            document["status"]["conditions"] =
-                json!([{"type": "Ready", "status": "True", "reason": "Lab", "message": ""}]);
-            document
-        };
         let registry = format!("http://{}:5000", self.address);
-        let project = document(
-            "Project",
-            "holistic",
-            json!({
-                "root": {"env": "ROOT"},
-                "recipients": [{"name": "founder", "age": self.recipient}],
-                "endpoints": {
-                    "registry": {"url": format!("{registry}/zabronax")},
-                    "flux": {"url": format!("{registry}/fluxcd")},
-                },
-            }),
-        );
-        let cluster = document("Cluster", "prod", json!({"project": "holistic"}));
-        let cluster =
-            ready(cluster, json!({"sealed": {"kubeconfig": self.sealed("program.kubeconfig")?}}));
+        let endpoints = json!({
+            "registry": {"url": format!("{registry}/zabronax")},
+            "flux": {"url": format!("{registry}/fluxcd")},
+        });
+        let kubeconfig =
+            serde_json::from_str(&fs::read_to_string(self.path("program.kubeconfig"))?)?;
         let artifact = |name: &str, published: &Published| {
-            let document = document("Artifact", name, json!({"project": "holistic"}));
-            ready(
-                document,
-                json!({"observed": {
-                    "reference": published.reference, "digest": published.digest,
-                    "publicKey": published.public_key,
-                }}),
-            )
+            let observed = json!({
+                "reference": published.reference, "digest": published.digest,
+                "publicKey": published.public_key,
+            });
+            let artifact = document("Artifact", name, json!({"project": "holistic"}));
+            ready(artifact, json!({"observed": observed}))
         };
-        let delivery = document(
-            "Delivery",
-            "prod",
-            json!({
-                "cluster": "prod", "artifact": "deployments", "timeoutSeconds": 60,
-                "flux": {"version": "2.9.5", "network": "host"},
-            }),
-        );
-        let (deployments, greeter) =
-            (artifact("deployments", deployments), artifact("greeter", greeter));
-        Ok(vec![project, cluster, greeter, deployments, delivery])
-    }
-
-    fn sealed(&self, kubeconfig: &str) -> Test<String> {
-        run(Command::new("age").args(["-a", "-r", &self.recipient]).arg(self.path(kubeconfig)))
+        let delivery = json!({
+            "cluster": "prod", "artifact": "deployments", "timeoutSeconds": 60,
+            "flux": {"version": "2.9.5", "network": "host"},
+        });
+        Ok(vec![
+            project(&self.recipient, endpoints),
+            cluster(&self.recipient, &kubeconfig)?,
+            artifact("greeter", greeter),
+            artifact("deployments", deployments),
+            document("Delivery", "prod", delivery),
+        ])
     }
 
     /// Publishes manifests, and signs them with the key called `key`.
@@ -310,15 +274,4 @@ impl Drop for Lab {
             }
         }
     }
-}
-
-/// Returns the documents on standard output, one per line.
-pub(crate) fn documents(run: &Assert) -> Test<Vec<Value>> {
-    let lines = run.get_output().stdout.split_inclusive(|&byte| byte == b'\n');
-    Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
-}
-
-/// Returns the status of the last document, which is the Delivery.
-pub(crate) fn status(run: &Assert) -> Test<Value> {
-    Ok(documents(run)?.pop().ok_or("a document")?["status"].take())
 }

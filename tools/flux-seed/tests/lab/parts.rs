@@ -50,12 +50,7 @@ impl Lab {
                 "server": format!("https://{address}:6443"),
                 "certificate-authority-data": data("ca.crt")?,
             });
-            let kubeconfig = json!({
-                "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-                "clusters": [{"name": "lab", "cluster": server}],
-                "users": [{"name": "me", "user": user}],
-                "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
-            });
+            let kubeconfig = testing::documents::kubeconfig(&server, &user);
             fs::write(self.path(&format!("{client}.kubeconfig")), kubeconfig.to_string())?;
         }
         Ok(())

@@ -1,12 +1,10 @@
 //! A simulated API server, whose controllers act at the moment of a write.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use serde_json::{Value, json};
+use testing::http::{Request, Response, listen_to_requests};
 
 /// API version, kind, plural, and whether its objects are in a Namespace.
 const KINDS: [(&str, &str, &str, bool); 15] = [
@@ -56,17 +54,15 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = format!("http://{}", listener.local_addr()?);
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&shared);
-                thread::spawn(move || serve(&state, stream));
-            }
-        });
-        let cluster = Self { state, address };
+        let address = listen_to_requests("127.0.0.1:0", move |request, stream| {
+            let response = respond(&shared, request);
+            response.map_or(Ok(false), |response| {
+                response.write(&request.method, stream).map(|()| true)
+            })
+        })?;
+        let cluster = Self { state, address: format!("http://{address}") };
         // The data gate identifies a cluster by the UID of this Namespace.
         let metadata = json!({"name": "kube-system"});
         cluster.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
@@ -121,63 +117,29 @@ fn text(kind: &str, namespace: &str, name: &str) -> String {
     }
 }
 
-/// Answers the requests of one connection.
-fn serve(state: &Mutex<State>, mut stream: TcpStream) {
-    let Ok(reader) = stream.try_clone() else { return };
-    let mut reader = BufReader::new(reader);
-    loop {
-        let (mut head, mut length) = (String::new(), 0);
-        if reader.read_line(&mut head).unwrap_or(0) == 0 {
-            return;
+/// Answers a request, or returns `None` when the response is lost.
+fn respond(state: &Mutex<State>, request: &Request) -> Option<Response> {
+    let (method, body) = (request.method.as_str(), serde_json::from_slice(&request.body));
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = state.writes.len();
+    let failure = |code: u16, reason: &str| {
+        let status = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code,
+            "reason": reason, "message": reason});
+        (code, status)
+    };
+    let (code, answer) = match state.fault {
+        Some(Fault::DeniedAfter(count)) if method != "GET" && before == count => {
+            failure(403, "Forbidden")
         }
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            let line = line.trim().to_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or(0);
-            }
-        }
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let body = serde_json::from_slice(&body).unwrap_or_default();
-        let mut words = head.split(' ');
-        let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = state.writes.len();
-        let failure = |code: u16, reason: &str| {
-            let status = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code,
-                "reason": reason, "message": reason});
-            (code, status)
-        };
-        let (code, answer) = match state.fault {
-            Some(Fault::DeniedAfter(count)) if method != "GET" && before == count => {
-                failure(403, "Forbidden")
-            }
-            _ => match state.answer(method, uri, &body) {
-                Some(answer) => (200, answer),
-                None => failure(404, "NotFound"),
-            },
-        };
-        if state.fault == Some(Fault::LostAt(state.writes.len())) && state.writes.len() > before {
-            return;
-        }
-        let answer = answer.to_string();
-        let head = format!(
-            "HTTP/1.1 {code} Answer\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            answer.len()
-        );
-        if stream.write_all((head + &answer).as_bytes()).is_err() {
-            return;
-        }
-    }
+        _ => match state.answer(method, &request.target, &body.unwrap_or_default()) {
+            Some(answer) => (200, answer),
+            None => failure(404, "NotFound"),
+        },
+    };
+    let is_lost =
+        state.fault == Some(Fault::LostAt(state.writes.len())) && state.writes.len() > before;
+    let response = Response::new(code, answer.to_string());
+    (!is_lost).then(|| response.with("Content-Type", "application/json"))
 }
 
 impl State {

@@ -2,93 +2,41 @@
 
 mod cluster;
 
-use std::error::Error;
-
-use assert_cmd::Command;
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use cluster::{Cluster, Fault};
-use secrets::AgeRecipient;
 use serde_json::{Value, json};
-
-type Test<T = ()> = Result<T, Box<dyn Error>>;
-
-const ROOT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-/// For these tests only.
-const IDENTITY: &str = "AGE-SECRET-KEY-10E4NQXKZ3UQPPM5UXQNVJMUM9T2GAVNXFGFK3C4KVLEF7XEV70CS83TZ4T";
-const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+use testing::Test;
+use testing::documents::{
+    DIGEST, IDENTITY, ROOT, artifact, document, kubeconfig, project, recipient, stream,
+};
+use testing::run::{program, status, stderr};
 
 /// Runs the program with nothing of the developer's environment.
 fn run(line: &str, input: &[Value]) -> Assert {
-    let input: Vec<_> = input.iter().map(ToString::to_string).collect();
-    let mut program = Command::new(cargo_bin!("flux-seed"));
-    program.env_clear().env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
-    program.args(line.split(' ')).write_stdin(input.join("\n")).assert()
-}
-
-fn status(run: &Assert) -> Test<Value> {
-    let output = &run.get_output().stdout;
-    let last = output.split(|&byte| byte == b'\n').rfind(|line| !line.is_empty());
-    Ok(serde_json::from_slice::<Value>(last.ok_or("a document")?)?["status"].take())
-}
-
-fn stderr(run: &Assert) -> String {
-    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
+    let mut program = program(cargo_bin!("flux-seed"));
+    program.env("ROOT", ROOT).env("SOPS_AGE_KEY", IDENTITY);
+    program.args(line.split(' ')).write_stdin(stream(input)).assert()
 }
 
 /// Returns the documents of a delivery to `cluster`.
 fn documents(cluster: &Cluster) -> Test<Vec<Value>> {
-    let identity: age::x25519::Identity = IDENTITY.parse()?;
-    let recipient = identity.to_public().to_string();
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-        "clusters": [{"name": "lab", "cluster": {"server": cluster.address}}],
-        "users": [{"name": "me", "user": {"token": "a token"}}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "me"}}],
-    });
-    let sealed = secrets::seal_to(
-        [&AgeRecipient::try_from(recipient.clone())?],
-        kubeconfig.to_string().as_bytes(),
-    )?;
-    let document = |kind: &str, name: &str, spec: Value, mut status: Value| {
-        status["conditions"] =
-            json!([{"type": "Ready", "status": "True", "reason": "Lab", "message": ""}]);
-        json!({"apiVersion": "holistic/v1alpha1", "kind": kind, "metadata": {"name": name},
-            "spec": spec, "status": status})
-    };
+    let recipient = recipient(IDENTITY)?;
+    let server = json!({"server": cluster.address});
+    let kubeconfig = kubeconfig(&server, &json!({"token": "a token"}));
     // Port 1 has no listener, so that the artifact is unreadable at once.
     let registry = "127.0.0.1:1/zabronax";
-    let project = json!({
-        "root": {"env": "ROOT"}, "recipients": [{"name": "founder", "age": recipient}],
-        "endpoints": {"registry": {"url": format!("http://{registry}")}},
-    });
+    let endpoints = json!({"registry": {"url": format!("http://{registry}")}});
     let digests = json!({"source-controller": DIGEST, "kustomize-controller": DIGEST});
+    let delivery = json!({
+        "cluster": "prod", "artifact": "deployments", "timeoutSeconds": 5,
+        "flux": {"version": "2.9.5", "digests": digests},
+    });
     Ok(vec![
-        document("Project", "holistic", project, json!({})),
-        document(
-            "Cluster",
-            "prod",
-            json!({"project": "holistic"}),
-            json!({"sealed": {"kubeconfig": sealed}}),
-        ),
-        document(
-            "Artifact",
-            "deployments",
-            json!({"project": "holistic"}),
-            json!({"observed": {
-                "reference": format!("{registry}/deployments@{DIGEST}"), "digest": DIGEST,
-                "publicKey": "a key",
-            }}),
-        ),
-        document(
-            "Delivery",
-            "prod",
-            json!({
-                "cluster": "prod", "artifact": "deployments", "timeoutSeconds": 5,
-                "flux": {"version": "2.9.5", "digests": digests},
-            }),
-            json!({}),
-        ),
+        project(&recipient, endpoints),
+        testing::documents::cluster(&recipient, &kubeconfig)?,
+        artifact("deployments", &format!("{registry}/deployments")),
+        document("Delivery", "prod", delivery),
     ])
 }
 

@@ -1,6 +1,9 @@
 //! Runs `talos-provision` against an emulated cloud, which is served by a thread of the test.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part")]
+
+#[path = "../support.rs"]
+pub(crate) mod support;
 
 use std::fs::{self, File};
 use std::io;
@@ -12,31 +15,7 @@ use std::time::{Duration, Instant};
 
 use emulator_hcloud::{Cloud, Machines, Settings};
 use serde_json::{Value, json};
-
-const RECIPIENT: &str = "age1c8vyyaftwkme6tr4ac3643g9y4nt3x8fs4n88m004g5mh4njf4uslluums";
-
-/// Private key of the recipient, for tests only.
-pub(crate) const IDENTITY: &str =
-    "AGE-SECRET-KEY-1SSTF4J46QG2269C7HQVRWLXWMPAU66V8HME8MW94U94Y5UYM0ASSZR8X8P\n";
-
-fn write(folder: &Path, url: &str) {
-    let project = format!(
-        "---
-apiVersion: holistic/v1alpha1
-kind: Project
-metadata: {{name: holistic}}
-spec:
-  root: {{file: root}}
-  recipients: [{{name: founder, age: {RECIPIENT}}}]
-  endpoints:
-    cloud: {{hetzner: {{url: {url}, token: {{file: token}}, reader: {{file: read-token}}}}}}
-"
-    );
-    fs::write(folder.join("root"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("root");
-    fs::write(folder.join("token"), "lab").expect("token");
-    fs::write(folder.join("read-token"), "reader").expect("token");
-    fs::write(folder.join("project.yaml"), project).expect("project");
-}
+pub(crate) use testing::wait::until;
 
 /// Emulated cloud, and a folder with documents that refer to it.
 pub(crate) struct Harness {
@@ -64,7 +43,12 @@ impl Harness {
         };
         let cloud = Cloud::open(settings, machines).expect("a cloud");
         runtime.spawn(cloud.serve(listener));
-        write(folder.path(), &format!("http://{address}/v1"));
+        let url = format!("http://{address}/v1");
+        support::write(folder.path(), &url);
+        let reader = "token: {file: token}, reader: {file: read-token}";
+        let project = support::project(&url).replace("token: {file: token}", reader);
+        fs::write(folder.path().join("project.yaml"), project).expect("written");
+        fs::write(folder.path().join("read-token"), "reader").expect("written");
         fs::write(folder.path().join("cluster.yaml"), cluster).expect("written");
         Self { folder, address, runtime: Some(runtime) }
     }
@@ -206,15 +190,5 @@ impl End {
     pub(crate) fn code(self, wanted: i32) -> Self {
         assert_eq!(self.status.code(), Some(wanted), "{}\n{}", self.err, self.out);
         self
-    }
-}
-
-/// Waits until `done` returns true, for at most a minute.
-#[track_caller]
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < Duration::from_secs(60), "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,21 +1,19 @@
 //! A real Gitea for one test, on a loopback address and in a temporary folder.
 
-use std::error::Error;
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-
-use crate::proxy::Proxy;
+use testing::Test;
+use testing::proxy::Proxy;
+use testing::wait::poll;
 
 /// Loopback address that only these tests use.
 const HOST: &str = "127.76.0.1";
@@ -33,33 +31,30 @@ pub(crate) struct Gitea {
 }
 
 impl Gitea {
-    pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
-        let prepared = PREPARED.get_or_init(|| prepare().map_err(|error| error.to_string()));
-        let prepared = prepared.as_ref().map_err(String::as_str)?;
+    pub(crate) fn start() -> Test<Self> {
+        let prepared = prepared()?;
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
         let home = folder.path().join("gitea");
-        unpack(&prepared.home, folder.path())?;
+        output(Command::new("tar").arg("-xpC").arg(folder.path()).arg("-f").arg(&prepared.home))?;
         let address = TcpListener::bind((HOST, 0))?.local_addr()?;
-        let proxy = Proxy::listen(HOST, address)?;
+        let proxy = Proxy::listen((HOST, 0), address)?;
         configure(&home, address, proxy.address)?;
         let log = fs::File::create(folder.path().join("log"))?;
         let mut web = gitea(&home)?;
         let server = web.arg("web").stdout(log.try_clone()?).stderr(log).spawn()?;
-        let token = prepared.token.clone();
-        let mut forge = Self { proxy, token, server, address, folder };
-        let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let ended = forge.server.try_wait()?.is_some();
-            if ended || began.elapsed() > START_MAX {
-                return Err(fs::read_to_string(forge.folder.path().join("log"))?.into());
-            }
-            thread::sleep(Duration::from_millis(50));
+        let mut forge = Self { proxy, token: prepared.token, server, address, folder };
+        let listens = poll(START_MAX, || match forge.server.try_wait() {
+            Ok(None) => TcpStream::connect(address).is_ok().then_some(true),
+            _ => Some(false),
+        });
+        if listens != Some(true) {
+            return Err(fs::read_to_string(forge.folder.path().join("log"))?.into());
         }
         Ok(forge)
     }
 
-    pub(crate) fn token_of(&self, user: &str) -> Result<String, Box<dyn Error>> {
+    pub(crate) fn token_of(&self, user: &str) -> Test<String> {
         token(&self.folder.path().join("gitea"), user)
     }
 
@@ -72,12 +67,7 @@ impl Gitea {
     }
 
     /// Sends a request to Gitea directly, without the proxy.
-    pub(crate) fn api(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&str>,
-    ) -> Result<Value, Box<dyn Error>> {
+    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&str>) -> Test<Value> {
         let url = format!("http://{}/api/v1{path}", self.address);
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail-with-body", "-X", method, &url]);
@@ -101,16 +91,35 @@ impl Drop for Gitea {
     }
 }
 
-/// Initial state of every Gitea in these tests: database, two users, and a token. Cached because
-/// its creation takes longer than the start of a Gitea.
+/// Initial state of every Gitea in these tests: database, two users, and a token.
 struct Prepared {
-    home: Vec<u8>, // a tar archive
+    /// A tar archive.
+    home: PathBuf,
     token: String,
 }
 
-static PREPARED: OnceLock<Result<Prepared, String>> = OnceLock::new();
+/// Returns the initial state. It is kept in the folder for temporary files, because its creation takes
+/// longer than the start of a Gitea, and each test may run in a process of its own. Another Gitea, or
+/// another version of this file, has another state.
+fn prepared() -> Test<Prepared> {
+    let program = fs::canonicalize(program()?)?;
+    let written = program.metadata()?.modified()?;
+    let mut hasher = DefaultHasher::new();
+    (program, written, include_str!("gitea.rs")).hash(&mut hasher);
+    let kept = std::env::temp_dir().join(format!("gitea-of-tests-{:016x}", hasher.finish()));
+    fs::create_dir_all(&kept)?;
+    let lock = File::create(kept.join("lock"))?;
+    lock.lock()?; // until the end of this function
+    let (home, token) = (kept.join("gitea.tar"), kept.join("token"));
+    // The token is written last.
+    if !token.exists() {
+        fs::write(&token, prepare(&home)?)?;
+    }
+    Ok(Prepared { home, token: fs::read_to_string(token)? })
+}
 
-fn prepare() -> Result<Prepared, Box<dyn Error>> {
+/// Writes the initial state to the archive `to`, and returns the token.
+fn prepare(to: &Path) -> Test<String> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
     let home = folder.path().join("gitea");
@@ -128,18 +137,11 @@ fn prepare() -> Result<Prepared, Box<dyn Error>> {
         output(gitea(&home)?.args(["admin", "user"]).args(line.split(' ')))?;
     }
     let token = token(&home, "owner")?;
-    let home = output(Command::new("tar").arg("-cC").arg(folder.path()).arg("gitea"))?;
-    Ok(Prepared { home, token })
+    output(Command::new("tar").arg("-cC").arg(folder.path()).arg("-f").arg(to).arg("gitea"))?;
+    Ok(token)
 }
 
-fn unpack(tar: &[u8], folder: &Path) -> Result<(), Box<dyn Error>> {
-    let mut command = Command::new("tar");
-    let mut child = command.arg("-xpC").arg(folder).stdin(Stdio::piped()).spawn()?;
-    child.stdin.take().ok_or("no pipe")?.write_all(tar)?;
-    if child.wait()?.success() { Ok(()) } else { Err("tar failed".into()) }
-}
-
-fn token(home: &Path, user: &str) -> Result<String, Box<dyn Error>> {
+fn token(home: &Path, user: &str) -> Test<String> {
     let line = format!("generate-access-token --username {user} --token-name t --scopes all --raw");
     let said = output(gitea(home)?.args(["admin", "user"]).args(line.split(' ')))?;
     let said = String::from_utf8(said)?;
@@ -147,7 +149,7 @@ fn token(home: &Path, user: &str) -> Result<String, Box<dyn Error>> {
 }
 
 /// Runs a command, checks its exit status, and returns its standard output.
-fn output(command: &mut Command) -> Result<Vec<u8>, Box<dyn Error>> {
+fn output(command: &mut Command) -> Test<Vec<u8>> {
     let output = command.output()?;
     if !output.status.success() {
         return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
@@ -156,7 +158,7 @@ fn output(command: &mut Command) -> Result<Vec<u8>, Box<dyn Error>> {
 }
 
 /// Writes the configuration of a Gitea in `home` that listens on `address` behind `proxy`.
-fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Result<(), Box<dyn Error>> {
+fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Test {
     let user = account()?;
     let file = home.join("app.ini");
     fs::write(&file, settings(home, address, proxy, user.is_some())?)?;
@@ -167,8 +169,8 @@ fn configure(home: &Path, address: SocketAddr, proxy: SocketAddr) -> Result<(), 
 }
 
 /// Returns the UID of the user `git` if the tests run as root, because Gitea rejects root.
-fn account() -> Result<Option<u32>, Box<dyn Error>> {
-    let id = |arguments: &[&str]| -> Result<u32, Box<dyn Error>> {
+fn account() -> Test<Option<u32>> {
+    let id = |arguments: &[&str]| -> Test<u32> {
         let output = Command::new("id").args(arguments).output()?;
         let text = String::from_utf8(output.stdout)?;
         Ok(text.trim().parse().map_err(|_| "as root, this needs a user `git`: useradd -m git")?)
@@ -176,7 +178,7 @@ fn account() -> Result<Option<u32>, Box<dyn Error>> {
     Ok(if id(&["-u"])? == 0 { Some(id(&["-u", "git"])?) } else { None })
 }
 
-fn program() -> Result<PathBuf, Box<dyn Error>> {
+fn program() -> Test<PathBuf> {
     let folders = std::env::var_os("LAB_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = folders.into_iter().chain(std::env::split_paths(&path));
@@ -184,7 +186,7 @@ fn program() -> Result<PathBuf, Box<dyn Error>> {
     Ok(found.ok_or("gitea is neither in LAB_BIN nor in PATH: run ./tasks/test, which brings it")?)
 }
 
-fn gitea(home: &Path) -> Result<Command, Box<dyn Error>> {
+fn gitea(home: &Path) -> Test<Command> {
     let mut command = Command::new(program()?);
     command.arg("--config").arg(home.join("app.ini")).current_dir(home).stdin(Stdio::null());
     command.env_clear().env("HOME", home).env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -196,12 +198,7 @@ fn gitea(home: &Path) -> Result<Command, Box<dyn Error>> {
     Ok(command)
 }
 
-fn settings(
-    home: &Path,
-    address: SocketAddr,
-    proxy: SocketAddr,
-    as_git: bool,
-) -> Result<String, Box<dyn Error>> {
+fn settings(home: &Path, address: SocketAddr, proxy: SocketAddr, as_git: bool) -> Test<String> {
     let user = if as_git { "git".to_owned() } else { std::env::var("USER")? };
     let beside = |program: PathBuf| program.with_file_name("static");
     let assets = [beside(program()?), beside(fs::canonicalize(program()?)?)];

@@ -7,17 +7,18 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use crypto_box::{SecretKey, aead::OsRng};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::http::{Request, Response, listen_to_requests};
 
-use crate::http::{self, Answer, Request, TOKEN, page, serve};
+use crate::http::{self, Answer, TOKEN, page};
 use crate::openapi::{OpenApi, overlay};
 
 /// Loopback address that only these tests use.
@@ -82,7 +83,6 @@ pub(crate) struct GitHub {
 impl GitHub {
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let history = tempfile::tempdir()?;
-        let listener = TcpListener::bind((HOST, 0))?;
         let state = Arc::new(Mutex::new(State {
             repository: None,
             rulesets: BTreeMap::new(),
@@ -111,39 +111,29 @@ impl GitHub {
             secret_key: (SecretKey::generate(&mut OsRng), 1),
             clock: 0,
         }));
-        let mock = Self { address: listener.local_addr()?, state, history };
-        let (state, address) = (mock.state.clone(), mock.address);
-        let folder = mock.history.path().to_owned();
-        let openapi = Arc::new(OpenApi::read()?);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (state, folder, openapi) = (state.clone(), folder.clone(), openapi.clone());
-                thread::spawn(move || {
-                    serve(client, |request| {
-                        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                        let line = format!("{} {}?{}", request.method, request.path, request.query);
-                        state.seen.push((line, request.headers.get("authorization").cloned()));
-                        if request.path.contains(".git/") {
-                            let refuses = state.git_refuses.clone();
-                            drop(state);
-                            return http::git(request, &folder, refuses);
-                        }
-                        let (status, body, headers) =
-                            state.answer(request, &openapi, address, &folder);
-                        let text = if body.is_null() { String::new() } else { body.to_string() };
-                        let mut head = format!(
-                            "HTTP/1.1 {status} Mock\r\nConnection: close\r\nContent-Length: {}\r\n",
-                            text.len()
-                        );
-                        for (name, value) in headers {
-                            head.extend([name, ": ", &value, "\r\n"]);
-                        }
-                        Ok((head + "\r\n" + &text).into_bytes())
-                    })
-                });
+        let (shared, folder) = (Arc::clone(&state), history.path().to_owned());
+        let openapi = OpenApi::read()?;
+        let address = listen_to_requests((HOST, 0), move |request, stream| {
+            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let line = format!("{} {}?{}", request.method, request.path, request.query);
+            state.seen.push((line, request.headers.get("authorization").cloned()));
+            if request.path.contains(".git/") {
+                let refuses = state.git_refuses.clone();
+                drop(state);
+                stream.write_all(&http::git(request, &folder, refuses)?)?;
+                return Ok(false);
             }
-        });
-        Ok(mock)
+            let address = stream.local_addr()?;
+            let (status, body, headers) = state.answer(request, &openapi, address, &folder);
+            let text = if body.is_null() { String::new() } else { body.to_string() };
+            let headers = headers.into_iter();
+            let response = headers.fold(Response::new(status, text), |response, (name, value)| {
+                response.with(name, value)
+            });
+            stream.write_all(&http::whole(&response)?)?;
+            Ok(false)
+        })?;
+        Ok(Self { address, state, history })
     }
 
     pub(crate) fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {

@@ -1,12 +1,12 @@
-//! A small HTTP server for tests, with git's own server behind it.
+//! Parts of a forge's HTTP server: git's own server, and lists in pages.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::io;
+use std::path::Path;
 
 use data_encoding::BASE64;
 use serde_json::Value;
+use testing::git;
+use testing::http::{Request, Response};
 
 /// Token that the forge of these tests accepts.
 pub(crate) const TOKEN: &str = "github_pat_example";
@@ -14,92 +14,33 @@ pub(crate) const TOKEN: &str = "github_pat_example";
 /// Status, body and additional headers.
 pub(crate) type Answer = (u16, Value, Vec<(&'static str, String)>);
 
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) query: String,
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
-}
-
-pub(crate) fn serve(
-    mut client: TcpStream,
-    answer: impl FnOnce(&Request) -> io::Result<Vec<u8>>,
-) -> io::Result<()> {
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 8192]);
-    let end = loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end;
-        }
-        match client.read(&mut chunk)? {
-            0 => return Ok(()),
-            read => bytes.extend(&chunk[..read]),
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut lines = head.split("\r\n");
-    let line: Vec<_> = lines.next().unwrap_or_default().split(' ').map(str::to_owned).collect();
-    let header = |line: &str| {
-        line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-    };
-    let headers: BTreeMap<_, _> = lines.filter_map(header).collect();
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = bytes.split_off(end + 4);
-    while body.len() < length {
-        match client.read(&mut chunk)? {
-            0 => break,
-            read => body.extend(&chunk[..read]),
-        }
-    }
-    let (path, query) = line[1].split_once('?').unwrap_or((&line[1], ""));
-    let request = Request {
-        method: line[0].clone(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers,
-        body,
-    };
-    client.write_all(&answer(&request)?)
-}
-
 /// Serves git's own HTTP backend. Demands the token as GitHub does.
 pub(crate) fn git(
     request: &Request,
-    folder: &std::path::Path,
+    folder: &Path,
     refuses: Option<(&str, u16, String)>,
 ) -> io::Result<Vec<u8>> {
     let basic = format!("Basic {}", BASE64.encode(format!("x-access-token:{TOKEN}").as_bytes()));
-    if request.headers.get("authorization") != Some(&basic) {
-        return Ok(b"HTTP/1.1 401 Mock\r\nWWW-Authenticate: Basic realm=\"GitHub\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec());
+    if request.header("authorization") != basic {
+        return whole(&Response::new(401, "").with("WWW-Authenticate", "Basic realm=\"GitHub\""));
     }
-    let asked = format!("{} {}", request.path, request.query);
-    if let Some((_, status, text)) = refuses.filter(|(service, ..)| asked.contains(service)) {
-        let length = text.len();
-        let location = if (300..400).contains(&status) { &text } else { "" };
-        return Ok(format!("HTTP/1.1 {status} Mock\r\nLocation: {location}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}").into_bytes());
+    if let Some((_, status, text)) =
+        refuses.filter(|(service, ..)| request.target.contains(service))
+    {
+        let location = if (300..400).contains(&status) { text.clone() } else { String::new() };
+        let response = Response::new(status, text).with("Content-Type", "text/plain");
+        return whole(&response.with("Location", location));
     }
-    let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
-    let mut backend = Command::new("git")
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", folder)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("REMOTE_USER", "owner")
-        .env("REQUEST_METHOD", &request.method)
-        .env("PATH_INFO", &request.path)
-        .env("QUERY_STRING", &request.query)
-        .env("CONTENT_TYPE", header("content-type"))
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("HTTP_GIT_PROTOCOL", header("git-protocol"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    if let Some(mut input) = backend.stdin.take() {
-        input.write_all(&request.body)?;
-    }
-    let output = backend.wait_with_output()?.stdout;
-    let status = if output.starts_with(b"Status: ") { &output[8..11] } else { b"200" };
-    Ok([b"HTTP/1.1 ", status, b" Mock\r\nConnection: close\r\n", &output].concat())
+    let (status, output) = git::serve(request, &request.path, folder)?;
+    let head = format!("HTTP/1.1 {status} Mock\r\nConnection: close\r\n");
+    Ok([head.as_bytes(), &output].concat())
+}
+
+/// Returns the bytes of a response that ends the connection.
+pub(crate) fn whole(response: &Response) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    response.clone().with("Connection", "close").write("GET", &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Returns one page of a list, with a link to the next page.

@@ -1,27 +1,27 @@
 //! Shared parts of the tests that need a forge: a folder with a Git repository, the program, and
 //! its documents.
 
-use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use tempfile::TempDir;
-
-pub(crate) type Test = Result<(), Box<dyn Error>>;
+pub(crate) use testing::Test;
+use testing::documents::STRANGER;
+use testing::git::Repository;
+use testing::run::{path, program};
+#[allow(unused_imports, reason = "not every test that has this module needs all of it")]
+pub(crate) use testing::run::{status, stderr};
 
 /// Root key of the tests: 32 bytes in hexadecimal.
 pub(crate) const ROOT: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-/// An age recipient, required by the Project and unused in these tests.
-const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
-
 /// A folder with a Git repository and documents.
 pub(crate) struct Sandbox {
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
+    repository: Repository,
     token: String,
 }
 
@@ -29,21 +29,22 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// Creates a sandbox. `forge` is the value of `endpoints.forge`, with the token in
     /// `FORGE_TOKEN`.
-    pub(crate) fn new(forge: &str, token: &str) -> Result<Self, Box<dyn Error>> {
-        let sandbox = Self { folder: tempfile::tempdir()?, token: token.to_owned() };
+    pub(crate) fn new(forge: &str, token: &str) -> Test<Self> {
+        let folder = tempfile::tempdir()?;
+        let repository = Repository::init(folder.path().to_owned())?;
+        let sandbox = Self { _folder: folder, repository, token: token.to_owned() };
         let project = format!(
             "---\napiVersion: holistic/v1alpha1\nkind: Project\nmetadata: {{name: lab}}\nspec:\n  \
-             root: {{env: ROOT}}\n  recipients: [{{name: admin, age: {RECIPIENT}}}]\n  \
+             root: {{env: ROOT}}\n  recipients: [{{name: admin, age: {STRANGER}}}]\n  \
              endpoints: {{forge: {forge}}}\n"
         );
         fs::write(sandbox.path().join("project.yaml"), project)?;
-        sandbox.git(&["init", "--quiet", "--initial-branch=main"])?;
         sandbox.commit("first")?;
         Ok(sandbox)
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.repository.path()
     }
 
     /// Writes the `Repository` document.
@@ -55,27 +56,12 @@ impl Sandbox {
         Ok(fs::write(self.path().join("repository.yaml"), text)?)
     }
 
-    pub(crate) fn git(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
-        let settings = [
-            "user.name=t",
-            "user.email=t@example.org",
-            "commit.gpgSign=false",
-            "core.hooksPath=/dev/null",
-            "core.fsmonitor=false",
-        ];
-        let output = Command::new("git")
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
-            .args(arguments)
-            .current_dir(self.path())
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .output()?;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    pub(crate) fn git(&self, arguments: &[&str]) -> Test<String> {
+        self.repository.git(arguments)
     }
 
-    pub(crate) fn commit(&self, message: &str) -> Result<String, Box<dyn Error>> {
-        self.git(&["commit", "--quiet", "--allow-empty", "-m", message])?;
-        self.git(&["rev-parse", "HEAD"])
+    pub(crate) fn commit(&self, message: &str) -> Test<String> {
+        self.repository.commit(message)
     }
 
     /// Runs the program with the project's root.
@@ -89,22 +75,11 @@ impl Sandbox {
 
     /// Returns the command of the program, without the developer's environment.
     pub(crate) fn command(&self, verb: &str) -> assert_cmd::Command {
-        let mut program = assert_cmd::Command::new(cargo_bin!("vcs-bootstrap"));
-        program.current_dir(self.path()).env_clear();
-        program.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        program.env("FORGE_TOKEN", &self.token);
+        let mut program = program(cargo_bin!("vcs-bootstrap"));
+        program.current_dir(self.path()).env("PATH", path()).env("FORGE_TOKEN", &self.token);
         program.args(verb.split(' ')).args(["project.yaml", "repository.yaml"]);
         program
     }
-}
-
-/// Returns the status of the written repository.
-#[allow(dead_code, reason = "not every test that has this module needs all of it")]
-pub(crate) fn status(run: &Assert) -> Result<Value, Box<dyn Error>> {
-    let stdout = &run.get_output().stdout;
-    let last = stdout.split(|&byte| byte == b'\n').rfind(|line| !line.is_empty());
-    let document: Value = serde_json::from_slice(last.ok_or("no document was written")?)?;
-    Ok(document["status"].clone())
 }
 
 /// Returns status and reason of the Ready condition.
