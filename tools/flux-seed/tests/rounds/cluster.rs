@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -37,7 +38,12 @@ pub(crate) enum Fault {
     DeniedAfter(usize),
     /// The response to the write with this number is lost.
     LostAt(usize),
+    /// After the write with this number, every connection is closed for [`OUTAGE`].
+    OutAfter(usize),
 }
+
+/// Length of an outage: the restart of an API server.
+pub(crate) const OUTAGE: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 struct State {
@@ -45,6 +51,8 @@ struct State {
     /// Writes, each as `PATCH Secret flux-system/prod-sops`.
     writes: Vec<String>,
     fault: Option<Fault>,
+    /// End of the outage that has begun.
+    out_until: Option<Instant>,
     version: u64,
 }
 
@@ -151,6 +159,9 @@ fn serve(state: &Mutex<State>, mut stream: TcpStream) {
         let mut words = head.split(' ');
         let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.out_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         let before = state.writes.len();
         let failure = |code: u16, reason: &str| {
             let status = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code,
@@ -166,8 +177,12 @@ fn serve(state: &Mutex<State>, mut stream: TcpStream) {
                 None => failure(404, "NotFound"),
             },
         };
-        if state.fault == Some(Fault::LostAt(state.writes.len())) && state.writes.len() > before {
+        let has_written = state.writes.len() > before;
+        if has_written && state.fault == Some(Fault::LostAt(state.writes.len())) {
             return;
+        }
+        if has_written && state.fault == Some(Fault::OutAfter(state.writes.len())) {
+            state.out_until = Some(Instant::now() + OUTAGE);
         }
         let answer = answer.to_string();
         let head = format!(
