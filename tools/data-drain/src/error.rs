@@ -6,9 +6,6 @@ use std::path::PathBuf;
 use contract::reasons;
 use documents::{Diagnostic, Exit, Refusal};
 
-/// Name of the API server in messages.
-pub(crate) const API_SERVER: &str = "the API server";
-
 /// Condition reason for a claim that cannot be drained.
 pub(crate) const NOT_DRAINABLE: &str = "NotDrainable";
 
@@ -24,12 +21,9 @@ pub enum Error {
     /// The project lacks an endpoint.
     #[error("the Project has no {0}")]
     NoEndpoint(&'static str),
-    /// The cluster's kubeconfig is invalid or has a setting that this program does not permit.
-    #[error("the kubeconfig of the cluster cannot be used: {why}")]
-    Kubeconfig {
-        /// Cause, as a clause about the kubeconfig.
-        why: &'static str,
-    },
+    /// The kubeconfig is not accepted, or a request to the cluster failed.
+    #[error(transparent)]
+    Cluster(#[from] kubernetes::Error),
     /// This machine cannot start an asynchronous runtime.
     #[error("the HTTP client cannot start on this machine")]
     Machine(#[source] io::Error),
@@ -84,14 +78,6 @@ pub enum Error {
     Garbled {
         /// Request, for example `write BUCKET/KEY`.
         request: String,
-    },
-    /// Another writer has changed the object since it was read.
-    #[error("another writer changed the object: {request}: {message}")]
-    Conflict {
-        /// Request, for example `PATCH /api/v1/…`.
-        request: String,
-        /// Message of the API server.
-        message: String,
     },
     /// Claims cannot be drained in their present state.
     #[error("these cannot be drained as they are: {}", listed(refusals))]
@@ -204,6 +190,38 @@ pub enum Error {
     },
 }
 
+/// Returns the condition reason of a failed request. A Drain has one reason for each way to be denied.
+fn cluster_reason(error: &kubernetes::Error) -> &'static str {
+    use kubernetes::Error::{Busy, Conflict, Denied, QuotaExceeded};
+    match error {
+        Denied { .. } | QuotaExceeded { .. } => reasons::FORBIDDEN,
+        Conflict { .. } => reasons::CONFLICT,
+        // `Busy` is the reason of a Drain whose lease another run holds.
+        Busy { .. } => reasons::UNREACHABLE,
+        error => error.reason(),
+    }
+}
+
+/// Returns the help for a failed request. A namespace may have to permit the reader of a volume.
+fn cluster_help(error: &kubernetes::Error) -> Option<String> {
+    use kubernetes::Error::{Denied, Forbidden, QuotaExceeded};
+    let help = match error {
+        Denied { message, .. } if message.contains("PodSecurity") => {
+            "permit the reader in the namespace: label the namespace \
+             `pod-security.kubernetes.io/enforce=baseline`"
+        }
+        QuotaExceeded { .. } => {
+            "raise the namespace's ResourceQuota by one pod with 1 GiB of memory"
+        }
+        Forbidden { .. } => {
+            "the API server's message names the rule; a kubeconfig of a cluster administrator is \
+             needed: `talos-provision apply` writes one"
+        }
+        error => return error.help(),
+    };
+    Some(help.to_owned())
+}
+
 fn listed(refusals: &[Refusal]) -> String {
     let line = |refusal: &Refusal| format!("{}: {}", refusal.object, refusal.message);
     refusals.iter().map(line).collect::<Vec<_>>().join("; ")
@@ -228,13 +246,12 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::NoEndpoint(_) => "NoEndpoint",
-            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
+            Self::Cluster(error) => cluster_reason(error),
             Self::Machine(_) | Self::File { .. } => "MachineFailed",
             Self::Unreachable { .. } | Self::Stalled { .. } => reasons::UNREACHABLE,
             Self::Forbidden { .. } => reasons::FORBIDDEN,
             Self::Rejected { .. } => reasons::REJECTED,
             Self::Garbled { .. } => reasons::GARBLED,
-            Self::Conflict { .. } => reasons::CONFLICT,
             Self::Refused { .. } => NOT_DRAINABLE,
             Self::Busy { .. } => reasons::BUSY,
             Self::HoldInactive { .. } => "HoldInactive",
@@ -257,7 +274,7 @@ impl Diagnostic for Error {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
             Self::NoEndpoint(_) => "declare it in `endpoints` of the Project",
-            Self::Kubeconfig { .. } => "write a new kubeconfig: `talos-provision apply`",
+            Self::Cluster(error) => return cluster_help(error),
             Self::Machine(_) => "check this machine's limits of open files and memory",
             Self::Unreachable { .. } => {
                 "check the network to the service, then run the same command again"
@@ -266,23 +283,11 @@ impl Diagnostic for Error {
                 "check the network to the store, then run the same command again: packs that have arrived are \
                  not sent again"
             }
-            Self::Forbidden { message, .. } if message.contains("PodSecurity") => {
-                "permit the reader in the namespace: label the namespace \
-                 `pod-security.kubernetes.io/enforce=baseline`"
-            }
-            Self::Forbidden { message, .. } if message.contains("exceeded quota") => {
-                "raise the namespace's ResourceQuota by one pod with 1 GiB of memory"
-            }
-            Self::Forbidden { who, .. } if who == API_SERVER => {
-                "the API server's message names the rule; a kubeconfig of a cluster administrator is \
-                 needed: `talos-provision apply` writes one"
-            }
             Self::Forbidden { .. } => {
                 "use credentials with the permission: a writer needs PutObject, GetObject and \
                  ListBucket, a reader GetObject"
             }
             Self::Rejected { .. } => "correct the document or the object as the message says",
-            Self::Conflict { .. } => "run the same command again",
             Self::Refused { stopped: false, .. } => {
                 "nothing was stopped; correct each claim as its message says, then run this again"
             }
@@ -343,33 +348,34 @@ impl Diagnostic for Error {
     }
 
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Cluster(error) => error.is_transient(),
+            _ => false,
+        }
     }
 
     fn is_ambiguous(&self) -> bool {
         // The store's writer looks itself whether an object arrived.
-        let is_write =
-            |request: &str| request.starts_with("PATCH ") || request.starts_with("DELETE ");
-        matches!(self, Self::Unreachable { who, request, .. } if who == API_SERVER && is_write(request))
+        matches!(self, Self::Cluster(error) if error.is_ambiguous())
     }
 
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
+            Self::Cluster(error) => error.exit(),
             Self::Unreachable { .. }
             | Self::Stalled { .. }
             | Self::NoReader { .. }
             | Self::Read { .. }
             | Self::Changed { .. }
-            | Self::Conflict { .. }
             | Self::Busy { .. }
             | Self::HoldInactive { .. }
             | Self::Git { .. }
             | Self::Machine(_)
             | Self::Unproven { .. } => Exit::Temporary,
             Self::NoEndpoint(_)
-            | Self::Kubeconfig { .. }
             | Self::Forbidden { .. }
             | Self::Rejected { .. }
             | Self::Garbled { .. }

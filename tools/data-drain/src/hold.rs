@@ -271,7 +271,7 @@ pub(crate) fn remove(reader: &Reader, writer: &Writer, drain: &str) -> Result<()
 
 /// Whether the cluster supports `ValidatingAdmissionPolicy`.
 pub(crate) fn is_supported(reader: &Reader) -> Result<bool, Error> {
-    Ok(reader.get(&format!("{BINDINGS}?limit=1"))?.is_some())
+    reader.serves(BINDINGS)
 }
 
 /// Reads binding and policy that deny pods, then binding and policy that deny deletions.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use contract::labels::{DRAIN, HEARTBEAT};
 use documents::WritePermit;
-use secrets::Secret;
+use kubernetes::Kubeconfig;
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -50,7 +50,7 @@ impl Lease {
     /// [`Error::Busy`]: another run holds the lease, and is alive.
     pub(crate) fn take(
         drain: &str,
-        kubeconfig: &Secret,
+        kubeconfig: &Kubeconfig,
         permit: &WritePermit,
     ) -> Result<Self, Error> {
         let access = WriteAccess::new(kubeconfig, permit);

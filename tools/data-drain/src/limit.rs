@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use documents::{Diagnostic as _, Exit};
+use documents::Diagnostic as _;
 
 use crate::Error;
 
@@ -38,7 +38,7 @@ impl Limit {
             let problem = match look() {
                 Ok(None) => return Ok(()),
                 Ok(Some(problem)) => problem,
-                Err(error @ Error::Unreachable { .. }) if error.exit() == Exit::Temporary => error,
+                Err(error) if error.is_transient() => error,
                 Err(error) => return Err(error),
             };
             documents::check_interrupt()?;

@@ -2,7 +2,7 @@
 
 use contract::{Project, Projects, facts};
 use documents::{Context, Declared, Intent, Opened};
-use secrets::Secret;
+use kubernetes::Kubeconfig;
 
 use crate::copy::read_back;
 use crate::desired::{self, Desired, Keys};
@@ -16,7 +16,7 @@ use crate::{Error, Limit, cluster, store};
 pub(crate) struct Session<'a> {
     context: Context<'a, Drain>,
     project: &'a Declared<Project>,
-    pub(crate) kubeconfig: Secret,
+    pub(crate) kubeconfig: Kubeconfig,
     pub(crate) reader: cluster::Reader,
     copies: Option<Copies<'a>>,
 }
@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
         };
         let sealed = facts::cluster(context.stream, name)?.kubeconfig;
         // An age identity of the caller opens the kubeconfig, or the key of this phase.
-        let kubeconfig = contract::unseal(project, "data-drain", &sealed)?;
+        let kubeconfig = Kubeconfig::unseal(project, "data-drain", &sealed)?;
         let reader = cluster::Reader::open(&kubeconfig)?;
         let context = Context { ..*context };
         Ok(Opened::Session(Self { context, project, kubeconfig, reader, copies }))

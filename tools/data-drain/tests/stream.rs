@@ -84,6 +84,28 @@ fn apply_rejects_a_kubeconfig_that_runs_programs_or_reads_files() -> Test {
     Ok(())
 }
 
+// hazard: The proxy of a company's network receives the requests to a private control plane.
+// class: A setting of the environment leaks into the program.
+// members: HTTPS_PROXY that is no URL, both spellings
+// now: the environment's proxy is not read; the error is about the cluster
+#[test]
+fn proxy_of_the_environment_is_not_read_for_the_cluster() -> Test {
+    let input = with(&kubeconfig(&json!({"token": "hunter2"})))?;
+    for proxy in ["http://127.0.0.1:1", "no URL"] {
+        let environment = [
+            ("ROOT", ROOT),
+            ("SOPS_AGE_KEY", IDENTITY),
+            ("HTTPS_PROXY", proxy),
+            ("https_proxy", proxy),
+        ];
+        let run = run_with(&environment, "apply", &input).code(111);
+        assert_eq!(reason(&run)?, "Unreachable", "{proxy}");
+        let said = String::from_utf8(run.get_output().stderr.clone())?;
+        assert!(said.contains("the API server does not answer"), "{proxy}: {said}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_phase_key_opens_values_that_were_sealed_for_the_phase() -> Test {
     let kubeconfig = kubeconfig(&json!({"token": "hunter2"}));

@@ -19,109 +19,9 @@ pub enum Error {
     /// A secret or key is unavailable.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
-    /// The cluster's kubeconfig is invalid or has a setting that this program does not permit.
-    #[error("the kubeconfig of the cluster cannot be used: {why}")]
-    Kubeconfig {
-        /// Cause, as a clause about the kubeconfig.
-        why: &'static str,
-    },
-    /// The API server did not answer.
-    #[error("the API server does not answer: {request}")]
-    Unreachable {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Error of the Kubernetes client.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// The API server took longer than this program waits for one answer.
-    #[error("the API server has not answered within {seconds} s: {request}")]
-    Slow {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Deadline of one response in seconds.
-        seconds: u64,
-    },
-    /// The server's certificate does not match the kubeconfig.
-    #[error("the certificate of the API server is not trusted: {request}: {why}")]
-    Untrusted {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the TLS library.
-        why: String,
-    },
-    /// The API server does not accept the kubeconfig's certificate or token.
-    #[error("the API server does not accept the kubeconfig's credentials for {request}: {message}")]
-    Unauthorized {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// The kubeconfig's user may not do this.
-    #[error("the API server does not permit {request}: {message}")]
-    Forbidden {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// A `ResourceQuota` is used up.
-    #[error("a quota does not permit {request}: {message}")]
-    QuotaExceeded {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// The Namespace is being deleted.
-    #[error("cannot {request}, since its Namespace is being deleted: {message}")]
-    Terminating {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// An admission policy or webhook denied the request.
-    #[error("an admission policy denies {request}: {message}")]
-    Denied {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the policy or webhook.
-        message: String,
-    },
-    /// An admission webhook did not answer.
-    #[error("an admission webhook does not answer to {request}: {message}")]
-    WebhookFailed {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// Another writer has changed the object since it was read.
-    #[error("another writer changed the object during {request}: {message}")]
-    Changed {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// The API server is overloaded or temporarily unavailable.
-    #[error("the API server is busy: {request}: {message}")]
-    Busy {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
-    /// The API server rejects the request as invalid.
-    #[error("the API server rejects {request}: {message}")]
-    Rejected {
-        /// Request, for example `get Namespace flux-system`.
-        request: String,
-        /// Message of the API server.
-        message: String,
-    },
+    /// The kubeconfig is not accepted, or a request to the cluster failed.
+    #[error(transparent)]
+    Cluster(#[from] kubernetes::Error),
     /// The response is not one of the Kubernetes API.
     #[error("cannot parse the response to {request}")]
     Garbled {
@@ -221,18 +121,7 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
-            Self::Unreachable { .. } | Self::Slow { .. } => reasons::UNREACHABLE,
-            Self::Untrusted { .. } => reasons::UNTRUSTED,
-            Self::Unauthorized { .. } => reasons::UNAUTHORIZED,
-            Self::Forbidden { .. } => reasons::FORBIDDEN,
-            Self::QuotaExceeded { .. } => reasons::QUOTA_EXCEEDED,
-            Self::Terminating { .. } => "Terminating",
-            Self::Denied { .. } => reasons::DENIED,
-            Self::WebhookFailed { .. } => "WebhookFailed",
-            Self::Changed { .. } => "Changed",
-            Self::Busy { .. } => reasons::BUSY,
-            Self::Rejected { .. } => reasons::REJECTED,
+            Self::Cluster(error) => error.reason(),
             Self::Garbled { .. } => reasons::GARBLED,
             Self::Image { .. } => "ImageUnknown",
             Self::Foreign { .. } => "Foreign",
@@ -253,40 +142,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
-            Self::Kubeconfig { .. } => "write a new kubeconfig: `talos-provision apply`",
-            Self::Unreachable { .. } | Self::Slow { .. } => {
-                "check the network between here and the cluster's endpoint, then run the same command again"
-            }
-            Self::Untrusted { .. } => {
-                "compare the endpoint with the Cluster's status, check that the certificate has not \
-                 expired, and check the clock of this machine"
-            }
-            Self::Unauthorized { .. } => {
-                "the certificate in the kubeconfig has expired, or another cluster issued it: \
-                 `talos-provision apply` writes a new one"
-            }
-            Self::Forbidden { .. } => {
-                "grant the kubeconfig's user the permission that the message names"
-            }
-            Self::QuotaExceeded { .. } => {
-                "raise the quota that the message names, or remove objects that use it"
-            }
-            Self::Terminating { .. } => {
-                "wait until the Namespace is deleted, then run the same command again; `kubectl get \
-                 namespace NAME -o yaml` shows the finalizers that block its deletion"
-            }
-            Self::Denied { .. } => {
-                "change the object as the message says, or exempt the Namespace from the policy"
-            }
-            Self::WebhookFailed { .. } => {
-                "start the workload that serves the webhook, then run the same command again"
-            }
-            Self::Changed { .. } => "run the same command again: it reads the changed object first",
-            Self::Busy { .. } => "run the same command again in a minute",
-            Self::Rejected { .. } => {
-                "correct the field that the message names: in this version of Kubernetes it is \
-                 immutable, unknown or has an invalid value"
-            }
+            Self::Cluster(error) => return error.help(),
             Self::Garbled { .. } => {
                 "check that the endpoint in the kubeconfig is a Kubernetes API server"
             }
@@ -339,25 +195,13 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
+            Self::Cluster(error) => error.exit(),
             Self::Image { temporary: true, .. }
             | Self::ArtifactUnreadable { temporary: true, .. }
             | Self::DataAtRisk { .. }
-            | Self::Unreachable { .. }
-            | Self::Slow { .. }
-            | Self::Terminating { .. }
-            | Self::WebhookFailed { .. }
-            | Self::Changed { .. }
-            | Self::Busy { .. }
             | Self::NotKnownYet { .. }
             | Self::NotYetProven { .. } => Exit::Temporary,
-            Self::Kubeconfig { .. }
-            | Self::Untrusted { .. }
-            | Self::Unauthorized { .. }
-            | Self::Forbidden { .. }
-            | Self::QuotaExceeded { .. }
-            | Self::Denied { .. }
-            | Self::Rejected { .. }
-            | Self::Garbled { .. }
+            Self::Garbled { .. }
             | Self::Image { .. }
             | Self::ArtifactUnreadable { .. }
             | Self::Foreign { .. }
@@ -371,17 +215,15 @@ impl Diagnostic for Error {
     }
 
     fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::Slow { .. }
-                | Self::Busy { .. }
-                | Self::NotYetProven { .. }
-        )
+        match self {
+            Self::Cluster(error) => error.is_transient(),
+            Self::NotYetProven { .. } => true,
+            _ => false,
+        }
     }
 
     fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Slow { .. })
+        matches!(self, Self::Cluster(error) if error.is_ambiguous())
     }
 
     fn refusals(&self) -> Vec<Refusal> {

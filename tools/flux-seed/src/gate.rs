@@ -114,7 +114,7 @@ impl Gate<'_> {
 fn wait_released(writer: &Writer, live: &Value) -> Result<(), Error> {
     let mut denied = None;
     let released = poll(POLICY_MAX, || match writer.try_delete(live) {
-        Err(error @ Error::Denied { .. }) => {
+        Err(error @ Error::Cluster(kubernetes::Error::Denied { .. })) => {
             denied = Some(error);
             Ok(None)
         }

@@ -35,7 +35,6 @@ mod plan;
 mod prune;
 mod reader;
 mod record;
-mod response;
 mod scan;
 mod served;
 mod session;

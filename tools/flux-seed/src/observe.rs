@@ -134,7 +134,7 @@ fn unless_hidden<T>(
     hidden: &mut BTreeSet<Hidden>,
 ) -> Result<Option<T>, Error> {
     match found {
-        Err(Error::Forbidden { .. }) if reader.is_limited() => {
+        Err(Error::Cluster(kubernetes::Error::Forbidden { .. })) if reader.is_limited() => {
             hidden.insert(what);
             Ok(None)
         }

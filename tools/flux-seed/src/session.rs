@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use contract::facts::{self, ClusterFacts};
 use contract::{Project, Projects, VerifiedReceipt};
 use documents::{Context, Declared, Deferred, Intent, Opened, Stream};
-use secrets::{PhaseKey, Secret};
+use kubernetes::Kubeconfig;
+use secrets::PhaseKey;
 
 use crate::Error;
 use crate::cluster::Reader;
@@ -55,7 +56,7 @@ pub(crate) struct Session<'a> {
     pub(crate) desired: Desired,
     pub(crate) gate: Gate<'a>,
     /// Kubeconfig of a writer; `None` for a plan.
-    kubeconfig: Option<Secret>,
+    kubeconfig: Option<Kubeconfig>,
     /// `None` while the cluster does not exist, which only a plan accepts.
     reader: Option<Reader>,
     pulled: Pulled,
@@ -144,7 +145,7 @@ impl<'a> Session<'a> {
     }
 
     /// Returns the kubeconfig of a writer.
-    pub(crate) fn kubeconfig(&self) -> Result<&Secret, Error> {
+    pub(crate) fn kubeconfig(&self) -> Result<&Kubeconfig, Error> {
         self.kubeconfig.as_ref().ok_or_else(|| self.not_ready().into())
     }
 
@@ -257,11 +258,11 @@ fn gate<'a>(context: &Context<'a, Delivery>, project: &'a Declared<Project>) -> 
 fn kubeconfig(
     context: &Context<'_, Delivery>,
     project: &Declared<Project>,
-) -> Result<Secret, Error> {
+) -> Result<Kubeconfig, Error> {
     let cluster = context.document.spec.cluster.as_str();
     // A degraded cluster still has its credentials.
     let cluster: ClusterFacts = facts::in_any_state(context.stream, cluster)?;
-    Ok(contract::unseal(project, "flux-seed", &cluster.kubeconfig)?)
+    Ok(Kubeconfig::unseal(project, "flux-seed", &cluster.kubeconfig)?)
 }
 
 /// Connects to the cluster for a plan. Returns `None` while the cluster does not exist.
@@ -275,7 +276,7 @@ fn open_for_plan(
         let Some(sealed) = facts::reader_kubeconfig(context.stream, cluster) else {
             return Ok(None);
         };
-        let kubeconfig = contract::unseal(project, contract::READER, sealed)?;
+        let kubeconfig = Kubeconfig::unseal(project, contract::READER, sealed)?;
         return Reader::open_limited(&kubeconfig).map(Some);
     }
     match context.stream.ready("Cluster", context.document.spec.cluster.as_str()) {

@@ -154,10 +154,13 @@ pub enum Error {
         /// Last event of the service.
         event: String,
     },
-    /// The Kubernetes API returned an error.
-    #[error("the Kubernetes API returned an error: {why}")]
-    KubernetesError {
-        /// Message of the Kubernetes API.
+    /// A request to the Kubernetes API failed.
+    #[error(transparent)]
+    Kubernetes(#[from] ::kubernetes::Error),
+    /// The Kubernetes API is not ready for the removal of a machine.
+    #[error("the Kubernetes API is not ready: {why}")]
+    KubernetesNotReady {
+        /// The failing check.
         why: String,
     },
     /// Differences that no step can change.
@@ -235,7 +238,8 @@ impl Diagnostic for Error {
             Self::Runtime(_) => "RuntimeFailed",
             Self::NodeError { .. } => "NodeRefused",
             Self::EtcdCrashes { .. } => "EtcdCrashes",
-            Self::KubernetesError { .. } => "KubernetesRefused",
+            Self::Kubernetes(error) => error.reason(),
+            Self::KubernetesNotReady { .. } => "KubernetesRefused",
             Self::Conflicts(_) => reasons::CONFLICT,
             Self::Patch(_) => "PatchUnfit",
             Self::VerificationFailed { .. } => reasons::UNPROVEN,
@@ -250,6 +254,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
+            Self::Kubernetes(error) => return error.help(),
             Self::Conflicts(conflicts) => {
                 return conflicts.first().map(|conflict| conflict.help().to_owned());
             }
@@ -279,7 +284,7 @@ impl Diagnostic for Error {
             Self::Unreachable { .. }
             | Self::ResponseLost { .. }
             | Self::TimedOut { .. }
-            | Self::KubernetesError { .. } => {
+            | Self::KubernetesNotReady { .. } => {
                 "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
@@ -355,18 +360,23 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.is_transient(),
             Self::Keyring(error) => error.is_transient(),
+            Self::Kubernetes(error) => error.is_transient(),
             error => matches!(error, Self::Unreachable { .. } | Self::ResponseLost { .. }),
         }
     }
 
     fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::ResponseLost { .. })
+        match self {
+            Self::Kubernetes(error) => error.is_ambiguous(),
+            error => matches!(error, Self::ResponseLost { .. }),
+        }
     }
 
     fn exit(&self) -> Exit {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
+            Self::Kubernetes(error) => error.exit(),
             Self::UnknownType { .. } => Exit::Usage,
             Self::Unreachable { .. }
             | Self::ResponseLost { .. }
@@ -374,7 +384,7 @@ impl Diagnostic for Error {
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)
-            | Self::KubernetesError { .. }
+            | Self::KubernetesNotReady { .. }
             | Self::NotEvicted { .. }
             | Self::NotDrained { .. } => Exit::Temporary,
             Self::Api(_)

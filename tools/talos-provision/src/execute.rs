@@ -123,8 +123,7 @@ pub(crate) fn execute(
         Step::ForgetNode { name, .. } => match &now.endpoint {
             Deferred::Value(endpoint) => {
                 let reader = session.kubernetes(endpoint)?;
-                let forgotten = kubernetes::Writer::new(&reader, permit).forget(name);
-                forgotten.map_err(|why| Error::KubernetesError { why })
+                kubernetes::Writer::new(&reader, permit).forget(name)
             }
             Deferred::AfterApply => Ok(()),
         },
@@ -350,8 +349,7 @@ fn uncordon(
     let node = now.kubernetes.nodes.iter().find(|node| node.name == *name);
     let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
     let reader = session.kubernetes(endpoint)?;
-    let uncordoned = kubernetes::Writer::new(&reader, permit).uncordon(node);
-    uncordoned.map_err(|why| Error::KubernetesError { why })
+    kubernetes::Writer::new(&reader, permit).uncordon(node)
 }
 
 /// Moves the pods off a server, and takes it out of the load balancer and out of etcd.
@@ -389,7 +387,7 @@ fn evacuate(
     if !now.world.has_begun() {
         return Ok(());
     }
-    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesError { why })?;
+    now.kubernetes.ready.clone().map_err(|why| Error::KubernetesNotReady { why })?;
     let node = now.kubernetes.nodes.iter().find(|node| node.name == name);
     let (Some(node), Deferred::Value(endpoint)) = (node, &now.endpoint) else { return Ok(()) };
     let reader = session.kubernetes(endpoint)?;

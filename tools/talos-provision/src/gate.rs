@@ -53,8 +53,7 @@ pub(crate) fn machines(
     let reader = session.kubernetes(endpoint)?;
     let goes = |node: &&kubernetes::RegisteredNode| loss.nodes.contains(&node.name);
     for node in now.kubernetes.nodes.iter().filter(goes) {
-        let blocked = drain::blocked(&reader, &node.name, session.spec().removal);
-        refusals.extend(blocked.map_err(|why| Error::KubernetesError { why })?);
+        refusals.extend(drain::blocked(&reader, &node.name, session.spec().removal)?);
     }
     Ok(refusals)
 }
@@ -96,7 +95,7 @@ fn facts(session: &Session<'_>, cloud: &CloudState) -> Result<Facts, Error> {
     for (name, endpoint) in endpoint.into_iter().chain(controls) {
         documents::check_interrupt()?;
         let reader = session.kubernetes(&endpoint)?;
-        match Facts::ask(|path| reader.list(path)) {
+        match Facts::ask(|path| reader.list(path).map_err(|error| error.to_string())) {
             Facts::Unknown { why } => unknown.push(format!("{name}: {why}")),
             facts => return Ok(facts),
         }

@@ -7,19 +7,17 @@ pub(crate) mod drain;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ::kubernetes::{Change, Kubeconfig, Request, Settings};
 use contract::labels::CORDONED;
 use documents::WritePermit;
 use serde_json::{Value, json};
-use ureq::Agent;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::Error;
 use crate::pki::Pki;
 
-/// Timeout of one request, in seconds.
-const CALL_SECONDS_MAX: u64 = 10;
-/// Largest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Silence is normal while a control plane starts, so that the deadline is short.
+const SETTINGS: Settings =
+    Settings { manager: "talos-provision", deadline: Duration::from_secs(10) };
 
 /// Node that is registered in Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,116 +61,65 @@ pub(crate) fn endpoint_at(address: &str) -> String {
     format!("https://{address}:6443")
 }
 
-/// Failure of a request.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The API answered with this status and body.
-    Status(u16, Value),
-    /// The API did not answer, or its answer could not be read.
-    Unreachable(String),
-}
-
-impl Failure {
-    /// Returns the API's own message for people.
-    pub(crate) fn text(&self, path: &str) -> String {
-        match self {
-            Self::Unreachable(why) => why.clone(),
-            Self::Status(status, body) => match body["message"].as_str() {
-                Some(message) => format!("{path} answered {status}: {message}"),
-                None => format!("{path} answered {status}"),
-            },
-        }
-    }
-}
-
-pub(crate) struct Reader {
-    agent: Agent,
-    endpoint: String,
-}
+pub(crate) struct Reader(::kubernetes::Reader);
 
 impl Reader {
+    /// Prepares a connection to `endpoint` with the derived authority and the derived administrator.
     pub(crate) fn new(pki: &Pki, endpoint: &str) -> Result<Self, Error> {
         let admin = &pki.kubernetes_admin;
-        let chain = [Certificate::from_der(&admin.certificate).to_owned()];
-        let key = PrivateKey::from_pem(admin.key_pem().as_bytes());
-        let key = key.map_err(|error| Error::Keys(error.to_string()))?;
-        let root = [Certificate::from_der(&pki.kubernetes.certificate).to_owned()];
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&root))
-            .client_cert(Some(ClientCert::new_with_certs(&chain, key)));
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(CALL_SECONDS_MAX)))
-            .proxy(None)
-            .max_idle_connections(0)
-            .tls_config(tls.build())
-            .build();
-        Ok(Self { agent: config.into(), endpoint: endpoint.to_owned() })
+        let (certificate, key) = (admin.certificate_pem(), admin.key_pem());
+        let authority = &pki.kubernetes.certificate;
+        let accepted = Kubeconfig::from_certificates(endpoint, authority, &certificate, &key);
+        let opened = accepted.and_then(|kubeconfig| Self::open(&kubeconfig));
+        opened.map_err(|error| Error::Keys(error.to_string()))
     }
 
-    /// Asks whether the API server is ready. The error holds the reason.
-    pub(crate) fn readyz(&self) -> Result<(), String> {
-        self.call("GET", "/readyz", None).map(drop).map_err(|why| why.text("/readyz"))
+    fn open(kubeconfig: &Kubeconfig) -> Result<Self, ::kubernetes::Error> {
+        ::kubernetes::Reader::open(kubeconfig, SETTINGS).map(Self)
+    }
+
+    /// Asks once whether the API server is ready. The error holds the reason.
+    pub(crate) fn readyz(&self) -> Result<(), ::kubernetes::Error> {
+        self.0.check(&Request::get("/readyz").once())
     }
 
     /// Lists the registered nodes.
-    pub(crate) fn nodes(&self) -> Result<Vec<RegisteredNode>, String> {
+    pub(crate) fn nodes(&self) -> Result<Vec<RegisteredNode>, ::kubernetes::Error> {
         Ok(self.list("/api/v1/nodes")?.iter().filter_map(RegisteredNode::parse).collect())
     }
 
-    /// Returns the items of a list. An answer without `items` is an error, because an empty list
-    /// has an empty array.
-    pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, String> {
-        let mut answer = self.call("GET", path, None).map_err(|why| why.text(path))?;
-        match answer.get_mut("items").map(Value::take).unwrap_or_default() {
-            Value::Array(items) => Ok(items),
-            _ => Err(format!("{path} answered no list")),
-        }
-    }
-
-    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        documents::detail("-", format_args!("{method} {path}"));
-        let silent = |why: ureq::Error| Failure::Unreachable(why.to_string());
-        let url = format!("{}{path}", self.endpoint);
-        let kind =
-            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = ureq::http::Request::builder().method(method).uri(url);
-        let request = request.header("Content-Type", kind).header("Accept", "application/json");
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(body).map_err(|why| Failure::Unreachable(why.to_string()))?;
-        let mut answer = self.agent.run(request).map_err(silent)?;
-        let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let text = text.map_err(silent)?;
-        // `/readyz` answers with plain text.
-        let parsed = serde_json::from_str(&text);
-        match answer.status().as_u16() {
-            200..=299 if path == "/readyz" => Ok(Value::Null),
-            200..=299 => parsed.map_err(|why| Failure::Unreachable(why.to_string())),
-            status => Err(Failure::Status(status, parsed.unwrap_or_default())),
-        }
+    /// Returns all items of the list at `path`.
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>, ::kubernetes::Error> {
+        self.0.list(&Request::get(path))
     }
 }
 
 /// Writes to the cluster that a [`Reader`] reads.
-pub(crate) struct Writer<'a>(&'a Reader);
+pub(crate) struct Writer<'a> {
+    reader: &'a Reader,
+    send: Box<dyn Fn(&Change) -> ChangeResult + 'a>,
+}
+
+/// Answer to a change: the object, or a `Status`.
+type ChangeResult = Result<Value, ::kubernetes::Error>;
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
-        Self(reader)
+    pub(crate) fn new(reader: &'a Reader, permit: &WritePermit) -> Self {
+        let api = ::kubernetes::Writer::of(&reader.0, permit);
+        Self { reader, send: Box::new(move |change| api.send(change)) }
     }
 
     /// Deletes the node of a machine that is gone. A node that does not exist counts as deleted.
-    pub(crate) fn forget(&self, name: &str) -> Result<(), String> {
-        let path = format!("/api/v1/nodes/{name}");
-        match self.0.call("DELETE", &path, None) {
-            Ok(_) | Err(Failure::Status(404, _)) => Ok(()),
-            Err(why) => Err(why.text(&path)),
+    pub(crate) fn forget(&self, name: &str) -> Result<(), Error> {
+        match (self.send)(&Change::delete(&format!("/api/v1/nodes/{name}"), &json!({}))) {
+            Err(::kubernetes::Error::NotFound { .. }) => Ok(()),
+            other => Ok(other.map(drop)?),
         }
     }
 
     /// Cordons a node, so that it takes no new pods. A node that a person cordoned gets no
     /// annotation.
-    pub(crate) fn cordon(&self, node: &RegisteredNode) -> Result<(), String> {
+    pub(crate) fn cordon(&self, node: &RegisteredNode) -> Result<(), Error> {
         if node.unschedulable {
             return Ok(());
         }
@@ -184,7 +131,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Uncordons a node that [`Self::cordon`] cordoned.
-    pub(crate) fn uncordon(&self, node: &RegisteredNode) -> Result<(), String> {
+    pub(crate) fn uncordon(&self, node: &RegisteredNode) -> Result<(), Error> {
         let unmarked = json!({CORDONED: null});
         self.patch(
             node,
@@ -192,8 +139,8 @@ impl<'a> Writer<'a> {
         )
     }
 
-    fn patch(&self, node: &RegisteredNode, patch: &Value) -> Result<(), String> {
-        let url = format!("/api/v1/nodes/{}", node.name);
-        self.0.call("PATCH", &url, Some(patch)).map(drop).map_err(|why| why.text(&url))
+    fn patch(&self, node: &RegisteredNode, patch: &Value) -> Result<(), Error> {
+        let change = Change::merge(&format!("/api/v1/nodes/{}", node.name), patch);
+        Ok((self.send)(&change).map(drop)?)
     }
 }

@@ -109,7 +109,7 @@ fn ask(
             let reader = session.kubernetes(endpoint)?;
             match reader.readyz().and_then(|()| reader.nodes()) {
                 Ok(nodes) => Kubernetes { ready: Ok(()), nodes },
-                Err(why) => Kubernetes { ready: Err(why), nodes: Vec::new() },
+                Err(error) => Kubernetes { ready: Err(error.to_string()), nodes: Vec::new() },
             }
         }
         _ => Kubernetes { ready: Err("etcd has no members yet".to_owned()), nodes: Vec::new() },

@@ -96,6 +96,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Returns the certificate as PEM.
+    pub(crate) fn certificate_pem(&self) -> Zeroizing<String> {
+        pem::pem("CERTIFICATE", &self.certificate)
+    }
+
     /// Returns the key as PEM.
     pub(crate) fn key_pem(&self) -> Zeroizing<String> {
         pem::pem(self.key.label(), &self.key.der())

@@ -219,3 +219,13 @@ fn tokens_have_the_format_of_kubernetes() {
         32
     );
 }
+
+#[test]
+fn sealed_kubeconfigs_are_accepted_by_the_programs_that_open_them() {
+    let (_folder, pki) = derived("prod", DATES);
+    for access in [Access::Admin, Access::Reader] {
+        let kubeconfig = pki.kubeconfig(access, "prod", "https://127.0.0.1:6443");
+        let secret = secrets::Secret::new(kubeconfig.as_bytes().to_vec());
+        kubernetes::Kubeconfig::parse(&secret).expect("an accepted kubeconfig");
+    }
+}

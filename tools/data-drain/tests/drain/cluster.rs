@@ -246,11 +246,10 @@ impl World {
     fn kubernetes(&mut self, request: &Request) -> (u16, Value) {
         let Request { method, path, query, body, .. } = request;
         let failure = |code: u16, message: &str| {
-            (
-                code,
-                json!({"kind": "Status", "status": "Failure", "code": code, "reason": "R",
-                "message": message, "metadata": {}}),
-            )
+            let reason = if code == 404 { "NotFound" } else { "R" };
+            let status = json!({"kind": "Status", "status": "Failure", "code": code,
+                "reason": reason, "message": message, "metadata": {}});
+            (code, status)
         };
         let last = path.rsplit('/').next().unwrap_or_default();
         if method == "GET" {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testing::http::{Request, Response, listen_to_requests};
@@ -35,7 +36,12 @@ pub(crate) enum Fault {
     DeniedAfter(usize),
     /// The response to the write with this number is lost.
     LostAt(usize),
+    /// After the write with this number, every connection is closed for [`OUTAGE`].
+    OutAfter(usize),
 }
+
+/// Length of an outage: the restart of an API server.
+pub(crate) const OUTAGE: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 struct State {
@@ -43,6 +49,8 @@ struct State {
     /// Writes, each as `PATCH Secret flux-system/prod-sops`.
     writes: Vec<String>,
     fault: Option<Fault>,
+    /// End of the outage that has begun.
+    out_until: Option<Instant>,
     version: u64,
 }
 
@@ -121,6 +129,9 @@ fn text(kind: &str, namespace: &str, name: &str) -> String {
 fn respond(state: &Mutex<State>, request: &Request) -> Option<Response> {
     let (method, body) = (request.method.as_str(), serde_json::from_slice(&request.body));
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if state.out_until.is_some_and(|until| Instant::now() < until) {
+        return None;
+    }
     let before = state.writes.len();
     let failure = |code: u16, reason: &str| {
         let status = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code,
@@ -136,8 +147,11 @@ fn respond(state: &Mutex<State>, request: &Request) -> Option<Response> {
             None => failure(404, "NotFound"),
         },
     };
-    let is_lost =
-        state.fault == Some(Fault::LostAt(state.writes.len())) && state.writes.len() > before;
+    let has_written = state.writes.len() > before;
+    let is_lost = has_written && state.fault == Some(Fault::LostAt(state.writes.len()));
+    if has_written && state.fault == Some(Fault::OutAfter(state.writes.len())) {
+        state.out_until = Some(Instant::now() + OUTAGE);
+    }
     let response = Response::new(code, answer.to_string());
     (!is_lost).then(|| response.with("Content-Type", "application/json"))
 }

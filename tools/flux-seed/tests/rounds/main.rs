@@ -2,9 +2,11 @@
 
 mod cluster;
 
+use std::time::Instant;
+
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin;
-use cluster::{Cluster, Fault};
+use cluster::{Cluster, Fault, OUTAGE};
 use serde_json::{Value, json};
 use testing::Test;
 use testing::documents::{
@@ -194,6 +196,24 @@ fn write_whose_response_is_lost_is_observed_and_does_not_end_the_run() -> Test {
         cluster.set_fault(None);
         run("destroy", &documents).success();
         assert_eq!(cluster.objects(), ["Namespace kube-system"], "{number}");
+    }
+    Ok(())
+}
+
+#[test]
+fn outage_of_three_seconds_between_two_writes_does_not_end_a_run() -> Test {
+    for number in [1, 13, 25] {
+        let cluster = Cluster::start()?;
+        let documents = documents(&cluster)?;
+        cluster.set_fault(Some(Fault::OutAfter(number)));
+        let began = Instant::now();
+        let applied = run("apply", &documents).success();
+        assert_eq!(status(&applied)?["conditions"][0]["reason"], "Delivered", "{number}");
+        assert!(began.elapsed() >= OUTAGE, "{number}");
+        let mut writes = cluster.take_writes();
+        writes.sort();
+        writes.dedup();
+        assert_eq!(writes.len(), 25, "{number}: every object is written");
     }
     Ok(())
 }

@@ -11,10 +11,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use ::kubernetes::Change;
 use documents::Refusal;
 use serde_json::{Value, json};
 
-use super::{Failure, Reader, RegisteredNode, Writer};
+use super::{Reader, RegisteredNode, Writer};
 use crate::Error;
 use crate::hetzner::interruptible_sleep;
 use crate::spec::{EmptyDir, Removal};
@@ -81,21 +82,17 @@ enum Answer {
     Later(String),
 }
 
-/// Interprets the answer to an eviction request. 429: a `PodDisruptionBudget` does not allow the
-/// eviction now. 404 and 409: the pod is gone, and its name may belong to another pod. Any other
-/// error counts as temporary, and is reported when the limit is reached.
-fn answer(end: Result<Value, Failure>) -> Answer {
+/// Interprets the answer to an eviction request. If the pod does not exist, or its name belongs to
+/// another pod by now, the pod is gone. Any other error counts as temporary, and is reported when the
+/// limit is reached.
+fn answer(end: Result<Value, ::kubernetes::Error>) -> Answer {
+    use ::kubernetes::Error::{Conflict, DisruptionBudget, NotFound, RateLimited};
     match end {
-        Ok(_) | Err(Failure::Status(404 | 409, _)) => Answer::Accepted,
-        Err(Failure::Status(429, body)) => {
-            let causes = body["details"]["causes"].as_array().into_iter().flatten();
-            let budget = causes.filter(|cause| cause["reason"] == "DisruptionBudget");
-            let budget: Vec<_> =
-                budget.filter_map(|cause| cause["message"].as_str()).map(str::to_owned).collect();
-            let message = || body["message"].as_str().unwrap_or("too many requests").to_owned();
-            Answer::Later(if budget.is_empty() { message() } else { budget.join("; ") })
+        Ok(_) | Err(NotFound { .. } | Conflict { .. }) => Answer::Accepted,
+        Err(DisruptionBudget { message, .. } | RateLimited { message, .. }) => {
+            Answer::Later(message)
         }
-        Err(why) => Answer::Later(why.text("the eviction")),
+        Err(error) => Answer::Later(error.to_string()),
     }
 }
 
@@ -105,7 +102,7 @@ fn pod_name(pod: &Value) -> String {
 }
 
 /// Lists the pods of a node.
-fn pods(reader: &Reader, node: &str) -> Result<Vec<Value>, String> {
+fn pods(reader: &Reader, node: &str) -> Result<Vec<Value>, ::kubernetes::Error> {
     reader.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"))
 }
 
@@ -114,7 +111,7 @@ pub(crate) fn blocked(
     reader: &Reader,
     node: &str,
     removal: Removal,
-) -> Result<Vec<Refusal>, String> {
+) -> Result<Vec<Refusal>, Error> {
     Ok(refusals(node, &pods(reader, node)?, removal))
 }
 
@@ -157,10 +154,8 @@ pub(crate) fn drain(
     node: &RegisteredNode,
     removal: Removal,
 ) -> Result<(), Error> {
-    let reader = writer.0;
-    let refused = |why: String| Error::KubernetesError { why };
-    require_evictable(&node.name, &pods(reader, &node.name).map_err(refused)?, removal)?;
-    writer.cordon(node).map_err(refused)?;
+    require_evictable(&node.name, &pods(writer.reader, &node.name)?, removal)?;
+    writer.cordon(node)?;
     let limit = Duration::from(removal.eviction_seconds);
     let (mut least, mut since) = (usize::MAX, Instant::now());
     loop {
@@ -194,10 +189,10 @@ fn evict_all(
     node: &RegisteredNode,
     removal: Removal,
 ) -> Result<Result<Vec<String>, String>, Error> {
-    let reader = writer.0;
+    let reader = writer.reader;
     let pods = match pods(reader, &node.name) {
         Ok(pods) => pods,
-        Err(why) => return Ok(Err(why)),
+        Err(error) => return Ok(Err(error.to_string())),
     };
     require_evictable(&node.name, &pods, removal)?;
     let goes = |pod: &&Value| pod_action(pod, removal.empty_dir) == PodAction::Evict;
@@ -219,10 +214,10 @@ fn evict_all(
     if !pending.is_empty() || !node.ready {
         return Ok(Ok(pending));
     }
-    Ok(attached(reader, &node.name, &pods))
+    Ok(attached(reader, &node.name, &pods).map_err(|error| error.to_string()))
 }
 
-fn evict(writer: &Writer<'_>, pod: &Value) -> Result<Value, Failure> {
+fn evict(writer: &Writer<'_>, pod: &Value) -> Result<Value, ::kubernetes::Error> {
     let meta = &pod["metadata"];
     let (namespace, name) = (meta["namespace"].as_str(), meta["name"].as_str());
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
@@ -235,11 +230,15 @@ fn evict(writer: &Writer<'_>, pod: &Value) -> Result<Value, Failure> {
         "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
     });
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
-    writer.0.call("POST", &path, Some(&body))
+    (writer.send)(&Change::evict(&path, &body))
 }
 
 /// Returns the volumes that are attached to `node`, without those of pods that stay on the machine.
-fn attached(reader: &Reader, node: &str, pods: &[Value]) -> Result<Vec<String>, String> {
+fn attached(
+    reader: &Reader,
+    node: &str,
+    pods: &[Value],
+) -> Result<Vec<String>, ::kubernetes::Error> {
     let attachments = reader.list("/apis/storage.k8s.io/v1/volumeattachments")?;
     let mut here: Vec<_> =
         attachments.iter().filter(|attachment| attachment["spec"]["nodeName"] == node).collect();

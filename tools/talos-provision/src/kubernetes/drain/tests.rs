@@ -4,7 +4,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use ureq::Agent;
+use ::kubernetes::Kubeconfig;
+use secrets::Secret;
 
 use super::*;
 
@@ -163,8 +164,19 @@ fn serve(cluster: Cluster) -> (Reader, Arc<Mutex<Cluster>>) {
             let _ = answer_one(&stream, &mut cluster);
         }
     });
-    let config = Agent::config_builder().http_status_as_error(false).max_idle_connections(0);
-    (Reader { agent: config.build().into(), endpoint }, cluster)
+    let kubeconfig = json!({
+        "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": endpoint}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+    });
+    let kubeconfig = Secret::new(kubeconfig.to_string().into_bytes());
+    let kubeconfig = Kubeconfig::parse(&kubeconfig).expect("an accepted kubeconfig");
+    (Reader::open(&kubeconfig).expect("a reader"), cluster)
+}
+
+/// Returns a writer to the fake cluster. Only the engine grants a permit to write; a dry run sends the
+/// same request, which the fake cluster carries out.
+fn writer(reader: &Reader) -> Writer<'_> {
+    Writer { reader, send: Box::new(|change| reader.0.dry_run(change)) }
 }
 
 fn answer_one(stream: &TcpStream, cluster: &mut Cluster) -> std::io::Result<()> {
@@ -236,7 +248,7 @@ fn writes(cluster: &Mutex<Cluster>) -> Vec<String> {
 #[test]
 fn drain_cordons_a_machine_and_evicts_each_pod_once_its_budget_allows_it() {
     let (reader, cluster) = serve(Cluster { blocked: 1, ..busy() });
-    drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&writer(&reader), &node(false), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster), ["cordon", "evict web-2", "evict done", "evict web-1"]);
     let left = cluster.lock().expect("the cluster").pods.clone();
     let left: Vec<_> = left.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
@@ -251,7 +263,7 @@ fn drain_cordons_a_machine_and_evicts_each_pod_once_its_budget_allows_it() {
 fn drain_names_the_blocking_budget_after_the_declared_limit() {
     let (reader, cluster) = serve(Cluster { blocked: u32::MAX, ..busy() });
     let error =
-        drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
+        drain(&writer(&reader), &node(false), removal(EmptyDir::Refuse, 1)).expect_err("blocked");
     let text = error.to_string();
     assert!(text.contains("n/web-1") && text.contains("web-budget"), "{text}");
     assert!(text.contains("c-w-1 is not removed"), "{text}");
@@ -271,7 +283,7 @@ fn drain_changes_nothing_when_pods_or_volumes_would_be_lost() {
         let mut busy = busy();
         busy.pods.push(pod);
         let (reader, cluster) = serve(busy);
-        let error = drain(&Writer(&reader), &node(false), removal(EmptyDir::Refuse, 30));
+        let error = drain(&writer(&reader), &node(false), removal(EmptyDir::Refuse, 30));
         let text = error.expect_err("refused").to_string();
         assert!(text.contains(code), "{text}");
         assert_eq!(writes(&cluster), [""; 0]);
@@ -288,8 +300,8 @@ fn drain_continues_after_an_interruption_at_any_step() {
         let (reader, cluster) = serve(Cluster { dies_at: Some(step), ..busy() });
         let unschedulable = || writes(&cluster).contains(&"cordon".to_owned());
         let limit = removal(EmptyDir::Refuse, 30);
-        let _first = drain(&Writer(&reader), &node(unschedulable()), limit);
-        drain(&Writer(&reader), &node(unschedulable()), limit).expect("drained");
+        let _first = drain(&writer(&reader), &node(unschedulable()), limit);
+        drain(&writer(&reader), &node(unschedulable()), limit).expect("drained");
         let mut done = writes(&cluster);
         done.sort();
         assert_eq!(done, ["cordon", "evict done", "evict web-1", "evict web-2"], "{step}");
@@ -299,7 +311,7 @@ fn drain_continues_after_an_interruption_at_any_step() {
 #[test]
 fn drain_does_not_mark_a_node_that_a_person_cordoned() {
     let (reader, cluster) = serve(busy());
-    drain(&Writer(&reader), &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&writer(&reader), &node(true), removal(EmptyDir::Refuse, 30)).expect("drained");
     assert!(!writes(&cluster).contains(&"cordon".to_owned()));
 }
 
@@ -309,6 +321,6 @@ fn drain_does_not_wait_for_the_pods_of_a_lost_machine() {
     let lost = RegisteredNode { ready: false, ..node(false) };
     // The kubelet of a lost machine never confirms the end of a pod. In this test the budget still
     // counts.
-    drain(&Writer(&reader), &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
+    drain(&writer(&reader), &lost, removal(EmptyDir::Refuse, 30)).expect("drained");
     assert_eq!(writes(&cluster).len(), 4);
 }
