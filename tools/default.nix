@@ -35,6 +35,8 @@ let
       for manifest in $(find tools continuous-integration -name Cargo.toml); do
         crate=$(dirname "$manifest")/src
         [ -d "$crate" ] || { mkdir "$crate"; echo "//! Nothing." >"$crate/lib.rs"; }
+        # Without a build script, cargo would not compile the crates that it uses here, but again in each program.
+        ! grep --quiet '^.build-dependencies.$' "$manifest" || [ -e "$crate/../build.rs" ] || echo "fn main() {}" >"$crate/../build.rs"
       done
     '';
   } // definition);
@@ -95,9 +97,10 @@ in
 {
   inherit dependencies;
 
-  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] own;
+  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "flux-seed" "data-drain" ] own
+    // { talos-provision = ownWith "talos-provision" [ ./talos-api ]; };
 
-  lab = ownWith "lab" [ ./emulators ./talos-provision ]; # its machines speak what that program speaks
+  lab = ownWith "lab" [ ./emulators ./talos-api ];
 
   # Manual pages and shell completions, out of the command lines of all of them.
   manual = pkgs.runCommand "holistic-manual" { } ''
