@@ -38,6 +38,8 @@ let
       for manifest in $(find tools continuous-integration -name Cargo.toml); do
         crate=$(dirname "$manifest")/src
         [ -d "$crate" ] || { mkdir "$crate"; echo "//! Empty." >"$crate/lib.rs"; }
+        # Without a build script, cargo would not compile the crates that it uses here, but again in each program.
+        ! grep --quiet '^.build-dependencies.$' "$manifest" || [ -e "$crate/../build.rs" ] || echo "fn main() {}" >"$crate/../build.rs"
       done
     '';
   } // definition);
@@ -100,9 +102,10 @@ in
 {
   inherit dependencies;
 
-  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ] crateProgram;
+  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "flux-seed" "data-drain" ] crateProgram
+    // { talos-provision = crateProgramWith "talos-provision" [ ./talos-api ]; };
 
-  lab = crateProgramWith "lab" [ ./emulators ./talos-provision ]; # the emulator of Talos uses the messages of talos-provision
+  lab = crateProgramWith "lab" [ ./emulators ./talos-api ];
 
   # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''

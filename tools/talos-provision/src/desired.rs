@@ -6,6 +6,7 @@ use contract::Project;
 use documents::{Declared, Deferred};
 use serde_json::{Value, json};
 
+use crate::Error;
 use crate::config::{self, Common, Keys, Patch};
 use crate::hetzner::{CloudState, Scope};
 use crate::pki::{self, Pki};
@@ -14,7 +15,6 @@ use crate::plan::{
     TargetSelector, Wanted,
 };
 use crate::spec::{Cluster, Cni, Pool, Role};
-use crate::{Error, wire};
 
 /// Manifests that let the group [`pki::READERS`] see everything but Secrets: the cluster role `view`,
 /// and what `view` lacks (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles>),
@@ -169,7 +169,7 @@ fn resources(document: &Declared<Cluster>) -> BTreeMap<SharedResource, ResourceS
     let named = |kind| SharedResource { kind, name: document.name.to_string() };
     let mut rules = vec![
         Rule::new("icmp", None, &spec.firewall.icmp),
-        Rule::new("tcp", Some(wire::PORT), &spec.firewall.talos),
+        Rule::new("tcp", Some(talos_api::PORT), &spec.firewall.talos),
         Rule::new("tcp", Some(6443), &spec.firewall.kubernetes),
     ];
     rules.retain(|rule| !rule.sources.is_empty());

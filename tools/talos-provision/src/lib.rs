@@ -36,7 +36,6 @@ pub mod status;
 mod step;
 mod talos;
 mod validate;
-pub mod wire;
 
 pub use api_error::ApiError;
 pub use cli::Cli;

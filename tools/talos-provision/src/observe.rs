@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use documents::{Condition, Deferred, Intent};
+use talos_api::talos::resource::definitions::enums::RuntimeMachineStage;
 
 use crate::hetzner::{Catalog, CloudState};
 use crate::kubernetes::RegisteredNode;
@@ -11,7 +12,6 @@ use crate::plan::{self, Etcd, Node, Power, Step, Wanted, World};
 use crate::session::{Credentials, Session};
 use crate::spec::{Cni, Role};
 use crate::talos::{self, NodeState};
-use crate::wire::{self, Stage};
 use crate::{Error, desired};
 
 /// One observation of the cloud, of the machines and of Kubernetes.
@@ -174,7 +174,7 @@ impl Observation {
         let server = self.world.servers.get(name);
         let target = server.and_then(|server| target(&self.wanted, name, server));
         target.ok_or_else(|| Error::Unexpected {
-            what: format!("{name} has no public address, where port {} would be", wire::PORT),
+            what: format!("{name} has no public address, where port {} would be", talos_api::PORT),
         })
     }
 
@@ -252,7 +252,7 @@ impl Observation {
             if let Some(unmet) = &state.unmet {
                 return Err(format!("{name} is not ready: {unmet}"));
             }
-            if state.stage != Some(Stage::Running) {
+            if state.stage != Some(RuntimeMachineStage::MachineStageRunning) {
                 return Err(format!("{name} is not running yet"));
             }
         }

@@ -20,6 +20,14 @@ use std::time::Duration;
 
 use prost::Message as _;
 use rustls::ClientConfig;
+use talos_api::cosi::resource::GetRequest;
+use talos_api::machine::{
+    EtcdMember, EtcdMemberListRequest, FileInfo, ListRequest, ReadRequest, ServiceInfo,
+};
+use talos_api::resource::config::MachineConfigSpec;
+use talos_api::talos::resource::definitions::enums::RuntimeMachineStage as Stage;
+use talos_api::talos::resource::definitions::runtime::{MachineStatusSpec, MachineStatusStatus};
+use talos_api::{ACTIVE_CONFIGURATION, MACHINE_STATUS, ResourceName};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -29,8 +37,7 @@ use crate::config::{self, Keys};
 use crate::pki::{Pki, sha256_hex};
 use crate::plan::{Etcd, Member, Node};
 use crate::spec::Role;
-use crate::wire;
-use channel::{Closed, Connection};
+use channel::{Closed, Connection, answer, first_messages, single};
 pub(crate) use writer::{ConfigureRequest, Writer};
 
 /// Data directory of etcd: `constants.EtcdDataPath` in Talos.
@@ -68,7 +75,7 @@ pub(crate) struct Reboot {
 pub(crate) struct NodeState {
     pub(crate) node: Node,
     /// Stage of the machine, for example `running`.
-    pub(crate) stage: Option<wire::Stage>,
+    pub(crate) stage: Option<Stage>,
     /// Reason for which the machine is not ready. `None` when it is ready.
     pub(crate) unmet: Option<String>,
     /// State of etcd as this control plane reports it.
@@ -154,7 +161,7 @@ impl Reader {
                 NodeState::without_details(Node::Foreign { why }, Etcd::Unknown)
             }
             Access::Maintenance(_) => NodeState {
-                stage: Some(wire::Stage::Maintenance),
+                stage: Some(Stage::MachineStageMaintenance),
                 ..NodeState::without_details(Node::Maintenance, Etcd::Unknown)
             },
             Access::Secure(mut connection) => {
@@ -190,7 +197,7 @@ impl Reader {
         let Ok(ip) = target.address.parse() else {
             return Access::Unreachable(format!("`{}` is not an address", target.address));
         };
-        let address = SocketAddr::new(ip, wire::PORT);
+        let address = SocketAddr::new(ip, talos_api::PORT);
         let foreign = match Connection::open(address, &self.secure).await {
             Ok(connection) => return Access::Secure(connection),
             Err(Closed::Unreachable(why)) => return Access::Unreachable(why),
@@ -206,11 +213,11 @@ impl Reader {
             }
         };
         match stage(&mut connection).await {
-            Ok((wire::Stage::Maintenance, _)) => {
+            Ok((Stage::MachineStageMaintenance, _)) => {
                 self.contacts.pin(ip);
                 Access::Maintenance(connection)
             }
-            Ok((wire::Stage::Unknown | wire::Stage::Booting, _)) => {
+            Ok((Stage::MachineStageUnknown | Stage::MachineStageBooting, _)) => {
                 Access::Unreachable("the machine is still booting".to_owned())
             }
             // A machine that requires a client certificate closes the connection, so it has a
@@ -235,15 +242,10 @@ async fn read(
     role: Role,
     expected: Option<&str>,
 ) -> Result<NodeState, Status> {
-    let version: wire::Version = connection.call(wire::path::VERSION, wire::Empty {}).await?;
+    let version = single(answer(connection.machine.version(())).await?.messages)?;
     let (stage, unmet) = stage(connection).await?;
-    let configuration = get(
-        connection,
-        wire::resource::CONFIG_NAMESPACE,
-        wire::resource::CONFIG_TYPE,
-        wire::resource::CONFIG_ACTIVE,
-    );
-    let configuration = wire::MachineConfigSpec::decode(configuration.await?.as_slice());
+    let configuration = get(connection, ACTIVE_CONFIGURATION).await?;
+    let configuration = MachineConfigSpec::decode(configuration.as_slice());
     let configuration =
         configuration.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
     let (etcd, crash) = match role {
@@ -262,16 +264,11 @@ async fn read(
 }
 
 /// Returns the stage of the machine, and the reason for which it is not ready.
-async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<String>), Status> {
-    let spec = get(
-        connection,
-        wire::resource::STATUS_NAMESPACE,
-        wire::resource::STATUS_TYPE,
-        wire::resource::STATUS_ID,
-    );
-    let status = wire::MachineStatusEvent::decode(spec.await?.as_slice());
+async fn stage(connection: &mut Connection) -> Result<(Stage, Option<String>), Status> {
+    let spec = get(connection, MACHINE_STATUS).await?;
+    let status = MachineStatusSpec::decode(spec.as_slice());
     let status = status.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
-    let stage = wire::Stage::try_from(status.stage).unwrap_or(wire::Stage::Unknown);
+    let stage = status.stage();
     let status = status.status.unwrap_or_default();
     Ok((stage, unmet(stage, &status)))
 }
@@ -279,58 +276,54 @@ async fn stage(connection: &mut Connection) -> Result<(wire::Stage, Option<Strin
 /// Returns the reason for which a machine is not ready. Talos v1.13.9 computes `ready` in the
 /// stages booting and running only, and reports `true` in every other stage (`machine_status.go`),
 /// so the stage is checked first.
-fn unmet(stage: wire::Stage, status: &wire::MachineStatus) -> Option<String> {
+fn unmet(stage: Stage, status: &MachineStatusStatus) -> Option<String> {
     let conditions = status.unmet_conditions.iter();
     let conditions = conditions.map(|unmet| {
         format!("{}: {}", redact::first_line(&unmet.name), redact::first_line(&unmet.reason))
     });
     let conditions: Vec<_> = conditions.collect();
     match stage {
-        wire::Stage::Running if status.ready => None,
-        wire::Stage::Running | wire::Stage::Booting if !conditions.is_empty() => {
+        Stage::MachineStageRunning if status.ready => None,
+        Stage::MachineStageRunning | Stage::MachineStageBooting if !conditions.is_empty() => {
             Some(conditions.join("; "))
         }
-        stage => Some(format!("the stage is {stage:?}")),
+        stage => Some(format!("the stage is {}", stage_text(stage))),
     }
 }
 
-/// Returns the id of the machine's boot. `talosctl reboot --wait` compares the same file:
-/// `cmd/talosctl/pkg/talos/action/checks.go` of Talos v1.13.
+/// Returns the name of a stage without the prefix of all names, for example `Booting`.
+fn stage_text(stage: Stage) -> String {
+    format!("{stage:?}").replace("MachineStage", "")
+}
+
+/// Returns the id of the machine's boot. `talosctl reboot` reads the same file before and after the
+/// reboot, and waits until the id differs: `getBootID` and `BootIDChangedPostCheckFn` in
+/// <https://github.com/siderolabs/talos/blob/v1.13.9/cmd/talosctl/pkg/talos/action/tracker.go>.
 async fn boot_id(connection: &mut Connection) -> Option<String> {
-    let request = wire::ReadRequest { path: BOOT_ID.to_owned() };
-    let data = connection.stream::<_, wire::Data>(wire::path::READ, request, 1).await.ok()?;
+    let request = ReadRequest { path: BOOT_ID.to_owned() };
+    let data = first_messages(connection.machine.read(request), 1).await.ok()?;
     let text = String::from_utf8(data.into_iter().next()?.bytes).ok()?;
     let id = text.trim().to_owned();
     (!id.is_empty()).then_some(id)
 }
 
-async fn get(
-    connection: &mut Connection,
-    namespace: &str,
-    r#type: &str,
-    id: &str,
-) -> Result<Vec<u8>, Status> {
-    let request = wire::StateGet {
-        namespace: namespace.to_owned(),
-        r#type: r#type.to_owned(),
-        id: id.to_owned(),
-    };
-    let got: wire::StateGot = connection.unary(wire::path::STATE_GET, request).await?;
+/// Returns the encoded contents of a resource.
+async fn get(connection: &mut Connection, name: ResourceName) -> Result<Vec<u8>, Status> {
+    let got = answer(connection.state.get(GetRequest::from(name))).await?;
     Ok(got.resource.and_then(|resource| resource.spec).unwrap_or_default().proto_spec)
 }
 
 /// Reads the state of etcd from its service and its data directory.
 async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Status> {
-    let list: wire::ServiceList = connection.call(wire::path::SERVICE_LIST, wire::Empty {}).await?;
+    let list = single(answer(connection.machine.service_list(())).await?.messages)?;
     let Some(service) = list.services.into_iter().find(|service| service.id == "etcd") else {
         return Ok((Etcd::Unknown, None));
     };
     let etcd = match service.state.as_str() {
         "Running" => members(connection).await,
         "Preparing" => {
-            let request =
-                wire::ListRequest { root: ETCD_DATA.to_owned(), ..wire::ListRequest::default() };
-            let files = connection.stream(wire::path::LIST, request, FILES_MAX).await;
+            let request = ListRequest { root: ETCD_DATA.to_owned() };
+            let files = first_messages(connection.machine.list(request), FILES_MAX).await;
             if files.is_ok_and(|files| is_empty(&files)) { Etcd::Absent } else { Etcd::Unknown }
         }
         _ => Etcd::Unknown,
@@ -349,9 +342,9 @@ async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Stat
 /// not before. Of all states, only `Preparing` with an empty directory is a proof. `Bootstrap`
 /// itself rejects a directory that is not empty (`v1alpha1_server.go`), but it knows one machine
 /// only.
-fn is_empty(files: &[wire::FileInfo]) -> bool {
+fn is_empty(files: &[FileInfo]) -> bool {
     let is_root =
-        |file: &wire::FileInfo| file.relative_name == "." && file.is_dir && file.error.is_empty();
+        |file: &FileInfo| file.relative_name == "." && file.is_dir && file.error.is_empty();
     matches!(files, [root] if is_root(root))
 }
 
@@ -359,7 +352,7 @@ fn is_empty(files: &[wire::FileInfo]) -> bool {
 ///
 /// Talos v1.13.9 starts etcd again every 5 s without end, and reports each restart in an event:
 /// `internal/app/machined/pkg/system/runner/restart/restart.go`.
-fn crash(service: &wire::Service) -> Option<Crash> {
+fn crash(service: &ServiceInfo) -> Option<Crash> {
     let events = service.events.iter().flat_map(|events| &events.events);
     let restarts: Vec<_> = events.filter(|event| event.msg.contains("going to restart")).collect();
     let event = redact::first_line(&restarts.last()?.msg);
@@ -367,12 +360,12 @@ fn crash(service: &wire::Service) -> Option<Crash> {
 }
 
 async fn members(connection: &mut Connection) -> Etcd {
-    let request = wire::EtcdMemberListRequest { query_local: false };
-    let members = connection.call::<_, wire::EtcdMembers>(wire::path::ETCD_MEMBER_LIST, request);
-    let Ok(members) = members.await else {
+    let request = EtcdMemberListRequest { query_local: false };
+    let members = answer(connection.machine.etcd_member_list(request)).await;
+    let Ok(members) = members.and_then(|list| single(list.messages)) else {
         return Etcd::Unknown;
     };
-    let member = |member: wire::EtcdMember| Member {
+    let member = |member: EtcdMember| Member {
         hostname: member.hostname,
         id: member.id,
         learner: member.is_learner,
@@ -394,14 +387,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
 
 #[cfg(test)]
 mod tests {
+    use talos_api::machine::{ServiceEvent, ServiceEvents};
+    use talos_api::talos::resource::definitions::runtime::UnmetCondition;
+
     use super::*;
 
-    fn file(relative_name: &str, is_dir: bool, error: &str) -> wire::FileInfo {
-        wire::FileInfo {
+    fn file(relative_name: &str, is_dir: bool, error: &str) -> FileInfo {
+        FileInfo {
             relative_name: relative_name.to_owned(),
             is_dir,
             error: error.to_owned(),
-            ..wire::FileInfo::default()
+            ..FileInfo::default()
         }
     }
 
@@ -426,9 +422,9 @@ mod tests {
     // now: `EtcdCrashes`, with the last event
     #[test]
     fn repeated_exits_of_etcd_are_reported_with_the_last_event() {
-        let event = |msg: &str| wire::ServiceEvent { msg: msg.to_owned(), ..Default::default() };
-        let service = |events: Vec<wire::ServiceEvent>| wire::Service {
-            events: Some(wire::ServiceEvents { events }),
+        let event = |msg: &str| ServiceEvent { msg: msg.to_owned(), ..Default::default() };
+        let service = |events: Vec<ServiceEvent>| ServiceInfo {
+            events: Some(ServiceEvents { events }),
             ..Default::default()
         };
         let waits = event("Waiting for service \"cri\" to be \"up\"");
@@ -442,31 +438,28 @@ mod tests {
 
     #[test]
     fn ready_counts_only_in_the_stage_running() {
-        let status = |ready, conditions: &[&str]| wire::MachineStatus {
+        let status = |ready, conditions: &[&str]| MachineStatusStatus {
             ready,
             unmet_conditions: conditions
                 .iter()
-                .map(|name| wire::UnmetCondition {
-                    name: (*name).to_owned(),
-                    reason: "x".to_owned(),
-                })
+                .map(|name| UnmetCondition { name: (*name).to_owned(), reason: "x".to_owned() })
                 .collect(),
         };
-        assert_eq!(unmet(wire::Stage::Running, &status(true, &[])), None);
-        let services = unmet(wire::Stage::Running, &status(false, &["services"]));
+        assert_eq!(unmet(Stage::MachineStageRunning, &status(true, &[])), None);
+        let services = unmet(Stage::MachineStageRunning, &status(false, &["services"]));
         assert_eq!(services.as_deref(), Some("services: x"));
         for stage in [
-            wire::Stage::Unknown,
-            wire::Stage::Booting,
-            wire::Stage::Installing,
-            wire::Stage::Maintenance,
-            wire::Stage::Rebooting,
-            wire::Stage::ShuttingDown,
-            wire::Stage::Resetting,
-            wire::Stage::Upgrading,
+            Stage::MachineStageUnknown,
+            Stage::MachineStageBooting,
+            Stage::MachineStageInstalling,
+            Stage::MachineStageMaintenance,
+            Stage::MachineStageRebooting,
+            Stage::MachineStageShuttingDown,
+            Stage::MachineStageResetting,
+            Stage::MachineStageUpgrading,
         ] {
             assert!(unmet(stage, &status(true, &[])).is_some(), "{stage:?}");
         }
-        assert!(unmet(wire::Stage::Running, &status(false, &[])).is_some());
+        assert!(unmet(Stage::MachineStageRunning, &status(false, &[])).is_some());
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use talos_provision::wire::{SequenceAction, Stage};
+use talos_api::machine::machine_status_event::MachineStage;
+use talos_api::machine::sequence_event::Action;
 use tokio::time::sleep;
 
 use crate::config::{Configuration, ControlPlane, Kind};
@@ -359,9 +360,9 @@ impl Machine {
             let has_booted = self.view.is_healthy("apid")
                 && (config.kind == Kind::Worker || self.view.is_healthy("etcd"))
                 && (self.shared.settings.node != NodeKind::Real || self.view.is_healthy("kubelet"));
-            if has_booted && self.view.status().0.stage() == Stage::Booting {
-                self.view.stage(Stage::Running);
-                self.view.sequence("boot", SequenceAction::Stop, "");
+            if has_booted && self.view.status().0.stage() == MachineStage::Booting {
+                self.view.stage(MachineStage::Running);
+                self.view.sequence("boot", Action::Stop, "");
             }
             let (status, _) = self.view.status();
             let ready = status.status.is_some_and(|status| status.ready);

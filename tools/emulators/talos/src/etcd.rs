@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use rustls::ClientConfig;
-use talos_provision::wire::{EtcdMember, EtcdMemberStatus};
+use talos_api::machine::{EtcdMember, EtcdMemberStatus};
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
@@ -143,7 +143,7 @@ impl Etcd {
         }
         let listed: Listed =
             self.call("/etcdserverpb.Cluster/MemberList", List { linearizable: !local }).await?;
-        Ok(listed.members.into_iter().map(to_wire).collect())
+        Ok(listed.members.into_iter().map(to_talos).collect())
     }
 
     /// Adds the member at `address` as a learner, or finds a member with the address. Returns the member's id
@@ -164,7 +164,7 @@ impl Etcd {
             let question = MemberAdd { peer_urls: vec![peer.clone()], is_learner: true };
             let added: Members = self.call("/etcdserverpb.Cluster/MemberAdd", question).await?;
             let id = added.added.map(|member| member.id).unwrap_or_default();
-            (id, added.members.into_iter().map(to_wire).collect())
+            (id, added.members.into_iter().map(to_talos).collect())
         };
         let mut cluster = BTreeMap::new();
         for member in members {
@@ -229,7 +229,7 @@ pub(crate) fn client(config: &Configuration, address: Ipv4Addr) -> Result<Etcd, 
     Etcd::at(address, control_plane)
 }
 
-fn to_wire(member: Member) -> EtcdMember {
+fn to_talos(member: Member) -> EtcdMember {
     EtcdMember {
         id: member.id,
         hostname: member.name,

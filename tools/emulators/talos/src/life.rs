@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use talos_provision::wire::{SequenceAction, Stage};
+use talos_api::machine::machine_status_event::MachineStage;
+use talos_api::machine::sequence_event::Action;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -60,7 +61,7 @@ impl Machine {
                 *self.run_state() = RunState::default();
                 sleep(FIRMWARE).await;
             }
-            self.view.stage(Stage::Booting);
+            self.view.stage(MachineStage::Booting);
             match self.boot(&mut orders).await {
                 Next::Boot { rebooted: again } => rebooted = again,
                 Next::Off => break,
@@ -105,7 +106,7 @@ impl Machine {
     }
 
     async fn listen(self: &Arc<Self>) -> Result<TcpListener, Error> {
-        let address = SocketAddr::from((self.address, talos_provision::wire::PORT));
+        let address = SocketAddr::from((self.address, talos_api::PORT));
         // The task that listened on the address before may not have ended yet.
         for _ in 0..50 {
             if let Ok(listener) = TcpListener::bind(address).await {
@@ -134,7 +135,7 @@ impl Machine {
         for service in ["apid", "machined", "containerd", "udevd"] {
             self.view.service(service, "Running", Some(true), "");
         }
-        self.view.stage(Stage::Maintenance);
+        self.view.stage(MachineStage::Maintenance);
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Install => {
@@ -187,7 +188,7 @@ impl Machine {
         mut config: Arc<Configuration>,
         orders: &mut mpsc::Receiver<Order>,
     ) -> Next {
-        self.view.sequence("boot", SequenceAction::Start, "");
+        self.view.sequence("boot", Action::Start, "");
         let mut serving = Aborting::spawn(self.clone().serve(config.clone()));
         let mut booting = Aborting::spawn(self.clone().boot_services(config.clone()));
         loop {
@@ -214,7 +215,7 @@ impl Machine {
                     booting = Aborting::spawn(self.clone().boot_services(config.clone()));
                 }
                 Order::Reboot { actor } => {
-                    self.view.stage(Stage::Rebooting);
+                    self.view.stage(MachineStage::Rebooting);
                     booting.end().await;
                     sleep(Duration::from_millis(200)).await;
                     drop(serving);
@@ -222,8 +223,8 @@ impl Machine {
                     return self.reboot(&actor).await;
                 }
                 Order::Shutdown { actor } => {
-                    self.view.sequence("shutdown", SequenceAction::Start, &actor);
-                    self.view.stage(Stage::ShuttingDown);
+                    self.view.sequence("shutdown", Action::Start, &actor);
+                    self.view.stage(MachineStage::ShuttingDown);
                     booting.end().await;
                     sleep(Duration::from_millis(200)).await;
                     drop(serving);
@@ -232,8 +233,8 @@ impl Machine {
                 }
                 Order::Reset { actor, graceful, reboot, wipe } => {
                     let before = self.view.status().0.stage();
-                    self.view.sequence("reset", SequenceAction::Start, &actor);
-                    self.view.stage(Stage::Resetting);
+                    self.view.sequence("reset", Action::Start, &actor);
+                    self.view.stage(MachineStage::Resetting);
                     if graceful
                         && config.kind == Kind::ControlPlane
                         && self.directory.has_etcd_data()
@@ -246,7 +247,7 @@ impl Machine {
                     booting.end().await;
                     self.end_all().await;
                     self.wipe(wipe);
-                    self.view.sequence("reset", SequenceAction::Stop, &actor);
+                    self.view.sequence("reset", Action::Stop, &actor);
                     sleep(Duration::from_millis(200)).await;
                     drop(serving);
                     return if reboot { self.reboot(&actor).await } else { Next::Off };
@@ -290,8 +291,8 @@ impl Machine {
     }
 
     async fn reboot(&self, actor: &str) -> Next {
-        self.view.sequence("reboot", SequenceAction::Start, actor);
-        self.view.stage(Stage::Rebooting);
+        self.view.sequence("reboot", Action::Start, actor);
+        self.view.stage(MachineStage::Rebooting);
         sleep(POWER_CYCLE).await;
         Next::Boot { rebooted: true }
     }

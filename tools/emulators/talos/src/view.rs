@@ -5,10 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
-use talos_provision::wire::{
-    Any, EVENT_TYPE_PREFIX, Event, MachineStatus, MachineStatusEvent, SequenceAction,
-    SequenceEvent, Service, ServiceEvent, ServiceEvents, ServiceHealth, Stage, Timestamp,
-    UnmetCondition,
+use prost_types::{Any, Timestamp};
+use talos_api::machine::machine_status_event::machine_status::UnmetCondition;
+use talos_api::machine::machine_status_event::{MachineStage, MachineStatus};
+use talos_api::machine::sequence_event::Action;
+use talos_api::machine::{
+    Event, MachineStatusEvent, SequenceEvent, ServiceEvent, ServiceEvents, ServiceHealth,
+    ServiceInfo,
 };
 use tokio::sync::broadcast;
 
@@ -16,6 +19,9 @@ use tokio::sync::broadcast;
 const EVENTS_MAX: usize = 512;
 /// Most events of one service that a machine keeps.
 const SERVICE_EVENTS_MAX: usize = 32;
+/// Prefix of an event's type; the name of the message follows:
+/// <https://github.com/siderolabs/talos/blob/v1.13.9/internal/app/machined/pkg/runtime/events.go>.
+const EVENT_TYPE_PREFIX: &str = "talos/runtime/machine.";
 
 /// The status of a machine, and its live events.
 pub(crate) struct View {
@@ -25,7 +31,7 @@ pub(crate) struct View {
 
 struct Now {
     boot_id: String,
-    stage: Stage,
+    stage: MachineStage,
     unmet: BTreeMap<&'static str, String>,
     services: BTreeMap<&'static str, ServiceState>,
     events: VecDeque<Event>,
@@ -46,7 +52,7 @@ impl View {
     pub(crate) fn new() -> Self {
         let now = Now {
             boot_id: String::new(),
-            stage: Stage::Unknown,
+            stage: MachineStage::Unknown,
             unmet: BTreeMap::new(),
             services: BTreeMap::new(),
             events: VecDeque::new(),
@@ -70,7 +76,7 @@ impl View {
             now.unmet.clear();
             now.events.clear();
         }
-        self.stage(Stage::Booting);
+        self.stage(MachineStage::Booting);
     }
 
     /// Returns the boot id, which the file `/proc/sys/kernel/random/boot_id` of the machine holds.
@@ -78,7 +84,7 @@ impl View {
         self.now().boot_id.clone()
     }
 
-    pub(crate) fn stage(&self, stage: Stage) {
+    pub(crate) fn stage(&self, stage: MachineStage) {
         let changed = std::mem::replace(&mut self.now().stage, stage) != stage;
         if changed {
             self.status_changed();
@@ -89,8 +95,8 @@ impl View {
     pub(crate) fn status(&self) -> (MachineStatusEvent, u64) {
         let now = self.now();
         let ready = match now.stage {
-            Stage::Maintenance => true,
-            Stage::Running => now.unmet.is_empty(),
+            MachineStage::Maintenance => true,
+            MachineStage::Running => now.unmet.is_empty(),
             _ => false,
         };
         let unmet = now.unmet.iter();
@@ -191,11 +197,11 @@ impl View {
         self.now().services.get(name).map(|service| service.state)
     }
 
-    pub(crate) fn services(&self) -> Vec<Service> {
+    pub(crate) fn services(&self) -> Vec<ServiceInfo> {
         let now = self.now();
         let services = now.services.iter();
         services
-            .map(|(id, service)| Service {
+            .map(|(id, service)| ServiceInfo {
                 id: (*id).to_owned(),
                 state: service.state.to_owned(),
                 events: Some(ServiceEvents { events: service.events.iter().cloned().collect() }),
@@ -203,14 +209,14 @@ impl View {
                     unknown: service.healthy.is_none(),
                     healthy: service.healthy == Some(true),
                     last_message: service.message.clone(),
-                    last_change: Some(service.changed.clone()),
+                    last_change: Some(service.changed),
                 }),
             })
             .collect()
     }
 
     /// Records that a sequence begins or ends, on behalf of `actor`.
-    pub(crate) fn sequence(&self, sequence: &str, action: SequenceAction, actor: &str) {
+    pub(crate) fn sequence(&self, sequence: &str, action: Action, actor: &str) {
         let event =
             SequenceEvent { sequence: sequence.to_owned(), action: action.into(), error: None };
         self.emit("SequenceEvent", &event, actor);
@@ -218,8 +224,8 @@ impl View {
 
     /// Records that a sequence failed, on behalf of `actor`.
     pub(crate) fn sequence_failed(&self, sequence: &str, why: &str, actor: &str) {
-        let error = talos_provision::wire::CommonError { code: 0, message: why.to_owned() };
-        let action = SequenceAction::Noop.into();
+        let error = talos_api::common::Error { message: why.to_owned() };
+        let action = Action::Noop.into();
         let event = SequenceEvent { sequence: sequence.to_owned(), action, error: Some(error) };
         self.emit("SequenceEvent", &event, actor);
     }
@@ -228,7 +234,6 @@ impl View {
         let mut now = self.now();
         now.event += 1;
         let event = Event {
-            metadata: None,
             data: Some(Any {
                 type_url: format!("{EVENT_TYPE_PREFIX}{name}"),
                 value: message.encode_to_vec(),
@@ -252,17 +257,17 @@ impl View {
 }
 
 /// Returns the name of a stage in Talos's resources.
-pub(crate) fn stage_name(stage: Stage) -> &'static str {
+pub(crate) fn stage_name(stage: MachineStage) -> &'static str {
     match stage {
-        Stage::Unknown => "unknown",
-        Stage::Booting => "booting",
-        Stage::Installing => "installing",
-        Stage::Maintenance => "maintenance",
-        Stage::Running => "running",
-        Stage::Rebooting => "rebooting",
-        Stage::ShuttingDown => "shutting down",
-        Stage::Resetting => "resetting",
-        Stage::Upgrading => "upgrading",
+        MachineStage::Unknown => "unknown",
+        MachineStage::Booting => "booting",
+        MachineStage::Installing => "installing",
+        MachineStage::Maintenance => "maintenance",
+        MachineStage::Running => "running",
+        MachineStage::Rebooting => "rebooting",
+        MachineStage::ShuttingDown => "shutting down",
+        MachineStage::Resetting => "resetting",
+        MachineStage::Upgrading => "upgrading",
     }
 }
 
@@ -282,7 +287,7 @@ mod tests {
         view.boot();
         view.service("apid", "Running", Some(true), "");
         view.service("etcd", "Preparing", None, "Running pre state");
-        view.stage(Stage::Running);
+        view.stage(MachineStage::Running);
         let status = view.status().0.status.expect("a status");
         assert!(!status.ready);
         assert_eq!(status.unmet_conditions[0].reason, "etcd not running");
@@ -294,8 +299,8 @@ mod tests {
     fn each_change_is_one_event_in_order() {
         let view = View::new();
         view.boot();
-        view.stage(Stage::Running);
-        view.stage(Stage::Running);
+        view.stage(MachineStage::Running);
+        view.stage(MachineStage::Running);
         let (past, _) = view.events();
         assert_eq!(past.len(), 2);
         assert!(past[0].id < past[1].id);

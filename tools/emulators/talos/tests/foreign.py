@@ -73,6 +73,13 @@ async def main(address, folder):
     states = {entry.id: entry.state for entry in services.messages[0].services}
     assert states["etcd"] in ("Starting", "Waiting", "Preparing"), states
 
+    async def data():
+        request = machine.ListRequest(root="/var/lib/etcd")
+        return [entry.relative_name async for entry in talos.list(request, timeout=5)]
+
+    files = await until("the volume of etcd", data)
+    assert files == ["."], files
+
     async def bootstrap():
         try:
             await talos.bootstrap(machine.BootstrapRequest(), timeout=5)

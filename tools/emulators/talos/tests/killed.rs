@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{CONTROL_PLANE, Talos, configuration, fleet, issue_talos, server, until};
 use emulator_talos::Machines;
-use talos_provision::wire::{Bootstrap, Done, EtcdMemberListRequest, EtcdMembers, Reply, path};
+use talos_api::machine::{BootstrapRequest, EtcdMemberListRequest};
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 73, 4, 1);
 const PRISM: Ipv4Addr = Ipv4Addr::new(127, 73, 4, 9);
@@ -41,11 +41,11 @@ fn the_next_lab_ends_the_processes_of_a_killed_lab() {
         .spawn()
         .expect("a lab");
     let admin = Talos::known(ADDRESS, place, "admin");
-    let begun = || admin.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()).ok();
+    let begun = || admin.call(async |mut talos| talos.bootstrap(BootstrapRequest {}).await).ok();
     until("bootstrap", 60, begun);
     let member = || {
-        let question = EtcdMemberListRequest::default();
-        admin.call::<_, Reply<EtcdMembers>>(path::ETCD_MEMBER_LIST, question).ok()
+        let request = EtcdMemberListRequest::default();
+        admin.call(async |mut talos| talos.etcd_member_list(request).await).ok()
     };
     until("a member of etcd", 60, member);
     until("an API server", 60, || processes(&machines).contains("kube-apiserver").then_some(()));

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use common::{CONTROL_PLANE, Talos, configuration, etcd_fleet, issue_talos, server, until};
 use emulator_talos::Machines;
-use talos_provision::wire::{
-    ApplyConfiguration, ApplyMode, Begun, Bootstrap, ConfigurationApplied, Data, Done, Empty,
-    EtcdMember, EtcdMemberListRequest, EtcdMembers, EtcdRemoveMemberById, EtcdStatus, Event,
-    EventsRequest, FileInfo, ListRequest, ReadRequest, Reply, Reset, ServiceList, path,
+use prost::Message as _;
+use talos_api::machine::apply_configuration_request::Mode;
+use talos_api::machine::{
+    ApplyConfigurationRequest, BootstrapRequest, EtcdLeaveClusterRequest, EtcdMember,
+    EtcdMemberListRequest, EtcdRemoveMemberByIdRequest, EventsRequest, ListRequest, ReadRequest,
+    ResetRequest, ResetResponse, SequenceEvent,
 };
 use tonic::{Code, Status};
 
@@ -36,59 +38,57 @@ fn members_of_etcd_join_one_by_one_and_leave_on_request() {
         (etcd_state(&talos[0])? == "Preparing" && data(&talos[0]).ok()? == ["."]).then_some(())
     });
     // Measured with Talos v1.13.9: without a member that answers, the call stays open.
-    let request = EtcdMemberListRequest::default();
-    let none = talos[0].take::<_, Reply<EtcdMembers>>(path::ETCD_MEMBER_LIST, request, 1);
-    assert_eq!(none.expect("no refusal"), []);
-    let start = Instant::now();
-    until("bootstrap", 30, || {
-        talos[0].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()).ok()
+    let silent = talos[0].call(async |mut talos| {
+        let request = talos.etcd_member_list(EtcdMemberListRequest::default());
+        let answer = tokio::time::timeout(Duration::from_secs(2), request).await;
+        answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("2 s")))
     });
+    assert_eq!(silent.expect_err("no answer").code(), Code::DeadlineExceeded);
+    let start = Instant::now();
+    until("bootstrap", 30, || bootstrap(&talos[0]).ok());
     until("three members that vote", 120, || {
         let members = members(&talos[1]).ok()?;
         (members.len() == 3 && members.iter().all(|member| !member.is_learner)).then_some(())
     });
     eprintln!("bootstrap to three members: {:.1} s", start.elapsed().as_secs_f64());
-    let again = talos[2].call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
-    assert_eq!(again.expect_err("refused").code(), Code::AlreadyExists);
+    assert_eq!(bootstrap(&talos[2]).expect_err("refused").code(), Code::AlreadyExists);
 
     // A change without a reboot keeps the boot id, and a change with a reboot changes it.
     let boot = boot_id(&talos[2]).expect("a boot");
     let labelled = config.replace("balancers: \"\"", "balancers: \"x\"");
-    assert_eq!(apply(&talos[2], &labelled).expect("applied"), ApplyMode::NoReboot);
+    assert_eq!(apply(&talos[2], &labelled).expect("applied"), Mode::NoReboot);
     until("the same boot", 20, || (boot_id(&talos[2])? == boot).then_some(()));
     let deeper = labelled.replace("diskQuotaSupport: true", "diskQuotaSupport: false");
-    assert_eq!(apply(&talos[2], &deeper).expect("applied"), ApplyMode::Reboot);
+    assert_eq!(apply(&talos[2], &deeper).expect("applied"), Mode::Reboot);
     fleet.slow_etcd("control-3", Duration::from_secs(3));
     until("another boot", 60, || (boot_id(&talos[2])? != boot).then_some(()));
     boots_with_data(&talos[2]);
     until("three members again", 90, || status_of(&talos[2]).ok());
 
     // One member leaves by itself, another member leaves at its reset, and the last member cannot leave.
-    talos[2].call::<_, Reply<Done>>(path::ETCD_LEAVE_CLUSTER, Empty {}).expect("left");
+    talos[2]
+        .call(async |mut talos| talos.etcd_leave_cluster(EtcdLeaveClusterRequest {}).await)
+        .expect("left");
     let left = members(&talos[0]).expect("members");
     assert_eq!(left.len(), 2, "{left:?}");
     fleet.power_off(3);
     fleet.delete(3);
-    let none = EtcdRemoveMemberById { member_id: 1 };
-    let none = talos[0].call::<_, Reply<Done>>(path::ETCD_REMOVE_MEMBER_BY_ID, none);
+    let none = EtcdRemoveMemberByIdRequest { member_id: 1 };
+    let none = talos[0].call(async |mut talos| talos.etcd_remove_member_by_id(none).await);
     assert_eq!(none.expect_err("refused").code(), Code::NotFound);
-    let reset = Reset { graceful: true, reboot: false, ..Reset::default() };
-    talos[1].call::<_, Reply<Begun>>(path::RESET, reset.clone()).expect("begun");
+    reset(&talos[1]).expect("begun");
     until("one member", 60, || (members(&talos[0]).ok()?.len() == 1).then_some(()));
-    let begun: Reply<Begun> = talos[0].call(path::RESET, reset).expect("begun");
-    let actor = begun.messages[0].actor_id.clone();
+    let actor = reset(&talos[0]).expect("begun").messages[0].actor_id.clone();
     let failed = until("the reset to fail", 30, || {
         let request = EventsRequest {
             tail_events: -1,
             with_actor_id: actor.clone(),
             ..EventsRequest::default()
         };
-        let events = talos[0].take::<_, Event>(path::EVENTS, request, 2).ok()?;
+        let events = talos[0].take(2, async |mut talos| talos.events(request).await).ok()?;
         events.into_iter().find_map(|event| {
             let event = event.data.filter(|data| data.type_url.ends_with("SequenceEvent"))?;
-            <talos_provision::wire::SequenceEvent as prost::Message>::decode(event.value.as_slice())
-                .ok()?
-                .error
+            SequenceEvent::decode(event.value.as_slice()).ok()?.error
         })
     });
     assert!(failed.message.contains("last member"), "{failed:?}");
@@ -96,8 +96,8 @@ fn members_of_etcd_join_one_by_one_and_leave_on_request() {
 }
 
 fn members(talos: &Talos) -> Result<Vec<EtcdMember>, Status> {
-    let members: Reply<EtcdMembers> =
-        talos.call(path::ETCD_MEMBER_LIST, EtcdMemberListRequest::default())?;
+    let request = EtcdMemberListRequest::default();
+    let members = talos.call(async |mut talos| talos.etcd_member_list(request).await)?;
     Ok(members.messages.into_iter().flat_map(|message| message.members).collect())
 }
 
@@ -111,31 +111,40 @@ fn boots_with_data(talos: &Talos) {
 }
 
 fn etcd_state(talos: &Talos) -> Option<String> {
-    let services: Reply<ServiceList> = talos.call(path::SERVICE_LIST, Empty {}).ok()?;
+    let services = talos.call(async |mut talos| talos.service_list(()).await).ok()?;
     let services = services.messages.into_iter().flat_map(|list| list.services);
     services.into_iter().find(|service| service.id == "etcd").map(|service| service.state)
 }
 
 /// Lists etcd's data directory.
 fn data(talos: &Talos) -> Result<Vec<String>, Status> {
-    let request = ListRequest { root: "/var/lib/etcd".to_owned(), ..ListRequest::default() };
-    let files: Vec<FileInfo> = talos.take(path::LIST, request, 10)?;
+    let request = ListRequest { root: "/var/lib/etcd".to_owned() };
+    let files = talos.take(10, async |mut talos| talos.list(request).await)?;
     Ok(files.into_iter().map(|file| file.relative_name).collect())
 }
 
 fn status_of(talos: &Talos) -> Result<(), Status> {
-    talos.call::<_, Reply<EtcdStatus>>(path::ETCD_STATUS, Empty {}).map(drop)
+    talos.call(async |mut talos| talos.etcd_status(()).await).map(drop)
 }
 
 fn boot_id(talos: &Talos) -> Option<Vec<u8>> {
     let path = "/proc/sys/kernel/random/boot_id".to_owned();
-    talos.first::<_, Data>(path::READ, ReadRequest { path }).ok().map(|data| data.bytes)
+    let data = talos.first(async |mut talos| talos.read(ReadRequest { path }).await);
+    data.ok().map(|data| data.bytes)
 }
 
-fn apply(talos: &Talos, config: &str) -> Result<ApplyMode, Status> {
+fn apply(talos: &Talos, config: &str) -> Result<Mode, Status> {
     let data = config.as_bytes().to_vec();
-    let question =
-        ApplyConfiguration { data, mode: ApplyMode::Auto.into(), ..ApplyConfiguration::default() };
-    let answer: Reply<ConfigurationApplied> = talos.call(path::APPLY_CONFIGURATION, question)?;
+    let request = ApplyConfigurationRequest { data, mode: Mode::Auto.into(), ..Default::default() };
+    let answer = talos.call(async |mut talos| talos.apply_configuration(request).await)?;
     Ok(answer.messages[0].mode())
+}
+
+fn bootstrap(talos: &Talos) -> Result<(), Status> {
+    talos.call(async |mut talos| talos.bootstrap(BootstrapRequest {}).await).map(drop)
+}
+
+fn reset(talos: &Talos) -> Result<ResetResponse, Status> {
+    let request = ResetRequest { graceful: true, reboot: false, ..ResetRequest::default() };
+    talos.call(async |mut talos| talos.reset(request).await)
 }

@@ -19,12 +19,16 @@ use common::{
 use data_encoding::BASE64;
 use emulator_talos::Machines;
 use prost::Message;
-use talos_provision::wire::{
-    ApplyConfiguration, ApplyMode, Bootstrap, ConfigurationApplied, Data, Done, Empty,
-    EtcdMemberListRequest, EtcdMembers, MachineConfigSpec, MachineStatusEvent, ReadRequest, Reply,
-    Stage, StateGet, StateGot, Version, path, resource,
+use talos_api::machine::apply_configuration_request::Mode;
+use talos_api::machine::{
+    ApplyConfiguration, ApplyConfigurationRequest, BootstrapRequest, EtcdMemberListRequest,
+    ReadRequest, VersionResponse,
 };
-use tonic::Code;
+use talos_api::resource::config::MachineConfigSpec;
+use talos_api::talos::resource::definitions::enums::RuntimeMachineStage as Stage;
+use talos_api::talos::resource::definitions::runtime::MachineStatusSpec;
+use talos_api::{ACTIVE_CONFIGURATION, MACHINE_STATUS};
+use tonic::{Code, Status};
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 73, 1, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 73, 1, 2);
@@ -50,47 +54,41 @@ fn a_configuration_becomes_a_cluster_that_leaves_nothing_behind() {
 
     // In maintenance mode, every client may read, and no client is an administrator.
     let stranger = Talos::stranger(ONE);
-    until("maintenance mode", 10, || {
-        stranger.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok()
+    until("maintenance mode", 10, || version(&stranger).ok());
+    until("the stage", 10, || {
+        (stage(&stranger) == Some(Stage::MachineStageMaintenance)).then_some(())
     });
-    until("the stage", 10, || (stage(&stranger) == Some(Stage::Maintenance)).then_some(()));
-    let refused = stranger.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
-    assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied);
-    let bad = apply(&stranger, b"version: v1alpha1\nmachine: {type: router}\n", ApplyMode::Auto);
+    assert_eq!(bootstrap(&stranger).expect_err("refused").code(), Code::PermissionDenied);
+    let bad = apply(&stranger, b"version: v1alpha1\nmachine: {type: router}\n", Mode::Auto);
     assert_eq!(bad.expect_err("refused").code(), Code::InvalidArgument);
     let config = configuration(CONTROL_PLANE, ONE);
-    apply(&stranger, config.as_bytes(), ApplyMode::Auto).expect("applied");
+    apply(&stranger, config.as_bytes(), Mode::Auto).expect("applied");
     took("applied");
 
     // Afterwards, only clients with a certificate of the configuration's authority have access.
     let (admin, reader) = (Talos::known(ONE, place, "admin"), Talos::known(ONE, place, "reader"));
-    until("the node's own API", 20, || {
-        admin.call::<_, Reply<Version>>(path::VERSION, Empty {}).ok()
-    });
-    assert!(stranger.call::<_, Reply<Version>>(path::VERSION, Empty {}).is_err());
-    let refused = reader.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
-    assert_eq!(refused.expect_err("refused").code(), Code::PermissionDenied);
+    until("the node's own API", 20, || version(&admin).ok());
+    assert!(version(&stranger).is_err());
+    assert_eq!(bootstrap(&reader).expect_err("refused").code(), Code::PermissionDenied);
     assert_eq!(active(&admin), config.as_bytes());
-    assert_eq!(stage(&admin), Some(Stage::Booting));
+    assert_eq!(stage(&admin), Some(Stage::MachineStageBooting));
 
-    until("bootstrap", 60, || {
-        match admin.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default()) {
-            Ok(_) => Some(()),
-            Err(status) => {
-                assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-                None
-            }
+    until("bootstrap", 60, || match bootstrap(&admin) {
+        Ok(()) => Some(()),
+        Err(status) => {
+            assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+            None
         }
     });
     took("bootstrapped");
     let bootstrapped = Instant::now();
-    let again = admin.call::<_, Reply<Done>>(path::BOOTSTRAP, Bootstrap::default());
-    assert_eq!(again.expect_err("refused").code(), Code::AlreadyExists);
+    assert_eq!(bootstrap(&admin).expect_err("refused").code(), Code::AlreadyExists);
 
     until("an API server", 120, || kubectl.try_run(&["get", "--raw", "/readyz"]));
     eprintln!("bootstrap to readyz: {:.1} s", bootstrapped.elapsed().as_secs_f64());
-    let members: Reply<EtcdMembers> =
-        admin.call(path::ETCD_MEMBER_LIST, EtcdMemberListRequest::default()).expect("members");
+    let request = EtcdMemberListRequest::default();
+    let members = admin.call(async |mut talos| talos.etcd_member_list(request).await);
+    let members = members.expect("members");
     assert_eq!(members.messages[0].members[0].hostname, "one");
     if is_root() {
         until("two nodes", 120, || {
@@ -100,7 +98,7 @@ fn a_configuration_becomes_a_cluster_that_leaves_nothing_behind() {
         kubectl.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=120s"]);
         eprintln!("bootstrap to both nodes Ready: {:.1} s", bootstrapped.elapsed().as_secs_f64());
         until("the machine to be ready", 60, || {
-            (stage(&admin) == Some(Stage::Running)).then_some(())
+            (stage(&admin) == Some(Stage::MachineStageRunning)).then_some(())
         });
         kubectl.run(&["create", "namespace", "machines"]);
         kubectl.run(&[
@@ -146,9 +144,8 @@ fn a_configuration_becomes_a_cluster_that_leaves_nothing_behind() {
             .expect("an audit log")
             .contains("kubectl")
     );
-    let boot: Data = admin
-        .first(path::READ, ReadRequest { path: "/proc/sys/kernel/random/boot_id".to_owned() })
-        .expect("read");
+    let request = ReadRequest { path: "/proc/sys/kernel/random/boot_id".to_owned() };
+    let boot = admin.first(async |mut talos| talos.read(request).await).expect("read");
     assert_eq!(boot.bytes.len(), 37, "a UUID and a new line: {:?}", boot.bytes);
 
     let ending = Instant::now();
@@ -170,39 +167,32 @@ fn a_configuration_becomes_a_cluster_that_leaves_nothing_behind() {
 
 const POD: &str = r#"{"spec": {"containers": [{"name": "hello", "image": "127.73.1.8:5000/hello:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1, "volumes": [{"name": "v", "hostPath": {"path": "/var/mnt/greeting", "type": "DirectoryOrCreate"}}]}}"#;
 
-fn apply(
-    talos: &Talos,
-    data: &[u8],
-    mode: ApplyMode,
-) -> Result<ConfigurationApplied, tonic::Status> {
-    let question = ApplyConfiguration {
+fn version(talos: &Talos) -> Result<VersionResponse, Status> {
+    talos.call(async |mut talos| talos.version(()).await)
+}
+
+fn bootstrap(talos: &Talos) -> Result<(), Status> {
+    talos.call(async |mut talos| talos.bootstrap(BootstrapRequest {}).await).map(drop)
+}
+
+fn apply(talos: &Talos, data: &[u8], mode: Mode) -> Result<ApplyConfiguration, Status> {
+    let request = ApplyConfigurationRequest {
         data: data.to_vec(),
         mode: mode.into(),
-        ..ApplyConfiguration::default()
+        ..ApplyConfigurationRequest::default()
     };
-    let answer: Reply<ConfigurationApplied> = talos.call(path::APPLY_CONFIGURATION, question)?;
+    let answer = talos.call(async |mut talos| talos.apply_configuration(request).await)?;
     Ok(answer.messages.into_iter().next().expect("a message"))
 }
 
 fn stage(talos: &Talos) -> Option<Stage> {
-    let question = StateGet {
-        namespace: resource::STATUS_NAMESPACE.to_owned(),
-        r#type: resource::STATUS_TYPE.to_owned(),
-        id: resource::STATUS_ID.to_owned(),
-    };
-    let got: StateGot = talos.call(path::STATE_GET, question).ok()?;
-    let status = MachineStatusEvent::decode(got.resource?.spec?.proto_spec.as_slice()).ok()?;
-    Some(status.stage())
+    let spec = talos.resource(MACHINE_STATUS).ok()?.spec?;
+    Some(MachineStatusSpec::decode(spec.proto_spec.as_slice()).ok()?.stage())
 }
 
 fn active(talos: &Talos) -> Vec<u8> {
-    let question = StateGet {
-        namespace: resource::CONFIG_NAMESPACE.to_owned(),
-        r#type: resource::CONFIG_TYPE.to_owned(),
-        id: resource::CONFIG_ACTIVE.to_owned(),
-    };
-    let got: StateGot = talos.call(path::STATE_GET, question).expect("a configuration");
-    let spec = got.resource.and_then(|resource| resource.spec).expect("a spec");
+    let resource = talos.resource(ACTIVE_CONFIGURATION).expect("a configuration");
+    let spec = resource.spec.expect("a spec");
     MachineConfigSpec::decode(spec.proto_spec.as_slice()).expect("a configuration").yaml_marshalled
 }
 

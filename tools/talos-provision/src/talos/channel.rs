@@ -1,7 +1,6 @@
 //! Connection to one machine, and calls on it. A connection is used once and never reopened,
 //! so that it never outlives a boot of the machine.
 
-use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,15 +9,15 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use talos_api::MESSAGE_BYTES_MAX;
+use talos_api::cosi::resource::state_client::StateClient;
+use talos_api::machine::machine_service_client::MachineServiceClient;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tonic::client::Grpc;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
-
-use crate::wire;
+use tonic::{Code, GrpcMethod, Request, Response, Status, Streaming};
 
 /// Timeout for opening a connection, in seconds.
 const CONNECT_SECONDS_MAX: u64 = 4;
@@ -34,8 +33,15 @@ pub(super) enum Closed {
     Foreign(String),
 }
 
-/// Open connection to one machine.
-pub(super) struct Connection(Grpc<Channel>);
+/// Channel that reports the name of every call before it is sent.
+type ReportedChannel = InterceptedService<Channel, Report>;
+type Report = fn(Request<()>) -> Result<Request<()>, Status>;
+
+/// Open connection to one machine, with a client of each service.
+pub(super) struct Connection {
+    pub(super) machine: MachineServiceClient<ReportedChannel>,
+    pub(super) state: StateClient<ReportedChannel>,
+}
 
 impl Connection {
     pub(super) async fn open(address: SocketAddr, tls: &Arc<ClientConfig>) -> Result<Self, Closed> {
@@ -66,71 +72,62 @@ impl Connection {
         let endpoint = endpoint.timeout(Duration::from_secs(CALL_SECONDS_MAX));
         let channel =
             endpoint.connect_with_connector(connector).await.map_err(|error| silent(&error))?;
-        let client = Grpc::new(channel)
-            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(wire::MESSAGE_BYTES_MAX);
-        Ok(Self(client))
+        let channel = ReportedChannel::new(channel, report);
+        let machine = MachineServiceClient::new(channel.clone());
+        let state = StateClient::new(channel);
+        Ok(Self {
+            machine: machine
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            state: state
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        })
     }
+}
 
-    /// Calls a method of the machine service, and returns its single message.
-    pub(super) async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
-    where
-        Q: prost::Message + 'static,
-        A: prost::Message + Default + Debug + 'static,
-    {
-        let reply: wire::Reply<A> = self.unary(path, request).await?;
-        let message = reply.messages.into_iter().next();
-        message.ok_or_else(|| Status::new(Code::Internal, "the answer contains no message"))
+/// Writes the path of a call to standard error, if the user asked for details.
+#[expect(clippy::unnecessary_wraps, reason = "tonic's signature")]
+fn report(request: Request<()>) -> Result<Request<()>, Status> {
+    if let Some(method) = request.extensions().get::<GrpcMethod<'_>>() {
+        documents::detail("-", format!("/{}/{}", method.service(), method.method()));
     }
+    Ok(request)
+}
 
-    /// Calls a method that answers with a stream, and returns at most the first `most` messages.
-    pub(super) async fn stream<Q, A>(
-        &mut self,
-        path: &'static str,
-        request: Q,
-        most: usize,
-    ) -> Result<Vec<A>, Status>
-    where
-        Q: prost::Message + 'static,
-        A: prost::Message + Default + 'static,
-    {
-        documents::detail("-", path);
-        let call = async {
-            let ready = self.0.ready().await;
-            ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
-            let path = http::uri::PathAndQuery::from_static(path);
-            let codec: ProstCodec<Q, A> = ProstCodec::default();
-            let answer = self.0.server_streaming(Request::new(request), path, codec).await?;
-            let mut answer = answer.into_inner();
-            let mut messages = Vec::new();
-            while messages.len() < most {
-                let Some(message) = answer.message().await? else { break };
-                messages.push(message);
-            }
-            Ok(messages)
-        };
-        let answer = timeout(Duration::from_secs(CALL_SECONDS_MAX), call).await;
-        answer.map_err(|_| Status::new(Code::DeadlineExceeded, "no answer in time"))?
-    }
+/// Awaits the answer to a call, within [`CALL_SECONDS_MAX`].
+pub(super) async fn answer<A>(
+    call: impl Future<Output = Result<Response<A>, Status>>,
+) -> Result<A, Status> {
+    Ok(in_time(call).await?.into_inner())
+}
 
-    /// Calls a method whose answer is not wrapped in a [`wire::Reply`].
-    pub(super) async fn unary<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
-    where
-        Q: prost::Message + 'static,
-        A: prost::Message + Default + 'static,
-    {
-        documents::detail("-", path);
-        let call = async {
-            let ready = self.0.ready().await;
-            ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
-            let path = http::uri::PathAndQuery::from_static(path);
-            let codec: ProstCodec<Q, A> = ProstCodec::default();
-            self.0.unary(Request::new(request), path, codec).await
-        };
-        let answer = timeout(Duration::from_secs(CALL_SECONDS_MAX), call).await;
-        let late = |_| Status::new(Code::DeadlineExceeded, "no answer in time");
-        Ok(answer.map_err(late)??.into_inner())
-    }
+/// Returns the single message of an answer that wraps a list.
+pub(super) fn single<M>(messages: Vec<M>) -> Result<M, Status> {
+    let message = messages.into_iter().next();
+    message.ok_or_else(|| Status::new(Code::Internal, "the answer contains no message"))
+}
+
+/// Returns at most the first `most` messages of a call that answers with a stream.
+pub(super) async fn first_messages<M>(
+    call: impl Future<Output = Result<Response<Streaming<M>>, Status>>,
+    most: usize,
+) -> Result<Vec<M>, Status> {
+    in_time(async {
+        let mut answer = call.await?.into_inner();
+        let mut messages = Vec::new();
+        while messages.len() < most {
+            let Some(message) = answer.message().await? else { break };
+            messages.push(message);
+        }
+        Ok(messages)
+    })
+    .await
+}
+
+async fn in_time<A>(call: impl Future<Output = Result<A, Status>>) -> Result<A, Status> {
+    let answer = timeout(Duration::from_secs(CALL_SECONDS_MAX), call).await;
+    answer.map_err(|_| Status::new(Code::DeadlineExceeded, "no answer in time"))?
 }
 
 /// Returns the reason, if the certificate of the machine was rejected.

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use documents::WritePermit;
+use talos_api::machine::apply_configuration_request::Mode;
+use talos_api::machine::{
+    ApplyConfigurationRequest, BootstrapRequest, EtcdForfeitLeadershipRequest,
+    EtcdLeaveClusterRequest, EtcdRemoveMemberByIdRequest,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
+use super::channel::{Connection, answer, single};
 use super::{Access, Reader, Reboot, Target, error_text, redact, runtime};
 use crate::Error;
 use crate::pki::sha256_hex;
 use crate::plan::Conflict;
 use crate::spec::FirstContact;
-use crate::wire;
 
 /// Longest time for a machine to answer and to activate its configuration, in seconds.
 const CONFIGURE_SECONDS_MAX: u64 = 600;
@@ -68,57 +73,57 @@ impl<'a> Writer<'a> {
 
     /// Starts etcd on `target`. Counts as done if etcd was started before.
     pub(crate) fn bootstrap(&self, target: &Target) -> Result<(), Error> {
-        let request = wire::Bootstrap { recover_etcd: false, recover_skip_hash_check: false };
-        self.ask::<_, wire::Done>(target, wire::path::BOOTSTRAP, &request, |code| {
-            code == Code::AlreadyExists
-        })
+        let request = async |connection: &mut Connection| {
+            answer(connection.machine.bootstrap(BootstrapRequest {})).await.map(drop)
+        };
+        self.ask(target, request, |code| code == Code::AlreadyExists)
     }
 
     /// Removes a member from etcd with a request to another member. Counts as done if the member is
     /// gone.
     pub(crate) fn remove_member(&self, target: &Target, id: u64) -> Result<(), Error> {
-        let request = wire::EtcdRemoveMemberById { member_id: id };
-        self.ask::<_, wire::Done>(target, wire::path::ETCD_REMOVE_MEMBER_BY_ID, &request, |code| {
-            code == Code::NotFound
-        })
+        let request = async |connection: &mut Connection| {
+            let request = EtcdRemoveMemberByIdRequest { member_id: id };
+            answer(connection.machine.etcd_remove_member_by_id(request)).await.map(drop)
+        };
+        self.ask(target, request, |code| code == Code::NotFound)
     }
 
     /// Hands over the leadership of a control plane, and lets it leave etcd.
     pub(crate) fn leave(&self, target: &Target) -> Result<(), Error> {
         // Handing over is optional: without it, the other members elect a leader a moment later.
-        let cannot = |code| code == Code::Unimplemented;
-        let forfeit = wire::path::ETCD_FORFEIT_LEADERSHIP;
-        self.ask::<_, wire::EtcdLeadershipForfeited>(target, forfeit, &wire::Empty {}, cannot)?;
-        let leave = wire::path::ETCD_LEAVE_CLUSTER;
-        self.ask::<_, wire::Done>(target, leave, &wire::Empty {}, |_| false)
+        let forfeit = async |connection: &mut Connection| {
+            let request = EtcdForfeitLeadershipRequest {};
+            answer(connection.machine.etcd_forfeit_leadership(request)).await.map(drop)
+        };
+        self.ask(target, forfeit, |code| code == Code::Unimplemented)?;
+        let leave = async |connection: &mut Connection| {
+            answer(connection.machine.etcd_leave_cluster(EtcdLeaveClusterRequest {}))
+                .await
+                .map(drop)
+        };
+        self.ask(target, leave, |_| false)
     }
 
     /// Repeats a request until it succeeds or fails permanently. `done` selects the error codes
     /// that mean that an earlier request had the same effect.
-    fn ask<Q, A>(
+    fn ask(
         &self,
         target: &Target,
-        path: &'static str,
-        request: &Q,
+        request: impl AsyncFn(&mut Connection) -> Result<(), Status>,
         done: impl Fn(Code) -> bool,
-    ) -> Result<(), Error>
-    where
-        Q: prost::Message + Clone + 'static,
-        A: prost::Message + Default + std::fmt::Debug + 'static,
-    {
+    ) -> Result<(), Error> {
         runtime()?.block_on(async {
             let until = Instant::now() + Duration::from_secs(BOOTSTRAP_SECONDS_MAX);
             loop {
                 documents::check_interrupt()?;
                 let why = match self.0.connect(target).await {
-                    Access::Secure(mut connection) => {
-                        match connection.call::<Q, A>(path, request.clone()).await {
-                            Ok(_) => return Ok(()),
-                            Err(status) if done(status.code()) => return Ok(()),
-                            Err(status) if is_temporary(&status) => error_text(&status),
-                            Err(status) => return Err(node_error(target, &status)),
-                        }
-                    }
+                    Access::Secure(mut connection) => match request(&mut connection).await {
+                        Ok(()) => return Ok(()),
+                        Err(status) if done(status.code()) => return Ok(()),
+                        Err(status) if is_temporary(&status) => error_text(&status),
+                        Err(status) => return Err(node_error(target, &status)),
+                    },
                     Access::Unreachable(why) => why,
                     Access::Maintenance(_) => "the machine waits for its configuration".to_owned(),
                     Access::Foreign(why) => return Err(Error::foreign(&target.name, why)),
@@ -181,17 +186,17 @@ pub(super) async fn configure_machine(
         };
         // Only a machine that has a configuration can reboot; in maintenance mode nothing is read.
         let boot_id = super::boot_id(&mut connection).await;
-        let request = wire::ApplyConfiguration {
+        let request = ApplyConfigurationRequest {
             data: bytes.to_vec(),
-            mode: wire::ApplyMode::Auto.into(),
+            mode: Mode::Auto.into(),
             dry_run: false,
             try_mode_timeout: None,
         };
-        let path = wire::path::APPLY_CONFIGURATION;
-        match connection.call::<_, wire::ConfigurationApplied>(path, request).await {
+        let applied = answer(connection.machine.apply_configuration(request)).await;
+        match applied.and_then(|applied| single(applied.messages)) {
             Ok(applied) => {
                 sent = true;
-                if applied.mode() == wire::ApplyMode::Reboot {
+                if applied.mode() == Mode::Reboot {
                     reboot = boot_id.map(|before| Reboot { target: target.clone(), before });
                 }
                 for warning in applied.warnings {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use talos_provision::wire::{ApplyConfiguration, ApplyMode, ConfigurationApplied, Reply, Stage};
+use talos_api::machine::apply_configuration_request::Mode;
+use talos_api::machine::machine_status_event::MachineStage;
+use talos_api::machine::{ApplyConfiguration, ApplyConfigurationRequest};
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::Access;
+use super::client::Access;
 use super::service::internal;
 use crate::change::{difference, needs_reboot, touched};
 use crate::config::Configuration;
@@ -19,8 +21,8 @@ const TRIAL: Duration = Duration::from_secs(60);
 pub(super) fn apply(
     machine: &Arc<Machine>,
     access: Access,
-    request: &ApplyConfiguration,
-) -> Result<Reply<ConfigurationApplied>, Status> {
+    request: &ApplyConfigurationRequest,
+) -> Result<ApplyConfiguration, Status> {
     let next = Configuration::read(&request.data)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let Ok(_applying) = machine.applying.try_lock() else {
@@ -28,7 +30,7 @@ pub(super) fn apply(
             "another apply configuration is already in progress",
         ));
     };
-    let requested_mode = ApplyMode::try_from(request.mode)
+    let requested_mode = Mode::try_from(request.mode)
         .map_err(|_| Status::invalid_argument(format!("mode {} is not known", request.mode)))?;
     let now = machine.active();
     if access == Access::Maintenance || now.is_none() {
@@ -38,19 +40,19 @@ pub(super) fn apply(
                 return Err(Status::unavailable("the machine is going down"));
             }
         }
-        return Ok(answer(ApplyMode::NoReboot, request.dry_run, b"", &next));
+        return Ok(answer(Mode::NoReboot, request.dry_run, b"", &next));
     }
     let now = now.ok_or_else(|| Status::internal("no configuration is active"))?;
-    if !matches!(machine.view.status().0.stage(), Stage::Booting | Stage::Running) {
+    if !matches!(machine.view.status().0.stage(), MachineStage::Booting | MachineStage::Running) {
         return Err(Status::failed_precondition(
             "configuration was already applied and node is rebooting, wait for the reboot to finish",
         ));
     }
     let reboot = needs_reboot(&now, &next);
     let mode = match requested_mode {
-        ApplyMode::Auto if reboot => ApplyMode::Reboot,
-        ApplyMode::Auto => ApplyMode::NoReboot,
-        ApplyMode::NoReboot | ApplyMode::Try if reboot => {
+        Mode::Auto if reboot => Mode::Reboot,
+        Mode::Auto => Mode::NoReboot,
+        Mode::NoReboot | Mode::Try if reboot => {
             // Talos v1.13.9 shows the difference with its secrets, too.
             let difference = difference(&now.bytes, &next.bytes);
             return Err(Status::invalid_argument(format!(
@@ -74,44 +76,42 @@ pub(super) fn apply(
 /// Applies `next` in the given mode: now, after a reboot, or as a trial.
 fn take(
     machine: &Arc<Machine>,
-    mode: ApplyMode,
+    mode: Mode,
     now: &Arc<Configuration>,
     next: &Arc<Configuration>,
     trial_seconds: Option<i64>,
 ) -> Result<(), Status> {
-    if mode != ApplyMode::Try {
+    if mode != Mode::Try {
         machine.directory.write("config.yaml", &next.bytes).map_err(internal)?;
     }
     let trial = {
         let mut state = machine.run_state();
         state.configured += 1;
         state.trial += 1;
-        if mode != ApplyMode::Try {
+        if mode != Mode::Try {
             state.persistent = Some(next.clone());
         }
-        if matches!(mode, ApplyMode::NoReboot | ApplyMode::Try) {
+        if matches!(mode, Mode::NoReboot | Mode::Try) {
             state.active = Some(next.clone());
         }
         state.trial
     };
-    let at_once = matches!(mode, ApplyMode::NoReboot | ApplyMode::Try);
+    let at_once = matches!(mode, Mode::NoReboot | Mode::Try);
     if at_once && next.control_plane.is_some() && touched(now, next).control_plane {
         // Set before the API server goes down, so that a client which asks in between does not see a
         // ready machine.
         machine.view.condition("staticPods", Some("kube-system/kube-apiserver restarts"));
     }
     let accepted = match mode {
-        ApplyMode::NoReboot | ApplyMode::Try if now.bytes == next.bytes => true,
-        ApplyMode::NoReboot | ApplyMode::Try => machine.order(Order::Reconfigured(now.clone())),
-        ApplyMode::Reboot | ApplyMode::Auto => {
-            machine.order(Order::Reboot { actor: String::new() })
-        }
-        ApplyMode::Staged => true,
+        Mode::NoReboot | Mode::Try if now.bytes == next.bytes => true,
+        Mode::NoReboot | Mode::Try => machine.order(Order::Reconfigured(now.clone())),
+        Mode::Reboot | Mode::Auto => machine.order(Order::Reboot { actor: String::new() }),
+        Mode::Staged => true,
     };
     if !accepted {
         return Err(Status::unavailable("the machine is going down"));
     }
-    if mode == ApplyMode::Try {
+    if mode == Mode::Try {
         let limit = trial_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
             .filter(|seconds| *seconds > 0);
@@ -141,16 +141,11 @@ async fn end_trial(
     machine.order(Order::Reconfigured(tried));
 }
 
-fn answer(
-    mode: ApplyMode,
-    dry_run: bool,
-    now: &[u8],
-    next: &Configuration,
-) -> Reply<ConfigurationApplied> {
+fn answer(mode: Mode, dry_run: bool, now: &[u8], next: &Configuration) -> ApplyConfiguration {
     let done = match mode {
-        ApplyMode::Reboot | ApplyMode::Auto => "Applied configuration with a reboot",
-        ApplyMode::NoReboot | ApplyMode::Try => "Applied configuration without a reboot",
-        ApplyMode::Staged => "Staged configuration to be applied after the next reboot",
+        Mode::Reboot | Mode::Auto => "Applied configuration with a reboot",
+        Mode::NoReboot | Mode::Try => "Applied configuration without a reboot",
+        Mode::Staged => "Staged configuration to be applied after the next reboot",
     };
     let mode_details = if dry_run {
         let difference = difference(now, &next.bytes);
@@ -158,10 +153,5 @@ fn answer(
     } else {
         done.to_owned()
     };
-    Reply::from(ConfigurationApplied {
-        metadata: None,
-        warnings: Vec::new(),
-        mode: mode.into(),
-        mode_details,
-    })
+    ApplyConfiguration { warnings: Vec::new(), mode: mode.into(), mode_details }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use talos_provision::wire::{HealthCheck, HealthCheckProgress};
+use talos_api::cluster::{HealthCheckProgress, HealthCheckRequest};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_stream::Stream;
@@ -21,7 +21,7 @@ const WAIT: Duration = Duration::from_secs(300);
 /// Waits for one check after the other, and streams the progress.
 pub(super) fn health(
     machine: &Arc<Machine>,
-    request: &HealthCheck,
+    request: &HealthCheckRequest,
 ) -> Result<Answers<HealthCheckProgress>, Status> {
     let config = active(machine)?;
     let wait = request
@@ -43,7 +43,7 @@ pub(super) fn health(
                 let is_healthy = is_healthy(&machine, &config, check);
                 let word = if is_healthy { "OK" } else { "..." };
                 let message = format!("waiting for {check}: {word}");
-                if tell.send(Ok(HealthCheckProgress { metadata: None, message })).await.is_err() {
+                if tell.send(Ok(HealthCheckProgress { message })).await.is_err() {
                     return;
                 }
                 if is_healthy {

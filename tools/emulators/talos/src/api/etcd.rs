@@ -1,11 +1,8 @@
 //! The calls about etcd: members, status, alarms, leaving and removing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use talos_provision::wire::{
-    Done, EtcdAlarms, EtcdMemberListRequest, EtcdMembers, EtcdRemoveMemberById, EtcdStatus, Reply,
-};
+use talos_api::machine::{EtcdMemberListRequest, EtcdMembers, EtcdStatus};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tonic::Status;
@@ -28,52 +25,46 @@ fn own_member(machine: &Machine) -> Result<Etcd, Status> {
 }
 
 pub(super) async fn members(
-    machine: Arc<Machine>,
-    request: EtcdMemberListRequest,
-) -> Result<Reply<EtcdMembers>, Status> {
+    machine: &Machine,
+    request: &EtcdMemberListRequest,
+) -> Result<EtcdMembers, Status> {
     // Talos waits until a member of etcd answers (measured with v1.13.9: a machine that was not bootstrapped
     // never answers this call).
     let client = loop {
-        match own_member(&machine) {
+        match own_member(machine) {
             Err(status) if status.code() == tonic::Code::Unavailable => {}
             other => break other?,
         }
         if !request.query_local
-            && let Some(peer) = machine.shared.etcd_peer(machine.id, &*active(&machine)?)
+            && let Some(peer) = machine.shared.etcd_peer(machine.id, &*active(machine)?)
         {
             break peer;
         }
         sleep(PAUSE).await;
     };
     let members = client.members(request.query_local).await?;
-    Ok(Reply::from(EtcdMembers { metadata: None, legacy_members: Vec::new(), members }))
+    Ok(EtcdMembers { members })
 }
 
-pub(super) async fn status(machine: Arc<Machine>) -> Result<Reply<EtcdStatus>, Status> {
-    let status = own_member(&machine)?.status().await?;
-    Ok(Reply::from(EtcdStatus { metadata: None, member_status: Some(status) }))
+pub(super) async fn status(machine: &Machine) -> Result<EtcdStatus, Status> {
+    let status = own_member(machine)?.status().await?;
+    Ok(EtcdStatus { member_status: Some(status) })
 }
 
-/// Answers without alarms. etcd's alarms are about full disks and corrupt data.
-pub(super) fn alarms(machine: &Machine) -> Result<Reply<EtcdAlarms>, Status> {
+/// Finds no alarms. etcd's alarms are about full disks and corrupt data.
+pub(super) fn alarms(machine: &Machine) -> Result<(), Status> {
+    own_member(machine).map(drop)
+}
+
+pub(super) async fn leave(machine: &Machine) -> Result<(), Status> {
     own_member(machine)?;
-    Ok(Reply::from(EtcdAlarms::default()))
-}
-
-pub(super) async fn leave(machine: Arc<Machine>) -> Result<Reply<Done>, Status> {
-    own_member(&machine)?;
     let (answer, left) = oneshot::channel();
     if !machine.order(Order::LeaveEtcd(answer)) {
         return Err(Status::unavailable("the machine is going down"));
     }
-    left.await.map_err(internal)?.map_err(internal)?;
-    Ok(Reply::from(Done { metadata: None }))
+    left.await.map_err(internal)?.map_err(internal)
 }
 
-pub(super) async fn remove(
-    machine: Arc<Machine>,
-    request: EtcdRemoveMemberById,
-) -> Result<Reply<Done>, Status> {
-    own_member(&machine)?.remove(request.member_id).await?;
-    Ok(Reply::from(Done { metadata: None }))
+pub(super) async fn remove(machine: &Machine, member_id: u64) -> Result<(), Status> {
+    own_member(machine)?.remove(member_id).await
 }

@@ -7,9 +7,10 @@ use data_encoding::BASE64;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
-use talos_provision::wire::{
-    Bootstrap, Data, Done, Event, EventsRequest, FeaturesInfo, FileInfo, Hostname, ListRequest,
-    PlatformInfo, ReadRequest, Reply, ServiceList, Version, VersionInfo,
+use talos_api::common::Data;
+use talos_api::machine::{
+    Event, EventsRequest, FeaturesInfo, FileInfo, Hostname, ListRequest, PlatformInfo, ReadRequest,
+    ServiceList, Version, VersionInfo,
 };
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{StreamExt, once};
@@ -23,33 +24,30 @@ use crate::pki::Leaf;
 /// Folder of etcd's data in Talos: `constants.EtcdDataPath`.
 const ETCD_DATA: &str = "/var/lib/etcd";
 
-pub(super) fn version(machine: &Machine) -> Reply<Version> {
+pub(super) fn version(machine: &Machine) -> Version {
     let version = VersionInfo {
         tag: machine.version.clone(),
         sha: "lab".to_owned(),
-        built: String::new(),
-        go_version: String::new(),
         os: "linux".to_owned(),
         arch: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }.to_owned(),
     };
-    Reply::from(Version {
-        metadata: None,
+    Version {
         version: Some(version),
         platform: Some(PlatformInfo { name: "hcloud".to_owned(), mode: "cloud".to_owned() }),
         features: Some(FeaturesInfo { rbac: true }),
-    })
+    }
 }
 
-pub(super) fn hostname(machine: &Machine) -> Reply<Hostname> {
-    Reply::from(Hostname { metadata: None, hostname: machine.hostname() })
+pub(super) fn hostname(machine: &Machine) -> Hostname {
+    Hostname { hostname: machine.hostname() }
 }
 
-pub(super) fn services(machine: &Machine) -> Reply<ServiceList> {
-    Reply::from(ServiceList { metadata: None, services: machine.view.services() })
+pub(super) fn services(machine: &Machine) -> ServiceList {
+    ServiceList { services: machine.view.services() }
 }
 
 /// Starts the first member of etcd. A disk can be bootstrapped once.
-pub(super) fn bootstrap(machine: &Machine, _: Bootstrap) -> Result<Reply<Done>, Status> {
+pub(super) fn bootstrap(machine: &Machine) -> Result<(), Status> {
     let config = active(machine)?;
     if config.kind == Kind::Worker {
         return Err(Status::unimplemented("bootstrap is only available on control plane nodes"));
@@ -66,7 +64,7 @@ pub(super) fn bootstrap(machine: &Machine, _: Bootstrap) -> Result<Reply<Done>, 
     // Talos stops the service and starts it again (`BootstrapEtcd` in services/etcd.go, v1.13.9).
     machine.view.service("etcd", "Finished", None, "Bootstrap requested");
     machine.bootstrap.notify_one();
-    Ok(Reply::from(Done { metadata: None }))
+    Ok(())
 }
 
 /// Returns a kubeconfig for an administrator of the cluster, in the archive that Talos sends.
@@ -91,7 +89,7 @@ pub(super) fn kubeconfig(machine: &Machine) -> Result<Answers<Data>, Status> {
         "current-context": user,
     });
     let bytes = packed("kubeconfig", kubeconfig.to_string().as_bytes()).map_err(internal)?;
-    Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
+    Ok(Box::pin(once(Ok(Data { bytes }))))
 }
 
 /// Returns a gzip of one tar entry. Like Talos, it omits the padding and the end of the archive.
@@ -122,7 +120,7 @@ pub(super) fn read(machine: &Machine, request: &ReadRequest) -> Result<Answers<D
         "/etc/hostname" => format!("{}\n", machine.hostname()).into_bytes(),
         other => return Err(Status::not_found(format!("open {other}: no such file or directory"))),
     };
-    Ok(Box::pin(once(Ok(Data { metadata: None, bytes }))))
+    Ok(Box::pin(once(Ok(Data { bytes }))))
 }
 
 /// Lists the files in `/var/lib/etcd`, without its subdirectories. The directory exists once its volume is

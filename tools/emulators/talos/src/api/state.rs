@@ -2,71 +2,80 @@
 
 use prost::Message;
 use serde_json::json;
-use talos_provision::wire::{
-    MachineConfigSpec, MachineStatusEvent, Resource, ResourceMetadata, ResourceSpec, StateGet,
-    StateGot, StateList, StateListed, resource,
+use talos_api::cosi::resource::{
+    GetRequest, GetResponse, ListRequest, ListResponse, Metadata, Resource, Spec,
 };
+use talos_api::machine::MachineStatusEvent;
+use talos_api::resource::config::MachineConfigSpec;
+use talos_api::talos::resource::definitions::runtime::{
+    MachineStatusSpec, MachineStatusStatus, UnmetCondition,
+};
+use talos_api::{ACTIVE_CONFIGURATION, MACHINE_STATUS, PERSISTENT_CONFIGURATION, ResourceName};
 use tonic::Status;
 
-use super::{Answers, Role};
-use crate::machine::Machine;
+use super::Answers;
+use super::client::{Client, Role};
 use crate::view::stage_name;
 
-pub(super) fn get(machine: &Machine, role: Role, request: StateGet) -> Result<StateGot, Status> {
-    let found = all(machine, role, &request.namespace, &request.r#type)?;
+pub(super) fn get(client: &Client, request: GetRequest) -> Result<GetResponse, Status> {
+    let found = all(client, &request.namespace, &request.r#type)?;
     let found = found
         .into_iter()
         .find(|found| found.metadata.as_ref().is_some_and(|metadata| metadata.id == request.id));
-    let StateGet { namespace, r#type, id } = request;
+    let GetRequest { namespace, r#type, id } = request;
     let resource = found.ok_or_else(|| {
         Status::not_found(format!("resource {type}({namespace}/{id}) doesn't exist"))
     })?;
-    Ok(StateGot { resource: Some(resource) })
+    Ok(GetResponse { resource: Some(resource) })
 }
 
 pub(super) fn list(
-    machine: &Machine,
-    role: Role,
-    request: &StateList,
-) -> Result<Answers<StateListed>, Status> {
-    let found = all(machine, role, &request.namespace, &request.r#type)?;
-    let listed = found.into_iter().map(|resource| Ok(StateListed { resource: Some(resource) }));
+    client: &Client,
+    request: &ListRequest,
+) -> Result<Answers<ListResponse>, Status> {
+    let found = all(client, &request.namespace, &request.r#type)?;
+    let listed = found.into_iter().map(|resource| Ok(ListResponse { resource: Some(resource) }));
     Ok(Box::pin(tokio_stream::iter(listed.collect::<Vec<_>>())))
 }
 
-/// Returns every resource of one type. Types that the emulator does not have are empty.
-fn all(
-    machine: &Machine,
-    role: Role,
-    namespace: &str,
-    kind: &str,
-) -> Result<Vec<Resource>, Status> {
-    match (namespace, kind) {
-        (resource::STATUS_NAMESPACE, resource::STATUS_TYPE) => {
-            let (status, version) = machine.view.status();
-            let yaml = yaml_of(&status);
-            Ok(vec![resource_of(namespace, kind, resource::STATUS_ID, version, &status, yaml)])
-        }
-        (resource::CONFIG_NAMESPACE, resource::CONFIG_TYPE) if role < Role::Admin => {
-            Err(Status::permission_denied("not authorized"))
-        }
-        (resource::CONFIG_NAMESPACE, resource::CONFIG_TYPE) => {
-            let state = machine.run_state();
-            let both = [
-                (resource::CONFIG_ACTIVE, &state.active),
-                (resource::CONFIG_PERSISTENT, &state.persistent),
-            ];
-            let there = both.into_iter().filter_map(|(id, config)| Some((id, config.as_ref()?)));
-            Ok(there
-                .map(|(id, config)| {
-                    let yaml = json!(String::from_utf8_lossy(&config.bytes)).to_string();
-                    let spec = MachineConfigSpec { yaml_marshalled: config.bytes.clone() };
-                    resource_of(namespace, kind, id, state.configured, &spec, yaml)
-                })
-                .collect())
-        }
-        _ => Ok(Vec::new()),
+/// Returns every resource of one type. Types that the emulator does not have are empty. Only
+/// administrators read configurations, because configurations hold secrets.
+fn all(client: &Client, namespace: &str, kind: &str) -> Result<Vec<Resource>, Status> {
+    let asks = |name: ResourceName| (namespace, kind) == (name.namespace, name.r#type);
+    let machine = client.machine(Role::Reader)?;
+    if asks(MACHINE_STATUS) {
+        let (status, version) = machine.view.status();
+        let yaml = yaml_of(&status);
+        Ok(vec![resource_of(MACHINE_STATUS, version, &spec_of(status), yaml)])
+    } else if asks(ACTIVE_CONFIGURATION) {
+        let state = client.machine(Role::Admin)?.run_state();
+        let both =
+            [(ACTIVE_CONFIGURATION, &state.active), (PERSISTENT_CONFIGURATION, &state.persistent)];
+        let there = both.into_iter().filter_map(|(name, config)| Some((name, config.as_ref()?)));
+        Ok(there
+            .map(|(name, config)| {
+                let yaml = json!(String::from_utf8_lossy(&config.bytes)).to_string();
+                let spec = MachineConfigSpec { yaml_marshalled: config.bytes.clone() };
+                resource_of(name, state.configured, &spec, yaml)
+            })
+            .collect())
+    } else {
+        Ok(Vec::new())
     }
+}
+
+/// Returns the contents of the resource. Its fields are those of the event, and its stages have the
+/// same numbers.
+fn spec_of(event: MachineStatusEvent) -> MachineStatusSpec {
+    let status = event.status.map(|status| MachineStatusStatus {
+        ready: status.ready,
+        unmet_conditions: status
+            .unmet_conditions
+            .into_iter()
+            .map(|unmet| UnmetCondition { name: unmet.name, reason: unmet.reason })
+            .collect(),
+    });
+    MachineStatusSpec { stage: event.stage, status }
 }
 
 fn yaml_of(event: &MachineStatusEvent) -> String {
@@ -80,22 +89,14 @@ fn yaml_of(event: &MachineStatusEvent) -> String {
     json!({"stage": stage, "status": {"ready": status.ready, "unmetConditions": unmet.collect::<Vec<_>>()}}).to_string()
 }
 
-fn resource_of(
-    namespace: &str,
-    kind: &str,
-    id: &str,
-    version: u64,
-    spec: &impl Message,
-    yaml: String,
-) -> Resource {
-    let metadata = ResourceMetadata {
-        namespace: namespace.to_owned(),
-        r#type: kind.to_owned(),
-        id: id.to_owned(),
+fn resource_of(name: ResourceName, version: u64, spec: &impl Message, yaml: String) -> Resource {
+    let metadata = Metadata {
+        namespace: name.namespace.to_owned(),
+        r#type: name.r#type.to_owned(),
+        id: name.id.to_owned(),
         version: version.max(1).to_string(),
         phase: "running".to_owned(),
-        ..ResourceMetadata::default()
     };
-    let spec = ResourceSpec { proto_spec: spec.encode_to_vec(), yaml_spec: yaml };
+    let spec = Spec { proto_spec: spec.encode_to_vec(), yaml_spec: yaml };
     Resource { metadata: Some(metadata), spec: Some(spec) }
 }

@@ -14,20 +14,21 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use emulator_talos::{Fleet, FleetSettings, Node, Server};
-use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
-use prost::Message;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use talos_api::ResourceName;
+use talos_api::cosi::resource::state_client::StateClient;
+use talos_api::cosi::resource::{GetRequest, Resource};
+use talos_api::machine::machine_service_client::MachineServiceClient;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Endpoint, Uri};
-use tonic::{Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Response, Status, Streaming};
 
 pub(crate) const CONTROL_PLANE: &str = include_str!("../fixtures/v1.13/base-controlplane.yaml");
 pub(crate) const WORKER: &str = include_str!("../fixtures/v1.13/base-worker.yaml");
@@ -245,67 +246,65 @@ impl Talos {
         Self { runtime, address, tls: Arc::new(tls) }
     }
 
-    fn client(&self) -> tonic::client::Grpc<tonic::transport::Channel> {
+    /// Returns a channel that connects at the first call.
+    pub(crate) fn channel(&self) -> Channel {
         let (address, tls) = (SocketAddr::from((self.address, 50000)), self.tls.clone());
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let _inside = self.runtime.enter();
-        tonic::client::Grpc::new(endpoint.connect_with_connector_lazy(tower::service_fn(
-            move |_: Uri| {
-                let tls = TlsConnector::from(tls.clone());
-                async move {
-                    let stream = TcpStream::connect(address).await?;
-                    let name = ServerName::IpAddress(address.ip().into());
-                    Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
-                }
-            },
-        )))
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let tls = TlsConnector::from(tls.clone());
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                let name = ServerName::IpAddress(address.ip().into());
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        }))
     }
 
-    pub(crate) fn call<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
-    where
-        Q: Message + Default + 'static,
-        A: Message + Default + 'static,
-    {
-        let mut client = self.client();
-        let call = async {
-            client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-            let codec = ProstCodec::<Q, A>::default();
-            client.unary(Request::new(question), PathAndQuery::from_static(path), codec).await
-        };
+    /// Returns the answer to a call of the machine service.
+    pub(crate) fn call<A>(
+        &self,
+        call: impl AsyncFnOnce(MachineServiceClient<Channel>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Status> {
+        self.limited(call(MachineServiceClient::new(self.channel())))
+    }
+
+    /// Returns a resource of the state API.
+    pub(crate) fn resource(&self, name: ResourceName) -> Result<Resource, Status> {
+        let mut client = StateClient::new(self.channel());
+        let answer = self.limited(client.get(GetRequest::from(name)))?;
+        answer.resource.ok_or_else(|| Status::not_found("the answer has no resource"))
+    }
+
+    /// Returns the answer to a call, unless it takes longer than 20 seconds.
+    pub(crate) fn limited<A>(
+        &self,
+        call: impl Future<Output = Result<Response<A>, Status>>,
+    ) -> Result<A, Status> {
         let limited = async { tokio::time::timeout(Duration::from_secs(20), call).await };
         let answer = self.runtime.block_on(limited);
         Ok(answer.map_err(|_| Status::deadline_exceeded("20 s"))??.into_inner())
     }
 
     /// Returns the first message of a stream.
-    pub(crate) fn first<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
-    where
-        Q: Message + Default + 'static,
-        A: Message + Default + 'static,
-    {
-        let first = self.take(path, question, 1)?.into_iter().next();
+    pub(crate) fn first<A>(
+        &self,
+        call: impl AsyncFnOnce(MachineServiceClient<Channel>) -> Result<Response<Streaming<A>>, Status>,
+    ) -> Result<A, Status> {
+        let first = self.take(1, call)?.into_iter().next();
         first.ok_or_else(|| Status::not_found("the stream is empty"))
     }
 
     /// Returns `count` messages of a stream, or the messages of two seconds.
-    pub(crate) fn take<Q, A>(
+    pub(crate) fn take<A>(
         &self,
-        path: &'static str,
-        question: Q,
         count: usize,
-    ) -> Result<Vec<A>, Status>
-    where
-        Q: Message + Default + 'static,
-        A: Message + Default + 'static,
-    {
-        let mut client = self.client();
+        call: impl AsyncFnOnce(MachineServiceClient<Channel>) -> Result<Response<Streaming<A>>, Status>,
+    ) -> Result<Vec<A>, Status> {
+        let client = MachineServiceClient::new(self.channel());
         let mut answers = Vec::new();
         let take = async {
-            client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-            let codec = ProstCodec::<Q, A>::default();
-            let path = PathAndQuery::from_static(path);
-            let mut stream =
-                client.server_streaming(Request::new(question), path, codec).await?.into_inner();
+            let mut stream = call(client).await?.into_inner();
             while answers.len() < count {
                 let Some(answer) = stream.message().await? else { break };
                 answers.push(answer);
