@@ -3,14 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use contract::reasons;
-use documents::{Diagnostic, Exit, Refusal};
+use documents::{Diagnostic, Exit, Reason, Refusal};
 
 /// Name of the API server in messages.
 pub(crate) const API_SERVER: &str = "the API server";
-
-/// Condition reason for a claim that cannot be drained.
-pub(crate) const NOT_DRAINABLE: &str = "NotDrainable";
 
 /// Error of one command.
 #[derive(Debug, thiserror::Error)]
@@ -223,32 +219,31 @@ impl From<io::Error> for Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::NoEndpoint(_) => "NoEndpoint",
-            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
-            Self::Machine(_) | Self::File { .. } => "MachineFailed",
-            Self::Unreachable { .. } | Self::Stalled { .. } => reasons::UNREACHABLE,
-            Self::Forbidden { .. } => reasons::FORBIDDEN,
-            Self::Rejected { .. } => reasons::REJECTED,
-            Self::Garbled { .. } => reasons::GARBLED,
-            Self::Conflict { .. } => reasons::CONFLICT,
-            Self::Refused { .. } => NOT_DRAINABLE,
-            Self::Busy { .. } => reasons::BUSY,
-            Self::HoldInactive { .. } => "HoldInactive",
-            Self::Missing { .. } => "SourceMissing",
-            Self::NoReader { .. } => "NoReader",
-            Self::Read { .. } => "ReadFailed",
-            Self::Changed { .. } => "SourceChanged",
-            Self::Git { .. } => reasons::GIT_FAILED,
-            Self::Seal(_) => "SealFailed",
-            Self::Tampered { .. } => "Tampered",
-            Self::Unproven { .. } => reasons::UNPROVEN,
-            Self::Ambiguous { .. } => reasons::AMBIGUOUS,
-            Self::NotEmpty { .. } => "NotEmpty",
-            Self::Restore { .. } => "RestoreFailed",
+            Self::NoEndpoint(_) => Reason::EndpointMissing,
+            Self::Kubeconfig { .. } => Reason::KubeconfigInvalid,
+            Self::Machine(_) => Reason::RuntimeFailed,
+            Self::File { .. } | Self::Restore { .. } => Reason::FileFailed,
+            Self::Unreachable { .. } | Self::Stalled { .. } => Reason::Unreachable,
+            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::Rejected { .. } => Reason::Rejected,
+            Self::Garbled { .. } => Reason::InvalidResponse,
+            Self::Conflict { .. } | Self::Changed { .. } => Reason::Changed,
+            Self::Refused { .. } => Reason::NotDrainable,
+            Self::Busy { .. } => Reason::Busy,
+            Self::HoldInactive { .. } => Reason::HoldInactive,
+            Self::Missing { .. } => Reason::NotFound,
+            Self::NoReader { .. } => Reason::NoReader,
+            Self::Read { .. } => Reason::ReadFailed,
+            Self::Git { .. } => Reason::GitFailed,
+            Self::Seal(_) => Reason::EncryptionFailed,
+            Self::Tampered { .. } => Reason::Corrupt,
+            Self::Unproven { .. } => Reason::VerificationFailed,
+            Self::Ambiguous { .. } => Reason::NotUnique,
+            Self::NotEmpty { .. } => Reason::WouldOverwrite,
         }
     }
 

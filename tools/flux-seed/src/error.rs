@@ -1,7 +1,6 @@
 //! Errors of this program, each with its help and exit status.
 
-use contract::reasons;
-use documents::{Diagnostic, Exit, Refusal};
+use documents::{Diagnostic, Exit, Reason, Refusal};
 
 /// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
 /// because its finalizers would prune every workload that it has delivered.
@@ -109,6 +108,8 @@ pub enum Error {
     /// The API server is overloaded or temporarily unavailable.
     #[error("the API server is busy: {request}: {message}")]
     Busy {
+        /// HTTP status of the response, for example 429.
+        code: u16,
         /// Request, for example `get Namespace flux-system`.
         request: String,
         /// Message of the API server.
@@ -217,35 +218,35 @@ pub enum Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
-            Self::Unreachable { .. } | Self::Slow { .. } => reasons::UNREACHABLE,
-            Self::Untrusted { .. } => reasons::UNTRUSTED,
-            Self::Unauthorized { .. } => reasons::UNAUTHORIZED,
-            Self::Forbidden { .. } => reasons::FORBIDDEN,
-            Self::QuotaExceeded { .. } => reasons::QUOTA_EXCEEDED,
-            Self::Terminating { .. } => "Terminating",
-            Self::Denied { .. } => reasons::DENIED,
-            Self::WebhookFailed { .. } => "WebhookFailed",
-            Self::Changed { .. } => "Changed",
-            Self::Busy { .. } => reasons::BUSY,
-            Self::Rejected { .. } => reasons::REJECTED,
-            Self::Garbled { .. } => reasons::GARBLED,
-            Self::Image { .. } => "ImageUnknown",
-            Self::Foreign { .. } => "Foreign",
-            Self::NotKnownYet { .. } => "NotKnownYet",
-            Self::SignatureRefused { .. } => "SignatureRefused",
-            Self::Stalled { .. } => "Stalled",
-            Self::Unproven { .. } => reasons::UNPROVEN,
-            Self::NotDecryptable { .. } => "NotDecryptable",
-            Self::Unreadable { .. } => reasons::UNREADABLE,
-            Self::NotYetProven { .. } => "NotYetProven",
-            Self::ArtifactUnreadable { .. } => "ArtifactUnreadable",
-            Self::DeliversItself { .. } => "DeliversItself",
-            Self::DataAtRisk { .. } => reasons::NOT_DRAINED,
+            Self::Kubeconfig { .. } => Reason::KubeconfigInvalid,
+            Self::Busy { code: 429, .. } => Reason::RateLimited,
+            Self::Unreachable { .. } | Self::Slow { .. } | Self::Busy { .. } => Reason::Unreachable,
+            Self::Untrusted { .. } => Reason::Untrusted,
+            Self::Unauthorized { .. } => Reason::Unauthorized,
+            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
+            Self::Terminating { .. } => Reason::Terminating,
+            Self::Denied { .. } => Reason::AdmissionDenied,
+            Self::WebhookFailed { .. } => Reason::WebhookFailed,
+            Self::Changed { .. } => Reason::Changed,
+            Self::Rejected { .. } => Reason::Rejected,
+            Self::Garbled { .. } => Reason::InvalidResponse,
+            Self::Image { .. } => Reason::ImageUnknown,
+            Self::Foreign { .. } => Reason::Conflict,
+            Self::NotKnownYet { .. } => Reason::DependencyNotReady,
+            Self::SignatureRefused { .. } => Reason::SignatureInvalid,
+            Self::Stalled { .. } => Reason::Stalled,
+            Self::Unproven { .. } => Reason::VerificationFailed,
+            Self::NotDecryptable { .. } => Reason::DecryptionFailed,
+            Self::Unreadable { .. } => Reason::FileFailed,
+            Self::NotYetProven { .. } => Reason::NotConverged,
+            Self::ArtifactUnreadable { .. } => Reason::ArtifactUnreadable,
+            Self::DeliversItself { .. } => Reason::DeliversItself,
+            Self::DataAtRisk { .. } => Reason::NotDrained,
         }
     }
 

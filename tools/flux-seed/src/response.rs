@@ -15,9 +15,7 @@ pub(crate) fn error(request: String, status: &Status) -> Error {
     match status.code {
         401 => Error::Unauthorized { request, message },
         // `metav1.Status` of a Namespace that is being deleted, pkg/admission/plugin/namespace/lifecycle.
-        403 | 409 if mentions("being terminated") || has_cause(status, "NamespaceTerminating") => {
-            Error::Terminating { request, message }
-        }
+        403 if has_cause(status, "NamespaceTerminating") => Error::Terminating { request, message },
         // plugin/pkg/admission/resourcequota: "exceeded quota: NAME, requested: …".
         403 if mentions("exceeded quota") || mentions("failed quota") => {
             Error::QuotaExceeded { request, message }
@@ -30,7 +28,7 @@ pub(crate) fn error(request: String, status: &Status) -> Error {
         // An admission webhook with `failurePolicy: Fail` that did not answer.
         500.. if mentions("failed calling webhook") => Error::WebhookFailed { request, message },
         409 => Error::Changed { request, message },
-        429 | 500.. => Error::Busy { request, message },
+        code @ (429 | 500..) => Error::Busy { code, request, message },
         404 => Error::Garbled { request },
         _ => Error::Rejected { request, message },
     }
@@ -73,7 +71,7 @@ fn message(request: &str, status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use documents::{Diagnostic as _, Exit};
+    use documents::{Diagnostic as _, Exit, Reason};
     use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;
@@ -111,16 +109,8 @@ mod tests {
             (
                 403,
                 "Forbidden",
-                r#"configmaps "a" is forbidden: unable to create new content in namespace b because it is being terminated"#,
-                "Terminating",
-                Exit::Temporary,
-                "finalizers",
-            ),
-            (
-                403,
-                "Forbidden",
                 r#"admission webhook "validate.kyverno.svc-fail" denied the request: require-labels"#,
-                "Denied",
+                "AdmissionDenied",
                 Exit::Permanent,
                 "policy",
             ),
@@ -128,7 +118,7 @@ mod tests {
                 422,
                 "Invalid",
                 r#"deployments.apps "a" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"#,
-                "Denied",
+                "AdmissionDenied",
                 Exit::Permanent,
                 "policy",
             ),
@@ -136,7 +126,7 @@ mod tests {
                 403,
                 "Forbidden",
                 r#"pods "a" is forbidden: violates PodSecurity "restricted:latest": host namespaces"#,
-                "Denied",
+                "AdmissionDenied",
                 Exit::Permanent,
                 "policy",
             ),
@@ -156,16 +146,16 @@ mod tests {
                 Exit::Temporary,
                 "again",
             ),
-            (429, "TooManyRequests", "too many requests", "Busy", Exit::Temporary, "again"),
+            (429, "TooManyRequests", "too many requests", "RateLimited", Exit::Temporary, "again"),
             (
                 500,
                 "InternalError",
                 "etcdserver: request timed out",
-                "Busy",
+                "Unreachable",
                 Exit::Temporary,
                 "again",
             ),
-            (503, "ServiceUnavailable", "no endpoints", "Busy", Exit::Temporary, "again"),
+            (503, "ServiceUnavailable", "no endpoints", "Unreachable", Exit::Temporary, "again"),
             (422, "Invalid", "spec.selector: field is immutable", "Rejected", Exit::Permanent, ""),
             (
                 400,
@@ -178,7 +168,7 @@ mod tests {
         ];
         for (code, reason, message, expected, exit, help) in table {
             let error = error("apply Thing a".to_owned(), &status(code, reason, message));
-            assert_eq!(error.reason(), expected, "{message}");
+            assert_eq!(error.reason().as_str(), expected, "{message}");
             assert_eq!(error.exit(), exit, "{message}");
             let text = error.help().unwrap_or_default();
             assert!(text.contains(help), "{message}: {text}");
@@ -187,19 +177,28 @@ mod tests {
         }
     }
 
+    /// The API server adds the cause to every such response (`NewForbidden` and `StatusCause` in
+    /// <https://github.com/kubernetes/kubernetes/blob/v1.36.3/staging/src/k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle/admission.go>).
     #[test]
-    fn a_terminating_namespace_is_recognised_by_its_cause_without_the_usual_message() {
-        let mut status = status(403, "Forbidden", "namespaces \"b\" is forbidden");
+    fn a_terminating_namespace_is_recognised_by_its_cause_and_not_by_words() {
+        let words = r#"configmaps "a" is forbidden: unable to create new content in namespace b because it is being terminated"#;
         let cause = StatusCause {
             reason: "NamespaceTerminating".to_owned(),
             message: String::new(),
             field: "metadata.namespace".to_owned(),
         };
-        let (name, group, kind, uid) = Default::default();
-        let causes = vec![cause];
-        let details = StatusDetails { name, group, kind, uid, causes, retry_after_seconds: 0 };
-        status.details = Some(details);
-        assert_eq!(error("apply Thing a".to_owned(), &status).reason(), "Terminating");
+        for message in [words, "namespaces \"b\" is forbidden"] {
+            let mut status = status(403, "Forbidden", message);
+            let plain = error("apply Thing a".to_owned(), &status);
+            assert_eq!(plain.reason(), Reason::Forbidden, "without the cause: {message}");
+            let (name, group, kind, uid) = Default::default();
+            let causes = vec![cause.clone()];
+            let details = StatusDetails { name, group, kind, uid, causes, retry_after_seconds: 0 };
+            status.details = Some(details);
+            let error = error("apply Thing a".to_owned(), &status);
+            assert_eq!((error.reason(), error.exit()), (Reason::Terminating, Exit::Temporary));
+            assert!(error.help().unwrap_or_default().contains("finalizers"), "{error}");
+        }
     }
 
     #[test]
