@@ -260,7 +260,7 @@ impl Diagnostic for Error {
             Self::Died { .. } => Reason::Died,
             Self::Silent { .. } => Reason::Unreachable,
             Self::OtherNetwork { .. } => Reason::OtherNetwork,
-            Self::Running { .. } => Reason::Running,
+            Self::Running { .. } => Reason::AlreadyRunning,
             Self::StillRunning { .. } => Reason::TimedOut,
             Self::FolderForbidden { .. } => Reason::FileFailed,
             Self::NoForgeUser { .. } => Reason::NoForgeUser,

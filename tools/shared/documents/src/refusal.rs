@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Refusal {
     /// The object, for example the claim `default/data`.
     pub object: String,
-    /// One word in `CamelCase`, for example `NoReceipt`. `knowledge/reasons.md` lists all words.
+    /// One word of the list in `knowledge/reasons.md`, for example `NoReceipt`.
     pub reason: Reason,
     /// Reason and next action, as a sentence for people.
     pub message: String,

@@ -84,8 +84,7 @@ pub struct Condition {
     pub about: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Reason as one word in `CamelCase`, for example `NotConverged`. `knowledge/reasons.md` lists all
-    /// words.
+    /// Reason as one word of the list in `knowledge/reasons.md`, for example `NotConverged`.
     pub reason: Reason,
     /// Explanation for people, as one sentence.
     pub message: String,

@@ -337,7 +337,7 @@ reasons! {
     /// The lab runs on other addresses than the command names.
     OtherNetwork [100] "Run `lab down` first."
     /// A lab already runs in the folder.
-    Running [100] "Run `lab status` to see it."
+    AlreadyRunning [100] "Run `lab status` to see it."
     /// The user that must run the forge cannot be created.
     NoForgeUser [100] "Create the user, or run the lab as a user other than root."
     /// The state file of the lab is invalid.
