@@ -211,7 +211,8 @@ fn every_reason_comes_from_the_list_and_is_in_use() -> Test {
                 match OTHER_WORDS.iter().find(|(at, word, _)| (*at, *word) == (&file, literal)) {
                     Some(exception) => allowed.push(exception),
                     None => {
-                        mistakes.push(format!("{file}: write Reason::{literal}, not \"{literal}\""))
+                        mistakes
+                            .push(format!("{file}: write Reason::{literal}, not \"{literal}\""));
                     }
                 }
             }
@@ -276,7 +277,7 @@ fn errors_have_the_exit_statuses_that_the_list_names() -> Test {
 
 #[test]
 fn the_reader_of_errors_finds_the_exit_status_of_each_reason() -> Test {
-    let text = r#"
+    let text = "
         impl Diagnostic for Error {
             fn reason(&self) -> Reason {
                 match self {
@@ -295,7 +296,7 @@ fn the_reader_of_errors_finds_the_exit_status_of_each_reason() -> Test {
                     Self::B(_) => { Exit::Permanent }
                 }
             }
-        }"#;
+        }";
     let expected: [(&str, &[u8]); 4] = [
         ("Busy", &[100, 111]),
         ("NotFound", &[111]),

@@ -243,18 +243,18 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::NoRepository { .. } => Reason::NoRepository,
-            Self::InitArgument { .. } | Self::InitDocument { .. } => Reason::Invalid,
+            Self::InitArgument { .. }
+            | Self::InitDocument { .. }
+            | Self::NoSuchComponent { .. } => Reason::Invalid,
             Self::InitOwn { .. } | Self::InitIdentity { .. } => Reason::WouldOverwrite,
             Self::Keyring(error) => error.reason(),
-            Self::NoSuchComponent { .. } => Reason::Invalid,
-            Self::File { .. } => Reason::FileFailed,
+            Self::File { .. } | Self::FolderForbidden { .. } => Reason::FileFailed,
             Self::DiskFull { .. } | Self::LittleSpace { .. } => Reason::DiskFull,
-            Self::Missing { .. } => Reason::ToolMissing,
-            Self::InstallFailed { .. } => Reason::CommandFailed,
-            Self::NoGo { .. } | Self::OldGo { .. } => Reason::ToolMissing,
-            Self::NoCompiler => Reason::ToolMissing,
-            Self::BuildFailed { .. } => Reason::BuildFailed,
-            Self::Incomplete { .. } => Reason::BuildFailed,
+            Self::Missing { .. } | Self::NoGo { .. } | Self::OldGo { .. } | Self::NoCompiler => {
+                Reason::ToolMissing
+            }
+            Self::InstallFailed { .. } | Self::Command { .. } => Reason::CommandFailed,
+            Self::BuildFailed { .. } | Self::Incomplete { .. } => Reason::BuildFailed,
             Self::Busy { .. } => Reason::Busy,
             Self::PortInUse { .. } => Reason::PortInUse,
             Self::Died { .. } => Reason::Died,
@@ -262,9 +262,7 @@ impl Diagnostic for Error {
             Self::OtherNetwork { .. } => Reason::OtherNetwork,
             Self::Running { .. } => Reason::AlreadyRunning,
             Self::StillRunning { .. } => Reason::TimedOut,
-            Self::FolderForbidden { .. } => Reason::FileFailed,
             Self::NoForgeUser { .. } => Reason::NoForgeUser,
-            Self::Command { .. } => Reason::CommandFailed,
             Self::Answer { .. } => Reason::InvalidResponse,
             Self::InvalidState { .. } => Reason::InvalidState,
             Self::NotOurs { .. } => Reason::Conflict,
