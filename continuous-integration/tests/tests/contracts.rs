@@ -1,11 +1,15 @@
 //! The contract between programs: keys of labels, and paths into another document's status, are written
-//! in `tools/shared/contract` only. A program that wrote its own copy would still compile after the
-//! contract has changed.
+//! in `tools/shared/contract` only, and reasons in `tools/shared/reasons` only. A program that wrote its
+//! own copy would still compile after the contract has changed.
 
+mod diagnostics;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use reasons::Reason;
 use repository_tests::root;
 use syn::buffer::{Cursor, TokenBuffer};
 
@@ -14,17 +18,30 @@ type Test<T = ()> = Result<T, Box<dyn Error>>;
 const PROGRAMS: [&str; 5] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
 
-/// Literals that may stay: the file, the literal and the reason.
-const EXCEPTIONS: [(&str, &str, &str); 1] = [(
-    "tools/vcs-bootstrap/src/session.rs",
-    "observed",
-    "the program reads back its own status, which another version may have written",
-)];
+/// Literals that are also reasons but mean something else: the file, the literal and its meaning.
+const OTHER_WORDS: [(&str, &str, &str); 4] = [
+    ("tools/flux-seed/src/cluster.rs", "NotFound", "reason in an answer of the Kubernetes API"),
+    ("tools/flux-seed/src/kstatus.rs", "Terminating", "state in the rules of kstatus"),
+    ("tools/flux-seed/src/kstatus.rs", "Stalled", "condition that a controller of Flux writes"),
+    ("tools/data-drain/src/hold.rs", "Forbidden", "reason in an admission policy of Kubernetes"),
+];
 
-/// Literals and modules of one source file, without comments and tests.
+/// Crates of `tools/shared` whose literals may be reasons: the list itself, and helpers of tests.
+const NO_REPORTERS: [&str; 2] = ["reasons", "testing"];
+
+/// Source files of one crate, each with its path from the root.
+type Files = Vec<(String, Source)>;
+
+/// Literals, reasons and modules of one source file, without comments and tests.
 #[derive(Default)]
 struct Source {
     literals: Vec<String>,
+    /// Words in `Reason::WORD`.
+    reasons: BTreeSet<String>,
+    /// Reasons of errors with their exit statuses.
+    exits: BTreeMap<String, BTreeSet<u8>>,
+    /// Whether the file names a loss that the data gate judges (`contract::gate::Loss`).
+    asks_gate: bool,
     /// Names of the modules that have a file of their own.
     modules: Vec<String>,
 }
@@ -32,7 +49,9 @@ struct Source {
 impl Source {
     fn parse(text: &str) -> Test<Self> {
         let mut source = Self::default();
-        source.visit(TokenBuffer::new2(text.parse()?).begin());
+        let tokens = TokenBuffer::new2(text.parse()?);
+        source.visit(tokens.begin());
+        source.exits = diagnostics::exits(tokens.begin());
         Ok(source)
     }
 
@@ -43,6 +62,9 @@ impl Source {
                 cursor = if is_test(&attribute) { after_item(next) } else { next };
             } else if let Some((name, next)) = module_file(cursor) {
                 self.modules.push(name);
+                cursor = next;
+            } else if let Some((word, next)) = reason(cursor) {
+                self.reasons.insert(word);
                 cursor = next;
             } else if let Some((inside, _, _, next)) = cursor.any_group() {
                 self.visit(inside);
@@ -55,10 +77,20 @@ impl Source {
                 }
                 cursor = next;
             } else {
+                self.asks_gate |= cursor.ident().is_some_and(|(word, _)| word == "Loss");
                 cursor = after_token(cursor);
             }
         }
     }
+}
+
+/// Returns the word in `Reason::WORD`, and the position after it.
+fn reason(cursor: Cursor<'_>) -> Option<(String, Cursor<'_>)> {
+    let (_, next) = cursor.ident().filter(|(word, _)| word == "Reason")?;
+    let (_, next) = next.punct().filter(|(punct, _)| punct.as_char() == ':')?;
+    let (_, next) = next.punct().filter(|(punct, _)| punct.as_char() == ':')?;
+    let (word, next) = next.ident()?;
+    Some((word.to_string(), next))
 }
 
 /// Returns the position after one token, or the end.
@@ -132,28 +164,163 @@ fn sources(file: &Path, folder: &Path, found: &mut Vec<(PathBuf, Source)>) -> Te
     Ok(())
 }
 
+/// Returns every source file of the crate in the folder `tools/NAME`.
+fn files(name: &str) -> Test<Files> {
+    let src = root().join("tools").join(name).join("src");
+    let mut files = Vec::new();
+    sources(&src.join("lib.rs"), &src, &mut files)?;
+    let path =
+        |file: PathBuf| -> Test<String> { Ok(file.strip_prefix(root())?.display().to_string()) };
+    files.into_iter().map(|(file, source)| Ok((path(file)?, source))).collect()
+}
+
+/// Returns the sources of everything that reports a reason, by the folder of the crate in `tools`.
+fn reporters() -> Test<Vec<(String, Files)>> {
+    let mut names: Vec<_> = PROGRAMS.into_iter().chain(["lab"]).map(str::to_owned).collect();
+    for entry in fs::read_dir(root().join("tools/shared"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !NO_REPORTERS.contains(&name.as_str()) {
+            names.push(format!("shared/{name}"));
+        }
+    }
+    assert!(names.len() > 8, "the test reads only {names:?}");
+    names.into_iter().map(|name| Ok((name.clone(), files(&name)?))).collect()
+}
+
 #[test]
 fn only_the_contract_writes_keys_of_labels_and_paths_into_statuses() -> Test {
-    let (mut mistakes, mut allowed) = (Vec::new(), Vec::new());
+    let mut mistakes = Vec::new();
     for program in PROGRAMS {
-        let src = root().join("tools").join(program).join("src");
-        let mut files = Vec::new();
-        sources(&src.join("lib.rs"), &src, &mut files)?;
+        let files = files(program)?;
         assert!(files.len() > 10, "{program}: the test read only {} files", files.len());
         for (file, source) in files {
-            let file = file.strip_prefix(root())?.display().to_string();
-            for (literal, rule) in findings(&source) {
-                match EXCEPTIONS.iter().find(|(at, text, _)| (*at, *text) == (&file, &literal)) {
-                    Some(exception) => allowed.push(exception),
-                    None => mistakes.push(format!("{file}: \"{literal}\": {rule}")),
-                }
-            }
+            let found = findings(&source).into_iter();
+            mistakes.extend(found.map(|(literal, rule)| format!("{file}: \"{literal}\": {rule}")));
         }
     }
     assert!(mistakes.is_empty(), "\n{}\n", mistakes.join("\n"));
-    for exception in &EXCEPTIONS {
-        assert!(allowed.contains(&exception), "remove this exception: {exception:?}");
+    Ok(())
+}
+
+#[test]
+fn every_reason_comes_from_the_list_and_is_in_use() -> Test {
+    let (mut mistakes, mut allowed, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (_, files) in reporters()? {
+        for (file, source) in files {
+            for literal in literal_reasons(&source) {
+                match OTHER_WORDS.iter().find(|(at, word, _)| (*at, *word) == (&file, literal)) {
+                    Some(exception) => allowed.push(exception),
+                    None => {
+                        mistakes
+                            .push(format!("{file}: write Reason::{literal}, not \"{literal}\""));
+                    }
+                }
+            }
+            used.extend(source.reasons);
+        }
     }
+    let unused = Reason::ALL.iter().filter(|reason| !used.contains(reason.as_str()));
+    mistakes.extend(
+        unused.map(|reason| format!("remove {reason} from the list: no program reports it")),
+    );
+    let stale = OTHER_WORDS.iter().filter(|exception| !allowed.contains(exception));
+    mistakes.extend(stale.map(|exception| format!("remove this exception: {exception:?}")));
+    assert!(mistakes.is_empty(), "\n{}\n", mistakes.join("\n"));
+    Ok(())
+}
+
+/// Returns the literals that are reasons.
+fn literal_reasons(source: &Source) -> impl Iterator<Item = &str> {
+    let is_reason = |literal: &&str| Reason::ALL.iter().any(|reason| reason.as_str() == *literal);
+    source.literals.iter().map(String::as_str).filter(is_reason)
+}
+
+#[test]
+fn a_reason_in_a_literal_is_found_in_every_form() -> Test {
+    for bad in [
+        r#"fn reason(&self) -> &'static str { "NotDrained" }"#,
+        r#"const HIDDEN: &str = "NotFound";"#,
+        r#"fn f() { refusals.iter().any(|refusal| refusal.reason == "FactsUnknown") }"#,
+        r##"fn f() { condition["reason"] == r#"Destroyed"# }"##,
+        r#"fn f() { json!({"reason": "Planned"}) }"#,
+    ] {
+        assert_eq!(literal_reasons(&Source::parse(bad)?).count(), 1, "{bad}");
+    }
+    for good in [
+        "/// The reason `NotDrained`.\nfn f() -> Reason { Reason::NotDrained }",
+        r#"const WORDS: &str = "NotDrained and Planned";"#,
+        r#"#[test] fn f() { assert_eq!(word, "Destroyed") }"#,
+    ] {
+        assert_eq!(literal_reasons(&Source::parse(good)?).count(), 0, "{good}");
+    }
+    let source = Source::parse("fn f() -> Reason { g(Reason::Bug, [documents::Reason::Busy]) }")?;
+    assert_eq!(source.reasons, ["Bug".to_owned(), "Busy".to_owned()].into());
+    Ok(())
+}
+
+#[test]
+fn errors_have_the_exit_statuses_that_the_list_names() -> Test {
+    let found = diagnostics::exits_of_errors(&reporters()?);
+    let mut mistakes = Vec::new();
+    for reason in Reason::ALL {
+        let exits: Vec<_> = found.get(reason.as_str()).into_iter().flatten().copied().collect();
+        if exits != reason.exits() {
+            mistakes.push(format!(
+                "{reason}: errors exit with {exits:?}, the list has {:?}",
+                reason.exits()
+            ));
+        }
+    }
+    assert!(mistakes.is_empty(), "\n{}\n", mistakes.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn the_reader_of_errors_finds_the_exit_status_of_each_reason() -> Test {
+    let text = "
+        impl Diagnostic for Error {
+            fn reason(&self) -> Reason {
+                match self {
+                    Self::Stream(error) => error.reason(),
+                    Self::A | Self::B(_) => Reason::Busy,
+                    Self::C { status: 429, .. } => Reason::RateLimited,
+                    Self::C { source, .. } if source.is_absent() => { Reason::NotFound }
+                    Self::C { .. } => Reason::Unreachable,
+                }
+            }
+            fn help(&self) -> Option<String> { None }
+            fn exit(&self) -> Exit {
+                match self {
+                    Self::Stream(error) => error.exit(),
+                    Self::A | Self::C { .. } => Exit::Temporary,
+                    Self::B(_) => { Exit::Permanent }
+                }
+            }
+        }";
+    let expected: [(&str, &[u8]); 4] = [
+        ("Busy", &[100, 111]),
+        ("NotFound", &[111]),
+        ("RateLimited", &[111]),
+        ("Unreachable", &[111]),
+    ];
+    let expected =
+        expected.map(|(word, exits)| (word.to_owned(), BTreeSet::from_iter(exits.to_vec())));
+    assert_eq!(Source::parse(text)?.exits, BTreeMap::from(expected));
+    let constant = "impl Diagnostic for Error {
+        fn reason(&self) -> Reason { match self { Self::A(_) => Reason::Bug, } }
+        fn exit(&self) -> Exit { Exit::Permanent }
+    }";
+    let expected = BTreeMap::from([("Bug".to_owned(), BTreeSet::from([100]))]);
+    assert_eq!(Source::parse(constant)?.exits, expected);
+    assert_eq!(Source::parse("trait T { fn reason(&self) -> Reason; }")?.exits, BTreeMap::new());
+    Ok(())
+}
+
+#[test]
+fn the_page_of_reasons_matches_the_list() -> Test {
+    let page = root().join("knowledge/reasons.md");
+    let written = diagnostics::page(&reporters()?);
+    snapbox::assert_data_eq!(written, snapbox::Data::read_from(&page, None).raw());
     Ok(())
 }
 

@@ -4,8 +4,7 @@ use std::error;
 use std::io;
 use std::path::PathBuf;
 
-use contract::reasons;
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 
 use crate::answer::Problem;
 use crate::oci::Digest;
@@ -201,6 +200,8 @@ pub enum Error {
     Denied {
         /// URL of the request.
         url: String,
+        /// HTTP status of the response: 401 or 403.
+        status: u16,
         /// Whether the request had no login.
         anonymous: bool,
         /// The registry's own message.
@@ -314,41 +315,42 @@ impl Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Secret(error) => error.reason(),
-            Self::NoRegistry => "NoRegistry",
-            Self::Tool { .. } => "ToolMissing",
-            Self::Unreadable { .. } => reasons::UNREADABLE,
-            Self::Git { .. } => "NoSource",
-            Self::Shallow { .. } => "ShallowHistory",
-            Self::Dirty { .. } => "NotCommitted",
-            Self::Manifest { .. } => "NotUnderstood",
-            Self::Evaluation { .. } => "EvaluationFailed",
-            Self::Build { .. } => "BuildFailed",
-            Self::BuildTimeout { .. } => "BuildTimeout",
-            Self::NotReproducible { .. } => "NotReproducible",
-            Self::Nix { .. } | Self::NixGarbled { .. } => "NixFailed",
-            Self::Unreachable { .. } => reasons::UNREACHABLE,
-            Self::Busy { .. } => reasons::BUSY,
-            Self::Denied { .. } => reasons::DENIED,
-            Self::Refused { .. } => reasons::REFUSED,
-            Self::InvalidResponse { .. } => reasons::INVALID_RESPONSE,
-            Self::Invisible { .. } => reasons::UNKNOWN,
-            Self::NoShape => "Invalid",
-            Self::Untrusted { .. } => reasons::UNTRUSTED,
-            Self::NoKey => "NoKey",
-            Self::ForeignKey { .. } => "ForeignKey",
-            Self::NotInSource { .. } => "NotInSource",
-            Self::SourceUnknown { .. } => "SourceUnknown",
-            Self::Elsewhere { .. } => "NotInCommit",
-            Self::Unlocked { .. } => "Unlocked",
-            Self::CannotStart { .. } => "CannotStart",
-            Self::Corrupt { .. } => "Corrupt",
-            Self::DeletionOff { .. } => "DeletionOff",
-            Self::Unlisted { .. } => "Unlisted",
-            Self::Unproven { .. } => reasons::UNPROVEN,
+            Self::NoRegistry => Reason::EndpointMissing,
+            Self::Tool { .. } => Reason::ToolMissing,
+            Self::Unreadable { .. } => Reason::FileFailed,
+            Self::Git { .. } => Reason::GitFailed,
+            Self::Shallow { .. } => Reason::HistoryIncomplete,
+            Self::Dirty { .. } => Reason::NotCommitted,
+            Self::Manifest { .. } => Reason::SourceInvalid,
+            Self::Evaluation { .. } => Reason::EvaluationFailed,
+            Self::Build { .. } => Reason::BuildFailed,
+            Self::BuildTimeout { .. } => Reason::TimedOut,
+            Self::NotReproducible { .. } => Reason::NotReproducible,
+            Self::Nix { .. } | Self::NixGarbled { .. } => Reason::NixFailed,
+            Self::Busy { status: 429, .. } => Reason::RateLimited,
+            Self::Unreachable { .. } | Self::Busy { .. } => Reason::Unreachable,
+            Self::Denied { status: 401, .. } => Reason::Unauthorized,
+            Self::Denied { .. } => Reason::Forbidden,
+            Self::Refused { .. } => Reason::Rejected,
+            Self::InvalidResponse { .. } => Reason::InvalidResponse,
+            Self::Invisible { .. } => Reason::AbsenceUnproven,
+            Self::NoShape => Reason::Invalid,
+            Self::Untrusted { .. } => Reason::Untrusted,
+            Self::NoKey => Reason::VerificationKeyMissing,
+            Self::ForeignKey { .. } => Reason::ForeignKey,
+            Self::NotInSource { .. } => Reason::NotInSource,
+            Self::SourceUnknown { .. } => Reason::SourceUnknown,
+            Self::Elsewhere { .. } => Reason::NotInCommit,
+            Self::Unlocked { .. } => Reason::Unlocked,
+            Self::CannotStart { .. } => Reason::CannotStart,
+            Self::Corrupt { .. } => Reason::Corrupt,
+            Self::DeletionOff { .. } => Reason::DeletionOff,
+            Self::Unlisted { .. } => Reason::Changed,
+            Self::Unproven { .. } => Reason::VerificationFailed,
         }
     }
 

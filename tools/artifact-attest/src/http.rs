@@ -195,7 +195,8 @@ impl Http {
 
     fn denied(&self, url: &str, mut answer: Response<Answer>) -> Error {
         let said = self.said(&mut answer);
-        Error::Denied { url: shown(url), anonymous: self.login.is_none(), said }
+        let status = answer.status().as_u16();
+        Error::Denied { url: shown(url), status, anonymous: self.login.is_none(), said }
     }
 
     fn once(
@@ -358,7 +359,8 @@ impl Http {
         let said = self.said(answer);
         let url = shown(url);
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Error::Denied { url, anonymous: self.login.is_none(), said };
+            let (status, anonymous) = (status.as_u16(), self.login.is_none());
+            return Error::Denied { url, status, anonymous, said };
         }
         Error::Refused { method: method.to_string(), url, status: status.as_u16(), said }
     }

@@ -1,6 +1,6 @@
 //! Facts and evidence of a status, and how a status is built.
 
-use documents::{Condition, Deferred};
+use documents::{Condition, Deferred, Reason};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ pub(crate) fn of(session: &Session<'_>, published: &Published, steps: Vec<Step>)
         return Status::planned(Some(facts), steps);
     }
     let message = format!("{} is signed and attested", facts.reference);
-    let ready = Condition::ready(true, "Published", message);
+    let ready = Condition::ready(true, Reason::Published, message);
     Status { evidence: evidence(session, published), observed: Some(facts), ..Status::new(ready) }
 }
 

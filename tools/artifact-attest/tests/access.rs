@@ -18,7 +18,7 @@ fn only_the_right_password_gives_access() -> Test {
     let input = sandbox.documents("tiny");
     for wrong in [input.clone(), with_token(&input, "WRONG")] {
         let run = sandbox.expect(100, "apply", &wrong)?;
-        assert_eq!(ready(&run[1]), ["False", "Denied"]);
+        assert_eq!(ready(&run[1]), ["False", "Unauthorized"]);
     }
     let applied = sandbox.expect(0, "apply", &with_token(&input, "PASSWORD"))?;
     sandbox.expect(0, "verify", &text(&applied))?;
@@ -36,7 +36,7 @@ fn a_token_is_fetched_from_the_registrys_realm() -> Test {
     let input = sandbox.documents("tiny");
     for wrong in [input.clone(), with_token(&input, "WRONG")] {
         let run = sandbox.expect(100, "apply", &wrong)?;
-        assert_eq!(ready(&run[1]), ["False", "Denied"]);
+        assert_eq!(ready(&run[1]), ["False", "Unauthorized"]);
     }
     let applied = sandbox.expect(0, "apply", &with_token(&input, "PASSWORD"))?;
     sandbox.expect(0, "verify", &text(&applied))?;
@@ -53,12 +53,14 @@ fn a_rate_limited_list_of_referrers_is_not_taken_for_an_empty_one() -> Test {
     let sandbox = Sandbox::new("127.75.0.74:5000")?;
     let input = sandbox.documents("tiny");
     let applied = sandbox.expect(0, "apply", &input)?;
-    for answer in ["429 Too Many Requests", "503 Service Unavailable"] {
+    for (answer, reason) in
+        [("429 Too Many Requests", "RateLimited"), ("503 Service Unavailable", "Unreachable")]
+    {
         proxy.cut_after(None, false);
         proxy.answer("/referrers/", answer);
         for verb in ["plan", "apply", "verify", "destroy"] {
             let run = sandbox.expect(111, verb, &text(&applied))?;
-            assert_eq!(ready(&run[1]), ["False", "Busy"]);
+            assert_eq!(ready(&run[1]), ["False", reason]);
         }
         assert_eq!(proxy.counted().1, 0);
     }

@@ -341,7 +341,7 @@ fn a_foreign_signature_proves_nothing() -> Test {
     let input = sandbox.documents("tiny");
     let theirs = sandbox.expect_as(THEIRS, 0, "apply", &input)?;
     let run = sandbox.expect(100, "verify", &text(&theirs))?;
-    assert_eq!(ready(&run[1]), ["False", "Unproven"]);
+    assert_eq!(ready(&run[1]), ["False", "VerificationFailed"]);
 
     // Both signatures stay, and each verifies with its own key.
     let ours = sandbox.expect(0, "apply", &input)?;
@@ -371,7 +371,7 @@ fn verify_reports_a_moved_tag_and_apply_repairs_it() -> Test {
     let line = format!("PUT /v2/test/tiny/manifests/{tag}");
     assert_eq!(request(&server.1, &line, MANIFEST, forged.to_string().as_bytes())?.0, 201);
     let run = sandbox.expect(100, "verify", &text(&applied))?;
-    assert_eq!(ready(&run[1]), ["False", "Unproven"]);
+    assert_eq!(ready(&run[1]), ["False", "VerificationFailed"]);
     assert_eq!(text(&sandbox.expect(0, "apply", &input)?), text(&applied));
     sandbox.expect(0, "verify", &text(&applied))?;
     Ok(())
@@ -434,7 +434,7 @@ fn verify_reports_a_missing_provenance_and_apply_restores_it() -> Test {
     };
     assert_eq!(put(&poorer)?.0, 201);
     let run = sandbox.expect(100, "verify", &text(&applied))?;
-    assert_eq!(ready(&run[1]), ["False", "Unproven"]);
+    assert_eq!(ready(&run[1]), ["False", "VerificationFailed"]);
 
     // A second `apply` restores the provenance with the same bytes.
     assert_eq!(text(&sandbox.expect(0, "apply", &input)?), text(&applied));

@@ -3,10 +3,9 @@
 //! **Invariant:** what cannot be drained is refused before anything is stopped or held.
 //! **Invariant:** a copy begins only after the API server was seen to enforce the hold.
 
-use documents::{Refusal, WritePermit};
+use documents::{Reason, Refusal, WritePermit};
 
 use crate::claim::Report;
-use crate::error::NOT_DRAINABLE;
 use crate::observe::{LiveClaim, Observation};
 use crate::session::Session;
 use crate::step::Step;
@@ -147,7 +146,7 @@ pub(crate) fn admissible(
                    nothing could keep pods off the claims";
         refused.push(Refusal {
             object: "the cluster".to_owned(),
-            reason: NOT_DRAINABLE.to_owned(),
+            reason: Reason::NotDrainable,
             message: why.to_owned(),
         });
     }
@@ -165,7 +164,7 @@ pub(crate) fn judged(drain: &str, live: &LiveClaim, report: &Report) -> Vec<Refu
 pub(crate) fn refusals(live: &LiveClaim, reasons: &[String]) -> Vec<Refusal> {
     let refusal = |why: &String| Refusal {
         object: live.claim.to_string(),
-        reason: NOT_DRAINABLE.to_owned(),
+        reason: Reason::NotDrainable,
         message: why.clone(),
     };
     reasons.iter().map(refusal).collect()

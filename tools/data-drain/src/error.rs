@@ -3,11 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use contract::reasons;
-use documents::{Diagnostic, Exit, Refusal};
-
-/// Condition reason for a claim that cannot be drained.
-pub(crate) const NOT_DRAINABLE: &str = "NotDrainable";
+use documents::{Diagnostic, Exit, Reason, Refusal};
 
 /// Error of one command.
 #[derive(Debug, thiserror::Error)]
@@ -190,18 +186,6 @@ pub enum Error {
     },
 }
 
-/// Returns the condition reason of a failed request. A Drain has one reason for each way to be denied.
-fn cluster_reason(error: &kubernetes::Error) -> &'static str {
-    use kubernetes::Error::{Busy, Conflict, Denied, QuotaExceeded};
-    match error {
-        Denied { .. } | QuotaExceeded { .. } => reasons::FORBIDDEN,
-        Conflict { .. } => reasons::CONFLICT,
-        // `Busy` is the reason of a Drain whose lease another run holds.
-        Busy { .. } => reasons::UNREACHABLE,
-        error => error.reason(),
-    }
-}
-
 /// Returns the help for a failed request. A namespace may have to permit the reader of a volume.
 fn cluster_help(error: &kubernetes::Error) -> Option<String> {
     use kubernetes::Error::{Denied, Forbidden, QuotaExceeded};
@@ -241,31 +225,31 @@ impl From<io::Error> for Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::NoEndpoint(_) => "NoEndpoint",
-            Self::Cluster(error) => cluster_reason(error),
-            Self::Machine(_) | Self::File { .. } => "MachineFailed",
-            Self::Unreachable { .. } | Self::Stalled { .. } => reasons::UNREACHABLE,
-            Self::Forbidden { .. } => reasons::FORBIDDEN,
-            Self::Rejected { .. } => reasons::REJECTED,
-            Self::Garbled { .. } => reasons::GARBLED,
-            Self::Refused { .. } => NOT_DRAINABLE,
-            Self::Busy { .. } => reasons::BUSY,
-            Self::HoldInactive { .. } => "HoldInactive",
-            Self::Missing { .. } => "SourceMissing",
-            Self::NoReader { .. } => "NoReader",
-            Self::Read { .. } => "ReadFailed",
-            Self::Changed { .. } => "SourceChanged",
-            Self::Git { .. } => reasons::GIT_FAILED,
-            Self::Seal(_) => "SealFailed",
-            Self::Tampered { .. } => "Tampered",
-            Self::Unproven { .. } => reasons::UNPROVEN,
-            Self::Ambiguous { .. } => reasons::AMBIGUOUS,
-            Self::NotEmpty { .. } => "NotEmpty",
-            Self::Restore { .. } => "RestoreFailed",
+            Self::NoEndpoint(_) => Reason::EndpointMissing,
+            Self::Cluster(error) => error.reason(),
+            Self::Machine(_) => Reason::RuntimeFailed,
+            Self::File { .. } | Self::Restore { .. } => Reason::FileFailed,
+            Self::Unreachable { .. } | Self::Stalled { .. } => Reason::Unreachable,
+            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::Rejected { .. } => Reason::Rejected,
+            Self::Garbled { .. } => Reason::InvalidResponse,
+            Self::Changed { .. } => Reason::Changed,
+            Self::Refused { .. } => Reason::NotDrainable,
+            Self::Busy { .. } => Reason::Busy,
+            Self::HoldInactive { .. } => Reason::HoldInactive,
+            Self::Missing { .. } => Reason::NotFound,
+            Self::NoReader { .. } => Reason::NoReader,
+            Self::Read { .. } => Reason::ReadFailed,
+            Self::Git { .. } => Reason::GitFailed,
+            Self::Seal(_) => Reason::EncryptionFailed,
+            Self::Tampered { .. } => Reason::Corrupt,
+            Self::Unproven { .. } => Reason::VerificationFailed,
+            Self::Ambiguous { .. } => Reason::NotUnique,
+            Self::NotEmpty { .. } => Reason::WouldOverwrite,
         }
     }
 

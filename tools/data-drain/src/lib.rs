@@ -51,10 +51,10 @@ pub use error::Error;
 
 use std::time::Duration;
 
-use contract::{Project, Projects, facts, reasons};
+use contract::{Project, Projects, facts};
 use documents::{
-    Context, Declared, Dependency, Derived, Exit, Intent, Next, OpenedBy, Plan, Program, Stream,
-    WritePermit,
+    Context, Declared, Dependency, Derived, Exit, Intent, Next, OpenedBy, Plan, Program, Reason,
+    Stream, WritePermit,
 };
 
 use cli::Command;
@@ -247,7 +247,7 @@ impl Program for DataDrain {
                 // A copy that is damaged by now is reported. Nothing is started because of it.
                 session.read_back(observation)?;
             }
-            return Ok(status::drained(&copies.desired, observation, "Drained"));
+            return Ok(status::drained(&copies.desired, observation, Reason::Drained));
         }
         // Without a reader's image there is no pod that the API server could judge.
         if let Ok(image) = session.image() {
@@ -270,7 +270,7 @@ impl Program for DataDrain {
             return Err(Error::Unproven { what, why: observation.changes() });
         }
         session.read_back(observation)?;
-        Ok(status::drained(&session.copies()?.desired, observation, reasons::PROVEN))
+        Ok(status::drained(&session.copies()?.desired, observation, Reason::Verified))
     }
 
     fn derive(&self, context: &Context<'_, Drain>) -> Result<Vec<Derived>, Error> {

@@ -1,7 +1,7 @@
 //! Facts, evidence and the status of a `Drain`.
 
 use contract::{Copied, Envelope, VerifiedReceipt};
-use documents::{Condition, Deferred};
+use documents::{Condition, Deferred, Reason};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -58,8 +58,8 @@ pub struct Evidence {
 }
 
 /// Returns the status of a Drain whose sources are copied. `reason` says whether this is the result of a
-/// run (`Drained`) or of a proof (`Proven`).
-pub(crate) fn drained(desired: &Desired<'_>, observation: &Observation, reason: &str) -> Status {
+/// run (`Drained`) or of a proof (`Verified`).
+pub(crate) fn drained(desired: &Desired<'_>, observation: &Observation, reason: Reason) -> Status {
     let message = format!(
         "{} is copied for {} recipients, read back and receipted",
         desired.cluster,

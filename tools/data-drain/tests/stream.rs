@@ -79,7 +79,7 @@ fn apply_rejects_a_kubeconfig_that_runs_programs_or_reads_files() -> Test {
         json!({"client-certificate": "/etc/hostname", "client-key": "/etc/hostname"}),
     ] {
         let run = run("apply", &with(&kubeconfig(&user))?).code(100);
-        assert_eq!(reason(&run)?, "KubeconfigRefused");
+        assert_eq!(reason(&run)?, "KubeconfigInvalid");
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ fn the_phase_key_opens_values_that_were_sealed_for_the_phase() -> Test {
     let opened = run_with(&only_its_key, "apply", &sealed_for(DERIVED, &kubeconfig)?).code(111);
     assert_eq!(reason(&opened)?, "Unreachable", "it knows where the cluster would be");
     let refused = run_with(&only_its_key, "apply", &with(&kubeconfig)?).code(100);
-    assert_eq!(reason(&refused)?, "NotUnsealed");
+    assert_eq!(reason(&refused)?, "DecryptionFailed");
     let derived = recipient(DERIVED)?;
     let said = stderr(&refused);
     assert!(said.contains(&derived), "whom to add to the project's recipients: {said}");

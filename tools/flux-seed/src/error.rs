@@ -1,7 +1,6 @@
 //! Errors of this program, each with its help and exit status.
 
-use contract::reasons;
-use documents::{Diagnostic, Exit, Refusal};
+use documents::{Diagnostic, Exit, Reason, Refusal};
 
 /// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
 /// because its finalizers would prune every workload that it has delivered.
@@ -117,24 +116,24 @@ pub enum Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::Cluster(error) => error.reason(),
-            Self::Garbled { .. } => reasons::GARBLED,
-            Self::Image { .. } => "ImageUnknown",
-            Self::Foreign { .. } => "Foreign",
-            Self::NotKnownYet { .. } => "NotKnownYet",
-            Self::SignatureRefused { .. } => "SignatureRefused",
-            Self::Stalled { .. } => "Stalled",
-            Self::Unproven { .. } => reasons::UNPROVEN,
-            Self::NotDecryptable { .. } => "NotDecryptable",
-            Self::Unreadable { .. } => reasons::UNREADABLE,
-            Self::NotYetProven { .. } => "NotYetProven",
-            Self::ArtifactUnreadable { .. } => "ArtifactUnreadable",
-            Self::DeliversItself { .. } => "DeliversItself",
-            Self::DataAtRisk { .. } => reasons::NOT_DRAINED,
+            Self::Garbled { .. } => Reason::InvalidResponse,
+            Self::Image { .. } => Reason::ImageUnknown,
+            Self::Foreign { .. } => Reason::Conflict,
+            Self::NotKnownYet { .. } => Reason::DependencyNotReady,
+            Self::SignatureRefused { .. } => Reason::SignatureInvalid,
+            Self::Stalled { .. } => Reason::Stalled,
+            Self::Unproven { .. } => Reason::VerificationFailed,
+            Self::NotDecryptable { .. } => Reason::DecryptionFailed,
+            Self::Unreadable { .. } => Reason::FileFailed,
+            Self::NotYetProven { .. } => Reason::NotConverged,
+            Self::ArtifactUnreadable { .. } => Reason::ArtifactUnreadable,
+            Self::DeliversItself { .. } => Reason::DeliversItself,
+            Self::DataAtRisk { .. } => Reason::NotDrained,
         }
     }
 

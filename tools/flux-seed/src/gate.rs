@@ -10,8 +10,7 @@ use std::time::Duration;
 use contract::VerifiedReceipt;
 use contract::gate::{DataOnDestroy, Loss, Verdict, judge};
 use contract::labels::RECEIPT;
-use contract::reasons::OTHER_CLUSTER;
-use documents::Refusal;
+use documents::{Reason, Refusal};
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -72,7 +71,7 @@ impl Gate<'_> {
         for name in remote(facts, going) {
             refusals.push(Refusal {
                 object: name.clone(),
-                reason: OTHER_CLUSTER.to_owned(),
+                reason: Reason::OtherCluster,
                 message: format!(
                     "{name} delivers to another cluster, whose claims are not visible from here; remove \
                      it with the tools of that cluster first"

@@ -56,7 +56,7 @@ use age::secrecy::ExposeSecret as _;
 use contract::Projects;
 use documents::{
     Condition, Conflict, Declared, Dependency, Derived, Exit, Intent, Next, Opened, Plan, Program,
-    Stream, WritePermit,
+    Reason, Stream, WritePermit,
 };
 
 use execute::StepContext;
@@ -247,7 +247,7 @@ impl Program for FluxSeed {
             Observation::Delivery { seen, .. } if intent == Intent::Plan => {
                 planned(session, seen, steps)
             }
-            Observation::Delivery { seen, .. } => Ok(delivered(session, seen, "Delivered")),
+            Observation::Delivery { seen, .. } => Ok(delivered(session, seen, Reason::Delivered)),
             Observation::Removal(sunset) if intent.is_write() => {
                 Ok(Status::destroyed(match sunset.stays.as_slice() {
                     [] => "nothing is left of it".to_owned(),
@@ -281,7 +281,7 @@ impl Program for FluxSeed {
         let proven = verify::verify(reader, desired, (seen, &steps), &attested)?;
         running
             .done(format_args!("{} containers run what their manifests name", proven.containers));
-        let mut status = delivered(session, seen, contract::reasons::PROVEN);
+        let mut status = delivered(session, seen, Reason::Verified);
         if let Some(observed) = &mut status.observed {
             observed.third_party = proven.third_party;
         }
@@ -304,7 +304,7 @@ fn planned(session: &Session<'_>, seen: &Seen, steps: Vec<Step>) -> Result<Statu
     let reader = session.reader()?;
     let prune = session.prune(seen)?;
     if steps.is_empty() && !reader.is_limited() {
-        return Ok(delivered(session, seen, "Delivered"));
+        return Ok(delivered(session, seen, Reason::Delivered));
     }
     let mut observed = Observed::of(&session.desired, Some(seen));
     let mut refusals = plan::refusals(&session.desired.objects, &seen.world);
@@ -321,7 +321,7 @@ fn planned(session: &Session<'_>, seen: &Seen, steps: Vec<Step>) -> Result<Statu
     Ok(Status { refusals, ..status })
 }
 
-fn delivered(session: &Session<'_>, seen: &Seen, reason: &str) -> Status {
+fn delivered(session: &Session<'_>, seen: &Seen, reason: Reason) -> Status {
     let desired = &session.desired;
     let (revision, spec) = (desired.revision(), &session.document.spec);
     let message = format!("{} delivers {revision} to {}", desired.kustomization, spec.cluster);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::{Conflict, Next, Plan, Refusal};
+use documents::{Conflict, Next, Plan, Reason, Refusal};
 use serde_json::Value;
 
 use crate::diff;
@@ -87,7 +87,7 @@ pub(crate) fn refusals(declared: &[Value], world: &World) -> Vec<Refusal> {
         let id = Identity::of(object);
         let live = world.get(&id).filter(|live| live.owner == Owner::Foreign);
         let live = live.filter(|live| !live.is_terminating())?;
-        let (object, reason) = (id.to_string(), "Foreign".to_owned());
+        let (object, reason) = (id.to_string(), Reason::Conflict);
         Some(Refusal { object, reason, message: in_the_way(&id, &live.object) })
     };
     declared.iter().filter_map(refusal).collect()

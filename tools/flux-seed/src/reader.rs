@@ -5,8 +5,7 @@
 //! reports such objects as `Unknown`.
 
 use contract::facts::READER_KUBECONFIG;
-use contract::reasons::READER_ACCESS;
-use documents::Condition;
+use documents::{Condition, Reason};
 
 use crate::desired::Desired;
 use crate::observe::Seen;
@@ -37,7 +36,7 @@ pub(crate) fn status(
         notes.push(format!("losses of data through {} were not computed", unlisted.join(", ")));
     }
     let message = notes.join("; ");
-    status.conditions.push(Condition::unknown("Compared", READER_ACCESS, message));
+    status.conditions.push(Condition::unknown("Compared", Reason::ReaderAccess, message));
     status
 }
 
@@ -52,5 +51,5 @@ pub(crate) fn without_cluster(desired: &Desired) -> Status {
 
 /// Returns a status without a plan, because steps may be left that a reader cannot see.
 fn unknown(observed: Option<Observed>, message: &str) -> Status {
-    Status { observed, ..Status::new(Condition::unknown("Ready", READER_ACCESS, message)) }
+    Status { observed, ..Status::new(Condition::unknown("Ready", Reason::ReaderAccess, message)) }
 }

@@ -103,7 +103,7 @@ fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> T
 fn what_is_in_the_way_is_named_and_nothing_is_changed(lab: &Lab, documents: &[Value]) -> Test {
     lab.kubectl("create namespace flux-system")?;
     let blocked = lab.flux_seed("apply", documents).code(100);
-    assert_eq!(reason(&status(&blocked)?), "Foreign");
+    assert_eq!(reason(&status(&blocked)?), "Conflict");
     let message = status(&blocked)?["conditions"][0]["message"].to_string();
     assert!(message.contains("Namespace flux-system, made by kubectl"), "{message}");
     assert_eq!(lab.get("crd")["items"], json!([]));
@@ -162,7 +162,7 @@ fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Tes
 
 fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Value]) -> Test {
     let proven = lab.flux_seed("verify", documents).success();
-    assert_eq!(reason(&status(&proven)?), "Proven");
+    assert_eq!(reason(&status(&proven)?), "Verified");
 
     // Flux reconciles again at every interval. This is neither drift nor a reason to fail `verify`.
     for (verb, asked) in [("verify -q", "once"), ("plan --check -q", "twice")] {
@@ -328,7 +328,7 @@ fn a_wrongly_signed_artifact_is_refused_and_the_last_good_one_keeps_running(
     assert_ne!(good, json!(wrong.digest));
     let documents = lab.documents(&wrong, greeter)?;
     let refused = lab.flux_seed("apply", &documents).code(100);
-    assert_eq!(reason(&status(&refused)?), "SignatureRefused");
+    assert_eq!(reason(&status(&refused)?), "SignatureInvalid");
     let message = status(&refused)?["conditions"][0]["message"].to_string();
     assert!(message.contains("failed to verify the signature"), "Flux's own words: {message}");
     let kustomization = lab.get("-n flux-system kustomization prod");

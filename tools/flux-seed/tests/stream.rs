@@ -65,7 +65,7 @@ fn apply_rejects_a_kubeconfig_that_runs_programs_or_reads_files() -> Test {
         json!({"client-certificate": "/etc/hostname", "client-key": "/etc/hostname"}),
     ] {
         let run = run("apply", &with(&kubeconfig(&user))?).code(100);
-        assert_eq!(reason(&run)?, "KubeconfigRefused");
+        assert_eq!(reason(&run)?, "KubeconfigInvalid");
     }
     Ok(())
 }

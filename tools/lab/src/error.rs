@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 
 /// Errors of every command.
 #[derive(Debug, thiserror::Error)]
@@ -239,36 +239,34 @@ pub enum Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
-            Self::NoRepository { .. } => "NoRepository",
-            Self::InitArgument { .. } | Self::InitDocument { .. } => "Invalid",
-            Self::InitOwn { .. } | Self::InitIdentity { .. } => "WouldOverwrite",
+            Self::NoRepository { .. } => Reason::NoRepository,
+            Self::InitArgument { .. }
+            | Self::InitDocument { .. }
+            | Self::NoSuchComponent { .. } => Reason::Invalid,
+            Self::InitOwn { .. } | Self::InitIdentity { .. } => Reason::WouldOverwrite,
             Self::Keyring(error) => error.reason(),
-            Self::NoSuchComponent { .. } => "NoSuchComponent",
-            Self::File { .. } => "FileError",
-            Self::DiskFull { .. } | Self::LittleSpace { .. } => "DiskFull",
-            Self::Missing { .. } => "Missing",
-            Self::InstallFailed { .. } => "InstallFailed",
-            Self::NoGo { .. } | Self::OldGo { .. } => "NoGo",
-            Self::NoCompiler => "NoCompiler",
-            Self::BuildFailed { .. } => "BuildFailed",
-            Self::Incomplete { .. } => "Incomplete",
-            Self::Busy { .. } => "Busy",
-            Self::PortInUse { .. } => "PortInUse",
-            Self::Died { .. } => "Died",
-            Self::Silent { .. } => "Silent",
-            Self::OtherNetwork { .. } => "OtherNetwork",
-            Self::Running { .. } => "Running",
-            Self::StillRunning { .. } => "StillRunning",
-            Self::FolderForbidden { .. } => "Forbidden",
-            Self::NoForgeUser { .. } => "NoForgeUser",
-            Self::Command { .. } => "CommandFailed",
-            Self::Answer { .. } => "InvalidResponse",
-            Self::InvalidState { .. } => "InvalidState",
-            Self::NotOurs { .. } => "NotOurs",
-            Self::Mounted { .. } => "Mounted",
+            Self::File { .. } | Self::FolderForbidden { .. } => Reason::FileFailed,
+            Self::DiskFull { .. } | Self::LittleSpace { .. } => Reason::DiskFull,
+            Self::Missing { .. } | Self::NoGo { .. } | Self::OldGo { .. } | Self::NoCompiler => {
+                Reason::ToolMissing
+            }
+            Self::InstallFailed { .. } | Self::Command { .. } => Reason::CommandFailed,
+            Self::BuildFailed { .. } | Self::Incomplete { .. } => Reason::BuildFailed,
+            Self::Busy { .. } => Reason::Busy,
+            Self::PortInUse { .. } => Reason::PortInUse,
+            Self::Died { .. } => Reason::Died,
+            Self::Silent { .. } => Reason::Unreachable,
+            Self::OtherNetwork { .. } => Reason::OtherNetwork,
+            Self::Running { .. } => Reason::AlreadyRunning,
+            Self::StillRunning { .. } => Reason::TimedOut,
+            Self::NoForgeUser { .. } => Reason::NoForgeUser,
+            Self::Answer { .. } => Reason::InvalidResponse,
+            Self::InvalidState { .. } => Reason::InvalidState,
+            Self::NotOurs { .. } => Reason::Conflict,
+            Self::Mounted { .. } => Reason::Mounted,
         }
     }
 

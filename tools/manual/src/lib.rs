@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _, Parser};
 use clap_complete::{Shell, generate};
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 
 /// Writes manual pages and shell completions of every program
 ///
@@ -29,8 +29,8 @@ pub struct Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
-        "MachineFailed"
+    fn reason(&self) -> Reason {
+        Reason::FileFailed
     }
 
     fn help(&self) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Errors of the cloud's API.
 
+use documents::Reason;
+
 /// Error in an answer of the cloud's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -14,6 +16,18 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// Returns the reason of the condition, from the API's error code. Codes:
+    /// <https://docs.hetzner.cloud/reference/cloud#errors>.
+    pub(crate) fn reason(&self) -> Reason {
+        match self.code.as_str() {
+            "unauthorized" => Reason::Unauthorized,
+            "forbidden" | "token_readonly" => Reason::Forbidden,
+            "resource_limit_exceeded" => Reason::QuotaExceeded,
+            "not_found" => Reason::NotFound,
+            _ => Reason::Rejected,
+        }
+    }
+
     /// Returns whether an identical request may succeed a moment later.
     pub(crate) fn is_temporary(&self) -> bool {
         matches!(

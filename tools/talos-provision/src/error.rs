@@ -2,8 +2,7 @@
 
 use std::io;
 
-use contract::reasons;
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 
 use crate::api_error::ApiError;
 use crate::plan::Conflict;
@@ -220,33 +219,32 @@ impl Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::NotDrained { .. } => reasons::NOT_DRAINED,
-            Self::Api(_) => "CloudRefused",
-            Self::Unreachable { .. } | Self::ResponseLost { .. } => reasons::UNREACHABLE,
-            Self::InvalidResponse { .. } | Self::Unexpected { .. } => reasons::GARBLED,
-            Self::NoImage { .. } => "NoImage",
-            Self::UnknownType { .. } => "UnknownType",
-            Self::Unavailable { .. } => "Unavailable",
-            Self::Taken { .. } => "NameTaken",
-            Self::ActionFailed { .. } => "ActionFailed",
-            Self::TimedOut { .. } => "TimedOut",
-            Self::Keys(_) => "KeysUnusable",
-            Self::Runtime(_) => "RuntimeFailed",
-            Self::NodeError { .. } => "NodeRefused",
-            Self::EtcdCrashes { .. } => "EtcdCrashes",
+            Self::NotDrained { .. } => Reason::NotDrained,
+            Self::Api(error) => error.reason(),
+            Self::Unreachable { .. } | Self::KubernetesNotReady { .. } => Reason::Unreachable,
             Self::Kubernetes(error) => error.reason(),
-            Self::KubernetesNotReady { .. } => "KubernetesRefused",
-            Self::Conflicts(_) => reasons::CONFLICT,
-            Self::Patch(_) => "PatchUnfit",
-            Self::VerificationFailed { .. } => reasons::UNPROVEN,
-            Self::Expired { .. } => "Expired",
-            Self::PodsLost { .. } => "PodsWouldBeLost",
-            Self::NotEvicted { .. } => "NotEvicted",
-            Self::WrongProject { .. } => reasons::UNKNOWN,
+            Self::ResponseLost { .. } => Reason::ResponseLost,
+            Self::InvalidResponse { .. } | Self::Unexpected { .. } => Reason::InvalidResponse,
+            Self::NoImage { .. } => Reason::NoImage,
+            Self::UnknownType { .. } => Reason::UnknownType,
+            Self::Unavailable { .. } => Reason::Unavailable,
+            Self::ActionFailed { .. } => Reason::ActionFailed,
+            Self::TimedOut { .. } => Reason::TimedOut,
+            Self::Keys(_) => Reason::Bug,
+            Self::Runtime(_) => Reason::RuntimeFailed,
+            Self::NodeError { .. } => Reason::Rejected,
+            Self::EtcdCrashes { .. } => Reason::EtcdCrashes,
+            Self::Taken { .. } | Self::Conflicts(_) => Reason::Conflict,
+            Self::Patch(_) => Reason::PatchUnfit,
+            Self::VerificationFailed { .. } => Reason::VerificationFailed,
+            Self::Expired { .. } => Reason::Expired,
+            Self::PodsLost { .. } => Reason::PodsWouldBeLost,
+            Self::NotEvicted { .. } => Reason::NotEvicted,
+            Self::WrongProject { .. } => Reason::AbsenceUnproven,
         }
     }
 
@@ -288,7 +286,7 @@ impl Diagnostic for Error {
                 "run the same command again: finished steps are not repeated"
             }
             Self::NotDrained { refusals, .. } => {
-                let unknown = refusals.iter().any(|refusal| refusal.reason == "FactsUnknown");
+                let unknown = refusals.iter().any(|refusal| refusal.reason == Reason::FactsUnknown);
                 if unknown {
                     "make the Kubernetes API answer at the endpoint or at a control plane; `firewall.kubernetes` \
                      may have to allow your address. Nothing was changed"

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use documents::{Condition, Deferred, Intent};
+use documents::{Condition, Deferred, Intent, Reason};
 use talos_api::talos::resource::definitions::enums::RuntimeMachineStage;
 
 use crate::hetzner::{Catalog, CloudState};
@@ -206,8 +206,8 @@ impl Observation {
     /// Returns every check as a condition.
     pub(crate) fn conditions(&self, cni: Cni) -> Vec<Condition> {
         let check = |about: &str, found: Result<String, String>| match found {
-            Ok(message) => Condition::new(about, true, "AsDeclared", message),
-            Err(message) => Condition::new(about, false, "NotAsDeclared", message),
+            Ok(message) => Condition::new(about, true, Reason::AsDeclared, message),
+            Err(message) => Condition::new(about, false, Reason::NotAsDeclared, message),
         };
         vec![
             check("Machines", self.machines()),

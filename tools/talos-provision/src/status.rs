@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::reasons::{NOT_CONVERGED, READER_ACCESS};
-use documents::{Condition, Deferred, Intent, Refusal};
+use documents::{Condition, Deferred, Intent, Reason, Refusal};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -102,9 +101,9 @@ fn complete(session: &Session<'_>, observation: &Observation) -> Result<Status, 
         None => {
             let machines = observation.wanted.machines.len();
             let message = format!("machines: {machines}, all checks pass");
-            Condition::ready(true, "Provisioned", message)
+            Condition::ready(true, Reason::Provisioned, message)
         }
-        Some(why) => Condition::ready(false, NOT_CONVERGED, why),
+        Some(why) => Condition::ready(false, Reason::NotConverged, why),
     };
     let mut status = Status::new(ready);
     status.conditions.extend(checks);
@@ -130,12 +129,12 @@ fn seen_by_reader(observation: &Observation, steps: Vec<Step>) -> Status {
     let mut status = if steps.is_empty() {
         let message = "the cloud is as declared; machines and Kubernetes were not asked, because only \
                        READER_KEY is set and the key of talos-provision is not";
-        let ready = Condition::unknown("Ready", READER_ACCESS, message);
+        let ready = Condition::unknown("Ready", Reason::ReaderAccess, message);
         Status { observed: Some(facts), ..Status::new(ready) }
     } else {
         Status::planned(Some(facts), steps)
     };
-    let unknown = |about| Condition::unknown(about, READER_ACCESS, not_asked);
+    let unknown = |about| Condition::unknown(about, Reason::ReaderAccess, not_asked);
     status.conditions.extend(NOT_ASKED.map(unknown));
     status
 }
@@ -152,7 +151,7 @@ fn planned_destroy(
         let what =
             format!("other programs created {}, and `destroy` leaves it", leftovers.join(", "));
         documents::note(session.name(), &what);
-        planned.conditions.push(Condition::new("Leftovers", true, "MadeByOthers", what));
+        planned.conditions.push(Condition::new("Leftovers", true, Reason::MadeByOthers, what));
     }
     Ok(planned)
 }

@@ -214,7 +214,11 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
         let end = other.run(verb).code(100);
         assert!(end.err.contains("unknown whether prod exists"), "{verb}: {}", end.err);
         let condition = &end.cluster()["status"]["conditions"][0];
-        assert_eq!([&condition["status"], &condition["reason"]], ["Unknown", "Unknown"], "{verb}");
+        assert_eq!(
+            [&condition["status"], &condition["reason"]],
+            ["Unknown", "AbsenceUnproven"],
+            "{verb}"
+        );
     }
     assert_eq!(other.writes(), writes);
 }

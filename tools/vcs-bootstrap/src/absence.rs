@@ -4,11 +4,12 @@
 //! **Invariant:** without a proof, the repository is unknown: it is neither created nor reported as
 //! destroyed.
 
+use documents::Reason;
 use serde_json::Value;
 
 use crate::Error;
 use crate::client::Answer;
-use crate::model::{REPOSITORY_UNKNOWN, Readable, Refusal};
+use crate::model::{Readable, Refusal};
 use crate::remote::{Forge, Remote};
 
 /// Proves that the repository does not exist: the token sees every repository of the owner, and not
@@ -42,7 +43,7 @@ pub(crate) fn prove(remote: &Remote, earlier: Option<u64>) -> Result<Readable<()
 
 fn unknown(remote: &Remote, why: &str) -> Refusal {
     Refusal {
-        reason: REPOSITORY_UNKNOWN,
+        reason: Reason::AbsenceUnproven,
         what: format!(
             "it is not known whether {} exists: the forge answered 404, and {why}",
             remote.place

@@ -4,6 +4,7 @@
 //! unchanged. Its own retry repeats POST requests and is disabled, so this is the only layer that waits
 //! and retries (decision 20).
 
+use documents::Reason;
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -339,7 +340,7 @@ impl Answer {
         let accepted =
             self.accepted.as_ref().map_or(String::new(), |accepted| format!(": {accepted}"));
         Some(Refusal {
-            reason: if gated { "PlanGate" } else { "PermissionMissing" },
+            reason: if gated { Reason::PlanGate } else { Reason::Forbidden },
             what: format!("{path} may not be read (status {}): {message}", self.status),
             help: if gated {
                 "upgrade the owner's plan, make the repository public, or remove the feature from the document"

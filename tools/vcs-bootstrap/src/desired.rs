@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use contract::Project;
 use data_encoding::BASE64;
-use documents::{Declared, Derived};
+use documents::{Declared, Derived, Reason};
 use secrets::PhaseKey;
 use zeroize::Zeroizing;
 
@@ -118,7 +118,7 @@ fn pushed(spec: &Repository) -> Result<Option<Pushed>, Error> {
     let commit = match git::commit(&branch) {
         Ok(commit) => Readable::Value(commit),
         Err(Error::NoHistory { what, help }) if history.push == Push::OnCreate => {
-            Readable::Denied(Refusal { reason: "NoHistory", what, help })
+            Readable::Denied(Refusal { reason: Reason::NoHistory, what, help })
         }
         Err(error) => return Err(error),
     };

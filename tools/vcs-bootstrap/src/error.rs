@@ -2,9 +2,9 @@
 
 use std::io;
 
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 
-use crate::model::{REPOSITORY_UNKNOWN, Refusal};
+use crate::model::Refusal;
 use crate::refused::Verdict;
 
 /// Errors of this program.
@@ -176,39 +176,40 @@ pub enum Error {
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
-            Self::NotDrained { .. } => "NotDrained",
-            Self::NoForge => "NoForge",
-            Self::Unreachable { .. } => "Unreachable",
-            Self::Ambiguous { .. } => "Ambiguous",
-            Self::Unauthorised => "Unauthorised",
-            Self::Forbidden { .. } => "PermissionMissing",
-            Self::PlanGate { .. } => "PlanGate",
-            Self::Limited { .. } => "RateLimited",
-            Self::Renamed { .. } => "Renamed",
-            Self::Refused { .. } => "Refused",
-            Self::Garbled { .. } => "Garbled",
-            Self::NotAPublicKey => "NotAPublicKey",
-            Self::NoGit(_) => "NoGit",
-            Self::GitSlow { .. } => "GitSlow",
-            Self::GitFailed { .. } => "GitFailed",
-            Self::NoHistory { .. } => "NoHistory",
+            Self::NotDrained { .. } => Reason::NotDrained,
+            Self::NoForge => Reason::EndpointMissing,
+            Self::Unreachable { .. } => Reason::Unreachable,
+            Self::Ambiguous { .. } => Reason::ResponseLost,
+            Self::Unauthorised => Reason::Unauthorized,
+            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::PlanGate { .. } => Reason::PlanGate,
+            Self::Limited { .. } => Reason::RateLimited,
+            Self::Renamed { .. } => Reason::Renamed,
+            Self::Refused { .. } => Reason::Rejected,
+            Self::Garbled { .. } | Self::NotAPublicKey => Reason::InvalidResponse,
+            Self::NoGit(_) => Reason::ToolMissing,
+            Self::GitSlow { .. } => Reason::TimedOut,
+            Self::GitFailed { .. } => Reason::GitFailed,
+            Self::NoHistory { .. } => Reason::NoHistory,
             Self::PushRefused { verdict, .. } => verdict.reason,
-            Self::SignInPage { .. } => "SignInPage",
-            Self::TokenUnusable { .. } => "TokenUnusable",
-            Self::NotCovered { .. } => "NotCovered",
-            Self::Blocked(refused) => refused.first().map_or("Blocked", |refusal| refusal.reason),
-            Self::Unproven(_) => "Unproven",
+            Self::SignInPage { .. } => Reason::Redirected,
+            Self::TokenUnusable { .. } => Reason::SecretUnavailable,
+            Self::NotCovered { .. } => Reason::NotCovered,
+            Self::Blocked(refused) => {
+                refused.first().map_or(Reason::Conflict, |refusal| refusal.reason)
+            }
+            Self::Unproven(_) => Reason::VerificationFailed,
         }
     }
 
     fn refusals(&self) -> Vec<documents::Refusal> {
         let refusal = |object: String| documents::Refusal {
             object,
-            reason: self.reason().to_owned(),
+            reason: self.reason(),
             message: self.help().unwrap_or_default(),
         };
         match self {
@@ -291,7 +292,7 @@ impl Diagnostic for Error {
 
     fn is_unknown(&self) -> bool {
         let Self::Blocked(refusals) = self else { return false };
-        refusals.iter().any(|refusal| refusal.reason == REPOSITORY_UNKNOWN)
+        refusals.iter().any(|refusal| refusal.reason == Reason::AbsenceUnproven)
     }
 
     fn is_transient(&self) -> bool {

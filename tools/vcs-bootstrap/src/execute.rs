@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::git::{Origin as GitOrigin, Url};
-use documents::WritePermit;
+use documents::{Reason, WritePermit};
 
 use crate::Error;
 use crate::client;
@@ -12,7 +12,6 @@ use crate::forge::{Reader, Writer};
 use crate::git;
 use crate::model::{OwnershipRecord, Readable};
 use crate::observe::Observation;
-use crate::refused;
 use crate::session::Session;
 use crate::step::Step;
 
@@ -119,7 +118,7 @@ impl Execution<'_, '_> {
         for seconds in [1, 2, 4, 8] {
             match git::remote(&origin, "main") {
                 Err(Error::GitFailed { .. }) => {}
-                Ok(Readable::Denied(refusal)) if refusal.reason == refused::HIDDEN => {}
+                Ok(Readable::Denied(refusal)) if refusal.reason == Reason::NotFound => {}
                 answer => return answer.map(drop),
             }
             client::wait(Duration::from_secs(seconds))?;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use ::git::{Ended as GitEnded, Origin as GitOrigin, TIME_MAX as GIT_TIME_MAX};
-use documents::WritePermit;
+use documents::{Reason, WritePermit};
 
 use crate::Error;
 use crate::model::{Head, Readable, Refusal};
@@ -175,7 +175,7 @@ pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refu
         let listed = run(&objects)?;
         if !listed.success || listed.text.lines().any(|line| line.starts_with('?')) {
             return Ok(Some(Refusal {
-                reason: "HistoryIncomplete",
+                reason: Reason::HistoryIncomplete,
                 what: "this is a partial clone, which lacks some objects of the history".to_owned(),
                 help: "clone the repository again without `--filter`".to_owned(),
             }));
@@ -191,7 +191,7 @@ pub(crate) fn unpushable(commit: &str, from: Option<&str>) -> Result<Option<Refu
         more => format!(" and {more} more"),
     };
     Ok(Some(Refusal {
-        reason: "LfsNotSupported",
+        reason: Reason::NotInCommit,
         what: format!(
             "Git LFS keeps the content of {}{more} outside the history, and only the history would \
              be pushed",

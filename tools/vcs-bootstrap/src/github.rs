@@ -1,5 +1,6 @@
 //! Rules and secrets in the form of GitHub.
 
+use documents::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crypto_box::PublicKey;
@@ -50,7 +51,7 @@ pub(crate) fn rules(
             rule(&ruleset.body).ok_or_else(|| ruleset.lacks("a list of rules or branches"))?;
         if rules.insert(name.to_owned(), rule).is_some() {
             return Ok(Readable::Denied(Refusal {
-                reason: "RuleAmbiguous",
+                reason: Reason::NotUnique,
                 what: format!("two rulesets are called {name}"),
                 help: "rename or remove one of them".to_owned(),
             }));

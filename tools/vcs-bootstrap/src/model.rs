@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use documents::Reason;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,14 +45,11 @@ impl<T> Readable<T> {
     }
 }
 
-/// Condition reason of a repository whose absence has no proof.
-pub(crate) const REPOSITORY_UNKNOWN: &str = "RepositoryUnknown";
-
 /// A conflict that prevents the declared state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
-    /// Condition reason, for example `PermissionMissing`.
-    pub reason: &'static str,
+    /// Reason of the condition.
+    pub reason: Reason,
     /// Object and cause, as a sentence.
     pub what: String,
     /// Help for this cause.

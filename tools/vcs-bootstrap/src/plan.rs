@@ -1,5 +1,6 @@
 //! Plans the steps to the desired state, as pure functions.
 
+use documents::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
@@ -152,7 +153,7 @@ fn refusals(before: &Present) -> Vec<Refusal> {
     let mut refused = Vec::new();
     if before.administrator == Some(false) {
         refused.push(Refusal {
-            reason: "PermissionMissing",
+            reason: Reason::Forbidden,
             what: "the token may not administer the repository".to_owned(),
             help: "give the token administration of the repository, or ask an administrator to run this".to_owned(),
         });
@@ -160,7 +161,7 @@ fn refusals(before: &Present) -> Vec<Refusal> {
     match &before.mark {
         Readable::Denied(refusal) => refused.push(refusal.clone()),
         Readable::Value(Ownership::Disputed) => refused.push(Refusal {
-            reason: "ReceiptDisputed",
+            reason: Reason::OwnershipDisputed,
             what: format!(
                 "the Actions variable {} was not written with this project's key for this \
                  repository, so it does not prove what this program created in the repository",
@@ -179,7 +180,7 @@ fn refusals(before: &Present) -> Vec<Refusal> {
 /// Returns the refusal for a repository that is archived without an ownership record of this program.
 fn archived_by_others() -> Refusal {
     Refusal {
-        reason: "Archived",
+        reason: Reason::Archived,
         what: "the repository was archived, but not by this program".to_owned(),
         help: "unarchive the repository to use it again".to_owned(),
     }
@@ -196,7 +197,7 @@ fn publish(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> O
         return Some(Step::Publish {});
     }
     refused.push(Refusal {
-        reason: "PublishNotAllowed",
+        reason: Reason::PublishNotAllowed,
         what: "the repository is private, and the document declares it public".to_owned(),
         help:
             "declare `allowPublish: true` if everybody may read its whole history; otherwise declare \
@@ -248,7 +249,7 @@ fn history(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> V
         (Head::Absent, _) => step(None, refused),
         (Head::Behind(from), Push::FastForward) => step(Some(from), refused),
         (Head::Elsewhere(there), Push::FastForward) => refused.push(Refusal {
-            reason: "HistoryDiverged",
+            reason: Reason::HistoryDiverged,
             what: format!(
                 "the forge's {branch} is at {there}, which is not an ancestor of {} here",
                 commit.value().map_or("the commit", String::as_str)

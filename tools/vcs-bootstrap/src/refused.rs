@@ -3,21 +3,20 @@
 //! **Invariant:** a refusal is permanent unless its own message says otherwise, so it is never
 //! retried.
 
+use documents::Reason;
+
 /// Cause and help of a rejected git command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Condition reason, for example `BranchProtected`.
-    pub(crate) reason: &'static str,
+    /// Reason of the condition.
+    pub(crate) reason: Reason,
     /// Help for this cause.
     pub(crate) help: &'static str,
 }
 
-/// Condition reason when git reports that the repository does not exist.
-pub(crate) const HIDDEN: &str = "RepositoryHidden";
-
-/// Lower-case phrases of a message (any of them matches), the condition reason, and the help. The
+/// Lower-case phrases of a message (any of them matches), the reason, and the help. The
 /// first matching row decides, so specific rows come first.
-type Row = (&'static [&'static str], &'static str, &'static str);
+type Row = (&'static [&'static str], Reason, &'static str);
 
 /// Sources: GitHub's error codes and texts as quoted in the linked pages and reports.
 /// - GH001: <https://docs.github.com/en/repositories/working-with-files/managing-large-files/about-large-files-on-github>
@@ -34,53 +33,53 @@ const PUSHES: &[Row] = &[
             "without `workflows` permission",
             "create or update workflow",
         ],
-        "WorkflowScopeMissing",
+        Reason::WorkflowScopeMissing,
         "the history contains .github/workflows: give a classic token the scope `workflow`, or a \
          fine-grained token or an App write access to Workflows",
     ),
     (
         &["gh008", "unknown git lfs object", "lfs objects are missing"],
-        "LfsObjectsMissing",
+        Reason::NotInCommit,
         "the history contains Git LFS pointers without their objects: upload them with \
          `git lfs push --all`, or take the files out of LFS with `git lfs migrate export`",
     ),
     (
         &["gh001", "large files detected", "file size limit"],
-        "FileTooLarge",
+        Reason::FileTooLarge,
         "a file in the history is larger than the forge accepts: remove it from the whole history, \
          not only from the last commit (`git filter-repo --strip-blobs-bigger-than 100M`)",
     ),
     (
         &["gh009", "cannot contain secrets", "secrets detected", "push protection"],
-        "SecretInHistory",
+        Reason::SecretInHistory,
         "the history contains a secret: revoke the secret, then remove it from every commit that \
          the message names",
     ),
     (
         &["gh007", "private email"],
-        "PrivateEmail",
+        Reason::PrivateEmail,
         "a commit shows an e-mail address that its account keeps private: rewrite the commit with \
          the account's noreply address",
     ),
     (
         &["non-fast-forward", "fetch first", "stale info", "needs force"],
-        "HistoryDiverged",
+        Reason::HistoryDiverged,
         "the forge has commits that the local branch lacks: run `git pull --rebase`, then this \
          command again; nothing is ever forced",
     ),
     (
         &["was archived so", "repository is archived"],
-        "Archived",
+        Reason::Archived,
         "the repository is archived, so it accepts no push: unarchive the repository to use it again",
     ),
     (
         &["saml sso", "saml single sign-on"],
-        "SsoRequired",
+        Reason::SsoRequired,
         "authorise the token for the organisation's single sign-on, in the token's settings",
     ),
     (
         &["quota", "size limit", "maximum allowed size", "returned error: 413"],
-        "QuotaExceeded",
+        Reason::QuotaExceeded,
         "the push or the repository is larger than the forge allows: delete data at the forge, raise the \
          limit, or make the history smaller",
     ),
@@ -94,7 +93,7 @@ const PUSHES: &[Row] = &[
             "cannot force-push",
             "not allowed to push to protected",
         ],
-        "BranchProtected",
+        Reason::BranchProtected,
         "a rule of the forge forbids the push: use a pull request, declare `bypass: administrators`, \
          or sign the commits, as the message says",
     ),
@@ -102,27 +101,27 @@ const PUSHES: &[Row] = &[
     UNAUTHORISED,
     (
         &["repository not found", "not found", "returned error: 404"],
-        "PermissionMissing",
+        Reason::NotFound,
         "the repository does not exist, or the token may not see it: give the token access to the repository",
     ),
     (
         &["shallow update not allowed"],
-        "HistoryIncomplete",
+        Reason::HistoryIncomplete,
         "run `git fetch --unshallow` first: the forge accepts no shallow history",
     ),
     (
         &["currently checked out"],
-        "BranchCheckedOut",
+        Reason::BranchCheckedOut,
         "the repository at the forge has a work tree with this branch: make the repository bare",
     ),
     (
         &["hook declined", "pre-receive", "update hook"],
-        "HookDeclined",
+        Reason::HookDeclined,
         "a hook of the forge rejects the push: correct the cause in its message",
     ),
     (
         &["fsck error", "unpacker error", "index-pack abnormal exit", "missing necessary objects"],
-        "HistoryBroken",
+        Reason::HistoryBroken,
         "the forge does not accept the objects: `git fsck --full` shows which are broken",
     ),
 ];
@@ -138,7 +137,7 @@ const DENIED: Row = (
         "access denied",
         "user permission denied",
     ],
-    "PermissionMissing",
+    Reason::Forbidden,
     "give the token write access to the repository's contents",
 );
 
@@ -150,7 +149,7 @@ const UNAUTHORISED: Row = (
         "could not read username",
         "bad credentials",
     ],
-    "Unauthorised",
+    Reason::Unauthorized,
     "the Git endpoint rejects the token that the API accepts: give the token read and write access to the \
      repository's contents, or create a new token and store it where spec.endpoints.forge points",
 );
@@ -159,24 +158,24 @@ const UNAUTHORISED: Row = (
 const LISTINGS: &[Row] = &[
     (
         &["saml sso", "saml single sign-on"],
-        "SsoRequired",
+        Reason::SsoRequired,
         "authorise the token for the organisation's single sign-on, in the token's settings",
     ),
     UNAUTHORISED,
     (
         &["returned error: 30", "unable to update url base from redirection"],
-        "GitRedirected",
+        Reason::Redirected,
         "the clone address redirects to another one, where the token is not sent: make the forge's \
          own address (ROOT_URL of Gitea) and spec.endpoints.forge agree",
     ),
     (
         DENIED.0,
-        "PermissionMissing",
+        Reason::Forbidden,
         "give the token read and write access to the repository's contents",
     ),
     (
         &["not found", "returned error: 404", "does not exist"],
-        HIDDEN,
+        Reason::NotFound,
         "give the token read and write access to the repository's contents",
     ),
 ];
@@ -198,7 +197,7 @@ const TEMPORARY: [&str; 11] = [
 
 /// Verdict on a refusal that matches no row.
 const OTHER: Verdict = Verdict {
-    reason: "PushRefused",
+    reason: Reason::Rejected,
     help: "the forge rejects this push permanently: correct the cause in its message",
 };
 
@@ -242,7 +241,7 @@ mod tests {
 
     /// Returns porcelain output, standard error and the reason, with messages as forges send them.
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn refusals() -> Vec<(String, &'static str, &'static str)> {
+    fn refusals() -> Vec<(String, &'static str, Reason)> {
         let hook = || declined("pre-receive hook declined");
         vec![
             (
@@ -250,124 +249,128 @@ mod tests {
                     "refusing to allow a Personal Access Token to create or update workflow `.github/workflows/ci.yaml` without `workflow` scope",
                 ),
                 "error: failed to push some refs",
-                "WorkflowScopeMissing",
+                Reason::WorkflowScopeMissing,
             ),
             (
                 declined(
                     "refusing to allow a GitHub App to create or update workflow `.github/workflows/ci.yaml` without `workflows` permission",
                 ),
                 "",
-                "WorkflowScopeMissing",
+                Reason::WorkflowScopeMissing,
             ),
             (
                 hook(),
                 "remote: error: GH001: Large files detected. You may want to try Git Large File Storage - https://git-lfs.github.com.",
-                "FileTooLarge",
+                Reason::FileTooLarge,
             ),
             (
                 declined("protected branch hook declined"),
                 "remote: error: GH006: Protected branch update failed for refs/heads/main.",
-                "BranchProtected",
+                Reason::BranchProtected,
             ),
             (
                 declined("push declined due to email privacy restrictions"),
                 "remote: error: GH007: Your push would publish a private email address.",
-                "PrivateEmail",
+                Reason::PrivateEmail,
             ),
             (
                 hook(),
                 "remote: error: GH008: Your push referenced at least 1 unknown Git LFS object:\nremote:     4cac19622fc3ada9c0fdeadb33f88f367b541f38b89102a3f1261ac81fd5bcb5",
-                "LfsObjectsMissing",
+                Reason::NotInCommit,
             ),
             (
                 hook(),
                 "remote: error: GH009: Secrets detected! This push failed.",
-                "SecretInHistory",
+                Reason::SecretInHistory,
             ),
             (
                 declined("push declined due to repository rule violations"),
                 "remote: error: GH013: Repository rule violations found for refs/heads/main.\nremote: - Push cannot contain secrets",
-                "SecretInHistory",
+                Reason::SecretInHistory,
             ),
             (
                 declined("push declined due to repository rule violations"),
                 "remote: error: GH013: Repository rule violations found for refs/heads/main.\nremote: - Changes must be made through a pull request.",
-                "BranchProtected",
+                Reason::BranchProtected,
             ),
             (
                 hook(),
                 "remote: Gitea: Not allowed to push to protected branch main",
-                "BranchProtected",
+                Reason::BranchProtected,
             ),
             (
                 hook(),
                 "remote: GitLab: LFS objects are missing. Ensure LFS is properly set up",
-                "LfsObjectsMissing",
+                Reason::NotInCommit,
             ),
             (
                 "!\tabc:refs/heads/main\t[rejected] (fetch first)".to_owned(),
                 "hint: Updates were rejected because the remote contains work",
-                "HistoryDiverged",
+                Reason::HistoryDiverged,
             ),
             (
                 "!\tabc:refs/heads/main\t[rejected] (non-fast-forward)".to_owned(),
                 "",
-                "HistoryDiverged",
+                Reason::HistoryDiverged,
             ),
-            (declined("hook declined"), "remote: the message of our own hook", "HookDeclined"),
-            (hook(), "remote: commit messages need a ticket", "HookDeclined"),
-            (declined("branch is currently checked out"), "", "BranchCheckedOut"),
-            (declined("shallow update not allowed"), "", "HistoryIncomplete"),
+            (
+                declined("hook declined"),
+                "remote: the message of our own hook",
+                Reason::HookDeclined,
+            ),
+            (hook(), "remote: commit messages need a ticket", Reason::HookDeclined),
+            (declined("branch is currently checked out"), "", Reason::BranchCheckedOut),
+            (declined("shallow update not allowed"), "", Reason::HistoryIncomplete),
             (
                 declined("unpacker error"),
                 "remote: fatal: fsck error in packed object",
-                "HistoryBroken",
+                Reason::HistoryBroken,
             ),
             (
                 declined("unpacker error"),
                 "remote: fatal: pack exceeds maximum allowed size (2.00 GiB)",
-                "QuotaExceeded",
+                Reason::QuotaExceeded,
             ),
-            (declined("an unknown reason"), "", "PushRefused"),
+            (declined("an unknown reason"), "", Reason::Rejected),
             (
                 String::new(),
                 "remote: Write access to repository not granted.\nfatal: unable to access 'https://github.com/o/r.git/': The requested URL returned error: 403",
-                "PermissionMissing",
+                Reason::Forbidden,
             ),
             (
                 String::new(),
                 "remote: Permission to o/r.git denied to someone.\nfatal: unable to access: The requested URL returned error: 403",
-                "PermissionMissing",
+                Reason::Forbidden,
             ),
             (
                 String::new(),
                 "remote: This repository was archived so it is read-only.\nfatal: unable to access: The requested URL returned error: 403",
-                "Archived",
+                Reason::Archived,
             ),
             (
                 String::new(),
                 "remote: The 'o' organization has enabled or enforced SAML SSO.\nfatal: The requested URL returned error: 403",
-                "SsoRequired",
+                Reason::SsoRequired,
             ),
             (
                 String::new(),
                 "remote: This repository is over its data quota.\nfatal: The requested URL returned error: 403",
-                "QuotaExceeded",
+                Reason::QuotaExceeded,
             ),
             (
                 String::new(),
                 "error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413",
-                "QuotaExceeded",
+                Reason::QuotaExceeded,
             ),
             (
                 String::new(),
                 "remote: Repository not found.\nfatal: repository 'https://github.com/o/r.git/' not found",
-                "PermissionMissing",
+                Reason::NotFound,
             ),
             (
                 String::new(),
                 "fatal: Authentication failed for 'https://github.com/o/r.git/'",
-                "Unauthorised",
+                Reason::Unauthorized,
             ),
         ]
     }

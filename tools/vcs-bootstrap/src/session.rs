@@ -1,10 +1,10 @@
 //! One document with its references resolved, and the client of its forge.
 
 use ::git::Origin as GitOrigin;
+use contract::facts::{self, RepositorySlug as DeclaredSlug};
 use contract::{DataPolicy, Projects};
 use documents::{Context, Intent};
 use secrets::Secret;
-use serde_json::Value;
 
 use crate::desired::{self, Declaration};
 use crate::forge::Reader;
@@ -50,11 +50,9 @@ impl<'a> Session<'a> {
         let with_history = !intent.is_removal();
         let declaration =
             desired::declaration(document, project, remote.forge, &ownership, with_history)?;
-        // Documents are copied with their statuses, so the status may be another repository's.
-        let observed = &context.stream.status(document)["observed"];
-        let is_same = observed["name"] == document.name.as_str()
-            && observed["owner"] == document.spec.owner.as_str();
-        let earlier = observed["id"].as_u64().filter(|_| is_same);
+        let slug =
+            DeclaredSlug { owner: document.spec.owner.as_str(), name: document.name.as_str() };
+        let earlier = facts::repository_id(context.stream.status(document), slug);
         let context = Context { ..*context };
         Ok(Self { context, projects, remote, token, ownership, declaration, earlier })
     }
@@ -88,12 +86,8 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let name = document.name.as_str();
-        let names = |spec: &Value| {
-            let sources = spec["sources"].as_array().into_iter().flatten();
-            sources.into_iter().any(|source| source["forge"] == name)
-        };
         let project = self.projects.get(&document.spec.project)?;
-        let receipts = contract::receipts(self.context.stream, project, names)?;
+        let receipts = contract::receipts_of_repository(self.context.stream, project, name)?;
         let origin = GitOrigin { url: &found.git, token: &self.token };
         let refs = git::refs(&origin)?;
         let repository = found.web.clone();

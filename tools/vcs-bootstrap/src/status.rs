@@ -1,6 +1,6 @@
 //! Builds the status of a `Repository`.
 
-use documents::{Condition, Diagnostic as _, Kind as _};
+use documents::{Condition, Diagnostic as _, Kind as _, Reason};
 
 use crate::Error;
 use crate::observe::{Evidence, Observation, Observed};
@@ -40,7 +40,7 @@ pub(crate) fn converged(session: &Session<'_>, observation: &Observation) -> Sta
         desired.secrets.len(),
         desired.deploy_keys.len()
     );
-    let mut status = Status::new(Condition::ready(true, "InPlace", message));
+    let mut status = Status::new(Condition::ready(true, Reason::AsDeclared, message));
     status.conditions.extend(complete(session));
     status.evidence = observation.evidence(desired);
     status.observed = observed;
@@ -92,7 +92,7 @@ pub(crate) fn verified(session: &Session<'_>, observation: &Observation) -> Stat
                        Gitea does not report when a secret was written, so a later change by another \
                        writer is not detected";
         documents::note(&session.remote.place.name, message);
-        status.conditions.push(Condition::new("SecretsProven", false, "NotTold", message));
+        status.conditions.push(Condition::new("SecretsProven", false, Reason::NotTold, message));
     }
     status
 }
@@ -109,5 +109,5 @@ fn complete(session: &Session<'_>) -> Option<Condition> {
     }
     let message = unsupported.join("; ");
     documents::note(&session.remote.place.name, format_args!("unsupported: {message}"));
-    Some(Condition::new("Complete", false, "UnsupportedByForge", message))
+    Some(Condition::new("Complete", false, Reason::UnsupportedByForge, message))
 }

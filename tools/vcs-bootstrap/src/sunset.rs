@@ -7,6 +7,7 @@
 //! **Invariant:** contents that no receipt covers are deleted only if the document declares
 //! `dataOnDestroy: discard`.
 
+use documents::Reason;
 use std::path::Path;
 
 use ::git::Origin as GitOrigin;
@@ -15,7 +16,6 @@ use crate::Error;
 use crate::forge::Found;
 use crate::git;
 use crate::model::{Readable, Refusal};
-use crate::refused;
 use crate::remote::{Forge, Remote};
 
 /// Returns the contents of the repository beside its Git history, as an error lists them.
@@ -73,7 +73,7 @@ fn has_wiki(origin: &GitOrigin<'_>) -> Result<bool, Error> {
     let Ok(url) = wiki.try_into() else { return Ok(false) };
     match git::remote(&GitOrigin { url: &url, token: origin.token }, "master")? {
         Readable::Value(_) => Ok(true),
-        Readable::Denied(Refusal { reason: refused::HIDDEN, .. }) => Ok(false),
+        Readable::Denied(Refusal { reason: Reason::NotFound, .. }) => Ok(false),
         Readable::Denied(refusal) => Err(Error::Blocked(vec![refusal])),
     }
 }

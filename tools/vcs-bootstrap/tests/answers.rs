@@ -49,7 +49,7 @@ fn assert_whole(run: &Assert, what: &str) {
 // hazard: A token with a line break ends the program in a panic, and no document is written.
 // class: An input causes a panic.
 // members: control characters, line breaks, bytes that are not UTF-8, spaces, an empty token
-// now: `TokenUnusable`, exit 100, without quoting it; all documents are written
+// now: `SecretUnavailable`, exit 100, without quoting it; all documents are written
 #[test]
 fn every_token_ends_in_a_known_exit_status_with_all_documents() -> Test {
     let answer = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".to_vec();

@@ -52,7 +52,7 @@ fn a_repository_is_created_rests_follows_a_push_and_is_deleted() -> Test {
 
     let first = sandbox.run("apply").success();
     let applied = status(&first)?;
-    assert_eq!(ready(&applied), ("True", "InPlace"));
+    assert_eq!(ready(&applied), ("True", "AsDeclared"));
     assert_eq!(applied["plan"], json!([]));
     assert_eq!(applied["observed"]["made"], true);
     assert!(!gitea.proxy.take_writes().is_empty());
@@ -260,7 +260,7 @@ fn a_copied_or_forged_ownership_record_proves_nothing() -> Test {
     gitea.proxy.take_writes();
     for verb in ["plan", "apply", "destroy", "plan --destroy"] {
         let refused = status(&sandbox.run(verb).code(100))?;
-        assert_eq!(ready(&refused), ("False", "ReceiptDisputed"), "{verb}");
+        assert_eq!(ready(&refused), ("False", "OwnershipDisputed"), "{verb}");
     }
     assert_eq!(gitea.proxy.take_writes(), [""; 0]);
     Ok(())
@@ -289,7 +289,7 @@ fn an_unsupported_rule_is_reported_and_a_missing_permission_is_named() -> Test {
     let linear = FULL.replace("{approvals: 1}", "{approvals: 1}, linearHistory: true");
     sandbox.declare("greeter", &linear)?;
     let applied = status(&sandbox.run("apply").success())?;
-    assert_eq!(ready(&applied), ("True", "InPlace"));
+    assert_eq!(ready(&applied), ("True", "AsDeclared"));
     assert_eq!(applied["conditions"][1]["reason"], "UnsupportedByForge");
     sandbox.run("plan --check").success();
 
@@ -297,10 +297,10 @@ fn an_unsupported_rule_is_reported_and_a_missing_permission_is_named() -> Test {
     let guest = Sandbox::new(&gitea.endpoint(), &gitea.token_of("guest")?)?;
     guest.declare("greeter", FULL)?;
     let refused = guest.run("apply").code(100);
-    assert_eq!(ready(&status(&refused)?), ("False", "PermissionMissing"));
+    assert_eq!(ready(&status(&refused)?), ("False", "Forbidden"));
     let wrong = Sandbox::new(&gitea.endpoint(), "0123456789abcdef0123456789abcdef01234567")?;
     wrong.declare("greeter", FULL)?;
-    assert_eq!(ready(&status(&wrong.run("plan").code(100))?), ("False", "Unauthorised"));
+    assert_eq!(ready(&status(&wrong.run("plan").code(100))?), ("False", "Unauthorized"));
     Ok(())
 }
 
@@ -355,7 +355,7 @@ fn no_secret_is_in_an_argument_an_environment_or_an_output() -> Test {
 // hazard: A guest's token makes `destroy` report a private repository as destroyed.
 // class: Silence is taken for absence.
 // members: plan, apply, verify, destroy
-// now: `RepositoryUnknown`, exit 100
+// now: `AbsenceUnproven`, exit 100
 #[test]
 fn a_guest_neither_creates_nor_destroys_a_private_repository() -> Test {
     let (gitea, sandbox) = forge()?;
@@ -366,7 +366,7 @@ fn a_guest_neither_creates_nor_destroys_a_private_repository() -> Test {
         gitea.proxy.take_writes();
         for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
             let refused = status(&guest.run(verb).code(100))?;
-            assert_eq!(ready(&refused), ("Unknown", "RepositoryUnknown"), "{verb}");
+            assert_eq!(ready(&refused), ("Unknown", "AbsenceUnproven"), "{verb}");
         }
         assert_eq!(gitea.proxy.take_writes(), [""; 0]);
     }

@@ -39,7 +39,7 @@ fn assert_described(github: &GitHub) {
 fn a_repository_is_created_rests_and_is_archived() -> Test {
     let (github, sandbox) = forge()?;
     let applied = sandbox.run("apply").success();
-    assert_eq!(ready(&status(&applied)?), ("True", "InPlace"));
+    assert_eq!(ready(&status(&applied)?), ("True", "AsDeclared"));
     assert_eq!(
         github.writes(),
         [

@@ -285,7 +285,7 @@ fn git_of_a_drain_runs() -> Test {
 // host.
 // class: A credential has no origin.
 // members: 301, 302, 303, 307, 308 of the API and of git; `Link: next` at another host
-// now: `Renamed` or `SignInPage`, exit 100; the other host sees no request
+// now: `Renamed` or `Redirected`, exit 100; the other host sees no request
 #[test]
 fn neither_the_api_client_nor_git_follows_a_redirect() -> Test {
     for code in [301, 302, 303, 307, 308] {
@@ -296,7 +296,7 @@ fn neither_the_api_client_nor_git_follows_a_redirect() -> Test {
         for verb in ["plan", "apply", "verify", "destroy"] {
             let run = world.run(verb).code(100);
             let status = status(&run)?;
-            let reason = if [302, 303].contains(&code) { "SignInPage" } else { "Renamed" };
+            let reason = if [302, 303].contains(&code) { "Redirected" } else { "Renamed" };
             assert_eq!(ready(&status), ("False", reason), "{verb} {code}");
         }
         world.github.state(|state| state.redirects = None);

@@ -34,7 +34,7 @@ fn assert_described(github: &GitHub) {
 fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) -> Test {
     github.writes();
     let refused = status(&sandbox.run(verb).code(100))?;
-    let known = if reason == "RepositoryUnknown" { "Unknown" } else { "False" };
+    let known = if reason == "AbsenceUnproven" { "Unknown" } else { "False" };
     assert_eq!(ready(&refused), (known, reason), "{verb}");
     assert_eq!(github.writes(), [""; 0], "{verb}");
     Ok(())
@@ -44,7 +44,7 @@ fn assert_refused(github: &GitHub, sandbox: &Sandbox, verb: &str, reason: &str) 
 // class: Silence is taken for absence.
 // members: fine-grained tokens, classic tokens for public repositories, guests, members of other
 // teams, 302 to a page to sign in
-// now: `RepositoryUnknown`, exit 100, with what the token lacks; nothing is planned
+// now: `AbsenceUnproven`, exit 100, with what the token lacks; nothing is planned
 #[test]
 fn a_hidden_repository_is_neither_created_nor_reported_as_destroyed() -> Test {
     let (github, sandbox) = forge(PLAIN)?;
@@ -53,7 +53,7 @@ fn a_hidden_repository_is_neither_created_nor_reported_as_destroyed() -> Test {
     for scopes in [None, Some("public_repo")] {
         github.state(|state| (state.scopes, state.hides_repository) = (scopes, true));
         for verb in ["plan", "plan --check", "apply", "verify", "destroy", "plan --destroy"] {
-            assert_refused(&github, &sandbox, verb, "RepositoryUnknown")?;
+            assert_refused(&github, &sandbox, verb, "AbsenceUnproven")?;
         }
     }
     assert_described(&github);
@@ -77,14 +77,14 @@ fn a_classic_token_or_the_owners_own_count_proves_absence() -> Test {
             let gone = status(&sandbox.run("destroy").success())?;
             assert_eq!(ready(&gone), ("False", "Destroyed"));
         } else {
-            assert_refused(&github, &sandbox, "plan", "RepositoryUnknown")?;
-            assert_refused(&github, &sandbox, "destroy", "RepositoryUnknown")?;
+            assert_refused(&github, &sandbox, "plan", "AbsenceUnproven")?;
+            assert_refused(&github, &sandbox, "destroy", "AbsenceUnproven")?;
         }
         assert_described(&github);
     }
     // The repository of another user, and of an organisation that the token's user does not own.
     let (github, sandbox) = forge(&PLAIN.replace("owner: owner", "owner: another"))?;
-    assert_refused(&github, &sandbox, "plan", "RepositoryUnknown")?;
+    assert_refused(&github, &sandbox, "plan", "AbsenceUnproven")?;
     Ok(())
 }
 
@@ -159,11 +159,7 @@ fn a_rejected_push_is_tried_once_and_its_cause_is_named() -> Test {
     let hooks = [
         ("update", "exit 1", "HookDeclined"),
         ("pre-receive", "echo 'error: GH001: Large files detected.' >&2; exit 1", "FileTooLarge"),
-        (
-            "pre-receive",
-            "echo 'error: GH008: unknown Git LFS object' >&2; exit 1",
-            "LfsObjectsMissing",
-        ),
+        ("pre-receive", "echo 'error: GH008: unknown Git LFS object' >&2; exit 1", "NotInCommit"),
         (
             "pre-receive",
             "echo 'error: GH013: Repository rule violations found' >&2; exit 1",
@@ -187,7 +183,7 @@ fn a_rejected_push_is_tried_once_and_its_cause_is_named() -> Test {
         assert_eq!(github.pushes(), 1, "{reason}");
     }
     for (code, text, reason) in [
-        (403, "Write access to repository not granted.", "PermissionMissing"),
+        (403, "Write access to repository not granted.", "Forbidden"),
         (403, "This repository was archived so it is read-only.", "Archived"),
         (413, "too large", "QuotaExceeded"),
     ] {
@@ -207,18 +203,18 @@ fn an_unreadable_history_does_not_hide_the_rest_of_the_plan() -> Test {
     sandbox.run("apply").success();
     let text = "Write access to repository not granted.".to_owned();
     github.state(|state| state.git_refuses = Some(("git-upload-pack", 403, text)));
-    assert_refused(&github, &sandbox, "plan", "PermissionMissing")?;
+    assert_refused(&github, &sandbox, "plan", "Forbidden")?;
     sandbox.declare("greeter", &format!("{PLAIN}, history: {{}}, description: new"))?;
     let plan = status(&sandbox.run("plan --check").code(3))?;
     assert_eq!(steps(&plan), ["changeSettings"]);
-    assert_eq!(plan["conditions"][1]["reason"], "PermissionMissing");
+    assert_eq!(plan["conditions"][1]["reason"], "Forbidden");
     Ok(())
 }
 
 // hazard: The content of files in Git LFS is lost silently: only pointers are pushed.
 // class: A part is taken for the whole.
 // members: pointers in earlier commits, partial clones whose objects are elsewhere
-// now: `LfsNotSupported`, exit 100, names the files before anything is made
+// now: `NotInCommit`, exit 100, names the files before anything is made
 #[test]
 fn a_history_with_lfs_pointers_is_an_error_before_anything_is_created() -> Test {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
@@ -237,7 +233,7 @@ fn a_history_with_lfs_pointers_is_an_error_before_anything_is_created() -> Test 
             sandbox.commit("gone")?;
         }
         for verb in ["plan", "apply"] {
-            assert_refused(&github, &sandbox, verb, "LfsNotSupported")?;
+            assert_refused(&github, &sandbox, verb, "NotInCommit")?;
             let said = String::from_utf8(sandbox.run(verb).get_output().stderr.clone())?;
             assert!(said.contains("model.bin") && !said.contains("about.md"), "{said}");
         }

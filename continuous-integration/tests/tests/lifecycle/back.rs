@@ -196,7 +196,7 @@ fn refuses(project: &Project, verb: &str, drained: &str, why: &str) -> Test<Stri
     let (refused, status) = project.pipe("data-drain", verb, drained)?;
     assert_eq!(status, 100, "{verb}: {:?}", reasons(&refused)?);
     let condition = document(&refused, "Drain", "prod")?["status"]["conditions"][0].take();
-    assert_eq!(condition["reason"], "Tampered", "{verb}: {condition}");
+    assert_eq!(condition["reason"], "Corrupt", "{verb}: {condition}");
     let message = condition["message"].as_str().unwrap_or_default();
     assert!(message.contains(why), "{verb}: {message}");
     Ok(refused)

@@ -229,7 +229,7 @@ fn an_artifact_signed_with_another_key_is_not_delivered(project: &Project, input
     let (refused, status) = project.pipe("flux-seed", "verify", &forged)?;
     assert_eq!(status, 100, "{:?}", reasons(&refused)?);
     assert!(
-        reasons(&refused)?.contains(&"Delivery prod False SignatureRefused".to_owned()),
+        reasons(&refused)?.contains(&"Delivery prod False SignatureInvalid".to_owned()),
         "{:?}",
         reasons(&refused)?
     );

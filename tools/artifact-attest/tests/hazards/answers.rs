@@ -183,7 +183,7 @@ fn page(registry: &Registry, all: &[serde_json::Value], request: &Request) -> An
 // hazard: A 404 of a repository that the login may not see is reported as `Destroyed`.
 // class: Silence is taken for absence.
 // members: anonymous clients, tokens without the right to read, `plan`, `verify`, `plan --destroy`
-// now: `Unknown`, unless the registry has no logins or the login may write there
+// now: `AbsenceUnproven`, unless the registry has no logins or the login may write there
 /// Three kinds of 404: the registry has no logins; it hides private repositories from anonymous
 /// clients; it hides them from this login.
 #[test]
@@ -192,12 +192,12 @@ fn a_404_proves_absence_only_to_a_client_with_access() -> Test {
     for (asks, token, may_write, verb, code, expected) in [
         (false, none, true, "destroy", 0, "Destroyed"),
         (false, none, true, "plan --destroy", 0, "Planned"),
-        (true, none, false, "destroy", 100, "Unknown"),
-        (true, none, false, "plan --destroy", 100, "Unknown"),
-        (true, none, false, "plan", 100, "Unknown"),
-        (true, none, false, "verify", 100, "Unknown"),
-        (true, login, false, "destroy", 100, "Unknown"),
-        (true, login, false, "plan --destroy", 100, "Unknown"),
+        (true, none, false, "destroy", 100, "AbsenceUnproven"),
+        (true, none, false, "plan --destroy", 100, "AbsenceUnproven"),
+        (true, none, false, "plan", 100, "AbsenceUnproven"),
+        (true, none, false, "verify", 100, "AbsenceUnproven"),
+        (true, login, false, "destroy", 100, "AbsenceUnproven"),
+        (true, login, false, "plan --destroy", 100, "AbsenceUnproven"),
         (true, login, true, "destroy", 0, "Destroyed"),
         (true, login, true, "plan", 0, "Planned"),
     ] {
@@ -230,7 +230,7 @@ fn a_404_proves_absence_only_to_a_client_with_access() -> Test {
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         let case = format!("{verb}, asks: {asks}, login: {token}, writes: {may_write}: {said}");
         assert_eq!(run.status.code(), Some(code), "{case}");
-        let known = if expected == "Unknown" { "Unknown" } else { "False" };
+        let known = if expected == "AbsenceUnproven" { "Unknown" } else { "False" };
         let written = written(&run)?;
         assert_eq!(reason(&written[1]), expected, "{case}");
         assert_eq!(written[1]["status"]["conditions"][0]["status"], known, "{case}");

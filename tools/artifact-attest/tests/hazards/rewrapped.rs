@@ -356,7 +356,7 @@ fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error
     Ok((registry, sandbox, all))
 }
 
-// hazard: `verify` reports Proven for bundles that cosign and Flux reject.
+// hazard: `verify` succeeds for bundles that cosign and Flux reject.
 // class: A check is weaker than the tools that consume the result.
 // members: 35 changes of the bundle, of the manifest that refers to it, and of the list
 // now: `plan --check` reports drift, `verify` names what is missing, `apply` publishes it again

@@ -15,7 +15,7 @@ fn verify_and_restore_continue_a_truncated_download() -> Test {
     assert_eq!(lab.run("apply")?.status, Some(0));
     lab.server.world().faults.store.cut_after = Some(100);
     let verified = lab.run("verify")?;
-    assert_eq!((verified.status, verified.reason()), (Some(0), "Proven"), "{}", verified.said);
+    assert_eq!((verified.status, verified.reason()), (Some(0), "Verified"), "{}", verified.said);
     for name in ["a", "b"] {
         assert_eq!(lab.restored(&format!("default/{name}"))?, format!("the data of {name}"));
     }

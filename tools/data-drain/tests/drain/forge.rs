@@ -78,7 +78,7 @@ fn repository_without_a_commit_is_drained_as_empty_and_its_receipt_ends_with_a_c
     assert_eq!(copied[0]["source"], "forge empty", "{copied}");
     assert_eq!((&copied[0]["entries"], &copied[1]["entries"]), (&json!(1), &json!(2)), "{copied}");
     let verified = lab.run("verify")?;
-    assert_eq!((verified.status, verified.reason()), (Some(0), "Proven"), "{}", verified.said);
+    assert_eq!((verified.status, verified.reason()), (Some(0), "Verified"), "{}", verified.said);
 
     let to = tempfile::tempdir()?;
     let restored = lab.run(&format!("restore --to {}", to.path().display()))?;
@@ -92,7 +92,12 @@ fn repository_without_a_commit_is_drained_as_empty_and_its_receipt_ends_with_a_c
 
     commit(&forge.join("empty.git"))?;
     let verified = lab.run("verify")?;
-    assert_eq!((verified.status, verified.reason()), (Some(111), "Unproven"), "{}", verified.said);
+    assert_eq!(
+        (verified.status, verified.reason()),
+        (Some(111), "VerificationFailed"),
+        "{}",
+        verified.said
+    );
     let again = lab.run("apply")?;
     assert_eq!(again.status, Some(0), "{}", again.said);
     let copied = &again.drain["status"]["observed"]["copied"];

@@ -59,7 +59,7 @@ fn verify_and_restore_need_the_public_receipt_key_and_no_secret_that_signs_or_wr
     name_keys(&mut lab, &[&key]);
     let before = lab.server.world().writes.len();
     let verified = lab.ended(checker(&lab, "verify"))?;
-    assert_eq!((verified.status, verified.reason()), (Some(0), "Proven"), "{}", verified.said);
+    assert_eq!((verified.status, verified.reason()), (Some(0), "Verified"), "{}", verified.said);
     let planned = lab.ended(checker(&lab, "plan --check"))?;
     assert_eq!(planned.status, Some(0), "{}", planned.said);
 
@@ -72,7 +72,7 @@ fn verify_and_restore_need_the_public_receipt_key_and_no_secret_that_signs_or_wr
     };
     damage(&lab);
     let refused = lab.ended(checker(&lab, "verify"))?;
-    assert_eq!((refused.status, refused.reason()), (Some(100), "Tampered"), "{}", refused.said);
+    assert_eq!((refused.status, refused.reason()), (Some(100), "Corrupt"), "{}", refused.said);
     damage(&lab);
     assert_eq!(lab.server.world().writes.len(), before, "nothing was written");
 
@@ -91,7 +91,7 @@ fn verify_and_restore_need_the_public_receipt_key_and_no_secret_that_signs_or_wr
 // hazard: A receipt that anybody else has signed is believed.
 // class: Evidence is believed without a check of who gave it.
 // members: `verify`, `plan --check`, `restore`, keys from before a rotation
-// now: `ReceiptRefused`, 100; of several named keys any one will do
+// now: `ReceiptInvalid`, 100; of several named keys any one will do
 #[test]
 fn a_receipt_is_rejected_when_the_project_does_not_name_its_key() -> Test {
     let mut lab = drained()?;
@@ -99,7 +99,7 @@ fn a_receipt_is_rejected_when_the_project_does_not_name_its_key() -> Test {
     name_keys(&mut lab, &[FOREIGN]);
     for verb in ["verify", "plan --check"] {
         let refused = lab.ended(checker(&lab, verb))?;
-        assert_eq!((refused.status, refused.reason()), (Some(100), "ReceiptRefused"), "{verb}");
+        assert_eq!((refused.status, refused.reason()), (Some(100), "ReceiptInvalid"), "{verb}");
     }
     let to = tempfile::tempdir()?;
     let restore = format!("restore --to {}", to.path().display());
@@ -109,7 +109,7 @@ fn a_receipt_is_rejected_when_the_project_does_not_name_its_key() -> Test {
 
     name_keys(&mut lab, &[FOREIGN, &key]);
     let verified = lab.ended(checker(&lab, "verify"))?;
-    assert_eq!((verified.status, verified.reason()), (Some(0), "Proven"), "{}", verified.said);
+    assert_eq!((verified.status, verified.reason()), (Some(0), "Verified"), "{}", verified.said);
     Ok(())
 }
 

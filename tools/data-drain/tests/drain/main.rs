@@ -68,14 +68,14 @@ fn a_receipt_is_invalid_after_its_hold_is_removed_or_recreated() -> Test {
     assert_eq!(lab.run("apply")?.status, Some(0));
     let policy = lab.server.world().objects.remove(POLICY).ok_or("a policy")?;
     let verified = lab.run("verify")?;
-    assert_eq!((verified.status, verified.reason()), (Some(111), "Unproven"));
+    assert_eq!((verified.status, verified.reason()), (Some(111), "VerificationFailed"));
     assert!(
         verified.message().contains("the hold on the claims was changed"),
         "{}",
         verified.message()
     );
     lab.server.world().put(POLICY, policy);
-    assert_eq!(lab.run("verify")?.reason(), "Unproven", "it has another UID");
+    assert_eq!(lab.run("verify")?.reason(), "VerificationFailed", "it has another UID");
     assert_eq!(lab.run("plan --check")?.status, Some(3));
     // The volumes are read again, and their packs exist already.
     let puts = |lab: &Lab| {
@@ -251,7 +251,7 @@ fn the_time_limit_applies_to_each_step_and_not_to_a_slow_copy() -> Test {
 // hazard: A damaged copy makes `apply` start the writers and invalidate a good receipt.
 // class: A failure makes things worse.
 // members: tampered and missing objects
-// now: `Tampered`; nothing is started
+// now: `Corrupt`; nothing is started
 #[test]
 fn verify_reports_a_damaged_copy_and_starts_no_workload() -> Test {
     let lab = Lab::start()?;
@@ -265,7 +265,7 @@ fn verify_reports_a_damaged_copy_and_starts_no_workload() -> Test {
     damage(&lab);
     for verb in ["verify", "apply"] {
         let refused = lab.run(verb)?;
-        assert_eq!((refused.status, refused.reason()), (Some(100), "Tampered"), "{verb}");
+        assert_eq!((refused.status, refused.reason()), (Some(100), "Corrupt"), "{verb}");
         assert!(lab.is_frozen(), "{verb}");
     }
     // The receipt is valid again after its object is repaired.

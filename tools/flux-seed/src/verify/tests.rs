@@ -29,10 +29,10 @@ fn prove(pod: &Value, origin: &Origin) -> Proof {
     proof
 }
 
-// hazard: A pod runs an image that is attested for another container, and `verify` says Proven.
+// hazard: A pod runs an image that is attested for another container, and `verify` says Verified.
 // class: A value is looked up in a set although exactly one value is right.
 // members: images by tag, injected and ephemeral containers, images set by hand, nested Kustomizations of other sources, charts
-// now: 100 `Unproven`: the container, its image, and the image that its manifest names; pinned images of third parties are listed in `thirdParty`
+// now: 100 `VerificationFailed`: the container, its image, and the image that its manifest names; pinned images of third parties are listed in `thirdParty`
 #[test]
 fn each_container_is_compared_with_the_digest_that_its_own_manifest_names() {
     let flux = "kustomize-controller";

@@ -105,7 +105,7 @@ fn object_of_another_owner_is_a_conflict_that_plan_shows_and_apply_refuses() -> 
     let shown = stderr(&planned);
     assert!(shown.contains("! Namespace flux-system, made by kubectl, is in the way"), "{shown}");
     let refused = run("apply", &documents).code(100);
-    assert_eq!(status(&refused)?["conditions"][0]["reason"], "Foreign");
+    assert_eq!(status(&refused)?["conditions"][0]["reason"], "Conflict");
     assert_eq!(cluster.take_writes(), [""; 0]);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Failures of this crate: the message, the help, the condition's reason and the exit status.
 
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 use git::Url;
 use secrets::{AgeRecipient, OtherError};
 
@@ -52,14 +52,14 @@ impl From<ContractError> for secrets::Error {
 }
 
 impl Diagnostic for ContractError {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
-            Self::NoProject(_) => "ProjectMissing",
-            Self::Receipt { .. } => "ReceiptRefused",
-            Self::ForeignOrigin { .. } => "ForeignOrigin",
-            Self::VerificationKey { .. } => "VerificationKeyInvalid",
-            Self::NotCredentials(_) => "SecretUnavailable",
-            Self::NotARecipient { .. } => "NotUnsealed",
+            Self::NoProject(_) => Reason::ProjectMissing,
+            Self::Receipt { .. } => Reason::ReceiptInvalid,
+            Self::ForeignOrigin { .. } => Reason::ForeignOrigin,
+            Self::VerificationKey { .. } => Reason::VerificationKeyInvalid,
+            Self::NotCredentials(_) => Reason::SecretUnavailable,
+            Self::NotARecipient { .. } => Reason::DecryptionFailed,
         }
     }
 

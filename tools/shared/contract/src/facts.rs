@@ -3,6 +3,7 @@
 //! | kind | facts | readers |
 //! |---|---|---|
 //! | Repository | [`RepositoryFacts`], [`repository_of_project`], [`owners_of_project`] | data-drain, artifact-attest, lab |
+//! | Repository | [`repository_id`] | vcs-bootstrap |
 //! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
 //! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
 //! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
@@ -12,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use documents::{Condition, Error, Stream};
+use documents::{Error, Reason, Stream};
 use git::Url;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -101,6 +102,14 @@ impl Facts for RepositoryFacts {
             Url::try_from(observed.clone_url).map_err(|why| format!("its clone URL is {why}"))?;
         Ok(Self { clone_url })
     }
+}
+
+/// Identity of a repository in the status of its document.
+#[derive(Deserialize)]
+struct ObservedIdentity {
+    owner: String,
+    name: String,
+    id: u64,
 }
 
 #[derive(Deserialize)]
@@ -201,7 +210,7 @@ pub fn is_destroyed(stream: &Stream, kind: &str, name: &str) -> bool {
         .document(kind, name)
         .and_then(|document| document["status"]["conditions"].as_array());
     conditions.into_iter().flatten().any(|condition| {
-        condition["type"] == "Ready" && condition["reason"] == Condition::DESTROYED
+        condition["type"] == "Ready" && condition["reason"] == Reason::Destroyed.as_str()
     })
 }
 
@@ -240,6 +249,15 @@ pub struct RepositorySlug<'a> {
     pub owner: &'a str,
     /// Name of the repository.
     pub name: &'a str,
+}
+
+/// Returns the forge's number for the repository `slug`, as an earlier run wrote it into `status`. `None`
+/// when the status is of another repository, because people copy documents with their statuses.
+#[must_use]
+pub fn repository_id(status: &Value, slug: RepositorySlug<'_>) -> Option<u64> {
+    let observed = ObservedIdentity::deserialize(&status["observed"]).ok()?;
+    let is_same = observed.owner == slug.owner && observed.name == slug.name;
+    is_same.then_some(observed.id)
 }
 
 /// Returns the repository of the Project called `project`; `None` unless the input has exactly one.

@@ -23,9 +23,9 @@ pub use crate::hold::HoldObject;
 pub use facts::{Facts, LiveClaim, LiveCluster, LiveMount, LiveVolume, LiveWorkload, NodeScope};
 pub use policy::{DataOnDestroy, DataPolicy};
 
+use documents::Reason;
 use std::collections::BTreeSet;
 
-use crate::reasons;
 use crate::receipt::{ClaimSource, Source, VerifiedReceipt};
 
 /// Objects that an operation deletes.
@@ -78,8 +78,8 @@ pub enum Decision {
     Discarded,
     /// Deletion is refused for the given reason.
     Refused {
-        /// Reason as one word in `CamelCase`, for example `NoReceipt`.
-        reason: &'static str,
+        /// Cause, for example [`Reason::NoReceipt`].
+        reason: Reason,
         /// Sentence for people, which ends with the next action.
         message: String,
     },
@@ -97,13 +97,13 @@ impl Verdict {
     pub fn refusals(&self) -> Vec<documents::Refusal> {
         let closed = self.closed.iter().map(|why| documents::Refusal {
             object: "the cluster".to_owned(),
-            reason: reasons::FACTS_UNKNOWN.to_owned(),
+            reason: Reason::FactsUnknown,
             message: why.clone(),
         });
         let claims = self.claims.iter().filter_map(|claim| match &claim.decision {
             Decision::Refused { reason, message } => Some(documents::Refusal {
                 object: claim.claim.clone(),
-                reason: (*reason).to_owned(),
+                reason: *reason,
                 message: message.clone(),
             }),
             Decision::Receipted { .. } | Decision::Discarded => None,
@@ -202,10 +202,10 @@ fn decide(
     let discard = format!("write `dataOnDestroy: {{{}: discard}}` to lose the data", subject.name);
     if subject.uid.is_empty() {
         let why = "no claim owns this volume, so no drain can read it".to_owned();
-        return refused(reasons::UNCLAIMED, why, &format!("bind a claim to it, or {discard}"));
+        return refused(Reason::Unclaimed, why, &format!("bind a claim to it, or {discard}"));
     }
     let drain_or_discard = format!("copy its data with a Drain, or {discard}");
-    let mut reason = (reasons::NO_RECEIPT, "no receipt names this claim".to_owned());
+    let mut reason = (Reason::NoReceipt, "no receipt names this claim".to_owned());
     for receipt in receipts {
         let entries = receipt.sources.iter().filter_map(|copied| match &copied.from {
             Source::Claim(entry) if entry.claim == subject.name => Some(entry),
@@ -215,17 +215,17 @@ fn decide(
             if receipt.cluster.uid != live.uid {
                 let other = &receipt.cluster.uid;
                 let why = format!("the receipt is for another cluster of that name ({other})");
-                reason = (reasons::OTHER_CLUSTER, why);
+                reason = (Reason::OtherCluster, why);
             } else if entry.uid != subject.uid {
                 let why =
                     format!("the receipt is for an earlier claim of that name ({})", entry.uid);
-                reason = (reasons::OTHER_CLAIM, why);
+                reason = (Reason::OtherClaim, why);
             } else if !entry.volume.is_empty() && entry.volume != subject.volume {
                 let why = format!(
                     "the receipt is for the volume {}, not {}",
                     entry.volume, subject.volume
                 );
-                reason = (reasons::OTHER_VOLUME, why);
+                reason = (Reason::OtherVolume, why);
             } else if let Some((word, why)) = changed_since(entry, live) {
                 return refused(word, why, drain_again);
             } else {
@@ -237,10 +237,10 @@ fn decide(
 }
 
 /// Returns the reason why the volume may have changed after the receipt was signed.
-fn changed_since(entry: &ClaimSource, live: &LiveCluster) -> Option<(&'static str, String)> {
+fn changed_since(entry: &ClaimSource, live: &LiveCluster) -> Option<(Reason, String)> {
     let Some(hold) = &entry.hold else {
         return Some((
-            reasons::NOT_HELD,
+            Reason::NotHeld,
             "the receipt was signed without a hold on the claim".to_owned(),
         ));
     };
@@ -252,18 +252,18 @@ fn changed_since(entry: &ClaimSource, live: &LiveCluster) -> Option<(&'static st
         match found {
             None => {
                 let why = format!("the hold was removed after the receipt: no {kind} {name}");
-                return Some((reasons::HOLD_BROKEN, why));
+                return Some((Reason::HoldBroken, why));
             }
             Some(found) if found != held => {
                 let why = format!("the hold was changed after the receipt: {kind} {name}");
-                return Some((reasons::HOLD_BROKEN, why));
+                return Some((Reason::HoldBroken, why));
             }
             Some(_) => {}
         }
     }
     if let Some(mount) = live.writer_of(&entry.claim) {
         let why = format!("the pod {mount} has mounted the claim since the receipt");
-        return Some((reasons::IN_USE, why));
+        return Some((Reason::InUse, why));
     }
     let stopped = entry.stopped.as_ref()?;
     let namespace = entry.claim.split('/').next().unwrap_or_default();
@@ -271,6 +271,6 @@ fn changed_since(entry: &ClaimSource, live: &LiveCluster) -> Option<(&'static st
     let is_unchanged = workload.uid == stopped.uid && workload.generation == stopped.generation;
     (!is_unchanged).then(|| {
         let why = format!("{} in {namespace} was changed after the receipt", stopped.workload);
-        (reasons::WORKLOAD_CHANGED, why)
+        (Reason::WorkloadChanged, why)
     })
 }

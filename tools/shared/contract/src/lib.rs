@@ -6,7 +6,6 @@
 //! | [`facts`] | typed facts of statuses that other programs read |
 //! | [`gate`] | decision whether data may be deleted, from receipts and the live cluster |
 //! | [`labels`] | labels and annotations on remote objects |
-//! | [`reasons`] | reasons of conditions and refusals |
 //!
 //! Functions return [`secrets::Error`], which also holds each [`ContractError`], so that a program has
 //! one variant for both.
@@ -26,7 +25,6 @@ mod phases;
 mod project;
 mod projects;
 mod published;
-pub mod reasons;
 mod receipt;
 mod sealed;
 mod verification;

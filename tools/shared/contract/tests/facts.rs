@@ -120,6 +120,18 @@ fn declarations_of_other_programs_are_read_from_documents_of_the_group_only() {
     assert_eq!(claims, ["default/data".to_owned(), "shop/orders".to_owned()].into());
 }
 
+#[test]
+fn the_number_of_a_repository_is_read_from_its_own_status_only() {
+    let stream = stream();
+    let status = &stream.document("Repository", "holistic").expect("a document")["status"];
+    let id = |owner, name| facts::repository_id(status, RepositorySlug { owner, name });
+    assert_eq!(id("zabronax", "holistic"), Some(42));
+    assert_eq!(id("zabronax", "copy"), None);
+    assert_eq!(id("other", "holistic"), None);
+    let slug = RepositorySlug { owner: "zabronax", name: "holistic" };
+    assert_eq!(facts::repository_id(&Value::Null, slug), None);
+}
+
 /// Returns the schema of the object at `path` below the document, following references.
 fn resolve<'a>(root: &'a Value, path: &[&str]) -> &'a Value {
     let mut schema = root;
@@ -141,7 +153,7 @@ fn dereference<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
 fn every_path_of_a_fact_is_in_the_schema_of_the_program_that_writes_it() {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for (program, path, fields) in [
-        ("vcs-bootstrap", &["status", "observed"][..], &["cloneUrl"][..]),
+        ("vcs-bootstrap", &["status", "observed"][..], &["cloneUrl", "owner", "name", "id"][..]),
         ("vcs-bootstrap", &["spec"], &["project", "owner"]),
         ("artifact-attest", &["status", "observed"], &["reference", "digest", "publicKey"]),
         ("artifact-attest", &["spec", "manifests"], &["path"]),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use contract::{Cloud, Forge, Projects, S3Credentials, Store};
-use documents::{Diagnostic as _, Stream};
+use documents::{Diagnostic as _, Reason, Stream};
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
@@ -46,7 +46,7 @@ fn a_project_with_every_field_is_read() {
     assert!(matches!(&endpoints.store, Some(Store::S3 { bucket, .. }) if bucket == "b"));
     assert_eq!(endpoints.nix.as_ref().expect("nix").inputs["nixpkgs"], "path:/tmp/x");
     let error = projects.get("other").expect_err("no such project");
-    assert_eq!(error.reason(), "ProjectMissing");
+    assert_eq!(error.reason(), Reason::ProjectMissing);
     assert_eq!(error.to_string(), "the input has no Project called `other`");
 }
 

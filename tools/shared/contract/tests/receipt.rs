@@ -7,7 +7,7 @@ use contract::{
     VerifiedReceipt, phase_key, receipts_of_cluster,
 };
 use data_encoding::BASE64;
-use documents::{Declared, Diagnostic as _, Stream};
+use documents::{Declared, Diagnostic as _, Reason, Stream};
 use ed25519_dalek::{Signer as _, SigningKey};
 use secrets::Error;
 use serde_json::{Value, json};
@@ -214,7 +214,7 @@ fn no_tampering_opens_the_gate() -> Test {
     ];
     for (manipulation, envelope) in manipulations {
         let error = fixture.gate(&[drain(&envelope)])?.expect_err(manipulation);
-        assert_eq!(error.reason(), "ReceiptRefused", "{manipulation}: {error}");
+        assert_eq!(error.reason(), Reason::ReceiptInvalid, "{manipulation}: {error}");
     }
     Ok(())
 }
@@ -255,6 +255,6 @@ fn a_check_without_the_root_needs_the_public_key_that_the_project_names() -> Tes
     let stranger = ReceiptKey::parse(STRANGER)?.pem();
     let error =
         fixture.gate_with(&[stranger], &[drain(&envelope)])?.expect_err("another key is named");
-    assert_eq!(error.reason(), "ReceiptRefused", "{error}");
+    assert_eq!(error.reason(), Reason::ReceiptInvalid, "{error}");
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
 
+use reasons::Reason;
+
 use crate::conflict::Conflict;
 use crate::kind::owner;
 use crate::refusal::Refusal;
@@ -32,8 +34,8 @@ impl Termination for Exit {
 
 /// An error with its help, its exit status and its reason in a condition.
 pub trait Diagnostic: error::Error {
-    /// Returns the `reason` of the condition in the status: one word in `CamelCase`.
-    fn reason(&self) -> &'static str;
+    /// Returns the `reason` of the condition in the status.
+    fn reason(&self) -> Reason;
     /// Returns the next action for a person as one sentence; `None` when the message already says it.
     fn help(&self) -> Option<String>;
     /// Returns the exit status, which says whether a retry can help.
@@ -137,16 +139,20 @@ impl Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
-            Self::Invalid { .. } => "Invalid",
-            Self::NotReady { .. } => "DependencyNotReady",
-            Self::StillNeeded { .. } => "StillNeeded",
-            Self::Conflicts { .. } => "Conflict",
-            Self::NotConverged { .. } | Self::NoProgress { .. } => "NotConverged",
-            Self::Interrupted => "Interrupted",
-            Self::Bug { .. } => "Bug",
-            Self::NotWritten { .. } | Self::Output(_) => "OutputFailed",
+            Self::Invalid { .. } => Reason::Invalid,
+            Self::NotReady { .. } => Reason::DependencyNotReady,
+            Self::StillNeeded { .. } => Reason::StillNeeded,
+            Self::Conflicts { .. } => Reason::Conflict,
+            Self::NotConverged { .. } | Self::NoProgress { .. } => Reason::NotConverged,
+            Self::Interrupted => Reason::Interrupted,
+            Self::Bug { .. } => Reason::Bug,
+            Self::NotWritten { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                Reason::WouldOverwrite
+            }
+            Self::NotWritten { .. } => Reason::FileFailed,
+            Self::Output(_) => Reason::OutputFailed,
         }
     }
 

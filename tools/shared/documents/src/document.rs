@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use reasons::Reason;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Condition, Name, Status};
+use crate::{Name, Status};
 
 /// A document and its position in the input.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Document {
 
     /// Whether `destroy` has removed everything that the document declares.
     pub(crate) fn is_destroyed(&self) -> bool {
-        self.condition().is_some_and(|ready| ready.reason == Condition::DESTROYED)
+        self.condition().is_some_and(|ready| ready.reason == Reason::Destroyed.as_str())
     }
 
     /// Whether the spec refers to the document `name` of `kind`. The field of a reference has the name
@@ -64,11 +65,20 @@ impl Document {
         self.value["spec"][kind.to_lowercase()] == name
     }
 
-    fn condition(&self) -> Option<Condition> {
+    fn condition(&self) -> Option<WrittenCondition> {
         let conditions = self.value["status"]["conditions"].as_array();
         let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
-        ready.and_then(|condition| Condition::deserialize(condition).ok())
+        ready.and_then(|condition| WrittenCondition::deserialize(condition).ok())
     }
+}
+
+/// A condition as it stands in a document. Another version of a program may have written it, so the
+/// reason may be a word that this version does not know.
+#[derive(Deserialize)]
+struct WrittenCondition {
+    status: String,
+    reason: String,
+    message: String,
 }
 
 /// The spec of a kind of document that the program owns.

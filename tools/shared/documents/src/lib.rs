@@ -46,6 +46,7 @@ pub use parallel::parallel_map;
 pub use plan::Plan;
 pub use program::{Intent, Next, Opened, OpenedBy, Program, StepOf, WritePermit};
 pub use progress::{RunningStep, detail, note, step};
+pub use reasons::Reason;
 pub use refusal::Refusal;
 pub use report::report;
 pub use status::{Condition, Status};

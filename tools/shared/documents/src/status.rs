@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use reasons::Reason;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::refusal::Refusal;
@@ -51,14 +52,14 @@ impl<O, E, S> Status<O, E, S> {
     #[must_use]
     pub fn planned(observed: Option<O>, plan: Vec<S>) -> Self {
         let message = format!("steps to take: {}", plan.len());
-        let ready = Condition::ready(false, "Planned", message);
+        let ready = Condition::ready(false, Reason::Planned, message);
         Self { observed, plan: Some(plan), ..Self::new(ready) }
     }
 
     /// Creates the status of a destroyed document; `kept` names what belongs to others and stays.
     #[must_use]
     pub fn destroyed(kept: impl Into<String>) -> Self {
-        Self::new(Condition::ready(false, Condition::DESTROYED, kept.into()))
+        Self::new(Condition::ready(false, Reason::Destroyed, kept.into()))
     }
 
     /// Creates the status of a document on which the program failed.
@@ -76,45 +77,43 @@ impl<O, E, S> Status<O, E, S> {
 
 /// A condition in the form of Kubernetes, without timestamps, so that the same state gives the same
 /// bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Condition {
     /// Subject of the condition, for example `Ready`.
     #[serde(rename = "type")]
     pub about: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Reason as one word in `CamelCase`, for example `NotConverged`.
-    pub reason: String,
+    /// Reason as one word of the list in `knowledge/reasons.md`, for example `NotConverged`.
+    pub reason: Reason,
     /// Explanation for people, as one sentence.
     pub message: String,
 }
 
 impl Condition {
-    /// Reason of a document after `destroy`.
-    pub const DESTROYED: &str = "Destroyed";
-
     /// Creates the condition `Ready`, for which other documents wait.
     #[must_use]
-    pub fn ready(is_true: bool, reason: &str, message: impl Into<String>) -> Self {
+    pub fn ready(is_true: bool, reason: Reason, message: impl Into<String>) -> Self {
         Self::new("Ready", is_true, reason, message)
     }
 
     /// Creates a condition about one aspect of the document.
     #[must_use]
-    pub fn new(about: &str, is_true: bool, reason: &str, message: impl Into<String>) -> Self {
+    pub fn new(about: &str, is_true: bool, reason: Reason, message: impl Into<String>) -> Self {
         let status = if is_true { "True" } else { "False" }.to_owned();
-        Self { about: about.to_owned(), status, reason: reason.to_owned(), message: message.into() }
+        Self { about: about.to_owned(), status, reason, message: message.into() }
     }
 
     /// Creates a condition that the program could not determine.
     #[must_use]
-    pub fn unknown(about: &str, reason: &str, message: impl Into<String>) -> Self {
+    pub fn unknown(about: &str, reason: Reason, message: impl Into<String>) -> Self {
         Self { status: "Unknown".to_owned(), ..Self::new(about, false, reason, message) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
@@ -166,7 +165,7 @@ mod tests {
             foreign: foreign.iter().map(|&name| name.to_owned()).collect(),
             address: address.map(str::to_owned),
         };
-        let ready = || Condition::ready(true, "Ready", "it runs");
+        let ready = || Condition::ready(true, Reason::AsDeclared, "it runs");
         let schema = schema::<Spec>();
         let status = &schema["properties"]["status"];
         assert_eq!(status["required"], json!(["conditions"]), "{schema:#}");

@@ -183,26 +183,28 @@ impl Error {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Secret(error) => error.reason(),
-            Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
-            Self::Runtime(_) => "MachineFailed",
-            Self::Unreachable { .. } | Self::TimedOut { .. } => reasons::UNREACHABLE,
-            Self::Untrusted { .. } => reasons::UNTRUSTED,
-            Self::Unauthorized { .. } => reasons::UNAUTHORIZED,
-            Self::Forbidden { .. } => reasons::FORBIDDEN,
-            Self::QuotaExceeded { .. } => reasons::QUOTA_EXCEEDED,
-            Self::Terminating { .. } => "Terminating",
-            Self::Denied { .. } => reasons::DENIED,
-            Self::WebhookFailed { .. } => "WebhookFailed",
-            Self::NotFound { .. } => "NotFound",
-            Self::Conflict { .. } => "Changed",
-            Self::Invalid { .. } => reasons::REJECTED,
-            Self::DisruptionBudget { .. } => "DisruptionBudget",
-            Self::RateLimited { .. } => reasons::RATE_LIMITED,
-            Self::Gone { .. } | Self::Busy { .. } => reasons::BUSY,
-            Self::NotServed { .. } | Self::InvalidResponse { .. } => reasons::GARBLED,
+            Self::Kubeconfig { .. } => Reason::KubeconfigInvalid,
+            Self::Runtime(_) => Reason::RuntimeFailed,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Gone { .. }
+            | Self::Busy { .. } => Reason::Unreachable,
+            Self::Untrusted { .. } => Reason::Untrusted,
+            Self::Unauthorized { .. } => Reason::Unauthorized,
+            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
+            Self::Terminating { .. } => Reason::Terminating,
+            Self::Denied { .. } => Reason::AdmissionDenied,
+            Self::WebhookFailed { .. } => Reason::WebhookFailed,
+            Self::NotFound { .. } => Reason::NotFound,
+            Self::Conflict { .. } => Reason::Changed,
+            Self::Invalid { .. } => Reason::Rejected,
+            Self::DisruptionBudget { .. } => Reason::NotEvicted,
+            Self::RateLimited { .. } => Reason::RateLimited,
+            Self::NotServed { .. } | Self::InvalidResponse { .. } => Reason::InvalidResponse,
         }
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use documents::{Diagnostic, Exit, Refusal};
+use documents::{Diagnostic, Exit, Reason, Refusal};
 
 /// Help for a secret that is published with these programs.
 pub(crate) const REPLACE_PUBLISHED: &str = "`./tasks/init NAME OWNER` creates an identity, a root and \
@@ -182,13 +182,13 @@ impl error::Error for OtherError {
 }
 
 impl Diagnostic for Error {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
             Self::Documents(error) => error.reason(),
             Self::Other(error) => error.0.reason(),
-            Self::Published(_) => "PublishedSecret",
-            Self::NoRecipients | Self::NotSealed(_) => "NotSealed",
-            Self::NotUnsealed(_) | Self::NotForUs { .. } => "NotUnsealed",
+            Self::Published(_) => Reason::PublishedSecret,
+            Self::NoRecipients | Self::NotSealed(_) => Reason::EncryptionFailed,
+            Self::NotUnsealed(_) | Self::NotForUs { .. } => Reason::DecryptionFailed,
             Self::Unset(_)
             | Self::Unreadable { .. }
             | Self::TooLarge { .. }
@@ -204,7 +204,7 @@ impl Diagnostic for Error {
             | Self::SopsInvalid { .. }
             | Self::SopsNotForUs { .. }
             | Self::SopsTampered { .. }
-            | Self::SopsNoKey { .. } => "SecretUnavailable",
+            | Self::SopsNoKey { .. } => Reason::SecretUnavailable,
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ::kubernetes::Change;
-use documents::Refusal;
+use documents::{Reason, Refusal};
 use serde_json::{Value, json};
 
 use super::{Reader, RegisteredNode, Writer};
@@ -121,18 +121,18 @@ fn refusals(node: &str, pods: &[Value], removal: Removal) -> Vec<Refusal> {
         let name = pod_name(pod);
         let (reason, why) = match loss {
             Loss::Pod => (
-                "NoController",
+                Reason::NoController,
                 "no controller starts this pod again on another machine; create a controller for the pod, or \
                  delete the pod if it is not needed",
             ),
             Loss::EmptyDir => (
-                "EmptyDir",
+                Reason::EmptyDir,
                 "the contents of its `emptyDir` volume would be lost; save them, and declare \
                  `removal: {emptyDir: discard}`",
             ),
         };
         let message = format!("pod {name} on {node}: {why}");
-        Some(Refusal { object: format!("pod {name}"), reason: reason.to_owned(), message })
+        Some(Refusal { object: format!("pod {name}"), reason, message })
     };
     pods.iter().filter_map(refusal).collect()
 }

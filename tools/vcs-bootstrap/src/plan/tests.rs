@@ -441,8 +441,7 @@ fn destroyed_repository_can_be_applied_again() {
 
 #[test]
 fn an_unreadable_part_is_neither_changed_nor_removed() {
-    let refusal =
-        Refusal { reason: "PermissionMissing", what: "rules".into(), help: String::new() };
+    let refusal = Refusal { reason: Reason::Forbidden, what: "rules".into(), help: String::new() };
     for_all(|desired, before| {
         let Some(present) = before else { return };
         let blind = Some(Present { rules: Readable::Denied(refusal.clone()), ..present.clone() });
@@ -462,7 +461,7 @@ fn an_unreadable_part_is_neither_changed_nor_removed() {
         assert_eq!(plan(desired, &blind), Plan { steps: vec![], refused: vec![refusal.clone()] });
         let disputed = Present { mark: Readable::Value(Ownership::Disputed), ..present.clone() };
         let plan = plan(desired, &Some(disputed));
-        assert_eq!((plan.steps, plan.refused[0].reason), (vec![], "ReceiptDisputed"));
+        assert_eq!((plan.steps, plan.refused[0].reason), (vec![], Reason::OwnershipDisputed));
     });
 }
 
@@ -472,7 +471,7 @@ fn diverged_history_is_never_pushed() {
     for world in worlds().into_iter().flatten().filter(|present| !present.archived) {
         let elsewhere = Readable::Value(Head::Elsewhere("c9".to_owned()));
         let Plan { steps, refused } = plan(desired, &Some(Present { head: elsewhere, ..world }));
-        assert_eq!(refused[0].reason, "HistoryDiverged");
+        assert_eq!(refused[0].reason, Reason::HistoryDiverged);
         assert!(!steps.iter().any(|step| matches!(step, Step::Push { .. })));
     }
 }

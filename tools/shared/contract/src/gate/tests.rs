@@ -95,7 +95,8 @@ fn discard(claim: &str) -> DataOnDestroy {
 
 /// Returns the refused claims with their reasons.
 fn reasons(verdict: &Verdict) -> Vec<(String, String)> {
-    verdict.refusals().into_iter().map(|refusal| (refusal.object, refusal.reason)).collect()
+    let entry = |refusal: documents::Refusal| (refusal.object, refusal.reason.to_string());
+    verdict.refusals().into_iter().map(entry).collect()
 }
 
 fn judged(lists: &BTreeMap<&str, Value>, receipts: &[VerifiedReceipt]) -> Vec<(String, String)> {

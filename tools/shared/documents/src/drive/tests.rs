@@ -1,3 +1,4 @@
+use reasons::Reason;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Mutex, PoisonError};
@@ -77,7 +78,7 @@ impl Program for &Diary {
                 ("plan --destroy", Status::planned(None, vec![Change::Remove { name }]))
             }
             Intent::Apply | Intent::Verify => {
-                ("apply", Status::new(Condition::ready(true, "Applied", "it runs")))
+                ("apply", Status::new(Condition::ready(true, Reason::AsDeclared, "it runs")))
             }
             Intent::Destroy => ("destroy", Status::destroyed("nothing is left")),
         };
@@ -132,7 +133,7 @@ impl Program for &Diary {
 /// Returns a document as a line of JSON, with the status that another program wrote.
 fn document(kind: &str, name: &str, spec: &str, ready: Option<bool>) -> String {
     let status = ready.map_or(String::new(), |is_ready| {
-        let condition = serde_json::json!(Condition::ready(is_ready, "Said", "so"));
+        let condition = serde_json::json!(Condition::ready(is_ready, Reason::NotConverged, "so"));
         format!(r#","status":{{"conditions":[{condition}]}}"#)
     });
     format!(
@@ -278,7 +279,7 @@ fn document_is_not_destroyed_while_another_document_needs_it() -> Result<(), Err
         assert_eq!((reasons[0].as_str(), exit), end);
     }
     let destroyed = document("Delivery", "it", r#""service":"web""#, Some(false));
-    let destroyed = destroyed.replace("Said", Condition::DESTROYED);
+    let destroyed = destroyed.replace(Reason::NotConverged.as_str(), Reason::Destroyed.as_str());
     let (asked, ..) = driven(&Verb::Destroy(Target::default()), &(service + &destroyed))?;
     assert_eq!(asked, ["destroy web"]);
     Ok(())

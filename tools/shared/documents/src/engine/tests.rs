@@ -1,3 +1,4 @@
+use reasons::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error;
 use std::fmt;
@@ -65,8 +66,8 @@ impl From<Error> for Failure {
 }
 
 impl Diagnostic for Failure {
-    fn reason(&self) -> &'static str {
-        "Cloud"
+    fn reason(&self) -> Reason {
+        Reason::Rejected
     }
 
     fn help(&self) -> Option<String> {
@@ -262,7 +263,7 @@ impl Program for Simulation {
             return Err(Failure::Cloud(fault));
         }
         let is_proven = steps.is_empty();
-        Ok(Status::new(Condition::ready(is_proven, "Observed", "compared")))
+        Ok(Status::new(Condition::ready(is_proven, Reason::AsDeclared, "compared")))
     }
 
     fn derive(&self, _: &Context<'_, Fleet>) -> Result<Vec<Derived>, Failure> {

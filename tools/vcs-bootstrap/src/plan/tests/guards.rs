@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn unreadable_history_is_not_pushed_and_other_steps_are_planned() {
     let refusal =
-        Refusal { reason: "PermissionMissing", what: "history".into(), help: String::new() };
+        Refusal { reason: Reason::Forbidden, what: "history".into(), help: String::new() };
     for_all(|desired, before| {
         let Some(present) = before else { return };
         let blind = Some(Present { head: Readable::Denied(refusal.clone()), ..present.clone() });
@@ -37,7 +37,9 @@ fn private_repository_is_published_only_with_consent_and_in_a_separate_step() {
         assert!(!publishes(&refused));
         if !present.just_created {
             assert!(!changes(&refused));
-            assert!(refused.refused.iter().any(|refusal| refusal.reason == "PublishNotAllowed"));
+            assert!(
+                refused.refused.iter().any(|refusal| refusal.reason == Reason::PublishNotAllowed)
+            );
             desired.allow_publish = true;
             let allowed = plan(&desired, before);
             assert!(publishes(&allowed) && !changes(&allowed));
