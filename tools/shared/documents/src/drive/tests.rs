@@ -167,7 +167,7 @@ fn documents_are_applied_after_their_dependencies_and_destroyed_before_them() ->
 
     let (asked, reasons, exit) = driven(&Verb::Apply(Target::default()), &text)?;
     assert_eq!(asked, ["apply disk", "apply data", "apply web"]);
-    assert_eq!((reasons, exit), (vec!["Applied".to_owned(); 3], Exit::Done));
+    assert_eq!((reasons, exit), (vec!["AsDeclared".to_owned(); 3], Exit::Done));
 
     let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
     assert_eq!(asked, ["destroy web", "destroy data", "destroy disk"]);
@@ -206,7 +206,7 @@ fn unready_dependency_stops_apply_and_verify_but_not_plan() -> Result<(), Error>
     for verb in [Verb::Apply(Target::default()), Verb::Verify(Target::default())] {
         let (asked, reasons, exit) = driven(&verb, &text)?;
         assert_eq!(asked, [""; 0], "nothing is touched");
-        assert_eq!(reasons, ["Said", "DependencyNotReady", "DependencyNotReady"]);
+        assert_eq!(reasons, ["NotConverged", "DependencyNotReady", "DependencyNotReady"]);
         assert_eq!(exit, Exit::Temporary);
     }
     let (asked, _, exit) = driven(&plan(false, false), &text)?;
@@ -250,7 +250,7 @@ fn derive_writes_files_that_only_the_user_can_read_and_overwrites_none() -> Resu
     let text = document("Service", "web", "", Some(true));
     let (asked, reasons, exit) = driven(&verb, &text)?;
     assert_eq!((asked, exit), (vec!["derive web".to_owned()], Exit::Done));
-    assert_eq!(reasons, ["Said"], "documents are passed on as they came");
+    assert_eq!(reasons, ["NotConverged"], "documents are passed on as they came");
     let file = to.join("diary/web/key");
     assert_eq!(fs::read_to_string(&file)?, "secret");
     assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
