@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use contract::reasons;
-use documents::{Diagnostic, Exit};
+use documents::{Diagnostic, Exit, Reason};
 
 /// Error of one request, or of the kubeconfig. `request` is for example `get Namespace flux-system`,
 /// and `message` comes from the API server, without credentials.

@@ -42,8 +42,9 @@ pub(crate) fn error(
     let retry_after = retry_after(failure, &status);
     match code {
         401 => Error::Unauthorized { request, message },
-        // `metav1.Status` of a Namespace that is being deleted, pkg/admission/plugin/namespace/lifecycle.
-        403 | 409 if mentions("being terminated") || has_cause(&status, "NamespaceTerminating") => {
+        // The API server adds the cause to every such response
+        // (`staging/src/k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle/admission.go`, v1.36.3).
+        403 if has_cause(&status, "NamespaceTerminating") => {
             Error::Terminating { request, message }
         }
         // plugin/pkg/admission/resourcequota: "exceeded quota: NAME, requested: …".

@@ -76,7 +76,7 @@ impl<'a> Writer<'a> {
         let request = async |connection: &mut Connection| {
             answer(connection.machine.bootstrap(BootstrapRequest {})).await.map(drop)
         };
-        self.ask(target, request, |code| code == Code::AlreadyExists)
+        self.ask(target, &request, |code| code == Code::AlreadyExists)
     }
 
     /// Removes a member from etcd with a request to another member. Counts as done if the member is
@@ -86,7 +86,7 @@ impl<'a> Writer<'a> {
             let request = EtcdRemoveMemberByIdRequest { member_id: id };
             answer(connection.machine.etcd_remove_member_by_id(request)).await.map(drop)
         };
-        self.ask(target, request, |code| code == Code::NotFound)
+        self.ask(target, &request, |code| code == Code::NotFound)
     }
 
     /// Hands over the leadership of a control plane, and lets it leave etcd.
@@ -96,13 +96,13 @@ impl<'a> Writer<'a> {
             let request = EtcdForfeitLeadershipRequest {};
             answer(connection.machine.etcd_forfeit_leadership(request)).await.map(drop)
         };
-        self.ask(target, forfeit, |code| code == Code::Unimplemented)?;
+        self.ask(target, &forfeit, |code| code == Code::Unimplemented)?;
         let leave = async |connection: &mut Connection| {
             answer(connection.machine.etcd_leave_cluster(EtcdLeaveClusterRequest {}))
                 .await
                 .map(drop)
         };
-        self.ask(target, leave, |_| false)
+        self.ask(target, &leave, |_| false)
     }
 
     /// Repeats a request until it succeeds or fails permanently. `done` selects the error codes
@@ -110,7 +110,7 @@ impl<'a> Writer<'a> {
     fn ask(
         &self,
         target: &Target,
-        request: impl AsyncFn(&mut Connection) -> Result<(), Status>,
+        request: &impl AsyncFn(&mut Connection) -> Result<(), Status>,
         done: impl Fn(Code) -> bool,
     ) -> Result<(), Error> {
         runtime()?.block_on(async {

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use documents::Diagnostic as _;
+use documents::{Diagnostic as _, Reason};
 use serde_json::json;
 
 use super::*;
@@ -167,7 +167,7 @@ fn rate_limit_that_takes_too_long_is_reported_with_its_pause() {
     let error = server.client().get(&Request::get(PATH)).expect_err("limited");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(error.help().as_deref(), Some("run the same command again in 3600 s"));
-    assert_eq!((error.reason(), error.is_transient()), ("RateLimited", true));
+    assert_eq!((error.reason(), error.is_transient()), (Reason::RateLimited, true));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn absent_object_is_told_from_an_answer_of_another_server() {
     assert_eq!(server.client().get(&Request::get(PATH)).expect("an answer"), None);
     let server = Server::start(|_, _| Reply::Text(404, "404 page not found\n"));
     let error = server.client().get(&Request::get(PATH)).expect_err("another server");
-    assert_eq!((error.reason(), error.is_transient()), ("Garbled", false));
+    assert_eq!((error.reason(), error.is_transient()), (Reason::InvalidResponse, false));
     let optional = Request::get("/apis/example.org/v1/things").of_optional_api();
     assert_eq!(server.client().get(&optional).expect("no such API"), None);
     for text in ["", "<html>welcome</html>", "[]", "{\"metadata\": 1}"] {

@@ -1,6 +1,6 @@
 //! Kubeconfigs that are accepted, and every form that is not.
 
-use documents::{Diagnostic as _, Exit};
+use documents::{Diagnostic as _, Exit, Reason};
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,7 +18,10 @@ fn refused(pointer: &str, value: Value) -> String {
     match Kubeconfig::parse(&Secret::new(kubeconfig.to_string().into_bytes())) {
         Ok(_) => String::new(),
         Err(error) => {
-            assert_eq!((error.reason(), error.exit()), ("KubeconfigRefused", Exit::Permanent));
+            assert_eq!(
+                (error.reason(), error.exit()),
+                (Reason::KubeconfigInvalid, Exit::Permanent)
+            );
             assert!(!error.to_string().contains("hunter2"), "{error}");
             error.to_string()
         }

@@ -1,6 +1,6 @@
 //! Answers of the API server, and the errors that they become.
 
-use documents::{Diagnostic as _, Exit};
+use documents::{Diagnostic as _, Exit, Reason};
 use serde_json::json;
 
 use super::*;
@@ -46,16 +46,8 @@ fn each_cause_of_a_response_has_its_own_reason_help_and_exit_status() {
         (
             403,
             "Forbidden",
-            r#"configmaps "a" is forbidden: unable to create new content in namespace b because it is being terminated"#,
-            "Terminating",
-            Exit::Temporary,
-            "finalizers",
-        ),
-        (
-            403,
-            "Forbidden",
             r#"admission webhook "validate.kyverno.svc-fail" denied the request: require-labels"#,
-            "Denied",
+            "AdmissionDenied",
             Exit::Permanent,
             "policy",
         ),
@@ -63,7 +55,7 @@ fn each_cause_of_a_response_has_its_own_reason_help_and_exit_status() {
             422,
             "Invalid",
             r#"deployments.apps "a" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"#,
-            "Denied",
+            "AdmissionDenied",
             Exit::Permanent,
             "policy",
         ),
@@ -71,7 +63,7 @@ fn each_cause_of_a_response_has_its_own_reason_help_and_exit_status() {
             403,
             "Forbidden",
             r#"pods "a" is forbidden: violates PodSecurity "restricted:latest": host namespaces"#,
-            "Denied",
+            "AdmissionDenied",
             Exit::Permanent,
             "policy",
         ),
@@ -92,8 +84,15 @@ fn each_cause_of_a_response_has_its_own_reason_help_and_exit_status() {
             "again",
         ),
         (429, "TooManyRequests", "too many requests", "RateLimited", Exit::Temporary, "again"),
-        (500, "InternalError", "etcdserver: request timed out", "Busy", Exit::Temporary, "again"),
-        (503, "ServiceUnavailable", "no endpoints", "Busy", Exit::Temporary, "again"),
+        (
+            500,
+            "InternalError",
+            "etcdserver: request timed out",
+            "Unreachable",
+            Exit::Temporary,
+            "again",
+        ),
+        (503, "ServiceUnavailable", "no endpoints", "Unreachable", Exit::Temporary, "again"),
         (422, "Invalid", "spec.selector: field is immutable", "Rejected", Exit::Permanent, ""),
         (
             400,
@@ -106,7 +105,7 @@ fn each_cause_of_a_response_has_its_own_reason_help_and_exit_status() {
     ];
     for (code, reason, message, expected, exit, help) in table {
         let error = answered("apply Thing a", "/api/v1/things/a", code, &status(reason, message));
-        assert_eq!(error.reason(), expected, "{message}");
+        assert_eq!(error.reason().as_str(), expected, "{message}");
         assert_eq!(error.exit(), exit, "{message}");
         let text = error.help().unwrap_or_default();
         assert!(text.contains(help), "{message}: {text}");
@@ -116,11 +115,17 @@ fn each_cause_of_a_response_has_its_own_reason_help_and_exit_status() {
 }
 
 #[test]
-fn a_terminating_namespace_is_recognised_by_its_cause_without_the_usual_message() {
-    let mut status = status("Forbidden", "namespaces \"b\" is forbidden");
-    status["details"]["causes"] = json!([{"reason": "NamespaceTerminating"}]);
-    let error = answered("apply Thing a", "/api/v1/things/a", 403, &status);
-    assert_eq!(error.reason(), "Terminating");
+fn a_terminating_namespace_is_recognised_by_its_cause_and_not_by_words() {
+    let words = r#"configmaps "a" is forbidden: unable to create new content in namespace b because it is being terminated"#;
+    for message in [words, "namespaces \"b\" is forbidden"] {
+        let mut status = status("Forbidden", message);
+        let plain = answered("apply Thing a", "/api/v1/things/a", 403, &status);
+        assert_eq!(plain.reason(), Reason::Forbidden, "without the cause: {message}");
+        status["details"]["causes"] = json!([{"reason": "NamespaceTerminating"}]);
+        let error = answered("apply Thing a", "/api/v1/things/a", 403, &status);
+        assert_eq!((error.reason(), error.exit()), (Reason::Terminating, Exit::Temporary));
+        assert!(error.help().is_some_and(|help| help.contains("finalizers")));
+    }
 }
 
 #[test]
