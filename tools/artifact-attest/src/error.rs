@@ -4,11 +4,10 @@ use std::error;
 use std::io;
 use std::path::PathBuf;
 
+use ::remote::registry::{Digest, Problem};
+use ::remote::{RootsError, UNTRUSTED_HELP};
 use contract::reasons;
 use documents::{Diagnostic, Exit};
-
-use crate::answer::Problem;
-use crate::oci::Digest;
 
 /// Errors of this program.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +18,9 @@ pub enum Error {
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// The Project has no registry.
     #[error("the Project has no `endpoints.registry`")]
     NoRegistry,
@@ -269,9 +271,7 @@ impl Error {
             Self::Unreachable { .. } => {
                 "check `endpoints.registry.url` in the Project, then run the same command again"
             }
-            Self::Untrusted { .. } => {
-                "use a certificate of a public certificate authority (Mozilla's list): private authorities are not supported"
-            }
+            Self::Untrusted { .. } => UNTRUSTED_HELP,
             Self::Busy { .. } => {
                 "run the same command again later: blobs that are already published are not sent again"
             }
@@ -320,7 +320,7 @@ impl Diagnostic for Error {
             Self::Secret(error) => error.reason(),
             Self::NoRegistry => "NoRegistry",
             Self::Tool { .. } => "ToolMissing",
-            Self::Unreadable { .. } => reasons::UNREADABLE,
+            Self::Unreadable { .. } | Self::Roots(_) => reasons::UNREADABLE,
             Self::Git { .. } => "NoSource",
             Self::Shallow { .. } => "ShallowHistory",
             Self::Dirty { .. } => "NotCommitted",
@@ -356,6 +356,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Secret(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::NoRegistry => "give the Project `endpoints.registry`",
             Self::Tool { program: "git", .. } => "install git, or put it on PATH",
             Self::Tool { .. } => "install Nix (https://nixos.org/download), or put it on PATH",
@@ -456,6 +457,7 @@ impl Diagnostic for Error {
             | Self::Unlisted { .. }
             | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
             Self::NoRegistry
+            | Self::Roots(_)
             | Self::Tool { .. }
             | Self::Unreadable { .. }
             | Self::Git { .. }
