@@ -4,6 +4,7 @@ use std::io;
 
 use contract::reasons;
 use documents::{Diagnostic, Exit};
+use remote::{RootsError, UNTRUSTED_HELP};
 
 use crate::api_error::ApiError;
 use crate::plan::Conflict;
@@ -41,6 +42,15 @@ pub enum Error {
     /// A secret could not be read, derived or sealed.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The certificate of the cloud's API is not trusted.
+    #[error("the certificate of the cloud's API is not trusted: {why}")]
+    Untrusted {
+        /// Error of the TLS library.
+        why: String,
+    },
     /// The removal would lose data.
     #[error("no machine of {cluster} is removed, because its data may have no other copy: {}", lines(.refusals))]
     NotDrained {
@@ -243,6 +253,8 @@ impl Diagnostic for Error {
             Self::PodsLost { .. } => "PodsWouldBeLost",
             Self::NotEvicted { .. } => "NotEvicted",
             Self::WrongProject { .. } => reasons::UNKNOWN,
+            Self::Roots(_) => reasons::UNREADABLE,
+            Self::Untrusted { .. } => reasons::UNTRUSTED,
         }
     }
 
@@ -250,6 +262,8 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
+            Self::Untrusted { .. } => UNTRUSTED_HELP,
             Self::Conflicts(conflicts) => {
                 return conflicts.first().map(|conflict| conflict.help().to_owned());
             }
@@ -390,6 +404,8 @@ impl Diagnostic for Error {
             | Self::VerificationFailed { .. }
             | Self::PodsLost { .. }
             | Self::WrongProject { .. }
+            | Self::Roots(_)
+            | Self::Untrusted { .. }
             | Self::Expired { .. } => Exit::Permanent,
         }
     }
