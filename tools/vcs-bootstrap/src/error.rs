@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ::remote::RootsError;
 use documents::{Diagnostic, Exit};
 
 use crate::model::{REPOSITORY_UNKNOWN, Refusal};
@@ -16,6 +17,9 @@ pub enum Error {
     /// A secret cannot be resolved.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// Deleting the repository would lose its history.
     #[error(
         "no receipt proves a copy of {repository} in its present state, and `destroy` would delete the repository"
@@ -180,6 +184,7 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
+            Self::Roots(_) => contract::reasons::UNREADABLE,
             Self::NotDrained { .. } => "NotDrained",
             Self::NoForge => "NoForge",
             Self::Unreachable { .. } => "Unreachable",
@@ -224,6 +229,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::NoHistory { help, .. } => return Some(help.clone()),
             Self::Blocked(refused) => {
                 return Some(
@@ -313,6 +319,7 @@ impl Diagnostic for Error {
             | Self::GitFailed { .. }
             | Self::NotAPublicKey => Exit::Temporary,
             Self::NoForge
+            | Self::Roots(_)
             | Self::NotDrained { .. }
             | Self::NotCovered { .. }
             | Self::SignInPage { .. }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::git::{Origin as GitOrigin, Url};
+use ::remote::pause;
 use documents::WritePermit;
 
 use crate::Error;
-use crate::client;
 use crate::forge::{Reader, Writer};
 use crate::git;
 use crate::model::{OwnershipRecord, Readable};
@@ -122,7 +122,7 @@ impl Execution<'_, '_> {
                 Ok(Readable::Denied(refusal)) if refusal.reason == refused::HIDDEN => {}
                 answer => return answer.map(drop),
             }
-            client::wait(Duration::from_secs(seconds))?;
+            pause(Duration::from_secs(seconds))?;
         }
         git::remote(&origin, "main").map(drop)
     }
