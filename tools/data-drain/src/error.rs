@@ -21,6 +21,9 @@ pub enum Error {
     /// A secret or key is unavailable, or a receipt is invalid.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] remote::RootsError),
     /// The project lacks an endpoint.
     #[error("the Project has no {0}")]
     NoEndpoint(&'static str),
@@ -228,6 +231,7 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
             Self::NoEndpoint(_) => "NoEndpoint",
+            Self::Roots(_) => reasons::UNREADABLE,
             Self::Kubeconfig { .. } => reasons::KUBECONFIG_REFUSED,
             Self::Machine(_) | Self::File { .. } => "MachineFailed",
             Self::Unreachable { .. } | Self::Stalled { .. } => reasons::UNREACHABLE,
@@ -256,6 +260,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::NoEndpoint(_) => "declare it in `endpoints` of the Project",
             Self::Kubeconfig { .. } => "write a new kubeconfig: `talos-provision apply`",
             Self::Machine(_) => "check this machine's limits of open files and memory",
@@ -369,6 +374,7 @@ impl Diagnostic for Error {
             | Self::Machine(_)
             | Self::Unproven { .. } => Exit::Temporary,
             Self::NoEndpoint(_)
+            | Self::Roots(_)
             | Self::Kubeconfig { .. }
             | Self::Forbidden { .. }
             | Self::Rejected { .. }
