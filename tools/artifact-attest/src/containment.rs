@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use ::git::{Origin as GitOrigin, Url};
+use ::remote::{Settings, agent, is_untrusted};
 use secrets::Secret;
-use ureq::Agent;
 
 use crate::Error;
 use crate::git::Git;
@@ -13,8 +13,8 @@ use crate::source::Source;
 
 /// Git aborts a transfer that stays below 100 bytes per second for 30 seconds.
 const PATIENCE: [&str; 4] = ["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=30"];
-/// Time limit in seconds of the probe that tells a network failure from an HTTP error.
-const PROBE_SECONDS_MAX: u64 = 30;
+/// Time limit of the probe that tells a network failure from an HTTP error.
+const PROBE_MAX: Duration = Duration::from_secs(30);
 
 /// Result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,14 +154,19 @@ fn address(url: &str) -> String {
 /// Whether the server at `url` does not answer. Git cannot tell because all of its failed fetches
 /// have the same exit status.
 fn is_unreachable(url: &str) -> bool {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_global(Some(Duration::from_secs(PROBE_SECONDS_MAX)));
-    let config = if url.starts_with("http://") { config.proxy(None) } else { config };
-    let answer = config.build().new_agent().get(url).call();
-    answer.map_or(true, |answer| answer.status().is_server_error() || answer.status() == 429)
+    let agent = agent(Settings {
+        program: "artifact-attest",
+        is_plain: url.starts_with("http://"),
+        response_max: PROBE_MAX,
+        attempt_max: PROBE_MAX,
+    });
+    let answer = agent.map(|agent| agent.get(url).call());
+    // A certificate that is not trusted is no failure of the network, and a retry does not help.
+    match answer {
+        Ok(Ok(answer)) => answer.status().is_server_error() || answer.status() == 429,
+        Ok(Err(error)) => !is_untrusted(&error),
+        Err(_) => false,
+    }
 }
 
 #[cfg(test)]

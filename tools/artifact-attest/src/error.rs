@@ -4,10 +4,9 @@ use std::error;
 use std::io;
 use std::path::PathBuf;
 
+use ::remote::registry::{Digest, Problem};
+use ::remote::{RootsError, UNTRUSTED_HELP};
 use documents::{Diagnostic, Exit, Reason};
-
-use crate::answer::Problem;
-use crate::oci::Digest;
 
 /// Errors of this program.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +17,9 @@ pub enum Error {
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// The Project has no registry.
     #[error("the Project has no `endpoints.registry`")]
     NoRegistry,
@@ -270,9 +272,7 @@ impl Error {
             Self::Unreachable { .. } => {
                 "check `endpoints.registry.url` in the Project, then run the same command again"
             }
-            Self::Untrusted { .. } => {
-                "use a certificate of a public certificate authority (Mozilla's list): private authorities are not supported"
-            }
+            Self::Untrusted { .. } => UNTRUSTED_HELP,
             Self::Busy { .. } => {
                 "run the same command again later: blobs that are already published are not sent again"
             }
@@ -321,7 +321,7 @@ impl Diagnostic for Error {
             Self::Secret(error) => error.reason(),
             Self::NoRegistry => Reason::EndpointMissing,
             Self::Tool { .. } => Reason::ToolMissing,
-            Self::Unreadable { .. } => Reason::FileFailed,
+            Self::Unreadable { .. } | Self::Roots(_) => Reason::FileFailed,
             Self::Git { .. } => Reason::GitFailed,
             Self::Shallow { .. } => Reason::HistoryIncomplete,
             Self::Dirty { .. } => Reason::NotCommitted,
@@ -358,6 +358,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Secret(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::NoRegistry => "give the Project `endpoints.registry`",
             Self::Tool { program: "git", .. } => "install git, or put it on PATH",
             Self::Tool { .. } => "install Nix (https://nixos.org/download), or put it on PATH",
@@ -458,6 +459,7 @@ impl Diagnostic for Error {
             | Self::Unlisted { .. }
             | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
             Self::NoRegistry
+            | Self::Roots(_)
             | Self::Tool { .. }
             | Self::Unreadable { .. }
             | Self::Git { .. }

@@ -14,17 +14,15 @@
 //! **Invariant:** equal commits and keys give equal bytes, including the signatures. So a second run
 //! only reads, and another run restores a lost signature.
 
-mod answer;
 mod build_plan;
 mod bundle;
-mod challenge;
 mod cli;
+mod client_error;
 mod containment;
 pub mod desired;
 mod error;
 mod execute;
 mod git;
-mod http;
 mod image;
 mod json;
 mod keys;
@@ -32,7 +30,6 @@ mod manifests;
 mod nix;
 mod observe;
 mod oci;
-mod origin;
 pub mod plan;
 mod rebuild_cache;
 mod registry;
@@ -49,10 +46,9 @@ mod validate;
 mod verify;
 mod writer;
 
-pub use answer::Problem;
+pub use ::remote::registry::{Digest, Problem};
 pub use cli::Cli;
 pub use error::Error;
-pub use oci::Digest;
 pub use statement::Predicate;
 
 use std::time::Duration;

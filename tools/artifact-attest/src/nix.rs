@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
+use ::remote::percent_encode_except;
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::Value;
 
@@ -279,8 +280,8 @@ impl Flake<'_> {
 
 /// Returns the flake's URL at its commit, so that uncommitted files stay out.
 fn url(root: &Path, folder: &str, rev: &str) -> String {
-    let root = encoded(&root.display().to_string());
-    match encoded(folder) {
+    let root = percent_encode_except(&root.display().to_string(), "/");
+    match percent_encode_except(folder, "/") {
         folder if folder.is_empty() => format!("git+file://{root}?rev={rev}"),
         folder => format!("git+file://{root}?dir={folder}&rev={rev}"),
     }
@@ -320,15 +321,6 @@ fn is_network(said: &str) -> bool {
         download.is_some_and(|error| {
             !error.contains("HTTP error 4") || error.contains("HTTP error 429")
         })
-    })
-}
-
-fn encoded(path: &str) -> String {
-    path.bytes().fold(String::new(), |text, byte| match byte {
-        byte if byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte) => {
-            text + &char::from(byte).to_string()
-        }
-        byte => text + &format!("%{byte:02X}"),
     })
 }
 

@@ -1,22 +1,21 @@
 //! Reader of an OCI registry, with the quirks of registries. Nothing in this module writes.
 
-use std::io::Read as _;
-use std::rc::Rc;
-
-use ::git::Url;
+use ::remote::registry::{
+    Error as ClientError, Found, Lookup, Problem, Registry, Repository, Standing, error_code,
+};
+use ::remote::{header, shown};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use ureq::Body as Answer;
 use ureq::http::{Method, Response, StatusCode};
 
 use crate::Error;
-use crate::answer::{self, Problem, shown};
 use crate::bundle::{self, Public};
-use crate::http::{self, Body, Http, Login, Standing, header, kept, problem};
 use crate::oci::{Descriptor, Digest, INDEX, MANIFEST};
 
 /// Longest list of tags or referrers, in pages.
 const PAGES_MAX: usize = 1000;
+/// Largest manifest, bundle or list that is read, in bytes.
+const KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Error codes of a 404 that describe the contents of a repository, and so prove access to it.
 /// `NAME_UNKNOWN` is absent because registries also send it for a repository that the login may not
 /// see.
@@ -24,17 +23,10 @@ const LOOKED_INSIDE: [&str; 3] = ["MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_
 
 #[derive(Debug)]
 pub(crate) struct Reader {
-    http: Http,
+    repository: Repository,
     /// Whether a 404 of the whole repository is an error as long as this client's access to the
     /// repository is unproven.
     is_strict: bool,
-}
-
-/// Manifest with the digest of its bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct Found {
-    pub(crate) digest: Digest,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// List of the manifests that refer to one subject.
@@ -61,8 +53,8 @@ pub(crate) struct Signed {
 }
 
 impl Reader {
-    pub(crate) fn new(url: &Url, repository: &str, login: Option<Rc<Login>>) -> Self {
-        Self { http: Http::new(url, repository, login, "pull"), is_strict: false }
+    pub(crate) fn new(registry: &Registry, repository: &str) -> Self {
+        Self { repository: registry.repository(repository, "pull"), is_strict: false }
     }
 
     /// Returns a reader that requires proof of absence: see [`Error::Invisible`].
@@ -73,20 +65,19 @@ impl Reader {
     /// Whether the registry lets this client list the repository's tags. The code of a 404 is not
     /// enough because Harbor answers `NOT_FOUND` for every missing object.
     fn is_visible(&self) -> Result<bool, Error> {
-        let answer = self.http.download(&self.http.at("tags/list?n=1"), "");
+        let answer = self.repository.download(&self.repository.at("tags/list?n=1"), "");
         match answer {
-            Err(Error::Denied { .. } | Error::InvalidResponse { .. }) => Ok(false),
+            Err(ClientError::Denied { .. } | ClientError::InvalidResponse { .. }) => Ok(false),
             answer => Ok(answer?.status() == StatusCode::OK),
         }
     }
 
     /// Accepts a 404 as absence if the registry has shown that this client may see the repository.
-    fn absent(&self, url: &str, answer: &mut Response<Answer>) -> Result<(), Error> {
-        let code = answer::code(&http::message(answer));
-        if LOOKED_INSIDE.contains(&code.as_str()) || self.is_visible()? {
+    fn absent(&self, url: &str, code: &str) -> Result<(), Error> {
+        if LOOKED_INSIDE.contains(&code) || self.is_visible()? {
             return Ok(());
         }
-        match self.http.standing()? {
+        match self.repository.standing()? {
             Standing::Unasked => Ok(()), // a registry without logins hides nothing
             Standing::LoggedIn if !self.is_strict => Ok(()), // a hidden repository will deny the writes
             standing => Err(Error::Invisible {
@@ -98,73 +89,26 @@ impl Reader {
 
     /// Returns the manifest of a tag or a digest, if it exists.
     pub(crate) fn manifest(&self, name: &str) -> Result<Option<Found>, Error> {
-        let url = self.http.at(&format!("manifests/{name}"));
         let accept = format!("{MANIFEST}, {INDEX}");
-        let mut answer = self.http.download(&url, &accept)?;
-        match answer.status() {
-            StatusCode::OK => {
-                let bytes = kept(&mut answer, &url)?;
-                let digest = Digest::of(&bytes);
-                if name.starts_with("sha256:") && name != digest.as_str() {
-                    return Err(Error::Corrupt { what: name.to_owned(), found: digest });
-                }
-                Ok(Some(Found { digest, bytes }))
-            }
-            StatusCode::NOT_FOUND => self.absent(&url, &mut answer).map(|()| None),
-            _ => Err(self.http.refused(&Method::GET, &url, &mut answer)),
+        match self.repository.manifest(name, &accept, KEPT_BYTES_MAX)? {
+            Lookup::Found(found) => Ok(Some(found)),
+            Lookup::Absent { url, code } => self.absent(&url, &code).map(|()| None),
         }
     }
 
     /// Whether a blob exists. Only [`Self::check`] verifies its content.
     pub(crate) fn has(&self, digest: &Digest) -> Result<bool, Error> {
-        let url = self.http.at(&format!("blobs/{digest}"));
-        let mut answer = self.http.send(&Method::HEAD, &url, "", Body::None)?;
-        match answer.status() {
-            status if status.is_success() || status.is_redirection() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false), // a hidden blob is at worst uploaded again
-            _ => Err(self.http.refused(&Method::HEAD, &url, &mut answer)),
-        }
+        Ok(self.repository.has(digest)?)
     }
 
     /// Returns a blob that fits into memory, if it exists.
     pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let url = self.http.at(&format!("blobs/{digest}"));
-        let mut answer = self.http.download(&url, "")?;
-        match answer.status() {
-            StatusCode::OK => {
-                let bytes = kept(&mut answer, &url)?;
-                match Digest::of(&bytes) {
-                    found if found == *digest => Ok(Some(bytes)),
-                    found => Err(Error::Corrupt { what: digest.to_string(), found }),
-                }
-            }
-            StatusCode::NOT_FOUND => Ok(None), // its manifest was visible, so the blob is absent
-            _ => Err(self.http.refused(&Method::GET, &url, &mut answer)),
-        }
+        Ok(self.repository.blob(digest, KEPT_BYTES_MAX)?)
     }
 
     /// Reads a blob to its end, and compares its digest.
     pub(crate) fn check(&self, descriptor: &Descriptor) -> Result<(), Error> {
-        let url = self.http.at(&format!("blobs/{}", descriptor.digest));
-        let mut answer = self.http.download(&url, "")?;
-        if answer.status() != StatusCode::OK {
-            return Err(self.http.refused(&Method::GET, &url, &mut answer));
-        }
-        let (mut hash, mut chunk) = (Sha256::new(), vec![0; 64 * 1024]);
-        let mut reader = answer.body_mut().as_reader().take(descriptor.size + 1);
-        loop {
-            let read = reader
-                .read(&mut chunk)
-                .map_err(|source| Error::Unreachable { url: shown(&url), source: source.into() })?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&chunk[..read]);
-        }
-        match Digest::from_sha256(&hash.finalize()) {
-            found if found == descriptor.digest => Ok(()),
-            found => Err(Error::Corrupt { what: descriptor.digest.to_string(), found }),
-        }
+        Ok(self.repository.check(descriptor)?)
     }
 
     /// Returns the referrers of `subject` from the referrers API, or else from the fallback tag.
@@ -172,17 +116,17 @@ impl Reader {
     /// Follows go-containerregistry, which cosign and Flux use. A rate limit or a server error is
     /// an error, not an empty list.
     pub(crate) fn referrers(&self, subject: &Digest) -> Result<Referrers, Error> {
-        let first = self.http.at(&format!("referrers/{subject}"));
+        let first = self.repository.at(&format!("referrers/{subject}"));
         let mut all = Referrers { native: true, entries: Vec::new(), is_readable: true };
         let mut url = first.clone();
         for page in 0..PAGES_MAX {
             documents::check_interrupt()?;
-            let mut answer = self.http.download(&url, INDEX)?;
+            let (mut answer, bytes) = self.repository.fetch(&url, INDEX, KEPT_BYTES_MAX)?;
             let kind = header(&answer, "content-type").unwrap_or_default();
             match answer.status() {
                 StatusCode::OK if kind == INDEX => {
                     let next = next_page(&answer);
-                    all.add(&kept(&mut answer, &url)?, &url)?;
+                    all.add(&bytes, &url)?;
                     let Some(query) = next else { return Ok(all) };
                     url = format!("{first}?{query}");
                 }
@@ -198,14 +142,14 @@ impl Reader {
                     let tag = subject.fallback_tag();
                     all.native = false;
                     if let Some(found) = self.manifest(&tag)? {
-                        all.add(&found.bytes, &self.http.at(&format!("manifests/{tag}")))?;
+                        all.add(&found.bytes, &self.repository.at(&format!("manifests/{tag}")))?;
                     }
                     return Ok(all);
                 }
-                _ => return Err(self.http.refused(&Method::GET, &url, &mut answer)),
+                _ => return Err(self.repository.refused(&Method::GET, &url, &mut answer).into()),
             }
         }
-        Err(problem(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
+        Err(invalid(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
     }
 
     /// Returns the statements about `subject` that one of `keys` signed. Stops early once cosign
@@ -234,7 +178,7 @@ impl Reader {
                 continue;
             };
             let Some(layer) = bundle::layer(&found.bytes) else { continue };
-            if layer.size > http::KEPT_BYTES_MAX {
+            if layer.size > KEPT_BYTES_MAX {
                 continue; // this program publishes no bundle that large
             }
             let Some(bundle) = ignore_foreign_errors(self.blob(&layer.digest))? else { continue };
@@ -272,17 +216,19 @@ impl Reader {
 
     /// Returns every tag of the repository.
     pub(crate) fn tags(&self) -> Result<Vec<String>, Error> {
-        let (mut tags, mut url) = (Vec::new(), self.http.at("tags/list?n=1000"));
+        let (mut tags, mut url) = (Vec::new(), self.repository.at("tags/list?n=1000"));
         for _ in 0..PAGES_MAX {
             documents::check_interrupt()?;
-            let mut answer = self.http.download(&url, "")?;
+            let (mut answer, bytes) = self.repository.fetch(&url, "", KEPT_BYTES_MAX)?;
             match answer.status() {
                 StatusCode::OK => {}
-                StatusCode::NOT_FOUND => return self.absent(&url, &mut answer).map(|()| tags),
-                _ => return Err(self.http.refused(&Method::GET, &url, &mut answer)),
+                StatusCode::NOT_FOUND => {
+                    return self.absent(&url, &error_code(&mut answer)).map(|()| tags);
+                }
+                _ => return Err(self.repository.refused(&Method::GET, &url, &mut answer).into()),
             }
             let next = next_page(&answer);
-            let list: Value = serde_json::from_slice(&kept(&mut answer, &url)?).unwrap_or_default();
+            let list: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             // Measured: docker-registry answers null once the last tag has been deleted.
             match &list["tags"] {
                 Value::Null if list["name"].is_string() => {}
@@ -290,12 +236,12 @@ impl Reader {
                     let names = list.iter().filter_map(Value::as_str);
                     tags.extend(names.filter(|name| is_tag(name)).map(str::to_owned));
                 }
-                _ => return Err(problem(&url, Problem::NotOci { expected: "a list of tags" })),
+                _ => return Err(invalid(&url, Problem::NotOci { expected: "a list of tags" })),
             }
             let Some(query) = next else { return Ok(tags) };
-            url = self.http.at(&format!("tags/list?{query}"));
+            url = self.repository.at(&format!("tags/list?{query}"));
         }
-        Err(problem(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
+        Err(invalid(&url, Problem::EndlessList { pages_max: PAGES_MAX }))
     }
 }
 
@@ -351,9 +297,13 @@ impl Referrers {
                 self.is_readable = false;
                 Ok(())
             }
-            _ => Err(problem(url, Problem::NotOci { expected: "a list of referrers" })),
+            _ => Err(invalid(url, Problem::NotOci { expected: "a list of referrers" })),
         }
     }
+}
+
+fn invalid(url: &str, problem: Problem) -> Error {
+    ClientError::invalid_response(url, problem).into()
 }
 
 pub(crate) fn digests(entries: &[Value]) -> Vec<Digest> {

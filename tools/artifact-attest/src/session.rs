@@ -1,9 +1,9 @@
 //! One document with its references resolved, and the clients of its registry.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use ::git::Url;
+use ::remote::registry::{Login, Registry};
 use contract::facts::{self, ArtifactFacts, Facts as _};
 use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
@@ -13,7 +13,6 @@ use crate::Error;
 use crate::build_plan::BuildPlan;
 use crate::containment::{self, Containment};
 use crate::desired::{self, Shape};
-use crate::http::Login;
 use crate::keys::{Keys, Signer};
 use crate::nix::{BuildResult, Nix};
 use crate::observe::{self, Observation, Published};
@@ -32,7 +31,7 @@ pub(crate) struct Session<'a> {
     pub(crate) url: Url,
     /// Path of the repository in the registry, for example `zabronax/greeter`.
     pub(crate) repository: String,
-    login: Option<Rc<Login>>,
+    registry: Registry,
     pub(crate) keys: Keys,
     identity: Identity,
     /// Further parameters that every provenance of this document names, such as its system.
@@ -82,7 +81,7 @@ impl<'a> Session<'a> {
         let login = registry.token.as_ref().map(|token| {
             // Registries ignore the user name when the password is a token.
             let user = registry.user.clone().unwrap_or_else(|| "holistic".to_owned());
-            Ok::<_, Error>(Rc::new(Login { user, token: token.resolve()? }))
+            Ok::<_, Error>(Login { user, token: token.resolve()? })
         });
         let shape = Shape::of(&document.spec);
         let name = shape.as_ref().map(|shape| shape.repository().as_str()).unwrap_or_default();
@@ -110,7 +109,7 @@ impl<'a> Session<'a> {
             intent,
             url: registry.url.clone(),
             repository: path.collect::<Vec<_>>().join("/"),
-            login: login.transpose()?,
+            registry: Registry::new("artifact-attest", &registry.url, login.transpose()?)?,
             keys: Keys::of(project)?,
             identity,
             parameters,
@@ -156,17 +155,17 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn reader(&self) -> Reader {
-        Reader::new(&self.url, &self.repository, self.login.clone())
+        Reader::new(&self.registry, &self.repository)
     }
 
     /// Returns a writer that may not delete.
     pub(crate) fn writer(&self, permit: &WritePermit) -> Writer {
-        Writer::new(&self.url, &self.repository, self.login.clone(), PUSH, permit)
+        Writer::new(&self.registry, &self.repository, PUSH, permit)
     }
 
     /// Returns a writer that may delete.
     pub(crate) fn remover(&self, permit: &WritePermit) -> Writer {
-        Writer::new(&self.url, &self.repository, self.login.clone(), DELETE, permit)
+        Writer::new(&self.registry, &self.repository, DELETE, permit)
     }
 
     /// Observes the declared artifact, or for a removal every publication. `built` is the package of
@@ -191,7 +190,7 @@ impl<'a> Session<'a> {
     /// counts as absent for `destroy` alone, and only if the login may write to it: such a login
     /// would see the repository.
     fn publications(&self) -> Result<Vec<Publication>, Error> {
-        let may_write = || writer::may_write(&self.url, &self.repository, self.login.clone());
+        let may_write = || writer::may_write(&self.registry, &self.repository);
         match self.publications_from(&self.reader().strict()) {
             Err(Error::Invisible { anonymous: false, .. })
                 if self.intent == Intent::Destroy && may_write()? =>

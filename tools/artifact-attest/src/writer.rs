@@ -1,20 +1,19 @@
 //! Writer for an OCI registry.
 
-use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
-use ::git::Url;
+use ::remote::registry::{Body, Error as ClientError, Registry, Repository, Request};
+use ::remote::{Retries, pause, shown};
 use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
 
 use crate::Error;
-use crate::answer::shown;
-use crate::http::{self, Body, Http, Login};
 use crate::oci::{Blob, Content, Descriptor, Digest, INDEX};
 use crate::registry::{Reader, digests};
 
+/// Pause before a list that a registry maintains is read again, because some registries update it late.
+const LISTING_PAUSE: Duration = Duration::from_millis(500);
 /// Number of times that a list of referrers is read until it shows the new entries.
 const LISTINGS_MAX: usize = 6;
 
@@ -26,7 +25,7 @@ pub(crate) const DELETE: &str = "pull,push,delete";
 
 #[derive(Debug)]
 pub(crate) struct Writer {
-    http: Http,
+    repository: Repository,
     reader: Reader,
 }
 
@@ -41,15 +40,11 @@ pub(crate) enum Pushed {
 ///
 /// Starts an upload and cancels it, so the repository's content stays the same. That is why an
 /// observation may call this without a [`WritePermit`].
-pub(crate) fn may_write(
-    url: &Url,
-    repository: &str,
-    login: Option<Rc<Login>>,
-) -> Result<bool, Error> {
-    let http = Http::new(url, repository, login, DELETE);
-    let begin = http.at("blobs/uploads/");
-    let answer = match http.send(&Method::POST, &begin, "", Body::None) {
-        Err(Error::Denied { .. }) => return Ok(false),
+pub(crate) fn may_write(registry: &Registry, repository: &str) -> Result<bool, Error> {
+    let repository = registry.repository(repository, DELETE);
+    let begin = repository.at("blobs/uploads/");
+    let answer = match repository.send(&Request::new(&Method::POST, &begin)) {
+        Err(ClientError::Denied { .. }) => return Ok(false),
         answer => answer?,
     };
     // 202 opens an upload session:
@@ -57,24 +52,23 @@ pub(crate) fn may_write(
     if answer.status() != StatusCode::ACCEPTED {
         return Ok(false);
     }
-    let upload = http.location(&answer, &begin)?;
+    let upload = repository.location(&answer, &begin)?;
     // A failure is ignored, because the registry times out a session that is not cancelled:
     // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#cancel-a-blob-upload
-    let _ = http.attempt(&Method::DELETE, &upload, "", Body::None);
+    let _ = repository.send(&Request::new(&Method::DELETE, &upload));
     Ok(true)
 }
 
 impl Writer {
     /// Creates a writer whose tokens permit `actions`: [`PUSH`] or [`DELETE`].
     pub(crate) fn new(
-        url: &Url,
+        registry: &Registry,
         repository: &str,
-        login: Option<Rc<Login>>,
         actions: &'static str,
         _: &WritePermit,
     ) -> Self {
-        let http = Http::new(url, repository, login.clone(), actions);
-        Self { http, reader: Reader::new(url, repository, login) }
+        let reader = Reader::new(registry, repository);
+        Self { repository: registry.repository(repository, actions), reader }
     }
 
     /// Uploads `blob` unless the repository has it. An interrupted upload starts again.
@@ -82,37 +76,41 @@ impl Writer {
         if self.reader.has(&blob.descriptor.digest)? {
             return Ok(Pushed::There);
         }
-        http::again(|| self.upload(blob)).map(|()| Pushed::Sent)
+        self.repository.again(|retries| self.upload(blob, retries))?;
+        Ok(Pushed::Sent)
     }
 
-    fn upload(&self, blob: &Blob) -> Result<(), Error> {
+    fn upload(&self, blob: &Blob, retries: &Retries<'_>) -> Result<(), ClientError> {
         let Descriptor { digest, size, .. } = &blob.descriptor;
-        let begin = self.http.at("blobs/uploads/");
-        let mut answer = self.http.attempt(&Method::POST, &begin, "", Body::None)?;
+        let begin = self.repository.at("blobs/uploads/");
+        let request = Request::new(&Method::POST, &begin);
+        let mut answer = self.repository.attempt(&request, retries)?;
         if answer.status() != StatusCode::ACCEPTED {
-            return Err(self.http.refused(&Method::POST, &begin, &mut answer));
+            return Err(self.repository.refused(&Method::POST, &begin, &mut answer));
         }
-        let to = self.http.location(&answer, &begin)?;
+        let to = self.repository.location(&answer, &begin)?;
         let join = if to.contains('?') { '&' } else { '?' };
         let to = format!("{to}{join}digest={digest}");
         let body = match &blob.content {
             Content::Bytes(bytes) => Body::Bytes(bytes, "application/octet-stream"),
             Content::File(file) => Body::File(file, *size),
         };
-        let mut answer = self.http.attempt(&Method::PUT, &to, "", body)?;
+        let request = Request::new(&Method::PUT, &to).with(body);
+        let mut answer = self.repository.attempt(&request, retries)?;
         match answer.status() {
             StatusCode::CREATED => Ok(()),
-            _ => Err(self.http.refused(&Method::PUT, &to, &mut answer)),
+            _ => Err(self.repository.refused(&Method::PUT, &to, &mut answer)),
         }
     }
 
     /// Uploads a manifest under a tag or its digest.
     pub(crate) fn put(&self, name: &str, kind: &str, manifest: &[u8]) -> Result<(), Error> {
-        let url = self.http.at(&format!("manifests/{name}"));
-        let mut answer = self.http.send(&Method::PUT, &url, "", Body::Bytes(manifest, kind))?;
+        let url = self.repository.at(&format!("manifests/{name}"));
+        let request = Request::new(&Method::PUT, &url).with(Body::Bytes(manifest, kind));
+        let mut answer = self.repository.send(&request)?;
         match answer.status() {
             status if status.is_success() => Ok(()),
-            _ => Err(self.http.refused(&Method::PUT, &url, &mut answer)),
+            _ => Err(self.repository.refused(&Method::PUT, &url, &mut answer).into()),
         }
     }
 
@@ -140,8 +138,7 @@ impl Writer {
                 return Ok(());
             }
             if there.native {
-                documents::check_interrupt()?;
-                thread::sleep(Duration::from_millis(500)); // some registries update the list late
+                pause(LISTING_PAUSE)?;
                 continue;
             }
             let mut entries = Vec::new();
@@ -187,8 +184,8 @@ impl Writer {
     }
 
     fn remove(&self, name: &str, is_tag: bool) -> Result<(), Error> {
-        let url = self.http.at(&format!("manifests/{name}"));
-        let mut answer = self.http.send(&Method::DELETE, &url, "", Body::None)?;
+        let url = self.repository.at(&format!("manifests/{name}"));
+        let mut answer = self.repository.send(&Request::new(&Method::DELETE, &url))?;
         match answer.status() {
             // The specification demands 202 after a deletion, and lists 404, 400 and 405 as failures:
             // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#deleting-manifests
@@ -197,7 +194,7 @@ impl Writer {
             // Measured: docker-registry 2.8 deletes by digest only, and answers 400 to a tag.
             StatusCode::BAD_REQUEST if is_tag => Ok(()),
             StatusCode::METHOD_NOT_ALLOWED => Err(Error::DeletionOff { url: shown(&url) }),
-            _ => Err(self.http.refused(&Method::DELETE, &url, &mut answer)),
+            _ => Err(self.repository.refused(&Method::DELETE, &url, &mut answer).into()),
         }
     }
 }

@@ -14,6 +14,9 @@ pub enum Error {
     /// A secret or key is unavailable, or a receipt is invalid.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] remote::RootsError),
     /// The project lacks an endpoint.
     #[error("the Project has no {0}")]
     NoEndpoint(&'static str),
@@ -232,7 +235,7 @@ impl Diagnostic for Error {
             Self::NoEndpoint(_) => Reason::EndpointMissing,
             Self::Cluster(error) => error.reason(),
             Self::Machine(_) => Reason::RuntimeFailed,
-            Self::File { .. } | Self::Restore { .. } => Reason::FileFailed,
+            Self::File { .. } | Self::Restore { .. } | Self::Roots(_) => Reason::FileFailed,
             Self::Unreachable { .. } | Self::Stalled { .. } => Reason::Unreachable,
             Self::Forbidden { .. } => Reason::Forbidden,
             Self::Rejected { .. } => Reason::Rejected,
@@ -257,6 +260,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::NoEndpoint(_) => "declare it in `endpoints` of the Project",
             Self::Cluster(error) => return cluster_help(error),
             Self::Machine(_) => "check this machine's limits of open files and memory",
@@ -360,6 +364,7 @@ impl Diagnostic for Error {
             | Self::Machine(_)
             | Self::Unproven { .. } => Exit::Temporary,
             Self::NoEndpoint(_)
+            | Self::Roots(_)
             | Self::Forbidden { .. }
             | Self::Rejected { .. }
             | Self::Garbled { .. }

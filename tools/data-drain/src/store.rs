@@ -26,6 +26,7 @@ use bytes::Bytes;
 use contract::{Project, S3Credentials};
 use data_encoding::BASE64;
 use documents::WritePermit;
+use git::Url;
 use md5::Md5;
 use secrets::Reference;
 use sha2::{Digest as _, Sha256};
@@ -130,6 +131,7 @@ impl Reader {
         let credentials = Credentials::new(access_key_id, secret, None, None, "data-drain");
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+            .tls_context(trusted(url)?)
             .build_https();
         let timeouts = TimeoutConfig::builder().connect_timeout(limits.connect);
         let timeouts = timeouts.operation_attempt_timeout(limits.answer);
@@ -307,6 +309,16 @@ impl Reader {
         let request = format!("{what} {}/{key}", self.bucket);
         Error::Unreachable { who: self.url.clone(), request, why }
     }
+}
+
+/// Returns the authorities that the client trusts: those of every other client.
+fn trusted(url: &Url) -> Result<tls::TlsContext, Error> {
+    let mut store = tls::TrustStore::empty();
+    if !url.is_plain() {
+        store.add_pem_certificate(remote::roots_as_pem()?);
+    }
+    let context = tls::TlsContext::builder().with_trust_store(store).build();
+    context.map_err(|error| Error::Machine(std::io::Error::other(error)))
 }
 
 impl Writer {

@@ -6,14 +6,13 @@ use std::io::Read as _;
 use contract::{Project, Registry};
 use flate2::read::GzDecoder;
 use git::Url;
+use remote::registry::Descriptor;
 use serde_json::Value;
 
 use crate::Error;
 use crate::desired::Artifact;
-use crate::image;
+use crate::image::{Failed, Reader};
 
-/// Registries reject manifests above 4 MiB.
-const MANIFEST_MAX_BYTES: u64 = 4 << 20;
 /// source-controller rejects archives above 100 MiB by default (`--artifact-...`, untar limit).
 const LAYER_MAX_BYTES: u64 = 100 << 20;
 /// A larger archive is treated as a decompression bomb.
@@ -23,25 +22,42 @@ const FILES_MAX: usize = 20_000;
 /// Contents of an artifact's files by path, without the leading `./`.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// Pulls `artifact` by its digest and unpacks its first layer. An `OCIRepository` without
-/// `layerSelector` does the same (<https://fluxcd.io/flux/components/source/ocirepositories/#layer-selector>).
-pub(crate) fn pull(project: &Project, artifact: &Artifact) -> Result<Files, Error> {
-    let failed = |(why, temporary)| Error::ArtifactUnreadable {
-        artifact: format!("{}@{}", artifact.repository, artifact.digest),
-        why,
-        temporary,
-    };
-    let (registry, repository) = registry(project, &artifact.repository)
-        .ok_or_else(|| failed(("its repository is not a valid URL".to_owned(), false)))?;
-    let get = |what, digest: &str, limit| {
-        image::by_digest(&registry, &repository, what, digest, limit).map_err(failed)
-    };
-    let manifest = get("manifests", &artifact.digest, MANIFEST_MAX_BYTES)?;
-    let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
-    let layer = manifest["layers"][0]["digest"].as_str();
-    let layer = layer.ok_or_else(|| failed(("its manifest has no layer".to_owned(), false)))?;
-    let layer = get("blobs", layer, LAYER_MAX_BYTES)?;
-    unpack(&layer).map_err(|why| failed((why, false)))
+/// Repository of an artifact.
+pub(crate) struct Source {
+    reader: Reader,
+    repository: String,
+}
+
+impl Source {
+    /// Opens the repository of `artifact`.
+    pub(crate) fn open(project: &Project, artifact: &Artifact) -> Result<Self, Error> {
+        let failed = |failed: Failed| failed.into_error(unreadable(artifact));
+        let (registry, repository) = registry(project, &artifact.repository)
+            .ok_or_else(|| failed(Failed::permanent(&"its repository is not a valid URL")))?;
+        Ok(Self { reader: Reader::open(&registry).map_err(failed)?, repository })
+    }
+
+    /// Pulls `artifact` by its digest and unpacks its first layer. An `OCIRepository` without
+    /// `layerSelector` does the same (<https://fluxcd.io/flux/components/source/ocirepositories/#layer-selector>).
+    pub(crate) fn pull(&self, artifact: &Artifact) -> Result<Files, Error> {
+        let layer = self.layer(&artifact.digest);
+        let layer = layer.map_err(|failed| failed.into_error(unreadable(artifact)))?;
+        unpack(&layer).map_err(|why| unreadable(artifact)(why, false))
+    }
+
+    fn layer(&self, digest: &str) -> Result<Vec<u8>, Failed> {
+        let manifest = self.reader.manifest(&self.repository, digest)?;
+        let mut manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
+        let layer: Option<Descriptor> = serde_json::from_value(manifest["layers"][0].take()).ok();
+        let layer = layer.ok_or_else(|| Failed::permanent(&"its manifest has no layer"))?;
+        self.reader.blob(&self.repository, &layer, LAYER_MAX_BYTES)
+    }
+}
+
+/// Returns a function that makes the error for a cause and for whether a retry may help.
+fn unreadable(artifact: &Artifact) -> impl Fn(String, bool) -> Error {
+    let artifact = format!("{}@{}", artifact.repository, artifact.digest);
+    move |why, temporary| Error::ArtifactUnreadable { artifact: artifact.clone(), why, temporary }
 }
 
 /// Returns the registry and the repository of `reference`. Only the project's registry gets

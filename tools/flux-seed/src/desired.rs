@@ -7,6 +7,7 @@ use contract::labels::DELIVERY;
 use contract::{Project, Registry};
 use data_encoding::BASE64;
 use documents::{Declared, Deferred};
+use remote::registry::Digest;
 use secrets::{PhaseKey, Secret};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -168,17 +169,21 @@ pub(crate) fn images(
     mut on_error: impl FnMut(Error) -> Result<(), Error>,
 ) -> Result<BTreeMap<Component, Deferred<String>>, Error> {
     let registry = flux_registry(project)?;
+    let mut reader = None;
     let mut images = BTreeMap::new();
     for &component in &spec.flux.components {
         let tag = install::tag(spec.flux.version, component);
         let digest = match spec.flux.digests.get(&component) {
             Some(digest) => Some(digest.to_string()),
-            None => match image::digest(&registry, component.as_str(), &tag) {
-                Ok(digest) => Some(digest),
-                Err(error) => {
-                    on_error(error)?;
+            None => match resolve(&mut reader, &registry, component, &tag) {
+                Ok(digest) => Some(digest.to_string()),
+                Err(failed @ image::Failed::Unreadable { .. }) => {
+                    let image = format!("{}/{component}:{tag}", registry.url.rest());
+                    let error = |why, temporary| Error::Image { image, why, temporary };
+                    on_error(failed.into_error(error))?;
                     None
                 }
+                Err(image::Failed::Interrupted(interrupted)) => return Err(interrupted.into()),
             },
         };
         let image =
@@ -186,6 +191,21 @@ pub(crate) fn images(
         images.insert(component, image.into());
     }
     Ok(images)
+}
+
+/// Resolves the tag of an image. `reader` is the one of all images, so that a run waits once for a
+/// registry that does not answer.
+fn resolve(
+    reader: &mut Option<image::Reader>,
+    registry: &Registry,
+    component: Component,
+    tag: &str,
+) -> Result<Digest, image::Failed> {
+    let reader = match reader {
+        Some(reader) => reader,
+        None => reader.insert(image::Reader::open(registry)?),
+    };
+    reader.digest(component.as_str(), tag)
 }
 
 fn source(

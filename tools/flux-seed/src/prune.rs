@@ -6,7 +6,7 @@ use contract::Project;
 use serde_json::Value;
 
 use crate::Error;
-use crate::archive::{self, Files};
+use crate::archive::{Files, Source};
 use crate::build;
 use crate::cluster::Reader;
 use crate::desired::{Artifact, Desired};
@@ -21,15 +21,25 @@ pub(crate) type Prune = (Facts, Going);
 /// The files of the declared artifact. They are pulled once in a run, because every round asks what Flux
 /// would prune.
 #[derive(Default)]
-pub(crate) struct Pulled(OnceCell<Files>);
+pub(crate) struct Pulled {
+    source: OnceCell<Source>,
+    files: OnceCell<Files>,
+}
 
 impl Pulled {
     fn get(&self, project: &Project, artifact: &Artifact) -> Result<&Files, Error> {
-        if let Some(files) = self.0.get() {
+        if let Some(files) = self.files.get() {
             return Ok(files);
         }
-        let files = archive::pull(project, artifact)?;
-        Ok(self.0.get_or_init(|| files))
+        // The source is opened once, so that a run waits once for a registry that does not answer.
+        let source = if let Some(source) = self.source.get() {
+            source
+        } else {
+            let source = Source::open(project, artifact)?;
+            self.source.get_or_init(|| source)
+        };
+        let files = source.pull(artifact)?;
+        Ok(self.files.get_or_init(|| files))
     }
 }
 
@@ -50,6 +60,7 @@ pub(crate) fn of_apply(
         return Ok(None);
     }
     let files = pulled.get(project, artifact);
+    documents::check_interrupt()?;
     if let Ok(files) = &files {
         delivers_itself(files, declared, desired)?;
     }

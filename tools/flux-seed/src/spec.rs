@@ -5,6 +5,7 @@ use std::fmt;
 
 use contract::DataOnDestroy;
 use documents::Name;
+pub use remote::registry::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -118,38 +119,6 @@ pub enum Network {
     /// The node's network: the API server through `KubePrism` on 127.0.0.1:7445, and the controllers on
     /// ports 9790 to 9794 of 127.0.0.1. Works without a CNI, so that Flux can deliver the CNI.
     Host,
-}
-
-/// Digest of an object in a registry: `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
-pub struct Digest(String);
-
-impl Digest {
-    /// Returns the digest as text, for example `sha256:1111…`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let is_hex = |letter: char| letter.is_ascii_digit() || ('a'..='f').contains(&letter);
-        match text.strip_prefix("sha256:") {
-            Some(hex) if hex.len() == 64 && hex.chars().all(is_hex) => Ok(Self(text)),
-            _ => Err("not a digest, which is `sha256:` and 64 of 0-9 and a-f"),
-        }
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Folder of the artifact. Begins with `./` and has no `..`.

@@ -3,6 +3,7 @@
 use std::io;
 
 use documents::{Diagnostic, Exit, Reason};
+use remote::{RootsError, UNTRUSTED_HELP};
 
 use crate::api_error::ApiError;
 use crate::plan::Conflict;
@@ -40,6 +41,15 @@ pub enum Error {
     /// A secret could not be read, derived or sealed.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The certificate of the cloud's API is not trusted.
+    #[error("the certificate of the cloud's API is not trusted: {why}")]
+    Untrusted {
+        /// Error of the TLS library.
+        why: String,
+    },
     /// The removal would lose data.
     #[error("no machine of {cluster} is removed, because its data may have no other copy: {}", lines(.refusals))]
     NotDrained {
@@ -245,6 +255,8 @@ impl Diagnostic for Error {
             Self::PodsLost { .. } => Reason::PodsWouldBeLost,
             Self::NotEvicted { .. } => Reason::NotEvicted,
             Self::WrongProject { .. } => Reason::AbsenceUnproven,
+            Self::Roots(_) => Reason::FileFailed,
+            Self::Untrusted { .. } => Reason::Untrusted,
         }
     }
 
@@ -253,6 +265,8 @@ impl Diagnostic for Error {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
             Self::Kubernetes(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
+            Self::Untrusted { .. } => UNTRUSTED_HELP,
             Self::Conflicts(conflicts) => {
                 return conflicts.first().map(|conflict| conflict.help().to_owned());
             }
@@ -398,6 +412,8 @@ impl Diagnostic for Error {
             | Self::VerificationFailed { .. }
             | Self::PodsLost { .. }
             | Self::WrongProject { .. }
+            | Self::Roots(_)
+            | Self::Untrusted { .. }
             | Self::Expired { .. } => Exit::Permanent,
         }
     }

@@ -116,8 +116,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(url: &str, token: Secret, scope: Scope) -> Self {
-        Self { http: Http::new(url, token), scope }
+    pub(crate) fn new(url: &str, token: Secret, scope: Scope) -> Result<Self, Error> {
+        Ok(Self { http: Http::new(url, token)?, scope })
     }
 
     /// Lists the resources that carry our labels, and the resources of others that have a declared

@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
             Access::Administrator => token,
         };
         let scope = Scope { project: project.name.to_string(), cluster: document.name.to_string() };
-        let cloud = hetzner::Reader::new(url.as_str(), token.resolve()?, scope);
+        let cloud = hetzner::Reader::new(url.as_str(), token.resolve()?, scope)?;
         let memory = RefCell::default();
         Ok(Self { document, stream, project, intent, cloud, credentials, memory })
     }

@@ -6,10 +6,11 @@
 
 use documents::Reason;
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ::git::Url;
-use http::{Method, Request, StatusCode};
+use ::remote::{Cause as Retry, Limits, Outage, Retries, pause, retry_after, until_reset};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use octocrab::Octocrab;
 use secrets::Secret;
@@ -24,8 +25,8 @@ use crate::model::Refusal;
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// Largest response that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Number of attempts of one request.
-const ATTEMPTS_MAX: u32 = 5;
+/// Time limit of one call, with all attempts and waits.
+const CALL_MAX: Duration = Duration::from_secs(600);
 /// Time after the creation of a repository during which GitHub may still answer 404 for it.
 const PROPAGATION_MAX: Duration = Duration::from_secs(30);
 /// Longest wait that a forge's rate limit may demand, in seconds.
@@ -44,8 +45,7 @@ pub(crate) struct Client {
     octocrab: Octocrab,
     /// Pause between two writes. GitHub recommends one second.
     pause: Duration,
-    /// Wait before the second attempt, doubled before each further attempt.
-    backoff: Duration,
+    limits: Limits,
     written: Cell<Option<Instant>>,
     /// Time at which this run created the repository. GitHub answers 404 for some seconds
     /// afterwards.
@@ -81,6 +81,10 @@ impl Client {
             source,
         };
         let text = sendable(token)?;
+        if !root.is_plain() {
+            // octocrab reads the same authorities, and does not say which variable is wrong.
+            ::remote::roots()?;
+        }
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unreachable(error.into()))?;
         let entered = runtime.enter();
@@ -89,15 +93,22 @@ impl Client {
             .and_then(|builder| builder.personal_token(text).build())
             .map_err(|error| unreachable(error.into()))?;
         drop(entered);
-        // A forge on this machine needs no pauses, and answers at once or not at all.
-        let (pause, backoff) = if root.is_plain() {
+        // A forge on this machine needs no pauses between writes.
+        let (pause, first_pause) = if root.is_plain() {
             (Duration::ZERO, Duration::from_millis(50))
         } else {
             (pause, Duration::from_secs(1))
         };
+        let rate_limit = CALL_MAX;
+        let limits = Limits {
+            call: CALL_MAX,
+            rate_limit,
+            first_pause,
+            ..Limits::of_service(root.is_loopback())
+        };
         let (written, created) = (Cell::new(None), Cell::new(None));
         let deleted = Cell::new(false);
-        Ok(Self { runtime, octocrab, pause, backoff, written, created, deleted })
+        Ok(Self { runtime, octocrab, pause, limits, written, created, deleted })
     }
 
     /// Records that the repository was just created, so that a 404 is retried for some seconds.
@@ -127,7 +138,7 @@ impl Client {
         expected: &[u16],
     ) -> Result<Answer, Error> {
         if let Some(written) = self.written.get() {
-            wait(self.pause.saturating_sub(written.elapsed()))?;
+            pause(self.pause.saturating_sub(written.elapsed()))?;
         }
         let answer = self.ask(method, path, body);
         self.written.set(Some(Instant::now()));
@@ -160,15 +171,14 @@ impl Client {
     }
 
     fn ask(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
-        let mut attempt = 0;
+        let outage = Outage::default();
+        let mut retries = Retries::new(self.limits, &outage);
         loop {
             documents::detail("-", format_args!("{method} {path}"));
-            let sent = self.runtime.block_on(self.send(method, path, body));
-            attempt += 1;
-            let last = attempt == ATTEMPTS_MAX;
+            let time_max = retries.left(REQUEST_MAX);
+            let sent = self.runtime.block_on(self.send(method, path, body, time_max));
             let just_created =
                 self.created.get().is_some_and(|created| created.elapsed() < PROPAGATION_MAX);
-            let backoff = self.backoff * (1 << (attempt - 1));
             let silence = |source: Cause| {
                 let (method, path) = (method.to_string(), path.to_owned());
                 if method == "POST" {
@@ -178,28 +188,32 @@ impl Client {
                 }
             };
             match sent {
-                Err(cause) if last || method == Method::POST => return Err(silence(cause)),
-                Err(_) => wait(backoff)?,
-                Ok(answer) if answer.wait_seconds.is_some() => {
-                    let seconds = answer.wait_seconds.unwrap_or_default().max(1 << attempt);
-                    if last || seconds > WAIT_SECONDS_MAX {
-                        return Err(Error::Limited { seconds });
+                Err(cause) => {
+                    if method == Method::POST || !retries.again(Retry::Outage)? {
+                        return Err(silence(cause));
                     }
-                    documents::note(
-                        "-",
-                        format_args!("rate limit of the forge: waiting {seconds} s"),
-                    );
-                    wait(Duration::from_secs(seconds))?;
+                }
+                Ok(Answer { wait_seconds: Some(seconds), .. }) => {
+                    let demanded = Duration::from_secs(seconds);
+                    let is_short = seconds <= WAIT_SECONDS_MAX;
+                    let wait =
+                        is_short.then(|| retries.next_pause(Retry::RateLimit(demanded))).flatten();
+                    let wait = wait.ok_or(Error::Limited { seconds })?;
+                    let text =
+                        format_args!("rate limit of the forge: waiting {} s", wait.as_secs());
+                    documents::note("-", text);
+                    pause(wait)?;
                 }
                 Ok(answer) if answer.status >= 500 => {
-                    if last || method == Method::POST {
+                    if method == Method::POST || !retries.again(Retry::Outage)? {
                         return Err(silence(format!("status {}", answer.status).into()));
                     }
-                    wait(backoff)?;
                 }
                 Ok(answer) if answer.status == 401 => return Err(Error::Unauthorised),
-                Ok(answer) if answer.status == 404 && just_created && !last => {
-                    wait(backoff)?;
+                Ok(answer) if answer.status == 404 && just_created => {
+                    if !retries.again(Retry::Outage)? {
+                        return Ok(answer);
+                    }
                 }
                 Ok(answer) => return Ok(answer),
             }
@@ -211,6 +225,7 @@ impl Client {
         method: &Method,
         path: &str,
         body: Option<&Value>,
+        time_max: Duration,
     ) -> Result<Answer, Cause> {
         let exchange = async {
             let request = Request::builder().method(method.clone()).uri(path);
@@ -219,7 +234,7 @@ impl Client {
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
             Ok::<_, Cause>((head, body))
         };
-        let exchange = tokio::time::timeout(REQUEST_MAX, exchange).await;
+        let exchange = tokio::time::timeout(time_max, exchange).await;
         let (head, body) = exchange.unwrap_or_else(|late| Err(late.into()))?;
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -232,7 +247,7 @@ impl Client {
             location: header("location").map(str::to_owned),
             total: header("x-total-count").and_then(|count| count.parse().ok()),
             more: header("link").is_some_and(|link| link.contains("rel=\"next\"")),
-            wait_seconds: wait_seconds(head.status, header, &body),
+            wait_seconds: wait_seconds(head.status, &head.headers, &body),
             body,
         })
     }
@@ -254,41 +269,26 @@ fn sendable(token: &Secret) -> Result<&str, Error> {
     Ok(text)
 }
 
-/// Returns the wait in seconds that a rate limit demands, by GitHub's rules. Proxies in front of
-/// Gitea also send `Retry-After`.
-fn wait_seconds<'a>(
-    status: StatusCode,
-    header: impl Fn(&'static str) -> Option<&'a str>,
-    body: &Value,
-) -> Option<u64> {
+/// Returns the wait in seconds that a rate limit demands, by GitHub's rules
+/// (<https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately>).
+/// Proxies in front of Gitea also send `Retry-After`.
+fn wait_seconds(status: StatusCode, headers: &HeaderMap, body: &Value) -> Option<u64> {
     if status != StatusCode::FORBIDDEN && status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
-    let number = |name| header(name).and_then(|text| text.parse::<u64>().ok());
-    if let Some(seconds) = number("retry-after") {
-        return Some(seconds);
+    if let Some(pause) = retry_after(headers) {
+        return Some(pause.as_secs());
     }
-    if number("x-ratelimit-remaining") == Some(0) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        return Some(number("x-ratelimit-reset").unwrap_or(now + 60).saturating_sub(now) + 1);
+    // GitHub sends the reset with every response, so it counts only when no request is left.
+    if headers.get("x-ratelimit-remaining").is_some_and(|left| left.as_bytes() == b"0") {
+        let reset = until_reset(headers).unwrap_or(Duration::from_secs(60));
+        return Some(reset.as_secs() + 1);
     }
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_lowercase();
     let said = text("message") + &text("documentation_url");
     let secondary = ["secondary rate limit", "secondary-rate-limits", "abuse detection"];
     let limited = secondary.iter().any(|phrase| said.contains(phrase));
     (limited || status == StatusCode::TOO_MANY_REQUESTS).then_some(60)
-}
-
-/// Waits, unless the program is interrupted.
-pub(crate) fn wait(duration: Duration) -> Result<(), Error> {
-    let until = Instant::now() + duration;
-    while let Some(left) =
-        until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-    {
-        documents::check_interrupt()?;
-        std::thread::sleep(left.min(Duration::from_millis(100)));
-    }
-    Ok(())
 }
 
 impl Answer {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ::remote::RootsError;
 use documents::{Diagnostic, Exit, Reason};
 
 use crate::model::Refusal;
@@ -16,6 +17,9 @@ pub enum Error {
     /// A secret cannot be resolved.
     #[error(transparent)]
     Keyring(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// Deleting the repository would lose its history.
     #[error(
         "no receipt proves a copy of {repository} in its present state, and `destroy` would delete the repository"
@@ -180,6 +184,7 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.reason(),
             Self::Keyring(error) => error.reason(),
+            Self::Roots(_) => Reason::FileFailed,
             Self::NotDrained { .. } => Reason::NotDrained,
             Self::NoForge => Reason::EndpointMissing,
             Self::Unreachable { .. } => Reason::Unreachable,
@@ -225,6 +230,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Keyring(error) => return error.help(),
+            Self::Roots(error) => return Some(error.help()),
             Self::NoHistory { help, .. } => return Some(help.clone()),
             Self::Blocked(refused) => {
                 return Some(
@@ -314,6 +320,7 @@ impl Diagnostic for Error {
             | Self::GitFailed { .. }
             | Self::NotAPublicKey => Exit::Temporary,
             Self::NoForge
+            | Self::Roots(_)
             | Self::NotDrained { .. }
             | Self::NotCovered { .. }
             | Self::SignInPage { .. }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::git::{Origin as GitOrigin, Url};
+use ::remote::pause;
 use documents::{Reason, WritePermit};
 
 use crate::Error;
-use crate::client;
 use crate::forge::{Reader, Writer};
 use crate::git;
 use crate::model::{OwnershipRecord, Readable};
@@ -121,7 +121,7 @@ impl Execution<'_, '_> {
                 Ok(Readable::Denied(refusal)) if refusal.reason == Reason::NotFound => {}
                 answer => return answer.map(drop),
             }
-            client::wait(Duration::from_secs(seconds))?;
+            pause(Duration::from_secs(seconds))?;
         }
         git::remote(&origin, "main").map(drop)
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::remote::percent_encode_except;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -166,12 +167,7 @@ pub(crate) fn remove_rule(remote: &Remote, name: &str) -> Result<(), Error> {
 /// Returns the path of a protection, with percent-encoding for characters of a branch name that a
 /// path cannot contain.
 fn below(name: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => char::from(byte).to_string(),
-        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    let name: String = name.bytes().map(escape).collect();
+    let name = percent_encode_except(name, "/*");
     format!("{PROTECTIONS}/{name}")
 }
 

@@ -1,27 +1,37 @@
 //! Requests to the cloud's API: rate limit, errors and retries.
 
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use remote::{
+    Cause, Limits, Outage, Retries, RootsError, Settings, agent, is_untrusted, pause,
+    percent_encode, read, retry_after, run, until_reset, without_secrets,
+};
 use secrets::Secret;
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{HeaderMap, Method, Request, Response};
+use ureq::http::{HeaderMap, Method, Request};
 
 use crate::Error;
 use crate::api_error::ApiError;
 
-/// Timeout of one request, in seconds.
-const CALL_SECONDS_MAX: u64 = 30;
-/// Longest time for which one request is retried, in seconds.
-const RETRY_SECONDS_MAX: u64 = 180;
+/// Timeout of one attempt.
+const ATTEMPT_MAX: Duration = Duration::from_secs(30);
+/// Limits of one call. A call waits for three minutes, because a run of half an hour must not fail
+/// for an outage of two, and because the API's rate limit refills 60 requests in a minute
+/// (<https://docs.hetzner.cloud/reference/cloud#rate-limiting>).
+const LIMITS: Limits = Limits {
+    call: Duration::from_secs(180),
+    outage: Duration::from_secs(180),
+    rate_limit: Duration::from_secs(180),
+    first_pause: Duration::from_millis(200),
+    pause_max: Duration::from_secs(5),
+    attempts: u32::MAX,
+};
 /// Shortest token that is redacted from answers, in bytes. A shorter token could be part of
 /// ordinary words.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Longest pause between two attempts, in milliseconds.
-const PAUSE_MILLISECONDS_MAX: u64 = 5_000;
 
 pub(crate) struct Http {
     agent: Agent,
@@ -58,12 +68,15 @@ impl From<CallError> for Error {
 }
 
 impl Http {
-    pub(crate) fn new(base: &str, token: Secret) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(CALL_SECONDS_MAX)))
-            .build();
-        Self { agent: config.into(), base: base.trim_end_matches('/').to_owned(), token }
+    pub(crate) fn new(base: &str, token: Secret) -> Result<Self, RootsError> {
+        let agent = agent(Settings {
+            program: "talos-provision",
+            is_plain: base.starts_with("http://"),
+            response_max: ATTEMPT_MAX,
+            attempt_max: ATTEMPT_MAX,
+        })?;
+        let base = base.trim_end_matches('/').to_owned();
+        Ok(Self { agent, base, token })
     }
 
     /// Sends a GET request, and retries temporary errors.
@@ -92,14 +105,13 @@ impl Http {
     }
 
     fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
-        let began = Instant::now();
-        let mut pause = Duration::from_millis(200);
+        let outage = Outage::default();
+        let mut retries = Retries::new(LIMITS, &outage);
         loop {
             documents::check_interrupt().map_err(|error| CallError::Fatal(error.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
-            let (why, wait) = match self.send(method, path, body) {
-                Ok((status, headers, text)) if status < 300 => {
-                    let _ = headers;
+            let (why, cause) = match self.send(method, path, body, retries.left(ATTEMPT_MAX)) {
+                Ok((status, _, text)) if status < 300 => {
                     return parse_json(&text).map_err(CallError::Fatal);
                 }
                 Ok((status, headers, text)) => {
@@ -111,61 +123,92 @@ impl Http {
                     if method == Method::POST && error.is_server_error() {
                         return Err(CallError::Ambiguous(why));
                     }
-                    let limited = error.code == "rate_limit_exceeded";
-                    (why, if limited { rate_limit_pause(&headers).max(pause) } else { pause })
+                    let is_limited = error.code == "rate_limit_exceeded";
+                    let pause = is_limited.then(|| rate_limit_pause(&headers));
+                    (why, pause.map_or(Cause::Outage, Cause::RateLimit))
                 }
-                Err(why) if method == Method::POST => return Err(CallError::Ambiguous(why)),
-                Err(why) => (why, pause),
+                Err(Silence::Untrusted(why)) => {
+                    return Err(CallError::Fatal(Error::Untrusted { why }));
+                }
+                Err(Silence::Unknown(why)) if method == Method::POST => {
+                    return Err(CallError::Ambiguous(why));
+                }
+                Err(Silence::Unknown(why)) => (why, Cause::Outage),
             };
-            if began.elapsed() + wait > Duration::from_secs(RETRY_SECONDS_MAX) {
+            documents::detail("-", &why);
+            if !retries.again(cause).map_err(|error| CallError::Fatal(error.into()))? {
                 let what = "the cloud".to_owned();
                 return Err(CallError::Fatal(Error::Unreachable { what, why }));
             }
-            documents::detail("-", format_args!("{why}: again in {:.1} s", wait.as_secs_f64()));
-            interruptible_sleep(wait).map_err(CallError::Fatal)?;
-            pause = (pause * 2).min(Duration::from_millis(PAUSE_MILLISECONDS_MAX));
         }
     }
 
+    /// Sends a request once. Returns the status, the headers and the text of the response.
     fn send(
         &self,
         method: &Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<(u16, HeaderMap, String), String> {
+        time_max: Duration,
+    ) -> Result<(u16, HeaderMap, String), Silence> {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        let token = self.token.text().map_err(|error| error.to_string())?;
+        let token = self.token.text().map_err(|error| Silence::unknown(&error))?;
         let request = request.header("Authorization", format!("Bearer {token}"));
         let sent = match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json");
-                let request = request.body(body.to_string()).map_err(|error| error.to_string())?;
-                self.agent.run(request)
+                let request =
+                    request.body(body.to_string()).map_err(|error| Silence::unknown(&error))?;
+                run(&self.agent, request, time_max)
             }
-            None => self.agent.run(request.body(()).map_err(|error| error.to_string())?),
+            None => run(
+                &self.agent,
+                request.body(()).map_err(|error| Silence::unknown(&error))?,
+                time_max,
+            ),
         };
-        let mut response: Response<_> = sent.map_err(|error| error.to_string())?;
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let mut text = text.map_err(|error| error.to_string())?;
+        let mut response = sent.map_err(Silence::from)?;
+        let body =
+            read(&mut response, ANSWER_BYTES_MAX).map_err(|error| Silence::unknown(&error))?;
+        let body = body.ok_or_else(|| {
+            Silence::unknown(&format_args!("the answer is larger than {ANSWER_BYTES_MAX} bytes"))
+        })?;
+        let mut text = String::from_utf8_lossy(&body).into_owned();
         // An error may repeat the request with its token, as error pages of proxies do.
         if response.status().as_u16() >= 300 && token.len() >= TOKEN_BYTES_MIN {
-            text = text.replace(token, "[…]");
+            text = without_secrets(&text, &[token]);
         }
         Ok((response.status().as_u16(), response.headers().clone(), text))
     }
 }
 
+/// Request without a response.
+enum Silence {
+    /// The certificate is not trusted, so that nothing was sent.
+    Untrusted(String),
+    /// The request may have arrived.
+    Unknown(String),
+}
+
+impl Silence {
+    fn unknown(why: &impl ToString) -> Self {
+        Self::Unknown(why.to_string())
+    }
+}
+
+impl From<ureq::Error> for Silence {
+    fn from(error: ureq::Error) -> Self {
+        if is_untrusted(&error) {
+            Self::Untrusted(error.to_string())
+        } else {
+            Self::unknown(&error)
+        }
+    }
+}
+
 /// Sleeps, and fails as soon as the run is interrupted.
 pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
-    let until = Instant::now() + time;
-    loop {
-        documents::check_interrupt()?;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        thread::sleep(left.min(Duration::from_millis(100)));
-    }
+    Ok(pause(time)?)
 }
 
 fn parse_json(text: &str) -> Result<Value, Error> {
@@ -192,22 +235,9 @@ fn api_error(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
 
 /// Returns the pause after which the rate limit allows another request.
 fn rate_limit_pause(headers: &HeaderMap) -> Duration {
-    let reset =
-        headers.get("RateLimit-Reset").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     // `RateLimit-Reset` is the time at which the bucket is full again. The bucket refills evenly,
     // so a part of that time is enough.
-    let full = reset.unwrap_or_default().saturating_sub(now);
-    Duration::from_secs((full / 20).clamp(1, 60))
-}
-
-/// Percent-encodes `text` for a query.
-fn percent_encode(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
+    let full = until_reset(headers).unwrap_or_default().as_secs();
+    let part = Duration::from_secs((full / 20).clamp(1, 60));
+    retry_after(headers).unwrap_or(part)
 }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ::git::Url;
+use git::Url;
 use ureq::http::Uri;
 
 /// Scheme, host and port of a URL. Credentials are bound to an origin.
@@ -150,7 +150,7 @@ fn of_v6(address: Ipv6Addr) -> Network {
 }
 
 /// Resolves `reference` against the URL `base` (RFC 3986, without dot segments).
-pub(crate) fn resolved(base: &str, reference: &str) -> String {
+pub(super) fn resolved(base: &str, reference: &str) -> String {
     let base = base.split(['?', '#']).next().unwrap_or_default();
     let after_scheme = base.find("://").map_or(0, |at| at + 3);
     let authority = base[after_scheme..].find('/').map_or(base.len(), |at| after_scheme + at);

@@ -1,14 +1,6 @@
-//! Reads error responses of a registry, and describes them to people.
+//! Unusable responses of a registry, described to people.
 
 use std::fmt;
-
-use serde_json::Value;
-
-/// Longest message of a registry that is shown, in characters.
-const MESSAGE_CHARACTERS_MAX: usize = 300;
-/// Prefixes of tokens that a message may quote: JSON web tokens, GitHub, GitLab, Docker Hub.
-const TOKEN_PREFIXES: [&str; 9] =
-    ["eyJ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "dckr_"];
 
 /// Reasons why a response is unusable. Each has its own help.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +27,17 @@ pub enum Problem {
     RedirectLoop,
     /// The realm's response contains no token.
     NoToken,
-    /// The response is larger than anything that this program publishes.
+    /// The response is larger than the reader accepts.
     TooLarge {
         /// Largest accepted size in bytes.
         bytes_max: u64,
+    },
+    /// The content has another size than its descriptor declares.
+    WrongSize {
+        /// Size in the descriptor, in bytes.
+        declared: u64,
+        /// Size of the content, in bytes.
+        found: u64,
     },
     /// The list has more pages than this client reads.
     EndlessList {
@@ -56,7 +55,8 @@ pub enum Problem {
 
 impl Problem {
     /// Returns the help for this problem.
-    pub(crate) fn help(&self) -> String {
+    #[must_use]
+    pub fn help(&self) -> String {
         match self {
             Self::UnknownChallenge => {
                 "this program supports the schemes `Basic` and `Bearer`: check the registry's documentation and `endpoints.registry.url`"
@@ -72,7 +72,8 @@ impl Problem {
             }
             Self::RedirectLoop => "tell the registry's operator about the redirect loop",
             Self::NoToken => "the token service returned no token: try `docker login` with the same user and token",
-            Self::TooLarge { .. } => "this program publishes nothing that large: check the repository's contents in the registry",
+            Self::TooLarge { .. } => "nothing that these programs publish is that large: check the repository's contents in the registry",
+            Self::WrongSize { .. } => "publish the content again: its manifest declares another size",
             Self::EndlessList { .. } => {
                 "delete tags or referrers that are no longer needed, then run the same command again"
             }
@@ -105,72 +106,14 @@ impl fmt::Display for Problem {
             Self::TooLarge { bytes_max } => {
                 write!(f, "the answer is larger than {bytes_max} bytes")
             }
+            Self::WrongSize { declared, found } => {
+                write!(f, "the content has {found} bytes, but its descriptor declares {declared}")
+            }
             Self::EndlessList { pages_max } => {
                 write!(f, "the list has more than {pages_max} pages")
             }
             Self::NotOci { expected } => write!(f, "the answer is not {expected}"),
             Self::InvalidUrl => f.write_str("invalid URL"),
         }
-    }
-}
-
-/// Returns the code and the message of a registry's error, without `secrets` and without words that
-/// look like tokens. Other fields are dropped because they may repeat the request.
-pub(crate) fn said(body: &[u8], secrets: &[String]) -> String {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = &body["errors"][0];
-    let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
-    let message = [&error["message"], &body["message"], &body["error"]].map(text);
-    let message = message.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-    let mut all = [text(&error["code"]), message].join(" ");
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        all = all.replace(secret.as_str(), "(redacted)");
-    }
-    let words = all.split_whitespace().map(|word| {
-        let is_token = TOKEN_PREFIXES.iter().any(|prefix| word.contains(prefix));
-        if is_token { "(redacted)" } else { word }
-    });
-    let all = words.collect::<Vec<_>>().join(" ");
-    all.chars().filter(|letter| !letter.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()
-}
-
-/// Returns the code of a registry's error, for example `NAME_UNKNOWN`.
-pub(crate) fn code(body: &[u8]) -> String {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
-}
-
-/// Returns a URL without its query, which may contain a token.
-pub(crate) fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    url.chars().filter(|letter| !letter.is_control()).take(MESSAGE_CHARACTERS_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_registrys_own_words_are_shown_without_any_secret() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"installation not allowed to Create organization package\n","detail":{"sent":"sesame"}}]}"#;
-        assert_eq!(
-            said(body, &[]),
-            "DENIED installation not allowed to Create organization package"
-        );
-        let body = br#"{"errors":[{"code":"UNAUTHORIZED","message":"sesame, ghp_abc and eyJhbGci.e30.x are no good"}]}"#;
-        assert_eq!(
-            said(body, &["sesame".to_owned()]),
-            "UNAUTHORIZED (redacted), (redacted) and (redacted) are no good"
-        );
-        for odd in
-            [&b"<html>"[..], b"", b"[]", b"{\"errors\":7}", b"{\"errors\":[]}", b"null", b"\xff"]
-        {
-            assert_eq!(said(odd, &[]), "");
-        }
-    }
-
-    #[test]
-    fn a_query_is_never_shown() {
-        assert_eq!(shown("https://a/b?_state=secret"), "https://a/b");
     }
 }

@@ -1,0 +1,87 @@
+//! The HTTP client of every program, which follows no redirect by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{Request, Response};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, AsSendBody, Body};
+
+use crate::roots::{RootsError, roots};
+
+/// Time limit of a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Settings of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Name of the program, for `User-Agent`.
+    pub program: &'static str,
+    /// Whether the service is reached by plain HTTP, which is allowed on this machine only.
+    pub is_plain: bool,
+    /// Time limit of one attempt until its response begins.
+    pub response_max: Duration,
+    /// Time limit of one attempt with the whole transfer.
+    pub attempt_max: Duration,
+}
+
+/// Creates a client. Every status is a response, and a redirect is one, too: the caller decides who may
+/// receive a request next.
+///
+/// # Errors
+///
+/// [`RootsError`], see [`roots`]. A plain client trusts no authority instead, because builds of Nix set
+/// `SSL_CERT_FILE` to a missing file (`/no-cert-file.crt`, nixpkgs `pkgs/stdenv/generic/setup.sh`).
+pub fn agent(settings: Settings) -> Result<Agent, RootsError> {
+    let roots = if settings.is_plain { roots().unwrap_or_default() } else { roots()? };
+    let roots: Vec<_> = roots.iter().map(|der| Certificate::from_der(der)).collect();
+    let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(roots))).build();
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(CONNECT_MAX))
+        .timeout_recv_response(Some(settings.response_max))
+        .timeout_global(Some(settings.attempt_max))
+        .user_agent(settings.program)
+        .tls_config(tls);
+    // Plain HTTP reaches this machine only, and uses no proxy, because a proxy would see the login. With
+    // https, a proxy opens a tunnel (CONNECT) and sees the host's name only.
+    let config = if settings.is_plain { config.proxy(None) } else { config };
+    Ok(config.build().new_agent())
+}
+
+/// Sends a request, and limits this attempt to `time_max`.
+///
+/// # Errors
+///
+/// The errors of ureq. A status is no error.
+pub fn run<S: AsSendBody>(
+    agent: &Agent,
+    request: Request<S>,
+    time_max: Duration,
+) -> Result<Response<Body>, ureq::Error> {
+    let limit = agent.config().timeouts().global.unwrap_or(Duration::MAX);
+    // ureq parses all authorities anew for each connection of a request with a setting of its own (3.5.2,
+    // `get_cached_config`), so that the first attempts use the setting of the agent.
+    if limit.saturating_sub(time_max) < Duration::from_secs(1) {
+        return agent.run(request);
+    }
+    let request = agent.configure_request(request).timeout_global(Some(time_max)).build();
+    agent.run(request)
+}
+
+/// Whether an error is about the server's certificate. Another attempt would fail alike.
+#[must_use]
+pub fn is_untrusted(error: &ureq::Error) -> bool {
+    match error {
+        // ureq reports certificate errors of rustls as I/O errors of this kind.
+        ureq::Error::Io(source) => source.kind() == std::io::ErrorKind::InvalidData,
+        ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_) => true,
+        _ => false,
+    }
+}
+
+/// Help for a certificate that is not trusted.
+pub const UNTRUSTED_HELP: &str = "add the certificate's authority to the system's list, or name a file of PEM certificates in SSL_CERT_FILE; \
+     check the clock of this machine if the authority is known";

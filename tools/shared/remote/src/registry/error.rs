@@ -1,0 +1,129 @@
+//! Errors of a registry's client. Each program adds the reason, the help and the exit status.
+
+use super::digest::Digest;
+use super::problem::Problem;
+use crate::RootsError;
+use crate::agent::is_untrusted;
+use crate::redact::shown;
+
+/// Cause of an error, in the words of a library.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Errors of a registry's client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A signal ended the run.
+    #[error(transparent)]
+    Interrupted(#[from] documents::Error),
+    /// The login cannot be read.
+    #[error(transparent)]
+    Secret(#[from] secrets::Error),
+    /// The certificate authorities that a variable names cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The registry, or its token service, does not answer.
+    #[error("cannot reach {url}")]
+    Unreachable {
+        /// URL of the request.
+        url: String,
+        /// Cause of the failure.
+        source: Cause,
+    },
+    /// The server's certificate is not trusted.
+    #[error("the certificate of {url} is not trusted")]
+    Untrusted {
+        /// URL of the request.
+        url: String,
+        /// Cause, in the words of the TLS library.
+        source: Cause,
+    },
+    /// The registry answered with a rate limit (429) or a server error.
+    #[error("{url} answered {status} {said}")]
+    Busy {
+        /// URL of the request.
+        url: String,
+        /// HTTP status of the response.
+        status: u16,
+        /// Pause in seconds that the response demands, or 0.
+        seconds: u64,
+        /// The registry's own message.
+        said: String,
+    },
+    /// The registry denied access (401 or 403).
+    #[error("access to {url} denied: {said}")]
+    Denied {
+        /// URL of the request.
+        url: String,
+        /// HTTP status of the response: 401 or 403.
+        status: u16,
+        /// Whether the request had no login.
+        anonymous: bool,
+        /// The registry's own message.
+        said: String,
+    },
+    /// The registry rejected the request.
+    #[error("{url} answered {status} {said} to {method}")]
+    Refused {
+        /// HTTP method of the request.
+        method: String,
+        /// URL of the request.
+        url: String,
+        /// HTTP status of the response.
+        status: u16,
+        /// The registry's own message.
+        said: String,
+    },
+    /// The registry's response is invalid.
+    #[error("{url}: {problem}")]
+    InvalidResponse {
+        /// URL of the request.
+        url: String,
+        /// Cause, with its own help.
+        problem: Problem,
+    },
+    /// The registry returned content whose digest differs from the requested one.
+    #[error("the registry returned {found} for {what}")]
+    Corrupt {
+        /// Digest that was requested.
+        what: String,
+        /// Digest of the returned content.
+        found: Digest,
+    },
+}
+
+impl Error {
+    /// Returns the error for an unusable response to a request for `url`.
+    #[must_use]
+    pub fn invalid_response(url: &str, problem: Problem) -> Self {
+        Self::InvalidResponse { url: shown(url), problem }
+    }
+
+    /// Returns the error for a connection that failed.
+    #[must_use]
+    pub fn unreachable(url: &str, source: impl Into<Cause>) -> Self {
+        Self::Unreachable { url: shown(url), source: source.into() }
+    }
+
+    /// Whether another attempt may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    /// Classifies a failed request, so that only failures of the network are retried.
+    pub(super) fn of_request(url: &str, source: ureq::Error) -> Self {
+        match source {
+            source if is_untrusted(&source) => {
+                Self::Untrusted { url: shown(url), source: source.into() }
+            }
+            ureq::Error::RedirectFailed | ureq::Error::TooManyRedirects => {
+                let why = "a request with a body was redirected";
+                Self::invalid_response(url, Problem::UnsafeLocation { to: String::new(), why })
+            }
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                Self::invalid_response(url, Problem::InvalidUrl)
+            }
+            source => Self::unreachable(url, source),
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! HTTP client of one repository in a registry, with retries, logins and redirects. Only this module
+//! and [`super::login`] send requests to a registry.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::fs::File;
+use std::io::Seek as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use git::Url;
+use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use ureq::http::{self, Method, Response, StatusCode};
+use ureq::{Agent, AsSendBody, Body as ResponseBody, SendBody};
+
+use super::error::Error;
+use super::login::{Login, Standing};
+use super::origin::{Origin, resolved};
+use super::problem::Problem;
+use super::said::said;
+use crate::RootsError;
+use crate::agent::{Settings, agent, run};
+use crate::body::{beginning, header, read};
+use crate::demanded::demanded_pause;
+use crate::redact::shown;
+use crate::retries::{Cause, Limits, Outage, Retries};
+
+/// Time limit until a response begins.
+const RESPONSE_MAX: Duration = Duration::from_secs(60);
+/// Time limit of one transfer. Half an hour, because a layer may have gigabytes.
+const TRANSFER_MAX: Duration = Duration::from_secs(1800);
+/// Number of redirects that one download may follow.
+const REDIRECTS_MAX: usize = 3;
+
+/// Body of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// No body.
+    None,
+    /// Bytes of a media type.
+    Bytes(&'a [u8], &'a str),
+    /// A file of this many bytes, which is sent without being read into memory.
+    File(&'a File, u64),
+}
+
+/// Request to a registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Method, for example `GET`.
+    pub method: &'a Method,
+    /// Absolute URL.
+    pub url: &'a str,
+    /// Value of `Accept`; empty to send none.
+    pub accept: &'a str,
+    /// Body.
+    pub body: Body<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// Returns a request without a body.
+    #[must_use]
+    pub fn new(method: &'a Method, url: &'a str) -> Self {
+        Self { method, url, accept: "", body: Body::None }
+    }
+
+    /// Returns a GET request for one of the media types of `accept`.
+    #[must_use]
+    pub fn get(url: &'a str, accept: &'a str) -> Self {
+        Self { accept, ..Self::new(&Method::GET, url) }
+    }
+
+    /// Returns the request with a body.
+    #[must_use]
+    pub fn with(self, body: Body<'a>) -> Self {
+        Self { body, ..self }
+    }
+}
+
+/// A registry, and the login for it. Copies share one connection pool, one login and one outage.
+#[derive(Clone)]
+pub struct Registry(Rc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) agent: Agent,
+    url: Url,
+    /// `None` for a URL without a host that a request can be sent to.
+    origin: Option<Origin>,
+    pub(super) login: Option<Login>,
+    limits: Limits,
+    outage: Outage,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("url", &self.0.url).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Creates a client of the registry at `url`. `program` becomes the `User-Agent`.
+    ///
+    /// # Errors
+    ///
+    /// [`RootsError`], see [`crate::roots`].
+    pub fn new(program: &'static str, url: &Url, login: Option<Login>) -> Result<Self, RootsError> {
+        let agent = agent(Settings {
+            program,
+            is_plain: url.is_plain(),
+            response_max: RESPONSE_MAX,
+            attempt_max: TRANSFER_MAX,
+        })?;
+        let limits = Limits { call: TRANSFER_MAX, ..Limits::of_service(url.is_loopback()) };
+        Ok(Self(Rc::new(Inner {
+            agent,
+            url: url.clone(),
+            origin: Origin::of_registry(url),
+            login,
+            limits,
+            outage: Outage::default(),
+        })))
+    }
+
+    /// Returns a client of one repository, whose tokens permit `actions`, for example `pull` or
+    /// `pull,push`.
+    #[must_use]
+    pub fn repository(&self, name: &str, actions: &'static str) -> Repository {
+        Repository {
+            registry: self.0.clone(),
+            name: name.to_owned(),
+            actions,
+            authorization: RefCell::default(),
+            standing: Cell::new(Standing::Unasked),
+        }
+    }
+}
+
+/// HTTP client of one repository in one registry.
+pub struct Repository {
+    pub(super) registry: Rc<Inner>,
+    pub(super) name: String,
+    pub(super) actions: &'static str,
+    pub(super) authorization: RefCell<Option<String>>,
+    pub(super) standing: Cell<Standing>,
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Returns the URL `/v2/<repository>/<path>` at the registry.
+    #[must_use]
+    pub fn at(&self, path: &str) -> String {
+        format!("{}/v2/{}/{path}", self.site(), self.name)
+    }
+
+    fn site(&self) -> String {
+        let scheme = if self.registry.url.is_plain() { "http" } else { "https" };
+        format!("{scheme}://{}", self.registry.url.host())
+    }
+
+    /// Returns the authentication state. Requests `GET /v2/` (the specification's own check) if no
+    /// response has shown the state yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::send`].
+    pub fn standing(&self) -> Result<Standing, Error> {
+        if self.standing.get() == Standing::Unasked {
+            let url = format!("{}/v2/", self.site());
+            self.send(&Request::get(&url, ""))?;
+        }
+        Ok(self.standing.get())
+    }
+
+    /// Sends a request, and retries transient failures.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::attempt`].
+    pub fn send(&self, request: &Request<'_>) -> Result<Response<ResponseBody>, Error> {
+        self.again(|retries| self.attempt(request, retries))
+    }
+
+    /// Sends a request once, within the time that `retries` have left. All statuses are responses, except
+    /// rate limits, server errors and denials.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], for which [`Error::is_transient`] tells whether another attempt may succeed.
+    pub fn attempt(
+        &self,
+        request: &Request<'_>,
+        retries: &Retries<'_>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        documents::detail("-", format_args!("{} {}", request.method, shown(request.url)));
+        let mut response = self.authorized(request, retries)?;
+        if let Some(busy) = self.busy(&mut response, request.url) {
+            return Err(busy);
+        }
+        self.registry.outage.end();
+        Ok(response)
+    }
+
+    /// Calls `attempt` until it succeeds or fails permanently, within the limits of one call.
+    ///
+    /// # Errors
+    ///
+    /// The error of the last attempt, or [`Error::Interrupted`].
+    pub fn again<T>(
+        &self,
+        mut attempt: impl FnMut(&Retries<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Inner { limits, outage, .. } = &*self.registry;
+        let mut retries = Retries::new(*limits, outage);
+        loop {
+            let end = attempt(&retries);
+            let cause = match &end {
+                Err(Error::Busy { seconds: seconds @ 1.., .. }) => {
+                    Cause::RateLimit(Duration::from_secs(*seconds))
+                }
+                Err(error) if error.is_transient() => Cause::Outage,
+                _ => return end,
+            };
+            if !retries.again(cause)? {
+                return end;
+            }
+        }
+    }
+
+    /// Sends a request without a retry of its own, with the login that an earlier challenge asked for. A
+    /// login or a token goes to the registry's own origin alone.
+    pub(super) fn once(
+        &self,
+        request: &Request<'_>,
+        retries: &Retries<'_>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let Request { method, url, accept, body } = *request;
+        let mut head = http::Request::builder().method(method).uri(url);
+        if !accept.is_empty() {
+            head = head.header(ACCEPT, accept);
+        }
+        let known = self.authorization.borrow();
+        if let Some(known) = known.as_ref().filter(|_| self.is_registry(url)) {
+            head = head.header(AUTHORIZATION, known);
+        }
+        match body {
+            Body::None if matches!(*method, Method::POST | Method::PUT) => {
+                self.run(url, head.header(CONTENT_LENGTH, 0).body(SendBody::none()), retries)
+            }
+            Body::None => self.run(url, head.body(()), retries),
+            Body::Bytes(bytes, kind) => {
+                self.run(url, head.header(CONTENT_TYPE, kind).body(bytes), retries)
+            }
+            Body::File(mut file, size) => {
+                file.rewind().map_err(|source| Error::unreachable(url, source))?;
+                let head = head
+                    .header(CONTENT_TYPE, "application/octet-stream")
+                    .header(CONTENT_LENGTH, size);
+                self.run(url, head.body(SendBody::from_reader(&mut file)), retries)
+            }
+        }
+    }
+
+    /// Sends a request as it is.
+    pub(super) fn run<S: AsSendBody>(
+        &self,
+        url: &str,
+        request: http::Result<http::Request<S>>,
+        retries: &Retries<'_>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let request = request.map_err(|_| Error::invalid_response(url, Problem::InvalidUrl))?;
+        let sent = run(&self.registry.agent, request, retries.left(TRANSFER_MAX));
+        sent.map_err(|source| Error::of_request(url, source))
+    }
+
+    /// Whether `url` is at the registry's own origin. Other origins never receive a credential.
+    pub(super) fn is_registry(&self, url: &str) -> bool {
+        self.registry.origin.is_some() && Origin::of(url) == self.registry.origin
+    }
+
+    /// Checks that this client may follow a registry's response to `url`. Otherwise returns the
+    /// origin of `url` and the reason.
+    pub(super) fn allowed(&self, url: &str) -> Result<(), (String, &'static str)> {
+        let Some(target) = Origin::of(url) else {
+            return Err((String::new(), "no absolute URL of http or https"));
+        };
+        let why = match &self.registry.origin {
+            None => Some("the registry itself has no origin"),
+            Some(registry) => registry.forbids(&target),
+        };
+        why.map_or(Ok(()), |why| Err((target.shown(), why)))
+    }
+
+    /// Sends a GET request and follows redirects.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::attempt`]; and [`Problem::UnsafeLocation`] or [`Problem::RedirectLoop`].
+    pub fn download(&self, url: &str, accept: &str) -> Result<Response<ResponseBody>, Error> {
+        self.again(|retries| self.follow(url, accept, retries))
+    }
+
+    /// Sends a GET request, follows redirects, and reads the body if the status is 200. A body that breaks
+    /// off is requested again.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::download`]; and [`Problem::TooLarge`] for more than `bytes_max` bytes.
+    pub fn fetch(
+        &self,
+        url: &str,
+        accept: &str,
+        bytes_max: u64,
+    ) -> Result<(Response<ResponseBody>, Vec<u8>), Error> {
+        self.again(|retries| {
+            let mut response = self.follow(url, accept, retries)?;
+            if response.status() != StatusCode::OK {
+                return Ok((response, Vec::new()));
+            }
+            let bytes = kept(&mut response, url, bytes_max)?;
+            Ok((response, bytes))
+        })
+    }
+
+    fn follow(
+        &self,
+        url: &str,
+        accept: &str,
+        retries: &Retries<'_>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let mut url = url.to_owned();
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.attempt(&Request::get(&url, accept), retries)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 307 | 308) {
+                return Ok(response);
+            }
+            url = self.location(&response, &url)?;
+        }
+        Err(Error::invalid_response(&url, Problem::RedirectLoop))
+    }
+
+    /// Returns the location that a response to a request for `url` redirects to.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::UnsafeLocation`].
+    pub fn location(&self, response: &Response<ResponseBody>, url: &str) -> Result<String, Error> {
+        let to = header(response, LOCATION.as_str()).unwrap_or_default();
+        if to.is_empty() {
+            let why = "the answer has no Location";
+            return Err(Error::invalid_response(url, Problem::UnsafeLocation { to, why }));
+        }
+        let to = resolved(url, &to);
+        match self.allowed(&to) {
+            Ok(()) => Ok(to.split('#').next().unwrap_or_default().to_owned()),
+            Err((to, why)) => {
+                Err(Error::invalid_response(url, Problem::UnsafeLocation { to, why }))
+            }
+        }
+    }
+
+    /// Returns the error for an unexpected response.
+    #[must_use]
+    pub fn refused(
+        &self,
+        method: &Method,
+        url: &str,
+        response: &mut Response<ResponseBody>,
+    ) -> Error {
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return self.denied(url, response);
+        }
+        let (said, url) = (self.said(response), shown(url));
+        Error::Refused { method: method.to_string(), url, status: status.as_u16(), said }
+    }
+
+    pub(super) fn denied(&self, url: &str, response: &mut Response<ResponseBody>) -> Error {
+        let (status, said) = (response.status().as_u16(), self.said(response));
+        let anonymous = self.registry.login.is_none();
+        Error::Denied { url: shown(url), status, anonymous, said }
+    }
+
+    /// Returns the registry's own message without this client's credentials.
+    fn said(&self, response: &mut Response<ResponseBody>) -> String {
+        said(&beginning(response), &self.secrets())
+    }
+
+    /// Returns every form in which a message may quote this client's login.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        let login = self.registry.login.as_ref();
+        secrets.extend(login.and_then(|login| login.token.text().ok()).map(str::to_owned));
+        let basic = login.and_then(|login| login.basic().ok());
+        for sent in [basic, self.authorization.borrow().clone()] {
+            let value = sent.as_deref().and_then(|sent| sent.split_once(' '));
+            secrets.extend(value.map(|(_, value)| value.to_owned()));
+        }
+        secrets
+    }
+
+    /// Returns an error if the response is a rate limit or a server error.
+    pub(super) fn busy(&self, response: &mut Response<ResponseBody>, url: &str) -> Option<Error> {
+        let status = response.status();
+        // 501 and 505 are permanent: the server lacks the feature.
+        let is_busy = status == StatusCode::TOO_MANY_REQUESTS
+            || (status.is_server_error() && ![501, 505].contains(&status.as_u16()));
+        if !is_busy {
+            return None;
+        }
+        let seconds = demanded_pause(response.headers()).map_or(0, |pause| pause.as_secs());
+        let said = self.said(response);
+        Some(Error::Busy { url: shown(url), status: status.as_u16(), seconds, said })
+    }
+}
+
+/// Returns the content of a response, of at most `bytes_max` bytes.
+pub(super) fn kept(
+    response: &mut Response<ResponseBody>,
+    url: &str,
+    bytes_max: u64,
+) -> Result<Vec<u8>, Error> {
+    let bytes = read(response, bytes_max).map_err(|source| Error::unreachable(url, source))?;
+    bytes.ok_or_else(|| Error::invalid_response(url, Problem::TooLarge { bytes_max }))
+}
