@@ -89,7 +89,8 @@ fn answer_that_is_no_list_is_not_an_empty_list() {
     // Metadata without items, as the API server writes them.
     let empty = json!({"metadata": {"resourceVersion": "1"}, "items": null});
     let server = Server::start(move |_, _| Reply::Json(200, empty.clone()));
-    assert_eq!(list::all(&server.client(), &Request::get("/a")).expect("a list"), [json!(0); 0]);
+    let items = list::all(&server.client(), &Request::get("/a")).expect("a list");
+    assert!(items.is_empty(), "{items:?}");
 }
 
 // hazard: The restart of an API server ends a run that was waiting.
