@@ -24,8 +24,8 @@ use crate::redact::Redactor;
 pub struct Kubeconfig {
     pub(crate) config: Config,
     pub(crate) redactor: Arc<Redactor>,
-    /// Whether the API server has answered a request of this run. Before that, its address may be
-    /// wrong, and repetitions would only delay the error.
+    /// A flag that the API server has answered a request of this run. Before that, its address may
+    /// be wrong, and repetitions would only delay the error.
     pub(crate) has_answered: Arc<AtomicBool>,
 }
 
