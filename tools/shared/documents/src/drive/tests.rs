@@ -257,7 +257,7 @@ fn derive_writes_files_that_only_the_user_can_read_and_overwrites_none() -> Resu
 
     fs::write(&file, "mine")?;
     let (_, reasons, exit) = driven(&verb, &text)?;
-    assert_eq!((reasons, exit), (vec!["OutputFailed".to_owned()], Exit::Permanent));
+    assert_eq!((reasons, exit), (vec!["WouldOverwrite".to_owned()], Exit::Permanent));
     assert_eq!(fs::read_to_string(&file)?, "mine");
     Ok(())
 }
