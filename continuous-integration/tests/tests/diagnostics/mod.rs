@@ -15,7 +15,7 @@ date: 2026-11-29
 ---
 A condition in `status.conditions`, an entry of `status.refusals` and an error have a `reason`: one word that names the cause. All programs
 use the words of one list, `tools/shared/reasons/src/list.rs`, and this page is generated from the list:
-`SNAPSHOTS=overwrite cargo test -p repository-tests --test contracts`.
+`SNAPSHOTS=overwrite cargo nextest run -p repository-tests --test contracts`.
 
 The message of the condition names the object, and the help on standard error names the command for the case at hand.
 
