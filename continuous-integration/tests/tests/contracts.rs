@@ -20,7 +20,11 @@ const PROGRAMS: [&str; 5] =
 
 /// Literals that are also reasons but mean something else: the file, the literal and its meaning.
 const OTHER_WORDS: [(&str, &str, &str); 4] = [
-    ("tools/flux-seed/src/cluster.rs", "NotFound", "reason in an answer of the Kubernetes API"),
+    (
+        "tools/shared/kubernetes/src/response.rs",
+        "NotFound",
+        "reason in an answer of the Kubernetes API",
+    ),
     ("tools/flux-seed/src/kstatus.rs", "Terminating", "state in the rules of kstatus"),
     ("tools/flux-seed/src/kstatus.rs", "Stalled", "condition that a controller of Flux writes"),
     ("tools/data-drain/src/hold.rs", "Forbidden", "reason in an admission policy of Kubernetes"),

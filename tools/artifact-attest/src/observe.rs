@@ -10,7 +10,7 @@ use crate::bundle::Public;
 use crate::desired::Desired;
 use crate::nix::BuildResult;
 use crate::oci::{Digest, Manifest, Package};
-use crate::plan::{Owner, Publication, World};
+use crate::plan::{ActualState, Owner, Publication};
 use crate::registry::{Reader, Signed};
 use crate::statement::{self, Names, Predicate, Statements};
 
@@ -41,7 +41,7 @@ impl Observation {
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) desired: Desired,
-    pub(crate) world: World,
+    pub(crate) world: ActualState,
     /// Bytes of the declared manifest; empty if only a build can tell.
     pub(crate) manifest: Vec<u8>,
     /// Result of the build, from this run or from a published provenance.
@@ -55,7 +55,7 @@ impl Published {
     fn unknown(desired: Desired, tagged: Option<Digest>) -> Self {
         Self {
             desired,
-            world: World { tagged, ..World::default() },
+            world: ActualState { tagged, ..ActualState::default() },
             manifest: Vec::new(),
             built: BuildResult::default(),
             statements: Statements::new(),
@@ -122,7 +122,7 @@ pub(crate) fn observe(
             tag: Deferred::Value(tag),
             statements: statements.keys().copied().collect(),
         },
-        world: World { tagged, whole, attested },
+        world: ActualState { tagged, whole, attested },
         manifest,
         built,
         statements,

@@ -9,7 +9,7 @@ use crate::step::Step;
 
 /// State of one artifact in a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct World {
+pub struct ActualState {
     /// Digest that the tag names; `None` when the tag does not exist.
     pub tagged: Option<Digest>,
     /// Whether the manifest and all of its blobs exist.
@@ -47,7 +47,7 @@ pub enum Owner {
 
 /// Returns the steps from `world` to one that holds `desired`.
 #[must_use]
-pub fn plan(desired: &Desired, world: &World) -> Vec<Step> {
+pub fn plan(desired: &Desired, world: &ActualState) -> Vec<Step> {
     let Desired { build, digest, tag, statements } = desired;
     let mut steps = Vec::new();
     if let Some(Build { derivation, twice }) = build {
@@ -128,12 +128,12 @@ mod tests {
         (0..8).map(subset).collect()
     }
 
-    fn worlds() -> Vec<World> {
+    fn worlds() -> Vec<ActualState> {
         let mut worlds = Vec::new();
         for tagged in [None, Some(digest("this")), Some(digest("that"))] {
             for whole in [false, true] {
                 for attested in subsets() {
-                    worlds.push(World { tagged: tagged.clone(), whole, attested });
+                    worlds.push(ActualState { tagged: tagged.clone(), whole, attested });
                 }
             }
         }
@@ -148,7 +148,7 @@ mod tests {
 
     /// Returns the world after `step`, and asserts that no tag names an incomplete or unsigned
     /// manifest.
-    fn after(desired: &Desired, mut world: World, step: &Step) -> World {
+    fn after(desired: &Desired, mut world: ActualState, step: &Step) -> ActualState {
         match step {
             Step::Build { .. } | Step::Rebuild { .. } => {}
             Step::Publish { .. } => world.whole = true,
@@ -220,7 +220,7 @@ mod tests {
 
     /// Executes batches until the plan is empty, as the engine does. A build reveals the digest.
     /// Returns the executed steps.
-    fn run(mut desired: Desired, mut world: World) -> Vec<Step> {
+    fn run(mut desired: Desired, mut world: ActualState) -> Vec<Step> {
         let mut executed = Vec::new();
         loop {
             let steps = plan(&desired, &world);

@@ -161,7 +161,7 @@ impl Copy<'_> {
         &self,
         object: &str,
         sealed: &Sealed,
-        found: &store::Found,
+        found: &store::StoredObject,
     ) -> Result<Option<Pack>, Error> {
         let claimed = found.metadata.get(SHA256).cloned().unwrap_or_default();
         let proof = self.proof(object, &sealed.fingerprint, &claimed, found.bytes);

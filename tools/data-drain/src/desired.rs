@@ -8,7 +8,7 @@ use git::Url;
 use secrets::{AgeRecipient, PhaseKey, Secret};
 
 use crate::pack::Key;
-use crate::plan::{Found, Hold, World};
+use crate::plan::{ActualState, Hold, SourceState};
 use crate::spec::{Drain, Source};
 use crate::{Error, store};
 
@@ -110,8 +110,8 @@ pub(crate) fn sources_exist(context: &Context<'_, Drain>) -> bool {
 }
 
 /// Returns a world in which no source exists yet.
-pub(crate) fn world_without_sources(spec: &Drain) -> World {
-    let found = spec.sources.iter().map(|source| Found {
+pub(crate) fn world_without_sources(spec: &Drain) -> ActualState {
+    let found = spec.sources.iter().map(|source| SourceState {
         source: match (&source.claim, &source.forge) {
             (Some(claim), _) => claim.to_string(),
             (None, forge) => format!("forge {}", forge.as_ref().map_or("", Name::as_str)),
@@ -122,5 +122,5 @@ pub(crate) fn world_without_sources(spec: &Drain) -> World {
     });
     let any_claim = spec.sources.iter().any(|source| source.claim.is_some());
     let hold = if any_claim { Hold::Absent } else { Hold::Needless };
-    World { found: found.collect(), hold, receipted: false, recorded: false }
+    ActualState { found: found.collect(), hold, receipted: false, recorded: false }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::authorize::{check_draft, judged, refusals, refuse};
 use crate::copy::{Copy, read_back, sign};
-use crate::observe::{Live, LiveClaim, LiveWorkload, Observation, RECONCILE};
+use crate::observe::{LiveClaim, LiveSource, LiveWorkload, Observation, RECONCILE};
 use crate::session::{Copies, Session};
 use crate::step::Step;
 use crate::step_context::StepContext;
@@ -105,8 +105,8 @@ impl Execution<'_, '_> {
         let folder = format!("{}/{index}", self.observation.prefix(desired));
         let copy = Copy { session, wanted: desired, folder };
         let detail = match live {
-            Live::Claim(live) => copy_claim(&copy, live, copied)?,
-            Live::Forge { repository, .. } => copy_repository(&copy, repository, copied)?,
+            LiveSource::Claim(live) => copy_claim(&copy, live, copied)?,
+            LiveSource::Forge { repository, .. } => copy_repository(&copy, repository, copied)?,
         };
         self.step_context.draft = Some(draft);
         Ok(detail)

@@ -266,7 +266,7 @@ impl Program for DataDrain {
             documents::note(session.name(), line);
         }
         if observation.receipt.is_none() {
-            let what = observation.sources.iter().map(observe::Live::name).collect();
+            let what = observation.sources.iter().map(observe::LiveSource::name).collect();
             return Err(Error::Unproven { what, why: observation.changes() });
         }
         session.read_back(observation)?;

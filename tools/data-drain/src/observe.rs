@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::claim::{Facts, Place, Verdict, judge};
 use crate::desired::Desired;
 use crate::hold::{self, Held};
-use crate::plan::{At, Found, Hold, NodeChange, World};
+use crate::plan::{ActualState, At, Hold, NodeChange, SourceState};
 use crate::spec::{Claim, Source, Workload};
 use crate::{Error, cluster, forge, pack, store};
 
@@ -24,7 +24,7 @@ const RECEIPT_BYTES_MAX: u64 = 256 << 20;
 pub(crate) struct Observation {
     /// UID of the namespace `kube-system`, which identifies the cluster; empty for a removal.
     pub(crate) uid: String,
-    pub(crate) sources: Vec<Live>,
+    pub(crate) sources: Vec<LiveSource>,
     pub(crate) held: Held,
     pub(crate) hold: hold::State,
     /// The receipt in the store for exactly this state.
@@ -36,7 +36,7 @@ pub(crate) struct Observation {
 }
 
 /// One source, as observed.
-pub(crate) enum Live {
+pub(crate) enum LiveSource {
     Claim(Box<LiveClaim>),
     Forge { repository: String, refs: String },
 }
@@ -80,7 +80,7 @@ pub(crate) fn observe(
         if let Some(forge) = &source.forge {
             let (url, token) = &desired.forges[forge.as_str()];
             let refs = pack::sha256(forge::refs(url, token)?.as_bytes());
-            seen.sources.push(Live::Forge { repository: forge.to_string(), refs });
+            seen.sources.push(LiveSource::Forge { repository: forge.to_string(), refs });
         }
     }
     let all = reader.list("/api/v1/persistentvolumeclaims")?;
@@ -121,14 +121,14 @@ pub(crate) fn claims(
     let mut live = Vec::new();
     for source in sources {
         match look.claim(source) {
-            Ok(claim) => live.extend(claim.map(|claim| Live::Claim(Box::new(claim)))),
+            Ok(claim) => live.extend(claim.map(|claim| LiveSource::Claim(Box::new(claim)))),
             Err(Error::Missing { .. }) if absent == Absent::IsLeftOut => {}
             Err(error) => return Err(error),
         }
     }
     let mut held = Held { drain: drain.to_owned(), ..Held::default() };
     for live in &live {
-        let Live::Claim(live) = live else { continue };
+        let LiveSource::Claim(live) = live else { continue };
         held.claims.push(live.claim.to_string());
         held.volumes.push(live.volume.clone());
         held.folders.extend(live.folder.clone());
@@ -241,7 +241,7 @@ impl Look<'_> {
     }
 }
 
-impl Live {
+impl LiveSource {
     /// Returns the name of the source in plans, for example `default/data` or `forge web`.
     pub(crate) fn name(&self) -> String {
         match self {
@@ -264,21 +264,23 @@ impl LiveClaim {
 }
 
 impl Observation {
-    pub(crate) fn world(&self) -> World {
+    pub(crate) fn world(&self) -> ActualState {
         let found = self.sources.iter().map(|live| {
             let source = live.name();
             match live {
-                Live::Claim(live) => Found {
+                LiveSource::Claim(live) => SourceState {
                     source,
                     is_claim: true,
                     node: live.node_change(),
                     workload: live.workload.as_ref().map(|workload| workload.at.clone()),
                 },
-                Live::Forge { .. } => Found { source, is_claim: false, node: None, workload: None },
+                LiveSource::Forge { .. } => {
+                    SourceState { source, is_claim: false, node: None, workload: None }
+                }
             }
         });
         let digest = self.receipt.as_ref().map(|(receipt, _)| receipt.digest.clone());
-        World {
+        ActualState {
             found: found.collect(),
             hold: match (&self.hold.active, self.hold.any) {
                 _ if self.held.claims.is_empty() && !self.hold.any => Hold::Needless,
@@ -293,8 +295,8 @@ impl Observation {
 
     pub(crate) fn claims(&self) -> impl Iterator<Item = &LiveClaim> {
         self.sources.iter().filter_map(|live| match live {
-            Live::Claim(live) => Some(&**live),
-            Live::Forge { .. } => None,
+            LiveSource::Claim(live) => Some(&**live),
+            LiveSource::Forge { .. } => None,
         })
     }
 
@@ -354,15 +356,15 @@ impl Observation {
         if !self.is_stopped() || !self.users().is_empty() {
             return None;
         }
-        let source = |live: &Live| match live {
-            Live::Claim(live) => Some(contract::Source::Claim(ClaimSource {
+        let source = |live: &LiveSource| match live {
+            LiveSource::Claim(live) => Some(contract::Source::Claim(ClaimSource {
                 claim: live.claim.to_string(),
                 uid: live.uid.clone(),
                 volume: live.volume.clone(),
                 stopped: live.workload.as_ref().map(|workload| workload.stopped.clone()),
                 hold: Some(self.hold.active.clone()?),
             })),
-            Live::Forge { repository, refs } => {
+            LiveSource::Forge { repository, refs } => {
                 Some(contract::Source::Forge { repository: repository.clone(), refs: refs.clone() })
             }
         };
@@ -397,9 +399,9 @@ impl Observation {
     /// Returns the prefix of every object in the bucket. It depends on the cluster, the claims and the
     /// recipients alone, so that a run finds the packs of an earlier run that was interrupted.
     pub(crate) fn prefix(&self, desired: &Desired<'_>) -> String {
-        let source = |live: &Live| match live {
-            Live::Claim(live) => json!({"claim": live.claim.to_string(), "uid": live.uid}),
-            Live::Forge { repository, .. } => json!({"forge": repository}),
+        let source = |live: &LiveSource| match live {
+            LiveSource::Claim(live) => json!({"claim": live.claim.to_string(), "uid": live.uid}),
+            LiveSource::Forge { repository, .. } => json!({"forge": repository}),
         };
         let sources: Vec<_> = self.sources.iter().map(source).collect();
         let recipients: Vec<_> = desired.recipients.iter().map(ToString::to_string).collect();

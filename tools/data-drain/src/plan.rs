@@ -4,7 +4,7 @@ use crate::step::Step;
 
 /// One source, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct SourceState {
     /// The claim (`default/data`) or the repository (`forge web`).
     pub(crate) source: String,
     pub(crate) is_claim: bool,
@@ -37,8 +37,8 @@ pub(crate) struct At {
 
 /// Everything from which a plan is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct World {
-    pub(crate) found: Vec<Found>,
+pub(crate) struct ActualState {
+    pub(crate) found: Vec<SourceState>,
     /// The hold on the claims; [`Hold::Needless`] when no source is a claim.
     pub(crate) hold: Hold,
     /// Whether the store has a receipt for exactly this state.
@@ -61,7 +61,7 @@ pub(crate) enum Hold {
 }
 
 /// Returns the steps to a world in which no pod writes, and a receipt proves that everything is copied.
-pub(crate) fn plan(world: &World) -> Vec<Step> {
+pub(crate) fn plan(world: &ActualState) -> Vec<Step> {
     let stops: Vec<_> = workloads(world).into_iter().filter_map(stop).collect();
     let claims = claims(world);
     let hold = matches!(world.hold, Hold::Absent | Hold::Broken).then_some(Step::Hold { claims });
@@ -78,7 +78,7 @@ pub(crate) fn plan(world: &World) -> Vec<Step> {
 
 /// Returns the steps to a world in which everything runs that a drain stopped, and pods may mount the
 /// claims.
-pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
+pub(crate) fn plan_destroy(world: &ActualState) -> Vec<Step> {
     let is_held = matches!(world.hold, Hold::Active | Hold::Broken);
     let thaw = is_held.then(|| Step::Thaw { claims: claims(world) });
     let start = |at: &At| {
@@ -116,11 +116,11 @@ fn stage(step: &Step) -> Stage {
     }
 }
 
-fn claims(world: &World) -> usize {
+fn claims(world: &ActualState) -> usize {
     world.found.iter().filter(|found| found.is_claim).count()
 }
 
-fn record_node(found: &Found) -> Option<Step> {
+fn record_node(found: &SourceState) -> Option<Step> {
     let NodeChange { from, to } = found.node.clone()?;
     Some(Step::RecordNode { claim: found.source.clone(), from, to })
 }
@@ -132,7 +132,7 @@ fn stop(at: &At) -> Option<Step> {
 }
 
 /// Returns each workload once, because two claims may be of one workload.
-fn workloads(world: &World) -> Vec<&At> {
+fn workloads(world: &ActualState) -> Vec<&At> {
     let mut all: Vec<&At> = Vec::new();
     for at in world.found.iter().filter_map(|found| found.workload.as_ref()) {
         if !all.iter().any(|other| other.name == at.name) {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     /// Every world of two claims, of one workload or of two, and a repository.
-    fn worlds() -> Vec<World> {
+    fn worlds() -> Vec<ActualState> {
         let mut states = vec![None];
         for name in ["default deployment/a", "default deployment/b"] {
             for replicas in [0, 1, 3] {
@@ -163,7 +163,7 @@ mod tests {
                 if one.as_ref().zip(two.as_ref()).is_some_and(|(a, b)| differ(a, b)) {
                     continue; // one workload is found in one state
                 }
-                let found = |source: &str, is_claim, workload: &Option<At>| Found {
+                let found = |source: &str, is_claim, workload: &Option<At>| SourceState {
                     source: source.to_owned(),
                     is_claim,
                     node: None,
@@ -179,10 +179,10 @@ mod tests {
                 all.extend(forge.clone());
                 for hold in [Hold::Absent, Hold::Broken, Hold::Active] {
                     for (receipted, recorded) in [(false, false), (true, false), (true, true)] {
-                        worlds.push(World { found: all.clone(), hold, receipted, recorded });
+                        worlds.push(ActualState { found: all.clone(), hold, receipted, recorded });
                     }
                 }
-                worlds.push(World {
+                worlds.push(ActualState {
                     found: forge,
                     hold: Hold::Needless,
                     receipted: false,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// The world after `steps`.
-    fn take(steps: &[Step], before: &World) -> World {
+    fn take(steps: &[Step], before: &ActualState) -> ActualState {
         let mut world = before.clone();
         for step in steps {
             let named = |name: &str| {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     /// Executes the plan as the engine does, one batch between two observations.
-    fn executed(plan: impl Fn(&World) -> Vec<Step>, before: &World) -> Vec<Step> {
+    fn executed(plan: impl Fn(&ActualState) -> Vec<Step>, before: &ActualState) -> Vec<Step> {
         let (mut world, mut executed) = (before.clone(), Vec::new());
         loop {
             let steps = plan(&world);

@@ -89,7 +89,7 @@ pub(crate) struct Writer(Reader);
 
 /// Size and metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct StoredObject {
     pub(crate) bytes: u64,
     pub(crate) metadata: Metadata,
 }
@@ -162,7 +162,7 @@ impl Reader {
     }
 
     /// Returns size and metadata of the object at `key`, or `None` if it does not exist.
-    pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
+    pub(crate) fn head(&self, key: &str) -> Result<Option<StoredObject>, Error> {
         documents::detail("-", format_args!("HEAD {key}"));
         let request = self.client.head_object().bucket(&self.bucket).key(key);
         match self.runtime.block_on(interruptible(request.send()))? {
@@ -397,7 +397,7 @@ impl Writer {
     }
 
     /// Returns size and metadata of the object at `key`, or `None` if it does not exist.
-    pub(crate) fn head(&self, key: &str) -> Result<Option<Found>, Error> {
+    pub(crate) fn head(&self, key: &str) -> Result<Option<StoredObject>, Error> {
         self.0.head(key)
     }
 
@@ -438,9 +438,9 @@ fn begins(range: &str, at: u64) -> bool {
     from.is_some_and(|(from, _)| from.parse() == Ok(at))
 }
 
-fn found(answer: &HeadObjectOutput) -> Found {
+fn found(answer: &HeadObjectOutput) -> StoredObject {
     let metadata = answer.metadata().into_iter().flatten();
-    Found {
+    StoredObject {
         bytes: answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or(0),
         metadata: metadata.map(|(name, value)| (name.clone(), value.clone())).collect(),
     }

@@ -14,7 +14,7 @@ use crate::graph::{Because, Doomed, is_kept, key, uid};
 use crate::kstatus::text;
 use crate::object::Identity;
 use crate::observe::REQUESTED_AT;
-use crate::plan::Live;
+use crate::plan::LiveObject;
 use crate::record::Record;
 use crate::session::{Observation, Session};
 use crate::step::Step;
@@ -188,7 +188,7 @@ fn is_applying(kustomization: &Value) -> bool {
 fn apply(
     desired: &Desired,
     object: &Identity,
-    live: Option<&Live>,
+    live: Option<&LiveObject>,
     (reader, writer): (&Reader, &Writer),
 ) -> Result<(), Error> {
     let declared = desired.objects.iter().find(|declared| Identity::of(declared) == *object);
@@ -230,7 +230,7 @@ fn remove_fields(
 fn reconcile(
     desired: &Desired,
     object: &Identity,
-    live: Option<&Live>,
+    live: Option<&LiveObject>,
     writer: &Writer,
 ) -> Result<&'static str, Error> {
     if !object.group().ends_with(".toolkit.fluxcd.io") {

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::Reader;
-use crate::graph::{Facts, uid};
+use crate::graph::{ClusterFacts, uid};
 use crate::kstatus::text;
 use crate::object::Identity;
 use crate::scan::Scan;
 
-impl Facts {
+impl ClusterFacts {
     /// Reads every live object that the graph needs.
     pub(crate) fn read(reader: &Reader) -> Result<Self, Error> {
         let scan = Scan::of(reader)?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cluster::{Reader, Writer};
-use crate::graph::{Because, Facts, Going, Graph, remote};
+use crate::graph::{Because, ClusterFacts, Going, Graph, remote};
 use crate::object::Identity;
 use crate::status::LostClaim;
 use crate::wait::poll;
@@ -34,7 +34,7 @@ pub(crate) struct Gate<'a> {
 }
 
 /// Lists the claims whose data `going` would lose.
-pub(crate) fn losses(facts: &Facts, going: &Going) -> Vec<LostClaim> {
+pub(crate) fn losses(facts: &ClusterFacts, going: &Going) -> Vec<LostClaim> {
     let graph = Graph::new(facts);
     let lost = graph.lost(going).into_iter().map(|doomed| LostClaim {
         claim: claim_name(&doomed.id),
@@ -49,7 +49,7 @@ impl Gate<'_> {
     pub(crate) fn refusals(
         &self,
         reader: &Reader,
-        facts: &Facts,
+        facts: &ClusterFacts,
         going: &Going,
     ) -> Result<(Verdict, Vec<Refusal>), Error> {
         let loss = loss(facts, going);
@@ -87,7 +87,7 @@ impl Gate<'_> {
     pub(crate) fn pass(
         &self,
         (reader, writer): (&Reader, &Writer),
-        facts: &Facts,
+        facts: &ClusterFacts,
         going: &Going,
     ) -> Result<(), Error> {
         let (verdict, refusals) = self.refusals(reader, facts, going)?;
@@ -126,7 +126,7 @@ fn wait_released(writer: &Writer, live: &Value) -> Result<(), Error> {
 }
 
 /// Converts `going` into the loss that the gate judges.
-fn loss(facts: &Facts, going: &Going) -> Loss {
+fn loss(facts: &ClusterFacts, going: &Going) -> Loss {
     let graph = Graph::new(facts);
     let claims = graph.lost(going).into_iter().map(|doomed| claim_name(&doomed.id));
     let of_kind = |kind: &str| {
@@ -147,7 +147,7 @@ fn loss(facts: &Facts, going: &Going) -> Loss {
 }
 
 /// Pairs each object of a drained claim with the digest of its receipt.
-fn marks(facts: &Facts, going: &Going, verdict: &Verdict) -> Vec<(Identity, String)> {
+fn marks(facts: &ClusterFacts, going: &Going, verdict: &Verdict) -> Vec<(Identity, String)> {
     let mut marks = Vec::new();
     for claim in &facts.claims {
         let id = Identity::of(claim);

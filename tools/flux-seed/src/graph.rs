@@ -18,7 +18,7 @@ use crate::scan::Scan;
 
 /// The live objects of a cluster.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct ClusterFacts {
     /// Metadata of every object.
     pub(crate) scan: Scan,
     pub(crate) kustomizations: Vec<Value>,
@@ -125,7 +125,7 @@ pub(crate) type Going = BTreeMap<Key, Doomed>;
 
 /// Indices over the objects of a cluster, one for each way in which a deletion spreads.
 pub(crate) struct Graph<'a> {
-    facts: &'a Facts,
+    facts: &'a ClusterFacts,
     by_key: HashMap<Key, &'a Value>,
     by_owner: HashMap<&'a str, Vec<&'a Value>>,
     by_namespace: HashMap<&'a str, Vec<&'a Value>>,
@@ -133,7 +133,7 @@ pub(crate) struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    pub(crate) fn new(facts: &'a Facts) -> Self {
+    pub(crate) fn new(facts: &'a ClusterFacts) -> Self {
         let mut definitions = HashMap::new();
         for kind in &facts.scan.kinds {
             let group = kind.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -359,7 +359,7 @@ impl<'a> Graph<'a> {
 
 /// Returns the Kustomizations of `going` that deliver to another cluster, whose objects are not visible
 /// from here.
-pub(crate) fn remote(facts: &Facts, going: &Going) -> Vec<String> {
+pub(crate) fn remote(facts: &ClusterFacts, going: &Going) -> Vec<String> {
     let remote = facts.kustomizations.iter().filter(|live| !live["spec"]["kubeConfig"].is_null());
     let ids = remote.map(Identity::of).filter(|id| going.contains_key(&key(id)));
     ids.map(|id| id.to_string()).collect()

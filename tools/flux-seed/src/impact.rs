@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::archive::Files;
 use crate::build::{self, Build};
 use crate::diff;
-use crate::graph::{Because, Facts, Going, Graph, retention};
+use crate::graph::{Because, ClusterFacts, Going, Graph, retention};
 use crate::kstatus::text;
 use crate::object::Identity;
 
@@ -22,7 +22,7 @@ pub(crate) struct Next<'a> {
 
 /// Returns everything that is deleted when Flux applies `next` in place of `live`. An object whose fate
 /// cannot be determined counts as deleted.
-pub(crate) fn of_apply(facts: &Facts, live: &Value, next: &Next<'_>) -> Going {
+pub(crate) fn of_apply(facts: &ClusterFacts, live: &Value, next: &Next<'_>) -> Going {
     let graph = Graph::new(facts);
     let mut roots = Vec::new();
     compare(&graph, facts, live, next, 0, &mut roots);
@@ -33,7 +33,7 @@ type Roots = Vec<(Identity, Because)>;
 
 fn compare(
     graph: &Graph<'_>,
-    facts: &Facts,
+    facts: &ClusterFacts,
     live: &Value,
     next: &Next<'_>,
     depth: usize,
@@ -74,7 +74,7 @@ fn compare(
 /// Adds the deletions that a change of `object` causes, although `object` itself stays.
 fn retained(
     graph: &Graph<'_>,
-    facts: &Facts,
+    facts: &ClusterFacts,
     (id, object, build): (&Identity, &Value, &Build),
     next: &Next<'_>,
     depth: usize,

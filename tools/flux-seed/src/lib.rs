@@ -60,16 +60,16 @@ use documents::{
 };
 
 use execute::StepContext;
-use observe::{Hidden, Seen, has_answered};
+use observe::{Hidden, ObservedObjects, has_answered};
 use session::{Observation, Session};
 use spec::Delivery;
-use status::{Evidence, Observed, Status};
+use status::{Evidence, Facts, Status};
 use step::Step;
 use wait::is_at_work;
 
 impl documents::Kind for Delivery {
     const KIND: &'static str = "Delivery";
-    type Observed = Observed;
+    type Observed = Facts;
     type Evidence = Evidence;
     type Step = Step;
 }
@@ -131,7 +131,7 @@ impl Program for FluxSeed {
     fn plan(&self, session: &Session<'_>, observation: &Observation, _: Intent) -> Plan<Step> {
         let objects = &session.desired.objects;
         match observation {
-            Observation::NoCluster => plan::plan(objects, &plan::World::new()),
+            Observation::NoCluster => plan::plan(objects, &plan::ActualState::new()),
             Observation::Delivery { seen, .. } => {
                 let mut plan = plan::plan(objects, &seen.world);
                 // A reader cannot know whether an object that the API server denies it exists.
@@ -174,7 +174,7 @@ impl Program for FluxSeed {
             Observation::NoCluster => Ok(Next::Finish),
             Observation::Delivery { seen, touched } => {
                 let next = plan::next(steps, &seen.world, touched);
-                let is_terminating = seen.world.values().any(plan::Live::is_terminating);
+                let is_terminating = seen.world.values().any(plan::LiveObject::is_terminating);
                 if matches!(next, Next::Wait { .. }) && !is_terminating {
                     wait::check_refused(&session.desired, seen)?;
                 }
@@ -242,7 +242,7 @@ impl Program for FluxSeed {
     ) -> Result<Status, Error> {
         match observation {
             Observation::NoCluster => {
-                Ok(Status::planned(Some(Observed::of(&session.desired, None)), steps))
+                Ok(Status::planned(Some(Facts::of(&session.desired, None)), steps))
             }
             Observation::Delivery { seen, .. } if intent == Intent::Plan => {
                 planned(session, seen, steps)
@@ -255,7 +255,7 @@ impl Program for FluxSeed {
                 }))
             }
             Observation::Removal(sunset) => {
-                let mut observed = Observed::of(&session.desired, Some(&sunset.seen));
+                let mut observed = Facts::of(&session.desired, Some(&sunset.seen));
                 observed.losses = gate::losses(&sunset.facts, &sunset.going);
                 let (facts, going) = (&sunset.facts, &sunset.going);
                 let refusals = session.gate.refusals(session.reader()?, facts, going)?.1;
@@ -271,7 +271,7 @@ impl Program for FluxSeed {
         steps: Vec<Step>,
     ) -> Result<Status, Error> {
         let (reader, desired) = (session.reader()?, &session.desired);
-        let none = Seen::nothing();
+        let none = ObservedObjects::nothing();
         let seen = match observation {
             Observation::Delivery { seen, .. } => seen,
             Observation::NoCluster | Observation::Removal(_) => &none,
@@ -300,13 +300,17 @@ impl Program for FluxSeed {
 }
 
 /// Returns the status of a plan, with the data that its steps would lose.
-fn planned(session: &Session<'_>, seen: &Seen, steps: Vec<Step>) -> Result<Status, Error> {
+fn planned(
+    session: &Session<'_>,
+    seen: &ObservedObjects,
+    steps: Vec<Step>,
+) -> Result<Status, Error> {
     let reader = session.reader()?;
     let prune = session.prune(seen)?;
     if steps.is_empty() && !reader.is_limited() {
         return Ok(delivered(session, seen, Reason::Delivered));
     }
-    let mut observed = Observed::of(&session.desired, Some(seen));
+    let mut observed = Facts::of(&session.desired, Some(seen));
     let mut refusals = plan::refusals(&session.desired.objects, &seen.world);
     if let Some((facts, going)) = &prune {
         refusals.extend(session.gate.refusals(reader, facts, going)?.1);
@@ -321,12 +325,12 @@ fn planned(session: &Session<'_>, seen: &Seen, steps: Vec<Step>) -> Result<Statu
     Ok(Status { refusals, ..status })
 }
 
-fn delivered(session: &Session<'_>, seen: &Seen, reason: Reason) -> Status {
+fn delivered(session: &Session<'_>, seen: &ObservedObjects, reason: Reason) -> Status {
     let desired = &session.desired;
     let (revision, spec) = (desired.revision(), &session.document.spec);
     let message = format!("{} delivers {revision} to {}", desired.kustomization, spec.cluster);
     Status {
-        observed: Some(Observed::of(desired, Some(seen))),
+        observed: Some(Facts::of(desired, Some(seen))),
         evidence: status::evidence(spec.flux.version, desired),
         ..Status::new(Condition::ready(true, reason, message))
     }

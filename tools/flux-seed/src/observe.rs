@@ -14,7 +14,7 @@ use crate::diff;
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
 use crate::object::{Identity, NAMESPACE, Stage, order};
-use crate::plan::{Live, Owner, World};
+use crate::plan::{ActualState, LiveObject, Owner};
 use crate::scan::Scan;
 use crate::spec::Component;
 
@@ -23,8 +23,8 @@ use crate::spec::Component;
 pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
 /// Objects of one observation.
-pub(crate) struct Seen {
-    pub(crate) world: World,
+pub(crate) struct ObservedObjects {
+    pub(crate) world: ActualState,
     /// Inventory of the Kustomization, each entry with its object; `None` if the object does not exist.
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
     /// Objects and kinds that the caller, a reader, is not allowed to see.
@@ -49,10 +49,10 @@ impl std::fmt::Display for Hidden {
     }
 }
 
-impl Seen {
+impl ObservedObjects {
     /// Returns an observation without any object.
     pub(crate) fn nothing() -> Self {
-        Self { world: World::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
+        Self { world: ActualState::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
     }
 }
 
@@ -74,9 +74,9 @@ pub(crate) fn observe(
     name: &str,
     desired: &Desired,
     look: Look,
-) -> Result<Seen, Error> {
+) -> Result<ObservedObjects, Error> {
     let now = Timestamp::now();
-    let mut seen = Seen::nothing();
+    let mut seen = ObservedObjects::nothing();
     for declared in &desired.objects {
         let id = Identity::of(declared);
         if let Look::Progress(stage) = look
@@ -96,7 +96,7 @@ pub(crate) fn observe(
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
         let owner = owner(&object, name, look);
-        seen.world.insert(id, Live { object, owner, holds: Vec::new(), not_ready_reason });
+        seen.world.insert(id, LiveObject { object, owner, holds: Vec::new(), not_ready_reason });
     }
     if !matches!(look, Look::Progress(_)) {
         stale(reader, name, desired, &mut seen)?;
@@ -105,7 +105,12 @@ pub(crate) fn observe(
 }
 
 /// Adds the objects that the Delivery created and no longer declares. Their label tells them.
-fn stale(reader: &Reader, name: &str, desired: &Desired, seen: &mut Seen) -> Result<(), Error> {
+fn stale(
+    reader: &Reader,
+    name: &str,
+    desired: &Desired,
+    seen: &mut ObservedObjects,
+) -> Result<(), Error> {
     let ids: Vec<_> = desired.objects.iter().map(Identity::of).collect();
     let kinds: BTreeSet<_> =
         ids.iter().map(|id| (&id.api_version, &id.kind, &id.namespace)).collect();
@@ -117,8 +122,12 @@ fn stale(reader: &Reader, name: &str, desired: &Desired, seen: &mut Seen) -> Res
         for object in objects.unwrap_or_default() {
             let id = Identity::of(&object);
             if !ids.contains(&id) && owner(&object, name, Look::Whole) == Owner::Ours {
-                let live =
-                    Live { object, owner: Owner::Ours, holds: Vec::new(), not_ready_reason: None };
+                let live = LiveObject {
+                    object,
+                    owner: Owner::Ours,
+                    holds: Vec::new(),
+                    not_ready_reason: None,
+                };
                 seen.world.insert(id, live);
             }
         }
@@ -188,7 +197,7 @@ pub(crate) fn has_answered(object: &Value) -> bool {
 }
 
 /// Fails when Flux has looked at the signature of what it is to deliver, and refuses it.
-pub(crate) fn signature(desired: &Desired, seen: &Seen) -> Result<(), Error> {
+pub(crate) fn signature(desired: &Desired, seen: &ObservedObjects) -> Result<(), Error> {
     let live = seen.world.get(&desired.source).map(|live| &live.object);
     let Some(object) = live.filter(|live| has_answered(live)) else { return Ok(()) };
     let Some(verified) = condition(object, "SourceVerified") else { return Ok(()) };
@@ -300,7 +309,12 @@ pub(crate) fn ask_for_any(reader: &Reader, definition: &Value) -> Result<(), Err
 
 /// Adds the foreign contents of our definitions and of our Namespace to `world`. Such a definition or
 /// Namespace stays, because its deletion would delete these contents.
-pub(crate) fn foreign_contents(scan: &Scan, going: &Going, desired: &Desired, world: &mut World) {
+pub(crate) fn foreign_contents(
+    scan: &Scan,
+    going: &Going,
+    desired: &Desired,
+    world: &mut ActualState,
+) {
     let ours: BTreeSet<_> =
         desired.objects.iter().map(|object| key(&Identity::of(object))).collect();
     let definitions: BTreeMap<_, _> =

@@ -12,11 +12,11 @@ use crate::object::{Identity, order};
 use crate::step::Step;
 
 /// Objects of a cluster that a Delivery can declare or has created.
-pub(crate) type World = BTreeMap<Identity, Live>;
+pub(crate) type ActualState = BTreeMap<Identity, LiveObject>;
 
 /// An object that exists.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Live {
+pub(crate) struct LiveObject {
     pub(crate) object: Value,
     pub(crate) owner: Owner,
     /// Foreign contents: objects of a kind, objects in a Namespace. The object stays because of them.
@@ -25,7 +25,7 @@ pub(crate) struct Live {
     pub(crate) not_ready_reason: Option<String>,
 }
 
-impl Live {
+impl LiveObject {
     /// Whether the object is being deleted.
     pub(crate) fn is_terminating(&self) -> bool {
         self.object["metadata"]["deletionTimestamp"].is_string()
@@ -44,7 +44,7 @@ pub(crate) enum Owner {
 }
 
 /// Returns the steps from `world` to the `declared` objects, and the foreign objects in their way.
-pub(crate) fn plan(declared: &[Value], world: &World) -> Plan<Step> {
+pub(crate) fn plan(declared: &[Value], world: &ActualState) -> Plan<Step> {
     let (mut steps, mut conflicts) = (Vec::new(), Vec::new());
     for object in declared {
         let id = Identity::of(object);
@@ -82,7 +82,7 @@ fn in_the_way(id: &Identity, live: &Value) -> String {
 }
 
 /// Returns the conflicts of [`plan`] for a status.
-pub(crate) fn refusals(declared: &[Value], world: &World) -> Vec<Refusal> {
+pub(crate) fn refusals(declared: &[Value], world: &ActualState) -> Vec<Refusal> {
     let refusal = |object: &Value| {
         let id = Identity::of(object);
         let live = world.get(&id).filter(|live| live.owner == Owner::Foreign);
@@ -94,7 +94,7 @@ pub(crate) fn refusals(declared: &[Value], world: &World) -> Vec<Refusal> {
 }
 
 /// Returns the steps for one object that exists.
-fn changes(id: &Identity, declared: &Value, live: &Live) -> Vec<Step> {
+fn changes(id: &Identity, declared: &Value, live: &LiveObject) -> Vec<Step> {
     let mut steps = Vec::new();
     let changed = diff::changed(declared, &live.object);
     if !changed.is_empty() {
@@ -117,7 +117,7 @@ fn changes(id: &Identity, declared: &Value, live: &Live) -> Vec<Step> {
 /// Decides how many of the first steps of [`plan`] are executed before the next observation: those of
 /// one stage. `touched` are the objects on which this run executed a step. A controller that was asked in
 /// this run is waited for, because it reports its work a moment later.
-pub(crate) fn next(steps: &[Step], world: &World, touched: &BTreeSet<Identity>) -> Next {
+pub(crate) fn next(steps: &[Step], world: &ActualState, touched: &BTreeSet<Identity>) -> Next {
     let Some(first) = steps.first() else { return Next::Finish };
     // The contents of a Namespace that is being deleted are deleted with it.
     if let Some((id, live)) = world.iter().find(|(_, live)| live.is_terminating()) {
@@ -144,12 +144,12 @@ pub(crate) fn still_there(id: &Identity, live: &Value) -> String {
 }
 
 /// Returns the steps that remove what [`plan`] created, in the reverse order.
-pub(crate) fn plan_destroy(world: &World) -> Vec<Step> {
+pub(crate) fn plan_destroy(world: &ActualState) -> Vec<Step> {
     removable(world, |_| true)
 }
 
-fn removable(world: &World, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
-    let ours = |live: &Live| live.owner == Owner::Ours && live.holds.is_empty();
+fn removable(world: &ActualState, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
+    let ours = |live: &LiveObject| live.owner == Owner::Ours && live.holds.is_empty();
     let ids = world.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
     let mut ids: Vec<_> = ids.collect();
     ids.sort_by_key(|id| std::cmp::Reverse(order(id)));
@@ -158,8 +158,8 @@ fn removable(world: &World, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
 }
 
 /// Returns the objects that stay after [`plan_destroy`], each with the reason.
-pub(crate) fn kept(world: &World) -> Vec<String> {
-    let keep = |(object, live): (&Identity, &Live)| match live.owner {
+pub(crate) fn kept(world: &ActualState) -> Vec<String> {
+    let keep = |(object, live): (&Identity, &LiveObject)| match live.owner {
         Owner::Ours if live.holds.is_empty() => None,
         Owner::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
         Owner::Unmarked => Some(format!("{object} (lacks our label)")),

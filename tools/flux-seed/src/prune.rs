@@ -10,13 +10,13 @@ use crate::archive::{Files, Source};
 use crate::build;
 use crate::cluster::Reader;
 use crate::desired::{Artifact, Desired};
-use crate::graph::{Because, Facts, Going, Graph, remote};
+use crate::graph::{Because, ClusterFacts, Going, Graph, remote};
 use crate::impact::{self, Next};
 use crate::object::Identity;
-use crate::observe::Seen;
+use crate::observe::ObservedObjects;
 
 /// Live objects, and the ones that the next artifact deletes.
-pub(crate) type Prune = (Facts, Going);
+pub(crate) type Prune = (ClusterFacts, Going);
 
 /// The files of the declared artifact. They are pulled once in a run, because every round asks what Flux
 /// would prune.
@@ -50,7 +50,7 @@ pub(crate) fn of_apply(
     reader: &Reader,
     (project, pulled): (&Project, &Pulled),
     desired: &Desired,
-    seen: &Seen,
+    seen: &ObservedObjects,
 ) -> Result<Option<Prune>, Error> {
     let (Some(artifact), Some(declared)) = (desired.artifact.value(), declared(desired)) else {
         return Ok(None);
@@ -68,7 +68,7 @@ pub(crate) fn of_apply(
     if let Err(error) = &files {
         documents::note(name, format_args!("what Flux will prune cannot be determined: {error}"));
     }
-    let facts = Facts::read(reader)?;
+    let facts = ClusterFacts::read(reader)?;
     let files = files.as_ref().copied().map_err(ToString::to_string);
     let going = {
         let graph = Graph::new(&facts);

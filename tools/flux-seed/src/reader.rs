@@ -8,16 +8,16 @@ use contract::facts::READER_KUBECONFIG;
 use documents::{Condition, Reason};
 
 use crate::desired::Desired;
-use crate::observe::Seen;
-use crate::status::{Observed, Status};
+use crate::observe::ObservedObjects;
+use crate::status::{Facts, Status};
 use crate::step::Step;
 
 /// Returns the status of a plan that compared every object except Secrets and objects that the API
 /// server denied.
 pub(crate) fn status(
-    observed: Observed,
+    observed: Facts,
     steps: Vec<Step>,
-    seen: &Seen,
+    seen: &ObservedObjects,
     unlisted: &[String],
 ) -> Status {
     let mut status = if steps.is_empty() {
@@ -46,10 +46,10 @@ pub(crate) fn without_cluster(desired: &Desired) -> Status {
         "the status of the Cluster lacks {READER_KUBECONFIG}, so the cluster was not read: pass the \
          output of a `talos-provision apply` that seals it for readers"
     );
-    unknown(Some(Observed::of(desired, None)), &message)
+    unknown(Some(Facts::of(desired, None)), &message)
 }
 
 /// Returns a status without a plan, because steps may be left that a reader cannot see.
-fn unknown(observed: Option<Observed>, message: &str) -> Status {
+fn unknown(observed: Option<Facts>, message: &str) -> Status {
     Status { observed, ..Status::new(Condition::unknown("Ready", Reason::ReaderAccess, message)) }
 }

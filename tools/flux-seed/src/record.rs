@@ -169,7 +169,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Facts;
+    use crate::graph::ClusterFacts;
     use crate::scan::Scan;
 
     fn object(kind: &str, namespace: Option<&str>, name: &str, owner: Option<&str>) -> Value {
@@ -213,9 +213,9 @@ mod tests {
         ];
         let name =
             |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let facts = |objects: Vec<Value>| Facts {
+        let facts = |objects: Vec<Value>| ClusterFacts {
             scan: Scan { objects, ..Scan::default() },
-            ..Facts::default()
+            ..ClusterFacts::default()
         };
         let roots_in = |objects: &[Value]| {
             let found = |(root, because): &(&str, Because)| {

@@ -13,8 +13,8 @@ use crate::cluster::Reader;
 use crate::desired::{self, Artifact, Desired};
 use crate::gate::Gate;
 use crate::object::{Identity, Stage};
-use crate::observe::{Look, Seen, observe};
-use crate::plan::Live;
+use crate::observe::{Look, ObservedObjects, observe};
+use crate::plan::LiveObject;
 use crate::prune::{self, Prune, Pulled};
 use crate::reader;
 use crate::spec::{self, Delivery};
@@ -28,7 +28,7 @@ pub(crate) enum Observation {
     NoCluster,
     /// The declared objects and what Flux has delivered.
     Delivery {
-        seen: Seen,
+        seen: ObservedObjects,
         /// Objects on which this run has executed a step.
         touched: BTreeSet<Identity>,
     },
@@ -38,7 +38,7 @@ pub(crate) enum Observation {
 
 impl Observation {
     /// Returns a declared object of the cluster, if it exists.
-    pub(crate) fn live(&self, id: &Identity) -> Option<&Live> {
+    pub(crate) fn live(&self, id: &Identity) -> Option<&LiveObject> {
         match self {
             Self::NoCluster => None,
             Self::Delivery { seen, .. } => seen.world.get(id),
@@ -174,7 +174,7 @@ impl<'a> Session<'a> {
     }
 
     /// Computes what Flux will prune by applying the declared artifact.
-    pub(crate) fn prune(&self, seen: &Seen) -> Result<Option<Prune>, Error> {
+    pub(crate) fn prune(&self, seen: &ObservedObjects) -> Result<Option<Prune>, Error> {
         let project = (&self.project.spec, &self.pulled);
         prune::of_apply(self.name(), self.reader()?, project, &self.desired, seen)
     }

@@ -11,18 +11,18 @@ use crate::desired::{Desired, sha256};
 use crate::foreign::{self, Foreign};
 use crate::install;
 use crate::object::Identity;
-use crate::observe::Seen;
-use crate::plan::{Owner, World};
+use crate::observe::ObservedObjects;
+use crate::plan::{ActualState, Owner};
 use crate::spec::{Component, Version};
 use crate::step::Step;
 
 /// The status of a Delivery.
-pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
+pub(crate) type Status = documents::Status<Facts, Evidence, Step>;
 
 /// Facts about a Delivery that other documents may refer to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Observed {
+pub struct Facts {
     /// Digest of the artifact that Flux must have applied.
     pub revision: Deferred<String>,
     /// Image reference of each controller, with its digest.
@@ -89,10 +89,10 @@ pub struct LostClaim {
     pub because: String,
 }
 
-impl Observed {
+impl Facts {
     /// Returns the facts of an observation; `None` for a cluster that does not exist yet.
-    pub(crate) fn of(desired: &Desired, seen: Option<&Seen>) -> Self {
-        let none = Seen::nothing();
+    pub(crate) fn of(desired: &Desired, seen: Option<&ObservedObjects>) -> Self {
+        let none = ObservedObjects::nothing();
         let seen = seen.unwrap_or(&none);
         let workload = |(id, object): &(Identity, Option<Value>)| {
             let object = object.as_ref()?;
@@ -123,7 +123,7 @@ impl Observed {
 }
 
 /// Returns the fields that other writers added to our objects.
-fn added(desired: &Desired, world: &World) -> Vec<Foreign> {
+fn added(desired: &Desired, world: &ActualState) -> Vec<Foreign> {
     let fields = |declared: &Value| {
         let id = Identity::of(declared);
         let live = world.get(&id).filter(|live| live.owner != Owner::Foreign);

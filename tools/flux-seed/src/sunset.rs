@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::cluster::Reader;
 use crate::desired::Desired;
-use crate::graph::{Because, Doomed, Facts, Going, Graph, Key, is_applied_by, is_kept, is_of, key};
+use crate::graph::{
+    Because, ClusterFacts, Doomed, Going, Graph, Key, is_applied_by, is_kept, is_of, key,
+};
 use crate::object::{Identity, order};
-use crate::observe::{self, Look, Seen, observe};
+use crate::observe::{self, Look, ObservedObjects, observe};
 use crate::plan::{kept, plan_destroy, still_there};
 use crate::record::Record;
 use crate::step::Step;
@@ -25,8 +27,8 @@ pub(crate) struct Sunset {
     name: String,
     /// The Kustomization of the Delivery.
     kustomization: Identity,
-    pub(crate) facts: Facts,
-    pub(crate) seen: Seen,
+    pub(crate) facts: ClusterFacts,
+    pub(crate) seen: ObservedObjects,
     pub(crate) record: Record,
     /// Everything that is deleted.
     pub(crate) going: Going,
@@ -42,7 +44,7 @@ impl Sunset {
         desired: &Desired,
         prune: bool,
     ) -> Result<Self, Error> {
-        let facts = Facts::read(reader)?;
+        let facts = ClusterFacts::read(reader)?;
         let record = Record::read(reader, name)?;
         let seen = observe(reader, name, desired, Look::Removal)?;
         Ok(Self::new(name, desired, prune, (facts, record, seen)))
@@ -53,7 +55,7 @@ impl Sunset {
         name: &str,
         desired: &Desired,
         prune: bool,
-        (facts, record, mut seen): (Facts, Record, Seen),
+        (facts, record, mut seen): (ClusterFacts, Record, ObservedObjects),
     ) -> Self {
         let graph = Graph::new(&facts);
         let delivered = delivered(&facts, &graph, desired, prune);
@@ -229,7 +231,7 @@ const WAVES: usize = 9;
 const VOLUMES: usize = 4;
 
 /// Returns the wave of an object. Its controller must still run then, and its users must be deleted.
-fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going) -> usize {
+fn wave(doomed: &Doomed, facts: &ClusterFacts, users: &BTreeSet<String>, going: &Going) -> usize {
     let id = &doomed.id;
     let is_balancer = || {
         facts.services.iter().any(|service| {
@@ -265,7 +267,12 @@ fn wave(doomed: &Doomed, facts: &Facts, users: &BTreeSet<String>, going: &Going)
 }
 
 /// Returns the objects that the Delivery has applied and that are deleted with it.
-fn delivered(facts: &Facts, graph: &Graph<'_>, desired: &Desired, prune: bool) -> Vec<Identity> {
+fn delivered(
+    facts: &ClusterFacts,
+    graph: &Graph<'_>,
+    desired: &Desired,
+    prune: bool,
+) -> Vec<Identity> {
     let absent = json!({"metadata": {
         "name": desired.kustomization.name, "namespace": desired.kustomization.namespace,
     }});
@@ -280,7 +287,7 @@ fn delivered(facts: &Facts, graph: &Graph<'_>, desired: &Desired, prune: bool) -
 }
 
 /// Returns the objects that the Delivery has applied and that stay, each with the reason.
-fn stays(facts: &Facts, desired: &Desired, going: &Going, prune: bool) -> Vec<String> {
+fn stays(facts: &ClusterFacts, desired: &Desired, going: &Going, prune: bool) -> Vec<String> {
     let name = desired.kustomization.name.as_str();
     let namespace = desired.kustomization.namespace.as_deref().unwrap_or_default();
     let mut stays = Vec::new();

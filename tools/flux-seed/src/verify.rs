@@ -18,7 +18,7 @@ use crate::diff::{Leaf, leaves, managed};
 use crate::graph::{inventory, uid};
 use crate::kstatus::{condition, text};
 use crate::object::Identity;
-use crate::observe::{self, Seen};
+use crate::observe::{self, ObservedObjects};
 use crate::status::ThirdParty;
 use crate::step::Step;
 
@@ -54,7 +54,7 @@ struct Origin {
 pub(crate) fn verify(
     reader: &Reader,
     desired: &Desired,
-    (seen, left): (&Seen, &[Step]),
+    (seen, left): (&ObservedObjects, &[Step]),
     attested: &BTreeSet<String>,
 ) -> Result<Proof, Error> {
     observe::signature(desired, seen)?;
@@ -88,7 +88,7 @@ pub(crate) fn verify(
 }
 
 /// Returns an error text unless Flux reports that it has verified the signature.
-fn unverified(desired: &Desired, seen: &Seen) -> Option<String> {
+fn unverified(desired: &Desired, seen: &ObservedObjects) -> Option<String> {
     let live = seen.world.get(&desired.source)?;
     let verified = condition(&live.object, "SourceVerified");
     let is_verified = verified.is_some_and(|condition| {
@@ -103,7 +103,7 @@ fn unverified(desired: &Desired, seen: &Seen) -> Option<String> {
 fn origins(
     reader: &Reader,
     desired: &Desired,
-    seen: &Seen,
+    seen: &ObservedObjects,
     proof: &mut Proof,
 ) -> Result<BTreeMap<String, Origin>, Error> {
     let mut origins = BTreeMap::new();

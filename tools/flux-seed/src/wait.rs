@@ -12,8 +12,8 @@ use crate::desired::Desired;
 use crate::graph::uid;
 use crate::kstatus::{self, State, condition, text};
 use crate::object::{Identity, Stage};
-use crate::observe::{self, Look, Seen, has_answered, observe};
-use crate::plan::{World, still_there};
+use crate::observe::{self, Look, ObservedObjects, has_answered, observe};
+use crate::plan::{ActualState, still_there};
 
 /// Pause between two observations. One observation takes about 20 requests of a millisecond each.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
@@ -84,7 +84,7 @@ pub(crate) fn not_ready_reason(
 /// Lists one object of every kind that was defined. The API server prepares its storage of a kind at the
 /// first request, and rejects watches of that kind for a second meanwhile. Measured: Flux's controllers
 /// were rejected, and began to work that much later.
-fn check_served(reader: &Reader, world: &World) -> Result<(), Error> {
+fn check_served(reader: &Reader, world: &ActualState) -> Result<(), Error> {
     let definitions = world.iter().filter(|(id, _)| id.kind == "CustomResourceDefinition");
     for (_, live) in definitions {
         observe::ask_for_any(reader, &live.object)?;
@@ -93,7 +93,7 @@ fn check_served(reader: &Reader, world: &World) -> Result<(), Error> {
 }
 
 /// Fails when Flux, or an object that it delivered, reports a failure that waiting cannot change.
-pub(crate) fn check_refused(desired: &Desired, seen: &Seen) -> Result<(), Error> {
+pub(crate) fn check_refused(desired: &Desired, seen: &ObservedObjects) -> Result<(), Error> {
     observe::signature(desired, seen)?;
     let now = Timestamp::now();
     let stalled = |id: &Identity, object: &Value| {

@@ -11,8 +11,8 @@ use crate::config::{self, Common, Keys, Patch};
 use crate::hetzner::{CloudState, Scope};
 use crate::pki::{self, Pki};
 use crate::plan::{
-    Balancer, BalancerService, Kind, Machine, ResourceSpec, Rule, SharedResource, Target,
-    TargetSelector, Wanted,
+    Balancer, BalancerService, DesiredState, Kind, Machine, ResourceSpec, Rule, SharedResource,
+    Target, TargetSelector,
 };
 use crate::spec::{Cluster, Cni, Pool, Role};
 
@@ -101,8 +101,8 @@ pub(crate) fn endpoint(spec: &Cluster, view: &CloudState) -> Deferred<String> {
 }
 
 /// Returns the declared state, without the configurations of machines, which hold keys.
-pub(crate) fn wanted(document: &Declared<Cluster>) -> Wanted {
-    Wanted {
+pub(crate) fn wanted(document: &Declared<Cluster>) -> DesiredState {
+    DesiredState {
         cluster: document.name.to_string(),
         incarnation: document.spec.incarnation.get(),
         first_contact: document.spec.first_contact,

@@ -3,7 +3,7 @@
 use std::io;
 
 use documents::{Diagnostic, Exit, Reason};
-use remote::{RootsError, UNTRUSTED_HELP};
+use remote::{RootsError, TokenError, UNTRUSTED_HELP};
 
 use crate::api_error::ApiError;
 use crate::plan::Conflict;
@@ -44,6 +44,9 @@ pub enum Error {
     /// The certificate authorities that a variable names cannot be read.
     #[error(transparent)]
     Roots(#[from] RootsError),
+    /// The cloud's token fits into no request.
+    #[error("the token of the cloud cannot be sent: {0}")]
+    TokenUnusable(#[from] TokenError),
     /// The certificate of the cloud's API is not trusted.
     #[error("the certificate of the cloud's API is not trusted: {why}")]
     Untrusted {
@@ -257,6 +260,7 @@ impl Diagnostic for Error {
             Self::WrongProject { .. } => Reason::AbsenceUnproven,
             Self::Roots(_) => Reason::FileFailed,
             Self::Untrusted { .. } => Reason::Untrusted,
+            Self::TokenUnusable(_) => Reason::SecretUnavailable,
         }
     }
 
@@ -267,6 +271,9 @@ impl Diagnostic for Error {
             Self::Kubernetes(error) => return error.help(),
             Self::Roots(error) => return Some(error.help()),
             Self::Untrusted { .. } => UNTRUSTED_HELP,
+            Self::TokenUnusable(_) => {
+                "write the token alone, on one line, where spec.endpoints.cloud of the Project points"
+            }
             Self::Conflicts(conflicts) => {
                 return conflicts.first().map(|conflict| conflict.help().to_owned());
             }
@@ -414,6 +421,7 @@ impl Diagnostic for Error {
             | Self::WrongProject { .. }
             | Self::Roots(_)
             | Self::Untrusted { .. }
+            | Self::TokenUnusable(_)
             | Self::Expired { .. } => Exit::Permanent,
         }
     }

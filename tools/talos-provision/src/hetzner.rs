@@ -19,8 +19,8 @@ use crate::Error;
 use crate::labels::Labels;
 use crate::money::Money;
 use crate::plan::{
-    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
-    Server, SharedResource, Target, TargetSelector, Wanted,
+    Balancer, BalancerService, DesiredState, Kind, Machine, Node, ObservedResource, Power,
+    ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
 };
 use crate::spec::Role;
 use http::Http;
@@ -94,14 +94,14 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Returns whether all lookups for the creation of `servers` and of the shared resources of
     /// `wanted` were made.
-    pub(crate) fn covers(&self, wanted: &Wanted, servers: &BTreeSet<String>) -> bool {
+    pub(crate) fn covers(&self, wanted: &DesiredState, servers: &BTreeSet<String>) -> bool {
         let is_billed = |resource: &&SharedResource| resource.kind == Kind::LoadBalancer;
         servers.iter().all(|name| self.machines.contains_key(name))
             && wanted.resources.keys().filter(is_billed).all(|key| self.resources.contains_key(key))
     }
 
     /// Adds the prices to `wanted`.
-    pub(crate) fn add_prices(&self, wanted: &mut Wanted) {
+    pub(crate) fn add_prices(&self, wanted: &mut DesiredState) {
         for (name, machine) in &mut wanted.machines {
             machine.monthly = self.machines.get(name).copied();
         }
@@ -275,7 +275,7 @@ impl Reader {
     /// resources of `wanted`.
     pub(crate) fn catalog(
         &self,
-        wanted: &Wanted,
+        wanted: &DesiredState,
         servers: &BTreeSet<String>,
     ) -> Result<Catalog, Error> {
         let none = ("sort", "id");

@@ -2,12 +2,12 @@
 
 mod etcd;
 mod history;
-mod world;
+mod state;
 
 pub(crate) use etcd::Start;
 pub use etcd::{Etcd, Member};
 pub use history::History;
-pub use world::{
-    Balancer, BalancerService, Kind, Machine, Node, ObservedResource, Power, ResourceSpec, Rule,
-    Server, SharedResource, Target, TargetSelector, Wanted, World,
+pub use state::{
+    ActualState, Balancer, BalancerService, DesiredState, Kind, Machine, Node, ObservedResource,
+    Power, ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
 };

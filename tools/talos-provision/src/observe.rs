@@ -8,7 +8,7 @@ use talos_api::talos::resource::definitions::enums::RuntimeMachineStage;
 use crate::hetzner::{Catalog, CloudState};
 use crate::kubernetes::RegisteredNode;
 use crate::money::Money;
-use crate::plan::{self, Etcd, Node, Power, Step, Wanted, World};
+use crate::plan::{self, ActualState, DesiredState, Etcd, Node, Power, Step};
 use crate::session::{Credentials, Session};
 use crate::spec::{Cni, Role};
 use crate::talos::{self, NodeState};
@@ -19,8 +19,8 @@ use crate::{Error, desired};
 pub(crate) struct Observation {
     pub(crate) cloud: CloudState,
     pub(crate) endpoint: Deferred<String>,
-    pub(crate) wanted: Wanted,
-    pub(crate) world: World,
+    pub(crate) wanted: DesiredState,
+    pub(crate) world: ActualState,
     /// Reports of the machines, by name. Empty when the machines were not asked.
     pub(crate) node_states: BTreeMap<String, NodeState>,
     pub(crate) kubernetes: Kubernetes,
@@ -59,7 +59,7 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
     let nodes = kubernetes.nodes.iter().map(|node| node.name.clone()).collect();
     let cordoned = kubernetes.nodes.iter().filter(|node| node.cordoned_by_us);
     let cordoned = cordoned.map(|node| node.name.clone()).collect();
-    let world = World { resources: cloud.resources.clone(), servers, etcd, nodes, cordoned };
+    let world = ActualState { resources: cloud.resources.clone(), servers, etcd, nodes, cordoned };
     let catalog = Catalog::default();
     let mut observation =
         Observation { cloud, endpoint, wanted, world, node_states, kubernetes, catalog };
@@ -98,7 +98,7 @@ fn ask(
     keys: &Credentials<'_>,
     cloud: &CloudState,
     endpoint: &Deferred<String>,
-    wanted: &Wanted,
+    wanted: &DesiredState,
 ) -> Result<(BTreeMap<String, NodeState>, Kubernetes), Error> {
     let ours = cloud.servers.iter().filter(|(_, server)| server.ours);
     let targets: Vec<_> = ours.filter_map(|(name, server)| target(wanted, name, server)).collect();
@@ -119,7 +119,7 @@ fn ask(
 
 /// Returns where the Talos API of a server answers. The declared role counts before the label, which
 /// may be lost.
-fn target(wanted: &Wanted, name: &str, server: &plan::Server) -> Option<talos::Target> {
+fn target(wanted: &DesiredState, name: &str, server: &plan::Server) -> Option<talos::Target> {
     let declared = wanted.machines.get(name);
     let role = declared.map(|machine| machine.role).or(server.role);
     Some(talos::Target {

@@ -17,8 +17,9 @@ pub use conflict::{Conflict, conflicts};
 
 pub use crate::change::{Change, Part};
 pub use crate::model::{
-    Balancer, BalancerService, Etcd, History, Kind, Machine, Member, Node, ObservedResource, Power,
-    ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector, Wanted, World,
+    ActualState, Balancer, BalancerService, DesiredState, Etcd, History, Kind, Machine, Member,
+    Node, ObservedResource, Power, ResourceSpec, Rule, Server, SharedResource, Target,
+    TargetSelector,
 };
 pub(crate) use crate::step::cost_after;
 pub use crate::step::{Stage, Step, batch, batch_destroy};
@@ -31,7 +32,7 @@ use crate::spec::Role;
 
 /// Returns the steps from `world` to the declared state. Undeclared resources go last.
 #[must_use]
-pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
+pub fn plan(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
     let mut steps = Vec::new();
     for (resource, spec) in &wanted.resources {
         match world.resources.get(resource) {
@@ -113,7 +114,7 @@ pub fn plan(wanted: &Wanted, world: &World) -> Vec<Step> {
 /// Kubernetes, so steps that depend on their answers are left out: configurations of machines that are
 /// there, members of etcd, and nodes.
 #[must_use]
-pub fn plan_cloud(wanted: &Wanted, world: &World) -> Vec<Step> {
+pub fn plan_cloud(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
     let is_there = |name: &String| world.servers.contains_key(name);
     let shows = |step: &Step| match step {
         Step::Create { .. }
@@ -141,7 +142,7 @@ pub fn plan_cloud(wanted: &Wanted, world: &World) -> Vec<Step> {
 /// go first among the servers: once one of them is gone, the data gate has been passed, and without
 /// them no new data can be written.
 #[must_use]
-pub fn plan_destroy(world: &World) -> Vec<Step> {
+pub fn plan_destroy(world: &ActualState) -> Vec<Step> {
     let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
     let controls = |(_, server): &(&String, &Server)| server.role == Some(Role::Controlplane);
     let (controls, others): (Vec<_>, Vec<_>) = servers.partition(controls);
@@ -159,7 +160,7 @@ pub fn plan_destroy(world: &World) -> Vec<Step> {
 
 /// Returns the record that lets a later run continue. A cluster that never began needs none, and a
 /// `destroy` that continues keeps the number with which it began.
-fn record_destroy(world: &World) -> Option<Step> {
+fn record_destroy(world: &ActualState) -> Option<Step> {
     let is_ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
         resource.kind == Kind::Network && found.ours
     };
@@ -178,12 +179,12 @@ fn remove((resource, found): (&SharedResource, &ObservedResource)) -> Step {
 }
 
 /// Returns the machines, control planes first, because the others need them.
-fn in_order(wanted: &Wanted) -> impl Iterator<Item = (&String, &Machine)> {
+fn in_order(wanted: &DesiredState) -> impl Iterator<Item = (&String, &Machine)> {
     let with_role = |role| wanted.machines.iter().filter(move |(_, machine)| machine.role == role);
     with_role(Role::Controlplane).chain(with_role(Role::Worker))
 }
 
-fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
+fn configure(name: &str, machine: &Machine, world: &ActualState) -> Option<Step> {
     let node = match world.servers.get(name) {
         Some(server) if server.ours => Some(&server.node),
         Some(_) => return None,
@@ -206,7 +207,7 @@ fn configure(name: &str, machine: &Machine, world: &World) -> Option<Step> {
 }
 
 /// Returns members of etcd whose machine is gone, or was created again and has no configuration yet.
-fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a Member> {
+fn stale<'a>(wanted: &'a DesiredState, world: &'a ActualState) -> impl Iterator<Item = &'a Member> {
     let members = match &world.etcd {
         Etcd::Members(members) => members.as_slice(),
         Etcd::Absent | Etcd::Unknown => &[],
@@ -219,7 +220,7 @@ fn stale<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a M
 
 /// Whether a server may be a member of etcd. The list of members counts beside the label, because a
 /// label may be lost.
-fn is_member(world: &World, name: &str, server: &Server) -> bool {
+fn is_member(world: &ActualState, name: &str, server: &Server) -> bool {
     let Etcd::Members(members) = &world.etcd else {
         return server.role == Some(Role::Controlplane);
     };
@@ -228,8 +229,8 @@ fn is_member(world: &World, name: &str, server: &Server) -> bool {
 
 /// Returns servers that this document created and no longer declares.
 fn surplus<'a>(
-    wanted: &'a Wanted,
-    world: &'a World,
+    wanted: &'a DesiredState,
+    world: &'a ActualState,
 ) -> impl Iterator<Item = (&'a String, &'a Server)> {
     let servers = world.servers.iter();
     servers.filter(|(name, server)| server.ours && !wanted.machines.contains_key(*name))
@@ -237,14 +238,17 @@ fn surplus<'a>(
 
 /// Returns nodes of Kubernetes whose machine is not declared and will not exist once the steps before
 /// are executed.
-fn forgotten<'a>(wanted: &'a Wanted, world: &'a World) -> impl Iterator<Item = &'a String> {
+fn forgotten<'a>(
+    wanted: &'a DesiredState,
+    world: &'a ActualState,
+) -> impl Iterator<Item = &'a String> {
     world.nodes.iter().filter(|name| {
         let stays = world.servers.get(*name).is_some_and(|server| !server.ours);
         wanted.is_name_of_ours(name) && !wanted.machines.contains_key(*name) && !stays
     })
 }
 
-impl World {
+impl ActualState {
     /// Returns the number of control planes that carry our labels.
     pub(crate) fn control_planes(&self) -> usize {
         let servers = self.servers.values().filter(|server| server.ours);
@@ -252,7 +256,7 @@ impl World {
     }
 }
 
-impl Wanted {
+impl DesiredState {
     /// Whether a machine of this cluster can be called `name`.
     fn is_name_of_ours(&self, name: &str) -> bool {
         let rest = name.strip_prefix(&self.cluster).and_then(|rest| rest.strip_prefix('-'));

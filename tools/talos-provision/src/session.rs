@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::desired::{self, Patches};
 use crate::hetzner::{self, Catalog, CloudState, Leftover, Scope};
 use crate::pki::Pki;
-use crate::plan::{Machine, Wanted};
+use crate::plan::{DesiredState, Machine};
 use crate::spec::Cluster;
 use crate::{Error, absence, config, kubernetes, talos};
 
@@ -44,7 +44,7 @@ pub(crate) struct Credentials<'a> {
 /// Answers of the cloud that one run uses more than once.
 #[derive(Default)]
 struct Memory {
-    cloud: Option<Seen>,
+    cloud: Option<CachedCloud>,
     catalog: Catalog,
     /// Resources of other programs, as they were before a removal began: the network that lists them
     /// goes with the cluster.
@@ -52,7 +52,7 @@ struct Memory {
 }
 
 /// The state of the cloud at one moment.
-struct Seen {
+struct CachedCloud {
     state: CloudState,
     at: Instant,
     /// When the servers that are being deleted were asked for last.
@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
 
     fn remember(memory: &mut RefMut<'_, Memory>, state: CloudState) -> CloudState {
         let now = Instant::now();
-        let seen = Seen { state: state.clone(), at: now, leaving_at: now, is_stale: false };
+        let seen = CachedCloud { state: state.clone(), at: now, leaving_at: now, is_stale: false };
         memory.cloud = Some(seen);
         state
     }
@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
     /// `servers` are the names of the machines that have to be created.
     pub(crate) fn catalog(
         &self,
-        wanted: &Wanted,
+        wanted: &DesiredState,
         servers: &BTreeSet<String>,
     ) -> Result<Catalog, Error> {
         let mut memory = self.memory.borrow_mut();
@@ -200,7 +200,7 @@ impl<'a> Session<'a> {
 
     /// Returns the declared state, with digests of the configurations where keys and endpoint are
     /// known.
-    pub(crate) fn wanted(&self, endpoint: &Deferred<String>) -> Result<Wanted, Error> {
+    pub(crate) fn wanted(&self, endpoint: &Deferred<String>) -> Result<DesiredState, Error> {
         let mut wanted = desired::wanted(self.document);
         if let (Deferred::Value(endpoint), Some(keys)) = (endpoint, self.credentials()) {
             for (name, machine) in &mut wanted.machines {

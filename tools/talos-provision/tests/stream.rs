@@ -50,6 +50,27 @@ fn a_cluster_without_its_project_is_an_error() -> Test {
     Ok(())
 }
 
+// hazard: A token with a line break is sent again for three minutes, and the cloud is reported as unreachable.
+// class: A request that cannot be built counts as an outage.
+// members: a space, a line break, characters beyond ASCII, an empty token
+// now: the run ends before the first request, and the help names the reference of the token
+#[test]
+fn a_token_that_no_header_can_hold_ends_the_run_at_once() -> Test {
+    for token in ["s3cr t", "s3cr\nt", "s3cr\u{e6}"] {
+        let folder = tempfile::tempdir()?;
+        support::write(folder.path(), NOWHERE);
+        fs::write(folder.path().join("token"), token)?;
+        let mut program = program(cargo_bin!("talos-provision"));
+        let input = support::project(NOWHERE) + &cluster("");
+        let run = program.current_dir(folder.path()).arg("plan").write_stdin(input).assert();
+        let run = run.code(100);
+        assert!(said(&run).contains("the token of the cloud cannot be sent"), "{}", said(&run));
+        assert!(said(&run).contains("spec.endpoints.cloud"), "{}", said(&run));
+        assert!(!said(&run).contains(token), "the token is not quoted");
+    }
+    Ok(())
+}
+
 #[test]
 fn destroy_keeps_a_cluster_that_another_document_needs() -> Test {
     let input = support::project(NOWHERE) + &cluster("") + "---\n" + OTHER + "\n";

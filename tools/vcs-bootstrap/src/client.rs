@@ -4,12 +4,14 @@
 //! unchanged. Its own retry repeats POST requests and is disabled, so this is the only layer that waits
 //! and retries (decision 20).
 
-use documents::Reason;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use ::git::Url;
-use ::remote::{Cause as Retry, Limits, Outage, Retries, pause, retry_after, until_reset};
+use ::remote::{
+    Cause as Retry, Limits, Outage, Retries, pause, retry_after, sendable, until_reset,
+};
+use documents::Reason;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use octocrab::Octocrab;
@@ -80,7 +82,8 @@ impl Client {
             path: root.to_string(),
             source,
         };
-        let text = sendable(token)?;
+        let text =
+            sendable(token).map_err(|error| Error::TokenUnusable { why: error.to_string() })?;
         if !root.is_plain() {
             // octocrab reads the same authorities, and does not say which variable is wrong.
             ::remote::roots()?;
@@ -251,22 +254,6 @@ impl Client {
             body,
         })
     }
-}
-
-/// Returns the token if it fits into a header. octocrab panics on other tokens, and a line break
-/// would add a header.
-fn sendable(token: &Secret) -> Result<&str, Error> {
-    let unusable = |why: &str| Error::TokenUnusable { why: why.to_owned() };
-    let text = token.text().map_err(|_| unusable("the token is not UTF-8"))?;
-    if text.is_empty() {
-        return Err(unusable("the token is empty"));
-    }
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(unusable(
-            "the token contains a space, a line break or a character beyond ASCII",
-        ));
-    }
-    Ok(text)
 }
 
 /// Returns the wait in seconds that a rate limit demands, by GitHub's rules

@@ -25,7 +25,7 @@ pub(crate) struct Writer<'a>(&'a Remote);
 /// A repository as a forge describes it in one response.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the forge's answer")]
-pub(crate) struct Found {
+pub(crate) struct ForgeRepository {
     pub(crate) id: u64,
     pub(crate) administrator: Option<bool>,
     pub(crate) archived: bool,
@@ -53,7 +53,10 @@ const KEYS: &str = "/keys";
 impl Reader<'_> {
     /// Returns the repository, or `None` with a proof of its absence. `earlier` is the forge's
     /// number of the repository from an earlier run.
-    pub(crate) fn repository(&self, earlier: Option<u64>) -> Result<Option<Found>, Error> {
+    pub(crate) fn repository(
+        &self,
+        earlier: Option<u64>,
+    ) -> Result<Option<ForgeRepository>, Error> {
         let answer = self.0.client.get(&self.0.path(""))?;
         if answer.status == 404 {
             return match absence::prove(self.0, earlier)? {
@@ -141,14 +144,14 @@ fn readable<T>(
 }
 
 /// Reads a repository from a response. Both forges agree except for the name of the homepage.
-fn found(answer: &Answer, forge: Forge) -> Result<Found, Error> {
+fn found(answer: &Answer, forge: Forge) -> Result<ForgeRepository, Error> {
     let body = &answer.body;
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let flag = |name: &str| body[name].as_bool().ok_or_else(|| answer.lacks(name));
     // Optional at GitHub (OpenAPI), and null at Forgejo for a repository without topics.
     let topics = body["topics"].as_array().map_or(&[][..], Vec::as_slice);
     let git = body["clone_url"].as_str().map(|url| Url::try_from(url.to_owned()));
-    Ok(Found {
+    Ok(ForgeRepository {
         id: body["id"].as_u64().ok_or_else(|| answer.lacks("id"))?,
         administrator: body["permissions"]["admin"].as_bool(),
         archived: flag("archived")?,
@@ -182,7 +185,7 @@ impl<'a> Writer<'a> {
         description: &str,
         private: bool,
         branch: Option<&str>,
-    ) -> Result<Found, Error> {
+    ) -> Result<ForgeRepository, Error> {
         let Remote { client, place, forge, .. } = self.0;
         let mine = self.0.me()?.eq_ignore_ascii_case(&place.owner);
         let path =

@@ -48,7 +48,7 @@ use documents::{
 };
 
 use execute::{Execution, StepContext};
-use observe::{Evidence, Observation, Observed};
+use observe::{Evidence, Facts, Observation};
 use session::{Session, check_push};
 use spec::Repository;
 use status::Status;
@@ -56,7 +56,7 @@ use step::Step;
 
 impl documents::Kind for Repository {
     const KIND: &'static str = "Repository";
-    type Observed = Observed;
+    type Observed = Facts;
     type Evidence = Evidence;
     type Step = Step;
 }

@@ -304,7 +304,7 @@ pub struct Present {
 }
 
 /// The repository, or `None` if it does not exist.
-pub type World = Option<Present>;
+pub type ActualState = Option<Present>;
 
 /// The history to be pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
-use crate::forge::{Found, Reader};
+use crate::forge::{ForgeRepository, Reader};
 use crate::git;
 use crate::model::{
     Desired, Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings,
@@ -20,7 +20,7 @@ use crate::spec::Push;
 /// Observed facts of the repository, as the status shows them.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Observed {
+pub struct Facts {
     /// User or organisation that owns the repository.
     pub owner: String,
     /// Name of the repository, without the owner.
@@ -101,7 +101,7 @@ pub enum Evidence {
 /// The observed state of the repository.
 pub(crate) struct Observation {
     /// The repository as the forge describes it; `None` when it does not exist.
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Option<ForgeRepository>,
     /// The parts that a plan compares; `None` when the repository does not exist.
     pub(crate) world: Option<Present>,
     /// Whether the repository has an ownership record, valid or not.
@@ -114,7 +114,7 @@ pub(crate) fn observe(
     ownership: &OwnershipKey,
     desired: &Desired,
     earlier: Option<u64>,
-    origin: impl FnOnce(&Found) -> Result<Readable<Head>, Error>,
+    origin: impl FnOnce(&ForgeRepository) -> Result<Readable<Head>, Error>,
 ) -> Result<Observation, Error> {
     let Some(found) = reader.repository(earlier)? else {
         return Ok(Observation { found: None, world: None, recorded: false });
@@ -164,7 +164,7 @@ fn read_if<T>(
 
 /// Compares the declared branch at the forge with the local commit.
 pub(crate) fn head(
-    found: &Found,
+    found: &ForgeRepository,
     desired: &Desired,
     token: &secrets::Secret,
 ) -> Result<Readable<Head>, Error> {
@@ -179,7 +179,7 @@ pub(crate) fn head(
 
 impl Observation {
     /// Returns the facts for the status.
-    pub(crate) fn observed(&self, place: &RepositorySlug, desired: &Desired) -> Option<Observed> {
+    pub(crate) fn observed(&self, place: &RepositorySlug, desired: &Desired) -> Option<Facts> {
         let (found, world) = (self.found.as_ref()?, self.world.as_ref()?);
         let made = match world.mark.value() {
             Some(Ownership::Ours(receipt)) => receipt.made,
@@ -193,7 +193,7 @@ impl Observation {
             let key = desired.deploy_keys.get(fingerprint)?.key.clone();
             Some((fingerprint.clone(), DeployKeySeen { key, read_only: seen.read_only }))
         };
-        Some(Observed {
+        Some(Facts {
             owner: place.owner.clone(),
             name: place.name.clone(),
             id: found.id,

@@ -4,8 +4,8 @@ use documents::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Desired, Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Recorded, Refusal,
-    Settings, World,
+    ActualState, Desired, Head, Ownership, OwnershipRecord, Present, Pushed, Readable, Recorded,
+    Refusal, Settings,
 };
 use crate::spec::{Mode, OnDestroy, Push};
 use crate::step::{Because, Step};
@@ -24,7 +24,7 @@ pub struct Plan {
 
 /// Returns the steps from `world` to the `desired` state.
 #[must_use]
-pub fn plan(desired: &Desired, world: &World) -> Plan {
+pub fn plan(desired: &Desired, world: &ActualState) -> Plan {
     let mut steps = Vec::new();
     let before = world.clone().unwrap_or_else(|| {
         let private = desired.settings.private.unwrap_or(true);
@@ -65,7 +65,7 @@ pub fn plan(desired: &Desired, world: &World) -> Plan {
 
 /// Returns the steps that remove everything that [`plan`] created.
 #[must_use]
-pub fn plan_destroy(desired: &Desired, world: &World) -> Plan {
+pub fn plan_destroy(desired: &Desired, world: &ActualState) -> Plan {
     let Some(before) = world else { return Plan::default() };
     let mut refused = refusals(before);
     let Some(seen) = recorded(before).filter(|_| refused.is_empty()) else {

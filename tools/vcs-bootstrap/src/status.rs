@@ -3,14 +3,14 @@
 use documents::{Condition, Diagnostic as _, Kind as _, Reason};
 
 use crate::Error;
-use crate::observe::{Evidence, Observation, Observed};
+use crate::observe::{Evidence, Facts, Observation};
 use crate::remote::Forge;
 use crate::session::Session;
 use crate::spec::Repository;
 use crate::step::Step;
 
 /// The status of a Repository.
-pub(crate) type Status = documents::Status<Observed, Evidence, Step>;
+pub(crate) type Status = documents::Status<Facts, Evidence, Step>;
 
 /// Returns the status of a document for which `steps` are left, with a condition for each part that
 /// could not be planned.
@@ -97,7 +97,7 @@ pub(crate) fn verified(session: &Session<'_>, observation: &Observation) -> Stat
     status
 }
 
-fn observed(session: &Session<'_>, observation: &Observation) -> Option<Observed> {
+fn observed(session: &Session<'_>, observation: &Observation) -> Option<Facts> {
     observation.observed(&session.remote.place, &session.declaration.desired)
 }
 

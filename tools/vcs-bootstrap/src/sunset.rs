@@ -13,7 +13,7 @@ use std::path::Path;
 use ::git::Origin as GitOrigin;
 
 use crate::Error;
-use crate::forge::Found;
+use crate::forge::ForgeRepository;
 use crate::git;
 use crate::model::{Readable, Refusal};
 use crate::remote::{Forge, Remote};
@@ -21,7 +21,7 @@ use crate::remote::{Forge, Remote};
 /// Returns the contents of the repository beside its Git history, as an error lists them.
 pub(crate) fn beside_history(
     remote: &Remote,
-    found: &Found,
+    found: &ForgeRepository,
     origin: &GitOrigin<'_>,
 ) -> Result<Vec<String>, Error> {
     let mut held = Vec::new();

@@ -183,26 +183,41 @@ pub(crate) fn exits_of_errors(reporters: &Reporters) -> BTreeMap<String, BTreeSe
     exits
 }
 
-/// Returns the programs that report `reason`, as the page shows them.
+/// Whether the crate `name` depends on `shared`, directly or through other shared crates.
+fn depends(name: &str, shared: &str) -> bool {
+    let path = repository_tests::root().join("tools").join(name).join("Cargo.toml");
+    let manifest = std::fs::read_to_string(path).unwrap_or_default();
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    let mut names = lines.filter_map(|line| line.split(['.', ' ', '=']).next());
+    names.any(|other| {
+        let other = format!("shared/{other}");
+        other == shared || (other != name && depends(&other, shared))
+    })
+}
+
+/// Returns the programs that report `reason`, as the page shows them: the reason is in their own code, in a
+/// shared crate that they use, or in the data gate that they ask.
 fn programs(reason: Reason, reporters: &Reporters) -> String {
-    let reports = |(file, source): &&(String, Source)| {
-        let is_gate = file.starts_with("tools/shared/contract/src/gate");
-        source.reasons.contains(reason.as_str()) && !is_gate
+    let is_gate = |file: &str| file.starts_with("tools/shared/contract/src/gate");
+    let holds = |source: &Source| source.reasons.contains(reason.as_str());
+    let reports =
+        |files: &Files| files.iter().any(|(file, source)| holds(source) && !is_gate(file));
+    let all_files = reporters.iter().flat_map(|(_, files)| files);
+    let is_of_gate = all_files.into_iter().any(|(file, source)| holds(source) && is_gate(file));
+    let (shared, programs): (Vec<_>, Vec<_>) =
+        reporters.iter().partition(|(name, _)| name.starts_with("shared/"));
+    let shared: Vec<_> = shared.iter().filter(|(_, files)| reports(files)).collect();
+    let is_named = |(name, files): &&&(String, Files)| {
+        reports(files)
+            || shared.iter().any(|(crate_name, _)| depends(name, crate_name))
+            || is_of_gate && files.iter().any(|(_, source)| source.asks_gate)
     };
-    let is_shared = |name: &str| name.starts_with("shared/");
-    let mut shared = reporters.iter().filter(|(name, _)| is_shared(name));
-    if shared.any(|(_, files)| files.iter().any(|file| reports(&file))) {
+    let named: Vec<_> = programs.iter().filter(is_named).collect();
+    if named.len() == programs.len() {
         return "all".to_owned();
     }
-    let gate = reporters.iter().flat_map(|(_, files)| files);
-    let mut gate = gate.filter(|file| !reports(file));
-    let is_of_gate = gate.any(|(_, source)| source.reasons.contains(reason.as_str()));
-    let asks_gate = |files: &[(String, Source)]| files.iter().any(|(_, source)| source.asks_gate);
-    let named = reporters.iter().filter(|(name, files)| {
-        !is_shared(name)
-            && (files.iter().any(|file| reports(&file)) || is_of_gate && asks_gate(files))
-    });
-    named.map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    named.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the page of all reasons, in the order of the alphabet.

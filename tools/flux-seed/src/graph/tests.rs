@@ -4,7 +4,7 @@ use super::*;
 use crate::served::ServedKind;
 
 /// A cluster of objects. The UID of each is `KIND NAMESPACE/NAME`.
-struct Cluster(Facts);
+struct Cluster(ClusterFacts);
 
 impl Cluster {
     fn new() -> Self {
@@ -20,7 +20,7 @@ impl Cluster {
             kind("v1", "ConfigMap", "configmaps", true),
             kind("example.org/v1", "Database", "databases", true),
         ];
-        Self(Facts { scan: Scan { kinds, ..Scan::default() }, ..Facts::default() })
+        Self(ClusterFacts { scan: Scan { kinds, ..Scan::default() }, ..ClusterFacts::default() })
     }
 
     /// Adds an object to the scan and to the list of its kind.

@@ -8,8 +8,8 @@ const LABELS: [&str; 2] =
 
 /// Returns the facts of a cluster with `objects`, each with the name of the Kustomization that delivered
 /// it. The name is empty for an object that was created by hand.
-fn facts(objects: &[(&str, Value)]) -> Facts {
-    let mut facts = Facts::default();
+fn facts(objects: &[(&str, Value)]) -> ClusterFacts {
+    let mut facts = ClusterFacts::default();
     for (by, object) in objects {
         let mut object = object.clone();
         let id = Identity::of(&object);

@@ -7,14 +7,14 @@ fn declared(name: &str, value: &str) -> Value {
 }
 
 /// Every state in which an object can be, absent among them.
-fn states(name: &str) -> Vec<Option<Live>> {
+fn states(name: &str) -> Vec<Option<LiveObject>> {
     let mut states = vec![None];
     for owner in [Owner::Ours, Owner::Unmarked, Owner::Foreign] {
         for value in ["new", "old"] {
             for holds in [vec![], vec!["Thing other".to_owned()]] {
                 for not_ready_reason in [None, Some("not ready".to_owned())] {
                     let (object, holds) = (declared(name, value), holds.clone());
-                    states.push(Some(Live { object, owner, holds, not_ready_reason }));
+                    states.push(Some(LiveObject { object, owner, holds, not_ready_reason }));
                 }
             }
         }
@@ -24,13 +24,13 @@ fn states(name: &str) -> Vec<Option<Live>> {
 
 /// Calls `law` with every pair of a declaration and a world of the objects `a`, `b` and `c`. The object
 /// `c` is never declared and has another owner.
-fn for_all(law: impl Fn(&[Value], &World)) {
+fn for_all(law: impl Fn(&[Value], &ActualState)) {
     let (a, b) = (declared("a", "new"), declared("b", "new"));
     for wanted in [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![b]] {
         for a in states("a") {
             for b in states("b") {
                 let foreign =
-                    Live { owner: Owner::Foreign, ..states("c")[1].clone().expect("there") };
+                    LiveObject { owner: Owner::Foreign, ..states("c")[1].clone().expect("there") };
                 let there = [a.clone(), b, Some(foreign)].into_iter().flatten();
                 law(&wanted, &there.map(|live| (Identity::of(&live.object), live)).collect());
             }
@@ -39,7 +39,7 @@ fn for_all(law: impl Fn(&[Value], &World)) {
 }
 
 /// Returns the world after `steps`, as an API server and Flux would leave it.
-fn execute(steps: &[Step], wanted: &[Value], before: &World) -> World {
+fn execute(steps: &[Step], wanted: &[Value], before: &ActualState) -> ActualState {
     let mut world = before.clone();
     for step in steps {
         let id = step.object().clone();
@@ -52,7 +52,7 @@ fn execute(steps: &[Step], wanted: &[Value], before: &World) -> World {
                 let object = declared.expect("only declared objects are created").clone();
                 let holds = world.get(&id).map(|live| live.holds.clone()).unwrap_or_default();
                 let (owner, not_ready_reason) = (Owner::Ours, None);
-                world.insert(id.clone(), Live { object, owner, holds, not_ready_reason });
+                world.insert(id.clone(), LiveObject { object, owner, holds, not_ready_reason });
                 if id.kind == "OCIRepository" {
                     // The Kustomization acts on a new artifact by itself.
                     for (_, live) in world.iter_mut().filter(|(id, _)| id.kind == "Kustomization") {
@@ -129,8 +129,8 @@ fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need(
 #[test]
 fn a_value_that_is_not_known_yet_is_a_step_to_take() {
     let mut wanted = declared("a", "new");
-    let steps = plan(&[wanted.clone()], &World::new()).steps;
-    let world = execute(&steps, &[wanted.clone()], &World::new());
+    let steps = plan(&[wanted.clone()], &ActualState::new()).steps;
+    let world = execute(&steps, &[wanted.clone()], &ActualState::new());
     wanted["spec"]["a"] = Value::Null;
     assert_eq!(plan(&[wanted], &world).steps.len(), 1);
 }
@@ -138,8 +138,8 @@ fn a_value_that_is_not_known_yet_is_a_step_to_take() {
 #[test]
 fn undoing_goes_the_way_of_the_plan_backwards() {
     let wanted = [declared("a", "new"), declared("b", "new")];
-    let steps = plan(&wanted, &World::new()).steps;
-    let world = execute(&steps, &wanted, &World::new());
+    let steps = plan(&wanted, &ActualState::new()).steps;
+    let world = execute(&steps, &wanted, &ActualState::new());
     let (mut made, removed) = (steps, plan_destroy(&world));
     made.reverse();
     let ids = |steps: &[Step]| steps.iter().map(|step| step.object().clone()).collect::<Vec<_>>();
@@ -155,13 +155,13 @@ fn staged(value: &str) -> Vec<Value> {
 
 /// Calls `law` with every world in which the objects of [`staged`] are absent, as declared, different or
 /// not ready, and in which an object that is not declared is absent or there.
-fn for_all_stages(law: impl Fn(&[Value], &World)) {
+fn for_all_stages(law: impl Fn(&[Value], &ActualState)) {
     let wanted = staged("new");
     for number in 0..4_usize.pow(4) * 2 {
-        let mut world = World::new();
+        let mut world = ActualState::new();
         let mut add = |object: Value, not_ready_reason: Option<String>| {
             let (id, owner, holds) = (Identity::of(&object), Owner::Ours, Vec::new());
-            world.insert(id, Live { object, owner, holds, not_ready_reason });
+            world.insert(id, LiveObject { object, owner, holds, not_ready_reason });
         };
         for (place, object) in wanted.iter().enumerate() {
             match number / 4_usize.pow(u32::try_from(place).expect("four objects")) % 4 {
@@ -205,8 +205,8 @@ fn apply_executes_the_steps_of_the_first_plan_in_their_order_stage_by_stage() {
 #[test]
 fn apply_waits_for_an_object_that_is_being_deleted_and_for_a_controller_that_it_has_asked() {
     let wanted = staged("new");
-    let steps = plan(&wanted, &World::new()).steps;
-    let mut world = execute(&steps, &wanted, &World::new());
+    let steps = plan(&wanted, &ActualState::new()).steps;
+    let mut world = execute(&steps, &wanted, &ActualState::new());
     let id = Identity::of(&wanted[3]);
     let live = world.get_mut(&id).expect("there");
     live.not_ready_reason = Some("Progressing".to_owned());

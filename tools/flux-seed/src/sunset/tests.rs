@@ -2,7 +2,7 @@ use documents::Deferred;
 
 use super::*;
 use crate::graph::uid;
-use crate::plan::{Live, Owner};
+use crate::plan::{LiveObject, Owner};
 use crate::scan::Scan;
 use crate::served::ServedKind;
 
@@ -117,24 +117,24 @@ impl Simulation {
         for live in &mut services {
             live["spec"] = json!({"type": "LoadBalancer"});
         }
-        let facts = Facts {
+        let facts = ClusterFacts {
             scan: Scan { objects: self.objects.clone(), kinds, ..Scan::default() },
             kustomizations,
             services,
             claims: of_kind("PersistentVolumeClaim"),
             stateful_sets: of_kind("StatefulSet"),
             pods: of_kind("Pod"),
-            ..Facts::default()
+            ..ClusterFacts::default()
         };
         let objects = installed();
         let is_installed =
             |live: &&Value| objects.iter().any(|object| Identity::of(object) == Identity::of(live));
         let world = self.objects.iter().filter(is_installed).map(|object| {
             let (owner, holds) = (Owner::Ours, Vec::new());
-            let live = Live { object: object.clone(), owner, holds, not_ready_reason: None };
+            let live = LiveObject { object: object.clone(), owner, holds, not_ready_reason: None };
             (Identity::of(object), live)
         });
-        let seen = Seen { world: world.collect(), ..Seen::nothing() };
+        let seen = ObservedObjects { world: world.collect(), ..ObservedObjects::nothing() };
         let [source, kustomization] = [4, 5].map(|place: usize| Identity::of(&objects[place]));
         let desired = Desired {
             objects,

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::json;
 
 use crate::conflict::Conflict;
-use crate::progress::voice;
+use crate::progress::console;
 use crate::step::{Effect, Step};
 use crate::verb::LogFormat;
 
@@ -34,12 +34,12 @@ pub(crate) fn show<S: Step>(
     conflicts: &[Conflict],
     footer: Option<&str>,
 ) {
-    let voice = voice();
-    if voice.output.quiet {
+    let console = console();
+    if console.output.quiet {
         return;
     }
-    if voice.output.log_format == LogFormat::Json {
-        for line in json_lines(voice.program, document, steps, conflicts, footer) {
+    if console.output.log_format == LogFormat::Json {
+        for line in json_lines(console.program, document, steps, conflicts, footer) {
             crate::stderr_line(line);
         }
         return;

@@ -11,21 +11,21 @@ use crate::verb::{LogFormat, Output};
 
 /// Name of the program and format of its messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Voice {
+pub(crate) struct Console {
     pub(crate) program: &'static str,
     pub(crate) output: Output,
 }
 
-static VOICE: OnceLock<Voice> = OnceLock::new();
+static CONSOLE: OnceLock<Console> = OnceLock::new();
 
 /// Sets the name and format for the whole process; only the first call has an effect.
 pub(crate) fn speak_as(program: &'static str, output: Output) {
-    VOICE.get_or_init(|| Voice { program, output });
+    CONSOLE.get_or_init(|| Console { program, output });
 }
 
-pub(crate) fn voice() -> Voice {
-    let unnamed = Voice { program: "", output: Output::default() };
-    VOICE.get().copied().unwrap_or(unnamed)
+pub(crate) fn console() -> Console {
+    let unnamed = Console { program: "", output: Output::default() };
+    CONSOLE.get().copied().unwrap_or(unnamed)
 }
 
 /// A step that has begun. A step that is dropped without [`RunningStep::done`] is reported as failed.
@@ -41,8 +41,9 @@ pub struct RunningStep {
 /// Begins the step `name` of the document `document`.
 pub fn step(document: impl Display, name: impl Display) -> RunningStep {
     let (document, name) = (document.to_string(), name.to_string());
-    let (voice, stderr) = (voice(), io::stderr());
-    if stderr.is_terminal() && !voice.output.quiet && voice.output.log_format == LogFormat::Text {
+    let (console, stderr) = (console(), io::stderr());
+    if stderr.is_terminal() && !console.output.quiet && console.output.log_format == LogFormat::Text
+    {
         // Overwritten by the line of the finished step.
         crate::write::stderr_text(format_args!("{}…\r", line(&document, &name)));
     }
@@ -57,11 +58,11 @@ impl RunningStep {
     }
 
     fn end(&self, mark: &str, detail: &str) {
-        let (voice, seconds) = (voice(), self.began.elapsed().as_secs_f64());
-        match voice.output.log_format {
-            _ if voice.output.quiet => {}
+        let (console, seconds) = (console(), self.began.elapsed().as_secs_f64());
+        match console.output.log_format {
+            _ if console.output.quiet => {}
             LogFormat::Json => crate::stderr_line(json!({
-                "program": voice.program, "document": self.document, "step": self.name,
+                "program": console.program, "document": self.document, "step": self.name,
                 "done": self.done, "seconds": (seconds * 1e3).round() / 1e3, "detail": detail,
             })),
             LogFormat::Text => {
@@ -82,26 +83,26 @@ impl Drop for RunningStep {
 }
 
 fn line(document: &str, name: &str) -> String {
-    format!("{:<16} {document:<12} {name:<24}", voice().program)
+    format!("{:<16} {document:<12} {name:<24}", console().program)
 }
 
 /// Writes one line about the document `document` to standard error.
 pub fn note(document: impl Display, text: impl Display) {
-    let voice = voice();
-    match voice.output.log_format {
-        _ if voice.output.quiet => {}
+    let console = console();
+    match console.output.log_format {
+        _ if console.output.quiet => {}
         LogFormat::Json => crate::stderr_line(json!({
-            "program": voice.program, "document": document.to_string(), "note": text.to_string(),
+            "program": console.program, "document": document.to_string(), "note": text.to_string(),
         })),
         LogFormat::Text => {
-            crate::stderr_line(format_args!("{:<16} {document:<12} {text}", voice.program));
+            crate::stderr_line(format_args!("{:<16} {document:<12} {text}", console.program));
         }
     }
 }
 
 /// Writes one line about the document `document` that only `--verbose` shows.
 pub fn detail(document: impl Display, text: impl Display) {
-    if voice().output.verbose {
+    if console().output.verbose {
         note(document, text);
     }
 }

@@ -10,11 +10,11 @@ pub fn report(fault: &dyn Diagnostic) -> Exit {
 
 /// Writes `fault` to standard error, with the kind and name of the `document` that failed.
 pub(crate) fn report_on(document: Option<&str>, fault: &dyn Diagnostic) -> Exit {
-    let voice = crate::progress::voice();
-    if voice.output.log_format == LogFormat::Json {
+    let console = crate::progress::console();
+    if console.output.log_format == LogFormat::Json {
         let causes = std::iter::successors(fault.source(), |cause| cause.source());
         crate::stderr_line(serde_json::json!({
-            "program": voice.program,
+            "program": console.program,
             "document": document,
             "error": fault.to_string(),
             "causes": causes.map(ToString::to_string).collect::<Vec<_>>(),

@@ -25,6 +25,7 @@ mod redact;
 pub mod registry;
 mod retries;
 mod roots;
+mod token;
 
 pub use agent::{Settings, UNTRUSTED_HELP, agent, is_untrusted, run};
 pub use body::{beginning, header, read};
@@ -34,3 +35,4 @@ pub use pause::pause;
 pub use redact::{redact, shown, without_secrets};
 pub use retries::{Cause, Limits, Outage, Retries};
 pub use roots::{RootsError, roots, roots_as_pem};
+pub use token::{TokenError, sendable};

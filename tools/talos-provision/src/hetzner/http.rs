@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use remote::{
-    Cause, Limits, Outage, Retries, RootsError, Settings, agent, is_untrusted, pause,
-    percent_encode, read, retry_after, run, until_reset, without_secrets,
+    Cause, Limits, Outage, Retries, Settings, agent, is_untrusted, pause, percent_encode, read,
+    retry_after, run, sendable, until_reset, without_secrets,
 };
 use secrets::Secret;
 use serde_json::Value;
@@ -68,7 +68,8 @@ impl From<CallError> for Error {
 }
 
 impl Http {
-    pub(crate) fn new(base: &str, token: Secret) -> Result<Self, RootsError> {
+    pub(crate) fn new(base: &str, token: Secret) -> Result<Self, Error> {
+        sendable(&token)?;
         let agent = agent(Settings {
             program: "talos-provision",
             is_plain: base.starts_with("http://"),

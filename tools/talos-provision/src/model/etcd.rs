@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{History, Machine, Node, Server, Wanted, World};
+use super::{ActualState, DesiredState, History, Machine, Node, Server};
 use crate::spec::Role;
 
 /// State of etcd as control planes report it.
@@ -82,7 +82,7 @@ pub(crate) enum Start<'a> {
 
 impl<'a> Start<'a> {
     /// Decides from the reports of all control planes and from the record.
-    pub(crate) fn decide(wanted: &'a Wanted, world: &World) -> Self {
+    pub(crate) fn decide(wanted: &'a DesiredState, world: &ActualState) -> Self {
         if world.etcd != Etcd::Absent {
             return Self::Nowhere;
         }
@@ -105,12 +105,12 @@ impl<'a> Start<'a> {
     }
 }
 
-impl World {
+impl ActualState {
     /// Returns whether `Bootstrap` may be sent now. Every declared control plane must exist and
     /// prove that it has no data of etcd, every other control plane of the cluster must answer, and
     /// the record must allow a start on `name`.
     #[must_use]
-    pub fn proves_no_etcd(&self, wanted: &Wanted, name: &str) -> bool {
+    pub fn proves_no_etcd(&self, wanted: &DesiredState, name: &str) -> bool {
         let is_configured = |name: &String| {
             let server = self.servers.get(name);
             server.is_some_and(|server| server.ours && server.node.is_configured())
@@ -136,7 +136,7 @@ impl World {
     /// Returns the record that has to be written because etcd has members, or `None` if it is
     /// written.
     #[must_use]
-    pub(crate) fn due_record(&self, wanted: &Wanted) -> Option<u16> {
+    pub(crate) fn due_record(&self, wanted: &DesiredState) -> Option<u16> {
         let recorded = match (&self.etcd, self.history()) {
             (Etcd::Absent | Etcd::Unknown, _) => return None,
             (Etcd::Members(_), History::Begun { incarnation }) => Some(incarnation),

@@ -13,7 +13,7 @@ use std::fmt;
 
 use contract::labels::ETCD;
 
-use super::{Kind, ObservedResource, Server, SharedResource, World};
+use super::{ActualState, Kind, ObservedResource, Server, SharedResource};
 
 /// Recorded state of etcd's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl fmt::Display for History {
     }
 }
 
-impl World {
+impl ActualState {
     /// Returns the record of etcd's start.
     #[must_use]
     pub fn history(&self) -> History {

@@ -1,6 +1,6 @@
 //! Conflicts: differences that no step can change.
 
-use crate::model::{Node, ResourceSpec, SharedResource, Start, Wanted, World};
+use crate::model::{ActualState, DesiredState, Node, ResourceSpec, SharedResource, Start};
 use crate::spec::FirstContact;
 
 /// Difference that only a person can resolve.
@@ -105,7 +105,7 @@ impl Conflict {
 
 /// Returns all conflicts between `wanted` and `world`.
 #[must_use]
-pub fn conflicts(wanted: &Wanted, world: &World) -> Vec<Conflict> {
+pub fn conflicts(wanted: &DesiredState, world: &ActualState) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     for (resource, spec) in &wanted.resources {
         match world.resources.get(resource) {

@@ -19,14 +19,18 @@ use std::collections::BTreeSet;
 use crate::change::{Change, Part, listed};
 use crate::labels::{self, Labels};
 use crate::model::{
-    Balancer, BalancerService, Kind, Machine, ObservedResource, Power, ResourceSpec, Rule, Server,
-    SharedResource, Target, TargetSelector, Wanted, World,
+    ActualState, Balancer, BalancerService, DesiredState, Kind, Machine, ObservedResource, Power,
+    ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
 };
 use crate::step::Step;
 
 /// Returns the parts of `found` that `apply` changes, so that they equal `spec`. Differences that
 /// no API call can change are conflicts instead.
-pub(super) fn changes(spec: &ResourceSpec, found: &ObservedResource, world: &World) -> Vec<Change> {
+pub(super) fn changes(
+    spec: &ResourceSpec,
+    found: &ObservedResource,
+    world: &ActualState,
+) -> Vec<Change> {
     match (spec, &found.spec) {
         (ResourceSpec::Firewall(declared), ResourceSpec::Firewall(rules)) if rules != declared => {
             let set = |rules: &[Rule]| rules.iter().cloned().collect::<BTreeSet<_>>();
@@ -51,7 +55,7 @@ fn balancer_changes(
     declared: &Balancer,
     balancer: &Balancer,
     found: &ObservedResource,
-    world: &World,
+    world: &ActualState,
 ) -> Vec<Change> {
     let attached = world.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
     let network = (!attached).then(|| Part::Network.change("not attached", "attached"));
@@ -102,8 +106,8 @@ fn label_difference(found: &Labels, declared: &Labels) -> (String, String) {
 pub(super) fn repairs(
     (name, machine): (&str, &Machine),
     server: &Server,
-    wanted: &Wanted,
-    world: &World,
+    wanted: &DesiredState,
+    world: &ActualState,
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
     let lacks = |ids: &BTreeSet<u64>, kind| {
@@ -142,7 +146,7 @@ pub(super) fn repairs(
     steps
 }
 
-impl World {
+impl ActualState {
     /// Returns the id of our only resource of this kind.
     pub(crate) fn id(&self, kind: Kind) -> Option<u64> {
         let ours = |(resource, found): &(&SharedResource, &ObservedResource)| {

@@ -13,21 +13,21 @@ use crate::config::Keys;
 /// Foreign change, and the step that repairs it.
 struct Foreign {
     what: &'static str,
-    change: fn(&mut World),
+    change: fn(&mut ActualState),
     /// Parts of the step's text, separated by `|`.
     repaired: &'static str,
 }
 
-fn control(world: &mut World) -> &mut Server {
+fn control(world: &mut ActualState) -> &mut Server {
     world.servers.get_mut(CONTROL).expect("the control plane")
 }
 
-fn found(world: &mut World, kind: Kind) -> &mut ObservedResource {
+fn found(world: &mut ActualState, kind: Kind) -> &mut ObservedResource {
     let mut resources = world.resources.iter_mut();
     resources.find(|(thing, _)| thing.kind == kind).expect("the thing").1
 }
 
-fn balancer(world: &mut World) -> &mut Balancer {
+fn balancer(world: &mut ActualState) -> &mut Balancer {
     match &mut found(world, Kind::LoadBalancer).spec {
         ResourceSpec::LoadBalancer(balancer) => balancer,
         _ => unreachable!("a load balancer has this spec"),
@@ -153,14 +153,14 @@ fn kinds() -> BTreeSet<usize> {
 
 /// Returns a declared cluster of one control plane and one worker, and a world that contains all of
 /// it.
-fn configured_world() -> (Wanted, World) {
+fn configured_world() -> (DesiredState, ActualState) {
     let wanted = wanted(&[(CONTROL, Role::Controlplane), (WORKER, Role::Worker)]);
     let there = |(name, machine): (&String, &Machine)| {
         let number = if name == CONTROL { 1 } else { 2 };
         (name.clone(), server(number, machine.role, true, configured(OURS)))
     };
     let resources = wanted.resources.iter();
-    let world = World {
+    let world = ActualState {
         resources: resources
             .map(|(named, spec)| (named.clone(), shared(true, named.kind, spec.clone())))
             .chain([(resource(Kind::Network), recorded("begun-1"))])
@@ -174,7 +174,7 @@ fn configured_world() -> (Wanted, World) {
 }
 
 /// Runs `law` on every foreign change alone, on every pair, and on all at once.
-fn for_all(law: impl Fn(&Wanted, &World, &[&Foreign])) {
+fn for_all(law: impl Fn(&DesiredState, &ActualState, &[&Foreign])) {
     let (wanted, world) = configured_world();
     assert_eq!(plan(&wanted, &world), [], "the world without drift rests");
     let pairs = kinds().into_iter().flat_map(|one| kinds().into_iter().map(move |two| [one, two]));

@@ -53,8 +53,8 @@ fn id(kind: Kind) -> u64 {
     90 + kind as u64
 }
 
-pub(super) fn wanted(machines: &[(&str, Role)]) -> Wanted {
-    Wanted {
+pub(super) fn wanted(machines: &[(&str, Role)]) -> DesiredState {
+    DesiredState {
         cluster: "c".to_owned(),
         incarnation: 1,
         first_contact: FirstContact::TrustOnFirstUse,
@@ -147,7 +147,7 @@ fn servers(role: Role) -> Vec<Option<Server>> {
 }
 
 /// Runs `law` on every pair of a declaration and a world.
-pub(super) fn for_all(law: impl Fn(&Wanted, &World)) {
+pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
     use Role::{Controlplane, Worker};
     let declared =
         [wanted(&[(CONTROL, Controlplane)]), wanted(&[(CONTROL, Controlplane), (WORKER, Worker)])];
@@ -190,7 +190,7 @@ pub(super) fn for_all(law: impl Fn(&Wanted, &World)) {
                             let groups = [(resource(kind), group()), undeclared];
                             let resources = shown.into_iter().chain(network).chain(groups);
                             let nodes = [CONTROL, EXTRA, "foreign"].map(str::to_owned);
-                            let world = World {
+                            let world = ActualState {
                                 resources: resources.collect(),
                                 servers: servers.collect(),
                                 etcd: etcd.clone(),
@@ -208,7 +208,7 @@ pub(super) fn for_all(law: impl Fn(&Wanted, &World)) {
 
 /// Detaches servers from a network and a firewall that do not exist: one that is created again has
 /// another id.
-fn attached_only_to_what_exists(mut world: World) -> World {
+fn attached_only_to_what_exists(mut world: ActualState) -> ActualState {
     let (network, firewall) = (world.id(Kind::Network), world.id(Kind::Firewall));
     for server in world.servers.values_mut() {
         server.networks.retain(|id| Some(*id) == network);
@@ -218,7 +218,7 @@ fn attached_only_to_what_exists(mut world: World) -> World {
 }
 
 /// Returns the world after a successful `step`.
-pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
+pub(super) fn after(wanted: &DesiredState, mut world: ActualState, step: &Step) -> ActualState {
     match step {
         Step::Create { kind: Kind::Network, .. } => {
             // Same label as in `hetzner::Writer::create`.
@@ -301,17 +301,17 @@ pub(super) fn after(wanted: &Wanted, mut world: World, step: &Step) -> World {
     world
 }
 
-fn server_mut<'a>(world: &'a mut World, name: &str) -> &'a mut Server {
+fn server_mut<'a>(world: &'a mut ActualState, name: &str) -> &'a mut Server {
     world.servers.get_mut(name).expect("a server to repair")
 }
 
-fn leave(world: &mut World, hostname: &str) {
+fn leave(world: &mut ActualState, hostname: &str) {
     if let Etcd::Members(members) = &mut world.etcd {
         members.retain(|member| member.hostname != hostname);
     }
 }
 
-pub(super) fn take(wanted: &Wanted, before: &World, steps: &[Step]) -> World {
+pub(super) fn take(wanted: &DesiredState, before: &ActualState, steps: &[Step]) -> ActualState {
     steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
 }
 
@@ -424,7 +424,7 @@ fn a_changed_key_of_a_working_machine_is_a_conflict() {
 #[test]
 fn a_machine_with_an_unknown_key_is_a_conflict_unless_the_document_allows_it() {
     for_all(|wanted, before| {
-        let wanted = Wanted { first_contact: FirstContact::Refuse, ..wanted.clone() };
+        let wanted = DesiredState { first_contact: FirstContact::Refuse, ..wanted.clone() };
         let first = plan(&wanted, before).into_iter().filter_map(|step| match step {
             Step::Configure { name, .. } => Some(name),
             _ => None,
@@ -448,7 +448,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
         ("c-p-3", Role::Controlplane),
     ]);
     let there = |id| server(id, Role::Controlplane, true, configured(OURS));
-    let world = World {
+    let world = ActualState {
         resources: wanted
             .resources
             .iter()

@@ -5,10 +5,10 @@ use super::*;
 
 /// Returns the steps that a run executes: the first of each plan, until a plan is empty.
 fn executed(
-    before: &World,
-    plan: impl Fn(&World) -> Vec<Step>,
+    before: &ActualState,
+    plan: impl Fn(&ActualState) -> Vec<Step>,
     batch: impl Fn(&[Step]) -> usize,
-    take: impl Fn(&World, &[Step]) -> World,
+    take: impl Fn(&ActualState, &[Step]) -> ActualState,
 ) -> Vec<Step> {
     let (mut world, mut executed) = (before.clone(), Vec::new());
     for _ in 0..40 {
@@ -30,7 +30,7 @@ fn apply_executes_exactly_the_steps_of_the_first_plan_in_their_order() {
         if !conflicts(wanted, before).is_empty() {
             return;
         }
-        let take = |world: &World, steps: &[Step]| take(wanted, world, steps);
+        let take = |world: &ActualState, steps: &[Step]| take(wanted, world, steps);
         let steps = executed(before, |world| plan(wanted, world), batch, take);
         assert_eq!(steps, plan(wanted, before));
     });
@@ -39,7 +39,7 @@ fn apply_executes_exactly_the_steps_of_the_first_plan_in_their_order() {
 #[test]
 fn destroy_executes_exactly_the_steps_of_the_first_plan_in_their_order() {
     for_all(|wanted, before| {
-        let take = |world: &World, steps: &[Step]| take(wanted, world, steps);
+        let take = |world: &ActualState, steps: &[Step]| take(wanted, world, steps);
         let steps = executed(before, plan_destroy, batch_destroy, take);
         assert_eq!(steps, plan_destroy(before));
     });

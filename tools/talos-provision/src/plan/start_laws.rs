@@ -102,9 +102,9 @@ fn machine() -> Machine {
     }
 }
 
-fn wanted(count: usize, incarnation: u16) -> Wanted {
+fn wanted(count: usize, incarnation: u16) -> DesiredState {
     let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine()));
-    Wanted {
+    DesiredState {
         cluster: "c".to_owned(),
         incarnation,
         first_contact: FirstContact::TrustOnFirstUse,
@@ -122,7 +122,7 @@ fn spec() -> ResourceSpec {
     ResourceSpec::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
-fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
+fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
     let servers =
         shown.iter().filter_map(|(name, id, shows)| Some(((*name).to_owned(), shows.server(*id)?)));
     let servers: BTreeMap<_, _> = servers.collect();
@@ -139,7 +139,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
         address: None,
         monthly: Money::default(),
     };
-    World {
+    ActualState {
         resources: BTreeMap::from([(network(), found)]),
         servers,
         etcd,
@@ -149,7 +149,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> World {
 }
 
 /// Returns the machine on which the next stage of the plan starts etcd.
-fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
+fn starts_next(wanted: &DesiredState, world: &ActualState) -> Option<String> {
     let steps = plan(wanted, world);
     steps[..batch(&steps)].iter().find_map(|step| match step {
         Step::Bootstrap { name } => Some(name.clone()),
@@ -159,7 +159,7 @@ fn starts_next(wanted: &Wanted, world: &World) -> Option<String> {
 
 /// Runs `law` on worlds with one or three control planes and one that is no longer declared, with
 /// each record and two incarnations.
-fn for_all(law: impl Fn(&Wanted, &World, &[Shows], Shows)) {
+fn for_all(law: impl Fn(&DesiredState, &ActualState, &[Shows], Shows)) {
     let labels = [
         None,
         Some("never"),
@@ -294,7 +294,7 @@ struct State {
 }
 
 impl State {
-    fn world(&self) -> World {
+    fn world(&self) -> ActualState {
         let shown: Vec<_> = (0..3)
             .map(|number| {
                 let shows = match self.disks[number] {

@@ -76,7 +76,7 @@ fn declarations() -> Vec<Desired> {
 }
 
 /// Returns no repository, and a repository for every combination of the states of its parts.
-fn worlds() -> Vec<World> {
+fn worlds() -> Vec<ActualState> {
     let plain = |description: &str| Settings {
         description: Some(description.to_owned()),
         homepage: Some(String::new()),
@@ -164,7 +164,7 @@ fn list<T>(section: &mut Readable<BTreeMap<String, T>>) -> &mut BTreeMap<String,
 }
 
 /// Returns the world after `step`, as the forges behave.
-fn after(step: &Step, world: World) -> World {
+fn after(step: &Step, world: ActualState) -> ActualState {
     if let Step::Create { private } = step {
         assert_eq!(world, None, "nothing is created twice");
         let all = Settings {
@@ -231,11 +231,11 @@ fn after(step: &Step, world: World) -> World {
     Some(repository)
 }
 
-fn take(steps: &[Step], world: &World) -> World {
+fn take(steps: &[Step], world: &ActualState) -> ActualState {
     steps.iter().fold(world.clone(), |world, step| after(step, world))
 }
 
-fn for_all(law: impl Fn(&Desired, &World)) {
+fn for_all(law: impl Fn(&Desired, &ActualState)) {
     for desired in declarations() {
         for before in worlds() {
             law(&desired, &before);
@@ -243,7 +243,7 @@ fn for_all(law: impl Fn(&Desired, &World)) {
     }
 }
 
-fn receipt(world: &World) -> Option<OwnershipRecord> {
+fn receipt(world: &ActualState) -> Option<OwnershipRecord> {
     recorded(world.as_ref()?).flatten()
 }
 

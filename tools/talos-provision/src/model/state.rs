@@ -15,7 +15,7 @@ use crate::spec::{FirstContact, Role, Source, Subnet};
 
 /// Declared state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredState {
     /// Name of the cluster.
     pub cluster: String,
     /// Number of times that etcd may be started from nothing, including the first time.
@@ -62,7 +62,7 @@ impl Machine {
 
 /// Observed state of everything that a document can declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct World {
+pub struct ActualState {
     /// Shared resources that carry our labels, or that have a declared name.
     pub resources: BTreeMap<SharedResource, ObservedResource>,
     /// Servers that carry our labels, or that have a declared name.
