@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::remote::registry::{Body, Error as ClientError, Registry, Repository, Request};
-use ::remote::{Retries, pause, shown};
+use ::remote::{Retries, shown};
 use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
@@ -138,7 +138,7 @@ impl Writer {
                 return Ok(());
             }
             if there.native {
-                pause(LISTING_PAUSE)?;
+                documents::pause(LISTING_PAUSE)?;
                 continue;
             }
             let mut entries = Vec::new();

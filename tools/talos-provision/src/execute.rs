@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use documents::{Deferred, WritePermit};
 
 use crate::Error;
-use crate::hetzner::{Placement, Writer, interruptible_sleep};
+use crate::hetzner::{Placement, Writer};
 use crate::kubernetes::{self, drain};
 use crate::labels;
 use crate::observe::{self, Observation};
@@ -402,7 +402,7 @@ fn wait_released(talos: &talos::Reader, others: &[Target], name: &str) -> Result
         if began.elapsed() > Duration::from_secs(ETCD_SECONDS_MAX) {
             return Err(Error::TimedOut { what: format!("etcd still lists the member {name}") });
         }
-        interruptible_sleep(ETCD_POLL)?;
+        documents::pause(ETCD_POLL)?;
     }
     Ok(())
 }

@@ -24,7 +24,6 @@ use crate::plan::{
 };
 use crate::spec::Role;
 use http::Http;
-pub(crate) use http::interruptible_sleep;
 pub(crate) use writer::{Placement, Writer};
 
 /// Items of a page; 50 is the API's maximum.

@@ -8,9 +8,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use ::git::Url;
-use ::remote::{
-    Cause as Retry, Limits, Outage, Retries, pause, retry_after, sendable, until_reset,
-};
+use ::remote::{Cause as Retry, Limits, Outage, Retries, retry_after, sendable, until_reset};
 use documents::Reason;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -141,7 +139,7 @@ impl Client {
         expected: &[u16],
     ) -> Result<Answer, Error> {
         if let Some(written) = self.written.get() {
-            pause(self.pause.saturating_sub(written.elapsed()))?;
+            documents::pause(self.pause.saturating_sub(written.elapsed()))?;
         }
         let answer = self.ask(method, path, body);
         self.written.set(Some(Instant::now()));
@@ -205,7 +203,7 @@ impl Client {
                     let text =
                         format_args!("rate limit of the forge: waiting {} s", wait.as_secs());
                     documents::note("-", text);
-                    pause(wait)?;
+                    documents::pause(wait)?;
                 }
                 Ok(answer) if answer.status >= 500 => {
                     if method == Method::POST || !retries.again(Retry::Outage)? {

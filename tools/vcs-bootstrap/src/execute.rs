@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::git::{Origin as GitOrigin, Url};
-use ::remote::pause;
-use documents::{Reason, WritePermit};
+use documents::{Reason, WritePermit, pause};
 
 use crate::Error;
 use crate::forge::{Reader, Writer};

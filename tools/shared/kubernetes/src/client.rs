@@ -3,7 +3,6 @@
 use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
@@ -23,8 +22,6 @@ const REPEAT_MAX: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before a repetition, unless the API server names a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Longest sleep between two looks for a signal.
-const TICK: Duration = Duration::from_millis(100);
 /// Largest answer in bytes: a page of 500 objects of 512 KiB, the size of a large object.
 const ANSWER_BYTES_MAX: usize = 500 * 512 * 1024;
 
@@ -111,7 +108,7 @@ impl Client {
             }
             let milliseconds = wait.as_millis();
             documents::detail("-", format_args!("{error}: repeating in {milliseconds} ms"));
-            if !slept(wait) {
+            if documents::pause(wait).is_err() {
                 return Err(error);
             }
             pause = (pause * 2).min(PAUSE_MAX);
@@ -215,19 +212,6 @@ fn parse(exchange: &Exchange, text: &[u8]) -> Result<Value, Error> {
 /// Whether `value` has the form of an object, a list or a `Status`.
 pub(crate) fn is_object_of_an_api(value: &Value) -> bool {
     value.is_object() && (value["metadata"].is_object() || value["metadata"].is_null())
-}
-
-/// Sleeps for `wait`. Returns `false` after a signal, which ends the repetitions.
-fn slept(wait: Duration) -> bool {
-    let until = Instant::now() + wait;
-    while !documents::is_interrupted() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
-        }
-        sleep(left.min(TICK));
-    }
-    false
 }
 
 #[cfg(test)]

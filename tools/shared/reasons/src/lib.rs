@@ -3,7 +3,7 @@
 //! A reason is one word in `CamelCase` that names a cause, in the sense of the field `reason` of a
 //! Kubernetes condition
 //! (<https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md#typical-status-properties>).
-//! Where Kubernetes or HTTP have a word for a cause, the list uses that word, for example `Unauthorized`
+//! The list uses the words of Kubernetes and HTTP for the causes that they name, for example `Unauthorized`
 //! for 401 and `Forbidden` for 403.
 //!
 //! All programs take their reasons from this list, because a status, an error and a refusal hold a

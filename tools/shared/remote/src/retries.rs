@@ -7,8 +7,6 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::pause::pause;
-
 /// Limits of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -125,7 +123,7 @@ impl<'a> Retries<'a> {
     pub fn again(&mut self, cause: Cause) -> Result<bool, documents::Error> {
         let Some(time) = self.next_pause(cause) else { return Ok(false) };
         documents::detail("-", format_args!("again in {:.1} s", time.as_secs_f64()));
-        pause(time)?;
+        documents::pause(time)?;
         Ok(true)
     }
 

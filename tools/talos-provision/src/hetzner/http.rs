@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use remote::{
-    Cause, Limits, Outage, Retries, Settings, agent, is_untrusted, pause, percent_encode, read,
+    Cause, Limits, Outage, Retries, Settings, agent, is_untrusted, percent_encode, read,
     retry_after, run, sendable, until_reset, without_secrets,
 };
 use secrets::Secret;
@@ -205,11 +205,6 @@ impl From<ureq::Error> for Silence {
             Self::unknown(&error)
         }
     }
-}
-
-/// Sleeps, and fails as soon as the run is interrupted.
-pub(crate) fn interruptible_sleep(time: Duration) -> Result<(), Error> {
-    Ok(pause(time)?)
 }
 
 fn parse_json(text: &str) -> Result<Value, Error> {

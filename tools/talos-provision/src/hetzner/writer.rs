@@ -8,7 +8,7 @@ use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::http::{CallError, interruptible_sleep};
+use super::http::CallError;
 use super::model::Action;
 use super::{BALANCER_TYPE, Reader, family, parse_items};
 use crate::Error;
@@ -200,7 +200,7 @@ impl<'a> Writer<'a> {
             if attempt == TRIES_MAX {
                 return Err(Error::Unreachable { what: "the cloud".to_owned(), why });
             }
-            interruptible_sleep(pause)?;
+            documents::pause(pause)?;
             pause *= 2;
         }
         unreachable!("the loop has a limit")
@@ -318,7 +318,7 @@ pub(super) fn until<T>(
         match ask()? {
             Break(end) => return Ok(end),
             Continue(what) if began.elapsed() > limit => return Err(Error::TimedOut { what }),
-            Continue(_) => interruptible_sleep(pause)?,
+            Continue(_) => documents::pause(pause)?,
         }
         pause = (pause * 3 / 2).min(Duration::from_secs(3));
     }

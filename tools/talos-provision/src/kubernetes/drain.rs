@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 
 use super::{Reader, RegisteredNode, Writer};
 use crate::Error;
-use crate::hetzner::interruptible_sleep;
 use crate::spec::{EmptyDir, Removal};
 
 /// Pause between two lists of a machine's pods.
@@ -178,7 +177,7 @@ pub(crate) fn drain(
                 why: pending.join("; "),
             });
         }
-        interruptible_sleep(PAUSE)?;
+        documents::pause(PAUSE)?;
     }
 }
 

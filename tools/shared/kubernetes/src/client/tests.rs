@@ -219,7 +219,7 @@ fn write_that_found_no_connection_is_sent_once_the_server_is_back() {
     // As after an answer of the server that is restarting now.
     client.kubeconfig.has_answered.store(true, Ordering::Relaxed);
     let later = std::thread::spawn(move || {
-        sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(1500));
         let listener = TcpListener::bind(address).expect("the same port");
         Server::on(listener, |_, _| Reply::Json(201, object()))
     });

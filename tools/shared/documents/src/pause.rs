@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::Error;
+
 /// Longest time between a signal and the end of a pause.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -10,11 +12,11 @@ const TICK: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 ///
-/// [`documents::Error::Interrupted`], after a signal to end.
-pub fn pause(time: Duration) -> Result<(), documents::Error> {
+/// [`Error::Interrupted`], after a signal to end.
+pub fn pause(time: Duration) -> Result<(), Error> {
     let began = Instant::now();
     loop {
-        documents::check_interrupt()?;
+        crate::check_interrupt()?;
         let left = time.saturating_sub(began.elapsed());
         if left.is_zero() {
             return Ok(());
