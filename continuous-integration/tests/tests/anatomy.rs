@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use repository_tests::root;
+use repository_tests::{dependencies, root};
 use testing::Test;
 
 const PROGRAMS: [&str; 5] =
@@ -72,16 +72,6 @@ fn plans_and_observations_have_no_permit_to_write() -> Test {
         assert!(!execute.contains("\n            _ =>"), "{program}: execute.rs is not exhaustive");
     }
     Ok(())
-}
-
-/// Reads the names of the crates in `[dependencies]`.
-fn dependencies(manifest: &str) -> Vec<&str> {
-    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
-    let lines = section.lines().take_while(|line| !line.starts_with('['));
-    lines
-        .filter_map(|line| line.split(['.', ' ', '=']).next())
-        .filter(|name| !name.is_empty())
-        .collect()
 }
 
 /// Returns the crates of this workspace in `manifest` that a program may not use: programs, emulators and set-up of tests.

@@ -187,10 +187,7 @@ pub(crate) fn exits_of_errors(reporters: &Reporters) -> BTreeMap<String, BTreeSe
 fn depends(name: &str, shared: &str) -> bool {
     let path = repository_tests::root().join("tools").join(name).join("Cargo.toml");
     let manifest = std::fs::read_to_string(path).unwrap_or_default();
-    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap_or_default();
-    let lines = section.lines().take_while(|line| !line.starts_with('['));
-    let mut names = lines.filter_map(|line| line.split(['.', ' ', '=']).next());
-    names.any(|other| {
+    repository_tests::dependencies(&manifest).into_iter().any(|other| {
         let other = format!("shared/{other}");
         other == shared || (other != name && depends(&other, shared))
     })
