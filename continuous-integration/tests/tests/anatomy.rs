@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use repository_tests::{dependencies, root};
 use testing::Test;
@@ -11,13 +11,14 @@ const PROGRAMS: [&str; 5] =
     ["artifact-attest", "data-drain", "flux-seed", "talos-provision", "vcs-bootstrap"];
 
 /// Files below `src` that every program has. Domain modules stand beside them.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "main.rs",     // ten lines
     "cli.rs",      // the command line, whose doc comments are the help text
     "lib.rs",      // `impl Kind`, `impl Program`
     "spec.rs",     // declarable fields; imports nothing from its crate
     "validate.rs", // validations that types cannot express
     "desired.rs",  // the declared state, as plain data
+    "clients.rs",  // the clients of remote services, in `clients/`
     "session.rs",  // a document with its references resolved, and readers
     "observe.rs",  // the observation, made with readers
     "plan.rs",     // `plan` and `plan_destroy`, pure functions
@@ -70,6 +71,43 @@ fn plans_and_observations_have_no_permit_to_write() -> Test {
         }
         let execute = source(program, "execute.rs")?;
         assert!(!execute.contains("\n            _ =>"), "{program}: execute.rs is not exhaustive");
+    }
+    Ok(())
+}
+
+/// Ensures that what a program can change at a service is found in one folder.
+#[test]
+fn readers_and_writers_of_remote_services_stand_in_clients() -> Test {
+    for program in PROGRAMS {
+        let folder = root().join("tools").join(program).join("src");
+        let mut with_client = BTreeSet::new();
+        find(&folder, &["struct Reader", "struct Writer"], &mut with_client)?;
+        assert!(!with_client.is_empty(), "{program} has a client");
+        let elsewhere: Vec<_> =
+            with_client.iter().filter(|path| !path.starts_with(folder.join("clients"))).collect();
+        assert!(elsewhere.is_empty(), "{program}: {elsewhere:?}");
+    }
+    Ok(())
+}
+
+/// Adds the Rust files below `folder` that declare one of `types`.
+fn find(folder: &Path, types: &[&str], found: &mut BTreeSet<PathBuf>) -> Test {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, types, found)?;
+            continue;
+        }
+        let text = fs::read_to_string(&path)?;
+        let declares = |name: &&str| {
+            text.lines().any(|line| {
+                let rest = line.split_once(*name).map(|(_, rest)| rest);
+                rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
+            })
+        };
+        if types.iter().any(declares) {
+            found.insert(path);
+        }
     }
     Ok(())
 }

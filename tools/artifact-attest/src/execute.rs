@@ -1,4 +1,4 @@
-//! Executes each step. Together with `may_write` of [`crate::writer`], the only code that writes to
+//! Executes each step. Together with `may_write` of [`crate::clients::registry::writer`], the only code that writes to
 //! a registry.
 
 use std::collections::BTreeSet;
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::bundle;
+use crate::clients::registry::writer::{Pushed, Writer};
 use crate::nix::BuildResult;
 use crate::observe::{Observation, Published};
 use crate::oci::{Blob, Descriptor, Digest, EMPTY, MANIFEST, Package};
 use crate::session::Session;
 use crate::statement::Predicate;
 use crate::step::Step;
-use crate::writer::{Pushed, Writer};
 
 /// Values that a step hands to later steps and observations of the same run.
 #[derive(Default)]

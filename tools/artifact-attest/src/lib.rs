@@ -17,7 +17,7 @@
 mod build_plan;
 mod bundle;
 mod cli;
-mod client_error;
+mod clients;
 mod containment;
 pub mod desired;
 mod error;
@@ -32,7 +32,6 @@ mod observe;
 mod oci;
 pub mod plan;
 mod rebuild_cache;
-mod registry;
 mod sbom;
 mod session;
 mod source;
@@ -44,7 +43,6 @@ mod tool;
 mod tree;
 mod validate;
 mod verify;
-mod writer;
 
 pub use ::remote::registry::{Digest, Problem};
 pub use cli::Cli;

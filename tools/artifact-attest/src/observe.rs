@@ -7,11 +7,11 @@ use documents::Deferred;
 use crate::Error;
 use crate::build_plan::BuildPlan;
 use crate::bundle::Public;
+use crate::clients::registry::{Reader, Signed};
 use crate::desired::Desired;
 use crate::nix::BuildResult;
 use crate::oci::{Digest, Manifest, Package};
 use crate::plan::{ActualState, Owner, Publication};
-use crate::registry::{Reader, Signed};
 use crate::statement::{self, Names, Predicate, Statements};
 
 /// Result of one observation.

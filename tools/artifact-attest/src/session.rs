@@ -11,6 +11,8 @@ use secrets::Reference;
 
 use crate::Error;
 use crate::build_plan::BuildPlan;
+use crate::clients::registry::Reader;
+use crate::clients::registry::writer::{self, DELETE, PUSH, Writer};
 use crate::containment::{self, Containment};
 use crate::desired::{self, Shape};
 use crate::keys::{Keys, Signer};
@@ -18,10 +20,8 @@ use crate::nix::{BuildResult, Nix};
 use crate::observe::{self, Observation, Published};
 use crate::oci::{Digest, Package};
 use crate::plan::Publication;
-use crate::registry::Reader;
 use crate::spec::{Artifact, SourceCheck};
 use crate::statement::{self, Identity};
-use crate::writer::{self, DELETE, PUSH, Writer};
 
 /// A document, its public keys and identity, and readers of its registry.
 pub(crate) struct Session<'a> {

@@ -6,11 +6,12 @@
 use documents::{Reason, Refusal, WritePermit};
 
 use crate::claim::Report;
+use crate::clients::cluster;
 use crate::observe::{LiveClaim, Observation};
 use crate::session::Session;
 use crate::step::Step;
 use crate::step_context::{StepContext, Writers};
-use crate::{Error, cluster, hold, volume};
+use crate::{Error, hold, volume};
 
 /// Authorises a round of `steps`, all that is planned.
 ///

@@ -8,12 +8,13 @@ use data_encoding::HEXLOWER;
 use hmac::Mac as _;
 use secrets::AgeRecipient;
 
+use crate::clients::store;
+use crate::clients::store::Metadata;
 use crate::desired::Desired;
 use crate::observe::Observation;
 use crate::pack::{PACK_BYTES, Packer, Sealed, Whole, keyed, sha256};
-use crate::store::Metadata;
 use crate::write_session::WriteSession;
-use crate::{Error, archive, store};
+use crate::{Error, archive};
 
 /// Metadata key of an object: SHA-256 of its bytes.
 const SHA256: &str = "sha256";

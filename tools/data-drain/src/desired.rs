@@ -7,10 +7,11 @@ use documents::{Context, Declared, Name, Stream};
 use git::Url;
 use secrets::{AgeRecipient, PhaseKey, Secret};
 
+use crate::Error;
+use crate::clients::store;
 use crate::pack::Key;
 use crate::plan::{ActualState, Hold, SourceState};
 use crate::spec::{Drain, Source};
-use crate::{Error, store};
 
 /// A Drain with its references resolved.
 pub(crate) struct Desired<'a> {

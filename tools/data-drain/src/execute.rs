@@ -11,12 +11,14 @@ use contract::{Copied, Receipt};
 use serde_json::json;
 
 use crate::authorize::{check_draft, judged, refusals, refuse};
+use crate::clients::cluster::exec;
+use crate::clients::forge;
 use crate::copy::{Copy, read_back, sign};
 use crate::observe::{LiveClaim, LiveSource, LiveWorkload, Observation, RECONCILE};
 use crate::session::{Copies, Session};
 use crate::step::Step;
 use crate::step_context::StepContext;
-use crate::{Error, exec, forge, hold, scratch};
+use crate::{Error, hold, scratch};
 
 /// The pieces of one execution.
 pub(crate) struct Execution<'a, 'b> {

@@ -20,7 +20,7 @@ use contract::gate::HoldObject;
 use contract::labels::{DRAIN, RECEIPT};
 use serde_json::{Value, json};
 
-use crate::cluster::{Reader, Writer};
+use crate::clients::cluster::{Reader, Writer};
 use crate::{Error, Limit};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";

@@ -16,7 +16,7 @@ use kubernetes::Kubeconfig;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::{Reader, WriteAccess, Writer};
+use crate::clients::cluster::{Reader, WriteAccess, Writer};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 /// Pause between two renewals.

@@ -7,11 +7,14 @@ use contract::{ClaimSource, Copied, Drained, Envelope, Receipt, Stopped, Verifie
 use serde_json::{Value, json};
 
 use crate::claim::{Facts, Place, Verdict, judge};
+use crate::clients::cluster;
+use crate::clients::forge;
+use crate::clients::store;
 use crate::desired::Desired;
 use crate::hold::{self, Held};
 use crate::plan::{ActualState, At, Hold, NodeChange, SourceState};
 use crate::spec::{Claim, Source, Workload};
-use crate::{Error, cluster, forge, pack, store};
+use crate::{Error, pack};
 
 /// Annotation that keeps Flux from starting again what was stopped, by its own rules
 /// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources>).

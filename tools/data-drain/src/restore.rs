@@ -8,8 +8,9 @@ use contract::{Copied, Envelope, Project, Source, VerifiedReceipt};
 use documents::Declared;
 use secrets::Identities;
 
+use crate::clients::store;
 use crate::spec::Drain;
-use crate::{Error, extract, pack, store};
+use crate::{Error, extract, pack};
 
 /// Maximum size of one object.
 const PACK_BYTES_MAX: u64 = 2 * pack::PACK_BYTES;

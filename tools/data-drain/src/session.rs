@@ -4,13 +4,15 @@ use contract::{Project, Projects, facts};
 use documents::{Context, Declared, Intent, Opened};
 use kubernetes::Kubeconfig;
 
+use crate::clients::cluster;
+use crate::clients::store;
 use crate::copy::read_back;
 use crate::desired::{self, Desired, Keys};
 use crate::observe::{Absent, Observation, claims, observe};
 use crate::plan::plan;
 use crate::spec::Drain;
 use crate::status::Status;
-use crate::{Error, Limit, cluster, store};
+use crate::{Error, Limit};
 
 /// A Drain with its references resolved, and readers.
 pub(crate) struct Session<'a> {

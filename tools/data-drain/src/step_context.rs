@@ -3,12 +3,14 @@
 use contract::Receipt;
 use documents::WritePermit;
 
+use crate::Error;
+use crate::clients::cluster;
+use crate::clients::store;
 use crate::desired::Keys;
 use crate::lease::Lease;
 use crate::session::Session;
 use crate::volume::Readers;
 use crate::write_session::WriteSession;
-use crate::{Error, cluster, store};
 
 /// Values that one round or step hands to those after it.
 #[derive(Default)]

@@ -6,8 +6,8 @@ use contract::labels::DRAIN;
 use serde_json::{Value, json};
 
 use crate::claim::{Place, Report};
-use crate::cluster::{Reader, Writer};
-use crate::exec::Running;
+use crate::clients::cluster::exec::Running;
+use crate::clients::cluster::{Reader, Writer};
 use crate::spec::Claim;
 use crate::{Error, Limit, pack};
 

@@ -1,8 +1,10 @@
 //! Readers, writers, keys and the lease of a run that copies.
 
+use crate::clients::cluster;
+use crate::clients::store;
 use crate::desired::Keys;
 use crate::lease::Lease;
-use crate::{Error, Limit, cluster, store};
+use crate::{Error, Limit};
 
 /// Readers, writers, keys and the lease of a run that copies.
 pub(crate) struct WriteSession<'a> {

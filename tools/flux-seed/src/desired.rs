@@ -12,10 +12,11 @@ use secrets::{PhaseKey, Secret};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::Error;
+use crate::clients::registry;
 use crate::install::{self, Instance};
 use crate::object::{Identity, NAMESPACE, order};
 use crate::spec::{Component, Delivery};
-use crate::{Error, image};
 
 /// Item of the phase key from which Flux's age identity is derived.
 const SOPS: &str = "sops-age";
@@ -62,9 +63,9 @@ impl Desired {
             version: document.spec.flux.version,
             network: document.spec.flux.network,
             images: &images,
-            pull_secret: image::has_credentials(&flux).then_some("flux-images"),
+            pull_secret: registry::has_credentials(&flux).then_some("flux-images"),
         });
-        let has_login = registry.is_some_and(image::has_credentials);
+        let has_login = registry.is_some_and(registry::has_credentials);
         let (source, kustomization) =
             (source(document, registry, has_login, &artifact), kustomization(document));
         let sops_recipient = match key {
@@ -115,9 +116,9 @@ fn secrets(
     artifact: &Deferred<Artifact>,
 ) -> Result<Vec<Value>, Error> {
     let mut secrets = Vec::new();
-    let pull = image::credentials(flux)?;
+    let pull = registry::credentials(flux)?;
     secrets.extend(pull.map(|login| docker_config("flux-images", flux.url.host(), &login)));
-    let login = registry.map(image::credentials).transpose()?.flatten();
+    let login = registry.map(registry::credentials).transpose()?.flatten();
     if let (Some(registry), Some(login)) = (registry, login) {
         secrets.push(docker_config(&registry_secret(document), registry.url.host(), &login));
     }
@@ -177,13 +178,13 @@ pub(crate) fn images(
             Some(digest) => Some(digest.to_string()),
             None => match resolve(&mut reader, &registry, component, &tag) {
                 Ok(digest) => Some(digest.to_string()),
-                Err(failed @ image::Failed::Unreadable { .. }) => {
+                Err(failed @ registry::Failed::Unreadable { .. }) => {
                     let image = format!("{}/{component}:{tag}", registry.url.rest());
                     let error = |why, temporary| Error::Image { image, why, temporary };
                     on_error(failed.into_error(error))?;
                     None
                 }
-                Err(image::Failed::Interrupted(interrupted)) => return Err(interrupted.into()),
+                Err(registry::Failed::Interrupted(interrupted)) => return Err(interrupted.into()),
             },
         };
         let image =
@@ -196,14 +197,14 @@ pub(crate) fn images(
 /// Resolves the tag of an image. `reader` is the one of all images, so that a run waits once for a
 /// registry that does not answer.
 fn resolve(
-    reader: &mut Option<image::Reader>,
+    reader: &mut Option<registry::Reader>,
     registry: &Registry,
     component: Component,
     tag: &str,
-) -> Result<Digest, image::Failed> {
+) -> Result<Digest, registry::Failed> {
     let reader = match reader {
         Some(reader) => reader,
-        None => reader.insert(image::Reader::open(registry)?),
+        None => reader.insert(registry::Reader::open(registry)?),
     };
     reader.digest(component.as_str(), tag)
 }

@@ -7,7 +7,7 @@ use documents::WritePermit;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::{Reader, Writer};
+use crate::clients::cluster::{Reader, Writer};
 use crate::desired::Desired;
 use crate::foreign;
 use crate::graph::{Because, Doomed, is_kept, key, uid};

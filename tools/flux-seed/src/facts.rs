@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::Error;
-use crate::cluster::Reader;
+use crate::clients::cluster::Reader;
 use crate::graph::{ClusterFacts, uid};
 use crate::kstatus::text;
 use crate::object::Identity;
@@ -88,7 +88,7 @@ impl Scan {
             let group = served.api_version.split_once('/').map_or("", |(group, _)| group);
             group == id.group() && served.kind == id.kind
         });
-        let name = kind.map(crate::served::ServedKind::definition);
+        let name = kind.map(crate::clients::cluster::served::ServedKind::definition);
         name.is_some_and(|name| {
             self.objects.iter().any(|object| {
                 object["kind"] == "CustomResourceDefinition" && object["metadata"]["name"] == name

@@ -14,7 +14,7 @@ use documents::{Reason, Refusal};
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::{Reader, Writer};
+use crate::clients::cluster::{Reader, Writer};
 use crate::graph::{Because, ClusterFacts, Going, Graph, remote};
 use crate::object::Identity;
 use crate::status::LostClaim;

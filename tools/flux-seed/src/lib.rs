@@ -13,10 +13,9 @@
 //! **Invariant:** a status is computed from an observation, never from what was executed; so the second
 //! run writes the same bytes as the first, and nothing to the cluster.
 
-mod archive;
 mod build;
 mod cli;
-mod cluster;
+mod clients;
 mod desired;
 mod diff;
 mod error;
@@ -25,7 +24,6 @@ mod facts;
 mod foreign;
 mod gate;
 mod graph;
-mod image;
 mod impact;
 mod install;
 mod kstatus;
@@ -36,7 +34,6 @@ mod prune;
 mod reader;
 mod record;
 mod scan;
-mod served;
 mod session;
 mod sops;
 pub mod spec;

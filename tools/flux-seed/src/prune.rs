@@ -6,9 +6,9 @@ use contract::Project;
 use serde_json::Value;
 
 use crate::Error;
-use crate::archive::{Files, Source};
 use crate::build;
-use crate::cluster::Reader;
+use crate::clients::cluster::Reader;
+use crate::clients::registry::archive::{Files, Source};
 use crate::desired::{Artifact, Desired};
 use crate::graph::{Because, ClusterFacts, Going, Graph, remote};
 use crate::impact::{self, Next};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::{Reader, Writer};
+use crate::clients::cluster::{Reader, Writer};
 use crate::graph::{Because, Going, Graph, is_kept, key, uid};
 use crate::object::Identity;
 

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::Error;
-use crate::cluster::Reader;
-use crate::served::ServedKind;
+use crate::clients::cluster::Reader;
+use crate::clients::cluster::served::ServedKind;
 
 /// Metadata of every object of a cluster.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use kubernetes::Kubeconfig;
 use secrets::PhaseKey;
 
 use crate::Error;
-use crate::cluster::Reader;
+use crate::clients::cluster::Reader;
 use crate::desired::{self, Artifact, Desired};
 use crate::gate::Gate;
 use crate::object::{Identity, Stage};

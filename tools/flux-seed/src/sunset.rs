@@ -10,7 +10,7 @@ use documents::Next;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::cluster::Reader;
+use crate::clients::cluster::Reader;
 use crate::desired::Desired;
 use crate::graph::{
     Because, ClusterFacts, Doomed, Going, Graph, Key, is_applied_by, is_kept, is_of, key,

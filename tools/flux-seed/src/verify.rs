@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::Error;
-use crate::cluster::Reader;
+use crate::clients::cluster::Reader;
 use crate::desired::Desired;
 use crate::diff::{Leaf, leaves, managed};
 use crate::graph::{inventory, uid};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::Error;
-use crate::cluster::Reader;
+use crate::clients::cluster::Reader;
 use crate::desired::Desired;
 use crate::graph::uid;
 use crate::kstatus::{self, State, condition, text};

@@ -7,8 +7,8 @@
 use serde_json::Value;
 
 use crate::Error;
+use crate::clients::hetzner::{self, CloudState};
 use crate::earlier::EarlierFacts;
-use crate::hetzner::{self, CloudState};
 
 /// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
 /// and no snapshot proves that the token belongs to the right project.

@@ -7,8 +7,8 @@ use documents::{Declared, Deferred};
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::clients::hetzner::{CloudState, Scope};
 use crate::config::{self, Common, Keys, Patch};
-use crate::hetzner::{CloudState, Scope};
 use crate::pki::{self, Pki};
 use crate::plan::{
     Balancer, BalancerService, DesiredState, Kind, Machine, ResourceSpec, Rule, SharedResource,

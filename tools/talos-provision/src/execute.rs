@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use documents::{Deferred, WritePermit};
 
 use crate::Error;
-use crate::hetzner::{Placement, Writer};
-use crate::kubernetes::{self, drain};
+use crate::clients::hetzner::{Placement, Writer};
+use crate::clients::kubernetes::{self, drain};
+use crate::clients::talos::{self, ConfigureRequest, Reboot, Target};
 use crate::labels;
 use crate::observe::{self, Observation};
 use crate::plan::{
@@ -18,7 +19,6 @@ use crate::plan::{
 };
 use crate::session::Session;
 use crate::spec::Role;
-use crate::talos::{self, ConfigureRequest, Reboot, Target};
 
 /// Longest time that etcd may take to show that a member has left, in seconds.
 const ETCD_SECONDS_MAX: u64 = 300;

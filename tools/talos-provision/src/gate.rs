@@ -8,15 +8,16 @@
 use contract::gate::{self, Facts, Loss, Verdict};
 use documents::{Deferred, Refusal};
 
+use crate::Error;
+use crate::clients::hetzner::CloudState;
+use crate::clients::kubernetes;
+use crate::clients::kubernetes::drain;
 use crate::desired;
-use crate::hetzner::CloudState;
-use crate::kubernetes::drain;
 use crate::labels;
 use crate::observe::Observation;
 use crate::plan::{History, Kind, Step};
 use crate::session::Session;
 use crate::spec::Role;
-use crate::{Error, kubernetes};
 
 /// Returns the reasons that forbid the removal of the whole cluster.
 pub(crate) fn whole(session: &Session<'_>, cloud: &CloudState) -> Result<Vec<Refusal>, Error> {

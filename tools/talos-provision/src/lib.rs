@@ -11,9 +11,9 @@
 //! root: the same on every machine, at any time.
 
 mod absence;
-mod api_error;
 mod change;
 mod cli;
+mod clients;
 pub mod config;
 mod derive;
 mod desired;
@@ -22,8 +22,6 @@ mod emit;
 mod error;
 mod execute;
 mod gate;
-mod hetzner;
-mod kubernetes;
 mod labels;
 mod model;
 mod money;
@@ -34,11 +32,10 @@ mod session;
 pub mod spec;
 pub mod status;
 mod step;
-mod talos;
 mod validate;
 
-pub use api_error::ApiError;
 pub use cli::Cli;
+pub use clients::hetzner::error::ApiError;
 pub use error::Error;
 pub use money::Money;
 pub use status::Status;

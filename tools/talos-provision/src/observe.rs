@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use documents::{Condition, Deferred, Intent, Reason};
 use talos_api::talos::resource::definitions::enums::RuntimeMachineStage;
 
-use crate::hetzner::{Catalog, CloudState};
-use crate::kubernetes::RegisteredNode;
+use crate::clients::hetzner::{Catalog, CloudState};
+use crate::clients::kubernetes::RegisteredNode;
+use crate::clients::talos::{self, NodeState};
 use crate::money::Money;
 use crate::plan::{self, ActualState, DesiredState, Etcd, Node, Power, Step};
 use crate::session::{Credentials, Session};
 use crate::spec::{Cni, Role};
-use crate::talos::{self, NodeState};
 use crate::{Error, desired};
 
 /// One observation of the cloud, of the machines and of Kubernetes.

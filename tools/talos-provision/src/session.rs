@@ -8,12 +8,14 @@ use contract::{Access, Cloud, Project, Projects};
 use documents::{Context, Declared, Deferred, Intent, Stream};
 use zeroize::Zeroizing;
 
+use crate::clients::hetzner::{self, Catalog, CloudState, Leftover, Scope};
+use crate::clients::kubernetes;
+use crate::clients::talos;
 use crate::desired::{self, Patches};
-use crate::hetzner::{self, Catalog, CloudState, Leftover, Scope};
 use crate::pki::Pki;
 use crate::plan::{DesiredState, Machine};
 use crate::spec::Cluster;
-use crate::{Error, absence, config, kubernetes, talos};
+use crate::{Error, absence, config};
 
 /// Age after which the state of the cloud is read again while a run waits for machines. The API allows
 /// 3600 requests an hour (<https://docs.hetzner.cloud/reference/cloud#rate-limiting>), and one reading

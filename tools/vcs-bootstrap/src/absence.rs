@@ -8,9 +8,9 @@ use documents::Reason;
 use serde_json::Value;
 
 use crate::Error;
-use crate::client::Answer;
+use crate::clients::forge::connection::{Forge, Remote};
+use crate::clients::forge::http::Answer;
 use crate::model::{Readable, Refusal};
-use crate::remote::{Forge, Remote};
 
 /// Proves that the repository does not exist: the token sees every repository of the owner, and not
 /// this one.

@@ -10,11 +10,11 @@ use secrets::PhaseKey;
 use zeroize::Zeroizing;
 
 use crate::Error;
-use crate::forge;
-use crate::git;
+use crate::clients::forge;
+use crate::clients::forge::connection::Forge;
+use crate::clients::git;
 use crate::model::{DeployKey, Desired, Pushed, Readable, Refusal, Rule, Settings};
 use crate::ownership::OwnershipKey;
-use crate::remote::Forge;
 use crate::spec::{Bypass, PullRequest, Push, Repository, Require, Visibility};
 
 /// The desired state, with secret values and unsupported features, which no plan holds.

@@ -7,8 +7,8 @@ use ::git::{Origin as GitOrigin, Url};
 use documents::{Reason, WritePermit, pause};
 
 use crate::Error;
-use crate::forge::{Reader, Writer};
-use crate::git;
+use crate::clients::forge::{Reader, Writer};
+use crate::clients::git;
 use crate::model::{OwnershipRecord, Readable};
 use crate::observe::Observation;
 use crate::session::Session;

@@ -15,20 +15,14 @@
 
 mod absence;
 mod cli;
-mod client;
+mod clients;
 mod desired;
 mod error;
 mod execute;
-mod forge;
-mod git;
-mod gitea;
-mod github;
 pub mod model;
 pub mod observe;
 mod ownership;
 pub mod plan;
-mod refused;
-mod remote;
 mod session;
 pub mod spec;
 mod status;

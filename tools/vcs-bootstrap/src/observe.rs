@@ -9,8 +9,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
-use crate::forge::{ForgeRepository, Reader};
-use crate::git;
+use crate::clients::forge::{ForgeRepository, Reader};
+use crate::clients::git;
 use crate::model::{
     Desired, Head, Ownership, OwnershipRecord, Present, Readable, RepositorySlug, Rule, Settings,
 };

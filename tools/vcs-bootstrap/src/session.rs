@@ -6,16 +6,17 @@ use contract::{DataPolicy, Projects};
 use documents::{Context, Intent};
 use secrets::Secret;
 
+use crate::clients::forge::Reader;
+use crate::clients::forge::connection::Remote;
+use crate::clients::git;
 use crate::desired::{self, Declaration};
-use crate::forge::Reader;
 use crate::model::{Head, Present, RepositorySlug};
 use crate::observe::{self, Observation};
 use crate::ownership::OwnershipKey;
 use crate::plan::Plan;
-use crate::remote::Remote;
 use crate::spec::{Push, Repository};
 use crate::step::Step;
-use crate::{Error, git, plan, sunset};
+use crate::{Error, plan, sunset};
 
 /// A document, the declared state, and readers of its forge.
 pub(crate) struct Session<'a> {

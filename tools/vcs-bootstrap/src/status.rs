@@ -3,8 +3,8 @@
 use documents::{Condition, Diagnostic as _, Kind as _, Reason};
 
 use crate::Error;
+use crate::clients::forge::connection::Forge;
 use crate::observe::{Evidence, Facts, Observation};
-use crate::remote::Forge;
 use crate::session::Session;
 use crate::spec::Repository;
 use crate::step::Step;

@@ -13,10 +13,10 @@ use std::path::Path;
 use ::git::Origin as GitOrigin;
 
 use crate::Error;
-use crate::forge::ForgeRepository;
-use crate::git;
+use crate::clients::forge::ForgeRepository;
+use crate::clients::forge::connection::{Forge, Remote};
+use crate::clients::git;
 use crate::model::{Readable, Refusal};
-use crate::remote::{Forge, Remote};
 
 /// Returns the contents of the repository beside its Git history, as an error lists them.
 pub(crate) fn beside_history(

@@ -37,14 +37,14 @@ The exit status of a run is the greatest of its documents. A reason without an e
 /// status of these errors: `Error::Blocked` and `Error::PushRefused` of vcs-bootstrap take the reason of a
 /// refusal, and `Error::Api` of talos-provision takes it from the code of the API.
 const INDIRECT: [(&str, u8); 8] = [
-    ("tools/talos-provision/src/api_error.rs", 100),
+    ("tools/talos-provision/src/clients/hetzner/error.rs", 100),
     ("tools/vcs-bootstrap/src/absence.rs", 100),
-    ("tools/vcs-bootstrap/src/client.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/forge/http.rs", 100),
     ("tools/vcs-bootstrap/src/desired.rs", 100),
-    ("tools/vcs-bootstrap/src/git.rs", 100),
-    ("tools/vcs-bootstrap/src/github.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/git.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/forge/github.rs", 100),
     ("tools/vcs-bootstrap/src/plan.rs", 100),
-    ("tools/vcs-bootstrap/src/refused.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/git/refused.rs", 100),
 ];
 
 /// Crates with their files.

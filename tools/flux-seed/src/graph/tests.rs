@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::served::ServedKind;
+use crate::clients::cluster::served::ServedKind;
 
 /// A cluster of objects. The UID of each is `KIND NAMESPACE/NAME`.
 struct Cluster(ClusterFacts);

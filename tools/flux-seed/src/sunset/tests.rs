@@ -1,10 +1,10 @@
 use documents::Deferred;
 
 use super::*;
+use crate::clients::cluster::served::ServedKind;
 use crate::graph::uid;
 use crate::plan::{LiveObject, Owner};
 use crate::scan::Scan;
-use crate::served::ServedKind;
 
 /// A cluster whose objects an API server and its controllers delete as they do.
 struct Simulation {

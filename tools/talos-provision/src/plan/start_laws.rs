@@ -75,7 +75,7 @@ impl Shows {
         })
     }
 
-    /// Returns the report about etcd that [`crate::talos`] derives from this state.
+    /// Returns the report about etcd that [`crate::clients::talos`] derives from this state.
     fn report(self) -> Etcd {
         match self {
             Self::PreparingEmpty => Etcd::Absent,

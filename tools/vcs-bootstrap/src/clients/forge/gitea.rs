@@ -10,8 +10,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::clients::forge::connection::Remote;
 use crate::model::{Readable, Rule};
-use crate::remote::Remote;
 use crate::spec::{Line, PullRequest, Require};
 
 const PROTECTIONS: &str = "/branch_protections";

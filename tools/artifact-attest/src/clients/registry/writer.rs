@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
 
 use crate::Error;
+use crate::clients::registry::{Reader, digests};
 use crate::oci::{Blob, Content, Descriptor, Digest, INDEX};
-use crate::registry::{Reader, digests};
 
 /// Pause before a list that a registry maintains is read again, because some registries update it late.
 const LISTING_PAUSE: Duration = Duration::from_millis(500);

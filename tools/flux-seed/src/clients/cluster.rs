@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** only [`Writer`] changes objects, and a [`Reader`] cannot become a [`Writer`].
 
+pub(crate) mod served;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +13,9 @@ use kubernetes::{Change, Kubeconfig, Request, Settings};
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::clients::cluster::served::{Served, ServedKind};
 use crate::diff::MANAGER;
 use crate::object::Identity;
-use crate::served::{Served, ServedKind};
 
 /// Measured: a CRD of 40 kB takes 50 ms on a busy machine. A webhook may take 30 s
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#timeouts>).

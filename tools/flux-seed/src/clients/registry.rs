@@ -1,5 +1,7 @@
 //! Registry client: resolves a tag to a digest, and reads manifests and blobs by digest.
 
+pub(crate) mod archive;
+
 use contract::Registry;
 use data_encoding::BASE64;
 use remote::UNTRUSTED_HELP;

@@ -1,5 +1,8 @@
 //! Reader of an OCI registry, with the quirks of registries. Nothing in this module writes.
 
+mod error;
+pub(crate) mod writer;
+
 use ::remote::registry::{
     Error as ClientError, Found, Lookup, Problem, Registry, Repository, Standing, error_code,
 };

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** only [`Writer`] changes objects, and a [`Reader`] cannot become a [`Writer`].
 
+pub(crate) mod exec;
+
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use kubernetes::{Change, Kubeconfig, Request, Settings};
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::exec::Running;
+use crate::clients::cluster::exec::Running;
 
 /// A webhook may take 30 s
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#timeouts>).

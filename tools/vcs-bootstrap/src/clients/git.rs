@@ -1,5 +1,7 @@
 //! Git history: runs `git` on the repository in the current directory.
 
+pub(crate) mod refused;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -9,7 +11,7 @@ use documents::{Reason, WritePermit};
 
 use crate::Error;
 use crate::model::{Head, Readable, Refusal};
-use crate::refused::{self, Verdict};
+use refused::Verdict;
 
 /// Largest size of a Git LFS pointer, in bytes.
 /// <https://github.com/git-lfs/git-lfs/blob/v3.7.0/docs/spec.md>: "less than 1024 bytes".
