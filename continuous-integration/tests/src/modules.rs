@@ -1,7 +1,8 @@
 //! Reads the module graph of a crate from its sources: an edge for each module that uses another.
 //!
 //! The nodes are the children of the crate root and the root itself ([`ROOT`]). A nested module counts
-//! as its ancestor below the root. Tests are left out, because they may use every module.
+//! as its ancestor below the root. The children of a module that only declares modules are nodes in its
+//! place. Tests are left out, because they may use every module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,23 +26,33 @@ pub fn graph(src: &Path) -> io::Result<Graph> {
     let root = parsed(&src.join("lib.rs"))?;
     let mut files = Vec::new();
     collect(src, &root, &[], &mut files)?;
-    let modules: BTreeSet<_> = files.iter().map(|(module, _)| module[0].clone()).collect();
-    let exports = exports(&root, &modules);
+    let folders: BTreeSet<_> = files
+        .iter()
+        .filter(|(module, file)| module.len() == 1 && only_declares_modules(file))
+        .map(|(module, _)| module[0].clone())
+        .collect();
+    let node = |path: &[String]| match path {
+        [folder, child, ..] if folders.contains(folder) => format!("{folder}::{child}"),
+        [first, ..] => first.clone(),
+        [] => ROOT.to_owned(),
+    };
+    let modules: BTreeSet<_> = files.iter().map(|(module, _)| node(module)).collect();
+    let exports = exports(&root, &modules, node);
     let mut graph: Graph = modules.iter().map(|module| (module.clone(), BTreeSet::new())).collect();
     for (module, file) in files.iter().chain([&(Vec::new(), root)]) {
         let mut uses = Uses { module: module.clone(), found: Vec::new() };
         uses.visit_file(file);
-        let name = module.first().map_or(ROOT, String::as_str);
+        let name = node(module);
         let targets = uses.found.iter().filter_map(|path| {
             let first = path.first()?;
-            match modules.get(first).or_else(|| exports.get(first)) {
+            match modules.get(&node(path)).or_else(|| exports.get(first)) {
                 Some(module) => Some(module.clone()),
                 None if module.is_empty() => None, // an item of the root, used in the root
                 None => Some(ROOT.to_owned()),
             }
         });
-        let targets: BTreeSet<_> = targets.filter(|target| target != name).collect();
-        graph.entry(name.to_owned()).or_default().extend(targets);
+        let targets: BTreeSet<_> = targets.filter(|target| *target != name).collect();
+        graph.entry(name).or_default().extend(targets);
     }
     Ok(graph)
 }
@@ -117,8 +128,19 @@ fn collect(
     Ok(())
 }
 
+/// Whether a file has no item but declarations of modules.
+fn only_declares_modules(file: &syn::File) -> bool {
+    let is_declaration =
+        |item: &syn::Item| matches!(item, syn::Item::Mod(declared) if declared.content.is_none());
+    !file.items.is_empty() && file.items.iter().all(is_declaration)
+}
+
 /// Returns the module that each re-exported name of the root comes from.
-fn exports(root: &syn::File, modules: &BTreeSet<String>) -> BTreeMap<String, String> {
+fn exports(
+    root: &syn::File,
+    modules: &BTreeSet<String>,
+    node: impl Fn(&[String]) -> String,
+) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     for item in &root.items {
         let syn::Item::Use(item) = item else { continue };
@@ -127,10 +149,10 @@ fn exports(root: &syn::File, modules: &BTreeSet<String>) -> BTreeMap<String, Str
         for path in paths {
             let path: Vec<_> =
                 path.into_iter().filter(|part| part != "crate" && part != "self").collect();
-            if let [module, .., name] = path.as_slice()
-                && modules.contains(module)
+            if let [_, .., name] = path.as_slice()
+                && modules.contains(&node(&path))
             {
-                exports.insert(name.clone(), module.clone());
+                exports.insert(name.clone(), node(&path));
             }
         }
     }

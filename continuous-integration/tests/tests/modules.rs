@@ -67,3 +67,24 @@ fn a_cycle_is_found_in_every_form_of_use() -> Test {
     }
     Ok(())
 }
+
+#[test]
+fn children_of_a_module_that_only_declares_modules_are_nodes() -> Test {
+    let folder = tempfile::tempdir()?;
+    fs::create_dir(folder.path().join("clients"))?;
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text);
+    write("lib.rs", "mod absence;\nmod clients;\n")?;
+    write("absence.rs", "use crate::clients::http::Answer;")?;
+    write("clients/forge.rs", "use crate::absence;")?;
+    write("clients/http.rs", "pub struct Answer;")?;
+    write("clients.rs", "pub mod forge;\npub mod http;\n")?;
+    assert_eq!(modules::cycles(&modules::graph(folder.path())?), []);
+    write("clients/http.rs", "use crate::clients::forge;\npub struct Answer;")?;
+    let cycle = ["absence", "clients::forge", "clients::http"].map(str::to_owned);
+    assert_eq!(modules::cycles(&modules::graph(folder.path())?), [BTreeSet::from(cycle)]);
+    write("clients/http.rs", "pub struct Answer;")?;
+    write("clients.rs", "pub mod forge;\npub mod http;\npub const PORT: u16 = 1;\n")?;
+    let cycle = ["absence", "clients"].map(str::to_owned);
+    assert_eq!(modules::cycles(&modules::graph(folder.path())?), [BTreeSet::from(cycle)]);
+    Ok(())
+}

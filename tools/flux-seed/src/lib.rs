@@ -13,6 +13,7 @@
 //! **Invariant:** a status is computed from an observation, never from what was executed; so the second
 //! run writes the same bytes as the first, and nothing to the cluster.
 
+mod archive;
 mod build;
 mod cli;
 mod clients;
@@ -130,7 +131,7 @@ impl Program for FluxSeed {
         match observation {
             Observation::NoCluster => plan::plan(objects, &plan::ActualState::new()),
             Observation::Delivery { seen, .. } => {
-                let mut plan = plan::plan(objects, &seen.world);
+                let mut plan = plan::plan(objects, &seen.actual);
                 // A reader cannot know whether an object that the API server denies it exists.
                 let is_hidden =
                     |step: &Step| seen.hidden.contains(&Hidden::Object(step.object().clone()));
@@ -170,8 +171,8 @@ impl Program for FluxSeed {
         match observation {
             Observation::NoCluster => Ok(Next::Finish),
             Observation::Delivery { seen, touched } => {
-                let next = plan::next(steps, &seen.world, touched);
-                let is_terminating = seen.world.values().any(plan::LiveObject::is_terminating);
+                let next = plan::next(steps, &seen.actual, touched);
+                let is_terminating = seen.actual.values().any(plan::LiveObject::is_terminating);
                 if matches!(next, Next::Wait { .. }) && !is_terminating {
                     wait::check_refused(&session.desired, seen)?;
                 }
@@ -308,7 +309,7 @@ fn planned(
         return Ok(delivered(session, seen, Reason::Delivered));
     }
     let mut observed = Facts::of(&session.desired, Some(seen));
-    let mut refusals = plan::refusals(&session.desired.objects, &seen.world);
+    let mut refusals = plan::refusals(&session.desired.objects, &seen.actual);
     if let Some((facts, going)) = &prune {
         refusals.extend(session.gate.refusals(reader, facts, going)?.1);
         observed.losses = gate::losses(facts, going);

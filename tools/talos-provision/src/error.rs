@@ -5,7 +5,7 @@ use std::io;
 use documents::{Diagnostic, Exit, Reason};
 use remote::{RootsError, TokenError, UNTRUSTED_HELP};
 
-use crate::clients::hetzner::error::ApiError;
+use crate::api_error::ApiError;
 use crate::plan::Conflict;
 
 /// Error of serde in an answer. It shows the position and not the value, which may be secret.

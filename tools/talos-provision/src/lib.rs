@@ -11,6 +11,7 @@
 //! root: the same on every machine, at any time.
 
 mod absence;
+mod api_error;
 mod change;
 mod cli;
 mod clients;
@@ -34,8 +35,8 @@ pub mod status;
 mod step;
 mod validate;
 
+pub use api_error::ApiError;
 pub use cli::Cli;
-pub use clients::hetzner::error::ApiError;
 pub use error::Error;
 pub use money::Money;
 pub use status::Status;

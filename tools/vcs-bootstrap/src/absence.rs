@@ -8,8 +8,8 @@ use documents::Reason;
 use serde_json::Value;
 
 use crate::Error;
-use crate::clients::forge::connection::{Forge, Remote};
-use crate::clients::forge::http::Answer;
+use crate::clients::connection::{Forge, Remote};
+use crate::clients::http::Answer;
 use crate::model::{Readable, Refusal};
 
 /// Proves that the repository does not exist: the token sees every repository of the owner, and not

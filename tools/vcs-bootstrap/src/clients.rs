@@ -1,4 +1,8 @@
-//! Clients of remote services, each with a reader and a writer.
+//! Clients of remote services. Forge and Git have a reader and a writer.
 
+pub(crate) mod connection;
 pub(crate) mod forge;
 pub(crate) mod git;
+pub(crate) mod gitea;
+pub(crate) mod github;
+pub(crate) mod http;

@@ -10,8 +10,8 @@ use secrets::PhaseKey;
 use zeroize::Zeroizing;
 
 use crate::Error;
+use crate::clients::connection::Forge;
 use crate::clients::forge;
-use crate::clients::forge::connection::Forge;
 use crate::clients::git;
 use crate::model::{DeployKey, Desired, Pushed, Readable, Refusal, Rule, Settings};
 use crate::ownership::OwnershipKey;

@@ -5,8 +5,8 @@ use std::io;
 use ::remote::RootsError;
 use documents::{Diagnostic, Exit, Reason};
 
-use crate::clients::git::refused::Verdict;
 use crate::model::Refusal;
+use crate::refused::Verdict;
 
 /// Errors of this program.
 #[derive(Debug, thiserror::Error)]

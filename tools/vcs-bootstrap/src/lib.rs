@@ -23,6 +23,7 @@ pub mod model;
 pub mod observe;
 mod ownership;
 pub mod plan;
+mod refused;
 mod session;
 pub mod spec;
 mod status;
@@ -183,8 +184,9 @@ impl Program for VcsBootstrap {
         steps: Vec<Step>,
     ) -> Result<Status, Error> {
         let mut differences: Vec<_> = steps.iter().map(ToString::to_string).collect();
-        differences
-            .extend(observation.world.as_ref().and_then(|world| session.branch_difference(world)));
+        differences.extend(
+            observation.actual.as_ref().and_then(|actual| session.branch_difference(actual)),
+        );
         if differences.is_empty() {
             Ok(status::verified(session, observation))
         } else {

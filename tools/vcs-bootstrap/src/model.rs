@@ -84,8 +84,8 @@ impl Settings {
     /// Returns the declared settings of `self` that differ from `seen`.
     #[must_use]
     pub fn changed_from(&self, seen: &Self) -> Self {
-        fn changed<T: Clone + PartialEq>(wanted: Option<&T>, seen: Option<&T>) -> Option<T> {
-            wanted.filter(|_| wanted != seen).cloned()
+        fn changed<T: Clone + PartialEq>(desired: Option<&T>, seen: Option<&T>) -> Option<T> {
+            desired.filter(|_| desired != seen).cloned()
         }
         let Self { description, homepage, private, issues, wiki, projects } = self;
         Self {

@@ -103,7 +103,7 @@ pub(crate) struct Observation {
     /// The repository as the forge describes it; `None` when it does not exist.
     pub(crate) found: Option<ForgeRepository>,
     /// The parts that a plan compares; `None` when the repository does not exist.
-    pub(crate) world: Option<Present>,
+    pub(crate) actual: Option<Present>,
     /// Whether the repository has an ownership record, valid or not.
     pub(crate) recorded: bool,
 }
@@ -117,7 +117,7 @@ pub(crate) fn observe(
     origin: impl FnOnce(&ForgeRepository) -> Result<Readable<Head>, Error>,
 ) -> Result<Observation, Error> {
     let Some(found) = reader.repository(earlier)? else {
-        return Ok(Observation { found: None, world: None, recorded: false });
+        return Ok(Observation { found: None, actual: None, recorded: false });
     };
     let mark = match reader.receipt()? {
         Readable::Value(text) => {
@@ -136,7 +136,7 @@ pub(crate) fn observe(
     let keys = !desired.deploy_keys.is_empty() || !receipt.deploy_keys.is_empty();
     let deploy_keys = read_if(keys, || reader.deploy_keys())?;
     let recorded = mark.value().is_some_and(|mark| *mark != Ownership::None);
-    let world = Present {
+    let actual = Present {
         id: found.id,
         administrator: found.administrator,
         archived: found.archived,
@@ -150,7 +150,7 @@ pub(crate) fn observe(
         secrets,
         deploy_keys,
     };
-    Ok(Observation { found: Some(found), world: Some(world), recorded })
+    Ok(Observation { found: Some(found), actual: Some(actual), recorded })
 }
 
 /// Reads a list if it is needed; otherwise it counts as empty, so that a token needs no permission for
@@ -180,15 +180,15 @@ pub(crate) fn head(
 impl Observation {
     /// Returns the facts for the status.
     pub(crate) fn observed(&self, place: &RepositorySlug, desired: &Desired) -> Option<Facts> {
-        let (found, world) = (self.found.as_ref()?, self.world.as_ref()?);
-        let made = match world.mark.value() {
+        let (found, actual) = (self.found.as_ref()?, self.actual.as_ref()?);
+        let made = match actual.mark.value() {
             Some(Ownership::Ours(receipt)) => receipt.made,
-            _ => world.just_created,
+            _ => actual.just_created,
         };
-        let mut rules = world.rules.value().cloned().unwrap_or_default();
+        let mut rules = actual.rules.value().cloned().unwrap_or_default();
         rules.retain(|name, _| desired.rules.contains_key(name));
-        let secrets = world.secrets.value().into_iter().flat_map(BTreeMap::keys);
-        let keys = world.deploy_keys.value().into_iter().flatten();
+        let secrets = actual.secrets.value().into_iter().flat_map(BTreeMap::keys);
+        let keys = actual.deploy_keys.value().into_iter().flatten();
         let declared = |(fingerprint, seen): (&String, &crate::model::SeenKey)| {
             let key = desired.deploy_keys.get(fingerprint)?.key.clone();
             Some((fingerprint.clone(), DeployKeySeen { key, read_only: seen.read_only }))
@@ -200,11 +200,11 @@ impl Observation {
             url: found.web.clone(),
             clone_url: found.git.to_string(),
             made,
-            archived: world.archived,
-            settings: world.settings.clone(),
-            topics: world.topics.clone(),
-            default_branch: world.default_branch.clone(),
-            commit: commit(world, desired),
+            archived: actual.archived,
+            settings: actual.settings.clone(),
+            topics: actual.topics.clone(),
+            default_branch: actual.default_branch.clone(),
+            commit: commit(actual, desired),
             rules,
             secrets: secrets.filter(|name| desired.secrets.contains_key(*name)).cloned().collect(),
             deploy_keys: keys.filter_map(declared).collect(),
@@ -213,11 +213,11 @@ impl Observation {
 
     /// Returns the digests of the observed parts that are declared.
     pub(crate) fn evidence(&self, desired: &Desired) -> Vec<Evidence> {
-        let Some(world) = &self.world else { return Vec::new() };
+        let Some(actual) = &self.actual else { return Vec::new() };
         let branch = desired.history.as_ref().map(|history| history.branch.clone());
-        let commit = branch.zip(commit(world, desired));
+        let commit = branch.zip(commit(actual, desired));
         let commit = commit.map(|(branch, commit)| Evidence::Commit { branch, commit });
-        let receipt = match world.mark.value() {
+        let receipt = match actual.mark.value() {
             Some(Ownership::Ours(receipt)) => Some(receipt),
             _ => None,
         };
@@ -231,7 +231,7 @@ impl Observation {
             mac: recorded.mac.clone(),
             updated_at: recorded.updated_at.clone(),
         };
-        let keys = world.deploy_keys.value().into_iter().flat_map(BTreeMap::keys);
+        let keys = actual.deploy_keys.value().into_iter().flat_map(BTreeMap::keys);
         let keys = keys.filter(|key| desired.deploy_keys.contains_key(*key)).cloned();
         commit
             .into_iter()
@@ -243,8 +243,8 @@ impl Observation {
 }
 
 /// Returns the commit of the declared branch at the forge.
-fn commit(world: &Present, desired: &Desired) -> Option<String> {
-    match world.head.value()? {
+fn commit(actual: &Present, desired: &Desired) -> Option<String> {
+    match actual.head.value()? {
         Head::Absent => None,
         Head::Same => {
             let history = desired.history.as_ref()?;

@@ -22,11 +22,11 @@ pub struct Plan {
     pub refused: Vec<Refusal>,
 }
 
-/// Returns the steps from `world` to the `desired` state.
+/// Returns the steps from `actual` to the `desired` state.
 #[must_use]
-pub fn plan(desired: &Desired, world: &ActualState) -> Plan {
+pub fn plan(desired: &Desired, actual: &ActualState) -> Plan {
     let mut steps = Vec::new();
-    let before = world.clone().unwrap_or_else(|| {
+    let before = actual.clone().unwrap_or_else(|| {
         let private = desired.settings.private.unwrap_or(true);
         steps.push(Step::Create { private });
         just_created(private, desired)
@@ -65,8 +65,8 @@ pub fn plan(desired: &Desired, world: &ActualState) -> Plan {
 
 /// Returns the steps that remove everything that [`plan`] created.
 #[must_use]
-pub fn plan_destroy(desired: &Desired, world: &ActualState) -> Plan {
-    let Some(before) = world else { return Plan::default() };
+pub fn plan_destroy(desired: &Desired, actual: &ActualState) -> Plan {
+    let Some(before) = actual else { return Plan::default() };
     let mut refused = refusals(before);
     let Some(seen) = recorded(before).filter(|_| refused.is_empty()) else {
         return Plan { steps: Vec::new(), refused };

@@ -6,8 +6,8 @@ use contract::{DataPolicy, Projects};
 use documents::{Context, Intent};
 use secrets::Secret;
 
+use crate::clients::connection::Remote;
 use crate::clients::forge::Reader;
-use crate::clients::forge::connection::Remote;
 use crate::clients::git;
 use crate::desired::{self, Declaration};
 use crate::model::{Head, Present, RepositorySlug};
@@ -67,9 +67,9 @@ impl<'a> Session<'a> {
     pub(crate) fn plan(&self, observation: &Observation, intent: Intent) -> Plan {
         let desired = &self.declaration.desired;
         if intent.is_removal() {
-            plan::plan_destroy(desired, &observation.world)
+            plan::plan_destroy(desired, &observation.actual)
         } else {
-            plan::plan(desired, &observation.world)
+            plan::plan(desired, &observation.actual)
         }
     }
 
@@ -100,10 +100,10 @@ impl<'a> Session<'a> {
     }
 
     /// Returns the difference of the branch for which a plan has no step: commits that only the forge has.
-    pub(crate) fn branch_difference(&self, world: &Present) -> Option<String> {
+    pub(crate) fn branch_difference(&self, actual: &Present) -> Option<String> {
         let history = self.declaration.desired.history.as_ref()?;
         let branch = &history.branch;
-        match world.head.value()? {
+        match actual.head.value()? {
             Head::Ahead(there) if history.push == Push::FastForward => {
                 Some(format!("the forge's {branch} is ahead, at {there}: run `git pull` first"))
             }

@@ -3,7 +3,7 @@
 use documents::{Condition, Diagnostic as _, Kind as _, Reason};
 
 use crate::Error;
-use crate::clients::forge::connection::Forge;
+use crate::clients::connection::Forge;
 use crate::observe::{Evidence, Facts, Observation};
 use crate::session::Session;
 use crate::spec::Repository;
@@ -67,8 +67,8 @@ pub(crate) fn removal_planned(
 
 /// Returns the status after `destroy`.
 pub(crate) fn removed(observation: &Observation) -> Status {
-    Status::destroyed(match (&observation.found, &observation.world) {
-        (Some(found), Some(world)) if world.archived => {
+    Status::destroyed(match (&observation.found, &observation.actual) {
+        (Some(found), Some(actual)) if actual.archived => {
             format!(
                 "{} is archived with its history; the secrets and keys of this program are removed",
                 found.web

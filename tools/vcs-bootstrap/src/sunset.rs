@@ -13,8 +13,8 @@ use std::path::Path;
 use ::git::Origin as GitOrigin;
 
 use crate::Error;
+use crate::clients::connection::{Forge, Remote};
 use crate::clients::forge::ForgeRepository;
-use crate::clients::forge::connection::{Forge, Remote};
 use crate::clients::git;
 use crate::model::{Readable, Refusal};
 

@@ -37,15 +37,20 @@ The exit status of a run is the greatest of its documents. A reason without an e
 /// status of these errors: `Error::Blocked` and `Error::PushRefused` of vcs-bootstrap take the reason of a
 /// refusal, and `Error::Api` of talos-provision takes it from the code of the API.
 const INDIRECT: [(&str, u8); 8] = [
-    ("tools/talos-provision/src/clients/hetzner/error.rs", 100),
+    ("tools/talos-provision/src/api_error.rs", 100),
     ("tools/vcs-bootstrap/src/absence.rs", 100),
-    ("tools/vcs-bootstrap/src/clients/forge/http.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/http.rs", 100),
     ("tools/vcs-bootstrap/src/desired.rs", 100),
     ("tools/vcs-bootstrap/src/clients/git.rs", 100),
-    ("tools/vcs-bootstrap/src/clients/forge/github.rs", 100),
+    ("tools/vcs-bootstrap/src/clients/github.rs", 100),
     ("tools/vcs-bootstrap/src/plan.rs", 100),
-    ("tools/vcs-bootstrap/src/clients/git/refused.rs", 100),
+    ("tools/vcs-bootstrap/src/refused.rs", 100),
 ];
+
+/// Parts of shared crates that only some of the crate's users call, and the type without which no program
+/// calls the part: a loss that the data gate judges, and a lookup in a registry.
+pub(crate) const PARTS: [(&str, &str); 2] =
+    [("tools/shared/contract/src/gate", "Loss"), ("tools/shared/remote/src/registry", "Lookup")];
 
 /// Crates with their files.
 type Reporters = [(String, Files)];
@@ -194,21 +199,26 @@ fn depends(name: &str, shared: &str) -> bool {
 }
 
 /// Returns the programs that report `reason`, as the page shows them: the reason is in their own code, in a
-/// shared crate that they use, or in the data gate that they ask.
+/// shared crate that they use, or in a part of such a crate that they call.
 fn programs(reason: Reason, reporters: &Reporters) -> String {
-    let is_gate = |file: &str| file.starts_with("tools/shared/contract/src/gate");
     let holds = |source: &Source| source.reasons.contains(reason.as_str());
+    let part = |file: &str| PARTS.iter().find(|(path, _)| file.starts_with(path));
     let reports =
-        |files: &Files| files.iter().any(|(file, source)| holds(source) && !is_gate(file));
+        |files: &Files| files.iter().any(|(file, source)| holds(source) && part(file).is_none());
     let all_files = reporters.iter().flat_map(|(_, files)| files);
-    let is_of_gate = all_files.into_iter().any(|(file, source)| holds(source) && is_gate(file));
+    let reporting = all_files.filter(|(_, source)| holds(source));
+    let parts: Vec<_> = reporting.filter_map(|(file, _)| part(file)).collect();
     let (shared, programs): (Vec<_>, Vec<_>) =
         reporters.iter().partition(|(name, _)| name.starts_with("shared/"));
     let shared: Vec<_> = shared.iter().filter(|(_, files)| reports(files)).collect();
+    let calls = |files: &Files| {
+        let mut called = files.iter().flat_map(|(_, source)| &source.parts);
+        called.any(|name| parts.iter().any(|(_, part)| part == name))
+    };
     let is_named = |(name, files): &&&(String, Files)| {
         reports(files)
             || shared.iter().any(|(crate_name, _)| depends(name, crate_name))
-            || is_of_gate && files.iter().any(|(_, source)| source.asks_gate)
+            || calls(files)
     };
     let named: Vec<_> = programs.iter().filter(is_named).collect();
     if named.len() == programs.len() {

@@ -1,10 +1,8 @@
 //! Registry client: resolves a tag to a digest, and reads manifests and blobs by digest.
 
-pub(crate) mod archive;
-
 use contract::Registry;
 use data_encoding::BASE64;
-use remote::UNTRUSTED_HELP;
+use documents::Diagnostic as _;
 use remote::registry::{self, Descriptor, Digest, Login, Lookup, Repository};
 
 use crate::Error;
@@ -110,13 +108,10 @@ fn failed(error: registry::Error) -> Failed {
         why = format!("{why}: {error}");
         cause = error.source();
     }
-    let help = match error {
-        registry::Error::Interrupted(interrupted) => return Failed::Interrupted(interrupted),
-        registry::Error::InvalidResponse { problem, .. } => problem.help(),
-        registry::Error::Untrusted { .. } => UNTRUSTED_HELP.to_owned(),
-        registry::Error::Roots(error) => error.help(),
-        _ => return Failed::Unreadable { why, temporary },
-    };
+    if let registry::Error::Interrupted(interrupted) = error {
+        return Failed::Interrupted(interrupted);
+    }
+    let Some(help) = error.help() else { return Failed::Unreadable { why, temporary } };
     Failed::Unreadable { why: format!("{why}; {help}"), temporary }
 }
 

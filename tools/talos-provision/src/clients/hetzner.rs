@@ -3,7 +3,6 @@
 //! **Invariant:** every resource that this program creates carries the labels of [`Scope`]. A
 //! resource without these labels is neither changed nor removed.
 
-pub(crate) mod error;
 mod http;
 mod model;
 mod repair;

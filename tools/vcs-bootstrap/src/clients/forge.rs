@@ -1,23 +1,19 @@
 //! Reader and writer of a forge. Only `apply` and `destroy` create a writer. `github.rs` and
 //! `gitea.rs` contain the differences between forges.
 
-pub(crate) mod connection;
-mod gitea;
-mod github;
-pub(crate) mod http;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::git::Url;
-use ::http::Method;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use documents::WritePermit;
+use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::absence;
-use crate::clients::forge::connection::{Forge, Remote, VARIABLES};
-use crate::clients::forge::http::{Answer, Items};
+use crate::clients::connection::{Forge, Remote, VARIABLES};
+use crate::clients::http::{Answer, Items};
+use crate::clients::{gitea, github};
 use crate::model::{Readable, Refusal, Rule, SeenKey, Settings};
 use crate::{Error, ownership};
 

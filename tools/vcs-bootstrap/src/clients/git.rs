@@ -1,7 +1,5 @@
 //! Git history: runs `git` on the repository in the current directory.
 
-pub(crate) mod refused;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -11,7 +9,7 @@ use documents::{Reason, WritePermit};
 
 use crate::Error;
 use crate::model::{Head, Readable, Refusal};
-use refused::Verdict;
+use crate::refused::{self, Verdict};
 
 /// Largest size of a Git LFS pointer, in bytes.
 /// <https://github.com/git-lfs/git-lfs/blob/v3.7.0/docs/spec.md>: "less than 1024 bytes".

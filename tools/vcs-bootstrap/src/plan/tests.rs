@@ -164,9 +164,9 @@ fn list<T>(section: &mut Readable<BTreeMap<String, T>>) -> &mut BTreeMap<String,
 }
 
 /// Returns the world after `step`, as the forges behave.
-fn after(step: &Step, world: ActualState) -> ActualState {
+fn after(step: &Step, actual: ActualState) -> ActualState {
     if let Step::Create { private } = step {
-        assert_eq!(world, None, "nothing is created twice");
+        assert_eq!(actual, None, "nothing is created twice");
         let all = Settings {
             description: Some("newborn".to_owned()),
             homepage: Some(String::new()),
@@ -178,7 +178,7 @@ fn after(step: &Step, world: ActualState) -> ActualState {
         let minimal = declarations().pop().expect("the smallest declaration");
         return Some(Present { id: 7, settings: all, ..just_created(*private, &minimal) });
     }
-    let mut repository = world.expect("every step other than the first needs a repository");
+    let mut repository = actual.expect("every step other than the first needs a repository");
     assert!(
         !repository.archived || matches!(step, Step::Unarchive {} | Step::Delete {}),
         "an archived repository accepts no change: {step}"
@@ -231,8 +231,8 @@ fn after(step: &Step, world: ActualState) -> ActualState {
     Some(repository)
 }
 
-fn take(steps: &[Step], world: &ActualState) -> ActualState {
-    steps.iter().fold(world.clone(), |world, step| after(step, world))
+fn take(steps: &[Step], actual: &ActualState) -> ActualState {
+    steps.iter().fold(actual.clone(), |actual, step| after(step, actual))
 }
 
 fn for_all(law: impl Fn(&Desired, &ActualState)) {
@@ -243,8 +243,8 @@ fn for_all(law: impl Fn(&Desired, &ActualState)) {
     }
 }
 
-fn receipt(world: &ActualState) -> Option<OwnershipRecord> {
-    recorded(world.as_ref()?).flatten()
+fn receipt(actual: &ActualState) -> Option<OwnershipRecord> {
+    recorded(actual.as_ref()?).flatten()
 }
 
 #[test]
@@ -252,8 +252,8 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
     for_all(|desired, before| {
         let Plan { steps, refused } = plan(desired, before);
         assert_eq!(refused, [], "{before:?}");
-        let world = take(&steps, before);
-        let after = world.as_ref().expect("the repository");
+        let actual = take(&steps, before);
+        let after = actual.as_ref().expect("the repository");
         assert_eq!(
             desired.settings.changed_from(&after.settings),
             Settings::default(),
@@ -265,7 +265,7 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
         }
         for (name, mac) in &desired.secrets {
             assert!(after.secrets.value().expect("known").contains_key(name), "as declared");
-            assert_eq!(receipt(&world).expect("a receipt").secrets[name].mac, *mac, "as declared");
+            assert_eq!(receipt(&actual).expect("a receipt").secrets[name].mac, *mac, "as declared");
         }
         for fingerprint in desired.deploy_keys.keys() {
             assert!(
@@ -277,7 +277,7 @@ fn plan_reaches_the_declared_state_and_is_then_empty() {
             assert_eq!(after.head, Readable::Value(Head::Same), "as declared");
         }
         assert_eq!(
-            plan(desired, &world),
+            plan(desired, &actual),
             Plan::default(),
             "the next plan is empty after {steps:?}"
         );
@@ -289,13 +289,13 @@ fn apply_and_destroy_execute_the_steps_that_the_first_plan_shows() {
     for plan_of in [plan, plan_destroy] {
         for_all(|desired, before| {
             let shown = plan_of(desired, before).steps;
-            let (mut world, mut executed) = (before.clone(), Vec::new());
+            let (mut actual, mut executed) = (before.clone(), Vec::new());
             loop {
-                let round = plan_of(desired, &world).steps;
+                let round = plan_of(desired, &actual).steps;
                 if round.is_empty() {
                     break;
                 }
-                world = take(&round, &world);
+                actual = take(&round, &actual);
                 executed.extend(round);
                 assert!(executed.len() <= shown.len(), "{executed:?} of {shown:?}");
             }
@@ -308,8 +308,8 @@ fn apply_and_destroy_execute_the_steps_that_the_first_plan_shows() {
 fn plan_leaves_undeclared_resources_unchanged() {
     for_all(|desired, before| {
         let Some(was) = before else { return };
-        let world = take(&plan(desired, before).steps, before);
-        let is = world.as_ref().expect("the repository");
+        let actual = take(&plan(desired, before).steps, before);
+        let is = actual.as_ref().expect("the repository");
         let ours = receipt(before).unwrap_or_default();
         for (name, rule) in was.rules.value().expect("known") {
             if !desired.rules.contains_key(name) && !ours.rules.contains(name) {
@@ -336,7 +336,7 @@ fn plan_leaves_undeclared_resources_unchanged() {
         }
         let made = was.just_created || ours.made;
         assert_eq!(
-            receipt(&world).expect("a receipt").made,
+            receipt(&actual).expect("a receipt").made,
             made,
             "an adopted repository never counts as created"
         );
@@ -366,16 +366,16 @@ fn plan_destroy_removes_only_what_the_program_created_and_is_then_empty() {
     for_all(|desired, before| {
         let Plan { steps, refused } = plan_destroy(desired, before);
         assert_eq!(refused, []);
-        let world = take(&steps, before);
+        let actual = take(&steps, before);
         assert_eq!(
-            plan_destroy(desired, &world),
+            plan_destroy(desired, &actual),
             Plan::default(),
             "the next plan is empty after {steps:?}"
         );
         let Some(was) = before else { return };
         let ours = receipt(before);
         let made = was.just_created || ours.as_ref().is_some_and(|receipt| receipt.made);
-        let Some(is) = &world else {
+        let Some(is) = &actual else {
             assert!(
                 made && desired.on_destroy == OnDestroy::Delete,
                 "deletes only a repository that the program created"
@@ -468,9 +468,9 @@ fn an_unreadable_part_is_neither_changed_nor_removed() {
 #[test]
 fn diverged_history_is_never_pushed() {
     let desired = &declarations()[0];
-    for world in worlds().into_iter().flatten().filter(|present| !present.archived) {
+    for actual in worlds().into_iter().flatten().filter(|present| !present.archived) {
         let elsewhere = Readable::Value(Head::Elsewhere("c9".to_owned()));
-        let Plan { steps, refused } = plan(desired, &Some(Present { head: elsewhere, ..world }));
+        let Plan { steps, refused } = plan(desired, &Some(Present { head: elsewhere, ..actual }));
         assert_eq!(refused[0].reason, Reason::HistoryDiverged);
         assert!(!steps.iter().any(|step| matches!(step, Step::Push { .. })));
     }

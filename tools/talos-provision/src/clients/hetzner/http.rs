@@ -12,7 +12,7 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Method, Request};
 
 use crate::Error;
-use crate::clients::hetzner::error::ApiError;
+use crate::api_error::ApiError;
 
 /// Timeout of one attempt.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use super::http::CallError;
 use super::model::Action;
 use super::{BALANCER_TYPE, Reader, family, parse_items};
 use crate::Error;
-use crate::clients::hetzner::error::ApiError;
+use crate::api_error::ApiError;
 use crate::labels::Labels;
 use crate::plan::{
     BalancerService, History, Kind, Machine, ObservedResource, ResourceSpec, Rule, SharedResource,

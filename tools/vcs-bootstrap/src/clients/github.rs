@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::clients::forge::connection::Remote;
+use crate::clients::connection::Remote;
 use crate::model::{Readable, Refusal, Rule};
 use crate::spec::{Line, PullRequest, Require};
 
@@ -252,7 +252,7 @@ mod tests {
 
     /// Returns the kinds of rule in GitHub's `OpenAPI` description: the schemas of `rules`.
     fn kinds() -> Vec<Value> {
-        let all = include_str!("../../../tests/github-openapi.json");
+        let all = include_str!("../../tests/github-openapi.json");
         let mut all: Value = serde_json::from_str(all).expect("JSON");
         let rules =
             all["operations"]["POST /repos/{owner}/{repo}/rulesets"]["request"]["properties"]

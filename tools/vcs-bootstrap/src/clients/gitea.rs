@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::clients::forge::connection::Remote;
+use crate::clients::connection::Remote;
 use crate::model::{Readable, Rule};
 use crate::spec::{Line, PullRequest, Require};
 
@@ -242,11 +242,11 @@ mod tests {
                 for pull_request in [None, Some(0), Some(2)] {
                     for checks in [&[][..], &["test"]] {
                         for exempt in [false, true] {
-                            let wanted = declared(pull_request, checks, exempt);
-                            let body = protection(&wanted, &before, administrators);
+                            let desired = declared(pull_request, checks, exempt);
+                            let body = protection(&desired, &before, administrators);
                             let after = patched(&before, &body);
                             let seen = rule(&after, administrators).expect("a rule");
-                            assert!(wanted.is_met_by(&seen), "{wanted:?} {after}");
+                            assert!(desired.is_met_by(&seen), "{desired:?} {after}");
                             assert!(kept.iter().all(|name| before[*name] == after[*name]));
                             if checks.is_empty() {
                                 let name = "enable_status_check";

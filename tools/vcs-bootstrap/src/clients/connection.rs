@@ -9,7 +9,7 @@ use secrets::Secret;
 use serde_json::Value;
 
 use crate::Error;
-use crate::clients::forge::http::{Answer, Client, Items};
+use crate::clients::http::{Answer, Client, Items};
 use crate::model::{Refusal, RepositorySlug};
 
 /// Kind of forge: GitHub, or Gitea and Forgejo.
