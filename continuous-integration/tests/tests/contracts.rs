@@ -44,8 +44,8 @@ struct Source {
     reasons: BTreeSet<String>,
     /// Reasons of errors with their exit statuses.
     exits: BTreeMap<String, BTreeSet<u8>>,
-    /// Whether the file names a loss that the data gate judges (`contract::gate::Loss`).
-    asks_gate: bool,
+    /// Types that the file names, of those in [`diagnostics::PARTS`].
+    parts: BTreeSet<&'static str>,
     /// Names of the modules that have a file of their own.
     modules: Vec<String>,
 }
@@ -81,7 +81,10 @@ impl Source {
                 }
                 cursor = next;
             } else {
-                self.asks_gate |= cursor.ident().is_some_and(|(word, _)| word == "Loss");
+                let types = diagnostics::PARTS.iter().map(|(_, name)| *name);
+                self.parts.extend(
+                    types.filter(|name| cursor.ident().is_some_and(|(word, _)| word == name)),
+                );
                 cursor = after_token(cursor);
             }
         }

@@ -1,11 +1,9 @@
 //! Errors of this program, with their help, exit status and condition reason.
 
-use std::error;
 use std::io;
 use std::path::PathBuf;
 
-use ::remote::registry::{Digest, Problem};
-use ::remote::{RootsError, UNTRUSTED_HELP};
+use ::remote::registry;
 use documents::{Diagnostic, Exit, Reason};
 
 /// Errors of this program.
@@ -17,9 +15,6 @@ pub enum Error {
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] secrets::Error),
-    /// The certificate authorities that a variable names cannot be read.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
     /// The Project has no registry.
     #[error("the Project has no `endpoints.registry`")]
     NoRegistry,
@@ -169,46 +164,9 @@ pub enum Error {
         /// Subcommand of Nix, for example `path-info`.
         command: &'static str,
     },
-    /// The registry, or its token service, does not answer.
-    #[error("cannot reach {url}")]
-    Unreachable {
-        /// URL of the request.
-        url: String,
-        /// Cause of the failure.
-        source: Box<dyn error::Error + Send + Sync>,
-    },
-    /// The server's certificate is not trusted.
-    #[error("the certificate of {url} is not trusted")]
-    Untrusted {
-        /// URL of the request.
-        url: String,
-        /// Cause, in the words of the TLS library.
-        source: Box<dyn error::Error + Send + Sync>,
-    },
-    /// The registry answered with a rate limit (429) or a server error.
-    #[error("{url} answered {status} {said}")]
-    Busy {
-        /// URL of the request.
-        url: String,
-        /// HTTP status of the response.
-        status: u16,
-        /// Value of `Retry-After` in seconds, or 0.
-        seconds: u64,
-        /// The registry's own message.
-        said: String,
-    },
-    /// The registry denied access (401 or 403).
-    #[error("access to {url} denied: {said}")]
-    Denied {
-        /// URL of the request.
-        url: String,
-        /// HTTP status of the response: 401 or 403.
-        status: u16,
-        /// Whether the request had no login.
-        anonymous: bool,
-        /// The registry's own message.
-        said: String,
-    },
+    /// The registry did not do what was asked.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
     /// The registry answered 404, which hides a repository from an unauthorised login as well.
     #[error("{url} answered 404: the repository is absent, or hidden from this login")]
     Invisible {
@@ -216,34 +174,6 @@ pub enum Error {
         url: String,
         /// Whether the request had no login.
         anonymous: bool,
-    },
-    /// The registry rejected the request.
-    #[error("{url} answered {status} {said} to {method}")]
-    Refused {
-        /// HTTP method of the request.
-        method: String,
-        /// URL of the request.
-        url: String,
-        /// HTTP status of the response.
-        status: u16,
-        /// The registry's own message.
-        said: String,
-    },
-    /// The registry's response is invalid.
-    #[error("{url}: {problem}")]
-    InvalidResponse {
-        /// URL of the request.
-        url: String,
-        /// Cause, with its own help.
-        problem: Problem,
-    },
-    /// The registry returned content whose digest differs from the requested one.
-    #[error("the registry returned {found} for {what}")]
-    Corrupt {
-        /// Digest that was requested.
-        what: String,
-        /// Digest of the returned content.
-        found: Digest,
     },
     /// The registry has deletion disabled.
     #[error("{url} cannot be deleted: the registry has deletion disabled")]
@@ -265,53 +195,36 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Returns the help for errors of the registry.
-    fn registry_help(&self) -> Option<String> {
-        let help = match self {
-            Self::Unreachable { .. } => {
-                "check `endpoints.registry.url` in the Project, then run the same command again"
-            }
-            Self::Untrusted { .. } => UNTRUSTED_HELP,
-            Self::Busy { .. } => {
-                "run the same command again later: blobs that are already published are not sent again"
-            }
-            Self::Denied { anonymous: true, .. } => "give the Project `endpoints.registry.token`",
-            Self::Denied { .. } => {
-                "check the permissions of the token in `endpoints.registry`: `plan` and `verify` read, `apply` writes, `destroy` deletes"
-            }
-            Self::Refused { status: 404, .. } => {
-                "check `endpoints.registry.url`, and create the repository first if the registry needs that (ECR, Harbor's projects)"
-            }
-            Self::Refused { status: 413, .. } => {
-                "raise the upload limit of the registry, or of the proxy in front of the registry"
-            }
-            Self::Refused { .. } => {
-                "the registry rejected the request: act on the registry's message above"
-            }
-            Self::Invisible { anonymous: true, .. } => {
-                "give the Project `endpoints.registry.token`: without a login, absent and hidden repositories look the same"
-            }
-            Self::Invisible { .. } => {
-                "use a token that may push to the repository: with that permission, `destroy` can prove that the repository is empty"
-            }
-            Self::InvalidResponse { problem, .. } => return Some(problem.help()),
-            Self::Corrupt { .. } => {
-                "do not use this content: delete the manifest or blob in the registry, then run `apply`"
-            }
-            Self::DeletionOff { .. } => {
-                "enable deletion (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
-            }
-            Self::Unlisted { .. } => {
-                "another writer may be changing the same repository: run the same command again"
-            }
-            Self::Unproven { .. } => {
-                "run `plan` to see the differences, and `apply` to correct them"
-            }
-            _ => return None,
-        };
-        Some(help.to_owned())
-    }
+/// Returns the help for an error of the registry's client that depends on this program.
+fn registry_help(error: &registry::Error) -> Option<String> {
+    let help = match error {
+        registry::Error::Unreachable { .. } => {
+            "check `endpoints.registry.url` in the Project, then run the same command again"
+        }
+        registry::Error::Busy { .. } => {
+            "run the same command again later: blobs that are already published are not sent again"
+        }
+        registry::Error::Denied { anonymous: true, .. } => {
+            "give the Project `endpoints.registry.token`"
+        }
+        registry::Error::Denied { .. } => {
+            "check the permissions of the token in `endpoints.registry`: `plan` and `verify` read, `apply` writes, `destroy` deletes"
+        }
+        registry::Error::Refused { status: 404, .. } => {
+            "check `endpoints.registry.url`, and create the repository first if the registry needs that (ECR, Harbor's projects)"
+        }
+        registry::Error::Refused { status: 413, .. } => {
+            "raise the upload limit of the registry, or of the proxy in front of the registry"
+        }
+        registry::Error::Refused { .. } => {
+            "the registry rejected the request: act on the registry's message above"
+        }
+        registry::Error::Corrupt { .. } => {
+            "do not use this content: delete the manifest or blob in the registry, then run `apply`"
+        }
+        other => return other.help(),
+    };
+    Some(help.to_owned())
 }
 
 impl Diagnostic for Error {
@@ -321,7 +234,7 @@ impl Diagnostic for Error {
             Self::Secret(error) => error.reason(),
             Self::NoRegistry => Reason::EndpointMissing,
             Self::Tool { .. } => Reason::ToolMissing,
-            Self::Unreadable { .. } | Self::Roots(_) => Reason::FileFailed,
+            Self::Unreadable { .. } => Reason::FileFailed,
             Self::Git { .. } => Reason::GitFailed,
             Self::Shallow { .. } => Reason::HistoryIncomplete,
             Self::Dirty { .. } => Reason::NotCommitted,
@@ -331,15 +244,9 @@ impl Diagnostic for Error {
             Self::BuildTimeout { .. } => Reason::TimedOut,
             Self::NotReproducible { .. } => Reason::NotReproducible,
             Self::Nix { .. } | Self::NixGarbled { .. } => Reason::NixFailed,
-            Self::Busy { status: 429, .. } => Reason::RateLimited,
-            Self::Unreachable { .. } | Self::Busy { .. } => Reason::Unreachable,
-            Self::Denied { status: 401, .. } => Reason::Unauthorized,
-            Self::Denied { .. } => Reason::Forbidden,
-            Self::Refused { .. } => Reason::Rejected,
-            Self::InvalidResponse { .. } => Reason::InvalidResponse,
+            Self::Registry(error) => error.reason(),
             Self::Invisible { .. } => Reason::AbsenceUnproven,
             Self::NoShape => Reason::Invalid,
-            Self::Untrusted { .. } => Reason::Untrusted,
             Self::NoKey => Reason::VerificationKeyMissing,
             Self::ForeignKey { .. } => Reason::ForeignKey,
             Self::NotInSource { .. } => Reason::NotInSource,
@@ -347,7 +254,6 @@ impl Diagnostic for Error {
             Self::Elsewhere { .. } => Reason::NotInCommit,
             Self::Unlocked { .. } => Reason::Unlocked,
             Self::CannotStart { .. } => Reason::CannotStart,
-            Self::Corrupt { .. } => Reason::Corrupt,
             Self::DeletionOff { .. } => Reason::DeletionOff,
             Self::Unlisted { .. } => Reason::Changed,
             Self::Unproven { .. } => Reason::VerificationFailed,
@@ -358,7 +264,7 @@ impl Diagnostic for Error {
         let help = match self {
             Self::Stream(error) => return error.help(),
             Self::Secret(error) => return error.help(),
-            Self::Roots(error) => return Some(error.help()),
+            Self::Registry(error) => return registry_help(error),
             Self::NoRegistry => "give the Project `endpoints.registry`",
             Self::Tool { program: "git", .. } => "install git, or put it on PATH",
             Self::Tool { .. } => "install Nix (https://nixos.org/download), or put it on PATH",
@@ -428,7 +334,21 @@ impl Diagnostic for Error {
             Self::NixGarbled { .. } => {
                 "use a version of Nix from 2.8 to the newest that this version supports"
             }
-            of_registry => return of_registry.registry_help(),
+            Self::Invisible { anonymous: true, .. } => {
+                "give the Project `endpoints.registry.token`: without a login, absent and hidden repositories look the same"
+            }
+            Self::Invisible { .. } => {
+                "use a token that may push to the repository: with that permission, `destroy` can prove that the repository is empty"
+            }
+            Self::DeletionOff { .. } => {
+                "enable deletion (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true; GHCR: delete the package on its page)"
+            }
+            Self::Unlisted { .. } => {
+                "another writer may be changing the same repository: run the same command again"
+            }
+            Self::Unproven { .. } => {
+                "run `plan` to see the differences, and `apply` to correct them"
+            }
         };
         Some(help.to_owned())
     }
@@ -438,10 +358,10 @@ impl Diagnostic for Error {
     }
 
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+        matches!(self, Self::Registry(error) if error.is_transient())
     }
 
-    // `Unreachable` is not ambiguous: the client has already repeated the request, which is safe
+    // An unreachable registry is not ambiguous: the client has already repeated the request, which is safe
     // because content is addressed by its digest. The next run continues where this run ended.
     fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unlisted { .. })
@@ -451,15 +371,13 @@ impl Diagnostic for Error {
         match self {
             Self::Stream(error) => error.exit(),
             Self::Secret(error) => error.exit(),
+            Self::Registry(error) => error.exit(),
             Self::BuildTimeout { .. }
             | Self::Nix { killed: true, .. }
             | Self::SourceUnknown { is_unreachable: true, .. }
-            | Self::Unreachable { .. }
-            | Self::Busy { .. }
             | Self::Unlisted { .. }
             | Self::Evaluation { temporary: true, .. } => Exit::Temporary,
             Self::NoRegistry
-            | Self::Roots(_)
             | Self::Tool { .. }
             | Self::Unreadable { .. }
             | Self::Git { .. }
@@ -470,21 +388,16 @@ impl Diagnostic for Error {
             | Self::Build { .. }
             | Self::NotReproducible { .. }
             | Self::NixGarbled { .. }
-            | Self::Denied { .. }
-            | Self::Refused { .. }
-            | Self::InvalidResponse { .. }
             | Self::Invisible { .. }
             | Self::Nix { .. }
             | Self::NoShape
             | Self::NoKey
-            | Self::Untrusted { .. }
             | Self::ForeignKey { .. }
             | Self::NotInSource { .. }
             | Self::SourceUnknown { .. }
             | Self::Elsewhere { .. }
             | Self::Unlocked { .. }
             | Self::CannotStart { .. }
-            | Self::Corrupt { .. }
             | Self::DeletionOff { .. }
             | Self::Unproven { .. } => Exit::Permanent,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ::git::Url;
-use ::remote::registry::{Login, Registry};
+use ::remote::registry::{Error as RegistryError, Login, Registry};
 use contract::facts::{self, ArtifactFacts, Facts as _};
 use contract::{Endpoints, Forge, Project, Projects};
 use documents::{Context, Declared, Intent, WritePermit};
@@ -109,7 +109,8 @@ impl<'a> Session<'a> {
             intent,
             url: registry.url.clone(),
             repository: path.collect::<Vec<_>>().join("/"),
-            registry: Registry::new("artifact-attest", &registry.url, login.transpose()?)?,
+            registry: Registry::new("artifact-attest", &registry.url, login.transpose()?)
+                .map_err(RegistryError::from)?,
             keys: Keys::of(project)?,
             identity,
             parameters,

@@ -1,6 +1,5 @@
 //! Reader of an OCI registry, with the quirks of registries. Nothing in this module writes.
 
-mod error;
 pub(crate) mod writer;
 
 use ::remote::registry::{
@@ -156,7 +155,7 @@ impl Reader {
     }
 
     /// Returns the statements about `subject` that one of `keys` signed. Stops early once cosign
-    /// and Flux accept each of `wanted`.
+    /// and Flux accept each of `desired`.
     ///
     /// The type in an entry of the list only decides the reading order because registries and other
     /// programs write arbitrary types there.
@@ -164,17 +163,17 @@ impl Reader {
         &self,
         subject: &Digest,
         keys: &[&Public],
-        wanted: &[&[u8]],
+        desired: &[&[u8]],
     ) -> Result<Vec<Signed>, Error> {
         let Referrers { mut entries, is_readable, .. } = self.referrers(subject)?;
         entries.sort_by_key(|entry| !bundle::is_likely_ours(entry));
         let mut signed: Vec<Signed> = Vec::new();
         for referrer in digests(&entries) {
             documents::check_interrupt()?;
-            let is_found = |wanted: &&[u8]| {
-                signed.iter().any(|known| known.is_accepted && known.statement == **wanted)
+            let is_found = |desired: &&[u8]| {
+                signed.iter().any(|known| known.is_accepted && known.statement == **desired)
             };
-            if !wanted.is_empty() && wanted.iter().all(is_found) {
+            if !desired.is_empty() && desired.iter().all(is_found) {
                 break;
             }
             let Some(found) = ignore_foreign_errors(self.manifest(referrer.as_str()))? else {
@@ -272,10 +271,10 @@ fn next_page(answer: &Response<Answer>) -> Option<String> {
 /// remain errors.
 fn ignore_foreign_errors<T>(read: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     match read {
-        Err(
-            Error::Corrupt { .. }
-            | Error::InvalidResponse { problem: Problem::TooLarge { .. }, .. },
-        ) => Ok(None),
+        Err(Error::Registry(
+            ClientError::Corrupt { .. }
+            | ClientError::InvalidResponse { problem: Problem::TooLarge { .. }, .. },
+        )) => Ok(None),
         read => read,
     }
 }

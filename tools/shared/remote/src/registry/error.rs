@@ -1,9 +1,11 @@
-//! Errors of a registry's client. Each program adds the reason, the help and the exit status.
+//! Errors of a registry's client. Each program adds help that names its own fields and commands.
+
+use documents::{Diagnostic, Exit, Reason};
 
 use super::digest::Digest;
 use super::problem::Problem;
 use crate::RootsError;
-use crate::agent::is_untrusted;
+use crate::agent::{UNTRUSTED_HELP, is_untrusted};
 use crate::redact::shown;
 
 /// Cause of an error, in the words of a library.
@@ -104,12 +106,6 @@ impl Error {
         Self::Unreachable { url: shown(url), source: source.into() }
     }
 
-    /// Whether another attempt may succeed.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
-    }
-
     /// Classifies a failed request, so that only failures of the network are retried.
     pub(super) fn of_request(url: &str, source: ureq::Error) -> Self {
         match source {
@@ -124,6 +120,58 @@ impl Error {
                 Self::invalid_response(url, Problem::InvalidUrl)
             }
             source => Self::unreachable(url, source),
+        }
+    }
+}
+
+impl Diagnostic for Error {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Interrupted(error) => error.reason(),
+            Self::Secret(error) => error.reason(),
+            Self::Roots(_) => Reason::FileFailed,
+            Self::Busy { status: 429, .. } => Reason::RateLimited,
+            Self::Unreachable { .. } | Self::Busy { .. } => Reason::Unreachable,
+            Self::Untrusted { .. } => Reason::Untrusted,
+            Self::Denied { status: 401, .. } => Reason::Unauthorized,
+            Self::Denied { .. } => Reason::Forbidden,
+            Self::Refused { .. } => Reason::Rejected,
+            Self::InvalidResponse { .. } => Reason::InvalidResponse,
+            Self::Corrupt { .. } => Reason::Corrupt,
+        }
+    }
+
+    /// Returns the help that does not depend on the program.
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Interrupted(error) => error.help(),
+            Self::Secret(error) => error.help(),
+            Self::Roots(error) => Some(error.help()),
+            Self::Untrusted { .. } => Some(UNTRUSTED_HELP.to_owned()),
+            Self::InvalidResponse { problem, .. } => Some(problem.help()),
+            Self::Unreachable { .. }
+            | Self::Busy { .. }
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::Corrupt { .. } => None,
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Interrupted(error) => error.exit(),
+            Self::Secret(error) => error.exit(),
+            Self::Unreachable { .. } | Self::Busy { .. } => Exit::Temporary,
+            Self::Roots(_)
+            | Self::Untrusted { .. }
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::InvalidResponse { .. }
+            | Self::Corrupt { .. } => Exit::Permanent,
         }
     }
 }

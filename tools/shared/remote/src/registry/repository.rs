@@ -8,6 +8,7 @@ use std::io::Seek as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use documents::Diagnostic as _;
 use git::Url;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use ureq::http::{self, Method, Response, StatusCode};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use documents::Diagnostic as _;
 use git::Url;
 use secrets::Secret;
 
