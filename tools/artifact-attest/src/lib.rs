@@ -132,7 +132,7 @@ impl Program for ArtifactAttest {
 
     fn plan(&self, _: &Session<'_>, observation: &Observation, _: Intent) -> Plan<Step> {
         match observation {
-            Observation::Artifact(published) => plan::plan(&published.desired, &published.world),
+            Observation::Artifact(published) => plan::plan(&published.desired, &published.actual),
             Observation::Publications(publications) => plan::plan_destroy(publications),
         }
         .into()

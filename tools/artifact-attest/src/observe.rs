@@ -41,7 +41,7 @@ impl Observation {
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) desired: Desired,
-    pub(crate) world: ActualState,
+    pub(crate) actual: ActualState,
     /// Bytes of the declared manifest; empty if only a build can tell.
     pub(crate) manifest: Vec<u8>,
     /// Result of the build, from this run or from a published provenance.
@@ -55,7 +55,7 @@ impl Published {
     fn unknown(desired: Desired, tagged: Option<Digest>) -> Self {
         Self {
             desired,
-            world: ActualState { tagged, ..ActualState::default() },
+            actual: ActualState { tagged, ..ActualState::default() },
             manifest: Vec::new(),
             built: BuildResult::default(),
             statements: Statements::new(),
@@ -122,7 +122,7 @@ pub(crate) fn observe(
             tag: Deferred::Value(tag),
             statements: statements.keys().copied().collect(),
         },
-        world: ActualState { tagged, whole, attested },
+        actual: ActualState { tagged, whole, attested },
         manifest,
         built,
         statements,

@@ -45,9 +45,9 @@ pub enum Owner {
     Others,
 }
 
-/// Returns the steps from `world` to one that holds `desired`.
+/// Returns the steps from `actual` to one that holds `desired`.
 #[must_use]
-pub fn plan(desired: &Desired, world: &ActualState) -> Vec<Step> {
+pub fn plan(desired: &Desired, actual: &ActualState) -> Vec<Step> {
     let Desired { build, digest, tag, statements } = desired;
     let mut steps = Vec::new();
     if let Some(Build { derivation, twice }) = build {
@@ -57,17 +57,17 @@ pub fn plan(desired: &Desired, world: &ActualState) -> Vec<Step> {
         }
     }
     let known = digest.value();
-    if known.is_none() || !world.whole {
+    if known.is_none() || !actual.whole {
         steps.push(Step::Publish { digest: digest.clone() });
     }
     let none = BTreeSet::new();
-    let attested = if known.is_some() { &world.attested } else { &none };
+    let attested = if known.is_some() { &actual.attested } else { &none };
     let missing: BTreeSet<_> = statements.difference(attested).copied().collect();
     if !missing.is_empty() {
         steps.push(Step::Attest { digest: digest.clone(), statements: missing });
     }
-    if known.is_none() || world.tagged.as_ref() != known {
-        let (tag, from) = (tag.clone(), world.tagged.clone());
+    if known.is_none() || actual.tagged.as_ref() != known {
+        let (tag, from) = (tag.clone(), actual.tagged.clone());
         steps.push(Step::Tag { tag, from, to: digest.clone() });
     }
     steps
@@ -76,9 +76,9 @@ pub fn plan(desired: &Desired, world: &ActualState) -> Vec<Step> {
 /// Returns the steps that remove what [`plan`] made for this document, in every version of it.
 /// Publications of other documents and other keys stay.
 #[must_use]
-pub fn plan_destroy(world: &[Publication]) -> Vec<Step> {
+pub fn plan_destroy(actual: &[Publication]) -> Vec<Step> {
     // The manifest first, because its bundles are the only proof of its owner.
-    let steps = world.iter().flat_map(|Publication { digest, there, tags, owner, bundles }| {
+    let steps = actual.iter().flat_map(|Publication { digest, there, tags, owner, bundles }| {
         let withdraw = Step::Withdraw { digest: digest.clone(), tags: tags.clone() };
         let detach = Step::Detach { digest: digest.clone(), bundles: bundles.clone() };
         let withdraw = (*owner == Owner::This && *there).then_some(withdraw);
@@ -148,18 +148,21 @@ mod tests {
 
     /// Returns the world after `step`, and asserts that no tag names an incomplete or unsigned
     /// manifest.
-    fn after(desired: &Desired, mut world: ActualState, step: &Step) -> ActualState {
+    fn after(desired: &Desired, mut actual: ActualState, step: &Step) -> ActualState {
         match step {
             Step::Build { .. } | Step::Rebuild { .. } => {}
-            Step::Publish { .. } => world.whole = true,
-            Step::Attest { statements, .. } => world.attested.extend(statements),
+            Step::Publish { .. } => actual.whole = true,
+            Step::Attest { statements, .. } => actual.attested.extend(statements),
             Step::Tag { to, .. } => {
-                assert!(world.whole && world.attested.is_superset(&desired.statements), "unsigned");
-                world.tagged = to.value().cloned();
+                assert!(
+                    actual.whole && actual.attested.is_superset(&desired.statements),
+                    "unsigned"
+                );
+                actual.tagged = to.value().cloned();
             }
             Step::Withdraw { .. } | Step::Detach { .. } => unreachable!("no step of a plan"),
         }
-        world
+        actual
     }
 
     #[test]
@@ -169,7 +172,7 @@ mod tests {
             for before in worlds() {
                 let steps = plan(&desired, &before);
                 let end =
-                    steps.iter().fold(before.clone(), |world, step| after(&desired, world, step));
+                    steps.iter().fold(before.clone(), |actual, step| after(&desired, actual, step));
                 assert_eq!(end.tagged, Some(digest("this")), "reaches");
                 assert!(end.whole && end.attested.is_superset(&desired.statements), "reaches");
                 assert_eq!(plan(&desired, &end), [], "rests");
@@ -183,8 +186,8 @@ mod tests {
     #[test]
     fn plan_builds_twice_and_repeats_every_step_while_the_digest_is_unknown() {
         let desired = desired(ALL.into(), Deferred::AfterApply);
-        for world in worlds() {
-            let steps = plan(&desired, &world);
+        for actual in worlds() {
+            let steps = plan(&desired, &actual);
             assert!(matches!(
                 steps.as_slice(),
                 [
@@ -220,10 +223,10 @@ mod tests {
 
     /// Executes batches until the plan is empty, as the engine does. A build reveals the digest.
     /// Returns the executed steps.
-    fn run(mut desired: Desired, mut world: ActualState) -> Vec<Step> {
+    fn run(mut desired: Desired, mut actual: ActualState) -> Vec<Step> {
         let mut executed = Vec::new();
         loop {
-            let steps = plan(&desired, &world);
+            let steps = plan(&desired, &actual);
             if steps.is_empty() {
                 return executed;
             }
@@ -232,7 +235,7 @@ mod tests {
                     desired.digest = Deferred::Value(digest("this"));
                     desired.build = None;
                 }
-                world = after(&desired, world, step);
+                actual = after(&desired, actual, step);
                 executed.push(step.clone());
             }
         }
@@ -242,9 +245,9 @@ mod tests {
     fn executed_steps_are_the_steps_that_the_first_plan_showed_in_order() {
         let known = Deferred::Value(digest("this"));
         for statements in subsets() {
-            for world in worlds() {
+            for actual in worlds() {
                 let desired = desired(statements.clone(), known.clone());
-                assert_eq!(run(desired.clone(), world.clone()), plan(&desired, &world));
+                assert_eq!(run(desired.clone(), actual.clone()), plan(&desired, &actual));
             }
         }
     }
@@ -254,17 +257,17 @@ mod tests {
     #[test]
     fn executed_steps_after_a_build_are_those_shown_except_for_results_that_exist() {
         for statements in subsets() {
-            for world in worlds() {
+            for actual in worlds() {
                 let unknown = desired(statements.clone(), Deferred::AfterApply);
                 let known = desired(statements.clone(), Deferred::Value(digest("this")));
-                let (shown, executed) = (plan(&unknown, &world), run(unknown, world.clone()));
+                let (shown, executed) = (plan(&unknown, &actual), run(unknown, actual.clone()));
                 let mut rest = shown.iter();
                 for step in &executed {
                     assert!(rest.any(|shown| is_same(shown, step)), "{step}: not in {shown:?}");
                 }
-                let missing = plan(&known, &world);
+                let missing = plan(&known, &actual);
                 assert_eq!(executed[2..], missing, "builds, then what the registry lacks");
-                if !world.whole && world.attested.is_empty() && world.tagged.is_none() {
+                if !actual.whole && actual.attested.is_empty() && actual.tagged.is_none() {
                     assert_eq!(executed.len(), shown.len());
                 }
             }
@@ -276,8 +279,8 @@ mod tests {
         for statements in subsets() {
             for digest in [Deferred::AfterApply, Deferred::Value(digest("this"))] {
                 let desired = desired(statements.clone(), digest);
-                for world in worlds() {
-                    let steps = plan(&desired, &world);
+                for actual in worlds() {
+                    let steps = plan(&desired, &actual);
                     let count = batch(&steps);
                     assert!(steps.is_empty() || count > 0);
                     let is_build =
@@ -310,18 +313,18 @@ mod tests {
         for first in &all {
             for second in all.iter().filter(|second| second.digest != first.digest) {
                 let before = vec![first.clone(), second.clone()];
-                let mut world = before.clone();
+                let mut actual = before.clone();
                 for step in plan_destroy(&before) {
                     match step {
                         Step::Withdraw { digest, .. } => {
-                            for known in world.iter_mut().filter(|known| known.digest == digest) {
+                            for known in actual.iter_mut().filter(|known| known.digest == digest) {
                                 assert_eq!(known.owner, Owner::This, "only our own");
                                 known.there = false;
                                 known.tags.clear();
                             }
                         }
                         Step::Detach { digest, .. } => {
-                            for known in world.iter_mut().filter(|known| known.digest == digest) {
+                            for known in actual.iter_mut().filter(|known| known.digest == digest) {
                                 assert_ne!(known.owner, Owner::Others, "only our own");
                                 known.bundles.clear();
                             }
@@ -329,8 +332,8 @@ mod tests {
                         _ => unreachable!("no step of a removal"),
                     }
                 }
-                assert_eq!(plan_destroy(&world), [], "reaches, rests");
-                for (before, after) in before.iter().zip(&world) {
+                assert_eq!(plan_destroy(&actual), [], "reaches, rests");
+                for (before, after) in before.iter().zip(&actual) {
                     match before.owner {
                         Owner::This => assert!(!after.there && after.bundles.is_empty(), "reaches"),
                         Owner::Shared => {

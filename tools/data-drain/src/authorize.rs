@@ -46,7 +46,7 @@ pub(crate) fn authorize(
 
 /// Checks that no run that held the lease until now has changed what this run observed before.
 fn check_unchanged(session: &Session<'_>, observation: &Observation) -> Result<(), Error> {
-    if session.observe()?.world() == observation.world() {
+    if session.observe()?.actual() == observation.actual() {
         return Ok(());
     }
     Err(Error::Busy { holder: "a run that ended while this one waited for the lease".to_owned() })

@@ -59,7 +59,7 @@ impl<R: Read> Read for Progress<'_, R> {
 /// Copy of one source into one folder of the store.
 pub(crate) struct Copy<'a> {
     pub(crate) session: &'a WriteSession<'a>,
-    pub(crate) wanted: &'a Desired<'a>,
+    pub(crate) desired: &'a Desired<'a>,
     pub(crate) folder: String,
 }
 
@@ -72,7 +72,7 @@ impl Copy<'_> {
         copied: &mut contract::Copied,
     ) -> Result<String, Error> {
         let mut packs = Vec::new();
-        let whole = self.pack(name, source, &self.wanted.recipients, |pack| {
+        let whole = self.pack(name, source, &self.desired.recipients, |pack| {
             packs.push(self.put(&format!("{:05}", pack.number), pack)?);
             Ok(())
         })?;
@@ -85,7 +85,7 @@ impl Copy<'_> {
 
     /// Computes the fingerprint of the source's current content.
     pub(crate) fn fingerprint(&self, name: &str, source: impl Read) -> Result<String, Error> {
-        let doing = documents::step(self.wanted.drain, "look again");
+        let doing = documents::step(self.desired.drain, "look again");
         let whole = self.pack(name, source, &[], |_| Ok(()))?;
         doing.done(name);
         Ok(whole.fingerprint)
@@ -100,7 +100,7 @@ impl Copy<'_> {
     ) -> Result<Whole, Error> {
         let key = &self.session.keys.fingerprint;
         let mut packer = Packer::new(key, recipients, PACK_BYTES, finished)?;
-        let mut source = Progress::new(self.wanted.drain, name, &mut source);
+        let mut source = Progress::new(self.desired.drain, name, &mut source);
         archive::copy(&mut source, &mut packer).map_err(|error| match error {
             Error::Read { source, .. } if documents::is_interrupted() => {
                 documents::detail(name, source);
@@ -125,7 +125,7 @@ impl Copy<'_> {
             }
             let text =
                 format!("{object} is damaged or not ours: the pack is written under another name");
-            documents::note(self.wanted.drain, text);
+            documents::note(self.desired.drain, text);
         }
         let object = format!("{}/{name}-{fingerprint}", self.folder);
         let why = format!("{NAMES_MAX} objects of that name are damaged");
@@ -172,7 +172,7 @@ impl Copy<'_> {
         if self.session.store.sha256(object)? != Some((claimed.clone(), found.bytes)) {
             return Ok(None);
         }
-        documents::detail(self.wanted.drain, format_args!("{object} exists already"));
+        documents::detail(self.desired.drain, format_args!("{object} exists already"));
         Ok(Some(Pack { object: object.to_owned(), sha256: claimed, bytes: found.bytes }))
     }
 
@@ -188,10 +188,10 @@ impl Copy<'_> {
 /// Fetches every object that `receipt` names, with credentials that cannot write.
 pub(crate) fn read_back(
     store: &store::Reader,
-    wanted: &Desired<'_>,
+    desired: &Desired<'_>,
     receipt: &Receipt,
 ) -> Result<(), Error> {
-    let doing = documents::step(wanted.drain, "read back");
+    let doing = documents::step(desired.drain, "read back");
     let (mut objects, mut bytes) = (0, 0);
     for pack in
         receipt.sources.iter().flat_map(|source| source.packs.iter().chain([&source.manifest]))
@@ -217,12 +217,12 @@ pub(crate) fn read_back(
 /// Signs the receipt, puts it into the store, and returns its key.
 pub(crate) fn sign(
     session: &WriteSession<'_>,
-    wanted: &Desired<'_>,
+    desired: &Desired<'_>,
     observation: &Observation,
     receipt: &Receipt,
 ) -> Result<String, Error> {
     let envelope = receipt.sign(&session.keys.phase)?;
-    let object = observation.receipt_object(wanted, &receipt.run);
+    let object = observation.receipt_object(desired, &receipt.run);
     let text = serde_json::to_vec(&envelope).unwrap_or_default();
     if !session.store.create(&object, text.clone(), &Metadata::new())? {
         let there = session.store.get(&object, text.len() as u64)?;

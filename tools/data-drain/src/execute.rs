@@ -105,7 +105,7 @@ impl Execution<'_, '_> {
         let desired = &self.session.copies()?.desired;
         let session = &self.step_context.write_session(self.session)?;
         let folder = format!("{}/{index}", self.observation.prefix(desired));
-        let copy = Copy { session, wanted: desired, folder };
+        let copy = Copy { session, desired, folder };
         let detail = match live {
             LiveSource::Claim(live) => copy_claim(&copy, live, copied)?,
             LiveSource::Forge { repository, .. } => copy_repository(&copy, repository, copied)?,
@@ -131,7 +131,7 @@ impl Execution<'_, '_> {
 
 /// Copies a claim, and reads it a second time to prove that it is at rest.
 fn copy_claim(copy: &Copy<'_>, live: &LiveClaim, copied: &mut Copied) -> Result<String, Error> {
-    let (session, drain) = (copy.session, copy.wanted.drain);
+    let (session, drain) = (copy.session, copy.desired.drain);
     let Some(place) = &live.verdict.place else {
         return refuse(true, refusals(live, &live.verdict.refused)).map(|()| String::new());
     };
@@ -163,7 +163,7 @@ fn copy_repository(
     copied: &mut Copied,
 ) -> Result<String, Error> {
     let (url, token) =
-        copy.wanted.forges.get(repository).ok_or_else(documents::Error::out_of_order)?;
+        copy.desired.forges.get(repository).ok_or_else(documents::Error::out_of_order)?;
     let scratch = scratch::folder()?;
     let archive = forge::archive(url, token, scratch.path())?;
     let cannot = |source| Error::File { what: "read", path: archive.clone(), source };

@@ -157,9 +157,9 @@ impl Program for DataDrain {
     }
 
     fn plan(&self, _: &Session<'_>, observation: &Observation, intent: Intent) -> Plan<Step> {
-        let world = observation.world();
+        let actual = observation.actual();
         let plan = if intent.is_removal() { plan::plan_destroy } else { plan::plan };
-        plan(&world).into()
+        plan(&actual).into()
     }
 
     fn footer(&self, observation: &Observation, _: &[Step]) -> Option<String> {

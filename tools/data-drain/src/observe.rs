@@ -267,7 +267,7 @@ impl LiveClaim {
 }
 
 impl Observation {
-    pub(crate) fn world(&self) -> ActualState {
+    pub(crate) fn actual(&self) -> ActualState {
         let found = self.sources.iter().map(|live| {
             let source = live.name();
             match live {
@@ -346,7 +346,7 @@ impl Observation {
         let users = self.users().into_iter().map(|pod| format!("the pod {pod} mounts a claim"));
         let running = self.workloads().into_iter().filter(|live| live.at.replicas > 0);
         let running = running.map(|live| format!("{} runs", live.at.name));
-        let hold = match self.world().hold {
+        let hold = match self.actual().hold {
             Hold::Absent => Some("no hold keeps pods off the claims".to_owned()),
             Hold::Broken => Some("the hold on the claims was changed".to_owned()),
             Hold::Active | Hold::Needless => None,

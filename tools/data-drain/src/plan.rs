@@ -61,31 +61,31 @@ pub(crate) enum Hold {
 }
 
 /// Returns the steps to a world in which no pod writes, and a receipt proves that everything is copied.
-pub(crate) fn plan(world: &ActualState) -> Vec<Step> {
-    let stops: Vec<_> = workloads(world).into_iter().filter_map(stop).collect();
-    let claims = claims(world);
-    let hold = matches!(world.hold, Hold::Absent | Hold::Broken).then_some(Step::Hold { claims });
-    let record = (world.hold != Hold::Needless).then_some(Step::Record { claims });
-    if world.receipted && stops.is_empty() && hold.is_none() {
-        return record.filter(|_| !world.recorded).into_iter().collect();
+pub(crate) fn plan(actual: &ActualState) -> Vec<Step> {
+    let stops: Vec<_> = workloads(actual).into_iter().filter_map(stop).collect();
+    let claims = claims(actual);
+    let hold = matches!(actual.hold, Hold::Absent | Hold::Broken).then_some(Step::Hold { claims });
+    let record = (actual.hold != Hold::Needless).then_some(Step::Record { claims });
+    if actual.receipted && stops.is_empty() && hold.is_none() {
+        return record.filter(|_| !actual.recorded).into_iter().collect();
     }
     // Once the pod of a claim is gone, only the annotation tells where a node-local volume is.
-    let nodes = world.found.iter().filter_map(record_node);
-    let copies = world.found.iter().map(|found| Step::Copy { source: found.source.clone() });
-    let sign = Step::Sign { sources: world.found.len() };
+    let nodes = actual.found.iter().filter_map(record_node);
+    let copies = actual.found.iter().map(|found| Step::Copy { source: found.source.clone() });
+    let sign = Step::Sign { sources: actual.found.len() };
     nodes.chain(stops).chain(hold).chain(copies).chain([sign]).chain(record).collect()
 }
 
 /// Returns the steps to a world in which everything runs that a drain stopped, and pods may mount the
 /// claims.
-pub(crate) fn plan_destroy(world: &ActualState) -> Vec<Step> {
-    let is_held = matches!(world.hold, Hold::Active | Hold::Broken);
-    let thaw = is_held.then(|| Step::Thaw { claims: claims(world) });
+pub(crate) fn plan_destroy(actual: &ActualState) -> Vec<Step> {
+    let is_held = matches!(actual.hold, Hold::Active | Hold::Broken);
+    let thaw = is_held.then(|| Step::Thaw { claims: claims(actual) });
     let start = |at: &At| {
         let (workload, from, to) = (at.name.clone(), at.replicas, at.stopped?);
         Some(Step::Start { workload, from, to })
     };
-    thaw.into_iter().chain(workloads(world).into_iter().filter_map(start).rev()).collect()
+    thaw.into_iter().chain(workloads(actual).into_iter().filter_map(start).rev()).collect()
 }
 
 /// Returns how many of the first steps are executed before the next observation: those of one stage.
@@ -116,8 +116,8 @@ fn stage(step: &Step) -> Stage {
     }
 }
 
-fn claims(world: &ActualState) -> usize {
-    world.found.iter().filter(|found| found.is_claim).count()
+fn claims(actual: &ActualState) -> usize {
+    actual.found.iter().filter(|found| found.is_claim).count()
 }
 
 fn record_node(found: &SourceState) -> Option<Step> {
@@ -132,9 +132,9 @@ fn stop(at: &At) -> Option<Step> {
 }
 
 /// Returns each workload once, because two claims may be of one workload.
-fn workloads(world: &ActualState) -> Vec<&At> {
+fn workloads(actual: &ActualState) -> Vec<&At> {
     let mut all: Vec<&At> = Vec::new();
-    for at in world.found.iter().filter_map(|found| found.workload.as_ref()) {
+    for at in actual.found.iter().filter_map(|found| found.workload.as_ref()) {
         if !all.iter().any(|other| other.name == at.name) {
             all.push(at);
         }
@@ -195,14 +195,14 @@ mod tests {
 
     /// The world after `steps`.
     fn take(steps: &[Step], before: &ActualState) -> ActualState {
-        let mut world = before.clone();
+        let mut actual = before.clone();
         for step in steps {
             let named = |name: &str| {
                 let name = name.to_owned();
                 move |at: &&mut At| at.name == name
             };
             if let Step::RecordNode { claim, .. } = step {
-                let named = world.found.iter_mut().find(|found| found.source == *claim);
+                let named = actual.found.iter_mut().find(|found| found.source == *claim);
                 let found = named.expect("a step names a source");
                 assert!(
                     found.workload.as_ref().is_some_and(|at| at.replicas > 0),
@@ -210,7 +210,7 @@ mod tests {
                 );
                 found.node = None;
             }
-            let all = world.found.iter_mut().filter_map(|found| found.workload.as_mut());
+            let all = actual.found.iter_mut().filter_map(|found| found.workload.as_mut());
             match step {
                 Step::RecordNode { .. } => {}
                 Step::Stop { workload, from } => {
@@ -219,29 +219,32 @@ mod tests {
                         at.stopped = Some(at.stopped.unwrap_or(at.replicas).max(at.replicas));
                         at.replicas = 0;
                         // The generation of the workload changes.
-                        (world.receipted, world.recorded) = (false, false);
+                        (actual.receipted, actual.recorded) = (false, false);
                     }
                 }
                 Step::Hold { .. } => {
                     assert!(all.into_iter().all(|at| at.replicas == 0), "pods would be cut off");
                     // The new hold has another UID or generation.
-                    (world.hold, world.receipted, world.recorded) = (Hold::Active, false, false);
+                    (actual.hold, actual.receipted, actual.recorded) = (Hold::Active, false, false);
                 }
                 Step::Copy { .. } => {
                     assert!(all.into_iter().all(|at| at.replicas == 0), "a pod writes meanwhile");
-                    assert!(matches!(world.hold, Hold::Active | Hold::Needless), "a pod could");
+                    assert!(matches!(actual.hold, Hold::Active | Hold::Needless), "a pod could");
                 }
-                Step::Sign { .. } => (world.receipted, world.recorded) = (true, false),
+                Step::Sign { .. } => (actual.receipted, actual.recorded) = (true, false),
                 Step::Record { .. } => {
-                    assert!(world.receipted, "a deletion needs the receipt");
-                    world.recorded = true;
+                    assert!(actual.receipted, "a deletion needs the receipt");
+                    actual.recorded = true;
                 }
                 Step::Thaw { .. } => {
-                    (world.hold, world.receipted) = (Hold::Absent, false);
-                    world.recorded = false;
+                    (actual.hold, actual.receipted) = (Hold::Absent, false);
+                    actual.recorded = false;
                 }
                 Step::Start { workload, from, to } => {
-                    assert!(matches!(world.hold, Hold::Absent | Hold::Needless), "it cannot start");
+                    assert!(
+                        matches!(actual.hold, Hold::Absent | Hold::Needless),
+                        "it cannot start"
+                    );
                     for at in all.filter(named(workload)) {
                         assert_eq!(at.replicas, *from, "the step says what is there");
                         at.replicas = *to;
@@ -250,7 +253,7 @@ mod tests {
                 }
             }
         }
-        world
+        actual
     }
 
     #[test]
@@ -293,14 +296,14 @@ mod tests {
 
     /// Executes the plan as the engine does, one batch between two observations.
     fn executed(plan: impl Fn(&ActualState) -> Vec<Step>, before: &ActualState) -> Vec<Step> {
-        let (mut world, mut executed) = (before.clone(), Vec::new());
+        let (mut actual, mut executed) = (before.clone(), Vec::new());
         loop {
-            let steps = plan(&world);
+            let steps = plan(&actual);
             let batch = &steps[..batch(&steps)];
             if batch.is_empty() {
                 return executed;
             }
-            world = take(batch, &world);
+            actual = take(batch, &actual);
             executed.extend_from_slice(batch);
         }
     }

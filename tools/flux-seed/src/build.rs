@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::clients::registry::archive::Files;
+use crate::archive::Files;
 use crate::kstatus::text;
 use crate::object::Identity;
 

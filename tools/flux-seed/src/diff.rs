@@ -164,22 +164,22 @@ impl<'a> Leaf<'a> {
                 })
             }
             "k" | "v" => {
-                let wanted: Value = serde_json::from_str(rest).unwrap_or_default();
+                let desired: Value = serde_json::from_str(rest).unwrap_or_default();
                 let matches = |item: &Value| match kind {
                     // A key that the item omits has the server's default.
-                    "k" => fields(&wanted)
+                    "k" => fields(&desired)
                         .all(|(name, value)| item.get(name).is_none_or(|has| has == value)),
-                    _ => *item == wanted,
+                    _ => *item == desired,
                 };
                 let items =
                     |list: Option<&'a Value>| list.and_then(Value::as_array).into_iter().flatten();
                 let index = items(self.live).position(matches);
                 let named = match kind {
-                    "k" => fields(&wanted)
+                    "k" => fields(&desired)
                         .map(|(name, value)| format!("{name}={}", plain(value)))
                         .collect::<Vec<_>>()
                         .join(","),
-                    _ => plain(&wanted),
+                    _ => plain(&desired),
                 };
                 Some(Self {
                     path: format!("{}[{named}]", self.path),

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::archive::Files;
 use crate::build::{self, Build};
-use crate::clients::registry::archive::Files;
 use crate::diff;
 use crate::graph::{Because, ClusterFacts, Going, Graph, retention};
 use crate::kstatus::text;

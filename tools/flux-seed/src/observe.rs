@@ -24,7 +24,7 @@ pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
 /// Objects of one observation.
 pub(crate) struct ObservedObjects {
-    pub(crate) world: ActualState,
+    pub(crate) actual: ActualState,
     /// Inventory of the Kustomization, each entry with its object; `None` if the object does not exist.
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
     /// Objects and kinds that the caller, a reader, is not allowed to see.
@@ -52,7 +52,7 @@ impl std::fmt::Display for Hidden {
 impl ObservedObjects {
     /// Returns an observation without any object.
     pub(crate) fn nothing() -> Self {
-        Self { world: ActualState::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
+        Self { actual: ActualState::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
     }
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn observe(
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
         let owner = owner(&object, name, look);
-        seen.world.insert(id, LiveObject { object, owner, holds: Vec::new(), not_ready_reason });
+        seen.actual.insert(id, LiveObject { object, owner, holds: Vec::new(), not_ready_reason });
     }
     if !matches!(look, Look::Progress(_)) {
         stale(reader, name, desired, &mut seen)?;
@@ -128,7 +128,7 @@ fn stale(
                     holds: Vec::new(),
                     not_ready_reason: None,
                 };
-                seen.world.insert(id, live);
+                seen.actual.insert(id, live);
             }
         }
     }
@@ -198,7 +198,7 @@ pub(crate) fn has_answered(object: &Value) -> bool {
 
 /// Fails when Flux has looked at the signature of what it is to deliver, and refuses it.
 pub(crate) fn signature(desired: &Desired, seen: &ObservedObjects) -> Result<(), Error> {
-    let live = seen.world.get(&desired.source).map(|live| &live.object);
+    let live = seen.actual.get(&desired.source).map(|live| &live.object);
     let Some(object) = live.filter(|live| has_answered(live)) else { return Ok(()) };
     let Some(verified) = condition(object, "SourceVerified") else { return Ok(()) };
     let message = text(verified, "message");
@@ -307,19 +307,19 @@ pub(crate) fn ask_for_any(reader: &Reader, definition: &Value) -> Result<(), Err
     reader.ask_for_any(&format!("{}/{version}", text(spec, "group")), text(&spec["names"], "kind"))
 }
 
-/// Adds the foreign contents of our definitions and of our Namespace to `world`. Such a definition or
+/// Adds the foreign contents of our definitions and of our Namespace to `actual`. Such a definition or
 /// Namespace stays, because its deletion would delete these contents.
 pub(crate) fn foreign_contents(
     scan: &Scan,
     going: &Going,
     desired: &Desired,
-    world: &mut ActualState,
+    actual: &mut ActualState,
 ) {
     let ours: BTreeSet<_> =
         desired.objects.iter().map(|object| key(&Identity::of(object))).collect();
     let definitions: BTreeMap<_, _> =
         scan.kinds.iter().map(|kind| (kind.definition(), kind)).collect();
-    for (id, live) in world {
+    for (id, live) in actual {
         let is_in: Box<dyn Fn(&Value) -> bool> = match id.kind.as_str() {
             "CustomResourceDefinition" => {
                 let Some(kind) = definitions.get(&id.name) else { continue };

@@ -43,13 +43,13 @@ pub(crate) enum Owner {
     Foreign,
 }
 
-/// Returns the steps from `world` to the `declared` objects, and the foreign objects in their way.
-pub(crate) fn plan(declared: &[Value], world: &ActualState) -> Plan<Step> {
+/// Returns the steps from `actual` to the `declared` objects, and the foreign objects in their way.
+pub(crate) fn plan(declared: &[Value], actual: &ActualState) -> Plan<Step> {
     let (mut steps, mut conflicts) = (Vec::new(), Vec::new());
     for object in declared {
         let id = Identity::of(object);
         // An object that is being deleted does not count as there.
-        match world.get(&id).filter(|live| !live.is_terminating()) {
+        match actual.get(&id).filter(|live| !live.is_terminating()) {
             None => steps.push(Step::Create { object: id }),
             Some(live) if live.owner == Owner::Foreign => {
                 conflicts.push(conflict(&id, &live.object));
@@ -61,7 +61,7 @@ pub(crate) fn plan(declared: &[Value], world: &ActualState) -> Plan<Step> {
     // Definitions and Namespaces hold objects of other owners. Only `destroy` removes them.
     let holds =
         |id: &Identity| ["CustomResourceDefinition", "Namespace"].contains(&id.kind.as_str());
-    steps.extend(removable(world, |id| !holds(id) && !ids.contains(id)));
+    steps.extend(removable(actual, |id| !holds(id) && !ids.contains(id)));
     // The Kustomization acts on a new artifact by itself. Asked before that, it would act on the old one.
     let changes_source =
         |step: &Step| step.object().kind == "OCIRepository" && !matches!(step, Step::Remove { .. });
@@ -82,10 +82,10 @@ fn in_the_way(id: &Identity, live: &Value) -> String {
 }
 
 /// Returns the conflicts of [`plan`] for a status.
-pub(crate) fn refusals(declared: &[Value], world: &ActualState) -> Vec<Refusal> {
+pub(crate) fn refusals(declared: &[Value], actual: &ActualState) -> Vec<Refusal> {
     let refusal = |object: &Value| {
         let id = Identity::of(object);
-        let live = world.get(&id).filter(|live| live.owner == Owner::Foreign);
+        let live = actual.get(&id).filter(|live| live.owner == Owner::Foreign);
         let live = live.filter(|live| !live.is_terminating())?;
         let (object, reason) = (id.to_string(), Reason::Conflict);
         Some(Refusal { object, reason, message: in_the_way(&id, &live.object) })
@@ -117,10 +117,10 @@ fn changes(id: &Identity, declared: &Value, live: &LiveObject) -> Vec<Step> {
 /// Decides how many of the first steps of [`plan`] are executed before the next observation: those of
 /// one stage. `touched` are the objects on which this run executed a step. A controller that was asked in
 /// this run is waited for, because it reports its work a moment later.
-pub(crate) fn next(steps: &[Step], world: &ActualState, touched: &BTreeSet<Identity>) -> Next {
+pub(crate) fn next(steps: &[Step], actual: &ActualState, touched: &BTreeSet<Identity>) -> Next {
     let Some(first) = steps.first() else { return Next::Finish };
     // The contents of a Namespace that is being deleted are deleted with it.
-    if let Some((id, live)) = world.iter().find(|(_, live)| live.is_terminating()) {
+    if let Some((id, live)) = actual.iter().find(|(_, live)| live.is_terminating()) {
         return Next::Wait { reason: still_there(id, &live.object) };
     }
     let is_asked =
@@ -144,13 +144,13 @@ pub(crate) fn still_there(id: &Identity, live: &Value) -> String {
 }
 
 /// Returns the steps that remove what [`plan`] created, in the reverse order.
-pub(crate) fn plan_destroy(world: &ActualState) -> Vec<Step> {
-    removable(world, |_| true)
+pub(crate) fn plan_destroy(actual: &ActualState) -> Vec<Step> {
+    removable(actual, |_| true)
 }
 
-fn removable(world: &ActualState, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
+fn removable(actual: &ActualState, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
     let ours = |live: &LiveObject| live.owner == Owner::Ours && live.holds.is_empty();
-    let ids = world.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
+    let ids = actual.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
     let mut ids: Vec<_> = ids.collect();
     ids.sort_by_key(|id| std::cmp::Reverse(order(id)));
     let remove = |id: &Identity| Step::Remove { object: id.clone(), dependents: Vec::new() };
@@ -158,14 +158,14 @@ fn removable(world: &ActualState, which: impl Fn(&Identity) -> bool) -> Vec<Step
 }
 
 /// Returns the objects that stay after [`plan_destroy`], each with the reason.
-pub(crate) fn kept(world: &ActualState) -> Vec<String> {
+pub(crate) fn kept(actual: &ActualState) -> Vec<String> {
     let keep = |(object, live): (&Identity, &LiveObject)| match live.owner {
         Owner::Ours if live.holds.is_empty() => None,
         Owner::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
         Owner::Unmarked => Some(format!("{object} (lacks our label)")),
         Owner::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
     };
-    world.iter().filter_map(keep).collect()
+    actual.iter().filter_map(keep).collect()
 }
 
 #[cfg(test)]

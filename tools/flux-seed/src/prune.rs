@@ -6,9 +6,9 @@ use contract::Project;
 use serde_json::Value;
 
 use crate::Error;
+use crate::archive::{Files, Source};
 use crate::build;
 use crate::clients::cluster::Reader;
-use crate::clients::registry::archive::{Files, Source};
 use crate::desired::{Artifact, Desired};
 use crate::graph::{Because, ClusterFacts, Going, Graph, remote};
 use crate::impact::{self, Next};
@@ -55,7 +55,7 @@ pub(crate) fn of_apply(
     let (Some(artifact), Some(declared)) = (desired.artifact.value(), declared(desired)) else {
         return Ok(None);
     };
-    let live = seen.world.get(&desired.kustomization).map(|live| &live.object);
+    let live = seen.actual.get(&desired.kustomization).map(|live| &live.object);
     if live.is_some_and(|live| is_applied(live, declared, &artifact.digest)) {
         return Ok(None);
     }

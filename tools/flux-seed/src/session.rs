@@ -41,8 +41,8 @@ impl Observation {
     pub(crate) fn live(&self, id: &Identity) -> Option<&LiveObject> {
         match self {
             Self::NoCluster => None,
-            Self::Delivery { seen, .. } => seen.world.get(id),
-            Self::Removal(sunset) => sunset.seen.world.get(id),
+            Self::Delivery { seen, .. } => seen.actual.get(id),
+            Self::Removal(sunset) => sunset.seen.actual.get(id),
         }
     }
 }

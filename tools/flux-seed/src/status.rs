@@ -117,16 +117,16 @@ impl Facts {
             workloads: seen.inventory.iter().filter_map(workload).collect(),
             third_party: BTreeSet::new(),
             losses: Vec::new(),
-            foreign: added(desired, &seen.world),
+            foreign: added(desired, &seen.actual),
         }
     }
 }
 
 /// Returns the fields that other writers added to our objects.
-fn added(desired: &Desired, world: &ActualState) -> Vec<Foreign> {
+fn added(desired: &Desired, actual: &ActualState) -> Vec<Foreign> {
     let fields = |declared: &Value| {
         let id = Identity::of(declared);
-        let live = world.get(&id).filter(|live| live.owner != Owner::Foreign);
+        let live = actual.get(&id).filter(|live| live.owner != Owner::Foreign);
         let added = live.map(|live| foreign::extras(declared, &live.object)).unwrap_or_default();
         let object = id.to_string();
         added.into_iter().map(move |extra| Foreign {

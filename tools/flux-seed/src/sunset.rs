@@ -62,12 +62,12 @@ impl Sunset {
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
         // Foreign contents are known only after the deleted objects are.
-        observe::foreign_contents(&facts.scan, &first, desired, &mut seen.world);
-        let installed = plan_destroy(&seen.world).into_iter().map(|step| step.object().clone());
+        observe::foreign_contents(&facts.scan, &first, desired, &mut seen.actual);
+        let installed = plan_destroy(&seen.actual).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());
         let mut stays = stays(&facts, desired, &going, prune);
-        stays.extend(kept(&seen.world));
+        stays.extend(kept(&seen.actual));
         for api in &facts.scan.silent {
             stays.push(format!("what {api} serves (its server does not answer)"));
         }
@@ -103,7 +103,7 @@ impl Sunset {
 
     /// Whether this program installed the object itself. Flux delivered the others.
     pub(crate) fn is_installed(&self, id: &Identity) -> bool {
-        self.seen.world.contains_key(id)
+        self.seen.actual.contains_key(id)
     }
 
     /// Returns the objects that are deleted, by us or by Kubernetes.
@@ -128,7 +128,7 @@ impl Sunset {
             let dependents = dependents.map(|doomed| doomed.id.to_string()).collect();
             Step::Remove { object: object.clone(), dependents }
         };
-        let installed = plan_destroy(&self.seen.world);
+        let installed = plan_destroy(&self.seen.actual);
         let ours: BTreeSet<_> = installed.iter().map(|step| key(step.object())).collect();
         let batch = |wave: Vec<&Doomed>| {
             let delivered = wave.into_iter().filter(|doomed| !ours.contains(&key(&doomed.id)));
@@ -202,7 +202,7 @@ impl Sunset {
         users.extend(claims.map(|claim| self.root(claim).uid.clone()));
         let direct = |doomed: &&Doomed| {
             matches!(doomed.because, Because::Delivered | Because::Recorded)
-                && !self.seen.world.contains_key(&doomed.id)
+                && !self.seen.actual.contains_key(&doomed.id)
         };
         let mut waves: Vec<Vec<&Doomed>> = vec![Vec::new(); WAVES];
         for doomed in self.going.values().filter(direct) {

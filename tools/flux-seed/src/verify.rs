@@ -89,7 +89,7 @@ pub(crate) fn verify(
 
 /// Returns an error text unless Flux reports that it has verified the signature.
 fn unverified(desired: &Desired, seen: &ObservedObjects) -> Option<String> {
-    let live = seen.world.get(&desired.source)?;
+    let live = seen.actual.get(&desired.source)?;
     let verified = condition(&live.object, "SourceVerified");
     let is_verified = verified.is_some_and(|condition| {
         text(condition, "status") == "True"
@@ -107,7 +107,7 @@ fn origins(
     proof: &mut Proof,
 ) -> Result<BTreeMap<String, Origin>, Error> {
     let mut origins = BTreeMap::new();
-    for live in seen.world.values().filter(|live| live.object["kind"] == "Deployment") {
+    for live in seen.actual.values().filter(|live| live.object["kind"] == "Deployment") {
         let origin = Origin { object: live.object.clone(), unattested: None };
         origins.insert(uid(&live.object), origin);
     }

@@ -67,14 +67,14 @@ pub(crate) fn not_ready_reason(
     check_refused(desired, &seen)?;
     let awaited = desired.objects.iter().map(Identity::of);
     let awaited = awaited.filter(|id| observe::takes_time(id, stage));
-    let missing = awaited.filter_map(|id| match seen.world.get(&id) {
+    let missing = awaited.filter_map(|id| match seen.actual.get(&id) {
         None => Some(format!("{id}: it is not there")),
         Some(live) => live.not_ready_reason.as_ref().map(|why| format!("{id}: {why}")),
     });
     let missing: Vec<_> = missing.collect();
     if missing.is_empty() {
         if stage == Stage::Definitions {
-            check_served(reader, &seen.world)?;
+            check_served(reader, &seen.actual)?;
         }
         return Ok(None);
     }
@@ -84,8 +84,8 @@ pub(crate) fn not_ready_reason(
 /// Lists one object of every kind that was defined. The API server prepares its storage of a kind at the
 /// first request, and rejects watches of that kind for a second meanwhile. Measured: Flux's controllers
 /// were rejected, and began to work that much later.
-fn check_served(reader: &Reader, world: &ActualState) -> Result<(), Error> {
-    let definitions = world.iter().filter(|(id, _)| id.kind == "CustomResourceDefinition");
+fn check_served(reader: &Reader, actual: &ActualState) -> Result<(), Error> {
+    let definitions = actual.iter().filter(|(id, _)| id.kind == "CustomResourceDefinition");
     for (_, live) in definitions {
         observe::ask_for_any(reader, &live.object)?;
     }
@@ -103,7 +103,7 @@ pub(crate) fn check_refused(desired: &Desired, seen: &ObservedObjects) -> Result
             Error::Stalled { object: id.to_string(), message }
         })
     };
-    for (id, live) in &seen.world {
+    for (id, live) in &seen.actual {
         if id.kind != "Deployment"
             && has_answered(&live.object)
             && let Some(error) = stalled(id, &live.object)
@@ -112,7 +112,7 @@ pub(crate) fn check_refused(desired: &Desired, seen: &ObservedObjects) -> Result
         }
     }
     // Objects of the revision before do not show whether this revision fails.
-    let is_applied = seen.world.get(&desired.kustomization).is_some_and(|live| {
+    let is_applied = seen.actual.get(&desired.kustomization).is_some_and(|live| {
         let applied = live.object["status"]["lastAppliedRevision"].as_str();
         has_answered(&live.object)
             && applied.is_some()

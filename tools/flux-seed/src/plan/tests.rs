@@ -26,66 +26,67 @@ fn states(name: &str) -> Vec<Option<LiveObject>> {
 /// `c` is never declared and has another owner.
 fn for_all(law: impl Fn(&[Value], &ActualState)) {
     let (a, b) = (declared("a", "new"), declared("b", "new"));
-    for wanted in [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![b]] {
+    for desired in [vec![], vec![a.clone()], vec![a.clone(), b.clone()], vec![b]] {
         for a in states("a") {
             for b in states("b") {
                 let foreign =
                     LiveObject { owner: Owner::Foreign, ..states("c")[1].clone().expect("there") };
                 let there = [a.clone(), b, Some(foreign)].into_iter().flatten();
-                law(&wanted, &there.map(|live| (Identity::of(&live.object), live)).collect());
+                law(&desired, &there.map(|live| (Identity::of(&live.object), live)).collect());
             }
         }
     }
 }
 
 /// Returns the world after `steps`, as an API server and Flux would leave it.
-fn execute(steps: &[Step], wanted: &[Value], before: &ActualState) -> ActualState {
-    let mut world = before.clone();
+fn execute(steps: &[Step], desired: &[Value], before: &ActualState) -> ActualState {
+    let mut actual = before.clone();
     for step in steps {
         let id = step.object().clone();
-        let declared = wanted.iter().find(|object| Identity::of(object) == id);
+        let declared = desired.iter().find(|object| Identity::of(object) == id);
         match step {
             Step::Create { .. }
             | Step::Update { .. }
             | Step::RemoveFields { .. }
             | Step::Reconcile { .. } => {
                 let object = declared.expect("only declared objects are created").clone();
-                let holds = world.get(&id).map(|live| live.holds.clone()).unwrap_or_default();
+                let holds = actual.get(&id).map(|live| live.holds.clone()).unwrap_or_default();
                 let (owner, not_ready_reason) = (Owner::Ours, None);
-                world.insert(id.clone(), LiveObject { object, owner, holds, not_ready_reason });
+                actual.insert(id.clone(), LiveObject { object, owner, holds, not_ready_reason });
                 if id.kind == "OCIRepository" {
                     // The Kustomization acts on a new artifact by itself.
-                    for (_, live) in world.iter_mut().filter(|(id, _)| id.kind == "Kustomization") {
+                    for (_, live) in actual.iter_mut().filter(|(id, _)| id.kind == "Kustomization")
+                    {
                         live.not_ready_reason = None;
                     }
                 }
             }
             Step::Remove { .. } => {
-                world.remove(&id);
+                actual.remove(&id);
             }
             Step::Suspend { .. } | Step::RemoveRecord { .. } => {
                 unreachable!("steps of a removal with its record")
             }
         }
     }
-    world
+    actual
 }
 
 #[test]
 fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
-    for_all(|wanted, before| {
-        let steps = plan(wanted, before).steps;
-        let after = execute(&steps, wanted, before);
-        for declared in wanted {
+    for_all(|desired, before| {
+        let steps = plan(desired, before).steps;
+        let after = execute(&steps, desired, before);
+        for declared in desired {
             let live = &after[&Identity::of(declared)];
             if live.owner != Owner::Foreign {
                 assert_eq!(diff::changed(declared, &live.object), [] as [&str; 0], "reaches");
                 assert_eq!(live.not_ready_reason, None, "reaches");
             }
         }
-        assert_eq!(plan(wanted, &after).steps, [], "rests");
+        assert_eq!(plan(desired, &after).steps, [], "rests");
         for (id, live) in before {
-            let is_declared = wanted.iter().any(|object| Identity::of(object) == *id);
+            let is_declared = desired.iter().any(|object| Identity::of(object) == *id);
             if !is_declared && live.owner == Owner::Ours && live.holds.is_empty() {
                 assert_eq!(after.get(id), None, "removes what is no longer declared");
             } else if live.owner == Owner::Foreign || !is_declared {
@@ -97,13 +98,13 @@ fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
 
 #[test]
 fn every_declared_object_of_another_owner_is_a_conflict_and_no_other_object_is() {
-    for_all(|wanted, world| {
+    for_all(|desired, actual| {
         let is_foreign = |object: &&Value| {
-            world.get(&Identity::of(object)).is_some_and(|live| live.owner == Owner::Foreign)
+            actual.get(&Identity::of(object)).is_some_and(|live| live.owner == Owner::Foreign)
         };
-        let conflicts = plan(wanted, world).conflicts;
-        assert_eq!(conflicts.len(), wanted.iter().filter(is_foreign).count());
-        let refusals = refusals(wanted, world).into_iter().map(|refusal| refusal.message);
+        let conflicts = plan(desired, actual).conflicts;
+        assert_eq!(conflicts.len(), desired.iter().filter(is_foreign).count());
+        let refusals = refusals(desired, actual).into_iter().map(|refusal| refusal.message);
         let conflicts = conflicts.into_iter().map(|conflict| conflict.message);
         assert_eq!(refusals.collect::<Vec<_>>(), conflicts.collect::<Vec<_>>());
     });
@@ -111,8 +112,8 @@ fn every_declared_object_of_another_owner_is_a_conflict_and_no_other_object_is()
 
 #[test]
 fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need() {
-    for_all(|wanted, before| {
-        let after = execute(&plan_destroy(before), wanted, before);
+    for_all(|desired, before| {
+        let after = execute(&plan_destroy(before), desired, before);
         assert_eq!(plan_destroy(&after), [], "rests");
         for live in after.values() {
             assert!(live.owner != Owner::Ours || !live.holds.is_empty(), "reaches");
@@ -128,19 +129,19 @@ fn undoing_reaches_absence_then_rests_and_leaves_alone_what_others_made_or_need(
 
 #[test]
 fn a_value_that_is_not_known_yet_is_a_step_to_take() {
-    let mut wanted = declared("a", "new");
-    let steps = plan(&[wanted.clone()], &ActualState::new()).steps;
-    let world = execute(&steps, &[wanted.clone()], &ActualState::new());
-    wanted["spec"]["a"] = Value::Null;
-    assert_eq!(plan(&[wanted], &world).steps.len(), 1);
+    let mut desired = declared("a", "new");
+    let steps = plan(&[desired.clone()], &ActualState::new()).steps;
+    let actual = execute(&steps, &[desired.clone()], &ActualState::new());
+    desired["spec"]["a"] = Value::Null;
+    assert_eq!(plan(&[desired], &actual).steps.len(), 1);
 }
 
 #[test]
 fn undoing_goes_the_way_of_the_plan_backwards() {
-    let wanted = [declared("a", "new"), declared("b", "new")];
-    let steps = plan(&wanted, &ActualState::new()).steps;
-    let world = execute(&steps, &wanted, &ActualState::new());
-    let (mut made, removed) = (steps, plan_destroy(&world));
+    let desired = [declared("a", "new"), declared("b", "new")];
+    let steps = plan(&desired, &ActualState::new()).steps;
+    let actual = execute(&steps, &desired, &ActualState::new());
+    let (mut made, removed) = (steps, plan_destroy(&actual));
     made.reverse();
     let ids = |steps: &[Step]| steps.iter().map(|step| step.object().clone()).collect::<Vec<_>>();
     assert_eq!(ids(&made), ids(&removed));
@@ -156,14 +157,14 @@ fn staged(value: &str) -> Vec<Value> {
 /// Calls `law` with every world in which the objects of [`staged`] are absent, as declared, different or
 /// not ready, and in which an object that is not declared is absent or there.
 fn for_all_stages(law: impl Fn(&[Value], &ActualState)) {
-    let wanted = staged("new");
+    let desired = staged("new");
     for number in 0..4_usize.pow(4) * 2 {
-        let mut world = ActualState::new();
+        let mut actual = ActualState::new();
         let mut add = |object: Value, not_ready_reason: Option<String>| {
             let (id, owner, holds) = (Identity::of(&object), Owner::Ours, Vec::new());
-            world.insert(id, LiveObject { object, owner, holds, not_ready_reason });
+            actual.insert(id, LiveObject { object, owner, holds, not_ready_reason });
         };
-        for (place, object) in wanted.iter().enumerate() {
+        for (place, object) in desired.iter().enumerate() {
             match number / 4_usize.pow(u32::try_from(place).expect("four objects")) % 4 {
                 0 => {}
                 1 => add(object.clone(), None),
@@ -174,26 +175,26 @@ fn for_all_stages(law: impl Fn(&[Value], &ActualState)) {
         if number / 4_usize.pow(4) == 1 {
             add(declared("stale", "old"), None);
         }
-        law(&wanted, &world);
+        law(&desired, &actual);
     }
 }
 
 #[test]
 fn apply_executes_the_steps_of_the_first_plan_in_their_order_stage_by_stage() {
-    for_all_stages(|wanted, before| {
-        let planned = plan(wanted, before).steps;
-        let (mut world, mut executed) = (before.clone(), Vec::new());
+    for_all_stages(|desired, before| {
+        let planned = plan(desired, before).steps;
+        let (mut actual, mut executed) = (before.clone(), Vec::new());
         let mut touched = BTreeSet::new();
         loop {
-            let steps = plan(wanted, &world).steps;
-            match next(&steps, &world, &touched) {
+            let steps = plan(desired, &actual).steps;
+            match next(&steps, &actual, &touched) {
                 Next::Finish => break,
                 Next::Wait { reason } => panic!("{reason}: {before:?}"),
                 Next::Execute { count } => {
                     let batch = &steps[..count];
                     assert!(batch.iter().all(|step| step.stage() == batch[0].stage()));
                     touched.extend(batch.iter().map(|step| step.object().clone()));
-                    world = execute(batch, wanted, &world);
+                    actual = execute(batch, desired, &actual);
                     executed.extend_from_slice(batch);
                 }
             }
@@ -204,22 +205,22 @@ fn apply_executes_the_steps_of_the_first_plan_in_their_order_stage_by_stage() {
 
 #[test]
 fn apply_waits_for_an_object_that_is_being_deleted_and_for_a_controller_that_it_has_asked() {
-    let wanted = staged("new");
-    let steps = plan(&wanted, &ActualState::new()).steps;
-    let mut world = execute(&steps, &wanted, &ActualState::new());
-    let id = Identity::of(&wanted[3]);
-    let live = world.get_mut(&id).expect("there");
+    let desired = staged("new");
+    let steps = plan(&desired, &ActualState::new()).steps;
+    let mut actual = execute(&steps, &desired, &ActualState::new());
+    let id = Identity::of(&desired[3]);
+    let live = actual.get_mut(&id).expect("there");
     live.not_ready_reason = Some("Progressing".to_owned());
-    let steps = plan(&wanted, &world).steps;
-    assert_eq!(next(&steps, &world, &BTreeSet::new()), Next::Execute { count: 1 });
-    let asked = next(&steps, &world, &BTreeSet::from([id.clone()]));
+    let steps = plan(&desired, &actual).steps;
+    assert_eq!(next(&steps, &actual, &BTreeSet::new()), Next::Execute { count: 1 });
+    let asked = next(&steps, &actual, &BTreeSet::from([id.clone()]));
     let reason = "reconcile Kustomization a: Progressing".to_owned();
     assert_eq!(asked, Next::Wait { reason });
-    let metadata = &mut world.get_mut(&id).expect("there").object["metadata"];
+    let metadata = &mut actual.get_mut(&id).expect("there").object["metadata"];
     metadata["deletionTimestamp"] = "2026-11-01T00:00:00Z".into();
     metadata["finalizers"] = json!(["example.org/held"]);
-    let steps = plan(&wanted, &world).steps;
+    let steps = plan(&desired, &actual).steps;
     let reason =
         "Kustomization a is still there, held by its finalizers example.org/held".to_owned();
-    assert_eq!(next(&steps, &world, &BTreeSet::new()), Next::Wait { reason });
+    assert_eq!(next(&steps, &actual, &BTreeSet::new()), Next::Wait { reason });
 }

@@ -129,12 +129,12 @@ impl Simulation {
         let objects = installed();
         let is_installed =
             |live: &&Value| objects.iter().any(|object| Identity::of(object) == Identity::of(live));
-        let world = self.objects.iter().filter(is_installed).map(|object| {
+        let actual = self.objects.iter().filter(is_installed).map(|object| {
             let (owner, holds) = (Owner::Ours, Vec::new());
             let live = LiveObject { object: object.clone(), owner, holds, not_ready_reason: None };
             (Identity::of(object), live)
         });
-        let seen = ObservedObjects { world: world.collect(), ..ObservedObjects::nothing() };
+        let seen = ObservedObjects { actual: actual.collect(), ..ObservedObjects::nothing() };
         let [source, kustomization] = [4, 5].map(|place: usize| Identity::of(&objects[place]));
         let desired = Desired {
             objects,
