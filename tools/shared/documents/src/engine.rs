@@ -16,8 +16,9 @@ use crate::conflict::Conflict;
 use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Kind, StatusOf};
-use crate::plan::{self, Plan};
+use crate::plan::{Plan, Shown};
 use crate::program::{Intent, Next, Opened, Program, StepOf, WritePermit};
+use crate::status::Status;
 use crate::wait::Wait;
 use crate::{Error, progress};
 
@@ -45,15 +46,22 @@ pub(crate) fn run<P: Program>(
         Opened::Session(session) => session,
         Opened::Known(status) => {
             let steps = status.plan.as_deref().unwrap_or_default();
-            if !intent.is_write() && !steps.is_empty() {
-                let document = format!("{}/{}", P::Kind::KIND, context.document.name);
-                plan::show(&document, steps, &[], None);
+            let unknown = unknown(&status);
+            if !intent.is_write() && (!steps.is_empty() || unknown.is_some()) {
+                let document = &format!("{}/{}", P::Kind::KIND, context.document.name);
+                Shown { document, steps, conflicts: &[], unknown, footer: None }.write();
             }
             return Ok(status);
         }
     };
     let run = Run { program, name: context.document.name.to_string(), session, intent };
     if intent.is_write() { run.converge() } else { run.report() }
+}
+
+/// Returns why the steps of a status are unknown.
+fn unknown<O, E, S>(status: &Status<O, E, S>) -> Option<&str> {
+    let ready = status.conditions.first().filter(|_| status.plan.is_none());
+    ready.map(|ready| ready.message.as_str())
 }
 
 /// One verb on one document.
@@ -89,7 +97,12 @@ impl<P: Program> Run<'_, P> {
                 result => return result,
             }
         };
-        self.show(&observation, &plan);
+        if plan.steps.is_empty() && plan.conflicts.is_empty() {
+            let status = program.status(session, &observation, Vec::new(), self.intent)?;
+            self.show(&observation, &plan, unknown(&status));
+            return Ok(status);
+        }
+        self.show(&observation, &plan, None);
         if !program.plans_despite_conflicts(&plan, self.intent) {
             self.check(&observation, plan.conflicts)?;
         }
@@ -110,7 +123,7 @@ impl<P: Program> Run<'_, P> {
         loop {
             let plan = program.plan(session, &observation, self.intent);
             if !is_shown {
-                self.show(&observation, &plan);
+                self.show(&observation, &plan, None);
                 is_shown = true;
             }
             self.check(&observation, plan.conflicts)?;
@@ -180,10 +193,11 @@ impl<P: Program> Run<'_, P> {
         crate::note(&self.name, text);
     }
 
-    fn show(&self, observation: &P::Observation, plan: &Plan<StepOf<P>>) {
-        let document = format!("{}/{}", P::Kind::KIND, self.name);
-        let footer = self.program.footer(observation, &plan.steps);
-        plan::show(&document, &plan.steps, &plan.conflicts, footer.as_deref());
+    fn show(&self, observation: &P::Observation, plan: &Plan<StepOf<P>>, unknown: Option<&str>) {
+        let document = &format!("{}/{}", P::Kind::KIND, self.name);
+        let Plan { steps, conflicts } = plan;
+        let footer = self.program.footer(observation, steps);
+        Shown { document, steps, conflicts, unknown, footer: footer.as_deref() }.write();
     }
 
     fn check(

@@ -25,8 +25,8 @@ pub struct Status<O, E, S> {
     /// of a status differs between two runs on the same state.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sealed: BTreeMap<String, String>,
-    /// Steps that are left to execute; empty when nothing is left to do. Absent when the steps are
-    /// unknown, because the observation failed.
+    /// Steps that are left to execute; empty when nothing is left to do. Absent when steps may be left
+    /// that are unknown, because the observation failed or the caller may not see everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<S>>,
     /// Objects that the program refused to change or remove.
@@ -35,15 +35,16 @@ pub struct Status<O, E, S> {
 }
 
 impl<O, E, S> Status<O, E, S> {
-    /// Creates a status with the condition `ready` and an empty plan.
+    /// Creates a status with the condition `ready`, and with an empty plan unless `ready` is `Unknown`.
     #[must_use]
     pub fn new(ready: Condition) -> Self {
+        let plan = (!ready.is_unknown()).then(Vec::new);
         Self {
             conditions: vec![ready],
             observed: None,
             evidence: Vec::new(),
             sealed: BTreeMap::new(),
-            plan: Some(Vec::new()),
+            plan,
             refusals: Vec::new(),
         }
     }
@@ -108,6 +109,10 @@ impl Condition {
     #[must_use]
     pub fn unknown(about: &str, reason: Reason, message: impl Into<String>) -> Self {
         Self { status: "Unknown".to_owned(), ..Self::new(about, false, reason, message) }
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.status == "Unknown"
     }
 }
 
@@ -200,6 +205,8 @@ mod tests {
     fn failed_observation_has_no_plan_and_a_successful_one_may_have_an_empty_plan() {
         let failed = json!(Status::<Facts, String, String>::failed(&Error::Interrupted));
         assert_eq!(failed.get("plan"), None);
+        let hidden = Condition::unknown("Ready", Reason::ReaderAccess, "Secrets were not compared");
+        assert_eq!(json!(Status::<Facts, String, String>::new(hidden)).get("plan"), None);
         let done = json!(Status::<Facts, String, String>::planned(None, Vec::new()));
         assert_eq!(done["plan"], json!([]));
     }
