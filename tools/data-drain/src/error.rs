@@ -36,6 +36,14 @@ pub enum Error {
         /// Cause, from the service or the network.
         why: String,
     },
+    /// The certificate of a service is not trusted.
+    #[error("the certificate of {who} is not trusted: {why}")]
+    Untrusted {
+        /// Service, for example the URL of the store.
+        who: String,
+        /// Cause, in the words of the TLS library.
+        why: String,
+    },
     /// An upload makes no progress.
     #[error(
         "{who} does not take {request}: no progress for {seconds} s, after {taken} of {bytes} bytes"
@@ -237,6 +245,7 @@ impl Diagnostic for Error {
             Self::Machine(_) => Reason::RuntimeFailed,
             Self::File { .. } | Self::Restore { .. } | Self::Roots(_) => Reason::FileFailed,
             Self::Unreachable { .. } | Self::Stalled { .. } => Reason::Unreachable,
+            Self::Untrusted { .. } => Reason::Untrusted,
             Self::Forbidden { .. } => Reason::Forbidden,
             Self::Rejected { .. } => Reason::Rejected,
             Self::Garbled { .. } => Reason::InvalidResponse,
@@ -267,6 +276,7 @@ impl Diagnostic for Error {
             Self::Unreachable { .. } => {
                 "check the network to the service, then run the same command again"
             }
+            Self::Untrusted { .. } => remote::UNTRUSTED_HELP,
             Self::Stalled { .. } => {
                 "check the network to the store, then run the same command again: packs that have arrived are \
                  not sent again"
@@ -366,6 +376,7 @@ impl Diagnostic for Error {
             Self::NoEndpoint(_)
             | Self::Roots(_)
             | Self::Forbidden { .. }
+            | Self::Untrusted { .. }
             | Self::Rejected { .. }
             | Self::Garbled { .. }
             | Self::Missing { .. }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ::remote::RootsError;
+use ::remote::{RootsError, UNTRUSTED_HELP};
 use documents::{Diagnostic, Exit, Reason};
 
 use crate::model::Refusal;
@@ -40,6 +40,14 @@ pub enum Error {
         path: String,
         /// Cause of the failure.
         source: Cause,
+    },
+    /// The certificate of the forge is not trusted.
+    #[error("the certificate of {forge} is not trusted: {why}")]
+    Untrusted {
+        /// URL of the forge's API.
+        forge: String,
+        /// Cause, in the words of the TLS library.
+        why: String,
     },
     /// The response of a request that must not be repeated blindly was lost.
     #[error("the response to {method} {path} was lost, so the request may have taken effect")]
@@ -188,6 +196,7 @@ impl Diagnostic for Error {
             Self::NotDrained { .. } => Reason::NotDrained,
             Self::NoForge => Reason::EndpointMissing,
             Self::Unreachable { .. } => Reason::Unreachable,
+            Self::Untrusted { .. } => Reason::Untrusted,
             Self::Ambiguous { .. } => Reason::ResponseLost,
             Self::Unauthorised => Reason::Unauthorized,
             Self::Forbidden { .. } => Reason::Forbidden,
@@ -247,6 +256,7 @@ impl Diagnostic for Error {
             Self::Unreachable { .. } => {
                 "check that the forge is running, then run the same command again"
             }
+            Self::Untrusted { .. } => UNTRUSTED_HELP,
             Self::Ambiguous { .. } => {
                 "run the same command again: every run observes the forge first"
             }
@@ -320,6 +330,7 @@ impl Diagnostic for Error {
             | Self::GitFailed { .. }
             | Self::NotAPublicKey => Exit::Temporary,
             Self::NoForge
+            | Self::Untrusted { .. }
             | Self::Roots(_)
             | Self::NotDrained { .. }
             | Self::NotCovered { .. }

@@ -291,7 +291,10 @@ impl Reader {
                 let message = format!("{status} {code} {}", error.message().unwrap_or_default());
                 Error::Rejected { who: self.url.clone(), request, message }
             }
-            _ => self.lost(what, key, error),
+            _ => match remote::certificate_error(error) {
+                Some(why) => Error::Untrusted { who: self.url.clone(), why },
+                None => self.lost(what, key, error),
+            },
         }
     }
 

@@ -98,9 +98,8 @@ pub(crate) fn no_answer(
     if chain.iter().any(|error| error.is::<LengthLimitError>()) {
         return Error::InvalidResponse { request, why: "it is too large".to_owned() };
     }
-    // rustls 0.23: "invalid peer certificate: Expired" and the like. A retry does not repair a certificate.
-    if let Some(at) = why.find("invalid peer certificate") {
-        return Error::Untrusted { request, why: why[at..].to_owned() };
+    if let Some(why) = remote::certificate_error(source) {
+        return Error::Untrusted { request, why };
     }
     let mut clients = chain.iter().filter_map(|error| error.downcast_ref::<legacy::Error>());
     let was_sent = !clients.any(legacy::Error::is_connect);

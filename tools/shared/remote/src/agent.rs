@@ -82,6 +82,24 @@ pub fn is_untrusted(error: &ureq::Error) -> bool {
     }
 }
 
+/// Returns the message of rustls about the server's certificate, if that is among the causes of `error`.
+/// Another attempt would fail alike.
+///
+/// The clients of HTTP nest the error in I/O errors, which do not name the inner error as their source.
+#[must_use]
+pub fn certificate_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match error.downcast_ref() {
+        Some(error @ rustls::Error::InvalidCertificate(_)) => return Some(error.to_string()),
+        Some(_) => return None,
+        None => {}
+    }
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match wrapped {
+        Some(inner) => certificate_error(inner),
+        None => error.source().and_then(certificate_error),
+    }
+}
+
 /// Help for a certificate that is not trusted.
 pub const UNTRUSTED_HELP: &str = "add the certificate's authority to the system's list, or name a file of PEM certificates in SSL_CERT_FILE; \
      check the clock of this machine if the authority is known";

@@ -26,7 +26,7 @@ mod retries;
 mod roots;
 mod token;
 
-pub use agent::{Settings, UNTRUSTED_HELP, agent, is_untrusted, run};
+pub use agent::{Settings, UNTRUSTED_HELP, agent, certificate_error, is_untrusted, run};
 pub use body::{beginning, header, read};
 pub use demanded::{demanded_pause, retry_after, until_reset};
 pub use encode::{percent_encode, percent_encode_except};

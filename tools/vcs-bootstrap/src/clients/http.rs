@@ -8,7 +8,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use ::git::Url;
-use ::remote::{Cause as Retry, Limits, Outage, Retries, retry_after, sendable, until_reset};
+use ::remote::{
+    Cause as Retry, Limits, Outage, Retries, certificate_error, retry_after, sendable, until_reset,
+};
 use documents::Reason;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -43,6 +45,8 @@ pub(crate) type Items = fn(&Value) -> Option<&Vec<Value>>;
 pub(crate) struct Client {
     runtime: Runtime,
     octocrab: Octocrab,
+    /// URL of the forge's API.
+    root: String,
     /// Pause between two writes. GitHub recommends one second.
     pause: Duration,
     limits: Limits,
@@ -109,7 +113,8 @@ impl Client {
         };
         let (written, created) = (Cell::new(None), Cell::new(None));
         let deleted = Cell::new(false);
-        Ok(Self { runtime, octocrab, pause, limits, written, created, deleted })
+        let root = root.to_string();
+        Ok(Self { runtime, octocrab, root, pause, limits, written, created, deleted })
     }
 
     /// Records that the repository was just created, so that a 404 is retried for some seconds.
@@ -190,6 +195,9 @@ impl Client {
             };
             match sent {
                 Err(cause) => {
+                    if let Some(why) = certificate_error(cause.as_ref()) {
+                        return Err(Error::Untrusted { forge: self.root.clone(), why });
+                    }
                     if method == Method::POST || !retries.again(Retry::Outage)? {
                         return Err(silence(cause));
                     }
