@@ -302,9 +302,6 @@ fn every_program_trusts_the_authorities_that_a_variable_names_and_no_others() ->
         }
         // A plan of flux-seed shows digests that it could not read as unknown.
         if program.0 != "flux-seed" {
-            let documents = String::from_utf8_lossy(&output.stdout);
-            let is_named = documents.contains(r#""reason":"Untrusted""#);
-            assert!(is_named, "{}: {documents} {said}", program.0);
             assert_eq!(output.status.code(), Some(100), "{}: {said}", program.0);
         }
         Ok(())

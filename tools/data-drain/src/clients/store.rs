@@ -12,7 +12,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
@@ -148,6 +149,7 @@ impl Reader {
             .credentials_provider(credentials)
             .force_path_style(true)
             .retry_config(retries)
+            .retry_classifier(CertificateErrors)
             .timeout_config(timeouts.build())
             .stalled_stream_protection(stalls)
             // Ceph rejects the checksums that newer clients add. Receipts have SHA-256 digests instead.
@@ -311,6 +313,27 @@ impl Reader {
     fn unreachable(&self, what: &str, key: &str, why: String) -> Error {
         let request = format!("{what} {}/{key}", self.bucket);
         Error::Unreachable { who: self.url.clone(), request, why }
+    }
+}
+
+/// Ends the repetitions of the S3 client after an error about the certificate, which it counts as a failed
+/// connection.
+#[derive(Debug)]
+struct CertificateErrors;
+
+impl ClassifyRetry for CertificateErrors {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err);
+        match error.and_then(|error| error.as_connector_error()) {
+            Some(error) if remote::certificate_error(error).is_some() => {
+                RetryAction::RetryForbidden
+            }
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "certificate errors"
     }
 }
 
