@@ -51,9 +51,11 @@ fn verdicts(program: &Path, questions: &[Value]) -> Vec<Result<String, String>> 
     answers.iter().map(answer).collect()
 }
 
-/// Returns the values of a configuration. Talos writes some texts in another style, for example with tabs.
+/// Returns the values of a configuration. Talos writes some texts in another style, for example with tabs. In YAML 1.2,
+/// which Go reads, `yes` is a text.
 fn values(text: &str) -> Vec<Value> {
-    serde_saphyr::from_multiple(text).expect("YAML")
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_multiple_with_options(text, options).expect("YAML")
 }
 
 /// Compares our verdict about each patch with Talos's own: both refuse it, or both make the same values of it.
@@ -91,7 +93,7 @@ fn differences(program: &Path, patches: &[(Role, String)]) -> Vec<String> {
 
 // hazard: A patch has a field that the schema of this program lacks, or a field with another type, and a machine
 // refuses its configuration after it was created.
-// class: A description of somebody else's format is written by hand and becomes wrong.
+// class: A description of a foreign format is written by hand and becomes wrong.
 // members: fields of 45 kinds of documents, their types, the order in which Talos writes them, rules for merging
 // now: a test fails and shows the line
 #[test]
@@ -232,7 +234,7 @@ const TARGETS: [&str; 12] = [
 ];
 
 // hazard: A patch says `emulated-version: 1.30`, and the API server gets 1.3.
-// class: A value is read with another type than the reader that it is for has.
+// class: A value is read with another type than its recipient uses.
 // members: flags, environment variables, sysctls, annotations, permissions, durations, free-form maps
 // now: a scalar keeps its text where Talos has a text
 #[test]

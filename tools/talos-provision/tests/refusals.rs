@@ -42,7 +42,11 @@ fn plan_ends_with_the_place_of_every_mistake_before_any_request() -> Test {
         support::write(folder.path(), NOWHERE);
         fs::write(folder.path().join("patch.yaml"), patch)?;
         let with = |pool: &str, patched: Role| {
-            if patched == *role { format!("{pool}, patches: [patch.yaml]") } else { pool.to_owned() }
+            if patched == *role {
+                format!("{pool}, patches: [patch.yaml]")
+            } else {
+                pool.to_owned()
+            }
         };
         let pools = [with(CONTROL, Role::Controlplane), with(WORK, Role::Worker)];
         let pools = pools.each_ref().map(String::as_str);

@@ -36,7 +36,10 @@ pub(crate) fn decode(name: &str, text: &str, generic: &Value) -> Result<Value, S
         }
         "mac" => {
             let digits = text.replace(':', "");
-            fits(digits.len() % 2 == 0 && digits.chars().all(|digit| digit.is_ascii_hexdigit()))
+            fits(
+                digits.len().is_multiple_of(2)
+                    && digits.chars().all(|digit| digit.is_ascii_hexdigit()),
+            )
         }
         "bytes" => fits(bytes(text.strip_prefix('-').unwrap_or(text)).is_some()),
         "size" => fits(

@@ -1,4 +1,4 @@
-//! What a node checks before it accepts a configuration, with Talos's own messages
+//! Checks of a node before it accepts a configuration, with Talos's own messages
 //! (`pkg/machinery/config/types/v1alpha1/v1alpha1_validation.go` of v1.13.9).
 //!
 //! Expressions in CEL and certificates of registries are not checked.
@@ -10,6 +10,17 @@ use serde_json::Value;
 use crate::config::Kind;
 use crate::error::Error;
 use crate::leaf;
+
+/// Roles of the Talos API.
+const API_ROLES: [&str; 7] = [
+    "os:admin",
+    "os:operator",
+    "os:reader",
+    "os:etcd:backup",
+    "os:image:verifier",
+    "os:meta:writer",
+    "os:impersonator",
+];
 
 /// Refuses documents that Talos's validator refuses. `main` is the v1alpha1 document.
 pub(crate) fn check(main: &Value, kind: Kind, others: &[Value]) -> Result<(), Error> {
@@ -156,19 +167,10 @@ fn features(found: &mut Found, main: &Value, worker: bool) {
         let message =
             "feature Kubernetes Talos API Access can only be enabled on control plane machines";
         found.require(!worker, message);
-        const ROLES: [&str; 7] = [
-            "os:admin",
-            "os:operator",
-            "os:reader",
-            "os:etcd:backup",
-            "os:image:verifier",
-            "os:meta:writer",
-            "os:impersonator",
-        ];
         for role in texts(main, &format!("{access}/allowedRoles")) {
             let message =
                 format!("invalid role \"{role}\" in allowed roles for Kubernetes Talos API Access");
-            found.require(ROLES.contains(&role), message);
+            found.require(API_ROLES.contains(&role), message);
         }
     }
     let order = text(main, "/machine/features/nodeAddressSortAlgorithm").to_lowercase();
@@ -204,10 +206,10 @@ fn interface(found: &mut Found, device: &Value) {
     let options = "[networking.os.device.interface], [networking.os.device.deviceSelector]";
     match (name.is_empty(), is_set(device, "/deviceSelector")) {
         (true, false) => {
-            found.require(false, format!("{options}: required either config section to be set"))
+            found.require(false, format!("{options}: required either config section to be set"));
         }
         (false, true) => {
-            found.require(false, format!("{options}: config sections are mutually exclusive"))
+            found.require(false, format!("{options}: config sections are mutually exclusive"));
         }
         _ => {}
     }
@@ -306,7 +308,7 @@ fn storage(found: &mut Found, main: &Value) {
     for disk in list(main, "/machine/disks") {
         let partitions = list(disk, "/partitions");
         let full =
-            |partition: &Value| leaf::bytes(text(partition, "/size")).unwrap_or_default() == 0.0;
+            |partition: &Value| leaf::bytes(text(partition, "/size")).unwrap_or_default() <= 0.0;
         let before_last = &partitions[..partitions.len().saturating_sub(1)];
         let device = text(disk, "/device");
         found.require(!before_last.iter().any(full), format!("partition for disk \"{device}\" is set to occupy full disk, but it's not the last partition in the list"));

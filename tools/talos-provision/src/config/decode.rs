@@ -116,14 +116,14 @@ impl Decoder<'_> {
             let path = format!("{path}/{key}");
             self.positions.insert(path.clone(), *at);
             let value = match shape {
-                Shape::Struct(fields) => match fields.iter().find(|field| field.name == *key) {
-                    Some(field) => self.value(node, &field.shape, &path),
-                    None => {
+                Shape::Struct(fields) => {
+                    let Some(field) = fields.iter().find(|field| field.name == *key) else {
                         let message = format!("{path} is not a field that Talos knows");
                         self.mistakes.push(Mistake::new(*at, message));
                         continue;
-                    }
-                },
+                    };
+                    self.value(node, &field.shape, &path)
+                }
                 Shape::Map(inner) => match self.value(node, inner, &path) {
                     // A key without a value has an empty text in Go.
                     Value::Null if **inner == Shape::Leaf(Leaf::Text) => Value::from(""),

@@ -1,7 +1,7 @@
 //! Strategic merge patches with Talos's semantics: maps are merged, scalars are replaced, and lists
 //! are appended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -52,7 +52,7 @@ impl Patch {
 
     /// Returns a patch of this program, whose fields need no validation.
     pub(crate) fn from_documents(documents: Vec<Value>) -> Self {
-        let document = |value| Document { value, positions: Default::default() };
+        let document = |value| Document { value, positions: BTreeMap::new() };
         Self(documents.into_iter().map(document).collect())
     }
 
@@ -304,13 +304,12 @@ fn merge(
 ) -> Result<Value, Refusal> {
     match (left, right, shape) {
         (left, Value::Null, _) => Ok(left),
-        (Value::Null, right, _) => Ok(right),
+        // Talos replaces the list of one flag in `extraArgs` as a whole.
+        (Value::Null, right, _) | (_, right, Shape::Leaf(Leaf::Argument)) => Ok(right),
         (left, right, Shape::Any(Merge::Replace) | Shape::List(_, Merge::Replace)) => {
             let absent = matches!(&right, Value::Object(map) if map.is_empty());
             Ok(if absent { left } else { right })
         }
-        // Talos replaces the list of one flag in `extraArgs` as a whole.
-        (_, right, Shape::Leaf(Leaf::Argument)) => Ok(right),
         (Value::Object(left), Value::Object(right), shape) => {
             merge_maps(left, right, shape, path).map(Value::Object)
         }

@@ -142,7 +142,7 @@ fn is_endpoint(text: &str) -> bool {
         && (url.port.is_empty() || url.port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// Returns whether a key of WireGuard has 32 bytes in base64.
+/// Returns whether a private or public key of a tunnel has 32 bytes in base64.
 fn is_wireguard_key(text: &str) -> bool {
     data_encoding::BASE64.decode(text.as_bytes()).is_ok_and(|bytes| bytes.len() == 32)
 }

@@ -415,3 +415,38 @@ fn ports(text: &str, resolved: &Value) -> Option<Value> {
     let (low, high) = (port(low)?, port(high)?);
     Some(if low == high { Value::from(low) } else { Value::from(format!("{low}-{high}")) })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_scalar_becomes_a_value_of_the_type_of_its_field() {
+        let byte = Leaf::Integer(0, 255);
+        let size = Leaf::Bytes;
+        for (leaf, text, string, expected) in [
+            (&Leaf::Text, "1.30", false, Some(json!("1.30"))),
+            (&Leaf::Text, "0x1F", false, Some(json!("0x1F"))),
+            (&Leaf::Bool, "yes", false, Some(json!(true))),
+            (&Leaf::Bool, "true", true, None),
+            (&byte, "0177", false, Some(json!(127))),
+            (&byte, "1e2", false, Some(json!(100))),
+            (&byte, "256", false, None),
+            (&byte, "5", true, None),
+            (&Leaf::Duration, "1h30m", false, Some(json!("1h30m0s"))),
+            (&Leaf::Duration, "1.5s", false, Some(json!("1.5s"))),
+            (&Leaf::Duration, "90", false, None),
+            (&size, "10GB", false, Some(json!("10GB"))),
+            (&size, "10 gibberish", false, None),
+            (&Leaf::Prefix, "10.0.0.0/33", false, None),
+            (&Leaf::Ports, "80-90", false, Some(json!("80-90"))),
+        ] {
+            assert_eq!(leaf.decode(text, string).ok(), expected, "{text} as {leaf:?}");
+        }
+        let free = ["1.30", "0644", "yes", "~", "08", "2026-11-1"].map(resolve);
+        let expected = json!([1.3, 420, "yes", null, 8.0, "2026-11-01T00:00:00Z"]);
+        assert_eq!(Value::from(free.to_vec()), expected);
+    }
+}

@@ -131,7 +131,7 @@ fn shape(text: &mut Peekable<Chars<'_>>) -> Shape {
         Some(':') => {
             text.next();
             let mut name = String::new();
-            while let Some(letter) = text.next_if(|letter| letter.is_ascii_alphanumeric()) {
+            while let Some(letter) = text.next_if(char::is_ascii_alphanumeric) {
                 name.push(letter);
             }
             if text.peek() == Some(&'(') {
@@ -243,5 +243,30 @@ fn empty(shape: &Shape) -> Value {
             Value::Object(fields.iter().filter_map(always).collect())
         }
         Shape::Map(_) | Shape::Any(_) => Value::Object(Map::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_of_the_schema_is_known() {
+        let text = include_str!("schema.txt");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let mut count = 0;
+        for line in lines.filter_map(|line| line.split_once(": ")).map(|(_, fields)| fields) {
+            for part in line.split(':').skip(1) {
+                let end = match part.strip_prefix("enum(") {
+                    Some(words) => words.find(')').map(|end| end + "enum()".len()),
+                    None => part.find(|letter: char| !letter.is_ascii_alphanumeric()),
+                };
+                let name = &part[..end.unwrap_or(part.len())];
+                assert!(Leaf::named(name).is_some(), "`{name}` in {line}");
+                count += 1;
+            }
+        }
+        assert!(count > 300, "{count} types");
+        assert!(for_kind(None).is_some() && for_kind(Some("LinkConfig")).is_some());
     }
 }

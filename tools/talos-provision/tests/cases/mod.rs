@@ -6,17 +6,17 @@ use talos_provision::pki::Bundle;
 use talos_provision::spec::Role;
 
 /// Patch of the configuration that [`base`] returns.
-pub struct Case {
-    pub name: String,
+pub(crate) struct Case {
+    pub(crate) name: String,
     /// Whether Talos refuses the patch or the configuration that results.
-    pub refused: bool,
-    pub role: Role,
-    pub patch: String,
+    pub(crate) refused: bool,
+    pub(crate) role: Role,
+    pub(crate) patch: String,
 }
 
 /// Returns the cases of `patches.txt`. A line `### refused worker: NAME` begins each.
 #[allow(dead_code, reason = "a test file may use only a part of this module")]
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     let cases = include_str!("patches.txt").split("### ").skip(1);
     let case = |text: &str| {
         let (head, patch) = text.split_once('\n').expect("a patch");
@@ -42,12 +42,12 @@ fn documents(role: Role) -> Vec<Value> {
 
 /// Returns a valid configuration.
 #[allow(dead_code, reason = "a test file may use only a part of this module")]
-pub fn base(role: Role) -> String {
+pub(crate) fn base(role: Role) -> String {
     render(&documents(role)).to_string()
 }
 
 /// Returns the configuration with `patch`, or why this program refuses the patch.
-pub fn judged(role: Role, patch: &str) -> Result<String, String> {
+pub(crate) fn judged(role: Role, patch: &str) -> Result<String, String> {
     let patch = Patch::parse(patch).map_err(|mistakes| format!("{mistakes:?}"))?;
     let documents = patched(documents(role), [&patch]).map_err(|mistake| mistake.message)?;
     match refusals(&documents, role).as_slice() {
@@ -59,7 +59,7 @@ pub fn judged(role: Role, patch: &str) -> Result<String, String> {
 /// Returns the configuration that a machine would receive if no program checked the patch. `None` if no such
 /// configuration exists, because the patch is no YAML or has directives.
 #[allow(dead_code, reason = "a test file may use only a part of this module")]
-pub fn received(case: &Case) -> Option<String> {
+pub(crate) fn received(case: &Case) -> Option<String> {
     if case.patch.contains("$patch") || case.patch.starts_with('-') {
         return None;
     }

@@ -188,18 +188,18 @@ fn volumes_and_others(found: &mut Found, document: &Value, kind: &str, name: &st
                 found.require(chosen, message);
             }
         }
-        "DHCPv4Config" | "DHCPv6Config" => {
-            let duid = text(document, "/clientIdentifier") == "duid";
-            let raw = !text(document, "/duidRaw").is_empty();
-            found.require(raw || !duid, "duidRaw must be set if clientIdentifier is 'duid'");
-            found.require(duid || !raw, "duidRaw can only be set if clientIdentifier is 'duid'");
-        }
         _ => link(found, document, kind),
     }
 }
 
 fn link(found: &mut Found, document: &Value, kind: &str) {
     match kind {
+        "DHCPv4Config" | "DHCPv6Config" => {
+            let duid = text(document, "/clientIdentifier") == "duid";
+            let raw = !text(document, "/duidRaw").is_empty();
+            found.require(raw || !duid, "duidRaw must be set if clientIdentifier is 'duid'");
+            found.require(duid || !raw, "duidRaw can only be set if clientIdentifier is 'duid'");
+        }
         "VLANConfig" => {
             let fits = (1..=4094).contains(&number(document, "/vlanID"));
             found.require(fits, "vlanID must be specified and between 1 and 4094");
@@ -232,13 +232,9 @@ fn network_rule(found: &mut Found, document: &Value) {
     let mut earlier: Vec<(u64, u64)> = Vec::new();
     for port in list(document, "/portSelector/ports") {
         let parsed = |text: &str| text.parse().unwrap_or_default();
-        let (low, high) = match port.as_str().and_then(|range| range.split_once('-')) {
-            Some((low, high)) => (parsed(low), parsed(high)),
-            None => {
-                let port = port.as_u64().unwrap_or_default();
-                (port, port)
-            }
-        };
+        let range = port.as_str().and_then(|range| range.split_once('-'));
+        let single = port.as_u64().unwrap_or_default();
+        let (low, high) = range.map_or((single, single), |(low, high)| (parsed(low), parsed(high)));
         found.require(low <= high, format!("invalid port range: {low}-{high}"));
         if let Some((from, to)) = earlier.iter().find(|(from, to)| low <= *to && *from <= high) {
             let message = format!("invalid port range: {low}-{high}, overlaps with {from}-{to}");

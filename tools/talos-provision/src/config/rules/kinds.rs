@@ -86,6 +86,19 @@ pub(super) fn check(
         | "SwapVolumeConfig"
         | "ExternalVolumeConfig"
         | "ExistingVolumeConfig" => volume(report, document, kind),
+        "WireguardConfig" => wireguard(report, document),
+        "NetworkRuleConfig" => network_rule(report, document),
+        "ImageVerificationConfig" => image_rules(report, document),
+        _ => {
+            services(report, (kind, document));
+            addresses(report, (kind, document), name);
+        }
+    }
+}
+
+/// Checks the documents that configure services of a machine.
+fn services(report: &mut Report, (kind, document): (&str, &Value)) {
+    match kind {
         "EventSinkConfig" => {
             let endpoint = text(document, "/endpoint");
             let fits = endpoint.rsplit_once(':').is_some_and(|(host, _)| {
@@ -137,49 +150,6 @@ pub(super) fn check(
             let fits = (0..=100).contains(&number(document, "/maxPoolPercent"));
             report.require(fits, "/maxPoolPercent", "is not between 0 and 100");
         }
-        "VLANConfig" => {
-            let fits = (1..=4094).contains(&number(document, "/vlanID"));
-            report.require(fits, "/vlanID", "is not between 1 and 4094");
-            report.require(!text(document, "/parent").is_empty(), "/parent", "is missing");
-        }
-        "VRFConfig" => {
-            let table = text(document, "/table");
-            let fits = !table.is_empty() && !ROUTING_TABLES_RESERVED.contains(&table);
-            report.require(fits, "/table", "is missing or reserved: use a number from 1 to 252");
-        }
-        "BondConfig" => {
-            report.require(!list(document, "/links").is_empty(), "/links", "is empty");
-            report.require(is_set(document, "/bondMode"), "/bondMode", "is missing");
-        }
-        "WireguardConfig" => wireguard(report, document),
-        "DHCPv4Config" | "DHCPv6Config" => {
-            let duid = text(document, "/clientIdentifier") == "duid";
-            let raw = !text(document, "/duidRaw").is_empty();
-            report.require(
-                duid == raw,
-                "/duidRaw",
-                "is set if and only if `clientIdentifier` is `duid`",
-            );
-        }
-        "Layer2VIPConfig" | "HCloudVIPConfig" => {
-            let fits = name.is_empty() || scalar::is_address(name);
-            report.require(fits, "/name", "is no IP address");
-            report.require(!text(document, "/link").is_empty(), "/link", "is missing");
-            let token = kind == "Layer2VIPConfig" || !text(document, "/apiToken").is_empty();
-            report.require(token, "/apiToken", "is missing");
-        }
-        "StaticHostConfig" => {
-            report.require(
-                name.is_empty() || scalar::is_address(name),
-                "/name",
-                "is no IP address",
-            );
-            report.require(!list(document, "/hostnames").is_empty(), "/hostnames", "is empty");
-        }
-        "BlackholeRouteConfig" => {
-            report.require(name.is_empty() || scalar::is_prefix(name), "/name", "is no network");
-        }
-        "NetworkRuleConfig" => network_rule(report, document),
         "ExtensionServiceConfig" => {
             let empty = list(document, "/configFiles").is_empty()
                 && list(document, "/environment").is_empty();
@@ -212,7 +182,54 @@ pub(super) fn check(
             let fits = ca.is_empty() || ca.contains("-----BEGIN CERTIFICATE-----");
             report.require(fits, "/ca", "is no certificate in PEM");
         }
-        "ImageVerificationConfig" => image_rules(report, document),
+        _ => {}
+    }
+}
+
+/// Checks the documents that configure links and addresses.
+fn addresses(report: &mut Report, (kind, document): (&str, &Value), name: &str) {
+    match kind {
+        "VLANConfig" => {
+            let fits = (1..=4094).contains(&number(document, "/vlanID"));
+            report.require(fits, "/vlanID", "is not between 1 and 4094");
+            report.require(!text(document, "/parent").is_empty(), "/parent", "is missing");
+        }
+        "VRFConfig" => {
+            let table = text(document, "/table");
+            let fits = !table.is_empty() && !ROUTING_TABLES_RESERVED.contains(&table);
+            report.require(fits, "/table", "is missing or reserved: use a number from 1 to 252");
+        }
+        "BondConfig" => {
+            report.require(!list(document, "/links").is_empty(), "/links", "is empty");
+            report.require(is_set(document, "/bondMode"), "/bondMode", "is missing");
+        }
+        "DHCPv4Config" | "DHCPv6Config" => {
+            let duid = text(document, "/clientIdentifier") == "duid";
+            let raw = !text(document, "/duidRaw").is_empty();
+            report.require(
+                duid == raw,
+                "/duidRaw",
+                "is set if and only if `clientIdentifier` is `duid`",
+            );
+        }
+        "Layer2VIPConfig" | "HCloudVIPConfig" => {
+            let fits = name.is_empty() || scalar::is_address(name);
+            report.require(fits, "/name", "is no IP address");
+            report.require(!text(document, "/link").is_empty(), "/link", "is missing");
+            let token = kind == "Layer2VIPConfig" || !text(document, "/apiToken").is_empty();
+            report.require(token, "/apiToken", "is missing");
+        }
+        "StaticHostConfig" => {
+            report.require(
+                name.is_empty() || scalar::is_address(name),
+                "/name",
+                "is no IP address",
+            );
+            report.require(!list(document, "/hostnames").is_empty(), "/hostnames", "is empty");
+        }
+        "BlackholeRouteConfig" => {
+            report.require(name.is_empty() || scalar::is_prefix(name), "/name", "is no network");
+        }
         _ => {}
     }
 }
