@@ -201,8 +201,15 @@ fn check_patches(
             return vec![named.error(mistake.at, &message)];
         }
     }
-    let documents = config::patched(config::generate(&common, pool.role), &tried);
-    let documents = documents.unwrap_or_default();
+    let refusals = |patches: &[Patch]| {
+        let documents = config::patched(config::generate(&common, pool.role), patches);
+        let documents = documents.unwrap_or_default();
+        let refusals = config::check(&documents, pool.role);
+        (documents, refusals)
+    };
+    // Mistakes of the document itself, for example its version of Kubernetes, are reported at their own fields.
+    let (_, without_patches) = refusals(&tried[..1]);
+    let (documents, found) = refusals(&tried);
     let located = |refusal: Refusal| {
         let Refusal { document, path, message } = refusal;
         let document = &documents[document];
@@ -220,7 +227,8 @@ fn check_patches(
             None => (format!("/spec/pools/{number}"), refused),
         }
     };
-    config::check(&documents, pool.role).into_iter().map(located).collect()
+    let of_patches = |refusal: &Refusal| !without_patches.contains(refusal);
+    found.into_iter().filter(of_patches).map(located).collect()
 }
 
 fn read_patch(file: &Path, path: &str, errors: &mut ValidationErrors) -> Option<Patch> {
