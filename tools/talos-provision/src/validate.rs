@@ -238,7 +238,7 @@ fn read_patch(file: &Path, path: &str, errors: &mut ValidationErrors) -> Option<
     let refused = match read {
         Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => "the file is larger than 1 MiB".to_owned(),
         Ok(_) => match Patch::parse(&text) {
-            Ok(patch) => return Some(patch),
+            Ok(parsed) => return Some(parsed),
             Err(mistakes) => {
                 for Mistake { at: At { line, column }, message } in mistakes {
                     invalid(errors, path, format!("{}:{line}:{column}: {message}", file.display()));
