@@ -248,6 +248,8 @@ fn is_string(tag: Option<&Tag>, at: At) -> Result<bool, Mistake> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     fn scalar(node: &Node) -> (&str, bool) {
@@ -295,7 +297,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..8 {
             let list = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+            let _ = writeln!(bomb, "a{level}: &a{level} [{list}]");
         }
         assert_eq!(mistake(&bomb).2, "the file has more than 100000 values");
     }
