@@ -3,9 +3,13 @@
 //! **Invariant:** a configuration is a function of the arguments. Two machines differ in their host
 //! name, and in the contents of patches.
 
+mod decode;
 mod keys;
 mod patch;
+mod rules;
+mod scalar;
 mod schema;
+mod yaml;
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -13,6 +17,8 @@ use zeroize::Zeroizing;
 pub use keys::Keys;
 pub(crate) use keys::{keys, keys_in};
 pub use patch::Patch;
+pub(crate) use rules::{Refusal, check};
+pub use yaml::{At, Mistake};
 
 use crate::emit;
 use crate::pki::Bundle;
@@ -53,8 +59,15 @@ pub fn generate(common: &Common<'_>, role: Role) -> Vec<Value> {
 pub fn patched<'a>(
     documents: Vec<Value>,
     patches: impl IntoIterator<Item = &'a Patch>,
-) -> Result<Vec<Value>, String> {
+) -> Result<Vec<Value>, Mistake> {
     patches.into_iter().try_fold(documents, |documents, patch| patch.apply(documents))
+}
+
+/// Returns why a node with this role would refuse the documents, each reason with the path of its value.
+#[must_use]
+pub fn refusals(documents: &[Value], role: Role) -> Vec<String> {
+    let refusals = check(documents, role);
+    refusals.into_iter().map(|refusal| format!("{} {}", refusal.path, refusal.message)).collect()
 }
 
 /// Returns the documents as YAML, in the form in which a machine receives them.

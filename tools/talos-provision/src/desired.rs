@@ -133,7 +133,7 @@ pub(crate) fn documents(
     let documents = config::generate(&common, machine.role);
     let settings = [settings(spec, name, machine.role)];
     let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
-    config::patched(documents, patches).map_err(Error::Patch)
+    config::patched(documents, patches).map_err(|mistake| Error::Patch(mistake.message))
 }
 
 /// Returns the settings of the document as a patch of the generated configuration.

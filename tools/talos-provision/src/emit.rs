@@ -73,9 +73,12 @@ fn line(out: &mut String, leaf: &Value, column: usize) {
     match leaf {
         Value::Null => out.push_str("null"),
         Value::Bool(boolean) => out.push_str(if *boolean { "true" } else { "false" }),
-        Value::Number(number) => {
-            let _ = write!(out, "{number}");
-        }
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(number) => float(out, number),
+            None => {
+                let _ = write!(out, "{number}");
+            }
+        },
         Value::String(text) => scalar(out, text, column),
         Value::Array(_) => out.push_str("[]"),
         Value::Object(_) => out.push_str("{}"),
@@ -83,6 +86,20 @@ fn line(out: &mut String, leaf: &Value, column: usize) {
     if !out.ends_with('\n') {
         out.push('\n');
     }
+}
+
+/// Writes a number as Go's `strconv.FormatFloat(number, 'g', -1, 64)` does: with an exponent below 1e-4 and from 1e6
+/// on.
+fn float(out: &mut String, number: f64) {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    let _ = if (-4..6).contains(&exponent) {
+        write!(out, "{number}")
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        write!(out, "{digits}e{sign}{:02}", exponent.abs())
+    };
 }
 
 fn indent(out: &mut String, column: usize) {
@@ -196,7 +213,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Returns whether `text` begins with a date such as `2026-11-01`.
-fn is_date(text: &str) -> bool {
+pub(crate) fn is_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
     let number = |part: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
         part.is_some_and(|part| {

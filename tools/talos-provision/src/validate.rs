@@ -10,7 +10,7 @@ use documents::{Declared, Stream};
 use jiff::ToSpan as _;
 
 use crate::Error;
-use crate::config::{self, Common, Patch};
+use crate::config::{self, At, Common, Mistake, Patch, Refusal};
 use crate::desired::{Patches, settings};
 use crate::pki::{self, Bundle};
 use crate::spec::{Cluster, Pool, Role, Version};
@@ -126,69 +126,130 @@ fn networks(spec: &Cluster, errors: &mut ValidationErrors) {
     }
 }
 
-/// Parses all patches, and applies them to a configuration with empty secrets.
+/// Parses all patches, applies them to a configuration with empty secrets, and checks the result as a node does.
 fn read_patches(spec: &Cluster, errors: &mut ValidationErrors) -> Patches {
     let mut patches = Patches::default();
+    let mut files = Vec::new();
+    let before = errors.len();
     for (index, file) in spec.patches.iter().enumerate() {
-        let patch = read_patch(file, &format!("/spec/patches/{index}"), errors);
-        patches.all.extend(patch);
+        let path = format!("/spec/patches/{index}");
+        if let Some(patch) = read_patch(file, &path, errors) {
+            files.push(NamedPatch { path, file, patch: patch.clone() });
+            patches.all.push(patch);
+        }
     }
+    let all_are_valid = errors.len() == before;
     for (number, pool) in spec.pools.iter().enumerate() {
         let before = errors.len();
-        let files = pool.patches.iter().enumerate();
-        let read: Vec<_> = files
-            .filter_map(|(index, file)| {
-                read_patch(file, &format!("/spec/pools/{number}/patches/{index}"), errors)
-            })
-            .collect();
-        if errors.len() == before {
-            check_patches(spec, pool, number, &patches.all, &read, errors);
+        let mut named = files.clone();
+        let mut read = Vec::new();
+        for (index, file) in pool.patches.iter().enumerate() {
+            let path = format!("/spec/pools/{number}/patches/{index}");
+            if let Some(patch) = read_patch(file, &path, errors) {
+                named.push(NamedPatch { path, file, patch: patch.clone() });
+                read.push(patch);
+            }
+        }
+        if all_are_valid && errors.len() == before {
+            for error in check_patches(spec, pool, number, &named) {
+                if !errors.contains(&error) {
+                    errors.push(error); // several pools may have the same error
+                }
+            }
         }
         patches.pools.push(read);
     }
     patches
 }
 
+/// Patch with the place in the document that names its file.
+#[derive(Clone)]
+struct NamedPatch<'a> {
+    path: String,
+    file: &'a Path,
+    patch: Patch,
+}
+
+impl NamedPatch<'_> {
+    fn error(&self, at: At, message: &str) -> (String, String) {
+        let At { line, column } = at;
+        (self.path.clone(), format!("{}:{line}:{column}: {message}", self.file.display()))
+    }
+}
+
 fn check_patches(
     spec: &Cluster,
     pool: &Pool,
     number: usize,
-    all: &[Patch],
-    pool_patches: &[Patch],
-    errors: &mut ValidationErrors,
-) {
+    patches: &[NamedPatch<'_>],
+) -> ValidationErrors {
     let kubernetes = spec.kubernetes.to_string();
     let bundle = Bundle::default();
-    let common = Common { cluster: "c", endpoint: "e", kubernetes: &kubernetes, bundle: &bundle };
+    let common = Common {
+        cluster: "c",
+        endpoint: "https://endpoint:6443",
+        kubernetes: kubernetes.trim_start_matches('v'),
+        bundle: &bundle,
+    };
     let mut tried = vec![settings(spec, "name", pool.role)];
-    let named =
-        all.iter().enumerate().map(|(index, file)| (format!("/spec/patches/{index}"), file));
-    let path = |index| format!("/spec/pools/{number}/patches/{index}");
-    let named =
-        named.chain(pool_patches.iter().enumerate().map(|(index, file)| (path(index), file)));
-    for (path, patch) in named {
-        tried.push(patch.clone());
+    for named in patches {
+        tried.push(named.patch.clone());
         let documents = config::generate(&common, pool.role);
-        if let Err(why) = config::patched(documents, &tried) {
-            let message = format!("does not fit the configuration of `{}`: {why}", pool.name);
-            return invalid(errors, path, message);
+        if let Err(mistake) = config::patched(documents, &tried) {
+            let message =
+                format!("does not fit the configuration of `{}`: {}", pool.name, mistake.message);
+            return vec![named.error(mistake.at, &message)];
         }
     }
+    let refusals = |patches: &[Patch]| {
+        let documents = config::patched(config::generate(&common, pool.role), patches);
+        let documents = documents.unwrap_or_default();
+        let refusals = config::check(&documents, pool.role);
+        (documents, refusals)
+    };
+    // Mistakes of the document itself, for example its version of Kubernetes, are reported at their own fields.
+    let (_, without_patches) = refusals(&tried[..1]);
+    let (documents, found) = refusals(&tried);
+    let located = |refusal: Refusal| {
+        let Refusal { document, path, message } = refusal;
+        let document = &documents[document];
+        let places = patches.iter().filter_map(|named| {
+            let (steps, at) = named.patch.position(document, &path)?;
+            Some((steps, named, at))
+        });
+        let message = match document["kind"].as_str() {
+            Some(kind) => format!("{kind}: {path} {message}"),
+            None => format!("{path} {message}"),
+        };
+        let refused = format!("a node of `{}` would refuse this: {message}", pool.role.as_str());
+        match places.max_by_key(|(steps, ..)| *steps) {
+            Some((_, named, at)) => named.error(at, &refused),
+            None => (format!("/spec/pools/{number}"), refused),
+        }
+    };
+    let of_patches = |refusal: &Refusal| !without_patches.contains(refusal);
+    found.into_iter().filter(of_patches).map(located).collect()
 }
 
 fn read_patch(file: &Path, path: &str, errors: &mut ValidationErrors) -> Option<Patch> {
     let mut text = String::new();
     let read =
         File::open(file).and_then(|file| file.take(PATCH_BYTES_MAX + 1).read_to_string(&mut text));
-    let parsed = match read {
-        Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => {
-            Err("the file is larger than 1 MiB".to_owned())
-        }
-        Ok(_) => Patch::parse(&text),
-        Err(error) => Err(error.to_string()),
+    let refused = match read {
+        Ok(bytes) if bytes as u64 > PATCH_BYTES_MAX => "the file is larger than 1 MiB".to_owned(),
+        Ok(_) => match Patch::parse(&text) {
+            Ok(parsed) => return Some(parsed),
+            Err(mistakes) => {
+                for Mistake { at: At { line, column }, message } in mistakes {
+                    invalid(errors, path, format!("{}:{line}:{column}: {message}", file.display()));
+                }
+                return None;
+            }
+        },
+        Err(error) => error.to_string(),
     };
-    let named = parsed.map_err(|why| format!("{}: {why}", file.display()));
-    named.map_err(|message| invalid(errors, path, message)).ok()
+    invalid(errors, path, format!("{}: {refused}", file.display()));
+    None
 }
 
 /// Rejects a document whose authorities have ended, and warns before their end. The result depends

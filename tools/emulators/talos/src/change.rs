@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::config::Configuration;
+use crate::strict;
 
 /// Fields of `machine` that Talos applies without a reboot.
 const LIVE: [&str; 18] = [
@@ -84,13 +85,17 @@ pub(crate) fn touched(now: &Configuration, next: &Configuration) -> Touched {
     }
 }
 
-/// Returns the lines that differ, as a dry run shows them: `-` for current lines, `+` for new lines.
+/// Returns the lines that differ, as a dry run shows them: `-` for current lines, `+` for new lines. As in Talos, which
+/// compares documents, comments and styles make no difference.
 pub(crate) fn difference(now: &[u8], next: &[u8]) -> String {
     let (now, next) = (String::from_utf8_lossy(now), String::from_utf8_lossy(next));
-    let (now, next): (Vec<&str>, Vec<&str>) = (now.lines().collect(), next.lines().collect());
-    if now == next {
+    let same = matches!((strict::decode(&now), strict::decode(&next)),
+        (Ok(now), Ok(next)) if now == next);
+    if same || now == next {
         return "No changes.".to_owned();
     }
+    let lines = |text| str::lines(text).filter(|line| !line.trim_start().starts_with('#'));
+    let (now, next): (Vec<&str>, Vec<&str>) = (lines(&now).collect(), lines(&next).collect());
     let head = now.iter().zip(&next).take_while(|(a, b)| a == b).count();
     let tail = now[head..].iter().rev().zip(next[head..].iter().rev());
     let tail = tail.take_while(|(a, b)| a == b).count();
@@ -133,6 +138,8 @@ mod tests {
     fn difference_shows_only_the_lines_that_differ() {
         assert_eq!(difference(b"a\nb\nc\n", b"a\nx\nc\n"), "--- a\n+++ b\n@@ -2,1 +2,1 @@\n-b\n+x");
         assert_eq!(difference(b"a\n", b"a\n"), "No changes.");
+        let commented = format!("# a comment\n{CONTROL_PLANE}");
+        assert_eq!(difference(CONTROL_PLANE.as_bytes(), commented.as_bytes()), "No changes.");
     }
 
     #[test]
@@ -149,6 +156,8 @@ mod tests {
         assert!(refused("key: LS0tLS1CRUdJTiBFRDI1NTE5", "key: ").contains("machine.ca"));
         assert!(refused("https://base:6443", "base").contains("endpoint"));
         assert!(refused("machine:", "machine: [").contains("not YAML"));
+        assert!(refused("kubelet:v1.36.3", "kubelet:v1.29.0").contains("too old"));
+        assert!(refused("auto: stable", "auto: stable\nhostname: a").contains("at the same time"));
     }
 
     #[test]

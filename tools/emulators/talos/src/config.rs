@@ -1,8 +1,7 @@
 //! A machine configuration, and the values in it that the emulator uses.
 //!
 //! **Invariant:** a node returns the exact bytes that it was given, because the emulator never serialises a
-//! configuration. Values of the v1alpha1 document that the emulator does not use are kept without checks;
-//! every other document is checked as Talos checks it.
+//! configuration. It decodes and checks every document as Talos does, apart from expressions in CEL.
 
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -15,6 +14,7 @@ use serde_json::Value;
 
 use crate::error::{Attempt, Error};
 use crate::pki::{self, Authority};
+use crate::rules;
 use crate::strict;
 
 /// Largest decompressed configuration in bytes, so that a small gzip cannot fill the memory.
@@ -56,14 +56,10 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// Reads the data of `ApplyConfiguration`, and refuses what a node would refuse.
     pub(crate) fn read(bytes: &[u8]) -> Result<Arc<Self>, Error> {
-        let documents = documents(bytes)?;
-        let (mut mains, others): (Vec<_>, Vec<_>) =
-            documents.into_iter().partition(|document| document.get("kind").is_none());
-        let lines = String::from_utf8_lossy(bytes);
-        let mut starts = lines.lines().enumerate().filter(|(_, line)| line.starts_with("kind: "));
-        for document in &others {
-            strict::check(document, starts.next().map_or(0, |(line, _)| line))?;
-        }
+        let stream = std::str::from_utf8(bytes).attempt("the configuration is not UTF-8")?;
+        let (mut mains, others): (Vec<_>, Vec<_>) = strict::decode(stream)?
+            .into_iter()
+            .partition(|document| document.get("kind").is_none());
         let main = match mains.len() {
             1 => mains.remove(0),
             0 => return Err(Error::new("the configuration holds no v1alpha1 document")),
@@ -107,10 +103,11 @@ impl Configuration {
         let control_plane = match kind {
             Kind::ControlPlane => Some(control_plane(&main)?),
             Kind::Worker if main.pointer("/cluster/etcd").is_some_and(|etcd| !etcd.is_null()) => {
-                return Err(Error::new("etcd is not allowed on a worker"));
+                return Err(Error::new("etcd config is only allowed on control plane machines"));
             }
             Kind::Worker => None,
         };
+        rules::check(&main, kind, &others)?;
         let bytes = bytes.to_vec();
         Ok(Arc::new(Self {
             bytes,

@@ -39,6 +39,7 @@ mod etcd;
 mod fleet;
 mod kubeprism;
 mod kubernetes;
+mod leaf;
 mod life;
 mod machine;
 mod manifests;
@@ -46,6 +47,7 @@ mod network;
 mod node;
 mod pki;
 mod process;
+mod rules;
 mod settings;
 mod shared;
 mod shutdown;
@@ -57,3 +59,9 @@ pub use emulator_hcloud::{Machines, Server};
 pub use fleet::Fleet;
 pub use process::go_runtime;
 pub use settings::{FleetSettings, Node};
+
+/// Returns why a node refuses a configuration, `None` if the node accepts it.
+#[must_use]
+pub fn refusal(configuration: &[u8]) -> Option<String> {
+    config::Configuration::read(configuration).err().map(|error| error.to_string())
+}

@@ -104,7 +104,7 @@ async def main(address, folder):
         timeout=10,
     )
     assert "Applied configuration without a reboot (skipped in dry-run)" in dry.messages[0].mode_details, dry
-    assert "+# a comment" in dry.messages[0].mode_details, dry
+    assert "No changes." in dry.messages[0].mode_details, dry
     packed = b""
     async for part in talos.kubeconfig(NOTHING, timeout=10):
         packed += part.bytes
