@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::clients::hetzner::Offers;
-use crate::clients::hetzner::model::{Offer, Pricing, ServerType};
+use crate::clients::hetzner::model::{Deprecation, Offer, Pricing, ServerType};
 use crate::desired;
 use crate::spec::{Cluster, Pool};
 
@@ -102,7 +102,7 @@ fn of_type(
     let offer_in =
         |location: &str| server_type.locations.iter().find(|offer| offer.name == location);
     let is_withdrawn =
-        |offer: &Offer| offer.deprecation.as_ref().is_some_and(|end| end.has_passed());
+        |offer: &Offer| offer.deprecation.as_ref().is_some_and(Deprecation::has_passed);
     let is_sold = |location: &str| offer_in(location).is_some_and(|offer| !is_withdrawn(offer));
     let sold: Vec<_> = known.iter().filter(|(_, location)| is_sold(location)).collect();
     let name = &server_type.name;

@@ -31,6 +31,15 @@ fn create(harness: &Harness) -> harness::End {
     run.interrupt().code(111)
 }
 
+/// Returns whether the line of an error with this message has file, line, column and path.
+fn has_position(text: &str, path: &str, message: &str) -> bool {
+    let line = text.lines().find(|line| line.contains(message)).unwrap_or_default();
+    let place = line.split(&format!(": {path}: ")).next().unwrap_or_default();
+    let position = place.rsplit_once("cluster.yaml:").and_then(|(_, place)| place.split_once(':'));
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    position.is_some_and(|(row, column)| is_number(row) && is_number(column))
+}
+
 // hazard: A document that the vendor cannot fulfil is found after the first machine was created and paid.
 // class: The program accepts what the vendor does not offer today.
 // members: unknown and foreign locations, types, zones, disks, host bits, ports, closed and useless firewalls
@@ -126,15 +135,7 @@ fn invalid_documents_are_rejected_with_their_position_and_nothing_is_created() {
         fs::write(harness.path("cluster.yaml"), document).expect("written");
         for verb in ["plan", "apply"] {
             let end = harness.run(verb).code(2);
-            let line = end.err.lines().find(|line| line.contains(message)).unwrap_or_default();
-            let place = line.split(&format!(": {path}: ")).next().unwrap_or_default();
-            let is_place = place
-                .rsplit_once("cluster.yaml:")
-                .and_then(|(_, place)| place.split_once(':'))
-                .is_some_and(|(row, column)| {
-                    row.parse::<u32>().is_ok() && column.parse::<u32>().is_ok()
-                });
-            assert!(is_place, "{verb} {path}: {}", end.err);
+            assert!(has_position(&end.err, path, message), "{verb} {path}: {}", end.err);
             assert!(end.err.contains("nothing was touched"), "{}", end.err);
         }
     }

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::money::Money;
 
 const PAST: &str = "2026-01-01T06:00:00Z";
 const FUTURE: &str = "2999-01-01T06:00:00Z";
@@ -193,11 +194,8 @@ fn the_cheapest_load_balancer_that_is_offered_in_a_location_is_chosen() {
 #[test]
 fn a_price_of_another_location_is_not_taken() {
     let pricing = pricing();
-    assert_eq!(
-        pricing.ipv4("fsn1").map(|price| price.with_currency()),
-        Some("3.00 USD".to_owned())
-    );
+    assert_eq!(pricing.ipv4("fsn1").map(Money::with_currency), Some("3.00 USD".to_owned()));
     assert_eq!(pricing.ipv4("nbg1"), None);
-    let volume = pricing.volume(10).map(|price| price.with_currency());
+    let volume = pricing.volume(10).map(Money::with_currency);
     assert_eq!(volume, Some("0.44 USD".to_owned()));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{BalancerType, Image, Location, Pricing, ServerType};
+use super::model::{BalancerType, Deprecation, Image, Location, Pricing, ServerType};
 use super::{Reader, parse_items};
 use crate::Error;
 use crate::money::Money;
@@ -38,9 +38,8 @@ impl Offers {
         pricing: &Pricing,
         location: &str,
     ) -> Option<(&BalancerType, Money)> {
-        let is_withdrawn = |offer: &BalancerType| {
-            offer.deprecation.as_ref().is_some_and(|deprecation| deprecation.has_passed())
-        };
+        let is_withdrawn =
+            |offer: &BalancerType| offer.deprecation.as_ref().is_some_and(Deprecation::has_passed);
         let offered = self.balancers.iter().filter(|offer| !is_withdrawn(offer));
         let priced =
             offered.filter_map(|offer| Some((offer, pricing.monthly(&offer.prices, location)?)));

@@ -161,14 +161,14 @@ impl Http {
                         format_args!("waiting {seconds} s for the cloud's rate limit: {why}");
                     documents::note("-", text);
                 }
-                _ if !is_outage_told => {
+                Cause::Outage if !is_outage_told => {
                     is_outage_told = true;
                     documents::note(
                         "-",
                         format_args!("the cloud does not answer, trying again: {why}"),
                     );
                 }
-                _ => documents::detail("-", &why),
+                Cause::Outage => documents::detail("-", &why),
             }
             if !retries.again(cause).map_err(|error| CallError::Fatal(error.into()))? {
                 let what = "the cloud".to_owned();
