@@ -40,6 +40,8 @@ pub enum Part {
     Services,
     /// The servers to which the load balancer forwards.
     Targets,
+    /// The deletion of the Primary IP together with its load balancer.
+    AutoDelete,
     /// The network's label of a `destroy` that did not finish.
     Labels,
 }
@@ -55,6 +57,7 @@ impl Part {
             Self::PublicInterface => "public interface",
             Self::Services => "services",
             Self::Targets => "targets",
+            Self::AutoDelete => "auto delete",
             Self::Labels => "labels",
         }
     }

@@ -90,13 +90,17 @@ pub(crate) fn derive(
     Ok(Pki::derive(&key, document.name.as_str(), &document.spec.certificates, pki::now()))
 }
 
-/// Returns the URL of the Kubernetes API: the declared endpoint, otherwise the load balancer's.
+/// Returns the URL of the Kubernetes API: the declared endpoint, otherwise the load balancer's address. A
+/// load balancer that does not exist will have the address of the Primary IP.
 pub(crate) fn endpoint(spec: &Cluster, view: &CloudState) -> Deferred<String> {
     if let Some(endpoint) = &spec.endpoint {
         return Deferred::Value(endpoint.as_str().to_owned());
     }
-    let balancer = view.resources.iter().find(|(thing, _)| thing.kind == Kind::LoadBalancer);
-    let address = balancer.and_then(|(_, found)| found.address.as_ref());
+    let address_of = |kind| {
+        let found = view.resources.iter().find(|(resource, _)| resource.kind == kind);
+        found.and_then(|(_, found)| found.address.as_ref())
+    };
+    let address = address_of(Kind::LoadBalancer).or_else(|| address_of(Kind::PrimaryIp));
     Deferred::from(address.map(|address| format!("https://{address}:6443")))
 }
 
@@ -167,16 +171,9 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
 fn resources(document: &Declared<Cluster>) -> BTreeMap<SharedResource, ResourceSpec> {
     let spec = &document.spec;
     let named = |kind| SharedResource { kind, name: document.name.to_string() };
-    let mut rules = vec![
-        Rule::new("icmp", None, &spec.firewall.icmp),
-        Rule::new("tcp", Some(talos_api::PORT), &spec.firewall.talos),
-        Rule::new("tcp", Some(6443), &spec.firewall.kubernetes),
-    ];
-    rules.retain(|rule| !rule.sources.is_empty());
-    rules.sort();
     let mut resources = BTreeMap::from([
         (named(Kind::Network), ResourceSpec::network(spec.network.range, spec.network.nodes)),
-        (named(Kind::Firewall), ResourceSpec::Firewall(rules)),
+        (named(Kind::Firewall), ResourceSpec::Firewall(Rule::inbound(&spec.firewall))),
     ]);
     if spec.endpoint.is_none() {
         let scope = Scope { project: spec.project.to_string(), cluster: document.name.to_string() };
@@ -186,12 +183,30 @@ fn resources(document: &Declared<Cluster>) -> BTreeMap<SharedResource, ResourceS
             services: [BalancerService::kubernetes()].into(),
             targets: [Target { servers, private: true }].into(),
         };
+        let address = ResourceSpec::PrimaryIp { auto_delete: false };
+        resources.insert(named(Kind::PrimaryIp), address);
         resources.insert(named(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer));
     }
     for machine in machines(document).into_values() {
         resources.insert(machine.group, ResourceSpec::PlacementGroup);
     }
     resources
+}
+
+/// Returns the locations in which a load balancer may be, in the order in which they are tried: those of
+/// the control planes, then those of the workers.
+pub(crate) fn balancer_locations(spec: &Cluster) -> Vec<String> {
+    let mut locations: Vec<String> = Vec::new();
+    for role in [Role::Controlplane, Role::Worker] {
+        for pool in spec.pools.iter().filter(|pool| pool.role == role) {
+            for location in &pool.locations {
+                if !locations.contains(location) {
+                    locations.push(location.clone());
+                }
+            }
+        }
+    }
+    locations
 }
 
 /// Returns the machines of the document, without their configurations.

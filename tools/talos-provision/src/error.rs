@@ -62,7 +62,7 @@ pub enum Error {
         refusals: Vec<documents::Refusal>,
     },
     /// The cloud's API answered with an error.
-    #[error("the cloud's API returned an error: {} ({}){}", .0.message, .0.code, .0.correlation.as_ref().map_or(String::new(), |id| format!(", correlation id {id}")))]
+    #[error("the cloud's API returned an error: {0}")]
     Api(ApiError),
     /// A service or machine did not answer within its limit.
     #[error("no answer from {what}: {why}")]
@@ -70,6 +70,14 @@ pub enum Error {
         /// The service or machine that was asked.
         what: String,
         /// Error of the last attempt.
+        why: String,
+    },
+    /// The name of the cloud's host has no address.
+    #[error("the host {host} of the cloud has no address: {why}")]
+    Unresolved {
+        /// Name of the host in the Project's `endpoints.cloud`.
+        host: String,
+        /// Error of the resolver.
         why: String,
     },
     /// An answer does not have the expected structure.
@@ -94,16 +102,6 @@ pub enum Error {
         /// Architecture of the server type: `x86` or `arm`.
         architecture: String,
     },
-    /// The cloud does not offer a server type in the declared locations.
-    #[error("unknown server type `{name}`: not offered in {place}")]
-    UnknownType {
-        /// Declared type, for example `cx23`.
-        name: String,
-        /// Declared locations, separated by commas.
-        place: String,
-        /// Types that are offered in these locations, separated by commas.
-        others: String,
-    },
     /// A server type is unavailable in every declared location.
     #[error("{name}: server type {type} is unavailable in {locations}: {why}")]
     Unavailable {
@@ -112,6 +110,16 @@ pub enum Error {
         /// Declared server type, for example `cax11`.
         r#type: String,
         /// Locations in which a server was requested, separated by commas.
+        locations: String,
+        /// The cloud's message for the last location.
+        why: String,
+    },
+    /// No location has a load balancer.
+    #[error("load balancer {name} is unavailable in {locations}: {why}")]
+    NoBalancer {
+        /// Name of the load balancer.
+        name: String,
+        /// Locations in which a load balancer was requested, separated by commas.
         locations: String,
         /// The cloud's message for the last location.
         why: String,
@@ -238,13 +246,14 @@ impl Diagnostic for Error {
             Self::Keyring(error) => error.reason(),
             Self::NotDrained { .. } => Reason::NotDrained,
             Self::Api(error) => error.reason(),
-            Self::Unreachable { .. } | Self::KubernetesNotReady { .. } => Reason::Unreachable,
+            Self::Unreachable { .. }
+            | Self::Unresolved { .. }
+            | Self::KubernetesNotReady { .. } => Reason::Unreachable,
             Self::Kubernetes(error) => error.reason(),
             Self::ResponseLost { .. } => Reason::ResponseLost,
             Self::InvalidResponse { .. } | Self::Unexpected { .. } => Reason::InvalidResponse,
             Self::NoImage { .. } => Reason::NoImage,
-            Self::UnknownType { .. } => Reason::UnknownType,
-            Self::Unavailable { .. } => Reason::Unavailable,
+            Self::Unavailable { .. } | Self::NoBalancer { .. } => Reason::Unavailable,
             Self::ActionFailed { .. } => Reason::ActionFailed,
             Self::TimedOut { .. } => Reason::TimedOut,
             Self::Keys(_) => Reason::Bug,
@@ -280,12 +289,6 @@ impl Diagnostic for Error {
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
             }
-            Self::UnknownType { others, .. } if !others.is_empty() => {
-                return Some(format!("declare one of {others}"));
-            }
-            Self::UnknownType { .. } => {
-                "check the declared locations: no server type is offered there"
-            }
             Self::Api(error) => match error.code.as_str() {
                 "unauthorized" => "check the token in the Project's `endpoints.cloud`",
                 "forbidden" | "token_readonly" => {
@@ -306,11 +309,14 @@ impl Diagnostic for Error {
             | Self::KubernetesNotReady { .. } => {
                 "run the same command again: finished steps are not repeated"
             }
+            Self::Unresolved { .. } => {
+                "check the host in the Project's `endpoints.cloud`, and that this machine reaches a name server"
+            }
             Self::NotDrained { refusals, .. } => {
                 let unknown = refusals.iter().any(|refusal| refusal.reason == Reason::FactsUnknown);
                 if unknown {
-                    "make the Kubernetes API answer at the endpoint or at a control plane; `firewall.kubernetes` \
-                     may have to allow your address. Nothing was changed"
+                    "make the Kubernetes API answer at the endpoint or at port 6443 of a control plane, where \
+                     `firewall.rules` may have to allow your address. Nothing was changed"
                 } else {
                     "resolve each reason as its line says, then run the same command again; nothing was changed"
                 }
@@ -320,6 +326,10 @@ impl Diagnostic for Error {
             }
             Self::Unavailable { .. } => {
                 "declare more locations or another type, or run the same command later"
+            }
+            Self::NoBalancer { .. } => {
+                "declare more locations, or run the same command later; if the load balancer's primary IP \
+                 belongs to the location, and no machine exists yet, run `destroy` first"
             }
             Self::Taken { .. } => "rename the cluster, or delete the resource that has its name",
             Self::ActionFailed { .. } => {
@@ -396,10 +406,11 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::Kubernetes(error) => error.exit(),
-            Self::UnknownType { .. } => Exit::Usage,
             Self::Unreachable { .. }
+            | Self::Unresolved { .. }
             | Self::ResponseLost { .. }
             | Self::Unavailable { .. }
+            | Self::NoBalancer { .. }
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)

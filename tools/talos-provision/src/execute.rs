@@ -3,13 +3,15 @@
 //! A run that was interrupted anywhere is continued by the next one, because every step observes what
 //! an earlier run has done, or has no effect when it is repeated.
 
+mod balancer;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use documents::{Deferred, WritePermit};
 
 use crate::Error;
-use crate::clients::hetzner::{Placement, Writer};
+use crate::clients::hetzner::{Placement, SharedPlacement, Writer};
 use crate::clients::kubernetes::{self, drain};
 use crate::clients::talos::{self, ConfigureRequest, Reboot, Target};
 use crate::labels;
@@ -210,10 +212,10 @@ fn network(now: &Observation) -> Result<&ObservedResource, Error> {
     network.map(|(_, found)| found).ok_or_else(|| missing("network"))
 }
 
-/// Returns the id of the network, which may have been created a moment ago.
-fn network_id(now: &Observation, context: &StepContext) -> Option<u64> {
-    let created = || context.created.iter().find(|(resource, _)| resource.kind == Kind::Network);
-    now.world.id(Kind::Network).or_else(|| created().map(|(_, id)| *id))
+/// Returns the id of our only resource of this kind, which may have been created a moment ago.
+fn id_so_far(now: &Observation, context: &StepContext, kind: Kind) -> Option<u64> {
+    let created = || context.created.iter().find(|(resource, _)| resource.kind == kind);
+    now.world.id(kind).or_else(|| created().map(|(_, id)| *id))
 }
 
 fn create(
@@ -223,17 +225,35 @@ fn create(
     context: &mut StepContext,
     cloud: &Writer<'_>,
 ) -> Result<(), Error> {
-    let spec = session.spec();
-    let location = spec.pools.iter().find_map(|pool| pool.locations.first());
-    let id = cloud.create(
-        (resource, &now.wanted.resources[resource]),
-        now.world.history(),
-        &spec.network.zone,
-        location.map_or("", String::as_str),
-        network_id(now, context),
-    )?;
+    let placement = SharedPlacement {
+        zone: &session.spec().network.zone,
+        location: "",
+        balancer_type: "",
+        network: id_so_far(now, context, Kind::Network),
+        address: id_so_far(now, context, Kind::PrimaryIp),
+    };
+    let id = match resource.kind {
+        Kind::LoadBalancer => balancer::create(now, resource, context, cloud, placement)?,
+        Kind::PrimaryIp => {
+            let location = now.catalog.balancers.first().map_or("", |(location, _)| location);
+            create_at(now, resource, cloud, &SharedPlacement { location, ..placement })?
+        }
+        Kind::PlacementGroup | Kind::Network | Kind::Firewall => {
+            create_at(now, resource, cloud, &placement)?
+        }
+    };
     context.created.insert(resource.clone(), id);
     Ok(())
+}
+
+fn create_at(
+    now: &Observation,
+    resource: &SharedResource,
+    cloud: &Writer<'_>,
+    placement: &SharedPlacement<'_>,
+) -> Result<u64, Error> {
+    let spec = &now.wanted.resources[resource];
+    cloud.create((resource, spec), now.world.history(), placement)
 }
 
 fn update(
@@ -258,7 +278,11 @@ fn update(
             Ok(())
         }
         (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
-            cloud.set_balancer(found, (declared, balancer), network_id(now, context), &parts)
+            let network = id_so_far(now, context, Kind::Network);
+            cloud.set_balancer(found, (declared, balancer), network, &parts)
+        }
+        (ResourceSpec::PrimaryIp { auto_delete }, _) => {
+            cloud.set_auto_delete(found.id, *auto_delete)
         }
         // A resource of another type is a conflict, and a placement group has nothing to change.
         (ResourceSpec::LoadBalancer(_) | ResourceSpec::PlacementGroup, _) => Ok(()),

@@ -141,6 +141,7 @@ mod tests {
             spec: ResourceSpec::PlacementGroup,
             networks: BTreeSet::new(),
             address: None,
+            location: None,
             monthly: Money::default(),
         };
         let resource = SharedResource { kind: Kind::Network, name: "c".to_owned() };

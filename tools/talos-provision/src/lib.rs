@@ -27,6 +27,7 @@ mod labels;
 mod model;
 mod money;
 mod observe;
+mod offers;
 pub mod pki;
 pub mod plan;
 mod session;
@@ -129,7 +130,11 @@ impl Program for TalosProvision {
     fn footer(&self, now: &Observation, steps: &[Step]) -> Option<String> {
         let before = now.monthly_cost();
         let after = plan::cost_after(before, steps);
-        (before != after).then(|| format!("cost: {before} → {after} EUR per month, net"))
+        (before != after).then(|| {
+            let currency = after.currency().or(before.currency());
+            let currency = currency.map_or_else(String::new, |currency| format!(" {currency}"));
+            format!("cost: {before} → {after}{currency} per month, net")
+        })
     }
 
     /// Passes the data gate: for all removals of the first plan before anything is touched, and for

@@ -9,7 +9,7 @@ use crate::clients::hetzner::{Catalog, CloudState};
 use crate::clients::kubernetes::RegisteredNode;
 use crate::clients::talos::{self, NodeState};
 use crate::money::Money;
-use crate::plan::{self, ActualState, DesiredState, Etcd, Node, Power, Step};
+use crate::plan::{self, ActualState, DesiredState, Etcd, Kind, Node, Power, Step};
 use crate::session::{Credentials, Session};
 use crate::spec::{Cni, Role};
 use crate::{Error, desired};
@@ -162,8 +162,11 @@ impl Observation {
         };
         let servers: BTreeSet<_> = steps.iter().filter_map(name).collect();
         let creates_shared = steps.iter().any(|step| matches!(step, Step::Create { .. }));
+        let is_balancer =
+            |step: &Step| matches!(step, Step::Create { kind: Kind::LoadBalancer, .. });
+        let has_balancer = steps.iter().any(is_balancer);
         if !servers.is_empty() || creates_shared {
-            self.catalog = session.catalog(&self.wanted, &servers)?;
+            self.catalog = session.catalog(&self.wanted, &servers, has_balancer)?;
             self.catalog.add_prices(&mut self.wanted);
         }
         Ok(())
@@ -188,7 +191,7 @@ impl Observation {
     pub(crate) fn failing_check(&self, cni: Cni) -> Option<String> {
         failing_check(&self.conditions(cni))
     }
-    /// Returns the monthly cost of everything that carries our labels: euros, net.
+    /// Returns the monthly cost of everything that carries our labels, net.
     pub(crate) fn monthly_cost(&self) -> Money {
         let servers = self.world.servers.values().filter(|server| server.ours);
         let resources = self.world.resources.values().filter(|resource| resource.ours);

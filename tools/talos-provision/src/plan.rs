@@ -36,6 +36,10 @@ pub fn plan(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
     let mut steps = Vec::new();
     for (resource, spec) in &wanted.resources {
         match world.resources.get(resource) {
+            None if resource.kind == Kind::PrimaryIp && world.id(Kind::LoadBalancer).is_some() => {
+                // A Primary IP can be assigned only when a load balancer is created (hcloud-go
+                // v2.52.0), so a load balancer that exists keeps the address that it has.
+            }
             None => steps.push(Step::Create {
                 kind: resource.kind,
                 name: resource.name.clone(),

@@ -8,10 +8,12 @@ use contract::{Access, Cloud, Project, Projects};
 use documents::{Context, Declared, Deferred, Intent, Stream};
 use zeroize::Zeroizing;
 
-use crate::clients::hetzner::{self, Catalog, CloudState, Leftover, Scope};
+use crate::clients::hetzner::model::Pricing;
+use crate::clients::hetzner::{self, Catalog, CloudState, Leftover, Offers, Scope};
 use crate::clients::kubernetes;
 use crate::clients::talos;
 use crate::desired::{self, Patches};
+use crate::offers::{self, Creation};
 use crate::pki::Pki;
 use crate::plan::{DesiredState, Machine};
 use crate::spec::Cluster;
@@ -19,7 +21,7 @@ use crate::{Error, absence, config};
 
 /// Age after which the state of the cloud is read again while a run waits for machines. The API allows
 /// 3600 requests an hour (<https://docs.hetzner.cloud/reference/cloud#rate-limiting>), and one reading
-/// takes five.
+/// takes six.
 const CLOUD_MAX_AGE: Duration = Duration::from_secs(15);
 /// Pause between two requests for a server that is being deleted.
 const LEAVING_POLL: Duration = Duration::from_secs(1);
@@ -48,6 +50,8 @@ pub(crate) struct Credentials<'a> {
 struct Memory {
     cloud: Option<CachedCloud>,
     catalog: Catalog,
+    /// Whether the document was validated against the offers of the cloud.
+    has_validated_offers: bool,
     /// Resources of other programs, as they were before a removal began: the network that lists them
     /// goes with the cluster.
     leftovers: Option<Vec<Leftover>>,
@@ -124,7 +128,7 @@ impl<'a> Session<'a> {
     pub(crate) fn cloud_state(&self) -> Result<CloudState, Error> {
         let mut memory = self.memory.borrow_mut();
         let Some(seen) = &mut memory.cloud else {
-            // Free names take one request each, so they are asked for once.
+            // Resources of others matter only before something is created, so they are listed once.
             let state = self.cloud_and_foreign()?;
             let status = self.stream.status(self.document);
             absence::require_known_absence(&self.cloud, (self.name(), status), &state)?;
@@ -175,17 +179,47 @@ impl<'a> Session<'a> {
     }
 
     /// Returns images and prices for the resources that `wanted` lacks, each looked up once.
-    /// `servers` are the names of the machines that have to be created.
+    /// `servers` are the names of the machines that have to be created. `has_balancer` says whether the
+    /// load balancer has to be created, too.
     pub(crate) fn catalog(
         &self,
         wanted: &DesiredState,
         servers: &BTreeSet<String>,
+        has_balancer: bool,
     ) -> Result<Catalog, Error> {
         let mut memory = self.memory.borrow_mut();
         if !memory.catalog.covers(wanted, servers) {
-            memory.catalog = self.cloud.catalog(wanted, servers)?;
+            let (offers, pricing) =
+                (self.cloud.offers(&self.spec().talos.to_string())?, self.cloud.pricing()?);
+            // Later in a run, the document was accepted before, and resources exist.
+            if !memory.has_validated_offers {
+                self.validate_offers((&offers, pricing), wanted, (servers, has_balancer))?;
+                memory.has_validated_offers = true;
+            }
+            let locations = desired::balancer_locations(self.spec());
+            memory.catalog = Catalog::new((&offers, pricing), wanted, servers, &locations)?;
         }
         Ok(memory.catalog.clone())
+    }
+
+    /// Rejects a document that declares what the cloud does not offer today.
+    fn validate_offers(
+        &self,
+        (offers, pricing): (&Offers, &Pricing),
+        wanted: &DesiredState,
+        (servers, has_balancer): (&BTreeSet<String>, bool),
+    ) -> Result<(), Error> {
+        let pools = wanted.machines.iter().filter(|(name, _)| servers.contains(*name));
+        let pools = pools.map(|(_, machine)| machine.pool.clone()).collect();
+        let creation = Creation { pools: &pools, has_balancer };
+        let (mistakes, hints) = offers::mistakes(self.spec(), creation, (offers, pricing));
+        if !mistakes.is_empty() {
+            return Err(self.stream.rejected(self.document, &mistakes).into());
+        }
+        for hint in hints {
+            documents::note(self.name(), hint);
+        }
+        Ok(())
     }
 
     /// Returns the resources of other programs that outlive the cluster, as they were at the first

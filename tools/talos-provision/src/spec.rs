@@ -1,5 +1,6 @@
 //! Declared fields of a Cluster. No logic: a value of these types is valid by construction.
 
+mod firewall;
 mod removal;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use jiff::civil::{Date, DateTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use firewall::{Firewall, FirewallRule, Ports, Protocol, Source};
 pub use removal::{EmptyDir, Removal, Seconds};
 
 /// Kubernetes cluster of machines at Hetzner Cloud. `apply` removes a machine that this document
@@ -55,7 +57,8 @@ pub struct Cluster {
     /// Network of the machines, and networks inside Kubernetes.
     #[serde(default)]
     pub network: Network,
-    /// Subnets that may reach the machines from outside.
+    /// Addresses that may reach the machines from outside. Without `talos` no machine can be
+    /// configured.
     #[serde(default)]
     pub firewall: Firewall,
     /// Paths of files with strategic merge patches for the configuration of every machine.
@@ -286,54 +289,6 @@ pub enum Cni {
     /// No CNI is installed. Nodes stay `NotReady` until a Delivery brings one, and `apply` does not
     /// wait for them.
     None,
-}
-
-/// Subnets of IPv4 or IPv6 that may reach the machines from outside. By default every address is
-/// allowed, because both APIs require a client certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct Firewall {
-    /// Subnets that may reach Talos's API, port 50000.
-    pub talos: Vec<Source>,
-    /// Subnets that may reach the Kubernetes API, port 6443.
-    pub kubernetes: Vec<Source>,
-    /// ICMP, for example `ping`.
-    pub icmp: Vec<Source>,
-}
-
-impl Default for Firewall {
-    fn default() -> Self {
-        let anybody = || vec![Source("0.0.0.0/0".to_owned()), Source("::/0".to_owned())];
-        Self { talos: anybody(), kubernetes: anybody(), icmp: anybody() }
-    }
-}
-
-/// Subnet of IPv4 or IPv6, for example `192.0.2.0/24`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-pub struct Source(String);
-
-impl Source {
-    /// Returns the text of the document.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Source {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let wrong = "not a subnet such as 192.0.2.0/24 or 2001:db8::/32";
-        let (address, bits) = text.split_once('/').ok_or(wrong)?;
-        let address: std::net::IpAddr = address.parse().map_err(|_| wrong)?;
-        let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        match bits.parse::<u8>() {
-            Ok(bits) if bits <= bits_max => Ok(Self(text)),
-            _ => Err(wrong),
-        }
-    }
 }
 
 /// Subnet of IPv4, for example `10.0.1.0/24`.

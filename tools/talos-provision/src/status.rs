@@ -28,8 +28,11 @@ pub struct Facts {
     /// Ids of the images from which the machines were created. An image belongs to one project of the
     /// cloud and outlives the machines, so it proves later that a token is of the same project.
     pub images: BTreeSet<u64>,
-    /// Monthly cost of everything that exists in euros, net, for example `14.66`.
+    /// Monthly cost of everything that exists, net, for example `14.66`.
     pub monthly_cost: Money,
+    /// Currency of the account, for example `EUR`. Absent while nothing exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
 }
 
 /// Facts about one machine.
@@ -147,9 +150,12 @@ fn planned_destroy(
     let refusals = gate::whole(session, &observation.cloud)?;
     let leftovers = session.cloud.describe(&session.leftovers(&observation.cloud)?)?;
     let mut planned = refused(session, "destroy", Status::planned(None, steps), refusals);
-    if !leftovers.is_empty() {
-        let what =
-            format!("other programs created {}, and `destroy` leaves it", leftovers.join(", "));
+    if !leftovers.names.is_empty() {
+        let what = format!(
+            "other programs created {}, and `destroy` leaves it, at {} per month",
+            leftovers.names.join(", "),
+            leftovers.monthly.with_currency()
+        );
         documents::note(session.name(), &what);
         planned.conditions.push(Condition::new("Leftovers", true, Reason::MadeByOthers, what));
     }
@@ -163,11 +169,16 @@ fn destroyed(session: &Session<'_>, observation: &Observation) -> Result<Status,
     let resources = cloud.resources.keys().map(ToString::to_string);
     let foreign = resources.chain(cloud.servers.keys().cloned());
     let leftovers = session.cloud.describe(&session.leftovers(cloud)?)?;
-    let kept: Vec<_> = foreign.chain(leftovers).collect();
+    let kept: Vec<_> = foreign.chain(leftovers.names.iter().cloned()).collect();
+    let cost = if leftovers.names.is_empty() {
+        String::new()
+    } else {
+        format!("; together {} per month", leftovers.monthly.with_currency())
+    };
     Ok(Status::destroyed(if kept.is_empty() {
         "no resource of the cluster is left".to_owned()
     } else {
-        format!("left, because others created it: {}", kept.join(", "))
+        format!("left, because others created it: {}{cost}", kept.join(", "))
     }))
 }
 
@@ -207,6 +218,7 @@ pub(crate) fn facts(observation: &Observation) -> Facts {
         nodes: ours.clone().map(node).collect(),
         images: ours.filter_map(|(_, server)| server.image).collect(),
         monthly_cost: observation.monthly_cost(),
+        currency: observation.monthly_cost().currency().map(|currency| currency.to_string()),
     }
 }
 

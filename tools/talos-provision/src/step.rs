@@ -21,7 +21,7 @@ pub enum Step {
         kind: Kind,
         /// Name of the resource, for example `prod`.
         name: String,
-        /// Monthly price in euros, net, for example `5.39`. Absent for what is free of charge.
+        /// Monthly price, net, for example `5.39`. Absent for what is free of charge.
         #[serde(skip_serializing_if = "Option::is_none")]
         monthly: Option<Money>,
     },
@@ -95,7 +95,8 @@ pub enum Step {
         r#type: String,
         /// Locations in the order in which they are tried, for example `fsn1`.
         locations: Vec<String>,
-        /// Monthly price in the first location in euros, net, for example `3.29`.
+        /// Monthly price in the first location with a public IPv4 address, net, for example `3.79`. Absent
+        /// if the price list has none.
         #[serde(skip_serializing_if = "Option::is_none")]
         monthly: Option<Money>,
     },
@@ -141,7 +142,7 @@ pub enum Step {
         drain: bool,
         /// Whether the machine leaves etcd first.
         leave: bool,
-        /// Monthly price in euros, net, for example `3.29`.
+        /// Monthly price, net, for example `3.29`.
         monthly: Money,
     },
     /// Kubernetes has a node without a machine.
@@ -164,7 +165,7 @@ pub enum Step {
         kind: Kind,
         /// Name of the resource, for example `prod-work`.
         name: String,
-        /// Monthly price in euros, net; 0.00 for what is free of charge.
+        /// Monthly price, net; 0.00 for what is free of charge.
         monthly: Money,
     },
 }
@@ -361,7 +362,7 @@ impl fmt::Display for Step {
 
 /// Returns the price as the end of a sentence.
 fn price(monthly: Option<Money>) -> String {
-    monthly.map_or_else(String::new, |monthly| format!(", {monthly} EUR per month"))
+    monthly.map_or_else(String::new, |monthly| format!(", {} per month", monthly.with_currency()))
 }
 
 /// Returns the beginning of a digest, which is enough for people to compare two.

@@ -13,12 +13,18 @@ use crate::Error;
 use crate::config::{self, At, Common, Mistake, Patch, Refusal};
 use crate::desired::{Patches, settings};
 use crate::pki::{self, Bundle};
-use crate::spec::{Cluster, Pool, Role, Version};
+use crate::plan::Rule;
+use crate::spec::{Cluster, Pool, Role, Source, Version};
 
 /// Largest patch, in bytes.
 const PATCH_BYTES_MAX: u64 = 1024 * 1024;
 /// Most machines of one cluster, because Hetzner allows no more in one network.
 const MACHINES_MAX: usize = 99;
+/// Most rules of one firewall: "limited to 50 entries per Firewall",
+/// <https://docs.hetzner.cloud/reference/cloud#firewall-actions-set-rules>.
+const RULES_MAX: usize = 50;
+/// Most subnets of one rule, from the same page.
+const SUBNETS_MAX: usize = 100;
 /// Number of days before the end of the authorities from which on every run warns.
 const WARN_DAYS: i64 = 90;
 /// Longest name of a machine, because the name is a host name of one label (RFC 1035).
@@ -40,6 +46,7 @@ pub(crate) fn read(
         versions(&cluster.spec, &mut errors);
         pools(cluster, &mut errors);
         networks(&cluster.spec, &mut errors);
+        firewall(&cluster.spec, &mut errors);
         let read = read_patches(&cluster.spec, &mut errors);
         for (path, message) in errors {
             stream.invalid(cluster, &path, &message);
@@ -123,6 +130,57 @@ fn networks(spec: &Cluster, errors: &mut ValidationErrors) {
                 invalid(errors, format!("/spec/network/{name}"), message);
             }
         }
+    }
+}
+
+/// Reports what would close the firewall in front of this program, what the firewall cannot filter, and
+/// rules that Hetzner rejects.
+fn firewall(spec: &Cluster, errors: &mut ValidationErrors) {
+    let firewall = &spec.firewall;
+    if firewall.talos.is_empty() {
+        let message = "no address may reach Talos's API, port 50000, so no machine could be \
+                       configured: declare your own subnet, for example `[198.51.100.7/32]`, or `[anywhere]`";
+        invalid(errors, "/spec/firewall/talos", message);
+    }
+    let path = "/spec/firewall/kubernetes";
+    match (&spec.endpoint, &firewall.kubernetes) {
+        (Some(_), None) => {
+            let message = "with `endpoint`, declare who may reach the Kubernetes API at port 6443 of \
+                           the machines: subnets, `[anywhere]`, or `[]` if the endpoint reaches the \
+                           machines through the private network";
+            invalid(errors, path, message);
+        }
+        (None, Some(sources)) if !sources.is_empty() && !Source::admit_all(sources) => {
+            let message = "without `endpoint` the Kubernetes API is reached at a load balancer, and \
+                           Hetzner's firewalls do not filter load balancers, so this list would have \
+                           no effect: remove the field, or declare an `endpoint` that leads to the machines";
+            invalid(errors, path, message);
+        }
+        _ => {}
+    }
+    for (index, rule) in firewall.rules.iter().enumerate() {
+        let path = |field: &str| format!("/spec/firewall/rules/{index}/{field}");
+        let name = rule.protocol.as_str();
+        match (rule.protocol.has_ports(), rule.port) {
+            (true, None) => invalid(errors, path("port"), format!("`{name}` requires a port")),
+            (false, Some(_)) => invalid(errors, path("port"), format!("`{name}` has no ports")),
+            _ => {}
+        }
+        if rule.from.is_empty() {
+            let message = "declare at least one subnet, or `anywhere`";
+            invalid(errors, path("from"), message);
+        }
+    }
+    let rules = Rule::inbound(firewall);
+    if rules.len() > RULES_MAX {
+        let message =
+            format!("more than {RULES_MAX} rules are declared, with those of the other fields");
+        invalid(errors, "/spec/firewall/rules", message);
+    }
+    for rule in rules.iter().filter(|rule| rule.sources.len() > SUBNETS_MAX) {
+        let port = rule.port.as_deref().unwrap_or_default();
+        let message = format!("more than {SUBNETS_MAX} subnets for {} {port}", rule.protocol);
+        invalid(errors, "/spec/firewall", message);
     }
 }
 

@@ -182,9 +182,11 @@ fn a_second_apply_changes_nothing(harness: &Harness, end: &End) {
     assert_eq!(unsealed(&harness.run("verify").code(0)), unsealed(end));
 }
 
-/// Returns the document of a cluster with these machines, a patch and a closed ICMP.
+/// Returns the document of a cluster with these machines, a patch and an open ICMP.
 fn changed(controls: u8, workers: u8) -> String {
-    document(controls, workers) + "  patches: [patch.yaml]\n  firewall: {icmp: []}\n"
+    document(controls, workers)
+        .replace("{talos: [anywhere]}", "{talos: [anywhere], icmp: [anywhere]}")
+        + "  patches: [patch.yaml]\n"
 }
 
 /// Returns a document with one machine of each role, and certificates that end a year earlier.
@@ -198,7 +200,7 @@ fn a_changed_document_changes_running_machines(harness: &Harness) {
     fs::write(harness.path("patch.yaml"), patch).expect("written");
     fs::write(harness.path("cluster.yaml"), changed(3, 1)).expect("written");
     let end = harness.run("verify").code(100);
-    assert!(end.err.contains("`change firewall prod: rules: icmp from "), "{}", end.err);
+    assert!(end.err.contains("`change firewall prod: rules: none → icmp from "), "{}", end.err);
     harness.run("apply").code(0);
     harness.run("verify").code(0);
     assert_eq!(harness.list("firewalls")[0]["rules"].as_array().map(Vec::len), Some(2));

@@ -130,7 +130,15 @@ fn foreign_changes_in_the_cloud_are_planned_and_repaired_once() {
             json!({"network": network}),
             "network",
         ),
+        (
+            "PUT",
+            format!("primary_ips/{}", id(&harness, "primary_ips", "prod")),
+            json!({"auto_delete": true}),
+            "update primaryIp autoDelete",
+        ),
     ];
+    let kinds: std::collections::BTreeSet<_> = changes.iter().map(|(.., step)| *step).collect();
+    assert_eq!(kinds.len(), 10, "each change is of another kind");
     for (method, path, body, _) in &changes {
         change(&harness, method, path, body);
     }
@@ -160,6 +168,20 @@ fn foreign_changes_in_the_cloud_are_planned_and_repaired_once() {
     assert_eq!(steps(&plan), ["update loadBalancer publicInterface"]);
     apply(&harness);
     assert_eq!(harness.list("load_balancers")[0]["public_net"]["enabled"], true);
+
+    // A deleted load balancer is created again at the address that every machine has as its endpoint.
+    let address = |harness: &Harness| {
+        harness.list("load_balancers")[0]["public_net"]["ipv4"]["ip"].to_string()
+    };
+    let before = address(&harness);
+    let gone = format!("load_balancers/{}", id(&harness, "load_balancers", "prod"));
+    change(&harness, "DELETE", &gone, &Value::Null);
+    let plan = harness.run("plan").code(0).cluster();
+    assert_eq!(steps(&plan), ["create loadBalancer"]);
+    let endpoint = plan["status"]["observed"]["endpoint"].as_str().expect("text").to_owned();
+    assert_eq!(format!("https://{}:6443", before.trim_matches('"')), endpoint);
+    apply(&harness);
+    assert_eq!(address(&harness), before);
 
     // A running machine is restarted for its placement group, and the plan shows the restart.
     change(&harness, "POST", &server(two, "remove_from_placement_group"), &json!({}));
@@ -227,7 +249,7 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
 // left".
 // class: Only our own is counted.
 // members: load balancers in our network, volumes at our servers
-// now: each is named in the message
+// now: each is named with its cost
 #[test]
 fn destroy_names_resources_of_others_in_our_network() {
     let harness = created();
@@ -243,12 +265,19 @@ fn destroy_names_resources_of_others_in_our_network() {
     let known = harness.run("plan").code(0).cluster();
     std::fs::write(harness.path("cluster.yaml"), known.to_string()).expect("written");
     let plan = harness.run("plan --destroy").code(0);
-    for kept in ["load balancer ingress", "volume pvc-1"] {
+    let kept = [
+        format!(
+            "load balancer ingress ({}), 5.39 EUR per month",
+            id(&harness, "load_balancers", "ingress")
+        ),
+        format!("volume pvc-1 ({}), 0.44 EUR per month", id(&harness, "volumes", "pvc-1")),
+    ];
+    for kept in kept.iter().map(String::as_str).chain(["at 5.83 EUR per month"]) {
         assert!(plan.out.contains(kept), "{}", plan.out);
     }
     let end = harness.run("destroy").code(0).cluster();
     let message = end["status"]["conditions"][0]["message"].as_str().expect("text").to_owned();
-    for kept in ["load balancer ingress", "volume pvc-1"] {
+    for kept in kept.iter().map(String::as_str).chain(["together 5.83 EUR per month"]) {
         assert!(message.contains(kept), "{message}");
     }
     assert_eq!(harness.names("load_balancers"), ["ingress"]);

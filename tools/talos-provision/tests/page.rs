@@ -44,7 +44,14 @@ fn plan_page_shows_what_the_program_prints() {
     }
     for (name, document) in [
         ("prod.yaml", cluster("prod", &[CONTROL, WORK], "")),
-        ("shop.yaml", cluster("shop", &[CONTROL, WORK], "  firewall: {icmp: []}\n")),
+        (
+            "shop.yaml",
+            cluster(
+                "shop",
+                &[CONTROL, WORK],
+                "  firewall: {talos: [192.0.2.0/24], rules: [{protocol: tcp, port: 443, from: [anywhere]}]}\n",
+            ),
+        ),
         ("larger.yaml", cluster("shop", &[CONTROL, &SPARE.replace("cx23", "cx33")], "")),
     ] {
         fs::write(input.join(name), document).expect("written");

@@ -39,10 +39,13 @@ spec:
     )
 }
 
-/// Returns the Cluster `name` as text, with these pools and `more` fields.
+/// Returns the Cluster `name` as text, with these pools and `more` fields. Talos's API is open, unless
+/// `more` declares a firewall.
 pub(crate) fn cluster(name: &str, pools: &[&str], more: &str) -> String {
     let pools: Vec<_> = pools.iter().map(|pool| format!("    - {{{pool}}}")).collect();
     let pools = pools.join("\n");
+    let firewall =
+        if more.contains("  firewall:") { "" } else { "  firewall: {talos: [anywhere]}\n" };
     format!(
         "---
 apiVersion: holistic/v1alpha1
@@ -56,7 +59,7 @@ spec:
   firstContact: trustOnFirstUse
   pools:
 {pools}
-{more}"
+{firewall}{more}"
     )
 }
 

@@ -1,7 +1,12 @@
-//! The vendor's catalogue: locations, server types, load balancer types and prices. It is constant.
+//! The vendor's catalogue: locations, server types, load balancer types and prices. Only the stock of a
+//! server type changes, when a test says so.
 //!
 //! Cores, memory, disks and locations are the vendor's. Prices have the vendor's form and a realistic size;
-//! they are no quotation.
+//! they are no quotation. Since 2025-09-24 a server type is offered, deprecated and sold out for each location
+//! apart (hcloud-go v2.53.0, `schema.ServerTypeLocation`;
+//! <https://docs.hetzner.cloud/changelog#2025-09-24-per-location-server-types>).
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -77,6 +82,13 @@ const LOCATIONS: [Location; 6] = [
 
 const EUROPE: &[&str] = &["fsn1", "nbg1", "hel1"];
 const EVERYWHERE: &[&str] = &["fsn1", "nbg1", "hel1", "ash", "hil", "sin"];
+/// Locations in which no server of the first generation of `cpx` types can be created any more. The location
+/// stays in the list with its deprecation
+/// (<https://docs.hetzner.cloud/changelog#2025-10-16-server-types-deprecated>).
+const CPX_RETIRED: &[&str] = EUROPE;
+
+/// Server types that are sold out, each with a location.
+pub(crate) type SoldOut = BTreeSet<(String, String)>;
 
 /// A size of server that the vendor offers.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +101,7 @@ pub(crate) struct ServerType {
     memory: u32,
     /// Net price in euro cents.
     cents_per_month: u64,
-    pub(crate) locations: &'static [&'static str],
+    locations: &'static [&'static str],
 }
 
 const fn size(
@@ -179,6 +191,27 @@ pub(crate) fn location_in(zone: &str) -> Result<Location, ApiError> {
         .ok_or_else(|| ApiError::invalid_fields(&[("network_zone", "is not a network zone")]))
 }
 
+/// Refuses a server type that is not offered in the location, or that is sold out there.
+pub(crate) fn require_offer(
+    offer: ServerType,
+    location: Location,
+    sold_out: &SoldOut,
+) -> Result<(), ApiError> {
+    if !offer.is_sold_in(location.name) {
+        // Status, code and message as reported at https://github.com/autobase-tech/autobase/issues/1403
+        return Err(ApiError::invalid_input("unsupported location for server type"));
+    }
+    if is_sold_out(sold_out, offer, location.name) {
+        let message = format!("error during placement: {} is not available", offer.name);
+        return Err(ApiError::new(412, "resource_unavailable", message));
+    }
+    Ok(())
+}
+
+fn is_sold_out(sold_out: &SoldOut, offer: ServerType, location: &str) -> bool {
+    sold_out.iter().any(|(name, place)| name == offer.name && place == location)
+}
+
 pub(crate) fn server_type_of(wanted: &str) -> Result<ServerType, ApiError> {
     let found =
         SERVER_TYPES.iter().find(|offer| offer.name == wanted || offer.id.to_string() == wanted);
@@ -196,7 +229,7 @@ pub(crate) fn balancer_type_of(wanted: &str) -> Result<BalancerType, ApiError> {
 }
 
 /// Answers with a list of the catalogue or with one item.
-pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, ApiError> {
+pub(crate) fn read(call: &Call, path: &[&str], sold_out: &SoldOut) -> Result<Answer, ApiError> {
     let (key, single, items): (_, _, Vec<Value>) = match path.first() {
         Some(&"locations") => {
             ("locations", "location", LOCATIONS.iter().copied().map(Location::to_json).collect())
@@ -207,7 +240,7 @@ pub(crate) fn read(call: &Call, path: &[&str]) -> Result<Answer, ApiError> {
         Some(&"server_types") => (
             "server_types",
             "server_type",
-            SERVER_TYPES.iter().copied().map(ServerType::to_json).collect(),
+            SERVER_TYPES.iter().map(|offer| offer.to_json(sold_out)).collect(),
         ),
         _ => (
             "load_balancer_types",
@@ -254,10 +287,32 @@ impl Location {
 }
 
 impl ServerType {
-    pub(crate) fn to_json(self) -> Value {
+    /// Returns the first location in which a server of this type can be created.
+    pub(crate) fn first_location(self) -> Option<&'static str> {
+        self.locations.iter().copied().find(|location| self.is_sold_in(location))
+    }
+
+    /// Returns whether a server of this type can be created in the location, unless it is sold out.
+    pub(crate) fn is_sold_in(self, location: &str) -> bool {
+        self.locations.contains(&location) && !self.is_retired_in(location)
+    }
+
+    fn is_retired_in(self, location: &str) -> bool {
+        self.name.starts_with("cpx") && CPX_RETIRED.contains(&location)
+    }
+
+    pub(crate) fn to_json(self, sold_out: &SoldOut) -> Value {
         let dedicated = self.name.starts_with("ccx");
         let locations = LOCATIONS.iter().filter(|location| self.locations.contains(&location.name));
-        let locations: Vec<_> = locations.map(|location| json!({"id": location.id, "name": location.name, "deprecation": null, "available": true, "recommended": true})).collect();
+        let shown = |location: &Location| {
+            let name = location.name;
+            let deprecation = self.is_retired_in(name).then(
+                || json!({"announced": "2025-10-16T06:00:00Z", "unavailable_after": "2026-01-01T06:00:00Z"}),
+            );
+            let available = self.is_sold_in(name) && !is_sold_out(sold_out, self, name);
+            json!({"id": location.id, "name": name, "deprecation": deprecation, "available": available, "recommended": available})
+        };
+        let locations: Vec<_> = locations.map(shown).collect();
         json!({
             "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "cores": self.cores,
             "memory": f64::from(self.memory), "disk": f64::from(self.disk), "deprecated": false, "deprecation": null,
@@ -273,7 +328,8 @@ impl BalancerType {
         json!({
             "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "max_connections": self.connections,
             "max_services": self.services, "max_targets": self.targets, "max_assigned_certificates": self.certificates,
-            "deprecated": null, "prices": prices(self.cents_per_month, EVERYWHERE),
+            // `deprecation` since 2026-06-05: hcloud-go v2.46.0.
+            "deprecated": null, "deprecation": null, "prices": prices(self.cents_per_month, EVERYWHERE),
         })
     }
 }

@@ -1,8 +1,11 @@
 //! The emulated cloud: the state and everything around it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
 
 use crate::fault::Faults;
 use crate::limit::Bucket;
@@ -12,6 +15,9 @@ use crate::servers;
 use crate::settings::{Pace, Settings};
 use crate::state::State;
 use crate::tasks::Tasks;
+
+/// Number of calls that the journal keeps, more than any test makes.
+const JOURNAL_CALLS: usize = 1000;
 
 /// An emulated cloud with one project of one customer.
 pub struct Cloud {
@@ -24,6 +30,7 @@ pub struct Cloud {
     bucket: Mutex<Bucket>,
     writes: AtomicU64,
     calls: AtomicU64,
+    journal: Mutex<VecDeque<Value>>,
 }
 
 impl Cloud {
@@ -60,6 +67,7 @@ impl Cloud {
             bucket: Mutex::new(Bucket::full(pace.calls_per_hour)),
             writes: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            journal: Mutex::default(),
         }))
     }
 
@@ -97,12 +105,32 @@ impl Cloud {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records a call of a client with its answer, and forgets the oldest call.
+    pub(crate) fn record(&self, call: Value) {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.push_back(call);
+        if journal.len() > JOURNAL_CALLS {
+            journal.pop_front();
+        }
+    }
+
+    /// Returns the last calls of clients, the oldest first.
+    pub(crate) fn journal(&self) -> Vec<Value> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.iter().cloned().collect()
+    }
+
     pub(crate) fn count_write(&self) {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns a number that no other call has.
-    pub(crate) fn next_call(&self) -> u64 {
+    /// Counts a call of a client, and returns a number that no other call has.
+    pub(crate) fn count_call(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns the number of calls of clients.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 }

@@ -1,6 +1,7 @@
 //! Faults that a test injects.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::call::Call;
 use crate::error::ApiError;
@@ -21,6 +22,9 @@ pub(crate) struct Fault {
     code: String,
     #[serde(default)]
     message: String,
+    /// `details` of the error, for example `{"fields": [{"name": "name", "messages": ["is too long"]}]}`.
+    #[serde(default)]
+    details: Option<Value>,
     #[serde(default)]
     after_effect: bool,
     #[serde(default = "once")]
@@ -45,7 +49,10 @@ pub(crate) struct Failure {
 impl Fault {
     /// Returns the error to answer with, if the fault replaces the answer.
     pub(crate) fn error(&self) -> Option<ApiError> {
-        (self.status >= 400).then(|| ApiError::new(self.status, &self.code, self.message()))
+        (self.status >= 400).then(|| ApiError {
+            details: self.details.clone().map(Box::new),
+            ..ApiError::new(self.status, &self.code, self.message())
+        })
     }
 
     pub(crate) fn after_effect(&self) -> bool {

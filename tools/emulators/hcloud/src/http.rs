@@ -8,13 +8,14 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Response, header};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
 use crate::call::{Answer, Call};
+use crate::catalogue::SoldOut;
 use crate::cloud::Cloud;
 use crate::error::ApiError;
 use crate::fault::Fault;
@@ -54,6 +55,9 @@ fn router(cloud: Arc<Cloud>) -> Router {
         .route("/_lab", get(about))
         .route("/_lab/writes", get(writes))
         .route("/_lab/faults", faults)
+        .route("/_lab/sold_out", put(sell_out))
+        .route("/_lab/calls", get(calls))
+        .route("/_lab/journal", get(journal))
         .fallback(api)
         .with_state(cloud)
 }
@@ -67,6 +71,28 @@ async fn about(State(cloud): Shared) -> Response<Body> {
 
 async fn writes(State(cloud): Shared) -> Response<Body> {
     json_response(200, &json!({"writes": cloud.writes()}))
+}
+
+/// Answers with the number of calls of clients that the rate limit counts.
+async fn calls(State(cloud): Shared) -> Response<Body> {
+    json_response(200, &json!({"calls": cloud.calls()}))
+}
+
+/// Answers with the last calls of clients and their answers.
+async fn journal(State(cloud): Shared) -> Response<Body> {
+    json_response(200, &json!({"journal": cloud.journal()}))
+}
+
+/// Replaces the list of server types that are sold out, each with a location.
+async fn sell_out(State(cloud): Shared, body: axum::body::Bytes) -> Response<Body> {
+    match serde_json::from_slice::<SoldOut>(&body) {
+        Ok(sold_out) => {
+            let mut state = cloud.state();
+            state.sold_out = sold_out;
+            json_response(200, &json!({"sold_out": state.sold_out}))
+        }
+        Err(error) => json_response(422, &json!({"error": error.to_string()})),
+    }
 }
 
 async fn list_faults(State(cloud): Shared) -> Response<Body> {
@@ -92,20 +118,29 @@ async fn add_faults(State(cloud): Shared, body: axum::body::Bytes) -> Response<B
 
 async fn api(State(cloud): Shared, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
+    let mut sent = Value::Null;
     let outcome = match to_bytes(body, BODY_BYTES).await {
-        Ok(body) => cloud.answer(
-            &head.method,
-            head.uri.path(),
-            head.uri.query().unwrap_or(""),
-            &head.headers,
-            body.to_vec(),
-        ),
+        Ok(body) => {
+            sent = serde_json::from_slice(&body).unwrap_or_default();
+            cloud.answer(
+                &head.method,
+                head.uri.path(),
+                head.uri.query().unwrap_or(""),
+                &head.headers,
+                body.to_vec(),
+            )
+        }
         Err(_) => Err(ApiError::new(413, "invalid_input", "the request body is too large")),
     };
     let (status, body) = match outcome {
         Ok(Answer { status, body }) => (status, body),
         Err(error) => (error.status, Some(error.body())),
     };
+    let agent = head.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    cloud.record(json!({
+        "agent": agent, "method": head.method.as_str(), "path": head.uri.path(), "query": head.uri.query(),
+        "body": sent, "status": status, "answer": body,
+    }));
     let mut response = match body {
         Some(body) => json_response(status, &body),
         None => respond(status, Body::empty()),
@@ -178,7 +213,7 @@ impl Cloud {
         let rate = self.bucket().rate();
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64().floor();
-        let call = self.next_call();
+        let call = self.count_call();
         let digest = Sha256::digest(format!("{call} {now}"));
         let correlation = HEXLOWER.encode(digest.get(..16).unwrap_or_default());
         let numbers = [

@@ -26,7 +26,9 @@
 //!
 //! A test steers the emulator without a token: `GET /_lab/writes` counts the calls that changed something,
 //! `POST /_lab/faults` takes a list of faults to inject, and `DELETE /_lab/faults` forgets them. A fault is
-//! `{method, path, status, code, message?, after_effect?, times?, command?}`: see `fault.rs`.
+//! `{method, path, status, code, message?, details?, after_effect?, times?, command?}`: see `fault.rs`.
+//! `GET /_lab/calls` counts the calls of clients, `GET /_lab/journal` has the last of them with their answers, and `PUT /_lab/sold_out` takes the server types that are
+//! sold out, each with a location: `[["cx23", "hel1"]]`.
 //!
 //! Real are TCP through load balancers, health checks, limits, locks, and the order of actions.
 //! Not real: firewalls filter nothing, HTTP services are forwarded as TCP, and no listener has a private

@@ -17,7 +17,7 @@ use crate::resource::{IdOrName, Resource};
 use crate::services::{self, ServiceInput};
 use crate::state::State;
 use crate::targets::{self, TargetInput};
-use crate::{address, networks};
+use crate::{address, networks, primary_ips};
 
 #[derive(Deserialize)]
 struct AlgorithmInput {
@@ -36,9 +36,23 @@ impl LoadBalancer {
             .dns_ptr
             .clone()
             .unwrap_or_else(|| format!("static.{}.clients.invalid", self.address));
-        let six = address::ipv6(&format!("load balancer {}", self.head.name)).replace("/64", "1");
+        let [four, six] = self.primary_ips;
+        let range = six.and_then(|id| state.primary_ips.find(id)).map(|ip| ip.ip.clone());
+        let range =
+            range.unwrap_or_else(|| address::ipv6(&format!("load balancer {}", self.head.name)));
+        let public = |id: Option<u64>, ip: String, pointer: Option<String>| {
+            let mut shown = json!({"ip": ip, "dns_ptr": pointer});
+            if let Some(id) = id {
+                shown["id"] = json!(id);
+            }
+            shown
+        };
         self.head.to_json_with(json!({
-            "public_net": {"enabled": self.public, "ipv4": {"ip": self.address, "dns_ptr": pointer}, "ipv6": {"ip": six, "dns_ptr": null}},
+            "public_net": {
+                "enabled": self.public,
+                "ipv4": public(four, self.address.to_string(), Some(pointer)),
+                "ipv6": public(six, range.replace("/64", "1"), None),
+            },
             "private_net": private,
             "location": catalogue::location_of(&self.location).ok().map(Location::to_json),
             "load_balancer_type": self.resolved_type().ok().map(BalancerType::to_json),
@@ -53,6 +67,13 @@ impl LoadBalancer {
     }
 }
 
+/// Existing Primary IPs for a new load balancer (hcloud-go v2.53.0, `LoadBalancerCreateRequestPublicNet`).
+#[derive(Clone, Copy, Default, Deserialize)]
+struct PublicNet {
+    ipv4: Option<u64>,
+    ipv6: Option<u64>,
+}
+
 pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError> {
     #[derive(Deserialize)]
     struct Input {
@@ -63,6 +84,7 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError>
         network_zone: Option<String>,
         network: Option<u64>,
         public_interface: Option<bool>,
+        public_net: Option<PublicNet>,
         services: Option<Vec<ServiceInput>>,
         targets: Option<Vec<TargetInput>>,
         labels: Option<Labels>,
@@ -86,12 +108,22 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError>
         }
         None => None,
     };
-    let address = address::load_balancer(state, &input.name)?;
+    let public_net = input.public_net.unwrap_or_default();
+    let address = match public_net.ipv4 {
+        Some(ip) => primary_ips::require_ipv4(state, ip)?,
+        None => address::load_balancer(state, &input.name)?,
+    };
     let head = state.head(input.name, input.labels)?;
     let id = head.id;
+    for (ip, is_four) in [(public_net.ipv4, true), (public_net.ipv6, false)] {
+        if let Some(ip) = ip {
+            primary_ips::assign_to_balancer(state, ip, id, location.name, is_four)?;
+        }
+    }
     state.load_balancers.insert(LoadBalancer {
         head,
         address,
+        primary_ips: [public_net.ipv4, public_net.ipv6],
         public: input.public_interface.unwrap_or(true),
         algorithm: input.algorithm.map(|algorithm| algorithm.sort).unwrap_or_default(),
         services: Vec::new(),
@@ -130,6 +162,7 @@ pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, ApiError> {
     }
     state.require_unlocked(LoadBalancer::KIND, id)?;
     state.load_balancers.remove(id);
+    primary_ips::release(state, id);
     let action = state.begin("delete_load_balancer", &[(LoadBalancer::KIND, id)], Effect::Nothing);
     Ok(Answer::ok(json!({"action": action.to_json()})))
 }

@@ -1,4 +1,12 @@
-//! Primary IPs: the public addresses of servers.
+//! Primary IPs: the public addresses of servers and load balancers.
+//!
+//! Since 2026-10-05 a load balancer can be created with an existing Primary IP, which stays assigned as long as
+//! the load balancer exists (hcloud-go v2.52.0;
+//! <https://docs.hetzner.cloud/changelog#2026-10-05-load-balancers-can-use-existing-primary-ips>). The type of the
+//! assignee is `unassigned` without an assignee since 2026-08-01
+//! (<https://docs.hetzner.cloud/changelog#2026-04-27-primary-ips-make-assignee_type-optional>).
+
+use std::net::Ipv4Addr;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +18,7 @@ use crate::command::Command;
 use crate::error::ApiError;
 use crate::labels::Labels;
 use crate::list as lists;
-use crate::model::{Effect, PrimaryIp, Server, Status};
+use crate::model::{Effect, LoadBalancer, PrimaryIp, Server, Status};
 use crate::resource::{Head, IdOrName, Resource, now};
 use crate::state::State;
 
@@ -25,7 +33,11 @@ impl PrimaryIp {
             "ip": self.ip,
             "type": if self.ipv4().is_some() { "ipv4" } else { "ipv6" },
             "assignee_id": self.assignee,
-            "assignee_type": "server",
+            "assignee_type": match self.assignee {
+                None => "unassigned",
+                Some(_) if self.on_balancer => LoadBalancer::KIND,
+                Some(_) => Server::KIND,
+            },
             "auto_delete": self.auto_delete,
             "blocked": false,
             "dns_ptr": pointers,
@@ -46,6 +58,7 @@ pub(crate) fn create_for(state: &mut State, server: u64, is_four: bool) -> Resul
         head,
         ip,
         assignee: Some(server),
+        on_balancer: false,
         auto_delete: true,
         dns_ptr: None,
         location,
@@ -63,20 +76,7 @@ pub(crate) fn assign(
     location: &str,
     is_four: Option<bool>,
 ) -> Result<(), ApiError> {
-    let ip = state.primary_ips.get(id)?;
-    let family = ip.ipv4().is_some();
-    if is_four.is_some_and(|is_four| is_four != family) {
-        return Err(ApiError::invalid_input("the primary IP is of the other family"));
-    }
-    if ip.assignee.is_some() {
-        return Err(ApiError::unprocessable(
-            "primary_ip_already_assigned",
-            "primary IP is already assigned to a server",
-        ));
-    }
-    if ip.location != location {
-        return Err(ApiError::invalid_input("primary IP and server must be in the same location"));
-    }
+    let family = require_assignable(state, id, location, is_four)?;
     let is_taken = state
         .primary_ips
         .iter()
@@ -91,6 +91,65 @@ pub(crate) fn assign(
     }
     state.primary_ips.get_mut(id)?.assignee = Some(server);
     Ok(())
+}
+
+/// Assigns an address to a load balancer that is being created.
+pub(crate) fn assign_to_balancer(
+    state: &mut State,
+    id: u64,
+    balancer: u64,
+    location: &str,
+    is_four: bool,
+) -> Result<(), ApiError> {
+    require_assignable(state, id, location, Some(is_four))?;
+    let ip = state.primary_ips.get_mut(id)?;
+    (ip.assignee, ip.on_balancer) = (Some(balancer), true);
+    Ok(())
+}
+
+/// Returns the address of a Primary IP of IPv4.
+pub(crate) fn require_ipv4(state: &State, id: u64) -> Result<Ipv4Addr, ApiError> {
+    let ip = state.primary_ips.get(id)?.ipv4();
+    ip.ok_or_else(|| ApiError::invalid_input("the primary IP is of the other family"))
+}
+
+/// Deletes the addresses of a deleted server or load balancer, or only takes them from it.
+pub(crate) fn release(state: &mut State, assignee: u64) {
+    state.primary_ips.retain(|ip| ip.assignee != Some(assignee) || !ip.auto_delete);
+    for ip in state.primary_ips.iter_mut().filter(|ip| ip.assignee == Some(assignee)) {
+        (ip.assignee, ip.on_balancer) = (None, false);
+    }
+}
+
+/// Refuses an address that is assigned, or of another location or family. Returns whether the address is IPv4.
+fn require_assignable(
+    state: &State,
+    id: u64,
+    location: &str,
+    is_four: Option<bool>,
+) -> Result<bool, ApiError> {
+    let ip = state.primary_ips.get(id)?;
+    let family = ip.ipv4().is_some();
+    if is_four.is_some_and(|is_four| is_four != family) {
+        return Err(ApiError::invalid_input("the primary IP is of the other family"));
+    }
+    if ip.assignee.is_some() {
+        return Err(ApiError::unprocessable(
+            "primary_ip_already_assigned",
+            "primary IP is already assigned",
+        ));
+    }
+    if ip.location != location {
+        return Err(ApiError::invalid_input(
+            "primary IP and resource must be in the same location",
+        ));
+    }
+    Ok(family)
+}
+
+/// Refuses to take an address from a load balancer that exists.
+fn require_not_on_balancer(ip: &PrimaryIp) -> Result<(), ApiError> {
+    if ip.on_balancer { Err(ApiError::in_use(PrimaryIp::KIND, ip.head.id)) } else { Ok(()) }
 }
 
 fn assign_to_stopped(state: &mut State, id: u64, server: u64) -> Result<(), ApiError> {
@@ -147,6 +206,7 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError>
         head,
         ip,
         assignee: None,
+        on_balancer: false,
         auto_delete: input.auto_delete.unwrap_or(false),
         dns_ptr: None,
         location,
@@ -185,6 +245,7 @@ pub(crate) fn delete(state: &mut State, id: u64) -> Result<Answer, ApiError> {
     if ip.protected {
         return Err(ApiError::protected(PrimaryIp::KIND, "deletion"));
     }
+    require_not_on_balancer(ip)?;
     if let Some(server) = ip.assignee {
         require_stopped(state, server)?;
     }
@@ -210,6 +271,7 @@ pub(crate) fn act(state: &mut State, command: &Command<'_>) -> Result<Answer, Ap
             return Ok(command.begin(state, "assign_primary_ip", &others, Effect::Nothing));
         }
         "unassign" => {
+            require_not_on_balancer(ip)?;
             let server =
                 ip.assignee.ok_or_else(|| ApiError::invalid_input("primary IP is not assigned"))?;
             require_stopped(state, server)?;

@@ -19,7 +19,7 @@ pub(crate) fn read(state: &State, call: &Call) -> Result<Answer, ApiError> {
         ["actions", id] => actions::get(state, number(id)?, None, None),
         ["pricing"] => Ok(Answer::ok(catalogue::pricing())),
         ["locations" | "datacenters" | "server_types" | "load_balancer_types", ..] => {
-            catalogue::read(call, &path)
+            catalogue::read(call, &path, &state.sold_out)
         }
         ["floating_ips" | "certificates" | "isos"] => {
             list::page(call, path.first().unwrap_or(&""), vec![], &[], &["id", "name", "created"])

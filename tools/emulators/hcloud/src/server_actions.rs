@@ -269,7 +269,7 @@ fn change_type(state: &mut State, command: &Command<'_>) -> Result<Answer, ApiEr
     let fits = wanted.architecture == current.architecture
         && wanted.disk >= current.disk
         && wanted.name != current.name;
-    if !fits || !wanted.locations.contains(&server.location.as_str()) {
+    if !fits || !wanted.is_sold_in(&server.location) {
         return Err(ApiError::unprocessable(
             "invalid_server_type",
             "the server type does not fit for the given server",

@@ -69,7 +69,7 @@ impl Server {
         let server_type = self.resolved_type().ok();
         self.head.to_json_with(json!({
             "status": self.status,
-            "server_type": server_type.map(ServerType::to_json),
+            "server_type": server_type.map(|offer| offer.to_json(&state.sold_out)),
             "primary_disk_size": server_type.map(|offer| offer.disk),
             "location": catalogue::location_of(&self.location).ok().map(Location::to_json),
             "image": self.image.and_then(|id| state.images.find(id)).map(Image::to_json),
@@ -138,7 +138,7 @@ pub(crate) fn create(state: &mut State, call: &Call) -> Result<Answer, ApiError>
     state.servers.require_free_name(&input.name, None)?;
     let server_type = catalogue::server_type_of(&input.server_type.0)?;
     let image = images::find(state, &input.image.0, server_type)?;
-    let location = choose_location(&input, server_type)?;
+    let location = choose_location(state, &input, server_type)?;
     for key in input.ssh_keys.iter().flatten() {
         ssh_keys::require_exists(state, &key.0)?;
     }
@@ -217,17 +217,17 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// Returns the requested location, or otherwise the first location that has the server type.
-fn choose_location(input: &Input, server_type: ServerType) -> Result<Location, ApiError> {
+/// Returns the requested location, or otherwise the first location that offers the server type.
+fn choose_location(
+    state: &State,
+    input: &Input,
+    server_type: ServerType,
+) -> Result<Location, ApiError> {
     let wanted = input.location.as_ref().map(|location| location.0.as_str());
-    let location = catalogue::location_of(
-        wanted.or(server_type.locations.first().copied()).unwrap_or_default(),
-    )?;
-    if server_type.locations.contains(&location.name) {
-        Ok(location)
-    } else {
-        Err(ApiError::invalid_input("unsupported location for server type"))
-    }
+    let location =
+        catalogue::location_of(wanted.or(server_type.first_location()).unwrap_or_default())?;
+    catalogue::require_offer(server_type, location, &state.sold_out)?;
+    Ok(location)
 }
 
 /// Refuses a placement group that is full.
@@ -311,10 +311,7 @@ pub(crate) fn set_status(state: &mut State, id: u64, status: Status) {
 /// Removes a server, and every reference to the server from other resources.
 pub(crate) fn remove(state: &mut State, id: u64) {
     state.servers.remove(id);
-    state.primary_ips.retain(|ip| ip.assignee != Some(id) || !ip.auto_delete);
-    for ip in state.primary_ips.iter_mut().filter(|ip| ip.assignee == Some(id)) {
-        ip.assignee = None;
-    }
+    primary_ips::release(state, id);
     for volume in state.volumes.iter_mut().filter(|volume| volume.server == Some(id)) {
         volume.server = None;
     }

@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::SoldOut;
 use crate::error::ApiError;
 use crate::health::Health;
 use crate::labels::{self, Labels};
@@ -36,6 +37,9 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) volumes: Table<Volume>,
     pub(crate) actions: BTreeMap<u64, Action>,
+    /// Server types that a test has sold out.
+    #[serde(default)]
+    pub(crate) sold_out: SoldOut,
     /// Health of targets. The file does not hold it, because the checks observe it again.
     #[serde(skip)]
     pub(crate) health: Health,
@@ -57,6 +61,7 @@ impl State {
             primary_ips: Table::default(),
             volumes: Table::default(),
             actions: BTreeMap::new(),
+            sold_out: SoldOut::new(),
             health: Health::default(),
         };
         for image in stock_images() {

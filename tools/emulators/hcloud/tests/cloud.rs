@@ -201,3 +201,80 @@ fn an_action_locks_its_resource_until_it_ends() {
         conflict
     );
 }
+
+#[test]
+fn a_server_type_is_offered_deprecated_and_sold_out_for_each_location_apart() {
+    let emulator = Emulator::start("offers");
+    let sold_out = emulator.call("PUT", "/_lab/sold_out", &json!([["cax11", "fsn1"]])).2;
+    assert_eq!(sold_out, json!({"sold_out": [["cax11", "fsn1"]]}));
+    let shown = |name: &str, location: &str| {
+        let types = emulator.get(&format!("/server_types?name={name}"));
+        let locations = types["server_types"][0]["locations"].as_array().unwrap().clone();
+        let found = locations.into_iter().find(|offer| offer["name"] == location);
+        found.map(|offer| (offer["available"] == true, !offer["deprecation"].is_null()))
+    };
+    for (name, location, offer, refusal) in [
+        ("cax11", "fsn1", Some((false, false)), "resource_unavailable"),
+        ("cax11", "nbg1", Some((true, false)), ""),
+        ("cax11", "ash", None, "invalid_input"),
+        ("cpx11", "ash", Some((true, false)), ""),
+        ("cpx11", "fsn1", Some((false, true)), "invalid_input"),
+    ] {
+        assert_eq!(shown(name, location), offer, "{name} in {location}");
+        let wanted = json!({
+            "name": format!("{name}-{location}"), "server_type": name, "image": "debian-13",
+            "location": location,
+        });
+        let (_, _, answer) = emulator.call("POST", "/v1/servers", &wanted);
+        let code = answer["error"]["code"].as_str().unwrap_or_default();
+        assert_eq!(code, refusal, "{name} in {location}: {answer}");
+    }
+}
+
+#[test]
+fn a_load_balancer_keeps_an_existing_primary_ip_for_its_whole_life() {
+    let emulator = Emulator::start("balancer-ip");
+    let ip = |name: &str, location: &str| {
+        let wanted = json!({"name": name, "type": "ipv4", "location": location});
+        emulator.post("/primary_ips", &wanted)["primary_ip"].clone()
+    };
+    let (kept, elsewhere) = (ip("kept", "fsn1"), ip("elsewhere", "nbg1"));
+    assert_eq!(kept["assignee_type"], "unassigned");
+    let balancer = |name: &str, ip: &Value| {
+        json!({
+            "name": name, "load_balancer_type": "lb11", "location": "fsn1",
+            "public_net": {"ipv4": ip["id"]},
+        })
+    };
+    let refused = |method: &str, path: &str, body: &Value| {
+        let (_, _, answer) = emulator.call(method, path, body);
+        answer["error"]["code"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        refused("POST", "/v1/load_balancers", &balancer("far", &elsewhere)),
+        "invalid_input"
+    );
+    let made = emulator.post("/load_balancers", &balancer("one", &kept))["load_balancer"].clone();
+    assert_eq!(made["public_net"]["ipv4"]["ip"], kept["ip"]);
+    assert_eq!(made["public_net"]["ipv4"]["id"], kept["id"]);
+    let path = format!("/primary_ips/{}", kept["id"]);
+    let shown = emulator.get(&path)["primary_ip"].clone();
+    assert_eq!(
+        (&shown["assignee_type"], &shown["assignee_id"]),
+        (&json!("load_balancer"), &made["id"])
+    );
+    assert_eq!(
+        refused("POST", "/v1/load_balancers", &balancer("two", &kept)),
+        "primary_ip_already_assigned"
+    );
+    let unassign = format!("/v1{path}/actions/unassign");
+    assert_eq!(refused("POST", &unassign, &json!({})), "resource_in_use");
+    assert_eq!(refused("DELETE", &format!("/v1{path}"), &Value::Null), "resource_in_use");
+
+    let gone = format!("/v1/load_balancers/{}", made["id"]);
+    let (_, _, deleted) = emulator.call("DELETE", &gone, &Value::Null);
+    emulator.wait(&deleted);
+    assert_eq!(emulator.get(&path)["primary_ip"]["assignee_type"], "unassigned");
+    let again = emulator.post("/load_balancers", &balancer("two", &kept))["load_balancer"].clone();
+    assert_eq!(again["public_net"]["ipv4"]["ip"], kept["ip"], "the address survives");
+}

@@ -1,6 +1,8 @@
 //! A client that was generated from a description of the API reads every answer.
 //!
-//! Its required fields and closed enums fail on every answer that differs from the description.
+//! Its required fields and closed enums fail on every answer that differs from the description. The client is of
+//! an older description than the emulator: it cannot read a Primary IP whose assignee type is `unassigned`, as the
+//! API answers since 2026-08-01, so `tests/cloud.rs` and Hetzner's Python client test these.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -257,21 +259,6 @@ async fn life(cloud: &Configuration) {
     );
     done(cloud, vec![made.action.id]).await;
     let balancer = made.load_balancer.id;
-    let ip = models::CreatePrimaryIpRequest {
-        location: Some("fsn1".to_owned()),
-        ..models::CreatePrimaryIpRequest::new(
-            models::create_primary_ip_request::AssigneeType::Server,
-            "rust".to_owned(),
-            models::IpType::Ipv4,
-        )
-    };
-    let ip = read(
-        "primary ip",
-        ips::create_primary_ip(cloud, ips::CreatePrimaryIpParams { create_primary_ip_request: ip })
-            .await,
-    )
-    .primary_ip;
-
     everything(cloud).await;
     server_actions(cloud, id, network.id).await;
     everything(cloud).await;
@@ -319,10 +306,6 @@ async fn life(cloud: &Configuration) {
         "group",
         groups::delete_placementgroup(cloud, groups::DeletePlacementgroupParams { id: group.id })
             .await,
-    );
-    read(
-        "primary ip",
-        ips::delete_primary_ip(cloud, ips::DeletePrimaryIpParams { id: ip.id }).await,
     );
     read("ssh key", keys::delete_ssh_key(cloud, keys::DeleteSshKeyParams { id: key.id }).await);
 }

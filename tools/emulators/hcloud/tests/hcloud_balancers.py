@@ -6,6 +6,7 @@ import time
 
 from hcloud.load_balancers.domain import (
     LoadBalancerAlgorithm,
+    LoadBalancerCreatePublicNetwork,
     LoadBalancerHealthCheck,
     LoadBalancerHealthCheckHttp,
     LoadBalancerService,
@@ -216,3 +217,23 @@ def a_load_balancer_takes_targets_services_and_networks():
     done(balancer.delete().action)
     delete(machine)
     network.delete()
+
+
+@scene
+def a_balancer_keeps_an_existing_primary_ip_for_its_whole_life():
+    ip = client.primary_ips.create(type="ipv4", name="endpoint", location=FSN1, auto_delete=False).primary_ip
+    assert ip.assignee_id is None and ip.assignee_type == "unassigned"
+    addresses = []
+    for name in ("first", "second"):
+        made = client.load_balancers.create(
+            name=name, load_balancer_type=LB11, location=FSN1, public_net=LoadBalancerCreatePublicNetwork(ipv4=ip)
+        )
+        done(made.action)
+        balancer = client.load_balancers.get_by_id(made.load_balancer.id)
+        assert balancer.public_net.ipv4.ip == ip.ip and balancer.public_net.ipv4.primary_ip.id == ip.id
+        held = client.primary_ips.get_by_id(ip.id)
+        assert (held.assignee_type, held.assignee_id) == ("load_balancer", balancer.id)
+        addresses.append(balancer.public_net.ipv4.ip)
+        done(balancer.delete().action)
+    assert addresses[0] == addresses[1], "the address survives the balancer"
+    assert ip.delete()

@@ -100,6 +100,22 @@ impl Stream {
         }
     }
 
+    /// Returns the error for mistakes in an accepted document that only a remote service shows, for example
+    /// a value that the vendor does not offer today. `mistakes` are JSON pointers, each with a message. The
+    /// caller must not have changed anything.
+    #[must_use]
+    pub fn rejected<K>(&self, document: &Declared<K>, mistakes: &[(String, String)]) -> Error {
+        let document = &self.documents[document.position];
+        let mut mistakes: Vec<_> = mistakes
+            .iter()
+            .map(|(path, message)| ValidationError::in_document(document, path, message))
+            .collect();
+        mistakes.sort();
+        mistakes.dedup();
+        let mistakes = mistakes.iter().map(ToString::to_string).collect();
+        Error::Invalid { mistakes, documents: self.documents.len() }
+    }
+
     /// Checks that another document is Ready.
     ///
     /// # Errors

@@ -255,9 +255,7 @@ reasons! {
 
     /// The cloud has no image of the declared version of Talos.
     NoImage [100] "Create the snapshot as the help describes."
-    /// The cloud does not offer the server type in the declared locations.
-    UnknownType [2] "Declare one of the server types that the help names."
-    /// The server type is sold out in every declared location.
+    /// The server type or the load balancer is sold out in every declared location.
     Unavailable [111] "Declare more locations or another type, or run the same command later."
     /// An action of the cloud ended with an error.
     ActionFailed [111] "Run the same command again; the vendor's status page may name the cause."

@@ -3,12 +3,15 @@
 //! **Invariant:** every resource that this program creates carries the labels of [`Scope`]. A
 //! resource without these labels is neither changed nor removed.
 
+mod catalog;
 mod http;
-mod model;
+mod leftovers;
+pub(crate) mod model;
 mod repair;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use contract::labels::{CLUSTER, PROJECT, REMOVING, ROLE};
 use secrets::Secret;
@@ -19,19 +22,20 @@ use crate::Error;
 use crate::labels::Labels;
 use crate::money::Money;
 use crate::plan::{
-    Balancer, BalancerService, DesiredState, Kind, Machine, Node, ObservedResource, Power,
-    ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
+    Balancer, BalancerService, Kind, Node, ObservedResource, Power, ResourceSpec, Rule, Server,
+    SharedResource, Target, TargetSelector,
 };
 use crate::spec::Role;
+pub(crate) use catalog::{Catalog, Offers};
 use http::Http;
-pub(crate) use writer::{Placement, Writer};
+pub(crate) use leftovers::Leftover;
+use model::Pricing;
+pub(crate) use writer::{Placement, SharedPlacement, Writer};
 
 /// Items of a page; 50 is the API's maximum.
 const PAGE_ITEMS: &str = "50";
 /// Most pages that one list may have.
 const PAGES_MAX: u32 = 100;
-/// Type of a load balancer that this program creates.
-const BALANCER_TYPE: &str = "lb11";
 
 /// Project and cluster to which resources belong.
 #[derive(Clone, Debug)]
@@ -72,51 +76,17 @@ pub(crate) struct CloudState {
     pub(crate) leaving: BTreeSet<u64>,
 }
 
-/// Resource that another program created for the cluster, and that outlives the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leftover {
-    family: &'static str,
-    id: u64,
-}
-
-/// Images and monthly prices of what has to be created.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Catalog {
-    /// Image ids of the declared Talos version, by server type.
-    pub(crate) images: BTreeMap<String, u64>,
-    /// Prices of machines, by name.
-    machines: BTreeMap<String, Money>,
-    /// Prices of shared resources. Only load balancers are billed.
-    resources: BTreeMap<SharedResource, Money>,
-}
-
-impl Catalog {
-    /// Returns whether all lookups for the creation of `servers` and of the shared resources of
-    /// `wanted` were made.
-    pub(crate) fn covers(&self, wanted: &DesiredState, servers: &BTreeSet<String>) -> bool {
-        let is_billed = |resource: &&SharedResource| resource.kind == Kind::LoadBalancer;
-        servers.iter().all(|name| self.machines.contains_key(name))
-            && wanted.resources.keys().filter(is_billed).all(|key| self.resources.contains_key(key))
-    }
-
-    /// Adds the prices to `wanted`.
-    pub(crate) fn add_prices(&self, wanted: &mut DesiredState) {
-        for (name, machine) in &mut wanted.machines {
-            machine.monthly = self.machines.get(name).copied();
-        }
-        wanted.prices.clone_from(&self.resources);
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Reader {
     http: Http,
     scope: Scope,
+    /// Price list, which is read once.
+    pricing: OnceLock<Pricing>,
 }
 
 impl Reader {
     pub(crate) fn new(url: &str, token: Secret, scope: Scope) -> Result<Self, Error> {
-        Ok(Self { http: Http::new(url, token)?, scope })
+        Ok(Self { http: Http::new(url, token)?, scope, pricing: OnceLock::new() })
     }
 
     /// Lists the resources that carry our labels, and the resources of others that have a declared
@@ -132,10 +102,10 @@ impl Reader {
                 cloud.leaving.insert(server.id);
                 continue;
             }
-            let (name, server) = self.server(server);
+            let (name, server) = self.server(server)?;
             cloud.servers.insert(name, server);
         }
-        for kind in [Kind::PlacementGroup, Kind::Network, Kind::Firewall, Kind::LoadBalancer] {
+        for kind in Kind::ALL {
             let names = resources
                 .iter()
                 .filter(|resource| resource.kind == kind)
@@ -159,6 +129,7 @@ impl Reader {
             spec,
             networks: BTreeSet::new(),
             address: None,
+            location: None,
             monthly: Money::default(),
         };
         Ok(match kind {
@@ -187,11 +158,23 @@ impl Reader {
                 };
                 items.into_iter().map(item).collect()
             }
+            Kind::PrimaryIp => {
+                let items: Vec<model::PrimaryIp> = self.owned(family(kind), names)?;
+                let item = |ip: model::PrimaryIp| {
+                    let spec = ResourceSpec::PrimaryIp { auto_delete: ip.auto_delete };
+                    let monthly = self.pricing()?.ipv4(&ip.location.name).unwrap_or_default();
+                    let (address, location) = (Some(ip.ip), Some(ip.location.name));
+                    let found = found(ip.id, &ip.labels, spec);
+                    Ok((ip.name, ObservedResource { address, location, monthly, ..found }))
+                };
+                items.into_iter().map(item).collect::<Result<_, Error>>()?
+            }
             Kind::LoadBalancer => {
                 let items: Vec<model::LoadBalancer> = self.owned(family(kind), names)?;
                 let item = |balancer: model::LoadBalancer| {
-                    let monthly =
-                        model::price(&balancer.load_balancer_type.prices, &balancer.location.name);
+                    let (prices, location) =
+                        (&balancer.load_balancer_type.prices, balancer.location.name);
+                    let monthly = self.pricing()?.monthly(prices, &location).unwrap_or_default();
                     let networks = balancer.private_net.iter().map(|net| net.network).collect();
                     let spec = ResourceSpec::LoadBalancer(Balancer {
                         public: balancer.public_net.enabled,
@@ -199,25 +182,30 @@ impl Reader {
                         targets: balancer.targets.into_iter().filter_map(target).collect(),
                     });
                     let address = balancer.public_net.ipv4.and_then(|address| address.ip);
+                    let location = Some(location);
                     let found = found(balancer.id, &balancer.labels, spec);
-                    (balancer.name, ObservedResource { networks, address, monthly, ..found })
+                    let found = ObservedResource { networks, address, location, monthly, ..found };
+                    Ok((balancer.name, found))
                 };
-                items.into_iter().map(item).collect()
+                items.into_iter().map(item).collect::<Result<_, Error>>()?
             }
         })
     }
 
-    fn server(&self, shown: model::Server) -> (String, Server) {
+    fn server(&self, shown: model::Server) -> Result<(String, Server), Error> {
         let role = match shown.labels.get(ROLE).map(String::as_str) {
             Some("controlplane") => Some(Role::Controlplane),
             Some("worker") => Some(Role::Worker),
             _ => None,
         };
+        let (pricing, place) = (self.pricing()?, shown.place());
+        let price = pricing.monthly(&shown.server_type.prices, place).unwrap_or_default();
+        let ipv4 = shown.public_net.ipv4.as_ref().and_then(|_| pricing.ipv4(place));
         let server = Server {
             id: shown.id,
             ours: self.scope.owns(&shown.labels),
             role,
-            monthly: model::price(&shown.server_type.prices, shown.place()),
+            monthly: price + ipv4.unwrap_or_default(),
             location: shown.place().to_owned(),
             r#type: shown.server_type.name,
             address: shown.public_net.ipv4.and_then(|address| address.ip),
@@ -234,30 +222,37 @@ impl Reader {
             volumes: shown.volumes,
             node: Node::Unreachable { why: "not asked".to_owned() },
         };
-        (shown.name, server)
+        Ok((shown.name, server))
     }
 
-    /// Lists the resources that carry our labels. Resources that have one of `names` without our
-    /// labels are appended.
+    /// Lists the resources that carry our labels. If `names` are given, resources that have one of these
+    /// names are listed as well. That takes one request for all names, and not one for each.
     fn owned<T: DeserializeOwned>(
         &self,
         family: &str,
         names: &BTreeSet<String>,
     ) -> Result<Vec<T>, Error> {
-        let mut items = self.list(family, ("label_selector", &self.scope.selector()))?;
-        for name in names {
-            if !items.iter().any(|item| item["name"] == **name) {
-                items.extend(self.list(family, ("name", name))?);
-            }
+        if names.is_empty() {
+            return parse_items(
+                self.list(family, Some(("label_selector", &self.scope.selector())))?,
+            );
         }
+        let mut items = self.list(family, None)?;
+        items.retain(|item| {
+            let labels = serde_json::from_value(item["labels"].clone()).unwrap_or_default();
+            let is_named = item["name"].as_str().is_some_and(|name| names.contains(name));
+            is_named || self.scope.owns(&labels)
+        });
         parse_items(items)
     }
 
-    fn list(&self, family: &str, filter: (&str, &str)) -> Result<Vec<Value>, Error> {
+    /// Lists a family, page by page. Only parameters that the API describes for the family are sent.
+    fn list(&self, family: &str, filter: Option<(&str, &str)>) -> Result<Vec<Value>, Error> {
         let mut items = Vec::new();
         for page in 1..=PAGES_MAX {
             let number = page.to_string();
-            let query = [filter, ("page", &number), ("per_page", PAGE_ITEMS)];
+            let page = [("page", number.as_str()), ("per_page", PAGE_ITEMS)];
+            let query: Vec<_> = filter.into_iter().chain(page).collect();
             let mut answer = self.http.get(&format!("/{family}"), &query)?;
             match answer.get_mut(family).map(Value::take).unwrap_or_default() {
                 Value::Array(more) => items.extend(more),
@@ -268,39 +263,6 @@ impl Reader {
             }
         }
         Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
-    }
-
-    /// Looks up the images and prices for the machines in `servers`, and the prices of the shared
-    /// resources of `wanted`.
-    pub(crate) fn catalog(
-        &self,
-        wanted: &DesiredState,
-        servers: &BTreeSet<String>,
-    ) -> Result<Catalog, Error> {
-        let none = ("sort", "id");
-        let types: Vec<model::ServerType> = parse_items(self.list("server_types", none)?)?;
-        let mut catalog = Catalog::default();
-        for (name, machine) in wanted.machines.iter().filter(|(name, _)| servers.contains(*name)) {
-            let r#type = find_server_type(&types, machine)?;
-            let location = machine.locations.first().map_or("", String::as_str);
-            catalog.machines.insert(name.clone(), model::price(&r#type.prices, location));
-            if !catalog.images.contains_key(&machine.r#type) {
-                let image = self.image(&machine.talos, &r#type.architecture)?;
-                catalog.images.insert(machine.r#type.clone(), image);
-            }
-        }
-        let mut resources = wanted.resources.keys();
-        if let Some(balancer) = resources.find(|resource| resource.kind == Kind::LoadBalancer) {
-            let types: Vec<model::BalancerType> =
-                parse_items(self.list("load_balancer_types", none)?)?;
-            let location =
-                wanted.machines.values().next().and_then(|machine| machine.locations.first());
-            let offer = types.iter().find(|offer| offer.name == BALANCER_TYPE);
-            let price =
-                offer.map(|offer| model::price(&offer.prices, location.map_or("", String::as_str)));
-            catalog.resources.insert(balancer.clone(), price.unwrap_or_default());
-        }
-        Ok(catalog)
     }
 
     /// Returns those of `servers` that exist.
@@ -332,84 +294,6 @@ impl Reader {
             Err(error) => Err(error),
         }
     }
-
-    /// Lists resources that other programs created in our network or attached to our servers: load
-    /// balancers of a cloud controller, and volumes of a storage driver. They outlive the cluster
-    /// and are billed.
-    pub(crate) fn leftovers(&self, cloud: &CloudState) -> Result<Vec<Leftover>, Error> {
-        let ours: BTreeSet<u64> = cloud
-            .resources
-            .values()
-            .filter(|resource| resource.ours)
-            .map(|resource| resource.id)
-            .collect();
-        let mut leftovers = Vec::new();
-        for (resource, found) in cloud.resources.iter().filter(|(_, found)| found.ours) {
-            if resource.kind != Kind::Network {
-                continue;
-            }
-            let Some(network) = self.has("networks", found.id)? else { continue };
-            let balancers = network["load_balancers"].as_array().into_iter().flatten();
-            let balancers = balancers.filter_map(Value::as_u64).filter(|id| !ours.contains(id));
-            leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
-        }
-        let servers = cloud.servers.values().filter(|server| server.ours);
-        let volumes = servers.flat_map(|server| server.volumes.iter().copied());
-        leftovers.extend(volumes.map(|id| Leftover { family: "volumes", id }));
-        Ok(leftovers)
-    }
-
-    /// Describes those of `leftovers` that still exist, for people.
-    pub(crate) fn describe(&self, leftovers: &[Leftover]) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
-        for Leftover { family, id } in leftovers {
-            if let Some(found) = self.has(family, *id)? {
-                let name = found["name"].as_str().unwrap_or_default();
-                let kind = family.trim_end_matches('s').replace('_', " ");
-                names.push(format!("{kind} {name} ({id})"));
-            }
-        }
-        Ok(names)
-    }
-
-    /// Returns the newest image of Talos `version` for `architecture`.
-    fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
-        let selector = format!("os=talos,version={version}");
-        let images: Vec<model::Image> =
-            parse_items(self.list("images", ("label_selector", &selector))?)?;
-        let fits = |image: &&model::Image| {
-            image.architecture == architecture && image.status == "available"
-        };
-        let newest = images.iter().filter(fits).max_by_key(|image| (&image.created, image.id));
-        newest.map(|image| image.id).ok_or_else(|| Error::NoImage {
-            version: version.to_owned(),
-            architecture: architecture.to_owned(),
-        })
-    }
-}
-
-/// Returns the declared server type, if the cloud offers it in any of the declared locations.
-fn find_server_type<'a>(
-    types: &'a [model::ServerType],
-    machine: &Machine,
-) -> Result<&'a model::ServerType, Error> {
-    let there = |offer: &&model::ServerType| {
-        machine
-            .locations
-            .iter()
-            .any(|place| offer.prices.iter().any(|price| price.location == *place))
-    };
-    let found = types.iter().filter(there).find(|offer| offer.name == machine.r#type);
-    found.ok_or_else(|| {
-        let others = types.iter().filter(there);
-        let others = others
-            .map(|offer| format!("{} ({} cores, {} GB)", offer.name, offer.cores, offer.memory));
-        Error::UnknownType {
-            name: machine.r#type.clone(),
-            place: machine.locations.join(", "),
-            others: others.collect::<Vec<_>>().join(", "),
-        }
-    })
 }
 
 fn forward(service: model::Service) -> BalancerService {
@@ -436,6 +320,7 @@ fn family(kind: Kind) -> &'static str {
         Kind::PlacementGroup => "placement_groups",
         Kind::Network => "networks",
         Kind::Firewall => "firewalls",
+        Kind::PrimaryIp => "primary_ips",
         Kind::LoadBalancer => "load_balancers",
     }
 }

@@ -143,6 +143,7 @@ mod tests {
             spec: ResourceSpec::PlacementGroup,
             networks: std::collections::BTreeSet::new(),
             address: None,
+            location: None,
             monthly: Money::default(),
         };
         (SharedResource { kind: Kind::Network, name: "c".to_owned() }, found)

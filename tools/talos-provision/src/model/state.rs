@@ -11,7 +11,10 @@ use super::Etcd;
 use crate::config::Keys;
 use crate::labels::{self, Labels};
 use crate::money::Money;
-use crate::spec::{FirstContact, Role, Source, Subnet};
+use crate::spec::{Firewall, FirstContact, Role, Source, Subnet};
+
+/// Port of the Kubernetes API on control planes and on the load balancer.
+pub(crate) const KUBERNETES_PORT: u16 = 6443;
 
 /// Declared state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +104,17 @@ pub enum Kind {
     Network,
     /// Firewall that protects the machines.
     Firewall,
+    /// Public IPv4 address of the load balancer. It outlives the load balancer, so the endpoint keeps its
+    /// address.
+    PrimaryIp,
     /// Load balancer that serves the cluster's endpoint.
     LoadBalancer,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are created.
+    pub const ALL: [Self; 5] =
+        [Self::PlacementGroup, Self::Network, Self::Firewall, Self::PrimaryIp, Self::LoadBalancer];
 }
 
 impl fmt::Display for Kind {
@@ -111,6 +123,7 @@ impl fmt::Display for Kind {
             Self::PlacementGroup => "placement group",
             Self::Network => "network",
             Self::Firewall => "firewall",
+            Self::PrimaryIp => "primary IP",
             Self::LoadBalancer => "load balancer",
         })
     }
@@ -130,6 +143,11 @@ pub enum ResourceSpec {
     },
     /// Inbound rules of a firewall, sorted.
     Firewall(Vec<Rule>),
+    /// An address of IPv4 for the load balancer.
+    PrimaryIp {
+        /// Whether the address is deleted with its load balancer. `false` is declared.
+        auto_delete: bool,
+    },
     /// A load balancer that forwards the Kubernetes API to the control planes.
     LoadBalancer(Balancer),
 }
@@ -165,7 +183,8 @@ impl BalancerService {
     #[must_use]
     pub fn kubernetes() -> Self {
         let tcp = || "tcp".to_owned();
-        Self { protocol: tcp(), listen: 6443, to: 6443, proxy: false, check: (tcp(), 6443) }
+        let port = KUBERNETES_PORT;
+        Self { protocol: tcp(), listen: port, to: port, proxy: false, check: (tcp(), port) }
     }
 }
 
@@ -200,22 +219,45 @@ impl ResourceSpec {
 /// Inbound rule of a firewall.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
-    /// Protocol: `tcp` or `icmp`.
+    /// Protocol, for example `tcp` or `icmp`.
     pub protocol: String,
-    /// Port; `None` for `icmp`.
+    /// Port or range of ports; `None` for protocols without ports.
     pub port: Option<String>,
     /// Subnets that are allowed, sorted.
     pub sources: Vec<String>,
 }
 
 impl Rule {
-    /// Returns the rule that allows `sources`.
+    /// Returns the inbound rules of `firewall`, sorted. Rules for the same port are one rule, and a
+    /// rule without a source is none.
     #[must_use]
-    pub fn new(protocol: &str, port: Option<u16>, sources: &[Source]) -> Self {
-        let mut sources: Vec<_> = sources.iter().map(|source| source.as_str().to_owned()).collect();
-        sources.sort();
-        let port = port.map(|port| port.to_string());
-        Self { protocol: protocol.to_owned(), port, sources }
+    pub fn inbound(firewall: &Firewall) -> Vec<Self> {
+        let kubernetes = firewall.kubernetes.as_deref().unwrap_or_default();
+        let fields = [
+            ("icmp", None, firewall.icmp.as_slice()),
+            ("tcp", Some(talos_api::PORT.to_string()), &firewall.talos),
+            ("tcp", Some(KUBERNETES_PORT.to_string()), kubernetes),
+        ];
+        let further = firewall.rules.iter().map(|rule| {
+            let port = rule.port.map(|port| port.to_string());
+            (rule.protocol.as_str(), port, rule.from.as_slice())
+        });
+        let mut merged: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+        for (protocol, port, sources) in fields.into_iter().chain(further) {
+            let subnets = sources.iter().flat_map(Source::subnets);
+            merged.entry((protocol, port)).or_default().extend(subnets);
+        }
+        let mut rules: Vec<_> = merged
+            .into_iter()
+            .filter(|(_, sources)| !sources.is_empty())
+            .map(|((protocol, port), sources)| Self {
+                protocol: protocol.to_owned(),
+                port,
+                sources: sources.into_iter().collect(),
+            })
+            .collect();
+        rules.sort();
+        rules
     }
 }
 
@@ -232,9 +274,11 @@ pub struct ObservedResource {
     pub spec: ResourceSpec,
     /// Ids of the networks to which the resource is attached.
     pub networks: BTreeSet<u64>,
-    /// Public address; only load balancers have one.
+    /// Public address of a Primary IP or of a load balancer.
     pub address: Option<String>,
-    /// Monthly price in euros, net.
+    /// Location of a Primary IP or of a load balancer, for example `fsn1`.
+    pub location: Option<String>,
+    /// Monthly price, net.
     pub monthly: Money,
 }
 
@@ -267,7 +311,7 @@ pub struct Server {
     pub image: Option<u64>,
     /// Ids of the cloud volumes that are attached to the server.
     pub volumes: Vec<u64>,
-    /// Monthly price in euros, net.
+    /// Monthly price with the public IPv4 address, net.
     pub monthly: Money,
     /// State of Talos on the server.
     pub node: Node,

@@ -193,6 +193,7 @@ fn differs(resource: &SharedResource, is: &ResourceSpec, declared: &ResourceSpec
             format!("{range} with the subnets {}", nodes.join(", "))
         }
         ResourceSpec::PlacementGroup => "spread".to_owned(),
+        ResourceSpec::PrimaryIp { .. } => "an address of IPv4".to_owned(),
         ResourceSpec::LoadBalancer(_) => "for the control planes".to_owned(),
         ResourceSpec::Firewall(rules) => format!("{} rules", rules.len()),
     };

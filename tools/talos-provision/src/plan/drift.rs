@@ -5,6 +5,8 @@
 //! | firewall rules | firewall | `update` |
 //! | subnet removed, label of a `destroy` that was given up | network | `update` |
 //! | load balancer detached, not public, other services or targets | load balancer | `update` |
+//! | Primary IP would be deleted with its load balancer | Primary IP | `update` |
+//! | load balancer deleted | load balancer | `create`, with the same Primary IP |
 //! | labels | server | `setLabels` |
 //! | detached from the network | server | `attachNetwork` |
 //! | firewall detached | server | `attachFirewall` |
@@ -43,6 +45,12 @@ pub(super) fn changes(
             let label = labels::destroyed_label(&found.labels);
             let label = label.map(|label| Part::Labels.change(label, "none"));
             subnet.into_iter().chain(label).collect()
+        }
+        (
+            ResourceSpec::PrimaryIp { auto_delete: declared },
+            ResourceSpec::PrimaryIp { auto_delete },
+        ) if auto_delete != declared => {
+            vec![Part::AutoDelete.change(auto_delete.to_string(), declared.to_string())]
         }
         (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
             balancer_changes(declared, balancer, found, world)

@@ -110,6 +110,13 @@ const FOREIGN: &[Foreign] = &[
         repaired: "change network c|labels",
     },
     Foreign {
+        what: "the Primary IP is set to be deleted with its load balancer",
+        change: |world| {
+            found(world, Kind::PrimaryIp).spec = ResourceSpec::PrimaryIp { auto_delete: true };
+        },
+        repaired: "change primary IP c: auto delete: true → false",
+    },
+    Foreign {
         what: "the load balancer is detached from the network",
         change: |world| found(world, Kind::LoadBalancer).networks.clear(),
         repaired: "change load balancer c|network",
@@ -300,4 +307,20 @@ fn a_control_plane_without_its_label_still_leaves_etcd_before_it_is_removed() {
         |step| matches!(step, Step::RemoveServer { name, leave: true, .. } if name == CONTROL),
     );
     assert!(leaves);
+}
+
+#[test]
+fn a_load_balancer_without_a_primary_ip_of_ours_keeps_its_address() {
+    let (wanted, mut world) = configured_world();
+    world.resources.remove(&resource(Kind::PrimaryIp));
+    assert_eq!(plan(&wanted, &world), [], "an address cannot be assigned to it any more");
+    world.resources.remove(&resource(Kind::LoadBalancer));
+    let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
+    assert_eq!(steps, ["create primary IP c", "create load balancer c"]);
+}
+
+#[test]
+fn the_laws_cover_at_least_ten_kinds_of_drift() {
+    let kinds: BTreeSet<_> = FOREIGN.iter().map(|foreign| foreign.repaired).collect();
+    assert!(kinds.len() >= 10, "{kinds:?}");
 }

@@ -32,7 +32,8 @@ fn machine(role: Role) -> Machine {
 }
 
 fn rules(port: u16) -> ResourceSpec {
-    ResourceSpec::Firewall(vec![Rule::new("tcp", Some(port), &[])])
+    let (protocol, port) = ("tcp".to_owned(), Some(port.to_string()));
+    ResourceSpec::Firewall(vec![Rule { protocol, port, sources: Vec::new() }])
 }
 
 fn balancer() -> Balancer {
@@ -61,6 +62,7 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> DesiredState {
         resources: BTreeMap::from([
             (resource(Kind::Network), network()),
             (resource(Kind::Firewall), rules(1)),
+            (resource(Kind::PrimaryIp), ResourceSpec::PrimaryIp { auto_delete: false }),
             (resource(Kind::LoadBalancer), ResourceSpec::LoadBalancer(balancer())),
             (resource(Kind::PlacementGroup), ResourceSpec::PlacementGroup),
         ]),
@@ -121,6 +123,7 @@ pub(super) fn found(ours: bool, kind: Kind, spec: ResourceSpec) -> ObservedResou
         spec,
         networks: networks.into_iter().collect(),
         address: None,
+        location: None,
         monthly: Money::default(),
     }
 }

@@ -137,6 +137,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
         networks: BTreeSet::new(),
         spec: spec(),
         address: None,
+        location: None,
         monthly: Money::default(),
     };
     ActualState {

@@ -106,6 +106,17 @@ impl Harness {
         self.call("GET", "/_lab/writes", &Value::Null)["writes"].as_u64().expect("a number")
     }
 
+    /// Returns the number of calls of clients, without those of the test itself.
+    pub(crate) fn calls(&self) -> u64 {
+        self.call("GET", "/_lab/calls", &Value::Null)["calls"].as_u64().expect("a number")
+    }
+
+    /// Replaces the list of server types that are sold out, each with a location.
+    pub(crate) fn sell_out(&self, types: &[(&str, &str)]) {
+        let answer = self.call("PUT", "/_lab/sold_out", &json!(types));
+        assert!(answer["sold_out"].is_array(), "{answer}");
+    }
+
     pub(crate) fn fault(&self, method: &str, path: &str, status: u16, code: &str, after: bool) {
         let fault = json!([{"method": method, "path": path, "status": status, "code": code, "after_effect": after}]);
         let answer = self.call("POST", "/_lab/faults", &fault);

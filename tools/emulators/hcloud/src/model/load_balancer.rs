@@ -20,6 +20,9 @@ pub(crate) enum Algorithm {
 pub(crate) struct LoadBalancer {
     pub(crate) head: Head,
     pub(crate) address: Ipv4Addr,
+    /// Ids of the existing Primary IPs of IPv4 and IPv6 with which the balancer was created.
+    #[serde(default)]
+    pub(crate) primary_ips: [Option<u64>; 2],
     /// Whether the public interface is enabled.
     pub(crate) public: bool,
     pub(crate) algorithm: Algorithm,

@@ -63,14 +63,18 @@ impl Server {
     }
 }
 
-/// A public address, created with a server or before it.
+/// A public address, created with a server or before its server or load balancer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PrimaryIp {
     pub(crate) head: Head,
     /// An IPv4 address, or an IPv6 range.
     pub(crate) ip: String,
+    /// Id of the server or load balancer that has the address.
     pub(crate) assignee: Option<u64>,
-    /// Whether the address is deleted with its server.
+    /// Whether the assignee is a load balancer.
+    #[serde(default)]
+    pub(crate) on_balancer: bool,
+    /// Whether the address is deleted with its assignee.
     pub(crate) auto_delete: bool,
     pub(crate) dns_ptr: Option<String>,
     pub(crate) location: String,

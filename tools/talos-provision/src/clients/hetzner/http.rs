@@ -1,6 +1,7 @@
 //! Requests to the cloud's API: rate limit, errors and retries.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use remote::{
     Cause, Limits, Outage, Retries, Settings, agent, is_untrusted, percent_encode, read,
@@ -12,7 +13,7 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Method, Request};
 
 use crate::Error;
-use crate::api_error::ApiError;
+use crate::api_error::{ApiError, fields};
 
 /// Timeout of one attempt.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30);
@@ -27,6 +28,10 @@ const LIMITS: Limits = Limits {
     pause_max: Duration::from_secs(5),
     attempts: u32::MAX,
 };
+/// Longest time for which the name of the host is looked up before the API has answered once: a wrong
+/// name must not cost the whole time of a call. Five seconds are the time limit of one query of the
+/// resolver (`timeout` in resolv.conf(5)).
+const UNRESOLVED_MAX: Duration = Duration::from_secs(5);
 /// Shortest token that is redacted from answers, in bytes. A shorter token could be part of
 /// ordinary words.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -38,6 +43,8 @@ pub(crate) struct Http {
     /// Base URL without a trailing slash.
     base: String,
     token: Secret,
+    /// Set once the API has answered in this run.
+    has_answered: AtomicBool,
 }
 
 impl std::fmt::Debug for Http {
@@ -77,7 +84,7 @@ impl Http {
             attempt_max: ATTEMPT_MAX,
         })?;
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { agent, base, token })
+        Ok(Self { agent, base, token, has_answered: AtomicBool::new(false) })
     }
 
     /// Sends a GET request, and retries temporary errors.
@@ -108,6 +115,7 @@ impl Http {
     fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
         let outage = Outage::default();
         let mut retries = Retries::new(LIMITS, &outage);
+        let (began, mut is_outage_told) = (Instant::now(), false);
         loop {
             documents::check_interrupt().map_err(|error| CallError::Fatal(error.into()))?;
             documents::detail("-", format_args!("{method} {path}"));
@@ -131,12 +139,37 @@ impl Http {
                 Err(Silence::Untrusted(why)) => {
                     return Err(CallError::Fatal(Error::Untrusted { why }));
                 }
+                // Nothing was sent, so every method may be repeated.
+                Err(Silence::Unresolved(why)) => {
+                    let has_answered = self.has_answered.load(Ordering::Relaxed);
+                    if !has_answered && began.elapsed() > UNRESOLVED_MAX {
+                        let host = self.base.split('/').nth(2).unwrap_or_default().to_owned();
+                        return Err(CallError::Fatal(Error::Unresolved { host, why }));
+                    }
+                    (why, Cause::Outage)
+                }
                 Err(Silence::Unknown(why)) if method == Method::POST => {
                     return Err(CallError::Ambiguous(why));
                 }
                 Err(Silence::Unknown(why)) => (why, Cause::Outage),
             };
-            documents::detail("-", &why);
+            // A run that says nothing for a minute looks like a run that hangs.
+            match &cause {
+                Cause::RateLimit(pause) => {
+                    let seconds = pause.as_secs().max(1);
+                    let text =
+                        format_args!("waiting {seconds} s for the cloud's rate limit: {why}");
+                    documents::note("-", text);
+                }
+                Cause::Outage if !is_outage_told => {
+                    is_outage_told = true;
+                    documents::note(
+                        "-",
+                        format_args!("the cloud does not answer, trying again: {why}"),
+                    );
+                }
+                Cause::Outage => documents::detail("-", &why),
+            }
             if !retries.again(cause).map_err(|error| CallError::Fatal(error.into()))? {
                 let what = "the cloud".to_owned();
                 return Err(CallError::Fatal(Error::Unreachable { what, why }));
@@ -169,6 +202,7 @@ impl Http {
             ),
         };
         let mut response = sent.map_err(Silence::from)?;
+        self.has_answered.store(true, Ordering::Relaxed);
         let body =
             read(&mut response, ANSWER_BYTES_MAX).map_err(|error| Silence::unknown(&error))?;
         let body = body.ok_or_else(|| {
@@ -187,6 +221,8 @@ impl Http {
 enum Silence {
     /// The certificate is not trusted, so that nothing was sent.
     Untrusted(String),
+    /// The name of the host has no address, so that nothing was sent.
+    Unresolved(String),
     /// The request may have arrived.
     Unknown(String),
 }
@@ -201,9 +237,24 @@ impl From<ureq::Error> for Silence {
     fn from(error: ureq::Error) -> Self {
         if is_untrusted(&error) {
             Self::Untrusted(error.to_string())
+        } else if is_unresolved(&error) {
+            Self::Unresolved(error.to_string())
         } else {
             Self::unknown(&error)
         }
+    }
+}
+
+/// Returns whether the name of the host could not be resolved. ureq passes the error of the standard library on,
+/// which has no kind of its own (rust 1.9x, `std/src/sys/net/connection/socket.rs`: "failed to lookup address
+/// information").
+fn is_unresolved(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::Timeout(ureq::Timeout::Resolve) => true,
+        ureq::Error::Io(source) => {
+            source.to_string().starts_with("failed to lookup address information")
+        }
+        _ => false,
     }
 }
 
@@ -226,7 +277,13 @@ fn api_error(status: u16, headers: &HeaderMap, text: &str) -> ApiError {
         _ => format!("status {status}"),
     };
     let correlation = headers.get("X-Correlation-Id").and_then(|value| value.to_str().ok());
-    ApiError { status, code: named(code), message, correlation: correlation.map(str::to_owned) }
+    ApiError {
+        status,
+        code: named(code),
+        message,
+        fields: fields(&body["error"]["details"]),
+        correlation: correlation.map(str::to_owned),
+    }
 }
 
 /// Returns the pause after which the rate limit allows another request.

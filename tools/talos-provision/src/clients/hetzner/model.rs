@@ -5,44 +5,128 @@
 use serde::Deserialize;
 
 use crate::labels::Labels;
-use crate::money::Money;
+use crate::money::{Currency, Money};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Named {
     pub(crate) name: String,
 }
 
-#[derive(Debug, Deserialize)]
+/// Server type with its offers (hcloud-go v2.53.0 `schema.ServerType`).
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct ServerType {
     pub(crate) name: String,
     pub(crate) architecture: String,
     pub(crate) cores: u32,
+    /// Memory in GB.
     pub(crate) memory: f64,
+    /// Disk in GB.
+    pub(crate) disk: f64,
     pub(crate) prices: Vec<Price>,
+    /// Locations in which the type exists. Since 2025-09-24:
+    /// <https://docs.hetzner.cloud/changelog#2025-09-24-per-location-server-types>.
+    #[serde(default)]
+    pub(crate) locations: Vec<Offer>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Server type in one location (hcloud-go v2.53.0 `schema.ServerTypeLocation`).
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Offer {
+    pub(crate) name: String,
+    /// Whether a server can be created now. Since 2026-04-01:
+    /// <https://docs.hetzner.cloud/changelog#2026-04-01-datacenter-deprecations>.
+    #[serde(default = "yes")]
+    pub(crate) available: bool,
+    pub(crate) deprecation: Option<Deprecation>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Deprecation of a type (hcloud-go v2.53.0 `schema.DeprecationInfo`).
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Deprecation {
+    pub(crate) unavailable_after: String,
+}
+
+impl Deprecation {
+    /// Returns whether the type has been withdrawn. An unreadable time is in the future, because the API
+    /// decides in the end.
+    pub(crate) fn has_passed(&self) -> bool {
+        let end = self.unavailable_after.parse::<jiff::Timestamp>();
+        end.is_ok_and(|end| end < jiff::Timestamp::now())
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Location {
+    pub(crate) name: String,
+    pub(crate) network_zone: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct BalancerType {
     pub(crate) name: String,
     pub(crate) prices: Vec<Price>,
+    /// Since 2026-06-05 (hcloud-go v2.46.0).
+    pub(crate) deprecation: Option<Deprecation>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Price {
     pub(crate) location: String,
     price_monthly: Amount,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Amount {
     net: String,
 }
 
-/// Returns the monthly price in `location`. If the list has no price for that location, the first
-/// price is used.
-pub(crate) fn price(prices: &[Price], location: &str) -> Money {
-    let there = prices.iter().find(|price| price.location == location).or(prices.first());
-    there.and_then(|price| Money::parse(&price.price_monthly.net)).unwrap_or_default()
+/// Price list (hcloud-go v2.53.0 `schema.Pricing`).
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Pricing {
+    currency: String,
+    primary_ips: Vec<AddressPrices>,
+    volume: VolumePrice,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct AddressPrices {
+    #[serde(rename = "type")]
+    family: String,
+    prices: Vec<Price>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct VolumePrice {
+    price_per_gb_month: Amount,
+}
+
+impl Pricing {
+    pub(crate) fn currency(&self) -> Option<Currency> {
+        Currency::parse(&self.currency)
+    }
+
+    /// Returns the monthly price in `location`; `None` if the list has none for that location, because
+    /// the price of another location would be wrong.
+    pub(crate) fn monthly(&self, prices: &[Price], location: &str) -> Option<Money> {
+        let there = prices.iter().find(|price| price.location == location)?;
+        Money::parse(&there.price_monthly.net, self.currency()?)
+    }
+
+    /// Returns the monthly price of a public IPv4 address.
+    pub(crate) fn ipv4(&self, location: &str) -> Option<Money> {
+        let ipv4 = self.primary_ips.iter().find(|address| address.family == "ipv4")?;
+        self.monthly(&ipv4.prices, location)
+    }
+
+    /// Returns the monthly price of a volume of `size` GB.
+    pub(crate) fn volume(&self, size: u64) -> Option<Money> {
+        let price = Money::parse(&self.volume.price_per_gb_month.net, self.currency()?)?;
+        Some(price.times(size))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +144,7 @@ pub(crate) struct Server {
     pub(crate) private_net: Vec<PrivateNet>,
     pub(crate) placement_group: Option<Numbered>,
     pub(crate) image: Option<Numbered>,
+    /// Ids of the attached volumes.
     #[serde(default)]
     pub(crate) volumes: Vec<u64>,
 }
@@ -142,6 +227,17 @@ pub(crate) struct FirewallRule {
     pub(crate) source_ips: Vec<String>,
 }
 
+/// Public address that exists by itself (hcloud-go v2.53.0 `schema.PrimaryIP`).
+#[derive(Debug, Deserialize)]
+pub(crate) struct PrimaryIp {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) ip: String,
+    pub(crate) auto_delete: bool,
+    pub(crate) location: Named,
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct PlacementGroup {
     pub(crate) id: u64,
@@ -204,11 +300,13 @@ pub(crate) struct TargetAddress {
     pub(crate) ip: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Image {
     pub(crate) id: u64,
     pub(crate) status: String,
     pub(crate) architecture: String,
+    /// Size of the disk that the image needs, in GB.
+    pub(crate) disk_size: f64,
     pub(crate) created: String,
 }
 

@@ -97,6 +97,13 @@ impl Writer<'_> {
         }
     }
 
+    /// Sets whether a Primary IP is deleted with its load balancer.
+    pub(crate) fn set_auto_delete(&self, address: u64, auto_delete: bool) -> Result<(), Error> {
+        let (path, body) = (format!("/primary_ips/{address}"), json!({"auto_delete": auto_delete}));
+        let changed = self.reader().http.change(&Method::PUT, &path, Some(&body));
+        changed.map(drop).map_err(Into::into)
+    }
+
     /// Creates the subnet of the machines.
     pub(crate) fn add_subnet(&self, network: u64, range: &str, zone: &str) -> Result<(), Error> {
         let body = json!({"type": "cloud", "ip_range": range, "network_zone": zone});
@@ -156,7 +163,7 @@ impl Writer<'_> {
                         act("remove_target", removal_target(target))?;
                     }
                 }
-                Part::Rules | Part::Subnet | Part::Labels => {}
+                Part::Rules | Part::Subnet | Part::AutoDelete | Part::Labels => {}
             }
         }
         Ok(())

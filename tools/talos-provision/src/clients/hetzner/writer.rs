@@ -10,9 +10,8 @@ use ureq::http::Method;
 
 use super::http::CallError;
 use super::model::Action;
-use super::{BALANCER_TYPE, Reader, family, parse_items};
+use super::{Reader, family, parse_items};
 use crate::Error;
-use crate::api_error::ApiError;
 use crate::labels::Labels;
 use crate::plan::{
     BalancerService, History, Kind, Machine, ObservedResource, ResourceSpec, Rule, SharedResource,
@@ -25,6 +24,8 @@ const ACTIONS_MAX: Duration = Duration::from_secs(600);
 const IN_USE_MAX: Duration = Duration::from_secs(60);
 /// Most attempts of a create request whose result is unknown and that left no resource.
 const TRIES_MAX: usize = 4;
+/// Time between two lines about an unfinished wait. An action of the cloud takes seconds.
+const TOLD_EVERY: Duration = Duration::from_secs(15);
 /// Most ids in one request for the state of actions.
 const IDS_MAX: usize = 25;
 
@@ -42,6 +43,21 @@ pub(crate) struct Placement<'a> {
     pub(crate) machine: &'a Machine,
 }
 
+/// Location and attachments of a new shared resource.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedPlacement<'a> {
+    /// Network zone of the network.
+    pub(crate) zone: &'a str,
+    /// Location of a Primary IP or of a load balancer.
+    pub(crate) location: &'a str,
+    /// Type of a load balancer, for example `lb11`.
+    pub(crate) balancer_type: &'a str,
+    /// Id of the network to which a load balancer is attached.
+    pub(crate) network: Option<u64>,
+    /// Id of the Primary IP of a load balancer.
+    pub(crate) address: Option<u64>,
+}
+
 impl<'a> Writer<'a> {
     pub(crate) fn new(reader: &'a Reader, _permit: &WritePermit) -> Self {
         Self(reader)
@@ -54,9 +70,7 @@ impl<'a> Writer<'a> {
         &self,
         (resource, spec): (&SharedResource, &ResourceSpec),
         history: History,
-        zone: &str,
-        place: &str,
-        network: Option<u64>,
+        placement: &SharedPlacement<'_>,
     ) -> Result<u64, Error> {
         let scope = &self.0.scope;
         let mut labels = scope.labels();
@@ -69,16 +83,24 @@ impl<'a> Writer<'a> {
             ResourceSpec::Network { range, nodes } => json!({
                 "ip_range": range,
                 "subnets": nodes.iter().map(|range| {
-                    json!({"type": "cloud", "ip_range": range, "network_zone": zone})
+                    json!({"type": "cloud", "ip_range": range, "network_zone": placement.zone})
                 }).collect::<Vec<_>>(),
             }),
             ResourceSpec::Firewall(rules) => json!({"rules": inbound(rules)}),
+            // Without an assignee type, because a Primary IP of a load balancer has none of its own:
+            // https://docs.hetzner.cloud/changelog#2026-04-27-primary-ips-make-assignee_type-optional
+            ResourceSpec::PrimaryIp { auto_delete } => json!({
+                "type": "ipv4",
+                "location": placement.location,
+                "auto_delete": auto_delete,
+            }),
             ResourceSpec::LoadBalancer(balancer) => json!({
-                "load_balancer_type": BALANCER_TYPE,
-                "location": place,
+                "load_balancer_type": placement.balancer_type,
+                "location": placement.location,
                 "algorithm": {"type": "round_robin"},
-                "network": network,
+                "network": placement.network,
                 "public_interface": balancer.public,
+                "public_net": {"ipv4": placement.address},
                 "services": balancer.services.iter().map(balancer_service).collect::<Vec<_>>(),
                 "targets": balancer.targets.iter().map(balancer_target).collect::<Vec<_>>(),
             }),
@@ -121,7 +143,7 @@ impl<'a> Writer<'a> {
         let mut refused = None;
         for location in &placement.machine.locations {
             match self.create_server_in(name, placement, location) {
-                Err(Error::Api(why)) if is_out_of_capacity(&why) => {
+                Err(Error::Api(why)) if why.is_of_location() => {
                     documents::note(
                         name,
                         format_args!("server type unavailable in {location}: {}", why.message),
@@ -186,7 +208,7 @@ impl<'a> Writer<'a> {
                 Err(CallError::Ambiguous(why)) => why,
                 Err(trouble) => return Err(trouble.into()),
             };
-            let there = self.0.list(family, ("name", name))?;
+            let there = self.0.list(family, Some(("name", name)))?;
             if let Some(there) = there.first() {
                 let labels = serde_json::from_value(there["labels"].clone()).unwrap_or_default();
                 if self.0.scope.owns(&labels) {
@@ -307,18 +329,26 @@ pub(super) fn balancer_target(target: &Target) -> Value {
 }
 
 /// Repeats `ask` until it breaks. After `limit`, fails with the last description of the unfinished
-/// work.
+/// work. A long wait says what it waits for.
 pub(super) fn until<T>(
     limit: Duration,
     mut ask: impl FnMut() -> Result<ControlFlow<T, String>, Error>,
 ) -> Result<T, Error> {
-    let began = Instant::now();
+    let (began, mut told) = (Instant::now(), Duration::ZERO);
     let mut pause = Duration::from_millis(100);
     loop {
         match ask()? {
             Break(end) => return Ok(end),
             Continue(what) if began.elapsed() > limit => return Err(Error::TimedOut { what }),
-            Continue(_) => documents::pause(pause)?,
+            Continue(what) => {
+                let waited = began.elapsed();
+                if waited.saturating_sub(told) >= TOLD_EVERY {
+                    let seconds = waited.as_secs();
+                    documents::note("-", format_args!("waiting, {seconds} s so far: {what}"));
+                    told = waited;
+                }
+                documents::pause(pause)?;
+            }
         }
         pause = (pause * 3 / 2).min(Duration::from_secs(3));
     }
@@ -331,10 +361,6 @@ fn failed(action: &Action) -> Error {
         code: error.map_or_else(String::new, |error| error.code.clone()),
         message: error.map_or_else(String::new, |error| error.message.clone()),
     }
-}
-
-fn is_out_of_capacity(error: &ApiError) -> bool {
-    matches!(error.code.as_str(), "resource_unavailable" | "placement_error")
 }
 
 /// Returns the ids of all actions in an answer, including those that follow.

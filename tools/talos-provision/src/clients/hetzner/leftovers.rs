@@ -1,0 +1,86 @@
+//! Resources of other programs that outlive the cluster and are billed.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::model::Price;
+use super::{CloudState, Reader};
+use crate::Error;
+use crate::money::Money;
+use crate::plan::Kind;
+
+/// Resource that another program created for the cluster, and that outlives the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    family: &'static str,
+    id: u64,
+}
+
+/// Existing leftovers for people, and their monthly cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leftovers {
+    /// One entry for each resource, for example `volume pvc-1 (4711), 0.44 EUR per month`.
+    pub(crate) names: Vec<String>,
+    /// Monthly cost of all of them, as far as prices are known.
+    pub(crate) monthly: Money,
+}
+
+impl Reader {
+    /// Lists resources that other programs created in our network or attached to our servers: load
+    /// balancers of a cloud controller, and volumes of a storage driver. They outlive the cluster
+    /// and are billed.
+    pub(crate) fn leftovers(&self, cloud: &CloudState) -> Result<Vec<Leftover>, Error> {
+        let ours: BTreeSet<u64> = cloud
+            .resources
+            .values()
+            .filter(|resource| resource.ours)
+            .map(|resource| resource.id)
+            .collect();
+        let mut leftovers = Vec::new();
+        for (resource, found) in cloud.resources.iter().filter(|(_, found)| found.ours) {
+            if resource.kind != Kind::Network {
+                continue;
+            }
+            let Some(network) = self.has("networks", found.id)? else { continue };
+            let balancers = network["load_balancers"].as_array().into_iter().flatten();
+            let balancers = balancers.filter_map(Value::as_u64).filter(|id| !ours.contains(id));
+            leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
+        }
+        let servers = cloud.servers.values().filter(|server| server.ours);
+        let volumes = servers.flat_map(|server| server.volumes.iter().copied());
+        leftovers.extend(volumes.map(|id| Leftover { family: "volumes", id }));
+        Ok(leftovers)
+    }
+
+    /// Describes those of `leftovers` that still exist, with their cost.
+    pub(crate) fn describe(&self, leftovers: &[Leftover]) -> Result<Leftovers, Error> {
+        let mut described = Leftovers::default();
+        for Leftover { family, id } in leftovers {
+            let Some(found) = self.has(family, *id)? else { continue };
+            let monthly = self.monthly(family, &found)?;
+            let price = monthly.map_or_else(
+                || "price unknown".to_owned(),
+                |price| format!("{} per month", price.with_currency()),
+            );
+            let name = found["name"].as_str().unwrap_or_default();
+            let kind = if *family == "volumes" { "volume" } else { "load balancer" };
+            described.names.push(format!("{kind} {name} ({id}), {price}"));
+            described.monthly = described.monthly + monthly.unwrap_or_default();
+        }
+        Ok(described)
+    }
+
+    /// Returns the monthly price of a load balancer or of a volume.
+    fn monthly(&self, family: &str, found: &Value) -> Result<Option<Money>, Error> {
+        let pricing = self.pricing()?;
+        Ok(if family == "volumes" {
+            found["size"].as_u64().and_then(|size| pricing.volume(size))
+        } else {
+            let prices = found["load_balancer_type"]["prices"].clone();
+            let prices: Vec<Price> = serde_json::from_value(prices).unwrap_or_default();
+            let location = found["location"]["name"].as_str().unwrap_or_default();
+            pricing.monthly(&prices, location)
+        })
+    }
+}
