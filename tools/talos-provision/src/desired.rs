@@ -166,7 +166,8 @@ fn host(endpoint: &str) -> &str {
 /// gateway of the network, the first of `range`: every server has a route to it on the private interface, and
 /// no server can have it as its own address
 /// (<https://docs.hetzner.com/networking/networks/technical-concepts/architecture>). The first address of
-/// `nodes` belongs to the first server, whose route to itself leads to the interface `lo`.
+/// `nodes` belongs to the first server, whose route to itself leads to the interface `lo` (measured: flanneld
+/// 0.28.7 takes `lo` there).
 fn flannel_arguments(spec: &Cluster) -> Value {
     json!([format!("--iface-can-reach={}", spec.network.range.first_address())])
 }
@@ -276,3 +277,6 @@ fn group(document: &Declared<Cluster>, pool: &Pool, number: u8) -> SharedResourc
     };
     SharedResource { kind: Kind::PlacementGroup, name }
 }
+
+#[cfg(test)]
+mod tests;
