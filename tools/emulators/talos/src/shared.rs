@@ -68,7 +68,7 @@ pub(crate) struct Shared {
     prism: Mutex<Option<JoinHandle<()>>>,
     /// Time that etcd waits for other services on every boot, keyed by the machine's name.
     slow: Mutex<BTreeMap<String, Duration>>,
-    /// Whether machines find each other before Kubernetes serves.
+    /// State of the discovery service, through which machines find each other before Kubernetes serves.
     discovery: AtomicBool,
     /// Service networks with a route of this lab that keeps their packets on the host.
     held_back: Mutex<BTreeSet<String>>,

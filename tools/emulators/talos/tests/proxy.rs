@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 
 const CONTROL: Ipv4Addr = Ipv4Addr::new(127, 73, 6, 1);
 const WORK: Ipv4Addr = Ipv4Addr::new(127, 73, 6, 2);
-const NOBODY: Ipv4Addr = Ipv4Addr::new(127, 73, 6, 99);
+const ABSENT: Ipv4Addr = Ipv4Addr::new(127, 73, 6, 99);
 
 /// Starts a control plane and a worker. Its own cluster for each test, at other addresses.
 fn cluster(place: &Path, offset: u8, with_discovery: bool) -> (Arc<Fleet>, [Ipv4Addr; 2]) {
@@ -80,12 +80,12 @@ fn a_call_for_another_machine_reaches_that_machine_only() {
     assert_eq!(hostnames(&admin, "node", &[]).expect("a name"), ["control"]);
     assert_eq!(hostnames(&admin, "node", &[work]).expect("a name"), ["work"]);
     assert_eq!(hostnames(&admin, "nodes", &[work]).expect("a name"), ["work"]);
-    let both = hostnames(&admin, "nodes", &[control, work, NOBODY]).expect("names");
+    let both = hostnames(&admin, "nodes", &[control, work, ABSENT]).expect("names");
     assert_eq!(both, ["control", "work", ""], "the last answer is an error");
     let code = |talos: &Talos, key, addresses: &[_]| {
         hostnames(talos, key, addresses).expect_err("an error").code()
     };
-    assert_eq!(code(&admin, "node", &[NOBODY]), Code::Unavailable);
+    assert_eq!(code(&admin, "node", &[ABSENT]), Code::Unavailable);
     assert_eq!(code(&admin, "node", &[control, work]), Code::InvalidArgument);
     // A worker forwards nothing, and answers for itself.
     assert_eq!(hostnames(&worker, "node", &[work]).expect("a name"), ["work"]);
