@@ -220,11 +220,11 @@ impl Network {
             ));
             addresses.push(format!("{subnet}.2"));
         }
-        let served = self.path("served");
-        fs::create_dir(&served).expect("a folder");
-        fs::write(served.join("index.html"), "hello").expect("written");
+        let pages = self.path("pages");
+        fs::create_dir(&pages).expect("a folder");
+        fs::write(pages.join("index.html"), "hello").expect("written");
         let mut server = self.pods[1].command("python3");
-        server.args(["-m", "http.server", "8080"]).current_dir(&served);
+        server.args(["-m", "http.server", "8080"]).current_dir(&pages);
         self.processes.push(Process::start(&mut server, &self.path("server.log")));
         let url = |address: &str| format!("http://{address}:8080/index.html");
         until("the server", || {
