@@ -276,7 +276,35 @@ fn every_file_that_a_page_names_exists() -> Test {
 #[test]
 fn every_test_that_guards_an_invariant_exists() -> Test {
     let path = "knowledge/architecture.md";
-    let page = fs::read_to_string(root().join(path))?;
+    let (guards, mistakes) = named_tests(path, &fs::read_to_string(root().join(path))?)?;
+    assert_none(&mistakes);
+    assert!(guards >= 20, "architecture.md names at least 20 tests: {guards}");
+    Ok(())
+}
+
+/// Checks the tables of assumptions about vendors: each row names its source and an existing test.
+#[test]
+fn every_test_of_an_assumption_about_a_vendor_exists() -> Test {
+    let (mut tests, mut mistakes) = (0, Vec::new());
+    for page in knowledge()?.iter().filter(|page| page.path.contains("/vendors/")) {
+        let (found, missing) = named_tests(&page.path, &page.text)?;
+        tests += found;
+        mistakes.extend(missing);
+        let rows = page.text.lines().skip_while(|line| !line.starts_with("| assumption |")).skip(2);
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            if cells.len() != 3 || cells[1].is_empty() || named_tests(&page.path, row)?.0 == 0 {
+                mistakes.push(format!("{}: no source or no test: {row}", page.path));
+            }
+        }
+    }
+    assert_none(&mistakes);
+    assert!(tests >= 15, "the pages of vendors name at least 15 tests: {tests}");
+    Ok(())
+}
+
+/// Counts the tests that the tables of a page name, and returns those that do not exist.
+fn named_tests(path: &str, page: &str) -> Test<(usize, Vec<String>)> {
     // The lifecycle is one test whose parts are functions: a part counts if the test calls it.
     let story = [
         "continuous-integration/tests/tests/lifecycle/main.rs",
@@ -305,9 +333,7 @@ fn every_test_that_guards_an_invariant_exists() -> Test {
             }
         }
     }
-    assert_none(&mistakes);
-    assert!(guards >= 20, "architecture.md names at least 20 tests: {guards}");
-    Ok(())
+    Ok((guards, mistakes))
 }
 
 #[test]

@@ -136,6 +136,15 @@ pub(crate) const COMPONENTS: &[Component] = &[
         programs: &[("act", "act"), ("actionlint", "actionlint")],
         ..PLAIN
     },
+    // A test runs flanneld as Talos v1.13.9 does. Talos has 0.28.8, which the Go proxy does not offer.
+    Component {
+        name: "flannel",
+        packages: &["github.com/flannel-io/flannel"],
+        programs: &[("flannel", "flanneld")],
+        // The backend `udp`, which is linked in, is written in C.
+        cgo: true,
+        ..PLAIN
+    },
     // The registry of go-containerregistry serves the referrers API; Debian's registry does not.
     Component {
         name: "referrers",

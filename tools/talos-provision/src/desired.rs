@@ -134,10 +134,58 @@ pub(crate) fn documents(
     };
     let pool = spec.pools.iter().position(|pool| pool.name == *machine.pool.as_str());
     let pool = pool.and_then(|index| patches.pools.get(index));
-    let documents = config::generate(&common, machine.role);
+    let mut documents = config::generate(&common, machine.role);
+    if machine.role == Role::Controlplane {
+        documents[0]["machine"]["certSANs"] = json!([host(endpoint)]);
+    }
     let settings = [settings(spec, name, machine.role)];
     let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
-    config::patched(documents, patches).map_err(|mistake| Error::Patch(mistake.message))
+    let mut documents = config::patched(documents, patches).map_err(|mistake| Error::Patch(mistake.message))?;
+    without_unused_flannel(&mut documents[0], spec);
+    Ok(documents)
+}
+
+/// Returns the host of the endpoint, which the certificates of control planes have to name.
+///
+/// A worker gets its certificate from trustd on a control plane. One of the addresses at which it looks for
+/// trustd is the endpoint's host, and Talos v1.13.9 adds that host to the certificate of the Kubernetes API
+/// only: `internal/app/machined/pkg/controllers/secrets/api_cert_sans.go` and `root.go` there.
+fn host(endpoint: &str) -> &str {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
+/// Returns the arguments of flanneld that select the interface of the private network.
+///
+/// Talos v1.13.9 starts flanneld with `--ip-masq --kube-subnet-mgr` and these arguments
+/// (`k8stemplates/flannel.go`). Without an interface, flanneld takes the one with the default route. On a
+/// server of Hetzner that is the public interface, where the firewall drops VXLAN (UDP 4789): pods on
+/// different machines then cannot communicate.
+///
+/// flanneld takes the interface of the route to the address (`pkg/ipmatch/match.go`). The address is the
+/// gateway of the network, the first of `range`: every server has a route to it on the private interface, and
+/// no server can have it as its own address
+/// (<https://docs.hetzner.com/networking/networks/technical-concepts/architecture>). The first address of
+/// `nodes` belongs to the first server, whose route to itself leads to the interface `lo` (measured: flanneld
+/// 0.28.7 takes `lo` there).
+fn flannel_arguments(spec: &Cluster) -> Value {
+    json!([format!("--iface-can-reach={}", spec.network.range.first_address())])
+}
+
+/// Removes the arguments of flanneld, if a patch declares another network plugin: Talos rejects them then
+/// (`ValidateCNI` in `v1alpha1_validation.go`, v1.13.9).
+fn without_unused_flannel(root: &mut Value, spec: &Cluster) {
+    let Some(cni) = root.pointer_mut("/cluster/network/cni").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let is_ours = cni.get("flannel") == Some(&json!({"extraArgs": flannel_arguments(spec)}));
+    if cni.get("name").and_then(Value::as_str) != Some("flannel") && is_ours {
+        cni.remove("flannel");
+    }
 }
 
 /// Returns the settings of the document as a patch of the generated configuration.
@@ -150,9 +198,12 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
             "serviceSubnets": [network.services],
         }},
     });
-    if network.cni == Cni::None {
-        root["cluster"]["network"]["cni"] = json!({"name": "none"});
-    }
+    root["cluster"]["network"]["cni"] = match network.cni {
+        Cni::None => json!({"name": "none"}),
+        Cni::Flannel => {
+            json!({"name": "flannel", "flannel": {"extraArgs": flannel_arguments(spec)}})
+        }
+    };
     if role == Role::Controlplane {
         let manifest = |(name, contents)| json!({"name": name, "contents": contents});
         root["cluster"]["inlineManifests"] = READERS.map(manifest).into();
@@ -241,3 +292,6 @@ fn group(document: &Declared<Cluster>, pool: &Pool, number: u8) -> SharedResourc
     };
     SharedResource { kind: Kind::PlacementGroup, name }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,9 +26,6 @@ use crate::spec::Role;
 const ETCD_SECONDS_MAX: u64 = 300;
 /// Pause between two requests for the members of etcd.
 const ETCD_POLL: Duration = Duration::from_millis(500);
-/// Exits of etcd after which its start counts as failed. Talos restarts etcd every 5 s; one exit may
-/// be a coincidence.
-const CRASHES_MAX: usize = 3;
 
 /// Values that a step hands to later steps of the same run.
 #[derive(Default)]
@@ -173,9 +170,8 @@ pub(crate) fn pending(
     if let Some(target) = &context.starting {
         let states = session.keys()?.talos.observe(std::slice::from_ref(target))?;
         for (name, state) in states {
-            let crash = state.crash.filter(|crash| crash.times >= CRASHES_MAX);
-            if let Some(crash) = crash {
-                return Err(Error::EtcdCrashes { name, event: crash.event });
+            if let Some(crash) = state.crash_loop() {
+                return Err(Error::EtcdCrashes { name, event: crash.event.clone() });
             }
             if !matches!(state.etcd, Etcd::Members(_)) {
                 return Ok(Some(format!("etcd on {name} has no members yet")));
@@ -316,6 +312,7 @@ fn configure_request(
         configuration: session.configuration(name, &now.wanted.machines[name], endpoint)?,
         alive,
         first_contact: now.wanted.first_contact,
+        cni: session.spec().network.cni,
     })
 }
 
@@ -434,6 +431,6 @@ fn wait_released(talos: &talos::Reader, others: &[Target], name: &str) -> Result
 fn lists(etcd: &Etcd, name: &str) -> bool {
     match etcd {
         Etcd::Members(members) => members.iter().any(|member| member.hostname == name),
-        Etcd::Absent | Etcd::Unknown => false,
+        Etcd::Absent | Etcd::Unknown | Etcd::Leaderless { .. } => false,
     }
 }

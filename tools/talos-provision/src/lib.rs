@@ -183,6 +183,12 @@ impl Program for TalosProvision {
                 Some(_) => None,
             }
         };
+        // Waiting does not help against a crash: Talos starts etcd again with the same arguments.
+        if let (Some(_), false, Some(crash)) =
+            (&reason, session.intent.is_removal(), now.etcd_crash())
+        {
+            return Err(crash);
+        }
         Ok(match reason {
             Some(reason) => Next::Wait { reason },
             None if steps.is_empty() => Next::Finish,

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use documents::{Condition, Deferred, Intent, Reason};
-use talos_api::talos::resource::definitions::enums::RuntimeMachineStage;
 
 use crate::clients::hetzner::{Catalog, CloudState};
 use crate::clients::kubernetes::RegisteredNode;
@@ -214,7 +213,7 @@ impl Observation {
         };
         vec![
             check("Machines", self.machines()),
-            check("Configured", self.configured()),
+            check("Configured", self.configured(cni)),
             check("Etcd", self.etcd()),
             check("Api", self.kubernetes.ready.clone().map(|()| "it is ready".to_owned())),
             check("Nodes", self.nodes(cni)),
@@ -239,7 +238,7 @@ impl Observation {
         Ok(format!("{} run", self.wanted.machines.len()))
     }
 
-    fn configured(&self) -> Result<String, String> {
+    fn configured(&self, cni: Cni) -> Result<String, String> {
         for (name, machine) in &self.wanted.machines {
             let state =
                 self.node_states.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
@@ -252,11 +251,8 @@ impl Observation {
                     return Err(format!("{name}: {why}"));
                 }
             }
-            if let Some(unmet) = &state.unmet {
-                return Err(format!("{name} is not ready: {unmet}"));
-            }
-            if state.stage != Some(RuntimeMachineStage::MachineStageRunning) {
-                return Err(format!("{name} is not running yet"));
+            if let Some(reason) = state.not_ready_reason(cni) {
+                return Err(format!("{name} is not ready: {reason}"));
             }
         }
         Ok(format!("{} have their configuration", self.wanted.machines.len()))
@@ -272,16 +268,7 @@ impl Observation {
     /// control plane is a member.
     fn members(&self) -> Result<(BTreeSet<&str>, BTreeSet<&str>), String> {
         let Etcd::Members(members) = &self.world.etcd else {
-            let crash = self
-                .node_states
-                .iter()
-                .find_map(|(name, state)| Some((name, state.crash.as_ref()?)));
-            return Err(crash.map_or_else(
-                || "no control plane tells its members".to_owned(),
-                |(name, crash)| {
-                    format!("etcd on {name} ended {} times: {}", crash.times, crash.event)
-                },
-            ));
+            return Err(self.no_members_reason());
         };
         for (name, state) in &self.node_states {
             if matches!(&state.etcd, Etcd::Members(others) if others != members) {
@@ -296,6 +283,34 @@ impl Observation {
         let controls: BTreeSet<_> = controls.map(|(name, _)| name.as_str()).collect();
         none_of(controls.difference(&members), "no member")?;
         Ok((members, controls))
+    }
+
+    /// Returns the reason for which the members of etcd are unknown.
+    fn no_members_reason(&self) -> String {
+        let states = &self.node_states;
+        let crashed = states.iter().find_map(|(name, state)| Some((name, state.crash.as_ref()?)));
+        if let Some((name, crash)) = crashed {
+            return format!("etcd on {name} ended {} times: {}", crash.times, crash.event);
+        }
+        let leaderless = states.iter();
+        let leaderless =
+            leaderless.filter(|(_, state)| matches!(state.etcd, Etcd::Leaderless { .. }));
+        let names: Vec<_> = leaderless.map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            "no control plane tells its members".to_owned()
+        } else {
+            format!("etcd has no leader, so its quorum is lost: {} asked", names.join(", "))
+        }
+    }
+
+    /// Returns the control plane on which etcd crashes again and again, if a control plane does not report
+    /// members of etcd.
+    pub(crate) fn etcd_crash(&self) -> Option<Error> {
+        let states = self.node_states.iter();
+        let (name, crash) = states
+            .filter(|(name, _)| self.wanted.machines.contains_key(*name))
+            .find_map(|(name, state)| Some((name, state.crash_loop()?)))?;
+        Some(Error::EtcdCrashes { name: name.clone(), event: crash.event.clone() })
     }
 
     fn nodes(&self, cni: Cni) -> Result<String, String> {

@@ -214,7 +214,7 @@ fn configure(name: &str, machine: &Machine, world: &ActualState) -> Option<Step>
 fn stale<'a>(wanted: &'a DesiredState, world: &'a ActualState) -> impl Iterator<Item = &'a Member> {
     let members = match &world.etcd {
         Etcd::Members(members) => members.as_slice(),
-        Etcd::Absent | Etcd::Unknown => &[],
+        Etcd::Absent | Etcd::Unknown | Etcd::Leaderless { .. } => &[],
     };
     members.iter().filter(|member| match world.servers.get(&member.hostname) {
         None => wanted.is_name_of_ours(&member.hostname),

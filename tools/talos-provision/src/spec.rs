@@ -310,6 +310,12 @@ impl Subnet {
         self.1 <= other.1 && other.0.to_bits() & self.mask() == self.0.to_bits()
     }
 
+    /// Returns the first address after the subnet's own, for example `10.0.0.1` of `10.0.0.0/16`.
+    #[must_use]
+    pub fn first_address(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0.to_bits() + 1)
+    }
+
     /// Returns whether the subnets share an address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {

@@ -186,10 +186,11 @@ pub enum Stage {
     /// Start of etcd. It comes before the configurations of workers, because a worker gets its
     /// certificate from a control plane that it may find through Kubernetes alone.
     Bootstrap,
+    /// Configurations of machines that work, one machine at a time. They come before those of new workers,
+    /// because a change may be the correction without which etcd does not start.
+    Changes,
     /// Configurations of new workers.
     Workers,
-    /// Configurations of machines that work, one machine at a time.
-    Changes,
     /// Restarts of servers, one server at a time.
     Restarts,
     /// Removal of what is no longer declared.

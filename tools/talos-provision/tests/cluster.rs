@@ -3,6 +3,8 @@
 //! Needs root, containerd, crun, and `LAB_BIN`, which names the folder with the components.
 
 mod harness;
+#[path = "cluster/quorum.rs"]
+mod quorum;
 #[path = "cluster/removal.rs"]
 mod removal;
 
@@ -42,6 +44,10 @@ struct Machines {
 
 impl Machines {
     fn open() -> Self {
+        Self::with(Node::Real)
+    }
+
+    fn with(node: Node) -> Self {
         let disks = tempfile::tempdir().expect("a folder");
         let settings = FleetSettings {
             directory: disks.path().join("machines"),
@@ -50,7 +56,7 @@ impl Machines {
             pause_image: "127.74.0.3:5000/pause:1".to_owned(), // no pod runs
             cni: "/usr/lib/cni".into(),
             kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, 10), 7445)),
-            node: Node::Real,
+            node,
         };
         Self { fleet: Fleet::new(settings).expect("a fleet"), _disks: disks }
     }

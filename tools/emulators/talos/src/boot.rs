@@ -349,9 +349,13 @@ impl Machine {
                     Some(client) => client.is_healthy().await,
                     None => false,
                 };
-                let message =
-                    if is_healthy { "Health check successful" } else { "etcd does not answer" };
-                self.view.service("etcd", "Running", Some(is_healthy), message);
+                if self.processes.runs("etcd") {
+                    let message =
+                        if is_healthy { "Health check successful" } else { "etcd does not answer" };
+                    self.view.service("etcd", "Running", Some(is_healthy), message);
+                } else {
+                    self.view.service("etcd", "Waiting", Some(false), ETCD_CRASHED);
+                }
                 let ready = kubernetes.is_ready().await;
                 self.run_state().serves_kubernetes = ready;
                 let pod = format!("kube-system/kube-apiserver-{} not ready", context.hostname);

@@ -37,7 +37,7 @@ struct MemberAdd {
     is_learner: bool,
 }
 
-/// Request to remove or to promote a member.
+/// Request to remove or to promote a member, or to hand over to a member.
 #[derive(Clone, PartialEq, Message)]
 struct MemberId {
     #[prost(uint64, tag = "1")]
@@ -134,15 +134,16 @@ impl Etcd {
         Ok(answer.map_err(|_| Status::deadline_exceeded("etcd took too long"))??.into_inner())
     }
 
-    /// Lists the members. With `local`, the member answers from its own data, without the quorum.
-    pub(crate) async fn members(&self, local: bool) -> Result<Vec<EtcdMember>, Status> {
+    /// Lists the members. Like etcd's own client, it asks for a list that a quorum has confirmed
+    /// (`client/v3/cluster.go`, v3.6.12).
+    pub(crate) async fn members(&self) -> Result<Vec<EtcdMember>, Status> {
         #[derive(Clone, PartialEq, Message)]
         struct List {
             #[prost(bool, tag = "1")]
             linearizable: bool,
         }
         let listed: Listed =
-            self.call("/etcdserverpb.Cluster/MemberList", List { linearizable: !local }).await?;
+            self.call("/etcdserverpb.Cluster/MemberList", List { linearizable: true }).await?;
         Ok(listed.members.into_iter().map(to_talos).collect())
     }
 
@@ -150,7 +151,7 @@ impl Etcd {
     /// and the value of its flag `--initial-cluster`.
     pub(crate) async fn add(&self, name: &str, address: Ipv4Addr) -> Result<(u64, String), Status> {
         let peer = peer_url(address);
-        let mut known = self.members(false).await?;
+        let mut known = self.members().await?;
         // Only a machine without data joins. Like Talos, remove an older member of the same name: it is the
         // machine itself before its disk was lost (`addMember` in services/etcd.go, v1.13.9).
         if let Some(before) = known.iter().position(|member| member.hostname == name) {
@@ -194,6 +195,13 @@ impl Etcd {
             Code::NotFound => Status::not_found(format!("etcd member {id:x} not found")),
             _ => status,
         })
+    }
+
+    /// Hands the leadership of this member over to the member `id`.
+    pub(crate) async fn move_leader(&self, id: u64) -> Result<(), Status> {
+        let moved: Result<Nothing, _> =
+            self.call("/etcdserverpb.Maintenance/MoveLeader", MemberId { id }).await;
+        moved.map(drop)
     }
 
     pub(crate) async fn status(&self) -> Result<EtcdMemberStatus, Status> {

@@ -72,6 +72,12 @@ impl Fleet {
         self.inner.shared.slow_etcd(name, time);
     }
 
+    /// Switches a discovery service on or off, through which workers find control planes before Kubernetes
+    /// serves. A new lab has none.
+    pub fn discovery(&self, is_on: bool) {
+        self.inner.shared.discovery(is_on);
+    }
+
     /// Removes the configuration and all data from the disk of the machine called `name`, as if the disk
     /// had been replaced. The machine must be off.
     ///

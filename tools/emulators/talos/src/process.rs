@@ -20,8 +20,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::{Attempt, Error};
 
-/// Longest pause before a process that has ended is restarted.
-const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// Pause before a service of Talos that has ended is restarted: `DefaultOptions` in
+/// `internal/app/machined/pkg/system/runner/restart/restart.go`, v1.13.9.
+const SERVICE_PAUSE: Duration = Duration::from_secs(5);
+/// Services of Talos among the programs. The others are static pods, which the kubelet restarts.
+const SERVICES: [&str; 1] = ["etcd"];
+/// Shortest and longest pause before a static pod that has ended is restarted.
+const POD_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
 /// Returns the environment of Go's runtime for every component.
 ///
@@ -150,7 +155,8 @@ async fn watched(
     mut stopped: watch::Receiver<Option<Duration>>,
     tell: watch::Sender<Option<i32>>,
 ) {
-    let mut pause = Duration::from_millis(250);
+    let (mut pause, pause_max) =
+        if SERVICES.contains(&program.name) { (SERVICE_PAUSE, SERVICE_PAUSE) } else { POD_PAUSES };
     loop {
         let known = child.id().and_then(known);
         if let Some(known) = known {
@@ -185,7 +191,7 @@ async fn watched(
                 () = sleep(pause) => {}
                 _ = asked_to_stop(&mut stopped) => return,
             }
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = (pause * 2).min(pause_max);
             if let Ok(child) = spawn(&program, &log) {
                 break child;
             }

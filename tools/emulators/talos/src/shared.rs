@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     prism: Mutex<Option<JoinHandle<()>>>,
     /// Time that etcd waits for other services on every boot, keyed by the machine's name.
     slow: Mutex<BTreeMap<String, Duration>>,
+    /// State of the discovery service, through which machines find each other before Kubernetes serves.
+    discovery: AtomicBool,
     /// Service networks with a route of this lab that keeps their packets on the host.
     held_back: Mutex<BTreeSet<String>>,
 }
@@ -83,6 +86,7 @@ impl Shared {
             choosing: tokio::sync::Mutex::default(),
             prism: Mutex::default(),
             slow: Mutex::default(),
+            discovery: AtomicBool::new(false),
         }
     }
 
@@ -134,18 +138,31 @@ impl Shared {
 
     /// Issues a certificate to a node that knows the token, as trustd does on a control plane.
     ///
-    /// Returns `None` before Kubernetes serves: without a discovery service, which a lab does not reach, a
-    /// worker of real Talos learns the addresses of control planes from Kubernetes alone.
+    /// Returns `None` before Kubernetes serves: a worker of real Talos learns the addresses of control planes
+    /// from Kubernetes, or earlier from a discovery service, which a lab has only if a test switches it on.
+    /// The third source, the endpoint's host, is closed: a load balancer forwards port 6443 only, and the
+    /// firewall of the machines opens no port 50001.
     pub(crate) fn trustd(
         &self,
         config: &Configuration,
         leaf: &Leaf,
     ) -> Option<Result<Issued, Error>> {
-        let (_, issuer) = self.serving(config).into_iter().find(|(_, other)| {
+        let is_enabled = config.main["cluster"]["discovery"]["enabled"] == true;
+        let known = if self.discovery.load(Ordering::Relaxed) && is_enabled {
+            self.control_planes(config)
+        } else {
+            self.serving(config)
+        };
+        let (_, issuer) = known.into_iter().find(|(_, other)| {
             other.machine.is_same(&config.machine)
                 && other.text("/machine/token") == config.text("/machine/token")
         })?;
         Some(issuer.machine.issue(leaf))
+    }
+
+    /// Switches a discovery service on or off.
+    pub(crate) fn discovery(&self, is_on: bool) {
+        self.discovery.store(is_on, Ordering::Relaxed);
     }
 
     /// Makes etcd of a machine wait for `time` on every boot.

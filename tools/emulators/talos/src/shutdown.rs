@@ -73,16 +73,11 @@ impl Machine {
         }
     }
 
-    /// Leaves the etcd cluster. The last member cannot leave.
+    /// Leaves the etcd cluster. etcd itself keeps its last member.
     pub(crate) async fn leave_etcd(&self, config: &Configuration) -> Result<(), Error> {
         let client = etcd::client(config, self.address)?;
-        let members = client.members(false).await.map_err(|status| status.message().to_owned());
-        let members = members.attempt("cannot list the members of etcd")?;
-        if members.len() < 2 {
-            return Err(Error::new("cannot leave etcd: this is its last member"));
-        }
         let id = client.status().await.map_err(|status| status.message().to_owned());
-        let id = id.attempt("cannot leave etcd")?.member_id;
+        let id = id.attempt("failed to get local etcd member ID")?.member_id;
         // Another member removes this one, because this member would end during its answer.
         let peer = self.shared.etcd_peer(self.id, config).unwrap_or(client);
         // etcd refuses to remove a member while members have just joined: "unhealthy cluster".
@@ -94,10 +89,10 @@ impl Machine {
                 other => {
                     return other
                         .map_err(|status| status.message().to_owned())
-                        .attempt("cannot leave etcd");
+                        .attempt(format!("failed to remove member {id}"));
                 }
             }
         }
-        Err(Error::new("cannot leave etcd: the cluster stays unhealthy"))
+        Err(Error::new(format!("failed to remove member {id}: etcdserver: unhealthy cluster")))
     }
 }

@@ -67,10 +67,7 @@ fn every_method_needs_a_role_and_an_unknown_method_is_unimplemented() {
     let methods = methods();
     assert!(methods.len() > 20, "{methods:?}");
     for path in methods {
-        // The emulator does not have this method, for any role.
-        let is_missing = path.ends_with("/EtcdForfeitLeadership");
-        let code = if is_missing { Code::Unimplemented } else { Code::PermissionDenied };
-        assert_eq!(call(&guest, &path).code(), code, "{path}");
+        assert_eq!(call(&guest, &path).code(), Code::PermissionDenied, "{path}");
     }
     for path in ["/machine.MachineService/Copy", "/time.TimeService/Time", "/"] {
         assert_eq!(call(&admin, path).code(), Code::Unimplemented, "{path}");

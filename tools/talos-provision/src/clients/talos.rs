@@ -7,6 +7,8 @@
 //! only to the machine whose certificate was seen first in this run.
 
 mod channel;
+mod etcd;
+mod readiness;
 #[cfg(test)]
 mod reboot_tests;
 mod redact;
@@ -21,12 +23,10 @@ use std::time::Duration;
 use prost::Message as _;
 use rustls::ClientConfig;
 use talos_api::cosi::resource::GetRequest;
-use talos_api::machine::{
-    EtcdMember, EtcdMemberListRequest, FileInfo, ListRequest, ReadRequest, ServiceInfo,
-};
+use talos_api::machine::ReadRequest;
 use talos_api::resource::config::MachineConfigSpec;
 use talos_api::talos::resource::definitions::enums::RuntimeMachineStage as Stage;
-use talos_api::talos::resource::definitions::runtime::{MachineStatusSpec, MachineStatusStatus};
+use talos_api::talos::resource::definitions::runtime::MachineStatusSpec;
 use talos_api::{ACTIVE_CONFIGURATION, MACHINE_STATUS, ResourceName};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -35,16 +35,16 @@ use tonic::{Code, Status};
 use crate::Error;
 use crate::config::{self, Keys};
 use crate::pki::{Pki, sha256_hex};
-use crate::plan::{Etcd, Member, Node};
-use crate::spec::Role;
+use crate::plan::{Etcd, Node};
+use crate::spec::{Cni, Role};
 use channel::{Closed, Connection, answer, first_messages, single};
+pub(crate) use etcd::Crash;
+pub(crate) use readiness::Readiness;
 pub(crate) use writer::{ConfigureRequest, Writer};
 
-/// Data directory of etcd: `constants.EtcdDataPath` in Talos.
-const ETCD_DATA: &str = "/var/lib/etcd";
-/// Most entries of that directory that are read. One entry beside the directory itself proves that
-/// it is not empty.
-const FILES_MAX: usize = 2;
+/// Exits of etcd after which the service counts as crashing. One exit may be a coincidence. Talos starts
+/// etcd again after 5 s, so that the second exit follows within seconds.
+const CRASHES_MAX: usize = 2;
 /// File of the kernel with a random id for each boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Number of further attempts to connect to a machine that seems to be foreign.
@@ -74,28 +74,27 @@ pub(crate) struct Reboot {
 #[derive(Clone, Debug)]
 pub(crate) struct NodeState {
     pub(crate) node: Node,
-    /// Stage of the machine, for example `running`.
-    pub(crate) stage: Option<Stage>,
-    /// Reason for which the machine is not ready. `None` when it is ready.
-    pub(crate) unmet: Option<String>,
+    /// Stage and readiness of the machine, if it answers.
+    pub(crate) readiness: Option<Readiness>,
     /// State of etcd as this control plane reports it.
     pub(crate) etcd: Etcd,
-    /// Restarts of etcd, if etcd is not up.
+    /// Exits of etcd, if etcd is not up.
     pub(crate) crash: Option<Crash>,
-}
-
-/// Repeated exits of etcd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Crash {
-    /// Number of exits in the machine's list of events.
-    pub(crate) times: usize,
-    /// Last event that reports an exit.
-    pub(crate) event: String,
 }
 
 impl NodeState {
     fn without_details(node: Node, etcd: Etcd) -> Self {
-        Self { node, stage: None, unmet: None, etcd, crash: None }
+        Self { node, readiness: None, etcd, crash: None }
+    }
+
+    /// Returns the reason for which the machine is not ready.
+    pub(crate) fn not_ready_reason(&self, cni: Cni) -> Option<String> {
+        self.readiness.as_ref().and_then(|readiness| readiness.not_ready_reason(cni))
+    }
+
+    /// Returns the exits of etcd, if they are a crash loop.
+    pub(crate) fn crash_loop(&self) -> Option<&Crash> {
+        self.crash.as_ref().filter(|crash| crash.times >= CRASHES_MAX)
     }
 
     /// Returns whether the machine has the configuration with the digest `wanted`.
@@ -160,10 +159,7 @@ impl Reader {
             Access::Foreign(why) => {
                 NodeState::without_details(Node::Foreign { why }, Etcd::Unknown)
             }
-            Access::Maintenance(_) => NodeState {
-                stage: Some(Stage::MachineStageMaintenance),
-                ..NodeState::without_details(Node::Maintenance, Etcd::Unknown)
-            },
+            Access::Maintenance(_) => NodeState::without_details(Node::Maintenance, Etcd::Unknown),
             Access::Secure(mut connection) => {
                 let state = read(&mut connection, target.role, target.declared.as_deref()).await;
                 state.unwrap_or_else(|status| {
@@ -212,17 +208,20 @@ impl Reader {
                 ));
             }
         };
-        match stage(&mut connection).await {
-            Ok((Stage::MachineStageMaintenance, _)) => {
+        // A machine that requires a client certificate closes the connection, so it has a
+        // configuration.
+        let Ok(readiness) = readiness(&mut connection).await else {
+            return Access::Foreign(foreign);
+        };
+        match readiness.stage {
+            Stage::MachineStageMaintenance => {
                 self.contacts.pin(ip);
                 Access::Maintenance(connection)
             }
-            Ok((Stage::MachineStageUnknown | Stage::MachineStageBooting, _)) => {
+            Stage::MachineStageUnknown | Stage::MachineStageBooting => {
                 Access::Unreachable("the machine is still booting".to_owned())
             }
-            // A machine that requires a client certificate closes the connection, so it has a
-            // configuration.
-            Ok(_) | Err(_) => Access::Foreign(foreign),
+            _ => Access::Foreign(foreign),
         }
     }
 }
@@ -243,13 +242,13 @@ async fn read(
     expected: Option<&str>,
 ) -> Result<NodeState, Status> {
     let version = single(answer(connection.machine.version(())).await?.messages)?;
-    let (stage, unmet) = stage(connection).await?;
+    let readiness = readiness(connection).await?;
     let configuration = get(connection, ACTIVE_CONFIGURATION).await?;
     let configuration = MachineConfigSpec::decode(configuration.as_slice());
     let configuration =
         configuration.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
     let (etcd, crash) = match role {
-        Role::Controlplane => etcd(connection).await?,
+        Role::Controlplane => etcd::observe(connection).await?,
         Role::Worker => (Etcd::Unknown, None),
     };
     let sha256 = sha256_hex(&configuration.yaml_marshalled);
@@ -260,40 +259,14 @@ async fn read(
     };
     let talos = version.version.unwrap_or_default().tag;
     let node = Node::Configured { sha256, talos, keys };
-    Ok(NodeState { node, stage: Some(stage), unmet, etcd, crash })
+    Ok(NodeState { node, readiness: Some(readiness), etcd, crash })
 }
 
-/// Returns the stage of the machine, and the reason for which it is not ready.
-async fn stage(connection: &mut Connection) -> Result<(Stage, Option<String>), Status> {
+/// Returns the stage and the readiness of the machine.
+async fn readiness(connection: &mut Connection) -> Result<Readiness, Status> {
     let spec = get(connection, MACHINE_STATUS).await?;
     let status = MachineStatusSpec::decode(spec.as_slice());
-    let status = status.map_err(|error| Status::new(Code::Internal, error.to_string()))?;
-    let stage = status.stage();
-    let status = status.status.unwrap_or_default();
-    Ok((stage, unmet(stage, &status)))
-}
-
-/// Returns the reason for which a machine is not ready. Talos v1.13.9 computes `ready` in the
-/// stages booting and running only, and reports `true` in every other stage (`machine_status.go`),
-/// so the stage is checked first.
-fn unmet(stage: Stage, status: &MachineStatusStatus) -> Option<String> {
-    let conditions = status.unmet_conditions.iter();
-    let conditions = conditions.map(|unmet| {
-        format!("{}: {}", redact::first_line(&unmet.name), redact::first_line(&unmet.reason))
-    });
-    let conditions: Vec<_> = conditions.collect();
-    match stage {
-        Stage::MachineStageRunning if status.ready => None,
-        Stage::MachineStageRunning | Stage::MachineStageBooting if !conditions.is_empty() => {
-            Some(conditions.join("; "))
-        }
-        stage => Some(format!("the stage is {}", stage_text(stage))),
-    }
-}
-
-/// Returns the name of a stage without the prefix of all names, for example `Booting`.
-fn stage_text(stage: Stage) -> String {
-    format!("{stage:?}").replace("MachineStage", "")
+    Ok(status.map_err(|error| Status::new(Code::Internal, error.to_string()))?.into())
 }
 
 /// Returns the id of the machine's boot. `talosctl reboot` reads the same file before and after the
@@ -313,68 +286,6 @@ async fn get(connection: &mut Connection, name: ResourceName) -> Result<Vec<u8>,
     Ok(got.resource.and_then(|resource| resource.spec).unwrap_or_default().proto_spec)
 }
 
-/// Reads the state of etcd from its service and its data directory.
-async fn etcd(connection: &mut Connection) -> Result<(Etcd, Option<Crash>), Status> {
-    let list = single(answer(connection.machine.service_list(())).await?.messages)?;
-    let Some(service) = list.services.into_iter().find(|service| service.id == "etcd") else {
-        return Ok((Etcd::Unknown, None));
-    };
-    let etcd = match service.state.as_str() {
-        "Running" => members(connection).await,
-        "Preparing" => {
-            let request = ListRequest { root: ETCD_DATA.to_owned() };
-            let files = first_messages(connection.machine.list(request), FILES_MAX).await;
-            if files.is_ok_and(|files| is_empty(&files)) { Etcd::Absent } else { Etcd::Unknown }
-        }
-        _ => Etcd::Unknown,
-    };
-    let crash = if etcd == Etcd::Unknown { crash(&service) } else { None };
-    Ok((etcd, crash))
-}
-
-/// Returns whether the listing of a directory proves that the directory is empty: the directory
-/// itself is listed, and no other file.
-///
-/// Talos v1.13.9 goes through `Starting`, `Waiting` and `Preparing` on every boot, also of a member
-/// that has data: `ServiceRunner.Run` in `internal/app/machined/pkg/system/service_runner.go`,
-/// <https://github.com/siderolabs/talos/blob/v1.13.9>. The data directory is on a volume, and that
-/// volume is a condition of the service. It is therefore mounted once the state is `Preparing`, and
-/// not before. Of all states, only `Preparing` with an empty directory is a proof. `Bootstrap`
-/// itself rejects a directory that is not empty (`v1alpha1_server.go`), but it knows one machine
-/// only.
-fn is_empty(files: &[FileInfo]) -> bool {
-    let is_root =
-        |file: &FileInfo| file.relative_name == "." && file.is_dir && file.error.is_empty();
-    matches!(files, [root] if is_root(root))
-}
-
-/// Counts the exits of etcd, if etcd is not up now.
-///
-/// Talos v1.13.9 starts etcd again every 5 s without end, and reports each restart in an event:
-/// `internal/app/machined/pkg/system/runner/restart/restart.go`.
-fn crash(service: &ServiceInfo) -> Option<Crash> {
-    let events = service.events.iter().flat_map(|events| &events.events);
-    let restarts: Vec<_> = events.filter(|event| event.msg.contains("going to restart")).collect();
-    let event = redact::first_line(&restarts.last()?.msg);
-    Some(Crash { times: restarts.len(), event })
-}
-
-async fn members(connection: &mut Connection) -> Etcd {
-    let request = EtcdMemberListRequest { query_local: false };
-    let members = answer(connection.machine.etcd_member_list(request)).await;
-    let Ok(members) = members.and_then(|list| single(list.messages)) else {
-        return Etcd::Unknown;
-    };
-    let member = |member: EtcdMember| Member {
-        hostname: member.hostname,
-        id: member.id,
-        learner: member.is_learner,
-    };
-    let mut members: Vec<_> = members.members.into_iter().map(member).collect();
-    members.sort();
-    if members.is_empty() { Etcd::Unknown } else { Etcd::Members(members) }
-}
-
 /// Returns a machine's error for people, without the text that the error quotes.
 fn error_text(status: &Status) -> String {
     format!("{:?}: {}", status.code(), redact::first_line(status.message()))
@@ -383,83 +294,4 @@ fn error_text(status: &Status) -> String {
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Error::Runtime)
-}
-
-#[cfg(test)]
-mod tests {
-    use talos_api::machine::{ServiceEvent, ServiceEvents};
-    use talos_api::talos::resource::definitions::runtime::UnmetCondition;
-
-    use super::*;
-
-    fn file(relative_name: &str, is_dir: bool, error: &str) -> FileInfo {
-        FileInfo {
-            relative_name: relative_name.to_owned(),
-            is_dir,
-            error: error.to_owned(),
-            ..FileInfo::default()
-        }
-    }
-
-    #[test]
-    fn only_a_directory_that_lists_itself_and_nothing_else_is_empty() {
-        assert!(is_empty(&[file(".", true, "")]));
-        for files in [
-            vec![],
-            vec![file(".", true, "permission denied")],
-            vec![file("etcd", false, "")],
-            vec![file(".", true, ""), file("member", true, "")],
-            vec![file(".", true, ""), file("lost+found", true, "")],
-            vec![file("member", true, "")],
-        ] {
-            assert!(!is_empty(&files), "{files:?}");
-        }
-    }
-
-    // hazard: etcd crashes after its start, and `apply` reports that it has begun, for an hour.
-    // class: An event is taken for success.
-    // members: a learner counted as a member, `ready` read without its stage
-    // now: `EtcdCrashes`, with the last event
-    #[test]
-    fn repeated_exits_of_etcd_are_reported_with_the_last_event() {
-        let event = |msg: &str| ServiceEvent { msg: msg.to_owned(), ..Default::default() };
-        let service = |events: Vec<ServiceEvent>| ServiceInfo {
-            events: Some(ServiceEvents { events }),
-            ..Default::default()
-        };
-        let waits = event("Waiting for service \"cri\" to be \"up\"");
-        assert_eq!(crash(&service(vec![waits.clone()])), None);
-        // Seen with Talos v1.13.9.
-        let ended = event("Error running Containerd(etcd), going to restart forever: exit code 2");
-        let crash = crash(&service(vec![waits, ended.clone(), ended])).expect("a crash");
-        assert_eq!(crash.times, 2);
-        assert!(crash.event.ends_with("exit code 2"), "{}", crash.event);
-    }
-
-    #[test]
-    fn ready_counts_only_in_the_stage_running() {
-        let status = |ready, conditions: &[&str]| MachineStatusStatus {
-            ready,
-            unmet_conditions: conditions
-                .iter()
-                .map(|name| UnmetCondition { name: (*name).to_owned(), reason: "x".to_owned() })
-                .collect(),
-        };
-        assert_eq!(unmet(Stage::MachineStageRunning, &status(true, &[])), None);
-        let services = unmet(Stage::MachineStageRunning, &status(false, &["services"]));
-        assert_eq!(services.as_deref(), Some("services: x"));
-        for stage in [
-            Stage::MachineStageUnknown,
-            Stage::MachineStageBooting,
-            Stage::MachineStageInstalling,
-            Stage::MachineStageMaintenance,
-            Stage::MachineStageRebooting,
-            Stage::MachineStageShuttingDown,
-            Stage::MachineStageResetting,
-            Stage::MachineStageUpgrading,
-        ] {
-            assert!(unmet(stage, &status(true, &[])).is_some(), "{stage:?}");
-        }
-        assert!(unmet(Stage::MachineStageRunning, &status(false, &[])).is_some());
-    }
 }

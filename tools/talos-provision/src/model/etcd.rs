@@ -14,6 +14,12 @@ pub enum Etcd {
     Absent,
     /// etcd runs and has these members.
     Members(Vec<Member>),
+    /// etcd runs on every control plane that has data of etcd, and no member knows a leader for longer than
+    /// an election takes. Without a leader, etcd lists no members.
+    Leaderless {
+        /// Number of members that were asked: one in the report of a single control plane.
+        members: usize,
+    },
 }
 
 /// Member in etcd's own list.
@@ -50,7 +56,7 @@ impl Etcd {
     ) -> Self {
         let controls =
             servers.iter().filter(|(_, server)| server.ours && server.role != Some(Role::Worker));
-        let mut together = Self::Absent;
+        let (mut together, mut leaderless) = (Self::Absent, 0);
         for (name, server) in controls {
             let report = match (&server.node, reported(name)) {
                 (Node::Maintenance, _) => continue,
@@ -62,10 +68,14 @@ impl Etcd {
             match report {
                 Self::Members(_) => return report.clone(),
                 Self::Unknown => together = Self::Unknown,
+                Self::Leaderless { members } => leaderless += members,
                 Self::Absent => {}
             }
         }
-        together
+        match together {
+            Self::Absent if leaderless > 0 => Self::Leaderless { members: leaderless },
+            together => together,
+        }
     }
 }
 
@@ -129,8 +139,25 @@ impl ActualState {
     /// neither members nor an empty disk for a while.
     #[must_use]
     pub fn keeps_workers_waiting(&self) -> Option<String> {
-        let runs = matches!(self.etcd, Etcd::Members(_));
-        (!runs).then(|| "no control plane reports yet whether its disk has data of etcd".to_owned())
+        match self.etcd {
+            Etcd::Members(_) => None,
+            Etcd::Leaderless { .. } => Some("etcd has no leader".to_owned()),
+            Etcd::Absent | Etcd::Unknown => {
+                Some("no control plane reports yet whether its disk has data of etcd".to_owned())
+            }
+        }
+    }
+
+    /// Returns whether etcd has lost its quorum for good: no machine with further data exists, and those
+    /// that have data are fewer than the majority of the declared control planes.
+    ///
+    /// If a majority runs without a leader, for example because its disks are slow, a leader may still be
+    /// elected.
+    #[must_use]
+    pub(crate) fn has_lost_quorum(&self, wanted: &DesiredState) -> bool {
+        let machines = wanted.machines.values();
+        let declared = machines.filter(|machine| machine.role == Role::Controlplane).count();
+        matches!(self.etcd, Etcd::Leaderless { members } if members <= declared / 2)
     }
 
     /// Returns the record that has to be written because etcd has members, or `None` if it is
@@ -138,7 +165,7 @@ impl ActualState {
     #[must_use]
     pub(crate) fn due_record(&self, wanted: &DesiredState) -> Option<u16> {
         let recorded = match (&self.etcd, self.history()) {
-            (Etcd::Absent | Etcd::Unknown, _) => return None,
+            (Etcd::Absent | Etcd::Unknown | Etcd::Leaderless { .. }, _) => return None,
             (Etcd::Members(_), History::Begun { incarnation }) => Some(incarnation),
             (Etcd::Members(_), History::Never | History::Starting { .. } | History::Unknown) => {
                 None

@@ -1,6 +1,6 @@
 //! Conflicts: differences that no step can change.
 
-use crate::model::{ActualState, DesiredState, Node, ResourceSpec, SharedResource, Start};
+use crate::model::{ActualState, DesiredState, Etcd, Node, ResourceSpec, SharedResource, Start};
 use crate::spec::FirstContact;
 
 /// Difference that only a person can resolve.
@@ -58,6 +58,17 @@ pub enum Conflict {
         /// Value of the label on the network.
         record: String,
     },
+    /// Too few machines with data of etcd are left, so etcd elects no leader.
+    #[error(
+        "etcd of the cluster {cluster} has lost its quorum: machines that still have its data: \
+         {members}, and none of them knows a leader"
+    )]
+    QuorumLost {
+        /// Name of the cluster.
+        cluster: String,
+        /// Number of control planes whose member of etcd runs without a leader.
+        members: usize,
+    },
 }
 
 impl From<Conflict> for documents::Conflict {
@@ -93,6 +104,12 @@ impl Conflict {
                  everything in the cluster may be lost, destroy the cluster and apply it again, or raise \
                  `spec.incarnation` by one, apply, and reboot the workers: a kubelet registers its \
                  node only when it starts"
+            }
+            Self::QuorumLost { .. } => {
+                "copy the data of a control plane that answers (`talosctl cp /var/lib/etcd/member/snap/db .`), \
+                 wipe etcd on every control plane (`talosctl reset --graceful=false --reboot \
+                 --system-labels-to-wipe EPHEMERAL`), restore the data on one of them (`talosctl bootstrap \
+                 --recover-from=db --recover-skip-hash-check`), then run `apply`"
             }
             Self::Foreign { .. } => {
                 "restore the previous generation of `os-ca` in the Project, if it was changed. Otherwise the \
@@ -168,6 +185,10 @@ pub fn conflicts(wanted: &DesiredState, world: &ActualState) -> Vec<Conflict> {
     if let Start::Before(record) = Start::decide(wanted, world) {
         let (cluster, record) = (wanted.cluster.clone(), record.to_string());
         conflicts.push(Conflict::StartedBefore { cluster, record });
+    }
+    if let (Etcd::Leaderless { members }, true) = (&world.etcd, world.has_lost_quorum(wanted)) {
+        let (cluster, members) = (wanted.cluster.clone(), *members);
+        conflicts.push(Conflict::QuorumLost { cluster, members });
     }
     conflicts
 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tonic::Status;
 
+use crate::error::Error;
 use crate::machine::Machine;
+use crate::pki::Leaf;
+use crate::tls;
 
 /// Authentication of the API's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,16 @@ pub(super) enum Role {
 }
 
 impl Role {
+    /// Returns the organization in the certificate of a client with this role.
+    fn organization(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Reader => "os:reader",
+            Self::Operator => "os:operator",
+            Self::Admin => "os:admin",
+        }
+    }
+
     /// Returns the greatest of the roles that a certificate names.
     fn of_certificate(organizations: &[String]) -> Self {
         let roles = organizations.iter().map(|organization| match organization.as_str() {
@@ -58,6 +72,20 @@ impl Client {
 
     pub(super) fn access(&self) -> Access {
         self.access
+    }
+
+    /// Returns the machine for decisions that need no role.
+    pub(super) fn any_machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Returns the TLS settings with which this machine calls another machine on behalf of the client. Talos
+    /// passes the client's roles on, and the other machine checks them.
+    pub(super) fn peer_tls(&self) -> Result<Arc<ClientConfig>, Error> {
+        let config = self.machine.active();
+        let config = config.ok_or_else(|| Error::new("the machine has no configuration"))?;
+        let issued = config.machine.issue(&Leaf::client("apid", &[self.role.organization()]))?;
+        tls::client(&config.machine.der, issued.certificate, issued.key, b"h2")
     }
 
     pub(super) fn has(&self, least: Role) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use talos_api::machine::{EtcdMemberListRequest, EtcdMembers, EtcdStatus};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::service::{active, internal};
 use crate::config::Kind;
@@ -14,6 +14,11 @@ use crate::machine::{Machine, Order};
 
 /// Pause before another search for a member that answers.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Returns an error of etcd's client as machined does: without a code, so that gRPC shows `Unknown`.
+fn unknown(operation: &str, status: &Status) -> Status {
+    Status::unknown(format!("{operation}{}", status.message()))
+}
 
 /// Returns a client of this machine's member.
 fn own_member(machine: &Machine) -> Result<Etcd, Status> {
@@ -32,7 +37,7 @@ pub(super) async fn members(
     // never answers this call).
     let client = loop {
         match own_member(machine) {
-            Err(status) if status.code() == tonic::Code::Unavailable => {}
+            Err(status) if status.code() == Code::Unavailable => {}
             other => break other?,
         }
         if !request.query_local
@@ -42,13 +47,40 @@ pub(super) async fn members(
         }
         sleep(PAUSE).await;
     };
-    let members = client.members(request.query_local).await?;
+    let members = client.members().await.map_err(|status| unknown("", &status))?;
     Ok(EtcdMembers { members })
 }
 
 pub(super) async fn status(machine: &Machine) -> Result<EtcdStatus, Status> {
-    let status = own_member(machine)?.status().await?;
+    // The local member answers without a leader, too: after a boot without quorum, for example.
+    let member = match own_member(machine) {
+        Err(_) if machine.processes.runs("etcd") => {
+            crate::etcd::client(&*active(machine)?, machine.address).map_err(internal)?
+        }
+        member => member?,
+    };
+    let status = member.status().await;
+    let status = status.map_err(|status| unknown("failed to query etcd status: ", &status))?;
     Ok(EtcdStatus { member_status: Some(status) })
+}
+
+/// Hands the leadership over to another member, if this member leads.
+pub(super) async fn forfeit_leadership(machine: &Machine) -> Result<(), Status> {
+    let operation = "failed to forfeit leadership: ";
+    let member = own_member(machine)?;
+    let members = member.members().await.map_err(|status| unknown(operation, &status))?;
+    if members.len() == 1 {
+        let status = Status::unknown("cannot forfeit leadership, only one member");
+        return Err(unknown(operation, &status));
+    }
+    let status = member.status().await.map_err(|status| unknown(operation, &status))?;
+    let heir = members.iter().find(|other| other.id != status.member_id);
+    match heir {
+        Some(heir) if status.leader == status.member_id => {
+            member.move_leader(heir.id).await.map_err(|status| unknown(operation, &status))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Finds no alarms. etcd's alarms are about full disks and corrupt data.
@@ -62,9 +94,13 @@ pub(super) async fn leave(machine: &Machine) -> Result<(), Status> {
     if !machine.order(Order::LeaveEtcd(answer)) {
         return Err(Status::unavailable("the machine is going down"));
     }
-    left.await.map_err(internal)?.map_err(internal)
+    let left = left.await.map_err(internal)?;
+    left.map_err(|error| Status::unknown(format!("failed to leave cluster: {error}")))
 }
 
 pub(super) async fn remove(machine: &Machine, member_id: u64) -> Result<(), Status> {
-    own_member(machine)?.remove(member_id).await
+    own_member(machine)?.remove(member_id).await.map_err(|status| match status.code() {
+        Code::NotFound => status,
+        _ => unknown("failed to remove member: ", &status),
+    })
 }

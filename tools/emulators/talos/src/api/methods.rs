@@ -10,13 +10,14 @@ use talos_api::cosi::resource::{
 use talos_api::machine::machine_service_server::MachineService;
 use talos_api::machine::{
     ApplyConfigurationRequest, ApplyConfigurationResponse, Bootstrap, BootstrapRequest,
-    BootstrapResponse, EtcdAlarm, EtcdAlarmListResponse, EtcdForfeitLeadershipRequest,
-    EtcdForfeitLeadershipResponse, EtcdLeaveCluster, EtcdLeaveClusterRequest,
-    EtcdLeaveClusterResponse, EtcdMemberListRequest, EtcdMemberListResponse, EtcdRemoveMemberById,
-    EtcdRemoveMemberByIdRequest, EtcdRemoveMemberByIdResponse, EtcdStatusResponse, Event,
-    EventsRequest, FileInfo, HostnameResponse, ListRequest, ReadRequest, Reboot, RebootRequest,
-    RebootResponse, Reset, ResetRequest, ResetResponse, ServiceListResponse, Shutdown,
-    ShutdownRequest, ShutdownResponse, VersionResponse,
+    BootstrapResponse, EtcdAlarm, EtcdAlarmListResponse, EtcdForfeitLeadership,
+    EtcdForfeitLeadershipRequest, EtcdForfeitLeadershipResponse, EtcdLeaveCluster,
+    EtcdLeaveClusterRequest, EtcdLeaveClusterResponse, EtcdMemberListRequest,
+    EtcdMemberListResponse, EtcdRemoveMemberById, EtcdRemoveMemberByIdRequest,
+    EtcdRemoveMemberByIdResponse, EtcdStatusResponse, Event, EventsRequest, FileInfo,
+    HostnameResponse, ListRequest, ReadRequest, Reboot, RebootRequest, RebootResponse, Reset,
+    ResetRequest, ResetResponse, ServiceListResponse, Shutdown, ShutdownRequest, ShutdownResponse,
+    VersionResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -49,7 +50,7 @@ impl MachineService for Client {
 
     async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {
         let machine = self.machine(Role::Reader)?;
-        Ok(Response::new(service::events(machine, request.into_inner())))
+        service::events(machine, request.into_inner()).map(Response::new)
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Answer<Self::ReadStream> {
@@ -112,12 +113,13 @@ impl MachineService for Client {
         Ok(Response::new(EtcdAlarmListResponse { messages: vec![EtcdAlarm {}] }))
     }
 
-    /// Left out of the emulator: `talos-provision` calls it before a member leaves, and goes on without.
     async fn etcd_forfeit_leadership(
         &self,
         _: Request<EtcdForfeitLeadershipRequest>,
     ) -> Answer<EtcdForfeitLeadershipResponse> {
-        Err(Status::unimplemented("the emulator has no EtcdForfeitLeadership"))
+        etcd::forfeit_leadership(self.machine(Role::Admin)?).await?;
+        let messages = vec![EtcdForfeitLeadership {}];
+        Ok(Response::new(EtcdForfeitLeadershipResponse { messages }))
     }
 
     async fn etcd_leave_cluster(

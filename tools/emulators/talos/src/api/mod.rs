@@ -6,6 +6,7 @@ mod cluster;
 mod etcd;
 mod lifecycle;
 mod methods;
+mod proxy;
 mod service;
 mod state;
 
@@ -34,6 +35,7 @@ use tonic::body::Body;
 use tower::Service as _;
 
 use self::client::Client;
+use self::proxy::Route;
 use crate::machine::Machine;
 use crate::pki;
 
@@ -98,9 +100,18 @@ async fn connection(
     let _ = server.max_concurrent_streams(64).serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Answers with the service that the path names. A service refuses a method that it does not have.
+/// Answers with the service that the path names, or forwards the call to the machines that its metadata
+/// names. A service refuses a method that it does not have.
 async fn answer(client: Client, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
+    match Route::of(&client, &path, request.headers()) {
+        Ok(Route::Here) => {}
+        Ok(route) => {
+            let forwarded = proxy::forward(&client, route, request).await;
+            return Ok(forwarded.unwrap_or_else(Status::into_http));
+        }
+        Err(status) => return Ok(status.into_http()),
+    }
     match path.split('/').nth(1).unwrap_or_default() {
         machine_service_server::SERVICE_NAME => {
             let server = MachineServiceServer::new(client);

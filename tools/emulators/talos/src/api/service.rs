@@ -147,8 +147,23 @@ pub(super) fn list(machine: &Machine, request: &ListRequest) -> Result<Answers<F
     Ok(Box::pin(tokio_stream::iter(files.map(Ok).collect::<Vec<_>>())))
 }
 
-/// Streams the past events that the caller asks for, and then the live events.
-pub(super) fn events(machine: &Machine, request: EventsRequest) -> Answers<Event> {
+/// Streams the past events that the caller asks for, and then the live events. The caller may name one limit
+/// only (`WatchOptionFunc` in `internal/app/machined/pkg/runtime/events.go`, v1.13.9).
+pub(super) fn events(machine: &Machine, request: EventsRequest) -> Result<Answers<Event>, Status> {
+    let (count, id, seconds) =
+        (request.tail_events != 0, !request.tail_id.is_empty(), request.tail_seconds != 0);
+    let (option, others) = match (count, id, seconds) {
+        (_, true, true) | (true, false, true) => {
+            ("WithTailDuration", "WithTailEvents or WithTailID")
+        }
+        (true, true, false) => ("WithTailID", "WithTailEvents or WithTailDuration"),
+        _ => ("", ""),
+    };
+    if !option.is_empty() {
+        return Err(Status::unknown(format!(
+            "{option} can't be specified at the same time with {others}"
+        )));
+    }
     let (past, live) = machine.view.events();
     let actor = request.with_actor_id;
     let wanted = move |event: &Event| actor.is_empty() || event.actor_id == actor;
@@ -163,7 +178,7 @@ pub(super) fn events(machine: &Machine, request: EventsRequest) -> Answers<Event
     // A client that is too slow misses events, as in Talos.
     let live = BroadcastStream::new(live).filter_map(Result::ok);
     let all = tokio_stream::iter(past).chain(live).filter(wanted);
-    Box::pin(all.map(Ok))
+    Ok(Box::pin(all.map(Ok)))
 }
 
 /// Returns the active configuration. A machine in maintenance mode has none.

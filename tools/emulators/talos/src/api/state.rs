@@ -38,8 +38,12 @@ pub(super) fn list(
     Ok(Box::pin(tokio_stream::iter(listed.collect::<Vec<_>>())))
 }
 
-/// Returns every resource of one type. Types that the emulator does not have are empty. Only
-/// administrators read configurations, because configurations hold secrets.
+/// Types that describe the other types. They are empty.
+const META: [&str; 2] = ["Namespaces.meta.cosi.dev", "ResourceDefinitions.meta.cosi.dev"];
+
+/// Returns every resource of one type. Only administrators read configurations, because configurations hold
+/// secrets. A type that Talos does not have is denied (`AccessPolicy` in `internal/app/resources/access.go`,
+/// v1.13.9).
 fn all(client: &Client, namespace: &str, kind: &str) -> Result<Vec<Resource>, Status> {
     let asks = |name: ResourceName| (namespace, kind) == (name.namespace, name.r#type);
     let machine = client.machine(Role::Reader)?;
@@ -59,8 +63,12 @@ fn all(client: &Client, namespace: &str, kind: &str) -> Result<Vec<Resource>, St
                 resource_of(name, state.configured, &spec, yaml)
             })
             .collect())
-    } else {
+    } else if META.contains(&kind) {
         Ok(Vec::new())
+    } else if kind.ends_with(".talos.dev") || kind.ends_with(".cosi.dev") {
+        Err(Status::unimplemented(format!("the emulator has no resources {kind}({namespace})")))
+    } else {
+        Err(Status::permission_denied(format!("resource type \"{kind}\" is not supported")))
     }
 }
 

@@ -105,6 +105,7 @@ impl Machine {
             configuration: config::render(&documents),
             alive: false,
             first_contact: FirstContact::TrustOnFirstUse,
+            cni: crate::spec::Cni::Flannel,
         };
         let runtime = runtime().expect("a runtime");
         runtime.block_on(configure_machine(&self.reader, &request)).expect("configured")
