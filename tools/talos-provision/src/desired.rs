@@ -178,7 +178,7 @@ fn flannel_arguments(spec: &Cluster) -> Value {
 
 /// Removes the arguments of flanneld, if a patch declares another network plugin: Talos rejects them then
 /// (`ValidateCNI` in `v1alpha1_validation.go`, v1.13.9).
-fn without_unused_flannel(root: &mut Value, spec: &Cluster) {
+pub(crate) fn without_unused_flannel(root: &mut Value, spec: &Cluster) {
     let Some(cni) = root.pointer_mut("/cluster/network/cni").and_then(Value::as_object_mut) else {
         return;
     };

@@ -11,7 +11,7 @@ use jiff::ToSpan as _;
 
 use crate::Error;
 use crate::config::{self, At, Common, Mistake, Patch, Refusal};
-use crate::desired::{Patches, settings};
+use crate::desired::{Patches, settings, without_unused_flannel};
 use crate::pki::{self, Bundle};
 use crate::plan::Rule;
 use crate::spec::{Cluster, Pool, Role, Source, Version};
@@ -261,7 +261,10 @@ fn check_patches(
     }
     let refusals = |patches: &[Patch]| {
         let documents = config::patched(config::generate(&common, pool.role), patches);
-        let documents = documents.unwrap_or_default();
+        let mut documents = documents.unwrap_or_default();
+        if let Some(root) = documents.first_mut() {
+            without_unused_flannel(root, spec);
+        }
         let refusals = config::check(&documents, pool.role);
         (documents, refusals)
     };
