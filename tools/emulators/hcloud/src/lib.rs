@@ -28,7 +28,8 @@
 //! `POST /_lab/faults` takes a list of faults to inject, and `DELETE /_lab/faults` forgets them. A fault is
 //! `{method, path, status, code, message?, after_effect?, times?, command?}`: see `fault.rs`.
 //!
-//! Real are TCP through load balancers, health checks, limits, locks, and the order of actions.
+//! Real are TCP through load balancers, health checks, limits, locks, the order of actions, and, with
+//! [`StockMachines`], the user data of a server and what a snapshot of its disk contains.
 //! Not real: firewalls filter nothing, HTTP services are forwarded as TCP, and no listener has a private
 //! address (a balancer reaches a machine at its loopback address either way).
 
@@ -42,6 +43,7 @@ mod cloud;
 mod command;
 mod engine;
 mod error;
+mod factory;
 mod fault;
 mod firewalls;
 mod health;
@@ -67,8 +69,11 @@ mod ssh_keys;
 mod state;
 mod targets;
 mod tasks;
+mod user_data;
 mod volumes;
 
 pub use cloud::Cloud;
-pub use machines::{Machines, NoMachines, Server};
+pub use factory::{DownloadFault, Factory};
+pub use machines::{Contents, Machines, NoMachines, Server};
 pub use settings::{Pace, Settings};
+pub use user_data::StockMachines;
