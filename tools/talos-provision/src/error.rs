@@ -94,6 +94,26 @@ pub enum Error {
         /// Architecture of the server type: `x86` or `arm`.
         architecture: String,
     },
+    /// The image is larger than the disk of a declared server type.
+    #[error("image {id} needs a disk of {disk} GB, and a server of type {type} has {has} GB")]
+    ImageTooLarge {
+        /// Id of the image.
+        id: u64,
+        /// Size of the smallest disk on which the image fits, in GB.
+        disk: u32,
+        /// Declared server type, for example `cx23`.
+        r#type: String,
+        /// Size of the server type's disk, in GB.
+        has: u32,
+    },
+    /// A temporary server did not write the image.
+    #[error("the temporary server {name} has not written the image: {why}")]
+    ImageNotWritten {
+        /// Name of the temporary server.
+        name: String,
+        /// Cause, as the temporary server reports it.
+        why: String,
+    },
     /// The cloud does not offer a server type in the declared locations.
     #[error("unknown server type `{name}`: not offered in {place}")]
     UnknownType {
@@ -243,6 +263,8 @@ impl Diagnostic for Error {
             Self::ResponseLost { .. } => Reason::ResponseLost,
             Self::InvalidResponse { .. } | Self::Unexpected { .. } => Reason::InvalidResponse,
             Self::NoImage { .. } => Reason::NoImage,
+            Self::ImageTooLarge { .. } => Reason::ImageTooLarge,
+            Self::ImageNotWritten { .. } => Reason::ImageNotWritten,
             Self::UnknownType { .. } => Reason::UnknownType,
             Self::Unavailable { .. } => Reason::Unavailable,
             Self::ActionFailed { .. } => Reason::ActionFailed,
@@ -279,6 +301,14 @@ impl Diagnostic for Error {
             }
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
+            }
+            Self::ImageTooLarge { .. } => {
+                "declare `image: {}`, so that `apply` creates an image that fits; or declare a server type \
+                 with a larger disk"
+            }
+            Self::ImageNotWritten { .. } => {
+                "correct the cause, then run the same command again, which starts another temporary server; \
+                 `spec.firewall.talos` must allow your address to reach its port 50000"
             }
             Self::UnknownType { others, .. } if !others.is_empty() => {
                 return Some(format!("declare one of {others}"));
@@ -396,10 +426,11 @@ impl Diagnostic for Error {
             Self::Stream(error) => error.exit(),
             Self::Keyring(error) => error.exit(),
             Self::Kubernetes(error) => error.exit(),
-            Self::UnknownType { .. } => Exit::Usage,
+            Self::UnknownType { .. } | Self::ImageTooLarge { .. } => Exit::Usage,
             Self::Unreachable { .. }
             | Self::ResponseLost { .. }
             | Self::Unavailable { .. }
+            | Self::ImageNotWritten { .. }
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)
@@ -441,7 +472,7 @@ fn image_help(version: &str, architecture: &str) -> String {
         _ => "hcloud-amd64.raw.xz",
     };
     format!(
-        "boot any server into its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
+        "declare `image: {{}}`, so that `apply` creates the image; or boot any server into its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
          to /dev/sda with xz -d, make a snapshot of the server, and label the snapshot os=talos and version={version}"
     )
 }

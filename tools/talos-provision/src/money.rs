@@ -36,6 +36,32 @@ impl Serialize for Money {
     }
 }
 
+/// Price of a small unit, such as an hour or a gigabyte, shown in hundredths of a cent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String", extend("pattern" = r"^[0-9]+\.[0-9]{4}$"))]
+pub struct Rate(Money);
+
+impl Rate {
+    /// Parses a price as the API writes it, for example `0.0048000000`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Money::parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.0.0.saturating_add(50) / 100;
+        write!(f, "{}.{:04}", parts / 10_000, parts % 10_000)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl Add for Money {
     type Output = Self;
 
@@ -70,5 +96,13 @@ mod tests {
         assert_eq!(read("5.3950"), Some("5.40".to_owned()));
         assert_eq!(read("12"), Some("12.00".to_owned()));
         assert_eq!(read("a"), None);
+    }
+
+    #[test]
+    fn a_rate_is_shown_in_hundredths_of_a_cent() {
+        let read = |text: &str| Rate::parse(text).map(|price| price.to_string());
+        assert_eq!(read("0.0048000000"), Some("0.0048".to_owned()));
+        assert_eq!(read("0.00476"), Some("0.0048".to_owned()));
+        assert_eq!(read("1.1"), Some("1.1000".to_owned()));
     }
 }

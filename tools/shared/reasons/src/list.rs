@@ -255,6 +255,10 @@ reasons! {
 
     /// The cloud has no image of the declared version of Talos.
     NoImage [100] "Create the snapshot as the help describes."
+    /// The image of Talos is larger than the disk of a declared server type.
+    ImageTooLarge [2] "Let `apply` create the image, or declare a server type with a larger disk."
+    /// A temporary server did not write the image of Talos.
+    ImageNotWritten [111] "Correct the cause that the message names, then run the same command again."
     /// The cloud does not offer the server type in the declared locations.
     UnknownType [2] "Declare one of the server types that the help names."
     /// The server type is sold out in every declared location.

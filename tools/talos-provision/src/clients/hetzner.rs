@@ -5,6 +5,7 @@
 
 pub(crate) mod error;
 mod http;
+mod image;
 mod model;
 mod repair;
 mod writer;
@@ -20,11 +21,12 @@ use crate::Error;
 use crate::labels::Labels;
 use crate::money::Money;
 use crate::plan::{
-    Balancer, BalancerService, DesiredState, Kind, Machine, Node, ObservedResource, Power,
-    ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
+    Balancer, BalancerService, DesiredState, Images, Kind, Machine, Need, Node, ObservedResource,
+    Power, ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
 };
 use crate::spec::Role;
 use http::Http;
+pub(crate) use image::ImageOrder;
 pub(crate) use writer::{Placement, Writer};
 
 /// Items of a page; 50 is the API's maximum.
@@ -71,6 +73,7 @@ pub(crate) struct CloudState {
     /// Ids of servers that are being deleted. The API accepts no change of such a server, but its
     /// name stays taken until it is gone.
     pub(crate) leaving: BTreeSet<u64>,
+    pub(crate) images: Images,
 }
 
 /// Resource that another program created for the cluster, and that outlives the cluster.
@@ -83,8 +86,12 @@ pub(crate) struct Leftover {
 /// Images and monthly prices of what has to be created.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
-    /// Image ids of the declared Talos version, by server type.
+    /// Ids of images that a person made, by server type. Empty if the document declares an image.
     pub(crate) images: BTreeMap<String, u64>,
+    /// Architectures of the server types of new machines. Empty unless the document declares an image.
+    pub(crate) architectures: BTreeMap<String, String>,
+    /// Needs for images, by architecture.
+    needs: BTreeMap<String, Need>,
     /// Prices of machines, by name.
     machines: BTreeMap<String, Money>,
     /// Prices of shared resources. Only load balancers are billed.
@@ -106,6 +113,9 @@ impl Catalog {
             machine.monthly = self.machines.get(name).copied();
         }
         wanted.prices.clone_from(&self.resources);
+        if let Some(image) = &mut wanted.image {
+            image.needs.clone_from(&self.needs);
+        }
     }
 }
 
@@ -133,6 +143,12 @@ impl Reader {
                 cloud.leaving.insert(server.id);
                 continue;
             }
+            if let Some(builder) =
+                image::as_builder(&server).filter(|_| self.scope.owns(&server.labels))
+            {
+                cloud.images.builders.insert(server.id, builder);
+                continue;
+            }
             let (name, server) = self.server(server);
             cloud.servers.insert(name, server);
         }
@@ -145,6 +161,7 @@ impl Reader {
                 cloud.resources.insert(SharedResource { kind, name }, found);
             }
         }
+        cloud.images.ours = self.own_images()?;
         Ok(cloud)
     }
 
@@ -285,11 +302,12 @@ impl Reader {
             let r#type = find_server_type(&types, machine)?;
             let location = machine.locations.first().map_or("", String::as_str);
             catalog.machines.insert(name.clone(), model::price(&r#type.prices, location));
-            if !catalog.images.contains_key(&machine.r#type) {
-                let image = self.image(&machine.talos, &r#type.architecture)?;
+            if wanted.image.is_none() && !catalog.images.contains_key(&machine.r#type) {
+                let image = self.image_made_by_hand(machine, r#type)?;
                 catalog.images.insert(machine.r#type.clone(), image);
             }
         }
+        self.add_needs(&mut catalog, wanted, servers, &types)?;
         let mut resources = wanted.resources.keys();
         if let Some(balancer) = resources.find(|resource| resource.kind == Kind::LoadBalancer) {
             let types: Vec<model::BalancerType> =
@@ -371,21 +389,6 @@ impl Reader {
             }
         }
         Ok(names)
-    }
-
-    /// Returns the newest image of Talos `version` for `architecture`.
-    fn image(&self, version: &str, architecture: &str) -> Result<u64, Error> {
-        let selector = format!("os=talos,version={version}");
-        let images: Vec<model::Image> =
-            parse_items(self.list("images", ("label_selector", &selector))?)?;
-        let fits = |image: &&model::Image| {
-            image.architecture == architecture && image.status == "available"
-        };
-        let newest = images.iter().filter(fits).max_by_key(|image| (&image.created, image.id));
-        newest.map(|image| image.id).ok_or_else(|| Error::NoImage {
-            version: version.to_owned(),
-            architecture: architecture.to_owned(),
-        })
     }
 }
 

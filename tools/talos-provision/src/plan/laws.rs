@@ -69,6 +69,7 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> DesiredState {
             .iter()
             .map(|(name, role)| ((*name).to_owned(), machine(*role)))
             .collect(),
+        image: None,
     }
 }
 
@@ -196,6 +197,7 @@ pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
                                 etcd: etcd.clone(),
                                 nodes: nodes.into(),
                                 cordoned: BTreeSet::new(),
+                                images: Images::default(),
                             };
                             law(wanted, &attached_only_to_what_exists(world));
                         }
@@ -459,6 +461,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),
         nodes: BTreeSet::from([EXTRA.to_owned()]),
         cordoned: BTreeSet::new(),
+        images: Images::default(),
     };
     let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
     assert_eq!(

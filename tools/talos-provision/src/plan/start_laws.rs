@@ -111,6 +111,7 @@ fn wanted(count: usize, incarnation: u16) -> DesiredState {
         resources: BTreeMap::from([(network(), spec())]),
         prices: BTreeMap::new(),
         machines: machines.collect(),
+        image: None,
     }
 }
 
@@ -145,6 +146,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
         etcd,
         nodes: BTreeSet::new(),
         cordoned: BTreeSet::new(),
+        images: Images::default(),
     }
 }
 

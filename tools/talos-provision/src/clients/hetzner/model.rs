@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use crate::labels::Labels;
-use crate::money::Money;
+use crate::money::{Money, Rate};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Named {
@@ -18,7 +18,30 @@ pub(crate) struct ServerType {
     pub(crate) architecture: String,
     pub(crate) cores: u32,
     pub(crate) memory: f64,
+    /// Size of the disk, in GB.
+    pub(crate) disk: f64,
     pub(crate) prices: Vec<Price>,
+    /// Offer in each location (hcloud-go v2.53 `schema.ServerTypeLocation`). Types of load balancers
+    /// have none.
+    #[serde(default)]
+    pub(crate) locations: Vec<Offered>,
+}
+
+/// Offer of a server type in one location.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Offered {
+    pub(crate) name: String,
+    #[serde(default)]
+    available: Option<bool>,
+    #[serde(default)]
+    deprecation: serde_json::Value,
+}
+
+impl Offered {
+    /// Returns whether a server can be ordered. A deprecated type may soon not be.
+    pub(crate) fn is_orderable(&self) -> bool {
+        self.available != Some(false) && self.deprecation.is_null()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,6 +54,14 @@ pub(crate) struct BalancerType {
 pub(crate) struct Price {
     pub(crate) location: String,
     price_monthly: Amount,
+    price_hourly: Amount,
+}
+
+impl Price {
+    /// Returns the price of an hour.
+    pub(crate) fn hourly(&self) -> Rate {
+        Rate::parse(&self.price_hourly.net).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,6 +241,10 @@ pub(crate) struct Image {
     pub(crate) status: String,
     pub(crate) architecture: String,
     pub(crate) created: String,
+    #[serde(default)]
+    pub(crate) labels: Labels,
+    /// Size of the smallest disk on which the image fits, in GB.
+    pub(crate) disk_size: f64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -166,7 +166,7 @@ impl<'a> Writer<'a> {
     /// Creates a resource called `name` exactly once. If the response was lost, or another run
     /// created the resource meanwhile, the resource is looked up before the request is repeated.
     /// Returns the id, and the actions that are still running.
-    fn create_once(
+    pub(super) fn create_once(
         &self,
         family: &str,
         name: &str,
@@ -333,7 +333,7 @@ fn failed(action: &Action) -> Error {
     }
 }
 
-fn is_out_of_capacity(error: &ApiError) -> bool {
+pub(super) fn is_out_of_capacity(error: &ApiError) -> bool {
     matches!(error.code.as_str(), "resource_unavailable" | "placement_error")
 }
 
