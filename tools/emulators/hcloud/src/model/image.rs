@@ -28,7 +28,7 @@ pub(crate) struct Image {
     /// Id of the server that a backup belongs to.
     pub(crate) bound_to: Option<u64>,
     pub(crate) protected: bool,
-    /// What a machine that is created from the image finds on its disk.
+    /// Contents of the disk of a machine that is created from the image.
     #[serde(default)]
     pub(crate) contents: Contents,
 }
