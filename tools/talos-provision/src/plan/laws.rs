@@ -253,6 +253,7 @@ pub(super) fn after(wanted: &DesiredState, mut world: ActualState, step: &Step) 
             server.group = Some(id(Kind::PlacementGroup));
         }
         Step::PowerOn { name, .. } => server_mut(&mut world, name).power = Power::On,
+        Step::CreateImage { .. } | Step::RemoveBuilder { .. } | Step::RemoveImage { .. } => {}
         Step::Uncordon { name } => {
             world.cordoned.remove(name);
         }
@@ -369,6 +370,10 @@ fn plan_changes_no_resource_of_others() {
                     assert!(resources[&resource].ours, "{step}");
                 }
                 Step::RecordDestroy { .. } => unreachable!("only `destroy` records it"),
+                // `image_laws` has worlds with images.
+                Step::CreateImage { .. }
+                | Step::RemoveBuilder { .. }
+                | Step::RemoveImage { .. } => {}
                 Step::RecordStart { .. } => {
                     assert!(
                         resources.get(&resource(Kind::Network)).is_none_or(|network| network.ours)
