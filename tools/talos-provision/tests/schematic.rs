@@ -46,7 +46,6 @@ fn images() -> Vec<serde_json::Value> {
         "--",
         "---",
         "=",
-        "<<",
         "0644",
         "1_000",
         "+1",
@@ -60,7 +59,7 @@ fn images() -> Vec<serde_json::Value> {
     let one = arguments.map(|argument| json!({"kernelArguments": [argument]}));
     let sets = [
         json!({}),
-        json!({"kernelArguments": arguments}),
+        json!({"kernelArguments": arguments.as_slice()}),
         json!({"extensions": [extension("qemu-guest-agent")]}),
         json!({"extensions": [extension("util-linux-tools"), extension("iscsi-tools")]}),
         json!({"extensions": [extension("zfs")], "kernelArguments": ["a=b", "c"]}),
