@@ -34,5 +34,6 @@ pub(crate) fn require_known_absence(
 pub(crate) fn is_empty(state: &CloudState) -> bool {
     let resources = state.resources.values().any(|found| found.ours);
     let servers = state.servers.values().any(|server| server.ours);
-    !resources && !servers && state.leaving.is_empty()
+    let images = !state.images.ours.is_empty() || !state.images.builders.is_empty();
+    !resources && !servers && !images && state.leaving.is_empty()
 }

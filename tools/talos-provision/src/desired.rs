@@ -11,9 +11,10 @@ use crate::clients::hetzner::{CloudState, Scope};
 use crate::config::{self, Common, Keys, Patch};
 use crate::pki::{self, Pki};
 use crate::plan::{
-    Balancer, BalancerService, DesiredState, Kind, Machine, ResourceSpec, Rule, SharedResource,
-    Target, TargetSelector,
+    Balancer, BalancerService, DesiredImage, DesiredState, Kind, Machine, ResourceSpec, Rule,
+    SharedResource, Target, TargetSelector,
 };
+use crate::schematic::Schematic;
 use crate::spec::{Cluster, Cni, Pool, Role};
 
 /// Manifests that let the group [`pki::READERS`] see everything but Secrets: the cluster role `view`,
@@ -113,6 +114,12 @@ pub(crate) fn wanted(document: &Declared<Cluster>) -> DesiredState {
         resources: resources(document),
         prices: BTreeMap::new(),
         machines: machines(document),
+        image: document.spec.image.as_ref().map(|image| DesiredImage {
+            talos: document.spec.talos.to_string(),
+            schematic: Schematic::of(image),
+            factory: image.factory.to_string(),
+            needs: BTreeMap::new(),
+        }),
     }
 }
 
@@ -198,6 +205,18 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
             "serviceSubnets": [network.services],
         }},
     });
+    if let Some(image) = &spec.image {
+        // A machine that starts from the snapshot is installed, so Talos does not pull this image at boot
+        // (v1.13.9, `Install` in `internal/app/machined/pkg/runtime/v1alpha1/v1alpha1_sequencer_tasks.go`).
+        // Tools that upgrade machines read the schematic from here.
+        let installer = format!(
+            "{}/hcloud-installer/{}:{}",
+            image.factory.host(),
+            Schematic::of(image).id(),
+            spec.talos
+        );
+        root["machine"]["install"] = json!({"image": installer});
+    }
     root["cluster"]["network"]["cni"] = match network.cni {
         Cni::None => json!({"name": "none"}),
         Cni::Flannel => {

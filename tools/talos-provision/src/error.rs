@@ -102,6 +102,14 @@ pub enum Error {
         /// Architecture of the server type: `x86` or `arm`.
         architecture: String,
     },
+    /// A temporary server did not write the image.
+    #[error("the temporary server {name} has not written the image: {why}")]
+    ImageNotWritten {
+        /// Name of the temporary server.
+        name: String,
+        /// Cause, as the temporary server reports it.
+        why: String,
+    },
     /// A server type is unavailable in every declared location.
     #[error("{name}: server type {type} is unavailable in {locations}: {why}")]
     Unavailable {
@@ -253,6 +261,7 @@ impl Diagnostic for Error {
             Self::ResponseLost { .. } => Reason::ResponseLost,
             Self::InvalidResponse { .. } | Self::Unexpected { .. } => Reason::InvalidResponse,
             Self::NoImage { .. } => Reason::NoImage,
+            Self::ImageNotWritten { .. } => Reason::ImageNotWritten,
             Self::Unavailable { .. } | Self::NoBalancer { .. } => Reason::Unavailable,
             Self::ActionFailed { .. } => Reason::ActionFailed,
             Self::TimedOut { .. } => Reason::TimedOut,
@@ -288,6 +297,10 @@ impl Diagnostic for Error {
             }
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
+            }
+            Self::ImageNotWritten { .. } => {
+                "correct the cause, then run the same command again, which starts another temporary server; \
+                 `spec.firewall.talos` must allow your address to reach its port 50000"
             }
             Self::Api(error) => match error.code.as_str() {
                 "unauthorized" => "check the token in the Project's `endpoints.cloud`",
@@ -411,6 +424,7 @@ impl Diagnostic for Error {
             | Self::ResponseLost { .. }
             | Self::Unavailable { .. }
             | Self::NoBalancer { .. }
+            | Self::ImageNotWritten { .. }
             | Self::ActionFailed { .. }
             | Self::TimedOut { .. }
             | Self::Runtime(_)
@@ -452,7 +466,7 @@ fn image_help(version: &str, architecture: &str) -> String {
         _ => "hcloud-amd64.raw.xz",
     };
     format!(
-        "boot any server into its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
+        "declare `image: {{}}`, so that `apply` creates the image; or boot any server into its rescue system, write https://factory.talos.dev/image/{plain}/{version}/{file} \
          to /dev/sda with xz -d, make a snapshot of the server, and label the snapshot os=talos and version={version}"
     )
 }

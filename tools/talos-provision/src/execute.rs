@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use documents::{Deferred, WritePermit};
 
 use crate::Error;
-use crate::clients::hetzner::{Placement, SharedPlacement, Writer};
+use crate::clients::hetzner::{ImageOrder, Placement, SharedPlacement, Writer};
 use crate::clients::kubernetes::{self, drain};
 use crate::clients::talos::{self, ConfigureRequest, Reboot, Target};
 use crate::labels;
@@ -95,6 +95,12 @@ pub(crate) fn execute(
             cloud.join_group(&now.world.servers[name], group)
         }
         Step::PowerOn { id, .. } => cloud.power_on(*id),
+        Step::CreateImage { architecture, .. } => create_image(session, now, architecture, &cloud),
+        Step::RemoveBuilder { id, .. } => {
+            context.actions.extend(cloud.remove_server(*id)?);
+            return Ok("requested".to_owned());
+        }
+        Step::RemoveImage { id, .. } => cloud.remove_image(*id),
         Step::RemoveMember { hostname, id } => {
             remove_member(session, now, (hostname, id), context, permit)
         }
@@ -287,7 +293,13 @@ fn update(
 
 fn placement<'a>(now: &'a Observation, name: &str) -> Result<Placement<'a>, Error> {
     let machine = &now.wanted.machines[name];
-    let image = now.catalog.images.get(&machine.r#type).copied();
+    let image = match &now.wanted.image {
+        None => now.catalog.images.get(&machine.r#type).copied(),
+        Some(image) => {
+            let architecture = now.catalog.architectures.get(&machine.r#type);
+            architecture.and_then(|architecture| now.world.images.find(image, architecture))
+        }
+    };
     let group = now.world.resources.get(&machine.group);
     Ok(Placement {
         image: image.ok_or_else(|| missing("image"))?,
@@ -295,6 +307,25 @@ fn placement<'a>(now: &'a Observation, name: &str) -> Result<Placement<'a>, Erro
         firewall: id_of(now, Kind::Firewall)?,
         group: group.ok_or_else(|| missing("placement group"))?.id,
         machine,
+    })
+}
+
+fn create_image(
+    session: &Session<'_>,
+    now: &Observation,
+    architecture: &str,
+    cloud: &Writer<'_>,
+) -> Result<(), Error> {
+    let image = now.wanted.image.as_ref().ok_or_else(|| missing("declared image"))?;
+    let need = image.needs.get(architecture).ok_or_else(|| missing("server type"))?;
+    let key = contract::phase_key(session.project, "talos-provision")?;
+    cloud.create_image(&ImageOrder {
+        cluster: session.name(),
+        image,
+        need,
+        architecture,
+        firewall: id_of(now, Kind::Firewall)?,
+        key: &key,
     })
 }
 

@@ -171,6 +171,7 @@ mod tests {
             resources: BTreeMap::from([(resource, network)]),
             servers: controls.chain(workers).map(server).collect(),
             leaving: BTreeSet::new(),
+            images: crate::plan::Images::default(),
         }
     }
 

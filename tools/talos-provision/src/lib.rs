@@ -30,6 +30,7 @@ mod observe;
 mod offers;
 pub mod pki;
 pub mod plan;
+pub mod schematic;
 mod session;
 pub mod spec;
 pub mod status;
@@ -168,7 +169,8 @@ impl Program for TalosProvision {
     ) -> Result<Next, Error> {
         let cni = session.spec().network.cni;
         let reason = if session.intent.is_removal() {
-            let is_shared = |step: &Step| matches!(step, Step::Remove { .. });
+            let is_shared =
+                |step: &Step| matches!(step, Step::Remove { .. } | Step::RemoveImage { .. });
             // A server that is being deleted uses the network and the placement group.
             steps.first().is_none_or(is_shared).then(|| now.leaving()).flatten()
         } else {

@@ -41,11 +41,7 @@ impl Money {
     /// Parses a price as the API writes it, for example `3.2900000000`.
     #[must_use]
     pub fn parse(text: &str, currency: Currency) -> Option<Self> {
-        let (units, rest) = text.split_once('.').unwrap_or((text, ""));
-        let digits: String = rest.chars().chain("000000".chars()).take(6).collect();
-        let units: u64 = units.parse().ok()?;
-        let millionths = units.checked_mul(1_000_000)?.checked_add(digits.parse().ok()?)?;
-        Some(Self { millionths, currency: Some(currency) })
+        Some(Self { millionths: millionths(text)?, currency: Some(currency) })
     }
 
     /// Returns the currency, unless this is a sum of nothing.
@@ -80,6 +76,14 @@ impl Money {
     }
 }
 
+/// Parses a decimal number as millionths. Further digits are cut off.
+fn millionths(text: &str) -> Option<u64> {
+    let (units, rest) = text.split_once('.').unwrap_or((text, ""));
+    let digits: String = rest.chars().chain("000000".chars()).take(6).collect();
+    let units: u64 = units.parse().ok()?;
+    units.checked_mul(1_000_000)?.checked_add(digits.parse().ok()?)
+}
+
 impl PartialEq for Money {
     fn eq(&self, other: &Self) -> bool {
         self.millionths == other.millionths
@@ -96,6 +100,33 @@ impl fmt::Display for Money {
 }
 
 impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// Price of a small unit, such as an hour or a gigabyte: millionths of a unit of the account's currency, shown
+/// in hundredths of a cent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String", extend("pattern" = r"^[0-9]+\.[0-9]{4}$"))]
+pub struct Rate(u64);
+
+impl Rate {
+    /// Parses a price as the API writes it, for example `0.0048000000`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        millionths(text).map(Self)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.0.saturating_add(50) / 100;
+        write!(f, "{}.{:04}", parts / 10_000, parts % 10_000)
+    }
+}
+
+impl Serialize for Rate {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
@@ -151,5 +182,13 @@ mod tests {
         for text in ["", "eur", "EURO", "E1R"] {
             assert_eq!(Currency::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_shown_in_hundredths_of_a_cent() {
+        let read = |text: &str| Rate::parse(text).map(|price| price.to_string());
+        assert_eq!(read("0.0048000000"), Some("0.0048".to_owned()));
+        assert_eq!(read("0.00476"), Some("0.0048".to_owned()));
+        assert_eq!(read("1.1"), Some("1.1000".to_owned()));
     }
 }

@@ -58,7 +58,8 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
     let nodes = kubernetes.nodes.iter().map(|node| node.name.clone()).collect();
     let cordoned = kubernetes.nodes.iter().filter(|node| node.cordoned_by_us);
     let cordoned = cordoned.map(|node| node.name.clone()).collect();
-    let world = ActualState { resources: cloud.resources.clone(), servers, etcd, nodes, cordoned };
+    let (resources, images) = (cloud.resources.clone(), cloud.images.clone());
+    let world = ActualState { resources, servers, etcd, nodes, cordoned, images };
     let catalog = Catalog::default();
     let mut observation =
         Observation { cloud, endpoint, wanted, world, node_states, kubernetes, catalog };
@@ -67,6 +68,7 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
     } else if session.intent != Intent::Verify {
         observation.look_up_prices(session)?;
     }
+    observation.look_up_users_of_images(session)?;
     Ok(observation)
 }
 
@@ -167,6 +169,17 @@ impl Observation {
         if !servers.is_empty() || creates_shared {
             self.catalog = session.catalog(&self.wanted, &servers, has_balancer)?;
             self.catalog.add_prices(&mut self.wanted);
+        }
+        Ok(())
+    }
+
+    /// Looks up the servers of others that were created from an image that the plan removes.
+    fn look_up_users_of_images(&mut self, session: &Session<'_>) -> Result<(), Error> {
+        let removes = |step: &Step| matches!(step, Step::RemoveImage { .. });
+        if self.steps(session).iter().any(removes) {
+            let ours = self.world.servers.values().filter(|server| server.ours);
+            let ours = ours.map(|server| server.id).collect();
+            self.world.images.used_by_others = session.cloud.images_in_use(&ours)?;
         }
         Ok(())
     }

@@ -77,7 +77,9 @@ pub(crate) fn mistakes(
         let (wrong, more) = of_type((index, pool), offer, &known, offers);
         mistakes.extend(wrong);
         hints.extend(more);
-        mistakes.extend(image(&path("type"), offer, offers));
+        if spec.image.is_none() {
+            mistakes.extend(image(&path("type"), offer, offers));
+        }
     }
     let candidates = desired::balancer_locations(spec);
     let is_offered = candidates.iter().any(|location| offers.balancer(pricing, location).is_some());
@@ -182,7 +184,7 @@ fn image(path: &str, server_type: &ServerType, offers: &Offers) -> Option<(Strin
     (smallest > server_type.disk).then(|| {
         let message = format!(
             "the disk of {} has {} GB, and the image of Talos needs {smallest} GB: declare a type \
-             with a larger disk, or create the image on a smaller server",
+             with a larger disk, or `image: {{}}`, so that `apply` creates an image that fits",
             server_type.name, server_type.disk
         );
         (path.to_owned(), message)

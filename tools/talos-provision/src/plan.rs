@@ -6,6 +6,9 @@ mod conflict;
 mod drift;
 #[cfg(test)]
 mod drift_laws;
+pub(crate) mod image;
+#[cfg(test)]
+mod image_laws;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -17,8 +20,9 @@ pub use conflict::{Conflict, conflicts};
 
 pub use crate::change::{Change, Part};
 pub use crate::model::{
-    ActualState, Balancer, BalancerService, DesiredState, Etcd, History, Kind, Machine, Member,
-    Node, ObservedResource, Power, ResourceSpec, Rule, Server, SharedResource, Target,
+    ActualState, Balancer, BalancerService, BuilderOffer, DesiredImage, DesiredState, Etcd,
+    History, ImageBuilder, ImageIdentity, Images, Kind, Machine, Member, Need, Node,
+    ObservedResource, OwnImage, Power, ResourceSpec, Rule, Server, SharedResource, Target,
     TargetSelector,
 };
 pub(crate) use crate::step::cost_after;
@@ -78,6 +82,7 @@ pub fn plan(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
     steps.extend(cordoned.map(|name| Step::Uncordon { name: name.clone() }));
     let recreated = wanted.machines.keys().filter(|name| lost(name) && world.nodes.contains(*name));
     steps.extend(recreated.map(forget(true)));
+    steps.extend(image::steps(wanted, world));
     for (name, machine) in &wanted.machines {
         if lost(name) {
             steps.push(Step::CreateServer {
@@ -130,6 +135,9 @@ pub fn plan_cloud(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
         | Step::PowerOn { .. }
         | Step::CreateServer { .. }
         | Step::RemoveServer { .. }
+        | Step::CreateImage { .. }
+        | Step::RemoveBuilder { .. }
+        | Step::RemoveImage { .. }
         | Step::Remove { .. } => true,
         Step::Configure { name, .. } => !is_there(name),
         Step::RemoveMember { .. }
@@ -159,7 +167,11 @@ pub fn plan_destroy(world: &ActualState) -> Vec<Step> {
         monthly: server.monthly,
     });
     let resources = world.resources.iter().rev().filter(|(_, found)| found.ours);
-    record_destroy(world).into_iter().chain(servers).chain(resources.map(remove)).collect()
+    // A temporary server uses the firewall. Images go last: while one exists, it proves that the token
+    // is of the right project.
+    let servers = servers.chain(image::destroy_builders(world));
+    let resources = resources.map(remove).chain(image::destroy_images(world));
+    record_destroy(world).into_iter().chain(servers).chain(resources).collect()
 }
 
 /// Returns the record that lets a later run continue. A cluster that never began needs none, and a

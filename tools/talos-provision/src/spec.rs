@@ -1,6 +1,7 @@
 //! Declared fields of a Cluster. No logic: a value of these types is valid by construction.
 
 mod firewall;
+mod image;
 mod removal;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use firewall::{Firewall, FirewallRule, Ports, Protocol, Source};
+pub use image::{Extension, Factory, Image, KernelArgument};
 pub use removal::{EmptyDir, Removal, Seconds};
 
 /// Kubernetes cluster of machines at Hetzner Cloud. `apply` removes a machine that this document
@@ -30,6 +32,10 @@ pub struct Cluster {
     pub talos: Version,
     /// Kubernetes version, for example `v1.36.3`.
     pub kubernetes: Version,
+    /// Image of Talos that `apply` creates, for example `{extensions: [siderolabs/qemu-guest-agent]}`.
+    /// If it is absent, machines are created from a snapshot that a person made and labelled
+    /// `os=talos` and `version=<spec.talos>`.
+    pub image: Option<Image>,
     /// URL of the Kubernetes API, for example `https://prod.example.org:6443`. If it is absent, a
     /// load balancer is created and its address is the endpoint.
     pub endpoint: Option<Endpoint>,

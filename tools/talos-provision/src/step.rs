@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::change::Change;
 use crate::model::Kind;
-use crate::money::Money;
+use crate::money::{Money, Rate};
 use crate::spec::Role;
 
 /// One change of the cloud, of a machine, of etcd or of Kubernetes.
@@ -77,6 +77,45 @@ pub enum Step {
         name: String,
         /// Id of the server.
         id: u64,
+    },
+    /// No image of the declared Talos version and schematic exists for an architecture that a new
+    /// machine has. A temporary server writes the image, and is deleted afterwards.
+    CreateImage {
+        /// Version of Talos, for example `v1.13.9`.
+        talos: String,
+        /// Id of the schematic: 64 characters of lower-case hex.
+        schematic: String,
+        /// Hetzner's name of the architecture: `x86` or `arm`.
+        architecture: String,
+        /// Server type of the temporary server, for example `cx23`.
+        r#type: String,
+        /// Locations in the order in which they are tried, for example `fsn1`.
+        locations: Vec<String>,
+        /// Price of the temporary server for an hour in euros, net, for example `0.0048`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hourly: Option<Rate>,
+        /// Price of a gigabyte of the image for a month in euros, net, for example `0.0110`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gigabyte_monthly: Option<Rate>,
+    },
+    /// A temporary server exists, and no image is needed from it.
+    RemoveBuilder {
+        /// Name of the server, for example `prod-image-x86`.
+        name: String,
+        /// Id of the server.
+        id: u64,
+    },
+    /// An image of this cluster is not declared, and no server was created from it; or the whole cluster
+    /// is destroyed.
+    RemoveImage {
+        /// Id of the image.
+        id: u64,
+        /// Version of Talos, for example `v1.13.9`.
+        talos: String,
+        /// First 32 characters of the schematic's id.
+        schematic: String,
+        /// Hetzner's name of the architecture: `x86` or `arm`.
+        architecture: String,
     },
     /// etcd has a member whose machine is gone.
     RemoveMember {
@@ -179,6 +218,8 @@ pub enum Stage {
     Repairs,
     /// Members of etcd and nodes of Kubernetes that are lost.
     Members,
+    /// Images of Talos, from which servers are created.
+    Images,
     /// New servers.
     Servers,
     /// Configurations of new control planes.
@@ -212,6 +253,7 @@ impl Step {
             Self::RemoveMember { .. }
             | Self::ForgetNode { recreated: true, .. }
             | Self::Uncordon { .. } => Stage::Members,
+            Self::CreateImage { .. } | Self::RemoveBuilder { .. } => Stage::Images,
             Self::CreateServer { .. } => Stage::Servers,
             Self::Configure { alive: true, .. } => Stage::Changes,
             Self::Configure { role: Role::Controlplane, .. } => Stage::Configurations,
@@ -220,7 +262,8 @@ impl Step {
             Self::RemoveServer { .. }
             | Self::ForgetNode { recreated: false, .. }
             | Self::RecordDestroy { .. }
-            | Self::Remove { .. } => Stage::Removal,
+            | Self::Remove { .. }
+            | Self::RemoveImage { .. } => Stage::Removal,
         }
     }
 
@@ -259,7 +302,7 @@ pub fn batch(steps: &[Step]) -> usize {
 /// them.
 #[must_use]
 pub fn batch_destroy(steps: &[Step]) -> usize {
-    let is_shared = |step: &Step| matches!(step, Step::Remove { .. });
+    let is_shared = |step: &Step| matches!(step, Step::Remove { .. } | Step::RemoveImage { .. });
     match steps.iter().position(is_shared) {
         Some(0) | None => steps.len(),
         Some(servers) => servers,
@@ -280,8 +323,12 @@ pub(crate) fn cost_after(before: Money, steps: &[Step]) -> Money {
 impl documents::Step for Step {
     fn effect(&self) -> Effect {
         match self {
-            Self::Create { .. } | Self::CreateServer { .. } => Effect::Create,
+            Self::Create { .. } | Self::CreateServer { .. } | Self::CreateImage { .. } => {
+                Effect::Create
+            }
             Self::RemoveMember { .. }
+            | Self::RemoveBuilder { .. }
+            | Self::RemoveImage { .. }
             | Self::RemoveServer { .. }
             | Self::ForgetNode { .. }
             | Self::Remove { .. } => Effect::Remove,
@@ -322,6 +369,23 @@ impl fmt::Display for Step {
                 write!(f, "put server {name} into placement group {group}")
             }
             Self::PowerOn { name, .. } => write!(f, "power on server {name}: off → on"),
+            Self::CreateImage { talos, schematic, architecture, r#type, locations, .. } => {
+                let (schematic, locations) = (short_id(schematic), locations.join(" or "));
+                write!(
+                    f,
+                    "create image of Talos {talos} for {architecture}, schematic {schematic}, on a \
+                     temporary server {type} in {locations}{}",
+                    self.image_price()
+                )
+            }
+            Self::RemoveBuilder { name, .. } => write!(f, "delete temporary server {name}"),
+            Self::RemoveImage { id, talos, schematic, architecture } => {
+                let schematic = short_id(schematic);
+                write!(
+                    f,
+                    "delete image {id} of Talos {talos} for {architecture}, schematic {schematic}"
+                )
+            }
             Self::RemoveMember { hostname, id } => {
                 write!(f, "remove etcd member {hostname} ({id})")
             }
@@ -359,6 +423,21 @@ impl fmt::Display for Step {
             Self::Remove { kind, name, .. } => write!(f, "delete {kind} {name}"),
         }
     }
+}
+
+impl Step {
+    /// Returns the prices of an image as the end of a sentence.
+    fn image_price(&self) -> String {
+        let Self::CreateImage { hourly, gigabyte_monthly, .. } = self else { return String::new() };
+        let hourly = hourly.map(|price| format!(", {price} EUR per hour"));
+        let stored = gigabyte_monthly.map(|price| format!(", then {price} EUR per GB and month"));
+        format!("{}{}", hourly.unwrap_or_default(), stored.unwrap_or_default())
+    }
+}
+
+/// Returns the beginning of a schematic's id.
+fn short_id(schematic: &str) -> &str {
+    schematic.get(..12).unwrap_or(schematic)
 }
 
 /// Returns the price as the end of a sentence.

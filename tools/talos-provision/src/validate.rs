@@ -47,6 +47,7 @@ pub(crate) fn read(
         pools(cluster, &mut errors);
         networks(&cluster.spec, &mut errors);
         firewall(&cluster.spec, &mut errors);
+        image(&cluster.spec, &mut errors);
         let read = read_patches(&cluster.spec, &mut errors);
         for (path, message) in errors {
             stream.invalid(cluster, &path, &message);
@@ -129,6 +130,18 @@ fn networks(spec: &Cluster, errors: &mut ValidationErrors) {
                 let message = format!("{subnet} overlaps `{other}`, which is {earlier}");
                 invalid(errors, format!("/spec/network/{name}"), message);
             }
+        }
+    }
+}
+
+/// Rejects an extension that is declared twice, which would change the id of the schematic.
+fn image(spec: &Cluster, errors: &mut ValidationErrors) {
+    let mut names = BTreeSet::new();
+    let extensions = spec.image.iter().flat_map(|image| &image.extensions);
+    for (index, name) in extensions.enumerate() {
+        if !names.insert(name) {
+            let path = format!("/spec/image/extensions/{index}");
+            invalid(errors, path, format!("`{}` is declared twice", name.as_str()));
         }
     }
 }

@@ -17,6 +17,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/plan.md");
 
 const CONTROL: &str =
     "name: control, role: controlplane, count: 1, type: cax11, locations: [fsn1, nbg1]";
+const IMAGE: &str = "  image: {extensions: [siderolabs/qemu-guest-agent]}\n";
 const SPARE: &str = "name: spare, role: worker, count: 1, type: cx23, locations: [hel1]";
 
 #[test]
@@ -44,6 +45,7 @@ fn plan_page_shows_what_the_program_prints() {
     }
     for (name, document) in [
         ("prod.yaml", cluster("prod", &[CONTROL, WORK], "")),
+        ("image.yaml", cluster("prod", &[CONTROL, WORK], IMAGE)),
         (
             "shop.yaml",
             cluster(

@@ -7,7 +7,7 @@ use crate::call::{Answer, Call};
 use crate::cloud::Cloud;
 use crate::error::ApiError;
 use crate::fault::Fault;
-use crate::machines::{Machines, Server};
+use crate::machines::{Contents, Machines, Server};
 use crate::model::{Effect, Status};
 use crate::state::State;
 use crate::{images, routes, servers};
@@ -95,8 +95,12 @@ impl Cloud {
                 error = Some(("action_failed".to_owned(), "the machine failed".to_owned()));
             }
         }
+        let contents = if skip { None } else { self.contents(&effect).await };
         let mut current = self.state();
         let mut next = current.clone();
+        if let (Effect::FinishImage { image }, false) = (&effect, skip) {
+            images::set_contents(&mut next, *image, contents);
+        }
         if skip {
             undo(&mut next, &effect);
         } else {
@@ -109,6 +113,16 @@ impl Cloud {
         }
         *current = next;
         error
+    }
+}
+
+impl Cloud {
+    /// Reads the disk from which a snapshot is made.
+    async fn contents(&self, effect: &Effect) -> Option<Contents> {
+        let Effect::FinishImage { image } = effect else { return None };
+        let server = self.state().images.find(*image)?.created_from.as_ref()?.0;
+        let machines = Arc::clone(&self.machines);
+        tokio::task::spawn_blocking(move || machines.contents(server)).await.ok()?
     }
 }
 

@@ -9,6 +9,7 @@ use crate::command::Command;
 use crate::error::ApiError;
 use crate::labels::{self, Labels};
 use crate::list as lists;
+use crate::machines::Contents;
 use crate::model::Image;
 use crate::resource::Resource;
 use crate::state::State;
@@ -57,6 +58,18 @@ pub(crate) fn find(state: &State, wanted: &str, on: ServerType) -> Result<u64, A
 pub(crate) fn finish(state: &mut State, id: u64) {
     if let Some(image) = state.images.find_mut(id) {
         image.available = true;
+    }
+}
+
+/// Records what a snapshot contains: what the machine's disk holds at that time, or what its image holds
+/// if the machine has no disk of its own.
+pub(crate) fn set_contents(state: &mut State, id: u64, disk: Option<Contents>) {
+    let source = state.images.find(id).and_then(|image| image.created_from.as_ref());
+    let server = source.and_then(|(server, _)| state.servers.find(*server));
+    let image = server.and_then(|server| state.images.find(server.image?));
+    let contents = disk.or_else(|| image.map(|image| image.contents.clone()));
+    if let Some(image) = state.images.find_mut(id) {
+        image.contents = contents.unwrap_or_default();
     }
 }
 

@@ -30,7 +30,8 @@
 //! `GET /_lab/calls` counts the calls of clients, `GET /_lab/journal` has the last of them with their answers, and `PUT /_lab/sold_out` takes the server types that are
 //! sold out, each with a location: `[["cx23", "hel1"]]`.
 //!
-//! Real are TCP through load balancers, health checks, limits, locks, and the order of actions.
+//! Real are TCP through load balancers, health checks, limits, locks, the order of actions, and, with
+//! [`StockMachines`], the user data of a server and what a snapshot of its disk contains.
 //! Not real: firewalls filter nothing, HTTP services are forwarded as TCP, and no listener has a private
 //! address (a balancer reaches a machine at its loopback address either way).
 
@@ -44,6 +45,7 @@ mod cloud;
 mod command;
 mod engine;
 mod error;
+mod factory;
 mod fault;
 mod firewalls;
 mod health;
@@ -69,8 +71,11 @@ mod ssh_keys;
 mod state;
 mod targets;
 mod tasks;
+mod user_data;
 mod volumes;
 
 pub use cloud::Cloud;
-pub use machines::{Machines, NoMachines, Server};
+pub use factory::{DownloadFault, Factory};
+pub use machines::{Contents, Machines, NoMachines, Server};
 pub use settings::{Pace, Settings};
+pub use user_data::StockMachines;

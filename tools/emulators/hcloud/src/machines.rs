@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 /// The power buttons of all servers.
 ///
 /// The methods may block: the cloud calls them on threads for blocking work. When the emulator restarts
@@ -14,6 +16,31 @@ pub trait Machines: Send + Sync + 'static {
     fn power_off(&self, id: u64);
     /// Removes the disk of a machine that is off.
     fn delete(&self, id: u64);
+    /// Returns the contents of the machine's disk, for a snapshot. `None` if the disk is as the server's
+    /// image has made it, which is so for machines without a disk.
+    fn contents(&self, _id: u64) -> Option<Contents> {
+        None
+    }
+}
+
+/// Contents of a disk or of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contents {
+    /// A system of the vendor, with cloud-init.
+    Stock,
+    /// A complete image of Talos for this platform.
+    Talos {
+        /// Version of Talos, for example `v1.13.9`.
+        version: String,
+        /// Id of the schematic.
+        schematic: String,
+        /// Talos's name of the architecture: `amd64` or `arm64`.
+        architecture: String,
+    },
+    /// Anything else, from which no machine starts: an incomplete image, or an empty disk.
+    #[default]
+    Unknown,
 }
 
 /// Machines that do nothing, for clients that only talk to the API.
@@ -45,6 +72,10 @@ pub struct Server {
     pub image: Option<String>,
     /// Labels of the image.
     pub image_labels: BTreeMap<String, String>,
+    /// Contents of the image.
+    pub image_contents: Contents,
+    /// Size of the disk in GB.
+    pub disk: u32,
     /// Architecture: `x86` or `arm`.
     pub architecture: String,
     /// Name of the server type, for example `cax11`.

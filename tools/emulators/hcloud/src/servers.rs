@@ -36,6 +36,8 @@ impl Server {
             labels: self.head.labels.clone(),
             image: image.map(|image| image.name.as_ref().unwrap_or(&image.head.name).clone()),
             image_labels: image.map(|image| image.head.labels.clone()).unwrap_or_default(),
+            image_contents: image.map(|image| image.contents.clone()).unwrap_or_default(),
+            disk: self.resolved_type().map_or(0, |offer| offer.disk),
             architecture: self.resolved_type().map_or("x86", |offer| offer.architecture).to_owned(),
             server_type: self.server_type.clone(),
             location: self.location.clone(),

@@ -58,6 +58,13 @@ pub const DESTROYING: &str = "holistic/destroying";
 /// Label of the network of a cluster: the record of whether etcd was started.
 pub const ETCD: &str = "holistic/etcd";
 
+/// Label of a temporary server that writes an image of Talos: a number that no other such server has.
+pub const BUILDER: &str = "holistic/builder";
+
+/// Label of a temporary server that has written its image and has proved it: the beginning of the
+/// SHA-256 digest of the image.
+pub const WRITTEN: &str = "holistic/written";
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -83,6 +90,8 @@ mod tests {
             REMOVING,
             DESTROYING,
             ETCD,
+            BUILDER,
+            WRITTEN,
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
         for key in keys {

@@ -255,6 +255,8 @@ reasons! {
 
     /// The cloud has no image of the declared version of Talos.
     NoImage [100] "Create the snapshot as the help describes."
+    /// A temporary server did not write the image of Talos.
+    ImageNotWritten [111] "Correct the cause that the message names, then run the same command again."
     /// The server type or the load balancer is sold out in every declared location.
     Unavailable [111] "Declare more locations or another type, or run the same command later."
     /// An action of the cloud ended with an error.

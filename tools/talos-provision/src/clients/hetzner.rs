@@ -5,6 +5,7 @@
 
 mod catalog;
 mod http;
+mod image;
 mod leftovers;
 pub(crate) mod model;
 mod repair;
@@ -22,12 +23,13 @@ use crate::Error;
 use crate::labels::Labels;
 use crate::money::Money;
 use crate::plan::{
-    Balancer, BalancerService, Kind, Node, ObservedResource, Power, ResourceSpec, Rule, Server,
-    SharedResource, Target, TargetSelector,
+    Balancer, BalancerService, Images, Kind, Node, ObservedResource, Power, ResourceSpec, Rule,
+    Server, SharedResource, Target, TargetSelector,
 };
 use crate::spec::Role;
 pub(crate) use catalog::{Catalog, Offers};
 use http::Http;
+pub(crate) use image::ImageOrder;
 pub(crate) use leftovers::Leftover;
 use model::Pricing;
 pub(crate) use writer::{Placement, SharedPlacement, Writer};
@@ -74,6 +76,7 @@ pub(crate) struct CloudState {
     /// Ids of servers that are being deleted. The API accepts no change of such a server, but its
     /// name stays taken until it is gone.
     pub(crate) leaving: BTreeSet<u64>,
+    pub(crate) images: Images,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,12 @@ impl Reader {
                 cloud.leaving.insert(server.id);
                 continue;
             }
+            if let Some(builder) =
+                image::as_builder(&server).filter(|_| self.scope.owns(&server.labels))
+            {
+                cloud.images.builders.insert(server.id, builder);
+                continue;
+            }
             let (name, server) = self.server(server)?;
             cloud.servers.insert(name, server);
         }
@@ -114,6 +123,7 @@ impl Reader {
                 cloud.resources.insert(SharedResource { kind, name }, found);
             }
         }
+        cloud.images.ours = self.own_images()?;
         Ok(cloud)
     }
 

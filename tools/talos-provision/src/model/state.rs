@@ -7,7 +7,7 @@ use documents::Deferred;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Etcd;
+use super::{DesiredImage, Etcd, Images};
 use crate::config::Keys;
 use crate::labels::{self, Labels};
 use crate::money::Money;
@@ -31,6 +31,8 @@ pub struct DesiredState {
     pub prices: BTreeMap<SharedResource, Money>,
     /// Declared machines, by name.
     pub machines: BTreeMap<String, Machine>,
+    /// Declared image. `None` if machines are created from a snapshot that was made by hand.
+    pub image: Option<DesiredImage>,
 }
 
 /// Declared state of one machine.
@@ -76,6 +78,8 @@ pub struct ActualState {
     pub nodes: BTreeSet<String>,
     /// Nodes that this program cordoned.
     pub cordoned: BTreeSet<String>,
+    /// Images of the cluster, and the temporary servers that write them.
+    pub images: Images,
 }
 
 /// Name of a cloud resource that the machines share.

@@ -176,6 +176,7 @@ fn configured_world() -> (DesiredState, ActualState) {
         etcd: Etcd::Members(vec![member(CONTROL, 11)]),
         nodes: wanted.machines.keys().cloned().collect(),
         cordoned: BTreeSet::new(),
+        images: Images::default(),
     };
     (wanted, world)
 }

@@ -71,6 +71,7 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> DesiredState {
             .iter()
             .map(|(name, role)| ((*name).to_owned(), machine(*role)))
             .collect(),
+        image: None,
     }
 }
 
@@ -199,6 +200,7 @@ pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
                                 etcd: etcd.clone(),
                                 nodes: nodes.into(),
                                 cordoned: BTreeSet::new(),
+                                images: Images::default(),
                             };
                             law(wanted, &attached_only_to_what_exists(world));
                         }
@@ -254,6 +256,7 @@ pub(super) fn after(wanted: &DesiredState, mut world: ActualState, step: &Step) 
             server.group = Some(id(Kind::PlacementGroup));
         }
         Step::PowerOn { name, .. } => server_mut(&mut world, name).power = Power::On,
+        Step::CreateImage { .. } | Step::RemoveBuilder { .. } | Step::RemoveImage { .. } => {}
         Step::Uncordon { name } => {
             world.cordoned.remove(name);
         }
@@ -370,6 +373,10 @@ fn plan_changes_no_resource_of_others() {
                     assert!(resources[&resource].ours, "{step}");
                 }
                 Step::RecordDestroy { .. } => unreachable!("only `destroy` records it"),
+                // `image_laws` has worlds with images.
+                Step::CreateImage { .. }
+                | Step::RemoveBuilder { .. }
+                | Step::RemoveImage { .. } => {}
                 Step::RecordStart { .. } => {
                     assert!(
                         resources.get(&resource(Kind::Network)).is_none_or(|network| network.ours)
@@ -462,6 +469,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
         etcd: Etcd::Members(vec![member(CONTROL, 11), member(EXTRA, 12), member("c-p-3", 13)]),
         nodes: BTreeSet::from([EXTRA.to_owned()]),
         cordoned: BTreeSet::new(),
+        images: Images::default(),
     };
     let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
     assert_eq!(

@@ -119,6 +119,7 @@ fn wanted(count: usize, incarnation: u16) -> DesiredState {
         resources: BTreeMap::from([(network(), spec())]),
         prices: BTreeMap::new(),
         machines: machines.collect(),
+        image: None,
     }
 }
 
@@ -154,6 +155,7 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
         etcd,
         nodes: BTreeSet::new(),
         cordoned: BTreeSet::new(),
+        images: Images::default(),
     }
 }
 

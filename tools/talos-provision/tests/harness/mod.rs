@@ -164,6 +164,12 @@ impl Run {
         self.wait(Duration::from_secs(60))
     }
 
+    /// Ends the program without a chance to tidy up, as a machine that loses power does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
     pub(crate) fn wait(mut self, limit: Duration) -> End {
         let began = Instant::now();
         let status = loop {

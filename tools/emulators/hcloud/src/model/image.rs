@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::ServerType;
 use crate::labels::Labels;
+use crate::machines::Contents;
 use crate::resource::{Head, resource};
 
 /// Time of creation of the images that every project has.
@@ -27,6 +28,9 @@ pub(crate) struct Image {
     /// Id of the server that a backup belongs to.
     pub(crate) bound_to: Option<u64>,
     pub(crate) protected: bool,
+    /// Contents of the disk of a machine that is created from the image.
+    #[serde(default)]
+    pub(crate) contents: Contents,
 }
 
 resource!(Image, "image");
@@ -51,28 +55,45 @@ impl Image {
             created_from: Some((server.id, server.name.clone())),
             bound_to: (sort == "backup").then_some(server.id),
             protected: false,
+            contents: Contents::Unknown,
         }
+    }
+}
+
+/// Schematic without customizations
+/// (<https://github.com/siderolabs/image-factory/blob/v0.8.4/README.md>).
+const PLAIN_SCHEMATIC: &str = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba";
+
+fn talos_contents(architecture: &str) -> Contents {
+    Contents::Talos {
+        version: "v1.13.9".to_owned(),
+        schematic: PLAIN_SCHEMATIC.to_owned(),
+        architecture: if architecture == "arm" { "arm64" } else { "amd64" }.to_owned(),
     }
 }
 
 /// Returns the images that every project has: Debian, and a snapshot of Talos for each architecture.
 pub(crate) fn stock_images() -> Vec<Image> {
-    let image =
-        |id: u64, architecture: &str, name: Option<&str>, description: String, labels: Labels| {
-            Image {
-                head: Head { id, name: description, labels, created: STOCK_CREATED.to_owned() },
-                name: name.map(str::to_owned),
-                sort: if name.is_some() { "system" } else { "snapshot" }.to_owned(),
-                architecture: architecture.to_owned(),
-                flavor: if name.is_some() { "debian" } else { "unknown" }.to_owned(),
-                version: name.map(|_| "13".to_owned()),
-                disk: 10,
-                available: true,
-                created_from: None,
-                bound_to: None,
-                protected: false,
-            }
-        };
+    let image = |id: u64,
+                 architecture: &str,
+                 name: Option<&str>,
+                 description: String,
+                 labels: Labels| {
+        Image {
+            head: Head { id, name: description, labels, created: STOCK_CREATED.to_owned() },
+            name: name.map(str::to_owned),
+            sort: if name.is_some() { "system" } else { "snapshot" }.to_owned(),
+            architecture: architecture.to_owned(),
+            flavor: if name.is_some() { "debian" } else { "unknown" }.to_owned(),
+            version: name.map(|_| "13".to_owned()),
+            disk: 10,
+            available: true,
+            created_from: None,
+            bound_to: None,
+            protected: false,
+            contents: if name.is_some() { Contents::Stock } else { talos_contents(architecture) },
+        }
+    };
     let talos = || {
         Labels::from([
             ("os".to_owned(), "talos".to_owned()),

@@ -107,6 +107,8 @@ pub(crate) fn server(id: u64, name: &str, ipv4: Ipv4Addr, user_data: Option<Stri
         labels: BTreeMap::new(),
         image: None,
         image_labels: BTreeMap::new(),
+        image_contents: emulator_hcloud::Contents::Unknown,
+        disk: 40,
         architecture: "x86".to_owned(),
         server_type: "cx22".to_owned(),
         location: "fsn1".to_owned(),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::image::{need, selector_by_hand};
 use super::model::{BalancerType, Deprecation, Image, Location, Pricing, ServerType};
 use super::{Reader, parse_items};
 use crate::Error;
 use crate::money::Money;
-use crate::plan::{DesiredState, Kind, SharedResource};
+use crate::plan::{DesiredState, Kind, Need, SharedResource};
 
 /// Offers of the cloud today.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +15,7 @@ pub(crate) struct Offers {
     pub(crate) types: Vec<ServerType>,
     pub(crate) locations: Vec<Location>,
     pub(crate) balancers: Vec<BalancerType>,
-    /// Images of the declared Talos version that can be used.
+    /// Images of the declared Talos version that a person made and that can be used.
     pub(crate) images: Vec<Image>,
 }
 
@@ -50,8 +51,12 @@ impl Offers {
 /// Images, types and monthly prices of what has to be created.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
-    /// Image ids of the declared Talos version, by server type.
+    /// Ids of images that a person made, by server type. Empty if the document declares an image.
     pub(crate) images: BTreeMap<String, u64>,
+    /// Architectures of the server types of new machines. Empty unless the document declares an image.
+    pub(crate) architectures: BTreeMap<String, String>,
+    /// Needs for images, by architecture.
+    needs: BTreeMap<String, Need>,
     /// Locations for the load balancer in the order in which they are tried, each with the type of the
     /// load balancer there.
     pub(crate) balancers: Vec<(String, String)>,
@@ -76,11 +81,18 @@ impl Catalog {
             let location = machine.locations.first().map_or("", String::as_str);
             let (price, ipv4) = (pricing.monthly(&offer.prices, location), pricing.ipv4(location));
             catalog.machines.insert(name.clone(), price.zip(ipv4).map(|(price, ip)| price + ip));
-            let image = offers.image(offer).ok_or_else(|| Error::NoImage {
-                version: machine.talos.clone(),
-                architecture: offer.architecture.clone(),
-            })?;
-            catalog.images.insert(machine.r#type.clone(), image.id);
+            let (r#type, architecture) = (machine.r#type.clone(), offer.architecture.clone());
+            if wanted.image.is_some() {
+                catalog.architectures.insert(r#type, architecture);
+                continue;
+            }
+            let version = machine.talos.clone();
+            let image = offers.image(offer).ok_or(Error::NoImage { version, architecture })?;
+            catalog.images.insert(r#type, image.id);
+        }
+        for architecture in catalog.architectures.values() {
+            let need = need(wanted, architecture, &offers.types, pricing.image_gigabyte());
+            catalog.needs.insert(architecture.clone(), need);
         }
         let balancers = locations.iter().filter_map(|location| {
             let (offer, _) = offers.balancer(pricing, location)?;
@@ -118,6 +130,9 @@ impl Catalog {
             Some((resource.clone(), (*price)?))
         };
         wanted.prices = self.resources.iter().filter_map(known).collect();
+        if let Some(image) = &mut wanted.image {
+            image.needs.clone_from(&self.needs);
+        }
     }
 }
 
@@ -136,7 +151,7 @@ impl Reader {
 
     /// Reads the offers of today, with the images of Talos `version`.
     pub(crate) fn offers(&self, version: &str) -> Result<Offers, Error> {
-        let selector = format!("os=talos,version={version}");
+        let selector = selector_by_hand(version);
         let images = self.list("images", Some(("label_selector", &selector)))?;
         let mut images: Vec<Image> = parse_items(images)?;
         images.retain(|image| image.status == "available");

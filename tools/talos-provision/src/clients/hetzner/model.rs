@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use crate::labels::Labels;
-use crate::money::{Currency, Money};
+use crate::money::{Currency, Money, Rate};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Named {
@@ -38,6 +38,13 @@ pub(crate) struct Offer {
     #[serde(default = "yes")]
     pub(crate) available: bool,
     pub(crate) deprecation: Option<Deprecation>,
+}
+
+impl Offer {
+    /// Returns whether a server can be ordered. A deprecated type may soon not be.
+    pub(crate) fn is_orderable(&self) -> bool {
+        self.available && self.deprecation.is_none()
+    }
 }
 
 fn yes() -> bool {
@@ -77,6 +84,14 @@ pub(crate) struct BalancerType {
 pub(crate) struct Price {
     pub(crate) location: String,
     price_monthly: Amount,
+    price_hourly: Amount,
+}
+
+impl Price {
+    /// Returns the price of an hour.
+    pub(crate) fn hourly(&self) -> Rate {
+        Rate::parse(&self.price_hourly.net).unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -90,6 +105,8 @@ pub(crate) struct Pricing {
     currency: String,
     primary_ips: Vec<AddressPrices>,
     volume: VolumePrice,
+    #[serde(default)]
+    image: Option<ImagePrice>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -97,6 +114,12 @@ struct AddressPrices {
     #[serde(rename = "type")]
     family: String,
     prices: Vec<Price>,
+}
+
+/// Price of an image. The list lacks it for accounts that cannot make images.
+#[derive(Clone, Debug, Deserialize)]
+struct ImagePrice {
+    price_per_gb_month: Amount,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -120,6 +143,11 @@ impl Pricing {
     pub(crate) fn ipv4(&self, location: &str) -> Option<Money> {
         let ipv4 = self.primary_ips.iter().find(|address| address.family == "ipv4")?;
         self.monthly(&ipv4.prices, location)
+    }
+
+    /// Returns the price of a gigabyte of an image for a month.
+    pub(crate) fn image_gigabyte(&self) -> Option<Rate> {
+        self.image.as_ref().and_then(|image| Rate::parse(&image.price_per_gb_month.net))
     }
 
     /// Returns the monthly price of a volume of `size` GB.
@@ -305,9 +333,11 @@ pub(crate) struct Image {
     pub(crate) id: u64,
     pub(crate) status: String,
     pub(crate) architecture: String,
-    /// Size of the disk that the image needs, in GB.
+    /// Size of the smallest disk on which the image fits, in GB.
     pub(crate) disk_size: f64,
     pub(crate) created: String,
+    #[serde(default)]
+    pub(crate) labels: Labels,
 }
 
 #[derive(Debug, Deserialize)]

@@ -188,7 +188,7 @@ impl<'a> Writer<'a> {
     /// Creates a resource called `name` exactly once. If the response was lost, or another run
     /// created the resource meanwhile, the resource is looked up before the request is repeated.
     /// Returns the id, and the actions that are still running.
-    fn create_once(
+    pub(super) fn create_once(
         &self,
         family: &str,
         name: &str,

@@ -56,6 +56,8 @@ impl Machine {
             labels: BTreeMap::new(),
             image: None,
             image_labels: BTreeMap::new(),
+            image_contents: emulator_hcloud::Contents::Unknown,
+            disk: 40,
             architecture: "arm".to_owned(),
             server_type: "cax11".to_owned(),
             location: "fsn1".to_owned(),

@@ -1,0 +1,165 @@
+//! Images of Talos: finding them, and writing them on temporary servers.
+//!
+//! Hetzner has no way to upload an image. Therefore a temporary server writes the image onto its own
+//! disk, and a snapshot of that disk is the image (`knowledge/decisions/0029`).
+
+mod builder;
+mod receipt;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::labels::BUILDER;
+use serde_json::Value;
+
+use super::{Reader, model, parse_items};
+use crate::Error;
+use crate::labels::Labels;
+use crate::money::Rate;
+use crate::plan::{
+    BuilderOffer, DesiredImage, DesiredState, ImageBuilder, ImageIdentity, Need, OwnImage,
+};
+pub(crate) use builder::ImageOrder;
+
+/// Label of the operating system, as Talos's documentation uses it
+/// (<https://www.talos.dev/v1.13/talos-guides/install/cloud-platforms/hetzner/>).
+const OS: &str = "os";
+/// Label of the version of Talos, from the same page.
+const VERSION: &str = "version";
+/// Label of the beginning of the schematic's id.
+const SCHEMATIC: &str = "schematic";
+/// Label of the architecture.
+const ARCHITECTURE: &str = "architecture";
+
+/// Returns the labels that describe an image.
+fn labels(identity: &ImageIdentity) -> Labels {
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    [
+        label(OS, "talos"),
+        label(VERSION, &identity.talos),
+        label(SCHEMATIC, &identity.schematic),
+        label(ARCHITECTURE, &identity.architecture),
+    ]
+    .into()
+}
+
+/// Reads the properties of an image from labels. A missing label gives a property that no document
+/// declares.
+fn identity(labels: &Labels) -> ImageIdentity {
+    let value = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    ImageIdentity {
+        talos: value(VERSION),
+        schematic: value(SCHEMATIC),
+        architecture: value(ARCHITECTURE),
+    }
+}
+
+/// Returns the temporary server that `shown` is, unless it is a machine.
+pub(super) fn as_builder(shown: &model::Server) -> Option<ImageBuilder> {
+    let is_builder = shown.labels.contains_key(BUILDER);
+    is_builder.then(|| ImageBuilder { name: shown.name.clone(), identity: identity(&shown.labels) })
+}
+
+impl Reader {
+    /// Lists the snapshots that carry our labels.
+    pub(super) fn own_images(&self) -> Result<BTreeMap<u64, OwnImage>, Error> {
+        let items = self.list("images", Some(("label_selector", &self.scope.selector())))?;
+        let images: Vec<model::Image> = parse_items(items)?;
+        let image = |image: model::Image| {
+            let identity =
+                ImageIdentity { architecture: image.architecture, ..identity(&image.labels) };
+            let is_available = image.status == "available";
+            (image.id, OwnImage { identity, is_available, disk: gigabytes(image.disk_size) })
+        };
+        Ok(images.into_iter().map(image).collect())
+    }
+
+    /// Returns the ids of the images from which servers outside of `ours` were created.
+    pub(crate) fn images_in_use(&self, ours: &BTreeSet<u64>) -> Result<BTreeSet<u64>, Error> {
+        let servers = self.list("servers", None)?;
+        let is_other =
+            |server: &&Value| server["id"].as_u64().is_some_and(|id| !ours.contains(&id));
+        let others = servers.iter().filter(is_other);
+        Ok(others.filter_map(|server| server["image"]["id"].as_u64()).collect())
+    }
+}
+
+/// Returns the selector of the snapshots of Talos that a person made.
+///
+/// Images of this program are left out, because their schematic may differ from the one that the document
+/// means.
+pub(super) fn selector_by_hand(version: &str) -> String {
+    format!("{OS}=talos,{VERSION}={version},!{}", contract::labels::CLUSTER)
+}
+
+/// Returns what an image of `architecture` must be like, and the server types that can write it.
+pub(super) fn need(
+    wanted: &DesiredState,
+    architecture: &str,
+    types: &[model::ServerType],
+    gigabyte: Option<Rate>,
+) -> Need {
+    let of_architecture = || types.iter().filter(|offer| offer.architecture == architecture);
+    let declared = |offer: &&model::ServerType| {
+        wanted.machines.values().any(|machine| machine.r#type == offer.name)
+    };
+    let disks = of_architecture().filter(declared).map(|offer| gigabytes(offer.disk));
+    let disk_max = disks.min().unwrap_or_default();
+    let preferred: Vec<&String> =
+        wanted.machines.values().flat_map(|machine| &machine.locations).collect();
+    let fitting = of_architecture().filter(|offer| gigabytes(offer.disk) <= disk_max);
+    let mut offers: Vec<_> = fitting.filter_map(|offer| offered(offer, &preferred)).collect();
+    offers.sort_by(|one, other| (one.hourly, &one.r#type).cmp(&(other.hourly, &other.r#type)));
+    Need { disk_max, offers, gigabyte }
+}
+
+/// Returns the offer of a server type in the declared locations, and then in all others: where an image
+/// is written has no effect on where it can be used.
+fn offered(offer: &model::ServerType, preferred: &[&String]) -> Option<BuilderOffer> {
+    let is_sold = |location: &str| {
+        let there = offer.locations.iter().find(|there| there.name == location);
+        // Accounts without this list sell a type wherever it has a price.
+        offer.locations.is_empty() || there.is_some_and(model::Offer::is_orderable)
+    };
+    let places: Vec<_> = offer.prices.iter().filter(|price| is_sold(&price.location)).collect();
+    let (mut locations, mut others) = (Vec::new(), Vec::new());
+    for location in preferred {
+        let is_new = !locations.contains(*location);
+        if is_new && places.iter().any(|price| price.location == **location) {
+            locations.push((*location).clone());
+        }
+    }
+    for price in &places {
+        if !locations.contains(&price.location) {
+            others.push(price.location.clone());
+        }
+    }
+    locations.extend(others);
+    let first = locations.first()?;
+    let price = places.iter().find(|price| price.location == *first)?;
+    Some(BuilderOffer { r#type: offer.name.clone(), hourly: price.hourly(), locations })
+}
+
+/// Returns a size of the API, which is a number with a fraction, in whole gigabytes. An image with a
+/// part of a gigabyte needs the whole one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast saturates, and no disk has more than 4 billion GB"
+)]
+fn gigabytes(size: f64) -> u32 {
+    size.ceil() as u32
+}
+
+/// Returns the URL of the raw image in a factory.
+fn url(image: &DesiredImage, architecture: &str) -> String {
+    let architecture = match architecture {
+        "arm" => "arm64",
+        _ => "amd64",
+    };
+    format!(
+        "{}/image/{}/{}/hcloud-{architecture}.raw.xz",
+        image.factory,
+        image.schematic.id(),
+        image.talos
+    )
+}
