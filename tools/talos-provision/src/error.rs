@@ -8,6 +8,12 @@ use remote::{RootsError, TokenError, UNTRUSTED_HELP};
 use crate::clients::hetzner::error::ApiError;
 use crate::plan::Conflict;
 
+const TOO_LARGE_HELP: &str = "declare `image: {}`, so that `apply` creates an image that fits; or declare a \
+                              server type with a larger disk";
+const NOT_WRITTEN_HELP: &str = "correct the cause, then run the same command again, which starts another \
+                                temporary server; `spec.firewall.talos` must allow your address to reach \
+                                its port 50000";
+
 /// Error of serde in an answer. It shows the position and not the value, which may be secret.
 #[derive(Debug)]
 pub struct Unreadable(serde_json::Error);
@@ -302,14 +308,8 @@ impl Diagnostic for Error {
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
             }
-            Self::ImageTooLarge { .. } => {
-                "declare `image: {}`, so that `apply` creates an image that fits; or declare a server type \
-                 with a larger disk"
-            }
-            Self::ImageNotWritten { .. } => {
-                "correct the cause, then run the same command again, which starts another temporary server; \
-                 `spec.firewall.talos` must allow your address to reach its port 50000"
-            }
+            Self::ImageTooLarge { .. } => TOO_LARGE_HELP,
+            Self::ImageNotWritten { .. } => NOT_WRITTEN_HELP,
             Self::UnknownType { others, .. } if !others.is_empty() => {
                 return Some(format!("declare one of {others}"));
             }
