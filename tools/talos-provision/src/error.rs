@@ -8,6 +8,10 @@ use remote::{RootsError, TokenError, UNTRUSTED_HELP};
 use crate::api_error::ApiError;
 use crate::plan::Conflict;
 
+const NOT_WRITTEN_HELP: &str = "correct the cause, then run the same command again, which starts another \
+                                temporary server; `spec.firewall.talos` must allow your address to reach \
+                                its port 50000";
+
 /// Error of serde in an answer. It shows the position and not the value, which may be secret.
 #[derive(Debug)]
 pub struct Unreadable(serde_json::Error);
@@ -298,10 +302,7 @@ impl Diagnostic for Error {
             Self::NoImage { version, architecture } => {
                 return Some(image_help(version, architecture));
             }
-            Self::ImageNotWritten { .. } => {
-                "correct the cause, then run the same command again, which starts another temporary server; \
-                 `spec.firewall.talos` must allow your address to reach its port 50000"
-            }
+            Self::ImageNotWritten { .. } => NOT_WRITTEN_HELP,
             Self::Api(error) => match error.code.as_str() {
                 "unauthorized" => "check the token in the Project's `endpoints.cloud`",
                 "forbidden" | "token_readonly" => {

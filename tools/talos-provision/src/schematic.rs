@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::emit;
-use crate::spec::Image;
+use crate::spec::{Extension, Image, KernelArgument};
 
 /// Characters of a schematic's id in a label. An id has 64 characters, and the value of a label at
 /// most 63 (<https://docs.hetzner.cloud/reference/cloud#labels>). 32 characters are 128 bits.
@@ -26,11 +26,11 @@ impl Schematic {
     #[must_use]
     pub fn of(image: &Image) -> Self {
         let mut customization = Map::new();
-        let arguments: Vec<_> = image.kernel_arguments.iter().map(|word| word.as_str()).collect();
+        let arguments: Vec<_> = image.kernel_arguments.iter().map(KernelArgument::as_str).collect();
         if !arguments.is_empty() {
             customization.insert("extraKernelArgs".to_owned(), json!(arguments));
         }
-        let mut extensions: Vec<_> = image.extensions.iter().map(|name| name.as_str()).collect();
+        let mut extensions: Vec<_> = image.extensions.iter().map(Extension::as_str).collect();
         extensions.sort_unstable();
         if !extensions.is_empty() {
             let extensions = json!({"officialExtensions": extensions});

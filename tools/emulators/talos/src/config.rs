@@ -13,19 +13,13 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 use crate::error::{Attempt, Error};
+use crate::kind::Kind;
 use crate::pki::{self, Authority};
 use crate::rules;
 use crate::strict;
 
 /// Largest decompressed configuration in bytes, so that a small gzip cannot fill the memory.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
-
-/// Role of a machine in its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    ControlPlane,
-    Worker,
-}
 
 /// Authorities and the key that only a control plane holds.
 pub(crate) struct ControlPlane {

@@ -37,6 +37,7 @@ mod directory;
 mod error;
 mod etcd;
 mod fleet;
+mod kind;
 mod kubeprism;
 mod kubernetes;
 mod leaf;

@@ -7,7 +7,7 @@ mod kinds;
 
 use serde_json::Value;
 
-use crate::config::Kind;
+use crate::kind::Kind;
 use crate::error::Error;
 use crate::leaf;
 

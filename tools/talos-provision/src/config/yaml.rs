@@ -89,14 +89,14 @@ pub(crate) fn read(text: &str) -> Result<Vec<Node>, Mistake> {
         emit_comments: false,
     };
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0 };
+    let mut builder = TreeBuilder { parser, anchors: HashMap::new(), nodes: 0 };
     let mut documents = Vec::new();
-    while let Some((event, span)) = reader.next()? {
+    while let Some((event, span)) = builder.next()? {
         match event {
             Event::DocumentStart(..) => {
-                reader.anchors.clear();
-                let (event, span) = reader.required(at(span))?;
-                documents.push(reader.node(event, span, 0)?);
+                builder.anchors.clear();
+                let (event, span) = builder.required(at(span))?;
+                documents.push(builder.node(event, span, 0)?);
             }
             Event::StreamEnd => break,
             _ => {}
@@ -109,14 +109,14 @@ fn at(span: Span) -> At {
     At { line: span.start.line(), column: span.start.col() + 1 }
 }
 
-struct Reader<'a> {
+struct TreeBuilder<'a> {
     parser: Parser<'a, StrInput<'a>>,
     /// Nodes with an anchor. `None` while the node is read, so that an alias to itself is an error.
     anchors: HashMap<usize, Option<Node>>,
     nodes: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> TreeBuilder<'a> {
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, Mistake> {
         match self.parser.next_event() {
             None => Ok(None),

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::service::{active, internal};
-use crate::config::Kind;
+use crate::kind::Kind;
 use crate::etcd::Etcd;
 use crate::machine::{Machine, Order};
 

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tower::{Service as _, ServiceExt as _, service_fn};
 
 use super::client::{Access, Client};
-use crate::config::Kind;
+use crate::kind::Kind;
 use crate::tls;
 
 const NODE: &str = "node";

@@ -81,6 +81,7 @@ pub(crate) struct BalancerType {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 pub(crate) struct Price {
     pub(crate) location: String,
     price_monthly: Amount,
