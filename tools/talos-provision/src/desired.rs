@@ -147,7 +147,8 @@ pub(crate) fn documents(
     }
     let settings = [settings(spec, name, machine.role)];
     let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
-    let mut documents = config::patched(documents, patches).map_err(|mistake| Error::Patch(mistake.message))?;
+    let mut documents =
+        config::patched(documents, patches).map_err(|mistake| Error::Patch(mistake.message))?;
     without_unused_flannel(&mut documents[0], spec);
     Ok(documents)
 }

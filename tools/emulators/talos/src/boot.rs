@@ -10,9 +10,10 @@ use talos_api::machine::machine_status_event::MachineStage;
 use talos_api::machine::sequence_event::Action;
 use tokio::time::sleep;
 
-use crate::config::{Configuration, ControlPlane, Kind};
+use crate::config::{Configuration, ControlPlane};
 use crate::control_plane::{self, NodeContext, peer_url};
 use crate::error::Error;
+use crate::kind::Kind;
 use crate::kubernetes::Kubernetes;
 use crate::machine::Machine;
 use crate::network::PodNetwork;

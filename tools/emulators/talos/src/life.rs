@@ -18,9 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::api::{Access, Listener};
-use crate::config::{self, Configuration, Kind};
+use crate::config::{self, Configuration};
 use crate::directory::MachineDirectory;
 use crate::error::{Attempt, Error};
+use crate::kind::Kind;
 use crate::machine::{Machine, Order, Wipe};
 use crate::pki::{Authority, Issued, Leaf, Usage};
 use crate::shared::{RunState, Shared};

@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::config::{Configuration, Kind};
+use crate::config::Configuration;
 use crate::control_plane::{Arguments, NodeContext, kubeconfig};
 use crate::directory::MachineDirectory;
 use crate::error::{Attempt, Error};
+use crate::kind::Kind;
 use crate::network::PodNetwork;
 use crate::process::{Processes, Program, child_of, end_child};
 

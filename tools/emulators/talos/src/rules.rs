@@ -7,8 +7,8 @@ mod kinds;
 
 use serde_json::Value;
 
-use crate::kind::Kind;
 use crate::error::Error;
+use crate::kind::Kind;
 use crate::leaf;
 
 /// Roles of the Talos API.

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::config::{Configuration, Kind};
+use crate::config::Configuration;
 use crate::directory::{self, Label, MachineDirectory};
 use crate::error::{Attempt, Error};
 use crate::etcd::Etcd;
+use crate::kind::Kind;
 use crate::kubernetes::Kubernetes;
 use crate::network::{self, PodNetwork};
 use crate::pki::{Issued, Leaf};

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::service::{active, internal};
-use crate::kind::Kind;
 use crate::etcd::Etcd;
+use crate::kind::Kind;
 use crate::machine::{Machine, Order};
 
 /// Pause before another search for a member that answers.

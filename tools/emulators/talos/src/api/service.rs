@@ -17,7 +17,8 @@ use tokio_stream::{StreamExt, once};
 use tonic::Status;
 
 use super::Answers;
-use crate::config::{Configuration, Kind};
+use crate::config::Configuration;
+use crate::kind::Kind;
 use crate::machine::Machine;
 use crate::pki::Leaf;
 
