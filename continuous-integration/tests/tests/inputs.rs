@@ -67,6 +67,7 @@ fn documents(project: &str, url: &str, root: &Value, recipient: &str) -> Vec<Val
                 "certificates": {"notBefore": "2026-11-01", "years": 10},
                 "pools": [{"name": "control", "role": "controlplane", "count": 1, "type": "cx23",
                            "locations": ["fsn1"]}],
+                "firewall": {"talos": ["anywhere"]},
             }),
         ),
         document(

@@ -59,6 +59,7 @@ fn documents(url: &str) -> String {
         "certificates": {"notBefore": "2026-11-01", "years": 10},
         "pools": [{"name": "control", "role": "controlplane", "count": 1, "type": "cx23",
                    "locations": ["fsn1"]}],
+                "firewall": {"talos": ["anywhere"]},
     });
     let delivery = json!({"cluster": "prod", "artifact": "app", "flux": {"version": "2.9.5"}});
     let drain = json!({

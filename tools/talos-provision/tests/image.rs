@@ -63,7 +63,7 @@ impl Cloud {
         let run = self.harness.start("apply");
         let is_running =
             |name: &&str| self.server(name).is_some_and(|server| server["status"] == "running");
-        until("all machines", || names.iter().all(|name| is_running(name)));
+        until("all machines", || names.iter().all(&is_running));
         run.interrupt().code(111)
     }
 

@@ -112,6 +112,8 @@ fn read(disk: &Path) -> Contents {
 impl Drop for StockMachines {
     fn drop(&mut self) {
         let ids: Vec<u64> = self.running().keys().copied().collect();
-        ids.into_iter().for_each(|id| self.stop(id));
+        for id in ids {
+            self.stop(id);
+        }
     }
 }

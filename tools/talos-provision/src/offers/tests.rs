@@ -7,7 +7,7 @@ const PAST: &str = "2026-01-01T06:00:00Z";
 const FUTURE: &str = "2999-01-01T06:00:00Z";
 
 fn price(location: &str) -> Value {
-    json!({"location": location, "price_monthly": {"net": "3.0000000000"}})
+    json!({"location": location, "price_hourly": {"net": "0.0048000000"}, "price_monthly": {"net": "3.0000000000"}})
 }
 
 /// Returns a server type with its locations, each with availability and the end of its offer.

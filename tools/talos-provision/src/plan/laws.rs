@@ -67,10 +67,7 @@ pub(super) fn wanted(machines: &[(&str, Role)]) -> DesiredState {
             (resource(Kind::PlacementGroup), ResourceSpec::PlacementGroup),
         ]),
         prices: BTreeMap::new(),
-        machines: machines
-            .iter()
-            .map(|(name, role)| ((*name).to_owned(), machine(*role)))
-            .collect(),
+        machines: machines.iter().map(|(name, role)| (name.to_string(), machine(*role))).collect(),
         image: None,
     }
 }
