@@ -106,7 +106,7 @@ pub(crate) fn endpoint(spec: &Cluster, view: &CloudState) -> Deferred<String> {
 }
 
 /// Returns the declared state, without the configurations of machines, which hold keys.
-pub(crate) fn wanted(document: &Declared<Cluster>) -> DesiredState {
+pub(crate) fn desired(document: &Declared<Cluster>) -> DesiredState {
     DesiredState {
         cluster: document.name.to_string(),
         incarnation: document.spec.incarnation.get(),

@@ -294,8 +294,8 @@ mod tests {
             ("::/0", "::/0"),
             ("tab\there", "\"tab\\there\""),
         ];
-        for (text, wanted) in cases {
-            assert_eq!(document(&text.into()), format!("{wanted}\n"), "{text:?}");
+        for (text, desired) in cases {
+            assert_eq!(document(&text.into()), format!("{desired}\n"), "{text:?}");
         }
     }
 

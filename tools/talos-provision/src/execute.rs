@@ -79,8 +79,8 @@ pub(crate) fn execute(
             update(session, now, (&resource, changes), context, &cloud)
         }
         Step::SetLabels { name, id, .. } => {
-            let server = &now.world.servers[name];
-            cloud.set_labels("servers", *id, &now.wanted.machines[name].relabel(&server.labels))
+            let server = &now.actual.servers[name];
+            cloud.set_labels("servers", *id, &now.desired.machines[name].relabel(&server.labels))
         }
         Step::AttachNetwork { name, id } => {
             // etcd and the other nodes know a machine by its address, so it should keep the address.
@@ -90,9 +90,9 @@ pub(crate) fn execute(
         }
         Step::AttachFirewall { id, .. } => cloud.attach_firewall(*id, id_of(now, Kind::Firewall)?),
         Step::JoinGroup { name, .. } => {
-            let group = now.world.resources.get(&now.wanted.machines[name].group);
+            let group = now.actual.resources.get(&now.desired.machines[name].group);
             let group = group.ok_or_else(|| missing("placement group"))?.id;
-            cloud.join_group(&now.world.servers[name], group)
+            cloud.join_group(&now.actual.servers[name], group)
         }
         Step::PowerOn { id, .. } => cloud.power_on(*id),
         Step::CreateImage { architecture, .. } => create_image(session, now, architecture, &cloud),
@@ -139,7 +139,7 @@ pub(crate) fn execute(
         }
         Step::Remove { kind, name, .. } => {
             let resource = SharedResource { kind: *kind, name: name.clone() };
-            match now.world.resources.get(&resource) {
+            match now.actual.resources.get(&resource) {
                 Some(found) => cloud.remove(*kind, found.id),
                 None => Ok(()),
             }
@@ -202,7 +202,7 @@ fn missing(what: &str) -> Error {
 }
 
 fn id_of(now: &Observation, kind: Kind) -> Result<u64, Error> {
-    now.world.id(kind).ok_or_else(|| missing(&kind.to_string()))
+    now.actual.id(kind).ok_or_else(|| missing(&kind.to_string()))
 }
 
 /// Returns the network of the cluster, which carries the records.
@@ -210,14 +210,14 @@ fn network(now: &Observation) -> Result<&ObservedResource, Error> {
     let is_ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
         resource.kind == Kind::Network && found.ours
     };
-    let network = now.world.resources.iter().find(is_ours);
+    let network = now.actual.resources.iter().find(is_ours);
     network.map(|(_, found)| found).ok_or_else(|| missing("network"))
 }
 
 /// Returns the id of our only resource of this kind, which may have been created a moment ago.
 fn id_so_far(now: &Observation, context: &StepContext, kind: Kind) -> Option<u64> {
     let created = || context.created.iter().find(|(resource, _)| resource.kind == kind);
-    now.world.id(kind).or_else(|| created().map(|(_, id)| *id))
+    now.actual.id(kind).or_else(|| created().map(|(_, id)| *id))
 }
 
 fn create(
@@ -254,8 +254,8 @@ fn create_at(
     cloud: &Writer<'_>,
     placement: &SharedPlacement<'_>,
 ) -> Result<u64, Error> {
-    let spec = &now.wanted.resources[resource];
-    cloud.create((resource, spec), now.world.history(), placement)
+    let spec = &now.desired.resources[resource];
+    cloud.create((resource, spec), now.actual.history(), placement)
 }
 
 fn update(
@@ -266,7 +266,7 @@ fn update(
     cloud: &Writer<'_>,
 ) -> Result<(), Error> {
     let parts: Vec<_> = changes.iter().map(|change| change.part).collect();
-    let (declared, found) = (&now.wanted.resources[resource], &now.world.resources[resource]);
+    let (declared, found) = (&now.desired.resources[resource], &now.actual.resources[resource]);
     match (declared, &found.spec) {
         (ResourceSpec::Firewall(rules), _) => cloud.set_rules(found.id, rules),
         (ResourceSpec::Network { nodes, .. }, _) => {
@@ -292,15 +292,15 @@ fn update(
 }
 
 fn placement<'a>(now: &'a Observation, name: &str) -> Result<Placement<'a>, Error> {
-    let machine = &now.wanted.machines[name];
-    let image = match &now.wanted.image {
+    let machine = &now.desired.machines[name];
+    let image = match &now.desired.image {
         None => now.catalog.images.get(&machine.r#type).copied(),
         Some(image) => {
             let architecture = now.catalog.architectures.get(&machine.r#type);
-            architecture.and_then(|architecture| now.world.images.find(image, architecture))
+            architecture.and_then(|architecture| now.actual.images.find(image, architecture))
         }
     };
-    let group = now.world.resources.get(&machine.group);
+    let group = now.actual.resources.get(&machine.group);
     Ok(Placement {
         image: image.ok_or_else(|| missing("image"))?,
         network: id_of(now, Kind::Network)?,
@@ -316,7 +316,7 @@ fn create_image(
     architecture: &str,
     cloud: &Writer<'_>,
 ) -> Result<(), Error> {
-    let image = now.wanted.image.as_ref().ok_or_else(|| missing("declared image"))?;
+    let image = now.desired.image.as_ref().ok_or_else(|| missing("declared image"))?;
     let need = image.needs.get(architecture).ok_or_else(|| missing("server type"))?;
     let key = contract::phase_key(session.project, "talos-provision")?;
     cloud.create_image(&ImageOrder {
@@ -340,9 +340,9 @@ fn configure_request(
     };
     Ok(ConfigureRequest {
         target: now.target(name)?,
-        configuration: session.configuration(name, &now.wanted.machines[name], endpoint)?,
+        configuration: session.configuration(name, &now.desired.machines[name], endpoint)?,
         alive,
-        first_contact: now.wanted.first_contact,
+        first_contact: now.desired.first_contact,
         cni: session.spec().network.cni,
     })
 }
@@ -379,11 +379,11 @@ fn start_etcd(
 ) -> Result<String, Error> {
     // Another run may have started etcd since the plan was made.
     let now = observe::observe(session)?;
-    let server = now.world.servers.get(name).map(|server| server.id);
-    let (true, Some(server)) = (now.world.proves_no_etcd(&now.wanted, name), server) else {
+    let server = now.actual.servers.get(name).map(|server| server.id);
+    let (true, Some(server)) = (now.actual.proves_no_etcd(&now.desired, name), server) else {
         return Ok("not sent: the machines report something else than a moment ago".to_owned());
     };
-    let starting = History::Starting { incarnation: now.wanted.incarnation, server };
+    let starting = History::Starting { incarnation: now.desired.incarnation, server };
     session.forget_cloud();
     Writer::new(&session.cloud, permit).record(network(&now)?, starting)?;
     let target = now.target(name)?;
@@ -413,12 +413,12 @@ fn drain_server(
     permit: &WritePermit,
 ) -> Result<(), Error> {
     evacuate(session, now, name, permit)?;
-    let server = &now.world.servers[name];
+    let server = &now.actual.servers[name];
     if server.role == Some(Role::Controlplane) {
         let cloud = Writer::new(&session.cloud, permit);
         cloud.set_labels("servers", id, &labels::removing(&server.labels))?;
     }
-    if leave && lists(&now.world.etcd, name) {
+    if leave && lists(&now.actual.etcd, name) {
         let talos = &session.keys()?.talos;
         talos::Writer::new(talos, permit).leave(&now.target(name)?)?;
         // Confirm with another member: the leaving member's own reply does not prove its removal.
@@ -436,7 +436,7 @@ fn evacuate(
     name: &str,
     permit: &WritePermit,
 ) -> Result<(), Error> {
-    if !now.world.has_begun() {
+    if !now.actual.has_begun() {
         return Ok(());
     }
     now.kubernetes.ready.clone().map_err(|why| Error::KubernetesNotReady { why })?;

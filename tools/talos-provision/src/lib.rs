@@ -179,7 +179,7 @@ impl Program for TalosProvision {
                 // Keep surplus machines, and restart none, until the others are healthy: otherwise
                 // etcd may lose its quorum.
                 Some(Stage::Restarts | Stage::Removal) => now.keeps_surplus(cni),
-                Some(Stage::Workers) => now.world.keeps_workers_waiting(),
+                Some(Stage::Workers) => now.actual.keeps_workers_waiting(),
                 // The name of a server stays taken until it is gone.
                 Some(Stage::Servers) => now.leaving(),
                 Some(_) => None,
@@ -238,13 +238,13 @@ impl Program for TalosProvision {
     /// `apply` that had changed its authorities; once a kubelet had just ended on a busy machine.
     fn is_passing(&self, session: &Session<'_>, now: &Observation, steps: &[Step]) -> bool {
         let is_silent = |name: &String| {
-            let server = now.world.servers.get(name);
+            let server = now.actual.servers.get(name);
             server.is_some_and(|server| matches!(server.node, Node::Unreachable { .. }))
         };
         let is_unhealthy =
             || steps.is_empty() && now.failing_check(session.spec().network.cni).is_some();
         session.intent == Intent::Verify
-            && (now.wanted.machines.keys().any(is_silent) || is_unhealthy())
+            && (now.desired.machines.keys().any(is_silent) || is_unhealthy())
     }
 
     fn time_limit(&self, _: &Session<'_>) -> Duration {
@@ -259,7 +259,7 @@ impl Program for TalosProvision {
         intent: Intent,
     ) -> Result<Status, Error> {
         if intent == Intent::Plan {
-            for (name, machine) in &now.wanted.machines {
+            for (name, machine) in &now.desired.machines {
                 if let Deferred::Value(sha256) = &machine.configuration {
                     documents::detail(name, format_args!("configuration sha256:{sha256}"));
                 }

@@ -18,8 +18,8 @@ use crate::{Error, desired};
 pub(crate) struct Observation {
     pub(crate) cloud: CloudState,
     pub(crate) endpoint: Deferred<String>,
-    pub(crate) wanted: DesiredState,
-    pub(crate) world: ActualState,
+    pub(crate) desired: DesiredState,
+    pub(crate) actual: ActualState,
     /// Reports of the machines, by name. Empty when the machines were not asked.
     pub(crate) node_states: BTreeMap<String, NodeState>,
     pub(crate) kubernetes: Kubernetes,
@@ -40,12 +40,12 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
     let cloud = session.cloud_state()?;
     let endpoint = desired::endpoint(session.spec(), &cloud);
     let asked = session.credentials().filter(|_| !session.intent.is_removal());
-    let wanted = match asked {
-        Some(_) => session.wanted(&endpoint)?,
-        None => desired::wanted(session.document),
+    let desired = match asked {
+        Some(_) => session.desired(&endpoint)?,
+        None => desired::desired(session.document),
     };
     let (node_states, kubernetes) = if let Some(keys) = asked {
-        ask(session, keys, &cloud, &endpoint, &wanted)?
+        ask(session, keys, &cloud, &endpoint, &desired)?
     } else {
         let kubernetes = Kubernetes { ready: Err("not asked".to_owned()), nodes: Vec::new() };
         (BTreeMap::new(), kubernetes)
@@ -59,10 +59,10 @@ pub(crate) fn observe(session: &Session<'_>) -> Result<Observation, Error> {
     let cordoned = kubernetes.nodes.iter().filter(|node| node.cordoned_by_us);
     let cordoned = cordoned.map(|node| node.name.clone()).collect();
     let (resources, images) = (cloud.resources.clone(), cloud.images.clone());
-    let world = ActualState { resources, servers, etcd, nodes, cordoned, images };
+    let actual = ActualState { resources, servers, etcd, nodes, cordoned, images };
     let catalog = Catalog::default();
     let mut observation =
-        Observation { cloud, endpoint, wanted, world, node_states, kubernetes, catalog };
+        Observation { cloud, endpoint, desired, actual, node_states, kubernetes, catalog };
     if session.intent.is_removal() {
         session.leftovers(&observation.cloud)?;
     } else if session.intent != Intent::Verify {
@@ -99,10 +99,10 @@ fn ask(
     keys: &Credentials<'_>,
     cloud: &CloudState,
     endpoint: &Deferred<String>,
-    wanted: &DesiredState,
+    desired: &DesiredState,
 ) -> Result<(BTreeMap<String, NodeState>, Kubernetes), Error> {
     let ours = cloud.servers.iter().filter(|(_, server)| server.ours);
-    let targets: Vec<_> = ours.filter_map(|(name, server)| target(wanted, name, server)).collect();
+    let targets: Vec<_> = ours.filter_map(|(name, server)| target(desired, name, server)).collect();
     let node_states = keys.talos.observe(&targets)?;
     let servers = with_nodes(cloud, &node_states);
     let kubernetes = match (endpoint, merged(&servers, &node_states)) {
@@ -120,8 +120,8 @@ fn ask(
 
 /// Returns where the Talos API of a server answers. The declared role counts before the label, which
 /// may be lost.
-fn target(wanted: &DesiredState, name: &str, server: &plan::Server) -> Option<talos::Target> {
-    let declared = wanted.machines.get(name);
+fn target(desired: &DesiredState, name: &str, server: &plan::Server) -> Option<talos::Target> {
+    let declared = desired.machines.get(name);
     let role = declared.map(|machine| machine.role).or(server.role);
     Some(talos::Target {
         name: name.to_owned(),
@@ -135,11 +135,11 @@ impl Observation {
     /// Returns the steps that the session's verb shows or executes.
     pub(crate) fn steps(&self, session: &Session<'_>) -> Vec<Step> {
         if session.intent.is_removal() {
-            plan::plan_destroy(&self.world)
+            plan::plan_destroy(&self.actual)
         } else if session.credentials().is_some() {
-            plan::plan(&self.wanted, &self.world)
+            plan::plan(&self.desired, &self.actual)
         } else {
-            plan::plan_cloud(&self.wanted, &self.world)
+            plan::plan_cloud(&self.desired, &self.actual)
         }
     }
 
@@ -148,7 +148,7 @@ impl Observation {
         if session.intent.is_removal() {
             return Vec::new();
         }
-        plan::conflicts(&self.wanted, &self.world)
+        plan::conflicts(&self.desired, &self.actual)
     }
 
     /// Looks up images and prices, if the plan creates something.
@@ -167,8 +167,8 @@ impl Observation {
             |step: &Step| matches!(step, Step::Create { kind: Kind::LoadBalancer, .. });
         let has_balancer = steps.iter().any(is_balancer);
         if !servers.is_empty() || creates_shared {
-            self.catalog = session.catalog(&self.wanted, &servers, has_balancer)?;
-            self.catalog.add_prices(&mut self.wanted);
+            self.catalog = session.catalog(&self.desired, &servers, has_balancer)?;
+            self.catalog.add_prices(&mut self.desired);
         }
         Ok(())
     }
@@ -177,17 +177,17 @@ impl Observation {
     fn look_up_users_of_images(&mut self, session: &Session<'_>) -> Result<(), Error> {
         let removes = |step: &Step| matches!(step, Step::RemoveImage { .. });
         if self.steps(session).iter().any(removes) {
-            let ours = self.world.servers.values().filter(|server| server.ours);
+            let ours = self.actual.servers.values().filter(|server| server.ours);
             let ours = ours.map(|server| server.id).collect();
-            self.world.images.used_by_others = session.cloud.images_in_use(&ours)?;
+            self.actual.images.used_by_others = session.cloud.images_in_use(&ours)?;
         }
         Ok(())
     }
 
     /// Returns where the Talos API of the machine `name` answers.
     pub(crate) fn target(&self, name: &str) -> Result<talos::Target, Error> {
-        let server = self.world.servers.get(name);
-        let target = server.and_then(|server| target(&self.wanted, name, server));
+        let server = self.actual.servers.get(name);
+        let target = server.and_then(|server| target(&self.desired, name, server));
         target.ok_or_else(|| Error::Unexpected {
             what: format!("{name} has no public address, where port {} would be", talos_api::PORT),
         })
@@ -205,15 +205,15 @@ impl Observation {
     }
     /// Returns the monthly cost of everything that carries our labels, net.
     pub(crate) fn monthly_cost(&self) -> Money {
-        let servers = self.world.servers.values().filter(|server| server.ours);
-        let resources = self.world.resources.values().filter(|resource| resource.ours);
+        let servers = self.actual.servers.values().filter(|server| server.ours);
+        let resources = self.actual.resources.values().filter(|resource| resource.ours);
         let resources = resources.map(|resource| resource.monthly);
         servers.map(|server| server.monthly).chain(resources).sum()
     }
 
     /// Returns the addresses of the control planes, at which Talos's API answers for all machines.
     pub(crate) fn control_planes(&self) -> Vec<String> {
-        let controls = self.world.servers.values().filter(|server| server.ours);
+        let controls = self.actual.servers.values().filter(|server| server.ours);
         let controls = controls.filter(|server| server.role == Some(Role::Controlplane));
         controls.filter_map(|server| server.address.clone()).collect()
     }
@@ -243,16 +243,16 @@ impl Observation {
     }
 
     fn machines(&self) -> Result<String, String> {
-        let off = self.wanted.machines.keys().filter(|name| {
-            let server = self.world.servers.get(*name);
+        let off = self.desired.machines.keys().filter(|name| {
+            let server = self.actual.servers.get(*name);
             !server.is_some_and(|server| server.ours && server.power == Power::On)
         });
         none_of(off, "not running")?;
-        Ok(format!("{} run", self.wanted.machines.len()))
+        Ok(format!("{} run", self.desired.machines.len()))
     }
 
     fn configured(&self, cni: Cni) -> Result<String, String> {
-        for (name, machine) in &self.wanted.machines {
+        for (name, machine) in &self.desired.machines {
             let state =
                 self.node_states.get(name).ok_or_else(|| format!("{name} has not been asked"))?;
             match &state.node {
@@ -268,7 +268,7 @@ impl Observation {
                 return Err(format!("{name} is not ready: {reason}"));
             }
         }
-        Ok(format!("{} have their configuration", self.wanted.machines.len()))
+        Ok(format!("{} have their configuration", self.desired.machines.len()))
     }
 
     fn etcd(&self) -> Result<String, String> {
@@ -280,7 +280,7 @@ impl Observation {
     /// Returns the members of etcd and the declared control planes. Fails unless every declared
     /// control plane is a member.
     fn members(&self) -> Result<(BTreeSet<&str>, BTreeSet<&str>), String> {
-        let Etcd::Members(members) = &self.world.etcd else {
+        let Etcd::Members(members) = &self.actual.etcd else {
             return Err(self.no_members_reason());
         };
         for (name, state) in &self.node_states {
@@ -292,7 +292,7 @@ impl Observation {
         none_of(learners.map(|member| &member.hostname), "a learner, which has no vote yet")?;
         let members: BTreeSet<_> = members.iter().map(|member| member.hostname.as_str()).collect();
         let controls =
-            self.wanted.machines.iter().filter(|(_, machine)| machine.role == Role::Controlplane);
+            self.desired.machines.iter().filter(|(_, machine)| machine.role == Role::Controlplane);
         let controls: BTreeSet<_> = controls.map(|(name, _)| name.as_str()).collect();
         none_of(controls.difference(&members), "no member")?;
         Ok((members, controls))
@@ -321,7 +321,7 @@ impl Observation {
     pub(crate) fn etcd_crash(&self) -> Option<Error> {
         let states = self.node_states.iter();
         let (name, crash) = states
-            .filter(|(name, _)| self.wanted.machines.contains_key(*name))
+            .filter(|(name, _)| self.desired.machines.contains_key(*name))
             .find_map(|(name, state)| Some((name, state.crash_loop()?)))?;
         Some(Error::EtcdCrashes { name: name.clone(), event: crash.event.clone() })
     }
@@ -331,15 +331,15 @@ impl Observation {
         let nodes = &self.kubernetes.nodes;
         let found = |name: &&String| nodes.iter().find(|node| node.name == **name);
         none_of(
-            self.wanted.machines.keys().filter(|name| found(name).is_none()),
+            self.desired.machines.keys().filter(|name| found(name).is_none()),
             "not registered",
         )?;
         if cni == Cni::None {
-            return Ok(format!("{} are registered", self.wanted.machines.len()));
+            return Ok(format!("{} are registered", self.desired.machines.len()));
         }
         let ready = |name: &&String| found(name).is_some_and(|node| node.ready);
-        none_of(self.wanted.machines.keys().filter(|name| !ready(name)), "not Ready")?;
-        Ok(format!("{} are Ready", self.wanted.machines.len()))
+        none_of(self.desired.machines.keys().filter(|name| !ready(name)), "not Ready")?;
+        Ok(format!("{} are Ready", self.desired.machines.len()))
     }
 }
 

@@ -34,23 +34,23 @@ use crate::labels;
 use crate::model::Start;
 use crate::spec::Role;
 
-/// Returns the steps from `world` to the declared state. Undeclared resources go last.
+/// Returns the steps from `actual` to the declared state. Undeclared resources go last.
 #[must_use]
-pub fn plan(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
+pub fn plan(desired: &DesiredState, actual: &ActualState) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (resource, spec) in &wanted.resources {
-        match world.resources.get(resource) {
-            None if resource.kind == Kind::PrimaryIp && world.id(Kind::LoadBalancer).is_some() => {
+    for (resource, spec) in &desired.resources {
+        match actual.resources.get(resource) {
+            None if resource.kind == Kind::PrimaryIp && actual.id(Kind::LoadBalancer).is_some() => {
                 // A Primary IP can be assigned only when a load balancer is created (hcloud-go
                 // v2.52.0), so a load balancer that exists keeps the address that it has.
             }
             None => steps.push(Step::Create {
                 kind: resource.kind,
                 name: resource.name.clone(),
-                monthly: wanted.prices.get(resource).copied(),
+                monthly: desired.prices.get(resource).copied(),
             }),
             Some(found) if found.ours => {
-                let changes = drift::changes(spec, found, world);
+                let changes = drift::changes(spec, found, actual);
                 if !changes.is_empty() {
                     steps.push(Step::Update {
                         kind: resource.kind,
@@ -62,28 +62,29 @@ pub fn plan(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
             Some(_) => {}
         }
     }
-    for (name, machine) in &wanted.machines {
-        if let Some(server) = world.servers.get(name).filter(|server| server.ours) {
-            steps.extend(drift::repairs((name, machine), server, wanted, world));
+    for (name, machine) in &desired.machines {
+        if let Some(server) = actual.servers.get(name).filter(|server| server.ours) {
+            steps.extend(drift::repairs((name, machine), server, desired, actual));
         }
     }
     steps.extend(
-        stale(wanted, world).map(|member| Step::RemoveMember {
+        stale(desired, actual).map(|member| Step::RemoveMember {
             hostname: member.hostname.clone(),
             id: member.hex(),
         }),
     );
-    let lost = |name: &String| !world.servers.contains_key(name);
+    let lost = |name: &String| !actual.servers.contains_key(name);
     let forget =
         |recreated| move |name: &String| Step::ForgetNode { name: name.clone(), recreated };
-    let ours = |name: &&String| world.servers.get(*name).is_some_and(|server| server.ours);
+    let ours = |name: &&String| actual.servers.get(*name).is_some_and(|server| server.ours);
     let cordoned =
-        wanted.machines.keys().filter(ours).filter(|name| world.cordoned.contains(*name));
+        desired.machines.keys().filter(ours).filter(|name| actual.cordoned.contains(*name));
     steps.extend(cordoned.map(|name| Step::Uncordon { name: name.clone() }));
-    let recreated = wanted.machines.keys().filter(|name| lost(name) && world.nodes.contains(*name));
+    let recreated =
+        desired.machines.keys().filter(|name| lost(name) && actual.nodes.contains(*name));
     steps.extend(recreated.map(forget(true)));
-    steps.extend(image::steps(wanted, world));
-    for (name, machine) in &wanted.machines {
+    steps.extend(image::steps(desired, actual));
+    for (name, machine) in &desired.machines {
         if lost(name) {
             steps.push(Step::CreateServer {
                 name: name.clone(),
@@ -94,37 +95,37 @@ pub fn plan(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
             });
         }
     }
-    steps.extend(in_order(wanted).filter_map(|(name, machine)| configure(name, machine, world)));
-    if let Start::On(name) = Start::decide(wanted, world) {
+    steps.extend(in_order(desired).filter_map(|(name, machine)| configure(name, machine, actual)));
+    if let Start::On(name) = Start::decide(desired, actual) {
         steps.push(Step::Bootstrap { name: name.to_owned() });
-        steps.push(Step::RecordStart { incarnation: wanted.incarnation });
+        steps.push(Step::RecordStart { incarnation: desired.incarnation });
     }
-    if let Some(incarnation) = world.due_record(wanted) {
+    if let Some(incarnation) = actual.due_record(desired) {
         steps.push(Step::RecordStart { incarnation });
     }
-    steps.extend(surplus(wanted, world).map(|(name, server)| Step::RemoveServer {
+    steps.extend(surplus(desired, actual).map(|(name, server)| Step::RemoveServer {
         name: name.clone(),
         id: server.id,
         drain: true,
-        leave: server.node.is_configured() && is_member(world, name, server),
+        leave: server.node.is_configured() && is_member(actual, name, server),
         monthly: server.monthly,
     }));
-    steps.extend(forgotten(wanted, world).map(forget(false)));
+    steps.extend(forgotten(desired, actual).map(forget(false)));
     let undeclared = |(resource, found): &(&SharedResource, &ObservedResource)| {
-        found.ours && !wanted.resources.contains_key(*resource)
+        found.ours && !desired.resources.contains_key(*resource)
     };
-    let resources = world.resources.iter().rev().filter(undeclared);
+    let resources = actual.resources.iter().rev().filter(undeclared);
     steps.extend(resources.map(remove));
     steps.sort_by_key(Step::stage); // stable: within a stage the order stays
     steps
 }
 
-/// Returns the steps of [`plan`] that the cloud alone shows. `world` was observed without asking a machine or
+/// Returns the steps of [`plan`] that the cloud alone shows. `actual` was observed without asking a machine or
 /// Kubernetes, so steps that depend on their answers are left out: configurations of machines that are
 /// there, members of etcd, and nodes.
 #[must_use]
-pub fn plan_cloud(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
-    let is_there = |name: &String| world.servers.contains_key(name);
+pub fn plan_cloud(desired: &DesiredState, actual: &ActualState) -> Vec<Step> {
+    let is_there = |name: &String| actual.servers.contains_key(name);
     let shows = |step: &Step| match step {
         Step::Create { .. }
         | Step::Update { .. }
@@ -147,15 +148,15 @@ pub fn plan_cloud(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
         | Step::RecordDestroy { .. }
         | Step::ForgetNode { .. } => false,
     };
-    plan(wanted, world).into_iter().filter(shows).collect()
+    plan(desired, actual).into_iter().filter(shows).collect()
 }
 
 /// Returns the steps that remove everything that [`plan`] created, in the reverse order. Control planes
 /// go first among the servers: once one of them is gone, the data gate has been passed, and without
 /// them no new data can be written.
 #[must_use]
-pub fn plan_destroy(world: &ActualState) -> Vec<Step> {
-    let servers = world.servers.iter().rev().filter(|(_, server)| server.ours);
+pub fn plan_destroy(actual: &ActualState) -> Vec<Step> {
+    let servers = actual.servers.iter().rev().filter(|(_, server)| server.ours);
     let controls = |(_, server): &(&String, &Server)| server.role == Some(Role::Controlplane);
     let (controls, others): (Vec<_>, Vec<_>) = servers.partition(controls);
     let servers = controls.into_iter().chain(others).map(|(name, server)| Step::RemoveServer {
@@ -166,25 +167,25 @@ pub fn plan_destroy(world: &ActualState) -> Vec<Step> {
         leave: false,
         monthly: server.monthly,
     });
-    let resources = world.resources.iter().rev().filter(|(_, found)| found.ours);
+    let resources = actual.resources.iter().rev().filter(|(_, found)| found.ours);
     // A temporary server uses the firewall. Images go last: while one exists, it proves that the token
     // is of the right project.
-    let servers = servers.chain(image::destroy_builders(world));
-    let resources = resources.map(remove).chain(image::destroy_images(world));
-    record_destroy(world).into_iter().chain(servers).chain(resources).collect()
+    let servers = servers.chain(image::destroy_builders(actual));
+    let resources = resources.map(remove).chain(image::destroy_images(actual));
+    record_destroy(actual).into_iter().chain(servers).chain(resources).collect()
 }
 
 /// Returns the record that lets a later run continue. A cluster that never began needs none, and a
 /// `destroy` that continues keeps the number with which it began.
-fn record_destroy(world: &ActualState) -> Option<Step> {
+fn record_destroy(actual: &ActualState) -> Option<Step> {
     let is_ours = |(resource, found): &(&SharedResource, &ObservedResource)| {
         resource.kind == Kind::Network && found.ours
     };
-    let (_, network) = world.resources.iter().find(is_ours)?;
-    if !world.has_begun() || !world.servers.values().any(|server| server.ours) {
+    let (_, network) = actual.resources.iter().find(is_ours)?;
+    if !actual.has_begun() || !actual.servers.values().any(|server| server.ours) {
         return None;
     }
-    let control_planes = world.control_planes();
+    let control_planes = actual.control_planes();
     let recorded = labels::destroyed_from(&network.labels);
     let is_recorded = recorded.is_some_and(|before| before >= control_planes);
     (!is_recorded).then_some(Step::RecordDestroy { control_planes })
@@ -195,13 +196,13 @@ fn remove((resource, found): (&SharedResource, &ObservedResource)) -> Step {
 }
 
 /// Returns the machines, control planes first, because the others need them.
-fn in_order(wanted: &DesiredState) -> impl Iterator<Item = (&String, &Machine)> {
-    let with_role = |role| wanted.machines.iter().filter(move |(_, machine)| machine.role == role);
+fn in_order(desired: &DesiredState) -> impl Iterator<Item = (&String, &Machine)> {
+    let with_role = |role| desired.machines.iter().filter(move |(_, machine)| machine.role == role);
     with_role(Role::Controlplane).chain(with_role(Role::Worker))
 }
 
-fn configure(name: &str, machine: &Machine, world: &ActualState) -> Option<Step> {
-    let node = match world.servers.get(name) {
+fn configure(name: &str, machine: &Machine, actual: &ActualState) -> Option<Step> {
+    let node = match actual.servers.get(name) {
         Some(server) if server.ours => Some(&server.node),
         Some(_) => return None,
         None => None,
@@ -223,21 +224,24 @@ fn configure(name: &str, machine: &Machine, world: &ActualState) -> Option<Step>
 }
 
 /// Returns members of etcd whose machine is gone, or was created again and has no configuration yet.
-fn stale<'a>(wanted: &'a DesiredState, world: &'a ActualState) -> impl Iterator<Item = &'a Member> {
-    let members = match &world.etcd {
+fn stale<'a>(
+    desired: &'a DesiredState,
+    actual: &'a ActualState,
+) -> impl Iterator<Item = &'a Member> {
+    let members = match &actual.etcd {
         Etcd::Members(members) => members.as_slice(),
         Etcd::Absent | Etcd::Unknown | Etcd::Leaderless { .. } => &[],
     };
-    members.iter().filter(|member| match world.servers.get(&member.hostname) {
-        None => wanted.is_name_of_ours(&member.hostname),
+    members.iter().filter(|member| match actual.servers.get(&member.hostname) {
+        None => desired.is_name_of_ours(&member.hostname),
         Some(server) => server.ours && server.node == Node::Maintenance,
     })
 }
 
 /// Whether a server may be a member of etcd. The list of members counts beside the label, because a
 /// label may be lost.
-fn is_member(world: &ActualState, name: &str, server: &Server) -> bool {
-    let Etcd::Members(members) = &world.etcd else {
+fn is_member(actual: &ActualState, name: &str, server: &Server) -> bool {
+    let Etcd::Members(members) = &actual.etcd else {
         return server.role == Some(Role::Controlplane);
     };
     server.role == Some(Role::Controlplane) || members.iter().any(|member| member.hostname == name)
@@ -245,22 +249,22 @@ fn is_member(world: &ActualState, name: &str, server: &Server) -> bool {
 
 /// Returns servers that this document created and no longer declares.
 fn surplus<'a>(
-    wanted: &'a DesiredState,
-    world: &'a ActualState,
+    desired: &'a DesiredState,
+    actual: &'a ActualState,
 ) -> impl Iterator<Item = (&'a String, &'a Server)> {
-    let servers = world.servers.iter();
-    servers.filter(|(name, server)| server.ours && !wanted.machines.contains_key(*name))
+    let servers = actual.servers.iter();
+    servers.filter(|(name, server)| server.ours && !desired.machines.contains_key(*name))
 }
 
 /// Returns nodes of Kubernetes whose machine is not declared and will not exist once the steps before
 /// are executed.
 fn forgotten<'a>(
-    wanted: &'a DesiredState,
-    world: &'a ActualState,
+    desired: &'a DesiredState,
+    actual: &'a ActualState,
 ) -> impl Iterator<Item = &'a String> {
-    world.nodes.iter().filter(|name| {
-        let stays = world.servers.get(*name).is_some_and(|server| !server.ours);
-        wanted.is_name_of_ours(name) && !wanted.machines.contains_key(*name) && !stays
+    actual.nodes.iter().filter(|name| {
+        let stays = actual.servers.get(*name).is_some_and(|server| !server.ours);
+        desired.is_name_of_ours(name) && !desired.machines.contains_key(*name) && !stays
     })
 }
 

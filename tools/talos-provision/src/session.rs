@@ -166,9 +166,9 @@ impl<'a> Session<'a> {
 
     /// Reads the cloud, and what other people have created under the declared names.
     fn cloud_and_foreign(&self) -> Result<CloudState, Error> {
-        let wanted = desired::wanted(self.document);
-        let servers = wanted.machines.into_keys().collect();
-        self.cloud.observe(&wanted.resources.into_keys().collect(), &servers)
+        let desired = desired::desired(self.document);
+        let servers = desired.machines.into_keys().collect();
+        self.cloud.observe(&desired.resources.into_keys().collect(), &servers)
     }
 
     /// Makes the next observation read the cloud again.
@@ -178,26 +178,26 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Returns images and prices for the resources that `wanted` lacks, each looked up once.
+    /// Returns images and prices for the resources that `desired` lacks, each looked up once.
     /// `servers` are the names of the machines that have to be created. `has_balancer` says whether the
     /// load balancer has to be created, too.
     pub(crate) fn catalog(
         &self,
-        wanted: &DesiredState,
+        desired: &DesiredState,
         servers: &BTreeSet<String>,
         has_balancer: bool,
     ) -> Result<Catalog, Error> {
         let mut memory = self.memory.borrow_mut();
-        if !memory.catalog.covers(wanted, servers) {
+        if !memory.catalog.covers(desired, servers) {
             let (offers, pricing) =
                 (self.cloud.offers(&self.spec().talos.to_string())?, self.cloud.pricing()?);
             // Later in a run, the document was accepted before, and resources exist.
             if !memory.has_validated_offers {
-                self.validate_offers((&offers, pricing), wanted, (servers, has_balancer))?;
+                self.validate_offers((&offers, pricing), desired, (servers, has_balancer))?;
                 memory.has_validated_offers = true;
             }
             let locations = desired::balancer_locations(self.spec());
-            memory.catalog = Catalog::new((&offers, pricing), wanted, servers, &locations)?;
+            memory.catalog = Catalog::new((&offers, pricing), desired, servers, &locations)?;
         }
         Ok(memory.catalog.clone())
     }
@@ -206,10 +206,10 @@ impl<'a> Session<'a> {
     fn validate_offers(
         &self,
         (offers, pricing): (&Offers, &Pricing),
-        wanted: &DesiredState,
+        desired: &DesiredState,
         (servers, has_balancer): (&BTreeSet<String>, bool),
     ) -> Result<(), Error> {
-        let pools = wanted.machines.iter().filter(|(name, _)| servers.contains(*name));
+        let pools = desired.machines.iter().filter(|(name, _)| servers.contains(*name));
         let pools = pools.map(|(_, machine)| machine.pool.clone()).collect();
         let creation = Creation { pools: &pools, has_balancer };
         let (mistakes, hints) = offers::mistakes(self.spec(), creation, (offers, pricing));
@@ -236,10 +236,10 @@ impl<'a> Session<'a> {
 
     /// Returns the declared state, with digests of the configurations where keys and endpoint are
     /// known.
-    pub(crate) fn wanted(&self, endpoint: &Deferred<String>) -> Result<DesiredState, Error> {
-        let mut wanted = desired::wanted(self.document);
+    pub(crate) fn desired(&self, endpoint: &Deferred<String>) -> Result<DesiredState, Error> {
+        let mut desired = desired::desired(self.document);
         if let (Deferred::Value(endpoint), Some(keys)) = (endpoint, self.credentials()) {
-            for (name, machine) in &mut wanted.machines {
+            for (name, machine) in &mut desired.machines {
                 let documents = desired::documents(
                     self.document,
                     (&keys.pki, keys.patches),
@@ -251,7 +251,7 @@ impl<'a> Session<'a> {
                 machine.keys = config::keys(&documents);
             }
         }
-        Ok(wanted)
+        Ok(desired)
     }
 
     /// Returns the configuration of one machine.

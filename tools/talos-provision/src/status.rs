@@ -102,7 +102,7 @@ fn complete(session: &Session<'_>, observation: &Observation) -> Result<Status, 
     let checks = observation.conditions(session.spec().network.cni);
     let ready = match failing_check(&checks) {
         None => {
-            let machines = observation.wanted.machines.len();
+            let machines = observation.desired.machines.len();
             let message = format!("machines: {machines}, all checks pass");
             Condition::ready(true, Reason::Provisioned, message)
         }
@@ -198,7 +198,7 @@ fn refused(
 
 /// Returns the facts of an observation.
 pub(crate) fn facts(observation: &Observation) -> Facts {
-    let ours = observation.world.servers.iter().filter(|(_, server)| server.ours);
+    let ours = observation.actual.servers.iter().filter(|(_, server)| server.ours);
     let node = |(name, server): (&String, &crate::plan::Server)| NodeFacts {
         name: name.clone(),
         role: server.role,
@@ -229,7 +229,7 @@ fn evidence(observation: &Observation, pki: &Pki) -> Vec<Evidence> {
         name: None,
         sha256: sha256.clone(),
     });
-    let servers = observation.world.servers.iter();
+    let servers = observation.actual.servers.iter();
     let configured = servers.filter_map(|(name, server)| match &server.node {
         Node::Configured { sha256, .. } if server.ours => Some(Evidence {
             about: "configuration".to_owned(),

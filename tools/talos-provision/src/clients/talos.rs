@@ -97,9 +97,9 @@ impl NodeState {
         self.crash.as_ref().filter(|crash| crash.times >= CRASHES_MAX)
     }
 
-    /// Returns whether the machine has the configuration with the digest `wanted`.
-    fn has(&self, wanted: &str) -> bool {
-        matches!(&self.node, Node::Configured { sha256, .. } if sha256 == wanted)
+    /// Returns whether the machine has the configuration with the digest `desired`.
+    fn has(&self, desired: &str) -> bool {
+        matches!(&self.node, Node::Configured { sha256, .. } if sha256 == desired)
     }
 }
 

@@ -53,8 +53,8 @@ pub(crate) const MAIN: &str = "v1alpha1";
 /// Returns the schema of the documents of this kind. `None` is the v1alpha1 document, which has no
 /// `kind`.
 pub(crate) fn for_kind(kind: Option<&str>) -> Option<&'static Shape> {
-    let wanted = kind.unwrap_or(MAIN);
-    KINDS.iter().find(|(kind, _)| kind == wanted).map(|(_, shape)| shape)
+    let desired = kind.unwrap_or(MAIN);
+    KINDS.iter().find(|(kind, _)| kind == desired).map(|(_, shape)| shape)
 }
 
 // Grammar of `schema.txt`: `name` is a string and `name:type` another scalar, `!` is always written, `^` may be absent

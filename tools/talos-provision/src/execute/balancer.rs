@@ -18,7 +18,7 @@ pub(super) fn create(
     placement: SharedPlacement<'_>,
 ) -> Result<u64, Error> {
     let of_kind = |(other, _): &(&SharedResource, &_)| other.kind == Kind::PrimaryIp;
-    let found = now.world.resources.iter().filter(|(_, found)| found.ours).find(of_kind);
+    let found = now.actual.resources.iter().filter(|(_, found)| found.ours).find(of_kind);
     let bound = found.and_then(|(_, found)| found.location.as_deref());
     let mut offers: Vec<_> = now.catalog.balancers.iter().collect();
     offers.sort_by_key(|(location, _)| bound.is_some_and(|bound| bound != location));
@@ -57,9 +57,9 @@ pub(super) fn create(
 
 /// Returns whether no machine has the address in its configuration.
 fn is_unused(now: &Observation) -> bool {
-    let has_servers = now.world.servers.values().any(|server| server.ours);
+    let has_servers = now.actual.servers.values().any(|server| server.ours);
     // The network may have been created in this run.
-    !has_servers && matches!(now.world.history(), History::Never)
+    !has_servers && matches!(now.actual.history(), History::Never)
 }
 
 /// Deletes the Primary IP, and creates it again in another location.
@@ -70,7 +70,7 @@ fn move_address(
     placement: &SharedPlacement<'_>,
 ) -> Result<u64, Error> {
     let of_kind = |resource: &&SharedResource| resource.kind == Kind::PrimaryIp;
-    let resource = now.wanted.resources.keys().find(of_kind);
+    let resource = now.desired.resources.keys().find(of_kind);
     let resource = resource.ok_or_else(|| missing("primary IP"))?.clone();
     if let Some(id) = placement.address {
         cloud.remove(Kind::PrimaryIp, id)?;

@@ -92,21 +92,21 @@ pub(crate) enum Start<'a> {
 
 impl<'a> Start<'a> {
     /// Decides from the reports of all control planes and from the record.
-    pub(crate) fn decide(wanted: &'a DesiredState, world: &ActualState) -> Self {
-        if world.etcd != Etcd::Absent {
+    pub(crate) fn decide(desired: &'a DesiredState, actual: &ActualState) -> Self {
+        if actual.etcd != Etcd::Absent {
             return Self::Nowhere;
         }
-        let history = world.history();
-        let id = |name: &str| world.servers.get(name).map(|server| server.id);
+        let history = actual.history();
+        let id = |name: &str| actual.servers.get(name).map(|server| server.id);
         let is_control = |(_, machine): &(&String, &Machine)| machine.role == Role::Controlplane;
-        let is_ours = |name: &str| world.servers.get(name).is_none_or(|server| server.ours);
-        let controls = wanted.machines.iter().filter(is_control).map(|(name, _)| name.as_str());
+        let is_ours = |name: &str| actual.servers.get(name).is_none_or(|server| server.ours);
+        let controls = desired.machines.iter().filter(is_control).map(|(name, _)| name.as_str());
         let mut controls: Vec<_> = controls.filter(|name| is_ours(name)).collect();
         // Prefer the server that received the request before, and otherwise the oldest server. If
         // any machine has data after all, it is most likely this one, and it then rejects the
         // request.
         controls.sort_by_key(|name| (id(name).unwrap_or(u64::MAX), *name));
-        let allowed = |name: &&str| history.allows_bootstrap(wanted.incarnation, id(name));
+        let allowed = |name: &&str| history.allows_bootstrap(desired.incarnation, id(name));
         match controls.iter().copied().find(allowed) {
             Some(name) => Self::On(name),
             None if controls.is_empty() => Self::Nowhere,
@@ -120,17 +120,17 @@ impl ActualState {
     /// prove that it has no data of etcd, every other control plane of the cluster must answer, and
     /// the record must allow a start on `name`.
     #[must_use]
-    pub fn proves_no_etcd(&self, wanted: &DesiredState, name: &str) -> bool {
+    pub fn proves_no_etcd(&self, desired: &DesiredState, name: &str) -> bool {
         let is_configured = |name: &String| {
             let server = self.servers.get(name);
             server.is_some_and(|server| server.ours && server.node.is_configured())
         };
-        let mut controls = wanted
+        let mut controls = desired
             .machines
             .iter()
             .filter(|(_, machine)| machine.role == Role::Controlplane)
             .map(|(name, _)| name);
-        Start::decide(wanted, self) == Start::On(name) && controls.all(is_configured)
+        Start::decide(desired, self) == Start::On(name) && controls.all(is_configured)
     }
 
     /// Returns the reason for which a new worker cannot be configured yet. A worker gets its
@@ -154,8 +154,8 @@ impl ActualState {
     /// If a majority runs without a leader, for example because its disks are slow, a leader may still be
     /// elected.
     #[must_use]
-    pub(crate) fn has_lost_quorum(&self, wanted: &DesiredState) -> bool {
-        let machines = wanted.machines.values();
+    pub(crate) fn has_lost_quorum(&self, desired: &DesiredState) -> bool {
+        let machines = desired.machines.values();
         let declared = machines.filter(|machine| machine.role == Role::Controlplane).count();
         matches!(self.etcd, Etcd::Leaderless { members } if members <= declared / 2)
     }
@@ -163,7 +163,7 @@ impl ActualState {
     /// Returns the record that has to be written because etcd has members, or `None` if it is
     /// written.
     #[must_use]
-    pub(crate) fn due_record(&self, wanted: &DesiredState) -> Option<u16> {
+    pub(crate) fn due_record(&self, desired: &DesiredState) -> Option<u16> {
         let recorded = match (&self.etcd, self.history()) {
             (Etcd::Absent | Etcd::Unknown | Etcd::Leaderless { .. }, _) => return None,
             (Etcd::Members(_), History::Begun { incarnation }) => Some(incarnation),
@@ -173,7 +173,7 @@ impl ActualState {
         };
         // A number that was raised while the cluster lives is used up, so that it cannot start a
         // second cluster later.
-        let due = recorded.unwrap_or(0).max(wanted.incarnation);
+        let due = recorded.unwrap_or(0).max(desired.incarnation);
         (recorded != Some(due)).then_some(due)
     }
 }

@@ -100,9 +100,9 @@ impl Images {
     /// Returns the id of the newest available image that is the declared one and fits on every
     /// declared disk.
     #[must_use]
-    pub fn find(&self, wanted: &DesiredImage, architecture: &str) -> Option<u64> {
-        let identity = wanted.identity(architecture);
-        let disk_max = wanted.needs.get(architecture).map_or(u32::MAX, |need| need.disk_max);
+    pub fn find(&self, desired: &DesiredImage, architecture: &str) -> Option<u64> {
+        let identity = desired.identity(architecture);
+        let disk_max = desired.needs.get(architecture).map_or(u32::MAX, |need| need.disk_max);
         let fits = |(_, image): &(&u64, &OwnImage)| {
             image.identity == identity && image.is_available && image.disk <= disk_max
         };

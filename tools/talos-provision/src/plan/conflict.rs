@@ -120,12 +120,12 @@ impl Conflict {
     }
 }
 
-/// Returns all conflicts between `wanted` and `world`.
+/// Returns all conflicts between `desired` and `actual`.
 #[must_use]
-pub fn conflicts(wanted: &DesiredState, world: &ActualState) -> Vec<Conflict> {
+pub fn conflicts(desired: &DesiredState, actual: &ActualState) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    for (resource, spec) in &wanted.resources {
-        match world.resources.get(resource) {
+    for (resource, spec) in &desired.resources {
+        match actual.resources.get(resource) {
             Some(found) if !found.ours => {
                 conflicts.push(Conflict::Taken { what: format!("the {resource}") });
             }
@@ -135,8 +135,8 @@ pub fn conflicts(wanted: &DesiredState, world: &ActualState) -> Vec<Conflict> {
             Some(_) | None => {}
         }
     }
-    for (name, machine) in &wanted.machines {
-        let Some(server) = world.servers.get(name) else { continue };
+    for (name, machine) in &desired.machines {
+        let Some(server) = actual.servers.get(name) else { continue };
         if !server.ours {
             conflicts.push(Conflict::Taken { what: format!("the server {name}") });
             continue;
@@ -174,20 +174,20 @@ pub fn conflicts(wanted: &DesiredState, world: &ActualState) -> Vec<Conflict> {
             Node::Unreachable { .. } | Node::Maintenance => {}
         }
     }
-    let unknown = |name: &&String| match world.servers.get(*name) {
+    let unknown = |name: &&String| match actual.servers.get(*name) {
         None => true,
         Some(server) => server.ours && server.node == Node::Maintenance,
     };
-    let names: Vec<_> = wanted.machines.keys().filter(unknown).cloned().collect();
-    if wanted.first_contact == FirstContact::Refuse && !names.is_empty() {
+    let names: Vec<_> = desired.machines.keys().filter(unknown).cloned().collect();
+    if desired.first_contact == FirstContact::Refuse && !names.is_empty() {
         conflicts.push(Conflict::FirstContact { names });
     }
-    if let Start::Before(record) = Start::decide(wanted, world) {
-        let (cluster, record) = (wanted.cluster.clone(), record.to_string());
+    if let Start::Before(record) = Start::decide(desired, actual) {
+        let (cluster, record) = (desired.cluster.clone(), record.to_string());
         conflicts.push(Conflict::StartedBefore { cluster, record });
     }
-    if let (Etcd::Leaderless { members }, true) = (&world.etcd, world.has_lost_quorum(wanted)) {
-        let (cluster, members) = (wanted.cluster.clone(), *members);
+    if let (Etcd::Leaderless { members }, true) = (&actual.etcd, actual.has_lost_quorum(desired)) {
+        let (cluster, members) = (desired.cluster.clone(), *members);
         conflicts.push(Conflict::QuorumLost { cluster, members });
     }
     conflicts

@@ -31,7 +31,7 @@ use crate::step::Step;
 pub(super) fn changes(
     spec: &ResourceSpec,
     found: &ObservedResource,
-    world: &ActualState,
+    actual: &ActualState,
 ) -> Vec<Change> {
     match (spec, &found.spec) {
         (ResourceSpec::Firewall(declared), ResourceSpec::Firewall(rules)) if rules != declared => {
@@ -53,7 +53,7 @@ pub(super) fn changes(
             vec![Part::AutoDelete.change(auto_delete.to_string(), declared.to_string())]
         }
         (ResourceSpec::LoadBalancer(declared), ResourceSpec::LoadBalancer(balancer)) => {
-            balancer_changes(declared, balancer, found, world)
+            balancer_changes(declared, balancer, found, actual)
         }
         _ => Vec::new(),
     }
@@ -63,9 +63,9 @@ fn balancer_changes(
     declared: &Balancer,
     balancer: &Balancer,
     found: &ObservedResource,
-    world: &ActualState,
+    actual: &ActualState,
 ) -> Vec<Change> {
-    let attached = world.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
+    let attached = actual.id(Kind::Network).is_some_and(|id| found.networks.contains(&id));
     let network = (!attached).then(|| Part::Network.change("not attached", "attached"));
     let on = |is_public: bool| if is_public { "on" } else { "off" };
     let public = (balancer.public != declared.public)
@@ -114,15 +114,15 @@ fn label_difference(found: &Labels, declared: &Labels) -> (String, String) {
 pub(super) fn repairs(
     (name, machine): (&str, &Machine),
     server: &Server,
-    wanted: &DesiredState,
-    world: &ActualState,
+    desired: &DesiredState,
+    actual: &ActualState,
 ) -> Vec<Step> {
     let (id, named) = (server.id, || name.to_owned());
     let lacks = |ids: &BTreeSet<u64>, kind| {
-        let declared = wanted.resources.keys().any(|resource| resource.kind == kind);
-        declared && world.id(kind).is_none_or(|id| !ids.contains(&id))
+        let declared = desired.resources.keys().any(|resource| resource.kind == kind);
+        declared && actual.id(kind).is_none_or(|id| !ids.contains(&id))
     };
-    let group = world.resources.get(&machine.group).map(|found| found.id);
+    let group = actual.resources.get(&machine.group).map(|found| found.id);
     let mut steps = Vec::new();
     let declared = machine.relabel(&server.labels);
     if declared != server.labels {
@@ -135,7 +135,7 @@ pub(super) fn repairs(
     if lacks(&server.firewalls, Kind::Firewall) {
         steps.push(Step::AttachFirewall { name: named(), id });
     }
-    let grouped = wanted.resources.contains_key(&machine.group);
+    let grouped = desired.resources.contains_key(&machine.group);
     let lost = grouped && (group.is_none() || server.group != group);
     if lost && server.power != Power::Changing {
         // https://docs.hetzner.cloud/reference/cloud#server-actions-add-to-a-placement-group:

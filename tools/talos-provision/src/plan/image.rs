@@ -7,13 +7,13 @@ use super::{ActualState, DesiredState, Step};
 use crate::model::{ImageIdentity, OwnImage};
 
 /// Returns the steps that concern images.
-pub(super) fn steps(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
+pub(super) fn steps(desired: &DesiredState, actual: &ActualState) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut identities = BTreeSet::new();
-    for (image, architecture, need) in wanted.image.iter().flat_map(|image| {
+    for (image, architecture, need) in desired.image.iter().flat_map(|image| {
         image.needs.iter().map(move |(architecture, need)| (image, architecture, need))
     }) {
-        if world.images.find(image, architecture).is_some() {
+        if actual.images.find(image, architecture).is_some() {
             continue;
         }
         identities.insert(image.identity(architecture));
@@ -29,9 +29,9 @@ pub(super) fn steps(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
         });
     }
     // Before the server types were looked up, it is unknown which temporary server is needed.
-    let is_known = wanted.image.as_ref().is_none_or(|image| !image.needs.is_empty())
-        || wanted.machines.keys().all(|name| world.servers.contains_key(name));
-    let idle = world
+    let is_known = desired.image.as_ref().is_none_or(|image| !image.needs.is_empty())
+        || desired.machines.keys().all(|name| actual.servers.contains_key(name));
+    let idle = actual
         .images
         .builders
         .iter()
@@ -39,41 +39,41 @@ pub(super) fn steps(wanted: &DesiredState, world: &ActualState) -> Vec<Step> {
     steps.extend(
         idle.map(|(id, builder)| Step::RemoveBuilder { name: builder.name.clone(), id: *id }),
     );
-    steps.extend(surplus(wanted, world).map(|(id, image)| remove(*id, &image.identity)));
+    steps.extend(surplus(desired, actual).map(|(id, image)| remove(*id, &image.identity)));
     steps
 }
 
 /// Returns the steps of `destroy` for temporary servers.
-pub(super) fn destroy_builders(world: &ActualState) -> impl Iterator<Item = Step> {
-    let builders = world.images.builders.iter();
+pub(super) fn destroy_builders(actual: &ActualState) -> impl Iterator<Item = Step> {
+    let builders = actual.images.builders.iter();
     builders.map(|(id, builder)| Step::RemoveBuilder { name: builder.name.clone(), id: *id })
 }
 
 /// Returns the steps of `destroy` for images. An image from which a server of others was created
 /// stays.
-pub(super) fn destroy_images(world: &ActualState) -> impl Iterator<Item = Step> {
-    let images = &world.images;
+pub(super) fn destroy_images(actual: &ActualState) -> impl Iterator<Item = Step> {
+    let images = &actual.images;
     let unused = images.ours.iter().filter(|(id, _)| !images.used_by_others.contains(id));
     unused.map(|(id, image)| remove(*id, &image.identity))
 }
 
 /// Returns images of ours that the document does not declare and from which no server was created.
 pub(crate) fn surplus<'a>(
-    wanted: &'a DesiredState,
-    world: &'a ActualState,
+    desired: &'a DesiredState,
+    actual: &'a ActualState,
 ) -> impl Iterator<Item = (&'a u64, &'a OwnImage)> {
     let is_declared = move |image: &OwnImage| {
-        wanted.image.as_ref().is_some_and(|declared| {
+        desired.image.as_ref().is_some_and(|declared| {
             let identity = declared.identity(&image.identity.architecture);
             let need = declared.needs.get(&image.identity.architecture);
             identity == image.identity && need.is_none_or(|need| image.disk <= need.disk_max)
         })
     };
     let is_used = move |id: &u64| {
-        world.images.used_by_others.contains(id)
-            || world.servers.values().any(|server| server.image == Some(*id))
+        actual.images.used_by_others.contains(id)
+            || actual.servers.values().any(|server| server.image == Some(*id))
     };
-    world.images.ours.iter().filter(move |(id, image)| !is_declared(image) && !is_used(id))
+    actual.images.ours.iter().filter(move |(id, image)| !is_declared(image) && !is_used(id))
 }
 
 fn remove(id: u64, identity: &ImageIdentity) -> Step {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::laws::{CONTROL, OURS, configured, found, recorded, resource, server, wanted};
+use super::laws::{CONTROL, OURS, configured, desired, found, recorded, resource, server};
 use super::*;
 use crate::schematic::Schematic;
 
@@ -57,13 +57,13 @@ fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
             for set in 0_u64..16 {
                 for others in [None, Some(DECLARED), Some(OTHER)] {
                     for identity in &identities {
-                        let mut wanted = wanted(&[(CONTROL, Role::Controlplane)]);
-                        wanted.image = is_declared.then(declared);
+                        let mut desired = desired(&[(CONTROL, Role::Controlplane)]);
+                        desired.image = is_declared.then(declared);
                         // The server types are looked up when a machine has to be created.
-                        if let (Some(image), None) = (&mut wanted.image, machine) {
+                        if let (Some(image), None) = (&mut desired.image, machine) {
                             image.needs.insert("arm".to_owned(), need());
                         }
-                        law(&wanted, &world(&wanted, machine, set, others, identity.as_ref()));
+                        law(&desired, &actual(&desired, machine, set, others, identity.as_ref()));
                         worlds += 1;
                     }
                 }
@@ -73,8 +73,8 @@ fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
     assert_eq!(worlds, 2 * 5 * 16 * 3 * 3);
 }
 
-fn world(
-    wanted: &DesiredState,
+fn actual(
+    desired: &DesiredState,
     machine: Machine,
     set: u64,
     others: Option<u64>,
@@ -95,7 +95,7 @@ fn world(
         identity: identity.clone(),
     });
     ActualState {
-        resources: wanted.resources.iter().map(there).chain(record).collect(),
+        resources: desired.resources.iter().map(there).chain(record).collect(),
         servers: servers.into_iter().collect(),
         etcd: Etcd::Unknown,
         nodes: BTreeSet::new(),
@@ -122,10 +122,10 @@ fn removed(steps: &[Step]) -> BTreeSet<u64> {
 
 #[test]
 fn an_image_is_created_only_for_a_new_machine_that_has_none() {
-    for_all(|wanted, world| {
-        let steps = plan(wanted, world);
-        let has_image = world.images.ours.contains_key(&DECLARED);
-        let expected = wanted.image.is_some() && world.servers.is_empty() && !has_image;
+    for_all(|desired, actual| {
+        let steps = plan(desired, actual);
+        let has_image = actual.images.ours.contains_key(&DECLARED);
+        let expected = desired.image.is_some() && actual.servers.is_empty() && !has_image;
         assert_eq!(creates(&steps), expected, "{steps:?}");
         let at = |step: fn(&Step) -> bool| steps.iter().position(step);
         if let Some(created) = at(|step| matches!(step, Step::CreateImage { .. })) {
@@ -137,33 +137,33 @@ fn an_image_is_created_only_for_a_new_machine_that_has_none() {
 
 #[test]
 fn an_image_is_removed_only_if_no_document_and_no_server_needs_it() {
-    for_all(|wanted, world| {
+    for_all(|desired, actual| {
         let is_used = |id: u64| {
-            world.images.used_by_others.contains(&id)
-                || world.servers.values().any(|server| server.image == Some(id))
+            actual.images.used_by_others.contains(&id)
+                || actual.servers.values().any(|server| server.image == Some(id))
         };
         // Whether an image is too large is known once the server types were looked up.
-        let is_looked_up = wanted.image.as_ref().is_some_and(|image| !image.needs.is_empty());
+        let is_looked_up = desired.image.as_ref().is_some_and(|image| !image.needs.is_empty());
         let is_declared = |id: u64| match id {
             OTHER => false,
-            LARGE => wanted.image.is_some() && !is_looked_up,
-            _ => wanted.image.is_some(),
+            LARGE => desired.image.is_some() && !is_looked_up,
+            _ => desired.image.is_some(),
         };
-        let ours = world.images.ours.keys().copied();
+        let ours = actual.images.ours.keys().copied();
         let expected: BTreeSet<_> = ours.filter(|id| !is_used(*id) && !is_declared(*id)).collect();
-        let steps = plan(wanted, world);
+        let steps = plan(desired, actual);
         assert_eq!(removed(&steps), expected, "{steps:?}");
     });
 }
 
 #[test]
 fn a_temporary_server_stays_only_while_its_image_is_to_be_created() {
-    for_all(|wanted, world| {
-        let steps = plan(wanted, world);
+    for_all(|desired, actual| {
+        let steps = plan(desired, actual);
         let stays = |builder: &ImageBuilder| {
             creates(&steps) && builder.identity == declared().identity("arm")
         };
-        let expected = world.images.builders.values().filter(|builder| !stays(builder)).count();
+        let expected = actual.images.builders.values().filter(|builder| !stays(builder)).count();
         let removed = steps.iter().filter(|step| matches!(step, Step::RemoveBuilder { .. }));
         assert_eq!(removed.count(), expected, "{steps:?}");
     });
@@ -178,32 +178,32 @@ fn steps_for_images_lead_to_a_world_without_them() {
             Step::CreateImage { .. } | Step::RemoveBuilder { .. } | Step::RemoveImage { .. }
         )
     };
-    for_all(|wanted, world| {
-        let mut world = world.clone();
-        for step in plan(wanted, &world).into_iter().filter(concerns_images) {
+    for_all(|desired, actual| {
+        let mut actual = actual.clone();
+        for step in plan(desired, &actual).into_iter().filter(concerns_images) {
             match step {
                 Step::CreateImage { .. } => {
-                    world.images.ours.insert(99, image(DECLARED));
+                    actual.images.ours.insert(99, image(DECLARED));
                     let ordered = declared().identity("arm");
-                    world.images.builders.retain(|_, builder| builder.identity != ordered);
+                    actual.images.builders.retain(|_, builder| builder.identity != ordered);
                 }
-                Step::RemoveBuilder { id, .. } => drop(world.images.builders.remove(&id)),
-                Step::RemoveImage { id, .. } => drop(world.images.ours.remove(&id)),
+                Step::RemoveBuilder { id, .. } => drop(actual.images.builders.remove(&id)),
+                Step::RemoveImage { id, .. } => drop(actual.images.ours.remove(&id)),
                 _ => {}
             }
         }
-        let left: Vec<_> = plan(wanted, &world).into_iter().filter(concerns_images).collect();
-        assert_eq!(left, [], "{world:?}");
+        let left: Vec<_> = plan(desired, &actual).into_iter().filter(concerns_images).collect();
+        assert_eq!(left, [], "{actual:?}");
     });
 }
 
 #[test]
 fn destroy_removes_temporary_servers_first_and_unused_images_last() {
-    for_all(|_, world| {
-        let steps = plan_destroy(world);
-        let ours = world.images.ours.keys().copied();
+    for_all(|_, actual| {
+        let steps = plan_destroy(actual);
+        let ours = actual.images.ours.keys().copied();
         let expected: BTreeSet<_> =
-            ours.filter(|id| !world.images.used_by_others.contains(id)).collect();
+            ours.filter(|id| !actual.images.used_by_others.contains(id)).collect();
         assert_eq!(removed(&steps), expected, "{steps:?}");
         let rank = |step: &Step| match step {
             Step::RemoveImage { .. } => 2,
@@ -212,15 +212,15 @@ fn destroy_removes_temporary_servers_first_and_unused_images_last() {
         };
         assert!(steps.iter().map(rank).is_sorted(), "{steps:?}");
         let builders = steps.iter().filter(|step| matches!(step, Step::RemoveBuilder { .. }));
-        assert_eq!(builders.count(), world.images.builders.len());
+        assert_eq!(builders.count(), actual.images.builders.len());
     });
 }
 
 #[test]
 fn a_reader_sees_the_steps_for_images() {
-    for_all(|wanted, world| {
-        let steps = plan(wanted, world);
-        let cloud = plan_cloud(wanted, world);
+    for_all(|desired, actual| {
+        let steps = plan(desired, actual);
+        let cloud = plan_cloud(desired, actual);
         assert_eq!(creates(&steps), creates(&cloud));
         assert_eq!(removed(&steps), removed(&cloud));
     });

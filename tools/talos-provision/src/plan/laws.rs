@@ -54,7 +54,7 @@ fn id(kind: Kind) -> u64 {
     90 + kind as u64
 }
 
-pub(super) fn wanted(machines: &[(&str, Role)]) -> DesiredState {
+pub(super) fn desired(machines: &[(&str, Role)]) -> DesiredState {
     DesiredState {
         cluster: "c".to_owned(),
         incarnation: 1,
@@ -150,8 +150,10 @@ fn servers(role: Role) -> Vec<Option<Server>> {
 /// Runs `law` on every pair of a declaration and a world.
 pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
     use Role::{Controlplane, Worker};
-    let declared =
-        [wanted(&[(CONTROL, Controlplane)]), wanted(&[(CONTROL, Controlplane), (WORKER, Worker)])];
+    let declared = [
+        desired(&[(CONTROL, Controlplane)]),
+        desired(&[(CONTROL, Controlplane), (WORKER, Worker)]),
+    ];
     let firewalls = [None, Some((true, 1)), Some((true, 2)), Some((false, 2))];
     let networks = [None, Some("never"), Some("begun-1")];
     let etcds = [
@@ -165,7 +167,7 @@ pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
         Some(server(3, Controlplane, true, configured(OTHER))),
         Some(server(3, Worker, false, silent())),
     ];
-    for wanted in &declared {
+    for desired in &declared {
         for control in servers(Controlplane) {
             for worker in servers(Worker) {
                 for extra in &extras {
@@ -191,7 +193,7 @@ pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
                             let groups = [(resource(kind), group()), undeclared];
                             let resources = shown.into_iter().chain(network).chain(groups);
                             let nodes = [CONTROL, EXTRA, "foreign"].map(str::to_owned);
-                            let world = ActualState {
+                            let actual = ActualState {
                                 resources: resources.collect(),
                                 servers: servers.collect(),
                                 etcd: etcd.clone(),
@@ -199,7 +201,7 @@ pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
                                 cordoned: BTreeSet::new(),
                                 images: Images::default(),
                             };
-                            law(wanted, &attached_only_to_what_exists(world));
+                            law(desired, &attached_only_to_what_exists(actual));
                         }
                     }
                 }
@@ -210,68 +212,68 @@ pub(super) fn for_all(law: impl Fn(&DesiredState, &ActualState)) {
 
 /// Detaches servers from a network and a firewall that do not exist: one that is created again has
 /// another id.
-fn attached_only_to_what_exists(mut world: ActualState) -> ActualState {
-    let (network, firewall) = (world.id(Kind::Network), world.id(Kind::Firewall));
-    for server in world.servers.values_mut() {
+fn attached_only_to_what_exists(mut actual: ActualState) -> ActualState {
+    let (network, firewall) = (actual.id(Kind::Network), actual.id(Kind::Firewall));
+    for server in actual.servers.values_mut() {
         server.networks.retain(|id| Some(*id) == network);
         server.firewalls.retain(|id| Some(*id) == firewall);
     }
-    world
+    actual
 }
 
 /// Returns the world after a successful `step`.
-pub(super) fn after(wanted: &DesiredState, mut world: ActualState, step: &Step) -> ActualState {
+pub(super) fn after(desired: &DesiredState, mut actual: ActualState, step: &Step) -> ActualState {
     match step {
         Step::Create { kind: Kind::Network, .. } => {
             // Same label as in `hetzner::Writer::create`.
-            let history = world.history();
+            let history = actual.history();
             let labelled = if history == History::Never { "never" } else { "" };
-            world.resources.insert(resource(Kind::Network), recorded(labelled));
+            actual.resources.insert(resource(Kind::Network), recorded(labelled));
         }
         Step::Create { kind, name, .. } | Step::Update { kind, name, .. } => {
             let resource = SharedResource { kind: *kind, name: name.clone() };
-            let before = world.resources.get(&resource).map(|found| found.labels.clone());
+            let before = actual.resources.get(&resource).map(|found| found.labels.clone());
             let labels = crate::labels::not_destroying(&before.unwrap_or_default());
-            let spec = wanted.resources[&resource].clone();
+            let spec = desired.resources[&resource].clone();
             let found = ObservedResource { labels, ..found(true, *kind, spec) };
-            world.resources.insert(resource, found);
+            actual.resources.insert(resource, found);
         }
         Step::SetLabels { name, .. } => {
-            let (machine, server) = (&wanted.machines[name], server_mut(&mut world, name));
+            let (machine, server) = (&desired.machines[name], server_mut(&mut actual, name));
             server.labels = machine.relabel(&server.labels);
             server.role = Some(machine.role);
         }
         Step::AttachNetwork { name, .. } => {
-            server_mut(&mut world, name).networks.insert(id(Kind::Network));
+            server_mut(&mut actual, name).networks.insert(id(Kind::Network));
         }
         Step::AttachFirewall { name, .. } => {
-            server_mut(&mut world, name).firewalls.insert(id(Kind::Firewall));
+            server_mut(&mut actual, name).firewalls.insert(id(Kind::Firewall));
         }
         Step::JoinGroup { name, restarts, .. } => {
-            let server = server_mut(&mut world, name);
+            let server = server_mut(&mut actual, name);
             assert_eq!(*restarts, server.power == Power::On, "only a server that is off can join");
             server.group = Some(id(Kind::PlacementGroup));
         }
-        Step::PowerOn { name, .. } => server_mut(&mut world, name).power = Power::On,
+        Step::PowerOn { name, .. } => server_mut(&mut actual, name).power = Power::On,
         Step::CreateImage { .. } | Step::RemoveBuilder { .. } | Step::RemoveImage { .. } => {}
         Step::Uncordon { name } => {
-            world.cordoned.remove(name);
+            actual.cordoned.remove(name);
         }
         Step::RecordStart { incarnation } => {
-            world
+            actual
                 .resources
                 .insert(resource(Kind::Network), recorded(&format!("begun-{incarnation}")));
         }
-        Step::RemoveMember { hostname, .. } => leave(&mut world, hostname),
+        Step::RemoveMember { hostname, .. } => leave(&mut actual, hostname),
         Step::CreateServer { name, role, .. } => {
-            world.servers.insert(name.clone(), server(7, *role, true, Node::Maintenance));
+            actual.servers.insert(name.clone(), server(7, *role, true, Node::Maintenance));
         }
         Step::Configure { name, .. } => {
-            let server = world.servers.get_mut(name).expect("a server to configure");
+            let server = actual.servers.get_mut(name).expect("a server to configure");
             server.node = configured(OURS);
-            world.nodes.insert(name.clone());
+            actual.nodes.insert(name.clone());
             if let (Role::Controlplane, Etcd::Members(members)) =
-                (wanted.machines[name].role, &mut world.etcd)
+                (desired.machines[name].role, &mut actual.etcd)
                 && members.iter().all(|member| member.hostname != *name)
             {
                 members.push(member(name, 17));
@@ -279,72 +281,72 @@ pub(super) fn after(wanted: &DesiredState, mut world: ActualState, step: &Step) 
         }
         Step::Bootstrap { name } => {
             assert!(
-                world.servers[name].node.is_configured(),
+                actual.servers[name].node.is_configured(),
                 "bootstrap needs a configured machine"
             );
-            world.etcd = Etcd::Members(vec![member(name, 17)]);
+            actual.etcd = Etcd::Members(vec![member(name, 17)]);
         }
         Step::RemoveServer { name, leave: leaves, .. } => {
             if *leaves {
-                leave(&mut world, name);
+                leave(&mut actual, name);
             }
-            world.servers.remove(name);
+            actual.servers.remove(name);
         }
         Step::ForgetNode { name, .. } => {
-            world.nodes.remove(name);
+            actual.nodes.remove(name);
         }
         Step::RecordDestroy { control_planes } => {
-            let network = world.resources.get_mut(&resource(Kind::Network)).expect("the network");
+            let network = actual.resources.get_mut(&resource(Kind::Network)).expect("the network");
             network.labels = crate::labels::destroying(&network.labels, *control_planes);
         }
         Step::Remove { kind, name, .. } => {
-            world.resources.remove(&SharedResource { kind: *kind, name: name.clone() });
+            actual.resources.remove(&SharedResource { kind: *kind, name: name.clone() });
         }
     }
-    world
+    actual
 }
 
-fn server_mut<'a>(world: &'a mut ActualState, name: &str) -> &'a mut Server {
-    world.servers.get_mut(name).expect("a server to repair")
+fn server_mut<'a>(actual: &'a mut ActualState, name: &str) -> &'a mut Server {
+    actual.servers.get_mut(name).expect("a server to repair")
 }
 
-fn leave(world: &mut ActualState, hostname: &str) {
-    if let Etcd::Members(members) = &mut world.etcd {
+fn leave(actual: &mut ActualState, hostname: &str) {
+    if let Etcd::Members(members) = &mut actual.etcd {
         members.retain(|member| member.hostname != hostname);
     }
 }
 
-pub(super) fn take(wanted: &DesiredState, before: &ActualState, steps: &[Step]) -> ActualState {
-    steps.iter().fold(before.clone(), |world, step| after(wanted, world, step))
+pub(super) fn take(desired: &DesiredState, before: &ActualState, steps: &[Step]) -> ActualState {
+    steps.iter().fold(before.clone(), |actual, step| after(desired, actual, step))
 }
 
 #[test]
 fn plan_reaches_the_declared_state_and_is_then_empty() {
-    for_all(|wanted, before| {
-        if !conflicts(wanted, before).is_empty() {
+    for_all(|desired, before| {
+        if !conflicts(desired, before).is_empty() {
             return;
         }
-        let mut world = before.clone();
+        let mut actual = before.clone();
         // Removals and the start of etcd need a new observation, so plan again, as `apply` does.
         for _ in 0..4 {
-            world = take(wanted, &world, &plan(wanted, &world));
+            actual = take(desired, &actual, &plan(desired, &actual));
         }
-        for (thing, spec) in &wanted.resources {
-            assert_eq!(world.resources[thing].spec, *spec, "reaches");
+        for (thing, spec) in &desired.resources {
+            assert_eq!(actual.resources[thing].spec, *spec, "reaches");
         }
-        for name in wanted.machines.keys() {
-            assert_eq!(world.servers[name].node, configured(OURS), "reaches");
+        for name in desired.machines.keys() {
+            assert_eq!(actual.servers[name].node, configured(OURS), "reaches");
         }
-        assert_ne!(world.etcd, Etcd::Absent, "reaches");
-        assert!(!world.nodes.contains(EXTRA) || world.servers.contains_key(EXTRA), "reaches");
-        assert_eq!(plan(wanted, &world), [], "rests");
+        assert_ne!(actual.etcd, Etcd::Absent, "reaches");
+        assert!(!actual.nodes.contains(EXTRA) || actual.servers.contains_key(EXTRA), "reaches");
+        assert_eq!(plan(desired, &actual), [], "rests");
     });
 }
 
 #[test]
 fn plan_changes_no_resource_of_others() {
-    for_all(|wanted, before| {
-        for step in plan(wanted, before) {
+    for_all(|desired, before| {
+        for step in plan(desired, before) {
             let (servers, resources) = (&before.servers, &before.resources);
             match &step {
                 Step::CreateServer { name, .. } => assert!(!servers.contains_key(name), "{step}"),
@@ -359,7 +361,7 @@ fn plan_changes_no_resource_of_others() {
                     assert!(servers.get(name).is_none_or(|server| server.ours), "{step}");
                 }
                 Step::RemoveServer { name, .. } => {
-                    assert!(servers[name].ours && !wanted.machines.contains_key(name), "{step}");
+                    assert!(servers[name].ours && !desired.machines.contains_key(name), "{step}");
                 }
                 Step::Create { kind, name, .. } => {
                     let resource = SharedResource { kind: *kind, name: name.clone() };
@@ -390,13 +392,13 @@ fn plan_changes_no_resource_of_others() {
 
 #[test]
 fn plan_neither_recreates_nor_removes_a_machine_that_does_not_answer() {
-    for_all(|wanted, before| {
+    for_all(|desired, before| {
         let silent = before
             .servers
             .iter()
             .filter(|(_, server)| server.ours && matches!(server.node, Node::Unreachable { .. }));
         let silent: BTreeSet<_> = silent.map(|(name, _)| name).collect();
-        for step in plan(wanted, before) {
+        for step in plan(desired, before) {
             match &step {
                 Step::CreateServer { name, .. } | Step::RemoveMember { hostname: name, .. } => {
                     assert!(!silent.contains(name), "{step}");
@@ -409,17 +411,18 @@ fn plan_neither_recreates_nor_removes_a_machine_that_does_not_answer() {
 
 #[test]
 fn a_changed_key_of_a_working_machine_is_a_conflict() {
-    for_all(|wanted, before| {
+    for_all(|desired, before| {
         let declared =
-            before.servers.iter().filter(|(name, _)| wanted.machines.contains_key(*name));
+            before.servers.iter().filter(|(name, _)| desired.machines.contains_key(*name));
         let rekeyed: BTreeSet<_> = declared
             .filter(|(_, server)| server.node == rekeyed())
             .map(|(name, _)| name.clone())
             .collect();
-        let refused = conflicts(wanted, before).into_iter().filter_map(|conflict| match conflict {
-            Conflict::Rekeyed { name, item: "secretbox" } => Some(name),
-            _ => None,
-        });
+        let refused =
+            conflicts(desired, before).into_iter().filter_map(|conflict| match conflict {
+                Conflict::Rekeyed { name, item: "secretbox" } => Some(name),
+                _ => None,
+            });
         assert_eq!(refused.collect::<BTreeSet<_>>(), rekeyed);
     });
 }
@@ -430,9 +433,9 @@ fn a_changed_key_of_a_working_machine_is_a_conflict() {
 // now: exit 100 unless the document says `firstContact: trustOnFirstUse`; then the key is pinned
 #[test]
 fn a_machine_with_an_unknown_key_is_a_conflict_unless_the_document_allows_it() {
-    for_all(|wanted, before| {
-        let wanted = DesiredState { first_contact: FirstContact::Refuse, ..wanted.clone() };
-        let first = plan(&wanted, before).into_iter().filter_map(|step| match step {
+    for_all(|desired, before| {
+        let desired = DesiredState { first_contact: FirstContact::Refuse, ..desired.clone() };
+        let first = plan(&desired, before).into_iter().filter_map(|step| match step {
             Step::Configure { name, .. } => Some(name),
             _ => None,
         });
@@ -441,7 +444,7 @@ fn a_machine_with_an_unknown_key_is_a_conflict_unless_the_document_allows_it() {
             server.is_some_and(|server| server.node != Node::Maintenance)
         };
         let unknown: Vec<_> = first.filter(|name| !knows(name)).collect();
-        let found = conflicts(&wanted, before);
+        let found = conflicts(&desired, before);
         let found = found.iter().any(|conflict| matches!(conflict, Conflict::FirstContact { .. }));
         assert_eq!(found, !unknown.is_empty(), "{unknown:?}");
     });
@@ -449,14 +452,14 @@ fn a_machine_with_an_unknown_key_is_a_conflict_unless_the_document_allows_it() {
 
 #[test]
 fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
-    let wanted = wanted(&[
+    let desired = desired(&[
         (CONTROL, Role::Controlplane),
         (EXTRA, Role::Controlplane),
         ("c-p-3", Role::Controlplane),
     ]);
     let there = |id| server(id, Role::Controlplane, true, configured(OURS));
-    let world = ActualState {
-        resources: wanted
+    let actual = ActualState {
+        resources: desired
             .resources
             .iter()
             .map(|(thing, spec)| (thing.clone(), found(true, thing.kind, spec.clone())))
@@ -468,7 +471,7 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
         cordoned: BTreeSet::new(),
         images: Images::default(),
     };
-    let steps: Vec<_> = plan(&wanted, &world).iter().map(ToString::to_string).collect();
+    let steps: Vec<_> = plan(&desired, &actual).iter().map(ToString::to_string).collect();
     assert_eq!(
         steps,
         [
@@ -482,17 +485,15 @@ fn a_lost_control_plane_leaves_etcd_before_it_is_created_again() {
 
 #[test]
 fn kubernetes_forgets_a_lost_machine_before_it_is_created_again() {
-    for_all(|wanted, before| {
-        let mut world = before.clone();
-        for step in plan(wanted, before) {
+    for_all(|desired, before| {
+        let mut actual = before.clone();
+        for step in plan(desired, before) {
             if let Step::CreateServer { name, .. } = &step {
-                assert!(
-                    !world.nodes.contains(name),
-                    "a recreated machine inherits the state of the old node"
-                );
+                let is_forgotten = !actual.nodes.contains(name);
+                assert!(is_forgotten, "a recreated machine inherits the state of the old node");
             }
             if step.stage() < Stage::Servers || matches!(step, Step::CreateServer { .. }) {
-                world = after(wanted, world, &step);
+                actual = after(desired, actual, &step);
             }
         }
     });

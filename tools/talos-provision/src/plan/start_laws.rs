@@ -110,7 +110,7 @@ fn machine() -> Machine {
     }
 }
 
-fn wanted(count: usize, incarnation: u16) -> DesiredState {
+fn desired(count: usize, incarnation: u16) -> DesiredState {
     let machines = NAMES[..count].iter().map(|name| ((*name).to_owned(), machine()));
     DesiredState {
         cluster: "c".to_owned(),
@@ -131,7 +131,7 @@ fn spec() -> ResourceSpec {
     ResourceSpec::Network { range: "10.0.0.0/16".to_owned(), nodes: vec!["10.0.1.0/24".to_owned()] }
 }
 
-fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
+fn actual(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
     let servers =
         shown.iter().filter_map(|(name, id, shows)| Some(((*name).to_owned(), shows.server(*id)?)));
     let servers: BTreeMap<_, _> = servers.collect();
@@ -160,8 +160,8 @@ fn world(shown: &[(&str, u64, Shows)], label: Option<&str>) -> ActualState {
 }
 
 /// Returns the machine on which the next stage of the plan starts etcd.
-fn starts_next(wanted: &DesiredState, world: &ActualState) -> Option<String> {
-    let steps = plan(wanted, world);
+fn starts_next(desired: &DesiredState, actual: &ActualState) -> Option<String> {
+    let steps = plan(desired, actual);
     steps[..batch(&steps)].iter().find_map(|step| match step {
         Step::Bootstrap { name } => Some(name.clone()),
         _ => None,
@@ -203,8 +203,8 @@ fn for_all(law: impl Fn(&DesiredState, &ActualState, &[Shows], Shows)) {
             for label in labels {
                 for incarnation in [1, 2] {
                     law(
-                        &wanted(controls.len(), incarnation),
-                        &world(&shown, label),
+                        &desired(controls.len(), incarnation),
+                        &actual(&shown, label),
                         &controls,
                         extra,
                     );
@@ -222,23 +222,23 @@ fn for_all(law: impl Fn(&DesiredState, &ActualState, &[Shows], Shows)) {
 // now: no bootstrap is planned; `apply` waits and the machine rejoins
 #[test]
 fn etcd_starts_only_if_every_control_plane_proves_that_it_has_no_data() {
-    for_all(|wanted, world, controls, extra| {
-        let steps = plan(wanted, world);
+    for_all(|desired, actual, controls, extra| {
+        let steps = plan(desired, actual);
         let starts = steps.iter().filter(|step| matches!(step, Step::Bootstrap { .. })).count();
         assert!(starts <= 1, "{steps:?}");
         let all_empty = controls.iter().all(|shows| *shows == Shows::PreparingEmpty);
         let harmless = matches!(extra, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty);
-        let next = starts_next(wanted, world);
+        let next = starts_next(desired, actual);
         if let Some(name) = &next {
-            assert!(all_empty && harmless, "{world:?}");
-            let server = world.servers.get(name).map(|server| server.id);
-            assert!(world.history().allows_bootstrap(wanted.incarnation, server), "{world:?}");
+            assert!(all_empty && harmless, "{actual:?}");
+            let server = actual.servers.get(name).map(|server| server.id);
+            assert!(actual.history().allows_bootstrap(desired.incarnation, server), "{actual:?}");
         }
         for name in NAMES {
-            let proven = world.proves_no_etcd(wanted, name);
-            assert!(!proven || next.as_deref() == Some(name), "{name} {world:?}");
+            let proven = actual.proves_no_etcd(desired, name);
+            assert!(!proven || next.as_deref() == Some(name), "{name} {actual:?}");
         }
-        if all_empty && harmless && world.history() == History::Never {
+        if all_empty && harmless && actual.history() == History::Never {
             assert_eq!(next.as_deref(), Some(NAMES[0]), "an empty cluster starts");
         }
     });
@@ -251,18 +251,18 @@ fn etcd_starts_only_if_every_control_plane_proves_that_it_has_no_data() {
 // now: exit 100: restore, destroy, or raise `spec.incarnation`
 #[test]
 fn a_started_cluster_that_lost_every_disk_is_a_conflict() {
-    for_all(|wanted, world, controls, extra| {
+    for_all(|desired, actual, controls, extra| {
         let gone = |shows: &Shows| {
             matches!(shows, Shows::Absent | Shows::Maintenance | Shows::PreparingEmpty)
         };
-        let found = conflicts(wanted, world);
+        let found = conflicts(desired, actual);
         let found = found.iter().any(|conflict| matches!(conflict, Conflict::StartedBefore { .. }));
         let lost = controls.iter().all(gone) && gone(&extra);
         let ids = controls.iter().zip(1..);
         let allowed = ids
             .map(|(shows, id)| (*shows != Shows::Absent).then_some(id))
-            .any(|id| world.history().allows_bootstrap(wanted.incarnation, id));
-        assert_eq!(found, lost && !allowed, "{world:?}");
+            .any(|id| actual.history().allows_bootstrap(desired.incarnation, id));
+        assert_eq!(found, lost && !allowed, "{actual:?}");
     });
 }
 
@@ -272,7 +272,7 @@ fn a_started_cluster_that_lost_every_disk_is_a_conflict() {
 // now: no bootstrap is planned while one is silent
 #[test]
 fn unreachable_machines_never_count_as_empty() {
-    for_all(|wanted, world, controls, extra| {
+    for_all(|desired, actual, controls, extra| {
         let hides = |shows: &Shows| {
             matches!(
                 shows,
@@ -285,8 +285,8 @@ fn unreachable_machines_never_count_as_empty() {
             )
         };
         if controls.iter().any(hides) || hides(&extra) {
-            assert_ne!(world.etcd, Etcd::Absent);
-            assert_eq!(Start::decide(wanted, world), Start::Nowhere);
+            assert_ne!(actual.etcd, Etcd::Absent);
+            assert_eq!(Start::decide(desired, actual), Start::Nowhere);
         }
     });
 }
@@ -298,12 +298,12 @@ fn unreachable_machines_never_count_as_empty() {
 // now: a conflict, in `plan` and before anything is created
 #[test]
 fn quorum_is_lost_only_when_no_machine_with_further_data_can_come_back() {
-    let lost = |wanted: &DesiredState, world: &ActualState| {
+    let lost = |desired: &DesiredState, actual: &ActualState| {
         let is_lost = |conflict: &Conflict| matches!(conflict, Conflict::QuorumLost { .. });
-        conflicts(wanted, world).iter().any(is_lost)
+        conflicts(desired, actual).iter().any(is_lost)
     };
     let found = std::cell::Cell::new(0);
-    for_all(|wanted, world, controls, extra| {
+    for_all(|desired, actual, controls, extra| {
         let all = || controls.iter().chain([&extra]);
         let leaderless = all().filter(|shows| **shows == Shows::Leaderless).count();
         let may_return = |shows: &&Shows| {
@@ -313,13 +313,13 @@ fn quorum_is_lost_only_when_no_machine_with_further_data_can_come_back() {
             )
         };
         let is_lost = leaderless > 0
-            && leaderless <= wanted.machines.len() / 2
+            && leaderless <= desired.machines.len() / 2
             && all().find(may_return).is_none();
-        assert_eq!(lost(wanted, world), is_lost, "{controls:?} {extra:?}");
+        assert_eq!(lost(desired, actual), is_lost, "{controls:?} {extra:?}");
         if is_lost {
             found.set(found.get() + 1);
-            assert_eq!(Start::decide(wanted, world), Start::Nowhere);
-            assert!(world.keeps_workers_waiting().is_some());
+            assert_eq!(Start::decide(desired, actual), Start::Nowhere);
+            assert!(actual.keeps_workers_waiting().is_some());
         }
     });
     assert!(found.get() > 0, "no world has lost its quorum");
@@ -340,7 +340,7 @@ struct State {
 }
 
 impl State {
-    fn world(&self) -> ActualState {
+    fn actual(&self) -> ActualState {
         let shown: Vec<_> = (0..3)
             .map(|number| {
                 let shows = match self.disks[number] {
@@ -351,19 +351,19 @@ impl State {
                 (NAMES[number], self.ids[number], shows)
             })
             .collect();
-        world(&shown, Some(&self.label))
+        actual(&shown, Some(&self.label))
     }
 
     /// Returns the worlds after one write of a run that may be killed right after it: the record,
     /// the request, or the record of members.
     fn writes(&self) -> Vec<Self> {
-        let (wanted, world) = (wanted(3, self.declared), self.world());
+        let (desired, actual) = (desired(3, self.declared), self.actual());
         let mut after = Vec::new();
-        let mut steps = plan(&wanted, &world);
+        let mut steps = plan(&desired, &actual);
         steps.truncate(batch(&steps));
         for step in steps {
             match step {
-                Step::Bootstrap { name } if world.proves_no_etcd(&wanted, &name) => {
+                Step::Bootstrap { name } if actual.proves_no_etcd(&desired, &name) => {
                     assert!(self.disks.iter().all(|(data, _)| !data), "beside data: {self:?}");
                     assert!(!self.seen.contains(&self.declared), "a second time: {self:?}");
                     let number = NAMES.iter().position(|other| *other == name).expect("declared");

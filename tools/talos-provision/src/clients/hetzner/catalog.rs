@@ -68,21 +68,21 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// Looks up images and prices in `offers` for the machines in `servers` and for the shared resources
-    /// of `wanted`. `locations` are those in which a load balancer may be.
+    /// of `desired`. `locations` are those in which a load balancer may be.
     pub(crate) fn new(
         (offers, pricing): (&Offers, &Pricing),
-        wanted: &DesiredState,
+        desired: &DesiredState,
         servers: &BTreeSet<String>,
         locations: &[String],
     ) -> Result<Self, Error> {
         let mut catalog = Self::default();
-        for (name, machine) in wanted.machines.iter().filter(|(name, _)| servers.contains(*name)) {
+        for (name, machine) in desired.machines.iter().filter(|(name, _)| servers.contains(*name)) {
             let Some(offer) = offers.server_type(&machine.r#type) else { continue };
             let location = machine.locations.first().map_or("", String::as_str);
             let (price, ipv4) = (pricing.monthly(&offer.prices, location), pricing.ipv4(location));
             catalog.machines.insert(name.clone(), price.zip(ipv4).map(|(price, ip)| price + ip));
             let (r#type, architecture) = (machine.r#type.clone(), offer.architecture.clone());
-            if wanted.image.is_some() {
+            if desired.image.is_some() {
                 catalog.architectures.insert(r#type, architecture);
                 continue;
             }
@@ -91,7 +91,7 @@ impl Catalog {
             catalog.images.insert(r#type, image.id);
         }
         for architecture in catalog.architectures.values() {
-            let need = need(wanted, architecture, &offers.types, pricing.image_gigabyte());
+            let need = need(desired, architecture, &offers.types, pricing.image_gigabyte());
             catalog.needs.insert(architecture.clone(), need);
         }
         let balancers = locations.iter().filter_map(|location| {
@@ -100,7 +100,7 @@ impl Catalog {
         });
         catalog.balancers = balancers.collect();
         let location = catalog.balancers.first().map_or("", |(location, _)| location);
-        for resource in wanted.resources.keys() {
+        for resource in desired.resources.keys() {
             let price = match resource.kind {
                 Kind::PrimaryIp => pricing.ipv4(location),
                 Kind::LoadBalancer => offers.balancer(pricing, location).map(|(_, price)| price),
@@ -112,25 +112,29 @@ impl Catalog {
     }
 
     /// Returns whether all lookups for the creation of `servers` and of the shared resources of
-    /// `wanted` were made.
-    pub(crate) fn covers(&self, wanted: &DesiredState, servers: &BTreeSet<String>) -> bool {
+    /// `desired` were made.
+    pub(crate) fn covers(&self, desired: &DesiredState, servers: &BTreeSet<String>) -> bool {
         let is_billed = |resource: &&SharedResource| {
             matches!(resource.kind, Kind::PrimaryIp | Kind::LoadBalancer)
         };
         servers.iter().all(|name| self.machines.contains_key(name))
-            && wanted.resources.keys().filter(is_billed).all(|key| self.resources.contains_key(key))
+            && desired
+                .resources
+                .keys()
+                .filter(is_billed)
+                .all(|key| self.resources.contains_key(key))
     }
 
-    /// Adds the prices to `wanted`.
-    pub(crate) fn add_prices(&self, wanted: &mut DesiredState) {
-        for (name, machine) in &mut wanted.machines {
+    /// Adds the prices to `desired`.
+    pub(crate) fn add_prices(&self, desired: &mut DesiredState) {
+        for (name, machine) in &mut desired.machines {
             machine.monthly = self.machines.get(name).copied().flatten();
         }
         let known = |(resource, price): (&SharedResource, &Option<Money>)| {
             Some((resource.clone(), (*price)?))
         };
-        wanted.prices = self.resources.iter().filter_map(known).collect();
-        if let Some(image) = &mut wanted.image {
+        desired.prices = self.resources.iter().filter_map(known).collect();
+        if let Some(image) = &mut desired.image {
             image.needs.clone_from(&self.needs);
         }
     }

@@ -93,19 +93,19 @@ pub(super) fn selector_by_hand(version: &str) -> String {
 
 /// Returns what an image of `architecture` must be like, and the server types that can write it.
 pub(super) fn need(
-    wanted: &DesiredState,
+    desired: &DesiredState,
     architecture: &str,
     types: &[model::ServerType],
     gigabyte: Option<Rate>,
 ) -> Need {
     let of_architecture = || types.iter().filter(|offer| offer.architecture == architecture);
     let declared = |offer: &&model::ServerType| {
-        wanted.machines.values().any(|machine| machine.r#type == offer.name)
+        desired.machines.values().any(|machine| machine.r#type == offer.name)
     };
     let disks = of_architecture().filter(declared).map(|offer| gigabytes(offer.disk));
     let disk_max = disks.min().unwrap_or_default();
     let preferred: Vec<&String> =
-        wanted.machines.values().flat_map(|machine| &machine.locations).collect();
+        desired.machines.values().flat_map(|machine| &machine.locations).collect();
     let fitting = of_architecture().filter(|offer| gigabytes(offer.disk) <= disk_max);
     let mut offers: Vec<_> = fitting.filter_map(|offer| offered(offer, &preferred)).collect();
     offers.sort_by(|one, other| (one.hourly, &one.r#type).cmp(&(other.hourly, &other.r#type)));

@@ -55,11 +55,11 @@ impl<'a> Writer<'a> {
     pub(crate) fn configure(&self, requests: Vec<ConfigureRequest>) -> Result<Vec<Reboot>, Error> {
         runtime()?.block_on(async {
             let mut tasks = JoinSet::new();
-            for wanted in requests {
+            for desired in requests {
                 let reader = self.0.clone();
                 tasks.spawn(async move {
-                    let step = documents::step(&wanted.target.name, "wait for the configuration");
-                    let end = configure_machine(&reader, &wanted).await;
+                    let step = documents::step(&desired.target.name, "wait for the configuration");
+                    let end = configure_machine(&reader, &desired).await;
                     if end.is_ok() {
                         step.done("the configuration is active, and the machine shows a certificate of this cluster");
                     }
@@ -141,9 +141,9 @@ impl<'a> Writer<'a> {
 /// active. Returns the reboot that the machine announced.
 pub(super) async fn configure_machine(
     reader: &Reader,
-    wanted: &ConfigureRequest,
+    desired: &ConfigureRequest,
 ) -> Result<Option<Reboot>, Error> {
-    let (target, bytes) = (&wanted.target, wanted.configuration.as_bytes());
+    let (target, bytes) = (&desired.target, desired.configuration.as_bytes());
     let digest = sha256_hex(bytes);
     let until = Instant::now() + Duration::from_secs(CONFIGURE_SECONDS_MAX);
     let (mut sent, mut reboot) = (false, None);
@@ -159,7 +159,7 @@ pub(super) async fn configure_machine(
                 pause(until, target, "the configuration is not active yet".to_owned()).await?;
                 continue;
             }
-            Access::Maintenance(_) if wanted.first_contact == FirstContact::Refuse => {
+            Access::Maintenance(_) if desired.first_contact == FirstContact::Refuse => {
                 let names = vec![target.name.clone()];
                 return Err(Error::Conflicts(vec![Conflict::FirstContact { names }]));
             }
@@ -167,7 +167,7 @@ pub(super) async fn configure_machine(
             Access::Secure(mut connection) => {
                 match super::read(&mut connection, target.role, Some(&digest)).await {
                     Ok(state) if state.has(&digest) => {
-                        let Some(reason) = still_waiting(wanted, &state)? else {
+                        let Some(reason) = still_waiting(desired, &state)? else {
                             return Ok(reboot);
                         };
                         pause(until, target, reason).await?;
@@ -215,16 +215,16 @@ pub(super) async fn configure_machine(
 }
 
 /// Returns the reason for which a machine with the wanted configuration has to be waited for.
-fn still_waiting(wanted: &ConfigureRequest, state: &NodeState) -> Result<Option<String>, Error> {
+fn still_waiting(desired: &ConfigureRequest, state: &NodeState) -> Result<Option<String>, Error> {
     // A control plane whose etcd waits to be started is not ready before the step that starts etcd.
-    if !wanted.alive || state.etcd == Etcd::Absent {
+    if !desired.alive || state.etcd == Etcd::Absent {
         return Ok(None);
     }
     if let Some(crash) = state.crash_loop() {
-        let name = wanted.target.name.clone();
+        let name = desired.target.name.clone();
         return Err(Error::EtcdCrashes { name, event: crash.event.clone() });
     }
-    Ok(state.not_ready_reason(wanted.cni))
+    Ok(state.not_ready_reason(desired.cni))
 }
 
 async fn pause(until: Instant, target: &Target, why: String) -> Result<(), Error> {

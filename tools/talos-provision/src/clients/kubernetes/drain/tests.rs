@@ -65,10 +65,10 @@ fn eviction_follows_the_rules_of_kubectl() {
         ("without controller, stopping", None, stopping, PodAction::Evict),
         ("with emptyDir", Some("ReplicaSet"), empty_dir(), PodAction::Block(Loss::EmptyDir)),
     ];
-    for (what, controller, more, wanted) in table {
+    for (what, controller, more, desired) in table {
         assert_eq!(
             pod_action(&pod("p", controller, more), EmptyDir::Refuse),
-            wanted,
+            desired,
             "a pod {what}"
         );
     }
