@@ -208,7 +208,13 @@ pub(crate) fn etcd(
     arguments.set("initial-advertise-peer-urls", &peer);
     arguments.set("initial-cluster", cluster);
     arguments.set("initial-cluster-state", state);
+    // The flags of Talos v1.13.9, which runs etcd 3.6: etcd 3.7 has no `experimental` flags
+    // (`argsForInit` in `services/etcd.go`).
+    arguments.set("experimental-initial-corrupt-check", "true");
+    arguments.set("experimental-watch-progress-notify-interval", "5s");
+    arguments.set("experimental-compact-hash-check-enabled", "true");
     for (prefix, name) in [("", "etcd-server"), ("peer-", "etcd-peer")] {
+        arguments.set(&format!("{prefix}auto-tls"), "false");
         arguments.set(&format!("{prefix}client-cert-auth"), "true");
         arguments.set(&format!("{prefix}trusted-ca-file"), directory.text("pki/etcd-ca.crt"));
         arguments.set(&format!("{prefix}cert-file"), directory.text(&format!("pki/{name}.crt")));
