@@ -3,7 +3,9 @@
 //!
 //! The rules follow `pkg/machinery/config/types/v1alpha1/v1alpha1_validation.go` of Talos v1.13.9 and the methods
 //! `Validate` beside it. `tests/published` compares the verdicts with that code. Expressions in CEL are not evaluated.
+//! `flags` follows checks that Talos makes only when it starts a component.
 
+mod flags;
 mod kinds;
 mod machine;
 mod names;
@@ -33,7 +35,10 @@ pub(crate) fn check(documents: &[Value], role: Role) -> Vec<Refusal> {
     for (index, document) in documents.iter().enumerate() {
         report.document = index;
         match document["kind"].as_str() {
-            None => machine::check(&mut report, document, role),
+            None => {
+                machine::check(&mut report, document, role);
+                flags::check(&mut report, document);
+            }
             Some(kind) => kinds::check(&mut report, (kind, document), root, &documents[..index]),
         }
     }

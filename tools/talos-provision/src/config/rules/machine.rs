@@ -264,7 +264,7 @@ fn kubelet(report: &mut Report, root: &Value) {
     }
 }
 
-fn escaped(key: &str) -> String {
+pub(super) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
