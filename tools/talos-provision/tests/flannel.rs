@@ -101,7 +101,7 @@ fn component(name: &str) -> PathBuf {
 fn derived_arguments() -> Vec<String> {
     let folder = tempfile::tempdir().expect("a folder");
     support::write(folder.path(), "http://127.0.0.1:1/v1");
-    let endpoint = "  endpoint: https://prod.example.org:6443\n";
+    let endpoint = "  endpoint: https://prod.example.org:6443\n  firewall: {talos: [anywhere], kubernetes: []}\n";
     let cluster = support::cluster("prod", &[support::CONTROL], endpoint);
     fs::write(folder.path().join("cluster.yaml"), cluster).expect("written");
     let mut command = Command::new(cargo_bin!("talos-provision"));
