@@ -79,6 +79,12 @@ pub enum Error {
         /// Reason in the status of the other document.
         why: String,
     },
+    /// Another document of the same program failed in this run, and must succeed first.
+    #[error("not processed, because {document} failed")]
+    FailedBefore {
+        /// Kind and name of the other document, for example `Delivery/infrastructure`.
+        document: String,
+    },
     /// Another document must be destroyed first.
     #[error("{by} still needs {document}")]
     StillNeeded {
@@ -142,7 +148,7 @@ impl Diagnostic for Error {
     fn reason(&self) -> Reason {
         match self {
             Self::Invalid { .. } => Reason::Invalid,
-            Self::NotReady { .. } => Reason::DependencyNotReady,
+            Self::NotReady { .. } | Self::FailedBefore { .. } => Reason::DependencyNotReady,
             Self::StillNeeded { .. } => Reason::StillNeeded,
             Self::Conflicts { .. } => Reason::Conflict,
             Self::NotConverged { .. } | Self::NoProgress { .. } => Reason::NotConverged,
@@ -165,6 +171,9 @@ impl Diagnostic for Error {
                 // The help does not name `apply`, because the user may be destroying: a new cluster would
                 // have a new root.
                 Some(format!("run this after {program}, on the documents that {program} wrote"))
+            }
+            Self::FailedBefore { document } => {
+                Some(format!("follow the help of {document}; the same command then continues here"))
             }
             Self::StillNeeded { by, .. } => {
                 let program = owner(by.split('/').next().unwrap_or_default())?;
@@ -216,6 +225,8 @@ impl Diagnostic for Error {
         match self {
             Self::Invalid { .. } => Exit::Usage,
             Self::NotWritten { .. } | Self::Bug { .. } | Self::Conflicts { .. } => Exit::Permanent,
+            // The failure of the other document decides the exit status.
+            Self::FailedBefore { .. } => Exit::Done,
             // A dependency may be Ready after the next run of the program before this one in the pipe.
             Self::NotReady { .. }
             | Self::StillNeeded { .. }

@@ -73,14 +73,22 @@ fn drive<P: Program>(
     }
     let mut exit = Exit::Done;
     let mut left = declared.as_slice();
+    let mut failed: Vec<&Declared<P::Kind>> = Vec::new();
     while !left.is_empty() {
         let (batch, rest) = left.split_at(independent::<P>(left));
         let contexts = batch.iter().map(|document| Context { document, stream: &*stream });
-        let results = parallel_map(contexts, |context| result(name, &program, verb, &context));
+        let results = parallel_map(contexts, |context| {
+            let blocker =
+                failed.iter().find(|other| is_blocked_by::<P>(verb, context.document, other));
+            result(name, &program, verb, (&context, blocker.copied()))
+        });
         for (document, result) in batch.iter().zip(results) {
-            if let Some((status, document_exit)) = result {
+            if let Some(Outcome { status, exit: document_exit, is_complete }) = result {
                 stream.set_status(document, &status);
                 exit = exit.max(document_exit);
+                if !is_complete {
+                    failed.push(document);
+                }
             }
         }
         left = rest;
@@ -88,31 +96,58 @@ fn drive<P: Program>(
     Ok(exit)
 }
 
+/// New status of one document.
+struct Outcome<K: Kind> {
+    status: StatusOf<K>,
+    exit: Exit,
+    /// Whether the verb succeeded, so that documents that come after this one may be processed.
+    is_complete: bool,
+}
+
+/// Whether `document` must not be processed after `failed`: `apply` and `verify` need a dependency, and
+/// `destroy` must keep it until its dependents are removed.
+fn is_blocked_by<P: Program>(
+    verb: &Verb,
+    document: &Declared<P::Kind>,
+    failed: &Declared<P::Kind>,
+) -> bool {
+    match verb {
+        Verb::Apply(_) | Verb::Verify(_) => refers::<P>(document, failed),
+        Verb::Destroy(_) => refers::<P>(failed, document),
+        Verb::Plan { .. } | Verb::Derive { .. } | Verb::Schema => false,
+    }
+}
+
+/// Whether `from` depends on `to`.
+fn refers<P: Program>(from: &Declared<P::Kind>, to: &Declared<P::Kind>) -> bool {
+    P::dependencies(from)
+        .iter()
+        .any(|dependency| dependency.kind == P::Kind::KIND && to.name == *dependency.name.as_str())
+}
+
 /// Returns how many of the first `declared` documents can be processed in parallel, because none of
 /// them refers to another one.
 fn independent<P: Program>(declared: &[Declared<P::Kind>]) -> usize {
-    let refers = |from: &Declared<P::Kind>, to: &Declared<P::Kind>| {
-        P::dependencies(from).iter().any(|dependency| {
-            dependency.kind == P::Kind::KIND && to.name == *dependency.name.as_str()
-        })
-    };
     let alone = |next: &Declared<P::Kind>, others: &[Declared<P::Kind>]| {
-        others.iter().all(|other| !refers(next, other) && !refers(other, next))
+        others.iter().all(|other| !refers::<P>(next, other) && !refers::<P>(other, next))
     };
     let most = declared.len().min(P::PARALLEL_MAX);
     (1..most).find(|index| !alone(&declared[*index], &declared[..*index])).unwrap_or(most)
 }
 
-/// Returns the new status of one document and its exit status; `None` when `verb` leaves the status
-/// unchanged.
+/// Processes one document. `blocker` is a document that failed in this run and must come first. Returns
+/// `None` when `verb` leaves the status unchanged.
 fn result<P: Program>(
     name: &str,
     program: &P,
     verb: &Verb,
-    context: &Context<'_, P::Kind>,
-) -> Option<(StatusOf<P::Kind>, Exit)> {
+    (context, blocker): (&Context<'_, P::Kind>, Option<&Declared<P::Kind>>),
+) -> Option<Outcome<P::Kind>> {
     let result = bug::caught(|| {
-        if let Verb::Derive { to, .. } = verb {
+        if let Some(blocker) = blocker {
+            let document = format!("{}/{}", P::Kind::KIND, blocker.name);
+            Err(Error::FailedBefore { document }.into())
+        } else if let Verb::Derive { to, .. } = verb {
             let folder = to.join(name).join(context.document.name.as_str());
             let files = program.derive(context);
             files.and_then(|files| Ok(derived::write(&folder, &files)?)).map(|()| None)
@@ -120,9 +155,14 @@ fn result<P: Program>(
             run_verb(program, verb, context).map(Some)
         }
     });
-    result.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
-        let document = format!("{}/{}", P::Kind::KIND, context.document.name);
-        Some((Status::failed(&error), crate::report::report_on(Some(&document), &error)))
+    let result = result.unwrap_or_else(|bug| Err(bug.into())).transpose()?;
+    Some(match result {
+        Ok((status, exit)) => Outcome { status, exit, is_complete: true },
+        Err(error) => {
+            let document = format!("{}/{}", P::Kind::KIND, context.document.name);
+            let exit = crate::report::report_on(Some(&document), &error);
+            Outcome { status: Status::failed(&error), exit, is_complete: false }
+        }
     })
 }
 

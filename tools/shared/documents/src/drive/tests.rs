@@ -214,6 +214,27 @@ fn unready_dependency_stops_apply_and_verify_but_not_plan() -> Result<(), Error>
     Ok(())
 }
 
+// hazard: `destroy` removes the controllers of a Delivery whose dependents could not be removed.
+// class: A failure of one document does not stop the documents that come after it.
+// members: dependents of the same kind in `apply`, `verify` and `destroy`
+// now: the documents after it are not processed, and the first failure decides the exit status
+#[test]
+fn documents_after_a_failed_one_are_not_processed_and_do_not_hide_its_exit_status()
+-> Result<(), Error> {
+    let text = document("Service", "web", r#""service":"bug""#, None)
+        + &document("Service", "bug", r#""service":"disk""#, None)
+        + &document("Service", "disk", "", None);
+    let (asked, reasons, exit) = driven(&Verb::Apply(Target::default()), &text)?;
+    assert_eq!(asked, ["apply disk", "apply bug"]);
+    assert_eq!(reasons, ["DependencyNotReady", "Bug", "AsDeclared"]);
+    assert_eq!(exit, Exit::Permanent);
+    let (asked, reasons, exit) = driven(&Verb::Destroy(Target::default()), &text)?;
+    assert_eq!(asked, ["destroy web", "destroy bug"]);
+    assert_eq!(reasons, ["Destroyed", "Bug", "DependencyNotReady"]);
+    assert_eq!(exit, Exit::Permanent);
+    Ok(())
+}
+
 // hazard: A panic empties the pipe.
 // class: An input causes a panic.
 // members: values, statuses, variables, answers
