@@ -4,7 +4,7 @@
 
 pub(crate) mod exec;
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use documents::WritePermit;
@@ -134,7 +134,7 @@ impl Writer {
             .stderr(true)
             .max_stdout_buf_size(BUFFER_BYTES);
         let request = format!("run {} in {namespace}/{pod}", command.join(" "));
-        let runtime = Rc::clone(self.0.runtime());
+        let runtime = Arc::clone(self.0.runtime());
         let running = self.0.call(&request, async |client| {
             let pods: Api<Pod> = Api::namespaced(client, namespace);
             let process = pods.exec(pod, command.iter().copied(), &parameters).await?;

@@ -1,6 +1,8 @@
 //! Runs one function on several values in parallel.
 
+use std::collections::VecDeque;
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Calls `act` with each of `items`, each in its own thread, and returns the results in the same order.
@@ -22,6 +24,24 @@ pub fn parallel_map<I: Send, O: Send>(
     })
 }
 
+/// Calls `act` with each of `items`, at most `most` of them at the same time, and returns the results in
+/// the same order. A slow call delays only the calls of its own thread.
+pub fn parallel_map_limited<I: Send, O: Send>(
+    most: usize,
+    items: impl IntoIterator<Item = I>,
+    act: impl Fn(I) -> O + Sync,
+) -> Vec<O> {
+    let items = Mutex::new(items.into_iter().enumerate().collect::<VecDeque<_>>());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let threads = most.min(items.lock().unwrap_or_else(PoisonError::into_inner).len());
+    let results = parallel_map(0..threads, |_| {
+        std::iter::from_fn(next).map(|(index, item)| (index, act(item))).collect::<Vec<_>>()
+    });
+    let mut results: Vec<_> = results.into_iter().flatten().collect();
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
@@ -36,5 +56,21 @@ mod tests {
             number * 2
         };
         assert_eq!(parallel_map([1, 2, 3, 4].into_iter(), double), [2, 4, 6, 8]);
+    }
+
+    #[test]
+    fn at_most_the_permitted_number_of_calls_runs_at_the_same_time() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let double = |number: usize| {
+            most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            thread::sleep(std::time::Duration::from_millis(2));
+            now.fetch_sub(1, SeqCst);
+            number * 2
+        };
+        let doubled: Vec<_> = (0..40).map(|number| number * 2).collect();
+        assert_eq!(parallel_map_limited(4, 0..40, double), doubled);
+        assert_eq!(most.load(SeqCst), 4);
+        assert_eq!(parallel_map_limited(4, 0..0, double), [0; 0]);
     }
 }

@@ -1,7 +1,7 @@
 //! Requests to the API server: one deadline, one way to repeat, one way to report.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ pub struct Settings {
 /// A connection to one API server.
 #[derive(Clone)]
 pub(crate) struct Client {
-    runtime: Rc<Runtime>,
+    runtime: Arc<Runtime>,
     http: kube::Client,
     kubeconfig: Kubeconfig,
     settings: Settings,
@@ -58,10 +58,10 @@ impl Client {
                 .map_err(|_| Error::Kubeconfig { why: "its certificates or keys are invalid" })
         })?;
         let kubeconfig = kubeconfig.clone();
-        Ok(Self { runtime: Rc::new(runtime), http, kubeconfig, settings })
+        Ok(Self { runtime: Arc::new(runtime), http, kubeconfig, settings })
     }
 
-    pub(crate) fn runtime(&self) -> &Rc<Runtime> {
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
 

@@ -1,6 +1,6 @@
 //! Write access to a cluster.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use documents::WritePermit;
 use serde_json::Value;
@@ -101,7 +101,7 @@ impl Writer {
 
     /// Returns the runtime that drives the streams of a [`Self::call`].
     #[must_use]
-    pub fn runtime(&self) -> &Rc<Runtime> {
+    pub fn runtime(&self) -> &Arc<Runtime> {
         self.0.runtime()
     }
 }

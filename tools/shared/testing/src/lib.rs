@@ -9,6 +9,7 @@
     reason = "a failed set-up fails its test, whatever the cause"
 )]
 
+pub mod delay;
 pub mod documents;
 pub mod garbage;
 pub mod git;

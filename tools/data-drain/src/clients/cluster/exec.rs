@@ -8,7 +8,7 @@
 //! **Invariant:** only the last frame ends a stream, never a closed connection.
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -35,7 +35,7 @@ const STDERR_BYTES_MAX: u64 = 4000;
 
 /// A running program in a pod.
 pub(crate) struct Running {
-    runtime: Rc<Runtime>,
+    runtime: Arc<Runtime>,
     request: String,
     /// Ends the connection when it is dropped.
     process: AttachedProcess,
@@ -54,7 +54,7 @@ pub(crate) struct Running {
 impl Running {
     /// Returns `None` if the API server gave no streams.
     pub(crate) fn new(
-        runtime: Rc<Runtime>,
+        runtime: Arc<Runtime>,
         request: String,
         mut process: AttachedProcess,
     ) -> Option<Self> {
