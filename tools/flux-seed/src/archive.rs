@@ -45,6 +45,12 @@ impl Source {
         unpack(&layer).map_err(|why| unreadable(artifact)(why, false))
     }
 
+    /// Proves that the credentials of the cluster can pull `artifact`.
+    pub(crate) fn prove(&self, artifact: &Artifact) -> Result<(), Error> {
+        let manifest = self.reader.manifest(&self.repository, &artifact.digest).map(drop);
+        manifest.map_err(|failed| failed.into_error(unreadable(artifact)))
+    }
+
     fn layer(&self, digest: &str) -> Result<Vec<u8>, Failed> {
         let manifest = self.reader.manifest(&self.repository, digest)?;
         let mut manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();

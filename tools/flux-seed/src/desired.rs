@@ -1,22 +1,22 @@
 //! Objects that the documents declare: the installation of Flux and its configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use age::secrecy::ExposeSecret as _;
 use contract::labels::DELIVERY;
 use contract::{Project, Registry};
-use data_encoding::BASE64;
 use documents::{Declared, Deferred};
 use remote::registry::Digest;
-use secrets::{PhaseKey, Secret};
+use secrets::PhaseKey;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 use crate::clients::registry;
+use crate::credentials;
 use crate::install::{self, Instance};
 use crate::object::{Identity, NAMESPACE, order};
-use crate::spec::{Component, Delivery};
+use crate::plan::ActualState;
+use crate::spec::{Component, Delivery, Flux};
 
 /// Item of the phase key from which Flux's age identity is derived.
 const SOPS: &str = "sops-age";
@@ -24,21 +24,26 @@ const SOPS: &str = "sops-age";
 /// Registry of Flux's images, unless the Project declares `endpoints.flux`.
 const UPSTREAM: &str = "https://ghcr.io/fluxcd";
 
-/// The artifact, from the status of its document.
+/// The artifact, from the status of its document or from `source`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Artifact {
     /// Registry and repository, for example `ghcr.io/zabronax/deployments`.
     pub(crate) repository: String,
     /// Attested digest, `sha256:` and 64 hexadecimal digits.
     pub(crate) digest: String,
-    /// Public key of the signature, in PEM.
-    pub(crate) public_key: String,
+    /// Public keys in PEM, one of which verifies the signature.
+    pub(crate) public_keys: Vec<String>,
 }
 
 /// Declared state of the cluster.
 pub(crate) struct Desired {
     /// Declared objects in the order in which they are applied.
     pub(crate) objects: Vec<Value>,
+    /// Objects of Flux's installation; empty if another Delivery installs Flux.
+    pub(crate) installation: BTreeSet<Identity>,
+    /// Namespaces of declared Secrets. They may belong to another owner, and only their absence is
+    /// repaired.
+    pub(crate) shared: BTreeSet<Identity>,
     pub(crate) images: BTreeMap<Component, Deferred<String>>,
     pub(crate) artifact: Deferred<Artifact>,
     /// Age recipient of secrets that Flux can decrypt; `None` for a reader, who cannot derive it.
@@ -58,20 +63,33 @@ impl Desired {
         artifact: Deferred<Artifact>,
     ) -> Result<Self, Error> {
         let flux = flux_registry(project)?;
-        let registry = project.endpoints.registry.as_ref();
-        let mut objects = install::render(&Instance {
-            version: document.spec.flux.version,
-            network: document.spec.flux.network,
-            images: &images,
-            pull_secret: registry::has_credentials(&flux).then_some("flux-images"),
+        let registry = registry_of(project, &artifact);
+        let mut objects = document.spec.flux.as_ref().map_or_else(Vec::new, |spec| {
+            install::render(&Instance {
+                version: spec.version,
+                network: spec.network,
+                images: &images,
+                pull_secret: registry::has_credentials(&flux).then_some(credentials::FLUX_IMAGES),
+            })
         });
-        let has_login = registry.is_some_and(registry::has_credentials);
+        let installation = objects.iter().map(Identity::of).collect();
+        let shared = namespaces(document);
+        let namespaced = shared.iter().map(|id| {
+            json!({"apiVersion": id.api_version, "kind": id.kind, "metadata": {"name": id.name}})
+        });
+        objects.extend(namespaced);
         let (source, kustomization) =
-            (source(document, registry, has_login, &artifact), kustomization(document));
+            (source(document, registry, &artifact), kustomization(document));
         let sops_recipient = match key {
             Some(key) => {
                 let sops = sops_identities(document, key);
-                objects.extend(secrets(document, (&flux, registry), &sops, &artifact)?);
+                objects.extend(credentials::of_flux(
+                    document,
+                    (&flux, registry),
+                    &sops,
+                    &artifact,
+                )?);
+                objects.extend(credentials::of_workloads(document, project)?);
                 Some(sops[0].1.to_public().to_string())
             }
             None => None,
@@ -92,12 +110,31 @@ impl Desired {
         });
         Ok(Self {
             objects,
+            installation,
+            shared,
             images,
             artifact,
             sops_recipient,
             source: identities.0,
             kustomization: identities.1,
         })
+    }
+
+    /// Whether workloads use the object: a declared Secret or its Namespace.
+    pub(crate) fn is_of_workload(&self, id: &Identity) -> bool {
+        self.shared.contains(id)
+            || id.kind == "Secret" && id.namespace.as_deref() != Some(NAMESPACE)
+    }
+
+    /// Returns the declared objects that are compared with `actual`: all but the shared Namespaces that
+    /// exist.
+    pub(crate) fn compared(&self, actual: &ActualState) -> Vec<Value> {
+        let exists = |id: &Identity| actual.get(id).is_some_and(|live| !live.is_terminating());
+        let is_compared = |object: &&Value| {
+            let id = Identity::of(object);
+            !(self.shared.contains(&id) && exists(&id))
+        };
+        self.objects.iter().filter(is_compared).cloned().collect()
     }
 
     /// Returns the revision that Flux must have applied. It is a digest alone, because the source is
@@ -107,34 +144,29 @@ impl Desired {
     }
 }
 
-/// Renders the Secrets that Flux reads: credentials of registries, its age identities, and the public
-/// key of the artifact's signature.
-fn secrets(
-    document: &Declared<Delivery>,
-    (flux, registry): (&Registry, Option<&Registry>),
-    sops: &[(&'static str, age::x25519::Identity)],
-    artifact: &Deferred<Artifact>,
-) -> Result<Vec<Value>, Error> {
-    let mut secrets = Vec::new();
-    let pull = registry::credentials(flux)?;
-    secrets.extend(pull.map(|login| docker_config("flux-images", flux.url.host(), &login)));
-    let login = registry.map(registry::credentials).transpose()?.flatten();
-    if let (Some(registry), Some(login)) = (registry, login) {
-        secrets.push(docker_config(&registry_secret(document), registry.url.host(), &login));
-    }
-    let identities: Vec<_> =
-        sops.iter().map(|(name, identity)| (*name, identity.to_string())).collect();
-    let texts = identities.iter().map(|(name, text)| (*name, text.expose_secret().as_bytes()));
-    secrets.push(secret(&sops_secret(document), "Opaque", texts));
-    let mut cosign = secret(&cosign_secret(document), "Opaque", []);
-    cosign["data"] = match artifact {
-        Deferred::Value(artifact) => {
-            json!({"cosign.pub": BASE64.encode(artifact.public_key.as_bytes())})
-        }
-        Deferred::AfterApply => json!({"cosign.pub": null}),
+/// Returns the Namespaces of the declared Secrets, without those that every cluster has
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces>).
+fn namespaces(document: &Declared<Delivery>) -> BTreeSet<Identity> {
+    const INITIAL: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+    let names = document.spec.secrets.iter().map(|secret| secret.namespace.as_str());
+    let names = names.filter(|name| !INITIAL.contains(name));
+    let namespace = |name: &str| Identity {
+        api_version: "v1".to_owned(),
+        kind: "Namespace".to_owned(),
+        namespace: None,
+        name: name.to_owned(),
     };
-    secrets.push(cosign);
-    Ok(secrets)
+    names.map(namespace).collect()
+}
+
+/// Returns the Project's registry if the artifact is there. No other registry gets its credentials.
+fn registry_of<'a>(project: &'a Project, artifact: &Deferred<Artifact>) -> Option<&'a Registry> {
+    let registry = project.endpoints.registry.as_ref()?;
+    let is_there = artifact.value().is_none_or(|artifact| {
+        let below = artifact.repository.strip_prefix(&registry.url.rest().to_string());
+        below.is_some_and(|rest| rest.starts_with('/'))
+    });
+    is_there.then_some(registry)
 }
 
 /// Returns Flux's age identities with their names in its Secret, the current one first.
@@ -165,16 +197,16 @@ pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
 /// Returns the image reference of each controller with its digest. An image whose digest cannot be
 /// resolved is known after apply, if `on_error` permits that.
 pub(crate) fn images(
-    spec: &Delivery,
+    spec: &Flux,
     project: &Project,
     mut on_error: impl FnMut(Error) -> Result<(), Error>,
 ) -> Result<BTreeMap<Component, Deferred<String>>, Error> {
     let registry = flux_registry(project)?;
     let mut reader = None;
     let mut images = BTreeMap::new();
-    for &component in &spec.flux.components {
-        let tag = install::tag(spec.flux.version, component);
-        let digest = match spec.flux.digests.get(&component) {
+    for &component in &spec.components {
+        let tag = install::tag(spec.version, component);
+        let digest = match spec.digests.get(&component) {
             Some(digest) => Some(digest.to_string()),
             None => match resolve(&mut reader, &registry, component, &tag) {
                 Ok(digest) => Some(digest.to_string()),
@@ -212,7 +244,6 @@ fn resolve(
 fn source(
     document: &Declared<Delivery>,
     registry: Option<&Registry>,
-    login: bool,
     artifact: &Deferred<Artifact>,
 ) -> Value {
     let artifact = artifact.value();
@@ -227,7 +258,7 @@ fn source(
     if registry.is_some_and(|registry| registry.url.is_plain()) {
         spec["insecure"] = true.into();
     }
-    if login {
+    if registry.is_some_and(registry::has_credentials) {
         spec["secretRef"] = json!({"name": registry_secret(document)});
     }
     json!({
@@ -239,7 +270,7 @@ fn source(
 }
 
 fn kustomization(document: &Declared<Delivery>) -> Value {
-    json!({
+    let mut kustomization = json!({
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
         "kind": "Kustomization",
         "metadata": {"name": document.name, "namespace": NAMESPACE},
@@ -255,40 +286,26 @@ fn kustomization(document: &Declared<Delivery>) -> Value {
             "decryption": {"provider": "sops", "secretRef": {"name": sops_secret(document)}},
             "sourceRef": {"kind": "OCIRepository", "name": document.name},
         },
-    })
+    });
+    let depends_on = document.spec.depends_on.iter().map(|name| json!({"name": name}));
+    let depends_on: Vec<_> = depends_on.collect();
+    if !depends_on.is_empty() {
+        // Flux keeps the order whenever it applies the manifests again, for example after an outage.
+        kustomization["spec"]["dependsOn"] = depends_on.into();
+    }
+    kustomization
 }
 
-fn sops_secret(document: &Declared<Delivery>) -> String {
+pub(crate) fn sops_secret(document: &Declared<Delivery>) -> String {
     format!("{}-sops", document.name)
 }
 
-fn cosign_secret(document: &Declared<Delivery>) -> String {
+pub(crate) fn cosign_secret(document: &Declared<Delivery>) -> String {
     format!("{}-cosign", document.name)
 }
 
-fn registry_secret(document: &Declared<Delivery>) -> String {
+pub(crate) fn registry_secret(document: &Declared<Delivery>) -> String {
     format!("{}-registry", document.name)
-}
-
-fn docker_config(name: &str, host: &str, auth: &str) -> Value {
-    let config = Secret::new(json!({"auths": {host: {"auth": auth}}}).to_string().into_bytes());
-    let data = [(".dockerconfigjson", config.expose())];
-    secret(name, "kubernetes.io/dockerconfigjson", data)
-}
-
-fn secret<'a>(
-    name: &str,
-    secret_type: &str,
-    data: impl IntoIterator<Item = (&'static str, &'a [u8])>,
-) -> Value {
-    let data = data.into_iter().map(|(key, bytes)| (key, BASE64.encode(bytes)));
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "type": secret_type,
-        "data": data.collect::<BTreeMap<_, _>>(),
-    })
 }
 
 /// Returns the digest of a text in the form that evidence uses, `sha256:` and 64 hexadecimal digits.

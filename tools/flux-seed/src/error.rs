@@ -107,6 +107,24 @@ pub enum Error {
         /// Objects that this program installs itself.
         objects: Vec<String>,
     },
+    /// A declared Secret needs an endpoint that the Project does not declare.
+    #[error(
+        "the Secret {secret} needs the credentials of `endpoints.{endpoint}`, which the Project does not declare"
+    )]
+    EndpointMissing {
+        /// Namespace and name of the Secret.
+        secret: String,
+        /// Name of the endpoint.
+        endpoint: &'static str,
+    },
+    /// The Delivery does not install Flux, and the cluster has no Flux.
+    #[error("Flux is not installed in {cluster}: it has no {definition}")]
+    FluxMissing {
+        /// Cluster of the Delivery.
+        cluster: String,
+        /// Definition that Flux would have installed.
+        definition: String,
+    },
     /// The operation would delete data without a receipt.
     #[error("data would be lost: {}", refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>().join("; "))]
     DataAtRisk {
@@ -134,6 +152,8 @@ impl Diagnostic for Error {
             Self::ArtifactUnreadable { .. } => Reason::ArtifactUnreadable,
             Self::DeliversItself { .. } => Reason::DeliversItself,
             Self::DataAtRisk { .. } => Reason::NotDrained,
+            Self::EndpointMissing { .. } => Reason::DependencyNotReady,
+            Self::FluxMissing { .. } => Reason::DependencyNotReady,
         }
     }
 
@@ -182,6 +202,14 @@ impl Diagnostic for Error {
             Self::DeliversItself { .. } => {
                 "remove these objects from the manifests: flux-seed installs them"
             }
+            Self::EndpointMissing { .. } => {
+                "declare the endpoint and its token in the Project, or another source of the Secret's \
+                 values"
+            }
+            Self::FluxMissing { .. } => {
+                "declare `flux` in this Delivery, or in another Delivery of the cluster that \
+                 `dependsOn` names"
+            }
             Self::DataAtRisk { .. } => {
                 "nothing was removed; copy each claim with a Drain (`data-drain apply`), or discard it \
                  by name in `dataOnDestroy`"
@@ -209,6 +237,8 @@ impl Diagnostic for Error {
             | Self::NotDecryptable { .. }
             | Self::Unreadable { .. }
             | Self::DeliversItself { .. }
+            | Self::EndpointMissing { .. }
+            | Self::FluxMissing { .. }
             | Self::Unproven { .. } => Exit::Permanent,
         }
     }

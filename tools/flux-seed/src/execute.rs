@@ -77,13 +77,12 @@ pub(crate) fn authorize(
     step_context.round = Round::default();
     match observation {
         Observation::NoCluster => Ok(()),
-        Observation::Delivery { seen, .. } => match session.prune(seen)? {
-            Some((facts, going)) => {
-                let writer = step_context.writer(session, permit)?;
-                session.gate.pass((session.reader()?, writer), &facts, &going)
-            }
-            None => Ok(()),
-        },
+        Observation::Delivery { seen, .. } => {
+            session.prove_pull()?;
+            let Some((facts, going)) = session.prune(seen)? else { return Ok(()) };
+            let writer = step_context.writer(session, permit)?;
+            session.gate.pass((session.reader()?, writer), &facts, &going)
+        }
         Observation::Removal(sunset) => {
             let writer = step_context.writer(session, permit)?;
             session.gate.pass((session.reader()?, writer), &sunset.facts, &sunset.going)?;

@@ -126,6 +126,8 @@ pub(crate) type Going = BTreeMap<Key, Doomed>;
 /// Indices over the objects of a cluster, one for each way in which a deletion spreads.
 pub(crate) struct Graph<'a> {
     facts: &'a ClusterFacts,
+    /// Whether the deletion of a Kustomization or a `HelmRelease` deletes what it has applied.
+    uninstalls: bool,
     by_key: HashMap<Key, &'a Value>,
     by_owner: HashMap<&'a str, Vec<&'a Value>>,
     by_namespace: HashMap<&'a str, Vec<&'a Value>>,
@@ -141,6 +143,7 @@ impl<'a> Graph<'a> {
         }
         let mut graph = Self {
             facts,
+            uninstalls: true,
             by_key: HashMap::new(),
             by_owner: HashMap::new(),
             by_namespace: HashMap::new(),
@@ -160,6 +163,13 @@ impl<'a> Graph<'a> {
             graph.by_key.insert(key(&id), object);
         }
         graph
+    }
+
+    /// Returns the graph of a cluster whose Kustomizations and Helm releases are suspended. Flux then
+    /// deletes them and leaves what they have applied
+    /// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#suspend>).
+    pub(crate) fn suspended(self) -> Self {
+        Self { uninstalls: false, ..self }
     }
 
     pub(crate) fn find(&self, id: &Identity) -> Option<&'a Value> {
@@ -214,13 +224,13 @@ impl<'a> Graph<'a> {
                 let because = Because::StatefulSet(id.clone());
                 next.extend(claims.into_iter().flatten().map(|claim| (claim, because.clone())));
             }
-            ("kustomize.toolkit.fluxcd.io", "Kustomization") => {
+            ("kustomize.toolkit.fluxcd.io", "Kustomization") if self.uninstalls => {
                 let full = full(&self.facts.kustomizations, id);
                 let pruned = full.map(|full| self.delivered(full, prunes(full)));
                 let pruned = pruned.into_iter().flatten();
                 next.extend(pruned.map(|id| (id, Because::Delivered)));
             }
-            ("helm.toolkit.fluxcd.io", "HelmRelease") => {
+            ("helm.toolkit.fluxcd.io", "HelmRelease") if self.uninstalls => {
                 let full = full(&self.facts.releases, id);
                 let created = full.map(|full| self.released(full)).into_iter().flatten();
                 next.extend(created.map(|created| (created, Because::Release(id.clone()))));

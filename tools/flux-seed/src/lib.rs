@@ -17,6 +17,7 @@ mod archive;
 mod build;
 mod cli;
 mod clients;
+mod credentials;
 mod desired;
 mod diff;
 mod error;
@@ -104,10 +105,16 @@ impl Program for FluxSeed {
     const POLL: Duration = wait::POLL;
 
     fn dependencies(document: &Declared<Delivery>) -> Vec<Dependency> {
-        vec![
-            Dependency::to_ready("/spec/cluster", "Cluster", &document.spec.cluster),
-            Dependency::to_ready("/spec/artifact", "Artifact", &document.spec.artifact),
-        ]
+        let spec = &document.spec;
+        let cluster =
+            spec.cluster.iter().map(|name| Dependency::to_ready("/spec/cluster", "Cluster", name));
+        let artifact = spec.artifact.iter();
+        let artifact =
+            artifact.map(|name| Dependency::to_ready("/spec/artifact", "Artifact", name));
+        let depends_on = spec.depends_on.iter().enumerate().map(|(index, name)| {
+            Dependency::to_ready(format!("/spec/dependsOn/{index}"), "Delivery", name)
+        });
+        cluster.chain(artifact).chain(depends_on).collect()
     }
 
     fn open<'a>(
@@ -127,11 +134,11 @@ impl Program for FluxSeed {
     }
 
     fn plan(&self, session: &Session<'_>, observation: &Observation, _: Intent) -> Plan<Step> {
-        let objects = &session.desired.objects;
+        let desired = &session.desired;
         match observation {
-            Observation::NoCluster => plan::plan(objects, &plan::ActualState::new()),
+            Observation::NoCluster => plan::plan(&desired.objects, &plan::ActualState::new()),
             Observation::Delivery { seen, .. } => {
-                let mut plan = plan::plan(objects, &seen.actual);
+                let mut plan = plan::plan(&desired.compared(&seen.actual), &seen.actual);
                 // A reader cannot know whether an object that the API server denies it exists.
                 let is_hidden =
                     |step: &Step| seen.hidden.contains(&Hidden::Object(step.object().clone()));
@@ -309,7 +316,7 @@ fn planned(
         return Ok(delivered(session, seen, Reason::Delivered));
     }
     let mut observed = Facts::of(&session.desired, Some(seen));
-    let mut refusals = plan::refusals(&session.desired.objects, &seen.actual);
+    let mut refusals = plan::refusals(&session.desired.compared(&seen.actual), &seen.actual);
     if let Some((facts, going)) = &prune {
         refusals.extend(session.gate.refusals(reader, facts, going)?.1);
         observed.losses = gate::losses(facts, going);
@@ -326,10 +333,11 @@ fn planned(
 fn delivered(session: &Session<'_>, seen: &ObservedObjects, reason: Reason) -> Status {
     let desired = &session.desired;
     let (revision, spec) = (desired.revision(), &session.document.spec);
-    let message = format!("{} delivers {revision} to {}", desired.kustomization, spec.cluster);
+    let message =
+        format!("{} delivers {revision} to {}", desired.kustomization, spec.destination());
     Status {
         observed: Some(Facts::of(desired, Some(seen))),
-        evidence: status::evidence(spec.flux.version, desired),
+        evidence: status::evidence(spec.flux.as_ref(), desired),
         ..Status::new(Condition::ready(true, reason, message))
     }
 }

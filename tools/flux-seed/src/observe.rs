@@ -13,7 +13,7 @@ use crate::desired::Desired;
 use crate::diff;
 use crate::graph::{Going, key};
 use crate::kstatus::{self, Reading, State, condition, text};
-use crate::object::{Identity, NAMESPACE, Stage, order};
+use crate::object::{Identity, Stage, order};
 use crate::plan::{ActualState, LiveObject, Owner};
 use crate::scan::Scan;
 use crate::spec::Component;
@@ -68,7 +68,11 @@ pub(crate) enum Look {
     Removal,
 }
 
-/// Reads the declared objects of the Delivery called `name`.
+/// Reads the declared objects of the Delivery called `name`, and in a whole look also the objects that
+/// it created and no longer declares. Their label tells them.
+///
+/// Each kind is listed once, because a list of a kind takes as long as one object. An object that is not
+/// in its list may exist without our label, and is read by its name.
 pub(crate) fn observe(
     reader: &Reader,
     name: &str,
@@ -77,62 +81,83 @@ pub(crate) fn observe(
 ) -> Result<ObservedObjects, Error> {
     let now = Timestamp::now();
     let mut seen = ObservedObjects::nothing();
-    for declared in &desired.objects {
-        let id = Identity::of(declared);
-        if let Look::Progress(stage) = look
-            && !takes_time(&id, stage)
-        {
+    let declared = desired.objects.iter().map(Identity::of);
+    let declared: Vec<_> = declared
+        .filter(|id| match look {
+            Look::Progress(stage) => takes_time(id, stage),
+            Look::Whole | Look::Removal => true,
+        })
+        .collect();
+    let label = label(DELIVERY, name);
+    let mut live = list(reader, &declared, &label, &mut seen.hidden)?;
+    let absent = declared.iter().filter(|id| {
+        !live.contains_key(id) && !seen.hidden.contains(&Hidden::Kind(id.kind.clone()))
+    });
+    live.extend(get(reader, absent.cloned().collect(), &mut seen.hidden)?);
+    if let Some(object) = live.get(&desired.kustomization) {
+        seen.inventory = inventory(reader, object, &mut seen.hidden)?;
+    }
+    for (id, mut object) in live {
+        let is_declared = declared.contains(&id);
+        let owner = owner(&object, name, look);
+        if !is_declared && (owner != Owner::Ours || matches!(look, Look::Progress(_))) {
             continue;
         }
-        let hidden = Hidden::Object(id.clone());
-        let object = unless_hidden(reader, reader.get(&id), hidden, &mut seen.hidden)?;
-        let Some(mut object) = object.flatten() else { continue };
-        if id == desired.kustomization {
-            seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
-        }
-        let not_ready_reason = not_ready_reason(&id, &object, desired, &seen.inventory, now);
+        let not_ready_reason = is_declared
+            .then(|| not_ready_reason(&id, &object, desired, &seen.inventory, now))
+            .flatten();
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
-        let owner = owner(&object, name, look);
         seen.actual.insert(id, LiveObject { object, owner, holds: Vec::new(), not_ready_reason });
     }
-    if !matches!(look, Look::Progress(_)) {
-        stale(reader, name, desired, &mut seen)?;
+    for id in &declared {
+        if seen.hidden.contains(&Hidden::Kind(id.kind.clone())) {
+            seen.hidden.insert(Hidden::Object(id.clone()));
+        }
     }
     Ok(seen)
 }
 
-/// Adds the objects that the Delivery created and no longer declares. Their label tells them.
-fn stale(
+/// Returns a label selector as it stands in a URL.
+fn label(key: &str, value: &str) -> String {
+    format!("{}%3D{value}", key.replace('/', "%2F"))
+}
+
+/// Lists the objects with `label` of every kind that `ids` have, in all Namespaces.
+fn list(
     reader: &Reader,
-    name: &str,
-    desired: &Desired,
-    seen: &mut ObservedObjects,
-) -> Result<(), Error> {
-    let ids: Vec<_> = desired.objects.iter().map(Identity::of).collect();
-    let kinds: BTreeSet<_> =
-        ids.iter().map(|id| (&id.api_version, &id.kind, &id.namespace)).collect();
-    let label = format!("{}%3D{name}", DELIVERY.replace('/', "%2F"));
-    for (api_version, kind, namespace) in kinds {
-        let objects = reader.labelled(api_version, kind, namespace.as_deref(), &label);
-        let hidden = Hidden::Kind(kind.clone());
-        let objects = unless_hidden(reader, objects, hidden, &mut seen.hidden)?;
-        for object in objects.unwrap_or_default() {
-            let id = Identity::of(&object);
-            if !ids.contains(&id) && owner(&object, name, Look::Whole) == Owner::Ours {
-                let live = LiveObject {
-                    object,
-                    owner: Owner::Ours,
-                    holds: Vec::new(),
-                    not_ready_reason: None,
-                };
-                seen.actual.insert(id, live);
-            }
-        }
+    ids: &[Identity],
+    label: &str,
+    hidden: &mut BTreeSet<Hidden>,
+) -> Result<BTreeMap<Identity, Value>, Error> {
+    let kinds: BTreeSet<_> = ids.iter().map(|id| (&id.api_version, &id.kind)).collect();
+    let lists = reader.each(&kinds, |reader, (api_version, kind)| {
+        reader.labelled(api_version, kind, None, label)
+    });
+    let mut objects = BTreeMap::new();
+    for ((_, kind), list) in kinds.into_iter().zip(lists) {
+        let list = unless_hidden(reader, list, Hidden::Kind(kind.clone()), hidden)?;
+        let list = list.into_iter().flatten();
+        objects.extend(list.map(|object| (Identity::of(&object), object)));
     }
-    Ok(())
+    Ok(objects)
+}
+
+/// Reads the objects by their names. Objects that do not exist are left out.
+fn get(
+    reader: &Reader,
+    ids: Vec<Identity>,
+    hidden: &mut BTreeSet<Hidden>,
+) -> Result<Vec<(Identity, Value)>, Error> {
+    let objects = reader.each(&ids, Reader::get);
+    let mut found = Vec::new();
+    for (id, object) in ids.into_iter().zip(objects) {
+        let object = unless_hidden(reader, object, Hidden::Object(id.clone()), hidden)?;
+        found.extend(object.flatten().map(|object| (id, object)));
+    }
+    Ok(found)
 }
 
 /// `found`, or `None` when the API server denies it to a reader; then `what` is noted in `hidden`.
@@ -173,21 +198,39 @@ fn owner(object: &Value, name: &str, look: Look) -> Owner {
     }
 }
 
+/// Reads every object in the inventory of `kustomization`. Flux labels each object that it applies
+/// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#garbage-collection>).
 fn inventory(
     reader: &Reader,
     kustomization: &Value,
     hidden: &mut BTreeSet<Hidden>,
 ) -> Result<Vec<(Identity, Option<Value>)>, Error> {
     let entries = kustomization["status"]["inventory"]["entries"].as_array();
-    let mut inventory = Vec::new();
-    for entry in entries.into_iter().flatten() {
-        let id = Identity::of_entry(text(entry, "id"), text(entry, "v"));
-        let id = id.ok_or_else(|| Error::Garbled { request: "get the inventory".to_owned() })?;
-        let object = unless_hidden(reader, reader.get(&id), Hidden::Object(id.clone()), hidden)?;
-        inventory.extend(object.map(|object| (id, object)));
-    }
-    inventory.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(inventory)
+    let entries = entries.into_iter().flatten();
+    let ids = entries.map(|entry| Identity::of_entry(text(entry, "id"), text(entry, "v")));
+    let garbled = || Error::Garbled { request: "get the inventory".to_owned() };
+    let mut ids: Vec<_> = ids.collect::<Option<_>>().ok_or_else(garbled)?;
+    ids.sort();
+    let of_kind = |id: &Identity| {
+        let is_same =
+            |other: &&Identity| (&other.api_version, &other.kind) == (&id.api_version, &id.kind);
+        ids.iter().filter(is_same).count()
+    };
+    let several: Vec<_> = ids.iter().filter(|id| of_kind(id) > 1).cloned().collect();
+    let name = label("kustomize.toolkit.fluxcd.io/name", text(&kustomization["metadata"], "name"));
+    let mut denied = BTreeSet::new();
+    let mut live = list(reader, &several, &name, &mut denied)?;
+    // Objects of a kind that a reader may not list are read by their names, too.
+    let absent = ids.iter().filter(|id| !live.contains_key(id)).cloned().collect();
+    live.extend(get(reader, absent, hidden)?);
+    let is_seen = |id: &Identity| !hidden.contains(&Hidden::Object(id.clone()));
+    let seen = ids.into_iter().filter(is_seen);
+    Ok(seen
+        .map(|id| {
+            let object = live.remove(&id);
+            (id, object)
+        })
+        .collect())
 }
 
 /// Whether what its status says came after anybody last asked.
@@ -319,7 +362,17 @@ pub(crate) fn foreign_contents(
         desired.objects.iter().map(|object| key(&Identity::of(object))).collect();
     let definitions: BTreeMap<_, _> =
         scan.kinds.iter().map(|kind| (kind.definition(), kind)).collect();
+    let is_foreign = |id: &Identity| !ours.contains(&key(id)) && !going.contains_key(&key(id));
+    // Without its controllers, a foreign object of Flux would keep its finalizer and never be deleted.
+    let objects = scan.objects.iter().map(Identity::of);
+    let of_flux: Vec<_> = objects
+        .filter(|id| id.group().ends_with(".toolkit.fluxcd.io") && is_foreign(id))
+        .map(|id| id.to_string())
+        .collect();
     for (id, live) in actual {
+        if desired.installation.contains(id) {
+            live.holds.extend(of_flux.iter().cloned());
+        }
         let is_in: Box<dyn Fn(&Value) -> bool> = match id.kind.as_str() {
             "CustomResourceDefinition" => {
                 let Some(kind) = definitions.get(&id.name) else { continue };
@@ -330,14 +383,14 @@ pub(crate) fn foreign_contents(
             "Namespace" => {
                 let silent = scan.silent.iter();
                 live.holds.extend(silent.map(|api| format!("what {api} serves, which is silent")));
-                Box::new(|object| {
-                    object["metadata"]["namespace"] == NAMESPACE && !is_auto_created(object)
+                let name = id.name.as_str();
+                Box::new(move |object| {
+                    object["metadata"]["namespace"] == name && !is_auto_created(object)
                 })
             }
-            _ => continue,
+            _ => Box::new(|_| false),
         };
         let objects = scan.objects.iter().filter(|object| is_in(object)).map(Identity::of);
-        let is_foreign = |id: &Identity| !ours.contains(&key(id)) && !going.contains_key(&key(id));
         live.holds.extend(objects.filter(is_foreign).map(|id| id.to_string()));
         live.holds.sort();
         live.holds.dedup();

@@ -19,7 +19,8 @@ pub(crate) type ActualState = BTreeMap<Identity, LiveObject>;
 pub(crate) struct LiveObject {
     pub(crate) object: Value,
     pub(crate) owner: Owner,
-    /// Foreign contents: objects of a kind, objects in a Namespace. The object stays because of them.
+    /// Foreign objects because of which the object stays: those of a kind, those in a Namespace, and
+    /// those of Flux that need its controllers.
     pub(crate) holds: Vec<String>,
     /// Reason why its controller has not acted on it yet; `None` when it has.
     pub(crate) not_ready_reason: Option<String>,
@@ -59,9 +60,7 @@ pub(crate) fn plan(declared: &[Value], actual: &ActualState) -> Plan<Step> {
     }
     let ids: BTreeSet<Identity> = declared.iter().map(Identity::of).collect();
     // Definitions and Namespaces hold objects of other owners. Only `destroy` removes them.
-    let holds =
-        |id: &Identity| ["CustomResourceDefinition", "Namespace"].contains(&id.kind.as_str());
-    steps.extend(removable(actual, |id| !holds(id) && !ids.contains(id)));
+    steps.extend(removable(actual, |id| !holds_contents(id) && !ids.contains(id)));
     // The Kustomization acts on a new artifact by itself. Asked before that, it would act on the old one.
     let changes_source =
         |step: &Step| step.object().kind == "OCIRepository" && !matches!(step, Step::Remove { .. });
@@ -114,6 +113,11 @@ fn changes(id: &Identity, declared: &Value, live: &LiveObject) -> Vec<Step> {
     steps
 }
 
+/// Whether other objects are deleted with the object, because they are inside it or instances of it.
+fn holds_contents(id: &Identity) -> bool {
+    ["CustomResourceDefinition", "Namespace"].contains(&id.kind.as_str())
+}
+
 /// Decides how many of the first steps of [`plan`] are executed before the next observation: those of
 /// one stage. `touched` are the objects on which this run executed a step. A controller that was asked in
 /// this run is waited for, because it reports its work a moment later.
@@ -161,7 +165,10 @@ fn removable(actual: &ActualState, which: impl Fn(&Identity) -> bool) -> Vec<Ste
 pub(crate) fn kept(actual: &ActualState) -> Vec<String> {
     let keep = |(object, live): (&Identity, &LiveObject)| match live.owner {
         Owner::Ours if live.holds.is_empty() => None,
-        Owner::Ours => Some(format!("{object} (holds {})", live.holds.join(", "))),
+        Owner::Ours => {
+            let verb = if holds_contents(object) { "holds" } else { "is needed by" };
+            Some(format!("{object} ({verb} {})", live.holds.join(", ")))
+        }
         Owner::Unmarked => Some(format!("{object} (lacks our label)")),
         Owner::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
     };

@@ -102,7 +102,9 @@ fn delivers_itself(files: &Files, declared: &Value, desired: &Desired) -> Result
     // If the build fails here, Flux rejects the artifact as well, or the annotation on our objects
     // protects them from pruning.
     let Ok(build) = build::of_kustomization(files, &declared["spec"]) else { return Ok(()) };
-    let ours = desired.objects.iter().map(Identity::of).filter(|id| build.find(id).is_some());
+    let ours = desired.objects.iter().map(Identity::of);
+    // A shared Namespace may be in the artifact: Flux adds its labels to the one that exists.
+    let ours = ours.filter(|id| !desired.shared.contains(id) && build.find(id).is_some());
     let objects: Vec<_> = ours.map(|id| id.to_string()).collect();
     if objects.is_empty() { Ok(()) } else { Err(Error::DeliversItself { objects }) }
 }

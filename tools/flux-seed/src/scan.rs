@@ -20,8 +20,9 @@ impl Scan {
     pub(crate) fn of(reader: &Reader) -> Result<Self, Error> {
         let served = reader.served()?;
         let mut scan = Self { silent: served.silent, ..Self::default() };
-        for kind in served.kinds {
-            match reader.metadata(&kind)? {
+        let objects = reader.each(&served.kinds, |reader, kind| reader.metadata(kind));
+        for (kind, objects) in served.kinds.into_iter().zip(objects) {
+            match objects? {
                 Some(objects) => scan.objects.extend(objects),
                 None => scan.silent.push(kind.api_version.clone()),
             }

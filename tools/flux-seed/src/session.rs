@@ -1,6 +1,7 @@
 //! One Delivery with its references resolved, and the connection to its cluster.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::facts::{self, ClusterFacts};
 use contract::{Project, Projects, VerifiedReceipt};
@@ -9,6 +10,7 @@ use kubernetes::Kubeconfig;
 use secrets::PhaseKey;
 
 use crate::Error;
+use crate::archive::Source;
 use crate::clients::cluster::Reader;
 use crate::desired::{self, Artifact, Desired};
 use crate::gate::Gate;
@@ -19,7 +21,7 @@ use crate::prune::{self, Prune, Pulled};
 use crate::reader;
 use crate::spec::{self, Delivery};
 use crate::status::Status;
-use crate::sunset::Sunset;
+use crate::sunset::{Extent, Sunset};
 use crate::{sops, wait};
 
 /// One observation of the cluster.
@@ -60,6 +62,8 @@ pub(crate) struct Session<'a> {
     /// `None` while the cluster does not exist, which only a plan accepts.
     reader: Option<Reader>,
     pulled: Pulled,
+    /// Whether this run has proven that the cluster can pull what is delivered.
+    pull_is_proven: Cell<bool>,
 }
 
 impl<'a> Session<'a> {
@@ -70,9 +74,12 @@ impl<'a> Session<'a> {
         intent: Intent,
     ) -> Result<Opened<Self, Status>, Error> {
         let (document, stream) = (context.document, context.stream);
-        if intent.is_removal()
-            && facts::is_destroyed(stream, "Cluster", document.spec.cluster.as_str())
-        {
+        let is_destroyed = document
+            .spec
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| facts::is_destroyed(stream, "Cluster", cluster.as_str()));
+        if intent.is_removal() && is_destroyed {
             return Ok(Opened::Known(if intent.is_write() {
                 Status::destroyed("the cluster is gone, and all that was in it")
             } else {
@@ -108,6 +115,7 @@ impl<'a> Session<'a> {
                     check_readable(context, &desired)?;
                 }
                 let reader = Reader::open(&kubeconfig)?;
+                check_flux(document, &reader)?;
                 (desired, Some(kubeconfig), Some(reader))
             }
             Intent::PlanDestroy | Intent::Destroy => {
@@ -131,6 +139,7 @@ impl<'a> Session<'a> {
             kubeconfig,
             reader,
             pulled,
+            pull_is_proven: Cell::default(),
         }))
     }
 
@@ -150,8 +159,9 @@ impl<'a> Session<'a> {
     }
 
     fn not_ready(&self) -> documents::Error {
+        let cluster = self.document.spec.cluster.as_ref().map_or("", AsRef::as_ref);
         documents::Error::NotReady {
-            document: format!("Cluster/{}", self.document.spec.cluster),
+            document: format!("Cluster/{cluster}"),
             why: format!("its status lacks {}", facts::KUBECONFIG),
         }
     }
@@ -165,8 +175,8 @@ impl<'a> Session<'a> {
     pub(crate) fn observe(&self, touched: &BTreeSet<Identity>) -> Result<Observation, Error> {
         let Some(reader) = &self.reader else { return Ok(Observation::NoCluster) };
         if self.is_removal() {
-            let prune = self.document.spec.prune;
-            let sunset = Sunset::observe(reader, self.name(), &self.desired, prune)?;
+            let extent = Extent::of(&self.document.spec);
+            let sunset = Sunset::observe(reader, self.name(), &self.desired, extent)?;
             return Ok(Observation::Removal(Box::new(sunset)));
         }
         let seen = observe(reader, self.name(), &self.desired, Look::Whole)?;
@@ -177,6 +187,34 @@ impl<'a> Session<'a> {
     pub(crate) fn prune(&self, seen: &ObservedObjects) -> Result<Option<Prune>, Error> {
         let project = (&self.project.spec, &self.pulled);
         prune::of_apply(self.name(), self.reader()?, project, &self.desired, seen)
+    }
+
+    /// Proves with the credentials of the cluster that it can pull the artifact and the images that the
+    /// artifact pins. A registry that does not answer here may answer the cluster, so that it is only
+    /// reported.
+    pub(crate) fn prove_pull(&self) -> Result<(), Error> {
+        let Some(artifact) =
+            self.desired.artifact.value().filter(|_| !self.pull_is_proven.replace(true))
+        else {
+            return Ok(());
+        };
+        let name = self.document.spec.artifact.as_ref().map_or("", AsRef::as_ref);
+        let images = facts::pinned_images(self.stream, name);
+        let images = images.iter().filter_map(|image| {
+            let repository = image.repository()?.to_owned();
+            Some(Artifact { repository, digest: image.digest.clone(), public_keys: Vec::new() })
+        });
+        for pulled in std::iter::once(artifact.clone()).chain(images) {
+            let project = &self.project.spec;
+            match Source::open(project, &pulled).and_then(|source| source.prove(&pulled)) {
+                Err(error @ Error::ArtifactUnreadable { temporary: true, .. }) => {
+                    documents::note(self.name(), error);
+                    return Ok(());
+                }
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// Returns what the objects of a stage wait for.
@@ -205,16 +243,17 @@ fn resolve(
     images: Images,
 ) -> Result<Desired, Error> {
     let document = context.document;
-    let images = match images {
-        Images::Unknown => {
-            let components = document.spec.flux.components.iter();
+    let images = match (&document.spec.flux, images) {
+        (None, _) => BTreeMap::new(),
+        (Some(flux), Images::Unknown) => {
+            let components = flux.components.iter();
             components.map(|component| (*component, Deferred::AfterApply)).collect()
         }
-        Images::IfTold => desired::images(&document.spec, &project.spec, |error| {
+        (Some(flux), Images::IfTold) => desired::images(flux, &project.spec, |error| {
             documents::note(document.name.as_str(), error);
             Ok(())
         })?,
-        Images::Told => desired::images(&document.spec, &project.spec, Err)?,
+        (Some(flux), Images::Told) => desired::images(flux, &project.spec, Err)?,
     };
     Desired::new(document, &project.spec, key, images, artifact)
 }
@@ -223,9 +262,34 @@ fn project<'a>(
     projects: &'a Projects,
     context: &Context<'_, Delivery>,
 ) -> Result<&'a Declared<Project>, Error> {
-    let cluster = context.document.spec.cluster.as_str();
-    let name = facts::project_of_cluster(context.stream, cluster);
+    let spec = &context.document.spec;
+    let name = match &spec.cluster {
+        Some(cluster) => facts::project_of_cluster(context.stream, cluster.as_str()),
+        None => spec.project.as_ref().map(AsRef::as_ref),
+    };
     Ok(projects.get(name.unwrap_or_default())?)
+}
+
+/// Checks that the cluster has Flux, unless the Delivery installs it.
+fn check_flux(document: &Declared<Delivery>, reader: &Reader) -> Result<(), Error> {
+    if document.spec.flux.is_some() {
+        return Ok(());
+    }
+    for name in
+        ["ocirepositories.source.toolkit.fluxcd.io", "kustomizations.kustomize.toolkit.fluxcd.io"]
+    {
+        let definition = Identity {
+            api_version: "apiextensions.k8s.io/v1".to_owned(),
+            kind: "CustomResourceDefinition".to_owned(),
+            namespace: None,
+            name: name.to_owned(),
+        };
+        if reader.get(&definition)?.is_none() {
+            let (cluster, definition) = (document.spec.destination(), definition.to_string());
+            return Err(Error::FluxMissing { cluster, definition });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the key from which the secrets of a Delivery derive.
@@ -236,8 +300,8 @@ pub(crate) fn key(projects: &Projects, context: &Context<'_, Delivery>) -> Resul
 /// Proves that Flux can read what it will deliver. Where the manifests are not on this machine, Flux
 /// itself reports it.
 fn check_readable(context: &Context<'_, Delivery>, desired: &Desired) -> Result<(), Error> {
-    let artifact = context.document.spec.artifact.as_str();
-    let folder = facts::manifests_folder(context.stream, artifact);
+    let artifact = context.document.spec.artifact.as_ref();
+    let folder = artifact.and_then(|name| facts::manifests_folder(context.stream, name.as_str()));
     match (folder.filter(|folder| folder.is_dir()), &desired.sops_recipient) {
         (Some(folder), Some(recipient)) => sops::check(folder, recipient),
         (None, _) | (_, None) => Ok(()),
@@ -248,18 +312,24 @@ fn check_readable(context: &Context<'_, Delivery>, desired: &Desired) -> Result<
 fn gate<'a>(context: &Context<'a, Delivery>, project: &'a Declared<Project>) -> Gate<'a> {
     let (document, stream) = (context.document, context.stream);
     let receipts = move || -> Result<Vec<VerifiedReceipt>, Error> {
-        let cluster = document.spec.cluster.as_str();
-        Ok(contract::receipts_of_cluster(stream, project, cluster)?)
+        // A Drain names its Cluster, so that there is none for a cluster without a document.
+        let Some(cluster) = &document.spec.cluster else { return Ok(Vec::new()) };
+        Ok(contract::receipts_of_cluster(stream, project, cluster.as_str())?)
     };
     Gate { policy: &document.spec.data_on_destroy, receipts: Box::new(receipts) }
 }
 
-/// Returns the cluster's kubeconfig, opened with the caller's age identity, or the phase's own.
+/// Returns the kubeconfig: the declared one, or that of the Cluster, opened with the caller's age
+/// identity or the phase's own.
 fn kubeconfig(
     context: &Context<'_, Delivery>,
     project: &Declared<Project>,
 ) -> Result<Kubeconfig, Error> {
-    let cluster = context.document.spec.cluster.as_str();
+    let spec = &context.document.spec;
+    if let Some(reference) = &spec.kubeconfig {
+        return Ok(Kubeconfig::parse(&reference.resolve()?)?);
+    }
+    let cluster = spec.cluster.as_ref().map_or("", AsRef::as_ref);
     // A degraded cluster still has its credentials.
     let cluster: ClusterFacts = facts::in_any_state(context.stream, cluster)?;
     Ok(Kubeconfig::unseal(project, "flux-seed", &cluster.kubeconfig)?)
@@ -271,22 +341,34 @@ fn open_for_plan(
     project: &Declared<Project>,
     is_reader: bool,
 ) -> Result<Option<Reader>, Error> {
+    let Some(cluster) = &context.document.spec.cluster else {
+        let kubeconfig = kubeconfig(context, project)?;
+        let open = if is_reader { Reader::open_limited } else { Reader::open };
+        return open(&kubeconfig).map(Some);
+    };
     if is_reader {
-        let cluster = context.document.spec.cluster.as_str();
-        let Some(sealed) = facts::reader_kubeconfig(context.stream, cluster) else {
+        let Some(sealed) = facts::reader_kubeconfig(context.stream, cluster.as_str()) else {
             return Ok(None);
         };
         let kubeconfig = Kubeconfig::unseal(project, contract::READER, sealed)?;
         return Reader::open_limited(&kubeconfig).map(Some);
     }
-    match context.stream.ready("Cluster", context.document.spec.cluster.as_str()) {
+    match context.stream.ready("Cluster", cluster.as_str()) {
         Ok(()) => Reader::open(&kubeconfig(context, project)?).map(Some),
         Err(_) => Ok(None),
     }
 }
 
 fn artifact(context: &Context<'_, Delivery>) -> Result<Artifact, documents::Error> {
-    let name = context.document.spec.artifact.as_str();
+    let spec = &context.document.spec;
+    if let Some(source) = &spec.source {
+        return Ok(Artifact {
+            repository: source.repository.as_str().to_owned(),
+            digest: source.digest.to_string(),
+            public_keys: source.public_keys.clone(),
+        });
+    }
+    let name = spec.artifact.as_ref().map_or("", AsRef::as_ref);
     let facts = facts::artifact(context.stream, name)?;
     let not_ready = |why: &str| documents::Error::NotReady {
         document: format!("Artifact/{name}"),
@@ -299,6 +381,6 @@ fn artifact(context: &Context<'_, Delivery>) -> Result<Artifact, documents::Erro
     Ok(Artifact {
         repository: repository.to_owned(),
         digest: facts.digest,
-        public_key: facts.public_key,
+        public_keys: vec![facts.public_key],
     })
 }

@@ -7,18 +7,33 @@ use contract::DataOnDestroy;
 use documents::Name;
 pub use remote::registry::Digest;
 use schemars::JsonSchema;
+use secrets::Reference;
 use serde::{Deserialize, Serialize};
 
 /// Flux in a cluster, and the artifact that it delivers there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Delivery {
-    /// Name of the `Cluster`, whose status holds the sealed kubeconfig.
-    pub cluster: Name,
-    /// Release, controllers and network of the installation.
-    pub flux: Flux,
+    /// Name of the `Cluster`, whose status holds the sealed kubeconfig. Declare either `cluster` or
+    /// `kubeconfig`.
+    pub cluster: Option<Name>,
+    /// Kubeconfig of a cluster that no `Cluster` declares. Keys and certificates must be embedded.
+    pub kubeconfig: Option<Reference>,
+    /// Name of the `Project`, required with `kubeconfig`. The project of a `Cluster` is in that document.
+    pub project: Option<Name>,
+    /// Release, controllers and network of the installation. One Delivery of a cluster declares `flux`;
+    /// the others use its installation and name it in `dependsOn`. If no document of the input declares
+    /// `flux` for the cluster, Flux must already be installed there.
+    pub flux: Option<Flux>,
+    /// Names of Deliveries that must be Ready before this one is applied, and that `destroy` removes
+    /// after this one.
+    #[serde(default)]
+    pub depends_on: Vec<Name>,
     /// Name of the `Artifact` whose manifests are delivered. Flux is pinned to its attested digest.
-    pub artifact: Name,
+    /// Declare either `artifact` or `source`.
+    pub artifact: Option<Name>,
+    /// Artifact that no `Artifact` document of the input declares.
+    pub source: Option<Source>,
     /// Folder of the artifact that Flux builds (default `./`).
     #[serde(default)]
     pub path: Folder,
@@ -26,11 +41,18 @@ pub struct Delivery {
     /// every delivered object (default `true`).
     #[serde(default = "yes")]
     pub prune: bool,
+    /// Effect of `destroy` on the delivered objects (default `delete`).
+    #[serde(default)]
+    pub on_destroy: OnDestroy,
     /// Data policy of volume claims that `destroy` deletes, or that an `apply` deletes because the
     /// artifact no longer contains them. A claim that is not named requires a drain receipt. Example:
     /// `default/cache: discard`.
     #[serde(default)]
     pub data_on_destroy: DataOnDestroy,
+    /// Secrets in the cluster whose values the documents refer to, for example a cloud's token. `apply`
+    /// creates them before Flux applies the manifests.
+    #[serde(default)]
+    pub secrets: Vec<WorkloadSecret>,
     /// Interval in seconds at which Flux reverts changes of other writers (10 to 86400, default 600).
     #[serde(default)]
     pub interval_seconds: Interval,
@@ -38,6 +60,168 @@ pub struct Delivery {
     /// default 300).
     #[serde(default)]
     pub timeout_seconds: Timeout,
+}
+
+impl Delivery {
+    /// Returns the cluster as people call it, for example `cluster prod`.
+    #[must_use]
+    pub fn destination(&self) -> String {
+        match &self.cluster {
+            Some(cluster) => format!("cluster {cluster}"),
+            None => "the cluster of `kubeconfig`".to_owned(),
+        }
+    }
+}
+
+/// Effect of `destroy` on the delivered objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnDestroy {
+    /// Deletes the delivered objects, unless `prune` is `false`.
+    #[default]
+    Delete,
+    /// Removes Flux and its objects. Workloads, their data and their Secrets stay and keep running.
+    Detach,
+}
+
+/// Artifact in an OCI registry, signed with `cosign`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object with `repository`")]
+pub struct Source {
+    /// Registry and repository, for example `ghcr.io/zabronax/deployments`. Requests to the Project's
+    /// `endpoints.registry` carry its credentials; requests to other registries are anonymous.
+    pub repository: Repository,
+    /// Digest of the artifact's manifest.
+    pub digest: Digest,
+    /// Public keys in PEM. Flux delivers the artifact if one of them verifies its signature.
+    pub public_keys: Vec<String>,
+}
+
+/// Registry and repository without tag and digest, for example `ghcr.io/zabronax/deployments`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct Repository(String);
+
+impl Repository {
+    /// Returns the reference as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Repository {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        // Components of a path, as the distribution specification v1.1.1 defines them, without its rule
+        // that separators stand alone: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests
+        let is_path = |part: &str| {
+            !part.is_empty()
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
+        };
+        let is_host = |host: &str| {
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c))
+        };
+        match text.split_once('/') {
+            Some((host, path)) if is_host(host) && path.split('/').all(is_path) => Ok(Self(text)),
+            _ => Err(
+                "not a registry and a repository without tag and digest, such as `ghcr.io/me/app`",
+            ),
+        }
+    }
+}
+
+/// Secret of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object with `name`")]
+pub struct WorkloadSecret {
+    /// Namespace of the Secret, which `apply` creates if it does not exist.
+    pub namespace: Name,
+    /// Name of the Secret, for example `hcloud`.
+    pub name: Name,
+    /// Value of each key. Declare either `data` or `imagePull`.
+    #[serde(default)]
+    pub data: BTreeMap<DataKey, SecretValue>,
+    /// Whether the Secret holds the credentials of the Project's `endpoints.registry` that pull
+    /// (`reader`), for `imagePullSecrets` of pods (default `false`).
+    #[serde(default)]
+    pub image_pull: bool,
+}
+
+/// Key of a Secret: 1 to 253 of `A-Z`, `a-z`, `0-9`, `-`, `_` and `.`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct DataKey(String);
+
+impl DataKey {
+    /// Returns the key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for DataKey {
+    type Error = &'static str;
+
+    /// Applies the rule of Kubernetes: `IsConfigMapKey` in apimachinery's `pkg/util/validation`.
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let is_path = text == "." || text.starts_with("..");
+        if (1..=253).contains(&text.len()) && text.chars().all(is_allowed) && !is_path {
+            Ok(Self(text))
+        } else {
+            Err("not a key of a Secret: write 1 to 253 of A-Z, a-z, 0-9, -, _ and .")
+        }
+    }
+}
+
+/// Source of a value in a Secret: an endpoint of the Project, or any other secret.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "serde_json::Value")]
+#[schemars(untagged)]
+pub enum SecretValue {
+    /// Token of an endpoint of the Project.
+    Endpoint {
+        /// Endpoint whose `token` is the value.
+        endpoint: TokenEndpoint,
+    },
+    /// Any other secret.
+    Reference(Reference),
+}
+
+impl TryFrom<serde_json::Value> for SecretValue {
+    type Error = String;
+
+    /// Tells the two forms apart by their field, so that the error is about the form that was meant. The
+    /// value is not quoted, because a secret may stand there by mistake.
+    fn try_from(value: serde_json::Value) -> Result<Self, Self::Error> {
+        let Some(endpoint) = value.get("endpoint") else {
+            return Reference::deserialize(value).map(Self::Reference).map_err(|error| {
+                format!("{error}; the token of an endpoint of the Project is {{endpoint: cloud}} or {{endpoint: forge}}")
+            });
+        };
+        let is_alone = value.as_object().is_some_and(|fields| fields.len() == 1);
+        match TokenEndpoint::deserialize(endpoint) {
+            Ok(endpoint) if is_alone => Ok(Self::Endpoint { endpoint }),
+            _ => Err("an endpoint is {endpoint: cloud} or {endpoint: forge}, without other fields"
+                .to_owned()),
+        }
+    }
+}
+
+/// Endpoint of a Project that has a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum TokenEndpoint {
+    /// `endpoints.cloud`, for a cloud controller manager or a CSI driver.
+    Cloud,
+    /// `endpoints.forge`, for workloads that use the forge's API.
+    Forge,
 }
 
 /// Installation of Flux in the cluster.

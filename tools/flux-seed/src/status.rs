@@ -13,7 +13,7 @@ use crate::install;
 use crate::object::Identity;
 use crate::observe::ObservedObjects;
 use crate::plan::{ActualState, Owner};
-use crate::spec::{Component, Version};
+use crate::spec::{Component, Flux};
 use crate::step::Step;
 
 /// The status of a Delivery.
@@ -139,12 +139,13 @@ fn added(desired: &Desired, actual: &ActualState) -> Vec<Foreign> {
 }
 
 /// Returns the digests of what the installation and the delivery consist of.
-pub(crate) fn evidence(version: Version, desired: &Desired) -> Vec<Evidence> {
+pub(crate) fn evidence(flux: Option<&Flux>, desired: &Desired) -> Vec<Evidence> {
     let evidence = |subject: &str, digest: String| Evidence { subject: subject.to_owned(), digest };
-    let mut all = vec![evidence("install", install::digest(version))];
+    let install = flux.map(|flux| evidence("install", install::digest(flux.version)));
+    let mut all = Vec::from_iter(install);
     if let Some(artifact) = desired.artifact.value() {
         all.push(evidence("artifact", artifact.digest.clone()));
-        all.push(evidence("publicKey", sha256(&artifact.public_key)));
+        all.extend(artifact.public_keys.iter().map(|key| evidence("publicKey", sha256(key))));
     }
     let images = desired.images.iter().filter_map(|(component, image)| {
         let (_, digest) = image.value()?.rsplit_once('@')?;

@@ -19,7 +19,29 @@ use crate::object::{Identity, order};
 use crate::observe::{self, Look, ObservedObjects, observe};
 use crate::plan::{kept, plan_destroy, still_there};
 use crate::record::Record;
+use crate::spec::{Delivery, OnDestroy};
 use crate::step::Step;
+
+/// Delivered objects that a removal deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of them.
+    All,
+    /// Only objects of Flux, so that Flux can be removed and the workloads keep running.
+    Flux,
+    /// None, because the Delivery has `prune: false`.
+    Nothing,
+}
+
+impl Extent {
+    pub(crate) fn of(spec: &Delivery) -> Self {
+        match (spec.on_destroy, spec.prune) {
+            (OnDestroy::Detach, _) => Self::Flux,
+            (OnDestroy::Delete, true) => Self::All,
+            (OnDestroy::Delete, false) => Self::Nothing,
+        }
+    }
+}
 
 /// Observation of everything that a removal deletes, and of what it leaves.
 pub(crate) struct Sunset {
@@ -34,6 +56,7 @@ pub(crate) struct Sunset {
     pub(crate) going: Going,
     /// Objects of the Delivery that stay, each with the reason.
     pub(crate) stays: Vec<String>,
+    extent: Extent,
 }
 
 impl Sunset {
@@ -42,23 +65,27 @@ impl Sunset {
         reader: &Reader,
         name: &str,
         desired: &Desired,
-        prune: bool,
+        extent: Extent,
     ) -> Result<Self, Error> {
         let facts = ClusterFacts::read(reader)?;
         let record = Record::read(reader, name)?;
         let seen = observe(reader, name, desired, Look::Removal)?;
-        Ok(Self::new(name, desired, prune, (facts, record, seen)))
+        Ok(Self::new(name, desired, extent, (facts, record, seen)))
     }
 
     /// Computes from one observation what is deleted.
     fn new(
         name: &str,
         desired: &Desired,
-        prune: bool,
+        extent: Extent,
         (facts, record, mut seen): (ClusterFacts, Record, ObservedObjects),
     ) -> Self {
-        let graph = Graph::new(&facts);
-        let delivered = delivered(&facts, &graph, desired, prune);
+        let mut graph = Graph::new(&facts);
+        let delivered = delivered(&facts, &graph, desired, extent);
+        if extent == Extent::Flux {
+            graph = graph.suspended();
+            seen.actual.retain(|id, _| !desired.is_of_workload(id));
+        }
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
         // Foreign contents are known only after the deleted objects are.
@@ -66,13 +93,13 @@ impl Sunset {
         let installed = plan_destroy(&seen.actual).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());
-        let mut stays = stays(&facts, desired, &going, prune);
+        let mut stays = stays(&facts, desired, &going, extent);
         stays.extend(kept(&seen.actual));
         for api in &facts.scan.silent {
             stays.push(format!("what {api} serves (its server does not answer)"));
         }
         let (name, kustomization) = (name.to_owned(), desired.kustomization.clone());
-        Self { name, kustomization, facts, seen, record, going, stays }
+        Self { name, kustomization, facts, seen, record, going, stays, extent }
     }
 
     /// Returns the steps of the removal, in their order.
@@ -149,7 +176,9 @@ impl Sunset {
     /// so that nothing is applied or pruned any more. The first one alone: an apply that it has begun
     /// would set the fields of the others back.
     fn suspensions(&self) -> Vec<Vec<Step>> {
-        let live = self.facts.kustomizations.iter();
+        // The uninstallation of a release deletes its objects, unless the release is suspended.
+        let releases = self.facts.releases.iter().filter(|_| self.extent == Extent::Flux);
+        let live = self.facts.kustomizations.iter().chain(releases);
         let running = live.filter(|live| live["spec"]["suspend"] != true).map(Identity::of);
         let (first, others): (Vec<_>, Vec<_>) = running
             .filter(|id| id.is_same(&self.kustomization) || self.going.contains_key(&key(id)))
@@ -271,7 +300,7 @@ fn delivered(
     facts: &ClusterFacts,
     graph: &Graph<'_>,
     desired: &Desired,
-    prune: bool,
+    extent: Extent,
 ) -> Vec<Identity> {
     let absent = json!({"metadata": {
         "name": desired.kustomization.name, "namespace": desired.kustomization.namespace,
@@ -281,13 +310,19 @@ fn delivered(
     // Without a Kustomization, the labels of the objects identify them.
     let ours =
         |id: &Identity| desired.objects.iter().any(|object| Identity::of(object).is_same(id));
-    let mut all = graph.delivered(live.unwrap_or(&absent), prune);
+    let mut all = graph.delivered(live.unwrap_or(&absent), extent != Extent::Nothing);
     all.retain(|id| !ours(id));
+    if extent == Extent::Flux {
+        // Kustomizations of the artifact may have applied other objects of Flux.
+        let going = graph.closure(all.into_iter().map(|id| (id, Because::Delivered)).collect());
+        let ids = going.into_values().map(|doomed| doomed.id);
+        all = ids.filter(|id| id.group().ends_with(".toolkit.fluxcd.io")).collect();
+    }
     all
 }
 
 /// Returns the objects that the Delivery has applied and that stay, each with the reason.
-fn stays(facts: &ClusterFacts, desired: &Desired, going: &Going, prune: bool) -> Vec<String> {
+fn stays(facts: &ClusterFacts, desired: &Desired, going: &Going, extent: Extent) -> Vec<String> {
     let name = desired.kustomization.name.as_str();
     let namespace = desired.kustomization.namespace.as_deref().unwrap_or_default();
     let mut stays = Vec::new();
@@ -300,7 +335,9 @@ fn stays(facts: &ClusterFacts, desired: &Desired, going: &Going, prune: bool) ->
         }
         let why = if is_kept(object) {
             "Flux was told to leave it"
-        } else if !prune {
+        } else if extent == Extent::Flux {
+            "the Delivery says `onDestroy: detach`"
+        } else if extent == Extent::Nothing {
             "the Delivery says `prune: false`"
         } else if is_applied_by(object, name, namespace) {
             "its Kustomization was told to orphan it"

@@ -127,10 +127,8 @@ fn origins(
             continue;
         }
         let unattested = unattested.or_else(|| other_source(desired, &object));
-        for entry in inventory(&object) {
-            if let Some(entry) = reader.get(&entry)? {
-                next.push((entry, unattested.clone(), depth + 1));
-            }
+        for entry in reader.each(inventory(&object), |reader, entry| reader.get(&entry)) {
+            next.extend(entry?.map(|entry| (entry, unattested.clone(), depth + 1)));
         }
     }
     Ok(origins)
@@ -173,16 +171,23 @@ fn released(chain: &[Value], releases: &[Origin]) -> Option<Origin> {
     })
 }
 
-/// Owners of objects, each read once.
+/// Owners of objects by UID; `None` for an owner that does not exist.
 struct Owners<'a> {
     reader: &'a Reader,
     known: RefCell<BTreeMap<String, Option<Value>>>,
 }
 
 impl Owners<'_> {
+    /// Lists every object of a kind, because most pods of a cluster have owners of the same kinds.
+    fn read(&self, api_version: &str, kind: &str) -> Result<(), Error> {
+        let objects = self.reader.list(api_version, kind, None)?;
+        let objects = objects.into_iter().map(|object| (uid(&object), Some(object)));
+        self.known.borrow_mut().extend(objects);
+        Ok(())
+    }
+
     /// Returns `pod` and its controllers, the nearest first.
     fn of(&self, pod: &Value) -> Result<Vec<Value>, Error> {
-        let namespace = text(&pod["metadata"], "namespace").to_owned();
         let mut chain = vec![pod.clone()];
         for _ in 0..OWNERS_MAX {
             let last =
@@ -198,13 +203,8 @@ impl Owners<'_> {
             let object = if let Some(object) = known {
                 object
             } else {
-                let id = Identity {
-                    api_version: text(owner, "apiVersion").to_owned(),
-                    kind: text(owner, "kind").to_owned(),
-                    namespace: Some(namespace.clone()),
-                    name: text(owner, "name").to_owned(),
-                };
-                let object = self.reader.get(&id)?.filter(|live| uid(live) == key);
+                self.read(text(owner, "apiVersion"), text(owner, "kind"))?;
+                let object = self.known.borrow().get(&key).cloned().flatten();
                 self.known.borrow_mut().insert(key, object.clone());
                 object
             };

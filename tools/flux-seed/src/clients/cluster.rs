@@ -4,8 +4,8 @@
 
 pub(crate) mod served;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use documents::WritePermit;
@@ -21,6 +21,10 @@ use crate::object::Identity;
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#timeouts>).
 const SETTINGS: Settings = Settings { manager: MANAGER, deadline: Duration::from_secs(30) };
 
+/// Most requests that wait for their answers at the same time. An API server permits 400 in all
+/// (`--max-requests-inflight`, <https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>).
+const IN_FLIGHT_MAX: usize = 16;
+
 /// Media types that the API server negotiates
 /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>).
 const METADATA: &str =
@@ -29,7 +33,7 @@ const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroup
 
 /// Kinds of the cluster that this program has looked up.
 #[derive(Default)]
-struct Resources(RefCell<BTreeMap<(String, String), Resource>>);
+struct Resources(Mutex<BTreeMap<(String, String), Resource>>);
 
 /// URL segment and scope of a kind.
 #[derive(Clone)]
@@ -73,6 +77,15 @@ impl Reader {
         let Some(path) = self.path(identity)? else { return Ok(None) };
         let request = Request::get(&path).named(format!("get {identity}"));
         Ok(self.api.get(&optional_if_custom(request, identity.group()))?)
+    }
+
+    /// Calls `read` with each of `items`, in parallel, so that a distant API server is waited for once.
+    pub(crate) fn each<I: Send, O: Send>(
+        &self,
+        items: impl IntoIterator<Item = I>,
+        read: impl Fn(&Self, I) -> Result<O, Error> + Sync,
+    ) -> Vec<Result<O, Error>> {
+        documents::parallel_map_limited(IN_FLIGHT_MAX, items, |item| read(self, item))
     }
 
     /// Lists all objects of a kind, in one namespace or in all.
@@ -178,14 +191,15 @@ impl Reader {
             return Ok(Some(Resource { plural: plural.to_owned(), namespaced }));
         }
         let key = (api_version.to_owned(), kind.to_owned());
-        if let Some(known) = self.resources.0.borrow().get(&key) {
+        let known = || self.resources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known().get(&key) {
             return Ok(Some(known.clone()));
         }
         for served in self.resources(api_version)?.unwrap_or_default() {
             let plural = served["name"].as_str().unwrap_or_default().to_owned();
             if served["kind"] == kind && !plural.contains('/') {
                 let resource = Resource { plural, namespaced: served["namespaced"] == true };
-                self.resources.0.borrow_mut().insert(key, resource.clone());
+                known().insert(key, resource.clone());
                 return Ok(Some(resource));
             }
         }

@@ -11,6 +11,7 @@ struct Simulation {
     objects: Vec<Value>,
     suspended: BTreeSet<String>,
     record: Record,
+    extent: Extent,
 }
 
 /// Returns an object with a UID, which is its kind and name.
@@ -136,8 +137,12 @@ impl Simulation {
         });
         let seen = ObservedObjects { actual: actual.collect(), ..ObservedObjects::nothing() };
         let [source, kustomization] = [4, 5].map(|place: usize| Identity::of(&objects[place]));
+        let installation = objects[..4].iter().filter(|object| object["kind"] != "Secret");
+        let installation = installation.map(Identity::of).collect();
         let desired = Desired {
             objects,
+            installation,
+            shared: BTreeSet::new(),
             images: BTreeMap::new(),
             artifact: Deferred::AfterApply,
             sops_recipient: None,
@@ -145,7 +150,7 @@ impl Simulation {
             kustomization,
         };
         let record = self.record.clone();
-        Sunset::new("prod", &desired, true, (facts, record, seen))
+        Sunset::new("prod", &desired, self.extent, (facts, record, seen))
     }
 
     fn execute(&mut self, step: &Step) {
@@ -203,7 +208,7 @@ fn for_all(law: impl Fn(Simulation)) {
         if number >> groups.len() == 1 {
             suspended.extend(["prod", "nested"].map(|name| format!("Kustomization/{name}")));
         }
-        law(Simulation { objects, suspended, record: Record::none() });
+        law(Simulation { objects, suspended, record: Record::none(), extent: Extent::All });
     }
 }
 
@@ -244,6 +249,37 @@ fn destroy_executes_the_steps_of_the_first_plan_in_their_order_and_leaves_what_o
 }
 
 #[test]
+fn detach_suspends_all_of_flux_before_it_is_removed_and_leaves_every_workload() {
+    for_all(|mut simulation| {
+        simulation.extent = Extent::Flux;
+        let is_of_flux = |object: &Value| {
+            let id = Identity::of(object);
+            id.group().ends_with(".toolkit.fluxcd.io")
+                || installed().iter().any(|installed| Identity::of(installed) == id)
+        };
+        let mut workloads = simulation.objects.clone();
+        workloads.retain(|object| !is_of_flux(object));
+        let stays = simulation.sunset().stays;
+        let executed = run(&mut simulation, ALL);
+        assert_eq!(simulation.objects, workloads);
+        let position = |is_wanted: &dyn Fn(&Step) -> bool| executed.iter().position(is_wanted);
+        let removed = position(&|step| matches!(step, Step::Remove { .. }));
+        let suspended = executed.iter().rposition(|step| matches!(step, Step::Suspend { .. }));
+        assert!(suspended < removed, "{executed:?}");
+        for step in executed.iter().filter(|step| matches!(step, Step::Remove { .. })) {
+            let id = step.object();
+            let name = format!("{}/{}", id.kind, id.name);
+            assert!(id.kind != "Kustomization" || simulation.suspended.contains(&name), "{name}");
+        }
+        for object in workloads.iter().filter(|object| object["metadata"]["labels"].is_object()) {
+            let reason =
+                format!("{} (the Delivery says `onDestroy: detach`)", Identity::of(object));
+            assert!(stays.contains(&reason), "{reason}: {stays:?}");
+        }
+    });
+}
+
+#[test]
 fn interrupted_removal_is_completed_by_the_next_run_with_the_steps_that_are_left() {
     for_all(|mut simulation| {
         let planned = simulation.sunset().steps();
@@ -264,8 +300,8 @@ fn interrupted_removal_is_completed_by_the_next_run_with_the_steps_that_are_left
 
 #[test]
 fn record_stays_until_every_object_in_it_is_deleted() {
-    let mut simulation =
-        Simulation { objects: installed(), suspended: BTreeSet::new(), record: Record::none() };
+    let (objects, suspended, record) = (installed(), BTreeSet::new(), Record::none());
+    let mut simulation = Simulation { objects, suspended, record, extent: Extent::All };
     let pod = owned(object("v1", "Pod", Some("flux-system"), "held"), "ReplicaSet/gone");
     simulation.objects.push(pod);
     let sunset = simulation.sunset();

@@ -43,12 +43,17 @@ pub(crate) enum Fault {
 /// Length of an outage: the restart of an API server.
 pub(crate) const OUTAGE: Duration = Duration::from_secs(3);
 
+/// Number of `ConfigMap` objects in the folder `./many` of the artifact.
+pub(crate) const MANY: usize = 300;
+
 #[derive(Default)]
 struct State {
     objects: BTreeMap<Key, Value>,
     /// Writes, each as `PATCH Secret flux-system/prod-sops`.
     writes: Vec<String>,
     fault: Option<Fault>,
+    /// Number of requests of every method.
+    requests: usize,
     /// End of the outage that has begun.
     out_until: Option<Instant>,
     version: u64,
@@ -102,6 +107,14 @@ impl Cluster {
         edit(object.expect("the object exists").1);
     }
 
+    /// Returns an object by its name, for example `Secret flux-system/prod-sops`.
+    pub(crate) fn object(&self, name: &str) -> Option<Value> {
+        let state = self.state();
+        let mut objects = state.objects.iter();
+        let found = objects.find(|((kind, namespace, own), _)| text(kind, namespace, own) == name);
+        found.map(|(_, object)| object.clone())
+    }
+
     /// Returns the names of the objects, each as `Secret flux-system/prod-sops`.
     pub(crate) fn objects(&self) -> Vec<String> {
         self.state()
@@ -109,6 +122,11 @@ impl Cluster {
             .keys()
             .map(|(kind, namespace, name)| text(kind, namespace, name))
             .collect()
+    }
+
+    /// Returns the number of requests since the last call.
+    pub(crate) fn take_requests(&self) -> usize {
+        std::mem::take(&mut self.state().requests)
     }
 
     /// Returns the writes since the last call.
@@ -129,6 +147,7 @@ fn text(kind: &str, namespace: &str, name: &str) -> String {
 fn respond(state: &Mutex<State>, request: &Request) -> Option<Response> {
     let (method, body) = (request.method.as_str(), serde_json::from_slice(&request.body));
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.requests += 1;
     if state.out_until.is_some_and(|until| Instant::now() < until) {
         return None;
     }
@@ -264,18 +283,25 @@ impl State {
         self.objects.insert(key, object);
     }
 
-    /// Applies the artifact: a Deployment with its `ReplicaSet`.
+    /// Applies the artifact: a Deployment, named after the last folder of the path, with its
+    /// `ReplicaSet`.
     fn deliver(&mut self, kustomization: &Value, status: &mut Value) {
         let name = &kustomization["metadata"]["name"];
-        let source = self
-            .objects
-            .iter()
-            .find(|((kind, ..), _)| kind == "OCIRepository")
-            .map(|(_, live)| live);
-        let digest = source.map_or(Value::Null, |source| source["spec"]["ref"]["digest"].clone());
-        status["lastAppliedRevision"] = digest;
-        status["inventory"] =
-            json!({"entries": [{"id": "default_greeter_apps_Deployment", "v": "v1"}]});
+        let path = kustomization["spec"]["path"].as_str().unwrap_or_default();
+        let delivered = match path.trim_start_matches("./") {
+            "" => "greeter",
+            folder => folder,
+        };
+        let source = self.objects.iter().find(|((kind, _, source), _)| {
+            kind == "OCIRepository" && *source == kustomization["spec"]["sourceRef"]["name"]
+        });
+        let digest = source.map(|(_, source)| source["spec"]["ref"]["digest"].clone());
+        status["lastAppliedRevision"] = digest.unwrap_or_default();
+        let id = format!("default_{delivered}_apps_Deployment");
+        let maps = if delivered == "many" { MANY } else { 0 };
+        let entries = (0..maps).map(|number| format!("default_many-{number}__ConfigMap"));
+        let entries = entries.chain([id]).map(|id| json!({"id": id, "v": "v1"}));
+        status["inventory"] = json!({"entries": entries.collect::<Vec<_>>()});
         if kustomization["spec"]["suspend"] == true {
             return;
         }
@@ -283,13 +309,19 @@ impl State {
             "kustomize.toolkit.fluxcd.io/name": name,
             "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
         });
+        for number in 0..maps {
+            let name = format!("many-{number}");
+            let metadata = json!({"name": name, "namespace": "default", "labels": labels});
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+            self.put(map, "kustomize-controller");
+        }
         let greeter = json!({"apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "greeter", "namespace": "default", "labels": labels}, "spec": {}});
+            "metadata": {"name": delivered, "namespace": "default", "labels": labels}, "spec": {}});
         self.put(greeter, "kustomize-controller");
-        let key = ("Deployment".to_owned(), "default".to_owned(), "greeter".to_owned());
+        let key = ("Deployment".to_owned(), "default".to_owned(), delivered.to_owned());
         let owner = &self.objects[&key]["metadata"]["uid"];
         let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {
-            "name": "greeter-1", "namespace": "default",
+            "name": format!("{delivered}-1"), "namespace": "default",
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "uid": owner}]}});
         self.put(set, "kube-controller-manager");
     }

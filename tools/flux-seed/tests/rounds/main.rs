@@ -1,6 +1,8 @@
 //! The rounds of the engine against a simulated API server: `apply` and `destroy` write what `plan` shows.
 
+mod alone;
 mod cluster;
+mod several;
 
 use std::time::Instant;
 
@@ -90,6 +92,29 @@ fn apply_changes_only_what_differs_and_names_its_path() -> Test {
     assert!(shown.contains("~ change Kustomization flux-system/prod: spec.path"), "{shown}");
     run("apply", &documents).success();
     assert_eq!(cluster.take_writes(), ["PATCH Kustomization flux-system/prod"]);
+    Ok(())
+}
+
+#[test]
+fn run_without_changes_takes_30_requests_however_many_objects_are_delivered() -> Test {
+    let mut counts = Vec::new();
+    for path in ["./", "./many"] {
+        let cluster = Cluster::start()?;
+        let mut documents = documents(&cluster)?;
+        documents[3]["spec"]["path"] = path.into();
+        let applied = status(&run("apply", &documents).success())?;
+        let objects = applied["observed"]["objects"].as_array().map_or(0, Vec::len);
+        assert_eq!(objects, if path == "./many" { cluster::MANY + 1 } else { 1 });
+        for line in ["apply", "plan --check", "verify"] {
+            cluster.take_requests();
+            run(line, &documents).success();
+            let count = cluster.take_requests();
+            assert!((1..=30).contains(&count), "{line} {path}: {count} requests");
+            counts.push(count);
+        }
+    }
+    // One list holds the additional objects, and one request finds the URL of their kind.
+    assert!((0..3).all(|index| counts[index + 3] == counts[index] + 2), "{counts:?}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Repository | [`RepositoryFacts`], [`repository_of_project`], [`owners_of_project`] | data-drain, artifact-attest, lab |
 //! | Repository | [`repository_id`] | vcs-bootstrap |
-//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
+//! | Artifact | [`ArtifactFacts`], [`attested_digests`], [`manifests_folder`], [`pinned_images`], [`flakes`] | artifact-attest, data-drain, flux-seed, lab |
 //! | Cluster | [`ClusterFacts`], [`reader_kubeconfig`], [`project_of_cluster`], [`is_destroyed`] | data-drain, flux-seed |
 //! | Drain | [`drained_claims`] and [`crate::receipts`] | data-drain, flux-seed, talos-provision, vcs-bootstrap |
 //!
@@ -298,6 +298,16 @@ pub fn attested_digests(stream: &Stream) -> BTreeSet<String> {
 pub fn manifests_folder<'a>(stream: &'a Stream, artifact: &str) -> Option<&'a Path> {
     let document = stream.document("Artifact", artifact)?;
     document["spec"]["manifests"]["path"].as_str().map(Path::new)
+}
+
+/// Returns the facts of the images that the Artifact called `artifact` pins in its manifests. Images that
+/// are not Ready are left out.
+#[must_use]
+pub fn pinned_images(stream: &Stream, artifact: &str) -> Vec<ArtifactFacts> {
+    let document = stream.document("Artifact", artifact);
+    let names = document.and_then(|document| document["spec"]["manifests"]["images"].as_array());
+    let names = names.into_iter().flatten().filter_map(Value::as_str);
+    names.filter_map(|name| self::artifact(stream, name).ok()).collect()
 }
 
 /// Returns the folder of the flake from which each Artifact is built, as the documents name it.

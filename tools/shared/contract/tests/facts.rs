@@ -115,6 +115,10 @@ fn declarations_of_other_programs_are_read_from_documents_of_the_group_only() {
     let folder = facts::manifests_folder(&stream, "deployments");
     assert_eq!(folder, Some(Path::new("deployments")));
     assert_eq!(facts::manifests_folder(&stream, "planned"), None);
+    let images = facts::pinned_images(&stream, "deployments");
+    let images: Vec<_> = images.iter().map(|image| image.repository()).collect();
+    assert_eq!(images, [Some("ghcr.io/zabronax/deployments")], "`planned` is not Ready");
+    assert!(facts::pinned_images(&stream, "planned").is_empty());
     assert_eq!(facts::flakes(&stream).collect::<Vec<_>>(), [Path::new("examples/greeter")]);
     let claims = facts::drained_claims(&stream, "prod");
     assert_eq!(claims, ["default/data".to_owned(), "shop/orders".to_owned()].into());
@@ -167,6 +171,7 @@ fn every_path_of_a_fact_is_in_the_schema_of_the_program_that_writes_it() {
         let schema: Value = serde_json::from_str(&schema).expect("JSON");
         let object = resolve(&schema, path);
         let required = object["required"].as_array().expect("required fields");
+        assert!(path != ["spec", "manifests"] || object["properties"]["images"].is_object());
         for field in fields {
             let is_required = required.iter().any(|name| name == field);
             assert!(is_required, "{program}: {path:?} does not require `{field}`: {object:#}");
