@@ -117,6 +117,14 @@ pub enum Error {
         /// Name of the endpoint.
         endpoint: &'static str,
     },
+    /// The cluster would get a token that expires within an hour.
+    #[error(
+        "the cluster cannot pull from {registry} for longer than an hour: the token of the Project is an installation token of GitHub, such as `GITHUB_TOKEN`"
+    )]
+    ExpiringToken {
+        /// Host of the registry.
+        registry: String,
+    },
     /// The Delivery does not install Flux, and the cluster has no Flux.
     #[error("Flux is not installed in {cluster}: it has no {definition}")]
     FluxMissing {
@@ -152,7 +160,8 @@ impl Diagnostic for Error {
             Self::ArtifactUnreadable { .. } => Reason::ArtifactUnreadable,
             Self::DeliversItself { .. } => Reason::DeliversItself,
             Self::DataAtRisk { .. } => Reason::NotDrained,
-            Self::EndpointMissing { .. } => Reason::DependencyNotReady,
+            Self::EndpointMissing { .. } => Reason::EndpointMissing,
+            Self::ExpiringToken { .. } => Reason::SecretUnavailable,
             Self::FluxMissing { .. } => Reason::DependencyNotReady,
         }
     }
@@ -206,6 +215,10 @@ impl Diagnostic for Error {
                 "declare the endpoint and its token in the Project, or another source of the Secret's \
                  values"
             }
+            Self::ExpiringToken { .. } => {
+                "declare a classic personal access token with `read:packages` as `reader` of that \
+                 endpoint"
+            }
             Self::FluxMissing { .. } => {
                 "declare `flux` in this Delivery, or in another Delivery of the cluster that \
                  `dependsOn` names"
@@ -226,6 +239,7 @@ impl Diagnostic for Error {
             Self::Image { temporary: true, .. }
             | Self::ArtifactUnreadable { temporary: true, .. }
             | Self::DataAtRisk { .. }
+            | Self::FluxMissing { .. }
             | Self::NotKnownYet { .. }
             | Self::NotYetProven { .. } => Exit::Temporary,
             Self::Garbled { .. }
@@ -238,7 +252,7 @@ impl Diagnostic for Error {
             | Self::Unreadable { .. }
             | Self::DeliversItself { .. }
             | Self::EndpointMissing { .. }
-            | Self::FluxMissing { .. }
+            | Self::ExpiringToken { .. }
             | Self::Unproven { .. } => Exit::Permanent,
         }
     }

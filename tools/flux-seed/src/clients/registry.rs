@@ -126,10 +126,18 @@ fn login(registry: &Registry) -> Result<Option<Login>, secrets::Error> {
     Ok(Some(Login { user, token: token.resolve()? }))
 }
 
-/// Returns the registry's credentials as Docker's `auth`: `user:token` in base64.
-pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, secrets::Error> {
+/// Prefix of GitHub's installation tokens, which expire after an hour; `GITHUB_TOKEN` of a workflow is one
+/// (<https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/about-authentication-to-github#githubs-token-formats>).
+const INSTALLATION_TOKEN: &str = "ghs_";
+
+/// Returns the credentials that the cluster gets as Docker's `auth`: `user:token` in base64.
+pub(crate) fn credentials(registry: &Registry) -> Result<Option<String>, Error> {
     let Some(Login { user, token }) = login(registry)? else { return Ok(None) };
-    Ok(Some(BASE64.encode(format!("{user}:{}", token.text()?).as_bytes())))
+    let token = token.text()?;
+    if token.starts_with(INSTALLATION_TOKEN) {
+        return Err(Error::ExpiringToken { registry: registry.url.host().to_owned() });
+    }
+    Ok(Some(BASE64.encode(format!("{user}:{token}").as_bytes())))
 }
 
 /// Whether the Project has a token for the registry, either `reader` or `token`.

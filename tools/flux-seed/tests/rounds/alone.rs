@@ -97,3 +97,25 @@ fn apply_writes_nothing_when_the_registry_denies_the_artifact_to_the_cluster() -
     }
     Ok(())
 }
+
+// hazard: Flux cannot pull any more, an hour after the job that installed it.
+// class: A credential with a short life is stored where it must work for months.
+// members: `GITHUB_TOKEN`, tokens of GitHub Apps; for Flux's source, its controllers and the pods
+// now: exit 100 before any request
+#[test]
+fn token_that_expires_after_an_hour_is_not_written_to_the_cluster() -> Test {
+    let cluster = Cluster::start()?;
+    let mut input = documents("127.0.0.1:1")?;
+    let token = tempfile::NamedTempFile::new()?;
+    std::fs::write(&token, "ghs_0123456789abcdef")?;
+    let token = json!({"file": token.path()});
+    for field in ["registry", "flux"] {
+        let endpoint = json!({"url": "http://127.0.0.1:1/me", "token": token});
+        input[0]["spec"]["endpoints"] = json!({field: endpoint});
+        let refused = run("apply", &cluster, &input).code(100);
+        let condition = status(&refused)?["conditions"][0].take();
+        assert_eq!(condition["reason"], "SecretUnavailable");
+        assert_eq!(cluster.take_writes(), [""; 0]);
+    }
+    Ok(())
+}

@@ -150,7 +150,7 @@ fn delivery_without_flux_fails_on_a_cluster_without_flux() -> Test {
     let mut one = two(&cluster)?;
     one.remove(4);
     one[3]["spec"]["dependsOn"] = json!([]);
-    let run = run("apply", &one).code(100);
+    let run = run("apply", &one).code(111);
     let said = stderr(&run);
     assert!(said.contains("Flux is not installed in cluster prod"), "{said}");
     assert_eq!(cluster.take_writes(), [""; 0]);
