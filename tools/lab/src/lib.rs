@@ -10,8 +10,8 @@
 //!
 //! **Invariant:** `lab up` writes no document unless the lab answers, so that documents with the
 //! vendors' endpoints never reach the programs behind it.
-//! **Invariant:** `lab up` changes no field but `Project.spec.endpoints` and the fields in
-//! the folder of `--overrides`.
+//! **Invariant:** `lab up` changes no field but `Project.spec.endpoints`, `Cluster.spec.image.factory`
+//! and the fields in the folder of `--overrides`.
 //! **Invariant:** `lab` ends a process by its id and start time, and only a process that it started.
 //! **Invariant:** every service listens on loopback.
 

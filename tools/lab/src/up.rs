@@ -69,6 +69,7 @@ pub(crate) fn up(paths: &LabPaths, target: &Target, overrides: Option<&Path>) ->
         let endpoints = endpoints::endpoints(paths, &services, &project.spec, owner)?;
         endpoints::replace(&mut stream, project, endpoints);
     }
+    endpoints::replace_factories(&mut stream, paths);
     stream.write()?;
     Ok(())
 }
@@ -96,6 +97,9 @@ fn start(
     for service in services {
         if !wanted.contains(service) {
             port::check_free(service.name(), service.address(paths))?;
+            if *service == Service::Cloud {
+                port::check_free("image factory", paths.factory())?;
+            }
             wanted.push(*service);
         }
         match service {

@@ -37,8 +37,8 @@ fn a_repository_becomes_a_running_workload() -> Test {
     back::the_way_back_loses_no_data_and_leaves_no_resource(&project, &input)
 }
 
-/// Compares the lab's documents with those of production: only endpoints
-/// and the fields in `lab/` differ.
+/// Compares the lab's documents with those of production: only endpoints, among
+/// them the URL of the Image Factory, and the fields in `lab/` differ.
 fn only_endpoints_and_declared_overrides_differ(project: &Project, input: &str) -> Test {
     let folders = DOCUMENTS.split(' ').map(|folder| project.root().join(folder));
     let stream = Stream::read(&folders.collect::<Vec<_>>());
@@ -57,7 +57,7 @@ fn only_endpoints_and_declared_overrides_differ(project: &Project, input: &str) 
             &mut changed,
         );
     }
-    let expected = ["Delivery.spec.path", "Project.spec.endpoints"];
+    let expected = ["Cluster.spec.image.factory", "Delivery.spec.path", "Project.spec.endpoints"];
     assert_eq!(changed, expected.map(str::to_owned).into());
     let endpoints = document(input, "Project", "holistic")?["spec"]["endpoints"].take().to_string();
     assert!(endpoints.contains("127.99.0.1"), "{endpoints}");
