@@ -92,6 +92,8 @@ let
     };
   };
 
+  programs = [ "vcs-bootstrap" "artifact-attest" "talos-provision" "flux-seed" "data-drain" ];
+
   crateProgram = name: crateProgramWith name [ ];
   crateProgramWith = name: others: program {
     inherit name;
@@ -102,10 +104,11 @@ in
 {
   inherit dependencies;
 
-  programs = lib.genAttrs [ "vcs-bootstrap" "artifact-attest" "flux-seed" "data-drain" ] crateProgram
+  programs = lib.genAttrs programs crateProgram
     // { talos-provision = crateProgramWith "talos-provision" [ ./talos-api ]; };
 
-  lab = crateProgramWith "lab" [ ./emulators ./talos-api ];
+  # The lab validates overrides with the types of the programs.
+  lab = crateProgramWith "lab" ([ ./emulators ./talos-api ] ++ map (name: ./. + "/${name}") programs);
 
   # Manual pages and shell completions, generated from the command lines of all programs.
   manual = pkgs.runCommand "holistic-manual" { } ''

@@ -10,7 +10,8 @@ use crate::network::Network;
 ///
 /// `lab up` is the first program of the pipe. It reads documents, starts the services that the
 /// documents need (a forge, a registry, a cloud, an object store), and writes the same documents
-/// with `Project.spec.endpoints` replaced by the lab's addresses. Messages go to standard error.
+/// with `Project.spec.endpoints` replaced by the lab's addresses. `--overrides` changes other fields.
+/// Messages go to standard error.
 ///
 /// Exit status: 0 done, 2 the command line or a document is wrong, 100 do not retry, 111 retry.
 #[derive(Debug, Parser)]
@@ -33,7 +34,13 @@ pub(crate) enum Verb {
         output: documents::Output,
     },
     /// Start the services that the documents need, and write the documents with the lab's endpoints
-    Up(documents::Target),
+    Up {
+        #[command(flatten)]
+        target: documents::Target,
+        /// Folder of overrides: documents whose `spec` is merged into the document of the same kind and name (RFC 7386), for fields that differ in the lab
+        #[arg(long, value_name = "FOLDER")]
+        overrides: Option<PathBuf>,
+    },
     /// End every process of the lab; the state stays on the disk
     Down {
         /// Remove the lab's state as well

@@ -1,13 +1,14 @@
-//! Runs the cloud: the emulator of Hetzner's API, whose servers are emulated Talos machines.
+//! Runs the cloud: the emulator of Hetzner's API and an Image Factory. A server runs its user data if it was
+//! created from an image of the vendor, and is an emulated Talos machine if it was created from an image of Talos.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use emulator_hcloud::{Cloud, Settings};
+use emulator_hcloud::{Cloud, Factory, Settings, StockMachines};
 use emulator_talos::{Fleet, FleetSettings, Node};
 use serde_json::Value;
 use tokio::runtime::Builder;
@@ -29,6 +30,7 @@ const SETTLE: Duration = Duration::from_secs(45);
 /// The running emulator and its machines.
 pub(crate) struct Running {
     fleet: Arc<Fleet>,
+    _factory: Factory,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -100,12 +102,18 @@ impl Running {
             state: state.clone(),
             address: paths.cloud(),
         };
-        let address = paths.cloud().to_string();
-        let cannot_listen = |error| files::cannot("listen on", Path::new(&address))(error);
-        let listener = TcpListener::bind(paths.cloud()).map_err(cannot_listen)?;
-        listener.set_nonblocking(true).map_err(cannot_listen)?;
+        let bind = |address: SocketAddr| {
+            let name = address.to_string();
+            TcpListener::bind(address).map_err(files::cannot("listen on", Path::new(&name)))
+        };
+        let listener = bind(paths.cloud())?;
+        let factory = bind(paths.factory())?;
+        let started = listener.set_nonblocking(true).and_then(|()| Factory::serve(factory));
+        let factory = started.map_err(files::cannot("start", Path::new("the cloud")))?;
         let fleet = fleet(paths)?;
-        let cloud = Cloud::open(settings, fleet.clone()).map_err(files::cannot("open", &state))?;
+        files::folder(&paths.disks())?;
+        let servers = Arc::new(StockMachines::new(paths.disks(), fleet.clone()));
+        let cloud = Cloud::open(settings, servers).map_err(files::cannot("open", &state))?;
         let machines = fleet.clone();
         let thread = thread::spawn(move || {
             // Clusters come first: a caller that sees the cloud answer calls their APIs next.
@@ -114,7 +122,7 @@ impl Running {
             runtime
                 .block_on(async { cloud.serve(tokio::net::TcpListener::from_std(listener)?).await })
         });
-        Ok(Self { fleet, thread })
+        Ok(Self { fleet, _factory: factory, thread })
     }
 
     /// Returns whether the emulator's thread has ended without a call of `shutdown`.

@@ -1,5 +1,5 @@
-//! Decides which services the documents need, and replaces `Project.spec.endpoints`, the only field
-//! of the stream that the lab changes.
+//! Decides which services the documents need, and replaces the endpoints in the documents:
+//! `Project.spec.endpoints` and `Cluster.spec.image.factory`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -113,6 +113,14 @@ pub(crate) fn endpoints(
     add("flux", json!({"url": format!("http://{}/fluxcd", paths.registry())}));
     add("nix", json!({"inputs": {"nixpkgs": nix::input(paths)}}));
     Ok(Value::Object(endpoints))
+}
+
+/// Replaces the URL of the Image Factory in every Cluster that declares an image.
+pub(crate) fn replace_factories(stream: &mut Stream, paths: &LabPaths) {
+    let url = format!("http://{}", paths.factory());
+    for spec in stream.specs_mut("Cluster").filter(|spec| spec["image"].is_object()) {
+        spec["image"]["factory"] = json!(url);
+    }
 }
 
 /// Replaces the endpoints of `project` and no other field.

@@ -42,6 +42,8 @@ const TOOLS: &[Tool] = &[
     tool("host-local", "containernetworking-plugins", &["Cluster"]),
     tool("ip", "iproute2", &["Cluster"]),
     tool("unshare", "util-linux", &["Cluster"]),
+    tool("python3", "python3", &["Cluster"]), // runs the user data of servers
+    tool("xz", "xz-utils", &["Cluster"]),     // compresses the image of Talos
 ];
 
 /// Script that keeps Debian packages from starting their services while they are installed

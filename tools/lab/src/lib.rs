@@ -10,7 +10,8 @@
 //!
 //! **Invariant:** `lab up` writes no document unless the lab answers, so that documents with the
 //! vendors' endpoints never reach the programs behind it.
-//! **Invariant:** `lab up` changes no field but `Project.spec.endpoints`.
+//! **Invariant:** `lab up` changes no field but `Project.spec.endpoints`, `Cluster.spec.image.factory`
+//! and the fields in the folder of `--overrides`.
 //! **Invariant:** `lab` ends a process by its id and start time, and only a process that it started.
 //! **Invariant:** every service listens on loopback.
 
@@ -32,6 +33,7 @@ mod install;
 mod lock;
 mod network;
 mod nix;
+mod overrides;
 mod paths;
 mod port;
 mod process;
@@ -61,7 +63,7 @@ use paths::LabPaths;
 /// [`Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, Error> {
     let (Verb::Build { output, .. }
-    | Verb::Up(documents::Target { output, .. })
+    | Verb::Up { target: documents::Target { output, .. }, .. }
     | Verb::Down { output, .. }
     | Verb::Status { output }
     | Verb::Init { output, .. }
@@ -79,7 +81,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
                 up::prepare_machine(&paths)?;
             }
         }
-        Verb::Up(target) => up::up(&paths, target)?,
+        Verb::Up { target, overrides } => up::up(&paths, target, overrides.as_deref())?,
         Verb::Down { wipe, .. } => down::down(&paths, *wipe)?,
         Verb::Status { .. } => documents::print([&status::status(&paths)?])?,
         Verb::Serve { .. } => serve::serve(&paths)?,

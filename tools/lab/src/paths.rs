@@ -73,6 +73,11 @@ impl LabPaths {
         self.address(8080)
     }
 
+    /// Address of the Image Factory, which belongs to the cloud.
+    pub(crate) fn factory(&self) -> SocketAddr {
+        self.address(8081)
+    }
+
     /// Path of a program that the lab has built.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.cache.join("bin").join(name)
@@ -86,6 +91,11 @@ impl LabPaths {
     /// Path of a secret, which only its owner may read.
     pub(crate) fn secret(&self, name: &str) -> PathBuf {
         self.directory.join("secrets").join(name)
+    }
+
+    /// Folder of the disks of servers that were created from an image of the vendor.
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.directory.join("disks")
     }
 
     /// Folder of the Talos machines.

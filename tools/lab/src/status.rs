@@ -51,7 +51,10 @@ fn endpoints(paths: &LabPaths, services: &[Service]) -> Value {
         let endpoint = match service {
             Service::Forge => json!({"url": url, "tokens": paths.directory.join("secrets")}),
             Service::Registry => json!({"url": url, "flux": format!("{url}/fluxcd")}),
-            Service::Cloud => json!({"url": format!("{url}/v1"), "token": cloud::token(paths)}),
+            Service::Cloud => {
+                let factory = format!("http://{}", paths.factory());
+                json!({"url": format!("{url}/v1"), "token": cloud::token(paths), "factory": factory})
+            }
             Service::Store => {
                 json!({"url": url, "credentials": store::Account::Root.credentials(paths)})
             }

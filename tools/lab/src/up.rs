@@ -1,6 +1,7 @@
 //! `lab up`: starts the services that the documents need, and writes the documents with the lab's
 //! endpoints.
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,9 @@ use crate::endpoints::{self, Needs};
 use crate::paths::LabPaths;
 use crate::process::TICK;
 use crate::service::Service;
-use crate::{build, cloud, forge, images, install, nix, port, registry, serve, state, store};
+use crate::{
+    build, cloud, forge, images, install, nix, overrides, port, registry, serve, state, store,
+};
 
 /// Longest wait for a service to answer. Gitea creates its database first.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -27,13 +30,15 @@ pub(crate) fn prepare_machine(paths: &LabPaths) -> Result<(), Error> {
 
 /// Runs `lab up`. **No document is written unless every service answers**, because documents with the
 /// vendors' endpoints must not reach the programs behind `lab`.
-pub(crate) fn up(paths: &LabPaths, target: &Target) -> Result<(), Error> {
+pub(crate) fn up(paths: &LabPaths, target: &Target, overrides: Option<&Path>) -> Result<(), Error> {
     let mut stream = Stream::read(&target.documents);
+    let overridden = overrides.map(|folder| overrides::merge(&mut stream, folder));
     // As strict as the programs behind `lab`, so that no component is built for invalid documents.
     Projects::read_for_lab(&mut stream);
     let projects = stream.documents_of::<Project>();
     let owners = endpoints::owners(&mut stream, &projects);
     stream.accept()?;
+    overrides::report(overridden.as_deref().unwrap_or_default());
     if projects.is_empty() {
         documents::note("-", "the input has no Project: there are no endpoints to replace");
     }
@@ -64,6 +69,7 @@ pub(crate) fn up(paths: &LabPaths, target: &Target) -> Result<(), Error> {
         let endpoints = endpoints::endpoints(paths, &services, &project.spec, owner)?;
         endpoints::replace(&mut stream, project, endpoints);
     }
+    endpoints::replace_factories(&mut stream, paths);
     stream.write()?;
     Ok(())
 }
@@ -91,6 +97,9 @@ fn start(
     for service in services {
         if !wanted.contains(service) {
             port::check_free(service.name(), service.address(paths))?;
+            if *service == Service::Cloud {
+                port::check_free("image factory", paths.factory())?;
+            }
             wanted.push(*service);
         }
         match service {

@@ -85,7 +85,7 @@ fn init_makes_a_project_that_every_program_accepts() -> Test {
         Newcomer::of_template()?,
         Newcomer::with(
             &repository(),
-            &[".sops.yaml", "project", "sources", "machines", "deployments"],
+            &[".sops.yaml", "project", "sources", "machines", "deployments", "lab"],
         )?,
     ] {
         let before = newcomer.run(&["vcs-bootstrap", "plan", "project"], &[])?;

@@ -189,6 +189,39 @@ fn up_replaces_only_the_endpoints_and_every_program_can_read_them() -> Test {
 }
 
 #[test]
+fn up_merges_overrides_and_names_the_overridden_fields() -> Test {
+    let lab = Lab::new()?;
+    let folder = lab.folder.path().join("overrides");
+    fs::create_dir(&folder)?;
+    let text = PROJECT
+        .split("  root:")
+        .next()
+        .ok_or("no spec")?
+        .replace(", labels: { kept: \"yes\" }", "");
+    fs::write(
+        folder.join("project.yaml"),
+        text + "  root: { env: null, file: root }\n  generations: { flux-seed: 2 }\n",
+    )?;
+    let up = format!("up --overrides {}", folder.display());
+    let run = lab.run(&up, [PROJECT, REPOSITORY].concat()).success();
+    let out = documents(&run)?;
+    let spec = &out[0]["spec"];
+    assert_eq!(spec["root"], json!({"file": "root"}));
+    assert_eq!(spec["generations"], json!({"flux-seed": 2}));
+    assert_eq!(out[0]["metadata"]["labels"], json!({"kept": "yes"}));
+    assert_eq!(spec["endpoints"]["registry"]["url"], "http://127.71.0.1:5000/zabronax");
+    assert_eq!(out.len(), 2, "{out:?}");
+    let said = stderr(&run);
+    let line = "project.yaml overrides spec.root.env, spec.root.file, spec.generations.flux-seed";
+    assert!(said.contains("Project/holistic") && said.contains(line), "{said}");
+
+    // The output holds the overrides, so a second `up` needs none.
+    let again = lab.run("up", run.get_output().stdout.clone()).success();
+    assert_eq!(again.get_output().stdout, run.get_output().stdout);
+    Ok(())
+}
+
+#[test]
 fn a_second_up_finds_the_running_lab_and_changes_nothing() -> Test {
     let lab = Lab::new()?;
     let input = [PROJECT, REPOSITORY].concat();

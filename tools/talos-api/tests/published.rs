@@ -11,6 +11,10 @@ use std::process::{Command, Output, Stdio};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
+use testing::go;
+
+/// Program in Go that holds the published descriptions.
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/published");
 
 // hazard: A field has another number in our description than in Talos, so a machine's answer is read as
 // an empty text, and etcd never starts. The emulator shared the description and agreed.
@@ -20,7 +24,7 @@ use prost_types::field_descriptor_proto::Type;
 #[test]
 fn every_name_number_and_type_is_the_published_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = build(folder.path());
+    let program = go::build(SOURCE, folder.path());
     let output = compare(&program, talos_api::FILE_DESCRIPTOR_SET);
     let compared = String::from_utf8_lossy(&output.stdout);
     let differences = String::from_utf8_lossy(&output.stderr);
@@ -40,20 +44,6 @@ fn every_name_number_and_type_is_the_published_one() {
 }
 
 const FILE_INFO_NUMBER: &str = "machine.FileInfo.relative_name: number is 8, published is 9\n";
-
-/// Builds the Go program that holds the published descriptions.
-fn build(folder: &Path) -> std::path::PathBuf {
-    let program = folder.join("published");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/published");
-    let output = Command::new("go")
-        .args(["build", "-o", &program.display().to_string(), "."])
-        .current_dir(source)
-        .stdin(Stdio::null())
-        .output()
-        .expect("go");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
-}
 
 /// Compares an encoded set of descriptions with the published ones.
 fn compare(program: &Path, descriptions: &[u8]) -> Output {

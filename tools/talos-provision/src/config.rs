@@ -9,6 +9,7 @@ mod patch;
 mod rules;
 mod scalar;
 mod schema;
+mod unique;
 mod yaml;
 
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ pub use keys::Keys;
 pub(crate) use keys::{keys, keys_in};
 pub use patch::Patch;
 pub(crate) use rules::{Refusal, check};
+pub(crate) use unique::addresses;
 pub use yaml::{At, Mistake};
 
 use crate::emit;

@@ -8,6 +8,7 @@ use std::path::Path;
 use contract::Projects;
 use documents::{Declared, Stream};
 use jiff::ToSpan as _;
+use serde_json::Value;
 
 use crate::Error;
 use crate::config::{self, At, Common, Mistake, Patch, Refusal};
@@ -242,6 +243,11 @@ struct NamedPatch<'a> {
 }
 
 impl NamedPatch<'_> {
+    /// Returns whether every machine of the cluster gets the patch.
+    fn is_of_all(&self) -> bool {
+        self.path.starts_with("/spec/patches/")
+    }
+
     fn error(&self, at: At, message: &str) -> (String, String) {
         let At { line, column } = at;
         (self.path.clone(), format!("{}:{line}:{column}: {message}", self.file.display()))
@@ -282,27 +288,63 @@ fn check_patches(
         (documents, refusals)
     };
     // Mistakes of the document itself, for example its version of Kubernetes, are reported at their own fields.
-    let (_, without_patches) = refusals(&tried[..1]);
+    let (ours, without_patches) = refusals(&tried[..1]);
     let (documents, found) = refusals(&tried);
+    let place = |document: &Value, path: &str| {
+        let places = patches.iter().filter_map(|named| {
+            let (steps, at) = named.patch.position(document, path)?;
+            Some((steps, named, at))
+        });
+        places.max_by_key(|(steps, ..)| *steps).map(|(_, named, at)| (named, at))
+    };
     let located = |refusal: Refusal| {
         let Refusal { document, path, message } = refusal;
         let document = &documents[document];
-        let places = patches.iter().filter_map(|named| {
-            let (steps, at) = named.patch.position(document, &path)?;
-            Some((steps, named, at))
-        });
         let message = match document["kind"].as_str() {
             Some(kind) => format!("{kind}: {path} {message}"),
             None => format!("{path} {message}"),
         };
         let refused = format!("a node of `{}` would refuse this: {message}", pool.role.as_str());
-        match places.max_by_key(|(steps, ..)| *steps) {
-            Some((_, named, at)) => named.error(at, &refused),
+        match place(document, &path) {
+            Some((named, at)) => named.error(at, &refused),
             None => (format!("/spec/pools/{number}"), refused),
         }
     };
     let of_patches = |refusal: &Refusal| !without_patches.contains(refusal);
-    found.into_iter().filter(of_patches).map(located).collect()
+    let mut errors: ValidationErrors = found.into_iter().filter(of_patches).map(located).collect();
+    if !errors.is_empty() {
+        return errors;
+    }
+
+    // A node is known by its machine's name: the gate of data, the drain of a machine and etcd's members depend on it.
+    // Talos v1.13.9 removes the etcd member with the name of a machine that joins: `addMember` in
+    // `internal/app/machined/pkg/system/services/etcd.go`. So two machines of one name would remove each other.
+    let hostname = |documents: &[Value]| {
+        documents.iter().find(|document| document["kind"] == "HostnameConfig").cloned()
+    };
+    let named = hostname(&ours).filter(|_| hostname(&documents) != hostname(&ours));
+    let overridden = "/machine/kubelet/extraArgs/hostname-override";
+    let root = documents.first().filter(|root| root.pointer(overridden).is_some());
+    for (document, path) in named
+        .iter()
+        .map(|document| (document, "/hostname"))
+        .chain(root.map(|root| (root, overridden)))
+    {
+        if let Some((named, at)) = place(document, path) {
+            let message = "the name of a machine comes from its pool, and two machines of one name would replace each other: remove it from the patch";
+            errors.push(named.error(at, &format!("{path}: {message}")));
+        }
+    }
+    let machines: usize = spec.pools.iter().map(|pool| usize::from(pool.count)).sum();
+    for Refusal { document, path, message } in config::addresses(&documents) {
+        let found = place(&documents[document], &path);
+        let is_shared =
+            |named: &NamedPatch<'_>| if named.is_of_all() { machines > 1 } else { pool.count > 1 };
+        if let Some((named, at)) = found.filter(|(named, _)| is_shared(named)) {
+            errors.push(named.error(at, &format!("{path} {message}")));
+        }
+    }
+    errors
 }
 
 fn read_patch(file: &Path, path: &str, errors: &mut ValidationErrors) -> Option<Patch> {

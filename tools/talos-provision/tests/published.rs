@@ -5,26 +5,16 @@
 mod cases;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cases::{Case, base, judged};
 use serde_json::{Value, json};
 use talos_provision::spec::Role;
+use testing::go;
 
-/// Builds the Go program that holds Talos's own code.
-fn build(folder: &Path) -> PathBuf {
-    let program = folder.join("published");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/published");
-    let output = Command::new("go")
-        .args(["build", "-o", &program.display().to_string(), "."])
-        .current_dir(source)
-        .stdin(Stdio::null())
-        .output()
-        .expect("go");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
-}
+/// Program in Go that holds Talos's own code.
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/published");
 
 fn printed(program: &Path, argument: &str) -> String {
     let output = Command::new(program).arg(argument).output().expect("the Go program");
@@ -99,7 +89,7 @@ fn differences(program: &Path, patches: &[(Role, String)]) -> Vec<String> {
 #[test]
 fn the_fields_of_every_document_are_the_published_ones() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = build(folder.path());
+    let program = go::build(SOURCE, folder.path());
     let ours =
         include_str!("../src/config/schema.txt").lines().filter(|line| !line.starts_with('#'));
     let published = printed(&program, "schema");
@@ -112,7 +102,7 @@ fn the_fields_of_every_document_are_the_published_ones() {
 #[test]
 fn every_case_has_the_verdict_of_talos() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = build(folder.path());
+    let program = go::build(SOURCE, folder.path());
     let cases = cases::all();
     let questions: Vec<_> = cases
         .iter()
@@ -136,7 +126,7 @@ fn every_case_has_the_verdict_of_talos() {
 #[test]
 fn the_emulator_has_the_verdict_of_talos() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = build(folder.path());
+    let program = go::build(SOURCE, folder.path());
     let cases = cases::all();
     let received = cases.iter().filter_map(|case| Some((&case.name, cases::received(case)?)));
     let received: Vec<_> = received.collect();
@@ -240,7 +230,7 @@ const TARGETS: [&str; 12] = [
 #[test]
 fn every_scalar_becomes_what_talos_makes_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = build(folder.path());
+    let program = go::build(SOURCE, folder.path());
     let patches: Vec<_> = TARGETS
         .iter()
         .flat_map(|target| SCALARS.map(|scalar| (Role::Controlplane, target.replace('@', scalar))))

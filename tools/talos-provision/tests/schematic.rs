@@ -8,6 +8,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 use talos_provision::schematic::Schematic;
+use testing::go;
+
+/// Program in Go that holds the factory's own package.
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schematic");
 
 /// Images whose YAML needs each style of a text: plain, quoted, and what looks like another type.
 fn images() -> Vec<serde_json::Value> {
@@ -75,15 +79,7 @@ fn images() -> Vec<serde_json::Value> {
 #[test]
 fn every_id_is_the_one_that_the_factory_computes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = folder.path().join("schematic");
-    let output = Command::new("go")
-        .args(["build", "-o", &program.display().to_string(), "."])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schematic"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("go");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
+    let program = go::build(SOURCE, folder.path());
     let schematics: Vec<_> = images()
         .into_iter()
         .map(|image| Schematic::of(&serde_json::from_value(image).expect("an image")))

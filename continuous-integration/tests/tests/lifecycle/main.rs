@@ -8,19 +8,21 @@ mod back;
 #[path = "../project/mod.rs"]
 mod project;
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use documents::Stream;
 use project::{
     DOCUMENTS, PROGRAMS, Project, Test, document, documents, forward, kubeconfig, reasons, say,
     unsealed,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 #[test]
 fn a_repository_becomes_a_running_workload() -> Test {
     let project = Project::of_a_newcomer("127.99.0.0/16")?;
     let input = project.up()?;
-    only_endpoints_are_replaced(&project, &input)?;
+    only_endpoints_and_declared_overrides_differ(&project, &input)?;
     plan_covers_an_empty_world_and_writes_nothing(&project, &input)?;
     let output = programs_killed_at_every_step_converge(&project, &input)?;
     a_workload_without_visitors_is_drained_restored_and_started_again(&project, &output)?;
@@ -28,25 +30,54 @@ fn a_repository_becomes_a_running_workload() -> Test {
     foreign_tools_verify_the_published_artifacts(&project, &output)?;
     a_second_run_writes_nothing_and_prints_the_same_documents(&project, &input, &output)?;
     every_plan_check_and_every_verify_succeeds(&project, &input, &output)?;
-    reconstruct_derives_every_value_from_a_clone_and_the_root(&project, &input, &output)?;
+    reconstruct_derives_every_value_from_a_clone_and_the_root(&project, &output)?;
     a_commit_becomes_a_new_digest_that_runs(&project, &input, &output)?;
     an_artifact_signed_with_another_key_is_not_delivered(&project, &input)?;
     a_lab_that_ended_starts_again_with_its_state(&project, &input)?;
     back::the_way_back_loses_no_data_and_leaves_no_resource(&project, &input)
 }
 
-fn only_endpoints_are_replaced(project: &Project, input: &str) -> Test {
-    let plain = format!("cat $(git ls-files {DOCUMENTS} | grep yaml$ | xargs grep -l holistic/)");
-    let plain = project.sh(&plain)?;
-    assert!(plain.contains("api.hetzner.cloud"), "the documents are the production ones");
-    let mut project_document = document(input, "Project", "holistic")?;
-    let endpoints = project_document["spec"]["endpoints"].take().to_string();
+/// Compares the lab's documents with those of production: only endpoints, among
+/// them the URL of the Image Factory, and the fields in `lab/` differ.
+fn only_endpoints_and_declared_overrides_differ(project: &Project, input: &str) -> Test {
+    let folders = DOCUMENTS.split(' ').map(|folder| project.root().join(folder));
+    let stream = Stream::read(&folders.collect::<Vec<_>>());
+    let (mut plain, mut lab) = (stream.documents(), documents(input)?.into_iter());
+    let mut changed = BTreeSet::new();
+    loop {
+        let (plain, lab) = match (plain.next(), lab.next()) {
+            (Some(plain), Some(lab)) => (plain, lab),
+            (None, None) => break,
+            other => return Err(format!("not the same documents: {other:?}").into()),
+        };
+        differences(
+            plain,
+            &lab,
+            &plain["kind"].as_str().unwrap_or_default().to_owned(),
+            &mut changed,
+        );
+    }
+    let expected = ["Cluster.spec.image.factory", "Delivery.spec.path", "Project.spec.endpoints"];
+    assert_eq!(changed, expected.map(str::to_owned).into());
+    let endpoints = document(input, "Project", "holistic")?["spec"]["endpoints"].take().to_string();
     assert!(endpoints.contains("127.99.0.1"), "{endpoints}");
     assert!(!endpoints.contains("api.hetzner.cloud"), "{endpoints}");
-    for other in documents(input)?.iter().filter(|document| document["kind"] != "Project") {
-        assert!(!other.to_string().contains("127."), "the lab changes endpoints only: {other}");
-    }
     Ok(())
+}
+
+/// Adds the path of every field that differs to `changed`. Endpoints count as one field.
+fn differences(plain: &Value, lab: &Value, path: &str, changed: &mut BTreeSet<String>) {
+    match (plain.as_object(), lab.as_object()) {
+        (Some(plain), Some(lab)) if !path.ends_with(".endpoints") => {
+            for key in plain.keys().chain(lab.keys()).collect::<BTreeSet<_>>() {
+                let value =
+                    |fields: &Map<String, Value>| fields.get(key).cloned().unwrap_or_default();
+                differences(&value(plain), &value(lab), &format!("{path}.{key}"), changed);
+            }
+        }
+        _ if plain != lab => drop(changed.insert(path.to_owned())),
+        _ => {}
+    }
 }
 
 fn plan_covers_an_empty_world_and_writes_nothing(project: &Project, input: &str) -> Test {
@@ -166,10 +197,8 @@ fn every_plan_check_and_every_verify_succeeds(
 /// Reconstructs every derived value byte for byte, and detects values that another root would give.
 fn reconstruct_derives_every_value_from_a_clone_and_the_root(
     project: &Project,
-    input: &str,
     output: &str,
 ) -> Test {
-    fs::write(project.root().join(".lab/lab.json"), input)?;
     fs::write(project.root().join(".lab/documents.json"), output)?;
     let (before, task) = (project.writes()?, project.task("reconstruct"));
     let ended = project.ended(&task)?;
@@ -208,7 +237,7 @@ fn an_artifact_signed_with_another_key_is_not_delivered(project: &Project, input
     // An attacker publishes every artifact with a key that is not the project's.
     let stranger = "ARTIFACT_ATTEST_KEY=$(head -c 32 /dev/zero | base64)";
     let honest = forward(project, "apply", input, 0)?;
-    let manifests = project.root().join("deployments/prod/kustomization.yaml");
+    let manifests = project.root().join("deployments/manifests/lab/kustomization.yaml");
     let text = fs::read_to_string(&manifests)?;
     fs::write(&manifests, text + "# changed by a stranger\n")?;
     project.sh("git commit --quiet --all -m 'A change by a stranger'")?;

@@ -244,6 +244,7 @@ fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
         $LAB_CACHE/bin/kubectl --kubeconfig .lab/kubeconfig get --raw /api/v1/namespaces/default/services/hello:80/proxy/";
     assert_eq!(home.sh(ask)?, "hello\n");
     a_second_cluster_and_what_runs_in_it_are_two_templates_more(&home)?;
+    overrides_in_the_folder_lab_reach_the_programs(&home)?;
 
     home.sh("tasks/sunset")?;
     let sunset = fs::read_to_string(home.folder.join(".lab/sunset.json"))?;
@@ -270,6 +271,17 @@ fn a_second_cluster_and_what_runs_in_it_are_two_templates_more(home: &Home<'_>) 
         assert!(plan.as_array().is_some_and(|steps| !steps.is_empty()), "{kind} {name}: {plan}");
     }
     home.sh("git reset --quiet --hard HEAD~1")?;
+    Ok(())
+}
+
+fn overrides_in_the_folder_lab_reach_the_programs(home: &Home<'_>) -> Test {
+    home.sh(
+        "mkdir lab
+        printf '%s\n' 'apiVersion: holistic/v1alpha1' 'kind: Delivery' 'metadata: {name: prod}' 'spec: {timeoutSeconds: 299}' >lab/overrides.yaml
+        tasks/lifecycle
+        rm -r lab
+        jq -es 'any(.kind == \"Delivery\" and .spec.timeoutSeconds == 299)' .lab/documents.json",
+    )?;
     Ok(())
 }
 

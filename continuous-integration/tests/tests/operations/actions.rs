@@ -65,7 +65,13 @@ impl<'a> Plane<'a> {
         endpoints["cloud"]["hetzner"]["reader"] = json!({"firstOf": places});
         endpoints["cloud"]["hetzner"]["token"] = json!({"env": "HCLOUD_TOKEN"});
         fs::write(clone.join("project/project.yaml"), format!("---\n{declared}\n"))?;
-        project.sh("cd clone && git commit --quiet --all --message 'The endpoints of the lab'")?;
+        let delivery = document(input, "Delivery", "prod")?; // with the override of the lab
+        fs::write(clone.join("deployments/delivery.yaml"), format!("---\n{delivery}\n"))?;
+        let factory = document(input, "Cluster", "prod")?["spec"]["image"]["factory"].take();
+        project.sh(&format!(
+            "cd clone && sed -i 's|image: {{}}|image: {{factory: {factory}}}|' machines/prod/cluster.yaml
+            git commit --quiet --all --message 'The endpoints and overrides of the lab'"
+        ))?;
         fs::create_dir(project.root().join("other-home"))?;
         let phase_key = |phase| {
             let derive = format!(
@@ -192,7 +198,7 @@ impl<'a> Plane<'a> {
 
     fn a_pull_request_gets_one_comment_with_its_plan(&self) -> Test {
         self.sh("git switch --quiet --create change
-            printf '# A change that makes another artifact.\n' >>deployments/prod/kustomization.yaml
+            printf '# A change that makes another artifact.\n' >>deployments/manifests/lab/kustomization.yaml
             git commit --quiet --all --message 'Change what is deployed'")?;
         let origin = self
             .api

@@ -121,7 +121,7 @@ impl Project {
 
     /// Starts the lab and returns the documents with the lab's endpoints.
     pub(crate) fn up(&self) -> Test<String> {
-        self.sh(&format!("lab up {DOCUMENTS}"))
+        self.sh(&format!("lab up --overrides lab {DOCUMENTS}"))
     }
 
     /// Pipes `input` through `program verb`. Returns the documents that the program wrote and its exit

@@ -30,5 +30,25 @@ cp "$folder/sitecustomize.py" "$root/emulator/sitecustomize.py"
   until grep -q u "$root/proc/sysrq-trigger"; do sleep 0.05; done
   mount -o remount,ro "$root"
 ) &
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/emulator MACHINE_ADDRESS="$address" \
-  chroot "$root" /emulator/user-data
+# The vendor's system has every interpreter in /usr/bin; a computer with Nix has them in its store.
+set -- /emulator/user-data
+interpreter=$(sed -n '1 s/^#! *\([^ ]*\).*/\1/p' "$folder/user-data")
+if ! test -x "$interpreter"; then
+  IFS=:
+  for path in /usr/bin /bin $PATH; do
+    case $path in /usr/bin | /bin | /nix/*) ;; *) continue ;; esac
+    test ! -x "$path/${interpreter##*/}" || { set -- "$path/${interpreter##*/}" "$@" && break; }
+  done
+  unset IFS
+fi
+exec 3<&0
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/emulator MACHINE_ADDRESS="$address" \
+  chroot "$root" "$@" 3<&- &
+program=$!
+# Standard input is a pipe of the emulator, and ends with it.
+(
+  cat <&3
+  kill -9 "$program"
+) >/dev/null 2>&1 &
+exec 3<&-
+wait "$program"

@@ -28,7 +28,7 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const EXTENSIONS: [&str; 3] =
     ["siderolabs/iscsi-tools", "siderolabs/qemu-guest-agent", "siderolabs/util-linux-tools"];
 
-/// A factory that a test serves on a thread until the process ends.
+/// A factory that is served on a thread until the process ends.
 pub struct Factory {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -62,7 +62,15 @@ impl Factory {
     ///
     /// The address is taken, or no thread can be started.
     pub fn start(ip: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind((ip, 0))?;
+        Self::serve(TcpListener::bind((ip, 0))?)
+    }
+
+    /// Starts a factory at `listener`.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub fn serve(listener: TcpListener) -> io::Result<Self> {
         let (address, state) = (listener.local_addr()?, Arc::<Mutex<State>>::default());
         let shared = Arc::clone(&state);
         std::thread::Builder::new().spawn(move || {

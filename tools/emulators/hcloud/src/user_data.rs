@@ -2,11 +2,12 @@
 //!
 //! A server that was created from a system of the vendor runs its user data once, at its first boot, if the
 //! user data begins with `#!` (<https://docs.cloud-init.io/en/24.4/explanation/format.html>). The program runs
-//! for real, in a mount namespace whose disk is a file. This needs root, `unshare` and Python.
+//! for real, in a mount namespace whose disk is a file. This needs root or user namespaces, `unshare` and Python.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,9 +55,14 @@ impl StockMachines {
         fs::write(folder.join("sitecustomize.py"), include_str!("sitecustomize.py"))?;
         let log = fs::File::create(folder.join("console"))?;
         let mut command = Command::new("unshare");
+        if fs::metadata("/proc/self")?.uid() != 0 {
+            // Other users may mount in a user namespace only.
+            command.args(["--user", "--map-root-user"]);
+        }
         command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]);
         command.arg(include_str!("boot.sh")).arg("boot").arg(&folder).arg(server.ipv4.to_string());
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // The pipe closes when this process ends, in any way, and then the script ends the program.
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         command.spawn().map(Some)
     }
 
@@ -104,8 +110,7 @@ impl Machines for StockMachines {
 /// Returns what a disk holds. A disk that was never written still has its system, which the file of the
 /// emulator does not contain.
 fn read(disk: &Path) -> Contents {
-    let is_empty =
-        fs::metadata(disk).is_ok_and(|file| std::os::unix::fs::MetadataExt::blocks(&file) == 0);
+    let is_empty = fs::metadata(disk).is_ok_and(|file| file.blocks() == 0);
     if is_empty { Contents::Stock } else { factory::read(disk).unwrap_or_default() }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Needs root and `unshare`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -80,6 +82,36 @@ fn user_data_runs_once_and_sees_no_device_but_its_disk() {
     machines.delete(1);
     assert!(!path.join("1").exists());
     assert_eq!(*talos.0.lock().expect("no test panics with it"), [0_u64; 0]);
+}
+
+#[test]
+fn user_data_runs_with_an_interpreter_that_this_computer_has_in_another_folder() {
+    let (_folder, path, _, machines) = machines();
+    machines.power_on(&server(5, "#!/nowhere/python3 -u\nprint('by Python')\n", Contents::Stock));
+    until("the output", || console(&path, 5) == "by Python\n");
+}
+
+// hazard: The lab ends, and a server continues to write its disk and to listen at its address.
+// class: A process outlives the process that started it.
+// members: SIGKILL, the end of the process
+// now: the server ends when its standard input is closed
+#[test]
+fn user_data_ends_with_the_process_of_the_emulator() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (disk, data) = (folder.path().join("disk"), folder.path().join("user-data"));
+    std::fs::write(disk, "").expect("a disk");
+    std::fs::write(data, "#!/bin/sh\necho begin\nsleep 600\n").expect("user data");
+    std::fs::write(folder.path().join("sitecustomize.py"), "").expect("a module");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]);
+    command.arg(include_str!("../src/boot.sh")).arg("boot").arg(folder.path()).arg("127.72.3.4");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a machine");
+    let mut said = [0; 6];
+    let mut output = child.stdout.take().expect("its output");
+    output.read_exact(&mut said).expect("the first line");
+    drop(child.stdin.take());
+    until("the end", || child.try_wait().expect("a status").is_some());
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::{Name, Status};
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) origin: Origin,
+    /// Text of the override that was merged into the document.
+    pub(crate) override_origin: Option<Origin>,
     pub(crate) value: Value,
 }
 

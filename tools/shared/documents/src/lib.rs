@@ -53,6 +53,6 @@ pub use refusal::Refusal;
 pub use report::report;
 pub use status::{Condition, Status};
 pub use step::{Effect, Step};
-pub use stream::Stream;
+pub use stream::{Overridden, Stream};
 pub use verb::{LogFormat, Output, Target, Verb};
 pub use write::{print, stderr_line};

@@ -137,7 +137,11 @@ fn parse(
                     match unfit(&value) {
                         Some(_) if !is_meant(part) => {}
                         Some(why) => mistakes.push(ValidationError::in_text(&origin, (1, 1), why)),
-                        None => documents.push(Document { origin: origin.clone(), value }),
+                        None => documents.push(Document {
+                            origin: origin.clone(),
+                            override_origin: None,
+                            value,
+                        }),
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! The stream: every document of the input is written to the output, in the same order.
 
+mod overrides;
+
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -7,6 +9,8 @@ use serde_json::Value;
 use crate::document::{Document, Object, StatusOf};
 use crate::validation::{ValidationError, strict};
 use crate::{Declared, Error, Kind, kind};
+
+pub use overrides::Overridden;
 
 /// The documents of the input, in the order read.
 #[derive(Debug)]
@@ -56,14 +60,19 @@ impl Stream {
     /// Reports an error when the stream lacks the document to which the field `path` of `from` refers.
     pub fn require_exists<K>(&mut self, from: &Declared<K>, path: &str, kind: &str, name: &str) {
         if self.find(kind, name).is_none() {
-            let others = self.documents.iter().filter(|document| document.is(kind));
-            let others: Vec<_> =
-                others.filter_map(|document| document.value["metadata"]["name"].as_str()).collect();
-            let message = match others.as_slice() {
-                [] => format!("the input has no {kind}, and this field refers to `{name}`"),
-                _ => format!("the input has no {kind} `{name}`, only {}", others.join(", ")),
-            };
+            let message = self.absence(kind, name);
             self.invalid(from, path, &message);
+        }
+    }
+
+    /// Returns the message for a field that refers to a document that the stream lacks.
+    fn absence(&self, kind: &str, name: &str) -> String {
+        let others = self.documents.iter().filter(|document| document.is(kind));
+        let others: Vec<_> =
+            others.filter_map(|document| document.value["metadata"]["name"].as_str()).collect();
+        match others.as_slice() {
+            [] => format!("the input has no {kind}, and this field refers to `{name}`"),
+            _ => format!("the input has no {kind} `{name}`, only {}", others.join(", ")),
         }
     }
 
@@ -178,6 +187,12 @@ impl Stream {
         if let Some(target) = self.documents[document.position].value.pointer_mut(path) {
             *target = value;
         }
+    }
+
+    /// Returns the spec of every document of `kind`, for changes of untyped values.
+    pub fn specs_mut(&mut self, kind: &str) -> impl Iterator<Item = &mut Value> {
+        let documents = self.documents.iter_mut().filter(move |document| document.is(kind));
+        documents.filter_map(|document| document.value.get_mut("spec"))
     }
 
     /// Writes every document to standard output.

@@ -1,5 +1,5 @@
-//! Set-up that tests of several programs share: runs of a program, documents, repositories, HTTP servers
-//! and pages.
+//! Set-up that tests of several programs share: runs of a program, documents, repositories, HTTP servers,
+//! Go programs and pages.
 //!
 //! **Invariant:** only tests depend on this crate. No program, and no other crate, names this crate in its
 //! `[dependencies]`.
@@ -13,6 +13,7 @@ pub mod delay;
 pub mod documents;
 pub mod garbage;
 pub mod git;
+pub mod go;
 pub mod http;
 pub mod page;
 pub mod proxy;
