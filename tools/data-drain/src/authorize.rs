@@ -7,6 +7,7 @@ use documents::{Reason, Refusal, WritePermit};
 
 use crate::claim::Report;
 use crate::clients::cluster;
+use crate::desired::ReaderImage;
 use crate::observe::{LiveClaim, Observation};
 use crate::session::Session;
 use crate::step::Step;
@@ -128,7 +129,7 @@ fn preflight(
 pub(crate) fn admissible(
     reader: &cluster::Reader,
     drain: &str,
-    image: &str,
+    image: &ReaderImage,
     observation: &Observation,
 ) -> Result<(), Error> {
     let mut refused = Vec::new();

@@ -91,14 +91,23 @@ fn origin(stream: &Stream, project: &Project, forge: &Name) -> Result<(Url, Secr
     Ok((url, token.resolve()?))
 }
 
-/// Returns the image that reads volumes, pinned to the digest that was attested; empty when no source
-/// is a claim.
-pub(crate) fn image(context: &Context<'_, Drain>) -> Result<String, Error> {
-    if context.document.spec.sources.iter().all(|source| source.claim.is_none()) {
-        return Ok(String::new());
+/// Image of the pods that read volumes.
+#[derive(Default)]
+pub(crate) struct ReaderImage {
+    /// Reference with the attested digest; empty when no source is a claim.
+    pub(crate) reference: String,
+    /// Secrets with which the kubelet pulls the image.
+    pub(crate) pull_secrets: Vec<Name>,
+}
+
+/// Returns the image that reads volumes.
+pub(crate) fn image(context: &Context<'_, Drain>) -> Result<ReaderImage, Error> {
+    let spec = &context.document.spec;
+    if spec.sources.iter().all(|source| source.claim.is_none()) {
+        return Ok(ReaderImage::default());
     }
-    let name = context.document.spec.reader.as_str();
-    Ok(facts::artifact(context.stream, name)?.reference)
+    let reference = facts::artifact(context.stream, spec.reader.as_str())?.reference;
+    Ok(ReaderImage { reference, pull_secrets: spec.image_pull_secrets.clone() })
 }
 
 /// Whether the cluster and the repositories exist, as far as their documents tell.

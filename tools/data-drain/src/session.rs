@@ -7,7 +7,7 @@ use kubernetes::Kubeconfig;
 use crate::clients::cluster;
 use crate::clients::store;
 use crate::copy::read_back;
-use crate::desired::{self, Desired, Keys};
+use crate::desired::{self, Desired, Keys, ReaderImage};
 use crate::observe::{Absent, Observation, claims, observe};
 use crate::plan::plan;
 use crate::spec::Drain;
@@ -96,7 +96,7 @@ impl<'a> Session<'a> {
     }
 
     /// Returns the image of the pods that read volumes.
-    pub(crate) fn image(&self) -> Result<String, Error> {
+    pub(crate) fn image(&self) -> Result<ReaderImage, Error> {
         desired::image(&self.context)
     }
 

@@ -15,6 +15,10 @@ pub struct Drain {
     /// Name of the `Artifact` whose image reads volumes in the cluster (default `volume-reader`).
     #[serde(default = "volume_reader")]
     pub reader: Name,
+    /// Names of the Secrets with which the kubelet pulls that image, in the namespace of each claim (default
+    /// none). A Delivery creates such a Secret with `imagePull: true`.
+    #[serde(default)]
+    pub image_pull_secrets: Vec<Name>,
     /// Volume claims and repositories to copy.
     #[schemars(length(min = 1))]
     pub sources: Vec<Source>,

@@ -6,7 +6,7 @@ use documents::WritePermit;
 use crate::Error;
 use crate::clients::cluster;
 use crate::clients::store;
-use crate::desired::Keys;
+use crate::desired::{Keys, ReaderImage};
 use crate::lease::Lease;
 use crate::session::Session;
 use crate::volume::Readers;
@@ -38,8 +38,7 @@ pub(crate) struct Writers {
 struct CopyWriters {
     store: store::Writer,
     keys: Keys,
-    /// Image of the pods that read volumes; empty when no source is a claim.
-    image: String,
+    image: ReaderImage,
 }
 
 impl Writers {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::claim::{Place, Report};
 use crate::clients::cluster::exec::Running;
 use crate::clients::cluster::{Reader, Writer};
+use crate::desired::ReaderImage;
 use crate::spec::Claim;
 use crate::{Error, Limit, pack};
 
@@ -23,7 +24,7 @@ const NAME_BYTES_MAX: usize = 253 - 17;
 #[derive(Clone, Copy)]
 pub(crate) struct Readers<'a> {
     pub(crate) drain: &'a str,
-    pub(crate) image: &'a str,
+    pub(crate) image: &'a ReaderImage,
     pub(crate) reader: &'a Reader,
     pub(crate) writer: &'a Writer,
     pub(crate) limit: Limit,
@@ -41,7 +42,7 @@ pub(crate) struct Volume<'a> {
 pub(crate) fn refusal(
     reader: &Reader,
     drain: &str,
-    image: &str,
+    image: &ReaderImage,
     (claim, place): (&Claim, &Place),
 ) -> Result<Option<String>, Error> {
     let pods = format!("/api/v1/namespaces/{}/pods", claim.namespace);
@@ -179,7 +180,7 @@ fn why(pod: &Value) -> String {
 
 /// Renders the reader pod. It runs as root with only the capability `DAC_OVERRIDE`, because files may
 /// belong to any user.
-fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -> Value {
+fn manifest(drain: &str, pod: &str, claim: &Claim, image: &ReaderImage, place: &Place) -> Value {
     let mut manifest = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -197,7 +198,7 @@ fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -
             },
             "containers": [{
                 "name": "reader",
-                "image": image,
+                "image": image.reference,
                 "args": ["wait"],
                 "securityContext": {
                     "readOnlyRootFilesystem": true,
@@ -216,6 +217,10 @@ fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -
             }],
         },
     });
+    if !image.pull_secrets.is_empty() {
+        let secrets = image.pull_secrets.iter().map(|name| json!({"name": name}));
+        manifest["spec"]["imagePullSecrets"] = secrets.collect();
+    }
     if let Place::Node(node) = place {
         // Select by the node's name, because the label `kubernetes.io/hostname` may differ.
         manifest["spec"]["affinity"] = json!({"nodeAffinity": {
@@ -225,4 +230,29 @@ fn manifest(drain: &str, pod: &str, claim: &Claim, image: &str, place: &Place) -
         }});
     }
     manifest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // hazard: A sunset cannot copy the volumes, because the image of the reader is in a private registry.
+    // class: Pods that a program creates lack the credentials that delivered pods have.
+    // members: the reader of data-drain; Flux's controllers, which have theirs
+    // now: `imagePullSecrets` of the Drain names the Secrets
+    #[test]
+    fn reader_pulls_its_image_with_the_declared_secrets_only() {
+        let claim = Claim::try_from("shop/data".to_owned()).expect("a claim");
+        let pod = |pull_secrets: &[&str]| {
+            let name = |name: &&str| (*name).to_owned().try_into().expect("a name");
+            let pull_secrets = pull_secrets.iter().map(name).collect();
+            let image =
+                ReaderImage { reference: "ghcr.io/me/reader@sha256:1".to_owned(), pull_secrets };
+            manifest("prod", "pod", &claim, &image, &Place::Scheduled)
+        };
+        assert_eq!(pod(&[])["spec"]["imagePullSecrets"], Value::Null);
+        let pod = pod(&["registry"]);
+        assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+        assert_eq!(pod["spec"]["containers"][0]["image"], "ghcr.io/me/reader@sha256:1");
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::clients::cluster;
 use crate::clients::store;
-use crate::desired::Keys;
+use crate::desired::{Keys, ReaderImage};
 use crate::lease::Lease;
 use crate::{Error, Limit};
 
@@ -13,8 +13,7 @@ pub(crate) struct WriteSession<'a> {
     pub(crate) store: &'a store::Writer,
     pub(crate) keys: &'a Keys,
     pub(crate) lease: &'a Lease,
-    /// Image of the pods that read volumes; empty when no source is a claim.
-    pub(crate) image: &'a str,
+    pub(crate) image: &'a ReaderImage,
     pub(crate) limit: Limit,
 }
 
