@@ -50,12 +50,8 @@ fn only_endpoints_and_declared_overrides_differ(project: &Project, input: &str) 
             (None, None) => break,
             other => return Err(format!("not the same documents: {other:?}").into()),
         };
-        differences(
-            plain,
-            &lab,
-            &plain["kind"].as_str().unwrap_or_default().to_owned(),
-            &mut changed,
-        );
+        let kind = plain["kind"].as_str().unwrap_or_default();
+        differences(plain, &lab, kind, &mut changed);
     }
     let expected = ["Cluster.spec.image.factory", "Delivery.spec.path", "Project.spec.endpoints"];
     assert_eq!(changed, expected.map(str::to_owned).into());

@@ -113,10 +113,10 @@ fn declared(by: &Document) -> Result<(&Value, &str, &str), Mistakes> {
     }
 }
 
-/// Returns the path of every `null` in `patch` whose field `value` does not have. A misspelt name of such a
+/// Returns the path of every `null` in `changes` whose field `value` does not have. A misspelt name of such a
 /// field would otherwise have no effect.
-fn absent_removals(patch: &Value, value: &Value, path: &str) -> Vec<String> {
-    let entries = patch.as_object().into_iter().flatten();
+fn absent_removals(changes: &Value, value: &Value, path: &str) -> Vec<String> {
+    let entries = changes.as_object().into_iter().flatten();
     let absent = entries.flat_map(|(key, entry)| {
         let (path, value) = (join(path, key), &value[key.as_str()]);
         if entry.is_null() && value.is_null() {
@@ -128,9 +128,9 @@ fn absent_removals(patch: &Value, value: &Value, path: &str) -> Vec<String> {
     absent.collect()
 }
 
-/// Returns the path of every value in `patch` that is not an object with entries.
-fn leaves(patch: &Value, path: &str) -> Vec<String> {
-    match patch.as_object().filter(|entries| !entries.is_empty()) {
+/// Returns the path of every value in `changes` that is not an object with entries.
+fn leaves(changes: &Value, path: &str) -> Vec<String> {
+    match changes.as_object().filter(|entries| !entries.is_empty()) {
         None => vec![path.to_owned()],
         Some(entries) => {
             let entries = entries.iter();
