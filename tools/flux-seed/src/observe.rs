@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::Error;
-use crate::clients::cluster::Reader;
+use crate::clients::cluster::{Answer, Reader};
 use crate::desired::Desired;
 use crate::diff;
 use crate::graph::{Going, key};
@@ -27,6 +27,8 @@ pub(crate) struct ObservedObjects {
     pub(crate) actual: ActualState,
     /// Inventory of the Kustomization, each entry with its object; `None` if the object does not exist.
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
+    /// Entries of the inventory whose API does not answer.
+    pub(crate) silent: Vec<Identity>,
     /// Objects and kinds that the caller, a reader, is not allowed to see.
     pub(crate) hidden: BTreeSet<Hidden>,
 }
@@ -52,7 +54,8 @@ impl std::fmt::Display for Hidden {
 impl ObservedObjects {
     /// Returns an observation without any object.
     pub(crate) fn nothing() -> Self {
-        Self { actual: ActualState::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
+        let (inventory, silent) = (Vec::new(), Vec::new());
+        Self { actual: ActualState::new(), inventory, silent, hidden: BTreeSet::new() }
     }
 }
 
@@ -88,15 +91,21 @@ pub(crate) fn observe(
         let object = unless_hidden(reader, reader.get(&id), hidden, &mut seen.hidden)?;
         let Some(mut object) = object.flatten() else { continue };
         if id == desired.kustomization {
-            seen.inventory = inventory(reader, &object, &mut seen.hidden)?;
+            inventory(reader, &object, &mut seen)?;
         }
-        let not_ready_reason = not_ready_reason(&id, &object, desired, &seen.inventory, now);
+        let not_ready_reason = not_ready_reason((&id, &object), desired, &seen, now);
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
         let owner = owner(&object, name, look);
-        seen.actual.insert(id, LiveObject { object, owner, holds: Vec::new(), not_ready_reason });
+        let admitted = match look {
+            Look::Whole if owner != Owner::Foreign => admitted(reader, declared, &object)?,
+            Look::Whole | Look::Progress(_) | Look::Removal => None,
+        };
+        let holds = Vec::new();
+        let live = LiveObject { object, owner, admitted, holds, not_ready_reason };
+        seen.actual.insert(id, live);
     }
     if !matches!(look, Look::Progress(_)) {
         stale(reader, name, desired, &mut seen)?;
@@ -125,6 +134,7 @@ fn stale(
                 let live = LiveObject {
                     object,
                     owner: Owner::Ours,
+                    admitted: None,
                     holds: Vec::new(),
                     not_ready_reason: None,
                 };
@@ -173,21 +183,39 @@ fn owner(object: &Value, name: &str, look: Look) -> Owner {
     }
 }
 
+/// Returns the declared object as the API server would store it, if its plain comparison differs. No
+/// other object needs the request, so that a second `apply` only reads.
+fn admitted(reader: &Reader, declared: &Value, live: &Value) -> Result<Option<Value>, Error> {
+    let is_known = !diff::has_unknown(declared);
+    if is_known && !reader.is_limited() && !diff::changed(declared, live).is_empty() {
+        let mut admitted = reader.admitted(declared)?;
+        if let Some(fields) = admitted.as_mut().and_then(Value::as_object_mut) {
+            fields.remove("status");
+        }
+        return Ok(admitted);
+    }
+    Ok(None)
+}
+
+/// Reads the inventory of the Kustomization.
 fn inventory(
     reader: &Reader,
     kustomization: &Value,
-    hidden: &mut BTreeSet<Hidden>,
-) -> Result<Vec<(Identity, Option<Value>)>, Error> {
+    seen: &mut ObservedObjects,
+) -> Result<(), Error> {
     let entries = kustomization["status"]["inventory"]["entries"].as_array();
-    let mut inventory = Vec::new();
     for entry in entries.into_iter().flatten() {
         let id = Identity::of_entry(text(entry, "id"), text(entry, "v"));
         let id = id.ok_or_else(|| Error::Garbled { request: "get the inventory".to_owned() })?;
-        let object = unless_hidden(reader, reader.get(&id), Hidden::Object(id.clone()), hidden)?;
-        inventory.extend(object.map(|object| (id, object)));
+        let answer = reader.get_unless_silent(&id);
+        match unless_hidden(reader, answer, Hidden::Object(id.clone()), &mut seen.hidden)? {
+            Some(Answer::Object(object)) => seen.inventory.push((id, object)),
+            Some(Answer::Silent) => seen.silent.push(id),
+            None => {}
+        }
     }
-    inventory.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(inventory)
+    seen.inventory.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(())
 }
 
 /// Whether what its status says came after anybody last asked.
@@ -247,12 +275,12 @@ fn why(object: &Value, reading: &Reading) -> String {
 
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
 fn not_ready_reason(
-    id: &Identity,
-    object: &Value,
+    (id, object): (&Identity, &Value),
     desired: &Desired,
-    inventory: &[(Identity, Option<Value>)],
+    seen: &ObservedObjects,
     now: Timestamp,
 ) -> Option<String> {
+    let inventory = &seen.inventory;
     if !is_awaited(id) {
         return None;
     }
@@ -294,7 +322,8 @@ fn not_ready_reason(
             reading => Some(format!("{id}: {}: {}", reading.reason, reading.message)),
         },
     };
-    let missing: Vec<_> = inventory.iter().filter_map(missing).collect();
+    let silent = seen.silent.iter().map(|id| format!("{id}: {} does not answer", id.api_version));
+    let missing: Vec<_> = inventory.iter().filter_map(missing).chain(silent).collect();
     (!missing.is_empty()).then(|| missing.join("; "))
 }
 

@@ -19,6 +19,9 @@ pub(crate) type ActualState = BTreeMap<Identity, LiveObject>;
 pub(crate) struct LiveObject {
     pub(crate) object: Value,
     pub(crate) owner: Owner,
+    /// The declared object as the API server would store it; `None` if no field differs, or if the API
+    /// server would reject it.
+    pub(crate) admitted: Option<Value>,
     /// Foreign contents: objects of a kind, objects in a Namespace. The object stays because of them.
     pub(crate) holds: Vec<String>,
     /// Reason why its controller has not acted on it yet; `None` when it has.
@@ -96,7 +99,8 @@ pub(crate) fn refusals(declared: &[Value], actual: &ActualState) -> Vec<Refusal>
 /// Returns the steps for one object that exists.
 fn changes(id: &Identity, declared: &Value, live: &LiveObject) -> Vec<Step> {
     let mut steps = Vec::new();
-    let changed = diff::changed(declared, &live.object);
+    // A field that admission rewrites differs from its declaration after every apply.
+    let changed = diff::changed(live.admitted.as_ref().unwrap_or(declared), &live.object);
     if !changed.is_empty() {
         steps.push(Step::Update { object: id.clone(), changed });
     }

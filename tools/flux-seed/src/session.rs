@@ -11,6 +11,7 @@ use secrets::PhaseKey;
 use crate::Error;
 use crate::clients::cluster::Reader;
 use crate::desired::{self, Artifact, Desired};
+use crate::diagnose::Diagnosis;
 use crate::gate::Gate;
 use crate::object::{Identity, Stage};
 use crate::observe::{Look, ObservedObjects, observe};
@@ -60,6 +61,7 @@ pub(crate) struct Session<'a> {
     /// `None` while the cluster does not exist, which only a plan accepts.
     reader: Option<Reader>,
     pulled: Pulled,
+    pub(crate) diagnosis: Diagnosis,
 }
 
 impl<'a> Session<'a> {
@@ -131,6 +133,7 @@ impl<'a> Session<'a> {
             kubeconfig,
             reader,
             pulled,
+            diagnosis: Diagnosis::default(),
         }))
     }
 
@@ -181,7 +184,18 @@ impl<'a> Session<'a> {
 
     /// Returns what the objects of a stage wait for.
     pub(crate) fn not_ready_reason(&self, stage: Stage) -> Result<Option<String>, Error> {
+        let stage = (stage, &self.diagnosis);
         wait::not_ready_reason(self.reader()?, self.name(), &self.desired, stage)
+    }
+
+    /// Returns why a wait continues, from the causes or else from the plan.
+    pub(crate) fn wait_reason(
+        &self,
+        seen: &ObservedObjects,
+        planned: String,
+    ) -> Result<String, Error> {
+        let causes = wait::causes(self.reader()?, &self.desired, seen, &self.diagnosis)?;
+        Ok(causes.unwrap_or(planned))
     }
 }
 

@@ -122,7 +122,9 @@ fn result<P: Program>(
     });
     result.unwrap_or_else(|bug| Err(bug.into())).unwrap_or_else(|error| {
         let document = format!("{}/{}", P::Kind::KIND, context.document.name);
-        Some((Status::failed(&error), crate::report::report_on(Some(&document), &error)))
+        let exit = crate::report::report_on(Some(&document), &error);
+        let status = Status::failed(&error);
+        Some((Status { observed: P::facts_of(error), ..status }, exit))
     })
 }
 
