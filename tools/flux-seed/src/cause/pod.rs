@@ -116,10 +116,12 @@ fn of_container(container: &Value, init: bool) -> Option<PodFailure> {
 
 /// Returns the failure of an image pull. The kubelet passes on the text of the container runtime, which has
 /// the code of gRPC, or the HTTP status of the registry
-/// (containerd 1.6, remotes/docker/resolver.go and remotes/errors/errors.go).
+/// (`pulling from host … failed with status code [manifests TAG]: 401 …`, containerd 1.6,
+/// remotes/docker/resolver.go and remotes/errors/errors.go).
 fn pull(message: &str) -> Failure {
     let has = |codes: &[&str]| codes.iter().any(|code| message.contains(code));
-    if has(&["401 Unauthorized", "403 Forbidden", "insufficient_scope", "authorization failed"]) {
+    let denied = ["401 Unauthorized", "403 Forbidden", "]: 401", "]: 403"];
+    if has(&denied) || has(&["insufficient_scope", "authorization failed"]) {
         Failure::ImageDenied
     } else if has(&["code = NotFound", ": not found", "404 Not Found", "manifest unknown"]) {
         Failure::ImageNotFound

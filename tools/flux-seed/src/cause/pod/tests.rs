@@ -44,11 +44,15 @@ fn waiting_container_is_told_by_the_reason_of_the_kubelet() {
     let denied = "Back-off pulling image \"r/x:1\": ErrImagePull: failed to pull and unpack image \
                   \"r/x:1\": failed to resolve reference \"r/x:1\": unexpected status from HEAD request to \
                   http://r/v2/x/manifests/1: 401 Unauthorized";
+    let plain = "Back-off pulling image \"r/x:1\": ErrImagePull: failed to pull and unpack image \
+                 \"r/x:1\": failed to resolve reference \"r/x:1\": pulling from host r failed with status \
+                 code [manifests 1]: 401 Response";
     let silent = "Back-off pulling image \"r/x:1\": ErrImagePull: failed to do request: Head \
                   \"http://r/v2/x/manifests/1\": dial tcp 127.0.0.1:1: connect: connection refused";
     for (reason, message, failure) in [
         ("ImagePullBackOff", missing, Failure::ImageNotFound),
         ("ErrImagePull", denied, Failure::ImageDenied),
+        ("ImagePullBackOff", plain, Failure::ImageDenied),
         ("ImagePullBackOff", silent, Failure::ImagePullFailed),
         ("InvalidImageName", "couldn't parse image name", Failure::ImageNameInvalid),
         ("ErrImageNeverPull", "not present with pull policy of Never", Failure::ImageNotFound),
