@@ -196,8 +196,8 @@ pub(crate) fn newest(events: &[Value], uid: &str) -> Option<Event> {
     // in UTC, so that they sort as texts.
     let time = |event: &Value| {
         let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"]];
-        let times = times.into_iter().chain([&event["eventTime"]]);
-        times.filter_map(Value::as_str).next().unwrap_or_default().to_owned()
+        let mut times = times.into_iter().chain([&event["eventTime"]]);
+        times.find_map(Value::as_str).unwrap_or_default().to_owned()
     };
     let newest = about.max_by_key(|event| time(event))?;
     let (reason, message) = (text(newest, "reason"), text(newest, "message"));
