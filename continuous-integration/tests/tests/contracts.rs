@@ -19,7 +19,7 @@ const PROGRAMS: [&str; 5] =
     ["vcs-bootstrap", "artifact-attest", "talos-provision", "flux-seed", "data-drain"];
 
 /// Literals that are also reasons but mean something else: the file, the literal and its meaning.
-const OTHER_WORDS: [(&str, &str, &str); 4] = [
+const OTHER_WORDS: [(&str, &str, &str); 10] = [
     (
         "tools/shared/kubernetes/src/response.rs",
         "NotFound",
@@ -27,6 +27,24 @@ const OTHER_WORDS: [(&str, &str, &str); 4] = [
     ),
     ("tools/flux-seed/src/kstatus.rs", "Terminating", "state in the rules of kstatus"),
     ("tools/flux-seed/src/kstatus.rs", "Stalled", "condition that a controller of Flux writes"),
+    (
+        "tools/flux-seed/src/cause/flux.rs",
+        "Invalid",
+        "status reason of the Kubernetes API, which Flux quotes",
+    ),
+    (
+        "tools/flux-seed/src/cause/flux.rs",
+        "Forbidden",
+        "status reason of the Kubernetes API, which Flux quotes",
+    ),
+    (
+        "tools/flux-seed/src/cause/flux.rs",
+        "NotFound",
+        "status reason of the Kubernetes API, which Flux quotes",
+    ),
+    ("tools/flux-seed/src/cause/flux.rs", "BuildFailed", "reason in a condition of Flux"),
+    ("tools/flux-seed/src/cause/flux.rs", "DependencyNotReady", "reason in a condition of Flux"),
+    ("tools/flux-seed/src/cause/flux.rs", "Stalled", "condition that a controller of Flux writes"),
     ("tools/data-drain/src/hold.rs", "Forbidden", "reason in an admission policy of Kubernetes"),
 ];
 

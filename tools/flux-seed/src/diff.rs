@@ -238,6 +238,16 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// Whether a value in the object is known only after apply.
+pub(crate) fn has_unknown(object: &Value) -> bool {
+    match object {
+        Value::Null => true,
+        Value::Array(values) => values.iter().any(has_unknown),
+        Value::Object(fields) => fields.values().any(has_unknown),
+        _ => false,
+    }
+}
+
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.is_empty(),

@@ -2,6 +2,9 @@
 
 use documents::{Diagnostic, Exit, Reason, Refusal};
 
+use crate::cause::{self, Cause};
+use crate::status::Facts;
+
 /// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
 /// because its finalizers would prune every workload that it has delivered.
 pub(crate) const FOREIGN_HELP: &str = "nothing was changed; do NOT delete them: deleting Flux's definitions or its Namespace makes Flux \
@@ -55,13 +58,23 @@ pub enum Error {
         /// Message of source-controller in the condition `SourceVerified`.
         message: String,
     },
-    /// A controller has stopped to reconcile an object, and only a change of the object helps.
-    #[error("{object} is stalled: {message}")]
-    Stalled {
-        /// Object that is stalled.
-        object: String,
-        /// Message in the object's status.
-        message: String,
+    /// Waiting cannot remove a cause for which the Delivery is not ready.
+    #[error("cannot become ready: {}", cause::line(causes))]
+    Failed {
+        /// The causes, the worst first.
+        causes: Vec<Cause>,
+        /// Facts of the last observation.
+        facts: Option<Box<Facts>>,
+    },
+    /// The time limit of a wait is over.
+    #[error("not ready after {seconds} s: {}", cause::line(causes))]
+    NotDelivered {
+        /// Time limit in seconds.
+        seconds: u64,
+        /// The causes, the worst first.
+        causes: Vec<Cause>,
+        /// Facts of the last observation.
+        facts: Option<Box<Facts>>,
     },
     /// The cluster differs from the attested artifact.
     #[error("not proven: {}", what.join("; "))]
@@ -152,11 +165,11 @@ impl Diagnostic for Error {
             Self::Foreign { .. } => Reason::Conflict,
             Self::NotKnownYet { .. } => Reason::DependencyNotReady,
             Self::SignatureRefused { .. } => Reason::SignatureInvalid,
-            Self::Stalled { .. } => Reason::Stalled,
+            Self::Failed { .. } => Reason::Stalled,
             Self::Unproven { .. } => Reason::VerificationFailed,
             Self::NotDecryptable { .. } => Reason::DecryptionFailed,
             Self::Unreadable { .. } => Reason::FileFailed,
-            Self::NotYetProven { .. } => Reason::NotConverged,
+            Self::NotYetProven { .. } | Self::NotDelivered { .. } => Reason::NotConverged,
             Self::ArtifactUnreadable { .. } => Reason::ArtifactUnreadable,
             Self::DeliversItself { .. } => Reason::DeliversItself,
             Self::DataAtRisk { .. } => Reason::NotDrained,
@@ -186,8 +199,10 @@ impl Diagnostic for Error {
                 "publish the artifact with the project's own key: `artifact-attest apply`; the last \
                  delivered artifact keeps running"
             }
-            Self::Stalled { .. } => {
-                "correct the manifests as the message says, then publish and apply the new artifact"
+            Self::Failed { causes, .. } => return help(causes),
+            Self::NotDelivered { causes, .. } => {
+                let help = help(causes)?;
+                return Some(format!("{help}; then run the same command again"));
             }
             Self::Unproven { .. } => {
                 "run `plan` to see the differences that `apply` repairs; for an image, pin its digest \
@@ -241,13 +256,14 @@ impl Diagnostic for Error {
             | Self::DataAtRisk { .. }
             | Self::FluxMissing { .. }
             | Self::NotKnownYet { .. }
+            | Self::NotDelivered { .. }
             | Self::NotYetProven { .. } => Exit::Temporary,
             Self::Garbled { .. }
             | Self::Image { .. }
             | Self::ArtifactUnreadable { .. }
             | Self::Foreign { .. }
             | Self::SignatureRefused { .. }
-            | Self::Stalled { .. }
+            | Self::Failed { .. }
             | Self::NotDecryptable { .. }
             | Self::Unreadable { .. }
             | Self::DeliversItself { .. }
@@ -275,4 +291,21 @@ impl Diagnostic for Error {
             _ => Vec::new(),
         }
     }
+}
+
+impl Error {
+    /// Returns the facts of the last observation, which the status of the failed document shows.
+    pub(crate) fn into_facts(self) -> Option<Facts> {
+        match self {
+            Self::Failed { facts, .. } | Self::NotDelivered { facts, .. } => {
+                facts.map(|facts| *facts)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Returns the help for the worst cause.
+fn help(causes: &[Cause]) -> Option<String> {
+    causes.first().map(|cause| cause.failure.help().to_owned())
 }

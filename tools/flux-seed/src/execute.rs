@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::clients::cluster::{Reader, Writer};
 use crate::desired::Desired;
+use crate::diff;
 use crate::foreign;
 use crate::graph::{Because, Doomed, is_kept, key, uid};
 use crate::kstatus::text;
@@ -191,7 +192,7 @@ fn apply(
     (reader, writer): (&Reader, &Writer),
 ) -> Result<(), Error> {
     let declared = desired.objects.iter().find(|declared| Identity::of(declared) == *object);
-    let declared = declared.filter(|declared| !is_unknown(declared));
+    let declared = declared.filter(|declared| !diff::has_unknown(declared));
     let declared = declared.ok_or_else(|| Error::NotKnownYet { object: object.to_string() })?;
     let live = live.map(|live| &live.object);
     if recreates(declared) && live.is_some_and(rolls) {
@@ -314,14 +315,4 @@ fn recreates(deployment: &Value) -> bool {
 
 fn rolls(deployment: &Value) -> bool {
     deployment.pointer("/spec/strategy/rollingUpdate").is_some_and(Value::is_object)
-}
-
-/// Whether a value in the object is known only after apply.
-fn is_unknown(object: &Value) -> bool {
-    match object {
-        Value::Null => true,
-        Value::Array(values) => values.iter().any(is_unknown),
-        Value::Object(fields) => fields.values().any(is_unknown),
-        _ => false,
-    }
 }

@@ -15,10 +15,12 @@
 
 mod archive;
 mod build;
+mod cause;
 mod cli;
 mod clients;
 mod credentials;
 mod desired;
+mod diagnose;
 mod diff;
 mod error;
 mod execute;
@@ -41,6 +43,7 @@ mod sops;
 pub mod spec;
 mod status;
 mod step;
+mod summary;
 mod sunset;
 mod validate;
 mod verify;
@@ -180,10 +183,12 @@ impl Program for FluxSeed {
             Observation::Delivery { seen, touched } => {
                 let next = plan::next(steps, &seen.actual, touched);
                 let is_terminating = seen.actual.values().any(plan::LiveObject::is_terminating);
-                if matches!(next, Next::Wait { .. }) && !is_terminating {
-                    wait::check_refused(&session.desired, seen)?;
+                match next {
+                    Next::Wait { reason } if !is_terminating => {
+                        Ok(Next::Wait { reason: session.wait_reason(seen, reason)? })
+                    }
+                    next => Ok(next),
                 }
-                Ok(next)
             }
             Observation::Removal(sunset) => Ok(sunset.next(steps)),
         }
@@ -238,6 +243,15 @@ impl Program for FluxSeed {
         Error::Foreign { objects: conflicts.into_iter().map(|conflict| conflict.message).collect() }
     }
 
+    fn timed_out(&self, session: &Session<'_>, seconds: u64, reason: String) -> Error {
+        let error = session.diagnosis.timed_out(seconds);
+        error.unwrap_or_else(|| documents::Error::NotConverged { seconds, reason }.into())
+    }
+
+    fn facts_of(error: Error) -> Option<Facts> {
+        error.into_facts()
+    }
+
     fn status(
         &self,
         session: &Session<'_>,
@@ -247,7 +261,7 @@ impl Program for FluxSeed {
     ) -> Result<Status, Error> {
         match observation {
             Observation::NoCluster => {
-                Ok(Status::planned(Some(Facts::of(&session.desired, None)), steps))
+                Ok(Status::planned(Some(summary::facts(&session.desired, None)), steps))
             }
             Observation::Delivery { seen, .. } if intent == Intent::Plan => {
                 planned(session, seen, steps)
@@ -260,7 +274,7 @@ impl Program for FluxSeed {
                 }))
             }
             Observation::Removal(sunset) => {
-                let mut observed = Facts::of(&session.desired, Some(&sunset.seen));
+                let mut observed = summary::facts(&session.desired, Some(&sunset.seen));
                 observed.losses = gate::losses(&sunset.facts, &sunset.going);
                 let (facts, going) = (&sunset.facts, &sunset.going);
                 let refusals = session.gate.refusals(session.reader()?, facts, going)?.1;
@@ -315,7 +329,8 @@ fn planned(
     if steps.is_empty() && !reader.is_limited() {
         return Ok(delivered(session, seen, Reason::Delivered));
     }
-    let mut observed = Facts::of(&session.desired, Some(seen));
+    let mut observed = summary::facts(&session.desired, Some(seen));
+    observed.causes = diagnose::collect(reader, &session.desired, seen)?;
     let mut refusals = plan::refusals(&session.desired.compared(&seen.actual), &seen.actual);
     if let Some((facts, going)) = &prune {
         refusals.extend(session.gate.refusals(reader, facts, going)?.1);
@@ -336,8 +351,8 @@ fn delivered(session: &Session<'_>, seen: &ObservedObjects, reason: Reason) -> S
     let message =
         format!("{} delivers {revision} to {}", desired.kustomization, spec.destination());
     Status {
-        observed: Some(Facts::of(desired, Some(seen))),
-        evidence: status::evidence(spec.flux.as_ref(), desired),
+        observed: Some(summary::facts(desired, Some(seen))),
+        evidence: summary::evidence(spec.flux.as_ref(), desired),
         ..Status::new(Condition::ready(true, reason, message))
     }
 }

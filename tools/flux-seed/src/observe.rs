@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::Error;
-use crate::clients::cluster::Reader;
+use crate::clients::cluster::{Answer, Reader};
 use crate::desired::Desired;
 use crate::diff;
 use crate::graph::{Going, key};
@@ -27,6 +27,8 @@ pub(crate) struct ObservedObjects {
     pub(crate) actual: ActualState,
     /// Inventory of the Kustomization, each entry with its object; `None` if the object does not exist.
     pub(crate) inventory: Vec<(Identity, Option<Value>)>,
+    /// Entries of the inventory whose API does not answer.
+    pub(crate) silent: Vec<Identity>,
     /// Objects and kinds that the caller, a reader, is not allowed to see.
     pub(crate) hidden: BTreeSet<Hidden>,
 }
@@ -52,7 +54,8 @@ impl std::fmt::Display for Hidden {
 impl ObservedObjects {
     /// Returns an observation without any object.
     pub(crate) fn nothing() -> Self {
-        Self { actual: ActualState::new(), inventory: Vec::new(), hidden: BTreeSet::new() }
+        let (inventory, silent) = (Vec::new(), Vec::new());
+        Self { actual: ActualState::new(), inventory, silent, hidden: BTreeSet::new() }
     }
 }
 
@@ -95,7 +98,7 @@ pub(crate) fn observe(
     });
     live.extend(get(reader, absent.cloned().collect(), &mut seen.hidden)?);
     if let Some(object) = live.get(&desired.kustomization) {
-        seen.inventory = inventory(reader, object, &mut seen.hidden)?;
+        inventory(reader, object, &mut seen)?;
     }
     for (id, mut object) in live {
         let is_declared = declared.contains(&id);
@@ -103,14 +106,23 @@ pub(crate) fn observe(
         if !is_declared && (owner != Owner::Ours || matches!(look, Look::Progress(_))) {
             continue;
         }
-        let not_ready_reason = is_declared
-            .then(|| not_ready_reason(&id, &object, desired, &seen.inventory, now))
-            .flatten();
+        let is_whole = look == Look::Whole;
+        let not_ready_reason =
+            is_declared.then(|| not_ready_reason((&id, &object), desired, &seen, now)).flatten();
         if matches!(look, Look::Progress(_)) {
             // Only whole looks compare; the others need not carry it.
             object.pointer_mut("/metadata/managedFields").map(Value::take);
         }
-        seen.actual.insert(id, LiveObject { object, owner, holds: Vec::new(), not_ready_reason });
+        let declaration = desired.objects.iter().find(|object| Identity::of(object) == id);
+        let admitted = match declaration {
+            Some(declared) if is_whole && owner != Owner::Foreign => {
+                admitted(reader, declared, &object)?
+            }
+            _ => None,
+        };
+        let holds = Vec::new();
+        let live = LiveObject { object, owner, admitted, holds, not_ready_reason };
+        seen.actual.insert(id, live);
     }
     for id in &declared {
         if seen.hidden.contains(&Hidden::Kind(id.kind.clone())) {
@@ -134,12 +146,12 @@ fn list(
 ) -> Result<BTreeMap<Identity, Value>, Error> {
     let kinds: BTreeSet<_> = ids.iter().map(|id| (&id.api_version, &id.kind)).collect();
     let lists = reader.each(&kinds, |reader, (api_version, kind)| {
-        reader.labelled(api_version, kind, None, label)
+        reader.labelled_unless_silent(api_version, kind, label)
     });
     let mut objects = BTreeMap::new();
     for ((_, kind), list) in kinds.into_iter().zip(lists) {
         let list = unless_hidden(reader, list, Hidden::Kind(kind.clone()), hidden)?;
-        let list = list.into_iter().flatten();
+        let list = list.flatten().into_iter().flatten();
         objects.extend(list.map(|object| (Identity::of(&object), object)));
     }
     Ok(objects)
@@ -198,13 +210,27 @@ fn owner(object: &Value, name: &str, look: Look) -> Owner {
     }
 }
 
+/// Returns the declared object as the API server would store it, if its plain comparison differs. No
+/// other object needs the request, so that a second `apply` only reads.
+fn admitted(reader: &Reader, declared: &Value, live: &Value) -> Result<Option<Value>, Error> {
+    let is_known = !diff::has_unknown(declared);
+    if is_known && !reader.is_limited() && !diff::changed(declared, live).is_empty() {
+        let mut admitted = reader.admitted(declared)?;
+        if let Some(fields) = admitted.as_mut().and_then(Value::as_object_mut) {
+            fields.remove("status");
+        }
+        return Ok(admitted);
+    }
+    Ok(None)
+}
+
 /// Reads every object in the inventory of `kustomization`. Flux labels each object that it applies
 /// (<https://fluxcd.io/flux/components/kustomize/kustomizations/#garbage-collection>).
 fn inventory(
     reader: &Reader,
     kustomization: &Value,
-    hidden: &mut BTreeSet<Hidden>,
-) -> Result<Vec<(Identity, Option<Value>)>, Error> {
+    seen: &mut ObservedObjects,
+) -> Result<(), Error> {
     let entries = kustomization["status"]["inventory"]["entries"].as_array();
     let entries = entries.into_iter().flatten();
     let ids = entries.map(|entry| Identity::of_entry(text(entry, "id"), text(entry, "v")));
@@ -218,19 +244,25 @@ fn inventory(
     };
     let several: Vec<_> = ids.iter().filter(|id| of_kind(id) > 1).cloned().collect();
     let name = label("kustomize.toolkit.fluxcd.io/name", text(&kustomization["metadata"], "name"));
-    let mut denied = BTreeSet::new();
-    let mut live = list(reader, &several, &name, &mut denied)?;
     // Objects of a kind that a reader may not list are read by their names, too.
-    let absent = ids.iter().filter(|id| !live.contains_key(id)).cloned().collect();
-    live.extend(get(reader, absent, hidden)?);
-    let is_seen = |id: &Identity| !hidden.contains(&Hidden::Object(id.clone()));
-    let seen = ids.into_iter().filter(is_seen);
-    Ok(seen
-        .map(|id| {
+    let mut live = list(reader, &several, &name, &mut BTreeSet::new())?;
+    let absent: Vec<_> = ids.iter().filter(|id| !live.contains_key(id)).collect();
+    let answers = reader.each(absent.iter(), |reader, id| reader.get_unless_silent(id));
+    for (id, answer) in absent.into_iter().zip(answers) {
+        match unless_hidden(reader, answer, Hidden::Object(id.clone()), &mut seen.hidden)? {
+            Some(Answer::Object(object)) => live.extend(object.map(|object| (id.clone(), object))),
+            Some(Answer::Silent) => seen.silent.push(id.clone()),
+            None => {}
+        }
+    }
+    for id in ids {
+        let is_seen = !seen.hidden.contains(&Hidden::Object(id.clone()));
+        if is_seen && !seen.silent.contains(&id) {
             let object = live.remove(&id);
-            (id, object)
-        })
-        .collect())
+            seen.inventory.push((id, object));
+        }
+    }
+    Ok(())
 }
 
 /// Whether what its status says came after anybody last asked.
@@ -290,12 +322,12 @@ fn why(object: &Value, reading: &Reading) -> String {
 
 /// Why the controller of `object` has not done yet what it says; `None` when it has.
 fn not_ready_reason(
-    id: &Identity,
-    object: &Value,
+    (id, object): (&Identity, &Value),
     desired: &Desired,
-    inventory: &[(Identity, Option<Value>)],
+    seen: &ObservedObjects,
     now: Timestamp,
 ) -> Option<String> {
+    let inventory = &seen.inventory;
     if !is_awaited(id) {
         return None;
     }
@@ -337,7 +369,8 @@ fn not_ready_reason(
             reading => Some(format!("{id}: {}: {}", reading.reason, reading.message)),
         },
     };
-    let missing: Vec<_> = inventory.iter().filter_map(missing).collect();
+    let silent = seen.silent.iter().map(|id| format!("{id}: {} does not answer", id.api_version));
+    let missing: Vec<_> = inventory.iter().filter_map(missing).chain(silent).collect();
     (!missing.is_empty()).then(|| missing.join("; "))
 }
 

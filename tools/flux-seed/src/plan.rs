@@ -19,6 +19,9 @@ pub(crate) type ActualState = BTreeMap<Identity, LiveObject>;
 pub(crate) struct LiveObject {
     pub(crate) object: Value,
     pub(crate) owner: Owner,
+    /// The declared object as the API server would store it; `None` if no field differs, or if the API
+    /// server would reject it.
+    pub(crate) admitted: Option<Value>,
     /// Foreign objects because of which the object stays: those of a kind, those in a Namespace, and
     /// those of Flux that need its controllers.
     pub(crate) holds: Vec<String>,
@@ -95,7 +98,8 @@ pub(crate) fn refusals(declared: &[Value], actual: &ActualState) -> Vec<Refusal>
 /// Returns the steps for one object that exists.
 fn changes(id: &Identity, declared: &Value, live: &LiveObject) -> Vec<Step> {
     let mut steps = Vec::new();
-    let changed = diff::changed(declared, &live.object);
+    // A field that admission rewrites differs from its declaration after every apply.
+    let changed = diff::changed(live.admitted.as_ref().unwrap_or(declared), &live.object);
     if !changed.is_empty() {
         steps.push(Step::Update { object: id.clone(), changed });
     }

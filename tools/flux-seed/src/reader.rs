@@ -11,6 +11,7 @@ use crate::desired::Desired;
 use crate::observe::ObservedObjects;
 use crate::status::{Facts, Status};
 use crate::step::Step;
+use crate::summary;
 
 /// Returns the status of a plan that compared every object except Secrets and objects that the API
 /// server denied.
@@ -46,7 +47,7 @@ pub(crate) fn without_cluster(desired: &Desired) -> Status {
         "the status of the Cluster lacks {READER_KUBECONFIG}, so the cluster was not read: pass the \
          output of a `talos-provision apply` that seals it for readers"
     );
-    unknown(Some(Facts::of(desired, None)), &message)
+    unknown(Some(summary::facts(desired, None)), &message)
 }
 
 /// Returns a status without a plan, because steps may be left that a reader cannot see.

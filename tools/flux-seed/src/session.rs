@@ -13,6 +13,7 @@ use crate::Error;
 use crate::archive::Source;
 use crate::clients::cluster::Reader;
 use crate::desired::{self, Artifact, Desired};
+use crate::diagnose::Diagnosis;
 use crate::gate::Gate;
 use crate::object::{Identity, Stage};
 use crate::observe::{Look, ObservedObjects, observe};
@@ -64,6 +65,7 @@ pub(crate) struct Session<'a> {
     pulled: Pulled,
     /// Whether this run has proven that the cluster can pull what is delivered.
     pull_is_proven: Cell<bool>,
+    pub(crate) diagnosis: Diagnosis,
 }
 
 impl<'a> Session<'a> {
@@ -140,6 +142,7 @@ impl<'a> Session<'a> {
             reader,
             pulled,
             pull_is_proven: Cell::default(),
+            diagnosis: Diagnosis::default(),
         }))
     }
 
@@ -219,7 +222,18 @@ impl<'a> Session<'a> {
 
     /// Returns what the objects of a stage wait for.
     pub(crate) fn not_ready_reason(&self, stage: Stage) -> Result<Option<String>, Error> {
+        let stage = (stage, &self.diagnosis);
         wait::not_ready_reason(self.reader()?, self.name(), &self.desired, stage)
+    }
+
+    /// Returns why a wait continues, from the causes or else from the plan.
+    pub(crate) fn wait_reason(
+        &self,
+        seen: &ObservedObjects,
+        planned: String,
+    ) -> Result<String, Error> {
+        let causes = wait::causes(self.reader()?, &self.desired, seen, &self.diagnosis)?;
+        Ok(causes.unwrap_or(planned))
     }
 }
 

@@ -3,16 +3,17 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::Error;
+use crate::cause;
 use crate::clients::cluster::Reader;
 use crate::desired::Desired;
+use crate::diagnose::Diagnosis;
 use crate::graph::uid;
-use crate::kstatus::{self, State, condition, text};
+use crate::kstatus::{condition, text};
 use crate::object::{Identity, Stage};
-use crate::observe::{self, Look, ObservedObjects, has_answered, observe};
+use crate::observe::{self, Look, ObservedObjects, observe};
 use crate::plan::{ActualState, still_there};
 
 /// Pause between two observations. One observation takes about 20 requests of a millisecond each.
@@ -61,10 +62,9 @@ pub(crate) fn not_ready_reason(
     reader: &Reader,
     name: &str,
     desired: &Desired,
-    stage: Stage,
+    (stage, diagnosis): (Stage, &Diagnosis),
 ) -> Result<Option<String>, Error> {
     let seen = observe(reader, name, desired, Look::Progress(stage))?;
-    check_refused(desired, &seen)?;
     let awaited = desired.objects.iter().map(Identity::of);
     let awaited = awaited.filter(|id| observe::takes_time(id, stage));
     let missing = awaited.filter_map(|id| match seen.actual.get(&id) {
@@ -78,7 +78,8 @@ pub(crate) fn not_ready_reason(
         }
         return Ok(None);
     }
-    Ok(Some(missing.join("; ")))
+    let causes = causes(reader, desired, &seen, diagnosis)?;
+    Ok(Some(causes.unwrap_or_else(|| missing.join("; "))))
 }
 
 /// Lists one object of every kind that was defined. The API server prepares its storage of a kind at the
@@ -92,40 +93,15 @@ fn check_served(reader: &Reader, actual: &ActualState) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fails when Flux, or an object that it delivered, reports a failure that waiting cannot change.
-pub(crate) fn check_refused(desired: &Desired, seen: &ObservedObjects) -> Result<(), Error> {
+/// Returns the causes for which the objects are not ready, as one line; `None` if no cause is known. Fails
+/// when Flux, or an object that it delivered, reports a failure that waiting cannot change.
+pub(crate) fn causes(
+    reader: &Reader,
+    desired: &Desired,
+    seen: &ObservedObjects,
+    diagnosis: &Diagnosis,
+) -> Result<Option<String>, Error> {
     observe::signature(desired, seen)?;
-    let now = Timestamp::now();
-    let stalled = |id: &Identity, object: &Value| {
-        let reading = kstatus::read(object, now);
-        (reading.state == State::Failed).then(|| {
-            let message = format!("{}: {}", reading.reason, reading.message);
-            Error::Stalled { object: id.to_string(), message }
-        })
-    };
-    for (id, live) in &seen.actual {
-        if id.kind != "Deployment"
-            && has_answered(&live.object)
-            && let Some(error) = stalled(id, &live.object)
-        {
-            return Err(error);
-        }
-    }
-    // Objects of the revision before do not show whether this revision fails.
-    let is_applied = seen.actual.get(&desired.kustomization).is_some_and(|live| {
-        let applied = live.object["status"]["lastAppliedRevision"].as_str();
-        has_answered(&live.object)
-            && applied.is_some()
-            && applied == desired.revision().value().map(String::as_str)
-    });
-    let failed = |(id, object): &(Identity, Option<Value>)| {
-        // A Job that has failed is never run again. Any other object may still recover: a kubelet pulls
-        // again, an operator tries again.
-        let object = object.as_ref().filter(|object| object["kind"] == "Job")?;
-        stalled(id, object)
-    };
-    match seen.inventory.iter().find_map(failed).filter(|_| is_applied) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    let causes = diagnosis.check(reader, desired, seen)?;
+    Ok((!causes.is_empty()).then(|| cause::line(&causes)))
 }

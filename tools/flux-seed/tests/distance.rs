@@ -1,6 +1,7 @@
 //! A real API server at a distance of 50 ms: the number of requests of a run without changes, and its time
 //! beside `kubectl get` of the same objects. `tasks/bench delivery` prints the figures.
 
+#[allow(dead_code, unused_imports, reason = "other test binaries use the rest of the lab")]
 mod lab;
 
 use std::fs;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use documents::WritePermit;
+use documents::{Diagnostic as _, WritePermit};
 use kubernetes::{Change, Kubeconfig, Request, Settings};
 use serde_json::{Value, json};
 
@@ -50,6 +50,14 @@ pub(crate) struct Reader {
     is_limited: bool,
 }
 
+/// Answer of the API of an object.
+pub(crate) enum Answer {
+    /// The object; `None` if it does not exist.
+    Object(Option<Value>),
+    /// The server of the API does not answer.
+    Silent,
+}
+
 /// Write access to a cluster.
 pub(crate) struct Writer {
     api: kubernetes::Writer,
@@ -88,6 +96,41 @@ impl Reader {
         documents::parallel_map_limited(IN_FLIGHT_MAX, items, |item| read(self, item))
     }
 
+    /// Returns the object, or `None` if it does not exist, unless another API server that has to answer for
+    /// its API is silent.
+    pub(crate) fn get_unless_silent(&self, identity: &Identity) -> Result<Answer, Error> {
+        let result = match self.path(identity) {
+            Ok(None) => return Ok(Answer::Object(None)),
+            Ok(Some(path)) => {
+                let request = Request::get(&path).named(format!("get {identity}"));
+                // An API without a server answers 503 until a person mends it.
+                let request = optional_if_custom(request, identity.group()).once();
+                self.api.get(&request).map_err(Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Err(Error::Cluster(error))
+                if is_aggregated(&identity.api_version) && is_silence(&error) =>
+            {
+                Ok(Answer::Silent)
+            }
+            other => other.map(Answer::Object),
+        }
+    }
+
+    /// Returns `object` as the API server would store it: with defaults, and as admission rewrites it.
+    /// Returns `None` if the API server would reject the object, or does not let these credentials ask.
+    pub(crate) fn admitted(&self, object: &Value) -> Result<Option<Value>, Error> {
+        let Some(path) = self.path(&Identity::of(object))? else { return Ok(None) };
+        let change = Change::apply(&path, object).named(format!("try {}", Identity::of(object)));
+        match self.api.dry_run(&change) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(error) if error.is_transient() => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Lists all objects of a kind, in one namespace or in all.
     pub(crate) fn list(
         &self,
@@ -96,6 +139,24 @@ impl Reader {
         namespace: Option<&str>,
     ) -> Result<Vec<Value>, Error> {
         self.labelled(api_version, kind, namespace, "")
+    }
+
+    /// Lists the objects of a kind that a field selector selects, which is written `key%3Dvalue`.
+    pub(crate) fn selected(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        fields: &str,
+    ) -> Result<Vec<Value>, Error> {
+        let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
+        let path = collection(api_version, &resource, namespace);
+        self.items(api_version, kind, Request::get(&format!("{path}?fieldSelector={fields}")))
+    }
+
+    /// Whether the API server serves the kind.
+    pub(crate) fn serves(&self, api_version: &str, kind: &str) -> Result<bool, Error> {
+        Ok(self.resource(api_version, kind)?.is_some())
     }
 
     /// Lists the objects of a kind that carry `label`, which is written `key%3Dvalue`.
@@ -109,6 +170,27 @@ impl Reader {
         let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
         let path = collection(api_version, &resource, namespace);
         self.items(api_version, kind, Request::get(&format!("{path}?labelSelector={label}")))
+    }
+
+    /// Lists the objects of a kind with `label`, or returns `None` if another API server that has to answer
+    /// for its API is silent.
+    pub(crate) fn labelled_unless_silent(
+        &self,
+        api_version: &str,
+        kind: &str,
+        label: &str,
+    ) -> Result<Option<Vec<Value>>, Error> {
+        let is_aggregated = is_aggregated(api_version);
+        let list = self.resource(api_version, kind).and_then(|resource| {
+            let Some(resource) = resource else { return Ok(Vec::new()) };
+            let path = collection(api_version, &resource, None);
+            let request = Request::get(&format!("{path}?labelSelector={label}"));
+            self.items(api_version, kind, if is_aggregated { request.once() } else { request })
+        });
+        match list {
+            Err(Error::Cluster(error)) if is_aggregated && is_silence(&error) => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Reads the facts that the data gate needs about the cluster.
@@ -153,11 +235,11 @@ impl Reader {
         let path = collection(&kind.api_version, &resource, None);
         match self.items(&kind.api_version, &kind.kind, Request::get(&path).accept(METADATA)) {
             // The caller keeps the Namespaces, because objects of an unavailable API may be in them.
-            Err(Error::Cluster(
-                kubernetes::Error::Busy { .. }
-                | kubernetes::Error::RateLimited { .. }
-                | kubernetes::Error::TimedOut { .. },
-            )) if is_aggregated(&kind.api_version) => Ok(None),
+            Err(Error::Cluster(error))
+                if is_aggregated(&kind.api_version) && is_silence(&error) =>
+            {
+                Ok(None)
+            }
             Err(Error::Cluster(kubernetes::Error::Forbidden { .. })) if self.is_limited => Ok(None),
             other => other.map(Some),
         }
@@ -208,7 +290,10 @@ impl Reader {
 
     /// Lists the resources of an API version. Returns `None` if the API server does not serve it.
     fn resources(&self, api_version: &str) -> Result<Option<Vec<Value>>, Error> {
-        let request = Request::get(&root(api_version)).of_optional_api();
+        let mut request = Request::get(&root(api_version)).of_optional_api();
+        if is_aggregated(api_version) {
+            request = request.once();
+        }
         let answer = self.api.get(&request.named(format!("list the kinds of {api_version}")))?;
         Ok(answer.and_then(|mut list| {
             match list.get_mut("resources").map(Value::take).unwrap_or_default() {
@@ -309,6 +394,8 @@ fn well_known(api_version: &str, kind: &str) -> Option<(&'static str, bool)> {
         ("v1", "Service") => ("services", true),
         ("v1", "ServiceAccount") => ("serviceaccounts", true),
         ("v1", "Pod") => ("pods", true),
+        ("v1", "Event") => ("events", true),
+        ("v1", "PersistentVolumeClaim") => ("persistentvolumeclaims", true),
         ("apps/v1", "Deployment") => ("deployments", true),
         ("apps/v1", "ReplicaSet") => ("replicasets", true),
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => {
@@ -321,6 +408,12 @@ fn well_known(api_version: &str, kind: &str) -> Option<(&'static str, bool)> {
         ("kustomize.toolkit.fluxcd.io/v1", "Kustomization") => ("kustomizations", true),
         _ => return None,
     })
+}
+
+/// Whether the API server passes on that the server of an API does not answer.
+fn is_silence(error: &kubernetes::Error) -> bool {
+    use kubernetes::Error::{Busy, RateLimited, TimedOut};
+    matches!(error, Busy { .. } | RateLimited { .. } | TimedOut { .. })
 }
 
 /// Whether an API server other than the cluster's own may answer for this API version.

@@ -14,7 +14,13 @@ fn states(name: &str) -> Vec<Option<LiveObject>> {
             for holds in [vec![], vec!["Thing other".to_owned()]] {
                 for not_ready_reason in [None, Some("not ready".to_owned())] {
                     let (object, holds) = (declared(name, value), holds.clone());
-                    states.push(Some(LiveObject { object, owner, holds, not_ready_reason }));
+                    states.push(Some(LiveObject {
+                        object,
+                        owner,
+                        admitted: None,
+                        holds,
+                        not_ready_reason,
+                    }));
                 }
             }
         }
@@ -52,7 +58,10 @@ fn execute(steps: &[Step], desired: &[Value], before: &ActualState) -> ActualSta
                 let object = declared.expect("only declared objects are created").clone();
                 let holds = actual.get(&id).map(|live| live.holds.clone()).unwrap_or_default();
                 let (owner, not_ready_reason) = (Owner::Ours, None);
-                actual.insert(id.clone(), LiveObject { object, owner, holds, not_ready_reason });
+                actual.insert(
+                    id.clone(),
+                    LiveObject { object, owner, admitted: None, holds, not_ready_reason },
+                );
                 if id.kind == "OCIRepository" {
                     // The Kustomization acts on a new artifact by itself.
                     for (_, live) in actual.iter_mut().filter(|(id, _)| id.kind == "Kustomization")
@@ -162,7 +171,8 @@ fn for_all_stages(law: impl Fn(&[Value], &ActualState)) {
         let mut actual = ActualState::new();
         let mut add = |object: Value, not_ready_reason: Option<String>| {
             let (id, owner, holds) = (Identity::of(&object), Owner::Ours, Vec::new());
-            actual.insert(id, LiveObject { object, owner, holds, not_ready_reason });
+            actual
+                .insert(id, LiveObject { object, owner, admitted: None, holds, not_ready_reason });
         };
         for (place, object) in desired.iter().enumerate() {
             match number / 4_usize.pow(u32::try_from(place).expect("four objects")) % 4 {

@@ -132,7 +132,13 @@ impl Simulation {
             |live: &&Value| objects.iter().any(|object| Identity::of(object) == Identity::of(live));
         let actual = self.objects.iter().filter(is_installed).map(|object| {
             let (owner, holds) = (Owner::Ours, Vec::new());
-            let live = LiveObject { object: object.clone(), owner, holds, not_ready_reason: None };
+            let live = LiveObject {
+                object: object.clone(),
+                owner,
+                admitted: None,
+                holds,
+                not_ready_reason: None,
+            };
             (Identity::of(object), live)
         });
         let seen = ObservedObjects { actual: actual.collect(), ..ObservedObjects::nothing() };

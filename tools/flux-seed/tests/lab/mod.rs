@@ -6,7 +6,7 @@
 //! Components come from the folder in `LAB_BIN`, otherwise from `PATH`. These tests fail without them and
 //! are never skipped.
 
-mod parts;
+pub(crate) mod parts;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use tempfile::TempDir;
 pub(crate) use testing::Test;
 pub(crate) use testing::documents::ROOT;
 use testing::documents::{cluster, document, project, ready, stream};
+#[allow(unused_imports, reason = "not every test binary uses both")]
 pub(crate) use testing::run::{documents, status};
 use testing::run::{feed, program};
 use testing::wait::poll;
@@ -128,7 +129,7 @@ impl Lab {
     }
 
     /// Replaces an object as a person would.
-    #[allow(dead_code, reason = "only one of the two test binaries uses this method")]
+    #[allow(dead_code, reason = "only one of the test binaries uses this method")]
     pub(crate) fn replace(&self, object: &Value) -> Test {
         self.write("replace", object)
     }
@@ -148,6 +149,7 @@ impl Lab {
     }
 
     /// Kills the program after some milliseconds, as a power failure would.
+    #[allow(dead_code, reason = "the catalogue does not use this method")]
     pub(crate) fn cut_short(&self, verb: &str, input: &[Value], milliseconds: u64) -> Test {
         let mut program = Command::new(cargo_bin!("flux-seed"));
         program
@@ -235,6 +237,7 @@ impl Lab {
     }
 
     /// Returns the program's requests in the audit log since the offset `from`, and the new end of the log.
+    #[allow(dead_code, reason = "the catalogue does not use this method")]
     pub(crate) fn asked(&self, from: usize) -> Test<(Vec<Value>, usize)> {
         let log = fs::read_to_string(self.path("audit.log"))?;
         let lines = log.get(from..).unwrap_or_default().lines();

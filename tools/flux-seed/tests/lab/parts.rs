@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 use super::{Lab, Test, bin, run, until};
 
+/// Name of the scheduler whose pods run on a real node.
+pub(crate) const SCHEDULER: &str = "lab";
+
 impl Lab {
     /// Creates one certificate authority, and a certificate and kubeconfig for each client.
     pub(super) fn certificates(&self) -> Test {
@@ -117,6 +120,22 @@ impl Lab {
         Ok(fs::write(self.path("signing.json"), config)?)
     }
 
+    /// Starts the scheduler for pods that name it [`SCHEDULER`]. All other pods stay with the simulated
+    /// kubelet.
+    #[allow(dead_code, reason = "only the catalogue has a real node")]
+    pub(crate) fn schedule(&mut self) -> Test {
+        let config = json!({
+            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+            "clientConnection": {"kubeconfig": "controllers.kubeconfig"},
+            "leaderElection": {"leaderElect": false},
+            "profiles": [{"schedulerName": SCHEDULER}],
+        });
+        fs::write(self.path("scheduler.json"), config.to_string())?;
+        self.child("kube-scheduler", "kube-scheduler", |command| {
+            command.args(["--config=scheduler.json", "--secure-port=0"]);
+        })
+    }
+
     /// Simulates the kubelet from now on.
     pub(crate) fn play(&mut self) {
         let stopped = Arc::new(AtomicBool::new(false));
@@ -175,6 +194,9 @@ impl Kubelet {
         let pod = &event["object"];
         let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
         let metadata = &pod["metadata"];
+        if pod["spec"]["schedulerName"] == SCHEDULER {
+            return self.controllers();
+        }
         let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
         let pod_of = (namespace.clone(), name.clone(), text(&metadata["labels"]["app"]));
         if event["type"] == "DELETED" {

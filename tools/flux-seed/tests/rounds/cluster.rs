@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     DeniedAfter(usize),
     /// The response to the write with this number is lost.
     LostAt(usize),
+    /// After the read with this number, every connection is closed for [`OUTAGE`].
+    OutAfterRead(usize),
     /// After the write with this number, every connection is closed for [`OUTAGE`].
     OutAfter(usize),
 }
@@ -56,7 +58,11 @@ struct State {
     requests: usize,
     /// End of the outage that has begun.
     out_until: Option<Instant>,
+    /// A label that admission sets on every Deployment, and its value.
+    admission: Option<(&'static str, &'static str)>,
     version: u64,
+    /// Number of reads since the fault was set.
+    reads: usize,
 }
 
 /// The server, which runs until the test ends.
@@ -94,7 +100,12 @@ impl Cluster {
     /// Forgets the writes, and has this fault from now on.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         let mut state = self.state();
-        (state.fault, state.writes) = (fault, Vec::new());
+        (state.fault, state.writes, state.reads) = (fault, Vec::new(), 0);
+    }
+
+    /// Lets admission set a label on every Deployment that is written from now on.
+    pub(crate) fn set_admission(&self, label: &'static str, value: &'static str) {
+        self.state().admission = Some((label, value));
     }
 
     /// Changes an object without its controllers.
@@ -151,6 +162,12 @@ fn respond(state: &Mutex<State>, request: &Request) -> Option<Response> {
     if state.out_until.is_some_and(|until| Instant::now() < until) {
         return None;
     }
+    if method == "GET" {
+        state.reads += 1;
+        if state.fault == Some(Fault::OutAfterRead(state.reads)) {
+            state.out_until = Some(Instant::now() + OUTAGE);
+        }
+    }
     let before = state.writes.len();
     let failure = |code: u16, reason: &str| {
         let status = json!({"kind": "Status", "metadata": {}, "status": "Failure", "code": code,
@@ -200,9 +217,13 @@ impl State {
         if method == "GET" {
             return self.objects.get(&key).cloned();
         }
-        if !query.contains("dryRun") {
-            self.writes.push(format!("{method} {}", text(kind, namespace, name)));
+        if query.contains("dryRun") {
+            let mut object = self.objects.get(&key).cloned().unwrap_or_default();
+            merge(&mut object, body);
+            self.admit(&mut object);
+            return Some(object);
         }
+        self.writes.push(format!("{method} {}", text(kind, namespace, name)));
         match method {
             "PATCH" if body["apiVersion"].is_string() => self.put(body.clone(), "flux-seed"),
             "PATCH" => {
@@ -230,9 +251,17 @@ impl State {
         json!({"kind": "List", "metadata": {}, "items": items})
     }
 
+    /// Rewrites an object, as a mutating webhook does.
+    fn admit(&self, object: &mut Value) {
+        if let Some((label, value)) = self.admission.filter(|_| object["kind"] == "Deployment") {
+            object["metadata"]["labels"][label] = value.into();
+        }
+    }
+
     /// Writes an object, and lets its controller act.
     fn put(&mut self, mut object: Value, manager: &str) {
         self.version += 1;
+        self.admit(&mut object);
         let metadata = &object["metadata"];
         let part = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();

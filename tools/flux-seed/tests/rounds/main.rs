@@ -242,3 +242,51 @@ fn outage_of_three_seconds_between_two_writes_does_not_end_a_run() -> Test {
     }
     Ok(())
 }
+
+// hazard: A mutating webhook rewrites an object, so that every `apply` writes and `plan --check` never ends
+// with 0.
+// class: The declaration is compared with what another program made of it.
+// members: labels and images that admission rewrites; defaults
+// now: a field that differs is compared with a dry run of the declaration
+#[test]
+fn field_that_admission_rewrites_is_no_drift_and_a_change_beside_it_is() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    // Flux's Deployments declare this label.
+    cluster.set_admission("app.kubernetes.io/part-of", "rewritten");
+    run("apply", &documents).success();
+    cluster.take_writes();
+    run("plan --check", &documents).success();
+    run("apply", &documents).success();
+    assert_eq!(cluster.take_writes(), [""; 0], "a dry run is no write");
+    cluster.edit("Deployment flux-system/source-controller", |live| {
+        live["spec"]["replicas"] = 3.into();
+    });
+    let planned = run("plan --check", &documents).code(3);
+    let shown = stderr(&planned);
+    let change = "~ change Deployment flux-system/source-controller: spec.replicas\n";
+    assert!(shown.contains(change), "{shown}");
+    Ok(())
+}
+
+#[test]
+fn outage_of_three_seconds_between_two_reads_ends_no_verb_and_is_named() -> Test {
+    let cluster = Cluster::start()?;
+    let documents = documents(&cluster)?;
+    run("apply", &documents).success();
+    for verb in ["plan --check", "apply", "verify", "plan --destroy", "destroy"] {
+        for number in [1, 20] {
+            cluster.set_fault(Some(Fault::OutAfterRead(number)));
+            let began = Instant::now();
+            let shown = stderr(&run(verb, &documents).success());
+            assert!(began.elapsed() >= OUTAGE, "{verb} {number}");
+            let named = shown.contains("the API server does not answer: ");
+            assert!(named && shown.contains("repeating"), "{verb} {number}: {shown}");
+            if verb == "destroy" {
+                cluster.set_fault(None);
+                run("apply", &documents).success();
+            }
+        }
+    }
+    Ok(())
+}

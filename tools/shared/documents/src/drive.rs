@@ -161,7 +161,9 @@ fn result<P: Program>(
         Err(error) => {
             let document = format!("{}/{}", P::Kind::KIND, context.document.name);
             let exit = crate::report::report_on(Some(&document), &error);
-            Outcome { status: Status::failed(&error), exit, is_complete: false }
+            let status = Status::failed(&error);
+            let status = Status { observed: P::facts_of(error), ..status };
+            Outcome { status, exit, is_complete: false }
         }
     })
 }

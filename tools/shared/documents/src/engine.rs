@@ -78,8 +78,14 @@ impl<P: Program> Run<'_, P> {
     fn report(&self) -> Result<StatusOf<P::Kind>, P::Error> {
         let Self { program, session, .. } = self;
         let mut wait = Wait::new(&self.name, P::POLL, PASSING_MAX);
+        let look = || program.observe(session, &P::StepContext::default());
+        // As in a run that writes, only the first observation ends the run when it fails.
+        let mut first = Some(look()?);
         let (observation, plan) = loop {
-            let observation = program.observe(session, &P::StepContext::default())?;
+            let observation = match first.take() {
+                Some(observation) => observation,
+                None => patiently(&mut wait, look)?,
+            };
             let plan = program.plan(session, &observation, self.intent);
             if program.is_passing(session, &observation, &plan.steps) && !wait.is_over() {
                 wait.pause("a difference that should pass without a step")?;
@@ -132,7 +138,7 @@ impl<P: Program> Run<'_, P> {
                     return program.status(session, &observation, plan.steps, self.intent);
                 }
                 Next::Finish => return Err(stuck(plan.steps.iter()).into()),
-                Next::Wait { reason } => wait.pause(&reason)?,
+                Next::Wait { reason } => self.pause(&mut wait, &reason)?,
                 Next::Execute { count } => {
                     let batch = &plan.steps[..count.min(plan.steps.len())];
                     if rounds == ROUNDS_MAX || batch.is_empty() {
@@ -163,7 +169,7 @@ impl<P: Program> Run<'_, P> {
                     while let Some(reason) =
                         patiently(&mut wait, || program.pending(session, &step_context, batch))?
                     {
-                        wait.pause(&reason)?;
+                        self.pause(&mut wait, &reason)?;
                     }
                 }
             }
@@ -186,6 +192,16 @@ impl<P: Program> Run<'_, P> {
             running.done(program.execute(session, observation, step, step_context, permit)?);
         }
         program.finish(session, observation, step_context, permit)
+    }
+
+    /// Pauses until the next observation. At the end of the wait, the program names the cause.
+    fn pause(&self, wait: &mut Wait<'_>, reason: &str) -> Result<(), P::Error> {
+        wait.pause(reason).map_err(|error| match error {
+            Error::NotConverged { seconds, reason } => {
+                self.program.timed_out(&self.session, seconds, reason)
+            }
+            error => error.into(),
+        })
     }
 
     fn tell(&self, error: &P::Error) {

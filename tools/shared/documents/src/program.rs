@@ -259,6 +259,17 @@ pub trait Program: Sync {
         Error::Conflicts { conflicts }.into()
     }
 
+    /// Returns the error for a wait that has reached its time limit after `seconds`. `reason` is the last
+    /// unmet condition.
+    fn timed_out(&self, _session: &Self::Session<'_>, seconds: u64, reason: String) -> Self::Error {
+        Error::NotConverged { seconds, reason }.into()
+    }
+
+    /// Returns the facts that the program observed before `error`, for the status of the failed document.
+    fn facts_of(_error: Self::Error) -> Option<<Self::Kind as Kind>::Observed> {
+        None
+    }
+
     /// Returns the status of a document for which `steps` are left.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ const REPEAT_MAX: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before a repetition, unless the API server names a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Time after which a repetition is reported to people, as for any other wait.
+const SILENT_MAX: Duration = Duration::from_secs(2);
 /// Largest answer in bytes: a page of 500 objects of 512 KiB, the size of a large object.
 const ANSWER_BYTES_MAX: usize = 500 * 512 * 1024;
 
@@ -96,6 +98,7 @@ impl Client {
     /// where that is safe and can help.
     pub(crate) fn exchange(&self, exchange: &Exchange) -> Result<Vec<u8>, Error> {
         let (began, mut pause) = (Instant::now(), PAUSE_MIN);
+        let mut is_reported = false;
         loop {
             documents::detail("-", format_args!("{} {}", exchange.method, exchange.path));
             let error = match self.attempt(exchange) {
@@ -105,6 +108,10 @@ impl Client {
             let wait = error.retry_after().unwrap_or(pause);
             if !self.may_repeat(exchange.repeat, &error) || began.elapsed() + wait > REPEAT_MAX {
                 return Err(error);
+            }
+            if began.elapsed() + wait >= SILENT_MAX && !is_reported {
+                documents::note("-", format_args!("{error}: repeating"));
+                is_reported = true;
             }
             let milliseconds = wait.as_millis();
             documents::detail("-", format_args!("{error}: repeating in {milliseconds} ms"));

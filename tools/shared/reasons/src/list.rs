@@ -284,8 +284,8 @@ reasons! {
     ArtifactUnreadable [100, 111] "Check `endpoints.registry` of the Project, or publish the artifact again."
     /// Flux does not accept the signature of the artifact. The last delivered artifact keeps running.
     SignatureInvalid [100] "Publish the artifact with the project's own key: `artifact-attest apply`."
-    /// A controller has stopped to reconcile an object, and only a change of the object helps.
-    Stalled [100] "Correct the manifests as the message says, then publish and apply the artifact."
+    /// An object cannot become ready: its controller has given up, or a second attempt has failed in the same way.
+    Stalled [100] "`observed.causes` of the status names each object and its failure; `knowledge/failures.md` has the next action."
     /// The artifact holds objects of Flux's own installation.
     DeliversItself [100] "Remove these objects from the manifests."
 
