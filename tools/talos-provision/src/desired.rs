@@ -224,6 +224,12 @@ pub(crate) fn settings(spec: &Cluster, name: &str, role: Role) -> Patch {
             json!({"name": "flannel", "flannel": {"extraArgs": flannel_arguments(spec)}})
         }
     };
+    if spec.external_cloud_provider {
+        // Every role needs it, because each kubelet gets `--cloud-provider=external` from here (v1.13.9,
+        // `internal/app/machined/pkg/controllers/k8s/kubelet_spec.go`). The kubelet then registers its node
+        // with the taint, and announces `nodeIP` as its address, which the cloud must confirm.
+        root["cluster"]["externalCloudProvider"] = json!({"enabled": true});
+    }
     if role == Role::Controlplane {
         let manifest = |(name, contents)| json!({"name": name, "contents": contents});
         root["cluster"]["inlineManifests"] = READERS.map(manifest).into();

@@ -63,6 +63,11 @@ pub struct Cluster {
     /// Network of the machines, and networks inside Kubernetes.
     #[serde(default)]
     pub network: Network,
+    /// Whether a cloud controller manager from a Delivery initialises the nodes (default false).
+    /// Until it runs, each new node has the taint `node.cloudprovider.kubernetes.io/uninitialized`,
+    /// so that only pods which tolerate this taint start.
+    #[serde(default)]
+    pub external_cloud_provider: bool,
     /// Addresses that may reach the machines from outside. Without `talos` no machine can be
     /// configured.
     #[serde(default)]

@@ -81,6 +81,7 @@ impl Machine {
             }
             _ => self.shared.pod_network(self.id, self.address, config).await,
         }
+        .map(|pods| pods.with_node(config.cloud_address(&self.private_ipv4)))
     }
 
     fn node<'a>(
@@ -292,6 +293,7 @@ impl Machine {
         let node = self.node(config, context, pods);
         if !self.directory.at("node/kubelet.run").exists() {
             self.view.service("kubelet", "Starting", None, "");
+            pods.give_node_address().await?;
             node.run_kubelet(config, &self.processes)?;
         }
         let labels: serde_json::Map<_, _> = node::labels(config)

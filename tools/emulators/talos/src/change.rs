@@ -78,7 +78,7 @@ pub(crate) fn touched(now: &Configuration, next: &Configuration) -> Touched {
         etcd: differs("/cluster/etcd"),
         control_plane: differs("/cluster") || differs("/machine/certSANs"),
         kubelet: kubelet.iter().any(|field| differs(&format!("/machine/{field}")))
-            || ["ca", "acceptedCAs", "network", "token", "controlPlane"]
+            || ["ca", "acceptedCAs", "network", "token", "controlPlane", "externalCloudProvider"]
                 .iter()
                 .any(|field| differs(&format!("/cluster/{field}")))
             || mirrors(now) != mirrors(next),
@@ -113,6 +113,13 @@ mod tests {
 
     const CONTROL_PLANE: &str = include_str!("../tests/fixtures/v1.13/base-controlplane.yaml");
 
+    fn with_cloud_provider() -> String {
+        CONTROL_PLANE.replace(
+            "    clusterName:",
+            "    externalCloudProvider:\n        enabled: true\n    clusterName:",
+        )
+    }
+
     fn read(text: &str) -> std::sync::Arc<Configuration> {
         Configuration::read(text.as_bytes()).expect("a configuration")
     }
@@ -125,6 +132,14 @@ mod tests {
         );
         assert!(!needs_reboot(&now, &next));
         assert_eq!(touched(&now, &next), Touched { kubelet: true, ..Touched::default() });
+    }
+
+    #[test]
+    fn an_external_cloud_provider_restarts_the_kubelet_without_a_reboot() {
+        let (now, next) = (read(CONTROL_PLANE), read(&with_cloud_provider()));
+        assert!(!needs_reboot(&now, &next));
+        assert!(touched(&now, &next).kubelet);
+        assert!(next.has_external_cloud_provider() && !now.has_external_cloud_provider());
     }
 
     #[test]

@@ -224,9 +224,41 @@ impl Configuration {
             .collect()
     }
 
+    /// Whether a cloud controller manager initialises the nodes.
+    pub(crate) fn has_external_cloud_provider(&self) -> bool {
+        self.main["cluster"]["externalCloudProvider"]["enabled"] == true
+    }
+
+    /// Returns the first of a machine's private addresses in `machine.kubelet.nodeIP.validSubnets`, which
+    /// Talos gives to the kubelet as `--node-ip` (v1.13.9,
+    /// `internal/app/machined/pkg/controllers/k8s/nodeip.go`).
+    ///
+    /// Without an external cloud provider, which compares this address with the cloud's, a machine of the
+    /// lab has the address of its bridge: a private address may be used in the network of this computer.
+    pub(crate) fn cloud_address(&self, private: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+        let subnets = self.texts("/machine/kubelet/nodeIP/validSubnets");
+        let is_valid = |address: &Ipv4Addr| subnets.iter().any(|subnet| holds(subnet, *address));
+        let mut valid = private.iter().copied().filter(is_valid);
+        self.has_external_cloud_provider().then(|| valid.next()).flatten()
+    }
+
     pub(crate) fn schedules_on_control_planes(&self) -> bool {
         self.main["cluster"]["allowSchedulingOnControlPlanes"] == true
     }
+}
+
+/// Whether the subnet, for example `10.0.1.0/24`, contains the address.
+fn holds(subnet: &str, address: Ipv4Addr) -> bool {
+    let parsed = subnet.split_once('/').and_then(|(network, bits)| {
+        Some((
+            network.parse::<Ipv4Addr>().ok()?,
+            bits.parse::<u32>().ok().filter(|bits| *bits <= 32)?,
+        ))
+    });
+    parsed.is_some_and(|(network, bits)| {
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        network.to_bits() & mask == address.to_bits() & mask
+    })
 }
 
 fn control_plane(main: &Value) -> Result<ControlPlane, Error> {

@@ -51,6 +51,8 @@ pub(crate) struct Machine {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) address: Ipv4Addr,
+    /// Addresses in private networks of the cloud.
+    pub(crate) private_ipv4: Vec<Ipv4Addr>,
     pub(crate) user_data: Option<String>,
     /// Version of Talos, for example `v1.13.9`.
     pub(crate) version: String,
@@ -80,6 +82,7 @@ impl Machine {
             id: server.id,
             name: server.name.clone(),
             address: server.ipv4,
+            private_ipv4: server.private_ipv4.clone(),
             user_data: server.user_data.clone(),
             version,
             processes: Processes::new(&directory.0),

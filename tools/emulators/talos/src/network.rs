@@ -19,8 +19,10 @@ pub(crate) struct PodNetwork {
     pub(crate) bridge: String,
     /// Range of the pods, for example `10.244.7.0/24`.
     pub(crate) subnet: String,
-    /// Address of the bridge, which is the node's address.
+    /// Address of the bridge.
     pub(crate) gateway: Ipv4Addr,
+    /// Address of the node: of the bridge, or in the private network of the cloud.
+    pub(crate) node: Ipv4Addr,
 }
 
 impl PodNetwork {
@@ -31,7 +33,22 @@ impl PodNetwork {
             bridge: bridge(machine),
             subnet: format!("{first}.{second}.{number}.0/24"),
             gateway: Ipv4Addr::new(first, second, number, 1),
+            node: Ipv4Addr::new(first, second, number, 1),
         }
+    }
+
+    /// Returns the network with this address of the node, if there is one.
+    pub(crate) fn with_node(self, node: Option<Ipv4Addr>) -> Self {
+        Self { node: node.unwrap_or(self.gateway), ..self }
+    }
+
+    /// Gives the node's address to the bridge, unless it is the address of the bridge.
+    pub(crate) async fn give_node_address(&self) -> Result<(), Error> {
+        if self.node != self.gateway {
+            let address = format!("{}/32", self.node);
+            ip(&["address", "replace", &address, "dev", &self.bridge]).await?;
+        }
+        Ok(())
     }
 
     /// Creates the bridge, and replaces an old bridge.
@@ -98,5 +115,8 @@ mod tests {
         let network = PodNetwork::new(Ipv4Addr::new(127, 73, 0, 1), (10, 244), 7);
         assert_eq!(network.subnet, "10.244.7.0/24");
         assert_eq!(network.gateway, Ipv4Addr::new(10, 244, 7, 1));
+        assert_eq!(network.clone().with_node(None).node, network.gateway);
+        let private = Ipv4Addr::new(10, 0, 1, 2);
+        assert_eq!(network.with_node(Some(private)).node, private);
     }
 }

@@ -105,7 +105,10 @@ impl Node<'_> {
         arguments.set("bootstrap-kubeconfig", directory.text("node/bootstrap.kubeconfig"));
         arguments.set("cert-dir", "/var/lib/kubelet/pki");
         arguments.set("hostname-override", &self.context.hostname);
-        arguments.set("node-ip", self.pods.gateway.to_string());
+        arguments.set("node-ip", self.pods.node.to_string());
+        if config.has_external_cloud_provider() {
+            arguments.set("cloud-provider", "external");
+        }
         arguments.add(config.extra_arguments("/machine/kubelet/extraArgs"));
         let mut lines = vec![self.context.binaries.join("kubelet").display().to_string()];
         lines.extend(arguments.list());
@@ -181,7 +184,7 @@ state = "/run/containerd"
         }
         let mut kubelet = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "address": self.pods.gateway,
+            "address": self.pods.node,
             "authentication": {
                 "anonymous": {"enabled": false},
                 "webhook": {"enabled": true},

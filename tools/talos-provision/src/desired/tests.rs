@@ -67,6 +67,27 @@ fn another_network_plugin_gets_no_arguments_of_flanneld() {
 }
 
 #[test]
+fn external_cloud_provider_is_configured_on_machines_of_every_role() {
+    let configured = |declared: bool, patch: &str, role| {
+        let mut document = spec(&json!({}));
+        document.external_cloud_provider = declared;
+        let bundle = pki::Bundle::default();
+        let common = Common { cluster: "c", endpoint: "e", kubernetes: "1.36.3", bundle: &bundle };
+        let patches = [settings(&document, "c-1", role), Patch::parse(patch).expect("a patch")];
+        let documents = config::patched(config::generate(&common, role), &patches);
+        let documents = documents.expect("a configuration");
+        documents[0].pointer("/cluster/externalCloudProvider/enabled").cloned()
+    };
+    let patch = "cluster: {externalCloudProvider: {enabled: true}}";
+    for role in [Role::Controlplane, Role::Worker] {
+        assert_eq!(configured(true, "machine: {}", role), Some(json!(true)));
+        assert_eq!(configured(false, "machine: {}", role), None);
+        assert_eq!(configured(false, patch, role), Some(json!(true)));
+        assert_eq!(configured(true, patch, role), Some(json!(true)));
+    }
+}
+
+#[test]
 fn host_of_an_endpoint_has_no_scheme_and_no_port() {
     for (endpoint, expected) in [
         ("https://203.0.113.7:6443", "203.0.113.7"),
