@@ -3,6 +3,8 @@
 //! Needs root, containerd, crun, and `LAB_BIN`, which names the folder with the components.
 
 mod harness;
+#[path = "cluster/provider.rs"]
+mod provider;
 #[path = "cluster/quorum.rs"]
 mod quorum;
 #[path = "cluster/removal.rs"]
