@@ -97,3 +97,42 @@ fn a_container_is_pending_until_the_kubelet_reports_its_image() {
     let proof = prove(&going, &origin);
     assert_eq!((proof.wrong.len(), proof.pending.len()), (0, 1));
 }
+
+/// Returns a pod that runs every container of the workload's manifest, as the kubelet reports it.
+fn running(workload: &Value) -> Value {
+    let template = template(workload);
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
+        "spec": template, "status": {},
+    });
+    for (list, statuses) in
+        [("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")]
+    {
+        let declared = template[list].as_array().into_iter().flatten();
+        let status = |container: &Value| {
+            let image = text(container, "image").split_once('@').expect("a digest");
+            let repository = image.0.rsplit_once(':').expect("a tag").0;
+            json!({"name": container["name"], "imageID": format!("{repository}@{}", image.1)})
+        };
+        pod["status"][statuses] = declared.map(status).collect();
+    }
+    pod
+}
+
+#[test]
+fn every_container_of_the_storage_driver_is_listed_as_a_third_party_image() {
+    let manifest = include_str!("../../../../deployments/manifests/cloud/storage-driver.yaml");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(manifest).expect("YAML");
+    let mut listed = BTreeMap::new();
+    for mut object in objects.into_iter().filter(|object| object["spec"]["template"].is_object()) {
+        object["spec"]["template"]["spec"]["initContainers"] =
+            json!([{"name": "init", "image": "r/init:1@sha256:f"}]);
+        let kind = text(&object, "kind").to_owned();
+        let proof = prove(&running(&object), &Origin { object, unattested: None });
+        assert_eq!((proof.wrong.len(), proof.pending.len()), (0, 0), "{proof:?}");
+        assert_eq!(proof.third_party.len(), proof.containers, "{proof:?}");
+        listed.insert(kind, proof.containers);
+    }
+    let expected = [("DaemonSet", 4), ("Deployment", 6)];
+    assert_eq!(listed, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
+}
