@@ -248,7 +248,7 @@ fn an_empty_list_of_another_project_is_unknown_and_not_absent() {
 // hazard: Load balancers and volumes of cloud controllers keep billing after "nothing of it is
 // left".
 // class: Only our own is counted.
-// members: load balancers in our network, volumes at our servers
+// members: load balancers in our network, volumes at our servers, volumes without a server that carry our label
 // now: each is named with its cost
 #[test]
 fn destroy_names_resources_of_others_in_our_network() {
@@ -262,6 +262,12 @@ fn destroy_names_resources_of_others_in_our_network() {
     let volume = json!({"name": "pvc-1", "size": 10, "server": server});
     let volume = harness.call("POST", "/v1/volumes", &volume);
     assert_eq!(volume["volume"]["server"], server, "{volume}");
+    // The labels of Hetzner's CSI driver, with the one that our manifest adds.
+    for (name, cluster) in [("pvc-2", "prod"), ("pvc-3", "another")] {
+        let labels = json!({"managed-by": "csi-driver", "holistic/cluster": cluster});
+        let detached = json!({"name": name, "size": 10, "location": "fsn1", "labels": labels});
+        harness.call("POST", "/v1/volumes", &detached);
+    }
     let known = harness.run("plan").code(0).cluster();
     std::fs::write(harness.path("cluster.yaml"), known.to_string()).expect("written");
     let plan = harness.run("plan --destroy").code(0);
@@ -271,13 +277,15 @@ fn destroy_names_resources_of_others_in_our_network() {
             id(&harness, "load_balancers", "ingress")
         ),
         format!("volume pvc-1 ({}), 0.44 EUR per month", id(&harness, "volumes", "pvc-1")),
+        format!("volume pvc-2 ({}), 0.44 EUR per month", id(&harness, "volumes", "pvc-2")),
     ];
-    for kept in kept.iter().map(String::as_str).chain(["at 5.83 EUR per month"]) {
+    for kept in kept.iter().map(String::as_str).chain(["at 6.27 EUR per month"]) {
         assert!(plan.out.contains(kept), "{}", plan.out);
     }
+    assert!(!plan.out.contains("pvc-3"), "{}", plan.out);
     let end = harness.run("destroy").code(0).cluster();
     let message = end["status"]["conditions"][0]["message"].as_str().expect("text").to_owned();
-    for kept in kept.iter().map(String::as_str).chain(["together 5.83 EUR per month"]) {
+    for kept in kept.iter().map(String::as_str).chain(["together 6.27 EUR per month"]) {
         assert!(message.contains(kept), "{message}");
     }
     assert_eq!(harness.names("load_balancers"), ["ingress"]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use contract::labels::CLUSTER;
 use serde_json::Value;
 
 use super::model::Price;
@@ -27,9 +28,15 @@ pub(crate) struct Leftovers {
 }
 
 impl Reader {
-    /// Lists resources that other programs created in our network or attached to our servers: load
-    /// balancers of a cloud controller, and volumes of a storage driver. They outlive the cluster
-    /// and are billed.
+    /// Lists resources that other programs created in our network, attached to our servers or
+    /// labelled with our cluster: load balancers of a cloud controller, and volumes of a storage
+    /// driver. They outlive the cluster and are billed.
+    ///
+    /// A volume whose pod does not run is attached to no server. Hetzner's CSI driver v2.22.1 writes
+    /// the label `managed-by` on each volume (`internal/driver/controller.go`), and the labels of
+    /// `HCLOUD_VOLUME_EXTRA_LABELS`, which `deployments/manifests/cloud/storage-driver.yaml` sets.
+    /// Hetzner's cloud controller manager labels a load balancer with the UID of its Service alone,
+    /// and attaches it to the network (v1.35.0, `internal/hcops/load_balancer.go`).
     pub(crate) fn leftovers(&self, cloud: &CloudState) -> Result<Vec<Leftover>, Error> {
         let ours: BTreeSet<u64> = cloud
             .resources
@@ -48,8 +55,12 @@ impl Reader {
             leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
         }
         let servers = cloud.servers.values().filter(|server| server.ours);
-        let volumes = servers.flat_map(|server| server.volumes.iter().copied());
-        leftovers.extend(volumes.map(|id| Leftover { family: "volumes", id }));
+        let mut volumes: BTreeSet<u64> =
+            servers.flat_map(|server| server.volumes.iter().copied()).collect();
+        let selector = format!("managed-by=csi-driver,{CLUSTER}={}", self.scope.cluster);
+        let labelled = self.list("volumes", Some(("label_selector", selector.as_str())))?;
+        volumes.extend(labelled.iter().filter_map(|volume| volume["id"].as_u64()));
+        leftovers.extend(volumes.into_iter().map(|id| Leftover { family: "volumes", id }));
         Ok(leftovers)
     }
 
