@@ -71,14 +71,10 @@ fn source(variable: &Value) -> String {
 /// Whether one of the tolerations of a pod tolerates the taint, where `*` is every key.
 fn tolerates(pod: &Value, key: &str, effect: &str) -> bool {
     list(&pod["tolerations"]).any(|toleration| {
-        let has = |field: &str, wanted: &str| {
-            toleration[field].is_null() && wanted != "*" && field == "effect"
-                || toleration[field] == wanted
-                || toleration[field].is_null()
-                    && field == "key"
-                    && toleration["operator"] == "Exists"
-        };
-        has("key", key) && (toleration["effect"].is_null() || has("effect", effect))
+        let field = |name: &str| toleration[name].as_str();
+        let is_for_every_key = field("key").is_none() && field("operator") == Some("Exists");
+        (is_for_every_key || field("key") == Some(key))
+            && field("effect").is_none_or(|found| found == effect)
     })
 }
 

@@ -315,7 +315,7 @@ impl ServerType {
         let locations: Vec<_> = locations.map(shown).collect();
         json!({
             "id": self.id, "name": self.name, "description": self.name.to_uppercase(), "cores": self.cores,
-            "memory": f64::from(self.memory), "disk": f64::from(self.disk), "deprecated": false, "deprecation": null,
+            "memory": f64::from(self.memory), "disk": self.disk, "deprecated": false, "deprecation": null,
             "category": if dedicated { "General Purpose" } else { "Cost-Optimized" },
             "prices": prices(self.cents_per_month, self.locations), "storage_type": "local",
             "cpu_type": if dedicated { "dedicated" } else { "shared" }, "architecture": self.architecture, "locations": locations,
