@@ -142,6 +142,7 @@ impl Simulation {
         let desired = Desired {
             objects,
             installation,
+            adoption: None,
             shared: BTreeSet::new(),
             images: BTreeMap::new(),
             artifact: Deferred::AfterApply,

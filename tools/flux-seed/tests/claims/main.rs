@@ -379,7 +379,7 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
             message.contains("Service default/lb") && message.contains("load-balancer-cleanup"),
             "{run}: {message}"
         );
-        assert_ne!(lab.get("-n flux-system deployment kustomize-controller"), Value::Null);
+        assert_ne!(lab.get("-n flux-system deployment flux"), Value::Null);
         Ok(())
     };
     held(1)?;
