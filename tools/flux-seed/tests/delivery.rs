@@ -143,7 +143,7 @@ fn a_signed_artifact_is_delivered_however_often_cut_short(
     );
     let secret = lab.get("secret greeting");
     assert_eq!(secret["data"]["text"], "aGVsbG8=", "decrypted by Flux with the derived identity");
-    lab::documents(&first)
+    testing::run::documents(&first)
 }
 
 fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Test {
@@ -155,7 +155,7 @@ fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Tes
         assert!(reads(entry), "{} {}", entry["verb"], entry["requestURI"]);
     }
     assert_eq!(versions(lab)?, before);
-    assert_eq!(lab::documents(&again)?, documents, "the same bytes");
+    assert_eq!(testing::run::documents(&again)?, documents, "the same bytes");
     lab.flux_seed("plan --check -q", documents).success();
     Ok(())
 }

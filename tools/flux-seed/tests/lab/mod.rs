@@ -23,7 +23,7 @@ use tempfile::TempDir;
 pub(crate) use testing::Test;
 pub(crate) use testing::documents::ROOT;
 use testing::documents::{cluster, document, project, ready, stream};
-pub(crate) use testing::run::{documents, status};
+pub(crate) use testing::run::status;
 use testing::run::{feed, program};
 use testing::wait::poll;
 
@@ -128,7 +128,7 @@ impl Lab {
     }
 
     /// Replaces an object as a person would.
-    #[allow(dead_code, reason = "only one of the two test binaries uses this method")]
+    #[allow(dead_code, reason = "only one of the test binaries uses this method")]
     pub(crate) fn replace(&self, object: &Value) -> Test {
         self.write("replace", object)
     }
@@ -148,6 +148,7 @@ impl Lab {
     }
 
     /// Kills the program after some milliseconds, as a power failure would.
+    #[allow(dead_code, reason = "only two of the test binaries use this method")]
     pub(crate) fn cut_short(&self, verb: &str, input: &[Value], milliseconds: u64) -> Test {
         let mut program = Command::new(cargo_bin!("flux-seed"));
         program
