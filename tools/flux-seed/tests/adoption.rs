@@ -188,7 +188,7 @@ fn flux_of_upstreams_manifests_is_upgraded_in_place_and_workloads_keep_their_pod
         "{said}"
     );
 
-    // Two controllers of one kind would run if one of them were not selected.
+    // A controller of the former release would run beside the others.
     let some = scene.with("pod", &DEFAULT[..3], true);
     let refused = lab.flux_seed("apply", &some).code(100);
     let message = status(&refused)?["conditions"][0]["message"].to_string();
