@@ -84,7 +84,7 @@ fn host_network_listens_only_on_the_loopback_address() {
             match container["name"].as_str() {
                 Some("source-controller") => flags.push("--storage-addr"),
                 Some("notification-controller") => {
-                    flags.extend(["--events-addr", "--receiverAddr"])
+                    flags.extend(["--events-addr", "--receiverAddr"]);
                 }
                 _ => {}
             }

@@ -9,12 +9,41 @@ use crate::spec::{Component, Network, Version};
 /// Upstream's template (flux2 v2.9.5, `pkg/manifestgen/install/templates.go`) with the values of one
 /// installation.
 fn kustomization(components: &[Component]) -> String {
-    let receives = components.contains(&Component::NotificationController);
-    let events = match receives {
-        true => "http://notification-controller.$(RUNTIME_NAMESPACE).svc.cluster.local./",
-        false => "",
-    };
-    let mut text = "---
+    let mut events = "";
+    if components.contains(&Component::NotificationController) {
+        events = "http://notification-controller.$(RUNTIME_NAMESPACE).svc.cluster.local./";
+    }
+    let mut lines: Vec<String> = HEAD.lines().map(str::to_owned).collect();
+    lines.extend(components.iter().map(|component| format!("- ../bases/{component}")));
+    lines.push("patches:".to_owned());
+    lines.push("- path: node-selector.yaml".to_owned());
+    lines.push("  target: {kind: Deployment}".to_owned());
+    for &component in components {
+        let mut args = vec!["--watch-all-namespaces=true", "--log-level=info"];
+        let sent = format!("--events-addr={events}");
+        if component != Component::NotificationController {
+            args.insert(0, &sent);
+        }
+        lines.push(format!(
+            "- target: {{group: apps, version: v1, kind: Deployment, name: {component}}}"
+        ));
+        lines.push("  patch: |-".to_owned());
+        let address =
+            "--storage-adv-addr=source-controller.$(RUNTIME_NAMESPACE).svc.cluster.local.";
+        let storage = (component == Component::SourceController).then_some((6, address));
+        lines.extend(args.into_iter().enumerate().chain(storage).map(|(index, value)| {
+            let path = format!("/spec/template/spec/containers/0/args/{index}");
+            format!("    - {{op: replace, path: {path}, value: \"{value}\"}}")
+        }));
+    }
+    lines.push("images:".to_owned());
+    lines.extend(components.iter().map(|component| {
+        format!("- {{name: fluxcd/{component}, newName: registry.example.org/fluxcd/{component}}}")
+    }));
+    lines.join("\n")
+}
+
+const HEAD: &str = "---
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: flux-system
@@ -22,47 +51,7 @@ transformers: [labels.yaml]
 resources:
 - namespace.yaml
 - ../policies
-- roles
-"
-    .to_owned();
-    for component in components {
-        text += &format!("- ../bases/{component}\n");
-    }
-    text += "patches:\n- path: node-selector.yaml\n  target: {kind: Deployment}\n";
-    for &component in components {
-        let args = match component {
-            Component::NotificationController => {
-                vec![
-                    (0, "--watch-all-namespaces=true".to_owned()),
-                    (1, "--log-level=info".to_owned()),
-                ]
-            }
-            _ => vec![
-                (0, format!("--events-addr={events}")),
-                (1, "--watch-all-namespaces=true".to_owned()),
-                (2, "--log-level=info".to_owned()),
-            ],
-        };
-        text += &format!(
-            "- target: {{group: apps, version: v1, kind: Deployment, name: {component}}}\n  patch: |-\n"
-        );
-        let address =
-            "--storage-adv-addr=source-controller.$(RUNTIME_NAMESPACE).svc.cluster.local.";
-        let storage = (component == Component::SourceController).then(|| (6, address.to_owned()));
-        for (index, value) in args.into_iter().chain(storage) {
-            text += &format!(
-                "    - {{op: replace, path: /spec/template/spec/containers/0/args/{index}, value: \"{value}\"}}\n"
-            );
-        }
-    }
-    text += "images:\n";
-    for component in components {
-        text += &format!(
-            "- {{name: fluxcd/{component}, newName: registry.example.org/fluxcd/{component}}}\n"
-        );
-    }
-    text
-}
+- roles";
 
 const ROLES: &str = "---
 apiVersion: kustomize.config.k8s.io/v1beta1
