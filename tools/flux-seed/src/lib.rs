@@ -29,6 +29,7 @@ mod gate;
 mod graph;
 mod impact;
 mod install;
+mod keeper;
 mod kstatus;
 mod object;
 mod observe;

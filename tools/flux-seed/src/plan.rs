@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use documents::{Conflict, Next, Plan, Reason, Refusal};
 use serde_json::Value;
 
-use crate::adopt;
 use crate::diff;
 use crate::error::FOREIGN_HELP;
 use crate::foreign::{self, Extra};
+use crate::keeper::keeper;
 use crate::object::{Identity, Stage, order};
 use crate::step::Step;
 
@@ -100,7 +100,7 @@ fn conflict(message: String) -> Conflict {
 }
 
 fn in_the_way(id: &Identity, live: &Value) -> String {
-    match adopt::keeper(live) {
+    match keeper(live) {
         Some(keeper) => format!("{id}, which {keeper} keeps applying, is in the way"),
         None => format!("{id}, made by {}, is in the way", diff::managers(live)),
     }
