@@ -41,6 +41,8 @@ pub(crate) struct Desired {
     pub(crate) objects: Vec<Value>,
     /// Objects of Flux's installation; empty if another Delivery installs Flux.
     pub(crate) installation: BTreeSet<Identity>,
+    /// Settings of the installation, if it takes over a Flux that another program installed.
+    pub(crate) adoption: Option<Flux>,
     /// Namespaces of declared Secrets. They may belong to another owner, and only their absence is
     /// repaired.
     pub(crate) shared: BTreeSet<Identity>,
@@ -111,6 +113,7 @@ impl Desired {
         Ok(Self {
             objects,
             installation,
+            adoption: document.spec.flux.clone().filter(|flux| flux.adopt),
             shared,
             images,
             artifact,
@@ -135,6 +138,11 @@ impl Desired {
             !(self.shared.contains(&id) && exists(&id))
         };
         self.objects.iter().filter(is_compared).cloned().collect()
+    }
+
+    /// Whether `apply` may take the object over from another program.
+    pub(crate) fn adopts(&self, id: &Identity) -> bool {
+        self.adoption.is_some() && self.installation.contains(id)
     }
 
     /// Returns the revision that Flux must have applied. It is a digest alone, because the source is
@@ -194,7 +202,8 @@ pub(crate) fn flux_registry(project: &Project) -> Result<Registry, Error> {
     Ok(Registry { url, user: None, token: None, reader: None })
 }
 
-/// Returns the image reference of each controller with its digest. An image whose digest cannot be
+/// Returns the image reference of each controller with its digest: the declared one, otherwise that of
+/// the release. Only the images of a lab are resolved by their tag. An image whose digest cannot be
 /// resolved is known after apply, if `on_error` permits that.
 pub(crate) fn images(
     spec: &Flux,
@@ -205,11 +214,14 @@ pub(crate) fn images(
     let mut reader = None;
     let mut images = BTreeMap::new();
     for &component in &spec.components {
-        let tag = install::tag(spec.version, component);
+        let install::Image { tag, digest } = install::image(spec.version, component);
         let digest = match spec.digests.get(&component) {
-            Some(digest) => Some(digest.to_string()),
+            Some(digest) => Some(digest.clone()),
+            // A mirror has the images of the release. A registry on the loopback address belongs to a
+            // lab, which builds the controllers itself.
+            None if !registry.url.is_loopback() => Some(digest),
             None => match resolve(&mut reader, &registry, component, &tag) {
-                Ok(digest) => Some(digest.to_string()),
+                Ok(digest) => Some(digest),
                 Err(failed @ registry::Failed::Unreadable { .. }) => {
                     let image = format!("{}/{component}:{tag}", registry.url.rest());
                     let error = |why, temporary| Error::Image { image, why, temporary };

@@ -211,9 +211,11 @@ pub(crate) fn is_managed(live: &Value) -> bool {
     managed(live).any(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply")
 }
 
-/// Names the managers of an object, for example `kubectl, helm`.
+/// Names the managers of an object, for example `kubectl, helm`. Controllers that write the status alone
+/// are left out.
 pub(crate) fn managers(live: &Value) -> String {
-    let mut names: Vec<_> = managed(live).filter_map(|entry| entry["manager"].as_str()).collect();
+    let entries = managed(live).filter(|entry| entry["subresource"] != "status");
+    let mut names: Vec<_> = entries.filter_map(|entry| entry["manager"].as_str()).collect();
     names.dedup();
     if names.is_empty() { "an unknown manager".to_owned() } else { names.join(", ") }
 }

@@ -8,7 +8,8 @@ use crate::status::Facts;
 /// Help for objects of another owner. A person must not delete Flux's definitions or its Namespace,
 /// because its finalizers would prune every workload that it has delivered.
 pub(crate) const FOREIGN_HELP: &str = "nothing was changed; do NOT delete them: deleting Flux's definitions or its Namespace makes Flux \
-     prune the workloads that it delivered. Deliver to a cluster without Flux, or uninstall the other \
+     prune the workloads that it delivered. Set `flux.adopt: true` to take over a Flux that another \
+     program installed, deliver to a cluster without Flux, or uninstall the other \
      Flux with the tool that installed it (`flux uninstall` leaves the workloads), or keep the \
      Delivery's former name";
 

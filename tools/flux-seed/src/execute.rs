@@ -106,7 +106,7 @@ pub(crate) fn execute(
     let clients = (session.reader()?, step_context.writer(session, permit)?);
     let mut round = Round::default();
     let detail = match step {
-        Step::Create { object } | Step::Update { object, .. } => {
+        Step::Create { object } | Step::Adopt { object, .. } | Step::Update { object, .. } => {
             apply(desired, object, live, clients)?;
             ""
         }

@@ -13,6 +13,7 @@
 //! **Invariant:** a status is computed from an observation, never from what was executed; so the second
 //! run writes the same bytes as the first, and nothing to the cluster.
 
+mod adopt;
 mod archive;
 mod build;
 mod cause;
@@ -30,6 +31,7 @@ mod gate;
 mod graph;
 mod impact;
 mod install;
+mod keeper;
 mod kstatus;
 mod object;
 mod observe;

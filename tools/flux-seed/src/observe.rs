@@ -8,15 +8,17 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::Error;
+use crate::adopt;
 use crate::clients::cluster::{Answer, Reader};
 use crate::desired::Desired;
 use crate::diff;
 use crate::graph::{Going, key};
+use crate::install;
 use crate::kstatus::{self, Reading, State, condition, text};
-use crate::object::{Identity, Stage, order};
+use crate::object::{Identity, NAMESPACE, Stage, order};
 use crate::plan::{ActualState, LiveObject, Owner};
 use crate::scan::Scan;
-use crate::spec::Component;
+use crate::spec::{Component, Flux};
 
 /// Annotation that asks Flux to reconcile an object. Flux acts whenever its value changes
 /// (<https://fluxcd.io/flux/components/source/ocirepositories/#triggering-a-reconcile>).
@@ -92,7 +94,11 @@ pub(crate) fn observe(
         })
         .collect();
     let label = label(DELIVERY, name);
-    let mut live = list(reader, &declared, &label, &mut seen.hidden)?;
+    let mut kinds = kinds_of(&declared);
+    if !desired.installation.is_empty() && !matches!(look, Look::Progress(_)) {
+        kinds.extend(install::NAMESPACED);
+    }
+    let mut live = list(reader, &kinds, &label, &mut seen.hidden)?;
     let absent = declared.iter().filter(|id| {
         !live.contains_key(id) && !seen.hidden.contains(&Hidden::Kind(id.kind.clone()))
     });
@@ -102,7 +108,10 @@ pub(crate) fn observe(
     }
     for (id, mut object) in live {
         let is_declared = declared.contains(&id);
-        let owner = owner(&object, name, look);
+        let owner = match owner(&object, name, look) {
+            Owner::Foreign if look == Look::Whole && desired.adopts(&id) => adopt::owner(&object),
+            owner => owner,
+        };
         if !is_declared && (owner != Owner::Ours || matches!(look, Look::Progress(_))) {
             continue;
         }
@@ -129,7 +138,40 @@ pub(crate) fn observe(
             seen.hidden.insert(Hidden::Object(id.clone()));
         }
     }
+    if let (Look::Whole, Some(flux)) = (look, &desired.adoption) {
+        beside(reader, name, (flux, &declared), &mut seen)?;
+    }
     Ok(seen)
+}
+
+/// Adds the objects of Flux that another program installed and that the Delivery does not declare, if
+/// an adoption concerns them.
+fn beside(
+    reader: &Reader,
+    name: &str,
+    (flux, declared): (&Flux, &[Identity]),
+    seen: &mut ObservedObjects,
+) -> Result<(), Error> {
+    let mut known = install::controllers(flux.version);
+    known.retain(|id, _| !declared.contains(id));
+    let mut found: BTreeMap<_, _> =
+        get(reader, known.keys().cloned().collect(), &mut seen.hidden)?.into_iter().collect();
+    let label = label("app.kubernetes.io/part-of", "flux");
+    let kinds = BTreeSet::from([("apps/v1", "Deployment")]);
+    found.extend(list(reader, &kinds, &label, &mut seen.hidden)?);
+    for (id, object) in found {
+        let is_in = id.namespace.as_deref() == Some(NAMESPACE) && !declared.contains(&id);
+        if !is_in || owner(&object, name, Look::Whole) != Owner::Foreign {
+            continue;
+        }
+        let owner = adopt::beside(flux, &id, known.get(&id).copied(), &object);
+        if owner != Owner::Foreign {
+            let (admitted, holds, not_ready_reason) = (None, Vec::new(), None);
+            let live = LiveObject { object, owner, admitted, holds, not_ready_reason };
+            seen.actual.insert(id, live);
+        }
+    }
+    Ok(())
 }
 
 /// Returns a label selector as it stands in a URL.
@@ -137,20 +179,23 @@ fn label(key: &str, value: &str) -> String {
     format!("{}%3D{value}", key.replace('/', "%2F"))
 }
 
-/// Lists the objects with `label` of every kind that `ids` have, in all Namespaces.
+fn kinds_of(ids: &[Identity]) -> BTreeSet<(&str, &str)> {
+    ids.iter().map(|id| (id.api_version.as_str(), id.kind.as_str())).collect()
+}
+
+/// Lists the objects with `label` of every kind, in all Namespaces.
 fn list(
     reader: &Reader,
-    ids: &[Identity],
+    kinds: &BTreeSet<(&str, &str)>,
     label: &str,
     hidden: &mut BTreeSet<Hidden>,
 ) -> Result<BTreeMap<Identity, Value>, Error> {
-    let kinds: BTreeSet<_> = ids.iter().map(|id| (&id.api_version, &id.kind)).collect();
-    let lists = reader.each(&kinds, |reader, (api_version, kind)| {
+    let lists = reader.each(kinds, |reader, (api_version, kind)| {
         reader.labelled_unless_silent(api_version, kind, label)
     });
     let mut objects = BTreeMap::new();
-    for ((_, kind), list) in kinds.into_iter().zip(lists) {
-        let list = unless_hidden(reader, list, Hidden::Kind(kind.clone()), hidden)?;
+    for ((_, kind), list) in kinds.iter().zip(lists) {
+        let list = unless_hidden(reader, list, Hidden::Kind((*kind).to_owned()), hidden)?;
         let list = list.flatten().into_iter().flatten();
         objects.extend(list.map(|object| (Identity::of(&object), object)));
     }
@@ -245,7 +290,7 @@ fn inventory(
     let several: Vec<_> = ids.iter().filter(|id| of_kind(id) > 1).cloned().collect();
     let name = label("kustomize.toolkit.fluxcd.io/name", text(&kustomization["metadata"], "name"));
     // Objects of a kind that a reader may not list are read by their names, too.
-    let mut live = list(reader, &several, &name, &mut BTreeSet::new())?;
+    let mut live = list(reader, &kinds_of(&several), &name, &mut BTreeSet::new())?;
     let absent: Vec<_> = ids.iter().filter(|id| !live.contains_key(id)).collect();
     let answers = reader.each(absent.iter(), |reader, id| reader.get_unless_silent(id));
     for (id, answer) in absent.into_iter().zip(answers) {
@@ -437,7 +482,7 @@ fn is_auto_created(object: &Value) -> bool {
     let id = Identity::of(object);
     let always = [("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")];
     let elections =
-        Component::all().into_iter().map(|component| format!("{component}-leader-election"));
+        Component::ALL.into_iter().map(|component| format!("{component}-leader-election"));
     // Endpoints have the name of their Service and no owner.
     owned
         || always.contains(&(id.kind.as_str(), id.name.as_str()))

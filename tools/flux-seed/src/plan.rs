@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::diff;
 use crate::error::FOREIGN_HELP;
 use crate::foreign::{self, Extra};
-use crate::object::{Identity, order};
+use crate::keeper::keeper;
+use crate::object::{Identity, Stage, order};
 use crate::step::Step;
 
 /// Objects of a cluster that a Delivery can declare or has created.
@@ -45,6 +46,11 @@ pub(crate) enum Owner {
     Unmarked,
     /// Another program or a person.
     Foreign,
+    /// Another program that installed Flux. The document lets `apply` take the object over.
+    Adoptable,
+    /// Another program that installed Flux. The object is a controller that cannot run beside the
+    /// declared ones.
+    Unselected,
 }
 
 /// Returns the steps from `actual` to the `declared` objects, and the foreign objects in their way.
@@ -56,14 +62,30 @@ pub(crate) fn plan(declared: &[Value], actual: &ActualState) -> Plan<Step> {
         match actual.get(&id).filter(|live| !live.is_terminating()) {
             None => steps.push(Step::Create { object: id }),
             Some(live) if live.owner == Owner::Foreign => {
-                conflicts.push(conflict(&id, &live.object));
+                conflicts.push(conflict(in_the_way(&id, &live.object)));
+            }
+            Some(live) if live.owner == Owner::Adoptable => {
+                let from = diff::managers(&live.object);
+                steps.push(Step::Adopt { object: id.clone(), from });
+                steps.extend(removed_fields(&id, object, live));
             }
             Some(live) => steps.extend(changes(&id, object, live)),
         }
     }
     let ids: BTreeSet<Identity> = declared.iter().map(Identity::of).collect();
     // Definitions and Namespaces hold objects of other owners. Only `destroy` removes them.
-    steps.extend(removable(actual, |id| !holds_contents(id) && !ids.contains(id)));
+    let (controllers, others): (Vec<_>, Vec<_>) =
+        removable(actual, &[Owner::Ours, Owner::Adoptable], |id| {
+            !holds_contents(id) && !ids.contains(id)
+        })
+        .into_iter()
+        .partition(|step| step.object().kind == "Deployment");
+    // A controller that is declared no more ends before the others begin, because its pod may hold the
+    // ports of a new one, so that the new pod could not be scheduled. Definitions come before that:
+    // nothing has ended when they are rejected.
+    let begin = steps.iter().position(|step| step.stage() == Stage::Rest).unwrap_or(steps.len());
+    steps.splice(begin..begin, controllers);
+    steps.extend(others);
     // The Kustomization acts on a new artifact by itself. Asked before that, it would act on the old one.
     let changes_source =
         |step: &Step| step.object().kind == "OCIRepository" && !matches!(step, Step::Remove { .. });
@@ -72,15 +94,28 @@ pub(crate) fn plan(declared: &[Value], actual: &ActualState) -> Plan<Step> {
             !(matches!(step, Step::Reconcile { .. }) && step.object().kind == "Kustomization")
         });
     }
+    conflicts.extend(unselected(actual).map(|(_, message)| conflict(message)));
     Plan { steps, conflicts }
 }
 
-fn conflict(id: &Identity, live: &Value) -> Conflict {
-    Conflict { message: in_the_way(id, live), help: FOREIGN_HELP.to_owned() }
+fn conflict(message: String) -> Conflict {
+    Conflict { message, help: FOREIGN_HELP.to_owned() }
 }
 
 fn in_the_way(id: &Identity, live: &Value) -> String {
-    format!("{id}, made by {}, is in the way", diff::managers(live))
+    match keeper(live) {
+        Some(keeper) => format!("{id}, which {keeper} keeps applying, is in the way"),
+        None => format!("{id}, made by {}, is in the way", diff::managers(live)),
+    }
+}
+
+/// Returns the controllers that cannot run beside the declared ones, each with a sentence.
+fn unselected(actual: &ActualState) -> impl Iterator<Item = (&Identity, String)> {
+    let live = actual.iter().filter(|(_, live)| live.owner == Owner::Unselected);
+    live.map(|(id, live)| {
+        let by = diff::managers(&live.object);
+        (id, format!("{id}, made by {by}, is not in `flux.components` and cannot run beside them"))
+    })
 }
 
 /// Returns the conflicts of [`plan`] for a status.
@@ -92,7 +127,12 @@ pub(crate) fn refusals(declared: &[Value], actual: &ActualState) -> Vec<Refusal>
         let (object, reason) = (id.to_string(), Reason::Conflict);
         Some(Refusal { object, reason, message: in_the_way(&id, &live.object) })
     };
-    declared.iter().filter_map(refusal).collect()
+    let refused = |(id, message): (&Identity, String)| Refusal {
+        object: id.to_string(),
+        reason: Reason::Conflict,
+        message,
+    };
+    declared.iter().filter_map(refusal).chain(unselected(actual).map(refused)).collect()
 }
 
 /// Returns the steps for one object that exists.
@@ -103,18 +143,20 @@ fn changes(id: &Identity, declared: &Value, live: &LiveObject) -> Vec<Step> {
     if !changed.is_empty() {
         steps.push(Step::Update { object: id.clone(), changed });
     }
-    let extras = foreign::extras(declared, &live.object);
-    if !extras.is_empty() {
-        let named = |extra: &Extra| format!("{}, added by {}", extra.path, extra.manager);
-        let fields = extras.iter().map(named).collect();
-        steps.push(Step::RemoveFields { object: id.clone(), fields });
-    }
+    steps.extend(removed_fields(id, declared, live));
     if steps.is_empty()
         && let Some(because) = live.not_ready_reason.clone()
     {
         steps.push(Step::Reconcile { object: id.clone(), because });
     }
     steps
+}
+
+fn removed_fields(id: &Identity, declared: &Value, live: &LiveObject) -> Option<Step> {
+    let extras = foreign::extras(declared, &live.object);
+    let named = |extra: &Extra| format!("{}, added by {}", extra.path, extra.manager);
+    let fields: Vec<_> = extras.iter().map(named).collect();
+    (!fields.is_empty()).then(|| Step::RemoveFields { object: id.clone(), fields })
 }
 
 /// Whether other objects are deleted with the object, because they are inside it or instances of it.
@@ -153,11 +195,15 @@ pub(crate) fn still_there(id: &Identity, live: &Value) -> String {
 
 /// Returns the steps that remove what [`plan`] created, in the reverse order.
 pub(crate) fn plan_destroy(actual: &ActualState) -> Vec<Step> {
-    removable(actual, |_| true)
+    removable(actual, &[Owner::Ours], |_| true)
 }
 
-fn removable(actual: &ActualState, which: impl Fn(&Identity) -> bool) -> Vec<Step> {
-    let ours = |live: &LiveObject| live.owner == Owner::Ours && live.holds.is_empty();
+fn removable(
+    actual: &ActualState,
+    owners: &[Owner],
+    which: impl Fn(&Identity) -> bool,
+) -> Vec<Step> {
+    let ours = |live: &LiveObject| owners.contains(&live.owner) && live.holds.is_empty();
     let ids = actual.iter().filter(|(id, live)| ours(live) && which(id)).map(|(id, _)| id);
     let mut ids: Vec<_> = ids.collect();
     ids.sort_by_key(|id| std::cmp::Reverse(order(id)));
@@ -174,7 +220,9 @@ pub(crate) fn kept(actual: &ActualState) -> Vec<String> {
             Some(format!("{object} ({verb} {})", live.holds.join(", ")))
         }
         Owner::Unmarked => Some(format!("{object} (lacks our label)")),
-        Owner::Foreign => Some(format!("{object} (made by {})", diff::managers(&live.object))),
+        Owner::Foreign | Owner::Adoptable | Owner::Unselected => {
+            Some(format!("{object} (made by {})", diff::managers(&live.object)))
+        }
     };
     actual.iter().filter_map(keep).collect()
 }

@@ -230,29 +230,46 @@ pub enum TokenEndpoint {
 pub struct Flux {
     /// Release of Flux, whose manifests this program contains.
     pub version: Version,
-    /// Controllers to install. A delivery needs both (default: both).
-    #[serde(default = "Component::all")]
+    /// Controllers to install (default: source-controller and kustomize-controller, which every delivery
+    /// needs). helm-controller and notification-controller can be added.
+    #[serde(default = "Component::default_list")]
     pub components: Vec<Component>,
     /// Network of the controllers (default `pod`).
     #[serde(default)]
     pub network: Network,
-    /// Digests of the controllers' images. A missing digest is resolved from the registry by the tag in
-    /// the manifests.
+    /// Digests of the controllers' images, instead of the digests of the release. Example: images that
+    /// were built again.
     #[serde(default)]
     pub digests: BTreeMap<Component, Digest>,
+    /// Whether `apply` takes over a Flux that another program installed, for example `flux install`
+    /// (default `false`). It changes the objects in place, so that delivered workloads keep running.
+    /// `components` must name every controller that is installed.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
 /// A release of Flux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Version {
-    /// Flux 2.9.5, released with source-controller 1.9.6 and kustomize-controller 1.9.5.
+    /// Flux 2.9.4, with source-controller and kustomize-controller 1.9.4, helm-controller 1.6.3 and
+    /// notification-controller 1.9.3.
+    #[serde(rename = "2.9.4")]
+    V2_9_4,
+    /// Flux 2.9.5, with source-controller and kustomize-controller 1.9.5, helm-controller 1.6.4 and
+    /// notification-controller 1.9.4.
     #[serde(rename = "2.9.5")]
     V2_9_5,
+}
+
+impl Version {
+    /// Every release that this program contains, the oldest first.
+    pub const ALL: [Self; 2] = [Self::V2_9_4, Self::V2_9_5];
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::V2_9_4 => f.write_str("2.9.4"),
             Self::V2_9_5 => f.write_str("2.9.5"),
         }
     }
@@ -268,13 +285,30 @@ pub enum Component {
     SourceController,
     /// Builds and applies the manifests in the artifact.
     KustomizeController,
+    /// Installs Helm charts that a delivered `HelmRelease` names.
+    HelmController,
+    /// Sends events to the receivers that a delivered `Alert` names. With the network `pod`, webhooks of
+    /// a `Receiver` reach it, too.
+    NotificationController,
 }
 
 impl Component {
-    /// Returns every controller that this program can install.
+    /// Every controller that this program can install.
+    pub const ALL: [Self; 4] = [
+        Self::SourceController,
+        Self::KustomizeController,
+        Self::HelmController,
+        Self::NotificationController,
+    ];
+
+    /// Returns the controllers that every delivery needs.
     #[must_use]
-    pub fn all() -> Vec<Self> {
-        vec![Self::SourceController, Self::KustomizeController]
+    pub fn required() -> [Self; 2] {
+        [Self::SourceController, Self::KustomizeController]
+    }
+
+    fn default_list() -> Vec<Self> {
+        Self::required().into()
     }
 
     /// Returns the name of the controller's image and Deployment.
@@ -283,6 +317,8 @@ impl Component {
         match self {
             Self::SourceController => "source-controller",
             Self::KustomizeController => "kustomize-controller",
+            Self::HelmController => "helm-controller",
+            Self::NotificationController => "notification-controller",
         }
     }
 }
@@ -300,8 +336,10 @@ pub enum Network {
     /// The cluster's pod network and DNS.
     #[default]
     Pod,
-    /// The node's network: the API server through `KubePrism` on 127.0.0.1:7445, and the controllers on
-    /// ports 9790 to 9794 of 127.0.0.1. Works without a CNI, so that Flux can deliver the CNI.
+    /// The node's network: one pod with all controllers, the API server through `KubePrism` on
+    /// 127.0.0.1:7445, and the controllers on ports 9790 to 9800 of 127.0.0.1. Works without a CNI, so
+    /// that Flux can deliver the CNI. Metrics, and webhooks for notification-controller, are reachable on
+    /// the node alone.
     Host,
 }
 

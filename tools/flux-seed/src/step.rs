@@ -21,6 +21,14 @@ pub enum Step {
         #[serde(flatten)]
         object: Identity,
     },
+    /// Another program installed the object. It is changed to its declaration and keeps its UID.
+    Adopt {
+        /// The object.
+        #[serde(flatten)]
+        object: Identity,
+        /// Field managers that installed the object, for example `flux`.
+        from: String,
+    },
     /// The object differs from its declaration and is changed.
     Update {
         /// The object.
@@ -77,6 +85,7 @@ impl Step {
     pub(crate) fn object(&self) -> &Identity {
         match self {
             Self::Create { object }
+            | Self::Adopt { object, .. }
             | Self::Update { object, .. }
             | Self::RemoveFields { object, .. }
             | Self::Reconcile { object, .. }
@@ -91,6 +100,7 @@ impl Step {
     pub(crate) fn stage(&self) -> Stage {
         match self {
             Self::Create { object }
+            | Self::Adopt { object, .. }
             | Self::Update { object, .. }
             | Self::RemoveFields { object, .. }
             | Self::Reconcile { object, .. } => order(object).0,
@@ -103,7 +113,8 @@ impl documents::Step for Step {
     fn effect(&self) -> Effect {
         match self {
             Self::Create { .. } => Effect::Create,
-            Self::Update { .. }
+            Self::Adopt { .. }
+            | Self::Update { .. }
             | Self::RemoveFields { .. }
             | Self::Reconcile { .. }
             | Self::Suspend { .. } => Effect::Change,
@@ -116,6 +127,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create { object } => write!(f, "create {object}"),
+            Self::Adopt { object, from } => write!(f, "adopt {object}, made by {from}"),
             Self::Update { object, changed } => {
                 write!(f, "change {object}: {}", changed.join(", "))
             }

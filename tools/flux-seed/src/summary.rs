@@ -56,7 +56,8 @@ fn objects(seen: &ObservedObjects) -> Vec<String> {
 fn added(desired: &Desired, actual: &ActualState) -> Vec<Foreign> {
     let fields = |declared: &Value| {
         let id = Identity::of(declared);
-        let live = actual.get(&id).filter(|live| live.owner != Owner::Foreign);
+        let live =
+            actual.get(&id).filter(|live| [Owner::Ours, Owner::Unmarked].contains(&live.owner));
         let added = live.map(|live| foreign::extras(declared, &live.object)).unwrap_or_default();
         let object = id.to_string();
         added.into_iter().map(move |extra| Foreign {

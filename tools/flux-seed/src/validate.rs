@@ -82,7 +82,7 @@ fn alternatives(stream: &mut Stream, delivery: &Declared<Delivery>) {
 
 fn components(stream: &mut Stream, delivery: &Declared<Delivery>) {
     let Some(flux) = &delivery.spec.flux else { return };
-    if Component::all().iter().any(|component| !flux.components.contains(component)) {
+    if Component::required().iter().any(|component| !flux.components.contains(component)) {
         let message = "a delivery needs both: source-controller and kustomize-controller";
         stream.invalid(delivery, "/spec/flux/components", message);
     }

@@ -120,7 +120,7 @@ fn a_plan_reads(lab: &Lab, documents: &[Value]) -> Test {
     let (_, from) = lab.asked(0)?;
     let planned = lab.flux_seed("plan --check", documents).code(3);
     let steps = status(&planned)?["plan"].as_array().map(Vec::len);
-    assert_eq!(steps, Some(25), "21 objects of Flux, 2 Secrets, a source and a Kustomization");
+    assert_eq!(steps, Some(22), "18 objects of Flux, 2 Secrets, a source and a Kustomization");
     let (asked, _) = lab.asked(from)?;
     assert!(!asked.is_empty() && asked.iter().all(reads), "a plan reads");
     Ok(())
@@ -143,7 +143,7 @@ fn a_signed_artifact_is_delivered_however_often_cut_short(
     );
     let secret = lab.get("secret greeting");
     assert_eq!(secret["data"]["text"], "aGVsbG8=", "decrypted by Flux with the derived identity");
-    lab::documents(&first)
+    testing::run::documents(&first)
 }
 
 fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Test {
@@ -155,7 +155,7 @@ fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Tes
         assert!(reads(entry), "{} {}", entry["verb"], entry["requestURI"]);
     }
     assert_eq!(versions(lab)?, before);
-    assert_eq!(lab::documents(&again)?, documents, "the same bytes");
+    assert_eq!(testing::run::documents(&again)?, documents, "the same bytes");
     lab.flux_seed("plan --check -q", documents).success();
     Ok(())
 }
@@ -209,13 +209,13 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
 // now: `plan --check` exits with 3 and says `remove spec.patches, added by kubectl-patch`; `apply` removes it
 fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) -> Test {
     // A dry run would show none of these changes, because every declared field keeps its value.
-    lab.kubectl("-n flux-system set env deployment/source-controller SPY=1")?;
+    lab.kubectl("-n flux-system set env deployment/flux SPY=1")?;
     lab.kubectl("-n flux-system patch secret prod-cosign --type=merge -p {\"data\":{\"evil.pub\":\"RVZJTA==\"}}")?;
     lab.kubectl("-n flux-system patch secret prod-sops --type=merge --field-manager=flux-seed -p {\"data\":{\"evil.agekey\":\"RVZJTA==\"}}")?;
     lab.kubectl("-n flux-system patch kustomization prod --type=merge -p {\"spec\":{\"images\":[{\"name\":\"x\"}]}}")?;
     lab.kubectl("-n flux-system patch ocirepository prod --type=merge -p {\"spec\":{\"ignore\":\"x.yaml\"}}")?;
     // A restart by a person is not drift.
-    lab.kubectl("-n flux-system rollout restart deployment/kustomize-controller")?;
+    lab.kubectl("-n flux-system rollout restart deployment/flux")?;
     lab.kubectl("-n flux-system annotate kustomization prod note=theirs")?;
     let tampered = lab.flux_seed("verify", documents).code(100);
     let message = status(&tampered)?["conditions"][0]["message"].to_string();
@@ -236,7 +236,7 @@ fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) ->
     let keys = lab.get("-n flux-system secret prod-cosign")["data"].clone();
     assert_eq!(keys.as_object().map(serde_json::Map::len), Some(1), "one trusted key");
     assert!(lab.get("-n flux-system kustomization prod")["spec"]["images"].is_null());
-    let template = lab.get("-n flux-system deployment kustomize-controller");
+    let template = lab.get("-n flux-system deployment flux");
     let restarted = &template["spec"]["template"]["metadata"]["annotations"];
     assert!(restarted["kubectl.kubernetes.io/restartedAt"].is_string(), "a restart stays");
     lab.flux_seed("plan --check -q", documents).success();
@@ -244,17 +244,26 @@ fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) ->
     Ok(())
 }
 
-/// Changes the strategy from `RollingUpdate` to `Recreate`, which a plain server-side apply cannot do.
+/// In the pod network each controller has a Deployment, and in the network of the node all controllers
+/// have one pod. The Deployments of the former network are removed.
 fn its_controllers_move_to_another_network_and_back(lab: &Lab, documents: &[Value]) -> Test {
-    for (network, strategy) in [("pod", "RollingUpdate"), ("host", "Recreate")] {
+    let both: &[&str] = &["kustomize-controller", "source-controller"];
+    for (network, deployments, strategy) in
+        [("pod", both, "RollingUpdate"), ("host", &["flux"], "Recreate")]
+    {
         let mut documents = documents.to_owned();
         for document in documents.iter_mut().filter(|document| document["kind"] == "Delivery") {
             document["spec"]["flux"]["network"] = network.into();
         }
         let moved = lab.flux_seed("apply", &documents).success();
         assert_eq!(reason(&status(&moved)?), "Delivered");
-        let controller = lab.get("deployment -n flux-system kustomize-controller");
-        assert_eq!(controller["spec"]["strategy"]["type"], strategy);
+        let running = lab.get("-n flux-system deployments");
+        let running: Vec<_> = running["items"].as_array().into_iter().flatten().collect();
+        let names: Vec<_> = running.iter().map(|live| &live["metadata"]["name"]).collect();
+        assert_eq!(names, deployments);
+        assert!(running.iter().all(|live| live["spec"]["strategy"]["type"] == strategy));
+        let services = lab.get("-n flux-system services")["items"].clone();
+        assert_eq!(services.as_array().map(Vec::len), Some(usize::from(network == "pod")));
         lab.flux_seed("plan --check", &documents).success();
     }
     Ok(())
@@ -284,7 +293,7 @@ fn destroy_leaves_what_others_made_however_often_cut_short(lab: &Lab, documents:
     assert_eq!(reason(&destroyed), "Destroyed");
     let message = destroyed["conditions"][0]["message"].to_string();
     assert!(message.contains("ConfigMap flux-system/theirs"), "{message}");
-    let needed = "source-controller (is needed by GitRepository default/theirs)";
+    let needed = "Deployment flux-system/flux (is needed by GitRepository default/theirs)";
     assert!(message.contains(needed), "{message}");
     for removed in [
         "deployment greeter",
@@ -299,7 +308,7 @@ fn destroy_leaves_what_others_made_however_often_cut_short(lab: &Lab, documents:
         "configmap theirs",
         "-n flux-system configmap theirs",
         "gitrepositories theirs",
-        "-n flux-system deployment source-controller",
+        "-n flux-system deployment flux",
         "crd ocirepositories.source.toolkit.fluxcd.io",
         "clusterrole cluster-admin",
     ] {

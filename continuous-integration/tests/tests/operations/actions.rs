@@ -336,7 +336,7 @@ impl<'a> Plane<'a> {
         let apply = || self.act("apply", "push", &json!({"ref": "refs/heads/main"}));
         apply()?.ended("deliver", "success")?;
         let scale = kubeconfig(self.project, output)?
-            + "kubectl --namespace flux-system scale deployment/source-controller --replicas=0";
+            + "kubectl --namespace flux-system scale deployment/flux --replicas=0";
         self.project.sh(&scale)?;
         let run = night()?;
         run.ended("provision", "success")?;
@@ -344,7 +344,10 @@ impl<'a> Plane<'a> {
         let said = run.said("deliver");
         assert!(said.contains("exit status 3"), "{said}");
         assert!(said.contains("Delivery/prod is not Ready"), "{said}");
-        assert!(said.contains("source-controller"), "the summary names the changed object: {said}");
+        assert!(
+            said.contains("Deployment flux-system/flux"),
+            "the summary names the changed object: {said}"
+        );
         apply()?.ended("deliver", "success")
     }
 

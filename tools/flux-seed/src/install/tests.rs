@@ -1,264 +1,246 @@
-//! Assembles the release again with kubectl's kustomize and renders it as upstream does.
-//!
-//! Set `FLUX_SEED_ASSEMBLE=1` to write `install/` instead of a comparison.
+//! Properties of every release and of every combination of components.
 
-use std::collections::BTreeMap;
-use std::error::Error;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::{BTreeMap, BTreeSet};
 
 use documents::Deferred;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Instance, objects, parts, render, tag};
+use super::{Instance, NAMESPACED, image, release, render};
 use crate::object::Identity;
 use crate::spec::{Component, Network, Version};
 
-type Test<T = ()> = Result<T, Box<dyn Error>>;
+mod assemble;
+mod upstream;
 
-const MODULES: [(&str, &str); 3] = [
-    ("github.com/fluxcd/flux2/v2", "v2.9.5"),
-    ("github.com/fluxcd/source-controller", "v1.9.6"),
-    ("github.com/fluxcd/kustomize-controller", "v1.9.5"),
-];
-
-/// Downloads a Go module. Returns its folder and the entry for `inputs.json`.
-fn module((path, version): (&str, &str)) -> Test<(PathBuf, Value)> {
-    let mut go = Command::new("go");
-    go.args(["mod", "download", "-json"]).arg(format!("{path}@{version}"));
-    go.current_dir("/").env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local");
-    let out = go.output()?;
-    assert!(out.status.success(), "go mod download: {}", String::from_utf8_lossy(&out.stdout));
-    let module: Value = serde_json::from_slice(&out.stdout)?;
-    let dir = module["Dir"].as_str().ok_or("no Dir")?.into();
-    Ok((dir, json!({"path": path, "version": version, "sum": module["Sum"]})))
-}
-
-fn kustomize(folder: &Path) -> Test<Vec<Value>> {
-    let bin = std::env::var_os("LAB_BIN")
-        .map_or("kubectl".into(), |folder| PathBuf::from(folder).join("kubectl"));
-    let out = Command::new(bin).arg("kustomize").arg(folder).output()?;
-    assert!(out.status.success(), "kubectl kustomize: {}", String::from_utf8_lossy(&out.stderr));
-    Ok(serde_saphyr::from_multiple(std::str::from_utf8(&out.stdout)?)?)
-}
-
-/// Copies a folder. `cp` would copy the read-only mode of Go modules, and the copies are changed here.
-fn copy(from: &Path, to: &Path) -> Test {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let (entry, to) = (entry?.path(), to.to_owned());
-        let name = entry.file_name().ok_or("a name")?;
-        if entry.is_dir() {
-            copy(&entry, &to.join(name))?;
-        } else {
-            fs::write(to.join(name), fs::read(&entry)?)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns a folder with the files that kustomize would download from the releases of each controller.
-fn inputs() -> Test<(tempfile::TempDir, Value)> {
-    let folder = tempfile::tempdir()?;
-    let at = folder.path();
-    let mut modules = Vec::new();
-    for (index, source) in MODULES.into_iter().enumerate() {
-        let (dir, module) = module(source)?;
-        modules.push(module);
-        if index == 0 {
-            copy(&dir.join("manifests"), at)?;
-            continue;
-        }
-        let name = source.0.rsplit('/').next().ok_or("a name")?;
-        copy(&dir.join("config/crd"), &at.join(name).join("crd"))?;
-        copy(&dir.join("config/manager"), &at.join(name).join("manager"))?;
-        let base = at.join("bases").join(name).join("kustomization.yaml");
-        let lines = fs::read_to_string(&base)?;
-        let lines = lines.lines().map(|line| match line {
-            _ if line.ends_with(".crds.yaml") => format!("- ../../{name}/crd"),
-            _ if line.ends_with(".deployment.yaml") => format!("- ../../{name}/manager"),
-            _ => line.to_owned(),
-        });
-        fs::write(&base, lines.collect::<Vec<_>>().join("\n"))?;
-    }
-    Ok((folder, json!({"flux": "2.9.5", "modules": modules})))
-}
-
-#[test]
-#[ignore = "needs Go modules and the lab's kubectl: tasks/test"]
-fn the_manifests_equal_those_that_kustomize_assembles_from_their_modules() -> Test {
-    let (folder, modules) = inputs()?;
-    let lines = |part: &str| -> Test<String> {
-        let objects = kustomize(&folder.path().join(part))?;
-        let lines: Vec<_> = objects.iter().map(ToString::to_string).collect();
-        Ok(lines.join("\n") + "\n")
-    };
-    let assembled = [
-        ("source-controller.jsonl", lines("bases/source-controller")?),
-        ("kustomize-controller.jsonl", lines("bases/kustomize-controller")?),
-        ("rbac.jsonl", lines("rbac")?),
-        ("policies.jsonl", lines("policies")?),
-        ("inputs.json", format!("{modules:#}\n")),
+/// Components of which at least one is chosen beside the two that a delivery needs.
+pub(super) fn combinations() -> Vec<Vec<Component>> {
+    use Component::{HelmController, NotificationController};
+    let additions: [&[Component]; 4] = [
+        &[],
+        &[HelmController],
+        &[NotificationController],
+        &[HelmController, NotificationController],
     ];
-    let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/install/2.9.5");
-    for (name, text) in assembled {
-        if std::env::var_os("FLUX_SEED_ASSEMBLE").is_some() {
-            fs::create_dir_all(&at)?;
-            fs::write(at.join(name), text)?;
-        } else {
-            assert!(fs::read_to_string(at.join(name))? == text, "{name} differs");
-        }
-    }
-    Ok(())
+    additions.map(|more| [&Component::required(), more].concat()).into()
 }
 
-fn sorted(objects: Vec<Value>) -> BTreeMap<Identity, Value> {
-    objects.into_iter().map(|object| (Identity::of(&object), object)).collect()
+/// Renders an installation whose images are known.
+pub(super) fn rendered(
+    version: Version,
+    network: Network,
+    components: &[Component],
+    pull_secret: Option<&str>,
+) -> Vec<Value> {
+    let reference = |component| {
+        let tag = image(version, component).tag;
+        Deferred::Value(format!("registry.example.org/fluxcd/{component}:{tag}"))
+    };
+    let images = components.iter().map(|&component| (component, reference(component))).collect();
+    render(&Instance { version, network, images: &images, pull_secret })
 }
 
-/// Upstream's templates (`pkg/manifestgen/install/templates.go`) with the values of this instance.
-const INSTANCE: &str = r#"---
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-namespace: flux-system
-transformers: [labels.yaml]
-resources: [namespace.yaml, ../policies, roles, ../bases/source-controller, ../bases/kustomize-controller]
-patches:
-- path: node-selector.yaml
-  target: {kind: Deployment}
-- target: {group: apps, version: v1, kind: Deployment, name: source-controller}
-  patch: |-
-    - {op: replace, path: /spec/template/spec/containers/0/args/0, value: "--events-addr="}
-    - {op: replace, path: /spec/template/spec/containers/0/args/1, value: "--watch-all-namespaces=true"}
-    - {op: replace, path: /spec/template/spec/containers/0/args/2, value: "--log-level=info"}
-    - {op: replace, path: /spec/template/spec/containers/0/args/6, value: "--storage-adv-addr=source-controller.$(RUNTIME_NAMESPACE).svc.cluster.local."}
-- target: {group: apps, version: v1, kind: Deployment, name: kustomize-controller}
-  patch: |-
-    - {op: replace, path: /spec/template/spec/containers/0/args/0, value: "--events-addr="}
-    - {op: replace, path: /spec/template/spec/containers/0/args/1, value: "--watch-all-namespaces=true"}
-    - {op: replace, path: /spec/template/spec/containers/0/args/2, value: "--log-level=info"}
-images:
-- {name: fluxcd/source-controller, newName: registry.example.org/fluxcd/source-controller}
-- {name: fluxcd/kustomize-controller, newName: registry.example.org/fluxcd/kustomize-controller}
-"#;
+fn pods(objects: &[Value]) -> Vec<&Value> {
+    objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect()
+}
 
-const ROLES: &str = "---
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-namespace: flux-system
-resources: [../../rbac]
-nameSuffix: -flux-system
-";
+fn containers<'a>(pods: &[&'a Value]) -> Vec<&'a Value> {
+    pods.iter().flat_map(|pod| pod["containers"].as_array().into_iter().flatten()).collect()
+}
 
-const NODE_SELECTOR: &str = "---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: all}
-spec: {template: {spec: {nodeSelector: {kubernetes.io/os: linux}, imagePullSecrets: [{name: pull}]}}}
-";
-
-const LABELS: &str = r#"---
-apiVersion: builtin
-kind: LabelTransformer
-metadata: {name: labels}
-labels:
-  app.kubernetes.io/instance: flux-system
-  app.kubernetes.io/version: "v2.9.5"
-  app.kubernetes.io/part-of: flux
-fieldSpecs:
-  - {path: metadata/labels, create: true}
-  - {kind: Deployment, path: spec/template/metadata/labels, create: true}
-"#;
-
-const NAMESPACE: &str = "---
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: flux-system
-  labels: {pod-security.kubernetes.io/warn: restricted, pod-security.kubernetes.io/warn-version: latest}
-";
-
-#[test]
-#[ignore = "needs Go modules and the lab's kubectl: tasks/test"]
-fn render_equals_upstreams_templates_except_for_the_documented_changes() -> Test {
-    let (folder, _) = inputs()?;
-    let at = folder.path().join("instance");
-    fs::create_dir_all(at.join("roles"))?;
-    for (name, text) in [
-        ("kustomization.yaml", INSTANCE),
-        ("roles/kustomization.yaml", ROLES),
-        ("node-selector.yaml", NODE_SELECTOR),
-        ("labels.yaml", LABELS),
-        ("namespace.yaml", NAMESPACE),
-    ] {
-        fs::write(at.join(name), text)?;
-    }
-    let mut theirs = sorted(kustomize(&at)?);
-    // flux-seed leaves out one object and adds one flag and the period of a probe.
-    let left_out =
-        theirs.keys().find(|id| id.name == "allow-webhooks").cloned().ok_or("a policy")?;
-    theirs.remove(&left_out);
-    for (id, object) in theirs.iter_mut().filter(|(id, _)| id.kind == "Deployment") {
-        let manager =
-            object.pointer_mut("/spec/template/spec/containers/0").ok_or("a container")?;
-        manager["readinessProbe"]["periodSeconds"] = 2.into();
-        if id.name == "kustomize-controller" {
-            super::append(&mut manager["args"], ["--no-remote-bases=true".into()]);
-        }
-    }
-
-    let version = Version::V2_9_5;
-    let image =
-        |component| format!("registry.example.org/fluxcd/{component}:{}", tag(version, component));
-    let images = Component::all()
-        .into_iter()
-        .map(|component| (component, Deferred::Value(image(component))))
-        .collect();
-    let instance =
-        Instance { version, network: Network::Pod, images: &images, pull_secret: Some("pull") };
-    let ours = sorted(render(&instance));
-    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
-    for (id, object) in &theirs {
-        assert_eq!(&ours[id], object, "{id}");
-    }
-    assert_eq!(ours.len(), 21);
-    Ok(())
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 #[test]
-fn host_network_uses_each_port_once_and_listens_only_on_loopback() {
-    let version = Version::V2_9_5;
-    let images =
-        Component::all().into_iter().map(|component| (component, Deferred::AfterApply)).collect();
-    let objects =
-        render(&Instance { version, network: Network::Host, images: &images, pull_secret: None });
-    let strategies = objects.iter().filter_map(|object| object.pointer("/spec/strategy/type"));
-    assert_eq!(strategies.collect::<Vec<_>>(), ["Recreate", "Recreate"]);
-    let pods = objects.iter().filter_map(|object| object.pointer("/spec/template/spec"));
-    let containers: Vec<_> = pods.map(|pod| &pod["containers"][0]).collect();
-    let mut ports: Vec<_> = containers
+fn host_network_runs_every_container_in_one_pod_and_uses_each_port_once() {
+    for version in Version::ALL {
+        for components in combinations() {
+            let objects = rendered(version, Network::Host, &components, None);
+            let pods = pods(&objects);
+            assert_eq!(pods.len(), 1, "one pod cannot be split between nodes");
+            assert_eq!(pods[0]["hostNetwork"], true);
+            let containers = containers(&pods);
+            let names: Vec<_> = containers.iter().map(|container| &container["name"]).collect();
+            let expected: Vec<_> = components.iter().map(|component| component.as_str()).collect();
+            assert_eq!(names, expected);
+            let listens = containers
+                .iter()
+                .flat_map(|container| container["ports"].as_array().into_iter().flatten());
+            let ports: Vec<_> = listens.filter_map(|port| port["containerPort"].as_u64()).collect();
+            let distinct: BTreeSet<_> = ports.iter().copied().collect();
+            assert_eq!(distinct.len(), ports.len(), "{ports:?}");
+            assert!(distinct.iter().all(|port| (9790..=9800).contains(port)), "{ports:?}");
+        }
+    }
+}
+
+#[test]
+fn host_network_listens_only_on_the_loopback_address() {
+    for components in combinations() {
+        let objects = rendered(Version::V2_9_5, Network::Host, &components, None);
+        for container in containers(&pods(&objects)) {
+            // Defaults of upstream listen on every address: main.go of each controller.
+            let mut flags = vec!["--metrics-addr", "--health-addr"];
+            match container["name"].as_str() {
+                Some("source-controller") => flags.push("--storage-addr"),
+                Some("notification-controller") => {
+                    flags.extend(["--events-addr", "--receiverAddr"]);
+                }
+                _ => {}
+            }
+            for flag in flags {
+                let prefix = format!("{flag}=127.0.0.1:");
+                let port = texts(&container["args"]).find_map(|arg| arg.strip_prefix(&prefix));
+                let port = port.and_then(|port| port.parse::<u64>().ok());
+                let declared = container["ports"].as_array().into_iter().flatten();
+                let mut declared = declared.filter_map(|port| port["containerPort"].as_u64());
+                assert!(declared.any(|declared| Some(declared) == port), "{flag}: {container}");
+            }
+            for probe in ["readinessProbe", "livenessProbe"] {
+                assert_eq!(container[probe]["httpGet"]["host"], "127.0.0.1");
+            }
+        }
+    }
+}
+
+#[test]
+fn host_network_has_no_annotation_service_or_account_that_leads_nowhere() {
+    let components = Component::ALL;
+    let objects = rendered(Version::V2_9_5, Network::Host, &components, Some("pull"));
+    assert!(!objects.iter().any(|object| object.to_string().contains("prometheus.io")));
+    let named = |kind: &str| -> Vec<_> {
+        let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+        of_kind.map(|object| object["metadata"]["name"].as_str().unwrap_or_default()).collect()
+    };
+    assert_eq!(named("Service"), [""; 0]);
+    assert_eq!(named("NetworkPolicy"), ["allow-egress", "allow-scraping"]);
+    assert_eq!(named("ServiceAccount"), ["kustomize-controller"]);
+    let pods = pods(&objects);
+    assert_eq!(pods[0]["serviceAccountName"], "kustomize-controller");
+    assert_eq!(pods[0]["imagePullSecrets"][0]["name"], "pull");
+    assert_eq!(pods[0]["terminationGracePeriodSeconds"], 600, "the one of helm-controller");
+    assert_eq!(pods[0]["priorityClassName"], "system-cluster-critical");
+    let bound: Vec<_> = objects
         .iter()
-        .flat_map(|container| container["ports"].as_array().into_iter().flatten())
-        .filter_map(|port| port["containerPort"].as_u64())
+        .filter(|object| texts_of_subjects(object).contains(&"kustomize-controller"))
+        .map(|object| object["metadata"]["name"].as_str().unwrap_or_default())
         .collect();
-    ports.sort_unstable();
-    assert_eq!(ports, [9790, 9791, 9792, 9793, 9794]);
-    for arg in
-        containers.iter().flat_map(|container| container["args"].as_array().into_iter().flatten())
-    {
-        let arg = arg.as_str().unwrap_or_default();
-        if let Some((_, address)) = arg.split_once("-addr=") {
-            assert!(address.is_empty() || address.starts_with("127.0.0.1:"), "{arg}");
+    assert_eq!(bound, ["cluster-reconciler-flux-system", "crd-controller-flux-system"]);
+}
+
+fn texts_of_subjects(object: &Value) -> Vec<&str> {
+    let subjects = object["subjects"].as_array().into_iter().flatten();
+    subjects.filter_map(|subject| subject["name"].as_str()).collect()
+}
+
+#[test]
+fn host_network_mounts_each_volume_in_one_container() {
+    let objects = rendered(Version::V2_9_5, Network::Host, &Component::ALL, None);
+    let pods = pods(&objects);
+    let names = |list: &Value| -> Vec<String> {
+        let items = list.as_array().into_iter().flatten();
+        items.filter_map(|item| item["name"].as_str().map(str::to_owned)).collect()
+    };
+    let mounts: Vec<_> =
+        containers(&pods).iter().flat_map(|container| names(&container["volumeMounts"])).collect();
+    assert_eq!(mounts, names(&pods[0]["volumes"]));
+    let distinct: BTreeSet<_> = mounts.iter().collect();
+    assert_eq!(distinct.len(), mounts.len());
+}
+
+/// One pod has one value of each of these fields, so a controller that needs another value cannot be
+/// merged.
+#[test]
+fn controllers_have_equal_fields_of_a_pod_except_for_the_merged_ones() {
+    let merged = [
+        "containers",
+        "volumes",
+        "serviceAccountName",
+        "terminationGracePeriodSeconds",
+        "priorityClassName",
+    ];
+    for version in Version::ALL {
+        let objects = rendered(version, Network::Pod, &Component::ALL, None);
+        let mut all = BTreeSet::new();
+        for pod in pods(&objects) {
+            let mut pod = pod.clone();
+            assert_eq!(pod["containers"].as_array().map(Vec::len), Some(1));
+            for field in merged {
+                pod.as_object_mut().and_then(|pod| pod.remove(field));
+            }
+            all.insert(pod.to_string());
+        }
+        assert_eq!(all.len(), 1, "{all:?}");
+    }
+}
+
+#[test]
+fn events_are_sent_only_where_notification_controller_receives_them() {
+    let events = |network, components: &[Component]| -> BTreeMap<String, String> {
+        let objects = rendered(Version::V2_9_5, network, components, None);
+        let pods = pods(&objects);
+        let flag = |container: &&Value| {
+            let last = texts(&container["args"])
+                .filter_map(|arg| arg.strip_prefix("--events-addr="))
+                .last();
+            let image = container["image"].as_str()?.rsplit('/').next()?.split(':').next()?;
+            Some((image.to_owned(), last?.to_owned()))
+        };
+        containers(&pods).iter().filter_map(flag).collect()
+    };
+    for network in [Network::Pod, Network::Host] {
+        assert!(events(network, &Component::required()).values().all(String::is_empty));
+    }
+    let all = events(Network::Host, &Component::ALL);
+    assert_eq!(all["notification-controller"], "127.0.0.1:9797");
+    for sender in ["source-controller", "kustomize-controller", "helm-controller"] {
+        assert_eq!(all[sender], "http://127.0.0.1:9797/");
+        let pod = &events(Network::Pod, &Component::ALL)[sender];
+        assert!(pod.starts_with("http://notification-controller.$(RUNTIME_NAMESPACE)"), "{pod}");
+    }
+}
+
+#[test]
+fn every_release_has_an_image_of_each_component_with_the_tag_of_its_manifests() {
+    for version in Version::ALL {
+        for component in Component::ALL {
+            let image = image(version, component);
+            let mut objects = release::controller(version, component);
+            let deployed = objects.find_map(|object| {
+                object.pointer("/spec/template/spec/containers/0/image").cloned()
+            });
+            let expected = format!("fluxcd/{component}:{}", image.tag);
+            assert_eq!(deployed.as_ref().and_then(Value::as_str), Some(&*expected));
         }
     }
 }
 
 #[test]
-fn every_line_of_the_release_is_an_object() {
-    let parts = parts(Version::V2_9_5);
-    for part in [parts.source_controller, parts.kustomize_controller, parts.rbac, parts.policies] {
-        assert!(objects(part).all(|object| !Identity::of(&object).name.is_empty()));
+fn every_line_of_a_release_is_an_object() {
+    for version in Version::ALL {
+        let objects = Component::ALL
+            .into_iter()
+            .flat_map(|component| release::controller(version, component))
+            .chain(release::rbac(version))
+            .chain(release::policies(version));
+        for object in objects {
+            assert!(!Identity::of(&object).name.is_empty(), "{object}");
+        }
+    }
+}
+
+#[test]
+fn every_namespaced_kind_of_a_release_is_listed() {
+    for version in Version::ALL {
+        for network in [Network::Pod, Network::Host] {
+            let objects = rendered(version, network, &Component::ALL, None);
+            let ids = objects.iter().map(Identity::of).filter(|id| id.namespace.is_some());
+            let kinds: BTreeSet<_> = ids.map(|id| (id.api_version, id.kind)).collect();
+            let listed = NAMESPACED.map(|(version, kind)| (version.to_owned(), kind.to_owned()));
+            let is_listed = |kind: &(String, String)| listed.contains(kind);
+            assert!(kinds.iter().all(is_listed), "{kinds:?}");
+            assert_eq!(kinds.len() == listed.len(), network == Network::Pod, "{kinds:?}");
+        }
     }
 }
 

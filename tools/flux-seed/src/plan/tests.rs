@@ -9,7 +9,7 @@ fn declared(name: &str, value: &str) -> Value {
 /// Every state in which an object can be, absent among them.
 fn states(name: &str) -> Vec<Option<LiveObject>> {
     let mut states = vec![None];
-    for owner in [Owner::Ours, Owner::Unmarked, Owner::Foreign] {
+    for owner in [Owner::Ours, Owner::Unmarked, Owner::Foreign, Owner::Adoptable] {
         for value in ["new", "old"] {
             for holds in [vec![], vec!["Thing other".to_owned()]] {
                 for not_ready_reason in [None, Some("not ready".to_owned())] {
@@ -52,6 +52,7 @@ fn execute(steps: &[Step], desired: &[Value], before: &ActualState) -> ActualSta
         let declared = desired.iter().find(|object| Identity::of(object) == id);
         match step {
             Step::Create { .. }
+            | Step::Adopt { .. }
             | Step::Update { .. }
             | Step::RemoveFields { .. }
             | Step::Reconcile { .. } => {
@@ -96,7 +97,8 @@ fn a_plan_reaches_what_is_declared_then_rests_and_leaves_the_rest_alone() {
         assert_eq!(plan(desired, &after).steps, [], "rests");
         for (id, live) in before {
             let is_declared = desired.iter().any(|object| Identity::of(object) == *id);
-            if !is_declared && live.owner == Owner::Ours && live.holds.is_empty() {
+            let is_removable = [Owner::Ours, Owner::Adoptable].contains(&live.owner);
+            if !is_declared && is_removable && live.holds.is_empty() {
                 assert_eq!(after.get(id), None, "removes what is no longer declared");
             } else if live.owner == Owner::Foreign || !is_declared {
                 assert_eq!(after.get(id), Some(live), "leaves alone");
@@ -211,6 +213,30 @@ fn apply_executes_the_steps_of_the_first_plan_in_their_order_stage_by_stage() {
         }
         assert_eq!(executed, planned, "{before:?}");
     });
+}
+
+#[test]
+fn controller_that_is_no_longer_declared_is_removed_after_the_definitions_and_before_the_others() {
+    let desired = staged("new");
+    let object =
+        |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "old"}});
+    let live = |kind: &str| {
+        let (object, owner, holds) = (object(kind), Owner::Ours, Vec::new());
+        let not_ready_reason = None;
+        (Identity::of(&object), LiveObject { object, owner, holds, not_ready_reason })
+    };
+    let actual = ["Deployment", "Service"].map(live).into();
+    let steps = plan(&desired, &actual).steps;
+    let texts: Vec<_> = steps.iter().map(ToString::to_string).collect();
+    let expected = [
+        "create ClusterRole a",
+        "remove Deployment old",
+        "create ClusterRoleBinding a",
+        "create OCIRepository a",
+        "create Kustomization a",
+        "remove Service old",
+    ];
+    assert_eq!(texts, expected);
 }
 
 #[test]

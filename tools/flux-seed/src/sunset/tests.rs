@@ -148,6 +148,7 @@ impl Simulation {
         let desired = Desired {
             objects,
             installation,
+            adoption: None,
             shared: BTreeSet::new(),
             images: BTreeMap::new(),
             artifact: Deferred::AfterApply,

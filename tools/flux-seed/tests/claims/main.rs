@@ -379,7 +379,7 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
             message.contains("Service default/lb") && message.contains("load-balancer-cleanup"),
             "{run}: {message}"
         );
-        assert_ne!(lab.get("-n flux-system deployment kustomize-controller"), Value::Null);
+        assert_ne!(lab.get("-n flux-system deployment flux"), Value::Null);
         Ok(())
     };
     held(1)?;
@@ -399,7 +399,7 @@ fn a_second_run_knows_what_the_first_one_knew(scene: &Scene) -> Test {
     let ended = status(&run)?;
     assert_eq!(ended["conditions"][0]["reason"], "Destroyed");
     assert_eq!(ended["conditions"][0]["message"], "nothing is left of it");
-    assert_eq!(lab::documents(&run)?.len(), documents.len());
+    assert_eq!(testing::run::documents(&run)?.len(), documents.len());
     for removed in [
         "ns team",
         "statefulset db",

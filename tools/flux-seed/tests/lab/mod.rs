@@ -78,7 +78,7 @@ impl Lab {
         lab.certificates()?;
         lab.control_plane()?;
         lab.registry()?;
-        for image in ["fluxcd/source-controller:v1.9.6", "fluxcd/kustomize-controller:v1.9.5"] {
+        for image in ["fluxcd/source-controller:v1.9.5", "fluxcd/kustomize-controller:v1.9.5"] {
             lab.push(image, &[("a-binary", image)])?;
         }
         lab.keys("cosign")?;

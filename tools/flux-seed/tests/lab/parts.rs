@@ -151,8 +151,8 @@ impl Lab {
 struct Kubelet {
     folder: PathBuf,
     address: &'static str,
-    /// Namespace, name and label `app` of each pod.
-    pods: BTreeSet<(String, String, String)>,
+    /// Namespace, name and controllers of Flux of each pod.
+    pods: BTreeSet<(String, String, Vec<String>)>,
     flux: Vec<(&'static str, Child)>,
 }
 
@@ -198,7 +198,12 @@ impl Kubelet {
             return self.controllers();
         }
         let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
-        let pod_of = (namespace.clone(), name.clone(), text(&metadata["labels"]["app"]));
+        // In the network of the node, one pod has a container for each controller. In the pod network,
+        // the label names the only controller.
+        let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+        let names = containers.map(|container| text(&container["name"]));
+        let runs = names.chain([text(&metadata["labels"]["app"])]);
+        let pod_of = (namespace.clone(), name.clone(), runs.collect());
         if event["type"] == "DELETED" {
             self.pods.remove(&pod_of);
         } else {
@@ -215,7 +220,8 @@ impl Kubelet {
     /// Starts each controller that has a pod, and stops each that has none.
     fn controllers(&mut self) {
         for name in ["source-controller", "kustomize-controller"] {
-            let wanted = self.pods.iter().any(|(_, _, app)| app == name);
+            let mut pods = self.pods.iter().filter(|(namespace, ..)| namespace == "flux-system");
+            let wanted = pods.any(|(_, _, runs)| runs.iter().any(|run| run == name));
             let at = self.flux.iter().position(|(running, _)| *running == name);
             let runs = at.is_some_and(|at| matches!(self.flux[at].1.try_wait(), Ok(None)));
             if let Some(at) = at.filter(|_| !wanted || !runs) {

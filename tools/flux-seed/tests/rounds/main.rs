@@ -2,6 +2,7 @@
 
 mod alone;
 mod cluster;
+mod installation;
 mod several;
 
 use std::time::Instant;

@@ -22,7 +22,9 @@ pub struct Endpoints {
     pub cloud: Option<Cloud>,
     /// Object store that keeps drained data.
     pub store: Option<Store>,
-    /// Registry of the images of Flux's controllers (default `https://ghcr.io/fluxcd`).
+    /// Registry of the images of Flux's controllers, for example a mirror (default
+    /// `https://ghcr.io/fluxcd`). The images have the digests of Flux's release. Only a registry on a
+    /// loopback address, such as a lab's, may have others, which are resolved by their tag.
     pub flux: Option<Registry>,
     /// Settings of Nix builds on this machine.
     pub nix: Option<Nix>,
