@@ -10,8 +10,8 @@ use remote::registry::Descriptor;
 use serde_json::Value;
 
 use crate::Error;
+use crate::artifact::Artifact;
 use crate::clients::registry::{Failed, Reader};
-use crate::desired::Artifact;
 
 /// source-controller rejects archives above 100 MiB by default (`--artifact-...`, untar limit).
 const LAYER_MAX_BYTES: u64 = 100 << 20;

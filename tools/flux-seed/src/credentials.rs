@@ -10,8 +10,8 @@ use secrets::{Reference, Secret};
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::artifact::Artifact;
 use crate::clients::registry;
-use crate::desired::{Artifact, cosign_secret, registry_secret, sops_secret};
 use crate::object::NAMESPACE;
 use crate::spec::{Delivery, SecretValue, TokenEndpoint, WorkloadSecret};
 
@@ -152,4 +152,16 @@ fn secret<'a>(
         "type": secret_type,
         "data": data.collect::<BTreeMap<_, _>>(),
     })
+}
+
+pub(crate) fn sops_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-sops", document.name)
+}
+
+pub(crate) fn cosign_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-cosign", document.name)
+}
+
+pub(crate) fn registry_secret(document: &Declared<Delivery>) -> String {
+    format!("{}-registry", document.name)
 }

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::artifact::Artifact;
 use crate::clients::registry;
-use crate::credentials;
+use crate::credentials::{self, cosign_secret, registry_secret, sops_secret};
 use crate::install::{self, Instance};
 use crate::object::{Identity, NAMESPACE, order};
 use crate::plan::ActualState;
@@ -23,17 +24,6 @@ const SOPS: &str = "sops-age";
 
 /// Registry of Flux's images, unless the Project declares `endpoints.flux`.
 const UPSTREAM: &str = "https://ghcr.io/fluxcd";
-
-/// The artifact, from the status of its document or from `source`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Artifact {
-    /// Registry and repository, for example `ghcr.io/zabronax/deployments`.
-    pub(crate) repository: String,
-    /// Attested digest, `sha256:` and 64 hexadecimal digits.
-    pub(crate) digest: String,
-    /// Public keys in PEM, one of which verifies the signature.
-    pub(crate) public_keys: Vec<String>,
-}
 
 /// Declared state of the cluster.
 pub(crate) struct Desired {
@@ -306,18 +296,6 @@ fn kustomization(document: &Declared<Delivery>) -> Value {
         kustomization["spec"]["dependsOn"] = depends_on.into();
     }
     kustomization
-}
-
-pub(crate) fn sops_secret(document: &Declared<Delivery>) -> String {
-    format!("{}-sops", document.name)
-}
-
-pub(crate) fn cosign_secret(document: &Declared<Delivery>) -> String {
-    format!("{}-cosign", document.name)
-}
-
-pub(crate) fn registry_secret(document: &Declared<Delivery>) -> String {
-    format!("{}-registry", document.name)
 }
 
 /// Returns the digest of a text in the form that evidence uses, `sha256:` and 64 hexadecimal digits.

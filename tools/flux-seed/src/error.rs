@@ -164,7 +164,7 @@ impl Diagnostic for Error {
             Self::Garbled { .. } => Reason::InvalidResponse,
             Self::Image { .. } => Reason::ImageUnknown,
             Self::Foreign { .. } => Reason::Conflict,
-            Self::NotKnownYet { .. } => Reason::DependencyNotReady,
+            Self::NotKnownYet { .. } | Self::FluxMissing { .. } => Reason::DependencyNotReady,
             Self::SignatureRefused { .. } => Reason::SignatureInvalid,
             Self::Failed { .. } => Reason::Stalled,
             Self::Unproven { .. } => Reason::VerificationFailed,
@@ -176,7 +176,6 @@ impl Diagnostic for Error {
             Self::DataAtRisk { .. } => Reason::NotDrained,
             Self::EndpointMissing { .. } => Reason::EndpointMissing,
             Self::ExpiringToken { .. } => Reason::SecretUnavailable,
-            Self::FluxMissing { .. } => Reason::DependencyNotReady,
         }
     }
 

@@ -15,10 +15,12 @@
 
 mod adopt;
 mod archive;
+mod artifact;
 mod build;
 mod cause;
 mod cli;
 mod clients;
+mod contents;
 mod credentials;
 mod desired;
 mod diagnose;

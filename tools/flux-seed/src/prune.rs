@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::archive::{Files, Source};
+use crate::artifact::Artifact;
 use crate::build;
 use crate::clients::cluster::Reader;
-use crate::desired::{Artifact, Desired};
+use crate::desired::Desired;
 use crate::graph::{Because, ClusterFacts, Going, Graph, remote};
 use crate::impact::{self, Next};
 use crate::object::Identity;

@@ -20,7 +20,7 @@ impl Scan {
     pub(crate) fn of(reader: &Reader) -> Result<Self, Error> {
         let served = reader.served()?;
         let mut scan = Self { silent: served.silent, ..Self::default() };
-        let objects = reader.each(&served.kinds, |reader, kind| reader.metadata(kind));
+        let objects = reader.each(&served.kinds, Reader::metadata);
         for (kind, objects) in served.kinds.into_iter().zip(objects) {
             match objects? {
                 Some(objects) => scan.objects.extend(objects),

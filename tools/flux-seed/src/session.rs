@@ -11,8 +11,9 @@ use secrets::PhaseKey;
 
 use crate::Error;
 use crate::archive::Source;
+use crate::artifact::Artifact;
 use crate::clients::cluster::Reader;
-use crate::desired::{self, Artifact, Desired};
+use crate::desired::{self, Desired};
 use crate::diagnose::Diagnosis;
 use crate::gate::Gate;
 use crate::object::{Identity, Stage};

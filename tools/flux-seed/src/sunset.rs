@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::clients::cluster::Reader;
+use crate::contents;
 use crate::desired::Desired;
 use crate::graph::{
     Because, ClusterFacts, Doomed, Going, Graph, Key, is_applied_by, is_kept, is_of, key,
 };
 use crate::object::{Identity, order};
-use crate::observe::{self, Look, ObservedObjects, observe};
+use crate::observe::{Look, ObservedObjects, observe};
 use crate::plan::{kept, plan_destroy, still_there};
 use crate::record::Record;
 use crate::spec::{Delivery, OnDestroy};
@@ -89,7 +90,7 @@ impl Sunset {
         let roots = || delivered.iter().map(|id| (id.clone(), Because::Delivered));
         let first = record.closure(&graph, roots().collect());
         // Foreign contents are known only after the deleted objects are.
-        observe::foreign_contents(&facts.scan, &first, desired, &mut seen.actual);
+        contents::foreign(&facts.scan, &first, desired, &mut seen.actual);
         let installed = plan_destroy(&seen.actual).into_iter().map(|step| step.object().clone());
         let installed = installed.map(|id| (id, Because::Installed));
         let going = record.closure(&graph, roots().chain(installed).collect());

@@ -53,6 +53,7 @@ fn schema(method: &str, path: &str) -> Option<(Option<Schema>, Option<Schema>)> 
         ("GET", "/servers/ID") => answer!(GetServerResponse),
         ("GET", "/networks") => answer!(ListNetworksResponse),
         ("GET", "/networks/ID") => answer!(GetNetworkResponse),
+        ("GET", "/volumes") => answer!(ListVolumesResponse),
         ("GET", "/firewalls") => answer!(ListFirewallsResponse),
         ("GET", "/placement_groups") => answer!(ListPlacementGroupsResponse),
         ("GET", "/primary_ips") => answer!(ListPrimaryIpsResponse),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use documents::Deferred;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Instance, NAMESPACED, image, release, render};
 use crate::object::Identity;
@@ -247,18 +247,14 @@ fn every_namespaced_kind_of_a_release_is_listed() {
 // hazard: Flux waits for a node that the cloud controller manager initialises, and this controller waits for Flux.
 // class: A component that starts the others depends on one of them.
 // members: taints of new nodes: not initialised, not ready, control plane
-// now: both controllers tolerate these taints, and reach the API server and each other without Services
+// now: all controllers tolerate these taints, and reach the API server and each other without Services
 #[test]
 fn host_network_tolerates_nodes_that_are_neither_ready_nor_initialised() {
-    let version = Version::V2_9_5;
-    let images =
-        Component::all().into_iter().map(|component| (component, Deferred::AfterApply)).collect();
-    let objects =
-        render(&Instance { version, network: Network::Host, images: &images, pull_secret: None });
-    let pods: Vec<_> =
-        objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
-    assert_eq!(pods.len(), 2);
-    for pod in pods {
+    for version in Version::ALL {
+        let objects = rendered(version, Network::Host, &Component::ALL, None);
+        let pods: Vec<_> =
+            objects.iter().filter_map(|object| object.pointer("/spec/template/spec")).collect();
+        assert_eq!(pods.len(), 1);
         for key in [
             "node.cloudprovider.kubernetes.io/uninitialized",
             "node.kubernetes.io/not-ready",
@@ -266,11 +262,15 @@ fn host_network_tolerates_nodes_that_are_neither_ready_nor_initialised() {
         ] {
             // Without `effect`, a toleration is for every effect of the taint.
             let toleration = json!({"key": key, "operator": "Exists"});
-            let tolerations = pod["tolerations"].as_array().expect("tolerations");
+            let tolerations = pods[0]["tolerations"].as_array().expect("tolerations");
             assert!(tolerations.contains(&toleration), "{key}: {tolerations:?}");
         }
-        let environment = pod["containers"][0]["env"].as_array().expect("variables");
         let host = json!({"name": "KUBERNETES_SERVICE_HOST", "value": "127.0.0.1"});
-        assert!(environment.contains(&host), "{environment:?}");
+        let containers = pods[0]["containers"].as_array().expect("containers");
+        assert_eq!(containers.len(), Component::ALL.len());
+        for container in containers {
+            let environment = container["env"].as_array().expect("variables");
+            assert!(environment.contains(&host), "{environment:?}");
+        }
     }
 }

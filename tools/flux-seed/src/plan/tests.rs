@@ -222,8 +222,8 @@ fn controller_that_is_no_longer_declared_is_removed_after_the_definitions_and_be
         |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "old"}});
     let live = |kind: &str| {
         let (object, owner, holds) = (object(kind), Owner::Ours, Vec::new());
-        let not_ready_reason = None;
-        (Identity::of(&object), LiveObject { object, owner, holds, not_ready_reason })
+        let (admitted, not_ready_reason) = (None, None);
+        (Identity::of(&object), LiveObject { object, owner, admitted, holds, not_ready_reason })
     };
     let actual = ["Deployment", "Service"].map(live).into();
     let steps = plan(&desired, &actual).steps;
