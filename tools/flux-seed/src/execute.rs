@@ -79,10 +79,11 @@ pub(crate) fn authorize(
     match observation {
         Observation::NoCluster => Ok(()),
         Observation::Delivery { seen, .. } => {
-            session.prove_pull()?;
-            let Some((facts, going)) = session.prune(seen)? else { return Ok(()) };
-            let writer = step_context.writer(session, permit)?;
-            session.gate.pass((session.reader()?, writer), &facts, &going)
+            if let Some((facts, going)) = session.prune(seen)? {
+                let writer = step_context.writer(session, permit)?;
+                session.gate.pass((session.reader()?, writer), &facts, &going)?;
+            }
+            session.prove_pull()
         }
         Observation::Removal(sunset) => {
             let writer = step_context.writer(session, permit)?;

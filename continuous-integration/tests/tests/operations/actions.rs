@@ -67,9 +67,10 @@ impl<'a> Plane<'a> {
         fs::write(clone.join("project/project.yaml"), format!("---\n{declared}\n"))?;
         let delivery = document(input, "Delivery", "prod")?; // with the override of the lab
         fs::write(clone.join("deployments/delivery.yaml"), format!("---\n{delivery}\n"))?;
+        // The Cluster stays YAML, because a change below edits its lines.
         let factory = document(input, "Cluster", "prod")?["spec"]["image"]["factory"].take();
         project.sh(&format!(
-            "cd clone && sed -i 's|image: {{}}|image: {{factory: {factory}}}|' machines/prod/cluster.yaml
+            "cd clone && sed -i 's|image: {{}}|image: {{factory: {factory}}}|; s|externalCloudProvider: true|externalCloudProvider: false|' machines/prod/cluster.yaml
             git commit --quiet --all --message 'The endpoints and overrides of the lab'"
         ))?;
         fs::create_dir(project.root().join("other-home"))?;

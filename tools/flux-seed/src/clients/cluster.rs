@@ -88,35 +88,33 @@ impl Reader {
     }
 
     /// Calls `read` with each of `items`, in parallel, so that a distant API server is waited for once.
+    /// Only the first call of a run is made alone, because failed requests are repeated only after the API
+    /// server has answered.
     pub(crate) fn each<I: Send, O: Send>(
         &self,
         items: impl IntoIterator<Item = I>,
         read: impl Fn(&Self, I) -> Result<O, Error> + Sync,
     ) -> Vec<Result<O, Error>> {
-        documents::parallel_map_limited(IN_FLIGHT_MAX, items, |item| read(self, item))
+        let mut items = items.into_iter();
+        let first = if self.api.has_answered() { None } else { items.next() };
+        let first = first.map(|item| read(self, item));
+        if first.as_ref().is_some_and(Result::is_err) {
+            return first.into_iter().collect();
+        }
+        let others = documents::parallel_map_limited(IN_FLIGHT_MAX, items, |item| read(self, item));
+        first.into_iter().chain(others).collect()
     }
 
     /// Returns the object, or `None` if it does not exist, unless another API server that has to answer for
     /// its API is silent.
     pub(crate) fn get_unless_silent(&self, identity: &Identity) -> Result<Answer, Error> {
-        let result = match self.path(identity) {
-            Ok(None) => return Ok(Answer::Object(None)),
-            Ok(Some(path)) => {
-                let request = Request::get(&path).named(format!("get {identity}"));
-                // An API without a server answers 503 until a person mends it.
-                let request = optional_if_custom(request, identity.group()).once();
-                self.api.get(&request).map_err(Error::from)
-            }
-            Err(error) => Err(error),
-        };
-        match result {
-            Err(Error::Cluster(error))
-                if is_aggregated(&identity.api_version) && is_silence(&error) =>
-            {
-                Ok(Answer::Silent)
-            }
-            other => other.map(Answer::Object),
-        }
+        let object = unless_silent(&identity.api_version, |repeats| {
+            let Some(path) = self.path(identity)? else { return Ok(None) };
+            let request = Request::get(&path).named(format!("get {identity}"));
+            let request = optional_if_custom(request, identity.group());
+            Ok(self.api.get(&if repeats { request } else { request.once() })?)
+        })?;
+        Ok(object.map_or(Answer::Silent, Answer::Object))
     }
 
     /// Returns `object` as the API server would store it: with defaults, and as admission rewrites it.
@@ -180,17 +178,12 @@ impl Reader {
         kind: &str,
         label: &str,
     ) -> Result<Option<Vec<Value>>, Error> {
-        let is_aggregated = is_aggregated(api_version);
-        let list = self.resource(api_version, kind).and_then(|resource| {
-            let Some(resource) = resource else { return Ok(Vec::new()) };
+        unless_silent(api_version, |repeats| {
+            let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
             let path = collection(api_version, &resource, None);
             let request = Request::get(&format!("{path}?labelSelector={label}"));
-            self.items(api_version, kind, if is_aggregated { request.once() } else { request })
-        });
-        match list {
-            Err(Error::Cluster(error)) if is_aggregated && is_silence(&error) => Ok(None),
-            other => other.map(Some),
-        }
+            self.items(api_version, kind, if repeats { request } else { request.once() })
+        })
     }
 
     /// Reads the facts that the data gate needs about the cluster.
@@ -408,6 +401,23 @@ fn well_known(api_version: &str, kind: &str) -> Option<(&'static str, bool)> {
         ("kustomize.toolkit.fluxcd.io/v1", "Kustomization") => ("kustomizations", true),
         _ => return None,
     })
+}
+
+/// Returns the result of `read`, or `None` if another API server that has to answer for the API is silent.
+/// `read` is told whether to repeat a request: an API without a server answers 503 until a person mends it,
+/// and any other failed request is repeated.
+fn unless_silent<T>(
+    api_version: &str,
+    read: impl Fn(bool) -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    if !is_aggregated(api_version) {
+        return read(true).map(Some);
+    }
+    match read(false) {
+        Err(Error::Cluster(error)) if is_silence(&error) => Ok(None),
+        Err(error) if error.is_transient() => read(true).map(Some),
+        other => other.map(Some),
+    }
 }
 
 /// Whether the API server passes on that the server of an API does not answer.

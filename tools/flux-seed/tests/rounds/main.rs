@@ -276,7 +276,7 @@ fn outage_of_three_seconds_between_two_reads_ends_no_verb_and_is_named() -> Test
     let documents = documents(&cluster)?;
     run("apply", &documents).success();
     for verb in ["plan --check", "apply", "verify", "plan --destroy", "destroy"] {
-        for number in [1, 20] {
+        for number in [1, 8] {
             cluster.set_fault(Some(Fault::OutAfterRead(number)));
             let began = Instant::now();
             let shown = stderr(&run(verb, &documents).success());

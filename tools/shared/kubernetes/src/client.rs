@@ -138,7 +138,7 @@ impl Client {
         repeat >= least
     }
 
-    fn has_answered(&self) -> bool {
+    pub(crate) fn has_answered(&self) -> bool {
         self.kubeconfig.has_answered.load(Ordering::Relaxed)
     }
 

@@ -39,6 +39,13 @@ impl Reader {
         list::all(&self.0, request)
     }
 
+    /// Whether the API server has answered a request of this run. Before that, its address may be wrong,
+    /// and a request that fails is not repeated.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.0.has_answered()
+    }
+
     /// Reads an endpoint that answers with text, for example `/readyz`.
     ///
     /// # Errors
