@@ -204,7 +204,7 @@ impl<'a> Session<'a> {
         };
         let name = self.document.spec.artifact.as_ref().map_or("", AsRef::as_ref);
         let images = facts::pinned_images(self.stream, name);
-        let images = images.iter().filter_map(|image| {
+        let mut images = images.iter().filter_map(|image| {
             let repository = image.repository()?.to_owned();
             Some(Artifact { repository, digest: image.digest.clone(), public_keys: Vec::new() })
         });
@@ -212,7 +212,7 @@ impl<'a> Session<'a> {
         let proven =
             self.pulled.source(project, artifact).and_then(|source| source.prove(artifact));
         let prove = |image: Artifact| Source::open(project, &image)?.prove(&image);
-        match proven.and_then(|()| images.map(prove).collect()) {
+        match proven.and_then(|()| images.try_for_each(prove)) {
             Err(error @ Error::ArtifactUnreadable { temporary: true, .. }) => {
                 documents::note(self.name(), error);
                 Ok(())

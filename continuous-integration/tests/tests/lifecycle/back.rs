@@ -234,7 +234,8 @@ fn without_status_of_the_cluster(stream: &str) -> Test<String> {
         {
             fields.remove("status");
         }
-        lines += &format!("{document}\n");
+        lines += &document.to_string();
+        lines.push('\n');
     }
     Ok(lines)
 }

@@ -147,9 +147,19 @@ impl Reader {
         namespace: Option<&str>,
         fields: &str,
     ) -> Result<Vec<Value>, Error> {
+        self.query(api_version, kind, namespace, &format!("fieldSelector={fields}"))
+    }
+
+    fn query(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        query: &str,
+    ) -> Result<Vec<Value>, Error> {
         let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
         let path = collection(api_version, &resource, namespace);
-        self.items(api_version, kind, Request::get(&format!("{path}?fieldSelector={fields}")))
+        self.items(api_version, kind, Request::get(&format!("{path}?{query}")))
     }
 
     /// Whether the API server serves the kind.
@@ -165,9 +175,7 @@ impl Reader {
         namespace: Option<&str>,
         label: &str,
     ) -> Result<Vec<Value>, Error> {
-        let Some(resource) = self.resource(api_version, kind)? else { return Ok(Vec::new()) };
-        let path = collection(api_version, &resource, namespace);
-        self.items(api_version, kind, Request::get(&format!("{path}?labelSelector={label}")))
+        self.query(api_version, kind, namespace, &format!("labelSelector={label}"))
     }
 
     /// Lists the objects of a kind with `label`, or returns `None` if another API server that has to answer

@@ -81,7 +81,7 @@ pub(super) fn one_pod(objects: Vec<(Component, Value)>) -> Vec<Value> {
 fn single(component: Component, mut deployment: Value) -> Value {
     deployment["metadata"]["name"] = NAME.into();
     deployment["metadata"]["labels"]["app.kubernetes.io/component"] = NAME.into();
-    // With a rolling update, the new pod would wait for the ports of the old pod, and the old pod
+    // In a rolling update, the new pod would wait for the ports of the old pod, and the old pod
     // would stay until the new one is ready.
     deployment["spec"]["strategy"] = json!({"type": "Recreate"});
     deployment["spec"]["selector"] = json!({"matchLabels": {"app": NAME}});
