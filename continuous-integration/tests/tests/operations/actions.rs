@@ -23,6 +23,9 @@ const REPOSITORY: &str = "zabronax/holistic";
 const REMOVED_VARIABLES: [&str; 6] =
     ["SOPS_AGE_KEY_FILE", "LAB_CACHE", "LAB_BIN", "LAB_DIR", "LAB_NETWORK", "XDG_CACHE_HOME"];
 
+/// Number of the last messages of a job that a failed test shows.
+const MESSAGES_SHOWN: usize = 60;
+
 pub(crate) fn workflows_give_the_result_of_the_pipe(project: &Project, input: &str) -> Test {
     let plane = Plane::new(project, input)?;
     plane.workflows_are_well_formed()?;
@@ -439,9 +442,10 @@ impl Run {
         if self.results().get(job) == Some(&how) {
             return Ok(());
         }
-        let messages = self.log.iter().filter_map(|entry| entry["msg"].as_str());
-        let all = messages.collect::<Vec<_>>().join("\n");
-        Err(format!("{job} has not ended as {how}: {:?}\n{all}\n{}", self.results(), self.stderr)
+        let of_the_job = self.log.iter().filter(|entry| entry["jobID"] == job);
+        let messages: Vec<_> = of_the_job.filter_map(|entry| entry["msg"].as_str()).collect();
+        let last = messages[messages.len().saturating_sub(MESSAGES_SHOWN)..].join("\n");
+        Err(format!("{job} has not ended as {how}: {:?}\n{last}\n{}", self.results(), self.stderr)
             .into())
     }
 

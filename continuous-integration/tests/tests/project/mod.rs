@@ -125,14 +125,15 @@ impl Project {
     }
 
     /// Pipes `input` through `program verb`. Returns the documents that the program wrote and its exit
-    /// status.
+    /// status. Shows the program's log only if it has failed, so that the cause stands in a short log.
     pub(crate) fn pipe(&self, program: &str, verb: &str, input: &str) -> Test<(String, i32)> {
         let began = Instant::now();
         let mut run = self.start(program, verb, input)?;
-        for line in run.steps() {
-            say(&line?);
-        }
+        let log = run.steps().collect::<Result<Vec<_>, _>>()?;
         let (output, status) = run.end()?;
+        if status != 0 {
+            say(&log.join("\n"));
+        }
         schema::every_document_is_valid(&output)?;
         say(&format!("{:6.1} s  {program} {verb}: {status}", began.elapsed().as_secs_f64()));
         Ok((output, status))
