@@ -182,11 +182,12 @@ fn the_machines_are_one_cluster(harness: &Harness, end: &End) {
 }
 
 fn a_second_apply_changes_nothing(harness: &Harness, end: &End) {
-    let writes = harness.writes();
+    let (writes, calls) = (harness.writes(), harness.calls());
     let again = harness.run("apply").code(0);
     assert_eq!(unsealed(&again), unsealed(end));
     assert_eq!(harness.writes(), writes);
     assert_eq!(unsealed(&harness.run("plan --check").code(0)), unsealed(end));
+    assert_eq!(harness.calls() - calls, 8, "seven lists and the prices: {}", again.err);
     assert_eq!(unsealed(&harness.run("verify").code(0)), unsealed(end));
 }
 
