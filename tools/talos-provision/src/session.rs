@@ -12,12 +12,13 @@ use crate::clients::hetzner::model::Pricing;
 use crate::clients::hetzner::{self, Catalog, CloudState, DeclaredNames, Leftover, Offers, Scope};
 use crate::clients::kubernetes;
 use crate::clients::talos;
+use crate::config::Patch;
 use crate::desired::{self, Patches};
 use crate::offers::{self, Creation};
 use crate::pki::Pki;
 use crate::plan::{DesiredState, Family, Machine};
 use crate::spec::Cluster;
-use crate::{Error, absence, config};
+use crate::{Error, absence, config, registries};
 
 /// Age after which the state of the cloud is read again while a run waits for machines. The API allows
 /// 3600 requests an hour (<https://docs.hetzner.cloud/reference/cloud#rate-limiting>), and one reading
@@ -43,6 +44,8 @@ pub(crate) struct Credentials<'a> {
     pub(crate) pki: Pki,
     pub(crate) talos: talos::Reader,
     patches: &'a Patches,
+    /// Documents of the declared registries, with their secrets.
+    registries: Patch,
 }
 
 /// Answers of the cloud that one run uses more than once.
@@ -84,7 +87,13 @@ impl<'a> Session<'a> {
             None
         } else {
             let pki = desired::derive(document, project)?;
-            Some(Credentials { talos: talos::Reader::new(&pki)?, pki, patches })
+            // No configuration is computed for a removal, so that it needs no credentials of registries.
+            let registries = if intent.is_removal() {
+                Patch::from_documents(Vec::new())
+            } else {
+                registries::resolve(&document.spec.registries, project)?
+            };
+            Some(Credentials { talos: talos::Reader::new(&pki)?, pki, patches, registries })
         };
         let Some(Cloud::Hetzner { url, token, reader }) = &project.spec.endpoints.cloud else {
             return Err(Error::Unexpected { what: "the Project has no cloud".to_owned() });
@@ -141,7 +150,21 @@ impl<'a> Session<'a> {
             if seen.state.leaving.is_empty() {
                 seen.stale.insert(Family::Servers);
             }
+        }
+        // The end of a removal names what is left of others.
+        let has_foreign = self.intent.is_removal();
+        if seen.at.elapsed() > CLOUD_MAX_AGE {
+            let mut state = CloudState::default();
+            self.refresh(&mut state, Family::all(), has_foreign)?;
             return Ok(Self::remember(&mut memory, state));
+        }
+        // A family stays stale until its list has been read: a request may fail.
+        while let Some(family) = seen.stale.first().copied() {
+            self.refresh(&mut seen.state, [family], has_foreign)?;
+            seen.stale.remove(&family);
+            if family == Family::Servers {
+                seen.leaving_at = Instant::now();
+            }
         }
         Ok(seen.state.clone())
     }
@@ -151,22 +174,8 @@ impl<'a> Session<'a> {
         let seen =
             CachedCloud { state: state.clone(), at: now, leaving_at: now, stale: BTreeSet::new() };
         memory.cloud = Some(seen);
-        }
-        // The end of a removal names what is left of others.
-        let has_foreign = self.intent.is_removal();
-        if seen.at.elapsed() > CLOUD_MAX_AGE {
-            let mut state = CloudState::default();
-            self.refresh(&mut state, Family::all(), has_foreign)?;
         state
     }
-        // A family stays stale until its list has been read: a request may fail.
-        while let Some(family) = seen.stale.first().copied() {
-            self.refresh(&mut seen.state, [family], has_foreign)?;
-            seen.stale.remove(&family);
-            if family == Family::Servers {
-                seen.leaving_at = Instant::now();
-            }
-        }
 
     /// Lists `families` anew in `state`, and with `has_foreign` also what other people have created under
     /// the declared names.
@@ -259,7 +268,7 @@ impl<'a> Session<'a> {
             for (name, machine) in &mut desired.machines {
                 let documents = desired::documents(
                     self.document,
-                    (&keys.pki, keys.patches),
+                    (&keys.pki, keys.patches, &keys.registries),
                     (name, machine),
                     endpoint,
                 )?;
@@ -281,7 +290,7 @@ impl<'a> Session<'a> {
         let keys = self.keys()?;
         let documents = desired::documents(
             self.document,
-            (&keys.pki, keys.patches),
+            (&keys.pki, keys.patches, &keys.registries),
             (name, machine),
             endpoint,
         )?;

@@ -7,6 +7,8 @@ mod harness;
 mod provider;
 #[path = "cluster/quorum.rs"]
 mod quorum;
+#[path = "cluster/registries.rs"]
+mod registries;
 #[path = "cluster/removal.rs"]
 mod removal;
 
@@ -55,7 +57,7 @@ impl Machines {
             directory: disks.path().join("machines"),
             binaries: binaries(),
             plain_registries: Vec::new(),
-            pause_image: "127.74.0.3:5000/pause:1".to_owned(), // no pod runs
+            pause_image: "127.74.0.3:5000/pause:1".to_owned(), // of `registries`
             cni: "/usr/lib/cni".into(),
             kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, 10), 7445)),
             node,
@@ -123,6 +125,7 @@ fn one_cluster_starts_changes_loses_machines_shrinks_and_is_destroyed() {
         &harness,
         &machines.fleet,
     );
+    registries::a_pod_starts_once_the_credentials_of_its_registry_are_declared(&harness);
     removal::destroy_without_a_load_balancer_still_finds_the_volumes(&harness);
     harness.run("destroy").code(0);
     assert!(harness.names("servers").is_empty());
@@ -184,10 +187,10 @@ fn the_machines_are_one_cluster(harness: &Harness, end: &End) {
 fn a_second_apply_changes_nothing(harness: &Harness, end: &End) {
     let (writes, calls) = (harness.writes(), harness.calls());
     let again = harness.run("apply").code(0);
+    assert_eq!(harness.calls() - calls, 8, "seven lists and the prices: {}", again.err);
     assert_eq!(unsealed(&again), unsealed(end));
     assert_eq!(harness.writes(), writes);
     assert_eq!(unsealed(&harness.run("plan --check").code(0)), unsealed(end));
-    assert_eq!(harness.calls() - calls, 8, "seven lists and the prices: {}", again.err);
     assert_eq!(unsealed(&harness.run("verify").code(0)), unsealed(end));
 }
 
