@@ -1,8 +1,9 @@
 //! Guards against an empty answer of the cloud that does not prove absence.
 //!
 //! A token of another project gets an empty list, and status 404 for the id of any server. A
-//! cluster that was destroyed gets the same answers. The status of the document tells the two cases
-//! apart, because it lists the servers of the last run.
+//! cluster that was destroyed gets the same answers. The status of the document lists the servers of the
+//! last run. A snapshot from which they were created, or an action on one of them, exists in the
+//! right project alone (`knowledge/decisions/0036`).
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use crate::clients::hetzner::{self, CloudState};
 use crate::earlier::EarlierFacts;
 
 /// Fails if the document's own `status` lists servers, the cloud shows no resource of the cluster,
-/// and no snapshot proves that the token belongs to the right project.
+/// and neither a snapshot nor an action proves that the token belongs to the right project.
 pub(crate) fn require_known_absence(
     cloud: &hetzner::Reader,
     (cluster, status): (&str, &Value),
@@ -26,6 +27,9 @@ pub(crate) fn require_known_absence(
         if cloud.has_snapshot(image)? {
             return Ok(());
         }
+    }
+    if cloud.has_acted_on(&earlier.server_ids())? {
+        return Ok(());
     }
     Err(Error::WrongProject { cluster: cluster.to_owned(), servers: servers.join(", ") })
 }

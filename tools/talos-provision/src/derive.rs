@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::desired::{self, Patches};
 use crate::earlier::EarlierFacts;
 use crate::spec::Cluster;
-use crate::{Error, config};
+use crate::{Error, config, registries};
 
 type Context<'a> = documents::Context<'a, Cluster>;
 
@@ -22,13 +22,14 @@ pub(crate) fn derive(
 ) -> Result<Vec<Derived>, Error> {
     let (document, name) = (context.document, context.document.name.as_str());
     let pki = desired::derive(document, project)?;
+    let registries = registries::resolve(&document.spec.registries, project)?;
     let endpoint = endpoint(context)?;
     let mut files = vec![file("secrets.yaml", pki.bundle.write())];
     let clients = pki.clients(name, &endpoint, &earlier(context).control_planes());
     files.extend(clients.into_iter().map(|(name, _, text)| file(name, text)));
+    let keys = (&pki, patches, &registries);
     for (machine, declared) in desired::machines(document) {
-        let documents =
-            desired::documents(document, (&pki, patches), (&machine, &declared), &endpoint)?;
+        let documents = desired::documents(document, keys, (&machine, &declared), &endpoint)?;
         files.push(file(&format!("{machine}.yaml"), config::render(&documents)));
     }
     Ok(files)

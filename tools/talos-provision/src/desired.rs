@@ -123,11 +123,11 @@ pub(crate) fn desired(document: &Declared<Cluster>) -> DesiredState {
     }
 }
 
-/// Returns the configuration of one machine: a function of the document, its keys and patches, and
-/// of the endpoint.
+/// Returns the configuration of one machine: a function of the document, its keys, patches and
+/// registries, and of the endpoint.
 pub(crate) fn documents(
     document: &Declared<Cluster>,
-    (pki, patches): (&Pki, &Patches),
+    (pki, patches, registries): (&Pki, &Patches, &Patch),
     (name, machine): (&str, &Machine),
     endpoint: &str,
 ) -> Result<Vec<Value>, Error> {
@@ -146,7 +146,8 @@ pub(crate) fn documents(
         documents[0]["machine"]["certSANs"] = json!([host(endpoint)]);
     }
     let settings = [settings(spec, name, machine.role)];
-    let patches = settings.iter().chain(&patches.all).chain(pool.into_iter().flatten());
+    let settings = settings.iter().chain([registries]);
+    let patches = settings.chain(&patches.all).chain(pool.into_iter().flatten());
     let mut documents =
         config::patched(documents, patches).map_err(|mistake| Error::Patch(mistake.message))?;
     without_unused_flannel(&mut documents[0], spec);

@@ -3,6 +3,8 @@
 //! Another version of this program may have written the status, so a field that cannot be read counts as
 //! absent and does not hide the other fields.
 
+use std::collections::BTreeSet;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -74,6 +76,11 @@ impl EarlierFacts {
         self.nodes.iter().filter_map(named).collect()
     }
 
+    /// Returns the ids of the servers.
+    pub(crate) fn server_ids(&self) -> BTreeSet<u64> {
+        self.nodes.iter().filter_map(|node| node.id).collect()
+    }
+
     /// Returns the ids of the images from which the servers were created.
     pub(crate) fn images(&self) -> impl Iterator<Item = u64> {
         self.images.iter().copied().flatten()
@@ -100,6 +107,7 @@ mod tests {
             }}))
         };
         assert_eq!(facts().servers(), ["prod-1 (1)", "prod-2 (2)", "prod-3 (3)"]);
+        assert_eq!(facts().server_ids(), [1, 2, 3].into());
         assert_eq!(facts().control_planes(), ["203.0.113.7"]);
         assert_eq!(facts().images().collect::<Vec<_>>(), [7, 8]);
         assert_eq!(facts().endpoint().as_deref(), Some("https://203.0.113.7:6443"));

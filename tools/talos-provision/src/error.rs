@@ -228,7 +228,7 @@ pub enum Error {
     /// The cloud lists no resource of a cluster that the document's status describes.
     #[error(
         "unknown whether {cluster} exists: the status of its document lists the servers {servers}, \
-         and the token's project contains no resource of it"
+         and the token's project contains no resource of it and no action on these servers"
     )]
     WrongProject {
         /// Name of the cluster.

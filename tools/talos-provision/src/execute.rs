@@ -17,7 +17,7 @@ use crate::clients::talos::{self, ConfigureRequest, Reboot, Target};
 use crate::labels;
 use crate::observe::{self, Observation};
 use crate::plan::{
-    Change, Etcd, History, Kind, ObservedResource, Part, ResourceSpec, SharedResource, Step,
+    Change, Etcd, Family, History, Kind, ObservedResource, Part, ResourceSpec, SharedResource, Step,
 };
 use crate::session::Session;
 use crate::spec::Role;
@@ -65,9 +65,7 @@ pub(crate) fn execute(
     context: &mut StepContext,
     permit: &WritePermit,
 ) -> Result<String, Error> {
-    if step.changes_cloud() {
-        session.forget_cloud();
-    }
+    session.forget(&step.changed_families());
     let cloud = Writer::new(&session.cloud, permit);
     match step {
         Step::Create { kind, name, .. } => {
@@ -384,7 +382,7 @@ fn start_etcd(
         return Ok("not sent: the machines report something else than a moment ago".to_owned());
     };
     let starting = History::Starting { incarnation: now.desired.incarnation, server };
-    session.forget_cloud();
+    session.forget(&[Family::Shared(Kind::Network)]);
     Writer::new(&session.cloud, permit).record(network(&now)?, starting)?;
     let target = now.target(name)?;
     talos::Writer::new(&session.keys()?.talos, permit).bootstrap(&target)?;

@@ -170,8 +170,7 @@ mod tests {
         CloudState {
             resources: BTreeMap::from([(resource, network)]),
             servers: controls.chain(workers).map(server).collect(),
-            leaving: BTreeSet::new(),
-            images: crate::plan::Images::default(),
+            ..CloudState::default()
         }
     }
 

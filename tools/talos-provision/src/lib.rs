@@ -30,6 +30,7 @@ mod observe;
 mod offers;
 pub mod pki;
 pub mod plan;
+mod registries;
 pub mod schematic;
 mod session;
 pub mod spec;

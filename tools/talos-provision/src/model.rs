@@ -10,6 +10,6 @@ pub use etcd::{Etcd, Member};
 pub use history::History;
 pub use image::{BuilderOffer, DesiredImage, ImageBuilder, ImageIdentity, Images, Need, OwnImage};
 pub use state::{
-    ActualState, Balancer, BalancerService, DesiredState, Kind, Machine, Node, ObservedResource,
-    Power, ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
+    ActualState, Balancer, BalancerService, DesiredState, Family, Kind, Machine, Node,
+    ObservedResource, Power, ResourceSpec, Rule, Server, SharedResource, Target, TargetSelector,
 };

@@ -176,10 +176,8 @@ impl Observation {
     /// Looks up the servers of others that were created from an image that the plan removes.
     fn look_up_users_of_images(&mut self, session: &Session<'_>) -> Result<(), Error> {
         let removes = |step: &Step| matches!(step, Step::RemoveImage { .. });
-        if self.steps(session).iter().any(removes) {
-            let ours = self.actual.servers.values().filter(|server| server.ours);
-            let ours = ours.map(|server| server.id).collect();
-            self.actual.images.used_by_others = session.cloud.images_in_use(&ours)?;
+        if !self.cloud.has_all_servers && self.steps(session).iter().any(removes) {
+            self.actual.images.used_by_others = session.cloud.images_in_use()?;
         }
         Ok(())
     }

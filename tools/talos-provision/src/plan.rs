@@ -20,7 +20,7 @@ pub use conflict::{Conflict, conflicts};
 
 pub use crate::change::{Change, Part};
 pub use crate::model::{
-    ActualState, Balancer, BalancerService, BuilderOffer, DesiredImage, DesiredState, Etcd,
+    ActualState, Balancer, BalancerService, BuilderOffer, DesiredImage, DesiredState, Etcd, Family,
     History, ImageBuilder, ImageIdentity, Images, Kind, Machine, Member, Need, Node,
     ObservedResource, OwnImage, Power, ResourceSpec, Rule, Server, SharedResource, Target,
     TargetSelector,

@@ -9,19 +9,20 @@ use documents::{Context, Declared, Deferred, Intent, Stream};
 use zeroize::Zeroizing;
 
 use crate::clients::hetzner::model::Pricing;
-use crate::clients::hetzner::{self, Catalog, CloudState, Leftover, Offers, Scope};
+use crate::clients::hetzner::{self, Catalog, CloudState, DeclaredNames, Leftover, Offers, Scope};
 use crate::clients::kubernetes;
 use crate::clients::talos;
+use crate::config::Patch;
 use crate::desired::{self, Patches};
 use crate::offers::{self, Creation};
 use crate::pki::Pki;
-use crate::plan::{DesiredState, Machine};
+use crate::plan::{DesiredState, Family, Machine};
 use crate::spec::Cluster;
-use crate::{Error, absence, config};
+use crate::{Error, absence, config, registries};
 
 /// Age after which the state of the cloud is read again while a run waits for machines. The API allows
 /// 3600 requests an hour (<https://docs.hetzner.cloud/reference/cloud#rate-limiting>), and one reading
-/// takes six.
+/// takes seven.
 const CLOUD_MAX_AGE: Duration = Duration::from_secs(15);
 /// Pause between two requests for a server that is being deleted.
 const LEAVING_POLL: Duration = Duration::from_secs(1);
@@ -43,6 +44,8 @@ pub(crate) struct Credentials<'a> {
     pub(crate) pki: Pki,
     pub(crate) talos: talos::Reader,
     patches: &'a Patches,
+    /// Documents of the declared registries, with their secrets.
+    registries: Patch,
 }
 
 /// Answers of the cloud that one run uses more than once.
@@ -63,8 +66,8 @@ struct CachedCloud {
     at: Instant,
     /// When the servers that are being deleted were asked for last.
     leaving_at: Instant,
-    /// Whether a step has changed the cloud since.
-    is_stale: bool,
+    /// Families that a step may have changed since.
+    stale: BTreeSet<Family>,
 }
 
 impl<'a> Session<'a> {
@@ -84,7 +87,13 @@ impl<'a> Session<'a> {
             None
         } else {
             let pki = desired::derive(document, project)?;
-            Some(Credentials { talos: talos::Reader::new(&pki)?, pki, patches })
+            // No configuration is computed for a removal, so that it needs no credentials of registries.
+            let registries = if intent.is_removal() {
+                Patch::from_documents(Vec::new())
+            } else {
+                registries::resolve(&document.spec.registries, project)?
+            };
+            Some(Credentials { talos: talos::Reader::new(&pki)?, pki, patches, registries })
         };
         let Some(Cloud::Hetzner { url, token, reader }) = &project.spec.endpoints.cloud else {
             return Err(Error::Unexpected { what: "the Project has no cloud".to_owned() });
@@ -123,13 +132,14 @@ impl<'a> Session<'a> {
         self.credentials().ok_or_else(missing)
     }
 
-    /// Returns the state of the cloud: as it was read last, unless a step has changed it since or it
-    /// is older than [`CLOUD_MAX_AGE`].
+    /// Returns the state of the cloud: as it was read last, with the families listed anew that a step may
+    /// have changed, or all families after [`CLOUD_MAX_AGE`].
     pub(crate) fn cloud_state(&self) -> Result<CloudState, Error> {
         let mut memory = self.memory.borrow_mut();
         let Some(seen) = &mut memory.cloud else {
             // Resources of others matter only before something is created, so they are listed once.
-            let state = self.cloud_and_foreign()?;
+            let mut state = CloudState::default();
+            self.refresh(&mut state, Family::all(), true)?;
             let status = self.stream.status(self.document);
             absence::require_known_absence(&self.cloud, (self.name(), status), &state)?;
             return Ok(Self::remember(&mut memory, state));
@@ -137,44 +147,58 @@ impl<'a> Session<'a> {
         if !seen.state.leaving.is_empty() && seen.leaving_at.elapsed() > LEAVING_POLL {
             seen.state.leaving = self.cloud.still_leaving(&seen.state.leaving)?;
             seen.leaving_at = Instant::now();
-            seen.is_stale |= seen.state.leaving.is_empty();
-        }
-        if seen.is_stale || seen.at.elapsed() > CLOUD_MAX_AGE {
-            // The end of a removal names what is left of others. It comes after the shared resources,
-            // which go after the servers.
-            let is_removal = self.intent.is_removal();
-            let has_servers = seen.state.servers.values().any(|server| server.ours);
-            let mut state = if is_removal && !has_servers {
-                self.cloud_and_foreign()?
-            } else {
-                self.cloud.observe(&[].into(), &[].into())?
-            };
-            if is_removal && has_servers && absence::is_empty(&state) {
-                state = self.cloud_and_foreign()?;
+            if seen.state.leaving.is_empty() {
+                seen.stale.insert(Family::Servers);
             }
+        }
+        // The end of a removal names what is left of others.
+        let has_foreign = self.intent.is_removal();
+        if seen.at.elapsed() > CLOUD_MAX_AGE {
+            let mut state = CloudState::default();
+            self.refresh(&mut state, Family::all(), has_foreign)?;
             return Ok(Self::remember(&mut memory, state));
+        }
+        // A family stays stale until its list has been read: a request may fail.
+        while let Some(family) = seen.stale.first().copied() {
+            self.refresh(&mut seen.state, [family], has_foreign)?;
+            seen.stale.remove(&family);
+            if family == Family::Servers {
+                seen.leaving_at = Instant::now();
+            }
         }
         Ok(seen.state.clone())
     }
 
     fn remember(memory: &mut RefMut<'_, Memory>, state: CloudState) -> CloudState {
         let now = Instant::now();
-        let seen = CachedCloud { state: state.clone(), at: now, leaving_at: now, is_stale: false };
+        let seen =
+            CachedCloud { state: state.clone(), at: now, leaving_at: now, stale: BTreeSet::new() };
         memory.cloud = Some(seen);
         state
     }
 
-    /// Reads the cloud, and what other people have created under the declared names.
-    fn cloud_and_foreign(&self) -> Result<CloudState, Error> {
+    /// Lists `families` anew in `state`, and with `has_foreign` also what other people have created under
+    /// the declared names.
+    fn refresh(
+        &self,
+        state: &mut CloudState,
+        families: impl IntoIterator<Item = Family>,
+        has_foreign: bool,
+    ) -> Result<(), Error> {
         let desired = desired::desired(self.document);
-        let servers = desired.machines.into_keys().collect();
-        self.cloud.observe(&desired.resources.into_keys().collect(), &servers)
+        let (servers, resources) =
+            (desired.machines.into_keys().collect(), desired.resources.into_keys().collect());
+        let names = has_foreign.then_some(DeclaredNames { resources, servers });
+        for family in families {
+            self.cloud.refresh(state, family, names.as_ref())?;
+        }
+        Ok(())
     }
 
-    /// Makes the next observation read the cloud again.
-    pub(crate) fn forget_cloud(&self) {
+    /// Makes the next observation list `families` anew.
+    pub(crate) fn forget(&self, families: &[Family]) {
         if let Some(seen) = &mut self.memory.borrow_mut().cloud {
-            seen.is_stale = true;
+            seen.stale.extend(families);
         }
     }
 
@@ -189,8 +213,10 @@ impl<'a> Session<'a> {
     ) -> Result<Catalog, Error> {
         let mut memory = self.memory.borrow_mut();
         if !memory.catalog.covers(desired, servers) {
-            let (offers, pricing) =
-                (self.cloud.offers(&self.spec().talos.to_string())?, self.cloud.pricing()?);
+            let by_hand = memory.cloud.as_ref().map(|seen| seen.state.images_by_hand.as_slice());
+            let offers =
+                self.cloud.offers(&self.spec().talos.to_string(), by_hand.unwrap_or_default())?;
+            let pricing = self.cloud.pricing()?;
             // Later in a run, the document was accepted before, and resources exist.
             if !memory.has_validated_offers {
                 self.validate_offers((&offers, pricing), desired, (servers, has_balancer))?;
@@ -242,7 +268,7 @@ impl<'a> Session<'a> {
             for (name, machine) in &mut desired.machines {
                 let documents = desired::documents(
                     self.document,
-                    (&keys.pki, keys.patches),
+                    (&keys.pki, keys.patches, &keys.registries),
                     (name, machine),
                     endpoint,
                 )?;
@@ -264,7 +290,7 @@ impl<'a> Session<'a> {
         let keys = self.keys()?;
         let documents = desired::documents(
             self.document,
-            (&keys.pki, keys.patches),
+            (&keys.pki, keys.patches, &keys.registries),
             (name, machine),
             endpoint,
         )?;

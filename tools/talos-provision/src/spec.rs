@@ -2,6 +2,7 @@
 
 mod firewall;
 mod image;
+mod registries;
 mod removal;
 
 use std::fmt;
@@ -18,6 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use firewall::{Firewall, FirewallRule, Ports, Protocol, Source};
 pub use image::{Extension, Factory, Image, KernelArgument};
+pub use registries::{
+    MirrorUrl, Pem, Registries, RegistryAuth, RegistryConfig, RegistryEndpoint, RegistryMirror,
+    RegistryName, RegistryTls,
+};
 pub use removal::{EmptyDir, Removal, Seconds};
 
 /// Kubernetes cluster of machines at Hetzner Cloud. `apply` removes a machine that this document
@@ -72,6 +77,10 @@ pub struct Cluster {
     /// configured.
     #[serde(default)]
     pub firewall: Firewall,
+    /// Registries from which machines pull images, with mirrors, credentials and TLS, for example
+    /// `{config: {ghcr.io: {auth: {username: zabronax, password: {env: PULL_TOKEN}}}}}`.
+    #[serde(default)]
+    pub registries: Registries,
     /// Paths of files with strategic merge patches for the configuration of every machine.
     #[serde(default)]
     pub patches: Vec<PathBuf>,

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::change::Change;
-use crate::model::Kind;
+use crate::model::{Family, Kind};
 use crate::money::{Money, Rate};
 use crate::spec::Role;
 
@@ -267,15 +267,37 @@ impl Step {
         }
     }
 
-    /// Returns whether the step changes something that the cloud shows.
-    pub(crate) fn changes_cloud(&self) -> bool {
-        !matches!(
-            self,
+    /// Returns the families of cloud resources that may differ after the step.
+    pub(crate) fn changed_families(&self) -> Vec<Family> {
+        match self {
+            // A load balancer takes the Primary IP, whose location its creation may change.
+            Self::Create { kind: Kind::LoadBalancer, .. }
+            | Self::Remove { kind: Kind::LoadBalancer, .. } => {
+                [Kind::LoadBalancer, Kind::PrimaryIp].map(Family::Shared).into()
+            }
+            Self::Create { kind, .. } | Self::Update { kind, .. } | Self::Remove { kind, .. } => {
+                vec![Family::Shared(*kind)]
+            }
+            Self::RecordStart { .. } | Self::RecordDestroy { .. } => {
+                vec![Family::Shared(Kind::Network)]
+            }
+            // Another run may have created servers, or started etcd, since the plan was made.
+            Self::Bootstrap { .. } => vec![Family::Servers, Family::Shared(Kind::Network)],
+            Self::CreateImage { .. } => vec![Family::Servers, Family::Images],
+            Self::RemoveImage { .. } => vec![Family::Images],
+            Self::SetLabels { .. }
+            | Self::AttachNetwork { .. }
+            | Self::AttachFirewall { .. }
+            | Self::JoinGroup { .. }
+            | Self::PowerOn { .. }
+            | Self::RemoveBuilder { .. }
+            | Self::CreateServer { .. }
+            | Self::RemoveServer { .. } => vec![Family::Servers],
             Self::RemoveMember { .. }
-                | Self::Configure { .. }
-                | Self::Uncordon { .. }
-                | Self::ForgetNode { .. }
-        )
+            | Self::Configure { .. }
+            | Self::Uncordon { .. }
+            | Self::ForgetNode { .. } => Vec::new(),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::{self, At, Common, Mistake, Patch, Refusal};
 use crate::desired::{Patches, settings, without_unused_flannel};
 use crate::pki::{self, Bundle};
 use crate::plan::Rule;
+use crate::registries;
 use crate::spec::{Cluster, Pool, Role, Source, Version};
 
 /// Largest patch, in bytes.
@@ -49,6 +50,7 @@ pub(crate) fn read(
         networks(&cluster.spec, &mut errors);
         firewall(&cluster.spec, &mut errors);
         image(&cluster.spec, &mut errors);
+        registries(&cluster.spec, &mut errors);
         let read = read_patches(&cluster.spec, &mut errors);
         for (path, message) in errors {
             stream.invalid(cluster, &path, &message);
@@ -131,6 +133,29 @@ fn networks(spec: &Cluster, errors: &mut ValidationErrors) {
                 let message = format!("{subnet} overlaps `{other}`, which is {earlier}");
                 invalid(errors, format!("/spec/network/{name}"), message);
             }
+        }
+    }
+}
+
+/// Rejects mirrors, credentials and TLS that Talos would ignore or refuse.
+fn registries(spec: &Cluster, errors: &mut ValidationErrors) {
+    for (name, mirror) in &spec.registries.mirrors {
+        if mirror.endpoints.is_empty() {
+            let path = format!("/spec/registries/mirrors/{}/endpoints", name.as_str());
+            invalid(errors, path, "declare at least one endpoint");
+        }
+    }
+    for (endpoint, config) in &spec.registries.config {
+        let path = format!("/spec/registries/config/{}", endpoint.as_str());
+        if config.auth.is_none() && config.tls.is_none() {
+            invalid(errors, path.clone(), "declare `auth` or `tls`");
+        }
+        if config.auth.as_ref().is_some_and(|auth| !auth.is_complete()) {
+            let message = "declare `username` with `password`, or `auth`, or `identityToken`";
+            invalid(errors, format!("{path}/auth"), message);
+        }
+        if config.tls.as_ref().is_some_and(|tls| tls.ca.is_none() && !tls.insecure_skip_verify) {
+            invalid(errors, format!("{path}/tls"), "declare `ca` or `insecureSkipVerify`");
         }
     }
 }
@@ -268,7 +293,9 @@ fn check_patches(
         kubernetes: kubernetes.trim_start_matches('v'),
         bundle: &bundle,
     };
-    let mut tried = vec![settings(spec, "name", pool.role)];
+    let registries = registries::without_secrets(&spec.registries);
+    let mut tried = vec![settings(spec, "name", pool.role), registries];
+    let of_document = tried.len();
     for named in patches {
         tried.push(named.patch.clone());
         let documents = config::generate(&common, pool.role);
@@ -288,7 +315,7 @@ fn check_patches(
         (documents, refusals)
     };
     // Mistakes of the document itself, for example its version of Kubernetes, are reported at their own fields.
-    let (ours, without_patches) = refusals(&tried[..1]);
+    let (ours, without_patches) = refusals(&tried[..of_document]);
     let (documents, found) = refusals(&tried);
     let place = |document: &Value, path: &str| {
         let places = patches.iter().filter_map(|named| {

@@ -7,6 +7,8 @@ mod harness;
 mod provider;
 #[path = "cluster/quorum.rs"]
 mod quorum;
+#[path = "cluster/registries.rs"]
+mod registries;
 #[path = "cluster/removal.rs"]
 mod removal;
 
@@ -15,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use emulator_talos::{Fleet, FleetSettings, Node};
 use harness::{End, Harness, support, until};
@@ -55,7 +57,7 @@ impl Machines {
             directory: disks.path().join("machines"),
             binaries: binaries(),
             plain_registries: Vec::new(),
-            pause_image: "127.74.0.3:5000/pause:1".to_owned(), // no pod runs
+            pause_image: "127.74.0.3:5000/pause:1".to_owned(), // of `registries`
             cni: "/usr/lib/cni".into(),
             kubeprism: SocketAddr::from((Ipv4Addr::new(127, 74, 0, 10), 7445)),
             node,
@@ -114,7 +116,7 @@ fn one_cluster_starts_changes_loses_machines_shrinks_and_is_destroyed() {
     a_second_apply_changes_nothing(&harness, &end);
     a_changed_document_changes_running_machines(&harness);
     a_secret_in_a_rejected_patch_is_not_shown(&harness);
-    a_lost_control_plane_is_created_again(&harness);
+    a_lost_control_plane_is_created_again(&harness, &machines.fleet);
     a_lost_disk_beside_slow_members_starts_no_second_etcd(&harness, &machines.fleet);
     removal::a_machine_is_removed_only_when_its_volumes_and_pods_allow_it(&harness);
     undeclared_machines_are_removed(&harness);
@@ -123,6 +125,7 @@ fn one_cluster_starts_changes_loses_machines_shrinks_and_is_destroyed() {
         &harness,
         &machines.fleet,
     );
+    registries::a_pod_starts_once_the_credentials_of_its_registry_are_declared(&harness);
     removal::destroy_without_a_load_balancer_still_finds_the_volumes(&harness);
     harness.run("destroy").code(0);
     assert!(harness.names("servers").is_empty());
@@ -182,8 +185,9 @@ fn the_machines_are_one_cluster(harness: &Harness, end: &End) {
 }
 
 fn a_second_apply_changes_nothing(harness: &Harness, end: &End) {
-    let writes = harness.writes();
+    let (writes, calls) = (harness.writes(), harness.calls());
     let again = harness.run("apply").code(0);
+    assert_eq!(harness.calls() - calls, 8, "seven lists and the prices: {}", again.err);
     assert_eq!(unsealed(&again), unsealed(end));
     assert_eq!(harness.writes(), writes);
     assert_eq!(unsealed(&harness.run("plan --check").code(0)), unsealed(end));
@@ -233,7 +237,10 @@ fn a_secret_in_a_rejected_patch_is_not_shown(harness: &Harness) {
     fs::write(harness.path("cluster.yaml"), changed(3, 1)).expect("written");
 }
 
-fn a_lost_control_plane_is_created_again(harness: &Harness) {
+/// Time for which the new member of etcd is a learner.
+const LEARNING: Duration = Duration::from_secs(6);
+
+fn a_lost_control_plane_is_created_again(harness: &Harness, fleet: &Arc<Fleet>) {
     kubectl(harness.folder.path(), "create configmap kept --from-literal=a=b");
     let node =
         || kubectl(harness.folder.path(), "get node prod-control-2 -o jsonpath={.metadata.uid}");
@@ -249,7 +256,13 @@ fn a_lost_control_plane_is_created_again(harness: &Harness) {
     let kinds: Vec<_> =
         steps.iter().map(|step| step["action"].as_str().expect("an action")).collect();
     assert_eq!(kinds, ["removeMember", "forgetNode", "createServer", "configure"]);
-    harness.run("apply").code(0);
+    // A learner has no vote, so `apply` must not end before the member is promoted.
+    fleet.slow_promotion(LEARNING);
+    let began = Instant::now();
+    let end = harness.run("apply").code(0);
+    assert!(began.elapsed() > LEARNING, "{}", end.err);
+    assert_eq!(condition(&end, "Etcd"), "True", "{}", end.err);
+    fleet.slow_promotion(Duration::ZERO);
     assert_ne!(node(), before, "what the lost one was last is not what the new one is");
     harness.run("verify").code(0);
     kubectl(harness.folder.path(), "get configmap kept");

@@ -202,6 +202,42 @@ fn a_run_that_is_killed_after_any_write_is_continued() {
     cloud.assert_complete(&[("arm", "arm64")]);
 }
 
+// hazard: A `destroy` that was killed after its last deletion never ends by itself, because an empty cloud
+// project may be another one.
+// class: Silence is taken for absence.
+// members: a kill after each deletion, after the last one, and a second run on the same documents
+// now: the cloud's record of actions on the cluster's servers proves which project it is
+#[test]
+fn a_destroy_that_is_killed_after_any_deletion_is_continued() {
+    let cloud = Cloud::open("gone", &[CONTROL]);
+    cloud.apply_until(&["gone-control-1"]);
+    for image in cloud.harness.list("images") {
+        if image["type"] == "snapshot" && image["labels"]["holistic/cluster"].is_null() {
+            cloud.harness.call("DELETE", &format!("/v1/images/{}", image["id"]), &Value::Null);
+        }
+    }
+    let known = cloud.harness.run("plan").code(0).cluster();
+    assert_eq!(known["status"]["observed"]["nodes"].as_array().map(Vec::len), Some(1), "{known}");
+    fs::write(cloud.harness.path("cluster.yaml"), known.to_string()).expect("written");
+    let mut kills = 0;
+    while !cloud.images().is_empty() {
+        let before = cloud.harness.writes();
+        let run = cloud.harness.start("destroy");
+        until("a write", || cloud.harness.writes() > before);
+        run.kill();
+        kills += 1;
+        assert!(kills < 40, "the runs do not advance");
+    }
+    assert!(kills >= 3, "{kills}");
+    // No run has written a status without servers.
+    for verb in ["destroy", "destroy", "plan --destroy"] {
+        let end = cloud.harness.run(verb).code(0);
+        let condition = &end.cluster()["status"]["conditions"][0];
+        assert_ne!(condition["reason"], "AbsenceUnproven", "{verb}: {condition}");
+    }
+    assert_eq!(cloud.harness.names("networks"), [""; 0]);
+}
+
 // hazard: A snapshot of an incomplete disk carries the labels of an image, and no machine starts from it.
 // class: Work that counts as done because the worker has ended.
 // members: truncated, corrupt and missing downloads; a connection that ends early; an unknown extension; a

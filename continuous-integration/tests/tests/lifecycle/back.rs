@@ -33,16 +33,6 @@ pub(crate) fn the_way_back_loses_no_data_and_leaves_no_resource(
         let (output, status, killed) =
             project.pipe_killed_at_every_step(program, "destroy", &stream)?;
         say(&format!("{program} destroy: killed {killed} times, then {status}"));
-        let is_unproven =
-            reasons(&output)?.contains(&"Cluster prod Unknown AbsenceUnproven".to_owned());
-        let (output, status) = if is_unproven {
-            // The last deletion was that of our own image, and the kill lost the status that says so. An empty
-            // project may be another one, so that a person decides, by a run without the former status.
-            assert_eq!(status, 100);
-            project.pipe(program, "destroy", &without_status_of_the_cluster(&stream)?)?
-        } else {
-            (output, status)
-        };
         assert_eq!(status, 0, "{program}: {:?}", reasons(&output)?);
         stream = output;
     }
@@ -225,17 +215,4 @@ fn a_workload_that_was_started_again_is_not_destroyed(
     assert_eq!(status, 111, "{:?}", reasons(&refused)?);
     assert!(reasons(&refused)?.contains(&"Delivery prod False NotDrained".to_owned()));
     Ok(greetings)
-}
-
-fn without_status_of_the_cluster(stream: &str) -> Test<String> {
-    let mut lines = String::new();
-    for mut document in documents(stream)? {
-        if let Some(fields) = document.as_object_mut().filter(|fields| fields["kind"] == "Cluster")
-        {
-            fields.remove("status");
-        }
-        lines += &document.to_string();
-        lines.push('\n');
-    }
-    Ok(lines)
 }

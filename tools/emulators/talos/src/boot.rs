@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use talos_api::machine::machine_status_event::MachineStage;
@@ -119,7 +119,7 @@ impl Machine {
             return Ok(());
         }
         if self.processes.runs(node::PROCESS) {
-            return Ok(());
+            return self.node(config, context, pods).write_registries(config);
         }
         for service in ["containerd", "cri"] {
             self.view.service(service, "Starting", None, "");
@@ -182,7 +182,7 @@ impl Machine {
             self.view.service("etcd", "Preparing", None, "Creating service runner");
             self.processes.start(control_plane::etcd(context, config, &cluster, state))?;
         }
-        let mut started = false;
+        let (mut started, mut learner_since) = (false, None);
         loop {
             let answer = client.status().await;
             let runs = self.processes.runs("etcd");
@@ -193,7 +193,9 @@ impl Machine {
                 self.view.service("etcd", "Running", None, "Started task etcd");
             }
             if let Ok(status) = answer {
-                if status.is_learner
+                let since =
+                    status.is_learner.then(|| *learner_since.get_or_insert_with(Instant::now));
+                if since.is_some_and(|since| since.elapsed() >= self.shared.learning())
                     && let Some(peer) = self.shared.etcd_peer(self.id, config)
                 {
                     // etcd refuses to promote a learner that lags behind, so the loop asks again.

@@ -71,17 +71,14 @@ pub(crate) fn touches_api(now: &Configuration, next: &Configuration) -> bool {
 /// Returns the components that must restart when `next` replaces `now` without a reboot.
 pub(crate) fn touched(now: &Configuration, next: &Configuration) -> Touched {
     let differs = |pointer: &str| now.main.pointer(pointer) != next.main.pointer(pointer);
-    let kubelet = ["kubelet", "nodeLabels", "nodeTaints", "nodeAnnotations", "registries"];
-    let mirrors =
-        |config: &Configuration| config.others("RegistryMirrorConfig").cloned().collect::<Vec<_>>();
+    let kubelet = ["kubelet", "nodeLabels", "nodeTaints", "nodeAnnotations"];
     Touched {
         etcd: differs("/cluster/etcd"),
         control_plane: differs("/cluster") || differs("/machine/certSANs"),
         kubelet: kubelet.iter().any(|field| differs(&format!("/machine/{field}")))
             || ["ca", "acceptedCAs", "network", "token", "controlPlane", "externalCloudProvider"]
                 .iter()
-                .any(|field| differs(&format!("/cluster/{field}")))
-            || mirrors(now) != mirrors(next),
+                .any(|field| differs(&format!("/cluster/{field}"))),
     }
 }
 
@@ -140,6 +137,15 @@ mod tests {
         assert!(!needs_reboot(&now, &next));
         assert!(touched(&now, &next).kubelet);
         assert!(next.has_external_cloud_provider() && !now.has_external_cloud_provider());
+    }
+
+    // `files/cri_registry_config.go` in Talos v1.13.9 writes the files of containerd, and restarts nothing.
+    #[test]
+    fn changed_registries_restart_no_component() {
+        let auth = "---\napiVersion: v1alpha1\nkind: RegistryAuthConfig\nname: a\nusername: b\npassword: c\n";
+        let (now, next) = (read(CONTROL_PLANE), read(&format!("{CONTROL_PLANE}{auth}")));
+        assert!(!needs_reboot(&now, &next));
+        assert_eq!(touched(&now, &next), Touched::default());
     }
 
     #[test]

@@ -48,6 +48,7 @@ mod network;
 mod node;
 mod pki;
 mod process;
+mod registries;
 mod rules;
 mod settings;
 mod shared;

@@ -15,6 +15,7 @@ use crate::error::{Attempt, Error};
 use crate::kind::Kind;
 use crate::network::PodNetwork;
 use crate::process::{Processes, Program, child_of, end_child};
+use crate::registries;
 
 /// Name of the process that holds the namespaces.
 pub(crate) const PROCESS: &str = "node";
@@ -53,6 +54,7 @@ impl Node<'_> {
         }
         directory.write("node/node.sh", SCRIPT)?;
         directory.write("node/containerd.toml", self.containerd(config))?;
+        self.write_registries(config)?;
         directory.remove("node/cni");
         fs::create_dir_all(directory.at("node/cni"))
             .attempt("cannot make a directory for the CNI")?;
@@ -119,22 +121,14 @@ impl Node<'_> {
         Ok(())
     }
 
+    /// Writes what containerd reads for each image. A running containerd uses a change, except for
+    /// credentials.
+    pub(crate) fn write_registries(&self, config: &Configuration) -> Result<(), Error> {
+        registries::write(&self.context.directory, self.plain_registries, config)
+    }
+
     fn containerd(&self, config: &Configuration) -> String {
-        let mut mirrors = Vec::new();
-        let mut mirror = |host: &str, endpoints: &[String]| {
-            let (host, endpoints) = (json!(host), json!(endpoints));
-            mirrors.push(format!(
-                "  [plugins.{CRI}.registry.mirrors.{host}]\n    endpoint = {endpoints}\n"
-            ));
-        };
-        for host in self.plain_registries {
-            mirror(host, &[format!("http://{host}")]);
-        }
-        for (host, endpoints) in registry_mirrors(config) {
-            if !self.plain_registries.contains(&host) {
-                mirror(&host, &endpoints);
-            }
-        }
+        let folder = registries::folder(&self.context.directory);
         format!(
             r#"version = 2
 root = "/var/lib/containerd"
@@ -153,11 +147,11 @@ state = "/run/containerd"
     [plugins.{CRI}.containerd.runtimes.runc.options]
       SystemdCgroup = false
       BinaryName = "crun"
-{mirrors}"#,
+{registries}"#,
             pause = json!(self.pause_image),
             plugins = json!(self.cni),
             cni = json!(self.context.directory.text("node/cni")),
-            mirrors = mirrors.concat(),
+            registries = registries::containerd(CRI, &folder, config),
         )
     }
 
@@ -247,24 +241,6 @@ pub(crate) fn labels(config: &Configuration) -> Vec<(String, String)> {
     labels
 }
 
-/// Returns the mirrors of registries from `machine.registries` and from `RegistryMirrorConfig` documents.
-fn registry_mirrors(config: &Configuration) -> Vec<(String, Vec<String>)> {
-    let texts = |list: Option<&Value>, field: Option<&str>| {
-        let list = list.and_then(Value::as_array).into_iter().flatten();
-        let text = list.filter_map(|value| field.map_or(value, |field| &value[field]).as_str());
-        text.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let old = config.main.pointer("/machine/registries/mirrors").and_then(Value::as_object);
-    let old = old
-        .into_iter()
-        .flatten()
-        .map(|(host, mirror)| (host.clone(), texts(mirror.get("endpoints"), None)));
-    let new = config.others("RegistryMirrorConfig").filter_map(|mirror| {
-        Some((mirror["name"].as_str()?.to_owned(), texts(mirror.get("endpoints"), Some("url"))))
-    });
-    old.chain(new).collect()
-}
-
 /// Removes the cgroups of a machine whose processes have ended, and of its containers. The machine's next
 /// kubelet would otherwise search each of them for processes for three seconds.
 pub(crate) fn remove_cgroups(directory: &MachineDirectory, machine: Ipv4Addr) {
@@ -300,7 +276,7 @@ mod tests {
 
     const CONTROL_PLANE: &str = include_str!("../tests/fixtures/v1.13/base-controlplane.yaml");
 
-    fn kubelet(text: &str) -> (Value, Vec<(String, String)>, String) {
+    fn kubelet(text: &str) -> (Value, Vec<(String, String)>) {
         let config = Configuration::read(text.as_bytes()).expect("a configuration");
         let address = Ipv4Addr::new(127, 73, 0, 11);
         let context = NodeContext {
@@ -320,12 +296,12 @@ mod tests {
             cni: Path::new("/usr/lib/cni"),
             server: "https://127.0.0.1:7445".to_owned(),
         };
-        (node.kubelet(&config), labels(&config), node.containerd(&config))
+        (node.kubelet(&config), labels(&config))
     }
 
     #[test]
     fn a_control_plane_is_tainted_unless_the_configuration_allows_pods() {
-        let (kubelet_config, labels, _) = kubelet(CONTROL_PLANE);
+        let (kubelet_config, labels) = kubelet(CONTROL_PLANE);
         assert_eq!(
             kubelet_config["registerWithTaints"],
             json!([{"key": CONTROL_PLANE_ROLE, "effect": "NoSchedule"}])
@@ -336,22 +312,5 @@ mod tests {
             "    allowSchedulingOnControlPlanes: true\n    clusterName:",
         );
         assert_eq!(kubelet(&open).0["registerWithTaints"], json!([]));
-    }
-
-    #[test]
-    fn containerd_gets_the_mirrors_of_the_configuration_and_of_the_lab() {
-        let text = format!(
-            "{CONTROL_PLANE}---\napiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: ghcr.io\nendpoints:\n    - url: http://127.77.0.1:5000\n"
-        );
-        let (.., containerd) = kubelet(&text);
-        assert!(
-            containerd.contains(
-                "mirrors.\"127.77.0.1:5000\"]\n    endpoint = [\"http://127.77.0.1:5000\"]"
-            )
-        );
-        assert!(
-            containerd
-                .contains("mirrors.\"ghcr.io\"]\n    endpoint = [\"http://127.77.0.1:5000\"]")
-        );
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     prism: Mutex<Option<JoinHandle<()>>>,
     /// Time that etcd waits for other services on every boot, keyed by the machine's name.
     slow: Mutex<BTreeMap<String, Duration>>,
+    /// Time for which a new member of etcd stays a learner.
+    learning: Mutex<Duration>,
     /// State of the discovery service, through which machines find each other before Kubernetes serves.
     discovery: AtomicBool,
     /// Service networks with a route of this lab that keeps their packets on the host.
@@ -87,6 +89,7 @@ impl Shared {
             choosing: tokio::sync::Mutex::default(),
             prism: Mutex::default(),
             slow: Mutex::default(),
+            learning: Mutex::default(),
             discovery: AtomicBool::new(false),
         }
     }
@@ -175,6 +178,15 @@ impl Shared {
     pub(crate) fn etcd_waits(&self, name: &str, has_data: bool) -> Duration {
         let slow = locked(&self.slow).get(name).copied();
         slow.unwrap_or(if has_data { ETCD_WAITS } else { Duration::ZERO })
+    }
+
+    pub(crate) fn slow_promotion(&self, time: Duration) {
+        *locked(&self.learning) = time;
+    }
+
+    /// Returns how long a new member of etcd stays a learner.
+    pub(crate) fn learning(&self) -> Duration {
+        *locked(&self.learning)
     }
 
     /// Returns a client of another member of the cluster's etcd than the machine `id`.

@@ -23,8 +23,8 @@ use crate::Error;
 use crate::labels::Labels;
 use crate::money::Money;
 use crate::plan::{
-    Balancer, BalancerService, Images, Kind, Node, ObservedResource, Power, ResourceSpec, Rule,
-    Server, SharedResource, Target, TargetSelector,
+    Balancer, BalancerService, Family, Images, Kind, Node, ObservedResource, Power, ResourceSpec,
+    Rule, Server, SharedResource, Target, TargetSelector,
 };
 use crate::spec::Role;
 pub(crate) use catalog::{Catalog, Offers};
@@ -77,6 +77,19 @@ pub(crate) struct CloudState {
     /// name stays taken until it is gone.
     pub(crate) leaving: BTreeSet<u64>,
     pub(crate) images: Images,
+    /// Available snapshots of Talos that a person made.
+    pub(crate) images_by_hand: Vec<model::Image>,
+    /// Whether all servers of the cloud project were listed, so that `images.used_by_others` is complete.
+    pub(crate) has_all_servers: bool,
+    /// Ids of the load balancers in our network, among them those of a cloud controller.
+    pub(crate) attached_balancers: BTreeSet<u64>,
+}
+
+/// Declared names. Resources of others with these names are observed, too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeclaredNames {
+    pub(crate) resources: BTreeSet<SharedResource>,
+    pub(crate) servers: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -92,45 +105,88 @@ impl Reader {
         Ok(Self { http: Http::new(url, token)?, scope, pricing: OnceLock::new() })
     }
 
-    /// Lists the resources that carry our labels, and the resources of others that have a declared
-    /// name.
-    pub(crate) fn observe(
+    /// Lists one family anew in `cloud`: the resources that carry our labels, and with `names` the
+    /// resources of others that have a declared name.
+    pub(crate) fn refresh(
         &self,
-        resources: &BTreeSet<SharedResource>,
-        servers: &BTreeSet<String>,
-    ) -> Result<CloudState, Error> {
-        let mut cloud = CloudState::default();
-        for server in self.owned::<model::Server>("servers", servers)? {
+        cloud: &mut CloudState,
+        family: Family,
+        names: Option<&DeclaredNames>,
+    ) -> Result<(), Error> {
+        match family {
+            Family::Servers => self.refresh_servers(cloud, names),
+            Family::Shared(kind) => self.refresh_resources(cloud, kind, names),
+            Family::Images => self.refresh_images(cloud),
+        }
+    }
+
+    fn refresh_servers(
+        &self,
+        cloud: &mut CloudState,
+        names: Option<&DeclaredNames>,
+    ) -> Result<(), Error> {
+        let items = self.list_owned("servers", names.is_some())?;
+        cloud.leaving.clear();
+        cloud.servers.clear();
+        cloud.images.builders.clear();
+        cloud.images.used_by_others.clear();
+        cloud.has_all_servers = names.is_some();
+        for server in parse_items::<model::Server>(items)? {
+            let is_ours = self.scope.owns(&server.labels);
+            if !is_ours {
+                cloud.images.used_by_others.extend(server.image.as_ref().map(|image| image.id));
+                if names.is_none_or(|names| !names.servers.contains(&server.name)) {
+                    continue;
+                }
+            }
             if server.status == "deleting" {
                 cloud.leaving.insert(server.id);
                 continue;
             }
-            if let Some(builder) =
-                image::as_builder(&server).filter(|_| self.scope.owns(&server.labels))
-            {
+            if let Some(builder) = image::as_builder(&server).filter(|_| is_ours) {
                 cloud.images.builders.insert(server.id, builder);
                 continue;
             }
             let (name, server) = self.server(server)?;
             cloud.servers.insert(name, server);
         }
-        for kind in Kind::ALL {
-            let names = resources
-                .iter()
-                .filter(|resource| resource.kind == kind)
-                .map(|resource| resource.name.clone());
-            for (name, found) in self.resources(kind, &names.collect())? {
-                cloud.resources.insert(SharedResource { kind, name }, found);
-            }
+        Ok(())
+    }
+
+    fn refresh_resources(
+        &self,
+        cloud: &mut CloudState,
+        kind: Kind,
+        names: Option<&DeclaredNames>,
+    ) -> Result<(), Error> {
+        let mut items = self.list_owned(family(kind), names.is_some())?;
+        let is_declared = |name: &str| {
+            let name = name.to_owned();
+            names.is_some_and(|names| names.resources.contains(&SharedResource { kind, name }))
+        };
+        items.retain(|item| {
+            let labels = serde_json::from_value(item["labels"].clone()).unwrap_or_default();
+            self.scope.owns(&labels) || item["name"].as_str().is_some_and(is_declared)
+        });
+        if kind == Kind::Network {
+            let ours = items.iter().filter(|item| {
+                let labels = serde_json::from_value(item["labels"].clone()).unwrap_or_default();
+                self.scope.owns(&labels)
+            });
+            let ids = ours.filter_map(|item| item["load_balancers"].as_array()).flatten();
+            cloud.attached_balancers = ids.filter_map(Value::as_u64).collect();
         }
-        cloud.images.ours = self.own_images()?;
-        Ok(cloud)
+        cloud.resources.retain(|resource, _| resource.kind != kind);
+        for (name, found) in self.resources(kind, items)? {
+            cloud.resources.insert(SharedResource { kind, name }, found);
+        }
+        Ok(())
     }
 
     fn resources(
         &self,
         kind: Kind,
-        names: &BTreeSet<String>,
+        items: Vec<Value>,
     ) -> Result<Vec<(String, ObservedResource)>, Error> {
         let found = |id, labels: &Labels, spec| ObservedResource {
             id,
@@ -144,14 +200,14 @@ impl Reader {
         };
         Ok(match kind {
             Kind::PlacementGroup => {
-                let items: Vec<model::PlacementGroup> = self.owned(family(kind), names)?;
+                let items: Vec<model::PlacementGroup> = parse_items(items)?;
                 let item = |group: model::PlacementGroup| {
                     (group.name, found(group.id, &group.labels, ResourceSpec::PlacementGroup))
                 };
                 items.into_iter().map(item).collect()
             }
             Kind::Network => {
-                let items: Vec<model::Network> = self.owned(family(kind), names)?;
+                let items: Vec<model::Network> = parse_items(items)?;
                 let item = |network: model::Network| {
                     let nodes =
                         network.subnets.into_iter().filter_map(|subnet| subnet.ip_range).collect();
@@ -161,7 +217,7 @@ impl Reader {
                 items.into_iter().map(item).collect()
             }
             Kind::Firewall => {
-                let items: Vec<model::Firewall> = self.owned(family(kind), names)?;
+                let items: Vec<model::Firewall> = parse_items(items)?;
                 let item = |firewall: model::Firewall| {
                     let spec = ResourceSpec::Firewall(rules(firewall.rules));
                     (firewall.name, found(firewall.id, &firewall.labels, spec))
@@ -169,7 +225,7 @@ impl Reader {
                 items.into_iter().map(item).collect()
             }
             Kind::PrimaryIp => {
-                let items: Vec<model::PrimaryIp> = self.owned(family(kind), names)?;
+                let items: Vec<model::PrimaryIp> = parse_items(items)?;
                 let item = |ip: model::PrimaryIp| {
                     let spec = ResourceSpec::PrimaryIp { auto_delete: ip.auto_delete };
                     let monthly = self.pricing()?.ipv4(&ip.location.name).unwrap_or_default();
@@ -180,7 +236,7 @@ impl Reader {
                 items.into_iter().map(item).collect::<Result<_, Error>>()?
             }
             Kind::LoadBalancer => {
-                let items: Vec<model::LoadBalancer> = self.owned(family(kind), names)?;
+                let items: Vec<model::LoadBalancer> = parse_items(items)?;
                 let item = |balancer: model::LoadBalancer| {
                     let (prices, location) =
                         (&balancer.load_balancer_type.prices, balancer.location.name);
@@ -235,55 +291,52 @@ impl Reader {
         Ok((shown.name, server))
     }
 
-    /// Lists the resources that carry our labels. If `names` are given, resources that have one of these
-    /// names are listed as well. That takes one request for all names, and not one for each.
-    fn owned<T: DeserializeOwned>(
-        &self,
-        family: &str,
-        names: &BTreeSet<String>,
-    ) -> Result<Vec<T>, Error> {
-        if names.is_empty() {
-            return parse_items(
-                self.list(family, Some(("label_selector", &self.scope.selector())))?,
-            );
-        }
-        let mut items = self.list(family, None)?;
-        items.retain(|item| {
-            let labels = serde_json::from_value(item["labels"].clone()).unwrap_or_default();
-            let is_named = item["name"].as_str().is_some_and(|name| names.contains(name));
-            is_named || self.scope.owns(&labels)
-        });
-        parse_items(items)
+    /// Lists the resources that carry our labels; or all of them, which takes one request for all declared
+    /// names, and not one for each.
+    fn list_owned(&self, family: &str, has_foreign: bool) -> Result<Vec<Value>, Error> {
+        let selector = self.scope.selector();
+        self.list(family, (!has_foreign).then_some(("label_selector", selector.as_str())))
     }
 
     /// Lists a family, page by page. Only parameters that the API describes for the family are sent.
     fn list(&self, family: &str, filter: Option<(&str, &str)>) -> Result<Vec<Value>, Error> {
         let mut items = Vec::new();
+        self.each_page(family, family, filter, |page| {
+            items.extend(page);
+            true
+        })?;
+        Ok(items)
+    }
+
+    /// Calls `read` with each page of the list `field` at `path`, until `read` returns `false`.
+    fn each_page(
+        &self,
+        path: &str,
+        field: &str,
+        filter: Option<(&str, &str)>,
+        mut read: impl FnMut(Vec<Value>) -> bool,
+    ) -> Result<(), Error> {
         for page in 1..=PAGES_MAX {
             let number = page.to_string();
             let page = [("page", number.as_str()), ("per_page", PAGE_ITEMS)];
             let query: Vec<_> = filter.into_iter().chain(page).collect();
-            let mut answer = self.http.get(&format!("/{family}"), &query)?;
-            match answer.get_mut(family).map(Value::take).unwrap_or_default() {
-                Value::Array(more) => items.extend(more),
-                _ => return Err(Error::Unexpected { what: format!("no list of {family}") }),
-            }
-            if answer["meta"]["pagination"]["next_page"].is_null() {
-                return Ok(items);
+            let mut answer = self.http.get(&format!("/{path}"), &query)?;
+            let is_enough = match answer.get_mut(field).map(Value::take).unwrap_or_default() {
+                Value::Array(items) => !read(items),
+                _ => return Err(Error::Unexpected { what: format!("no list of {path}") }),
+            };
+            if is_enough || answer["meta"]["pagination"]["next_page"].is_null() {
+                return Ok(());
             }
         }
-        Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {family}") })
+        Err(Error::Unexpected { what: format!("more than {PAGES_MAX} pages of {path}") })
     }
 
-    /// Returns those of `servers` that exist.
+    /// Returns those of `servers` that exist, with one request for up to 50 of them.
     pub(crate) fn still_leaving(&self, servers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, Error> {
-        let mut left = BTreeSet::new();
-        for server in servers {
-            if self.has("servers", *server)?.is_some() {
-                left.insert(*server);
-            }
-        }
-        Ok(left)
+        let all = self.list("servers", None)?;
+        let ids = all.iter().filter_map(|server| server["id"].as_u64());
+        Ok(ids.filter(|id| servers.contains(id)).collect())
     }
 
     /// Returns whether the token's project contains a snapshot with this id. Images of other types
@@ -291,6 +344,26 @@ impl Reader {
     pub(crate) fn has_snapshot(&self, id: u64) -> Result<bool, Error> {
         let found = self.has("images", id)?;
         Ok(found.is_some_and(|image| image["type"] == "snapshot"))
+    }
+
+    /// Returns whether the token's project lists an action on one of `servers`, which may be deleted.
+    ///
+    /// A token sees the actions of its own project alone, and ids of servers are unique in the whole
+    /// cloud. `delete_server` can be asked for after its server is gone, because it succeeds then
+    /// (<https://docs.hetzner.cloud/reference/cloud#server-actions-list-actions>).
+    pub(crate) fn has_acted_on(&self, servers: &BTreeSet<u64>) -> Result<bool, Error> {
+        let is_one = |resource: &Value| {
+            resource["type"] == "server"
+                && resource["id"].as_u64().is_some_and(|id| servers.contains(&id))
+        };
+        // The newest come first, because the last run of `destroy` is the likely one.
+        let mut is_found = false;
+        self.each_page("servers/actions", "actions", Some(("sort", "id:desc")), |actions| {
+            let resources = actions.iter().filter_map(|action| action["resources"].as_array());
+            is_found = resources.flatten().any(is_one);
+            !is_found
+        })?;
+        Ok(is_found)
     }
 
     /// Returns one resource, or `None` if the API answers `not_found`.

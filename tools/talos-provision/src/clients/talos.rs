@@ -36,6 +36,7 @@ use crate::Error;
 use crate::config::{self, Keys};
 use crate::pki::{Pki, sha256_hex};
 use crate::plan::{Etcd, Node};
+use crate::registries;
 use crate::spec::{Cni, Role};
 use channel::{Closed, Connection, answer, first_messages, single};
 pub(crate) use etcd::Crash;
@@ -80,11 +81,13 @@ pub(crate) struct NodeState {
     pub(crate) etcd: Etcd,
     /// Exits of etcd, if etcd is not up.
     pub(crate) crash: Option<Crash>,
+    /// Digest of the credentials of registries, if the machine has another configuration than the declared one.
+    pub(crate) credentials: Option<String>,
 }
 
 impl NodeState {
     fn without_details(node: Node, etcd: Etcd) -> Self {
-        Self { node, readiness: None, etcd, crash: None }
+        Self { node, readiness: None, etcd, crash: None, credentials: None }
     }
 
     /// Returns the reason for which the machine is not ready.
@@ -234,7 +237,7 @@ enum Access {
     Foreign(String),
 }
 
-/// Reads the state of a machine of this cluster. Keys are read only if the digest of the
+/// Reads the state of a machine of this cluster. Keys and credentials are read only if the digest of the
 /// configuration is not the `expected` one.
 async fn read(
     connection: &mut Connection,
@@ -252,14 +255,15 @@ async fn read(
         Role::Worker => (Etcd::Unknown, None),
     };
     let sha256 = sha256_hex(&configuration.yaml_marshalled);
-    let keys = if expected == Some(sha256.as_str()) {
-        Keys::new()
+    let (keys, credentials) = if expected == Some(sha256.as_str()) {
+        (Keys::new(), None)
     } else {
-        config::keys_in(&configuration.yaml_marshalled)
+        let yaml = &configuration.yaml_marshalled;
+        (config::keys_in(yaml), Some(registries::credentials(yaml)))
     };
     let talos = version.version.unwrap_or_default().tag;
     let node = Node::Configured { sha256, talos, keys };
-    Ok(NodeState { node, readiness: Some(readiness), etcd, crash })
+    Ok(NodeState { node, readiness: Some(readiness), etcd, crash, credentials })
 }
 
 /// Returns the stage and the readiness of the machine.

@@ -80,7 +80,7 @@ pub struct Images {
     /// Temporary servers that carry our labels, by id.
     pub builders: BTreeMap<u64, ImageBuilder>,
     /// Ids of images from which servers outside of this cluster were created. Empty unless an image is
-    /// to be removed.
+    /// to be removed, or all servers were listed.
     pub used_by_others: BTreeSet<u64>,
 }
 

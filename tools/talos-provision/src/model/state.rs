@@ -98,6 +98,24 @@ impl fmt::Display for SharedResource {
     }
 }
 
+/// Families of cloud resources. The API lists each family separately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Machines and temporary servers.
+    Servers,
+    /// Resources that the machines share.
+    Shared(Kind),
+    /// Snapshots.
+    Images,
+}
+
+impl Family {
+    /// Returns all families.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        [Self::Servers, Self::Images].into_iter().chain(Kind::ALL.map(Self::Shared))
+    }
+}
+
 /// Kinds of shared resources, in the order in which they are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::image::{need, selector_by_hand};
+use super::image::{is_of_version, need};
 use super::model::{BalancerType, Deprecation, Image, Location, Pricing, ServerType};
 use super::{Reader, parse_items};
 use crate::Error;
@@ -153,12 +153,10 @@ impl Reader {
         Ok(self.pricing.get_or_init(|| list))
     }
 
-    /// Reads the offers of today, with the images of Talos `version`.
-    pub(crate) fn offers(&self, version: &str) -> Result<Offers, Error> {
-        let selector = selector_by_hand(version);
-        let images = self.list("images", Some(("label_selector", &selector)))?;
-        let mut images: Vec<Image> = parse_items(images)?;
-        images.retain(|image| image.status == "available");
+    /// Reads the offers of today. `images` are the snapshots that a person made, of which those of Talos
+    /// `version` are offered.
+    pub(crate) fn offers(&self, version: &str, images: &[Image]) -> Result<Offers, Error> {
+        let images = images.iter().filter(|image| is_of_version(image, version)).cloned().collect();
         Ok(Offers {
             types: parse_items(self.list("server_types", None)?)?,
             locations: parse_items(self.list("locations", None)?)?,

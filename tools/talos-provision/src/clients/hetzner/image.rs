@@ -6,12 +6,11 @@
 mod builder;
 mod receipt;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use contract::labels::BUILDER;
-use serde_json::Value;
 
-use super::{Reader, model, parse_items};
+use super::{CloudState, Reader, model, parse_items};
 use crate::Error;
 use crate::labels::Labels;
 use crate::money::Rate;
@@ -60,35 +59,47 @@ pub(super) fn as_builder(shown: &model::Server) -> Option<ImageBuilder> {
 }
 
 impl Reader {
-    /// Lists the snapshots that carry our labels.
-    pub(super) fn own_images(&self) -> Result<BTreeMap<u64, OwnImage>, Error> {
-        let items = self.list("images", Some(("label_selector", &self.scope.selector())))?;
-        let images: Vec<model::Image> = parse_items(items)?;
-        let image = |image: model::Image| {
-            let identity =
-                ImageIdentity { architecture: image.architecture, ..identity(&image.labels) };
+    /// Lists the snapshots of Talos in `cloud` anew: those that carry our labels, and those that a person
+    /// made. One request serves both, because no label selector does.
+    pub(super) fn refresh_images(&self, cloud: &mut CloudState) -> Result<(), Error> {
+        let images: Vec<model::Image> =
+            parse_items(self.list("images", Some(("type", "snapshot")))?)?;
+        cloud.images.ours.clear();
+        cloud.images_by_hand.clear();
+        for image in images {
             let is_available = image.status == "available";
-            (image.id, OwnImage { identity, is_available, disk: gigabytes(image.disk_size) })
-        };
-        Ok(images.into_iter().map(image).collect())
+            if self.scope.owns(&image.labels) {
+                let (id, disk) = (image.id, gigabytes(image.disk_size));
+                let identity =
+                    ImageIdentity { architecture: image.architecture, ..identity(&image.labels) };
+                cloud.images.ours.insert(id, OwnImage { identity, is_available, disk });
+            } else if is_available && is_by_hand(&image.labels) {
+                cloud.images_by_hand.push(image);
+            }
+        }
+        Ok(())
     }
 
-    /// Returns the ids of the images from which servers outside of `ours` were created.
-    pub(crate) fn images_in_use(&self, ours: &BTreeSet<u64>) -> Result<BTreeSet<u64>, Error> {
-        let servers = self.list("servers", None)?;
-        let is_other =
-            |server: &&Value| server["id"].as_u64().is_some_and(|id| !ours.contains(&id));
-        let others = servers.iter().filter(is_other);
-        Ok(others.filter_map(|server| server["image"]["id"].as_u64()).collect())
+    /// Returns the ids of the images from which servers outside of the cluster were created.
+    pub(crate) fn images_in_use(&self) -> Result<BTreeSet<u64>, Error> {
+        let servers: Vec<model::Server> = parse_items(self.list("servers", None)?)?;
+        let others = servers.into_iter().filter(|server| !self.scope.owns(&server.labels));
+        Ok(others.filter_map(|server| server.image).map(|image| image.id).collect())
     }
 }
 
-/// Returns the selector of the snapshots of Talos that a person made.
+/// Returns whether a person made the snapshot of Talos with these labels.
 ///
 /// Images of this program are left out, because their schematic may differ from the one that the document
 /// means.
-pub(super) fn selector_by_hand(version: &str) -> String {
-    format!("{OS}=talos,{VERSION}={version},!{}", contract::labels::CLUSTER)
+fn is_by_hand(labels: &Labels) -> bool {
+    labels.get(OS).is_some_and(|os| os == "talos")
+        && !labels.contains_key(contract::labels::CLUSTER)
+}
+
+/// Returns whether the snapshot is of this version of Talos.
+pub(super) fn is_of_version(image: &model::Image, version: &str) -> bool {
+    image.labels.get(VERSION).is_some_and(|found| found == version)
 }
 
 /// Returns what an image of `architecture` must be like, and the server types that can write it.

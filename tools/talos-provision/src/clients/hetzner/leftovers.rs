@@ -9,7 +9,6 @@ use super::model::Price;
 use super::{CloudState, Reader};
 use crate::Error;
 use crate::money::Money;
-use crate::plan::Kind;
 
 /// Resource that another program created for the cluster, and that outlives the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +43,9 @@ impl Reader {
             .filter(|resource| resource.ours)
             .map(|resource| resource.id)
             .collect();
-        let mut leftovers = Vec::new();
-        for (resource, found) in cloud.resources.iter().filter(|(_, found)| found.ours) {
-            if resource.kind != Kind::Network {
-                continue;
-            }
-            let Some(network) = self.has("networks", found.id)? else { continue };
-            let balancers = network["load_balancers"].as_array().into_iter().flatten();
-            let balancers = balancers.filter_map(Value::as_u64).filter(|id| !ours.contains(id));
-            leftovers.extend(balancers.map(|id| Leftover { family: "load_balancers", id }));
-        }
+        let theirs = cloud.attached_balancers.difference(&ours);
+        let theirs = theirs.map(|id| Leftover { family: "load_balancers", id: *id });
+        let mut leftovers: Vec<_> = theirs.collect();
         let servers = cloud.servers.values().filter(|server| server.ours);
         let mut volumes: BTreeSet<u64> =
             servers.flat_map(|server| server.volumes.iter().copied()).collect();

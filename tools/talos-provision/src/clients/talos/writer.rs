@@ -18,6 +18,7 @@ use super::{Access, NodeState, Reader, Reboot, Target, error_text, redact, runti
 use crate::Error;
 use crate::pki::sha256_hex;
 use crate::plan::{Conflict, Etcd};
+use crate::registries;
 use crate::spec::{Cni, FirstContact};
 
 /// Longest time for a machine to answer and to activate its configuration, in seconds.
@@ -149,6 +150,7 @@ pub(super) async fn configure_machine(
     let (mut sent, mut reboot) = (false, None);
     loop {
         documents::check_interrupt()?;
+        let mut mode = Mode::Auto;
         let mut connection = match reader.connect(target).await {
             Access::Unreachable(why) => {
                 pause(until, target, why).await?;
@@ -173,7 +175,10 @@ pub(super) async fn configure_machine(
                         pause(until, target, reason).await?;
                         continue;
                     }
-                    Ok(_) if !sent => connection,
+                    Ok(state) if !sent => {
+                        mode = required_mode(&state, bytes);
+                        connection
+                    }
                     Ok(_) => {
                         pause(until, target, "the configuration is not active yet".to_owned())
                             .await?;
@@ -191,7 +196,7 @@ pub(super) async fn configure_machine(
         let boot_id = super::boot_id(&mut connection).await;
         let request = ApplyConfigurationRequest {
             data: bytes.to_vec(),
-            mode: Mode::Auto.into(),
+            mode: mode.into(),
             dry_run: false,
             try_mode_timeout: None,
         };
@@ -211,6 +216,16 @@ pub(super) async fn configure_machine(
             }
             Err(status) => return Err(node_error(target, &status)),
         }
+    }
+}
+
+/// Returns the mode in which a machine gets the configuration. Talos decides whether to reboot, except for
+/// credentials of registries, which only a reboot activates.
+fn required_mode(state: &NodeState, configuration: &[u8]) -> Mode {
+    let credentials = registries::credentials(configuration);
+    match &state.credentials {
+        Some(current) if *current != credentials => Mode::Reboot,
+        _ => Mode::Auto,
     }
 }
 
