@@ -77,7 +77,7 @@ impl documents::Kind for Artifact {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("artifact-attest", &cli.verb, ArtifactAttest::read)
+    documents::run::<Cli, _>("artifact-attest", &cli.verb, ArtifactAttest::read)
 }
 
 /// The program, after every document has been read.

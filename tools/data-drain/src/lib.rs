@@ -78,7 +78,7 @@ impl documents::Kind for Drain {
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
     match &cli.command {
-        Command::Phase(verb) => documents::run("data-drain", verb, DataDrain::read),
+        Command::Phase(verb) => documents::run::<Cli, _>("data-drain", verb, DataDrain::read),
         Command::Restore { target, to, receipt } => {
             documents::start("data-drain", target.output);
             let mut stream = Stream::read(&target.documents);

@@ -86,7 +86,7 @@ impl documents::Kind for Delivery {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("flux-seed", &cli.verb, FluxSeed::read)
+    documents::run::<Cli, _>("flux-seed", &cli.verb, FluxSeed::read)
 }
 
 type Context<'a> = documents::Context<'a, Delivery>;

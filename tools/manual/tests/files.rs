@@ -42,3 +42,39 @@ fn every_program_has_a_manual_page_and_completions_that_shells_accept() -> Resul
     }
     Ok(())
 }
+
+#[test]
+fn every_program_prints_the_completions_of_its_own_command_line() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    cargo_bin_cmd!("manual").arg(folder.path()).assert().success();
+    let test = std::env::current_exe()?;
+    let programs = test.ancestors().nth(2).ok_or("the test is not in a folder of cargo")?;
+    for program in PROGRAMS.into_iter().filter(|program| *program != "lab") {
+        let page = folder.path().join(format!("share/man/man1/{program}-completion.1"));
+        assert!(fs::read_to_string(&page)?.contains("elvish"), "{}", page.display());
+        for (shell, definition) in [
+            ("bash", "complete -F "),
+            ("zsh", "#compdef "),
+            ("fish", "complete -c "),
+            ("elvish", "set edit:completion:arg-completer["),
+            ("powershell", "Register-ArgumentCompleter "),
+        ] {
+            let output =
+                Command::new(programs.join(program)).args(["completion", shell]).output()?;
+            assert!(output.status.success() && output.stderr.is_empty(), "{program} {shell}");
+            let script = String::from_utf8(output.stdout)?;
+            assert!(script.contains(definition), "{program} {shell}: {script}");
+            for word in [program, "completion", "log-format"] {
+                assert!(script.contains(word), "{program} {shell} lacks {word}");
+            }
+            if shell == "bash" {
+                let file = folder.path().join("script");
+                fs::write(&file, &script)?;
+                assert!(Command::new(shell).arg("-n").arg(&file).status()?.success(), "{program}");
+            }
+        }
+        let other = Command::new(programs.join(program)).args(["completion", "csh"]).output()?;
+        assert_eq!(other.status.code(), Some(2), "{program}");
+    }
+    Ok(())
+}

@@ -77,7 +77,7 @@ impl documents::Kind for Cluster {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("talos-provision", &cli.verb, |stream, declared| {
+    documents::run::<Cli, _>("talos-provision", &cli.verb, |stream, declared| {
         let (projects, patches) = validate::read(stream, declared);
         TalosProvision { projects, patches }
     })

@@ -62,7 +62,7 @@ impl documents::Kind for Repository {
 ///
 /// [`documents::Error`], which carries its own help and exit status.
 pub fn run(cli: &Cli) -> Result<Exit, documents::Error> {
-    documents::run("vcs-bootstrap", &cli.verb, VcsBootstrap::read)
+    documents::run::<Cli, _>("vcs-bootstrap", &cli.verb, VcsBootstrap::read)
 }
 
 /// The program and the projects of its documents.

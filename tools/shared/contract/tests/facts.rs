@@ -145,12 +145,12 @@ fn resolve<'a>(root: &'a Value, path: &[&str]) -> &'a Value {
     dereference(root, schema)
 }
 
-/// Follows `$ref`, and the first alternative of `anyOf`: the other alternative is `null`.
+/// Follows `$ref`.
 fn dereference<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(target) = schema["$ref"].as_str() {
         return dereference(root, root.pointer(&target[1..]).expect("a definition"));
     }
-    schema["anyOf"].get(0).map_or(schema, |first| dereference(root, first))
+    schema
 }
 
 #[test]

@@ -1,13 +1,12 @@
-//! Documents: the fields that every kind has, and the JSON Schema of a kind.
+//! Documents: the fields that every kind has.
 
 use std::collections::BTreeMap;
 
 use reasons::Reason;
-use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{Name, Status};
 
@@ -109,96 +108,6 @@ pub struct Declared<K> {
     pub(crate) position: usize,
 }
 
-/// Returns the JSON Schema of documents of kind `K`.
-///
-/// The schema has separate definitions for `spec`, which people write, and `status`, which a program
-/// writes: a spec may omit a field that has a default, and a status omits a field that is skipped when
-/// empty. One derived schema can state only one of the two rules.
-#[must_use]
-pub fn schema<K: Kind>() -> Value {
-    let mut schema = schema_for!(Object<K>).to_value();
-    schema["properties"]["kind"]["const"] = K::KIND.into();
-    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    let mut status = generator.into_root_schema_for::<StatusOf<K>>().to_value();
-    let none = Map::new();
-    let written = status["$defs"].as_object().unwrap_or(&none).clone();
-    let read = schema["$defs"].as_object().unwrap_or(&none).clone();
-    for (name, definition) in &written {
-        let to = if is_same(name, &read, &written, DEPTH_MAX) {
-            name.clone()
-        } else {
-            format!("Written{name}")
-        };
-        let mut definition = definition.clone();
-        rename(&mut definition, &read, &written);
-        schema["$defs"][to] = definition;
-    }
-    rename(&mut status, &read, &written);
-    if let Some(status) = status.as_object_mut() {
-        for field in ["$schema", "$defs", "title"] {
-            status.remove(field);
-        }
-        status.insert(
-            "description".to_owned(),
-            "State that the program observed. Only programs write it.".into(),
-        );
-    }
-    schema["properties"]["status"] = status;
-    schema
-}
-
-/// Longest chain of references between definitions; the definitions of a longer one count as different.
-const DEPTH_MAX: usize = 16;
-
-const DEFINITION: &str = "#/$defs/";
-
-/// Renames every reference in `schema` whose definition differs between `read` and `written`, so that
-/// it refers to the definition of a written status.
-fn rename(schema: &mut Value, read: &Map<String, Value>, written: &Map<String, Value>) {
-    match schema {
-        Value::Object(entries) => {
-            for (key, value) in entries {
-                let name = value.as_str().and_then(|text| text.strip_prefix(DEFINITION));
-                match name.filter(|_| key == "$ref") {
-                    Some(name) if is_same(name, read, written, DEPTH_MAX) => {}
-                    Some(name) => *value = format!("{DEFINITION}Written{name}").into(),
-                    None => rename(value, read, written),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, read, written)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// Whether the definition `name`, and every definition that it refers to, is the same in `read` and
-/// `written`, or is absent from `read`.
-fn is_same(
-    name: &str,
-    read: &Map<String, Value>,
-    written: &Map<String, Value>,
-    depth: usize,
-) -> bool {
-    let differs = read.get(name).is_some_and(|read| Some(read) != written.get(name));
-    let refers = written.get(name).map_or_else(Vec::new, references);
-    !differs
-        && depth > 0
-        && refers.iter().all(|to| *to == name || is_same(to, read, written, depth - 1))
-}
-
-/// Returns the names of the definitions to which `schema` refers.
-fn references(schema: &Value) -> Vec<&str> {
-    match schema {
-        Value::Object(entries) => {
-            let target = entries.get("$ref").and_then(Value::as_str);
-            let target = target.and_then(|text| text.strip_prefix(DEFINITION));
-            target.into_iter().chain(entries.values().flat_map(references)).collect()
-        }
-        Value::Array(items) => items.iter().flat_map(references).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-    }
-}
-
 /// A document as its program reads it. Unknown fields are errors, except in `status`, which another
 /// version of the program may have written.
 #[derive(Deserialize, JsonSchema)]
@@ -228,8 +137,10 @@ enum Version {
 pub(crate) struct Metadata {
     /// Name by which other documents refer to this one.
     pub(crate) name: Name,
+    /// Labels for other tools. The programs pass labels on unchanged.
     #[serde(default, rename = "labels")]
     _labels: BTreeMap<String, String>,
+    /// Annotations for other tools. The programs pass annotations on unchanged.
     #[serde(default, rename = "annotations")]
     _annotations: BTreeMap<String, String>,
 }

@@ -1,5 +1,7 @@
 //! The order of operations: every owned document goes through a verb, then the stream is written.
 
+use clap::CommandFactory;
+
 use crate::context::{Context, Dependency};
 use crate::document::{Kind, StatusOf};
 use crate::engine;
@@ -17,14 +19,14 @@ pub fn start(name: &'static str, output: Output) {
     crate::bug::listen();
 }
 
-/// Runs one verb of the program `name`. `program` constructs the program after every document has been
+/// Runs one verb of the program `name`, whose command line is `C`. `program` constructs the program after every document has been
 /// read, and may report more validation errors; no remote service has been contacted by then.
 ///
 /// # Errors
 ///
 /// [`Error`], when the stream cannot be accepted or written. An error of one document is reported,
 /// written to the status of the document, and counts in the exit status.
-pub fn run<P: Program>(
+pub fn run<C: CommandFactory, P: Program>(
     name: &'static str,
     verb: &Verb,
     program: impl FnOnce(&mut Stream, &[Declared<P::Kind>]) -> P,
@@ -32,6 +34,12 @@ pub fn run<P: Program>(
     let target = match verb {
         Verb::Schema => {
             crate::print([&crate::schema::<P::Kind>()])?;
+            return Ok(Exit::Done);
+        }
+        Verb::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut C::command(), name, &mut script);
+            crate::write::print_text(&script)?;
             return Ok(Exit::Done);
         }
         Verb::Plan { target, .. }
@@ -114,7 +122,7 @@ fn is_blocked_by<P: Program>(
     match verb {
         Verb::Apply(_) | Verb::Verify(_) => refers::<P>(document, failed),
         Verb::Destroy(_) => refers::<P>(failed, document),
-        Verb::Plan { .. } | Verb::Derive { .. } | Verb::Schema => false,
+        Verb::Plan { .. } | Verb::Derive { .. } | Verb::Schema | Verb::Completion { .. } => false,
     }
 }
 
@@ -196,7 +204,9 @@ fn run_verb<P: Program>(
             context.stream.unneeded(P::Kind::KIND, context.document.name.as_str())?;
             engine::run(program, context, Intent::Destroy).map(done)
         }
-        Verb::Derive { .. } | Verb::Schema => unreachable!("these verbs write no status"),
+        Verb::Derive { .. } | Verb::Schema | Verb::Completion { .. } => {
+            unreachable!("these verbs write no status")
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::suggestion;
+
 /// `apiVersion` of every document.
 pub(crate) const VERSION: &str = "holistic/v1alpha1";
 
@@ -22,6 +24,11 @@ pub(crate) fn owner(kind: &str) -> Option<&'static str> {
         "Drain" => "data-drain",
         _ => return None,
     })
+}
+
+/// Returns the folder, below `tools`, of the crate that has the types of `kind`.
+pub(crate) fn folder(kind: &str) -> &'static str {
+    owner(kind).unwrap_or("shared/contract")
 }
 
 /// Most letters of an API group that may be wrong, missing or surplus.
@@ -82,39 +89,19 @@ pub(crate) fn mistake(value: &Value, owned: &[&str]) -> Option<(&'static str, St
     if KINDS.iter().chain(owned).any(|known| *known == kind) {
         return None;
     }
-    let near =
-        KINDS.iter().map(|known| (distance(&kind.to_lowercase(), &known.to_lowercase()), known));
-    let message = match near.min() {
-        Some((typos, known)) if typos <= known.len() / 2 => {
-            format!("unknown kind: did you mean {known}?")
-        }
-        _ => format!("unknown kind: the kinds are {}", KINDS.join(", ")),
+    let message = match suggestion::nearest(kind, KINDS) {
+        Some(known) => format!("unknown kind: did you mean {known}?"),
+        None => format!("unknown kind: the kinds are {}", KINDS.join(", ")),
     };
     Some(("/kind", message))
 }
 
 /// Whether the API group of `version` is ours, with at most [`TYPOS_MAX`] typos.
 fn is_group(version: &str) -> bool {
-    let group = version.split('/').next().unwrap_or_default().to_lowercase();
-    distance(&group, GROUP) <= TYPOS_MAX
-}
-
-/// Returns the edit distance (Levenshtein): the least number of letters to insert, remove or replace.
-fn distance(left: &str, right: &str) -> usize {
-    if left.len().abs_diff(right.len()) > right.len() {
-        return usize::MAX; // limits the work on a long text
-    }
-    let mut above: Vec<usize> = (0..=right.chars().count()).collect();
-    for (row, l) in left.chars().enumerate() {
-        let mut diagonal = above[0];
-        above[0] = row + 1;
-        for (column, r) in right.chars().enumerate() {
-            let replaced = diagonal + usize::from(l != r);
-            diagonal = above[column + 1];
-            above[column + 1] = replaced.min(diagonal + 1).min(above[column] + 1);
-        }
-    }
-    above.last().copied().unwrap_or_default()
+    let group = version.split('/').next().unwrap_or_default();
+    // The length limits the work on a long text.
+    group.len() <= 2 * GROUP.len()
+        && suggestion::distance(&group.to_lowercase(), GROUP) <= TYPOS_MAX
 }
 
 #[cfg(test)]

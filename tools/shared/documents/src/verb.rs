@@ -39,6 +39,15 @@ pub enum Verb {
     },
     /// Print the JSON Schema of the documents that this program owns
     Schema,
+    /// Print a script that completes the command line of this program in a shell
+    ///
+    /// For bash: `source <(PROGRAM completion bash)`. The manual of another shell names the folder for the
+    /// script.
+    Completion {
+        /// Shell for which the script is printed
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Input documents and options for messages.

@@ -1,7 +1,7 @@
 //! Writes documents to standard output, and messages to standard error.
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 
 use serde_json::Value;
 
@@ -13,13 +13,26 @@ use crate::Error;
 ///
 /// [`Error::Output`]. A closed pipe (`| head -1`) is not an error, because the steps were executed.
 pub fn print<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), Error> {
-    let stdout = io::stdout().lock();
-    let is_terminal = stdout.is_terminal();
-    let mut out = BufWriter::new(stdout);
-    let written = values.into_iter().try_for_each(|value| {
-        if is_terminal { writeln!(out, "{value:#}") } else { writeln!(out, "{value}") }
-    });
-    match written.and_then(|()| out.flush()) {
+    let is_terminal = io::stdout().is_terminal();
+    write(|out| {
+        values.into_iter().try_for_each(|value| {
+            if is_terminal { writeln!(out, "{value:#}") } else { writeln!(out, "{value}") }
+        })
+    })
+}
+
+/// Writes `text` to standard output, for example a script.
+///
+/// # Errors
+///
+/// The same as those of [`print`].
+pub(crate) fn print_text(text: &[u8]) -> Result<(), Error> {
+    write(|out| out.write_all(text))
+}
+
+fn write(lines: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match lines(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

@@ -140,7 +140,7 @@ fn every_wrong_override_is_an_error_with_its_position() -> Test {
         ),
         (
             document("prod", "  zoen: b\n"),
-            "lab.yaml:6:3: spec.zoen: unknown field `zoen`, expected one of `zone`, `rack`, `machines`",
+            "lab.yaml:6:3: spec.zoen: unknown field `zoen`: did you mean `zone`? Expected one of `zone`, `rack`, `machines`",
         ),
         (
             document("prod", "  rack: {row: [1]}\n"),
@@ -148,7 +148,7 @@ fn every_wrong_override_is_an_error_with_its_position() -> Test {
         ),
         (
             document("prod", "  machines: [{name: a}, {nam: b}]\n"),
-            "lab.yaml:6:26: spec.machines.1.nam: unknown field `nam`, expected `name`",
+            "lab.yaml:6:26: spec.machines.1.nam: unknown field `nam`: did you mean `name`? Expected `name`",
         ),
         (document("prod", "  zone: null\n"), "lab.yaml:6:3: spec: missing field `zone`"),
         (
@@ -190,7 +190,7 @@ fn error_in_a_field_without_an_override_keeps_its_position() -> Test {
         ("slot: true", "base.yaml:8:18: spec.rack.slot: invalid type: boolean `true`, expected u8"),
         (
             "slut: 2",
-            "base.yaml:8:18: spec.rack.slut: unknown field `slut`, expected `row` or `slot`",
+            "base.yaml:8:18: spec.rack.slut: unknown field `slut`: did you mean `slot`? Expected `row` or `slot`",
         ),
     ] {
         let (_, _, found) = merged(&BASE.replace("slot: 2", wrong), &zone)?;

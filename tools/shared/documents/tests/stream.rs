@@ -76,7 +76,7 @@ fn every_error_in_lists_and_alternatives_is_reported_at_once() -> Test {
         "7:7: spec.machines.1: missing field `zone`",
         "8:37: spec.machines.2.colour: unknown field `colour`, expected one of `name`, `disks`, `zone`",
         "10:5: spec.source.git: missing field `url`",
-        "10:12: spec.source.git.uri: unknown field `uri`, expected `url`",
+        "10:12: spec.source.git.uri: unknown field `uri`: did you mean `url`? Expected `url`",
     ];
     assert_eq!(mistakes(&text)?, expected);
     Ok(())
