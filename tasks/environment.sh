@@ -15,9 +15,15 @@ esac
 built=${HOLISTIC_PROGRAMS-} # folder of the programs if they are already built; Nix sets it in nix.sh
 [ ! -e "$tools/tasks/nix.sh" ] || source "$tools/tasks/nix.sh"
 
-# A task cannot install git and Rust, so it checks them first.
-command -v git >/dev/null || fail "git is not installed" "install git (Debian: apt-get install git)"
-[ -n "$built" ] || command -v cargo >/dev/null || fail "cargo is not installed" "install Rust 1.89 or newer (https://rustup.rs), or run this task with Nix"
+source "$tools/tasks/requirements.sh"
+# A task cannot install git and Rust, so it checks them first. These two tasks check all of their requirements at once.
+case "${0##*/}" in
+  lifecycle | test) ;;
+  *)
+    command -v git >/dev/null || fail "git is not installed" "install git (Debian: apt-get install git)"
+    [ -n "$built" ] || command -v cargo >/dev/null || fail "cargo is not installed" "install Rust 1.89 or newer (https://rustup.rs), or run this task with Nix"
+    ;;
+esac
 
 repository=${HOLISTIC_PROJECT:-$tools}
 if [ -n "$built" ] && [ -z "${HOLISTIC_PROJECT-}" ]; then
@@ -35,6 +41,25 @@ if [ -z "${SOPS_AGE_KEY-}${SOPS_AGE_KEY_FILE-}" ] && [ -e "$repository/project/t
 fi
 # The lab writes Nix settings for its stand-in for nixpkgs. With a real nixpkgs the settings of the machine apply.
 [ -n "${LAB_NIXPKGS-}" ] || export NIX_CONF_DIR=${NIX_CONF_DIR:-$LAB_DIR/nix}
+
+# Asks before a task destroys resources: `confirm TEXT ARGUMENT…`. The argument `--yes` answers the question. Without a
+# terminal there is no answer, so a script needs the argument.
+confirm() {
+  local text=$1 answer=
+  shift
+  case "$*" in
+    "") ;;
+    --yes) return 0 ;;
+    *) fail "unknown arguments: $*" "run ${0##*/} --help" ;;
+  esac
+  say "$text"
+  [ -t 0 ] && [ -t 2 ] || fail "the destruction is not confirmed, so nothing was changed" "add --yes, or run this task on a terminal"
+  read -r -p "Continue? [y/N] " answer || true
+  case "$answer" in
+    y | Y | yes) ;;
+    *) fail "the destruction is not confirmed, so nothing was changed" "answer y, or add --yes" ;;
+  esac
+}
 
 # Installs the Debian packages of missing programs: `need PROGRAM=PACKAGE…`.
 need() {

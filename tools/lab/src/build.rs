@@ -48,10 +48,12 @@ pub(crate) fn build(paths: &LabPaths, components: &[&Component]) -> Result<(), E
         return Ok(());
     }
     let _lock = lock::exclusive(&paths.cache.join("build.lock"))?;
-    for (component, built) in missing {
+    let count = missing.len();
+    for (index, (component, built)) in missing.into_iter().enumerate() {
         if !built.is_dir() {
             // Checked again under the lock: another `lab` may have built the component meanwhile.
-            build_one(paths, component, &built)?;
+            let place = format!("component {} of {count}", index + 1);
+            build_one(paths, component, &built, &place)?;
         }
         link(paths, component, &built)?;
     }
@@ -59,7 +61,13 @@ pub(crate) fn build(paths: &LabPaths, components: &[&Component]) -> Result<(), E
 }
 
 /// Builds one component in a folder of its own and renames the folder when the build is complete.
-fn build_one(paths: &LabPaths, component: &Component, built: &Path) -> Result<(), Error> {
+/// `place` says which of the components it is, for example `component 2 of 6`.
+fn build_one(
+    paths: &LabPaths,
+    component: &Component,
+    built: &Path,
+    place: &str,
+) -> Result<(), Error> {
     documents::check_interrupt()?;
     let module = paths.components.join(component.name);
     let wanted = go_version(&module)?;
@@ -71,9 +79,10 @@ fn build_one(paths: &LabPaths, component: &Component, built: &Path) -> Result<()
     let unfinished = parent.join(format!("{UNFINISHED}{}", std::process::id()));
     files::folder(&unfinished)?;
 
+    documents::note(component.name, format_args!("building {place}"));
     let step = documents::step(component.name, "build");
     let log = paths.cache.join("logs").join(component.name).with_extension("log");
-    let compiled = compile(component, &module, &unfinished, &log);
+    let compiled = compile(component, &module, (&unfinished, &log), place);
     let whole = compiled.and_then(|packages| {
         assets(component, &module, &unfinished)?;
         fs::rename(&unfinished, built).map_err(files::cannot("write", built))?;
@@ -81,7 +90,7 @@ fn build_one(paths: &LabPaths, component: &Component, built: &Path) -> Result<()
     });
     match whole {
         Ok(packages) => {
-            step.done(format_args!("{packages} packages compiled"));
+            step.done(format_args!("{packages} packages compiled, {place}"));
             Ok(())
         }
         Err(error) => {
@@ -101,7 +110,12 @@ fn remove_unfinished(folder: &Path) -> Result<(), Error> {
 }
 
 /// Runs `go build` and returns the number of packages that Go compiled.
-fn compile(component: &Component, module: &Path, to: &Path, log: &Path) -> Result<usize, Error> {
+fn compile(
+    component: &Component,
+    module: &Path,
+    (to, log): (&Path, &Path),
+    place: &str,
+) -> Result<usize, Error> {
     let mut go = Command::new("go");
     go.args(["build", "-v"]).args(component.flags());
     // The slash makes `go` write every program under its own name into this folder.
@@ -112,7 +126,7 @@ fn compile(component: &Component, module: &Path, to: &Path, log: &Path) -> Resul
     go.stdin(Stdio::null()).stdout(files::log(log)?).stderr(files::log(log)?);
     // In a process group of its own, so that one signal also ends the compilers that `go` starts.
     let mut child = go.process_group(0).spawn().map_err(files::cannot("start", Path::new("go")))?;
-    let succeeded = wait_for_build(&mut child, component, log)?;
+    let succeeded = wait_for_build(&mut child, component, log, place)?;
     if succeeded {
         return Ok(lines(log).count());
     }
@@ -129,7 +143,12 @@ fn compile(component: &Component, module: &Path, to: &Path, log: &Path) -> Resul
 }
 
 /// Waits for the build, reports progress, and ends the build when the user interrupts `lab`.
-fn wait_for_build(child: &mut Child, component: &Component, log: &Path) -> Result<bool, Error> {
+fn wait_for_build(
+    child: &mut Child,
+    component: &Component,
+    log: &Path,
+    place: &str,
+) -> Result<bool, Error> {
     let (began, mut next) = (Instant::now(), PROGRESS_INTERVAL);
     loop {
         match child.try_wait() {
@@ -146,7 +165,7 @@ fn wait_for_build(child: &mut Child, component: &Component, log: &Path) -> Resul
         }
         if began.elapsed() >= next {
             let (packages, seconds) = (lines(log).count(), next.as_secs());
-            let progress = format_args!("building: {packages} packages compiled after {seconds} s");
+            let progress = format_args!("{place}: {packages} packages compiled after {seconds} s");
             documents::note(component.name, progress);
             next += PROGRESS_INTERVAL;
         }

@@ -43,9 +43,12 @@ pub(crate) enum Verb {
     },
     /// End every process of the lab; the state stays on the disk
     Down {
-        /// Remove the lab's state as well
+        /// Remove the lab's state as well, after a question
         #[arg(long)]
         wipe: bool,
+        /// Answer the question with yes; required without a terminal
+        #[arg(long, requires = "wipe")]
+        yes: bool,
         #[command(flatten)]
         output: documents::Output,
     },

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Error;
+use crate::confirm;
 use crate::files;
 use crate::paths::LabPaths;
 use crate::{cloud, serve, state};
@@ -12,8 +13,8 @@ use crate::{cloud, serve, state};
 /// Longest wait for the lab to end; several clusters end one after the other.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Ends the lab; with `wipe`, removes its folder as well.
-pub(crate) fn down(paths: &LabPaths, wipe: bool) -> Result<(), Error> {
+/// Ends the lab; with `wipe`, removes its folder as well, after a question unless `yes` answers it.
+pub(crate) fn down(paths: &LabPaths, wipe: bool, yes: bool) -> Result<(), Error> {
     if !paths.directory.exists() {
         documents::note(
             "-",
@@ -27,6 +28,9 @@ pub(crate) fn down(paths: &LabPaths, wipe: bool) -> Result<(), Error> {
         } else {
             Ok(())
         };
+    }
+    if wipe && !yes {
+        confirm::removal(&paths.directory)?;
     }
     let _lock = state::lock_commands(paths)?;
     if state::is_running(paths)? {

@@ -230,6 +230,12 @@ pub enum Error {
         /// Path of the folder.
         directory: PathBuf,
     },
+    /// Neither a person nor `--yes` has confirmed the removal.
+    #[error("the removal of {} is not confirmed, so nothing was changed", directory.display())]
+    NotConfirmed {
+        /// Path of the folder.
+        directory: PathBuf,
+    },
     /// `--wipe` would remove files of another file system.
     #[error("{} is still mounted", mount.display())]
     Mounted {
@@ -245,7 +251,8 @@ impl Diagnostic for Error {
             Self::NoRepository { .. } => Reason::NoRepository,
             Self::InitArgument { .. }
             | Self::InitDocument { .. }
-            | Self::NoSuchComponent { .. } => Reason::Invalid,
+            | Self::NoSuchComponent { .. }
+            | Self::NotConfirmed { .. } => Reason::Invalid,
             Self::InitOwn { .. } | Self::InitIdentity { .. } => Reason::WouldOverwrite,
             Self::Keyring(error) => error.reason(),
             Self::File { .. } | Self::FolderForbidden { .. } => Reason::FileFailed,
@@ -289,6 +296,9 @@ impl Diagnostic for Error {
                 "name another file with --identity; an absent file is created".to_owned()
             }
             Self::Keyring(error) => return error.help(),
+            Self::NotConfirmed { .. } => {
+                "answer `y` on a terminal, or add `--yes`; without `--wipe` the state stays".to_owned()
+            }
             Self::NoSuchComponent { known, .. } => format!("the components are {known}"),
             Self::File { .. } => "correct the cause, then run the same command again".to_owned(),
             Self::DiskFull { .. } | Self::LittleSpace { .. } => {
@@ -356,7 +366,8 @@ impl Diagnostic for Error {
             | Self::InitOwn { .. }
             | Self::InitIdentity { .. }
             | Self::InitDocument { .. }
-            | Self::NoSuchComponent { .. } => Exit::Usage,
+            | Self::NoSuchComponent { .. }
+            | Self::NotConfirmed { .. } => Exit::Usage,
             Self::NoRepository { .. }
             | Self::File { .. }
             | Self::DiskFull { .. }

@@ -20,6 +20,7 @@ mod cli;
 mod cloud;
 mod command;
 mod component;
+mod confirm;
 mod crates;
 mod down;
 mod endpoints;
@@ -82,7 +83,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Error> {
             }
         }
         Verb::Up { target, overrides } => up::up(&paths, target, overrides.as_deref())?,
-        Verb::Down { wipe, .. } => down::down(&paths, *wipe)?,
+        Verb::Down { wipe, yes, .. } => down::down(&paths, *wipe, *yes)?,
         Verb::Status { .. } => documents::print([&status::status(&paths)?])?,
         Verb::Serve { .. } => serve::serve(&paths)?,
         Verb::Init { .. } => unreachable!("`init` returns above, because it needs no lab"),

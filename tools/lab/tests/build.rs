@@ -74,6 +74,7 @@ impl Repository {
 fn a_component_is_built_once_and_again_when_its_go_sum_changes() -> Test {
     let repository = Repository::new(WELL)?;
     let said = stderr(&repository.build().success().stdout(""));
+    assert!(said.contains("object-store building component 1 of 1"), "{said}");
     assert!(said.contains("object-store build") && said.contains("1 packages compiled"), "{said}");
     assert_eq!(fs::read_to_string(repository.program())?, "program\n");
     assert_eq!(stderr(&repository.build().success()), "", "no build and no message");
@@ -81,6 +82,27 @@ fn a_component_is_built_once_and_again_when_its_go_sum_changes() -> Test {
     fs::write(repository.module().join("go.sum"), "x v1 h1:y\n")?;
     repository.build().success();
     assert_eq!(repository.built().len(), 2, "the first build stays in the cache");
+    Ok(())
+}
+
+#[test]
+fn each_build_reports_its_place_among_those_that_are_missing() -> Test {
+    let repository = Repository::new(
+        r#"while [ "$1" != -o ]; do shift; done; for program in versitygw act actionlint server; do echo x >"$2/$program"; done"#,
+    )?;
+    for component in ["etcd", "actions"] {
+        let module = repository.module().with_file_name(component);
+        fs::create_dir_all(&module)?;
+        fs::write(module.join("go.mod"), "module x\n\ngo 1.26.0\n")?;
+        fs::write(module.join("go.sum"), "")?;
+    }
+    repository.build().success();
+    let mut lab = Command::new(cargo_bin!("lab"));
+    lab.env_clear().env("PATH", repository.0.path().join("bin")).current_dir(repository.0.path());
+    let said = stderr(&lab.args(["build", "object-store", "actions", "etcd"]).assert());
+    assert!(said.contains("building component 1 of 2"), "{said}");
+    assert!(said.contains("building component 2 of 2"), "{said}");
+    assert!(!said.contains("object-store"), "it is built already: {said}");
     Ok(())
 }
 

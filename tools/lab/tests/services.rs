@@ -391,14 +391,18 @@ fn down_wipe_removes_only_a_folder_that_the_lab_created() -> Test {
     let lab = Lab::new()?;
     fs::create_dir(lab.directory())?;
     fs::write(lab.directory().join("diary"), "dear diary")?;
-    let said = stderr(&lab.run("down --wipe", "").code(100));
+    let said = stderr(&lab.run("down --wipe --yes", "").code(100));
     assert!(said.contains("was not made by the lab"), "{said}");
     assert!(lab.directory().join("diary").exists());
 
     fs::remove_dir_all(lab.directory())?;
     lab.run("up", PROJECT).success();
     let daemon = lab.pid("cloud")?;
-    lab.run("down --wipe", "").success();
+    // A script has no terminal on which it could be asked.
+    let said = stderr(&lab.run("down --wipe", "").code(2));
+    assert!(said.contains("is not confirmed") && said.contains("--yes"), "{said}");
+    assert!(is_running(daemon), "nothing was changed");
+    lab.run("down --wipe --yes", "").success();
     assert!(!lab.directory().exists());
     assert!(!is_running(daemon));
     Ok(())

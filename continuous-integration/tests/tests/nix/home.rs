@@ -116,6 +116,6 @@ impl Home<'_> {
 
 impl Drop for Home<'_> {
     fn drop(&mut self) {
-        let _ = self.sh("tasks/lab down --wipe");
+        let _ = self.sh("tasks/lab down --wipe --yes");
     }
 }

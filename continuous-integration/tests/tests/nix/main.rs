@@ -194,7 +194,7 @@ fn programs_are_published_as_images(machine: &Machine) -> Test {
         "mkdir image; $LAB_CACHE/bin/crane --insecure export {reference} - | tar -x -C image --no-same-owner; chroot image /bin/artifact-attest --version"
     );
     assert!(machine.sh(&machine.folder("pulled")?, &run)?.starts_with("artifact-attest "));
-    machine.sh(root, "nix run $NIXPKGS .#lab -- down --wipe")?;
+    machine.sh(root, "nix run $NIXPKGS .#lab -- down --wipe --yes")?;
     Ok(())
 }
 
@@ -246,7 +246,7 @@ fn a_project_from_its_template_lives_and_ends(machine: &Machine) -> Test {
     a_second_cluster_and_what_runs_in_it_are_two_templates_more(&home)?;
     overrides_in_the_folder_lab_reach_the_programs(&home)?;
 
-    home.sh("tasks/sunset")?;
+    home.sh("tasks/sunset --yes")?;
     let sunset = fs::read_to_string(home.folder.join(".lab/sunset.json"))?;
     assert!(reasons(&sunset)?.contains(&"Cluster prod False Destroyed".to_owned()), "{sunset}");
     assert_eq!(home.sh("git status --porcelain")?, "", "the lab leaves no file in the repository");

@@ -256,7 +256,7 @@ impl Drop for Project {
             self.folder.disable_cleanup(true);
             return;
         }
-        let _ = self.command("lab", &["down", "--wipe"]).output();
+        let _ = self.command("lab", &["down", "--wipe", "--yes"]).output();
     }
 }
 

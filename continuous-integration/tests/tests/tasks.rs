@@ -1,0 +1,226 @@
+//! The tasks before they build or destroy: the list of missing requirements, and the question. Stand-ins on
+//! PATH replace the programs that a task calls, so that nothing is built or destroyed.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use repository_tests::root;
+use tempfile::TempDir;
+
+type Test<T = ()> = Result<T, Box<dyn Error>>;
+
+/// A machine with a project and only those programs on PATH that a test names.
+struct Machine(TempDir);
+
+impl Machine {
+    fn new() -> Test<Self> {
+        let machine = Self(tempfile::tempdir()?);
+        for folder in ["bin", "project/.lab", "cache", "home"] {
+            fs::create_dir_all(machine.path(folder))?;
+        }
+        // Programs that every Debian system has.
+        for program in [
+            "bash", "env", "dirname", "sed", "cut", "sort", "head", "tail", "tr", "cat", "mkdir",
+            "mv", "rm", "grep", "touch",
+        ] {
+            machine.borrow(program)?;
+        }
+        Ok(machine)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Links a program of this machine into the PATH of the test.
+    fn borrow(&self, program: &str) -> Test {
+        let folders = ["/usr/bin", "/bin"].iter().map(|folder| PathBuf::from(folder).join(program));
+        let found = folders.into_iter().find(|path| path.exists()).ok_or(program)?;
+        Ok(symlink(found, self.path("bin").join(program))?)
+    }
+
+    /// Adds a stand-in: a shell script in place of `program`.
+    fn stand_in(&self, program: &str, script: &str) -> Test {
+        let path = self.path("bin").join(program);
+        fs::write(&path, format!("#!{}\n{script}\n", self.path("bin/bash").display()))?;
+        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", self.path("bin"))
+            .env("HOME", self.path("home"))
+            .env("CNI_PATH", self.path("bin"))
+            .env("LAB_CACHE", self.path("cache"))
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .env("HOLISTIC_PROJECT", self.path("project"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn task(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut task = self.command(&root().join("tasks").join(name).display().to_string());
+        task.args(arguments);
+        task
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+// hazard: A missing requirement is reported after minutes of building, and the next one after that.
+// class: An error that was known at the beginning is reported at the end.
+// members: root, git, cargo, Go, disk, memory, packages
+// now: one list before the first build
+#[test]
+fn every_missing_requirement_is_listed_at_once_with_its_figures() -> Test {
+    let machine = Machine::new()?;
+    machine.stand_in("id", "echo 65534")?;
+    machine
+        .stand_in("cargo", "[ \"$1\" = --version ] && echo cargo 1.63.0 || touch $HOME/built")?;
+    machine.stand_in("go", "[ \"$1\" = version ] && echo go version go1.19.8 linux/amd64")?;
+    machine.stand_in("df", "case $1 in --output=target) printf 'Mounted on\\n/data\\n' ;; *) printf 'Avail\\n  2048\\n' ;; esac")?;
+    machine.stand_in("awk", "echo 1500")?;
+    for task in ["lifecycle", "test"] {
+        let output = machine.task(task, &[]).output()?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let name = format!("7 of the requirements of tasks/{task}, and nothing was built");
+        let (target, disk) =
+            if task == "test" { ("target 12000", "31800") } else { ("target 3300", "16500") };
+        for line in [
+            name.as_str(),
+            "root      this is user 65534",
+            "git       is not installed",
+            "cargo     1.63.0 is installed, and Rust 1.89 or newer is needed",
+            "go        1.19.8 is installed, and Go 1.26.2 or newer builds ",
+            &format!(
+                "disk      /data has 2048 MiB free, and the build takes {disk} MiB ({target}, .cache "
+            ),
+            "memory    1500 MiB are available, and 4096 MiB are needed",
+            "packages  not installed: docker-registry git jq ",
+        ] {
+            assert!(said.contains(line), "{task} lacks `{line}`:\n{said}");
+        }
+        assert_eq!(said.matches("help: ").count(), 7, "{said}");
+        assert!(!machine.path("home/built").exists(), "{task} has called cargo");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_requirement_that_is_met_is_not_in_the_list_and_newer_versions_are_accepted() -> Test {
+    let machine = Machine::new()?;
+    machine.stand_in("id", "echo 0")?;
+    machine.stand_in("git", "exit 0")?;
+    machine.stand_in("apt-get", "exit 1")?;
+    machine.stand_in(
+        "cargo",
+        "[ \"$1\" = --version ] && echo 'cargo 1.100.0 (abc 2027-01-01)' || touch $HOME/built",
+    )?;
+    machine.stand_in("df", "case $1 in --output=target) printf 'Mounted on\\n/\\n' ;; *) printf 'Avail\\n900000\\n' ;; esac")?;
+    machine.stand_in("awk", "echo 64000")?;
+    let output = machine.task("lifecycle", &[]).output()?;
+    let said = stderr(&output);
+    assert!(said.contains("lacks 1 of the requirements"), "{said}");
+    assert!(
+        said.contains("go        is not installed, and Go 1.26.2 or newer builds etcd kubernetes"),
+        "{said}"
+    );
+
+    // Components that are built need no Go, and the check passes on to cargo.
+    for component in ["etcd", "kubernetes", "gitea", "flux", "oracles", "object-store"] {
+        fs::create_dir_all(machine.path("cache/components").join(component).join("key"))?;
+    }
+    let said = stderr(&machine.task("lifecycle", &[]).output()?);
+    assert!(!said.contains("requirements of"), "{said}");
+    assert!(machine.path("home/built").exists(), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_check_knows_every_package_that_the_lab_installs() -> Test {
+    let source = fs::read_to_string(root().join("tools/lab/src/install.rs"))?;
+    let mut installed = Vec::new();
+    for call in source.split("    tool(").skip(1) {
+        let words: Vec<_> = call.split('"').skip(1).step_by(2).take(2).collect();
+        installed.push(words.join("="));
+    }
+    assert!(installed.len() > 10, "{installed:?}");
+    let task = fs::read_to_string(root().join("tasks/requirements.sh"))?;
+    let line = task.lines().find_map(|line| line.strip_prefix("lab_packages=\""));
+    let line = line.ok_or("no packages")?.trim_end_matches('"');
+    assert_eq!(line.split(' ').collect::<Vec<_>>(), installed);
+    Ok(())
+}
+
+/// A machine whose programs only write their command line to `$HOME/called`.
+fn sunset() -> Test<Machine> {
+    let machine = Machine::new()?;
+    for program in
+        ["git", "flock", "lab", "data-drain", "flux-seed", "talos-provision", "vcs-bootstrap"]
+    {
+        machine.stand_in(program, &format!("echo {program} >>$HOME/called; [ -t 0 ] || cat"))?;
+    }
+    machine.borrow("jq")?;
+    let documents = r#"{"kind":"Project","metadata":{"name":"a"}}
+{"kind":"Cluster","metadata":{"name":"prod"}}
+{"kind":"Repository","metadata":{"name":"home"},"spec":{"onDestroy":"delete"}}
+"#;
+    fs::write(machine.path("project/.lab/documents.json"), documents)?;
+    Ok(machine)
+}
+
+// hazard: One word in a history of a shell destroys a cluster and its machines.
+// class: Destruction without a question.
+// members: `tasks/sunset`, `tasks/lab down --wipe`
+// now: a list and a question; `--yes` for scripts
+#[test]
+fn sunset_destroys_nothing_without_an_answer() -> Test {
+    let machine = sunset()?;
+    for (arguments, reason) in [
+        (&[][..], "the destruction is not confirmed, so nothing was changed"),
+        (&["--force"], "unknown arguments: --force"),
+        (&["--yes", "prod"], "unknown arguments: --yes prod"),
+    ] {
+        let mut task = machine.task("sunset", arguments);
+        let output = task.env("HOLISTIC_PROGRAMS", machine.path("bin")).output()?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(reason), "{said}");
+        assert!(!machine.path("home/called").exists(), "{arguments:?}: {said}");
+    }
+    let mut task = machine.task("sunset", &["--yes"]);
+    task.env("HOLISTIC_PROGRAMS", machine.path("bin")).output()?;
+    let called = fs::read_to_string(machine.path("home/called"))?;
+    let expected = ["flock", "lab", "data-drain", "flux-seed", "talos-provision", "vcs-bootstrap"];
+    assert_eq!(called.lines().collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+#[test]
+fn sunset_lists_the_resources_and_asks_on_a_terminal() -> Test {
+    for (answer, is_run) in [("n\n", false), ("\n", false), ("y\n", true)] {
+        let machine = sunset()?;
+        // `script` of util-linux gives the task a terminal.
+        let mut script = machine.command("/usr/bin/script");
+        let task = root().join("tasks/sunset").display().to_string();
+        script.args(["--quiet", "--return", "--command", &task, "/dev/null"]);
+        script.env("SHELL", machine.path("bin/bash")).env("HOLISTIC_PROGRAMS", machine.path("bin"));
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        std::io::Write::write_all(&mut child.stdin.take().ok_or("no input")?, answer.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("Cluster/prod: the machines and their disks"), "{said}");
+        assert!(said.contains("Repository/home: delete"), "{said}");
+        assert!(said.contains("Continue? [y/N]"), "{said}");
+        assert_eq!(machine.path("home/called").exists(), is_run, "{answer:?}: {said}");
+    }
+    Ok(())
+}
