@@ -207,7 +207,7 @@ fn every_command_is_run_by_a_test_or_marked_with_a_reason() -> Test {
 #[test]
 fn every_link_points_to_an_existing_file_and_heading() -> Test {
     let mut pages: Vec<_> = knowledge()?.into_iter().map(|page| (page.path, page.text)).collect();
-    for name in ["README.md", "CONTRIBUTING.md"] {
+    for name in ["README.md", "CONTRIBUTING.md", "SECURITY.md"] {
         pages.push((name.to_owned(), fs::read_to_string(root().join(name))?));
     }
     let mut mistakes = Vec::new();
@@ -350,6 +350,84 @@ fn every_changelog_has_an_entry_for_this_version() -> Test {
             fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let version = concat!("\n## [", env!("CARGO_PKG_VERSION"), "] - 20");
         assert!(text.contains(version), "{}: no entry for this version", file.display());
+        let policy = "](../../knowledge/versions.md)";
+        assert!(text.contains(policy), "{}: no link to the policy", file.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_promise_of_a_version_names_a_test_that_exists() -> Test {
+    let path = "knowledge/versions.md";
+    let page = fs::read_to_string(root().join(path))?;
+    let rows = page.lines().skip_while(|line| !line.starts_with("| promise |")).skip(2);
+    let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 4, "{rows:?}");
+    for row in rows {
+        let (tests, mistakes) = named_tests(path, row)?;
+        assert!(tests > 0 && mistakes.is_empty(), "{row}: {mistakes:?}");
+    }
+    Ok(())
+}
+
+/// The technologies that the project has to support or to say that it does not.
+const TECHNOLOGIES: [&str; 21] = [
+    "Git",
+    "Nix",
+    "direnv",
+    "Kubernetes",
+    "Talos",
+    "FluxCD",
+    "OpenTofu",
+    "SOPS",
+    "age",
+    "YAML",
+    "GitHub",
+    "Markdown",
+    "1Password",
+    "Rust",
+    "GitHub Actions",
+    "S3",
+    "Hetzner",
+    "Cachix",
+    "Hydra",
+    "GitHub Container Registry",
+    "Podman",
+];
+
+#[test]
+fn every_technology_names_an_existing_test_or_says_that_there_is_none() -> Test {
+    let path = "knowledge/technologies.md";
+    let page = fs::read_to_string(root().join(path))?;
+    for technology in TECHNOLOGIES {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {technology} | ")));
+        let row = row.ok_or_else(|| format!("no row of {technology}"))?;
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, usage, way, test] = cells[..] else { return Err(row.into()) };
+        let (tests, mistakes) = named_tests(path, row)?;
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        if test == "none" {
+            let is_said = [usage, way].concat().contains("**No");
+            assert!(tests == 0 && is_said, "{technology}: say in bold what is not tested");
+        } else {
+            assert!(tests > 0, "{technology}: {test}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_licence_of_the_manifests_has_its_text() -> Test {
+    let manifest = fs::read_to_string(root().join("Cargo.toml"))?;
+    let licences = manifest.lines().find_map(|line| line.strip_prefix("license = "));
+    let licences = licences.ok_or("no licence")?.trim_matches('"').to_owned();
+    for licence in licences.split(" OR ") {
+        let (file, sentence) = match licence {
+            "MIT" => ("LICENSE-MIT", "Permission is hereby granted, free of charge"),
+            "Apache-2.0" => ("LICENSE-APACHE", "Version 2.0, January 2004"),
+            other => return Err(format!("no file is known for the licence {other}").into()),
+        };
+        assert!(fs::read_to_string(root().join(file))?.contains(sentence), "{file}");
     }
     Ok(())
 }
