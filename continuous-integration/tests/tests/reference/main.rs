@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use repository_tests::root;
+use repository_tests::{programs, root};
 use serde_json::Value;
 
 type Test<T = ()> = Result<T, Box<dyn Error>>;
@@ -142,6 +143,26 @@ fn every_schema_has_its_own_address_and_a_title_and_shows_optional_fields_withou
         assert_eq!(schema["$id"], format!("{}/{path}", stream::REPOSITORY));
         assert_eq!(schema["title"], title, "{path}");
         assert_eq!(optional_nulls(&schema), [""; 0], "{path}");
+    }
+    Ok(())
+}
+
+// The same holds for `verify`, `apply` and `destroy`, because every verb reads the stream in the same way.
+#[test]
+fn every_program_rejects_a_misspelt_kind_and_suggests_the_right_one() -> Test {
+    let typo = documents(&root().join("project/repository.yaml"))?[0]
+        .to_string()
+        .replace("\"Repository\"", "\"Respository\"");
+    for program in
+        KINDS.iter().map(|(_, program)| *program).filter(|program| !program.contains('/'))
+    {
+        let mut command = Command::new(programs().join(program));
+        let output = testing::run::feed(command.arg("plan"), typo.as_bytes())?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{program}: {said}");
+        assert!(said.contains("<stdin>:1:"), "{program} names the position: {said}");
+        assert!(said.contains("unknown kind: did you mean Repository?"), "{program}: {said}");
+        assert!(output.stdout.is_empty(), "{program}");
     }
     Ok(())
 }

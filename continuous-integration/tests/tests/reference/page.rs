@@ -70,7 +70,7 @@ pub(crate) fn page(kind: &str, folder: &str, schema: &Value, examples: &[Value])
          [One schema](schema.json) describes a\nstream of any kinds. Other kinds: {}.\n\n",
         others.join(", ")
     );
-    page += &format!("## Example\n```yaml\n{}```\n", written(kind)?);
+    let _ = write!(page, "## Example\n```yaml\n{}```\n", written(kind)?);
     for (title, path) in [("Metadata", &["metadata"][..]), ("Spec", &["spec"])] {
         let _ = write!(page, "\n## {title}\n");
         for section in sections(kind, schema, examples, path) {
@@ -236,14 +236,15 @@ impl Reader<'_> {
             kind => kind.as_str().into_iter().collect::<Vec<_>>(),
         };
         let mut text = if types.is_empty() { "any".to_owned() } else { types.join(" or ") };
-        match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
-            (Some(least), Some(most)) => text += &format!(", {least} to {most}"),
-            (Some(least), None) => text += &format!(", {least} or more"),
-            (None, Some(most)) => text += &format!(", at most {most}"),
-            (None, None) => {}
-        }
+        let range = match (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
+            (Some(least), Some(most)) => format!(", {least} to {most}"),
+            (Some(least), None) => format!(", {least} or more"),
+            (None, Some(most)) => format!(", at most {most}"),
+            (None, None) => String::new(),
+        };
+        text += &range;
         if let Some(pattern) = schema["pattern"].as_str() {
-            text += &format!(", pattern `{pattern}`");
+            let _ = write!(text, ", pattern `{pattern}`");
         }
         text
     }
