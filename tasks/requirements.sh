@@ -6,7 +6,7 @@ programs_mib=3300  # target, after cargo has built the programs
 tests_mib=12000    # target, after cargo has built the programs and the tests
 component_mib=200  # .cache, for each component
 go_mib=2000        # Go's caches, for each component: six components took 12 GB
-memory_mib=4096    # one rustc or Go linker per core with 0.8 GB each, beside the services of the lab
+memory_mib=4096    # the services of the lab take 1,700 MiB after a lifecycle, and rustc up to 800 MiB per core
 
 # Programs and their Debian packages. The lab installs the packages of the first line (tools/lab/src/install.rs).
 lab_packages="docker-registry=docker-registry git=git jq=jq setsid=util-linux age=age nix=nix-bin gcc=gcc tar=tar containerd=containerd crun=crun host-local=containernetworking-plugins ip=iproute2 unshare=util-linux python3=python3 xz=xz-utils"

@@ -170,8 +170,8 @@ fn sunset() -> Test<Machine> {
     }
     machine.borrow("jq")?;
     let documents = r#"{"kind":"Project","metadata":{"name":"a"}}
-{"kind":"Cluster","metadata":{"name":"prod"}}
 {"kind":"Repository","metadata":{"name":"home"},"spec":{"onDestroy":"delete"}}
+{"kind":"Cluster","metadata":{"name":"prod"}}
 "#;
     fs::write(machine.path("project/.lab/documents.json"), documents)?;
     Ok(machine)
@@ -217,8 +217,8 @@ fn sunset_lists_the_resources_and_asks_on_a_terminal() -> Test {
         std::io::Write::write_all(&mut child.stdin.take().ok_or("no input")?, answer.as_bytes())?;
         let output = child.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("Cluster/prod: the machines and their disks"), "{said}");
-        assert!(said.contains("Repository/home: delete"), "{said}");
+        let list = "  Cluster/prod: the machines and their disks\r\n  Repository/home: delete\r\n";
+        assert!(said.contains(list), "in the order of the destruction: {said}");
         assert!(said.contains("Continue? [y/N]"), "{said}");
         assert_eq!(machine.path("home/called").exists(), is_run, "{answer:?}: {said}");
     }

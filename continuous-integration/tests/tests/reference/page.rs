@@ -209,15 +209,19 @@ impl Reader<'_> {
             return "object".to_owned();
         }
         if let Some(alternatives) = alternatives(&schema) {
-            let tags = tagged(&schema);
-            let tags = tags.iter().map(|(name, ..)| format!("`{name}`"));
-            let words = constants(&schema).into_iter().map(|word| format!("`{word}`"));
-            let all: Vec<_> = words.chain(tags).collect();
-            if all.is_empty() {
-                let all = alternatives.iter().map(|schema| self.values(schema, depth - 1));
-                return all.collect::<Vec<_>>().join(" or ");
-            }
-            return format!("one of {}", all.join(", "));
+            let is_other = |schema: &&Value| {
+                schema.get("const").is_none() && schema["properties"].as_object().is_none()
+            };
+            let others = alternatives.iter().filter(is_other);
+            let others = others.map(|schema| self.values(schema, depth - 1));
+            let tags = tagged(&schema).into_iter().map(|(name, ..)| format!("{{{name}: …}}"));
+            let words = constants(&schema).into_iter().chain(tags);
+            let words: Vec<_> = words.map(|word| format!("`{word}`")).collect();
+            let one_of = (!words.is_empty()).then(|| match words.as_slice() {
+                [only] => only.clone(),
+                words => format!("one of {}", words.join(", ")),
+            });
+            return others.chain(one_of).collect::<Vec<_>>().join(" or ");
         }
         let words = constants(&schema);
         if !words.is_empty() {
@@ -315,7 +319,8 @@ fn tagged(schema: &Value) -> Vec<(String, Value, bool)> {
 fn constants(schema: &Value) -> Vec<String> {
     let own = schema["enum"].as_array().into_iter().flatten().chain(schema.get("const"));
     let each = alternatives(schema).into_iter().flatten().filter_map(|schema| schema.get("const"));
-    own.chain(each).map(flow).collect()
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    own.chain(each).map(text).collect()
 }
 
 /// Returns the schema of the values of a map.
