@@ -7,6 +7,7 @@ tests_mib=12000    # target, after cargo has built the programs and the tests
 component_mib=200  # .cache, for each component
 go_mib=2000        # Go's caches, for each component: six components took 12 GB
 memory_mib=4096    # the services of the lab take 1,700 MiB after a lifecycle, and rustc up to 800 MiB per core
+meminfo=${MEMINFO:-/proc/meminfo} # a test names another file
 
 # Programs and their Debian packages. The lab installs the packages of the first line (tools/lab/src/install.rs).
 lab_packages="docker-registry=docker-registry git=git jq=jq setsid=util-linux age=age nix=nix-bin gcc=gcc tar=tar containerd=containerd crun=crun host-local=containernetworking-plugins ip=iproute2 unshare=util-linux python3=python3 xz=xz-utils"
@@ -69,7 +70,8 @@ requirements() {
   done
 
   if [ $# -gt 0 ]; then
-    free=$(awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo)
+    local key value
+    while read -r key value _; do [ "$key" != MemAvailable: ] || free=$((value / 1024)); done <"$meminfo"
     [ "$free" -ge "$memory_mib" ] || lacks memory "$free MiB are available, and $memory_mib MiB are needed" "end other programs, or use a larger machine"
     # Debian's PATH of an ordinary user lacks the folders `sbin`.
     where=$PATH:/usr/sbin:/sbin:${CNI_PATH:-/usr/lib/cni}

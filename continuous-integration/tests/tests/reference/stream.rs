@@ -14,8 +14,8 @@ pub(crate) const PATH: &str = "knowledge/reference/schema.json";
 
 const DEFINITION: &str = "#/$defs/";
 
-/// Returns the schema. The definitions of all kinds are together at its top, because editors do not resolve a
-/// reference relative to the `$id` of an embedded schema. A name that means different things has the name
+/// Returns the schema. The definitions of all kinds are together at its top, so that an editor needs no support for
+/// the `$id` of an embedded schema. A name that means different things has the name
 /// of the kind in front: `Cluster.Network`.
 pub(crate) fn schema() -> Test<Value> {
     let schemas: Vec<(&str, Value)> = KINDS
