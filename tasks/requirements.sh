@@ -9,9 +9,9 @@ go_mib=2000        # Go's caches, for each component: six components took 12 GB
 memory_mib=4096    # the services of the lab take 1,700 MiB after a lifecycle, and rustc up to 800 MiB per core
 meminfo=${MEMINFO:-/proc/meminfo} # a test names another file
 
-# Programs and their Debian packages. The lab installs the packages of the first line (tools/lab/src/install.rs).
+# Programs and their Debian packages: those that the lab installs (tools/lab/src/install.rs), and those of tasks/test.
 lab_packages="docker-registry=docker-registry git=git jq=jq setsid=util-linux age=age nix=nix-bin gcc=gcc tar=tar containerd=containerd crun=crun host-local=containernetworking-plugins ip=iproute2 unshare=util-linux python3=python3 xz=xz-utils"
-task_packages="curl=curl iptables=iptables openssl=openssl zstd=zstd"
+test_packages="curl=curl iptables=iptables openssl=openssl zstd=zstd"
 
 # requirements TASK [COMPONENT…]: ends the task if something is missing. Without a component, nothing of the lab is needed.
 requirements() {
@@ -70,12 +70,14 @@ requirements() {
   done
 
   if [ $# -gt 0 ]; then
-    local key value
+    local key value wanted=$lab_packages
+    [ "$task" != test ] || wanted+=" $test_packages"
     while read -r key value _; do [ "$key" != MemAvailable: ] || free=$((value / 1024)); done <"$meminfo"
-    [ "$free" -ge "$memory_mib" ] || lacks memory "$free MiB are available, and $memory_mib MiB are needed" "end other programs, or use a larger machine"
-    # Debian's PATH of an ordinary user lacks the folders `sbin`.
-    where=$PATH:/usr/sbin:/sbin:${CNI_PATH:-/usr/lib/cni}
-    for pair in $lab_packages $task_packages; do
+    # A lab that exists may run already, and then its services have their memory.
+    [ -e "$LAB_DIR/made-by-lab" ] || [ "$free" -ge "$memory_mib" ] || lacks memory "$free MiB are available, and $memory_mib MiB are needed" "end other programs, or use a larger machine"
+    # The lab looks in the same folders: Debian's PATH of an ordinary user lacks the folders `sbin`.
+    where=$PATH:/usr/sbin:/sbin:${CNI_PATH-}:/usr/lib/cni
+    for pair in $wanted; do
       PATH=$where command -v "${pair%=*}" >/dev/null && continue
       [[ " ${installable[*]-} " == *" ${pair#*=} "* ]] || installable+=("${pair#*=}")
     done
