@@ -42,6 +42,8 @@ pub(crate) struct Diagnosis(RefCell<Collected>);
 #[derive(Default)]
 struct Collected {
     at: Option<Instant>,
+    /// Whether an observation came too soon after the last collection for another one.
+    is_outdated: bool,
     facts: Option<Box<Facts>>,
     known: Known,
     /// Rollouts that were too slow already before this run. A person may have removed the cause since.
@@ -60,6 +62,7 @@ impl Diagnosis {
         let mut collected = self.0.borrow_mut();
         let now = Instant::now();
         let is_recent = collected.at.is_some_and(|at| now.duration_since(at) < COLLECTION_PAUSE);
+        collected.is_outdated = is_recent;
         if !is_recent {
             match collect(reader, desired, seen) {
                 Ok(causes) => collected.update(desired, seen, causes, now),
@@ -73,6 +76,16 @@ impl Diagnosis {
             return Err(Error::Failed { causes, facts });
         }
         Ok(causes)
+    }
+
+    /// Returns the time at which the next observation would tell more than the last one, although no object
+    /// has changed.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let mut collected = self.0.borrow_mut();
+        let is_outdated = std::mem::take(&mut collected.is_outdated);
+        let next = collected.at.map(|at| at + COLLECTION_PAUSE).filter(|_| is_outdated);
+        let last = collected.facts.as_ref().map_or(&[][..], |facts| &facts.causes);
+        next.into_iter().chain(collected.known.next_final(last, now)).min()
     }
 
     /// Returns the error at the end of a wait; `None` if no cause is known.

@@ -228,6 +228,10 @@ impl Program for FluxSeed {
         !steps.is_empty() && steps.iter().all(is_passing)
     }
 
+    fn pause(&self, session: &Session<'_>, most: Duration) -> bool {
+        session.pause(most)
+    }
+
     fn time_limit(&self, session: &Session<'_>) -> Duration {
         Duration::from_secs(session.document.spec.timeout_seconds.seconds().into())
     }

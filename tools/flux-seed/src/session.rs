@@ -1,7 +1,8 @@
 //! One Delivery with its references resolved, and the connection to its cluster.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use contract::facts::{self, ClusterFacts};
 use contract::{Project, Projects, VerifiedReceipt};
@@ -24,6 +25,7 @@ use crate::reader;
 use crate::spec::{self, Delivery};
 use crate::status::Status;
 use crate::sunset::{Extent, Sunset};
+use crate::wait::Pauses;
 use crate::{sops, wait};
 
 /// One observation of the cluster.
@@ -67,6 +69,7 @@ pub(crate) struct Session<'a> {
     /// Whether this run has proven that the cluster can pull what is delivered.
     pull_is_proven: Cell<bool>,
     pub(crate) diagnosis: Diagnosis,
+    pauses: RefCell<Pauses>,
 }
 
 impl<'a> Session<'a> {
@@ -144,6 +147,7 @@ impl<'a> Session<'a> {
             pulled,
             pull_is_proven: Cell::default(),
             diagnosis: Diagnosis::default(),
+            pauses: RefCell::default(),
         }))
     }
 
@@ -185,6 +189,17 @@ impl<'a> Session<'a> {
         }
         let seen = observe(reader, self.name(), &self.desired, Look::Whole)?;
         Ok(Observation::Delivery { seen, touched: touched.clone() })
+    }
+
+    /// Pauses between two observations, at most for `most`. Returns whether the next one is due.
+    pub(crate) fn pause(&self, most: Duration) -> bool {
+        let Some(reader) = &self.reader else { return true };
+        self.pauses().pause(reader, most, || self.diagnosis.next_look(Instant::now()))
+    }
+
+    /// Returns the pauses of the current wait.
+    pub(crate) fn pauses(&self) -> RefMut<'_, Pauses> {
+        self.pauses.borrow_mut()
     }
 
     /// Computes what Flux will prune by applying the declared artifact.
