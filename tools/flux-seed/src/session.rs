@@ -13,6 +13,7 @@ use secrets::PhaseKey;
 use crate::Error;
 use crate::archive::Source;
 use crate::artifact::Artifact;
+use crate::cause;
 use crate::clients::cluster::Reader;
 use crate::desired::{self, Desired};
 use crate::diagnose::Diagnosis;
@@ -240,6 +241,21 @@ impl<'a> Session<'a> {
     pub(crate) fn not_ready_reason(&self, stage: Stage) -> Result<Option<String>, Error> {
         let stage = (stage, &self.diagnosis);
         wait::not_ready_reason(self.reader()?, self.name(), &self.desired, stage)
+    }
+
+    /// Adds to the error of a proof the causes for which objects are not ready, as `apply` names them.
+    pub(crate) fn explained(&self, seen: &ObservedObjects, error: Error) -> Result<Error, Error> {
+        let facts = || self.diagnosis.facts(self.reader()?, &self.desired, seen);
+        Ok(match error {
+            Error::Unproven { what, .. } => Error::Unproven { what, facts: facts()? },
+            Error::NotYetProven { mut what, .. } => {
+                let facts = facts()?;
+                let causes = facts.as_ref().map(|facts| cause::line(&facts.causes));
+                what.splice(..0, causes.filter(|line| !line.is_empty()));
+                Error::NotYetProven { what, facts }
+            }
+            error => error,
+        })
     }
 
     /// Returns why a wait continues, from the causes or else from the plan.

@@ -22,6 +22,7 @@ pub(crate) const PROCESS: &str = "node";
 pub(crate) const HEALTH_PORT: u16 = 10248;
 
 const SCRIPT: &str = include_str!("node.sh");
+const CONTAINERD: &str = include_str!("containerd.toml");
 const CONTROL_PLANE_ROLE: &str = "node-role.kubernetes.io/control-plane";
 
 /// Values that a node needs in addition to its configuration.
@@ -135,30 +136,13 @@ impl Node<'_> {
                 mirror(&host, &endpoints);
             }
         }
-        format!(
-            r#"version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins.{CRI}]
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  sandbox_image = {pause}
-  [plugins.{CRI}.cni]
-    bin_dir = {plugins}
-    conf_dir = {cni}
-  [plugins.{CRI}.containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins.{CRI}.containerd.runtimes.runc.options]
-      SystemdCgroup = false
-      BinaryName = "crun"
-{mirrors}"#,
-            pause = json!(self.pause_image),
-            plugins = json!(self.cni),
-            cni = json!(self.context.directory.text("node/cni")),
-            mirrors = mirrors.concat(),
-        )
+        let cni = self.context.directory.text("node/cni");
+        let quoted = |value: Value| value.to_string();
+        CONTAINERD
+            .replace("\"@PAUSE@\"", &quoted(json!(self.pause_image)))
+            .replace("\"@PLUGINS@\"", &quoted(json!(self.cni)))
+            .replace("\"@CNI@\"", &quoted(json!(cni)))
+            + &mirrors.concat()
     }
 
     fn cni(&self) -> Value {
