@@ -104,7 +104,7 @@ impl Watches {
     }
 }
 
-/// What a watch tells.
+/// Signals of one watch.
 struct State {
     is_live: Arc<AtomicBool>,
     changes: Arc<AtomicU64>,
