@@ -171,17 +171,21 @@ const QUIET: Duration = Duration::from_secs(15);
 // members: the Ready condition, workloads, pods, events, and objects that are being deleted
 // now: everything that the last look read is watched; a look follows each change, at the latest after 10 s
 fn a_wait_takes_few_requests_and_ends_with_the_change(lab: &Lab, documents: &[Value]) -> Test {
-    let patch = |seconds: u32| {
-        let fields = json!({"spec": {"minReadySeconds": seconds}});
-        lab.kubectl(&format!("-n default patch deployment greeter --type=merge -p {fields}"))
-            .map_err(|error| error.to_string())
+    // A paused rollout does not begin. Flux removes the fields that kubectl manages under its own name.
+    let patch = |is_paused: bool| {
+        let template = json!({"metadata": {"annotations": {"changed-by": "a-person"}}});
+        let fields = json!({"spec": {"paused": is_paused, "template": template}});
+        lab.kubectl(&format!(
+            "-n default patch deployment greeter --field-manager=a-person --type=merge -p {fields}"
+        ))
+        .map_err(|error| error.to_string())
     };
-    patch(3600)?;
+    patch(true)?;
     let (_, from) = lab.asked(0)?;
     let (changed, ended) = thread::scope(|scope| {
         let change = scope.spawn(|| {
             thread::sleep(QUIET);
-            patch(0).map(|_| Instant::now())
+            patch(false).map(|_| Instant::now())
         });
         lab.flux_seed("apply -q", documents).success();
         let ended = Instant::now();
