@@ -4,6 +4,8 @@
 mod lab;
 
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::{Lab, Published, Test, bin, run, status, until};
 use serde_json::{Value, json};
@@ -71,7 +73,7 @@ impl Release {
 
 /// Whether an entry of the audit log is a read.
 fn reads(entry: &Value) -> bool {
-    entry["verb"] == "get" || entry["verb"] == "list"
+    ["get", "list", "watch"].iter().any(|verb| entry["verb"] == *verb)
 }
 
 /// Lists every object of some kinds with its resourceVersion, which changes at every write.
@@ -94,6 +96,7 @@ fn what_was_signed_is_delivered_and_nothing_else_and_all_of_it_goes_again() -> T
     let documents =
         a_signed_artifact_is_delivered_however_often_cut_short(&lab, &release.documents)?;
     it_only_reads_when_nothing_has_changed(&lab, &documents)?;
+    a_wait_takes_few_requests_and_ends_with_the_change(&lab, &documents)?;
     what_runs_is_proven_and_what_others_add_is_named(&lab, &documents)?;
     its_controllers_move_to_another_network_and_back(&lab, &documents)?;
     destroy_leaves_what_others_made_however_often_cut_short(&lab, &documents)?;
@@ -157,6 +160,50 @@ fn it_only_reads_when_nothing_has_changed(lab: &Lab, documents: &[Value]) -> Tes
     assert_eq!(versions(lab)?, before);
     assert_eq!(testing::run::documents(&again)?, documents, "the same bytes");
     lab.flux_seed("plan --check -q", documents).success();
+    Ok(())
+}
+
+/// Time for which nothing changes while `apply` waits.
+const QUIET: Duration = Duration::from_secs(15);
+
+// hazard: A wait of minutes asks a distant API server a hundred times for each second.
+// class: A wait is paid by its length instead of by what happens.
+// members: the Ready condition, workloads, pods, events, and objects that are being deleted
+// now: everything that the last look read is watched; a look follows each change, at the latest after 10 s
+fn a_wait_takes_few_requests_and_ends_with_the_change(lab: &Lab, documents: &[Value]) -> Test {
+    // A paused rollout does not begin. Flux removes the fields that kubectl manages under its own name.
+    let patch = |is_paused: bool| {
+        let template = json!({"metadata": {"annotations": {"changed-by": "a-person"}}});
+        let fields = json!({"spec": {"paused": is_paused, "template": template}});
+        lab.kubectl(&format!(
+            "-n default patch deployment greeter --field-manager=a-person --type=merge -p {fields}"
+        ))
+        .map_err(|error| error.to_string())
+    };
+    patch(true)?;
+    let (_, from) = lab.asked(0)?;
+    let (changed, ended) = thread::scope(|scope| {
+        let change = scope.spawn(|| {
+            thread::sleep(QUIET);
+            patch(false).map(|_| Instant::now())
+        });
+        lab.flux_seed("apply -q", documents).success();
+        let ended = Instant::now();
+        (change.join(), ended)
+    });
+    let changed = changed.map_err(|_| "a panic")??;
+    let seconds = ended.duration_since(changed).as_secs_f64();
+    let (asked, _) = lab.asked(from)?;
+    let watches = asked.iter().filter(|entry| entry["verb"] == "watch").count();
+    let count = asked.len();
+    #[expect(clippy::print_stderr, reason = "the figures are measured here")]
+    {
+        eprintln!(
+            "a wait of {QUIET:?}: {count} requests, {watches} of them watches; {seconds:.1} s from the change to the end"
+        );
+    }
+    assert!(watches > 0 && count < 250, "{count} requests, {watches} watches");
+    assert!(seconds < 5.0, "{seconds} s after the change");
     Ok(())
 }
 

@@ -67,6 +67,15 @@ impl Client {
         &self.runtime
     }
 
+    pub(crate) fn http(&self) -> &kube::Client {
+        &self.http
+    }
+
+    /// Returns the longest time of one request.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.settings.deadline
+    }
+
     /// Returns an object or a list; `None` if it does not exist.
     pub(crate) fn get(&self, request: &Request) -> Result<Option<Value>, Error> {
         match self.exchange(&request.exchange).and_then(|text| parse(&request.exchange, &text)) {
@@ -201,7 +210,8 @@ impl Client {
         })
     }
 
-    fn clean(&self, text: &str) -> String {
+    /// Removes the credentials from a text.
+    pub(crate) fn clean(&self, text: &str) -> String {
         self.kubeconfig.redactor.clean(text)
     }
 }
