@@ -247,6 +247,10 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     Ok(())
 }
 
+/// Public key of nobody, as a Secret holds it. It is a valid one, so that Flux still accepts the artifact,
+/// whether it looks before `apply` or after it.
+const FOREIGN_KEY: &str = "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFd1M1cHM2RkNySjNnOUczT1NtSU90UjRPb1BXSwo2aVFsNDM1MThLZ2dsUGFTeDVhZ0FhNVBrM0kvcVU2QUhQL0I0UEZmVVl1cVA4OENGOVlZck5CeDF3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0tCg==";
+
 // hazard: A second trusted key or a patch beside the declared state is no drift, and Flux delivers an
 // artifact that the project never signed.
 // class: Only declared fields are compared.
@@ -257,7 +261,7 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
 fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) -> Test {
     // A dry run would show none of these changes, because every declared field keeps its value.
     lab.kubectl("-n flux-system set env deployment/flux SPY=1")?;
-    lab.kubectl("-n flux-system patch secret prod-cosign --type=merge -p {\"data\":{\"evil.pub\":\"RVZJTA==\"}}")?;
+    lab.kubectl(&format!("-n flux-system patch secret prod-cosign --type=merge -p {{\"data\":{{\"evil.pub\":\"{FOREIGN_KEY}\"}}}}"))?;
     lab.kubectl("-n flux-system patch secret prod-sops --type=merge --field-manager=flux-seed -p {\"data\":{\"evil.agekey\":\"RVZJTA==\"}}")?;
     lab.kubectl("-n flux-system patch kustomization prod --type=merge -p {\"spec\":{\"images\":[{\"name\":\"x\"}]}}")?;
     lab.kubectl("-n flux-system patch ocirepository prod --type=merge -p {\"spec\":{\"ignore\":\"x.yaml\"}}")?;
@@ -279,6 +283,7 @@ fn what_others_add_is_drift_and_is_taken_away(lab: &Lab, documents: &[Value]) ->
         assert!(steps.contains(field), "{field}: {steps}");
     }
     assert!(!steps.contains("restartedAt") && !steps.contains("RVZJTA"), "{steps}");
+    assert!(!steps.contains(FOREIGN_KEY), "{steps}");
     lab.flux_seed("apply", documents).success();
     let keys = lab.get("-n flux-system secret prod-cosign")["data"].clone();
     assert_eq!(keys.as_object().map(serde_json::Map::len), Some(1), "one trusted key");
