@@ -59,6 +59,12 @@ pub enum Error {
     /// The document declares neither form of an artifact, or both.
     #[error("an Artifact has either `build` and `image`, or `manifests` alone")]
     NoShape,
+    /// The Project's certificates of the registry are invalid.
+    #[error("{why}")]
+    NoAuthority {
+        /// Cause, with the name of the field.
+        why: String,
+    },
     /// The Project's list of keys is empty.
     #[error("the Project has no public key that verifies artifacts")]
     NoKey,
@@ -205,7 +211,10 @@ fn registry_help(error: &registry::Error) -> Option<String> {
             "run the same command again later: blobs that are already published are not sent again"
         }
         registry::Error::Denied { anonymous: true, .. } => {
-            "give the Project `endpoints.registry.token`"
+            "give the Project `endpoints.registry.token`, or log in with `docker login`"
+        }
+        registry::Error::Denied { status: 401, .. } => {
+            "check `token` and `user` in `endpoints.registry`, or log in again with `docker login` (user names: your Docker ID at Docker Hub, `AWS` at Amazon ECR, `oauth2accesstoken` or `_json_key` at Google; other registries with robots check the robot's name)"
         }
         registry::Error::Denied { .. } => {
             "check the permissions of the token in `endpoints.registry`: `plan` and `verify` read, `apply` writes, `destroy` deletes"
@@ -246,7 +255,7 @@ impl Diagnostic for Error {
             Self::Nix { .. } | Self::NixGarbled { .. } => Reason::NixFailed,
             Self::Registry(error) => error.reason(),
             Self::Invisible { .. } => Reason::AbsenceUnproven,
-            Self::NoShape => Reason::Invalid,
+            Self::NoShape | Self::NoAuthority { .. } => Reason::Invalid,
             Self::NoKey => Reason::VerificationKeyMissing,
             Self::ForeignKey { .. } => Reason::ForeignKey,
             Self::NotInSource { .. } => Reason::NotInSource,
@@ -282,6 +291,9 @@ impl Diagnostic for Error {
             }
             Self::Manifest { .. } => "correct the file, and commit the change",
             Self::NoShape => return None,
+            Self::NoAuthority { .. } => {
+                "write the authority's certificate in PEM into `endpoints.registry.certificateAuthority` of the Project"
+            }
             Self::NoKey => {
                 "write the public key under `verificationKeys.artifacts` of the Project (`artifact-attest derive` prints it)"
             }
@@ -391,6 +403,7 @@ impl Diagnostic for Error {
             | Self::Invisible { .. }
             | Self::Nix { .. }
             | Self::NoShape
+            | Self::NoAuthority { .. }
             | Self::NoKey
             | Self::ForeignKey { .. }
             | Self::NotInSource { .. }

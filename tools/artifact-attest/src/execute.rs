@@ -63,7 +63,7 @@ pub(crate) fn execute(
             Ok(String::new())
         }
         Step::Withdraw { digest, tags } => {
-            let remover = session.remover(permit);
+            let remover = session.writer(permit);
             for tag in tags {
                 remover.delete_tag(tag, digest)?;
             }
@@ -71,7 +71,7 @@ pub(crate) fn execute(
             Ok(String::new())
         }
         Step::Detach { digest, bundles } => {
-            detach(digest, bundles, &session.remover(permit))?;
+            detach(digest, bundles, &session.writer(permit))?;
             Ok(String::new())
         }
     }

@@ -1,5 +1,6 @@
 //! Validations of an `Artifact` that its types cannot express.
 
+use ::remote::registry::is_docker_hub;
 use contract::Projects;
 use documents::{Declared, Stream};
 
@@ -36,6 +37,22 @@ fn errors(
             error(
                 "/spec/project",
                 "the path of that Project's `endpoints.registry.url` has capital letters, which OCI repository names exclude: write the path in lower case",
+            );
+        }
+        let registry = project.spec.endpoints.registry.as_ref();
+        let authority = registry.and_then(|registry| registry.certificate_authority.as_deref());
+        if let Err(why) = ::remote::authorities_of(authority) {
+            error("/spec/project", &format!("in that Project, {why}"));
+        }
+        let is_nameless = |registry: &contract::Registry| {
+            is_docker_hub(registry.url.host())
+                && registry.token.is_some()
+                && registry.user.is_none()
+        };
+        if registry.is_some_and(is_nameless) {
+            error(
+                "/spec/project",
+                "that Project's `endpoints.registry` has a token without `user`, and Docker Hub checks the user: give your Docker ID",
             );
         }
         if desired::source_url(stream, project, document).is_none() {

@@ -7,6 +7,7 @@ mod credentials;
 mod keys;
 mod ownership;
 mod page;
+mod registries;
 mod rewrapped;
 mod sources;
 mod stub;
