@@ -65,6 +65,14 @@ pub enum Error {
         /// Cause, with the name of the field.
         why: String,
     },
+    /// A declared tag cannot be made from the package's version.
+    #[error("the tag `{tag}` cannot be made: the version of the package is `{version}`")]
+    NoVersion {
+        /// Tag as declared.
+        tag: String,
+        /// Version of the package; empty if the package has none.
+        version: String,
+    },
     /// The Project's list of keys is empty.
     #[error("the Project has no public key that verifies artifacts")]
     NoKey,
@@ -247,7 +255,7 @@ impl Diagnostic for Error {
             Self::Git { .. } => Reason::GitFailed,
             Self::Shallow { .. } => Reason::HistoryIncomplete,
             Self::Dirty { .. } => Reason::NotCommitted,
-            Self::Manifest { .. } => Reason::SourceInvalid,
+            Self::Manifest { .. } | Self::NoVersion { .. } => Reason::SourceInvalid,
             Self::Evaluation { .. } => Reason::EvaluationFailed,
             Self::Build { .. } => Reason::BuildFailed,
             Self::BuildTimeout { .. } => Reason::TimedOut,
@@ -290,6 +298,9 @@ impl Diagnostic for Error {
                 "commit the changes: a published artifact names a commit that others can build"
             }
             Self::Manifest { .. } => "correct the file, and commit the change",
+            Self::NoVersion { .. } => {
+                "give the flake's package a `version` of letters, digits and . - + _, and commit the change"
+            }
             Self::NoShape => return None,
             Self::NoAuthority { .. } => {
                 "write the authority's certificate in PEM into `endpoints.registry.certificateAuthority` of the Project"
@@ -404,6 +415,7 @@ impl Diagnostic for Error {
             | Self::Nix { .. }
             | Self::NoShape
             | Self::NoAuthority { .. }
+            | Self::NoVersion { .. }
             | Self::NoKey
             | Self::ForeignKey { .. }
             | Self::NotInSource { .. }

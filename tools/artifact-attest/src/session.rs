@@ -18,7 +18,9 @@ use crate::clients::registry::{PULL, Reader};
 use crate::containment::{self, Containment};
 use crate::desired::{self, Shape};
 use crate::keys::{Keys, Signer};
+use crate::legacy;
 use crate::nix::{BuildResult, Nix};
+use crate::object_cache::ObjectCache;
 use crate::observe::{self, Observation, Published};
 use crate::oci::{Digest, Package};
 use crate::plan::Publication;
@@ -38,6 +40,9 @@ pub(crate) struct Session<'a> {
     client: RefCell<Repository>,
     /// Whether reads are denied, although the login may write.
     is_hidden: Cell<bool>,
+    cache: ObjectCache,
+    /// Whether this run may have changed the repository, so that it looks at the registry itself.
+    has_written: Cell<bool>,
     pub(crate) keys: Keys,
     identity: Identity,
     /// Further parameters that every provenance of this document names, such as its system.
@@ -122,6 +127,8 @@ impl<'a> Session<'a> {
             url: registry.url.clone(),
             client: RefCell::new(client.repository(&repository, actions)),
             is_hidden: Cell::new(false),
+            cache: ObjectCache::new(&format!("{}/{repository}", registry.url.host())),
+            has_written: Cell::new(false),
             repository,
             registry: client,
             keys: Keys::of(project)?,
@@ -140,7 +147,7 @@ impl<'a> Session<'a> {
         match Shape::of(&document.spec) {
             Some(Shape::Image(build, image)) => {
                 let shape = (build, image, document.spec.rebuild);
-                BuildPlan::image(&self.nix(), &self.identity, shape)
+                BuildPlan::image(&self.nix(), &self.identity, shape, &document.spec.tags)
             }
             Some(Shape::Manifests(declared)) => {
                 let mut references = BTreeMap::new();
@@ -148,7 +155,7 @@ impl<'a> Session<'a> {
                     let reference = facts::artifact(stream, image.as_str())?.reference;
                     references.insert(image.to_string(), reference);
                 }
-                BuildPlan::manifests(&self.identity, declared, references)
+                BuildPlan::manifests(&self.identity, declared, references, &document.spec.tags)
             }
             None => Err(Error::NoShape),
         }
@@ -168,13 +175,21 @@ impl<'a> Session<'a> {
         Nix { document: &self.identity.document, inputs: &self.inputs }
     }
 
+    /// Returns the payload of the signature of `digest` in the older form.
+    pub(crate) fn payload(&self, digest: &Digest) -> Vec<u8> {
+        legacy::payload(&format!("{}/{}", self.url.host(), self.repository), digest)
+    }
+
     pub(crate) fn reader(&self) -> Reader {
         let reader = Reader::new(&self.client.borrow());
-        if self.is_hidden.get() { reader.lenient() } else { reader }
+        let reader = if self.is_hidden.get() { reader.lenient() } else { reader };
+        let may_cache = matches!(self.intent, Intent::Plan | Intent::Apply);
+        if may_cache && !self.has_written.get() { reader.cached(&self.cache) } else { reader }
     }
 
     /// Returns a writer, which may delete when the verb is `destroy`.
     pub(crate) fn writer(&self, permit: &WritePermit) -> Writer {
+        self.has_written.set(true);
         Writer::new(self.reader(), &self.client.borrow(), permit)
     }
 
@@ -188,11 +203,16 @@ impl<'a> Session<'a> {
             return self.publications().map(Observation::Publications);
         }
         let Some(build_plan) = &self.build_plan else {
-            return Ok(Observation::Artifact(Box::new(Published::waiting())));
+            return Ok(Observation::Artifact(Box::new(Published::waiting(
+                self.context.document.spec.tags.len(),
+            ))));
         };
         let no_build = BuildResult::default();
         let made = built.or(build_plan.prebuilt().map(|package| (package, &no_build)));
-        let observe = || observe::observe(&self.reader(), build_plan, &self.keys.current, made);
+        let observe = || {
+            let payload = |digest: &Digest| self.payload(digest);
+            observe::observe(&self.reader(), build_plan, &self.keys.current, made, payload)
+        };
         let published = match observe() {
             Err(Error::Registry(RegistryError::Denied { anonymous: false, .. }))
                 if self.may_create()? =>

@@ -58,6 +58,9 @@ fn every_verb(name: &str, proxy: &Proxy, password: &str) -> Test {
         .chain([key.as_str(), reference])
         .collect();
     tool("env", &cosign, &sandbox.outside(""))?;
+    // The form that podman, skopeo, Kyverno and cosign 2 read.
+    let older = [&cosign[..3], &["--new-bundle-format=false"], &cosign[3..]].concat();
+    tool("env", &older, &sandbox.outside(""))?;
 
     assert_eq!(run(3, "plan --check --destroy", &text(&applied))?.1, 0);
     let (gone, _) = run(0, "destroy", &text(&applied))?;

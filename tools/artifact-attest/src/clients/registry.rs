@@ -1,27 +1,27 @@
 //! Reader of an OCI registry, with the quirks of registries. Nothing in this module writes.
 
+mod pages;
 pub(crate) mod upload;
 pub(crate) mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::remote::registry::{
-    Error as ClientError, Found, Lookup, Problem, Repository, Standing, error_code,
+    Error as ClientError, Found, Lookup, Problem, Repository, Request, Standing, error_code,
 };
 use ::remote::{header, shown};
-use documents::parallel_map;
+use documents::{parallel_map, parallel_map_limited};
 use serde_json::Value;
 use ureq::http::{Method, StatusCode};
 
 use crate::Error;
 use crate::bundle::{self, Public};
+use crate::clients::registry::pages::{PAGES_MAX, Pages};
+use crate::legacy::{self, Signatures};
+use crate::object_cache::ObjectCache;
 use crate::oci::{Descriptor, Digest, INDEX, MANIFEST};
+use crate::spec::is_tag;
 
-/// Longest list of tags or referrers, in pages. The limit ends a list without end; a registry with pages of
-/// 50 entries (Docker Hub) reaches it after half a million.
-const PAGES_MAX: usize = 10_000;
-/// Number of pages in a row without a new entry, after which a list counts as endless.
-const IDLE_PAGES_MAX: usize = 3;
 /// Actions of a token that reads.
 pub(crate) const PULL: &str = "pull";
 /// Number of requests that are sent at the same time, as by crane (`--jobs`).
@@ -43,6 +43,8 @@ pub(crate) struct Reader {
     /// repository that does not exist (Docker Hub: distribution/distribution#1291), or of an absent tag
     /// (Artifactory: google/go-containerregistry#1691).
     is_lenient: bool,
+    /// Objects that the registry has returned before; `None` to ask for everything.
+    cache: Option<ObjectCache>,
 }
 
 /// List of the manifests that refer to one subject.
@@ -70,12 +72,44 @@ pub(crate) struct Signed {
 
 impl Reader {
     pub(crate) fn new(repository: &Repository) -> Self {
-        Self { repository: repository.clone(), is_strict: false, is_lenient: false }
+        let repository = repository.clone();
+        Self { repository, is_strict: false, is_lenient: false, cache: None }
     }
 
     /// Returns a reader for a login that may write: see [`Self::is_lenient`].
     pub(crate) fn lenient(self) -> Self {
         Self { is_lenient: true, ..self }
+    }
+
+    /// Returns a reader that takes objects by digest from `cache`.
+    pub(crate) fn cached(self, cache: &ObjectCache) -> Self {
+        Self { cache: Some(cache.clone()), ..self }
+    }
+
+    /// Returns a reader that asks the registry for everything.
+    pub(crate) fn uncached(self) -> Self {
+        Self { cache: None, ..self }
+    }
+
+    /// Whether the manifest and all of its blobs were in the repository within the last day.
+    pub(crate) fn is_known_whole(&self, manifest: &Digest, tag: &str) -> bool {
+        self.cached_object(&Digest::of(&whole(manifest, tag))).is_some()
+    }
+
+    /// Records that the manifest and all of its blobs are in the repository.
+    pub(crate) fn keep_whole(&self, manifest: &Digest, tag: &str) {
+        let whole = whole(manifest, tag);
+        self.keep(&Digest::of(&whole), &whole);
+    }
+
+    fn cached_object(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.cache.as_ref()?.get(digest)
+    }
+
+    fn keep(&self, digest: &Digest, bytes: &[u8]) {
+        if let Some(cache) = &self.cache {
+            cache.put(digest, bytes);
+        }
     }
 
     /// Turns a denied read into `absent` if this reader is lenient.
@@ -118,13 +152,65 @@ impl Reader {
 
     /// Returns the manifest of a tag or a digest, if it exists.
     pub(crate) fn manifest(&self, name: &str) -> Result<Option<Found>, Error> {
+        let known = match Digest::try_from(name.to_owned()) {
+            Ok(digest) => Some(digest),
+            Err(_) if self.cache.is_some() => self.head(name)?,
+            Err(_) => None,
+        };
+        if let Some(digest) = known
+            && let Some(bytes) = self.cached_object(&digest)
+        {
+            return Ok(Some(Found { digest, bytes }));
+        }
         let accept = format!("{MANIFEST}, {INDEX}");
         let found = self.repository.manifest(name, &accept, KEPT_BYTES_MAX).map(Some);
         match self.unless_denied(found, None)? {
             None => Ok(None),
-            Some(Lookup::Found(found)) => Ok(Some(found)),
+            Some(Lookup::Found(found)) => {
+                self.keep(&found.digest, &found.bytes);
+                Ok(Some(found))
+            }
             Some(Lookup::Absent { url, code }) => self.absent(&url, &code).map(|()| None),
         }
+    }
+
+    /// Returns the digests that `tags` name, without the tags that do not exist.
+    pub(crate) fn resolve(&self, tags: &[String]) -> Result<BTreeMap<String, Digest>, Error> {
+        let resolved = parallel_map_limited(PARALLEL_MAX, tags, |tag| self.digest(tag));
+        let named = tags.iter().zip(resolved);
+        let named = named.filter_map(|(tag, digest)| Some((tag.clone(), digest.transpose()?)));
+        named.map(|(tag, digest)| Ok((tag, digest?))).collect()
+    }
+
+    /// Returns the digest that a tag names. Asks with HEAD, because Docker Hub counts every GET of a
+    /// manifest as a pull (<https://docs.docker.com/docker-hub/usage/pulls/>).
+    pub(crate) fn digest(&self, tag: &str) -> Result<Option<Digest>, Error> {
+        match self.head(tag)? {
+            Some(digest) => Ok(Some(digest)),
+            // Without a digest, or with an error, the body tells more.
+            None => Ok(self.manifest(tag)?.map(|found| found.digest)),
+        }
+    }
+
+    /// Returns the digest that the header of a response to HEAD names; `None` where only the body of a GET
+    /// tells more, such as the registry's message about an error.
+    fn head(&self, tag: &str) -> Result<Option<Digest>, Error> {
+        let url = self.repository.at(&format!("manifests/{tag}"));
+        let accept = format!("{MANIFEST}, {INDEX}");
+        let request = Request { method: &Method::HEAD, ..Request::get(&url, &accept) };
+        let answer = match self.repository.send(&request) {
+            Err(ClientError::Denied { .. }) => return Ok(None),
+            answer => answer?,
+        };
+        let is_found = answer.status() == StatusCode::OK;
+        let digest = header(&answer, "docker-content-digest").filter(|_| is_found);
+        Ok(digest.and_then(|digest| Digest::try_from(digest).ok()))
+    }
+
+    /// Returns the signatures of `subject` in the older form; `None` if there are none.
+    pub(crate) fn signatures(&self, subject: &Digest) -> Result<Option<Signatures>, Error> {
+        let found = self.manifest(&legacy::tag(subject))?;
+        Ok(found.and_then(|found| Signatures::read(&found.bytes)))
     }
 
     /// Whether a blob exists. Only [`Self::check`] verifies its content.
@@ -134,7 +220,14 @@ impl Reader {
 
     /// Returns a blob that fits into memory, if it exists.
     pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.unless_denied(self.repository.blob(digest, KEPT_BYTES_MAX), None)?)
+        if let Some(bytes) = self.cached_object(digest) {
+            return Ok(Some(bytes));
+        }
+        let blob = self.unless_denied(self.repository.blob(digest, KEPT_BYTES_MAX), None)?;
+        if let Some(bytes) = &blob {
+            self.keep(digest, bytes);
+        }
+        Ok(blob)
     }
 
     /// Reads a blob to its end, and compares its digest.
@@ -330,25 +423,10 @@ impl Reader {
     }
 }
 
-/// Pages of a list that were read.
-#[derive(Default)]
-struct Pages {
-    seen: BTreeSet<String>,
-    /// Number of entries before the last page.
-    entries: usize,
-    /// Number of last pages without a new entry.
-    idle: usize,
-}
-
-impl Pages {
-    /// Whether the page at `url` may be read, after pages with `entries` different entries.
-    fn is_next(&mut self, url: &str, entries: usize) -> bool {
-        self.idle = if entries > self.entries { 0 } else { self.idle + 1 };
-        self.entries = entries;
-        self.idle <= IDLE_PAGES_MAX
-            && self.seen.insert(url.to_owned())
-            && self.seen.len() <= PAGES_MAX
-    }
+/// Returns the record in the cache about a manifest with all of its blobs. `tag` stands for the source and
+/// the configuration.
+fn whole(manifest: &Digest, tag: &str) -> Vec<u8> {
+    format!("{manifest} is whole as {tag}").into_bytes()
 }
 
 /// Whether cosign and Flux accept each of `desired`.
@@ -357,15 +435,6 @@ fn is_complete(signed: &[Signed], desired: &[&[u8]]) -> bool {
         && desired.iter().all(|desired| {
             signed.iter().any(|known| known.is_accepted && known.statement == **desired)
         })
-}
-
-/// Whether `name` is a tag by the OCI distribution specification. Other text never becomes part of
-/// a URL.
-fn is_tag(name: &str) -> bool {
-    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    name.len() <= 128
-        && name.starts_with(is_word)
-        && name.chars().all(|letter| is_word(letter) || matches!(letter, '.' | '-'))
 }
 
 /// Ignores a defect of a single referrer because anyone may have written it. Errors of the registry

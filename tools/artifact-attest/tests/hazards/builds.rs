@@ -18,7 +18,7 @@ const ALL: [&str; 5] = ["build ", "rebuild ", "publish ", "sign and publish ", "
 const NIX: &str = r#"#!/bin/sh
 case "$*" in
   *"flake metadata"*) echo '{"locks": {"root": "root", "version": 7, "nodes": {"root": {}}}}' ;;
-  *" eval "*) echo '["STORE/greeter.drv", "STORE/greeter"]' ;;
+  *" eval "*) echo '["STORE/greeter.drv", "STORE/greeter", "1.2.3+b4"]' ;;
   *path-info*)
     test -e STORE/greeter || exit 1
     echo '[{"path": "STORE/greeter", "narHash": "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}]' ;;
@@ -178,5 +178,16 @@ fn manifests_that_wait_for_an_image_are_planned_with_unknown_values() -> Test {
     let of_pod = ["publish manifest sha256:", "sign and publish ", "create tag "];
     assert_steps(&executed, &[&ALL[..], &of_pod].concat());
     assert_eq!(reason(&applied), "Published");
+    Ok(())
+}
+
+#[test]
+fn a_tag_with_the_version_is_that_of_the_package() -> Test {
+    let mut bench = Bench::new()?;
+    bench.input = bench.input.replace("  image:", "  tags: ['v{version}', latest]\n  image:");
+    let (applied, executed) = bench.run("apply", "step")?;
+    let of_tags = ["create tag v1.2.3_b4: ", "create tag latest: "];
+    assert_steps(&executed, &[&ALL[..], &of_tags].concat());
+    assert_eq!(applied["status"]["observed"]["tags"], json!(["v1.2.3_b4", "latest"]));
     Ok(())
 }

@@ -180,7 +180,8 @@ fn a_list_of_referrers_is_followed_over_redirects_and_pages() -> Test {
     }
     let pages = server.take().into_iter().filter(|request| request.target.contains("page=1"));
     assert!(pages.count() > 0, "the second page was read");
-    assert!(!registry.names("test/shared").iter().any(|name| name.starts_with("sha256-")));
+    let is_list = |name: &String| name.starts_with("sha256-") && !name.ends_with(".sig");
+    assert!(!registry.names("test/shared").iter().any(is_list));
     Ok(())
 }
 
@@ -429,5 +430,148 @@ fn a_registry_that_cannot_work_is_a_mistake_with_its_position() -> Test {
         assert_eq!(run.status.code(), Some(2), "{said}");
         assert!(said.contains(expected) && said.contains("input:14:3"), "{said}");
     }
+    Ok(())
+}
+
+/// Returns the digest that a tag of the repository names.
+fn named(registry: &Registry, tag: &str) -> Option<String> {
+    let key = ("test/shared".to_owned(), tag.to_owned());
+    registry.with(|all| all.manifests.get(&key).map(|(_, bytes)| crate::stub::digest(bytes)))
+}
+
+// hazard: `latest` names an image whose signatures do not exist yet, and verifiers reject it.
+// class: A name moves before what it names is complete.
+// members: the tag of the content, declared tags
+// now: declared tags move last, in their order, and the plan shows where from
+#[test]
+fn declared_tags_move_last_and_the_plan_shows_where_from() -> Test {
+    let registry = Registry::default();
+    let server = quirky(&registry, |_| None)?;
+    let sandbox = Sandbox::new(&server.address)?;
+    let input = sandbox.one() + "  tags: ['r-{rev}', latest]\n";
+    let first = sandbox.expect(0, "apply", &input)?;
+    let old = published(&first[1])?.to_owned();
+    sandbox.write("a/map.yaml", "kind: ConfigMap\ndata: {of: c}\n")?;
+    sandbox.commit("a change")?;
+    let plan = sandbox.run("plan", &input, &[])?;
+    let said = String::from_utf8_lossy(&plan.stderr).into_owned();
+    assert!(said.contains(&format!("change tag latest: {} → ", &old[..19])), "{said}");
+    let _ = server.take();
+    let second = sandbox.expect(0, "apply", &input)?;
+    let new = published(&second[1])?.to_owned();
+    let puts: Vec<_> =
+        server.take().into_iter().filter(|request| request.method == "PUT").collect();
+    let last = puts.last().ok_or("no write")?;
+    assert!(last.path.ends_with("/manifests/latest"), "{}", last.path);
+    assert_eq!(named(&registry, "latest"), Some(new.clone()));
+
+    // Somebody moves the tag by hand: that is drift.
+    let key = |tag: &str| ("test/shared".to_owned(), tag.to_owned());
+    registry.with(|all| {
+        let old = all.manifests[&key(&old)].clone();
+        all.manifests.insert(key("latest"), old);
+    });
+    sandbox.expect(3, "plan --check", &input)?;
+    sandbox.expect(100, "verify", &text(&second))?;
+    sandbox.expect(0, "apply", &input)?;
+    assert_eq!(named(&registry, "latest"), Some(new));
+    sandbox.expect(0, "destroy", &input)?;
+    assert_eq!(registry.named("test/shared"), [""; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_tag_that_no_registry_accepts_is_a_mistake() -> Test {
+    let sandbox = Sandbox::new("127.0.0.1:9")?;
+    for (tags, expected) in [
+        ("['']", "not a tag"),
+        ("[a/b]", "not a tag"),
+        ("['{date}']", "not a tag"),
+        ("[sha256-aa]", "not a tag"),
+        ("['v{version}']", "manifests have no version"),
+    ] {
+        let run = sandbox.run("plan", &format!("{}  tags: {tags}\n", sandbox.one()), &[])?;
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(2), "{tags}: {said}");
+        assert!(said.contains(expected), "{tags}: {said}");
+    }
+    Ok(())
+}
+
+// hazard: A signature of somebody else disappears when this program signs, or destroys.
+// class: A shared object is overwritten.
+// members: the tag `sha256-….sig`, the list of referrers
+// now: layers of others stay, and only ours are removed
+#[test]
+fn a_foreign_signature_for_older_verifiers_survives_apply_and_destroy() -> Test {
+    let registry = Registry::default();
+    let server = quirky(&registry, |_| None)?;
+    let sandbox = Sandbox::new(&server.address)?;
+    let applied = sandbox.expect(0, "apply", &sandbox.one())?;
+    let tag = published(&applied[1])?.replace(':', "-") + ".sig";
+    let key = ("test/shared".to_owned(), tag.clone());
+    let read = || -> Result<serde_json::Value, Box<dyn std::error::Error>> {
+        let bytes = registry.with(|all| all.manifests.get(&key).cloned()).ok_or("no signatures")?.1;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    let mut foreign = read()?;
+    assert_eq!(foreign["layers"].as_array().map(Vec::len), Some(1));
+    foreign["layers"][0]["annotations"]["dev.cosignproject.cosign/signature"] = "AAAA".into();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    registry.put("test/shared", &tag, kind, foreign.to_string().as_bytes());
+    sandbox.expect(3, "plan --check", &text(&applied))?;
+    sandbox.expect(100, "verify", &text(&applied))?;
+    sandbox.expect(0, "apply", &text(&applied))?;
+    let both = read()?;
+    assert_eq!(both["layers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(both["layers"][0], foreign["layers"][0]);
+    sandbox.expect(0, "verify", &text(&applied))?;
+    sandbox.expect(0, "destroy", &text(&applied))?;
+    assert_eq!(read()?["layers"], foreign["layers"]);
+    Ok(())
+}
+
+// hazard: A drift check of thirty artifacts uses up the day's pulls of Docker Hub.
+// class: A run that changes nothing costs as much as one that publishes.
+// members: tags, manifests, bundles, configurations, signatures
+// now: four requests, and HEAD for tags, within a day after the last look; `verify` reads everything
+#[test]
+fn a_run_without_changes_sends_four_requests_and_verify_reads_everything() -> Test {
+    let registry = Registry::default();
+    let shared = registry.clone();
+    let server = quirky(&registry, move |request| {
+        // Registries name the digest in the response to HEAD.
+        let name = request.path.strip_prefix("/v2/test/shared/manifests/")?;
+        let is_head = request.method == "HEAD";
+        let digest = named(&shared, name).filter(|_| is_head)?;
+        Some(shared.answer(request).with("Docker-Content-Digest", digest))
+    })?;
+    let sandbox = Sandbox::new(&server.address)?;
+    let applied = text(&sandbox.expect(0, "apply", &sandbox.one())?);
+    sandbox.expect(0, "apply", &applied)?;
+    for verb in ["apply", "plan --check"] {
+        let _ = server.take();
+        sandbox.expect(0, verb, &applied)?;
+        let seen: Vec<_> = server
+            .take()
+            .iter()
+            .map(|request| (request.method.clone(), request.path.clone()))
+            .collect();
+        assert!(seen.len() <= 4, "{verb}: {seen:?}");
+        let is_pull =
+            |(method, path): &&(String, String)| method == "GET" && path.contains("/manifests/");
+        assert_eq!(seen.iter().find(is_pull), None, "{verb}: {seen:?}");
+    }
+    let _ = server.take();
+    sandbox.expect(0, "verify", &applied)?;
+    let seen = server.take();
+    let blobs = seen.iter().filter(|request| request.path.contains("/blobs/"));
+    assert!(blobs.count() >= 4, "a layer, a configuration and two bundles");
+
+    // What is gone from the registry is published again, whatever the cache has.
+    sandbox.expect(0, "destroy", &applied)?;
+    registry.with(|all| all.blobs.clear());
+    sandbox.expect(0, "apply", &applied)?;
+    sandbox.expect(0, "verify", &applied)?;
     Ok(())
 }

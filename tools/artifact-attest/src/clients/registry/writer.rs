@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use ::remote::registry::{Body, Error as ClientError, Repository, Request};
+use ::remote::registry::{Body, Error as ClientError, Problem, Repository, Request};
 use ::remote::shown;
 use documents::WritePermit;
 use serde_json::{Value, json};
 use ureq::http::{Method, StatusCode};
 
 use crate::Error;
+use crate::bundle::{Public, Signing};
 use crate::clients::registry::upload::upload;
 use crate::clients::registry::{Reader, Referrers, digests};
-use crate::oci::{Blob, Digest, INDEX};
+use crate::legacy::{self, Signatures};
+use crate::oci::{Blob, Digest, IMAGE_CONFIG, INDEX, MANIFEST};
 
 /// Pause before a list that a registry maintains is read again, because some registries update it late.
 const LISTING_PAUSE: Duration = Duration::from_millis(500);
@@ -164,6 +166,57 @@ impl Writer {
             self.put(&tag, INDEX, &crate::json::bytes(&index))?;
         }
         Err(Error::Unlisted { subject: subject.to_string() })
+    }
+
+    /// Adds the signature of `payload` under the tag that older verifiers read. Signatures of others stay.
+    pub(crate) fn sign(
+        &self,
+        subject: &Digest,
+        payload: &[u8],
+        signing: &Signing,
+    ) -> Result<(), Error> {
+        let tag = legacy::tag(subject);
+        let mut signatures = match self.reader.manifest(&tag)? {
+            None => Signatures::default(),
+            Some(found) => Signatures::read(&found.bytes).ok_or_else(|| {
+                let expected = "a manifest of signatures, and is not overwritten";
+                let url = self.repository.at(&format!("manifests/{tag}"));
+                ClientError::invalid_response(&url, Problem::NotOci { expected })
+            })?,
+        };
+        if signatures.has(payload, &[&signing.public]) {
+            return Ok(());
+        }
+        signatures.add(payload, signing);
+        self.push(&Blob::new(legacy::PAYLOAD, payload.to_vec()))?;
+        self.put_signatures(subject, &signatures)
+    }
+
+    fn put_signatures(&self, subject: &Digest, signatures: &Signatures) -> Result<(), Error> {
+        let (config, manifest) = signatures.bytes();
+        self.push(&Blob::new(IMAGE_CONFIG, config))?;
+        self.put(&legacy::tag(subject), MANIFEST, &manifest)
+    }
+
+    /// Removes the signatures of `payload` by `keys`, and the tag when no other signature is left.
+    pub(crate) fn unsign(
+        &self,
+        subject: &Digest,
+        payload: &[u8],
+        keys: &[&Public],
+    ) -> Result<(), Error> {
+        let Some(mut signatures) = self.reader.signatures(subject)? else { return Ok(()) };
+        if !signatures.has(payload, keys) {
+            return Ok(());
+        }
+        signatures.remove(payload, keys);
+        if !signatures.is_empty() {
+            return self.put_signatures(subject, &signatures);
+        }
+        let tag = legacy::tag(subject);
+        let Some(found) = self.reader.manifest(&tag)? else { return Ok(()) };
+        self.delete_tag(&tag, &found.digest)?;
+        self.delete(&found.digest)
     }
 
     /// Removes a manifest, if it exists.
