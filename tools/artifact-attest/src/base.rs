@@ -9,9 +9,6 @@ use crate::spec::Image;
 /// File with the certificate authorities, in the place where Debian and most libraries look
 /// (<https://go.dev/src/crypto/x509/root_linux.go>).
 pub(crate) const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// User and group of a process without any right (Linux, `overflowuid`).
-const NOBODY: &str = "65534";
-
 /// Contents by path, without leading slash.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
@@ -19,14 +16,12 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 /// `/etc/passwd`, and many programs fail for a user without an entry.
 pub(crate) fn files(image: &Image) -> Files {
     let (user, group) = image.user.split_once(':').unwrap_or((&image.user, &image.user));
-    let mut passwd = format!(
-        "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:{NOBODY}:{NOBODY}:nobody:/:/sbin/nologin\n"
-    );
-    let mut groups = format!("root:x:0:\nnobody:x:{NOBODY}:\n");
-    if !["0", NOBODY].contains(&user) {
+    let mut passwd = "root:x:0:0:root:/root:/sbin/nologin\n".to_owned();
+    let mut groups = "root:x:0:\n".to_owned();
+    if user != "0" {
         passwd += &format!("user:x:{user}:{group}:user:/:/sbin/nologin\n");
     }
-    if !["0", NOBODY].contains(&group) {
+    if group != "0" {
         groups += &format!("user:x:{group}:\n");
     }
     let mut files = Files::from([

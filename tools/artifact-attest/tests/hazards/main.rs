@@ -11,3 +11,4 @@ mod registries;
 mod rewrapped;
 mod sources;
 mod stub;
+mod uploads;
