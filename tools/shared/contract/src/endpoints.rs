@@ -56,12 +56,18 @@ pub enum Forge {
 pub struct Registry {
     /// URL including the namespace, for example `https://ghcr.io/zabronax`.
     pub url: Url,
-    /// User to whom the token belongs, for registries that check the user.
+    /// User to whom the token belongs, for registries that check the user: the Docker ID at Docker Hub, the
+    /// robot's name at Quay and Harbor (default: `AWS` at Amazon's registries, `oauth2accesstoken` or
+    /// `_json_key` at Google's, the empty GUID at Azure's, otherwise any name).
     pub user: Option<String>,
-    /// Token that may push. Without a token, requests are anonymous.
+    /// Token that may push. Without a token, artifact-attest uses the login of `docker login`, `podman
+    /// login` or a credential helper; without such a login, requests are anonymous.
     pub token: Option<Reference>,
     /// Token that may only pull, which the cluster receives (default: `token`).
     pub reader: Option<Reference>,
+    /// Certificates in PEM of the private authorities that sign the registry's certificate. They are trusted
+    /// beside the system's, by the programs on this machine and not by the cluster.
+    pub certificate_authority: Option<String>,
 }
 
 /// Cloud that runs machines.

@@ -203,7 +203,9 @@ fn references(project: &mut Project) -> Vec<(&'static str, &mut Reference)> {
         (flux, "/spec/endpoints/flux/token", "/spec/endpoints/flux/reader"),
     ];
     for (registry, token_path, reader_path) in registries {
-        if let Some(Registry { token, reader, url: _, user: _ }) = registry {
+        if let Some(Registry { token, reader, url: _, user: _, certificate_authority: _ }) =
+            registry
+        {
             references.extend(token.as_mut().map(|token| (token_path, token)));
             references.extend(reader.as_mut().map(|reader| (reader_path, reader)));
         }

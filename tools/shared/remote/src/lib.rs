@@ -26,11 +26,13 @@ mod retries;
 mod roots;
 mod token;
 
-pub use agent::{Settings, UNTRUSTED_HELP, agent, certificate_error, is_untrusted, run};
+pub use agent::{
+    Settings, UNTRUSTED_HELP, agent, agent_trusting, certificate_error, is_untrusted, run,
+};
 pub use body::{beginning, header, read};
 pub use demanded::{demanded_pause, retry_after, until_reset};
 pub use encode::{percent_encode, percent_encode_except};
 pub use redact::{redact, shown, without_secrets};
 pub use retries::{Cause, Limits, Outage, Retries};
-pub use roots::{RootsError, roots, roots_as_pem};
+pub use roots::{RootsError, authorities, authorities_of, roots, roots_as_pem};
 pub use token::{TokenError, sendable};
