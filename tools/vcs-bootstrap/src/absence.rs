@@ -130,9 +130,8 @@ fn installation(remote: &Remote) -> Result<Option<String>, Error> {
     let account = &answer.body["repositories"][0]["owner"]["login"];
     let is_of_owner = account.as_str().map(|login| login.eq_ignore_ascii_case(&remote.place.owner));
     Ok(match is_of_owner {
-        _ if remote.client.is_app() => None,
-        Some(true) => None,
-        Some(false) => Some(format!("the App's installation is not at {}", remote.place.owner)),
+        is_of_owner if remote.client.is_app() || is_of_owner == Some(true) => None,
+        Some(_) => Some(format!("the App's installation is not at {}", remote.place.owner)),
         None => {
             Some("the App's installation lists no repository, so its owner is unknown".to_owned())
         }

@@ -16,7 +16,9 @@ use crate::clients::forge;
 use crate::clients::git;
 use crate::model::{DeployKey, Desired, Pushed, Readable, Refusal, RepositorySlug, Rule, Settings};
 use crate::ownership::OwnershipKey;
-use crate::spec::{Bypass, FormerName, Phase, PullRequest, Push, Repository, Require, Visibility};
+use crate::spec::{
+    Bypass, FormerName, Phase, PullRequest, Push, Repository, RepositoryName, Require, Visibility,
+};
 
 /// The desired state, with secret values and unsupported features, which no plan holds.
 pub(crate) struct Declaration {
@@ -42,7 +44,7 @@ impl Source<'_> {
     /// Returns the declared owner and name.
     pub(crate) fn place(&self) -> RepositorySlug {
         let spec = &self.document.spec;
-        let name = spec.name.as_ref().map_or(self.document.name.as_str(), |name| name.as_str());
+        let name = spec.name.as_ref().map_or(self.document.name.as_str(), RepositoryName::as_str);
         RepositorySlug { owner: spec.owner.to_string(), name: name.to_owned() }
     }
 

@@ -266,7 +266,8 @@ fn settings(desired: &Desired, before: &Present) -> Option<Step> {
 }
 
 fn history(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> Option<Step> {
-    let Pushed { push, branch, commit, tags } = desired.history.as_ref()?;
+    let history = desired.history.as_ref().filter(|history| history.push != Push::Never);
+    let Pushed { push, branch, commit, tags } = history?;
     let head = match &before.head {
         Readable::Value(head) => head,
         Readable::Denied(refusal) => {
@@ -291,7 +292,6 @@ fn history(desired: &Desired, before: &Present, refused: &mut Vec<Refusal>) -> O
         }
     };
     match (head, push) {
-        (_, Push::Never) => None,
         (Head::Absent, _) => step(None),
         (Head::Behind(from), Push::FastForward) => step(Some(from)),
         (Head::Same, Push::FastForward) => {

@@ -4,7 +4,7 @@ use contract::Projects;
 use documents::{Declared, Stream};
 
 use crate::ownership::VARIABLE;
-use crate::spec::Repository;
+use crate::spec::{Repository, RepositoryName};
 
 /// The most approvals that GitHub allows (its `OpenAPI` description: `required_approving_review_count`,
 /// "maximum: 10").
@@ -38,7 +38,7 @@ pub(crate) fn validate(
 /// Returns owner and name in lower case, because forges compare them so.
 fn place(document: &Declared<Repository>) -> String {
     let spec = &document.spec;
-    let name = spec.name.as_ref().map_or(document.name.as_str(), |name| name.as_str());
+    let name = spec.name.as_ref().map_or(document.name.as_str(), RepositoryName::as_str);
     format!("{}/{name}", spec.owner).to_ascii_lowercase()
 }
 

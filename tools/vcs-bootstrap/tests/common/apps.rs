@@ -92,9 +92,8 @@ impl State {
             }
             "GET /installation/repositories" if !self.apps.installation => plain(403, forbidden()),
             "GET /installation/repositories" => {
-                let seen: Vec<_> =
+                let mut seen: Vec<_> =
                     self.repository.iter().filter(|_| !self.hides_repository).cloned().collect();
-                let mut seen = seen;
                 if self.apps.selection == "all" && seen.is_empty() {
                     seen.push(json!({"name": "other", "owner": {"login": "owner"}}));
                 }
