@@ -6,8 +6,7 @@
 //!                        └─ Retries ◄─┘   until the deadline, an outage's end, or a signal
 //! ```
 //!
-//! Clients of other libraries (octocrab, the SDK of S3) send requests in their own way, and use the
-//! roots, the retries, the pauses and the encoding of this crate.
+//! The SDK of S3 sends requests in its own way, and uses the roots of this crate.
 //!
 //! **Invariant:** plain HTTP uses no proxy, and [`git::Url`] allows it on this machine only.
 //! **Invariant:** no client follows a redirect by itself. [`registry`] follows those that its rules allow,
