@@ -247,8 +247,7 @@ fn what_runs_is_proven_and_what_others_add_is_named(lab: &Lab, documents: &[Valu
     Ok(())
 }
 
-/// Public key of nobody, as a Secret holds it. It is a valid one, so that Flux still accepts the artifact,
-/// whether it looks before `apply` or after it.
+/// Valid public key of another signer, in base64. Flux accepts an artifact that one of several keys verifies.
 const FOREIGN_KEY: &str = "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUZrd0V3WUhLb1pJemowQ0FRWUlLb1pJemowREFRY0RRZ0FFd1M1cHM2RkNySjNnOUczT1NtSU90UjRPb1BXSwo2aVFsNDM1MThLZ2dsUGFTeDVhZ0FhNVBrM0kvcVU2QUhQL0I0UEZmVVl1cVA4OENGOVlZck5CeDF3PT0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0tCg==";
 
 // hazard: A second trusted key or a patch beside the declared state is no drift, and Flux delivers an

@@ -235,13 +235,14 @@ impl Diagnostic for Error {
             Self::Unreachable { .. } => Reason::Unreachable,
             Self::Untrusted { .. } => Reason::Untrusted,
             Self::Ambiguous { .. } => Reason::ResponseLost,
-            Self::Unauthorised | Self::ProxyLogin => Reason::Unauthorized,
+            Self::Unauthorised | Self::ProxyLogin | Self::AppRejected { .. } => {
+                Reason::Unauthorized
+            }
             Self::Forbidden { .. } | Self::ForeignUser { .. } | Self::NotInstalled { .. } => {
                 Reason::Forbidden
             }
             Self::NoOwner { .. } => Reason::NotFound,
             Self::TransferPending { .. } => Reason::NotConverged,
-            Self::AppRejected { .. } => Reason::Unauthorized,
             Self::PlanGate { .. } => Reason::PlanGate,
             Self::Limited { .. } => Reason::RateLimited,
             Self::Renamed { .. } => Reason::Renamed,

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::Test;
 
 /// Keywords that are ignored: annotations, and limits that the programs' own types enforce.
-const IGNORED: [&str; 16] = [
+const IGNORED: [&str; 17] = [
     "$schema",
+    "$id",
     "$defs",
     "title",
     "description",
@@ -86,6 +87,16 @@ pub(crate) fn violations(root: &Value, schema: &Value, value: &Value, path: &str
                 }
                 false
             }
+            // As with `pattern`, the programs' own types check the names.
+            "patternProperties" => {
+                for (name, value) in value.as_object().into_iter().flatten() {
+                    for rule in rule.as_object().into_iter().flat_map(Map::values) {
+                        found.extend(violations(root, rule, value, &format!("{path}/{name}")));
+                    }
+                }
+                false
+            }
+            "additionalProperties" if schema.contains_key("patternProperties") => false,
             "additionalProperties" => {
                 let none = Map::new();
                 let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);

@@ -179,7 +179,7 @@ fn spawn(call: &Call<'_>) -> io::Result<Child> {
 }
 
 /// Returns git's own variables for the certificate authorities of `SSL_CERT_FILE` and `SSL_CERT_DIR`. A
-/// git whose curl was built with GnuTLS, as in Debian, does not read those two (measured: git 2.39).
+/// git whose curl was built with `GnuTLS`, as in Debian, does not read those two (measured: git 2.39).
 fn authorities() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
     let of_git = [("GIT_SSL_CAINFO", "SSL_CERT_FILE"), ("GIT_SSL_CAPATH", "SSL_CERT_DIR")];
     let value = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

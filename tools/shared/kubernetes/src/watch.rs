@@ -42,7 +42,7 @@ const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Watches {
     client: Client,
-    watches: BTreeMap<String, Watch>,
+    by_path: BTreeMap<String, Watch>,
     changes: Arc<AtomicU64>,
     /// Number of changes that the caller has taken.
     taken: u64,
@@ -63,20 +63,20 @@ impl Drop for Watch {
 
 impl Watches {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, watches: BTreeMap::new(), changes: Arc::default(), taken: 0 }
+        Self { client, by_path: BTreeMap::new(), changes: Arc::default(), taken: 0 }
     }
 
     /// Watches exactly these collections, each a path that may have a selector in its query. A watch that
     /// exists continues.
     pub fn set(&mut self, collections: &BTreeSet<String>) {
-        self.watches.retain(|path, _| collections.contains(path));
+        self.by_path.retain(|path, _| collections.contains(path));
         for path in collections {
-            if !self.watches.contains_key(path) {
+            if !self.by_path.contains_key(path) {
                 let is_live = Arc::new(AtomicBool::new(false));
                 let state = State { is_live: is_live.clone(), changes: self.changes.clone() };
                 let follow = follow(self.client.clone(), path.clone(), state);
                 let task = self.client.runtime().spawn(follow);
-                self.watches.insert(path.clone(), Watch { task, is_live });
+                self.by_path.insert(path.clone(), Watch { task, is_live });
             }
         }
     }
@@ -84,7 +84,7 @@ impl Watches {
     /// Whether every watch is live, so that no change goes unnoticed.
     #[must_use]
     pub fn are_live(&self) -> bool {
-        self.watches.values().all(|watch| watch.is_live.load(Ordering::Relaxed))
+        self.by_path.values().all(|watch| watch.is_live.load(Ordering::Relaxed))
     }
 
     /// Whether an object has changed, or a watch has become live, since [`Self::take`].
