@@ -1,6 +1,7 @@
 //! Files that every image has beside the build result: users, and certificate authorities if declared.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use data_encoding::BASE64;
 
@@ -19,10 +20,10 @@ pub(crate) fn files(image: &Image) -> Files {
     let mut passwd = "root:x:0:0:root:/root:/sbin/nologin\n".to_owned();
     let mut groups = "root:x:0:\n".to_owned();
     if user != "0" {
-        passwd += &format!("user:x:{user}:{group}:user:/:/sbin/nologin\n");
+        let _ = writeln!(passwd, "user:x:{user}:{group}:user:/:/sbin/nologin");
     }
     if group != "0" {
-        groups += &format!("user:x:{group}:\n");
+        let _ = writeln!(groups, "user:x:{group}:");
     }
     let mut files = Files::from([
         ("etc/group".to_owned(), groups.into_bytes()),

@@ -33,7 +33,7 @@ pub(crate) struct BuildPlan {
 enum Product {
     Image {
         build: Build,
-        image: Image,
+        image: Box<Image>,
         twice: bool,
         derivation: Derivation,
         lock: Option<Lock>,
@@ -61,7 +61,7 @@ impl BuildPlan {
         let lock = lock.map(|bytes| Lock::read(&bytes)).transpose();
         let lock = lock.map_err(|why| Error::Manifest { path: "Cargo.lock".to_owned(), why })?;
         let twice = rebuild.unwrap_or_default() == Rebuild::Required;
-        let (build, image) = (build.clone(), image.clone());
+        let (build, image) = (build.clone(), Box::new(image.clone()));
         let product = Product::Image { build, image, twice, derivation, lock };
         Ok(Self { identity: identity.clone(), source, product, tags: tags.to_vec() })
     }

@@ -37,7 +37,7 @@ impl Verification {
         };
         let name = repository.rsplit('/').next().unwrap_or_default().replace(['.', '_'], "-");
         let key = |indent: &str| {
-            pem.trim_end().lines().map(|line| format!("{indent}{line}\n")).collect::<String>()
+            pem.trim_end().lines().flat_map(|line| [indent, line, "\n"]).collect::<String>()
         };
         let policy = json!({
             "default": [{"type": "insecureAcceptAnything"}],

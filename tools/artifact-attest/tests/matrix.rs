@@ -6,7 +6,6 @@ mod gitea;
 #[path = "hazards/stub.rs"]
 #[allow(dead_code, unused_imports, reason = "the matrix needs the sandbox alone")]
 mod stub;
-#[allow(dead_code, unused_imports, reason = "the matrix needs the servers alone")]
 mod support;
 
 use std::fs;

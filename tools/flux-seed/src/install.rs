@@ -32,7 +32,7 @@ pub(crate) const NAMESPACED: [(&str, &str); 5] = [
 /// Taint of a node that no cloud controller manager has initialised yet
 /// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#node-cloudprovider-kubernetes-io-uninitialized>).
 /// Flux may deliver this controller, so that it must not wait for it. What Flux needs runs on such nodes:
-/// Talos's flannel and kube-proxy tolerate every taint, its CoreDNS this one
+/// Talos's flannel and kube-proxy tolerate every taint, its `CoreDNS` this one
 /// (siderolabs/talos, `internal/app/machined/pkg/controllers/k8s/internal/k8stemplates`).
 const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 

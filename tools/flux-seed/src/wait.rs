@@ -71,12 +71,13 @@ impl Pauses {
         most: Duration,
         next_look: impl FnOnce() -> Option<Instant>,
     ) -> bool {
-        let since = match self.since {
-            Some(since) => since,
-            None => {
-                next_look().into_iter().for_each(|time| self.end_at(time));
-                self.begin(reader)
+        let since = if let Some(since) = self.since {
+            since
+        } else {
+            if let Some(time) = next_look() {
+                self.end_at(time);
             }
+            self.begin(reader)
         };
         match &self.watches {
             Some(watches) => watches.drive(TICK.min(most)),

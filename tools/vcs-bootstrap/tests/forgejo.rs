@@ -150,7 +150,7 @@ impl State {
         folder: &std::path::Path,
     ) -> (u16, Value) {
         let last = path.rsplit('/').next().unwrap_or_default().to_owned();
-        let list = |all: &BTreeMap<String, Value>| json!(all.values().collect::<Vec<_>>());
+        let values = |all: &BTreeMap<String, Value>| json!(all.values().collect::<Vec<_>>());
         let (verb, template) = operation.split_once(' ').unwrap_or_default();
         let below = template.strip_prefix("/repos/{owner}/{repo}");
         match (verb, below.unwrap_or(template)) {
@@ -193,7 +193,7 @@ impl State {
                 (204, Value::Null)
             }
             ("GET", "/teams") => (405, json!({"message": "repo is not owned by an organization"})),
-            ("GET", "/branch_protections") => (200, list(&self.protections)),
+            ("GET", "/branch_protections") => (200, values(&self.protections)),
             ("POST", "/branch_protections") => {
                 // Forgejo's default: administrators are exempt.
                 let mut protection = defaults(&self.described["protection"]);
@@ -209,8 +209,8 @@ impl State {
                 merge(protection, body);
                 (200, protection.clone())
             }
-            ("GET", "/actions/secrets") => (200, list(&self.secrets)),
-            ("GET", "/actions/variables") => (200, list(&self.variables)),
+            ("GET", "/actions/secrets") => (200, values(&self.secrets)),
+            ("GET", "/actions/variables") => (200, values(&self.variables)),
             ("PUT", "/actions/secrets/{secretname}") => {
                 self.secrets.insert(last.clone(), json!({"name": last}));
                 (201, Value::Null)

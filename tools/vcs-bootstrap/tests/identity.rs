@@ -153,9 +153,9 @@ fn referenced_values_exist_before_the_first_push_and_are_written_only_when_they_
     for text in [&output.stdout, &output.stderr] {
         assert!(!String::from_utf8_lossy(text).contains("hunter2"), "no output has the value");
     }
-    let names = |list: &str| -> Test<Vec<Value>> {
-        let list = gitea.api("GET", &format!("/repos/owner/greeter/actions/{list}"), None)?;
-        Ok(list.as_array().into_iter().flatten().map(|item| item["name"].clone()).collect())
+    let names = |kind: &str| -> Test<Vec<Value>> {
+        let items = gitea.api("GET", &format!("/repos/owner/greeter/actions/{kind}"), None)?;
+        Ok(items.as_array().into_iter().flatten().map(|item| item["name"].clone()).collect())
     };
     assert_eq!(names("secrets")?, ["ARTIFACT_ATTEST_KEY", "FROM_FILE", "HCLOUD_TOKEN"]);
     assert_eq!(names("variables")?, ["HOLISTIC_RECEIPT", "MODE", "REGISTRY"]);

@@ -338,7 +338,7 @@ fn bench() -> Result<(Registry, Sandbox, Vec<String>), Box<dyn std::error::Error
     // Cosign and Flux accept a signature in the older form in place of any bundle.
     let server = serve(move |request| {
         let is_ours = request.header("user-agent") == "artifact-attest";
-        let is_hidden = request.path.ends_with(".sig") && !is_ours;
+        let is_hidden = request.path.strip_suffix(".sig").is_some() && !is_ours;
         let hidden = || error(404, "MANIFEST_UNKNOWN", "manifest unknown");
         Some(if is_hidden { hidden() } else { shared.answer(request) })
     })?;

@@ -24,7 +24,8 @@ enum Fault {
     Accepted,
 }
 
-/// Answers uploads of large blobs.
+/// Answers uploads of large blobs: `None` leaves the answer to the registry, `Some(None)` closes the connection.
+#[expect(clippy::option_option, reason = "this is the type of the stub's interceptors")]
 fn faulty(
     fault: Fault,
     registry: &Registry,

@@ -70,7 +70,7 @@ impl Server {
                     Reply::Cut => {}
                     Reply::Silent => open.push(stream),
                     Reply::Lines(lines) => {
-                        drop(thread::spawn(move || stream_lines(&stream, &lines)))
+                        drop(thread::spawn(move || stream_lines(&stream, &lines)));
                     }
                 }
             }

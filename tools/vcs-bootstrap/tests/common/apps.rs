@@ -63,9 +63,10 @@ impl State {
         if let Some(left) = &mut self.apps.ends_after
             && !by_app
         {
-            match left.checked_sub(1) {
-                Some(less) => *left = less,
-                None => (self.apps.ends_after, self.tokens) = (None, Vec::new()),
+            if *left > 0 {
+                *left -= 1;
+            } else {
+                (self.apps.ends_after, self.tokens) = (None, Vec::new());
             }
         }
         let is_valid = if by_app {

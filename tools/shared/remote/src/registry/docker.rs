@@ -239,6 +239,6 @@ mod tests {
             "/home/me/.config/containers/auth.json",
         ];
         assert_eq!(files(set), expected.map(PathBuf::from));
-        assert_eq!(files(|_| None), [PathBuf::new(); 0]);
+        assert!(files(|_| None).is_empty());
     }
 }

@@ -72,9 +72,10 @@ fn repository_with_a_former_name_is_moved_only_with_an_ownership_record() {
                 assert_eq!((steps.len(), refused[0].reason), (0, Reason::Conflict));
                 continue;
             }
-            let moves = |step: &&Step| matches!(step, Step::Rename { .. } | Step::Transfer { .. });
+            let is_move =
+                |step: &&Step| matches!(step, Step::Rename { .. } | Step::Transfer { .. });
             let expected = usize::from(owner == "other") + usize::from(name == "old");
-            assert_eq!(steps.iter().filter(moves).count(), expected);
+            assert_eq!(steps.iter().filter(is_move).count(), expected);
             assert_eq!(plan(desired, &take(&steps, &moved)), Plan::default());
         }
     }
