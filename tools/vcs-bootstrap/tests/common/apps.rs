@@ -18,7 +18,7 @@ use crate::openapi::{OpenApi, overlay};
 pub(crate) const CLIENT_ID: &str = "Iv23liExample";
 
 /// Private key of the App, created for these tests with `openssl genrsa -traditional 2048`.
-pub(crate) const KEY: &str = include_str!("app-key.pem");
+pub(crate) const KEY: &str = include_str!("test-app-key.pem");
 
 /// Longest validity of a statement, in seconds.
 const STATEMENT_SECONDS_MAX: u64 = 600;
