@@ -91,7 +91,7 @@ impl Client {
     }
 
     pub(crate) fn dry_run(&self, change: &Change) -> Result<Value, Error> {
-        let exchange = self.managed(&change.0).with("dryRun=All");
+        let exchange = self.managed(&change.0).as_dry_run();
         self.exchange(&exchange).and_then(|text| parse(&exchange, &text))
     }
 
