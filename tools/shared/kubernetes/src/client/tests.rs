@@ -232,7 +232,7 @@ fn write_that_found_no_connection_is_sent_once_the_server_is_back() {
 // hazard: The dry run of a deletion deletes the object, before its data may go and before Flux is suspended.
 // class: A parameter is written where the server does not read it.
 // members: create and apply (query), deletion with options (body)
-// now: a deletion has the mark in its body, too, and a test with a real API server reads the object afterwards
+// now: a deletion has the mark in its body, too
 #[test]
 fn dry_run_is_marked_where_the_server_reads_it() {
     let precise = json!({"preconditions": {"uid": "1"}});
