@@ -309,7 +309,7 @@ fn not_ready_reason(
         _ => return Some(format!("its revision is {}", has.as_str().unwrap_or("none"))),
     }
     if *id == desired.source {
-        // What is delivered says nothing about the source, and the Kustomization is asked to repair it.
+        // Delivered objects say nothing about the source, and the Kustomization is asked to repair it.
         return None;
     }
     let missing = |(id, object): &(Identity, Option<Value>)| match object {

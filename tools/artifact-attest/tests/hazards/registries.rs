@@ -422,7 +422,7 @@ fn a_run_without_changes_sends_four_requests_and_verify_reads_everything() -> Te
     let blobs = seen.iter().filter(|request| request.path.contains("/blobs/"));
     assert!(blobs.count() >= 4, "a layer, a configuration and two bundles");
 
-    // What is gone from the registry is published again, whatever the cache has.
+    // An object that is gone from the registry is published again, whatever the cache has.
     sandbox.expect(0, "destroy", &applied)?;
     registry.with(|all| all.blobs.clear());
     sandbox.expect(0, "apply", &applied)?;
